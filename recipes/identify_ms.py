@@ -1,0 +1,18 @@
+"""Find the monolingual and the shared safety neurons, and change nothing."""
+
+from ssn_probe import Prompts, Recipe, SafetyNeurons, Shared, recipe
+
+
+@recipe
+def identify_ms(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    anchor: str | None = None,
+    effect: str = "refusal",
+    rule: str = "difference",
+    top: float | None = None,
+):
+    """Which neurons carry refusal in each language, and where are they?"""
+    ms = SafetyNeurons(Prompts(data, harmless=harmless), effect=effect, rule=rule, top=top)
+    return Recipe(model=model, sets={"ms": ms, "ss": Shared(ms, anchor=anchor)})

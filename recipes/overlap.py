@@ -1,0 +1,20 @@
+"""How far the safety neurons of two languages are the same neurons, beside what chance gives."""
+
+from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
+
+
+@recipe
+def overlap(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    effect: str = "refusal",
+    top: float | None = None,
+):
+    """Do languages share their safety neurons, by each of the three selection rules?"""
+    prompts = Prompts(data, harmless=harmless)
+    rules = ("difference", "harmful", "paper")
+    return Recipe(
+        model=model,
+        sets={rule: SafetyNeurons(prompts, effect=effect, rule=rule, top=top) for rule in rules},
+    )

@@ -1,0 +1,31 @@
+"""The paper's central question: suppress shared safety neurons and see what refusal does, beside random controls."""
+
+from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, recipe
+
+
+@recipe
+def suppress_ss(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    anchor: str | None = None,
+    effect: str = "refusal",
+    rule: str = "difference",
+    top: float | None = None,
+    controls: int = 20,
+    log_odds_controls: int = 99,
+    seed: int = 0,
+):
+    """Does silencing shared safety neurons break refusal more than silencing as many others?"""
+    prompts = Prompts(data, harmless=harmless)
+    ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top)
+    ss = Shared(ms, anchor=anchor)
+    return Recipe(
+        model=model,
+        arms={"ms": Suppress(ms), "ss": Suppress(ss)},
+        controls=controls,
+        log_odds_controls=log_odds_controls,
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+        primary="ss",
+        seed=seed,
+    )

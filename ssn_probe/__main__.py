@@ -1,0 +1,5 @@
+"""`python -m ssn_probe` is the command line."""
+
+from ssn_probe.cli import main
+
+main(prog_name="ssn-probe")

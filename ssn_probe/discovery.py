@@ -1,0 +1,150 @@
+"""Finding recipes. Listing reads the syntax tree and executes nothing; loading a recipe file executes it.
+
+A recipe is named by a shipped name (`suppress_ss`), by a path to a Python file (`my.py`, `my.py@name` when it holds
+several) or by a run's `recipe.json`, which is read as data.
+"""
+
+import ast
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from ssn_probe.declare import RecipeFunction
+from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.node import from_json
+from ssn_probe.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a file says about one recipe; a parameter is (name, annotation, default), as texts."""
+
+    name: str
+    question: str
+    parameters: tuple[tuple[str, str, str], ...]
+    path: Path
+
+
+def shipped() -> Path:
+    """The folder of the shipped recipes."""
+    return Path(str(files("ssn_probe.recipes")))
+
+
+def list_recipes(path: Path | None = None) -> list[Listing]:
+    """Every recipe below a folder, or in one file; the shipped ones by default. Executes nothing."""
+    path = shipped() if path is None else path
+    if not path.exists():
+        raise RecipeError(f"no file or folder {str(path)!r}", "Give a recipe file or a folder that holds some.")
+    paths = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    return [listing for one in paths for listing in _listings(one)]
+
+
+def find_recipe(reference: str, texts: Mapping[str, str]) -> Recipe:
+    """The recipe that `reference` names, with its parameters coerced from `-T` texts."""
+    if reference.endswith(".json"):
+        return _from_json(Path(reference), texts)
+    return load_function(reference).from_text(texts)
+
+
+def load_function(reference: str) -> RecipeFunction:
+    """The declared function: a shipped name, or `PATH[@name]`. Executes the file."""
+    place, _, name = reference.partition("@")
+    if place.endswith(".py") or "/" in place:
+        path = Path(place)
+    else:
+        names = [listing.name for listing in list_recipes()]
+        if place not in names:
+            raise RecipeError(f"unknown recipe {place!r}", f"{nearest(place, names)} Or give the path of a file.")
+        path, name = next(one.path for one in list_recipes() if one.name == place), place
+    if not path.is_file():
+        raise RecipeError(f"no recipe file {place!r}", "See `ssn-probe list` for the shipped ones.")
+    return _pick(path, name)
+
+
+def _pick(path: Path, name: str) -> RecipeFunction:
+    names = [listing.name for listing in _listings(path)]
+    if not names:
+        raise RecipeError(f"{path} declares no recipe", "Put `@recipe` on a function that returns Recipe(…).")
+    if not name and len(names) > 1:
+        raise RecipeError(f"{path} declares {len(names)} recipes", f"Name one: {path}@{names[0]}.")
+    if name and name not in names:
+        raise RecipeError(f"{path} has no recipe {name!r}", nearest(name, names))
+    function = getattr(_execute(path), name or names[0])
+    if not isinstance(function, RecipeFunction):
+        raise RecipeError(f"{name or names[0]} in {path} is not declared with ssn_probe's @recipe", "Import it.")
+    return function
+
+
+def _execute(path: Path):
+    """Runs a recipe file under its real name, so that errors and traces show its lines."""
+    spec = importlib.util.spec_from_file_location(f"ssn_probe_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{path} is not a Python file", "A recipe file ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{path} failed: {type(error).__name__}: {error}", "Mend the recipe file.") from error
+    return module
+
+
+def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
+    if texts:
+        raise RecipeError("-T does not apply to a recipe.json: its parameters are settled", "Edit it, or run by name.")
+    try:
+        value = from_json(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read {path}: {error}", "Give the recipe.json of a run.") from error
+    if not isinstance(value, Recipe):
+        raise RecipeError(f"{path} holds no recipe", "Give the recipe.json of a run.")
+    return value
+
+
+def _listings(path: Path) -> list[Listing]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise RecipeError(f"{path}, line {error.lineno}: {error.msg}", "Mend the syntax error.") from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
+    return [
+        Listing(
+            name=node.name,
+            question=(ast.get_docstring(node) or "").partition("\n")[0],
+            parameters=tuple(_parameters(node.args)),
+            path=path,
+        )
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and any(_is_recipe(mark) for mark in node.decorator_list)
+    ]
+
+
+def _is_recipe(mark: ast.expr) -> bool:
+    return ast.unparse(mark).split(".")[-1] == "recipe"
+
+
+def _parameters(arguments: ast.arguments) -> list[tuple[str, str, str]]:
+    positional = list(zip(reversed(arguments.args), reversed(arguments.defaults), strict=False))[::-1]
+    named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return [
+        (argument.arg, ast.unparse(argument.annotation) if argument.annotation else "", ast.unparse(default))
+        for argument, default in [*positional, *named]
+        if default is not None
+    ]
+
+
+def source_of(reference: str) -> Path | None:
+    """The file that a reference names, for the run folder's copy; None for a recipe.json."""
+    if reference.endswith(".json"):
+        return None
+    place = reference.partition("@")[0]
+    if place.endswith(".py") or "/" in place:
+        return Path(place)
+    return next(one.path for one in list_recipes() if one.name == place)

@@ -1,0 +1,98 @@
+"""The bench that a run works at: the model, the prompt sets, and everything already computed.
+
+Every step asks the bench for what it needs by key; what was computed once in a run is never computed again, so two
+arms that come to the same neurons in a language share one measurement.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from ssn_probe.judges import make_judge
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.progress import Silent, Tracker
+from ssn_probe.prompts import PromptSet
+from ssn_probe.recipe import Prompts
+from ssn_probe.subject import Subject, encode
+from ssn_probe.tracing.edits import NO_EDITS, Edits, suppression
+from ssn_probe.tracing.generate import generate
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lab:
+    """A subject, its data, settings that change no number (batch size, cache folder, progress), and a memory."""
+
+    subject: Subject
+    data: Mapping[Prompts, PromptSet]
+    batch_size: int = 200
+    cache: Path | None = None
+    tracker: Tracker = field(default_factory=Silent)
+    memory: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def remember(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """The value under `key`, computed on first request."""
+        if key not in self.memory:
+            self.memory[key] = compute()
+        return self.memory[key]
+
+    def warn(self, message: str) -> None:
+        """Notes something that a reader of the results must know; said once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def widths(self) -> dict[tuple[int, str], int]:
+        """The number of neurons of every (layer, site)."""
+        return {(layer, site): n for layer in range(self.subject.n_layers) for site, n in self.subject.widths.items()}
+
+
+def tokens_of(lab: Lab, rows: pl.DataFrame) -> list[list[int]]:
+    """Token ids of some prompts in the model's chat template."""
+    texts = tuple(rows["text"])
+    return lab.remember(("tokens", texts), lambda: encode(lab.subject, texts))
+
+
+def edits_for(neurons: NeuronSet | None, language: str) -> Edits:
+    """What is overwritten while `language` is evaluated under a set; nothing for the baseline."""
+    if neurons is None:
+        return NO_EDITS
+    return suppression(neurons.neurons(language).select("layer", "site", "index").iter_rows())
+
+
+def responses(
+    lab: Lab, prompts: PromptSet, rows: pl.DataFrame, language: str, edits: Edits, advance: Callable[[int], None]
+) -> pl.DataFrame:
+    """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under `edits`.
+
+    `correct` says whether the response equals the reference, and is null where there is none.
+    """
+    judge = lab.remember(("judge", prompts.digest), lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
+
+    def compute() -> pl.DataFrame:
+        made = generate(
+            lab.subject,
+            tokens_of(lab, rows),
+            edits=edits,
+            max_new_tokens=prompts.max_new_tokens,
+            batch_size=lab.batch_size,
+            advance=advance,
+        )
+        frame = pl.DataFrame(
+            {
+                "response": [one.text for one in made],
+                "verdict": [judge(language, one.text) for one in made],
+                "tokens": [one.tokens for one in made],
+                "finish_reason": [one.finish_reason for one in made],
+                "reference": rows["reference"],
+            },
+            schema_overrides={"response": pl.String, "verdict": pl.String, "finish_reason": pl.String},
+        )
+        same = pl.col("response").str.strip_chars() == pl.col("reference").str.strip_chars()
+        return frame.with_columns(correct=same).drop("reference")
+
+    return lab.remember(("responses", prompts.digest, language, tuple(rows["prompt_id"]), edits), compute)

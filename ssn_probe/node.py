@@ -1,0 +1,143 @@
+"""The value that every recipe is made of: a node with a key.
+
+A node is a frozen dataclass that holds only `str`, `int`, `float`, `bool`, `None`, tuples, dicts with string keys and
+other nodes. The SHA-256 of its canonical JSON is its *key*: equal expressions have equal keys, whoever wrote them,
+wherever. So a recipe can be compared, stored, sent and resumed, and reading one back executes nothing. Standard
+library only.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+from ssn_probe.errors import RecipeError, nearest
+
+NODES: dict[str, type["Node"]] = {}
+"""Every kind of node by name, for reading JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A value with a key. Subclasses are frozen dataclasses; their fields are checked when they are made."""
+
+    version: ClassVar[int] = 1
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        NODES[cls.__name__] = cls
+
+    def __post_init__(self):
+        for spec in fields(self):
+            object.__setattr__(self, spec.name, _frozen(getattr(self, spec.name), f"{type(self).__name__}.{spec.name}"))
+        self.check()
+
+    def check(self) -> None:
+        """Raises RecipeError when the fields make no sense together."""
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits: SHA-256 of the canonical JSON."""
+        return digest(to_json(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return int(self.key[:15], 16)
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON data; a node becomes an object with `kind`, `version` and its fields."""
+    if isinstance(value, Node):
+        return {"kind": type(value).__name__, "version": value.version} | {
+            spec.name: to_json(getattr(value, spec.name)) for spec in fields(value)
+        }
+    if isinstance(value, dict):
+        return {name: to_json(item) for name, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def from_json(data: Any) -> Any:
+    """The inverse of `to_json`. Executes nothing; raises RecipeError for unknown nodes, fields and versions."""
+    if isinstance(data, list):
+        return tuple(from_json(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "kind" not in data:
+        return {name: from_json(item) for name, item in data.items()}
+    kind = data["kind"]
+    if kind not in NODES:
+        raise RecipeError(f"unknown node {kind!r} in the recipe", nearest(str(kind), list(NODES)))
+    if data.get("version") != NODES[kind].version:
+        raise RecipeError(
+            f"{kind} version {data.get('version')} is not this release's version {NODES[kind].version}",
+            "Its numbers have changed since; run the recipe by name or file instead.",
+        )
+    values = {name: from_json(item) for name, item in data.items() if name not in ("kind", "version")}
+    try:
+        return NODES[kind](**values)
+    except TypeError as error:
+        raise RecipeError(
+            f"{kind} in the recipe has the wrong fields: {error}", "Write it anew with to_json."
+        ) from error
+
+
+def canonical(data: Any) -> str:
+    """JSON text with one spelling: sorted keys, no spaces, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of the canonical JSON of plain data, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+def walk(value: Any) -> Iterator[Node]:
+    """Every node inside a value, outermost first."""
+    if isinstance(value, Node):
+        yield value
+        value = tuple(getattr(value, spec.name) for spec in fields(value))
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, tuple):
+        for item in value:
+            yield from walk(item)
+
+
+def rewrite(value: Any, change: Callable[["Node"], "Node"]) -> Any:
+    """The same expression with `change(node)` in place of every node, innermost first."""
+    if isinstance(value, tuple):
+        return tuple(rewrite(item, change) for item in value)
+    if isinstance(value, dict):
+        return {name: rewrite(item, change) for name, item in value.items()}
+    if not isinstance(value, Node):
+        return value
+    return change(replace(value, **{spec.name: rewrite(getattr(value, spec.name), change) for spec in fields(value)}))
+
+
+def _frozen(value: Any, where: str) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item, where) for item in value)
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {name: _frozen(item, where) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} is {value}", "Give a finite number.")
+    if value is None or isinstance(value, str | int | float | Node):
+        return value
+    raise RecipeError(
+        f"{where} is a {type(value).__name__}, which a recipe cannot hold",
+        "A recipe holds str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
+    )
+
+
+def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise RecipeError(f"unknown {what} {value!r}", f"{nearest(str(value), known)} Allowed: {', '.join(known)}.")
+
+
+def require(holds: bool, message: str, hint: str) -> None:
+    if not holds:
+        raise RecipeError(message, hint)

@@ -1,0 +1,164 @@
+"""What a recipe will do, before it does it: stages with their prompts and passes, and the keys of its nodes.
+
+The plan reads the prompt sets and the model's configuration, never its weights. Keys cover what changes a number
+(model, data, parameters, seed, method version), not device, batch size or paths.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssn_probe.errors import RecipeError
+from ssn_probe.node import Node, digest, to_json, walk
+from ssn_probe.prompts import PromptSet, load_prompts
+from ssn_probe.recipe import ASR, Each, Final, Measure, OverRefusal, Prompts, Recipe, Refusal, SafetyNeurons, Utility
+
+CONTEXT_OF: Mapping[type[Measure], str] = {ASR: "harmful", OverRefusal: "lookalike", Utility: "harmless"}
+"""The context that each measure reads, on the evaluate split."""
+
+HELD_OUT = 4
+"""Every fourth identify prompt is held out of the estimate of openings, to test the refusal log-odds on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One row of progress: `prompts` × `passes` forward passes (a backward counts two), `generated` tokens a prompt."""
+
+    label: str
+    prompts: int
+    passes: float = 1
+    generated: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The stages of a recipe in order, and the prompt sets it reads."""
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+    data: Mapping[Prompts, PromptSet]
+
+
+def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
+    """The plan of a recipe; `neurons` is the model's number of neurons (brute force runs a pass for each).
+
+    Raises RecipeError or DataError for what cannot be: unknown data, a measure on prompts that choose the set, no
+    judge.
+    """
+    data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
+    check_splits(recipe, data)
+    stages = [*_scoring(recipe, data, neurons), *_causal(recipe, data)]
+    return Plan(recipe=recipe, stages=tuple(stages), data=data)
+
+
+def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
+    """The contexts that a recipe's measures read, each with its prompt set."""
+    return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in recipe.measures}
+
+
+def evaluated(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
+    """The languages that a recipe's arms are evaluated in."""
+    sets = measured(recipe, data).values()
+    return tuple(dict.fromkeys(language for prompts in sets for language in prompts.languages))
+
+
+def _scoring(recipe: Recipe, data: Mapping[Prompts, PromptSet], neurons: int) -> list[Stage]:
+    stages: dict[str, Stage] = {}
+    for node in walk(recipe):
+        if not isinstance(node, SafetyNeurons):
+            continue
+        prompts = data[node.prompts]
+        count = _identify(prompts)
+        if isinstance(node.effect, Refusal):
+            stages |= _gate(prompts)
+        passes = 3 if isinstance(node.effect, Refusal) else neurons if isinstance(node.effect, Final) else 1
+        label = score_label(node, prompts)
+        stages.setdefault(label, Stage(label=label, prompts=count, passes=passes))
+    contexts = measured(recipe, data)
+    if recipe.arms and recipe.log_odds_controls and "harmful" in contexts:
+        stages |= _gate(contexts["harmful"])
+    return list(stages.values())
+
+
+def _identify(prompts: PromptSet) -> int:
+    return sum(prompts.select("identify", context).height for context in ("harmful", "harmless"))
+
+
+def _gate(prompts: PromptSet) -> dict[str, Stage]:
+    label = gate_label(prompts)
+    return {label: Stage(label=label, prompts=_identify(prompts), generated=prompts.max_new_tokens)}
+
+
+def random_label(arm: str, recipe: Recipe) -> str:
+    return f"{arm}: {recipe.controls} random sets"
+
+
+def log_odds_label(arm: str, recipe: Recipe) -> str:
+    return f"{arm}: {recipe.log_odds_controls} random sets, log-odds only"
+
+
+def gate_label(prompts: PromptSet) -> str:
+    return f"responses that test the refusal log-odds ({prompts.name})"
+
+
+def score_label(node: SafetyNeurons, prompts: PromptSet) -> str:
+    return f"{type(node.effect).__name__.lower()} effect of every neuron ({prompts.name})"
+
+
+def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
+    contexts = measured(recipe, data)
+    if not (recipe.arms and contexts):
+        return []
+    everything = sum(prompts.select("evaluate", context).height for context, prompts in contexts.items())
+    generated = max(prompts.max_new_tokens for prompts in contexts.values())
+    harmful = contexts["harmful"].select("evaluate", "harmful").height if "harmful" in contexts else 0
+    stages = [Stage(label="baseline", prompts=everything, generated=generated)]
+    for name, arm in recipe.arms.items():
+        copies = len(evaluated(recipe, data)) if isinstance(arm.neurons, Each) else 1
+        stages.append(Stage(label=name, prompts=copies * everything, generated=generated))
+        stages.append(Stage(label=f"{name} less strongest", prompts=copies * everything, generated=generated))
+        if recipe.controls and harmful:
+            count = copies * recipe.controls * harmful
+            stages.append(Stage(label=random_label(name, recipe), prompts=count, generated=generated))
+        if recipe.log_odds_controls and harmful:
+            label = log_odds_label(name, recipe)
+            stages.append(Stage(label=label, prompts=copies * (recipe.log_odds_controls + 2) * harmful))
+    return stages
+
+
+def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """No prompt that chooses a neuron may also measure the set (recipes.md, contract 3)."""
+    chosen: set[tuple[str, str]] = set()
+    for node in walk(recipe):
+        if isinstance(node, SafetyNeurons):
+            rows = data[node.prompts].frame
+            chosen |= set(rows.filter(rows["split"] == "identify").select("language", "text").iter_rows())
+    for context, prompts in measured(recipe, data).items():
+        rows = prompts.select("evaluate", context).select("language", "text").iter_rows()
+        twice = next((text for language, text in rows if (language, text) in chosen), None)
+        if twice is not None:
+            raise RecipeError(
+                f"the {context} prompt {twice[:60]!r} both chooses neurons and measures them",
+                "Measure on prompts of another split: remove it from one of the two sets.",
+            )
+
+
+def resolved_key(node: Node, model: Mapping[str, Any], data: Mapping[Prompts, PromptSet]) -> str:
+    """The key of a node's result: its own JSON with the model's identity and the data's digest in place of their names."""
+    return digest({"node": _resolve(to_json(node), data), "model": dict(model)})
+
+
+def _resolve(value: Any, data: Mapping[Prompts, PromptSet]) -> Any:
+    if isinstance(value, list):
+        return [_resolve(item, data) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("kind") == "Prompts":
+        prompts = next(found for node, found in data.items() if to_json(node) == value)
+        return {
+            "kind": "Prompts",
+            "digest": prompts.digest,
+            "languages": list(prompts.languages),
+            "limit": value["limit"],
+        }
+    return {name: _resolve(item, data) for name, item in value.items()}

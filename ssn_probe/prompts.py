@@ -1,0 +1,213 @@
+"""Prompt sets: parallel requests in several languages, in fixed splits.
+
+A set is a folder with `prompts.parquet` (or `.jsonl`, `.csv`) and `dataset.json`, or one such file. One row is one
+prompt in one language; rows of one `prompt_id` are translations of each other and always fall into the same split, so
+that a translation of a prompt that chose a neuron is never used to evaluate it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.errors import DataError, nearest
+from ssn_probe.recipe import Prompts
+
+CONTEXTS = ("harmful", "harmless", "lookalike")
+SPLITS = ("identify", "evaluate", "train")
+REQUIRED = ("prompt_id", "language", "context", "text")
+OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
+READERS = {".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson, ".csv": pl.read_csv}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptSet:
+    """Prompts with what is declared about them.
+
+    `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
+    prompt × language. `anchor` is the high-resource language; `judge` the declared judge (`ssn_probe.judges`),
+    `digest` a SHA-256 over the files, so that a result names the data it came from.
+    """
+
+    name: str
+    frame: pl.DataFrame
+    languages: tuple[str, ...]
+    anchor: str | None
+    judge: Mapping[str, Any] | None
+    max_new_tokens: int
+    license: str | None
+    digest: str
+
+    def select(self, split: str, context: str, language: str | None = None) -> pl.DataFrame:
+        """The rows of one split and context (of one language), in the order of the file."""
+        rows = self.frame.filter((pl.col("split") == split) & (pl.col("context") == context))
+        return rows if language is None else rows.filter(pl.col("language") == language)
+
+
+@cache
+def load_prompts(node: Prompts) -> PromptSet:
+    """The prompt set that a recipe names. Raises DataError for what is missing, malformed, empty or not parallel."""
+    prompts = _read(node.source)
+    if node.harmless is not None:
+        prompts = _with_harmless(prompts, _read(node.harmless))
+    if node.languages is not None:
+        prompts = _restrict(prompts, node.languages)
+    if node.limit is not None:
+        prompts = replace(prompts, frame=_first(prompts.frame, node.limit))
+    _check_contexts(prompts)
+    return prompts
+
+
+def _read(source: str) -> PromptSet:
+    path = Path(str(files("ssn_probe.organism") / "data")) if source == "organism" else Path(source)
+    table, card = _locate(path, source)
+    declared = _read_card(card)
+    frame = _with_defaults(_read_table(table))
+    _check_table(frame, table)
+    languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
+    anchor = declared.get("anchor") or ("en" if "en" in languages else None)
+    name = declared.get("name") or path.stem
+    return PromptSet(
+        name=name,
+        frame=frame.with_columns(source=pl.lit(name)),
+        languages=languages,
+        anchor=anchor,
+        judge=declared.get("judge"),
+        max_new_tokens=int(declared.get("max_new_tokens", 64)),
+        license=declared.get("license"),
+        digest=_digest([table, *([card] if card else [])]),
+    )
+
+
+def _locate(path: Path, source: str) -> tuple[Path, Path | None]:
+    """The table and, where there is one, the card of a folder or of a single file."""
+    if path.is_dir():
+        tables = [path / f"prompts{suffix}" for suffix in READERS if (path / f"prompts{suffix}").is_file()]
+        card = path / "dataset.json"
+    elif path.is_file() and path.suffix in READERS:
+        tables, card = [path], path.with_suffix(".json")
+    else:
+        raise DataError(
+            f"no prompt set {source!r}",
+            "Give 'organism', a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, or one such file.",
+        )
+    if not tables:
+        raise DataError(f"{path} has no prompts.parquet, prompts.jsonl or prompts.csv", "Put one of them there.")
+    return tables[0], card if card.is_file() else None
+
+
+def _read_card(card: Path | None) -> dict[str, Any]:
+    if card is None:
+        return {}
+    try:
+        declared = json.loads(card.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{card} is not JSON: {error}", "Mend it, or remove it.") from error
+    if not isinstance(declared, dict):
+        raise DataError(f"{card} is not a JSON object", 'Write {"name": …, "anchor": …, "judge": …}.')
+    return declared
+
+
+def _read_table(table: Path) -> pl.DataFrame:
+    try:
+        frame = READERS[table.suffix](table)
+    except (OSError, pl.exceptions.PolarsError, ValueError) as error:
+        raise DataError(f"cannot read {table}: {error}", f"Give one of {', '.join(READERS)}.") from error
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise DataError(f"{table} lacks the columns {missing}", f"Needed: {', '.join(REQUIRED)}.")
+    if frame.is_empty():
+        raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
+    return frame
+
+
+def _with_defaults(frame: pl.DataFrame) -> pl.DataFrame:
+    """Fills optional columns: cluster is the id itself, the split a fixed function of the cluster."""
+    for name in OPTIONAL:
+        if name not in frame.columns:
+            frame = frame.with_columns(pl.lit(None, pl.String).alias(name))
+    frame = frame.select(pl.col(name).cast(pl.String) for name in REQUIRED + OPTIONAL)
+    frame = frame.with_columns(pl.col("cluster").fill_null(pl.col("prompt_id")))
+    assigned = pl.col("cluster").map_elements(_split_of, return_dtype=pl.String)
+    return frame.with_columns(pl.col("split").fill_null(assigned))
+
+
+def _split_of(cluster: str) -> str:
+    """60 % identify, 30 % evaluate, 10 % train, by a hash of the cluster: the same on every machine, for ever."""
+    share = int(hashlib.sha256(cluster.encode()).hexdigest()[:8], 16) / 2**32
+    return "identify" if share < 0.6 else "evaluate" if share < 0.9 else "train"
+
+
+def _check_table(frame: pl.DataFrame, table: Path) -> None:
+    for column, known in (("context", CONTEXTS), ("split", SPLITS)):
+        for value in frame[column].unique():
+            if value not in known:
+                raise DataError(f"{table}: unknown {column} {value!r}", nearest(str(value), known))
+    if frame.select(pl.any_horizontal(pl.col(REQUIRED).is_null().any()))[0, 0]:
+        raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
+    twice = frame.filter(frame.select("prompt_id", "language").is_duplicated())
+    if not twice.is_empty():
+        raise DataError(
+            f"{table}: {twice['prompt_id'][0]!r} stands {twice.height} times in {twice['language'][0]!r}",
+            "Give each prompt_id once per language.",
+        )
+    crossing = frame.group_by("cluster").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    if not crossing.is_empty():
+        raise DataError(
+            f"{table}: the cluster {crossing['cluster'][0]!r} is in several splits",
+            "Prompts that are not independent belong in one split.",
+        )
+
+
+def _check_contexts(prompts: PromptSet) -> None:
+    """Every language needs harmful and harmless prompts where neurons are identified."""
+    for context in ("harmful", "harmless"):
+        have = set(prompts.select("identify", context)["language"])
+        missing = [language for language in prompts.languages if language not in have]
+        if missing:
+            raise DataError(
+                f"{prompts.name} has no {context} prompts to identify neurons with in {', '.join(missing)}",
+                f"Languages with {context} prompts: {', '.join(sorted(have)) or 'none'}. "
+                "Restrict with Prompts(…, languages=…), or give -T harmless=FOLDER with those languages.",
+            )
+
+
+def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
+    rows = other.frame.filter(pl.col("context") == "harmless").with_columns(
+        pl.concat_str(pl.lit(f"{other.name}:"), pl.col("prompt_id")).alias("prompt_id"),
+        pl.concat_str(pl.lit(f"{other.name}:"), pl.col("cluster")).alias("cluster"),
+    )
+    if rows.is_empty():
+        raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
+    frame = pl.concat([prompts.frame.filter(pl.col("context") != "harmless"), rows])
+    both = hashlib.sha256((prompts.digest + other.digest).encode()).hexdigest()
+    return replace(prompts, frame=frame.filter(pl.col("language").is_in(prompts.languages)), digest=both)
+
+
+def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
+    for language in languages:
+        if language not in prompts.languages:
+            raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
+    anchor = prompts.anchor if prompts.anchor in languages else None
+    frame = prompts.frame.filter(pl.col("language").is_in(languages))
+    return replace(prompts, frame=frame, languages=languages, anchor=anchor)
+
+
+def _first(frame: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """The first `limit` ids of each split and context, the same ids in every language."""
+    ids = frame.select("split", "context", "prompt_id").unique(maintain_order=True)
+    kept = ids.filter(pl.int_range(pl.len()).over("split", "context") < limit)
+    return frame.join(kept, on=["split", "context", "prompt_id"], how="semi", maintain_order="left")
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

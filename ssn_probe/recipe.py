@@ -1,0 +1,319 @@
+"""Recipes as values: what to measure, written as an expression that computes nothing.
+
+The nodes of the language: prompt sets, effects, neuron sets, arms, measures and the recipe that holds them. `version`
+on a node is raised whenever the numbers of its method change. Standard library only, so that reading a recipe costs
+nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from ssn_probe.node import Node, one_of, require
+
+EFFECTS = ("local", "final", "refusal")
+RULES = {"difference": 0.005, "harmful": 0.005, "paper": 0.03}
+"""Selection rules and the share of neurons, per layer and site, that each takes when `top` is not given."""
+SITES = ("q", "k", "v", "o", "ffn")
+
+
+# ── what is looked at ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts(Node):
+    """A prompt set with fixed splits *identify | evaluate | train* by parallel id.
+
+    `source` is `"organism"` or a folder or file (see `ssn_probe.prompts`); `harmless` names another set that provides
+    the harmless context; `languages` restricts; `limit` keeps the first so many ids per split and context.
+    """
+
+    source: str
+    _: KW_ONLY
+    harmless: str | None = None
+    languages: tuple[str, ...] | None = None
+    limit: int | None = None
+
+    def check(self) -> None:
+        require(self.limit is None or self.limit >= 1, f"limit is {self.limit}", "Give a limit of 1 or more.")
+
+
+@dataclass(frozen=True, eq=False)
+class Local(Node):
+    """Effect on the neuron's own module output: closed form, one forward pass (`algorithms.md` 2a)."""
+
+    position: str = "mean"
+
+    def check(self) -> None:
+        one_of("position", self.position, ("mean", "last"))
+
+
+@dataclass(frozen=True, eq=False)
+class Final(Node):
+    """Effect on the final hidden state at the last prompt token, by brute force: one forward per neuron."""
+
+    position: str = "last"
+
+    def check(self) -> None:
+        one_of("position", self.position, ("last",))
+
+
+@dataclass(frozen=True, eq=False)
+class Refusal(Node):
+    """Signed first-order effect on the refusal log-odds: positive supports refusal."""
+
+
+Effect = Local | Final | Refusal
+_EFFECT_OF = {"local": Local, "final": Final, "refusal": Refusal}
+
+
+# ── neuron sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class SetExpression(Node):
+    """An expression that stands for a `NeuronSet`; `& | -` build new expressions."""
+
+    def __and__(self, other: "SetExpression") -> "Combine":
+        return Combine("and", self, _set(other))
+
+    def __or__(self, other: "SetExpression") -> "Combine":
+        return Combine("or", self, _set(other))
+
+    def __sub__(self, other: "SetExpression") -> "Combine":
+        return Combine("minus", self, _set(other))
+
+    def of(self, language: str) -> "Of":
+        """One language's neurons, applied in every language."""
+        return Of(self, language)
+
+    def union(self) -> "UnionOf":
+        """The neurons of any language, applied in every language."""
+        return UnionOf(self)
+
+    def each(self) -> "Each":
+        """In an arm: one arm per language of the set, each applied in every language."""
+        return Each(self)
+
+    def without_strongest(self) -> "WithoutStrongest":
+        """The set less its highest-scoring neuron in every language."""
+        return WithoutStrongest(self)
+
+    def only(
+        self,
+        *,
+        layers: Sequence[int] | None = None,
+        sites: Sequence[str] | None = None,
+        languages: Sequence[str] | None = None,
+    ) -> "Only":
+        """The neurons in these layers, sites and languages."""
+        return Only(self, layers=_tuple(layers), sites=_tuple(sites), languages=_tuple(languages))
+
+
+@dataclass(frozen=True, eq=False)
+class SafetyNeurons(SetExpression):
+    """Monolingual safety neurons (MS): important on harmful prompts and not on harmless ones (paper, section 3).
+
+    `effect` is what moves when a neuron is silenced (`"local" | "final" | "refusal"` or its node); `rule` turns the
+    two means into a set (`ssn_probe.selection`); `top` is the share taken per `pool`: `"site"` for each (layer,
+    site), `"layer"` for all sites of a layer together. Reads the *identify* split.
+    """
+
+    prompts: Prompts
+    _: KW_ONLY
+    effect: Effect | str = "refusal"
+    rule: str = "difference"
+    top: float | None = None
+    sites: tuple[str, ...] = SITES
+    pool: str = "site"
+
+    def check(self) -> None:
+        require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
+        if isinstance(self.effect, str):
+            one_of("effect", self.effect, EFFECTS)
+            object.__setattr__(self, "effect", _EFFECT_OF[self.effect]())
+        require(isinstance(self.effect, Effect), f"effect is {self.effect!r}", f"Effects: {', '.join(EFFECTS)}.")
+        one_of("rule", self.rule, tuple(RULES))
+        one_of("pool", self.pool, ("site", "layer"))
+        for site in self.sites:
+            one_of("site", site, SITES)
+        require(bool(self.sites), "no sites are given", f"Sites: {', '.join(SITES)}.")
+        object.__setattr__(self, "sites", tuple(site for site in SITES if site in self.sites))
+        top = RULES[self.rule] if self.top is None else self.top
+        require(
+            isinstance(top, int | float) and not isinstance(top, bool) and 0 < top <= 1,
+            f"top is {top!r}",
+            "Give a share of neurons in (0, 1], for example top=0.005.",
+        )
+        object.__setattr__(self, "top", float(top))
+
+
+def paper(prompts: Prompts) -> SafetyNeurons:
+    """The paper's set: final effect; q, k, v, o pooled per layer; top 3 % on harmful less top 3 % on harmless."""
+    return SafetyNeurons(prompts, effect=Final(), rule="paper", sites=("q", "k", "v", "o"), pool="layer")
+
+
+@dataclass(frozen=True, eq=False)
+class Shared(SetExpression):
+    """Shared safety neurons (SS). With `anchor`: MS of a language that are also MS of the anchor (paper, section 3).
+
+    `at_least=k`: neurons that are MS in k languages or more; `by="mean"`: the rule applied to the importance averaged
+    over languages. Both of these are language-free. `anchor=None` takes the anchor that the prompt set declares.
+    """
+
+    neurons: SetExpression
+    _: KW_ONLY
+    anchor: str | None = None
+    at_least: int | None = None
+    by: str = "intersection"
+
+    def check(self) -> None:
+        _set(self.neurons)
+        one_of("by", self.by, ("intersection", "mean"))
+        given = [self.anchor is not None, self.at_least is not None, self.by == "mean"]
+        require(sum(given) <= 1, "anchor, at_least and by='mean' exclude each other", "Give one of them.")
+        require(self.at_least is None or self.at_least >= 1, f"at_least is {self.at_least}", "Give 1 or more.")
+
+
+@dataclass(frozen=True, eq=False)
+class RandomLike(SetExpression):
+    """As many neurons per (language, layer, site) as `neurons`, drawn from the rest."""
+
+    neurons: SetExpression
+    seed: int = 0
+
+    def check(self) -> None:
+        _set(self.neurons)
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronFile(SetExpression):
+    """Neurons from a parquet or csv file: language, layer, site, index and, if it likes, score."""
+
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
+class Combine(SetExpression):
+    """`left & right`, `left | right` or `left - right`."""
+
+    operation: str
+    left: SetExpression
+    right: SetExpression
+
+    def check(self) -> None:
+        one_of("operation", self.operation, ("and", "or", "minus"))
+
+
+@dataclass(frozen=True, eq=False)
+class Of(SetExpression):
+    neurons: SetExpression
+    language: str
+
+
+@dataclass(frozen=True, eq=False)
+class UnionOf(SetExpression):
+    neurons: SetExpression
+
+
+@dataclass(frozen=True, eq=False)
+class WithoutStrongest(SetExpression):
+    neurons: SetExpression
+
+
+@dataclass(frozen=True, eq=False)
+class Only(SetExpression):
+    neurons: SetExpression
+    _: KW_ONLY
+    layers: tuple[int, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    languages: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        for site in self.sites or ():
+            one_of("site", site, SITES)
+
+
+# ── arms, measures, recipe ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Each(Node):
+    """Stands in an arm for one arm per language of `neurons`."""
+
+    neurons: SetExpression
+
+
+@dataclass(frozen=True, eq=False)
+class Suppress(Node):
+    """Silence a set's neurons on prompt and generated tokens; language λ gets λ's own neurons."""
+
+    neurons: SetExpression | Each
+
+    def check(self) -> None:
+        if not isinstance(self.neurons, Each):
+            _set(self.neurons)
+
+
+@dataclass(frozen=True, eq=False)
+class Measure(Node):
+    """Something measured on the *evaluate* split of a prompt set."""
+
+    prompts: Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class ASR(Measure):
+    """Attack success rate on harmful prompts: complied / judged, with the invalid rate beside it."""
+
+
+@dataclass(frozen=True, eq=False)
+class OverRefusal(Measure):
+    """Share of harmless look-alikes that are refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Utility(Measure):
+    """Share of harmless prompts whose response equals the reference."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recipe(Node):
+    """One research question: a model, the sets to find, the arms to try them in, what is measured.
+
+    The runner adds the baseline and, for each arm, `controls` random sets that generate and `log_odds_controls` that
+    only read the refusal log-odds. `primary` names the arm whose ASR against its controls is the one primary test.
+    """
+
+    model: str = "organism"
+    sets: dict[str, SetExpression] = field(default_factory=dict)
+    arms: dict[str, Suppress] = field(default_factory=dict)
+    controls: int = 20
+    log_odds_controls: int = 99
+    measures: tuple[Measure, ...] = ()
+    primary: str | None = None
+    seed: int = 0
+    name: str = "recipe"
+    question: str = ""
+
+    def check(self) -> None:
+        require(bool(self.sets or self.arms), "the recipe has neither sets nor arms", "Give sets={…} or arms={…}.")
+        for name, expression in self.sets.items():
+            require(isinstance(expression, SetExpression), f"sets[{name!r}] is no neuron set", "Give an expression.")
+        for name, arm in self.arms.items():
+            require(isinstance(arm, Suppress), f"arms[{name!r}] is no arm", "Give Suppress(set).")
+        for measure in self.measures:
+            require(isinstance(measure, Measure), f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
+        for count in (self.controls, self.log_odds_controls):
+            require(count >= 0, f"controls is {count}", "Give 0 or more; 19 is the least that allows p ≤ .05.")
+        if self.primary is not None:
+            one_of("primary", self.primary, tuple(self.arms))
+
+
+def _set(value: Any) -> SetExpression:
+    require(isinstance(value, SetExpression), f"{value!r} is no neuron set", "Give SafetyNeurons(…), Shared(…), … .")
+    return value
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)

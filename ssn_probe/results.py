@@ -1,0 +1,183 @@
+"""The run folder: what a run leaves behind, whole or not at all.
+
+Every file is written to a temporary name and renamed, so what exists is complete. The manifest carries a status
+(`running`, `done`, `failed`, `interrupted`); a failed run keeps its error and what it had measured. No pickle, no
+key, no token.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ResultError, nearest
+
+SCHEMA_VERSION = 1
+PACKAGES = ("ssn-probe", "torch", "transformers", "nnsight", "polars", "numpy", "scipy", "safetensors", "tokenizers")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path / "manifest.json")
+
+    def table(self, name: str):
+        """One of the run's parquet tables: samples, summary, neurons, overlap, log_odds."""
+        import polars as pl
+
+        path = self.path / f"{name}.parquet"
+        if not path.is_file():
+            raise ResultError(f"{self.name} has no {name}.parquet", "Its recipe measured no such thing, or it failed.")
+        return pl.read_parquet(path)
+
+
+def prepare(root: Path) -> Path:
+    """The results folder, made and checked for writing before anything is computed."""
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    return root
+
+
+def create_run(root: Path, name: str, key: str) -> RunFolder:
+    """A new folder `<time>_<name>_<key>`; two runs in one second get different names."""
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    with disk_errors(root):
+        for attempt in range(100):
+            suffix = f"-{attempt}" if attempt else ""
+            path = root / f"{stamp}_{name}_{key[:8]}{suffix}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return RunFolder(path)
+    raise ResultError(f"cannot name a new run in {root}", "A hundred runs started this second; start again.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON, indented, whole or not at all."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, frame: Any) -> None:
+    """Writes a polars frame as parquet, whole or not at all."""
+    write_whole(path, lambda temporary: frame.write_parquet(temporary))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary file, then renames it: `path` is whole or not there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what a disk can say into one ResultError that names the fix."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "The disk is full. Free some space, or choose another folder with -o DIR."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "It cannot be written. Choose another folder with -o DIR."
+        else:
+            hint = "Choose another folder with -o DIR."
+        raise ResultError(f"cannot write {path}: {error.strerror or error}", hint) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from disk, or a ResultError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"cannot read {path}: {error}", "Is it a folder that `ssn-probe run` wrote?") from error
+    if not isinstance(data, dict) or data.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
+        raise ResultError(f"{path} was written by a newer ssn-probe", "Upgrade ssn-probe to read it.")
+    return data
+
+
+def runs(root: Path) -> list[RunFolder]:
+    """Every run below `root`, newest first."""
+    if not root.is_dir():
+        return []
+    found = [path for path in root.iterdir() if (path / "manifest.json").is_file() and not path.is_symlink()]
+    return [RunFolder(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+
+
+def find_run(reference: str, root: Path) -> RunFolder:
+    """A run by path, by name, by `latest`, or by a part of its name that only it has."""
+    for path in (Path(reference), root / reference):
+        if (path / "manifest.json").is_file():
+            return RunFolder(path.resolve())
+    known = runs(root)
+    matches = [run for run in known if reference in run.name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ResultError(f"{reference!r} fits {len(matches)} runs", f"Newest: {matches[0].name}.")
+    raise ResultError(f"no run {reference!r} in {root}", nearest(reference, [run.name for run in known[:5]]))
+
+
+def point_latest(root: Path, run: RunFolder) -> None:
+    """Makes `latest` point to the run; a file system without links goes without."""
+    temporary = root / f".latest.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        temporary.symlink_to(run.name, target_is_directory=True)
+        os.replace(temporary, root / "latest")
+
+
+def environment() -> dict[str, Any]:
+    """What computed the numbers: packages, Python, platform, git commit of the working folder."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "packages": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": _git(),
+        "command": Path(sys.argv[0]).name,
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

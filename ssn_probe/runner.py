@@ -1,0 +1,245 @@
+"""Running a recipe: plan, load, score, select, intervene, summarise, write.
+
+What can be known to be wrong is found before anything is computed: parameters, data, judge and the results folder
+first, then the model. From the moment the run folder exists its manifest says how things stand, also when they go
+wrong.
+"""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from ssn_probe import results
+from ssn_probe.causal import check_languages, collect_log_odds, collect_samples, tested_arms
+from ssn_probe.errors import SSNProbeError
+from ssn_probe.importance import anchor_of
+from ssn_probe.judges import make_judge
+from ssn_probe.lab import Lab
+from ssn_probe.neurons import NEURON, NeuronSet
+from ssn_probe.node import rewrite, to_json
+from ssn_probe.openings import Readout
+from ssn_probe.plan import Plan, make_plan, measured, resolved_key
+from ssn_probe.progress import tracking
+from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression
+from ssn_probe.report import report
+from ssn_probe.results import RunFolder
+from ssn_probe.selection import overlap_table
+from ssn_probe.sets import evaluate
+from ssn_probe.subject import load_subject
+from ssn_probe.summary import summarise
+from ssn_probe.words import answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings that change no number (but for `limit` and `dtype`, which are recorded)."""
+
+    out: Path = Path("results")
+    batch_size: int = 200
+    device: str = "auto"
+    dtype: str = "auto"
+    limit: int | None = None
+    source: Path | None = None
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
+    """Runs a recipe and returns its folder. Raises an SSNProbeError for whatever the user can mend."""
+    recipe = limited(recipe, options.limit)
+    plan = make_plan(recipe)
+    _check_judges(plan)
+    root = results.prepare(options.out)
+    started = time.monotonic()
+    subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
+    key = resolved_key(recipe, subject.identity, plan.data)
+    run = results.create_run(root, recipe.name, key)
+    plan = make_plan(recipe, neurons=subject.n_layers * sum(subject.widths.values()))
+    rows = [(stage.label, stage.prompts) for stage in plan.stages]
+    manifest = _manifest(recipe, plan, options, subject, key) | {"seconds": {"load": _since(started)}}
+    with _recorded(run, manifest), tracking(console, rows) as tracker:
+        results.write_json(run.path / "recipe.json", to_json(recipe))
+        if options.source is not None:
+            results.write_text(run.path / "recipe.py", options.source.read_text(encoding="utf-8"))
+        lab = Lab(
+            subject=subject,
+            data=plan.data,
+            batch_size=options.batch_size,
+            cache=root / "cache",
+            tracker=tracker,
+            warnings=manifest["warnings"],
+        )
+        _execute(lab, recipe, run, manifest)
+    results.point_latest(root, run)
+    return run
+
+
+def limited(recipe: Recipe, limit: int | None) -> Recipe:
+    """The recipe with at most `limit` prompt ids per split and context."""
+    if limit is None:
+        return recipe
+    changed = rewrite(recipe, lambda node: replace(node, limit=limit) if isinstance(node, Prompts) else node)
+    assert isinstance(changed, Recipe)
+    return changed
+
+
+def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) -> None:
+    """Sets first, then arms, then words; each table is written as soon as it is whole."""
+    anchor = anchor_of(next(iter(lab.data.values())))
+    with _timed(manifest, "identify"):
+        sets = {name: evaluate(lab, node) for name, node in named_sets(recipe).items()}
+        neurons = _neuron_table(sets)
+        results.write_table(run.path / "neurons.parquet", neurons)
+        overlap = _overlaps(lab, sets)
+        if overlap is not None:
+            results.write_table(run.path / "overlap.parquet", overlap)
+    manifest["gates"] = _gates(lab)
+    summary = None
+    if recipe.arms and recipe.measures:
+        arms = tested_arms(lab, recipe)
+        check_languages(recipe, lab, arms)
+        with _timed(manifest, "generate"):
+            samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))
+        with _timed(manifest, "log_odds"):
+            log_odds = _written_as_it_comes(run, "log_odds", collect_log_odds(lab, recipe, arms))
+        with _timed(manifest, "summarise"):
+            assert samples is not None
+            summary = summarise(samples, log_odds, anchor=anchor, primary=recipe.primary, seed=recipe.seed)
+            results.write_table(run.path / "summary.parquet", summary)
+    manifest["tokens"] = None if summary is None else int(samples["tokens"].sum())
+    manifest["answer"] = answer(recipe, manifest, neurons, summary, anchor)
+    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, anchor))
+
+
+def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
+    """The sets that a recipe names, and those its arms silence."""
+    arms = {name: arm.neurons for name, arm in recipe.arms.items()}
+    return recipe.sets | {name: node.neurons if isinstance(node, Each) else node for name, node in arms.items()}
+
+
+def _written_as_it_comes(run: RunFolder, name: str, frames: Iterator[pl.DataFrame]) -> pl.DataFrame | None:
+    """Collects an iterator of frames; what had come is written also when the iterator fails."""
+    collected: list[pl.DataFrame] = []
+    try:
+        collected.extend(frames)
+    finally:
+        if collected:
+            results.write_table(run.path / f"{name}.parquet", pl.concat(collected))
+    return pl.concat(collected) if collected else None
+
+
+def _neuron_table(sets: dict[str, NeuronSet]) -> pl.DataFrame:
+    frames = [
+        neurons.frame.with_columns(
+            pl.lit(name).alias("set"),
+            pl.col("score").rank("ordinal", descending=True).over("language").cast(pl.Int32).alias("rank"),
+        )
+        for name, neurons in sets.items()
+    ]
+    return pl.concat(frames).select("set", "language", *NEURON, "score", "rank")
+
+
+def _overlaps(lab: Lab, sets: dict[str, NeuronSet]) -> pl.DataFrame | None:
+    frames = [
+        overlap_table(neurons, lab.widths(), name) for name, neurons in sets.items() if len(neurons.languages) > 1
+    ]
+    return pl.concat(frames) if frames else None
+
+
+def _gates(lab: Lab) -> dict[str, Any]:
+    """How the refusal log-odds was read in each language, for the manifest and the report."""
+    found: dict[str, Any] = {}
+    for key, value in lab.memory.items():
+        if key[0] == "readouts":
+            found |= {language: _gate_json(readout) for language, readout in value.items()}
+    return found
+
+
+def _gate_json(readout: Readout) -> dict[str, Any]:
+    gate = readout.gate
+    return {"origin": readout.origin, "auroc": gate.auroc, "refused": gate.n_refused, "other": gate.n_other}
+
+
+def _check_judges(plan: Plan) -> None:
+    """A missing or malformed judge is found before the model is loaded."""
+    for prompts in measured(plan.recipe, plan.data).values():
+        make_judge(prompts.judge, prompts.languages, prompts.name)
+
+
+def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Any, key: str) -> dict[str, Any]:
+    return {
+        "schema_version": results.SCHEMA_VERSION,
+        "status": "running",
+        "recipe": recipe.name,
+        "question": recipe.question,
+        "key": key,
+        "started": results.now(),
+        "ended": None,
+        "arguments": options.arguments,
+        "options": {"batch_size": options.batch_size, "limit": options.limit, "dtype": options.dtype},
+        "seed": recipe.seed,
+        "model": dict(subject.identity) | {"name": recipe.model},
+        "neurons": {"layers": subject.n_layers, "per_layer": dict(subject.widths)},
+        "device": str(subject.device),
+        "data": [_data_json(node, prompts) for node, prompts in plan.data.items()],
+        "nodes": {name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},
+        "warnings": [],
+        **results.environment(),
+    }
+
+
+def _data_json(node: Prompts, prompts: Any) -> dict[str, Any]:
+    counts = prompts.frame.group_by("split", "context", "language").len().sort("split", "context", "language")
+    return {
+        "source": node.source,
+        "harmless": node.harmless,
+        "name": prompts.name,
+        "anchor": prompts.anchor,
+        "license": prompts.license,
+        "sha256": prompts.digest,
+        "limit": node.limit,
+        "prompts": [dict(row) for row in counts.iter_rows(named=True)],
+    }
+
+
+@contextmanager
+def _recorded(run: RunFolder, manifest: dict[str, Any]) -> Iterator[None]:
+    """Keeps the manifest's status true: running, then done, failed or interrupted."""
+    path = run.path / "manifest.json"
+    results.write_json(path, manifest)
+    log = run.path / "run.log"
+    try:
+        yield
+        manifest |= {"status": "done"}
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        message = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
+        manifest |= {"status": "interrupted" if interrupted else "failed", "error": message}
+        _note(log, traceback.format_exc())
+        raise
+    finally:
+        manifest |= {"ended": results.now()}
+        _note(log, "".join(f"warning: {warning}\n" for warning in manifest["warnings"]))
+        results.write_json(path, manifest)
+
+
+def _note(log: Path, text: str) -> None:
+    with results.disk_errors(log), log.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextmanager
+def _timed(manifest: dict[str, Any], stage: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    manifest["seconds"][stage] = _since(started)
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 2)

@@ -1,0 +1,151 @@
+"""What the terminal shows. Text from prompts, models and files is literal: no markup, no control characters."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ssn_probe.discovery import Listing
+from ssn_probe.recipe import Recipe
+from ssn_probe.results import RunFolder
+from ssn_probe.text import percent, plain
+
+
+def console() -> Console:
+    """The terminal; markup and emoji codes stay literal."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+def echo_listing(listings: Sequence[Listing]) -> None:
+    """Recipes as plain lines, so that listing needs no table layout."""
+    for one in listings:
+        click.echo(f"{plain(one.name)}\n    {plain(one.question)}")
+        for name, annotation, default in one.parameters:
+            click.echo(f"      -T {plain(name)}={plain(default)}    ({plain(annotation)})")
+
+
+def show_plan(screen: Console, recipe: Recipe, limit: int | None) -> None:
+    """A recipe's stages with prompts, passes and tokens, its memory, and the smallest effect that it can show."""
+    from ssn_probe.forecast import forecast
+
+    found = forecast(recipe, limit)
+    screen.print(Text(plain(recipe.question or recipe.name), style="bold"))
+    table = Table("stage", box=None, pad_edge=False)
+    for header in ("prompts", "passes", "new tokens"):
+        table.add_column(header, justify="right")
+    for stage in found.plan.stages:
+        passes = f"{stage.prompts * (stage.passes + max(0, stage.generated - 1)):,.0f}"
+        table.add_row(Text(plain(stage.label)), f"{stage.prompts:,}", passes, f"≤ {stage.prompts * stage.generated:,}")
+    screen.print(table)
+    for line in found.lines:
+        screen.print(Text(plain(line)))
+
+
+def show_answer(screen: Console, run: RunFolder) -> None:
+    """A run's card: its table per language and its answer in words, the words last."""
+    manifest = run.manifest()
+    if manifest["status"] != "done":
+        screen.print(Text(f"{run.name}: {manifest['status']}. {plain(manifest.get('error') or '')}"))
+        return
+    if (run.path / "summary.parquet").is_file():
+        screen.print(language_table(run))
+    text = "\n".join(plain(line) for line in manifest["answer"])
+    screen.print(Panel(Text(text), title="Answer", title_align="left"))
+    screen.print(Text(f"{run.path}/report.md", style="dim"), soft_wrap=True)
+
+
+def language_table(run: RunFolder) -> Table:
+    """ASR per language: every arm with its interval, and what random sets of the same size give."""
+    import polars as pl
+
+    rows = run.table("summary").filter((pl.col("measure") == "asr") & pl.col("role").is_in(["baseline", "tested"]))
+    arms = list(rows["arm"].unique(maintain_order=True))
+    shown = arms if len(arms) <= 4 else arms[:1] + arms[1:]
+    table = Table("ASR", box=None, pad_edge=False)
+    for arm in shown:
+        table.add_column(Text(plain(arm)), justify="right")
+        if rows.filter((pl.col("arm") == arm) & pl.col("controls").is_not_null()).height:
+            table.add_column(Text(f"{plain(arm)} random"), justify="right", style="dim")
+    for language in rows["language"].unique(maintain_order=True):
+        table.add_row(*_language_row(rows.filter(pl.col("language") == language), language, shown, rows))
+    return table
+
+
+def _language_row(cells: Any, language: str, arms: Sequence[str], rows: Any) -> list[Text]:
+    import polars as pl
+
+    by_arm = {row["arm"]: row for row in cells.rows(named=True)}
+    line = [plain(language)]
+    for arm in arms:
+        row = by_arm.get(arm)
+        line.append("" if row is None else _interval(row["value"], row["low"], row["high"], len(arms) > 4))
+        if rows.filter((pl.col("arm") == arm) & pl.col("controls").is_not_null()).height:
+            mean = None if row is None else row["control_mean"]
+            line.append("–" if mean is None else percent(mean))
+    return [Text(cell) for cell in line]
+
+
+def _interval(value: float, low: float, high: float, short: bool) -> str:
+    return f"{100 * value:.0f}" if short else f"{percent(value)} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def show_runs(screen: Console, runs: Sequence[RunFolder]) -> None:
+    """Past runs, newest first, with their status."""
+    if not runs:
+        screen.print("No runs yet. Try: ssn-probe run suppress_ss")
+        return
+    table = Table("run", "status", "model", "seconds", box=None, pad_edge=False)
+    for run in runs:
+        manifest = run.manifest()
+        seconds = f"{sum(manifest['seconds'].values()):.0f}"
+        cells = (run.name, manifest["status"], manifest["model"]["name"], seconds)
+        table.add_row(*(Text(plain(str(cell))) for cell in cells))
+    screen.print(table)
+
+
+def show_organism(screen: Console, model: str) -> None:
+    """Utility, over-refusal, invalid responses and ASR of an organism per language, measured now."""
+    from ssn_probe.organism.info import measure_organism
+
+    rows = measure_organism(model)
+    table = Table("language", box=None, pad_edge=False)
+    measures = list(dict.fromkeys(row["measure"] for row in rows))
+    for measure in measures:
+        table.add_column(measure, justify="right")
+    for language in dict.fromkeys(row["language"] for row in rows):
+        cells = [row for row in rows if row["language"] == language]
+        shown = [f"{percent(row['value'])} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in cells]
+        table.add_row(*(Text(cell) for cell in (language, *shown)))
+    screen.print(table)
+    screen.print("Conclusions about the organism are about the tool, not about language models.")
+
+
+def train_organism(screen: Console, seed: int, variant: str, out: Path) -> None:
+    """Trains an organism with one progress bar per stage."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ssn_probe.organism.train import train
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=screen) as progress:
+        tasks: dict[str, Any] = {}
+
+        def advance(stage: str, done: int, total: int, loss: float) -> None:
+            task = tasks.setdefault(stage, None)
+            if task is None:
+                task = tasks[stage] = progress.add_task(stage, total=total, loss=loss)
+            progress.update(task, completed=done, loss=loss)
+
+        train(seed, out, variant=variant, progress=advance)
+    screen.print(Text(f"Written to {out}. Measure it: ssn-probe organism info --model {out}"), soft_wrap=True)

@@ -1,0 +1,79 @@
+"""Evaluating set expressions: a `SetExpression` becomes a `NeuronSet` of this model and these prompts."""
+
+import polars as pl
+
+from ssn_probe.errors import RecipeError
+from ssn_probe.importance import anchor_of, importance
+from ssn_probe.lab import Lab
+from ssn_probe.neurons import NeuronSet, read_neurons
+from ssn_probe.node import walk
+from ssn_probe.recipe import (
+    Combine,
+    NeuronFile,
+    Of,
+    Only,
+    RandomLike,
+    SafetyNeurons,
+    SetExpression,
+    Shared,
+    UnionOf,
+    WithoutStrongest,
+)
+from ssn_probe.selection import averaged, random_like, select_neurons, shared_at_least, shared_with_anchor
+
+
+def evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
+    """The neurons that an expression stands for. Raises what its parts raise: DataError, RecipeError, ModelError."""
+    return lab.remember(("set", expression), lambda: _evaluate(lab, expression))
+
+
+def _evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
+    match expression:
+        case SafetyNeurons(rule=rule, top=top, pool=pool):
+            assert top is not None
+            return select_neurons(importance(lab, expression), rule=rule, top=top, pool=pool)
+        case Shared():
+            return _shared(lab, expression)
+        case Combine(operation=operation, left=left, right=right):
+            first, second = evaluate(lab, left), evaluate(lab, right)
+            return {"and": first.__and__, "or": first.__or__, "minus": first.__sub__}[operation](second)
+        case Of(neurons=inner, language=language):
+            return evaluate(lab, inner).of(language)
+        case UnionOf(neurons=inner):
+            return evaluate(lab, inner).union()
+        case WithoutStrongest(neurons=inner):
+            return evaluate(lab, inner).without_strongest()
+        case Only(neurons=inner, layers=layers, sites=sites, languages=languages):
+            return evaluate(lab, inner).only(layers=layers, sites=sites, languages=languages)
+        case RandomLike(neurons=inner, seed=seed):
+            return random_like(evaluate(lab, inner), lab.widths(), seed)
+        case NeuronFile(path=path):
+            return read_neurons(path)
+    raise TypeError(f"{type(expression).__name__} is no set expression")
+
+
+def _shared(lab: Lab, node: Shared) -> NeuronSet:
+    if node.at_least is not None:
+        return shared_at_least(evaluate(lab, node.neurons), node.at_least)
+    chosen = chooser(node)
+    if chosen is None:
+        return _shared_file(evaluate(lab, node.neurons), node)
+    mean = averaged(importance(lab, chosen))
+    if node.by == "mean":
+        assert chosen.top is not None
+        return select_neurons(mean, rule=chosen.rule, top=chosen.top, pool=chosen.pool)
+    score = pl.col("harmful") if chosen.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
+    anchor = anchor_of(lab.data[chosen.prompts], node.anchor)
+    return shared_with_anchor(evaluate(lab, node.neurons), anchor, mean.with_columns(score=score).drop("language"))
+
+
+def _shared_file(neurons: NeuronSet, node: Shared) -> NeuronSet:
+    """Shared neurons of sets that were read from files: their scores are the files' own, averaged over languages."""
+    if node.anchor is None or node.by == "mean":
+        raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
+    return shared_with_anchor(neurons, node.anchor, neurons.union().frame.drop("language"))
+
+
+def chooser(expression: SetExpression) -> SafetyNeurons | None:
+    """The SafetyNeurons that an expression rests on: the first one in it, None where all comes from files."""
+    return next((node for node in walk(expression) if isinstance(node, SafetyNeurons)), None)

@@ -1,0 +1,39 @@
+"""Hostile text made harmless. Prompts, responses, names from files: whatever is shown passes through here."""
+
+import re
+import unicodedata
+
+
+def plain(text: str) -> str:
+    """`text` on one line, without control characters, ANSI sequences and bidirectional overrides."""
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])", "", text)
+    return "".join(" " if character in "\n\t" else character for character in text if _shown(character))
+
+
+def markdown(text: str) -> str:
+    """`text` as literal text in a markdown paragraph or table cell."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$^-])", r"\\\1", plain(text))
+
+
+def _shown(character: str) -> bool:
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage: 0.257 → `25.7 %`."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, signed: 0.257 → `+25.7`."""
+    return f"{100 * value:+.1f}"
+
+
+def probability(p: float) -> str:
+    """A p-value with three decimals, and no leading zero: `.048`."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def listing(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

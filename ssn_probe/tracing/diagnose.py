@@ -1,0 +1,21 @@
+"""Naming the place where a forward pass first went wrong. Run only once a reduction has shown that it did."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ssn_probe.errors import ModelError
+from ssn_probe.subject import Subject, pad_left
+from ssn_probe.tracing.edits import places_of
+
+
+def raise_non_finite(subject: Subject, tokens: Sequence[Sequence[int]], *, ready: Any = ()) -> NoReturn:
+    """Raise the ModelError that names the first layer and site, in forward order, with NaN or Inf on these prompts."""
+    from ssn_probe.tracing.remote.diagnose import trace_first_non_finite
+
+    inputs = pad_left(tokens, subject.pad_id, subject.device) | {"use_cache": False}
+    found = trace_first_non_finite(subject.model, inputs, places_of(subject), ready)
+    where = "in the logits or a gradient" if found is None else f"at site {found[1]} of layer {found[0]}"
+    raise ModelError(
+        f"{subject.name} computes NaN or Inf {where} (dtype {subject.identity['dtype']}).",
+        "Try dtype=float32 (float16 overflows easily); if it stays, the weights are damaged.",
+    )

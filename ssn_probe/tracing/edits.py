@@ -1,0 +1,65 @@
+"""What to overwrite while the model runs, as plain data: (layer, site, indices, value), in forward order."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from ssn_probe.anatomy import check_neurons
+from ssn_probe.errors import ModelError
+from ssn_probe.neurons import SITES, Site
+from ssn_probe.subject import Subject
+
+Edit = tuple[int, Site, tuple[int, ...], float]
+Edits = tuple[Edit, ...]
+
+NO_EDITS: Edits = ()
+
+
+def suppression(neurons: Iterable[tuple[int, str, int]]) -> Edits:
+    """Set these neurons' activations to zero, whatever the token.
+
+    For o and ffn this equals zeroing the weight columns that read them, for q, k and v zeroing their rows and biases.
+    """
+    places: dict[tuple[int, str], set[int]] = defaultdict(set)
+    for layer, site, index in neurons:
+        places[int(layer), site].add(int(index))
+    unknown = {site for _, site in places} - set(SITES)
+    if unknown:
+        raise ModelError(f"There is no site {min(unknown)!r}.", f"Sites: {', '.join(SITES)}.")
+    forward = sorted(places, key=lambda place: (place[0], SITES.index(place[1])))  # type: ignore[arg-type]
+    return tuple((layer, site, tuple(sorted(places[layer, site])), 0.0) for layer, site in forward)  # type: ignore[misc]
+
+
+def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, float]]:
+    """The edits with their indices as tensors on the model's device.
+
+    Raises:
+        ModelError: a layer, site or index that the model does not have.
+    """
+    import torch
+
+    for layer, site, indices, _ in edits:
+        extremes = (min(indices, default=0), max(indices, default=0))
+        check_neurons(
+            [(layer, site, index) for index in extremes], n_layers=subject.n_layers, widths=subject.widths
+        )
+    return [
+        (layer, site, torch.tensor(indices, device=subject.device), value)
+        for layer, site, indices, value in edits
+    ]
+
+
+def places_of(subject: Subject, sites: Iterable[Site] = SITES) -> dict[str, Any]:
+    """Where the sites are, as the plain data that the bodies in `remote` interpret; sites in forward order."""
+    wanted = set(sites)
+    if not wanted or wanted - set(SITES):
+        raise ModelError(f"Unknown sites {sorted(wanted)}.", f"Sites: {', '.join(SITES)}.")
+    return {
+        "layers": subject.anatomy.layers,
+        "depth": subject.n_layers,
+        "head": subject.anatomy.head,
+        "rotary": subject.anatomy.rotary,
+        "head_norms": subject.anatomy.head_norms,
+        "score_cap": subject.anatomy.score_cap,
+        "sites": {site: place for site, place in subject.anatomy.modules.items() if site in wanted},
+    }

@@ -1,0 +1,90 @@
+"""Greedy responses of a model, with neurons silenced on the prompt and on every generated token."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ssn_probe.errors import ModelError
+from ssn_probe.subject import Subject, pad_left
+from ssn_probe.tracing.batching import Advance, by_length, no_progress
+from ssn_probe.tracing.diagnose import raise_non_finite
+from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
+
+__all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
+
+OPEN_LOOP = ".*was never reached: the loop asked for a step the run did not make.*"
+"""nnsight's warning at the end of an open `tracer.iter[:]`, which always ends this way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One response: its text without special tokens, how many tokens were generated, and why it ended.
+
+    `tokens` counts the end token where there is one; "length" means that `max_new_tokens` cut the response short.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+def generate(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    edits: Edits = NO_EDITS,
+    max_new_tokens: int,
+    batch_size: int = 256,
+    advance: Advance = no_progress,
+) -> list[Generation]:
+    """The greedy response to each prompt, in the order of the prompts, while the neurons in `edits` are overwritten.
+
+    Args:
+        tokens: prompts as token ids, see `subject.encode`.
+        edits: see `suppression`; they act on every token of prompt and response.
+        batch_size: prompts that run together, padded on the left.
+
+    Raises:
+        ModelError: an edit outside the model, or a forward pass that yields NaN or Inf.
+    """
+    if max_new_tokens < 1:
+        raise ModelError(f"max_new_tokens is {max_new_tokens}.", "Generate at least one token.")
+    places, ready = places_of(subject), prepared(subject, edits)
+    done: dict[int, Generation] = {}
+    for rows in by_length(tokens, batch_size):
+        new = _generate_batch(subject, [tokens[row] for row in rows], places, ready, max_new_tokens)
+        done.update(zip(rows, _finish(subject, new), strict=True))
+        advance(len(rows))
+    return [done[row] for row in range(len(tokens))]
+
+
+def _generate_batch(
+    subject: Subject, tokens: Sequence[Sequence[int]], places: Any, edits: Any, max_new_tokens: int
+) -> list[list[int]]:
+    """New token ids per row, up to where the batch ended."""
+    from ssn_probe.tracing.remote.generation import trace_generation
+
+    inputs = pad_left(tokens, subject.pad_id, subject.device)
+    del inputs["position_ids"]  # transformers derives and extends them itself while generating
+    settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=OPEN_LOOP)
+        ids, finite = trace_generation(subject.model, inputs, places, edits, settings)
+    if not finite:
+        raise_non_finite(subject, tokens, ready=edits)
+    return ids[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+def _finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
+    """Cut each row after its end token, and decode."""
+    ends = [next((i + 1 for i, token in enumerate(row) if token in subject.eos_ids), None) for row in new]
+    texts = subject.tokenizer.batch_decode(
+        [row[:end] for row, end in zip(new, ends, strict=True)],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return [
+        Generation(text=text, tokens=end or len(row), finish_reason="stop" if end else "length")
+        for text, row, end in zip(texts, new, ends, strict=True)
+    ]

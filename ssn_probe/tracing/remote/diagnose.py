@@ -1,0 +1,23 @@
+"""Where a forward pass first yields NaN or Inf."""
+
+import nnsight
+import torch
+
+from .places import layer_of, read, token_mask
+
+
+def trace_first_non_finite(model, inputs, places, edits):
+    """The first (layer, site), in forward order, whose activation is not finite at a real token; None where all are."""
+    with torch.no_grad(), model.trace(**inputs):
+        mask = token_mask(model)
+        found = nnsight.save([])
+        for layer in range(places["depth"]):
+            envoy = layer_of(model, places, layer)
+            for site, place in places["sites"].items():
+                activation = read(envoy, place)
+                if not activation[mask].isfinite().all():
+                    found.append((layer, site))
+                for _layer, _site, index, value in edits:
+                    if (_layer, _site) == (layer, site):
+                        activation[..., index] = value
+    return found[0] if found else None
