@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ssn_probe.errors import ModelError
+from ssn_probe.errors import ModelError, nearest
 from ssn_probe.neurons import SITES, Site
 
 Side = Literal["input", "output"]
@@ -78,7 +78,7 @@ def anatomy_of(config: Any) -> Anatomy:
         ModelError: a family that is not in the table; the message lists those that are.
     """
     family = config if isinstance(config, str) else getattr(config, "model_type", None)
-    if family in FAMILIES:
+    if isinstance(family, str) and family in FAMILIES:
         return FAMILIES[family]
     raise ModelError(
         f"Models of the family {family!r} are not supported.",
@@ -86,11 +86,18 @@ def anatomy_of(config: Any) -> Anatomy:
     )
 
 
+def known_site(word: str) -> Site:
+    """The word, if it is a site; else ModelError."""
+    for site in SITES:
+        if site == word:
+            return site
+    raise ModelError(f"There is no site {word!r}.", nearest(word, SITES))
+
+
 def check_neurons(neurons: Iterable[tuple[int, str, int]], *, n_layers: int, widths: Mapping[Site, int]) -> None:
     """Raise ModelError, naming what is allowed, if any (layer, site, index) does not exist in the model."""
-    for layer, site, index in neurons:
-        if site not in widths:
-            raise ModelError(f"There is no site {site!r}.", f"Sites: {', '.join(SITES)}.")
+    for layer, word, index in neurons:
+        site = known_site(word)
         if not 0 <= layer < n_layers:
             raise ModelError(f"There is no layer {layer}.", f"The model has layers 0 to {n_layers - 1}.")
         if not 0 <= index < widths[site]:

@@ -1,7 +1,7 @@
-"""Tiny random models of every family, with a word-level tokenizer and a chat template, as ordinary Hugging Face folders.
+"""Tiny random models of every family, with a word-level tokenizer and a chat template, as Hugging Face folders.
 
-The weights are large enough for every part of the network to matter: with the usual initialisation a tiny model is nearly the
-identity, and a test of it would pass whatever the code does.
+The weights are large enough for every part of the network to matter: with the usual initialisation a tiny model is
+nearly the identity, and a test of it would pass whatever the code does.
 """
 
 from pathlib import Path

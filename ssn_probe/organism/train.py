@@ -226,6 +226,8 @@ def _save(model: LlamaForCausalLM, out: Path, card: Mapping[str, Any]) -> None:
     # The output embeddings are the input embeddings: `named_parameters` has them once, as the file should.
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    model.config.dtype = torch.float32
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(out)
     generation = GenerationConfig(

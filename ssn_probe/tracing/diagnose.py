@@ -9,7 +9,7 @@ from ssn_probe.tracing.edits import places_of
 
 
 def raise_non_finite(subject: Subject, tokens: Sequence[Sequence[int]], *, ready: Any = ()) -> NoReturn:
-    """Raise the ModelError that names the first layer and site, in forward order, with NaN or Inf on these prompts."""
+    """Raise the ModelError that names the first layer and site, in forward order, with NaN or Inf."""
     from ssn_probe.tracing.remote.diagnose import trace_first_non_finite
 
     inputs = pad_left(tokens, subject.pad_id, subject.device) | {"use_cache": False}

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from ssn_probe.anatomy import check_neurons
+from ssn_probe.anatomy import check_neurons, known_site
 from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Subject
@@ -20,14 +20,11 @@ def suppression(neurons: Iterable[tuple[int, str, int]]) -> Edits:
 
     For o and ffn this equals zeroing the weight columns that read them, for q, k and v zeroing their rows and biases.
     """
-    places: dict[tuple[int, str], set[int]] = defaultdict(set)
+    places: dict[tuple[int, Site], set[int]] = defaultdict(set)
     for layer, site, index in neurons:
-        places[int(layer), site].add(int(index))
-    unknown = {site for _, site in places} - set(SITES)
-    if unknown:
-        raise ModelError(f"There is no site {min(unknown)!r}.", f"Sites: {', '.join(SITES)}.")
-    forward = sorted(places, key=lambda place: (place[0], SITES.index(place[1])))  # type: ignore[arg-type]
-    return tuple((layer, site, tuple(sorted(places[layer, site])), 0.0) for layer, site in forward)  # type: ignore[misc]
+        places[int(layer), known_site(site)].add(int(index))
+    forward = sorted(places, key=lambda place: (place[0], SITES.index(place[1])))
+    return tuple((layer, site, tuple(sorted(places[layer, site])), 0.0) for layer, site in forward)
 
 
 def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, float]]:
@@ -40,20 +37,15 @@ def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, float
 
     for layer, site, indices, _ in edits:
         extremes = (min(indices, default=0), max(indices, default=0))
-        check_neurons(
-            [(layer, site, index) for index in extremes], n_layers=subject.n_layers, widths=subject.widths
-        )
-    return [
-        (layer, site, torch.tensor(indices, device=subject.device), value)
-        for layer, site, indices, value in edits
-    ]
+        check_neurons([(layer, site, index) for index in extremes], n_layers=subject.n_layers, widths=subject.widths)
+    return [(layer, site, torch.tensor(indices, device=subject.device), value) for layer, site, indices, value in edits]
 
 
 def places_of(subject: Subject, sites: Iterable[Site] = SITES) -> dict[str, Any]:
     """Where the sites are, as the plain data that the bodies in `remote` interpret; sites in forward order."""
-    wanted = set(sites)
-    if not wanted or wanted - set(SITES):
-        raise ModelError(f"Unknown sites {sorted(wanted)}.", f"Sites: {', '.join(SITES)}.")
+    wanted = {known_site(site) for site in sites}
+    if not wanted:
+        raise ModelError("No site was asked for.", f"Sites: {', '.join(SITES)}.")
     return {
         "layers": subject.anatomy.layers,
         "depth": subject.n_layers,

@@ -11,7 +11,8 @@ from ssn_probe.subject import Openings
 class Forcing:
     """The teacher-forced continuations of a prompt: `prefixes` to append, and how to read openings off them.
 
-    `kept` is how many last positions need logits; `scoring` is the plain data that `remote.refusal.log_odds` interprets.
+    `kept` is how many last positions need logits; `scoring` is the plain data that `remote.refusal.log_odds`
+    interprets.
     """
 
     prefixes: tuple[tuple[int, ...], ...]

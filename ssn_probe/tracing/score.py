@@ -2,111 +2,40 @@
 
 - `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
 - `score_refusal`: what it adds to the refusal log-odds, signed, first order; one forward and one backward pass.
-- `score_final`: how far the final state moves; by ablation, one forward pass per neuron: slow, and the truth to compare with.
-
-Per-prompt effects are kept, since means alone admit no honest statistic, in half precision with one scale per prompt and layer.
+- `score_final`: how far the final state moves; by ablation, one forward pass per neuron: slow, and the truth to
+  compare with.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Openings, Subject, pad_left
 from ssn_probe.tracing.batching import Advance, by_length, no_progress
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.openings import Forcing, forced
+from ssn_probe.tracing.scores import Scores, concatenate, decode, encoded, load, mean, save
+
+__all__ = [
+    "Scores",
+    "concatenate",
+    "decode",
+    "load",
+    "mean",
+    "refusal_log_odds",
+    "save",
+    "score_final",
+    "score_local",
+    "score_refusal",
+]
 
 Position = Literal["mean", "last"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
-    """Effects of every neuron on every prompt.
-
-    effect = `values` × `scale`, with `scale` the largest effect of a prompt, layer and site: an effect of 1e-9 survives half
-    precision as long as its layer's largest is below 0.01. `log_odds` is r(x), for the refusal effect only.
-    """
-
-    values: Mapping[Site, Float[Tensor, "prompt layer neuron"]]
-    scale: Mapping[Site, Float[Tensor, "prompt layer"]]
-    log_odds: Float[Tensor, " prompt"] | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.values.values())))
-
-
-def decode(
-    scores: Scores, site: Site, rows: Sequence[int] | None = None
-) -> Float[Tensor, "prompt layer neuron"]:
-    """The effects at one site in single precision, for all prompts or for some."""
-    chosen = slice(None) if rows is None else torch.as_tensor(rows, dtype=torch.long)
-    return scores.values[site][chosen].float() * scores.scale[site][chosen][..., None]
-
-
-def mean(scores: Scores, site: Site, rows: Sequence[int] | None = None) -> Float[Tensor, "layer neuron"]:
-    """The importance of every neuron of a site: its mean effect over prompts, in double precision."""
-    count = len(scores) if rows is None else len(rows)
-    if not count:
-        raise ModelError("There is no mean over no prompts.", "Select at least one prompt.")
-    return decode(scores, site, rows).sum(0, dtype=torch.float64) / count
-
-
-def concatenate(parts: Sequence[Scores]) -> Scores:
-    """The scores of several prompt lists of the same model and effect as one, in the order given."""
-    odds = [part.log_odds for part in parts if part.log_odds is not None]
-    sites = list(parts[0].values)
-    return Scores(
-        values={site: torch.cat([part.values[site] for part in parts]) for site in sites},
-        scale={site: torch.cat([part.scale[site] for part in parts]) for site in sites},
-        log_odds=torch.cat(odds) if len(odds) == len(parts) else None,
-    )
-
-
-def save(scores: Scores, file: Path) -> None:
-    """Write scores as one safetensors file."""
-    from safetensors.torch import save_file
-
-    tensors = {f"values.{site}": values for site, values in scores.values.items()}
-    tensors |= {f"scale.{site}": scale for site, scale in scores.scale.items()}
-    if scores.log_odds is not None:
-        tensors["log_odds"] = scores.log_odds
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
-
-
-def load(file: Path) -> Scores:
-    """Read what `save` wrote.
-
-    Raises:
-        ResultError: the file is missing, damaged or not a score file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ResultError(
-            f"The scores in {file} cannot be read: {error}", "Run the scoring again."
-        ) from error
-    present = [site for site in SITES if f"values.{site}" in tensors]
-    if not present:
-        raise ResultError(f"{file} holds no scores.", "Run the scoring again.")
-    return Scores(
-        values={site: tensors[f"values.{site}"] for site in present},
-        scale={site: tensors[f"scale.{site}"] for site in present},
-        log_odds=tensors.get("log_odds"),
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------- the effects
 
 
 def score_local(
@@ -118,10 +47,11 @@ def score_local(
     batch_size: int = 64,
     advance: Advance = no_progress,
 ) -> Scores:
-    """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂, exact, closed form.
+    """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂, exact.
 
-    y is the output of o_proj (q, k, v, o) or of down_proj (ffn), before any norm that follows it (Gemma-2 has one). Costs one
-    forward pass, and for q and k a softmax per channel, quadratic in the length. Where a group has one query head, v equals o.
+    y is the output of o_proj (q, k, v, o) or of down_proj (ffn), before any norm that follows it (Gemma-2 has one).
+    Costs one forward pass, and for q and k a softmax per channel, quadratic in the length. Where a group has one
+    query head, v equals o.
 
     Args:
         tokens: prompts as token ids.
@@ -153,7 +83,8 @@ def score_final(
 ) -> Scores:
     """How far the final hidden state, after the final norm, moves when each neuron is silenced at every token: ‖Δ z‖₂.
 
-    Brute force, one prompt at a time: row i of a batch runs without neuron i. One forward pass per neuron and prompt: the slow truth.
+    Brute force, one prompt at a time: row i of a batch runs without neuron i. One forward pass per neuron and
+    prompt: the slow truth.
 
     Args:
         tokens: prompts as token ids.
@@ -182,9 +113,10 @@ def score_refusal(
 ) -> Scores:
     """What each neuron adds to the refusal log-odds r(x): positive where it supports refusal.
 
-    effect = Σ_t ∂r/∂a_t · a_t ≈ r(x) − r(x without the neuron), where a is the neuron's activation at every token of the prompt
-    and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024, 2403.00745), signed.
-    r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones, at the last token of the prompt.
+    effect = Σ_t ∂r/∂a_t · a_t ≈ r(x) − r(x without the neuron), where a is the neuron's activation at every token of
+    the prompt and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024,
+    2403.00745), signed. r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones,
+    at the last token of the prompt.
 
     Args:
         tokens: prompts as token ids, up to where the response begins.
@@ -199,9 +131,7 @@ def score_refusal(
 
     def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
-        return trace_refusal_effects(
-            subject.model, inputs, places, subject.anatomy.embedding, forcing.scoring
-        )
+        return trace_refusal_effects(subject.model, inputs, places, subject.anatomy.embedding, forcing.scoring)
 
     size = max(1, batch_size // len(forcing.prefixes))
     return _scored(subject, tokens, places["sites"], run, size, advance)
@@ -216,7 +146,7 @@ def refusal_log_odds(
     batch_size: int = 64,
     advance: Advance = no_progress,
 ) -> Float[Tensor, " prompt"]:
-    """r(x) of every prompt while the neurons in `edits` are overwritten; forward passes only. See `score_refusal`."""
+    """r(x) of every prompt while the neurons in `edits` are overwritten. See `score_refusal`; forward passes only."""
     from ssn_probe.tracing.remote.refusal import trace_log_odds
 
     forcing, places = forced(openings, _vocabulary(subject)), places_of(subject)
@@ -251,7 +181,7 @@ def _whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str
 
 def _ablated(
     subject: Subject, prompt: Sequence[int], places: Any, position: Position, batch_size: int
-) -> dict[Site, Float[Tensor, "1 layer neuron"]]:
+) -> dict[Site, Float[Tensor, "prompt layer neuron"]]:
     """The final effect of every neuron on one prompt, `batch_size` neurons a forward pass."""
     from ssn_probe.tracing.remote.final import trace_ablations
 
@@ -262,8 +192,7 @@ def _ablated(
         for index in range(subject.widths[site])
     ]
     effects = {
-        site: torch.zeros(1, subject.n_layers, subject.widths[site], dtype=torch.float64)
-        for site in places["sites"]
+        site: torch.zeros(1, subject.n_layers, subject.widths[site], dtype=torch.float64) for site in places["sites"]
     }
     for start in range(0, len(neurons), batch_size):
         chosen = neurons[start : start + batch_size]
@@ -283,7 +212,8 @@ def _ablated(
 def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Forcing) -> dict[str, Any]:
     """One batch of prompts × prefixes, prompt-major, with logits kept at the scored positions only.
 
-    `logits_to_keep` is a tensor, which also makes nnsight pass the batch on as it is instead of splitting it into rows.
+    `logits_to_keep` is a tensor, which also makes nnsight pass the batch on as it is instead of splitting it into
+    rows.
     """
     rows = [[*row, *prefix] for row in tokens for prefix in forcing.prefixes]
     inputs = pad_left(rows, subject.pad_id, subject.device)
@@ -295,21 +225,23 @@ def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: F
 def _scored(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
-    sites: Mapping[Site, Any],
+    sites: Iterable[Site],
     run: Callable[[Sequence[Sequence[int]]], tuple[dict[Site, Tensor], Tensor | None]],
     batch_size: int,
     advance: Advance,
 ) -> Scores:
     """Run every batch and store its effects; memory grows with the score array only."""
     shape = (len(tokens), subject.n_layers)
-    values = {site: torch.zeros(*shape, subject.widths[site], dtype=torch.float16) for site in sites}
-    scale = {site: torch.zeros(shape) for site in sites}
+    values: dict[Site, Tensor] = {
+        site: torch.zeros(*shape, subject.widths[site], dtype=torch.float16) for site in sites
+    }
+    scale: dict[Site, Tensor] = {site: torch.zeros(shape) for site in sites}
     log_odds = None
     for rows in by_length(tokens, batch_size):
         batch = [tokens[row] for row in rows]
         effects, odds = run(batch)
         for site, effect in effects.items():
-            values[site][rows], scale[site][rows] = _encoded(effect)
+            values[site][rows], scale[site][rows] = encoded(effect)
             if not scale[site][rows].isfinite().all():
                 raise_non_finite(subject, batch)
         if odds is not None:
@@ -317,12 +249,3 @@ def _scored(
             log_odds[rows] = odds.float().cpu()
         advance(len(rows))
     return Scores(values=values, scale=scale, log_odds=log_odds)
-
-
-def _encoded(
-    effect: Float[Tensor, "prompt layer neuron"],
-) -> tuple[Float[Tensor, "prompt layer neuron"], Float[Tensor, "prompt layer"]]:
-    """Half-precision shares of the largest effect, and that effect."""
-    scale = effect.abs().amax(-1)
-    shares = effect / torch.where(scale > 0, scale, 1)[..., None]
-    return shares.half().cpu(), scale.float().cpu()

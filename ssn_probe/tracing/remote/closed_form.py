@@ -1,10 +1,11 @@
-"""How far silencing a neuron would move its module's output, where the neuron feeds a linear map: sites ffn, o and v. Exact.
+"""How far silencing a neuron would move its module's output, where it feeds a linear map: sites ffn, o, v. Exact.
 
 - ffn, o: the output loses `activation × column`, so it moves by |activation| · ‖column‖.
-- v: channel d of a group feeds channel d of every head of that group; ‖Σ_a o_a W_a‖² = oᵀ G o, G the columns' Gram matrix.
+- v: channel d of a group feeds channel d of every head of that group; ‖Σ_a o_a W_a‖² = oᵀ G o, G the columns' Gram
+  matrix.
 
-Axes, by letter: b prompt, t token, n neuron, g key-value group, a head within its group, d, e and f channels of a head, x residual
-stream. The algebra runs in double precision for double-precision models, else in single.
+Axes, by letter: b prompt, t token, n neuron, g key-value group, a head within its group, d, e and f channels of a
+head, x residual stream. The algebra runs in double precision for double-precision models, else in single.
 """
 
 import torch
@@ -17,7 +18,7 @@ def exact(tensor):
 
 
 def measure(layer, sites):
-    """What the closed forms need of a layer's weights: column norms, and Gram matrices of the columns of o_proj by group.
+    """What the closed forms need of a layer's weights: column norms, and Gram matrices of the columns of o_proj.
 
     The full Gram matrices are needed for q and k only; v makes do with the blocks of equal channel.
     """
@@ -28,9 +29,7 @@ def measure(layer, sites):
         attention = layer.self_attn
         columns = exact(attention.o_proj.weight)
         known["o"] = columns.norm(dim=0)
-        heads = rearrange(
-            columns, "x (g a d) -> x g a d", a=attention.num_key_value_groups, d=attention.head_dim
-        )
+        heads = rearrange(columns, "x (g a d) -> x g a d", a=attention.num_key_value_groups, d=attention.head_dim)
         if "v" in sites:
             known["v"] = einsum(heads, heads, "x g a d, x g b d -> g d a b")
         if "q" in sites or "k" in sites:
@@ -39,7 +38,7 @@ def measure(layer, sites):
 
 
 def token_weights(mask, position):
-    """The weight of every token in a prompt's average, [b t]: equal shares of the real tokens, or the last one alone."""
+    """The weight of every token in a prompt's average [b t]: equal shares of real tokens, or the last one alone."""
     if position == "last":
         return torch.ones_like(mask[:, -1:], dtype=torch.float64)
     return mask.double() / mask.sum(-1, keepdim=True)

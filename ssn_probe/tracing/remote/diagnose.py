@@ -7,7 +7,7 @@ from .places import layer_of, read, token_mask
 
 
 def trace_first_non_finite(model, inputs, places, edits):
-    """The first (layer, site), in forward order, whose activation is not finite at a real token; None where all are."""
+    """The first (layer, site) in forward order that is not finite at a real token; None where all are."""
     with torch.no_grad(), model.trace(**inputs):
         mask = token_mask(model)
         found = nnsight.save([])

@@ -7,10 +7,11 @@ from .places import reach, write
 
 
 def trace_generation(model, inputs, places, edits, settings):
-    """The generated ids, with the (left-padded) prompt in front ([prompt, token]), and whether all logits were finite.
+    """The generated ids with the padded prompt in front [prompt, token], and whether all logits were finite.
 
-    The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop must read
-    something in every step, or it would not notice that the model has stopped: the logits, which have to be finite anyway.
+    The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop
+    must read something in every step, or it would not notice that the model has stopped: the logits, which have to
+    be finite anyway.
     """
     with torch.no_grad(), model.generate(**settings) as tracer:
         with tracer.invoke(**inputs):

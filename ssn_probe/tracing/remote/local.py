@@ -15,7 +15,7 @@ def measure_weights(model, places):
 
 
 def trace_local_effects(model, inputs, places, known, position):
-    """{site: [prompt, layer, neuron]}: ‖Δ output of the neuron's module‖, averaged over real tokens or at the last one.
+    """{site: [prompt, layer, neuron]}: ‖Δ output of the module‖, averaged over real tokens or at the last one.
 
     known: see `measure_weights`; position: "mean" or "last".
     """
@@ -27,9 +27,7 @@ def trace_local_effects(model, inputs, places, known, position):
             layer_effects(layer_of(model, places, layer), places, angles, mask, weight, known[layer])
             for layer in range(places["depth"])
         ]
-        effects = nnsight.save(
-            {site: torch.stack([layer[site] for layer in layers], 1) for site in layers[0]}
-        )
+        effects = nnsight.save({site: torch.stack([layer[site] for layer in layers], 1) for site in layers[0]})
         tracer.stop()
     return effects
 
@@ -66,7 +64,7 @@ def seen_by_attention(layer, places, angles, mask):
     return seen | {
         "cos": angles[0],
         "sin": angles[1],
-        "pairs": allowed_pairs(pattern, *mask.shape, mask.device),
+        "pairs": allowed_pairs(pattern, mask),
         "scale": attention.scaling,
         "cap": attention.attn_logit_softcapping if places["score_cap"] else None,
     }

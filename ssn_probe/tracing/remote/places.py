@@ -1,7 +1,7 @@
 """Reading and writing sites: the few lines that every body shares.
 
-`places` is plain data: `{"layers": path, "depth": n, "head": path, "rotary": path, "head_norms": bool, "score_cap": bool,
-"sites": {site: (path inside the layer, "input" | "output")}}`, with the sites in forward order.
+`places` is plain data: `{"layers": path, "depth": n, "head": path, "rotary": path, "head_norms": bool, "score_cap":
+bool, "sites": {site: (path inside the layer, "input" | "output")}}`, with the sites in forward order.
 """
 
 
@@ -25,7 +25,10 @@ def read(layer, place):
 
 
 def write(model, places, edits):
-    """Overwrite neurons at every token of the current forward: `edits` as (layer, site, index tensor, value), in forward order."""
+    """Overwrite neurons at every token of the current forward.
+
+    edits: (layer, site, index tensor, value), in forward order.
+    """
     for layer, site, index, value in edits:
         read(layer_of(model, places, layer), places["sites"][site])[..., index] = value
 

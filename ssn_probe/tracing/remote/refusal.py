@@ -1,8 +1,9 @@
 """The refusal log-odds r(x), and its signed first-order share of every neuron.
 
-Rows of a batch are prompt-major: the rows of one prompt are its teacher-forced sequences, prompt + prefix of an opening, padded left.
-`scoring` is plain data: `{"sequences": n, "row", "position", "token", "opening": one entry per scored token, "refusal":
-n_refusal, "openings": n}`. `position` counts within the kept last positions; refusal openings are numbered first.
+Rows of a batch are prompt-major: the rows of one prompt are its teacher-forced sequences, prompt + prefix of an
+opening, padded left. `scoring` is plain data: `{"sequences": n, "row", "position", "token", "opening": one entry per
+scored token, "refusal": n_refusal, "openings": n}`. `position` counts within the kept last positions; refusal
+openings are numbered first.
 """
 
 import nnsight
@@ -15,7 +16,8 @@ from .places import layer_of, reach, read, token_mask, write
 def log_odds(logits, scoring):
     """r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones: [prompt].
 
-    logits: [prompt × sequence, kept position, vocabulary]. An opening of several tokens is the sum of its tokens' log-probabilities.
+    logits: [prompt × sequence, kept position, vocabulary]. An opening of several tokens is the sum of its tokens'
+    log-probabilities.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     device = logits.device
@@ -37,7 +39,7 @@ def trace_log_odds(model, inputs, places, edits, scoring):
     with torch.no_grad(), model.trace(**inputs):
         write(model, places, edits)
         odds = nnsight.save(log_odds(model.output.logits, scoring))
-    return odds
+    return odds  # noqa: RET504 (the name is bound when the trace has run)
 
 
 def trace_refusal_effects(model, inputs, places, embedding, scoring):
@@ -61,9 +63,7 @@ def trace_refusal_effects(model, inputs, places, embedding, scoring):
             for activation, gradient in zip(activations, gradients, strict=True)
         ]
         sites = list(places["sites"])
-        effects = nnsight.save(
-            {site: torch.stack(shares[i :: len(sites)], 1) for i, site in enumerate(sites)}
-        )
+        effects = nnsight.save({site: torch.stack(shares[i :: len(sites)], 1) for i, site in enumerate(sites)})
         odds = nnsight.save(odds.detach())
     return effects, odds
 

@@ -1,14 +1,15 @@
-"""How far silencing a channel of a query or a key would move the output of o_proj: sites q and k. Exact, softmax included.
+"""How far silencing a channel of a query or a key would move the output of o_proj: sites q and k. Exact.
 
-- q: channel d leaves the scores of its head: S' = S − scale · q_td · (R_tᵀ k̃_s)_d, R_t the rotation at t, k̃ the rotated key.
+- q: channel d leaves the scores of its head: S' = S − scale · q_td · (R_tᵀ k̃_s)_d, R_t the rotation at t, k̃ the
+  rotated key.
 - k: the mirror, S' = S − scale · k_sd · (R_sᵀ q̃_t)_d, in every head of the group.
 
-With a norm on the head between projection and rotation, silencing one channel rescales the others: S' becomes γ S', γ = rms / rms'.
-Then come the soft-cap and the softmax, and the output moves by ‖ΔA v W‖, a quadratic form in ΔA. Expanding the softmax to first order
-would cost as much and be 3–38 % off.
+With a norm on the head between projection and rotation, silencing one channel rescales the others: S' becomes γ S',
+γ = rms / rms'. Then come the soft-cap and the softmax, and the output moves by ‖ΔA v W‖, a quadratic form in ΔA.
+Expanding the softmax to first order would cost as much and be 3–38 % off.
 
-Axes as in `closed_form`, and s the token of the key. Everything is laid out as [b g a t d s], which is never held whole: it is walked
-in blocks of prompts, or of queries where one prompt is too long.
+Axes as in `closed_form`, and s the token of the key. Everything is laid out as [b g a t d s], which is never held
+whole: it is walked in blocks of prompts, or of queries where one prompt is too long.
 """
 
 import torch
@@ -17,7 +18,7 @@ from einops import einsum, rearrange
 from .closed_form import exact
 
 BLOCK = 2**21
-"""Elements of the largest intermediate: bounds memory whatever the batch, and keeps a block near a processor's cache."""
+"""Elements of the largest intermediate: bounds memory whatever the batch, and suits a processor's cache."""
 
 
 def score_effects(seen, gram, weight, wanted):
@@ -47,8 +48,8 @@ def score_effects(seen, gram, weight, wanted):
 def heads_of(seen, groups, rep):
     """Queries [b g a t d] and keys [b g 1 t d], before and after rotation, with their gains under a head norm.
 
-    seen: "q", "k", "v" [b t n] as projected; "q_normed", "k_normed" [b t head d] and "eps" where there is a head norm, else None;
-    "cos", "sin" [b t d]; "pairs", see `allowed_pairs`; "scale".
+    seen: "q", "k", "v" [b t n] as projected; "q_normed", "k_normed" [b t head d] and "eps" where there is a head
+    norm, else None; "cos", "sin" [b t d]; "pairs", see `allowed_pairs`; "scale".
     """
     query, key, value = (exact(seen[site]) for site in "qkv")
     query = rearrange(query, "b t (g a d) -> b g a t d", g=groups, a=rep)
@@ -74,10 +75,14 @@ def heads_of(seen, groups, rep):
     }
 
 
-def allowed_pairs(mask, prompts, tokens, device):
-    """Which keys each query may attend to, from the mask that the attention module was given: [b t s], bool."""
+def allowed_pairs(mask, padding):
+    """Which keys each query may attend to, from the mask that the attention module was given: [b t s], bool.
+
+    padding: [b t]. Without padding and window the module is given no mask, which means every earlier key.
+    """
+    prompts, tokens = padding.shape
     if mask is None:
-        pairs = torch.ones(1, tokens, tokens, dtype=torch.bool, device=device).tril()
+        pairs = torch.ones(1, tokens, tokens, dtype=torch.bool, device=padding.device).tril()
     else:
         pairs = (mask if mask.dtype == torch.bool else mask == 0)[:, 0, :, :tokens]
     return pairs.expand(prompts, -1, -1)
@@ -110,7 +115,7 @@ def blocks(prompts, first, tokens, per_query):
 
 def block_of(heads, rows, queries):
     """The heads of some prompts, with some of their queries; what belongs to keys is turned to [b g a t d s]."""
-    part = {
+    part: dict = {
         name: None if heads[name] is None else heads[name][rows, :, :, queries]
         for name in ("query", "query_turned", "query_gain")
     }
@@ -123,7 +128,7 @@ def block_of(heads, rows, queries):
         part[f"{name}_query"] = heads[name][rows, :, :, queries, :, None]
         part[f"{name}_key"] = rearrange(heads[name][rows], "b 1 1 s d -> b 1 1 1 d s")
     part["pairs"] = rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t 1 s")
-    part["value"], part["scale"] = heads["value"][rows], heads["scale"]
+    part |= {"value": heads["value"][rows], "scale": heads["scale"]}
     scores = einsum(part["query_turned"], heads["key_turned"][rows, :, 0], "b g a t d, b g s d -> b g a t s")
     part["scores"] = scores[..., None, :] * heads["scale"]
     return part
@@ -162,7 +167,10 @@ def metric_of(value, gram):
 
 
 def moved(change, metric, basis, jointly):
-    """‖Δ output‖ of a change of the pattern [b g a t d s]: head by head [b g a t d], or of a group's heads at once [b g 1 t d]."""
+    """‖Δ output‖ of a change of the pattern [b g a t d s].
+
+    Head by head [b g a t d], or jointly for the heads of a group [b g 1 t d].
+    """
     if basis is not None:
         tokens = change.shape[3]
         change = rearrange(change, "b g a t d s -> b g (a t d) s") @ basis

@@ -1,0 +1,76 @@
+"""Does a score separate two kinds of response? The gate that the refusal log-odds passes before its use."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """How often does a response with the label score above one without it? .5 is chance, 1 is perfect
+    separation.
+
+    `scores` [response] finite, `labels` [response] bool. A tie counts half: Mann–Whitney U / (n₁·n₀), Hanley
+    & McNeil 1982. Raises ValueError when either side is empty, since there is nothing to separate.
+    """
+    values, marked = _scores_and_labels(scores, labels)
+    n_marked, n_other = int(marked.sum()), int((~marked).sum())
+    if not n_marked or not n_other:
+        raise ValueError(f"AUROC needs both kinds of response, got {n_marked} with the label and {n_other} without")
+    from scipy.stats import rankdata
+
+    rank_sum = float(rankdata(values)[marked].sum())
+    return (rank_sum - n_marked * (n_marked + 1) / 2) / (n_marked * n_other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Whether the refusal log-odds may be trusted, and `why` in words. `auroc` is None when a side is empty."""
+
+    auroc: float | None
+    n_refused: int
+    n_other: int
+    passed: bool
+    why: str
+
+
+def gate(log_odds: ArrayLike, refused: ArrayLike, *, minimum: float = 0.85, each_side: int = 20) -> Gate:
+    """Does the refusal log-odds of a prompt tell whether the model went on to refuse it?
+
+    `log_odds` [response], `refused` [response] bool, of responses that were not used to choose the openings.
+    Passes with an AUROC of at least `minimum` and `each_side` responses on either side. Raises ValueError for
+    a log-odds that is not finite: a NaN is a broken read-out, not a failed gate.
+    """
+    values, marked = _scores_and_labels(log_odds, refused)
+    n_refused, n_other = int(marked.sum()), int((~marked).sum())
+    area = auroc(values, marked) if n_refused and n_other else None
+    enough = min(n_refused, n_other) >= each_side
+    passed = enough and area is not None and area >= minimum
+    return Gate(
+        auroc=area,
+        n_refused=n_refused,
+        n_other=n_other,
+        passed=passed,
+        why=_why(area, n_refused, n_other, minimum, each_side),
+    )
+
+
+def _why(area: float | None, n_refused: int, n_other: int, minimum: float, each_side: int) -> str:
+    counts = f"{n_refused} refused and {n_other} other responses"
+    if area is None or min(n_refused, n_other) < each_side:
+        return f"too few responses: {counts}, at least {max(each_side, 1)} of each are needed"
+    if area < minimum:
+        # Four digits: .8499 must not read as ".85, below .85".
+        return f"AUROC {area:.4f} of the refusal log-odds against the verdict is below {minimum} ({counts})"
+    return f"AUROC {area:.4f} of the refusal log-odds against the verdict, at least {minimum} ({counts})"
+
+
+def _scores_and_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    values, marked = np.asarray(scores, dtype=float), np.asarray(labels)
+    if marked.dtype != bool:
+        raise ValueError(f"labels must be bool, got {marked.dtype}")
+    if values.ndim != 1 or values.shape != marked.shape:
+        raise ValueError(f"one label per score is needed, got shapes {values.shape} and {marked.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("scores must be finite")
+    return values, marked
