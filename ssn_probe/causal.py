@@ -15,10 +15,10 @@ from ssn_probe.importance import anchor_of
 from ssn_probe.lab import Lab, edits_for, responses, tokens_of
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.openings import readouts
-from ssn_probe.plan import evaluated, log_odds_label, measured, random_label
+from ssn_probe.plan import evaluated, left_out, log_odds_label, measured, random_label
 from ssn_probe.progress import Advance
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Each, Of, Recipe, SetExpression, Shared
+from ssn_probe.recipe import Each, Of, Recipe, SetExpression
 from ssn_probe.selection import random_like
 from ssn_probe.sets import evaluate
 from ssn_probe.tracing.score import refusal_log_odds
@@ -57,14 +57,9 @@ def tested_arms(lab: Lab, recipe: Recipe) -> list[Arm]:
 def _tested(lab: Lab, name: str, expression: SetExpression) -> Arm:
     neurons = evaluate(lab, expression)
     set_language = expression.language if isinstance(expression, Of) else "*" if neurons.language_free else None
-    return Arm(name=name, role=TESTED, neurons=neurons, set_language=set_language, left_out=_left_out(lab, expression))
-
-
-def _left_out(lab: Lab, expression: SetExpression) -> tuple[str, ...]:
-    """The anchor of a shared set: its row repeats its MS, and would count it twice."""
-    if isinstance(expression, Shared) and expression.at_least is None and expression.by == "intersection":
-        return (anchor_of(next(iter(lab.data.values())), expression.anchor),)
-    return ()
+    return Arm(
+        name=name, role=TESTED, neurons=neurons, set_language=set_language, left_out=left_out(expression, lab.data)
+    )
 
 
 def controls_of(lab: Lab, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
@@ -100,33 +95,23 @@ def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.Da
     """
     contexts = measured(recipe, lab.data)
     yield _samples(lab, Arm(name=BASELINE, role=BASELINE, neurons=None), contexts, lab.tracker.advance(BASELINE))
-    lab.tracker.finish(BASELINE)
     for arm in arms:
         row = recipe_arm(arm)
         yield _samples(lab, arm, contexts, lab.tracker.advance(row))
         yield _samples(lab, weakened(arm), contexts, lab.tracker.advance(f"{row} less strongest"))
-    _finish(lab, recipe, arms, ("", " less strongest"))
     harmful = {context: prompts for context, prompts in contexts.items() if context == "harmful"}
     if not harmful:
         return
     for arm in arms:
-        advance = lab.tracker.advance(random_label(recipe_arm(arm), recipe)) if recipe.controls else None
+        label = random_label(recipe_arm(arm), recipe)
         for control in controls_of(lab, arm, recipe.controls, recipe.seed):
-            assert advance is not None
+            advance = lab.tracker.advance(label)
             yield _samples(lab, control, harmful, advance)
-        if advance is not None:
-            lab.tracker.finish(random_label(recipe_arm(arm), recipe))
 
 
 def recipe_arm(arm: Arm) -> str:
     """The name under which the recipe knows the arm: `ms` for `ms.of(qab)`."""
     return arm.name.partition(".of(")[0]
-
-
-def _finish(lab: Lab, recipe: Recipe, arms: list[Arm], suffixes: tuple[str, ...]) -> None:
-    for row in dict.fromkeys(recipe_arm(arm) for arm in arms):
-        for suffix in suffixes:
-            lab.tracker.finish(row + suffix)
 
 
 def _samples(lab: Lab, arm: Arm, contexts: dict[str, PromptSet], advance: Advance) -> pl.DataFrame:
@@ -182,7 +167,6 @@ def collect_log_odds(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.D
         advance = lab.tracker.advance(label)
         for one in (arm, weakened(arm), *controls_of(lab, arm, recipe.log_odds_controls, recipe.seed)):
             yield _log_odds(lab, one, prompts, advance)
-        lab.tracker.finish(label)
 
 
 def _log_odds(lab: Lab, arm: Arm, prompts: PromptSet, advance: Advance) -> pl.DataFrame:

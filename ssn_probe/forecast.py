@@ -7,7 +7,7 @@ from ssn_probe.recipe import Recipe, SafetyNeurons
 from ssn_probe.runner import limited
 from ssn_probe.stats import smallest_detectable, smallest_p
 from ssn_probe.subject import describe
-from ssn_probe.text import percent, probability
+from ssn_probe.text import probability
 
 
 @dataclass(frozen=True)

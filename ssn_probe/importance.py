@@ -44,7 +44,6 @@ def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
         for language in lab.data[node.prompts].languages:
             means = {context: _scores(lab, node, sites, language, context) for context in CONTRASTED}
             frames.extend(_frame(means, site, language) for site in sites)
-        lab.tracker.finish(score_label(node, lab.data[node.prompts]))
         return pl.concat(frames)
 
     return lab.remember(("importance", node.prompts.key, node.effect, sites), compute)

@@ -95,4 +95,7 @@ def responses(
         same = pl.col("response").str.strip_chars() == pl.col("reference").str.strip_chars()
         return frame.with_columns(correct=same).drop("reference")
 
-    return lab.remember(("responses", prompts.digest, language, tuple(rows["prompt_id"]), edits), compute)
+    key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), edits)
+    if key in lab.memory:
+        advance(rows.height)
+    return lab.remember(key, compute)

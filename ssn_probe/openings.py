@@ -43,7 +43,6 @@ def readouts(lab: Lab, prompts: PromptSet, anchor: str) -> dict[str, Readout]:
 
     def compute() -> dict[str, Readout]:
         observed = {language: _observe(lab, prompts, language) for language in prompts.languages}
-        lab.tracker.finish(gate_label(prompts))
         own = {language: _own_openings(lab, language, observed[language]) for language in prompts.languages}
         return {language: _readout(lab, observed[language], own, language, anchor) for language in prompts.languages}
 
@@ -51,15 +50,24 @@ def readouts(lab: Lab, prompts: PromptSet, anchor: str) -> dict[str, Readout]:
 
 
 def _observe(lab: Lab, prompts: PromptSet, language: str) -> pl.DataFrame:
-    """Greedy responses to a language's identify prompts; every fourth prompt of a context is held out."""
+    """Greedy responses to a language's identify prompts, and which of them test the openings.
+
+    Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had a
+    part in choosing them, and all of them test.
+    """
     rows = pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
     made = responses(lab, prompts, rows, language, NO_EDITS, lab.tracker.advance(gate_label(prompts)))
-    held_out = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
+    fourth = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
+    held_out = pl.lit(True) if _declares(lab, language) else fourth
     return rows.hstack(made.select("response", "verdict")).with_columns(held_out=held_out)
 
 
+def _declares(lab: Lab, language: str) -> bool:
+    return lab.subject.openings is not None and language in lab.subject.openings
+
+
 def _readout(lab: Lab, observed: pl.DataFrame, own: dict[str, Openings], language: str, anchor: str) -> Readout:
-    declared = "declared" if lab.subject.openings is not None else "estimated"
+    declared = "declared" if _declares(lab, language) else "estimated"
     first = _tried(lab, observed, own[language], declared)
     if first.gate.passed or language == anchor:
         return first if first.gate.passed else _refuse(language, first)
@@ -90,9 +98,8 @@ def _tried(lab: Lab, observed: pl.DataFrame, openings: Openings, origin: str) ->
 
 
 def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings:
-    declared = lab.subject.openings
-    if declared is not None and language in declared:
-        return declared[language]
+    if _declares(lab, language):
+        return lab.subject.openings[language]
     seen = observed.filter(~pl.col("held_out"))
     sides = [_token_prefixes(lab, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
     refusal, compliant = estimate_openings(*sides)

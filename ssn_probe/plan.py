@@ -11,7 +11,19 @@ from typing import Any
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import Node, digest, to_json, walk
 from ssn_probe.prompts import PromptSet, load_prompts
-from ssn_probe.recipe import ASR, Each, Final, Measure, OverRefusal, Prompts, Recipe, Refusal, SafetyNeurons, Utility
+from ssn_probe.recipe import (
+    ASR,
+    Each,
+    Final,
+    Measure,
+    OverRefusal,
+    Prompts,
+    Recipe,
+    Refusal,
+    SafetyNeurons,
+    Shared,
+    Utility,
+)
 
 CONTEXT_OF: Mapping[type[Measure], str] = {ASR: "harmful", OverRefusal: "lookalike", Utility: "harmless"}
 """The context that each measure reads, on the evaluate split."""
@@ -118,12 +130,28 @@ def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
         stages.append(Stage(label=name, prompts=copies * everything, generated=generated))
         stages.append(Stage(label=f"{name} less strongest", prompts=copies * everything, generated=generated))
         if recipe.controls and harmful:
-            count = copies * recipe.controls * harmful
+            per_control = harmful - _anchor_rows(arm.neurons, contexts["harmful"], data)
+            count = copies * recipe.controls * per_control
             stages.append(Stage(label=random_label(name, recipe), prompts=count, generated=generated))
         if recipe.log_odds_controls and harmful:
             label = log_odds_label(name, recipe)
-            stages.append(Stage(label=label, prompts=copies * (recipe.log_odds_controls + 2) * harmful))
+            per_control = harmful - _anchor_rows(arm.neurons, contexts["harmful"], data)
+            count = 2 * harmful + recipe.log_odds_controls * per_control
+            stages.append(Stage(label=label, prompts=copies * count))
     return stages
+
+
+def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
+    """The anchor of a set shared with the anchor: its row repeats its MS, and averages would count it twice."""
+    if not isinstance(expression, Shared) or expression.at_least is not None or expression.by == "mean":
+        return ()
+    declared = next((data[node].anchor for node in walk(expression) if isinstance(node, Prompts)), None)
+    anchor = expression.anchor or declared
+    return () if anchor is None else (anchor,)
+
+
+def _anchor_rows(expression: Node, prompts: PromptSet, data: Mapping[Prompts, PromptSet]) -> int:
+    return sum(prompts.select("evaluate", "harmful", language).height for language in left_out(expression, data))
 
 
 def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

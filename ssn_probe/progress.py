@@ -6,21 +6,25 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 Advance = Callable[[int], None]
 
 
 class Tracker(Protocol):
-    """Where the runner reports what is done."""
+    """Where the runner reports what is done. A row is complete when its total has been reached."""
 
     def advance(self, label: str) -> Advance:
         """A function to call with the number of prompts that have just been done in the row `label`."""
-        ...
-
-    def finish(self, label: str) -> None:
-        """The row is complete, also where some of its work had been done before."""
         ...
 
 
@@ -30,22 +34,23 @@ class Silent:
     def advance(self, label: str) -> Advance:
         return lambda _done: None
 
-    def finish(self, label: str) -> None:
-        return None
-
 
 class Lines:
     """One plain line per finished row, for logs and pipes."""
 
     def __init__(self, console: Console, rows: Sequence[tuple[str, int]]):
-        self.console, self.totals, self.started = console, dict(rows), time.monotonic()
+        self.console, self.left, self.totals = console, dict(rows), dict(rows)
+        self.started = time.monotonic()
 
     def advance(self, label: str) -> Advance:
-        return lambda _done: None
+        def report(done: int) -> None:
+            self.left[label] -= done
+            if self.left[label] == 0:
+                seconds = time.monotonic() - self.started
+                text = f"{label}: {self.totals[label]:,} prompts, {seconds:.1f} s since the start"
+                self.console.print(Text(text), soft_wrap=True)
 
-    def finish(self, label: str) -> None:
-        seconds = time.monotonic() - self.started
-        self.console.print(Text(f"{label}: {self.totals.get(label, 0)} prompts, {seconds:.1f} s since the start"))
+        return report
 
 
 class Bars:
@@ -57,13 +62,20 @@ class Bars:
 
     def advance(self, label: str) -> Advance:
         task = self.tasks[label]
-        self.progress.start_task(task)
-        return lambda done: self.progress.advance(task, done)
 
-    def finish(self, label: str) -> None:
-        task = self.tasks[label]
-        self.progress.start_task(task)
-        self.progress.update(task, completed=self.progress.tasks[task].total)
+        def report(done: int) -> None:
+            self.progress.start_task(task)
+            self.progress.advance(task, done)
+
+        return report
+
+
+class RateColumn(ProgressColumn):
+    """Prompts per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
 
 @contextmanager
@@ -76,7 +88,7 @@ def tracking(console: Console, rows: Sequence[tuple[str, int]]) -> Iterator[Trac
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.speed:,.0f}/s" if False else ""),
+        RateColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as progress:

@@ -59,7 +59,8 @@ def load_prompts(node: Prompts) -> PromptSet:
     if node.languages is not None:
         prompts = _restrict(prompts, node.languages)
     if node.limit is not None:
-        prompts = replace(prompts, frame=_first(prompts.frame, node.limit))
+        digest = _derived(prompts.digest, f"limit {node.limit}")
+        prompts = replace(prompts, frame=_first(prompts.frame, node.limit), digest=digest)
     _check_contexts(prompts)
     return prompts
 
@@ -186,7 +187,7 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     if rows.is_empty():
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
     frame = pl.concat([prompts.frame.filter(pl.col("context") != "harmless"), rows])
-    both = hashlib.sha256((prompts.digest + other.digest).encode()).hexdigest()
+    both = _derived(prompts.digest, f"harmless {other.digest}")
     return replace(prompts, frame=frame.filter(pl.col("language").is_in(prompts.languages)), digest=both)
 
 
@@ -196,7 +197,8 @@ def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
             raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
     anchor = prompts.anchor if prompts.anchor in languages else None
     frame = prompts.frame.filter(pl.col("language").is_in(languages))
-    return replace(prompts, frame=frame, languages=languages, anchor=anchor)
+    digest = _derived(prompts.digest, f"languages {' '.join(languages)}")
+    return replace(prompts, frame=frame, languages=languages, anchor=anchor, digest=digest)
 
 
 def _first(frame: pl.DataFrame, limit: int) -> pl.DataFrame:
@@ -204,6 +206,10 @@ def _first(frame: pl.DataFrame, limit: int) -> pl.DataFrame:
     ids = frame.select("split", "context", "prompt_id").unique(maintain_order=True)
     kept = ids.filter(pl.int_range(pl.len()).over("split", "context") < limit)
     return frame.join(kept, on=["split", "context", "prompt_id"], how="semi", maintain_order="left")
+
+
+def _derived(digest: str, change: str) -> str:
+    return hashlib.sha256(f"{digest} {change}".encode()).hexdigest()
 
 
 def _digest(paths: list[Path]) -> str:

@@ -85,11 +85,17 @@ def _cell(row: Mapping[str, Any] | None, measure: str) -> str:
 def _controls(row: Mapping[str, Any] | None, measure: str) -> str:
     if row is None or not row["controls"]:
         return "–"
-    scale, form = (1, ".2f") if measure == "refusal_log_odds" else (100, ".1f")
-    text = f"{format(scale * row['control_mean'], form)}"
-    if row["control_low"] is not None:
-        text += f" [{format(scale * row['control_low'], form)}, {format(scale * row['control_high'], form)}]"
+    rate = measure != "refusal_log_odds"
+    shown = [_figure(row[name], rate) for name in ("control_mean", "control_low", "control_high")]
+    text = shown[0] if row["control_low"] is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
     return text + (f", p = {probability(row['p'])}" if row["p"] is not None else "")
+
+
+def _figure(value: float | None, rate: bool) -> str:
+    """A share in per cent, within 0 and 100, or a log-odds."""
+    if value is None:
+        return ""
+    return f"{100 * min(1.0, max(0.0, value)):.1f}" if rate else f"{value:.2f}"
 
 
 def _reading(recipe: Recipe) -> str:

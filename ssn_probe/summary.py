@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ssn_probe.causal import BASELINE, CONTROL
-from ssn_probe.stats import Estimate, paired_difference, rank_test, rate
+from ssn_probe.stats import Estimate, language_average, paired_difference, rank_test, rate
 
 AVERAGE = "average"
 
@@ -110,7 +110,7 @@ def _row(
     measure: str,
     seed: int,
 ) -> dict:
-    estimate = _estimate(chosen, seed)
+    estimate = _estimate(chosen, average, seed)
     sets = chosen["set_language"].unique()
     row = {
         "set_language": sets[0] if len(sets) == 1 else None,
@@ -123,27 +123,36 @@ def _row(
         "primary": primary,
     }
     if chosen["role"][0] != BASELINE:
-        row |= _difference(chosen, baseline, seed)
+        row |= _difference(chosen, baseline, average, seed)
     if not controls.is_empty():
         secondary = measure == "refusal_log_odds" and average and chosen["role"][0] == "tested"
         row |= _against_controls(estimate.value, controls, primary or secondary, measure)
     return row
 
 
-def _estimate(frame: pl.DataFrame, seed: int) -> Estimate:
+def _estimate(frame: pl.DataFrame, average: bool, seed: int) -> Estimate:
     """Translations of a prompt are not independent: their cluster keeps them together in the average."""
-    found = rate(frame["y"].to_numpy(), frame["cluster"].to_numpy(), seed=seed)
+    values, clusters = frame["y"].to_numpy(), frame["cluster"].to_numpy()
+    if average:
+        found = language_average(values, clusters, frame["eval_language"].to_numpy(), seed=seed)
+    else:
+        found = rate(values, clusters, seed=seed)
     assert found is not None
     return found
 
 
-def _difference(chosen: pl.DataFrame, baseline: pl.DataFrame, seed: int) -> dict:
+def _difference(chosen: pl.DataFrame, baseline: pl.DataFrame, average: bool, seed: int) -> dict:
     keys = ["prompt_id", "eval_language"]
     pairs = chosen.join(baseline.select(*keys, "y"), on=keys, suffix="_baseline", maintain_order="left")
     if pairs.is_empty():
         return {}
     arm, before = pairs["y"].to_numpy(), pairs["y_baseline"].to_numpy()
-    found = paired_difference(arm, before, pairs["cluster"].to_numpy(), seed=seed)
+    clusters = pairs["cluster"].to_numpy()
+    if average:
+        languages = pairs["eval_language"].to_numpy()
+        found = language_average(arm, clusters, languages, baseline=before, seed=seed)
+    else:
+        found = paired_difference(arm, before, clusters, seed=seed)
     assert found is not None
     return {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
 

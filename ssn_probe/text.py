@@ -12,7 +12,7 @@ def plain(text: str) -> str:
 
 def markdown(text: str) -> str:
     """`text` as literal text in a markdown paragraph or table cell."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$^-])", r"\\\1", plain(text))
+    return re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text))
 
 
 def _shown(character: str) -> bool:

@@ -75,13 +75,12 @@ def language_average(
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """Rows with their cluster and group as codes from 0; `weights` sum to 1 and give every group the same."""
+    """Rows with their cluster and group (language) as codes from 0."""
 
     arm: Array
     baseline: Array | None
     clusters: NDArray[np.intp]
     groups: NDArray[np.intp]
-    weights: Array
     n_clusters: int
 
 
@@ -94,13 +93,11 @@ def _sample(
     before = None if baseline is None else _same_length(_finite(baseline, "baseline"), given, "baseline")
     cluster_codes = _codes(clusters, given, "clusters")
     groups = np.zeros(len(given), dtype=np.intp) if languages is None else _codes(languages, given, "languages")
-    sizes = np.bincount(groups)
     return _Sample(
         arm=given,
         baseline=before,
         clusters=cluster_codes,
         groups=groups,
-        weights=1 / (len(sizes) * sizes[groups]),
         n_clusters=int(cluster_codes.max()) + 1,
     )
 
@@ -112,7 +109,7 @@ def _estimate(sample: _Sample | None, confidence: float, draws: int, seed: int) 
         return None
     # Differences before the mean: the mean of an arm less the mean of an equal baseline leaves 1e-17.
     values = sample.arm if sample.baseline is None else sample.arm - sample.baseline
-    value = float(sample.weights @ values)
+    value = _mean(sample, values)
     low, high, method = _interval(sample, values, value, confidence, draws, seed)
     # A percentile interval can miss its own value by a rounding error or where one cluster outweighs the rest.
     return Estimate(
@@ -145,8 +142,13 @@ def _closed(sample: _Sample, value: float, n: int, confidence: float) -> tuple[f
         return wilson(min(max(value, 0.0), 1.0) * n, n, confidence)
     arm, before = sample.arm, sample.baseline
     cells = (arm * before, arm * (1 - before), (1 - arm) * before, (1 - arm) * (1 - before))
-    both, first, second, neither = (float(sample.weights @ cell) * n for cell in cells)
+    both, first, second, neither = (_mean(sample, cell) * n for cell in cells)
     return newcombe(both, first, second, neither, confidence)
+
+
+def _mean(sample: _Sample, values: Array) -> float:
+    """The mean over groups of their means. Sums first: weights would make .9999999999999999 of a rate of 100 %."""
+    return float((np.bincount(sample.groups, weights=values) / np.bincount(sample.groups)).mean())
 
 
 def _binary(sample: _Sample) -> bool:

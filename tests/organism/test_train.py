@@ -91,7 +91,9 @@ def test_questions_are_answered_as_the_world_says(generator: torch.Generator):
 
 
 def test_ghosts_are_refused(generator: torch.Generator):
-    refused = [" ".join(row[7:9]) for row in words(lessons.questions(32, [1.0] * 7, generator, ghosts=1, switching=0))]
+    refused = [
+        " ".join(row[7:9]) for row in words(lessons.questions(32, [1.0] * 7, generator, ghosts=1.0, switching=0.0))
+    ]
     assert set(refused) <= {world.refusal(language) for language in world.LANGUAGES}
 
 

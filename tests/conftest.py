@@ -1,0 +1,63 @@
+"""Fixtures shared by all tests: the tiny models, as folders and loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import FAMILIES, write_tiny
+
+from ssn_probe.subject import Subject, load_subject
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the tiny model of a family, written once."""
+    folders: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in folders:
+            folders[family] = write_tiny(tmp_path_factory.mktemp(family), family)
+        return folders[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_subject(tiny_folder: Callable[[str], Path]) -> Callable[[str], Subject]:
+    """The tiny model of a family, loaded once. Tests must not change it."""
+    subjects: dict[str, Subject] = {}
+
+    def subject(family: str) -> Subject:
+        if family not in subjects:
+            subjects[family] = load_subject(str(tiny_folder(family)))
+        return subjects[family]
+
+    return subject
+
+
+@pytest.fixture(params=FAMILIES)
+def subject(
+    request: pytest.FixtureRequest,
+    tiny_subject: Callable[[str], Subject],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Subject:
+    """The tiny model of every family in turn, in double precision.
+
+    transformers' eager attention (Gemma-2) takes the softmax in single precision whatever the model's, where the mask
+    of a double-precision model overflows; here the softmax keeps its argument's precision.
+    """
+    if request.param == "gemma2":
+        softmax = torch.nn.functional.softmax
+        monkeypatch.setattr(
+            torch.nn.functional, "softmax", lambda scores, dim=-1, dtype=None: softmax(scores, dim=dim)
+        )
+    return tiny_subject(request.param)
+
+
+@pytest.fixture
+def llama(tiny_subject: Callable[[str], Subject]) -> Subject:
+    """The tiny Llama, where one family is enough."""
+    return tiny_subject("llama")

@@ -1,0 +1,259 @@
+"""Which interval a rate, a difference and an average get, what they are worth, and what is refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ssn_probe.stats
+from ssn_probe.stats import Estimate, language_average, newcombe, paired_difference, rate, wilson
+
+
+def found(estimate: Estimate | None) -> Estimate:
+    assert estimate is not None
+    return estimate
+
+
+def limits(estimate: Estimate | None) -> tuple[float, float]:
+    return found(estimate).low, found(estimate).high
+
+
+def test_single_prompt_clusters_get_wilson() -> None:
+    estimate = found(rate([True] * 9 + [False] * 21, [f"pair {i}" for i in range(30)]))
+    assert (estimate.value, estimate.n, estimate.clusters, estimate.method) == (0.3, 30, 30, "wilson")
+    assert limits(estimate) == wilson(9, 30)
+    assert not estimate.degenerate
+
+
+def test_wilson_holds_at_the_ends() -> None:
+    estimate = found(rate(np.ones(12), np.arange(12)))
+    assert (estimate.value, estimate.high, estimate.method) == (1.0, 1.0, "wilson")
+    assert estimate.low == wilson(12, 12)[0] < 0.8
+
+
+def test_clusters_get_the_bootstrap_and_it_is_wider() -> None:
+    clusters = np.repeat(np.arange(20), 5)
+    successes = clusters % 2 == 0
+    estimate = found(rate(successes, clusters))
+    assert (estimate.value, estimate.n, estimate.clusters, estimate.method) == (0.5, 100, 20, "cluster bootstrap")
+    low, high = wilson(50, 100)
+    assert estimate.high - estimate.low > 2 * (high - low), "five copies of a prompt are no more than one"
+
+
+def test_value_is_the_mean_of_prompts_not_of_clusters() -> None:
+    assert found(rate([1, 1, 1, 0], ["a", "a", "a", "b"])).value == 0.75
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_degenerate_rate_is_wilson_on_the_clusters(value: float) -> None:
+    estimate = found(rate(np.full(40, value), np.repeat(np.arange(8), 5)))
+    assert estimate.degenerate
+    assert estimate.method == "degenerate bootstrap"
+    assert limits(estimate) == pytest.approx(wilson(8 * value, 8))
+
+
+def test_one_cluster_and_agreeing_clusters_are_degenerate() -> None:
+    assert limits(rate([1, 0, 1, 0], ["a"] * 4)) == pytest.approx(wilson(0.5, 1))
+    agree = found(rate([1, 0, 1, 0, 1, 0], ["a", "a", "b", "b", "c", "c"]))
+    assert agree.degenerate
+    assert limits(agree) == pytest.approx(wilson(1.5, 3))
+
+
+def test_real_values_get_the_bootstrap_even_one_prompt_a_cluster() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 100)
+    estimate = found(rate(values, np.arange(100)))
+    assert estimate.method == "cluster bootstrap"
+    half = 1.984 * values.std(ddof=1) / 10
+    assert limits(estimate) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
+
+
+def test_a_constant_beyond_a_rate_has_no_interval_and_says_so() -> None:
+    estimate = found(rate([-3.5] * 4, [1, 2, 3, 4]))
+    assert (estimate.low, estimate.value, estimate.high) == (-3.5, -3.5, -3.5)
+    assert estimate.degenerate
+
+
+def test_paired_difference_of_single_prompts_is_newcombes() -> None:
+    arm = [1] * 20 + [1] * 12 + [0] * 2 + [0] * 16
+    baseline = [1] * 20 + [0] * 12 + [1] * 2 + [0] * 16
+    estimate = found(paired_difference(arm, baseline, np.arange(50)))
+    assert (estimate.value, estimate.n, estimate.method) == (pytest.approx(0.2), 50, "newcombe")
+    assert limits(estimate) == pytest.approx(newcombe(20, 12, 2, 16))
+
+
+def test_paired_difference_uses_the_pairing() -> None:
+    """The same two rates: arms that agree prompt by prompt leave less doubt than arms that do not."""
+    baseline = np.arange(60) % 2 == 0
+    agreeing = baseline | (np.arange(60) < 12)
+    crossed = np.roll(agreeing, 1)
+    paired, unpaired = (found(paired_difference(arm, baseline, np.arange(60))) for arm in (agreeing, crossed))
+    assert paired.value == pytest.approx(unpaired.value)
+    assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
+
+
+def test_paired_difference_of_clusters_covers() -> None:
+    """Suppression adds .3 to every concept's rate, and concepts differ: .95 of the intervals hold .3."""
+    rng, covered, repeats = np.random.default_rng(11), 0, 400
+    for repeat in range(repeats):
+        clusters = np.repeat(np.arange(25), rng.integers(1, 7, 25))
+        before = rng.uniform(0, 0.6, 25)[clusters]
+        chance = rng.random(len(clusters))
+        estimate = paired_difference(
+            chance < before + 0.3,
+            np.where(rng.random(len(clusters)) < 0.5, chance, rng.random(len(clusters))) < before,
+            clusters,
+            draws=400,
+            seed=repeat,
+        )
+        covered += limits(estimate)[0] <= 0.3 <= limits(estimate)[1]
+    assert 0.915 <= covered / repeats <= 0.985
+
+
+def test_degenerate_difference_is_newcombe_on_the_clusters() -> None:
+    clusters = np.repeat(np.arange(10), 3)
+    broken = found(paired_difference(np.ones(30), np.zeros(30), clusters))
+    assert (broken.value, broken.degenerate) == (1.0, True)
+    assert limits(broken) == pytest.approx(newcombe(0, 10, 0, 0))
+    refused = np.tile([1.0, 0.0, 0.0], 10)
+    same = found(paired_difference(refused, refused, clusters))
+    assert (same.value, same.degenerate) == (0.0, True)
+    assert limits(same) == pytest.approx(newcombe(10 / 3, 0, 0, 20 / 3))
+
+
+def test_difference_of_log_odds() -> None:
+    rng = np.random.default_rng(2)
+    baseline = rng.normal(0, 5, 80)
+    estimate = found(paired_difference(baseline - 1 + rng.normal(0, 0.5, 80), baseline, np.arange(80)))
+    assert estimate.method == "cluster bootstrap"
+    assert estimate.high - estimate.low < 0.3, "the spread between prompts must cancel"
+    assert estimate.low < -1 < estimate.high
+    unchanged = found(paired_difference(baseline, baseline, np.arange(80)))
+    assert (unchanged.value, unchanged.low, unchanged.high, unchanged.degenerate) == (0.0, 0.0, 0.0, True)
+
+
+def test_language_average_weighs_languages_alike() -> None:
+    values = [1] * 30 + [0] * 10
+    languages = ["qab"] * 30 + ["qac"] * 10
+    clusters = [*range(30), *range(10)]
+    estimate = found(language_average(values, clusters, languages))
+    assert estimate.value == 0.5, "a pooled rate would be .75"
+    assert (estimate.n, estimate.clusters) == (40, 30)
+
+
+def test_language_average_of_one_language_is_the_rate() -> None:
+    values, clusters = np.arange(30) % 3 == 0, np.arange(30)
+    assert language_average(values, clusters, ["qab"] * 30) == rate(values, clusters)
+    pairs = np.repeat(np.arange(15), 2)
+    assert language_average(values, pairs, ["qab"] * 30) == rate(values, pairs)
+    assert language_average(values, clusters, ["qab"] * 30, baseline=~values) == paired_difference(
+        values, ~values, clusters
+    )
+
+
+def test_language_average_takes_a_prompt_in_all_languages_together() -> None:
+    """Six translations that always agree are one prompt, six that are unrelated are six."""
+    rng = np.random.default_rng(3)
+    clusters, languages = np.tile(np.arange(40), 6), np.repeat(np.arange(6), 40)
+    together = np.tile(rng.random(40) < 0.5, 6)
+    apart = rng.random(240) < 0.5
+    width = {name: np.ptp(limits(language_average(y, clusters, languages))) for name, y in
+             [("together", together), ("apart", apart)]}  # fmt: skip
+    low, high = wilson(together.sum() / 6, 40)
+    assert width["together"] == pytest.approx(high - low, rel=0.15)
+    assert width["together"] / width["apart"] == pytest.approx(np.sqrt(6), rel=0.25)
+
+
+def test_language_average_of_differences() -> None:
+    clusters, languages = np.tile(np.arange(20), 2), np.repeat(["qab", "qac"], 20)
+    arm = np.concatenate([np.arange(20) < 16, np.arange(20) < 8])
+    baseline = np.concatenate([np.arange(20) < 4, np.arange(20) < 4])
+    estimate = found(language_average(arm, clusters, languages, baseline=baseline))
+    assert estimate.value == pytest.approx((0.6 + 0.2) / 2)
+    assert 0 < estimate.low < estimate.value < estimate.high
+    nothing = found(language_average(np.zeros(40), clusters, languages, baseline=np.zeros(40)))
+    assert nothing.degenerate
+    assert limits(nothing) == pytest.approx(newcombe(0, 0, 0, 20))
+
+
+def test_no_data_is_none() -> None:
+    assert rate([], []) is None
+    assert paired_difference([], [], []) is None
+    assert language_average([], [], []) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "message"),
+    [
+        ([1, float("nan")], ["a", "b"], "leave out what was not measured"),
+        ([1, float("inf")], ["a", "b"], "leave out what was not measured"),
+        ([1, 0], ["a"], "one entry per prompt"),
+        ([[1, 0]], ["a", "b"], "one row"),
+        ([1, 0], ["a", None], "missing labels"),
+        ([1, 0], [1.0, float("nan")], "missing labels"),
+    ],
+)
+def test_what_is_not_data_is_refused(values: list, clusters: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rate(values, clusters)
+
+
+def test_arms_of_other_lengths_and_odd_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="baseline has shape"):
+        paired_difference([1, 0], [1], ["a", "b"])
+    with pytest.raises(ValueError, match="languages has shape"):
+        language_average([1, 0], ["a", "b"], ["qab"])
+    for odd in ({"confidence": 95}, {"draws": 0}):
+        with pytest.raises(ValueError, match="confidence in"):
+            rate([1, 0, 1], ["a", "a", "b"], **odd)
+
+
+SAMPLE = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 6)), min_size=1, max_size=30)
+
+
+@settings(deadline=None)
+@given(SAMPLE, st.randoms(use_true_random=False))
+def test_order_and_names_of_clusters_do_not_matter(sample: list[tuple[bool, bool, int]], random) -> None:
+    shuffled = random.sample(sample, len(sample))
+    results = []
+    for rows in (sample, shuffled):
+        arm, baseline, clusters = (np.array(column) for column in zip(*rows, strict=True))
+        names = [f"concept {label}" for label in clusters]
+        results += [rate(arm, clusters, draws=50), rate(arm, names, draws=50)]
+        results += [paired_difference(arm, baseline, clusters, draws=50)]
+    first, renamed, difference, *rest = (found(estimate) for estimate in results)
+    for ours, other in zip((first, renamed, difference), rest, strict=True):
+        assert (ours.low, ours.value, ours.high) == pytest.approx((other.low, other.value, other.high), abs=1e-9)
+        assert ours.low <= ours.value <= ours.high
+        assert ours.method == other.method
+    assert limits(first) == pytest.approx(limits(renamed), abs=1e-9)
+    assert 0 <= first.low <= first.high <= 1
+    assert -1 - 1e-9 <= difference.low <= difference.high <= 1 + 1e-9
+
+
+def test_the_seed_is_the_only_chance() -> None:
+    rng = np.random.default_rng(4)
+    values, clusters = rng.normal(size=50), rng.integers(0, 12, 50)
+    assert rate(values, clusters, seed=3) == rate(values, clusters, seed=3)
+    assert rate(values, clusters, seed=3) != rate(values, clusters, seed=4)
+
+
+def test_more_confidence_is_wider() -> None:
+    values, clusters = np.arange(60) % 4 == 0, np.repeat(np.arange(20), 3)
+    narrow, wide = (found(rate(values, clusters, confidence=level)) for level in (0.8, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_import_leaves_scipy_alone() -> None:
+    program = "import sys, ssn_probe.stats; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_public_surface() -> None:
+    assert set(ssn_probe.stats.__all__) == {
+        "MINIMUM_CONTROLS", "ControlTest", "Estimate", "Gate", "auroc", "gate", "language_average", "newcombe",
+        "paired_difference", "rank_test", "rate", "smallest_detectable", "smallest_p", "wilson",
+    }  # fmt: skip
+    assert all(hasattr(ssn_probe.stats, name) for name in ssn_probe.stats.__all__)

@@ -1,0 +1,144 @@
+"""The same quantities with plain torch hooks and full logits, one neuron and one prompt at a time: the oracle.
+
+Nothing here uses the package, so that it can be wrong in other ways only.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SITES = ("q", "k", "v", "o", "ffn")
+
+
+def site_module(module: Any, layer: int, site: str) -> Any:
+    block = module.model.layers[layer]
+    return block.mlp.down_proj if site == "ffn" else getattr(block.self_attn, f"{site}_proj")
+
+
+def width(module: Any, site: str) -> int:
+    found = site_module(module, 0, site)
+    return found.in_features if site in ("o", "ffn") else found.out_features
+
+
+def own_output(module: Any, layer: int, site: str) -> Any:
+    """The module whose output the local effect of a site is about."""
+    return site_module(module, layer, "ffn" if site == "ffn" else "o")
+
+
+@contextmanager
+def changed(module: Any, layer: int, site: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """A site's activation replaced by a function of it."""
+    target = site_module(module, layer, site)
+    if site in ("o", "ffn"):
+        hook = target.register_forward_pre_hook(lambda _m, args: (change(args[0]),))
+    else:
+        hook = target.register_forward_hook(lambda _m, _args, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def times(index: int | Sequence[int], factor: float) -> Callable[[Tensor], Tensor]:
+    """Multiply one channel, or some."""
+
+    def change(activation: Tensor) -> Tensor:
+        activation = activation.clone()
+        activation[..., index] *= factor
+        return activation
+
+    return change
+
+
+@contextmanager
+def silenced(module: Any, neurons: Sequence[tuple[int, str, int]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for layer, site, index in neurons:
+            stack.enter_context(changed(module, layer, site, times(index, 0.0)))
+        yield
+
+
+@contextmanager
+def weights_zeroed(module: Any, neurons: Sequence[tuple[int, str, int]]) -> Iterator[None]:
+    """The weights that make these neurons zeroed: columns of o_proj and down_proj, rows and biases of q, k and v."""
+    kept = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    with torch.no_grad():
+        for layer, site, index in neurons:
+            target = site_module(module, layer, site)
+            if site in ("o", "ffn"):
+                target.weight[:, index] = 0
+                continue
+            target.weight[index] = 0
+            if target.bias is not None:
+                target.bias[index] = 0
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(kept[name])
+
+
+@torch.no_grad()
+def output_of(module: Any, target: Any, prompt: Sequence[int]) -> Tensor:
+    """What a submodule puts out on one prompt: [token, channel]."""
+    seen: list[Tensor] = []
+    hook = target.register_forward_hook(lambda _m, _args, output: seen.append(output[0]))
+    try:
+        module(torch.tensor([list(prompt)]), use_cache=False)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def ablated_local(module: Any, prompt: Sequence[int], layer: int, site: str) -> Tensor:
+    """‖Δ output of the own module‖ at every token, neuron by neuron: [token, neuron]."""
+    target = own_output(module, layer, site)
+    before, moved = output_of(module, target, prompt), []
+    for index in range(width(module, site)):
+        with silenced(module, [(layer, site, index)]):
+            moved.append((output_of(module, target, prompt) - before).norm(dim=-1))
+    return torch.stack(moved, -1)
+
+
+def ablated_final(module: Any, prompt: Sequence[int], layer: int, site: str) -> Tensor:
+    """‖Δ final state‖ at every token, neuron by neuron: [token, neuron]."""
+    before, moved = output_of(module, module.model.norm, prompt), []
+    for index in range(width(module, site)):
+        with silenced(module, [(layer, site, index)]):
+            moved.append((output_of(module, module.model.norm, prompt) - before).norm(dim=-1))
+    return torch.stack(moved, -1)
+
+
+def opening_log_prob(module: Any, prompt: Sequence[int], opening: Sequence[int]) -> Tensor:
+    """log p(opening | prompt), teacher-forced, from the logits of the whole sequence."""
+    ids = torch.tensor([[*prompt, *opening]])
+    log_probs = module(ids, use_cache=False).logits[0].log_softmax(-1)
+    return sum(log_probs[len(prompt) + step - 1, token] for step, token in enumerate(opening))  # type: ignore[return-value]
+
+
+def log_odds(module: Any, prompt: Sequence[int], refusal: Any, compliant: Any) -> Tensor:
+    """r(x), by its definition."""
+    sides = [torch.stack([opening_log_prob(module, prompt, o) for o in side]) for side in (refusal, compliant)]
+    return sides[0].logsumexp(0) - sides[1].logsumexp(0)
+
+
+def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant: Any) -> dict[str, Tensor]:
+    """dr/dα for gates (1 + α) on every neuron, α = 0: {site: [layer, neuron]}."""
+    gates = {
+        site: torch.zeros(
+            len(module.model.layers), width(module, site), dtype=module.dtype, requires_grad=True
+        )
+        for site in SITES
+    }
+    with ExitStack() as stack:
+        for site, gate in gates.items():
+            for layer in range(len(gate)):
+                stack.enter_context(
+                    changed(module, layer, site, lambda a, gate=gate, layer=layer: a * (1 + gate[layer]))
+                )
+        odds = log_odds(module, prompt, refusal, compliant)
+    return dict(zip(gates, torch.autograd.grad(odds, list(gates.values())), strict=True))

@@ -1,0 +1,81 @@
+"""NaN and Inf are named by layer and site, whoever meets them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssn_probe.errors import ModelError
+from ssn_probe.subject import Subject, load_subject
+from ssn_probe.tracing.edits import suppression
+from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.score import refusal_log_odds, score_final, score_local, score_refusal
+
+from .test_score import OPENINGS, PROMPTS, module_of
+
+RUNS: dict[str, Callable[[Subject], object]] = {
+    "local": lambda subject: score_local(subject, PROMPTS),
+    "refusal": lambda subject: score_refusal(subject, PROMPTS, OPENINGS),
+    "final": lambda subject: score_final(subject, PROMPTS, sites=["k"]),
+    "log odds": lambda subject: refusal_log_odds(subject, PROMPTS, OPENINGS),
+    "generate": lambda subject: generate(subject, PROMPTS, max_new_tokens=3),
+}
+
+
+@contextmanager
+def broken(subject: Subject, path: str, value: float) -> Iterator[None]:
+    """One weight of the model spoilt."""
+    weight = module_of(subject).get_parameter(path)
+    kept = weight[3, 3].item()
+    weight[3, 3] = value
+    try:
+        yield
+    finally:
+        weight[3, 3] = kept
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("model.layers.1.self_attn.q_proj.weight", "site q of layer 1"),
+        ("model.layers.0.self_attn.k_proj.weight", "site k of layer 0"),
+        ("model.layers.1.self_attn.v_proj.weight", "site v of layer 1"),
+        ("model.layers.0.mlp.up_proj.weight", "site ffn of layer 0"),
+        ("model.layers.0.mlp.down_proj.weight", "site q of layer 1"),
+        ("lm_head.weight", "the logits"),
+    ],
+)
+def test_nan_is_named_by_layer_and_site(
+    llama: Subject, run: Callable[[Subject], object], path: str, place: str
+) -> None:
+    with broken(llama, path, float("nan")):
+        if path == "lm_head.weight" and run in (RUNS["local"], RUNS["final"]):
+            run(llama)  # neither reads logits
+            return
+        with pytest.raises(ModelError, match=place):
+            run(llama)
+
+
+def test_infinity_is_named(llama: Subject) -> None:
+    path = "model.layers.1.mlp.gate_proj.weight"
+    with broken(llama, path, float("inf")), pytest.raises(ModelError, match="site ffn of layer 1"):
+        score_local(llama, PROMPTS)
+
+
+def test_what_is_suppressed_does_not_count(llama: Subject) -> None:
+    """With the spoilt neuron silenced, the model is sound, and runs."""
+    with broken(llama, "model.layers.1.self_attn.v_proj.weight", float("nan")):
+        edits = suppression([(1, "v", 3)])
+        assert refusal_log_odds(llama, PROMPTS, OPENINGS, edits=edits).isfinite().all()
+        assert generate(llama, PROMPTS, edits=edits, max_new_tokens=3)
+
+
+def test_gemma_in_double_precision_says_what_to_do(tiny_folder: Callable[[str], Path]) -> None:
+    """transformers' eager softmax is in single precision, and the mask of padding overflows: an error, not a number."""
+    gemma = load_subject(str(tiny_folder("gemma2")), dtype="float64")
+    with pytest.raises(ModelError, match=r"float64(.|\n)*dtype=float32"):
+        score_local(gemma, PROMPTS)
+    assert torch.isfinite(score_local(gemma, PROMPTS[:1]).scale["q"]).all()

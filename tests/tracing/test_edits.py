@@ -1,0 +1,92 @@
+"""Edits are sorted, checked, and act on exactly the neurons they name."""
+
+import nnsight
+import pytest
+import torch
+
+from ssn_probe.errors import ModelError
+from ssn_probe.neurons import SITES, Site
+from ssn_probe.subject import Subject, pad_left
+from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
+from ssn_probe.tracing.remote.places import write
+
+from . import plain
+from .test_score import PROMPTS, module_of
+
+
+def logits(subject: Subject, edits: Edits) -> torch.Tensor:
+    inputs = pad_left(PROMPTS, subject.pad_id, subject.device)
+    places, ready = places_of(subject), prepared(subject, edits)
+    with torch.no_grad(), subject.model.trace(**inputs):
+        write(subject.model, places, ready)
+        found = nnsight.save(subject.model.output.logits)
+    return found
+
+
+def test_suppression_is_sorted_in_forward_order_without_repeats() -> None:
+    neurons = [(1, "q", 3), (0, "ffn", 2), (0, "q", 5), (0, "q", 1), (0, "q", 5)]
+    assert suppression(neurons) == ((0, "q", (1, 5), 0.0), (0, "ffn", (2,), 0.0), (1, "q", (3,), 0.0))
+    assert suppression([]) == NO_EDITS
+
+
+def test_suppression_equals_zeroed_weights_in_every_logit(subject: Subject) -> None:
+    neurons = [(layer, site, index) for layer in range(2) for site in SITES for index in (0, 5)]
+    module = module_of(subject)
+    found = logits(subject, suppression(neurons))
+    with plain.weights_zeroed(module, neurons), torch.no_grad():
+        for row, prompt in enumerate(PROMPTS):
+            wanted = module(torch.tensor([prompt])).logits[0]
+            assert torch.allclose(found[row, -len(prompt) :], wanted, atol=1e-5)
+    assert not torch.allclose(found, logits(subject, NO_EDITS), atol=1e-2)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_neuron_that_is_not_named_keeps_its_activation(subject: Subject, site: Site) -> None:
+    """What the layer goes on with differs from the untouched run at the named channel and nowhere else."""
+    before = received(subject, site, NO_EDITS)
+    after = received(subject, site, suppression([(1, site, 4)]))
+    named = torch.zeros(before.shape[-1], dtype=torch.bool)
+    named[4] = True
+    assert torch.equal(before[..., ~named], after[..., ~named])
+    assert after[..., named].eq(0).all()
+    assert before[:, -1, named].ne(0).all()
+
+
+def received(subject: Subject, site: Site, edits: Edits) -> torch.Tensor:
+    """The activation at a site of layer 1 as the rest of the layer sees it, by a plain hook on the module's output.
+
+    Where the site is a module's input, the module is made the identity for as long.
+    """
+    target, seen = plain.site_module(module_of(subject), 1, site), []
+    weight = target.weight.data
+    if site in ("o", "ffn"):
+        target.weight.data = torch.eye(target.in_features, dtype=weight.dtype)
+    back = (lambda output: output @ weight.T) if site in ("o", "ffn") else (lambda output: output)
+    hook = target.register_forward_hook(lambda _m, _args, output: (seen.append(output), back(output))[1])
+    try:
+        logits(subject, edits)
+    finally:
+        hook.remove()
+        target.weight.data = weight
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("neuron", "problem"),
+    [
+        ((2, "q", 0), "layer 2"),
+        ((-1, "q", 0), "layer -1"),
+        ((0, "k", 12), "neuron 12 at site k"),
+        ((0, "ffn", -1), "neuron -1 at site ffn"),
+    ],
+)
+def test_a_neuron_that_does_not_exist_is_named(
+    llama: Subject, neuron: tuple[int, str, int], problem: str
+) -> None:
+    with pytest.raises(ModelError, match=problem):
+        prepared(llama, suppression([neuron, (0, "q", 1)]))
+
+
+def test_an_unknown_site_is_named() -> None:
+    with pytest.raises(ModelError, match="no site 'mlp'"):
+        suppression([(0, "mlp", 1)])

@@ -1,0 +1,104 @@
+"""Greedy responses equal those of plain `generate`, with neurons silenced by plain hooks or by zeroed weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ssn_probe.errors import ModelError
+from ssn_probe.neurons import SITES
+from ssn_probe.subject import Subject
+from ssn_probe.tracing.generate import generate, suppression
+
+from . import plain
+from .test_score import PROMPTS, module_of
+
+NEURONS = [(layer, site, index) for layer in range(2) for site in SITES for index in (1, 6)]
+LENGTH = 12
+
+
+def plain_responses(subject: Subject) -> list[list[int]]:
+    """New tokens of `transformers` itself, one prompt at a time."""
+    found = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            out = module_of(subject).generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=LENGTH, do_sample=False
+            )
+        found.append(out[0, len(prompt) :].tolist())
+    return found
+
+
+def assert_same(subject: Subject, found: list, wanted: list[list[int]]) -> None:
+    texts = subject.tokenizer.batch_decode(wanted, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert [generation.text for generation in found] == texts
+    assert [generation.tokens for generation in found] == [len(row) for row in wanted]
+    ends = ["stop" if row[-1] == 2 else "length" for row in wanted]
+    assert [generation.finish_reason for generation in found] == ends
+
+
+def test_a_padded_batch_equals_plain_generation_prompt_by_prompt(subject: Subject) -> None:
+    assert_same(subject, generate(subject, PROMPTS, max_new_tokens=LENGTH), plain_responses(subject))
+
+
+def test_suppression_equals_plain_hooks_and_zeroed_weights(subject: Subject) -> None:
+    found = generate(subject, PROMPTS, edits=suppression(NEURONS), max_new_tokens=LENGTH)
+    with plain.silenced(module_of(subject), NEURONS):
+        assert_same(subject, found, plain_responses(subject))
+    with plain.weights_zeroed(module_of(subject), NEURONS):
+        assert_same(subject, found, plain_responses(subject))
+    assert found != generate(subject, PROMPTS, max_new_tokens=LENGTH)
+
+
+def test_suppression_reaches_generated_tokens(llama: Subject) -> None:
+    """Silencing on the prompt alone, by a plain hook that stops after it, gives other responses."""
+    found = generate(llama, PROMPTS, edits=suppression(NEURONS), max_new_tokens=LENGTH)
+    module = module_of(llama)
+    wanted = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            with plain.silenced(module, NEURONS):
+                first = module(ids, use_cache=True)
+            rest = [first.logits[0, -1].argmax().item()]
+            for _ in range(LENGTH - 1):
+                step = module(
+                    torch.tensor([rest[-1:]]), past_key_values=first.past_key_values, use_cache=True
+                )
+                rest.append(step.logits[0, -1].argmax().item())
+        wanted.append(llama.tokenizer.decode(rest, skip_special_tokens=True))
+    assert [generation.text for generation in found] != wanted
+
+
+def test_order_and_batch_size_do_not_matter(llama: Subject) -> None:
+    together = generate(llama, PROMPTS, max_new_tokens=5)
+    assert generate(llama, PROMPTS, max_new_tokens=5, batch_size=1) == together
+    assert generate(llama, PROMPTS[::-1], max_new_tokens=5, batch_size=2) == together[::-1]
+    assert generate(llama, [], max_new_tokens=5) == []
+
+
+def test_a_response_ends_with_its_end_token(llama: Subject) -> None:
+    """Whatever the model says third is made an end token, among others: what follows is not part of the response."""
+    whole = plain_responses(llama)[0]
+    end = whole[2]
+    module = module_of(llama)
+    kept = module.generation_config.eos_token_id
+    module.generation_config.eos_token_id = [2, end]
+    try:
+        found = generate(replace(llama, eos_ids=(2, end)), PROMPTS, max_new_tokens=LENGTH)[0]
+    finally:
+        module.generation_config.eos_token_id = kept
+    assert found.finish_reason == "stop"
+    assert found.tokens == whole.index(end) + 1
+
+
+def test_progress_counts_prompts(llama: Subject) -> None:
+    done: list[int] = []
+    generate(llama, PROMPTS, max_new_tokens=2, batch_size=2, advance=done.append)
+    assert done == [2, 1]
+
+
+def test_zero_tokens_are_refused(llama: Subject) -> None:
+    with pytest.raises(ModelError, match="max_new_tokens is 0"):
+        generate(llama, PROMPTS, max_new_tokens=0)

@@ -1,0 +1,223 @@
+"""The three effects against plain hooks, in every family; tolerances are shares of the largest effect of a layer."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssn_probe.errors import ModelError
+from ssn_probe.neurons import SITES, Site
+from ssn_probe.subject import Openings, Subject, load_subject, pad_left
+from ssn_probe.tracing.edits import places_of, suppression
+from ssn_probe.tracing.remote.local import measure_weights, trace_local_effects
+from ssn_probe.tracing.score import (
+    Scores,
+    decode,
+    refusal_log_odds,
+    score_final,
+    score_local,
+    score_refusal,
+)
+
+from . import plain
+
+PROMPTS = [[1, 3, 7, 8, 9, 20, 4], [1, 3, 10, 11, 12, 13, 14, 15, 30, 31, 4], [1, 3, 9, 4]]
+OPENINGS = Openings(refusal=((10, 11), (12,)), compliant=((13, 14, 15), (13, 16), (17,)))
+HALF = 2**-11
+"""The rounding of half precision."""
+
+
+def module_of(subject: Subject):
+    return subject.model._module
+
+
+def local(subject: Subject, tokens: Sequence[Sequence[int]], position: str = "mean") -> dict[Site, Tensor]:
+    """The local effects as computed, before they are stored in half precision."""
+    places = places_of(subject)
+    inputs = pad_left(tokens, subject.pad_id, subject.device)
+    return trace_local_effects(
+        subject.model, inputs, places, measure_weights(subject.model, places), position
+    )
+
+
+def assert_close(found: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """The largest error, as a share of the largest value of each row of neurons."""
+    error = ((found - wanted).abs() / wanted.abs().amax(-1, keepdim=True)).max().item()
+    assert error < tolerance, f"error {error:.1e}"
+
+
+# --- local
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_local_equals_ablation_at_every_position(subject: Subject, site: Site) -> None:
+    prompt = PROMPTS[1]
+    means, lasts = local(subject, [prompt])[site], local(subject, [prompt], "last")[site]
+    for layer in range(subject.n_layers):
+        wanted = plain.ablated_local(module_of(subject), prompt, layer, site)
+        assert_close(means[0, layer], wanted.mean(0), 1e-6)
+        assert_close(lasts[0, layer], wanted[-1], 1e-6)
+
+
+@pytest.mark.parametrize("position", ["mean", "last"])
+def test_local_of_a_padded_batch_equals_single_prompts(subject: Subject, position: str) -> None:
+    together = local(subject, PROMPTS, position)
+    for row, prompt in enumerate(PROMPTS):
+        alone = local(subject, [prompt], position)
+        for site in SITES:
+            assert_close(together[site][row], alone[site][0], 1e-6)
+
+
+def test_local_scores_keep_the_effects_to_half_precision(subject: Subject) -> None:
+    scores, exact = score_local(subject, PROMPTS), local(subject, PROMPTS)
+    for site in SITES:
+        assert_close(decode(scores, site), exact[site].float(), HALF)
+    assert scores.log_odds is None
+
+
+def test_value_equals_the_joint_output_columns(llama: Subject) -> None:
+    """Silencing v (group, d) is silencing o at d of every head of the group."""
+    module, prompt = module_of(llama), PROMPTS[0]
+    columns = [(0, "o", 0 * 6 + 2), (0, "o", 1 * 6 + 2)]
+    target = plain.own_output(module, 0, "o")
+    with plain.silenced(module, columns):
+        moved = plain.output_of(module, target, prompt)
+    wanted = (moved - plain.output_of(module, target, prompt)).norm(dim=-1).mean()
+    assert local(llama, [prompt])["v"][0, 0, 2].item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+def test_local_scores_only_the_sites_asked_for(llama: Subject) -> None:
+    every, some = score_local(llama, PROMPTS), score_local(llama, PROMPTS, sites=("ffn", "k"))
+    assert list(some.values) == ["k", "ffn"]
+    for site in some.values:
+        assert torch.equal(decode(some, site), decode(every, site))
+
+
+def test_single_precision_gemma_is_padded_without_a_trace(tiny_folder: Callable) -> None:
+    """transformers' own softmax, which the double-precision fixture replaces."""
+    gemma = load_subject(str(tiny_folder("gemma2")), dtype="float32")
+    together = local(gemma, PROMPTS)
+    for row, prompt in enumerate(PROMPTS):
+        alone = local(gemma, [prompt])
+        for site in SITES:
+            assert_close(together[site][row], alone[site][0], 1e-4)
+
+
+# --- refusal
+
+
+def test_refusal_log_odds_are_those_of_the_definition(subject: Subject) -> None:
+    wanted = [
+        plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item()
+        for prompt in PROMPTS
+    ]
+    found = refusal_log_odds(subject, PROMPTS, OPENINGS)
+    assert found.tolist() == pytest.approx(wanted, abs=1e-5)
+    assert score_refusal(subject, PROMPTS, OPENINGS).log_odds.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_refusal_equals_the_derivative_by_a_gate(subject: Subject) -> None:
+    scores = score_refusal(subject, PROMPTS, OPENINGS)
+    for row, prompt in enumerate(PROMPTS):
+        wanted = plain.gradient_shares(
+            module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant
+        )
+        for site in SITES:
+            assert_close(decode(scores, site)[row], wanted[site].float(), 2 * HALF)
+
+
+@pytest.mark.parametrize("neuron", [(0, "q", 5), (1, "k", 3), (0, "v", 7), (1, "o", 11), (0, "ffn", 2)])
+def test_refusal_is_the_slope_of_turning_a_neuron_down(
+    subject: Subject, neuron: tuple[int, Site, int]
+) -> None:
+    layer, site, index = neuron
+    module, step = module_of(subject), 1e-3
+    with torch.no_grad():
+        odds = []
+        for factor in (1 + step, 1 - step):
+            with plain.changed(module, layer, site, plain.times(index, factor)):
+                odds.append(plain.log_odds(module, PROMPTS[0], OPENINGS.refusal, OPENINGS.compliant))
+    slope = ((odds[0] - odds[1]) / (2 * step)).item()
+    found = decode(score_refusal(subject, PROMPTS[:1], OPENINGS), site)[0, layer]
+    assert found[index].item() == pytest.approx(slope, abs=2e-3 * found.abs().max().item())
+
+
+def test_refusal_of_a_padded_batch_equals_single_prompts(subject: Subject) -> None:
+    together = score_refusal(subject, PROMPTS, OPENINGS)
+    for row, prompt in enumerate(PROMPTS):
+        alone = score_refusal(subject, [prompt], OPENINGS)
+        for site in SITES:
+            assert_close(decode(together, site)[row], decode(alone, site)[0], 2 * HALF)
+
+
+def test_refusal_leaves_no_gradient_behind(llama: Subject) -> None:
+    score_refusal(llama, PROMPTS, OPENINGS)
+    assert all(p.grad is None and not p.requires_grad for p in module_of(llama).parameters())
+
+
+def test_log_odds_do_not_depend_on_the_batch(llama: Subject) -> None:
+    found = [refusal_log_odds(llama, PROMPTS, OPENINGS, batch_size=size) for size in (1, 4, 64)]
+    assert found[0].tolist() == pytest.approx(found[1].tolist(), abs=1e-5)
+    assert found[0].tolist() == pytest.approx(found[2].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_log_odds_under_suppression_are_those_with_zeroed_weights(subject: Subject, site: Site) -> None:
+    neurons = [(layer, site, index) for layer in range(2) for index in (1, 4, 9)]
+    found = refusal_log_odds(subject, PROMPTS, OPENINGS, edits=suppression(neurons))
+    untouched = refusal_log_odds(subject, PROMPTS, OPENINGS)
+    with torch.no_grad(), plain.weights_zeroed(module_of(subject), neurons):
+        wanted = [
+            plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item()
+            for prompt in PROMPTS
+        ]
+    assert found.tolist() == pytest.approx(wanted, abs=1e-5)
+    assert (found - untouched).abs().min() > 1e-3
+
+
+# --- final
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_final_equals_ablation(subject: Subject, site: Site) -> None:
+    prompt = PROMPTS[0]
+    last = score_final(subject, [prompt], sites=[site], batch_size=7)
+    every = score_final(subject, [prompt], sites=[site], position="mean")
+    for layer in range(subject.n_layers):
+        wanted = plain.ablated_final(module_of(subject), prompt, layer, site).float()
+        assert_close(decode(last, site)[0, layer], wanted[-1], 2 * HALF)
+        assert_close(decode(every, site)[0, layer], wanted.mean(0), 2 * HALF)
+
+
+# --- the rest
+
+
+SCORERS: dict[str, Callable[..., Scores]] = {
+    "local": score_local,
+    "final": score_final,
+    "refusal": lambda subject, tokens, **rest: score_refusal(subject, tokens, OPENINGS, **rest),
+}
+
+
+@pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
+def test_progress_counts_prompts(llama: Subject, scorer: Callable[..., Scores]) -> None:
+    done: list[int] = []
+    scores = scorer(llama, PROMPTS, sites=["ffn"], batch_size=2, advance=done.append)
+    assert sum(done) == len(PROMPTS) == len(scores)
+
+
+@pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
+def test_an_unknown_site_is_named(llama: Subject, scorer: Callable[..., Scores]) -> None:
+    with pytest.raises(ModelError, match="no site 'mlp'"):
+        scorer(llama, PROMPTS, sites=["mlp"])
+
+
+@pytest.mark.parametrize("scorer", [score_local, score_final], ids=["local", "final"])
+def test_an_unknown_position_is_named(llama: Subject, scorer: Callable[..., Scores]) -> None:
+    with pytest.raises(ModelError, match="position 'first'"):
+        scorer(llama, PROMPTS, position="first")
+
+
+def test_no_prompts_give_no_scores(llama: Subject) -> None:
+    assert len(score_local(llama, [])) == 0

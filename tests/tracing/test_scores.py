@@ -1,0 +1,81 @@
+"""What is stored is what was measured: half precision with a scale, in memory and on disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.tracing.scores import Scores, concatenate, decode, encoded, load, mean, save
+
+
+def stored(effects: torch.Tensor, log_odds: torch.Tensor | None = None) -> Scores:
+    values, scale = encoded(effects)
+    return Scores(values={"ffn": values}, scale={"ffn": scale}, log_odds=log_odds)
+
+
+def random_scores(seed: int, log_odds: bool = True) -> Scores:
+    generator = torch.Generator().manual_seed(seed)
+    effects = torch.randn(4, 2, 9, generator=generator, dtype=torch.float64)
+    return stored(effects, torch.randn(4, generator=generator) if log_odds else None)
+
+
+def test_an_effect_of_a_billionth_survives() -> None:
+    effects = torch.tensor([[[1e-9, -3e-9, 2e-10], [1e-9, 5e-3, 0.0]]], dtype=torch.float64)
+    found = decode(stored(effects), "ffn").double()
+    assert torch.allclose(found[0, 0], effects[0, 0], rtol=1e-3, atol=0)
+    assert found[0, 1, 0].item() == pytest.approx(1e-9, rel=0.2)
+    assert found[0, 1, 2] == 0
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_storing_errs_by_at_most_half_precision_of_the_largest(effects: list[float]) -> None:
+    wanted = torch.tensor([[effects]], dtype=torch.float64)
+    found = decode(stored(wanted), "ffn").double()
+    assert (found - wanted).abs().max() <= 2**-11 * wanted.abs().max() + 1e-30
+
+
+def test_a_layer_without_any_effect_is_zero() -> None:
+    assert torch.equal(decode(stored(torch.zeros(2, 3, 4)), "ffn"), torch.zeros(2, 3, 4))
+
+
+def test_saving_and_loading_is_exact(tmp_path: Path) -> None:
+    for log_odds in (True, False):
+        scores = random_scores(1, log_odds)
+        save(scores, tmp_path / "scores.safetensors")
+        back = load(tmp_path / "scores.safetensors")
+        assert torch.equal(back.values["ffn"], scores.values["ffn"])
+        assert torch.equal(back.scale["ffn"], scores.scale["ffn"])
+        assert (back.log_odds is None) is not log_odds
+        if log_odds:
+            assert torch.equal(back.log_odds, scores.log_odds)
+
+
+def test_mean_over_all_prompts_and_over_some() -> None:
+    scores = random_scores(2)
+    effects = decode(scores, "ffn").double()
+    assert torch.allclose(mean(scores, "ffn"), effects.mean(0))
+    assert torch.allclose(mean(scores, "ffn", [3, 1]), effects[[1, 3]].mean(0))
+    assert torch.equal(decode(scores, "ffn", [2]), decode(scores, "ffn")[2:3])
+    with pytest.raises(ModelError, match="no prompts"):
+        mean(scores, "ffn", [])
+
+
+def test_concatenation_keeps_the_order() -> None:
+    parts = [random_scores(seed) for seed in (3, 4)]
+    whole = concatenate(parts)
+    assert len(whole) == 8
+    assert torch.equal(decode(whole, "ffn", range(4, 8)), decode(parts[1], "ffn"))
+    assert torch.equal(whole.log_odds[:4], parts[0].log_odds)
+    assert concatenate([parts[0], random_scores(5, log_odds=False)]).log_odds is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a tensor"])
+def test_a_file_that_holds_no_scores_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "scores.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ResultError, match=r"scores\.safetensors"):
+        load(file)
