@@ -42,7 +42,13 @@ def _disk(recipe: Recipe, plan: Plan, layers: int, widths: dict) -> list[str]:
         rows = plan.data[prompts].frame
         count = rows.filter((rows["split"] == "identify") & rows["context"].is_in(["harmful", "harmless"])).height
         size += count * layers * sum(2 * widths[site] + 4 for site in sites)
-    return [f"Per-prompt scores on disk: {size / 1e6:,.0f} MB; at most one language and context of it in memory."]
+    return [
+        f"Per-prompt scores on disk: {size / 1e6:,.0f} MB; of which one language and context at a time is in memory."
+    ]
+
+
+def _rise(found: float | None) -> str:
+    return "none at all" if found is None else f"{100 * found:.1f} points"
 
 
 def _power(recipe: Recipe, plan: Plan) -> list[str]:
@@ -52,8 +58,8 @@ def _power(recipe: Recipe, plan: Plan) -> list[str]:
     rows = contexts["harmful"].select("evaluate", "harmful")
     clusters = rows["cluster"].n_unique()
     lines = [
-        f"{clusters} clusters of harmful prompts per language: the smallest change of ASR that they show with 80 % power "
-        f"is about {percent(smallest_detectable(clusters, 0.3))} points at a baseline of 30 %."
+        f"{clusters} clusters of harmful prompts per language: the smallest rise of ASR that one language shows with "
+        f"80 % power is {_rise(smallest_detectable(clusters, 0.3))} at a baseline of 30 %."
     ]
     if recipe.controls:
         lines.append(

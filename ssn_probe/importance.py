@@ -17,6 +17,9 @@ from ssn_probe.tracing.score import Scores, mean, save, score_final, score_local
 
 CONTRASTED = ("harmful", "harmless")
 
+Means = Mapping[str, np.ndarray]
+"""Site → mean effect of every neuron, [layer, neuron]."""
+
 
 def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
     """The anchor language: the one given, else the one that the prompt set declares."""
@@ -42,11 +45,11 @@ def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
     def compute() -> pl.DataFrame:
         frames = []
         for language in lab.data[node.prompts].languages:
-            means = {context: _scores(lab, node, sites, language, context) for context in CONTRASTED}
+            means = {context: _means(lab, node, sites, language, context) for context in CONTRASTED}
             frames.extend(_frame(means, site, language) for site in sites)
         return pl.concat(frames)
 
-    return lab.remember(("importance", node.prompts.key, node.effect, sites), compute)
+    return lab.remember(("importance", lab.data[node.prompts].digest, node.effect, sites), compute)
 
 
 def _distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
@@ -57,8 +60,8 @@ def _distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
     return node.sites
 
 
-def _scores(lab: Lab, node: SafetyNeurons, sites: tuple[str, ...], language: str, context: str) -> Scores:
-    """Per-prompt effects in one language and context, kept on disk beside the runs."""
+def _means(lab: Lab, node: SafetyNeurons, sites: tuple[str, ...], language: str, context: str) -> Means:
+    """Mean effects in one language and context. The per-prompt effects are kept on disk, and only there."""
     prompts = lab.data[node.prompts]
     rows = prompts.select("identify", context, language)
     options = {
@@ -68,7 +71,7 @@ def _scores(lab: Lab, node: SafetyNeurons, sites: tuple[str, ...], language: str
     }
     scores = _trace(lab, node, prompts, language, tokens_of(lab, rows), options)
     _keep(lab, node, language, context, rows, scores)
-    return scores
+    return {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
 
 
 def _trace(lab: Lab, node: SafetyNeurons, prompts: PromptSet, language: str, tokens: list, options: Mapping) -> Scores:
@@ -97,15 +100,13 @@ def scores_key(lab: Lab, node: SafetyNeurons) -> str:
             "effect": to_json(node.effect),
             "sites": list(node.sites),
             "data": lab.data[node.prompts].digest,
-            "prompts": {"languages": list(lab.data[node.prompts].languages), "limit": node.prompts.limit},
             "model": lab.subject.identity,
         }
     )
 
 
-def _frame(scores: Mapping[str, Scores], site: str, language: str) -> pl.DataFrame:
-    means = {context: mean(found, site).numpy() for context, found in scores.items()}  # type: ignore[arg-type]
-    layers, width = means["harmful"].shape
+def _frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:
+    layers, width = means["harmful"][site].shape
     return pl.DataFrame(
         {
             "language": pl.repeat(language, layers * width, eager=True),
@@ -113,5 +114,5 @@ def _frame(scores: Mapping[str, Scores], site: str, language: str) -> pl.DataFra
             "site": pl.repeat(site, layers * width, eager=True),
             "index": np.tile(np.arange(width, dtype=np.int32), layers),
         }
-        | {context: values.ravel() for context, values in means.items()}
+        | {context: found[site].ravel() for context, found in means.items()}
     )

@@ -31,9 +31,9 @@ def locate(name: str) -> str:
         return _model_folder(folder)
     if folder.exists():
         raise ModelError(f"{name} is a file.", "Give the folder that holds config.json and the weights.")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
-            f"There is no folder {name!r}.",
+            f"There is no model folder {name!r}, and a name on the hub has the form owner/model.",
             "Give a folder with config.json and *.safetensors, a name on the hub, or `organism`.",
         )
     return name

@@ -44,16 +44,16 @@ def readouts(lab: Lab, prompts: PromptSet, anchor: str) -> dict[str, Readout]:
     def compute() -> dict[str, Readout]:
         observed = {language: _observe(lab, prompts, language) for language in prompts.languages}
         own = {language: _own_openings(lab, language, observed[language]) for language in prompts.languages}
-        return {language: _readout(lab, observed[language], own, language, anchor) for language in prompts.languages}
+        return {one: _readout(lab, observed[one], own, one, anchor) for one in prompts.languages}
 
-    return lab.remember(("readouts", prompts.digest, prompts.languages, anchor), compute)
+    return lab.remember(("readouts", prompts.digest, anchor), compute)
 
 
 def _observe(lab: Lab, prompts: PromptSet, language: str) -> pl.DataFrame:
     """Greedy responses to a language's identify prompts, and which of them test the openings.
 
-    Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had a
-    part in choosing them, and all of them test.
+    Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had
+    a part in choosing them, and all of them test.
     """
     rows = pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
     made = responses(lab, prompts, rows, language, NO_EDITS, lab.tracker.advance(gate_label(prompts)))
@@ -98,8 +98,9 @@ def _tried(lab: Lab, observed: pl.DataFrame, openings: Openings, origin: str) ->
 
 
 def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings:
-    if _declares(lab, language):
-        return lab.subject.openings[language]
+    declared = lab.subject.openings
+    if declared is not None and language in declared:
+        return declared[language]
     seen = observed.filter(~pl.col("held_out"))
     sides = [_token_prefixes(lab, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
     refusal, compliant = estimate_openings(*sides)

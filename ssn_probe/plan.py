@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssn_probe.errors import RecipeError
+from ssn_probe.errors import RecipeError, nearest
 from ssn_probe.node import Node, digest, to_json, walk
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
@@ -16,6 +16,8 @@ from ssn_probe.recipe import (
     Each,
     Final,
     Measure,
+    Of,
+    Only,
     OverRefusal,
     Prompts,
     Recipe,
@@ -59,6 +61,7 @@ def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
     """
     data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
     check_splits(recipe, data)
+    check_languages(recipe, data)
     stages = [*_scoring(recipe, data, neurons), *_causal(recipe, data)]
     return Plan(recipe=recipe, stages=tuple(stages), data=data)
 
@@ -171,8 +174,30 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             )
 
 
+def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """A language that an expression names must be one of its prompt sets'."""
+    for node in walk(recipe):
+        known = tuple(one for inner in walk(node) if isinstance(inner, Prompts) for one in data[inner].languages)
+        for language in _named(node) if known else ():
+            if language not in known:
+                raise RecipeError(
+                    f"{type(node).__name__} names the unknown language {language!r}", nearest(language, known)
+                )
+
+
+def _named(node: Node) -> tuple[str, ...]:
+    match node:
+        case Shared(anchor=str(anchor)):
+            return (anchor,)
+        case Of(language=language):
+            return (language,)
+        case Only(languages=tuple(languages)):
+            return languages
+    return ()
+
+
 def resolved_key(node: Node, model: Mapping[str, Any], data: Mapping[Prompts, PromptSet]) -> str:
-    """The key of a node's result: its own JSON with the model's identity and the data's digest in place of their names."""
+    """The key of a node's result: its JSON with the model's identity and the data's digest for their names."""
     return digest({"node": _resolve(to_json(node), data), "model": dict(model)})
 
 
@@ -183,10 +208,5 @@ def _resolve(value: Any, data: Mapping[Prompts, PromptSet]) -> Any:
         return value
     if value.get("kind") == "Prompts":
         prompts = next(found for node, found in data.items() if to_json(node) == value)
-        return {
-            "kind": "Prompts",
-            "digest": prompts.digest,
-            "languages": list(prompts.languages),
-            "limit": value["limit"],
-        }
+        return {"kind": "Prompts", "digest": prompts.digest}
     return {name: _resolve(item, data) for name, item in value.items()}

@@ -149,12 +149,16 @@ def _gates(manifest: Mapping[str, Any]) -> str:
     if not gates:
         return ""
     body = [
-        [markdown(language), gate["origin"], f"{gate['auroc']:.3f}", f"{gate['refused']}, {gate['other']}"]
+        [markdown(language), gate["origin"], _auroc(gate["auroc"]), f"{gate['refused']}, {gate['other']}"]
         for language, gate in gates.items()
     ]
     header = ["language", "openings", "AUROC", "refused, other"]
     title = "## Does the refusal log-odds separate refusals (held-out identify prompts)?"
     return f"{title}\n\n{table(header, body)}"
+
+
+def _auroc(value: float | None) -> str:
+    return "not measured: one side is empty" if value is None else f"{value:.3f}"
 
 
 def _made(recipe: Recipe, manifest: Mapping[str, Any]) -> str:

@@ -62,7 +62,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     run = results.create_run(root, recipe.name, key)
     plan = make_plan(recipe, neurons=subject.n_layers * sum(subject.widths.values()))
     rows = [(stage.label, stage.prompts) for stage in plan.stages]
-    manifest = _manifest(recipe, plan, options, subject, key) | {"seconds": {"load": _since(started)}}
+    manifest = _manifest(recipe, plan, options, subject, key)
+    manifest["seconds"] = {"load": _since(started)}
     with _recorded(run, manifest), tracking(console, rows) as tracker:
         results.write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:

@@ -40,7 +40,8 @@ def show_plan(screen: Console, recipe: Recipe, limit: int | None) -> None:
         table.add_column(header, justify="right")
     for stage in found.plan.stages:
         passes = f"{stage.prompts * (stage.passes + max(0, stage.generated - 1)):,.0f}"
-        table.add_row(Text(plain(stage.label)), f"{stage.prompts:,}", passes, f"≤ {stage.prompts * stage.generated:,}")
+        new = f"≤ {stage.prompts * stage.generated:,}" if stage.generated else "–"
+        table.add_row(Text(plain(stage.label)), f"{stage.prompts:,}", passes, new)
     screen.print(table)
     for line in found.lines:
         screen.print(Text(plain(line)))
@@ -65,15 +66,19 @@ def language_table(run: RunFolder) -> Table:
 
     rows = run.table("summary").filter((pl.col("measure") == "asr") & pl.col("role").is_in(["baseline", "tested"]))
     arms = list(rows["arm"].unique(maintain_order=True))
-    shown = arms if len(arms) <= 4 else arms[:1] + arms[1:]
     table = Table("ASR", box=None, pad_edge=False)
-    for arm in shown:
-        table.add_column(Text(plain(arm)), justify="right")
+    for arm in arms:
+        table.add_column(Text(_heading(arm, len(arms) > 4)), justify="right")
         if rows.filter((pl.col("arm") == arm) & pl.col("controls").is_not_null()).height:
             table.add_column(Text(f"{plain(arm)} random"), justify="right", style="dim")
     for language in rows["language"].unique(maintain_order=True):
-        table.add_row(*_language_row(rows.filter(pl.col("language") == language), language, shown, rows))
+        table.add_row(*_language_row(rows.filter(pl.col("language") == language), language, arms, rows))
     return table
+
+
+def _heading(arm: str, short: bool) -> str:
+    """`ms.of(qab)` as `qab` where many arms stand side by side."""
+    return plain(arm.partition(".of(")[2].rstrip(")") or arm) if short else plain(arm)
 
 
 def _language_row(cells: Any, language: str, arms: Sequence[str], rows: Any) -> list[Text]:

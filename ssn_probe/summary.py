@@ -78,15 +78,15 @@ def _measure_rows(name: str, values: pl.DataFrame, anchor: str, primary: str | N
         return []
     baseline = values.filter(pl.col("role") == BASELINE)
     controls = values.filter(pl.col("role") == CONTROL)
-    rows = []
+    rows: list[dict] = []
     for (arm, role), chosen in values.filter(pl.col("role") != CONTROL).group_by("arm", "role", maintain_order=True):
         mine = controls.filter(pl.col("arm") == arm) if role != BASELINE else controls.clear()
         for language in [*_ordered(chosen, anchor), AVERAGE]:
-            parts = [_of(frame, language, anchor) for frame in (chosen, baseline, mine)]
-            if parts[0].is_empty():
+            of_arm, of_baseline, of_controls = (_of(frame, language, anchor) for frame in (chosen, baseline, mine))
+            if of_arm.is_empty():
                 continue
             is_primary = primary == arm and role == "tested" and language == AVERAGE
-            row = _row(*parts, language == AVERAGE, is_primary, name, seed)
+            row = _row(of_arm, of_baseline, of_controls, language == AVERAGE, is_primary, name, seed)
             rows.append({"language": language, "arm": arm, "role": role, "measure": name} | row)
     return rows
 

@@ -97,7 +97,8 @@ def _log_odds(arm: str, summary: pl.DataFrame) -> str:
     return (
         f"On the refusal log-odds (no generation) it moved the average by {row['delta']:+.2f} "
         f"({row['delta_low']:+.2f} to {row['delta_high']:+.2f}); {row['controls']} random sets reached "
-        f"{row['control_mean']:.2f} on average against {row['value']:.2f}, rank p = {probability(row['p'])} (not adjusted)."
+        f"{row['control_mean']:.2f} on average against {row['value']:.2f}, rank p = {probability(row['p'])} "
+        "(not adjusted)."
     )
 
 

@@ -51,9 +51,7 @@ def subject(
     """
     if request.param == "gemma2":
         softmax = torch.nn.functional.softmax
-        monkeypatch.setattr(
-            torch.nn.functional, "softmax", lambda scores, dim=-1, dtype=None: softmax(scores, dim=dim)
-        )
+        monkeypatch.setattr(torch.nn.functional, "softmax", lambda scores, dim=-1, dtype=None: softmax(scores, dim=dim))
     return tiny_subject(request.param)
 
 

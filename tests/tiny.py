@@ -48,6 +48,7 @@ def tiny_config(family: str, **changes: Any) -> Any:
             return MistralConfig(**shape, sliding_window=4)
         case _:
             caps = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0}
+            shape = {"tie_word_embeddings": False} | shape  # a tied random model repeats its last token
             return Gemma2Config(**shape, **caps, sliding_window=4, query_pre_attn_scalar=6)
 
 

@@ -9,7 +9,7 @@ from ssn_probe.recipe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, U
 from ssn_probe.subject import load_subject
 from ssn_probe.summary import summarise
 
-SHOWN = ("asr", "asr_paper", "invalid", "over_refusal", "utility")
+SHOWN = ("asr", "invalid", "over_refusal", "utility")
 
 
 def measure_organism(model: str = "organism") -> list[dict[str, Any]]:

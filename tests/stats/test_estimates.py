@@ -166,6 +166,22 @@ def test_language_average_takes_a_prompt_in_all_languages_together() -> None:
     assert width["together"] / width["apart"] == pytest.approx(np.sqrt(6), rel=0.25)
 
 
+def test_language_average_of_unrelated_prompts_is_no_pooled_wilson() -> None:
+    """Without a shared cluster every row is independent, but two rates of .1 and .9 are not 40 draws at .5."""
+    values = np.concatenate([np.arange(20) < 2, np.arange(20) < 18])
+    estimate = found(language_average(values, np.arange(40), np.repeat(["qab", "qac"], 20)))
+    low, high = wilson(20, 40)
+    assert (estimate.value, estimate.method) == (0.5, "cluster bootstrap")
+    assert estimate.high - estimate.low < 0.75 * (high - low)
+
+
+def test_the_value_is_inside_however_few_the_draws() -> None:
+    values, clusters = np.arange(12) % 5 == 0, np.arange(12) // 2
+    for seed in range(60):
+        estimate = found(rate(values, clusters, draws=2, seed=seed))
+        assert estimate.low <= estimate.value <= estimate.high
+
+
 def test_language_average_of_differences() -> None:
     clusters, languages = np.tile(np.arange(20), 2), np.repeat(["qab", "qac"], 20)
     arm = np.concatenate([np.arange(20) < 16, np.arange(20) < 8])

@@ -142,8 +142,9 @@ def test_bootstrap_without_information_is_none() -> None:
     assert cluster_bootstrap(values, zeros, zeros, **settings) is None, "one cluster"
     assert cluster_bootstrap(values, np.array([0, 0, 1, 1, 2, 2]), zeros, **settings) is None, "clusters agree"
     assert cluster_bootstrap(values, np.array([0, 1, 0, 1, 2, 2]), zeros, **settings) is not None
-    thin = np.array([0, 1, 2, 3, 4, 5])
-    assert cluster_bootstrap(values, thin, thin, **settings) is None, "most draws miss a group"
+    each = np.arange(8)
+    thin = np.array([0, 1, 2, 3, 4, 4, 4, 4])
+    assert cluster_bootstrap(each.astype(float), each, thin, **settings) is None, "most draws miss a group"
 
 
 @pytest.mark.parametrize(("n_clusters", "least"), [(6, 0.89), (30, 0.92)])

@@ -129,9 +129,7 @@ def log_odds(module: Any, prompt: Sequence[int], refusal: Any, compliant: Any) -
 def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant: Any) -> dict[str, Tensor]:
     """dr/dα for gates (1 + α) on every neuron, α = 0: {site: [layer, neuron]}."""
     gates = {
-        site: torch.zeros(
-            len(module.model.layers), width(module, site), dtype=module.dtype, requires_grad=True
-        )
+        site: torch.zeros(len(module.model.layers), width(module, site), dtype=module.dtype, requires_grad=True)
         for site in SITES
     }
     with ExitStack() as stack:

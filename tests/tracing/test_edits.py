@@ -20,7 +20,7 @@ def logits(subject: Subject, edits: Edits) -> torch.Tensor:
     with torch.no_grad(), subject.model.trace(**inputs):
         write(subject.model, places, ready)
         found = nnsight.save(subject.model.output.logits)
-    return found
+    return found  # noqa: RET504 (the name is bound when the trace has run)
 
 
 def test_suppression_is_sorted_in_forward_order_without_repeats() -> None:
@@ -80,9 +80,7 @@ def received(subject: Subject, site: Site, edits: Edits) -> torch.Tensor:
         ((0, "ffn", -1), "neuron -1 at site ffn"),
     ],
 )
-def test_a_neuron_that_does_not_exist_is_named(
-    llama: Subject, neuron: tuple[int, str, int], problem: str
-) -> None:
+def test_a_neuron_that_does_not_exist_is_named(llama: Subject, neuron: tuple[int, str, int], problem: str) -> None:
     with pytest.raises(ModelError, match=problem):
         prepared(llama, suppression([neuron, (0, "q", 1)]))
 

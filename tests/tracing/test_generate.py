@@ -63,9 +63,7 @@ def test_suppression_reaches_generated_tokens(llama: Subject) -> None:
                 first = module(ids, use_cache=True)
             rest = [first.logits[0, -1].argmax().item()]
             for _ in range(LENGTH - 1):
-                step = module(
-                    torch.tensor([rest[-1:]]), past_key_values=first.past_key_values, use_cache=True
-                )
+                step = module(torch.tensor([rest[-1:]]), past_key_values=first.past_key_values, use_cache=True)
                 rest.append(step.logits[0, -1].argmax().item())
         wanted.append(llama.tokenizer.decode(rest, skip_special_tokens=True))
     assert [generation.text for generation in found] != wanted

@@ -36,9 +36,7 @@ def local(subject: Subject, tokens: Sequence[Sequence[int]], position: str = "me
     """The local effects as computed, before they are stored in half precision."""
     places = places_of(subject)
     inputs = pad_left(tokens, subject.pad_id, subject.device)
-    return trace_local_effects(
-        subject.model, inputs, places, measure_weights(subject.model, places), position
-    )
+    return trace_local_effects(subject.model, inputs, places, measure_weights(subject.model, places), position)
 
 
 def assert_close(found: Tensor, wanted: Tensor, tolerance: float) -> None:
@@ -109,8 +107,7 @@ def test_single_precision_gemma_is_padded_without_a_trace(tiny_folder: Callable)
 
 def test_refusal_log_odds_are_those_of_the_definition(subject: Subject) -> None:
     wanted = [
-        plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item()
-        for prompt in PROMPTS
+        plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item() for prompt in PROMPTS
     ]
     found = refusal_log_odds(subject, PROMPTS, OPENINGS)
     assert found.tolist() == pytest.approx(wanted, abs=1e-5)
@@ -120,17 +117,13 @@ def test_refusal_log_odds_are_those_of_the_definition(subject: Subject) -> None:
 def test_refusal_equals_the_derivative_by_a_gate(subject: Subject) -> None:
     scores = score_refusal(subject, PROMPTS, OPENINGS)
     for row, prompt in enumerate(PROMPTS):
-        wanted = plain.gradient_shares(
-            module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant
-        )
+        wanted = plain.gradient_shares(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant)
         for site in SITES:
             assert_close(decode(scores, site)[row], wanted[site].float(), 2 * HALF)
 
 
 @pytest.mark.parametrize("neuron", [(0, "q", 5), (1, "k", 3), (0, "v", 7), (1, "o", 11), (0, "ffn", 2)])
-def test_refusal_is_the_slope_of_turning_a_neuron_down(
-    subject: Subject, neuron: tuple[int, Site, int]
-) -> None:
+def test_refusal_is_the_slope_of_turning_a_neuron_down(subject: Subject, neuron: tuple[int, Site, int]) -> None:
     layer, site, index = neuron
     module, step = module_of(subject), 1e-3
     with torch.no_grad():

@@ -6,8 +6,8 @@ import torch
 from ssn_probe.subject import Subject
 from ssn_probe.tracing.remote import score_form
 
-from ..test_score import assert_close, local, module_of
 from .. import plain
+from ..test_score import assert_close, local, module_of
 
 LONG = [[1, 3, *range(7, 27), 4], [1, 3, 9, 8, 7, 4]]
 
@@ -33,7 +33,9 @@ def test_prompts_longer_than_a_head_is_wide(subject: Subject, site: str) -> None
         assert_close(found[layer], wanted.mean(0), 1e-6)
 
 
-@pytest.mark.parametrize(("prompts", "first", "tokens", "per_query"), [(5, 0, 8, 2**18), (3, 7, 8, 9), (2, 0, 9, 2**30)])
+@pytest.mark.parametrize(
+    ("prompts", "first", "tokens", "per_query"), [(5, 0, 8, 2**18), (3, 7, 8, 9), (2, 0, 9, 2**30)]
+)
 def test_blocks_cover_every_query_once(prompts: int, first: int, tokens: int, per_query: int) -> None:
     seen = torch.zeros(prompts, tokens)
     for rows, queries in score_form.blocks(prompts, first, tokens, per_query):
