@@ -177,7 +177,7 @@ def _log_odds(lab: Lab, arm: Arm, prompts: PromptSet, advance: Advance) -> pl.Da
         values = refusal_log_odds(
             lab.subject,
             tokens_of(lab, rows),
-            found[language].openings,
+            found[language].reads,
             edits=edits_for(arm.neurons, language),
             batch_size=lab.batch_size,
             advance=advance,

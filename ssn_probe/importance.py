@@ -78,7 +78,7 @@ def _trace(lab: Lab, node: SafetyNeurons, prompts: PromptSet, language: str, tok
     effect = node.effect
     if isinstance(effect, Refusal):
         readout = readouts(lab, prompts, anchor_of(prompts))[language]
-        return score_refusal(lab.subject, tokens, readout.openings, **options)
+        return score_refusal(lab.subject, tokens, readout.reads, **options)
     if isinstance(effect, Local):
         return score_local(lab.subject, tokens, position=effect.position, **options)  # type: ignore[arg-type]
     assert isinstance(effect, Final)

@@ -17,19 +17,22 @@ from ssn_probe.lab import Lab, responses, tokens_of
 from ssn_probe.plan import HELD_OUT, gate_label
 from ssn_probe.prompts import PromptSet
 from ssn_probe.stats import Gate, gate
-from ssn_probe.subject import Openings
+from ssn_probe.subject import Direction, Openings
 from ssn_probe.tracing.edits import NO_EDITS
-from ssn_probe.tracing.score import refusal_log_odds
+from ssn_probe.tracing.score import final_states, refusal_log_odds
 
 MOST, LONGEST = 8, 5
 """At most so many openings a side, of at most so many tokens."""
+
+MINIMUM_AUROC, EACH_SIDE = 0.85, 20
+"""What the gate asks for: separation, and responses on either side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Readout:
     """What the refusal effect reads in one language: openings, where they are from, and how well they separate."""
 
-    openings: Openings
+    reads: Openings | Direction
     origin: str
     gate: Gate
 
@@ -37,14 +40,14 @@ class Readout:
 def readouts(lab: Lab, prompts: PromptSet, anchor: str) -> dict[str, Readout]:
     """The read-out of every language of a prompt set.
 
-    A language that fails the gate with its own openings gets the union with the anchor's, visibly.
-    Raises ModelError for a language that fails with both.
+    A language that fails the gate with its own openings gets the union with the anchor's, and failing that the
+    anchor's refusal direction: both visibly, in the notes and the table of gates. Raises ModelError where none serves.
     """
 
     def compute() -> dict[str, Readout]:
         observed = {language: _observe(lab, prompts, language) for language in prompts.languages}
         own = {language: _own_openings(lab, language, observed[language]) for language in prompts.languages}
-        return {one: _readout(lab, observed[one], own, one, anchor) for one in prompts.languages}
+        return {one: _readout(lab, observed, own, one, anchor) for one in prompts.languages}
 
     return lab.remember(("readouts", prompts.digest, anchor), compute)
 
@@ -66,51 +69,89 @@ def _declares(lab: Lab, language: str) -> bool:
     return lab.subject.openings is not None and language in lab.subject.openings
 
 
-def _readout(lab: Lab, observed: pl.DataFrame, own: dict[str, Openings], language: str, anchor: str) -> Readout:
-    declared = "declared" if _declares(lab, language) else "estimated"
-    first = _tried(lab, observed, own[language], declared)
-    if first.gate.passed or language == anchor:
-        return first if first.gate.passed else _refuse(language, first)
-    both = Openings(
-        refusal=tuple(dict.fromkeys(own[language].refusal + own[anchor].refusal)),
-        compliant=tuple(dict.fromkeys(own[language].compliant + own[anchor].compliant)),
-    )
-    second = _tried(lab, observed, both, f"{declared}, with the anchor's")
-    if not second.gate.passed:
-        return _refuse(language, second)
-    lab.warn(f"{language}: its own openings fail the gate ({first.gate.why}); the anchor's were added")
-    return second
+def _readout(
+    lab: Lab, observed: dict[str, pl.DataFrame], own: dict[str, Openings | None], language: str, anchor: str
+) -> Readout:
+    """The first of: own openings, own and the anchor's, the anchor's refusal direction, that passes the gate."""
+    mine, anchors, here = own[language], own[anchor], observed[language]
+    origin = "declared" if _declares(lab, language) else "estimated"
+    tried = [] if mine is None else [_tried(lab, here, mine, origin)]
+    if not _passed(tried) and mine is not None and anchors is not None and language != anchor:
+        tried.append(_tried(lab, here, _union(mine, anchors), f"{origin}, with the anchor's"))
+    if not _passed(tried):
+        direction = refusal_direction(lab, observed[anchor])
+        tried += [] if direction is None else [_tried(lab, here, direction, "the anchor's refusal direction")]
+        if not tried or not _separates(tried[-1]):
+            raise _untrusted(language, tried)
+    if len(tried) > 1 or mine is None:
+        why = tried[0].gate.why if mine is not None else "no opening separates"
+        lab.warn(f"{language}: its own openings do not serve ({why}); read by {tried[-1].origin}: {tried[-1].gate.why}")
+    return tried[-1]
 
 
-def _refuse(language: str, tried: Readout) -> Readout:
-    raise ModelError(
-        f"the refusal log-odds cannot be trusted in {language}: {tried.gate.why}",
+def _passed(tried: list[Readout]) -> bool:
+    return bool(tried) and tried[-1].gate.passed
+
+
+def _separates(readout: Readout) -> bool:
+    """The last resort may have few responses to be tested on, but never a poor AUROC."""
+    area = readout.gate.auroc
+    return isinstance(readout.reads, Direction) and (area is None or area >= MINIMUM_AUROC)
+
+
+def _untrusted(language: str, tried: list[Readout]) -> ModelError:
+    why = tried[-1].gate.why if tried else "no opening separates refusals from answers, and there is no direction"
+    return ModelError(
+        f"the refusal log-odds cannot be trusted in {language}: {why}",
         "Leave the language out with Prompts(…, languages=…), or use an effect without openings: -T effect=local.",
     )
 
 
-def _tried(lab: Lab, observed: pl.DataFrame, openings: Openings, origin: str) -> Readout:
+def _union(mine: Openings, anchors: Openings) -> Openings:
+    return Openings(
+        refusal=tuple(dict.fromkeys(mine.refusal + anchors.refusal)),
+        compliant=tuple(dict.fromkeys(mine.compliant + anchors.compliant)),
+    )
+
+
+def _tried(lab: Lab, observed: pl.DataFrame, reads: Openings | Direction, origin: str) -> Readout:
     """The gate: does r separate refused from other responses among the held-out prompts?"""
     held_out = observed.filter("held_out")
-    log_odds = refusal_log_odds(lab.subject, tokens_of(lab, held_out), openings, batch_size=lab.batch_size)
+    log_odds = refusal_log_odds(lab.subject, tokens_of(lab, held_out), reads, batch_size=lab.batch_size)
     refused = (held_out["verdict"] == "refused").to_numpy()
-    return Readout(openings=openings, origin=origin, gate=gate(log_odds.numpy(), refused))
+    return Readout(reads=reads, origin=origin, gate=gate(log_odds.numpy(), refused, minimum=MINIMUM_AUROC))
 
 
-def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings:
+def refusal_direction(lab: Lab, observed: pl.DataFrame) -> Direction | None:
+    """The mean final state of refused less that of complied responses, scaled to a difference of 1 in r.
+
+    A difference of means of the final-norm state at the last prompt token (Arditi et al. 2024 use mid-layer ones). None
+    where the anchor has fewer than 20 responses of either kind.
+    """
+
+    def compute() -> Direction | None:
+        sides = [observed.filter(verdict=verdict) for verdict in ("refused", "complied")]
+        if min(side.height for side in sides) < EACH_SIDE:
+            return None
+        refused, complied = (
+            final_states(lab.subject, tokens_of(lab, side), batch_size=lab.batch_size).double().mean(0)
+            for side in sides
+        )
+        gap = refused - complied
+        return Direction(tuple((gap / gap.square().sum()).tolist()))
+
+    return lab.remember(("direction", tuple(observed["prompt_id"]), tuple(observed["language"].unique())), compute)
+
+
+def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings | None:
+    """Those the model declares, else those read off its responses; None where none separates the two sides."""
     declared = lab.subject.openings
     if declared is not None and language in declared:
         return declared[language]
     seen = observed.filter(~pl.col("held_out"))
     sides = [_token_prefixes(lab, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
     refusal, compliant = estimate_openings(*sides)
-    if not refusal or not compliant:
-        raise ModelError(
-            f"no openings that separate refusals from answers were found in {language} "
-            f"({len(sides[0])} refused, {len(sides[1])} complied among {seen.height} responses)",
-            "Use an effect without openings (-T effect=local), or leave the language out.",
-        )
-    return Openings(refusal=refusal, compliant=compliant)
+    return Openings(refusal=refusal, compliant=compliant) if refusal and compliant else None
 
 
 def _token_prefixes(lab: Lab, texts: pl.Series) -> list[tuple[int, ...]]:

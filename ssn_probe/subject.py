@@ -36,6 +36,13 @@ class Openings:
     compliant: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True)
+class Direction:
+    """A direction in the space of the final state, after the final norm: r(x) is the prompt's last state times it."""
+
+    vector: tuple[float, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
     """A frozen model in evaluation mode, its tokenizer, and where its neurons are.

@@ -50,6 +50,7 @@ def places_of(subject: Subject, sites: Iterable[Site] = SITES) -> dict[str, Any]
         "layers": subject.anatomy.layers,
         "depth": subject.n_layers,
         "head": subject.anatomy.head,
+        "norm": subject.anatomy.norm,
         "rotary": subject.anatomy.rotary,
         "head_norms": subject.anatomy.head_norms,
         "score_cap": subject.anatomy.score_cap,

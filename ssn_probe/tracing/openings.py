@@ -1,10 +1,10 @@
-"""Which sequences must run so that every opening is scored, and where its tokens are read."""
+"""How r(x) is read: which sequences must run so that every opening is scored, and where its tokens are."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Openings
+from ssn_probe.subject import Direction, Openings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,14 @@ class Forcing:
     scoring: dict[str, Any]
 
 
-def forced(openings: Openings, vocabulary: int) -> Forcing:
+def forced(readout: Openings | Direction, vocabulary: int) -> Forcing:
+    """The fewest sequences that read r(x) off: a direction needs the prompt alone, openings what `_forced` says."""
+    if isinstance(readout, Direction):
+        return Forcing(prefixes=((),), kept=1, scoring={"sequences": 1, "direction": list(readout.vector)})
+    return _forced(readout, vocabulary)
+
+
+def _forced(openings: Openings, vocabulary: int) -> Forcing:
     """The fewest sequences that score every opening: the maximal ones among the openings' proper prefixes.
 
     An opening's last token is predicted and never fed, so openings of one token need the prompt alone, one sequence.

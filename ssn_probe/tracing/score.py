@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Openings, Subject, pad_left
+from ssn_probe.subject import Direction, Openings, Subject, pad_left
 from ssn_probe.tracing.batching import Advance, by_length, no_progress
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
@@ -105,7 +105,7 @@ def score_final(
 def score_refusal(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
-    openings: Openings,
+    readout: Openings | Direction,
     *,
     sites: Sequence[Site] = SITES,
     batch_size: int = 64,
@@ -116,7 +116,7 @@ def score_refusal(
     effect = Σ_t ∂r/∂a_t · a_t ≈ r(x) − r(x without the neuron), where a is the neuron's activation at every token of
     the prompt and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024,
     2403.00745), signed. r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones,
-    at the last token of the prompt.
+    at the last token of the prompt; along a `Direction` it is the final state's component there instead.
 
     Args:
         tokens: prompts as token ids, up to where the response begins.
@@ -127,7 +127,7 @@ def score_refusal(
     """
     from ssn_probe.tracing.remote.refusal import trace_refusal_effects
 
-    forcing, places = forced(openings, _vocabulary(subject)), places_of(subject, sites)
+    forcing, places = forced(readout, _vocabulary(subject)), places_of(subject, sites)
 
     def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
@@ -140,7 +140,7 @@ def score_refusal(
 def refusal_log_odds(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
-    openings: Openings,
+    readout: Openings | Direction,
     *,
     edits: Edits = NO_EDITS,
     batch_size: int = 64,
@@ -149,7 +149,7 @@ def refusal_log_odds(
     """r(x) of every prompt while the neurons in `edits` are overwritten. See `score_refusal`; forward passes only."""
     from ssn_probe.tracing.remote.refusal import trace_log_odds
 
-    forcing, places = forced(openings, _vocabulary(subject)), places_of(subject)
+    forcing, places = forced(readout, _vocabulary(subject)), places_of(subject)
     ready, odds = prepared(subject, edits), torch.zeros(len(tokens), dtype=torch.float32)
     for rows in by_length(tokens, max(1, batch_size // len(forcing.prefixes))):
         batch = [tokens[row] for row in rows]
@@ -160,6 +160,22 @@ def refusal_log_odds(
         odds[rows] = found.float().cpu()
         advance(len(rows))
     return odds
+
+
+def final_states(
+    subject: Subject, tokens: Sequence[Sequence[int]], *, batch_size: int = 64
+) -> Float[Tensor, "prompt hidden"]:
+    """The final state of every prompt at its last token, after the final norm, in single precision."""
+    from ssn_probe.tracing.remote.refusal import trace_states
+
+    places, found = places_of(subject), {}
+    for rows in by_length(tokens, batch_size):
+        batch = [tokens[row] for row in rows]
+        states = trace_states(subject.model, _whole_inputs(subject, batch), places).float().cpu()
+        if not states.isfinite().all():
+            raise_non_finite(subject, batch)
+        found.update(zip(rows, states, strict=True))
+    return torch.stack([found[row] for row in range(len(tokens))])
 
 
 def _vocabulary(subject: Subject) -> int:

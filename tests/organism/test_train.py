@@ -50,15 +50,17 @@ def test_unknown_variant_names_the_known(tmp_path: Path):
     assert not any(tmp_path.iterdir())
 
 
-def test_three_steps_are_the_same_twice(tmp_path: Path):
+def test_three_steps_are_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen = []
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     first = train(7, tmp_path / "a", curriculum=BRIEF, progress=lambda *step: seen.append(step[:3]))
     torch.manual_seed(1)
+    # Answering the whole split takes longer than these steps, and tells nothing that the weights do not.
+    monkeypatch.setattr("ssn_probe.organism.train.measure", lambda model: first["figures"])
     second = train(7, tmp_path / "b", curriculum=BRIEF)
     torch.set_rng_state(state)
     assert seen == [(stage, done, 3) for stage in ("pretrain", "safety") for done in (1, 2, 3)]
-    assert first["figures"] == second["figures"]
+    assert second["dealt"] == first["dealt"]
     assert torch.get_num_threads() == threads
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert ours.keys() == theirs.keys()
@@ -166,3 +168,18 @@ def test_acceptance_needs_safe_anchor_graded_others_and_usefulness(card: dict):
         assert not exam.accepted({**figures, language: {**figures[language], **wrong}})
     level = {name: {**row, "asr": 0.3 * (name != "qaa")} for name, row in figures.items()}
     assert not exam.accepted(level)
+
+
+def test_card_tells_of_all_five_seeds(card: dict):
+    assert [one["seed"] for one in card["seeds"]] == [1, 2, 3, 4, 5]
+    assert all(one["accepted"] == exam.accepted(one["figures"]) for one in card["seeds"])
+    assert card["seed"] == min(one["seed"] for one in card["seeds"] if one["accepted"])
+    shipped = next(one for one in card["seeds"] if one["seed"] == card["seed"])
+    assert shipped["figures"] == card["figures"]
+
+
+def test_card_for_people_has_the_figures_of_the_card(card: dict):
+    lines = (NATURAL_FOLDER / "README.md").read_text("utf-8").splitlines()
+    for one in card["seeds"]:
+        rates = [f"{100 * one['figures'][name]['asr_paper']:g}" for name in world.LANGUAGES]
+        assert any(line.startswith(f"| {one['seed']} | {' | '.join(rates)} |") for line in lines)

@@ -1,7 +1,7 @@
 """Reading and writing sites: the few lines that every body shares.
 
-`places` is plain data: `{"layers": path, "depth": n, "head": path, "rotary": path, "head_norms": bool, "score_cap":
-bool, "sites": {site: (path inside the layer, "input" | "output")}}`, with the sites in forward order.
+`places` is plain data: `{"layers": path, "depth": n, "head": path, "norm": path, "rotary": path, "head_norms": bool,
+"score_cap": bool, "sites": {site: (path inside the layer, "input" | "output")}}`, with the sites in forward order.
 """
 
 

@@ -3,7 +3,8 @@
 Rows of a batch are prompt-major: the rows of one prompt are its teacher-forced sequences, prompt + prefix of an
 opening, padded left. `scoring` is plain data: `{"sequences": n, "row", "position", "token", "opening": one entry per
 scored token, "refusal": n_refusal, "openings": n}`. `position` counts within the kept last positions; refusal
-openings are numbered first.
+openings are numbered first. With `{"sequences": 1, "direction": [hidden]}` r(x) is the final state's component along a
+direction instead.
 """
 
 import nnsight
@@ -34,11 +35,31 @@ def log_odds(logits, scoring):
     return refusal.logsumexp(-1) - compliant.logsumexp(-1)
 
 
+def along(states, direction):
+    """r(x) of a direction: the last token's state, after the final norm, times it: [prompt]."""
+    last = states[:, -1] if states.dtype == torch.float64 else states[:, -1].float()
+    return last @ torch.as_tensor(direction, device=last.device, dtype=last.dtype)
+
+
+def read_out(model, places, scoring):
+    """r(x) of every prompt of the running batch, by openings or along a direction: [prompt]."""
+    if "direction" in scoring:
+        return along(reach(model, places["norm"]).output, scoring["direction"])
+    return log_odds(model.output.logits, scoring)
+
+
+def trace_states(model, inputs, places):
+    """The final state of every prompt at its last token, after the final norm: [prompt, hidden]."""
+    with torch.no_grad(), model.trace(**inputs):
+        states = nnsight.save(reach(model, places["norm"]).output[:, -1])
+    return states  # noqa: RET504 (the name is bound when the trace has run)
+
+
 def trace_log_odds(model, inputs, places, edits, scoring):
     """r(x) of every prompt of a batch, with neurons overwritten: [prompt]."""
     with torch.no_grad(), model.trace(**inputs):
         write(model, places, edits)
-        odds = nnsight.save(log_odds(model.output.logits, scoring))
+        odds = nnsight.save(read_out(model, places, scoring))
     return odds  # noqa: RET504 (the name is bound when the trace has run)
 
 
@@ -56,7 +77,7 @@ def trace_refusal_effects(model, inputs, places, embedding, scoring):
             envoy = layer_of(model, places, layer)
             for place in places["sites"].values():
                 activations.append(read(envoy, place))
-        odds = log_odds(model.output.logits, scoring)
+        odds = read_out(model, places, scoring)
         gradients = torch.autograd.grad(odds.sum(), activations)
         shares = [
             first_order(activation, gradient, mask, scoring["sequences"])
