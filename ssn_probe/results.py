@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -103,14 +104,25 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turns what a disk can say into one ResultError that names the fix."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        code = _errno(error)
+        if code is None:
+            raise
+        if code in (errno.ENOSPC, errno.EDQUOT):
             hint = "The disk is full. Free some space, or choose another folder with -o DIR."
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "It cannot be written. Choose another folder with -o DIR."
         else:
             hint = "Choose another folder with -o DIR."
-        raise ResultError(f"cannot write {path}: {error.strerror or error}", hint) from error
+        raise ResultError(f"cannot write {path}: {os.strerror(code)}", hint) from error
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's error number; polars and safetensors, written in Rust, put it into their text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

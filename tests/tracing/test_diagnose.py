@@ -73,6 +73,15 @@ def test_what_is_suppressed_does_not_count(llama: Subject) -> None:
         assert generate(llama, PROMPTS, edits=edits, max_new_tokens=3)
 
 
+def test_what_is_suppressed_is_not_named(llama: Subject) -> None:
+    with (
+        broken(llama, "model.layers.0.self_attn.v_proj.weight", float("nan")),
+        broken(llama, "model.layers.1.self_attn.k_proj.weight", float("nan")),
+        pytest.raises(ModelError, match="site k of layer 1"),
+    ):
+        refusal_log_odds(llama, PROMPTS, OPENINGS, edits=suppression([(0, "v", 3)]))
+
+
 def test_gemma_in_double_precision_says_what_to_do(tiny_folder: Callable[[str], Path]) -> None:
     """transformers' eager softmax is in single precision, and the mask of padding overflows: an error, not a number."""
     gemma = load_subject(str(tiny_folder("gemma2")), dtype="float64")

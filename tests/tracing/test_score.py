@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from tiny import FAMILIES
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
@@ -210,6 +211,20 @@ def test_an_unknown_site_is_named(llama: Subject, scorer: Callable[..., Scores])
 def test_an_unknown_position_is_named(llama: Subject, scorer: Callable[..., Scores]) -> None:
     with pytest.raises(ModelError, match="position 'first'"):
         scorer(llama, PROMPTS, position="first")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_low_precision_models_score_nearly_the_same(tiny_folder: Callable, family: str, dtype: str) -> None:
+    """The algebra is in single precision whatever the model's, so only the forward pass differs."""
+    tolerance = {"float32": 1e-3, "bfloat16": 0.3}[dtype]
+    rough = load_subject(str(tiny_folder(family)), dtype=dtype)
+    exact = load_subject(str(tiny_folder(family)))
+    for site in SITES:
+        for prompt in PROMPTS[:2]:  # one by one: transformers cannot pad Gemma-2 in double precision
+            for scorer in (SCORERS["local"], SCORERS["refusal"]):
+                found, wanted = (decode(scorer(model, [prompt], sites=[site]), site) for model in (rough, exact))
+                assert_close(found, wanted, tolerance)
 
 
 def test_no_prompts_give_no_scores(llama: Subject) -> None:

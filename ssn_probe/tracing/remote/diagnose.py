@@ -15,9 +15,9 @@ def trace_first_non_finite(model, inputs, places, edits):
             envoy = layer_of(model, places, layer)
             for site, place in places["sites"].items():
                 activation = read(envoy, place)
-                if not activation[mask].isfinite().all():
-                    found.append((layer, site))
                 for _layer, _site, index, value in edits:
                     if (_layer, _site) == (layer, site):
                         activation[..., index] = value
+                if not activation[mask].isfinite().all():
+                    found.append((layer, site))
     return found[0] if found else None
