@@ -214,7 +214,7 @@ def _recorded(run: RunFolder, manifest: dict[str, Any]) -> Iterator[None]:
     """Keeps the manifest's status true: running, then done, failed or interrupted."""
     path = run.path / "manifest.json"
     results.write_json(path, manifest)
-    log = run.path / "run.log"
+    trace = ""
     try:
         yield
         manifest |= {"status": "done"}
@@ -222,12 +222,12 @@ def _recorded(run: RunFolder, manifest: dict[str, Any]) -> Iterator[None]:
         interrupted = isinstance(error, KeyboardInterrupt)
         message = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
         manifest |= {"status": "interrupted" if interrupted else "failed", "error": message}
-        _note(log, traceback.format_exc())
+        trace = traceback.format_exc()
         raise
     finally:
         manifest |= {"ended": results.now()}
-        _note(log, "".join(f"warning: {warning}\n" for warning in manifest["warnings"]))
         results.write_json(path, manifest)
+        _note(run.path / "run.log", "".join(f"warning: {warning}\n" for warning in manifest["warnings"]) + trace)
 
 
 def _note(log: Path, text: str) -> None:

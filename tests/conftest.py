@@ -1,13 +1,17 @@
-"""Fixtures shared by all tests: the tiny models, as folders and loaded."""
+"""Fixtures shared by all tests: the tiny models, as folders and loaded. Shapes and types are checked as tests run."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 from tiny import FAMILIES, write_tiny
 
-from ssn_probe.subject import Subject, load_subject
+with install_import_hook(["ssn_probe.subject", "ssn_probe.tracing"], "beartype.beartype"):
+    import ssn_probe.tracing.generate
+    import ssn_probe.tracing.score  # noqa: F401
+    from ssn_probe.subject import Subject, load_subject
 
 torch.set_num_threads(1)
 

@@ -41,7 +41,7 @@ def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, float
     return [(layer, site, torch.tensor(indices, device=subject.device), value) for layer, site, indices, value in edits]
 
 
-def places_of(subject: Subject, sites: Iterable[Site] = SITES) -> dict[str, Any]:
+def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
     """Where the sites are, as the plain data that the bodies in `remote` interpret; sites in forward order."""
     wanted = {known_site(site) for site in sites}
     if not wanted:

@@ -42,8 +42,8 @@ def score_local(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     *,
-    position: Position = "mean",
-    sites: Sequence[Site] = SITES,
+    position: str = "mean",
+    sites: Sequence[str] = SITES,
     batch_size: int = 64,
     advance: Advance = no_progress,
 ) -> Scores:
@@ -56,6 +56,7 @@ def score_local(
     Args:
         tokens: prompts as token ids.
         position: "mean" over a prompt's tokens, or its "last" one.
+        sites: any of q, k, v, o, ffn; likewise in the other effects.
 
     Raises:
         ModelError: NaN or Inf in the activations, naming layer and site.
@@ -76,8 +77,8 @@ def score_final(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     *,
-    position: Position = "last",
-    sites: Sequence[Site] = SITES,
+    position: str = "last",
+    sites: Sequence[str] = SITES,
     batch_size: int = 64,
     advance: Advance = no_progress,
 ) -> Scores:
@@ -107,7 +108,7 @@ def score_refusal(
     tokens: Sequence[Sequence[int]],
     readout: Openings | Direction,
     *,
-    sites: Sequence[Site] = SITES,
+    sites: Sequence[str] = SITES,
     batch_size: int = 64,
     advance: Advance = no_progress,
 ) -> Scores:
@@ -183,9 +184,9 @@ def _vocabulary(subject: Subject) -> int:
 
 
 def _checked(position: str) -> Position:
-    if position not in ("mean", "last"):
-        raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
-    return position  # type: ignore[return-value]
+    if position == "mean" or position == "last":
+        return position
+    raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
 
 
 def _whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""The nodes of the recipe language: what may be written, what each default is, what is refused and with which hint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import ssn_probe
+from ssn_probe import ASR, OverRefusal, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress, Utility, paper
+from ssn_probe.errors import RecipeError
+from ssn_probe.recipe import RULES, SITES, Combine, Each, Final, Local, NeuronFile, Of, Only, Refusal, UnionOf
+
+PROMPTS = Prompts("a folder that does not exist")
+MS = SafetyNeurons(PROMPTS)
+OTHER = NeuronFile("other.csv")
+
+
+def test_the_public_names() -> None:
+    assert set(ssn_probe.__all__) == {
+        *("ASR", "OverRefusal", "Utility", "Prompts", "NeuronFile", "RandomLike", "SafetyNeurons", "Shared"),
+        *("Suppress", "Recipe", "Final", "Local", "Refusal", "paper", "recipe"),
+        *("DataError", "JudgeError", "ModelError", "RecipeError", "RemoteError", "ResultError", "SSNProbeError"),
+    }
+    assert all(hasattr(ssn_probe, name) for name in ssn_probe.__all__)
+
+
+@pytest.mark.parametrize(("name", "node"), [("local", Local()), ("final", Final()), ("refusal", Refusal())])
+def test_an_effect_may_be_given_by_name(name: str, node: Any) -> None:
+    assert SafetyNeurons(PROMPTS, effect=name) == SafetyNeurons(PROMPTS, effect=node)
+
+
+@pytest.mark.parametrize(("rule", "share"), [("difference", 0.005), ("harmful", 0.005), ("paper", 0.03)])
+def test_every_rule_has_its_share(rule: str, share: float) -> None:
+    assert RULES[rule] == share
+    assert SafetyNeurons(PROMPTS, rule=rule).top == share
+    assert SafetyNeurons(PROMPTS, rule=rule) == SafetyNeurons(PROMPTS, rule=rule, top=share)
+
+
+def test_numerically_equal_expressions_are_equal() -> None:
+    assert SafetyNeurons(PROMPTS, top=1) == SafetyNeurons(PROMPTS, top=1.0)
+    backwards = tuple(reversed(SITES))
+    assert SafetyNeurons(PROMPTS, sites=backwards).sites == SITES
+    assert SafetyNeurons(PROMPTS, sites=("ffn", "q", "ffn")) == SafetyNeurons(PROMPTS, sites=("q", "ffn"))
+
+
+@pytest.mark.parametrize("top", [0, 0.0, -0.1, 1.0001, 2, True, "0.1", (0.1,), float("nan"), float("inf")])
+def test_top_outside_its_interval(top: Any) -> None:
+    with pytest.raises(RecipeError, match="top is") as caught:
+        SafetyNeurons(PROMPTS, top=top)
+    assert caught.value.hint
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "effect": (lambda: SafetyNeurons(PROMPTS, effect="locl"), "unknown effect 'locl'", "'local'"),
+    "effect node": (lambda: SafetyNeurons(PROMPTS, effect=PROMPTS), "effect is", "refusal"),  # type: ignore[arg-type]
+    "rule": (lambda: SafetyNeurons(PROMPTS, rule="diference"), "unknown rule 'diference'", "'difference'"),
+    "pool": (lambda: SafetyNeurons(PROMPTS, pool="layers"), "unknown pool 'layers'", "'layer'"),
+    "site": (lambda: SafetyNeurons(PROMPTS, sites=("q", "fnn")), "unknown site 'fnn'", "'ffn'"),
+    "no site": (lambda: SafetyNeurons(PROMPTS, sites=()), "no sites", "ffn"),
+    "position": (lambda: Local("first"), "unknown position 'first'", "mean, last"),
+    "final position": (lambda: Final("mean"), "unknown position 'mean'", "last"),
+    "only site": (lambda: MS.only(sites=("qq",)), "unknown site 'qq'", "q, k, v, o, ffn"),
+    "limit": (lambda: Prompts("a", limit=0), "limit is 0", "1 or more"),
+    "prompts": (lambda: SafetyNeurons("organism"), "prompts is 'organism'", "Prompts"),  # type: ignore[arg-type]
+    "shared twice": (lambda: Shared(MS, anchor="en", at_least=2), "exclude each other", "one of them"),
+    "shared mean": (lambda: Shared(MS, at_least=2, by="mean"), "exclude each other", "one of them"),
+    "at_least": (lambda: Shared(MS, at_least=0), "at_least is 0", "1 or more"),
+    "by": (lambda: Shared(MS, by="average"), "unknown by 'average'", "mean"),
+    "shared of": (lambda: Shared(PROMPTS), "no neuron set", "SafetyNeurons"),  # type: ignore[arg-type]
+    "random of": (lambda: RandomLike("ms"), "'ms' is no neuron set", "SafetyNeurons"),  # type: ignore[arg-type]
+    "and": (lambda: MS & "ss", "'ss' is no neuron set", "SafetyNeurons"),  # type: ignore[operator]
+    "or": (lambda: MS | PROMPTS, "is no neuron set", "SafetyNeurons"),  # type: ignore[operator]
+    "minus": (lambda: MS - 3, "3 is no neuron set", "SafetyNeurons"),  # type: ignore[operator]
+    "suppress": (lambda: Suppress(PROMPTS), "no neuron set", "SafetyNeurons"),  # type: ignore[arg-type]
+    "nothing": (lambda: Recipe(), "neither sets nor arms", "sets="),
+    "set": (lambda: Recipe(sets={"ms": Suppress(MS)}), r"sets\['ms'\]", "expression"),  # type: ignore[dict-item]
+    "each": (lambda: Recipe(sets={"ms": MS.each()}), r"sets\['ms'\]", "expression"),  # type: ignore[dict-item]
+    "arm": (lambda: Recipe(arms={"ms": MS}), r"arms\['ms'\]", "Suppress"),  # type: ignore[dict-item]
+    "measure": (lambda: Recipe(sets={"ms": MS}, measures=(PROMPTS,)), "no measure", "ASR"),  # type: ignore[arg-type]
+    "controls": (lambda: Recipe(sets={"ms": MS}, controls=-1), "controls is -1", "19"),
+    "log-odds controls": (lambda: Recipe(sets={"ms": MS}, log_odds_controls=-1), "is -1", "19"),
+    "primary": (lambda: Recipe(arms={"ms": Suppress(MS)}, primary="sm"), "unknown primary 'sm'", "'ms'"),
+}
+
+
+@pytest.mark.parametrize(("make", "message", "hint"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_is_refused_with_a_hint(make: Callable[[], Any], message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        make()
+    assert hint in (caught.value.hint or "")
+
+
+WRONG_TYPES: dict[str, Callable[[], Any]] = {
+    "source": lambda: Prompts(5),  # type: ignore[arg-type]
+    "limit": lambda: Prompts("a", limit="5"),  # type: ignore[arg-type]
+    "languages": lambda: Prompts("a", languages="en"),  # type: ignore[arg-type]
+    "sites": lambda: SafetyNeurons(PROMPTS, sites=7),  # type: ignore[arg-type]
+    "at_least": lambda: Shared(MS, at_least="2"),  # type: ignore[arg-type]
+    "seed": lambda: RandomLike(MS, seed="x"),  # type: ignore[arg-type]
+    "path": lambda: NeuronFile(3),  # type: ignore[arg-type]
+    "each": lambda: Each("ms"),  # type: ignore[arg-type]
+    "measured prompts": lambda: ASR("organism"),  # type: ignore[arg-type]
+    "controls": lambda: Recipe(sets={"ms": MS}, controls="20"),  # type: ignore[arg-type]
+    "sets": lambda: Recipe(sets=MS),  # type: ignore[arg-type]
+    "measures": lambda: Recipe(sets={"ms": MS}, measures=ASR(PROMPTS)),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("make", WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_a_value_of_the_wrong_type_is_a_recipe_error(make: Callable[[], Any]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: RandomLike(MS, seed=-1), lambda: Recipe(sets={"ms": MS}, seed=-1)], ids=["RandomLike", "Recipe"]
+)
+def test_a_seed_that_no_generator_takes_is_refused_before_anything_runs(make: Callable[[], Any]) -> None:
+    with pytest.raises(RecipeError, match="seed"):
+        make()
+
+
+def test_writing_an_expression_reads_nothing() -> None:
+    """`PROMPTS` names no folder, and still every expression over it can be written."""
+    expression = (Shared(MS, at_least=2) | OTHER).only(layers=[1]) - RandomLike(MS.of("en").union(), 3)
+    assert isinstance(expression, Combine)
+    assert Recipe(arms={"x": Suppress(expression)}, measures=(ASR(PROMPTS),)).key
+
+
+def test_operators_build_what_they_say() -> None:
+    assert Combine("and", MS, OTHER) == MS & OTHER != OTHER & MS
+    assert Combine("or", MS, OTHER) == MS | OTHER
+    assert Combine("minus", MS, OTHER) == MS - OTHER
+    assert MS.of("en") == Of(MS, "en")
+    assert MS.union() == UnionOf(MS)
+    assert MS.only(layers=[1, 2], sites=["q"]) == Only(MS, layers=(1, 2), sites=("q",))
+    assert MS.each() == Each(MS)
+
+
+def test_the_papers_own_set() -> None:
+    """Paper, section 3: final effect, attention only, pooled over a layer, the top 3 % of each side."""
+    node = paper(PROMPTS)
+    assert (node.effect, node.rule, node.sites, node.pool, node.top) == (Final(), "paper", SITES[:4], "layer", 0.03)
+
+
+def test_the_controls_of_contract_4_are_the_default() -> None:
+    recipe = Recipe(arms={"ms": Suppress(MS)})
+    assert (recipe.controls, recipe.log_odds_controls, recipe.seed) == (20, 99, 0)
+
+
+def test_a_recipe_without_arms_is_legal() -> None:
+    measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
+    assert Recipe(sets={"ms": MS}, measures=measures).arms == {}
