@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 from ssn_probe.declare import RecipeFunction, coerce, split_assignments
 from ssn_probe.errors import RecipeError
-from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 
 SHIPPED = [identify_ms, overlap, suppress_ss, transfer]
 

@@ -1,4 +1,4 @@
-"""Contracts 1 and 8: a recipe is found by name, path or recipe.json; listing executes nothing, and neither does JSON."""
+"""Contracts 1 and 8: a recipe is found by name, path or recipe.json; listing and JSON execute nothing."""
 
 import json
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 
 from ssn_probe.declare import RecipeFunction
 from ssn_probe.discovery import find_recipe, list_recipes, load_function, shipped, source_of
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import to_json
-from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 
 SHIPPED: dict[str, RecipeFunction] = {one.name: one for one in (identify_ms, overlap, suppress_ss, transfer)}
 

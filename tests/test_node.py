@@ -202,7 +202,7 @@ def test_lists_and_tuples_are_one_value() -> None:
 
 def test_nodes_work_in_sets_and_never_equal_other_things() -> None:
     assert len({MS, SafetyNeurons(Prompts("a")), OTHER}) == 2
-    assert MS != MS.key
+    assert MS.key != MS
     assert to_json(MS) != MS
 
 

@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "measure": (lambda: Recipe(sets={"ms": MS}, measures=(PROMPTS,)), "no measure", "ASR"),  # type: ignore[arg-type]
     "controls": (lambda: Recipe(sets={"ms": MS}, controls=-1), "controls is -1", "19"),
     "log-odds controls": (lambda: Recipe(sets={"ms": MS}, log_odds_controls=-1), "is -1", "19"),
-    "primary": (lambda: Recipe(arms={"ms": Suppress(MS)}, primary="sm"), "unknown primary 'sm'", "'ms'"),
+    "primary": (lambda: Recipe(arms={"ms": Suppress(MS)}, primary="sm"), "unknown primary 'sm'", "Allowed: ms"),
 }
 
 
