@@ -41,7 +41,7 @@ class Arm:
     left_out: tuple[str, ...] = ()
 
 
-def tested_arms(lab: Lab, recipe: Recipe) -> list[Arm]:
+def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
     """The arms that the recipe names, with their sets evaluated; `Each` becomes one arm per language."""
     arms = []
     for name, node in recipe.arms.items():

@@ -155,7 +155,7 @@ def _check_table(frame: pl.DataFrame, table: Path) -> None:
     twice = frame.filter(frame.select("prompt_id", "language").is_duplicated())
     if not twice.is_empty():
         raise DataError(
-            f"{table}: {twice['prompt_id'][0]!r} stands {twice.height} times in {twice['language'][0]!r}",
+            f"{table}: {twice['prompt_id'][0]!r} stands more than once in {twice['language'][0]!r}",
             "Give each prompt_id once per language.",
         )
     crossing = frame.group_by("cluster").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)

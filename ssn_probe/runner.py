@@ -17,7 +17,7 @@ import polars as pl
 from rich.console import Console
 
 from ssn_probe import results
-from ssn_probe.causal import check_languages, collect_log_odds, collect_samples, tested_arms
+from ssn_probe.causal import arms_of, check_languages, collect_log_odds, collect_samples
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.importance import anchor_of
 from ssn_probe.judges import make_judge
@@ -103,7 +103,7 @@ def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any])
     manifest["gates"] = _gates(lab)
     summary = None
     if recipe.arms and recipe.measures:
-        arms = tested_arms(lab, recipe)
+        arms = arms_of(lab, recipe)
         check_languages(recipe, lab, arms)
         with _timed(manifest, "generate"):
             samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))

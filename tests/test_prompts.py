@@ -80,14 +80,10 @@ def test_every_format_gives_the_same_table(suffix: str, tmp_path: Path) -> None:
 def test_ids_that_look_like_numbers_keep_their_spelling_in_every_format(suffix: str, tmp_path: Path) -> None:
     """Without clusters the split is a hash of the id, so an id that loses a zero can change its split."""
     rows = [
-        {"prompt_id": f"{i:03}{context[-2:]}"[: 3 if context == "harmful" else 5], "language": one, "context": context}
-        | {"text": "x"}
-        for context in ("harmful", "harmless")
-        for i in range(12)
-        for one in LANGUAGES
-    ]
-    rows = [row for row in rows if row["context"] == "harmful"] + [
-        row | {"prompt_id": f"1{row['prompt_id'][:3]}"} for row in rows if row["context"] == "harmless"
+        {"prompt_id": f"{first + number:03}", "language": language, "context": context, "text": "x"}
+        for first, context in ((0, "harmful"), (20, "harmless"))
+        for number in range(12)
+        for language in LANGUAGES
     ]
     found = load(write(tmp_path, rows, suffix))
     assert found.frame["prompt_id"].to_list() == [row["prompt_id"] for row in rows]
@@ -146,7 +142,7 @@ def test_select_keeps_the_order_of_the_file(tmp_path: Path) -> None:
 # ── splits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bare(clusters: Iterable[str | None], languages: Iterable[str] = LANGUAGES) -> list[Row]:
+def bare(clusters: list[str | None], languages: Iterable[str] = LANGUAGES) -> list[Row]:
     """Prompts without a declared split."""
     return [
         {"prompt_id": f"{context}-{number}", "language": language, "context": context, "text": "x", "cluster": cluster}
@@ -158,7 +154,7 @@ def bare(clusters: Iterable[str | None], languages: Iterable[str] = LANGUAGES) -
 
 def test_assigned_splits_are_a_fixed_function_of_the_cluster(tmp_path: Path) -> None:
     """The shares are pinned: whoever changes the function moves prompts that chose neurons into their own test."""
-    found = load(write(tmp_path, bare(f"cluster {number}" for number in range(500)))).frame
+    found = load(write(tmp_path, bare([f"cluster {number}" for number in range(500)]))).frame
     splits = dict(found.select("cluster", "split").iter_rows())
     assert [splits[f"cluster {number}"] for number in range(8)] == [
         "identify",
@@ -326,7 +322,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         (("de", "en"), {}, "en"),
         (("de", "sw"), {}, None),
         (("de", "en"), {"anchor": "de"}, "de"),
-        (("de", "sw"), {"name": "x"}, None),
+        (("de", "sw"), {"license": "CC0"}, None),
     ],
 )
 def test_the_anchor_is_declared_or_english(languages: Any, card: Row, anchor: str | None, tmp_path: Path) -> None:
@@ -456,8 +452,9 @@ def test_a_malformed_card_is_one_clear_error(content: str | bytes, message: str,
     write(tmp_path, make_rows())
     card = tmp_path / "dataset.json"
     card.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError) as caught:
         load(tmp_path)
+    assert message in caught.value.message
     assert caught.value.hint
 
 

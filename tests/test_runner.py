@@ -1,4 +1,4 @@
-"""A whole run on the organism, small enough for a test: the folder it leaves, and that its tables agree with each other."""
+"""A whole run on the organism, small enough for a test: the folder it leaves, and whether its tables agree."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.node import from_json, to_json
+from ssn_probe.node import from_json
 from ssn_probe.results import RunFolder, runs
 from ssn_probe.runner import Options, limited, run_recipe
 from ssn_probe.summary import AVERAGE
@@ -67,7 +67,9 @@ def test_the_recipe_on_disk_is_the_recipe(run: RunFolder) -> None:
 
 def test_every_arm_answers_every_prompt(run: RunFolder) -> None:
     samples = run.table("samples")
-    counts = dict(samples.group_by("arm", "role").len().select(pl.concat_str("arm", "role", separator="/"), "len").rows())
+    counts = dict(
+        samples.group_by("arm", "role").len().select(pl.concat_str("arm", "role", separator="/"), "len").rows()
+    )
     contexts = 3
     assert counts["baseline/baseline"] == 7 * contexts * LIMIT
     assert counts["ms/tested"] == counts["ms/less strongest"] == counts["ss/tested"] == 7 * contexts * LIMIT
