@@ -6,7 +6,7 @@ disjoint from it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -18,7 +18,7 @@ from ssn_probe.openings import readouts
 from ssn_probe.plan import evaluated, left_out, log_odds_label, measured, random_label
 from ssn_probe.progress import Advance
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Each, Of, Recipe, SetExpression
+from ssn_probe.recipe import Each, MeanOf, Of, Recipe, SetExpression
 from ssn_probe.selection import random_like
 from ssn_probe.sets import evaluate
 from ssn_probe.tracing.score import refusal_log_odds
@@ -39,6 +39,7 @@ class Arm:
     set_language: str | None = None
     seed: int | None = None
     left_out: tuple[str, ...] = ()
+    to: MeanOf | int = 0
 
 
 def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
@@ -48,17 +49,22 @@ def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
         expression = node.neurons
         if isinstance(expression, Each):
             for language in evaluate(lab, expression.neurons).languages:
-                arms.append(_tested(lab, f"{name}.of({language})", expression.neurons.of(language)))
+                arms.append(_tested(lab, f"{name}.of({language})", expression.neurons.of(language), node.to))
         else:
-            arms.append(_tested(lab, name, expression))
+            arms.append(_tested(lab, name, expression, node.to))
     return arms
 
 
-def _tested(lab: Lab, name: str, expression: SetExpression) -> Arm:
+def _tested(lab: Lab, name: str, expression: SetExpression, to: MeanOf | int) -> Arm:
     neurons = evaluate(lab, expression)
     set_language = expression.language if isinstance(expression, Of) else "*" if neurons.language_free else None
     return Arm(
-        name=name, role=TESTED, neurons=neurons, set_language=set_language, left_out=left_out(expression, lab.data)
+        name=name,
+        role=TESTED,
+        neurons=neurons,
+        set_language=set_language,
+        left_out=left_out(expression, lab.data),
+        to=to,
     )
 
 
@@ -66,26 +72,14 @@ def controls_of(lab: Lab, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
     """`count` random sets like an arm's; the same seeds give the same sets, however many are asked for."""
     assert arm.neurons is not None
     for draw in range(count):
-        yield Arm(
-            name=arm.name,
-            role=CONTROL,
-            neurons=random_like(arm.neurons, lab.widths(), seed * 10_000 + draw),
-            set_language=arm.set_language,
-            seed=draw,
-            left_out=arm.left_out,
-        )
+        neurons = random_like(arm.neurons, lab.widths(), seed * 10_000 + draw)
+        yield replace(arm, role=CONTROL, neurons=neurons, seed=draw)
 
 
 def weakened(arm: Arm) -> Arm:
     """The arm without its strongest neuron in every language."""
     assert arm.neurons is not None
-    return Arm(
-        name=arm.name,
-        role=WEAKENED,
-        neurons=arm.neurons.without_strongest(),
-        set_language=arm.set_language,
-        left_out=arm.left_out,
-    )
+    return replace(arm, role=WEAKENED, neurons=arm.neurons.without_strongest())
 
 
 def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.DataFrame]:
@@ -123,7 +117,7 @@ def _samples(lab: Lab, arm: Arm, contexts: dict[str, PromptSet], advance: Advanc
             rows = prompts.select("evaluate", context, language)
             if rows.is_empty():
                 continue
-            made = responses(lab, prompts, rows, language, edits_for(arm.neurons, language), advance)
+            made = responses(lab, prompts, rows, language, edits_for(lab, arm.neurons, language, arm.to), advance)
             frames.append(
                 rows.select("prompt_id", "cluster", "context").hstack(made).with_columns(*_labels(arm, language))
             )
@@ -178,7 +172,7 @@ def _log_odds(lab: Lab, arm: Arm, prompts: PromptSet, advance: Advance) -> pl.Da
             lab.subject,
             tokens_of(lab, rows),
             found[language].reads,
-            edits=edits_for(arm.neurons, language),
+            edits=edits_for(lab, arm.neurons, language, arm.to),
             batch_size=lab.batch_size,
             advance=advance,
         )

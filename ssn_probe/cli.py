@@ -170,14 +170,14 @@ def info(debug: bool, model: str) -> None:
 @organism.command()
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--variant", default="natural", show_default=True)
-@click.option("-o", "out", type=click.Path(path_type=Path), required=True, help="The folder to write the model to.")
+@click.option("-o", "out", type=click.Path(path_type=Path), help="Where to write it.  [default: organism-VARIANT-SEED]")
 @click.pass_obj
-def train(debug: bool, seed: int, variant: str, out: Path) -> None:
+def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
     """Make an organism from a seed: minutes on two cores."""
     from ssn_probe.screen import console, train_organism
 
     with user_errors(debug):
-        train_organism(console(), seed, variant, out)
+        train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
 
 
 @contextlib.contextmanager

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 import polars as pl
 
 from ssn_probe.judges import make_judge
-from ssn_probe.neurons import NeuronSet
+from ssn_probe.neurons import NeuronSet, Site
 from ssn_probe.progress import Silent, Tracker
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Prompts
+from ssn_probe.recipe import MeanOf, Prompts
 from ssn_probe.subject import Subject, encode
 from ssn_probe.tracing.edits import NO_EDITS, Edits, suppression
 from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.means import mean_activations
 
 T = TypeVar("T")
 
@@ -57,11 +58,22 @@ def tokens_of(lab: Lab, rows: pl.DataFrame) -> list[list[int]]:
     return lab.remember(("tokens", texts), lambda: encode(lab.subject, texts))
 
 
-def edits_for(neurons: NeuronSet | None, language: str) -> Edits:
+def edits_for(lab: Lab, neurons: NeuronSet | None, language: str, to: MeanOf | int = 0) -> Edits:
     """What is overwritten while `language` is evaluated under a set; nothing for the baseline."""
     if neurons is None:
         return NO_EDITS
-    return suppression(neurons.neurons(language).select("layer", "site", "index").iter_rows())
+    means = harmless_means(lab, to, language) if isinstance(to, MeanOf) else None
+    return suppression(neurons.neurons(language).select("layer", "site", "index").iter_rows(), means)
+
+
+def harmless_means(lab: Lab, node: MeanOf, language: str) -> Mapping[Site, Any]:
+    """Mean activations over the harmless identify prompts of a language."""
+
+    def compute() -> Mapping[Site, Any]:
+        rows = lab.data[node.prompts].select("identify", "harmless", language)
+        return mean_activations(lab.subject, tokens_of(lab, rows), batch_size=lab.batch_size)
+
+    return lab.remember(("means", lab.data[node.prompts].digest, language), compute)
 
 
 def responses(

@@ -245,14 +245,29 @@ class Each(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class MeanOf(Node):
+    """A neuron's mean activation over a prompt set's harmless *identify* prompts, in the language that is evaluated."""
+
+    prompts: Prompts
+
+
+@dataclass(frozen=True, eq=False)
 class Suppress(Node):
-    """Silence a set's neurons on prompt and generated tokens; language λ gets λ's own neurons."""
+    """Silence a set's neurons on prompt and generated tokens; language λ gets λ's own neurons.
+
+    `to`: what silence is, 0 or `MeanOf(prompts)`, the neuron's usual value on harmless prompts.
+    """
 
     neurons: SetExpression | Each
+    _: KW_ONLY
+    to: MeanOf | int = 0
 
     def check(self) -> None:
         if not isinstance(self.neurons, Each):
             _set(self.neurons)
+        silent = isinstance(self.to, MeanOf) or (self.to == 0 and not isinstance(self.to, bool))
+        require(silent, f"to is {self.to!r}", "Give to=0 or to=MeanOf(prompts).")
+        object.__setattr__(self, "to", self.to or 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+import torch
 
-from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe import ASR, MeanOf, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.causal import arms_of, collect_log_odds, collect_samples, controls_of, weakened
 from ssn_probe.errors import ModelError
 from ssn_probe.importance import importance
-from ssn_probe.lab import Lab, edits_for
+from ssn_probe.lab import Lab, edits_for, tokens_of
 from ssn_probe.openings import estimate_openings, readouts
 from ssn_probe.plan import make_plan
 from ssn_probe.recipe import NeuronFile, RandomLike
@@ -44,14 +45,41 @@ def test_each_becomes_one_arm_per_language(lab: Lab) -> None:
     arms = arms_of(lab, recipe(arms={"ms": Suppress(MS.each())}))
     assert [arm.name for arm in arms] == ["ms.of(qaa)", "ms.of(qab)", "ms.of(qac)"]
     assert [arm.set_language for arm in arms] == ["qaa", "qab", "qac"]
-    assert edits_for(arms[1].neurons, "qac") == edits_for(evaluate(lab, MS), "qab")
+    assert edits_for(lab, arms[1].neurons, "qac") == edits_for(lab, evaluate(lab, MS), "qab")
 
 
 def test_a_language_gets_its_own_neurons(lab: Lab) -> None:
     neurons = evaluate(lab, MS)
-    silenced = {language: edits_for(neurons, language) for language in ("qaa", "qab")}
+    silenced = {language: edits_for(lab, neurons, language) for language in ("qaa", "qab")}
     assert silenced["qaa"] != silenced["qab"]
-    assert edits_for(None, "qaa") == ()
+    assert edits_for(lab, None, "qaa") == ()
+
+
+def test_silence_can_be_the_harmless_mean(lab: Lab) -> None:
+    """The mean over the harmless identify prompts of the evaluated language, neuron by neuron."""
+    neurons, mean = evaluate(lab, MS), MeanOf(PROMPTS)
+    zeroed, meant = edits_for(lab, neurons, "qab"), edits_for(lab, neurons, "qab", mean)
+    assert [edit[:3] for edit in zeroed] == [edit[:3] for edit in meant]
+    layer, site, indices, values = meant[-1]
+    rows = lab.data[PROMPTS].select("identify", "harmless", "qab")
+    seen: list[torch.Tensor] = []
+    module = lab.subject.model._module.model.layers[layer].mlp.down_proj
+    hook = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0][0]))
+    for tokens in tokens_of(lab, rows):
+        lab.subject.model._module(torch.tensor([tokens]))
+    hook.remove()
+    assert site == "ffn"
+    assert isinstance(values, tuple)
+    expected = torch.cat(seen).double().mean(0)[list(indices)]
+    assert torch.tensor(values, dtype=torch.float64) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_arms_differ_from_zero_arms(lab: Lab) -> None:
+    study = recipe(arms={"zero": Suppress(MS), "mean": Suppress(MS, to=MeanOf(PROMPTS))}, controls=0)
+    bench = lab_for(lab.subject, study)
+    odds = pl.concat(collect_log_odds(bench, study, arms_of(bench, study))).filter(role="tested")
+    zero, mean = (odds.filter(arm=name)["log_odds"] for name in ("zero", "mean"))
+    assert (zero - mean).abs().max() > 0.01  # type: ignore[operator]
 
 
 def test_controls_share_seeds_and_weakening_drops_one_per_language(lab: Lab) -> None:

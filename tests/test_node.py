@@ -20,6 +20,7 @@ from ssn_probe.recipe import (
     Each,
     Final,
     Local,
+    MeanOf,
     Measure,
     NeuronFile,
     Of,
@@ -78,9 +79,19 @@ recipes = st.builds(
     Recipe,
     model=texts,
     sets=st.dictionaries(names, expressions, min_size=1, max_size=2),
-    arms=st.dictionaries(names, st.builds(Suppress, expressions | st.builds(Each, expressions)), max_size=2),
+    arms=st.dictionaries(
+        names,
+        st.builds(
+            Suppress,
+            expressions | st.builds(Each, expressions),
+            to=st.just(0) | st.builds(MeanOf, prompt_sets),
+        ),
+        max_size=2,
+    ),
     controls=st.integers(0, 30),
-    measures=st.lists(st.one_of(st.builds(kind, prompt_sets) for kind in (ASR, OverRefusal, Utility)), max_size=2),
+    measures=st.lists(
+        st.one_of(st.builds(kind, prompt_sets) for kind in (ASR, OverRefusal, Utility)), max_size=2, unique_by=type
+    ),
     seed=st.integers(0, 2**40),
     question=texts,
 )
@@ -138,7 +149,8 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     WithoutStrongest: (MS.without_strongest(), {"neurons": OTHER}),
     Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
     Each: (MS.each(), {"neurons": OTHER}),
-    Suppress: (Suppress(MS), {"neurons": OTHER}),
+    MeanOf: (MeanOf(PROMPTS), {"prompts": Prompts("b")}),
+    Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
     Measure: (Measure(PROMPTS), {"prompts": Prompts("b")}),
     ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
     OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),

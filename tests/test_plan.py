@@ -150,13 +150,6 @@ def test_measures_read_their_context_of_their_own_set(tmp_path: Path) -> None:
     assert evaluated(plan.recipe, plan.data) == LANGUAGES
 
 
-def test_two_measures_of_one_kind_are_not_dropped_silently(tmp_path: Path) -> None:
-    """One column of results cannot hold two sets of prompts: refused, or both are planned."""
-    one, other = Prompts(write(tmp_path / "one")), Prompts(write(tmp_path / "other", text="other {number}{language}"))
-    with pytest.raises(RecipeError):
-        make_plan(Recipe(arms={"ms": Suppress(SafetyNeurons(one))}, measures=(ASR(one), ASR(other))))
-
-
 # ── splits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

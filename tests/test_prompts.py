@@ -358,9 +358,13 @@ MALFORMED: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
     "no language": (edit(2, language=None), "empty cells", "Fill them"),
     "no context": (edit(2, context=None), "empty cells", "Fill them"),
     "no text": (edit(2, text=None), "empty cells", "Fill them"),
-    "same row twice": (lambda rows: [*rows, rows[2]], "'identify-harmful-1' stands 2 times in 'en'", "once"),
-    "two rows twice": (lambda rows: [*rows, rows[2], rows[4]], "stands 2 times in 'en'", "once"),
-    "id twice": (edit(3, language="en"), "'identify-harmful-1' stands 2 times in 'en'", "once"),
+    "same row twice": (
+        lambda rows: [*rows, rows[2]],
+        "'identify-harmful-1' stands (2 times|more than once) in 'en'",
+        "once",
+    ),
+    "two rows twice": (lambda rows: [*rows, rows[2], rows[4]], "stands (2 times|more than once) in 'en'", "once"),
+    "id twice": (edit(3, language="en"), "'identify-harmful-1' stands (2 times|more than once) in 'en'", "once"),
     "a language without harmful": (
         keep(lambda row: (row["language"], row["context"]) != ("de", "harmful")),
         "no harmful prompts to identify neurons with in de",

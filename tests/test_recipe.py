@@ -8,7 +8,7 @@ import pytest
 import ssn_probe
 from ssn_probe import ASR, OverRefusal, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress, Utility, paper
 from ssn_probe.errors import RecipeError
-from ssn_probe.recipe import RULES, SITES, Combine, Each, Final, Local, NeuronFile, Of, Only, Refusal, UnionOf
+from ssn_probe.recipe import RULES, SITES, Combine, Each, Final, Local, Measure, NeuronFile, Of, Only, Refusal, UnionOf
 
 PROMPTS = Prompts("a folder that does not exist")
 MS = SafetyNeurons(PROMPTS)
@@ -18,7 +18,7 @@ OTHER = NeuronFile("other.csv")
 def test_the_public_names() -> None:
     assert set(ssn_probe.__all__) == {
         *("ASR", "OverRefusal", "Utility", "Prompts", "NeuronFile", "RandomLike", "SafetyNeurons", "Shared"),
-        *("Suppress", "Recipe", "Final", "Local", "Refusal", "paper", "recipe"),
+        *("Suppress", "Recipe", "Final", "Local", "MeanOf", "Refusal", "paper", "recipe"),
         *("DataError", "JudgeError", "ModelError", "RecipeError", "RemoteError", "ResultError", "SSNProbeError"),
     }
     assert all(hasattr(ssn_probe, name) for name in ssn_probe.__all__)
@@ -50,9 +50,10 @@ def test_top_outside_its_interval(top: Any) -> None:
     assert caught.value.hint
 
 
+NO_SET = "no neuron set|not a? ?SetExpression"
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "effect": (lambda: SafetyNeurons(PROMPTS, effect="locl"), "unknown effect 'locl'", "'local'"),
-    "effect node": (lambda: SafetyNeurons(PROMPTS, effect=PROMPTS), "effect is", "refusal"),  # type: ignore[arg-type]
+    "effect node": (lambda: SafetyNeurons(PROMPTS, effect=PROMPTS), "effect is", ""),  # type: ignore[arg-type]
     "rule": (lambda: SafetyNeurons(PROMPTS, rule="diference"), "unknown rule 'diference'", "'difference'"),
     "pool": (lambda: SafetyNeurons(PROMPTS, pool="layers"), "unknown pool 'layers'", "'layer'"),
     "site": (lambda: SafetyNeurons(PROMPTS, sites=("q", "fnn")), "unknown site 'fnn'", "'ffn'"),
@@ -61,22 +62,29 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "final position": (lambda: Final("mean"), "unknown position 'mean'", "last"),
     "only site": (lambda: MS.only(sites=("qq",)), "unknown site 'qq'", "q, k, v, o, ffn"),
     "limit": (lambda: Prompts("a", limit=0), "limit is 0", "1 or more"),
-    "prompts": (lambda: SafetyNeurons("organism"), "prompts is 'organism'", "Prompts"),  # type: ignore[arg-type]
+    "prompts": (lambda: SafetyNeurons("organism"), "prompts is 'organism'", ""),  # type: ignore[arg-type]
     "shared twice": (lambda: Shared(MS, anchor="en", at_least=2), "exclude each other", "one of them"),
     "shared mean": (lambda: Shared(MS, at_least=2, by="mean"), "exclude each other", "one of them"),
     "at_least": (lambda: Shared(MS, at_least=0), "at_least is 0", "1 or more"),
     "by": (lambda: Shared(MS, by="average"), "unknown by 'average'", "mean"),
-    "shared of": (lambda: Shared(PROMPTS), "no neuron set", "SafetyNeurons"),  # type: ignore[arg-type]
-    "random of": (lambda: RandomLike("ms"), "'ms' is no neuron set", "SafetyNeurons"),  # type: ignore[arg-type]
-    "and": (lambda: MS & "ss", "'ss' is no neuron set", "SafetyNeurons"),  # type: ignore[operator]
-    "or": (lambda: MS | PROMPTS, "is no neuron set", "SafetyNeurons"),  # type: ignore[operator]
-    "minus": (lambda: MS - 3, "3 is no neuron set", "SafetyNeurons"),  # type: ignore[operator]
-    "suppress": (lambda: Suppress(PROMPTS), "no neuron set", "SafetyNeurons"),  # type: ignore[arg-type]
+    "shared of": (lambda: Shared(PROMPTS), NO_SET, ""),  # type: ignore[arg-type]
+    "random of": (lambda: RandomLike("ms"), NO_SET, ""),  # type: ignore[arg-type]
+    "and": (lambda: MS & "ss", NO_SET, ""),  # type: ignore[operator]
+    "or": (lambda: MS | PROMPTS, NO_SET, ""),  # type: ignore[operator]
+    "minus": (lambda: MS - 3, NO_SET, ""),  # type: ignore[operator]
+    "suppress": (lambda: Suppress(PROMPTS), NO_SET, ""),  # type: ignore[arg-type]
     "nothing": (lambda: Recipe(), "neither sets nor arms", "sets="),
-    "set": (lambda: Recipe(sets={"ms": Suppress(MS)}), r"sets\['ms'\]", "expression"),  # type: ignore[dict-item]
-    "each": (lambda: Recipe(sets={"ms": MS.each()}), r"sets\['ms'\]", "expression"),  # type: ignore[dict-item]
-    "arm": (lambda: Recipe(arms={"ms": MS}), r"arms\['ms'\]", "Suppress"),  # type: ignore[dict-item]
-    "measure": (lambda: Recipe(sets={"ms": MS}, measures=(PROMPTS,)), "no measure", "ASR"),  # type: ignore[arg-type]
+    "set": (lambda: Recipe(sets={"ms": Suppress(MS)}), r"sets\['ms'\]", ""),  # type: ignore[dict-item]
+    "each": (lambda: Recipe(sets={"ms": MS.each()}), r"sets\['ms'\]", ""),  # type: ignore[dict-item]
+    "arm": (lambda: Recipe(arms={"ms": MS}), r"arms\['ms'\]", ""),  # type: ignore[dict-item]
+    "measure": (lambda: Recipe(sets={"ms": MS}, measures=(PROMPTS,)), "measure", ""),  # type: ignore[arg-type]
+    "silence": (lambda: Suppress(MS, to=1), "to is 1", "MeanOf"),
+    "a measure twice": (
+        lambda: Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), ASR(Prompts("b")))),
+        "measure",
+        "",
+    ),
+    "the idea of a measure": (lambda: Recipe(sets={"ms": MS}, measures=(Measure(PROMPTS),)), "measure", "ASR"),
     "controls": (lambda: Recipe(sets={"ms": MS}, controls=-1), "controls is -1", "19"),
     "log-odds controls": (lambda: Recipe(sets={"ms": MS}, log_odds_controls=-1), "is -1", "19"),
     "primary": (lambda: Recipe(arms={"ms": Suppress(MS)}, primary="sm"), "unknown primary 'sm'", "Allowed: ms"),
@@ -87,7 +95,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
 def test_what_cannot_be_is_refused_with_a_hint(make: Callable[[], Any], message: str, hint: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         make()
-    assert hint in (caught.value.hint or "")
+    assert caught.value.hint
+    assert hint in caught.value.hint
 
 
 WRONG_TYPES: dict[str, Callable[[], Any]] = {
@@ -99,6 +108,7 @@ WRONG_TYPES: dict[str, Callable[[], Any]] = {
     "seed": lambda: RandomLike(MS, seed="x"),  # type: ignore[arg-type]
     "path": lambda: NeuronFile(3),  # type: ignore[arg-type]
     "each": lambda: Each("ms"),  # type: ignore[arg-type]
+    "silence": lambda: Suppress(MS, to=True),
     "measured prompts": lambda: ASR("organism"),  # type: ignore[arg-type]
     "controls": lambda: Recipe(sets={"ms": MS}, controls="20"),  # type: ignore[arg-type]
     "sets": lambda: Recipe(sets=MS),  # type: ignore[arg-type]

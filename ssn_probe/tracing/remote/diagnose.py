@@ -3,7 +3,7 @@
 import nnsight
 import torch
 
-from .places import layer_of, read, token_mask
+from .places import layer_of, overwrite, read, token_mask
 
 
 def trace_first_non_finite(model, inputs, places, edits):
@@ -17,7 +17,7 @@ def trace_first_non_finite(model, inputs, places, edits):
                 activation = read(envoy, place)
                 for _layer, _site, index, value in edits:
                     if (_layer, _site) == (layer, site):
-                        activation[..., index] = value
+                        overwrite(activation, index, value)
                 if not activation[mask].isfinite().all():
                     found.append((layer, site))
     return found[0] if found else None

@@ -27,10 +27,15 @@ def read(layer, place):
 def write(model, places, edits):
     """Overwrite neurons at every token of the current forward.
 
-    edits: (layer, site, index tensor, value), in forward order.
+    edits: (layer, site, index tensor, a number or one value per index), in forward order.
     """
     for layer, site, index, value in edits:
-        read(layer_of(model, places, layer), places["sites"][site])[..., index] = value
+        overwrite(read(layer_of(model, places, layer), places["sites"][site]), index, value)
+
+
+def overwrite(activation, index, value):
+    """Set some neurons of an activation [prompt, token, neuron] at every token, in place."""
+    activation[..., index] = value if isinstance(value, float) else value.to(activation.dtype)
 
 
 def token_mask(model):

@@ -1,0 +1,155 @@
+"""Hostile text is literal wherever it is shown: the terminal, rich, markdown and the tables in it."""
+
+import io
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rich.console import Console
+from rich.text import Text
+
+from ssn_probe.text import listing, markdown, percent, plain, points, probability
+
+quick = settings(deadline=None, max_examples=200)
+ESC, BEL = "\x1b", "\x07"
+HOSTILE = "\x1b\x07\x9b\x00\r\n\t\u202e\u2066\u2069\u200b\u2028\u2029\ufeff[]()<>&|*_`~#$!\\/:;=+-.0123abcmK {}\"'"
+texts = st.text(st.sampled_from(HOSTILE), max_size=25) | st.text(max_size=25)
+RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain words", "plain words"),
+        ("naïve 中文 हिन्दी العربية 😀", "naïve 中文 हिन्दी العربية 😀"),
+        (f"{ESC}[31mred{ESC}[0m", "red"),
+        (f"{ESC}[38;5;196mred{ESC}[K", "red"),
+        (f"{ESC}]0;title{BEL}x", "x"),
+        (f"{ESC}]8;;https://evil{ESC}\\link{ESC}]8;;{ESC}\\", "link"),
+        (f"a{ESC}c{ESC}Mb", "acb"),
+        ("one\ntwo\tthree", "one two three"),
+        ("over\rwritten", "overwritten"),
+        ("a\x00b\x07c\x08d\x7fe", "abcde"),
+        ("\x9b31mred", "31mred"),
+        ("\u202eesrever\u202c", "esrever"),
+        ("\u2066isolated\u2069", "isolated"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("private\ue000use", "privateuse"),
+        ("[bold]markup[/bold]", "[bold]markup[/bold]"),
+        ("", ""),
+    ],
+)
+def test_plain(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@quick
+@given(texts)
+def test_plain_text_is_one_line_of_visible_characters(text: str) -> None:
+    shown = plain(text)
+    assert len(shown.splitlines()) <= 1
+    assert not [one for one in shown if unicodedata.category(one) in ("Cc", "Cf", "Co", "Cs")]
+    assert plain(shown) == shown
+
+
+@quick
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs"))))
+def test_plain_leaves_ordinary_text_as_it_is(text: str) -> None:
+    assert plain(text) == text
+
+
+@quick
+@given(texts)
+def test_a_terminal_shows_plain_text_and_nothing_else(text: str) -> None:
+    """As `screen` prints it: no markup is read, and no escape sequence comes out of it."""
+    out = io.StringIO()
+    console = Console(file=out, markup=False, emoji=False, highlight=False, force_terminal=True, width=500)
+    console.print(Text(plain(text)), soft_wrap=True)
+    assert out.getvalue() == plain(text) + "\n"
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def as_html(text: str) -> str:
+    """What a renderer writes for text without any meaning."""
+    return squeezed(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+@quick
+@given(texts)
+def test_markdown_is_literal_inside_a_sentence(text: str) -> None:
+    assert squeezed(RENDERER.render(f"It said {markdown(text)}.")) == f"<p>{as_html(f'It said {plain(text)}.')}</p>"
+
+
+@quick
+@given(texts)
+def test_markdown_is_literal_at_the_start_of_a_paragraph(text: str) -> None:
+    expected = f"<p>{as_html(plain(text))}</p>" if squeezed(plain(text)) else ""
+    assert squeezed(RENDERER.render(markdown(text))) == expected
+
+
+@quick
+@given(texts)
+def test_markdown_is_literal_in_the_cell_of_a_table(text: str) -> None:
+    table = f"| head | b |\n| --- | --- |\n| {markdown(text)} | last |\n"
+    cells = re.findall(r"<td>(.*?)</td>", RENDERER.render(table), re.S)
+    assert [squeezed(cell) for cell in cells] == [as_html(plain(text)), "last"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a | b",
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "![x](https://evil/p.png)",
+        "[x](javascript:alert(1))",
+        "&lt;b&gt;",
+        "**bold** _it_ ~~no~~ `code` $x$",
+        "<https://evil>",
+        "# title",
+        "> quote",
+        "```",
+        "a\\|b",
+        "\\",
+        "line\n\n# title\n\n| a |\n| - |\n",
+    ],
+)
+def test_markdown_of_known_tricks(text: str) -> None:
+    for template in ("{}", "It said {}.", "| a |\n| --- |\n| {} |\n"):
+        rendered = RENDERER.render(template.format(markdown(text)))
+        tags = {tag for tag in re.findall(r"<([a-z0-9]+)", rendered)}
+        assert tags <= {"p", "table", "thead", "tbody", "tr", "th", "td"}
+        assert as_html(plain(text)) in squeezed(rendered)
+
+
+def test_dollars_are_escaped_for_renderers_with_mathematics() -> None:
+    assert markdown("$x$") == r"\$x\$"
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (percent(0.257), "25.7 %"),
+        (percent(0.257, 0), "26 %"),
+        (percent(1), "100.0 %"),
+        (percent(0.00123, 2), "0.12 %"),
+        (points(0.257), "+25.7"),
+        (points(-0.05), "-5.0"),
+        (points(0.0), "+0.0"),
+        (probability(0.0476), ".048"),
+        (probability(0.0005), "< .001"),
+        (probability(0.001), ".001"),
+        (probability(1.0), "1.000"),
+        (listing(["a"]), "a"),
+        (listing(["a", "b"]), "a and b"),
+        (listing(["a", "b", "c"]), "a, b and c"),
+    ],
+)
+def test_figures(shown: str, expected: str) -> None:
+    assert shown == expected
