@@ -59,7 +59,7 @@ def load_function(reference: str) -> RecipeFunction:
         names = [listing.name for listing in list_recipes()]
         if place not in names:
             raise RecipeError(f"unknown recipe {place!r}", f"{nearest(place, names)} Or give the path of a file.")
-        path, name = next(one.path for one in list_recipes() if one.name == place), place
+        path, name = next(one.path for one in list_recipes() if one.name == place), name or place
     if not path.is_file():
         raise RecipeError(f"no recipe file {place!r}", "See `ssn-probe list` for the shipped ones.")
     return _pick(path, name)

@@ -110,7 +110,8 @@ class NeuronSet:
 
     def without_strongest(self) -> "NeuronSet":
         """The set less, in every language, its neuron of highest score (ties: the first in layer, site, index)."""
-        order = self.frame.sort(["language", "score", *NEURON], descending=[False, True, False, False, False])
+        descending = [False, True, False, False, False]
+        order = self.frame.sort(["language", "score", *NEURON], descending=descending, nulls_last=True)
         return NeuronSet(order.filter(pl.int_range(pl.len()).over("language") > 0).sort(KEYS), self.languages)
 
     def _checked(self, language: str) -> str:
@@ -136,15 +137,30 @@ def read_neurons(path: str | Path) -> NeuronSet:
     missing = [name for name in KEYS if name not in frame.columns]
     if missing:
         raise DataError(f"{path} lacks the columns {missing}", f"A neuron file has {KEYS} and maybe 'score'.")
+    if frame.is_empty():
+        raise DataError(f"{path} has no neurons", "Give at least one row.")
     if "score" not in frame.columns:
         frame = frame.with_columns(score=pl.lit(None, pl.Float64))
     try:
         neurons = neuron_set(frame)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} holds values that are no neurons: {error}", f"Types: {SCHEMA}.") from error
-    for site in neurons.frame["site"].unique():
+        raise DataError(f"{path} holds values that are no neurons: {error}", f"Types: {_types()}.") from error
+    rows = neurons.frame
+    if rows.select(pl.any_horizontal(pl.col(KEYS).is_null().any()))[0, 0] or rows.select(_wrong().any())[0, 0]:
+        raise DataError(f"{path} has neurons without a language, layer, site or index", f"Types: {_types()}.")
+    if not all(frame[name].dtype.is_integer() for name in ("layer", "index")):
+        raise DataError(f"{path} has a layer or an index that is no whole number", f"Types: {_types()}.")
+    for site in rows["site"].unique():
         checked_site(site)
     return neurons
+
+
+def _wrong() -> pl.Expr:
+    return (pl.col("layer") < 0) | (pl.col("index") < 0)
+
+
+def _types() -> str:
+    return "language and site are words, layer and index whole numbers from 0"
 
 
 def checked_site(site: str) -> Site:

@@ -9,8 +9,11 @@ library only.
 import hashlib
 import json
 import math
+import types
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, ClassVar
 
 from ssn_probe.errors import RecipeError, nearest
@@ -30,8 +33,13 @@ class Node:
         NODES[cls.__name__] = cls
 
     def __post_init__(self):
+        hints = _hints(type(self))
         for spec in fields(self):
-            object.__setattr__(self, spec.name, _frozen(getattr(self, spec.name), f"{type(self).__name__}.{spec.name}"))
+            where, value = f"{type(self).__name__}.{spec.name}", getattr(self, spec.name)
+            value = _frozen(value, where)
+            if not _fits(value, hints[spec.name]):
+                raise RecipeError(f"{where} is {_brief(value)}", f"Give {spec.name} as {_name(hints[spec.name])}.")
+            object.__setattr__(self, spec.name, value)
         self.check()
 
     def check(self) -> None:
@@ -116,6 +124,37 @@ def rewrite(value: Any, change: Callable[["Node"], "Node"]) -> Any:
     if not isinstance(value, Node):
         return value
     return change(replace(value, **{spec.name: rewrite(getattr(value, spec.name), change) for spec in fields(value)}))
+
+
+@cache
+def _hints(kind: type[Node]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a value of the annotated type? True is no number; dicts are checked by their node."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(value, member) for member in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
+    kind = typing.get_origin(hint) or hint
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _name(hint: Any) -> str:
+    """A type in words that a user of recipes knows."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(_name(member) for member in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a tuple of {_name(typing.get_args(hint)[0])}"
+    return "none" if hint is type(None) else str(getattr(typing.get_origin(hint) or hint, "__name__", hint))
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _frozen(value: Any, where: str) -> Any:

@@ -168,10 +168,10 @@ def estimate_openings(
 
 
 def _prefixes(side: Sequence[tuple[int, ...]], other: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    taken = {prefix[:length] for prefix in other for length in range(1, len(prefix) + 1)}
+    taken = {prefix[:length] for prefix in other for length in range(1, min(len(prefix), LONGEST) + 1)}
     counts: Counter[tuple[int, ...]] = Counter()
     for prefix in side:
-        shortest = next((prefix[:n] for n in range(1, len(prefix) + 1) if prefix[:n] not in taken), None)
+        shortest = next((prefix[:n] for n in range(1, min(len(prefix), LONGEST) + 1) if prefix[:n] not in taken), None)
         if shortest is not None:
             counts[shortest] += 1
     return tuple(prefix for prefix, _ in counts.most_common(MOST))

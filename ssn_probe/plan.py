@@ -4,11 +4,13 @@ The plan reads the prompt sets and the model's configuration, never its weights.
 (model, data, parameters, seed, method version), not device, batch size or paths.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.errors import DataError, RecipeError, nearest
 from ssn_probe.node import Node, digest, to_json, walk
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
@@ -201,6 +203,16 @@ def resolved_key(node: Node, model: Mapping[str, Any], data: Mapping[Prompts, Pr
     return digest({"node": _resolve(to_json(node), data), "model": dict(model)})
 
 
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's bytes. Raises DataError when it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the neuron file {path}: {error.strerror}", "Give a parquet or csv file."
+        ) from error
+
+
 def _resolve(value: Any, data: Mapping[Prompts, PromptSet]) -> Any:
     if isinstance(value, list):
         return [_resolve(item, data) for item in value]
@@ -209,4 +221,8 @@ def _resolve(value: Any, data: Mapping[Prompts, PromptSet]) -> Any:
     if value.get("kind") == "Prompts":
         prompts = next(found for node, found in data.items() if to_json(node) == value)
         return {"kind": "Prompts", "digest": prompts.digest}
+    if value.get("kind") == "NeuronFile":
+        return {"kind": "NeuronFile", "sha256": file_digest(value["path"])}
+    if value.get("kind") == "Recipe":
+        value = {name: item for name, item in value.items() if name not in ("model", "name", "question")}
     return {name: _resolve(item, data) for name, item in value.items()}

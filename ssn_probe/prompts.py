@@ -7,9 +7,9 @@ that a translation of a prompt that chose a neuron is never used to evaluate it.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,26 @@ CONTEXTS = ("harmful", "harmless", "lookalike")
 SPLITS = ("identify", "evaluate", "train")
 REQUIRED = ("prompt_id", "language", "context", "text")
 OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
-READERS = {".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson, ".csv": pl.read_csv}
+READERS = {
+    ".parquet": pl.read_parquet,
+    ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
+    ".csv": partial(pl.read_csv, infer_schema=False),  # an id such as 007 is a word
+}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("name", _is_text, "a text"),
+    ("anchor", _is_text, "a language code"),
+    ("license", _is_text, "a text"),
+    ("max_new_tokens", lambda value: type(value) is int and value > 0, "a whole number above 0"),
+    ("languages", lambda value: isinstance(value, list) and value and all(map(_is_text, value)), "a list of codes"),
+    ("judge", lambda value: isinstance(value, dict), "an object"),
+)
+"""What a card may declare: name, check, and what it must be, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +69,6 @@ class PromptSet:
         return rows if language is None else rows.filter(pl.col("language") == language)
 
 
-@cache
 def load_prompts(node: Prompts) -> PromptSet:
     """The prompt set that a recipe names. Raises DataError for what is missing, malformed, empty or not parallel."""
     prompts = _read(node.source)
@@ -69,10 +87,13 @@ def _read(source: str) -> PromptSet:
     path = Path(str(files("ssn_probe.organism") / "data")) if source == "organism" else Path(source)
     table, card = _locate(path, source)
     declared = _read_card(card)
-    frame = _with_defaults(_read_table(table))
+    frame = _with_defaults(_read_table(table), table)
     _check_table(frame, table)
     languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
+    frame = frame.filter(pl.col("language").is_in(languages))
     anchor = declared.get("anchor") or ("en" if "en" in languages else None)
+    if anchor is not None and anchor not in languages:
+        raise DataError(f"{card}: the anchor {anchor!r} is no language of the set", nearest(anchor, languages))
     name = declared.get("name") or path.stem
     return PromptSet(
         name=name,
@@ -80,7 +101,7 @@ def _read(source: str) -> PromptSet:
         languages=languages,
         anchor=anchor,
         judge=declared.get("judge"),
-        max_new_tokens=int(declared.get("max_new_tokens", 64)),
+        max_new_tokens=declared.get("max_new_tokens", 64),
         license=declared.get("license"),
         digest=_digest([table, *([card] if card else [])]),
     )
@@ -107,11 +128,14 @@ def _read_card(card: Path | None) -> dict[str, Any]:
     if card is None:
         return {}
     try:
-        declared = json.loads(card.read_text())
+        declared = json.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{card} is not JSON: {error}", "Mend it, or remove it.") from error
     if not isinstance(declared, dict):
         raise DataError(f"{card} is not a JSON object", 'Write {"name": …, "anchor": …, "judge": …}.')
+    for name, fits, wanted in CARD:
+        if name in declared and not fits(declared[name]):
+            raise DataError(f"{card}: {name} is {declared[name]!r}", f"Give {name} as {wanted}, or leave it out.")
     return declared
 
 
@@ -128,12 +152,16 @@ def _read_table(table: Path) -> pl.DataFrame:
     return frame
 
 
-def _with_defaults(frame: pl.DataFrame) -> pl.DataFrame:
+def _with_defaults(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
     """Fills optional columns: cluster is the id itself, the split a fixed function of the cluster."""
     for name in OPTIONAL:
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, pl.String).alias(name))
-    frame = frame.select(pl.col(name).cast(pl.String) for name in REQUIRED + OPTIONAL)
+    try:
+        frame = frame.select(pl.col(name).cast(pl.String) for name in REQUIRED + OPTIONAL)
+    except pl.exceptions.PolarsError as error:
+        columns = ", ".join(REQUIRED + OPTIONAL)
+        raise DataError(f"{table} has a column that is no text: {error}", f"Give {columns} as text.") from error
     frame = frame.with_columns(pl.col("cluster").fill_null(pl.col("prompt_id")))
     assigned = pl.col("cluster").map_elements(_split_of, return_dtype=pl.String)
     return frame.with_columns(pl.col("split").fill_null(assigned))
@@ -158,12 +186,13 @@ def _check_table(frame: pl.DataFrame, table: Path) -> None:
             f"{table}: {twice['prompt_id'][0]!r} stands more than once in {twice['language'][0]!r}",
             "Give each prompt_id once per language.",
         )
-    crossing = frame.group_by("cluster").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-    if not crossing.is_empty():
-        raise DataError(
-            f"{table}: the cluster {crossing['cluster'][0]!r} is in several splits",
-            "Prompts that are not independent belong in one split.",
-        )
+    for unit in ("cluster", "prompt_id"):
+        crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+        if not crossing.is_empty():
+            raise DataError(
+                f"{table}: the {unit} {crossing[unit][0]!r} is in several splits",
+                "Prompts that are not independent, and translations of one prompt, belong in one split.",
+            )
 
 
 def _check_contexts(prompts: PromptSet) -> None:
@@ -192,6 +221,8 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
 
 
 def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
+    if not languages or len(set(languages)) < len(languages):
+        raise DataError(f"the choice of languages is {languages}", "Name each language once, at least one.")
     for language in languages:
         if language not in prompts.languages:
             raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))

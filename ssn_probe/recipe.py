@@ -183,7 +183,7 @@ class RandomLike(SetExpression):
     seed: int = 0
 
     def check(self) -> None:
-        _set(self.neurons)
+        require(self.seed >= 0, f"seed is {self.seed}", "Give 0 or more.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +292,9 @@ class Utility(Measure):
     """Share of harmless prompts whose response equals the reference."""
 
 
+MEASURES = (ASR, OverRefusal, Utility)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Recipe(Node):
     """One research question: a model, the sets to find, the arms to try them in, what is measured.
@@ -318,7 +321,11 @@ class Recipe(Node):
         for name, arm in self.arms.items():
             require(isinstance(arm, Suppress), f"arms[{name!r}] is no arm", "Give Suppress(set).")
         for measure in self.measures:
-            require(isinstance(measure, Measure), f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
+            require(type(measure) in MEASURES, f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
+        kinds = [type(measure).__name__ for measure in self.measures]
+        twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+        require(twice is None, f"the measure {twice} is given twice", "Give each measure once.")
+        require(self.seed >= 0, f"seed is {self.seed}", "Give 0 or more.")
         for count in (self.controls, self.log_odds_controls):
             require(count >= 0, f"controls is {count}", "Give 0 or more; 19 is the least that allows p ≤ .05.")
         if self.primary is not None:

@@ -131,7 +131,10 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"cannot read {path}: {error}", "Is it a folder that `ssn-probe run` wrote?") from error
-    if not isinstance(data, dict) or data.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
+    version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise ResultError(f"{path} is no manifest", "Is it a folder that `ssn-probe run` wrote?")
+    if version > SCHEMA_VERSION:
         raise ResultError(f"{path} was written by a newer ssn-probe", "Upgrade ssn-probe to read it.")
     return data
 
@@ -155,15 +158,19 @@ def find_run(reference: str, root: Path) -> RunFolder:
         return matches[0]
     if matches:
         raise ResultError(f"{reference!r} fits {len(matches)} runs", f"Newest: {matches[0].name}.")
-    raise ResultError(f"no run {reference!r} in {root}", nearest(reference, [run.name for run in known[:5]]))
+    hint = nearest(reference, [run.name for run in known[:5]]) if known else "No runs yet: ssn-probe run suppress_ss."
+    raise ResultError(f"no run {reference!r} in {root}", hint)
 
 
 def point_latest(root: Path, run: RunFolder) -> None:
     """Makes `latest` point to the run; a file system without links goes without."""
     temporary = root / f".latest.{os.getpid()}"
     with contextlib.suppress(OSError):
-        temporary.symlink_to(run.name, target_is_directory=True)
-        os.replace(temporary, root / "latest")
+        try:
+            temporary.symlink_to(run.name, target_is_directory=True)
+            os.replace(temporary, root / "latest")
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def environment() -> dict[str, Any]:

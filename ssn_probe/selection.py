@@ -109,6 +109,7 @@ def random_like(neurons: NeuronSet, widths: dict[tuple[int, str], int], seed: in
     """
     import numpy as np
 
+    check_places(neurons, widths)
     sites = sorted(neurons.frame["site"].unique())
     moved = []
     for (layer, site), rows in neurons.frame.sort(KEYS).group_by(["layer", "site"], maintain_order=True):
@@ -126,6 +127,17 @@ def random_like(neurons: NeuronSet, widths: dict[tuple[int, str], int], seed: in
         moved.append(rows.join(table, on="index").with_columns(index="drawn", score=pl.lit(None, pl.Float64)))
     frame = pl.concat(moved).select(*KEYS, "score").sort(KEYS) if moved else neurons.frame
     return NeuronSet(frame, neurons.languages)
+
+
+def check_places(neurons: NeuronSet, widths: dict[tuple[int, str], int]) -> None:
+    """Raises RecipeError for a neuron that the model does not have: a file may have been made for another model."""
+    largest = neurons.frame.group_by("layer", "site").agg(pl.col("index").max())
+    for layer, site, index in largest.iter_rows():
+        if index >= widths.get((layer, site), 0):
+            raise RecipeError(
+                f"the set has the neuron (layer {layer}, {site}, {index}), which the model does not have",
+                "Was it made for another model?",
+            )
 
 
 def overlap_table(neurons: NeuronSet, widths: dict[tuple[int, str], int], name: str) -> pl.DataFrame:
@@ -155,9 +167,10 @@ def overlap_table(neurons: NeuronSet, widths: dict[tuple[int, str], int], name: 
         .join(shared, on=["language_a", "language_b"], how="left")
         .join(expected, on=["language_a", "language_b"], how="left")
         .with_columns(pl.col("size_a", "size_b", "shared", "expected").fill_null(0))
-        .with_columns(jaccard=pl.col("shared") / (pl.col("size_a") + pl.col("size_b") - pl.col("shared")))
+        .with_columns(either=pl.col("size_a") + pl.col("size_b") - pl.col("shared"))
+        .with_columns(jaccard=pl.when(pl.col("either") > 0).then(pl.col("shared") / pl.col("either")))
         .with_columns(fold=pl.when(pl.col("expected") > 0).then(pl.col("shared") / pl.col("expected")))
-        .select(pl.lit(name).alias("set"), pl.all())
+        .select(pl.lit(name).alias("set"), pl.exclude("either"))
     )
 
 

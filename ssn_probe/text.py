@@ -7,16 +7,28 @@ import unicodedata
 def plain(text: str) -> str:
     """`text` on one line, without control characters, ANSI sequences and bidirectional overrides."""
     text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])", "", text)
-    return "".join(" " if character in "\n\t" else character for character in text if _shown(character))
+    return "".join(" " if _breaks(character) else character for character in text if _shown(character))
 
 
 def markdown(text: str) -> str:
     """`text` as literal text in a markdown paragraph or table cell."""
-    return re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text))
+    escaped = re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text))
+    return re.sub(r"^(\s*)([-+=]|\d{1,9}(?=[.)]))", _at_the_start, escaped)
+
+
+def _at_the_start(found: re.Match[str]) -> str:
+    """A dash, plus or equals sign, or a number before a dot, begins a list or a heading at the start of a paragraph."""
+    if found[2] in "-+=":
+        return f"{found[1]}\\{found[2]}"
+    return f"{found[1]}&#{ord(found[2][0])};{found[2][1:]}"
 
 
 def _shown(character: str) -> bool:
-    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
+    return _breaks(character) or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
+
+
+def _breaks(character: str) -> bool:
+    return character in "\n\t" or unicodedata.category(character) in ("Zl", "Zp")
 
 
 def percent(value: float, digits: int = 1) -> str:

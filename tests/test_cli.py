@@ -311,6 +311,13 @@ def test_past_runs_newest_first_with_the_failed_ones() -> None:
     assert "It is so." in command("results", "04-05").stdout
 
 
+def test_the_name_of_a_run_is_never_cut() -> None:
+    """It is what one types to see the run; whatever else stands in the row must give way."""
+    name = "2026-01-02T03-04-05_suppress_ss_01234567"
+    make_run(name, status="done", model={"name": "/a/folder/with/a/long/name/" * 3})
+    assert name in CliRunner().invoke(main, ["results"], env={"COLUMNS": "80"}).stdout
+
+
 def test_an_unknown_run_names_the_nearest() -> None:
     make_run("2026-01-02T03-04-05_overlap_01234567", status="done")
     refused(command("results", "2026-01-02T03-04-05_overlpa_01234567"), "_overlap_01234567")

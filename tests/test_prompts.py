@@ -18,11 +18,6 @@ Row = dict[str, Any]
 LANGUAGES = ("en", "de")
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    load_prompts.cache_clear()
-
-
 def make_rows(languages: Iterable[str] = LANGUAGES, count: int = 3, **fixed: Any) -> list[Row]:
     """`count` parallel prompts per context and split, every field given."""
     return [
@@ -102,9 +97,9 @@ def test_a_single_file_is_a_set(suffix: str, tmp_path: Path) -> None:
     write(tmp_path, make_rows(), suffix, name="mine")
     found = load(tmp_path / f"mine{suffix}")
     assert (found.name, found.languages, found.judge, found.license) == ("mine", LANGUAGES, None, None)
-    (tmp_path / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}')
-    load_prompts.cache_clear()
-    found = load(tmp_path / f"mine{suffix}")
+    other = write(tmp_path / "other", make_rows(), suffix, name="mine")
+    (other / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}')
+    found = load(other / f"mine{suffix}")
     assert (found.name, found.license, found.max_new_tokens) == ("given", "CC0", 7)
 
 
@@ -206,7 +201,7 @@ def crossing_translation(rows: list[Row]) -> None:
 
 def crossing_by_default(rows: list[Row]) -> None:
     """No split is declared, and the two languages disagree about the cluster."""
-    for row, cluster in zip(rows, ("cluster 0", "cluster 1"), strict=False):
+    for row, cluster in zip(rows, ("cluster 0", "cluster 3"), strict=False):
         row |= {"split": None, "cluster": cluster}
 
 

@@ -50,7 +50,7 @@ def test_top_outside_its_interval(top: Any) -> None:
     assert caught.value.hint
 
 
-NO_SET = "no neuron set|not a? ?SetExpression"
+NO_SET = r"no neuron set|\.neurons is"
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "effect": (lambda: SafetyNeurons(PROMPTS, effect="locl"), "unknown effect 'locl'", "'local'"),
     "effect node": (lambda: SafetyNeurons(PROMPTS, effect=PROMPTS), "effect is", ""),  # type: ignore[arg-type]
