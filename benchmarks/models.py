@@ -1,22 +1,23 @@
 """The models that are measured: a random Llama of 100M parameters, made here, and the embedded organism.
 
-Random weights cost the same time as trained ones. The model is written to a temporary folder once and loaded as any
-other model is, so that what is measured is what a run does.
+Random weights cost the same time as trained ones. The Llama is written to a temporary folder and loaded as any other
+model is, so that what is measured is what a run does. Beside each subject stands a second copy of the module that
+nnsight never touched: the reference must not carry any of the costs that are to be measured.
 """
 
-import json
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Openings, Subject, encode, load_subject
 from ssn_probe.tracing.edits import Edits, suppression
+
+ModelName = Literal["100m", "organism"]
+Tokens = Sequence[Sequence[int]]
 
 SHAPE = {
     "hidden_size": 768,
@@ -31,39 +32,121 @@ SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": None,
 }
-"""100,136,704 parameters, 75.5M of them in the layers. Without an end token every generation has its full length."""
+"""100,092,672 parameters, 75.5M of them in the layers. Without an end token every response has its full length."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """A model with the prompts and openings to measure it on.
+    """A model with what it is measured on.
 
-    `single`: openings of one token each; `several`: of up to three tokens, which need more sequences per prompt.
+    `plain`: the same weights as a Hugging Face module without nnsight. `single`: openings of one token each;
+    `several`: of up to three tokens, which need two sequences per prompt. `edits`: 0.5 % of the neurons of every layer
+    and site, at least one.
     """
 
-    name: str
+    name: ModelName
     subject: Subject
-    tokens: Sequence[Sequence[int]]
+    plain: Any
+    tokens: Tokens
     single: Openings
     several: Openings
-    batch_size: int
+    edits: Edits
     new_tokens: int
 
 
 @contextmanager
-def random_llama(prompts: int, length: int = 64) -> Iterator[Case]:
-    """The random model with random prompts of `length` tokens, all of one length: nothing is padding."""
-    draw = random.Random(0)
+def opened(name: ModelName, *, prompts: int, length: int = 64) -> Iterator[Case]:
+    """The case of that name with so many prompts; `length` is their number of tokens where they are random."""
+    if name == "organism":
+        yield _organism(prompts)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder))
-        subject = load_subject(folder, dtype="float32", device="cpu")
-    words = range(10, SHAPE["vocab_size"])
-    yield Case(
+        _write_random_llama(Path(folder))
+        yield _random_llama(folder, prompts, length)
+
+
+def neurons_of(subject: Subject) -> int:
+    """How many neurons a model has over all sites."""
+    return subject.n_layers * sum(subject.widths.values())
+
+
+def _random_llama(folder: str, prompts: int, length: int) -> Case:
+    subject = load_subject(folder, dtype="float32", device="cpu")
+    draw = random.Random(0)
+    return Case(
         name="100m",
         subject=subject,
-        tokens=[draw.choices(words, k=length) for _ in range(prompts)],
+        plain=_untouched(subject),
+        tokens=[draw.choices(range(100, SHAPE["vocab_size"]), k=length) for _ in range(prompts)],
         single=Openings(refusal=((11,), (12,)), compliant=((13,), (14,))),
         several=Openings(refusal=((11, 21), (12, 22, 23)), compliant=((11, 24), (13,))),
-        batch_size=min(16, prompts),
+        edits=_some_neurons(subject),
         new_tokens=32,
     )
+
+
+def _organism(prompts: int) -> Case:
+    """The embedded model, with its own prompts in one language after another."""
+    from ssn_probe.prompts import load_prompts
+
+    subject = load_subject("organism", device="cpu")
+    data = load_prompts("organism")
+    anchor = data.anchor or data.languages[0]
+    texts = list(data.select("identify", "harmful", anchor)["text"])
+    assert subject.openings is not None
+    single = subject.openings[anchor]
+    more = subject.openings[data.languages[1]].refusal[0]
+    several = Openings(
+        refusal=tuple(opening + more for opening in single.refusal) + (more + more[:1] + single.refusal[0],),
+        compliant=single.compliant,
+    )
+    return Case(
+        name="organism",
+        subject=subject,
+        plain=_untouched(subject),
+        tokens=encode(subject, (texts * (prompts // len(texts) + 1))[:prompts]),
+        single=single,
+        several=several,
+        edits=_some_neurons(subject),
+        new_tokens=data.max_new_tokens,
+    )
+
+
+def _untouched(subject: Subject) -> Any:
+    """The checkpoint once more, frozen, with the same dtype, attention and generation settings, without nnsight."""
+    import copy
+
+    from transformers import AutoModelForCausalLM
+
+    wrapped = subject.model._module
+    attention = wrapped.config._attn_implementation
+    plain = AutoModelForCausalLM.from_pretrained(subject.path, dtype=wrapped.dtype, attn_implementation=attention)
+    plain.generation_config = copy.deepcopy(wrapped.generation_config)
+    return plain.eval().requires_grad_(False)
+
+
+def _some_neurons(subject: Subject) -> Edits:
+    draw = random.Random(0)
+    return suppression(
+        (layer, site, index)
+        for layer in range(subject.n_layers)
+        for site, width in subject.widths.items()
+        for index in draw.sample(range(width), max(1, round(width * 0.005)))
+    )
+
+
+def _write_random_llama(folder: Path) -> None:
+    """The model and a word-level tokenizer, as `save_pretrained` writes them."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE)).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(SHAPE["vocab_size"])}, unk_token="w2"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="w0", bos_token="w1", unk_token="w2")
+    fast.chat_template = "{{ messages[0]['content'] }}"
+    fast.save_pretrained(folder)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from ssn_probe.errors import ModelError
-from ssn_probe.importance import anchor_of
 from ssn_probe.lab import Lab, edits_for, responses, tokens_of
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.openings import readouts
-from ssn_probe.plan import evaluated, left_out, log_odds_label, measured, random_label
+from ssn_probe.plan import anchor_of, evaluated, left_out, log_odds_label, measured, random_label
 from ssn_probe.progress import Advance
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import Each, MeanOf, Of, Recipe, SetExpression

@@ -52,7 +52,7 @@ def find_recipe(reference: str, texts: Mapping[str, str]) -> Recipe:
 
 def load_function(reference: str) -> RecipeFunction:
     """The declared function: a shipped name, or `PATH[@name]`. Executes the file."""
-    place, _, name = reference.partition("@")
+    place, name = _split(reference)
     if place.endswith(".py") or "/" in place:
         path = Path(place)
     else:
@@ -63,6 +63,12 @@ def load_function(reference: str) -> RecipeFunction:
     if not path.is_file():
         raise RecipeError(f"no recipe file {place!r}", "See `ssn-probe list` for the shipped ones.")
     return _pick(path, name)
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """A reference as place and name; a folder may have an @ of its own."""
+    place, at, name = reference.rpartition("@")
+    return (place, name) if at and "/" not in name and "." not in name else (reference, "")
 
 
 def _pick(path: Path, name: str) -> RecipeFunction:
@@ -144,7 +150,7 @@ def source_of(reference: str) -> Path | None:
     """The file that a reference names, for the run folder's copy; None for a recipe.json."""
     if reference.endswith(".json"):
         return None
-    place = reference.partition("@")[0]
+    place, _ = _split(reference)
     if place.endswith(".py") or "/" in place:
         return Path(place)
     return next(one.path for one in list_recipes() if one.name == place)

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from ssn_probe.errors import DataError
 from ssn_probe.lab import Lab, tokens_of
 from ssn_probe.node import digest, to_json
 from ssn_probe.openings import readouts
-from ssn_probe.plan import score_label
+from ssn_probe.plan import anchor_of, score_label
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import Final, Local, Refusal, SafetyNeurons
 from ssn_probe.results import write_json, write_whole
@@ -19,19 +18,6 @@ CONTRASTED = ("harmful", "harmless")
 
 Means = Mapping[str, np.ndarray]
 """Site → mean effect of every neuron, [layer, neuron]."""
-
-
-def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
-    """The anchor language: the one given, else the one that the prompt set declares."""
-    anchor = given or prompts.anchor
-    if anchor is None:
-        raise DataError(
-            f"{prompts.name} declares no anchor language",
-            f'Give -T anchor=… (languages: {", ".join(prompts.languages)}), or "anchor" in its dataset.json.',
-        )
-    if anchor not in prompts.languages:
-        raise DataError(f"{prompts.name} has no language {anchor!r}", f"Languages: {', '.join(prompts.languages)}.")
-    return anchor
 
 
 def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:

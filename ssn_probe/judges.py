@@ -24,8 +24,9 @@ def make_judge(declared: Mapping[str, Any] | None, languages: tuple[str, ...], d
             f"{data} declares no judge, so responses cannot be judged",
             'Add to its dataset.json: "judge": {"kind": "patterns", "refused": {"en": …}, "complied": {"en": …}}.',
         )
-    if declared.get("kind") != "patterns":
-        raise JudgeError(f"{data} declares a judge of unknown kind {declared.get('kind')!r}", "Known: patterns.")
+    kind = declared.get("kind") if isinstance(declared, Mapping) else declared
+    if not isinstance(declared, Mapping) or kind != "patterns":
+        raise JudgeError(f"{data} declares a judge of unknown kind {kind!r}", "Known: patterns.")
     refused = {language: _pattern(declared, "refused", language, data) for language in languages}
     complied = {language: _pattern(declared, "complied", language, data) for language in languages}
 
@@ -38,8 +39,9 @@ def make_judge(declared: Mapping[str, Any] | None, languages: tuple[str, ...], d
 
 
 def _pattern(declared: Mapping[str, Any], side: str, language: str, data: str) -> re.Pattern[str]:
-    text = declared.get(side, {}).get(language)
-    if text is None:
+    patterns = declared.get(side)
+    text = patterns.get(language) if isinstance(patterns, Mapping) else None
+    if not isinstance(text, str):
         raise JudgeError(f"{data}: the judge has no {side!r} pattern for {language!r}", "Add it to dataset.json.")
     try:
         return re.compile(text, re.DOTALL)

@@ -77,7 +77,7 @@ def from_json(data: Any) -> Any:
     if "kind" not in data:
         return {name: from_json(item) for name, item in data.items()}
     kind = data["kind"]
-    if kind not in NODES:
+    if not isinstance(kind, str) or kind not in NODES:
         raise RecipeError(f"unknown node {kind!r} in the recipe", nearest(str(kind), list(NODES)))
     if data.get("version") != NODES[kind].version:
         raise RecipeError(
@@ -161,15 +161,25 @@ def _frozen(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_frozen(item, where) for item in value)
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        require("kind" not in value, f"{where} has the name 'kind'", "It marks nodes in JSON: choose another name.")
         return {name: _frozen(item, where) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is {value}", "Give a finite number.")
+    if isinstance(value, str) and not value.isascii():
+        _check_unicode(value, where)
     if value is None or isinstance(value, str | int | float | Node):
         return value
     raise RecipeError(
         f"{where} is a {type(value).__name__}, which a recipe cannot hold",
         "A recipe holds str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
     )
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{where} is no Unicode text: {text!r}", "Write it in UTF-8.") from error
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:

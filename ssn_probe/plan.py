@@ -68,6 +68,19 @@ def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
     return Plan(recipe=recipe, stages=tuple(stages), data=data)
 
 
+def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
+    """The anchor language: the one given, else the one that the prompt set declares."""
+    anchor = given or prompts.anchor
+    if anchor is None:
+        raise DataError(
+            f"{prompts.name} declares no anchor language",
+            f'Give -T anchor=… (languages: {", ".join(prompts.languages)}), or "anchor" in its dataset.json.',
+        )
+    if anchor not in prompts.languages:
+        raise DataError(f"{prompts.name} has no language {anchor!r}", f"Languages: {', '.join(prompts.languages)}.")
+    return anchor
+
+
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
     """The contexts that a recipe's measures read, each with its prompt set."""
     return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in recipe.measures}
@@ -177,8 +190,12 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
 
 
 def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
-    """A language that an expression names must be one of its prompt sets'."""
+    """A language that an expression names must be one of its prompt sets', and what needs an anchor must have one."""
     for node in walk(recipe):
+        if isinstance(node, Shared) and node.anchor is None and node.at_least is None and node.by != "mean":
+            for inner in walk(node):
+                if isinstance(inner, Prompts):
+                    anchor_of(data[inner])
         known = tuple(one for inner in walk(node) if isinstance(inner, Prompts) for one in data[inner].languages)
         for language in _named(node) if known else ():
             if language not in known:
@@ -220,9 +237,9 @@ def _resolve(value: Any, data: Mapping[Prompts, PromptSet]) -> Any:
         return value
     if value.get("kind") == "Prompts":
         prompts = next(found for node, found in data.items() if to_json(node) == value)
-        return {"kind": "Prompts", "digest": prompts.digest}
+        return {"kind": "Prompts", "version": value["version"], "digest": prompts.digest}
     if value.get("kind") == "NeuronFile":
-        return {"kind": "NeuronFile", "sha256": file_digest(value["path"])}
+        return {"kind": "NeuronFile", "version": value["version"], "sha256": file_digest(value["path"])}
     if value.get("kind") == "Recipe":
         value = {name: item for name, item in value.items() if name not in ("model", "name", "question")}
     return {name: _resolve(item, data) for name, item in value.items()}

@@ -39,7 +39,11 @@ CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("anchor", _is_text, "a language code"),
     ("license", _is_text, "a text"),
     ("max_new_tokens", lambda value: type(value) is int and value > 0, "a whole number above 0"),
-    ("languages", lambda value: isinstance(value, list) and value and all(map(_is_text, value)), "a list of codes"),
+    (
+        "languages",
+        lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
+        "a list of codes",
+    ),
     ("judge", lambda value: isinstance(value, dict), "an object"),
 )
 """What a card may declare: name, check, and what it must be, in words."""
@@ -174,12 +178,12 @@ def _split_of(cluster: str) -> str:
 
 
 def _check_table(frame: pl.DataFrame, table: Path) -> None:
+    if frame.select(pl.any_horizontal(pl.col(REQUIRED).is_null().any()))[0, 0]:
+        raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
     for column, known in (("context", CONTEXTS), ("split", SPLITS)):
         for value in frame[column].unique():
             if value not in known:
                 raise DataError(f"{table}: unknown {column} {value!r}", nearest(str(value), known))
-    if frame.select(pl.any_horizontal(pl.col(REQUIRED).is_null().any()))[0, 0]:
-        raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
     twice = frame.filter(frame.select("prompt_id", "language").is_duplicated())
     if not twice.is_empty():
         raise DataError(

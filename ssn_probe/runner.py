@@ -19,13 +19,12 @@ from rich.console import Console
 from ssn_probe import results
 from ssn_probe.causal import arms_of, check_languages, collect_log_odds, collect_samples
 from ssn_probe.errors import SSNProbeError
-from ssn_probe.importance import anchor_of
 from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.node import rewrite, to_json
 from ssn_probe.openings import Readout
-from ssn_probe.plan import Plan, make_plan, measured, resolved_key
+from ssn_probe.plan import Plan, anchor_of, make_plan, measured, resolved_key
 from ssn_probe.progress import tracking
 from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression
 from ssn_probe.report import report

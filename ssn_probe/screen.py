@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssn_probe.discovery import Listing
+from ssn_probe.errors import ResultError
 from ssn_probe.recipe import Recipe
 from ssn_probe.results import RunFolder
 from ssn_probe.text import percent, plain
@@ -104,13 +105,23 @@ def show_runs(screen: Console, runs: Sequence[RunFolder]) -> None:
     if not runs:
         screen.print("No runs yet. Try: ssn-probe run suppress_ss")
         return
-    table = Table("run", "status", "model", "seconds", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", no_wrap=True, min_width=max(len(run.name) for run in runs))
+    for header in ("status", "model", "seconds"):
+        table.add_column(header)
     for run in runs:
-        manifest = run.manifest()
-        seconds = f"{sum(manifest['seconds'].values()):.0f}"
-        cells = (run.name, manifest["status"], manifest["model"]["name"], seconds)
-        table.add_row(*(Text(plain(str(cell))) for cell in cells))
+        table.add_row(*(Text(plain(cell)) for cell in _run_row(run)))
     screen.print(table)
+
+
+def _run_row(run: RunFolder) -> tuple[str, str, str, str]:
+    """A run's line; one that cannot be read does not hide the others."""
+    try:
+        manifest = run.manifest()
+    except ResultError as error:
+        return run.name, "unreadable", error.message.rpartition(": ")[2], ""
+    seconds = sum(manifest.get("seconds", {}).values())
+    return run.name, manifest.get("status", "unknown"), str(manifest.get("model", {}).get("name")), f"{seconds:.0f}"
 
 
 def show_organism(screen: Console, model: str) -> None:

@@ -3,10 +3,11 @@
 import polars as pl
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.importance import anchor_of, importance
+from ssn_probe.importance import importance
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NeuronSet, read_neurons
 from ssn_probe.node import walk
+from ssn_probe.plan import anchor_of
 from ssn_probe.recipe import (
     Combine,
     NeuronFile,

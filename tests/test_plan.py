@@ -146,7 +146,10 @@ def test_measures_read_their_context_of_their_own_set(tmp_path: Path) -> None:
     ms = SafetyNeurons(one)
     plan = make_plan(Recipe(arms={"ms": Suppress(ms)}, measures=(ASR(one), Utility(replace(other, limit=1)))))
     contexts = measured(plan.recipe, plan.data)
-    assert contexts == {"harmful": load_prompts(one), "harmless": load_prompts(replace(other, limit=1))}
+    expected = {"harmful": one, "harmless": replace(other, limit=1)}
+    assert {name: found.digest for name, found in contexts.items()} == {
+        name: load_prompts(node).digest for name, node in expected.items()
+    }
     assert evaluated(plan.recipe, plan.data) == LANGUAGES
 
 
@@ -289,3 +292,14 @@ def test_a_resolved_key_follows_the_content_of_a_neuron_file(data: str, tmp_path
     assert resolved_key(NeuronFile(str(moved)), MODEL, {}) == before
     path.write_text(text + "en,0,q,2\n")
     assert resolved_key(NeuronFile(str(path)), MODEL, {}) != before
+
+
+def test_a_resolved_key_follows_the_method_version_of_every_node(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(data) / "set.csv"
+    path.write_text("language,layer,site,index\nen,0,q,1\n")
+    node = Recipe(sets={"x": NeuronFile(str(path)) | Shared(SafetyNeurons(Prompts(data)))})
+    before = key(node)
+    for kind in (Recipe, NeuronFile, Shared, SafetyNeurons, Prompts):
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "version", 2)
+            assert key(node) != before, kind.__name__
