@@ -86,18 +86,19 @@ def _random_llama(folder: str, prompts: int, length: int) -> Case:
 
 
 def _organism(prompts: int) -> Case:
-    """The embedded model, with its own prompts in one language after another."""
+    """The embedded model, with its own prompts in the anchor language."""
     from ssn_probe.prompts import load_prompts
+    from ssn_probe.recipe import Prompts
 
     subject = load_subject("organism", device="cpu")
-    data = load_prompts("organism")
+    data = load_prompts(Prompts("organism"))
     anchor = data.anchor or data.languages[0]
     texts = list(data.select("identify", "harmful", anchor)["text"])
     assert subject.openings is not None
     single = subject.openings[anchor]
     more = subject.openings[data.languages[1]].refusal[0]
     several = Openings(
-        refusal=tuple(opening + more for opening in single.refusal) + (more + more[:1] + single.refusal[0],),
+        refusal=(*(opening + more for opening in single.refusal), more + more[:1] + single.refusal[0]),
         compliant=single.compliant,
     )
     return Case(

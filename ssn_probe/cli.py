@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before a command needs it: `--help` and `list` answer at once."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def parameter_options(command):
     )
 
 
-@main.command("list")
+@main.command("list", short_help="Recipes, their question and their parameters.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.pass_obj
 def list_(debug: bool, path: Path | None) -> None:
@@ -71,7 +72,7 @@ def list_(debug: bool, path: Path | None) -> None:
         echo_listing(list_recipes(path))
 
 
-@main.command()
+@main.command(short_help="What a recipe would do and could show; runs nothing.")
 @click.argument("recipe")
 @parameter_options
 @click.pass_obj
@@ -88,7 +89,7 @@ def show(debug: bool, recipe: str, assignments: tuple[str, ...], limit: int | No
         show_plan(console(), find_recipe(recipe, split_assignments(assignments)), limit)
 
 
-@main.command()
+@main.command(short_help="Run a recipe: a name, a file, or a run's recipe.json.")
 @click.argument("recipe")
 @parameter_options
 @click.option("--batch-size", type=click.IntRange(1), default=200, show_default=True, help="Prompts per batch.")
@@ -129,10 +130,16 @@ def run(
             arguments=arguments,
         )
         screen = console()
+        signal.signal(signal.SIGTERM, _terminated)
         show_answer(screen, run_recipe(value, options, screen))
 
 
-@main.command("results")
+def _terminated(*_signal: object) -> None:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does: its folder says `interrupted` and keeps what was measured."""
+    raise KeyboardInterrupt
+
+
+@main.command("results", short_help="Past runs, newest first; one run's card.")
 @click.argument("reference", required=False, metavar="[RUN]")
 @click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
 @click.pass_obj
@@ -148,7 +155,7 @@ def results_(debug: bool, reference: str | None, out: Path) -> None:
             show_answer(console(), results.find_run(reference, out))
 
 
-@main.group(invoke_without_command=True)
+@main.group(invoke_without_command=True, short_help="The embedded model: measure it, make it again.")
 @click.pass_context
 def organism(context: click.Context) -> None:
     """The embedded model: `info` measures it, `train` makes it again from a seed."""
@@ -195,5 +202,5 @@ def user_errors(debug: bool) -> Iterator[None]:
             click.echo(f"  {plain(error.hint)}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo("Interrupted. What had been measured is in the run folder.", err=True)
+        click.echo("Interrupted. What a run had measured by then is in its folder: ssn-probe results", err=True)
         sys.exit(130)

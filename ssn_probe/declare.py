@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.errors import RecipeError, SSNProbeError, nearest
 from ssn_probe.recipe import Recipe
 
 
@@ -29,7 +29,12 @@ class RecipeFunction:
 
     def __call__(self, **arguments: Any) -> Recipe:
         self._check(arguments)
-        made = self.build(**arguments)
+        try:
+            made = self.build(**arguments)
+        except SSNProbeError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise RecipeError(f"{self.name} failed: {type(error).__name__}: {error}", "Mend the recipe.") from error
         if not isinstance(made, Recipe):
             raise RecipeError(f"{self.name} returned a {type(made).__name__}", "A recipe function returns Recipe(…).")
         return replace(made, name=self.name, question=self.question)

@@ -5,16 +5,17 @@ several) or by a run's `recipe.json`, which is read as data.
 """
 
 import ast
+import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from ssn_probe.declare import RecipeFunction
-from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.errors import RecipeError, SSNProbeError, nearest
 from ssn_probe.node import from_json
 from ssn_probe.recipe import Recipe
 
@@ -92,13 +93,24 @@ def _execute(path: Path):
         raise RecipeError(f"{path} is not a Python file", "A recipe file ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except RecipeError:
-        raise
-    except Exception as error:
-        raise RecipeError(f"{path} failed: {type(error).__name__}: {error}", "Mend the recipe file.") from error
+    with _neighbours(path.resolve().parent):
+        try:
+            spec.loader.exec_module(module)
+        except SSNProbeError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise RecipeError(f"{path} failed: {type(error).__name__}: {error}", "Mend the recipe file.") from error
     return module
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """A recipe file may import what lies beside it, wherever the command was started."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
@@ -106,7 +118,7 @@ def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
         raise RecipeError("-T does not apply to a recipe.json: its parameters are settled", "Edit it, or run by name.")
     try:
         value = from_json(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give the recipe.json of a run.") from error
     if not isinstance(value, Recipe):
         raise RecipeError(f"{path} holds no recipe", "Give the recipe.json of a run.")

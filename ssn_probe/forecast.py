@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from ssn_probe.plan import Plan, make_plan, measured
+import polars as pl
+
+from ssn_probe.plan import Plan, limited, make_plan, measured
 from ssn_probe.recipe import Recipe, SafetyNeurons
-from ssn_probe.runner import limited
 from ssn_probe.stats import smallest_detectable, smallest_p
 from ssn_probe.subject import describe
 from ssn_probe.text import probability
@@ -56,7 +57,9 @@ def _power(recipe: Recipe, plan: Plan) -> list[str]:
     if "harmful" not in contexts or not recipe.arms:
         return []
     rows = contexts["harmful"].select("evaluate", "harmful")
-    clusters = rows["cluster"].n_unique()
+    clusters = min(rows.group_by("language").agg(pl.col("cluster").n_unique())["cluster"], default=0)
+    if not clusters:
+        return ["There are no harmful prompts to evaluate on, so nothing can be shown about ASR."]
     lines = [
         f"{clusters} clusters of harmful prompts per language: the smallest rise of ASR that one language shows with "
         f"80 % power is {_rise(smallest_detectable(clusters, 0.3))} at a baseline of 30 %."

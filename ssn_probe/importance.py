@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.lab import Lab, tokens_of
 from ssn_probe.node import digest, to_json
 from ssn_probe.openings import readouts
-from ssn_probe.plan import anchor_of, score_label
+from ssn_probe.plan import score_label
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import Final, Local, Refusal, SafetyNeurons
 from ssn_probe.results import write_json, write_whole
@@ -63,7 +63,7 @@ def _means(lab: Lab, node: SafetyNeurons, sites: tuple[str, ...], language: str,
 def _trace(lab: Lab, node: SafetyNeurons, prompts: PromptSet, language: str, tokens: list, options: Mapping) -> Scores:
     effect = node.effect
     if isinstance(effect, Refusal):
-        readout = readouts(lab, prompts, anchor_of(prompts))[language]
+        readout = readouts(lab, prompts)[language]
         return score_refusal(lab.subject, tokens, readout.reads, **options)
     if isinstance(effect, Local):
         return score_local(lab.subject, tokens, position=effect.position, **options)  # type: ignore[arg-type]

@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lab:
-    """A subject, its data, settings that change no number (batch size, cache folder, progress), and a memory."""
+    """A subject, its data, the anchor, settings that change no number (batch size, cache, progress), and a memory."""
 
     subject: Subject
     data: Mapping[Prompts, PromptSet]
+    anchor: str | None = None
     batch_size: int = 200
     cache: Path | None = None
     tracker: Tracker = field(default_factory=Silent)

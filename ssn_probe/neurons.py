@@ -116,14 +116,21 @@ class NeuronSet:
 
     def _checked(self, language: str) -> str:
         if language not in self.languages:
-            raise RecipeError(f"the neuron set has no language {language!r}", nearest(language, list(self.languages)))
+            raise RecipeError(
+                f"the neuron set has no language {language!r}",
+                f"{nearest(language, self.languages)} Or restrict what is measured with Prompts(…, languages=…).",
+            )
         return language
 
 
 def neuron_set(rows: Iterable[tuple[str, int, str, int, float | None]] | pl.DataFrame) -> NeuronSet:
     """A set from rows of (language, layer, site, index, score); its languages are those of the rows."""
     frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
-    frame = frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).unique(KEYS).sort(KEYS)
+    frame = (
+        frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+        .unique(KEYS, keep="first", maintain_order=True)
+        .sort(KEYS)
+    )
     return NeuronSet(frame, tuple(frame["language"].unique().sort()))
 
 

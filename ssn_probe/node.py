@@ -28,9 +28,10 @@ class Node:
 
     version: ClassVar[int] = 1
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        NODES[cls.__name__] = cls
+        if not abstract:
+            NODES[cls.__name__] = cls
 
     def __post_init__(self):
         hints = _hints(type(self))

@@ -28,6 +28,10 @@ MINIMUM_AUROC, EACH_SIDE = 0.85, 20
 """What the gate asks for: separation, and responses on either side."""
 
 
+class UntrustedReadoutError(ModelError):
+    """No read-out of refusal separates refused from other responses in some language."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Readout:
     """What the refusal effect reads in one language: openings, where they are from, and how well they separate."""
@@ -37,7 +41,7 @@ class Readout:
     gate: Gate
 
 
-def readouts(lab: Lab, prompts: PromptSet, anchor: str) -> dict[str, Readout]:
+def readouts(lab: Lab, prompts: PromptSet) -> dict[str, Readout]:
     """The read-out of every language of a prompt set.
 
     A language that fails the gate with its own openings gets the union with the anchor's, and failing that the
@@ -47,9 +51,9 @@ def readouts(lab: Lab, prompts: PromptSet, anchor: str) -> dict[str, Readout]:
     def compute() -> dict[str, Readout]:
         observed = {language: _observe(lab, prompts, language) for language in prompts.languages}
         own = {language: _own_openings(lab, language, observed[language]) for language in prompts.languages}
-        return {one: _readout(lab, observed, own, one, anchor) for one in prompts.languages}
+        return {one: _readout(lab, observed, own, one) for one in prompts.languages}
 
-    return lab.remember(("readouts", prompts.digest, anchor), compute)
+    return lab.remember(("readouts", prompts.digest), compute)
 
 
 def _observe(lab: Lab, prompts: PromptSet, language: str) -> pl.DataFrame:
@@ -69,17 +73,16 @@ def _declares(lab: Lab, language: str) -> bool:
     return lab.subject.openings is not None and language in lab.subject.openings
 
 
-def _readout(
-    lab: Lab, observed: dict[str, pl.DataFrame], own: dict[str, Openings | None], language: str, anchor: str
-) -> Readout:
+def _readout(lab: Lab, observed: dict[str, pl.DataFrame], own: dict[str, Openings | None], language: str) -> Readout:
     """The first of: own openings, own and the anchor's, the anchor's refusal direction, that passes the gate."""
-    mine, anchors, here = own[language], own[anchor], observed[language]
+    anchor = lab.anchor if lab.anchor in observed else None
+    mine, anchors, here = own[language], None if anchor is None else own[anchor], observed[language]
     origin = "declared" if _declares(lab, language) else "estimated"
     tried = [] if mine is None else [_tried(lab, here, mine, origin)]
     if not _passed(tried) and mine is not None and anchors is not None and language != anchor:
         tried.append(_tried(lab, here, _union(mine, anchors), f"{origin}, with the anchor's"))
     if not _passed(tried):
-        direction = refusal_direction(lab, observed[anchor])
+        direction = None if anchor is None else refusal_direction(lab, observed[anchor], anchors)
         tried += [] if direction is None else [_tried(lab, here, direction, "the anchor's refusal direction")]
         if not tried or not _separates(tried[-1]):
             raise _untrusted(language, tried)
@@ -99,11 +102,12 @@ def _separates(readout: Readout) -> bool:
     return isinstance(readout.reads, Direction) and (area is None or area >= MINIMUM_AUROC)
 
 
-def _untrusted(language: str, tried: list[Readout]) -> ModelError:
+def _untrusted(language: str, tried: list[Readout]) -> UntrustedReadoutError:
     why = tried[-1].gate.why if tried else "no opening separates refusals from answers, and there is no direction"
-    return ModelError(
+    return UntrustedReadoutError(
         f"the refusal log-odds cannot be trusted in {language}: {why}",
-        "Leave the language out with Prompts(…, languages=…), or use an effect without openings: -T effect=local.",
+        "Use more prompts (a larger --limit), leave the language out with Prompts(…, languages=…), or use an effect "
+        "without openings: -T effect=local.",
     )
 
 
@@ -122,25 +126,28 @@ def _tried(lab: Lab, observed: pl.DataFrame, reads: Openings | Direction, origin
     return Readout(reads=reads, origin=origin, gate=gate(log_odds.numpy(), refused, minimum=MINIMUM_AUROC))
 
 
-def refusal_direction(lab: Lab, observed: pl.DataFrame) -> Direction | None:
-    """The mean final state of refused less that of complied responses, scaled to a difference of 1 in r.
+def refusal_direction(lab: Lab, observed: pl.DataFrame, openings: Openings | None) -> Direction | None:
+    """The mean final state of refused less that of complied responses, as a read-out r.
 
-    A difference of means of the final-norm state at the last prompt token (Arditi et al. 2024 use mid-layer ones). None
-    where the anchor has fewer than 20 responses of either kind.
+    A difference of means of the final-norm state at the last prompt token (Arditi et al. 2024 use mid-layer ones). It
+    is scaled so that r differs between the two means as the anchor's log-odds does, so that languages read either way
+    can be averaged; without openings it differs by 1. None where the anchor has fewer than 20 responses of either kind.
     """
 
     def compute() -> Direction | None:
         sides = [observed.filter(verdict=verdict) for verdict in ("refused", "complied")]
         if min(side.height for side in sides) < EACH_SIDE:
             return None
-        refused, complied = (
-            final_states(lab.subject, tokens_of(lab, side), batch_size=lab.batch_size).double().mean(0)
-            for side in sides
-        )
+        tokens, size = [tokens_of(lab, side) for side in sides], lab.batch_size
+        refused, complied = (final_states(lab.subject, one, batch_size=size).double().mean(0) for one in tokens)
+        scale = 1.0
+        if openings is not None:
+            odds = [float(refusal_log_odds(lab.subject, one, openings, batch_size=size).mean()) for one in tokens]
+            scale = odds[0] - odds[1]
         gap = refused - complied
-        return Direction(tuple((gap / gap.square().sum()).tolist()))
+        return Direction(tuple((scale * gap / gap.square().sum()).tolist()))
 
-    return lab.remember(("direction", tuple(observed["prompt_id"]), tuple(observed["language"].unique())), compute)
+    return lab.remember(("direction", tuple(observed["text"]), tuple(observed["verdict"]), openings), compute)
 
 
 def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings | None:

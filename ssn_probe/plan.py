@@ -6,17 +6,18 @@ The plan reads the prompt sets and the model's configuration, never its weights.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ssn_probe.errors import DataError, RecipeError, nearest
-from ssn_probe.node import Node, digest, to_json, walk
+from ssn_probe.node import Node, digest, rewrite, to_json, walk
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
     ASR,
     Each,
     Final,
+    Local,
     Measure,
     Of,
     Only,
@@ -64,8 +65,22 @@ def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
     data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
     check_splits(recipe, data)
     check_languages(recipe, data)
+    study_anchor(recipe, data)
     stages = [*_scoring(recipe, data, neurons), *_causal(recipe, data)]
     return Plan(recipe=recipe, stages=tuple(stages), data=data)
+
+
+def limited(recipe: Recipe, limit: int | None) -> Recipe:
+    """The recipe with at most `limit` prompt ids per split and context."""
+    if limit is None:
+        return recipe
+
+    def lowered(node: Node) -> Node:
+        return replace(node, limit=min(limit, node.limit or limit)) if isinstance(node, Prompts) else node
+
+    changed = rewrite(recipe, lowered)
+    assert isinstance(changed, Recipe)
+    return changed
 
 
 def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
@@ -79,6 +94,20 @@ def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
     if anchor not in prompts.languages:
         raise DataError(f"{prompts.name} has no language {anchor!r}", f"Languages: {', '.join(prompts.languages)}.")
     return anchor
+
+
+def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | None:
+    """The anchor of a whole recipe: the one its sets name, else the one its data declare; None where there is none."""
+    named = list(dict.fromkeys(node.anchor for node in walk(recipe) if isinstance(node, Shared) and node.anchor))
+    if len(named) > 1:
+        raise RecipeError(f"the recipe names several anchors: {', '.join(named)}", "Ask one question per anchor.")
+    anchor = named[0] if named else next((prompts.anchor for prompts in data.values() if prompts.anchor), None)
+    languages = {language for prompts in data.values() for language in prompts.languages}
+    if languages != {anchor}:
+        return anchor
+    if any(isinstance(node, Shared) for node in walk(recipe)):
+        raise RecipeError(f"there is no language besides the anchor {anchor} to share neurons with", "Add one.")
+    return None  # the average is that of the one language
 
 
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
@@ -119,6 +148,10 @@ def _gate(prompts: PromptSet) -> dict[str, Stage]:
     return {label: Stage(label=label, prompts=_identify(prompts), generated=prompts.max_new_tokens)}
 
 
+def weakened_label(arm: str) -> str:
+    return f"{arm}, less strongest"
+
+
 def random_label(arm: str, recipe: Recipe) -> str:
     return f"{arm}: {recipe.controls} random sets"
 
@@ -132,12 +165,14 @@ def gate_label(prompts: PromptSet) -> str:
 
 
 def score_label(node: SafetyNeurons, prompts: PromptSet) -> str:
-    return f"{type(node.effect).__name__.lower()} effect of every neuron ({prompts.name})"
+    position = getattr(node.effect, "position", "")
+    where = f", {position}" if isinstance(node.effect, Local) and position != "mean" else ""
+    return f"{type(node.effect).__name__.lower()} effect of every neuron ({prompts.name}{where})"
 
 
 def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
     contexts = measured(recipe, data)
-    if not (recipe.arms and contexts):
+    if not contexts:
         return []
     everything = sum(prompts.select("evaluate", context).height for context, prompts in contexts.items())
     generated = max(prompts.max_new_tokens for prompts in contexts.values())
@@ -146,7 +181,7 @@ def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
     for name, arm in recipe.arms.items():
         copies = len(evaluated(recipe, data)) if isinstance(arm.neurons, Each) else 1
         stages.append(Stage(label=name, prompts=copies * everything, generated=generated))
-        stages.append(Stage(label=f"{name} less strongest", prompts=copies * everything, generated=generated))
+        stages.append(Stage(label=weakened_label(name), prompts=copies * everything, generated=generated))
         if recipe.controls and harmful:
             per_control = harmful - _anchor_rows(arm.neurons, contexts["harmful"], data)
             count = copies * recipe.controls * per_control

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ssn_probe.text import plain
+
 Advance = Callable[[int], None]
 
 
@@ -47,7 +49,7 @@ class Lines:
             self.left[label] -= done
             if self.left[label] == 0:
                 seconds = time.monotonic() - self.started
-                text = f"{label}: {self.totals[label]:,} prompts, {seconds:.1f} s since the start"
+                text = f"{plain(label)}: {self.totals[label]:,} prompts, {seconds:.1f} s since the start"
                 self.console.print(Text(text), soft_wrap=True)
 
         return report
@@ -58,7 +60,7 @@ class Bars:
 
     def __init__(self, progress: Progress, rows: Sequence[tuple[str, int]]):
         self.progress = progress
-        self.tasks = {label: progress.add_task(label, total=total, start=False) for label, total in rows}
+        self.tasks = {label: progress.add_task(plain(label), total=total, start=False) for label, total in rows}
 
     def advance(self, label: str) -> Advance:
         task = self.tasks[label]

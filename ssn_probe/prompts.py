@@ -7,6 +7,7 @@ that a translation of a prompt that chose a neuron is never used to evaluate it.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,8 @@ CONTEXTS = ("harmful", "harmless", "lookalike")
 SPLITS = ("identify", "evaluate", "train")
 REQUIRED = ("prompt_id", "language", "context", "text")
 OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
+LANGUAGE = re.compile(r"[A-Za-z0-9]{1,20}([-_][A-Za-z0-9]{1,20})*")
+"""Language codes also name files and table rows, so they are kept plain."""
 READERS = {
     ".parquet": pl.read_parquet,
     ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
@@ -34,16 +37,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
+
+
 CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("name", _is_text, "a text"),
     ("anchor", _is_text, "a language code"),
     ("license", _is_text, "a text"),
     ("max_new_tokens", lambda value: type(value) is int and value > 0, "a whole number above 0"),
-    (
-        "languages",
-        lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
-        "a list of codes",
-    ),
+    ("languages", _is_list, "a list of codes, each once"),
     ("judge", lambda value: isinstance(value, dict), "an object"),
 )
 """What a card may declare: name, check, and what it must be, in words."""
@@ -82,7 +85,8 @@ def load_prompts(node: Prompts) -> PromptSet:
         prompts = _restrict(prompts, node.languages)
     if node.limit is not None:
         digest = _derived(prompts.digest, f"limit {node.limit}")
-        prompts = replace(prompts, frame=_first(prompts.frame, node.limit), digest=digest)
+        name = f"{prompts.name}, first {node.limit}"
+        prompts = replace(prompts, name=name, frame=_first(prompts.frame, node.limit), digest=digest)
     _check_contexts(prompts)
     return prompts
 
@@ -184,6 +188,9 @@ def _check_table(frame: pl.DataFrame, table: Path) -> None:
         for value in frame[column].unique():
             if value not in known:
                 raise DataError(f"{table}: unknown {column} {value!r}", nearest(str(value), known))
+    for language in frame["language"].unique():
+        if not LANGUAGE.fullmatch(language) or language == "average":
+            raise DataError(f"{table}: {language!r} is no language code", "Give codes such as en, zh-Hans or qaa.")
     twice = frame.filter(frame.select("prompt_id", "language").is_duplicated())
     if not twice.is_empty():
         raise DataError(

@@ -5,6 +5,7 @@ on a node is raised whenever the numbers of its method change. Standard library 
 nothing.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -71,7 +72,7 @@ _EFFECT_OF = {"local": Local, "final": Final, "refusal": Refusal}
 
 
 @dataclass(frozen=True, eq=False)
-class SetExpression(Node):
+class SetExpression(Node, abstract=True):
     """An expression that stands for a `NeuronSet`; `& | -` build new expressions."""
 
     def __and__(self, other: "SetExpression") -> "Combine":
@@ -168,8 +169,11 @@ class Shared(SetExpression):
     by: str = "intersection"
 
     def check(self) -> None:
-        _set(self.neurons)
         one_of("by", self.by, ("intersection", "mean"))
+        averages = self.by != "mean" or isinstance(self.neurons, SafetyNeurons)
+        require(
+            averages, "by='mean' averages importances, which only SafetyNeurons have", "Give Shared(SafetyNeurons(…))."
+        )
         given = [self.anchor is not None, self.at_least is not None, self.by == "mean"]
         require(sum(given) <= 1, "anchor, at_least and by='mean' exclude each other", "Give one of them.")
         require(self.at_least is None or self.at_least >= 1, f"at_least is {self.at_least}", "Give 1 or more.")
@@ -271,7 +275,7 @@ class Suppress(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Measure(Node):
+class Measure(Node, abstract=True):
     """Something measured on the *evaluate* split of a prompt set."""
 
     prompts: Prompts
@@ -292,6 +296,8 @@ class Utility(Measure):
     """Share of harmless prompts whose response equals the reference."""
 
 
+_NAME = re.compile(r"[\w][\w -]{0,59}")
+MOST_CONTROLS = 10_000
 MEASURES = (ASR, OverRefusal, Utility)
 
 
@@ -315,7 +321,18 @@ class Recipe(Node):
     question: str = ""
 
     def check(self) -> None:
+        require(
+            _NAME.fullmatch(self.name) is not None,
+            f"the recipe's name is {self.name!r}",
+            "Give letters, digits, _ and -.",
+        )
         require(bool(self.sets or self.arms), "the recipe has neither sets nor arms", "Give sets={…} or arms={…}.")
+        require(bool(self.measures) or not self.arms, "the recipe has arms but no measures", "Give measures=(ASR(…),).")
+        for name in [*self.sets, *self.arms]:
+            allowed = _NAME.fullmatch(name) and name not in ("baseline", "average")
+            require(bool(allowed), f"a set or an arm is named {name!r}", "Give letters, digits, blanks, _ and -.")
+        both = [name for name in self.sets if name in self.arms]
+        require(not both, f"{both} name a set and an arm", "Arms' sets are reported too: leave them out of sets.")
         for name, expression in self.sets.items():
             require(isinstance(expression, SetExpression), f"sets[{name!r}] is no neuron set", "Give an expression.")
         for name, arm in self.arms.items():
@@ -327,9 +344,12 @@ class Recipe(Node):
         require(twice is None, f"the measure {twice} is given twice", "Give each measure once.")
         require(self.seed >= 0, f"seed is {self.seed}", "Give 0 or more.")
         for count in (self.controls, self.log_odds_controls):
-            require(count >= 0, f"controls is {count}", "Give 0 or more; 19 is the least that allows p ≤ .05.")
+            hint = f"Give 0 to {MOST_CONTROLS:,}; 19 is the least that allows p ≤ .05."
+            require(0 <= count <= MOST_CONTROLS, f"controls is {count}", hint)
         if self.primary is not None:
             one_of("primary", self.primary, tuple(self.arms))
+            single = not isinstance(self.arms[self.primary].neurons, Each)
+            require(single, f"the primary arm {self.primary!r} is one arm per language", "Test one arm: ms.of('en').")
 
 
 def _set(value: Any) -> SetExpression:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.recipe import Recipe
+from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Shared, Utility
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import markdown, percent, probability
 
@@ -17,6 +17,7 @@ TITLES = {
     "utility": "Utility (exact answers to harmless prompts)",
     "refusal_log_odds": "Refusal log-odds of harmful prompts",
 }
+COLUMNS_OF = {ASR: ("asr", "asr_paper", "invalid"), OverRefusal: ("over_refusal",), Utility: ("utility",)}
 
 
 def report(
@@ -25,16 +26,22 @@ def report(
     neurons: pl.DataFrame,
     overlap: pl.DataFrame | None,
     summary: pl.DataFrame | None,
-    anchor: str,
 ) -> str:
     """The whole report as markdown."""
     parts = ["\n".join(f"{markdown(line)}\n" for line in manifest["answer"]), f"*{markdown(recipe.question)}*\n"]
     if summary is not None:
-        parts += [_measure(summary, name, anchor) for name in TITLES if name in set(summary["measure"])]
-        parts.append(_reading(recipe))
+        shared = frozenset(name for name, arm in recipe.arms.items() if isinstance(arm.neurons, Shared))
+        parts += [_measure(summary, name, manifest, shared) for name in _titles(recipe, summary)]
+        parts.append(_reading(recipe, summary))
     parts += [_neurons(neurons, manifest), *([_overlap(overlap)] if overlap is not None else [])]
     parts += [_warnings(manifest), _gates(manifest), _made(recipe, manifest)]
     return "\n".join(part for part in parts if part)
+
+
+def _titles(recipe: Recipe, summary: pl.DataFrame) -> list[str]:
+    """What the recipe asked to measure, and the log-odds where they were."""
+    asked = {name for measure in recipe.measures for name in COLUMNS_OF[type(measure)]}
+    return [name for name in TITLES if name in asked or name in set(summary["measure"])]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -43,23 +50,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _measure(summary: pl.DataFrame, name: str, anchor: str) -> str:
-    """Languages down, arms across; each cell is the value with its interval."""
-    rows = summary.filter(pl.col("measure") == name)
+def _measure(summary: pl.DataFrame, name: str, manifest: Mapping[str, Any], shared: frozenset[str]) -> str:
+    """Languages down, arms across; each cell is the value with its interval, or says that there were no data."""
+    rows, anchor = summary.filter(pl.col("measure") == name), manifest["anchor"]
+    if rows.is_empty():
+        return f"## {TITLES[name]}\n\nnot measured: no data\n"
     arms = list(rows.select("arm", "role").unique(maintain_order=True).iter_rows())
-    languages = [language for language in rows["language"].unique(maintain_order=True) if language != AVERAGE]
-    header = ["language", *(_column(arm, role) for arm, role in arms)]
-    if rows["controls"].drop_nulls().len():
-        tested = [arm for arm, role in arms if role == "tested"]
-        header += [f"{markdown(arm)} random sets" for arm in tested]
-    else:
-        tested = []
+    controlled = set(rows.filter(pl.col("controls").is_not_null())["arm"])
+    tested = [arm for arm, role in arms if role == "tested" and arm in controlled]
+    header = [
+        "language",
+        *(_column(arm, role) for arm, role in arms),
+        *(f"{markdown(arm)} random sets" for arm in tested),
+    ]
     body = []
-    for language in [*languages, AVERAGE]:
+    for language in [*manifest["evaluated"], AVERAGE]:
         cells = {(row["arm"], row["role"]): row for row in rows.filter(pl.col("language") == language).rows(named=True)}
-        line = [_language(language, anchor), *(_cell(cells.get(arm), name) for arm in arms)]
-        line += [_controls(cells.get((arm, "tested")), name) for arm in tested]
-        body.append(line)
+        line = [_language(language, anchor, bool(shared)), *(_cell(cells.get(arm), name) for arm in arms)]
+        body.append(line + [_controls(cells.get((arm, "tested")), name) for arm in tested])
     return f"## {TITLES[name]}\n\n{table(header, body)}"
 
 
@@ -67,10 +75,11 @@ def _column(arm: str, role: str) -> str:
     return markdown(arm) if role in ("baseline", "tested") else f"{markdown(arm)}, {role}"
 
 
-def _language(language: str, anchor: str) -> str:
+def _language(language: str, anchor: str | None, shared: bool) -> str:
     if language == AVERAGE:
-        return f"average without {markdown(anchor)}"
-    return f"{markdown(language)} (anchor: its SS is its MS)" if language == anchor else markdown(language)
+        return "average" if anchor is None else f"average without {markdown(anchor)}"
+    note = ": its SS is its MS" if shared else ""
+    return f"{markdown(language)} (anchor{note})" if language == anchor else markdown(language)
 
 
 def _cell(row: Mapping[str, Any] | None, measure: str) -> str:
@@ -98,23 +107,34 @@ def _figure(value: float | None, rate: bool) -> str:
     return f"{100 * min(1.0, max(0.0, value)):.1f}" if rate else f"{value:.2f}"
 
 
-def _reading(recipe: Recipe) -> str:
-    return (
+def _reading(recipe: Recipe, summary: pl.DataFrame) -> str:
+    lines = [
         "In brackets: 95 % intervals; Wilson where every cluster is a single prompt, else a bootstrap of clusters (a "
-        "degenerate one is replaced by Wilson on the number of clusters). Random sets: their mean and the interval in "
-        "which 95 % of such sets fall (mean ± t·s·√(1 + 1/m)). The one primary test is the ASR of "
-        f"{markdown(str(recipe.primary))} on the average row, by rank among its random sets; every other p is not "
-        "adjusted.\n"
-    )
+        "degenerate one is replaced by Wilson on the number of clusters)."
+    ]
+    if summary["controls"].drop_nulls().len():
+        lines.append(
+            "Random sets: their mean and the interval in which 95 % of such sets fall (mean ± t·s·√(1 + 1/m))."
+        )
+    if recipe.primary is not None:
+        lines.append(
+            f"The one primary test is the ASR of {markdown(recipe.primary)} on the average row, by rank among its random "
+            "sets; every other p is not adjusted."
+        )
+    if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
+        lines.append("The average of an arm that applies one language's neurons leaves that language out, too.")
+    return " ".join(lines) + "\n"
 
 
 def _neurons(neurons: pl.DataFrame, manifest: Mapping[str, Any]) -> str:
     sites = [site for site in manifest["neurons"]["per_layer"] if site in set(neurons["site"])]
     body = []
-    for (name, language), rows in neurons.group_by("set", "language", maintain_order=True):
-        counts = dict(rows.group_by("site").len().iter_rows())
-        mix = [str(counts.get(site, 0)) for site in sites]
-        body.append([markdown(str(name)), markdown(str(language)), str(rows.height), *mix])
+    for name, languages in manifest["sets"].items():
+        for language, count in languages.items():
+            rows = neurons.filter((pl.col("set") == name) & (pl.col("language") == language))
+            counts = dict(rows.group_by("site").len().iter_rows())
+            mix = [str(counts.get(site, 0)) for site in sites]
+            body.append([markdown(name), "every language" if language == "*" else markdown(language), str(count), *mix])
     return f"## Neurons per language and site\n\n{table(['set', 'language', 'neurons', *sites], body)}"
 
 
@@ -149,10 +169,16 @@ def _gates(manifest: Mapping[str, Any]) -> str:
     if not gates:
         return ""
     body = [
-        [markdown(language), gate["origin"], _auroc(gate["auroc"]), f"{gate['refused']}, {gate['other']}"]
-        for language, gate in gates.items()
+        [
+            markdown(gate["data"]),
+            markdown(gate["language"]),
+            gate["origin"],
+            _auroc(gate["auroc"]),
+            f"{gate['refused']}, {gate['other']}",
+        ]
+        for gate in gates
     ]
-    header = ["language", "openings", "AUROC", "refused, other"]
+    header = ["data", "language", "read by", "AUROC", "refused, other"]
     title = "## Does the refusal log-odds separate refusals (held-out identify prompts)?"
     return f"{title}\n\n{table(header, body)}"
 

@@ -38,7 +38,12 @@ class RunFolder:
         return self.path.name
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json")
+        """What is recorded of the run. Raises ResultError for a manifest that is damaged or of a newer release."""
+        found = read_json(self.path / "manifest.json")
+        missing = [name for name in ("status", "model", "seconds") if name not in found]
+        if missing:
+            raise ResultError(f"{self.path / 'manifest.json'} lacks {missing}", "Is it damaged? Run the recipe again.")
+        return found
 
     def table(self, name: str):
         """One of the run's parquet tables: samples, summary, neurons, overlap, log_odds."""
@@ -47,7 +52,10 @@ class RunFolder:
         path = self.path / f"{name}.parquet"
         if not path.is_file():
             raise ResultError(f"{self.name} has no {name}.parquet", "Its recipe measured no such thing, or it failed.")
-        return pl.read_parquet(path)
+        try:
+            return pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
 
 
 def prepare(root: Path) -> Path:

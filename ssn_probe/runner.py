@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,17 @@ import polars as pl
 from rich.console import Console
 
 from ssn_probe import results
-from ssn_probe.causal import arms_of, check_languages, collect_log_odds, collect_samples
+from ssn_probe.arms import arms_of
+from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NEURON, NeuronSet
-from ssn_probe.node import rewrite, to_json
+from ssn_probe.node import to_json
 from ssn_probe.openings import Readout
-from ssn_probe.plan import Plan, anchor_of, make_plan, measured, resolved_key
+from ssn_probe.plan import Plan, evaluated, limited, make_plan, measured, resolved_key, study_anchor
 from ssn_probe.progress import tracking
-from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression
+from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression, Shared
 from ssn_probe.report import report
 from ssn_probe.results import RunFolder
 from ssn_probe.selection import overlap_table
@@ -70,6 +71,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         lab = Lab(
             subject=subject,
             data=plan.data,
+            anchor=study_anchor(recipe, plan.data),
             batch_size=options.batch_size,
             cache=root / "cache",
             tracker=tracker,
@@ -80,30 +82,21 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     return run
 
 
-def limited(recipe: Recipe, limit: int | None) -> Recipe:
-    """The recipe with at most `limit` prompt ids per split and context."""
-    if limit is None:
-        return recipe
-    changed = rewrite(recipe, lambda node: replace(node, limit=limit) if isinstance(node, Prompts) else node)
-    assert isinstance(changed, Recipe)
-    return changed
-
-
 def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) -> None:
     """Sets first, then arms, then words; each table is written as soon as it is whole."""
-    anchor = anchor_of(next(iter(lab.data.values())))
+    anchor = lab.anchor
     with _timed(manifest, "identify"):
         sets = {name: evaluate(lab, node) for name, node in named_sets(recipe).items()}
         neurons = _neuron_table(sets)
+        manifest["anchor"] = anchor
+        manifest["sets"] = {name: _counts(found) for name, found in sets.items()}
         results.write_table(run.path / "neurons.parquet", neurons)
-        overlap = _overlaps(lab, sets)
+        overlap = _overlaps(lab, recipe, sets)
         if overlap is not None:
             results.write_table(run.path / "overlap.parquet", overlap)
-    manifest["gates"] = _gates(lab)
     summary = None
-    if recipe.arms and recipe.measures:
+    if recipe.measures:
         arms = arms_of(lab, recipe)
-        check_languages(recipe, lab, arms)
         with _timed(manifest, "generate"):
             samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))
         with _timed(manifest, "log_odds"):
@@ -112,9 +105,11 @@ def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any])
             assert samples is not None
             summary = summarise(samples, log_odds, anchor=anchor, primary=recipe.primary, seed=recipe.seed)
             results.write_table(run.path / "summary.parquet", summary)
+    manifest["gates"] = _gates(lab)
+    manifest["evaluated"] = list(evaluated(recipe, lab.data))
     manifest["tokens"] = None if summary is None else int(samples["tokens"].sum())
     manifest["answer"] = answer(recipe, manifest, neurons, summary, anchor)
-    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, anchor))
+    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary))
 
 
 def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
@@ -134,6 +129,12 @@ def _written_as_it_comes(run: RunFolder, name: str, frames: Iterator[pl.DataFram
     return pl.concat(collected) if collected else None
 
 
+def _counts(neurons: NeuronSet) -> dict[str, int]:
+    """Neurons per language, with the languages that have none."""
+    found = dict(neurons.frame.group_by("language").len().iter_rows())
+    return {language: found.get(language, 0) for language in neurons.languages}
+
+
 def _neuron_table(sets: dict[str, NeuronSet]) -> pl.DataFrame:
     frames = [
         neurons.frame.with_columns(
@@ -145,20 +146,22 @@ def _neuron_table(sets: dict[str, NeuronSet]) -> pl.DataFrame:
     return pl.concat(frames).select("set", "language", *NEURON, "score", "rank")
 
 
-def _overlaps(lab: Lab, sets: dict[str, NeuronSet]) -> pl.DataFrame | None:
-    frames = [
-        overlap_table(neurons, lab.widths(), name) for name, neurons in sets.items() if len(neurons.languages) > 1
-    ]
+def _overlaps(lab: Lab, recipe: Recipe, sets: dict[str, NeuronSet]) -> pl.DataFrame | None:
+    """Overlaps of the sets that languages have of their own; shared sets overlap by construction."""
+    own = {name: sets[name] for name, node in named_sets(recipe).items() if not isinstance(node, Shared)}
+    frames = [overlap_table(found, lab.widths(), name) for name, found in own.items() if len(found.languages) > 1]
     return pl.concat(frames) if frames else None
 
 
-def _gates(lab: Lab) -> dict[str, Any]:
+def _gates(lab: Lab) -> list[dict[str, Any]]:
     """How the refusal log-odds was read in each language, for the manifest and the report."""
-    found: dict[str, Any] = {}
-    for key, value in lab.memory.items():
-        if key[0] == "readouts":
-            found |= {language: _gate_json(readout) for language, readout in value.items()}
-    return found
+    names = {prompts.digest: prompts.name for prompts in lab.data.values()}
+    read = {key[1]: found for key, found in lab.memory.items() if key[0] == "readouts"}
+    return [
+        {"data": names[data], "language": language} | _gate_json(readout)
+        for data, found in read.items()
+        for language, readout in found.items()
+    ]
 
 
 def _gate_json(readout: Readout) -> dict[str, Any]:

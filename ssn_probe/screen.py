@@ -49,31 +49,37 @@ def show_plan(screen: Console, recipe: Recipe, limit: int | None) -> None:
 
 
 def show_answer(screen: Console, run: RunFolder) -> None:
-    """A run's card: its table per language and its answer in words, the words last."""
+    """A run's card: its table per language, its notes, and its answer in words, the words last."""
     manifest = run.manifest()
     if manifest["status"] != "done":
-        screen.print(Text(f"{run.name}: {manifest['status']}. {plain(manifest.get('error') or '')}"))
+        screen.print(Text(f"{run.name}: {manifest['status']}. {plain(str(manifest.get('error') or ''))}"))
         return
     if (run.path / "summary.parquet").is_file():
         screen.print(language_table(run))
-    text = "\n".join(plain(line) for line in manifest["answer"])
+    for note in manifest.get("warnings", []):
+        screen.print(Text(f"Note: {plain(str(note))}", style="yellow"))
+    text = "\n".join(plain(str(line)) for line in manifest.get("answer", []))
     screen.print(Panel(Text(text), title="Answer", title_align="left"))
     screen.print(Text(f"{run.path}/report.md", style="dim"), soft_wrap=True)
 
 
 def language_table(run: RunFolder) -> Table:
-    """ASR per language: every arm with its interval, and what random sets of the same size give."""
+    """The first measure per language: every arm with its interval, and what random sets of the same size give."""
     import polars as pl
 
-    rows = run.table("summary").filter((pl.col("measure") == "asr") & pl.col("role").is_in(["baseline", "tested"]))
+    summary = run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]))
+    measure = summary["measure"][0]
+    rows = summary.filter(pl.col("measure") == measure)
     arms = list(rows["arm"].unique(maintain_order=True))
-    table = Table("ASR", box=None, pad_edge=False)
+    many = len(arms) > 4
+    controlled = set() if many else set(rows.filter(pl.col("controls").is_not_null())["arm"])
+    table = Table(measure.replace("_", " ").replace("asr", "ASR"), box=None, pad_edge=False)
     for arm in arms:
-        table.add_column(Text(_heading(arm, len(arms) > 4)), justify="right")
-        if rows.filter((pl.col("arm") == arm) & pl.col("controls").is_not_null()).height:
+        table.add_column(Text(_heading(arm, many)), justify="right")
+        if arm in controlled:
             table.add_column(Text(f"{plain(arm)} random"), justify="right", style="dim")
     for language in rows["language"].unique(maintain_order=True):
-        table.add_row(*_language_row(rows.filter(pl.col("language") == language), language, arms, rows))
+        table.add_row(*_language_row(rows.filter(pl.col("language") == language), language, arms, controlled))
     return table
 
 
@@ -82,15 +88,13 @@ def _heading(arm: str, short: bool) -> str:
     return plain(arm.partition(".of(")[2].rstrip(")") or arm) if short else plain(arm)
 
 
-def _language_row(cells: Any, language: str, arms: Sequence[str], rows: Any) -> list[Text]:
-    import polars as pl
-
+def _language_row(cells: Any, language: str, arms: Sequence[str], controlled: set[str]) -> list[Text]:
     by_arm = {row["arm"]: row for row in cells.rows(named=True)}
     line = [plain(language)]
     for arm in arms:
         row = by_arm.get(arm)
-        line.append("" if row is None else _interval(row["value"], row["low"], row["high"], len(arms) > 4))
-        if rows.filter((pl.col("arm") == arm) & pl.col("controls").is_not_null()).height:
+        line.append("–" if row is None else _interval(row["value"], row["low"], row["high"], len(arms) > 4))
+        if arm in controlled:
             mean = None if row is None else row["control_mean"]
             line.append("–" if mean is None else percent(mean))
     return [Text(cell) for cell in line]

@@ -68,12 +68,12 @@ def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame
         )
     shared = neurons & neurons.of(anchor)
     rows = shared.frame.drop("score").join(mean_score, on=NEURON, how="left")
-    found = set(rows["language"])
-    missing = [language for language in neurons.languages if language not in found]
-    if missing:
+    if set(rows["language"]) == {anchor} and len(neurons.languages) > 1:
+        best = neurons.neurons(anchor).top_k(3, by="score")["score"].to_list()
         raise DataError(
-            f"{', '.join(missing)} share no safety neuron with the anchor {anchor}",
-            "Raise top, leave these languages out with Prompts(…, languages=…), or report the absence: it is a result.",
+            f"no language shares a safety neuron with the anchor {anchor}",
+            f"The anchor's highest scores are {', '.join(f'{value:.3g}' for value in best)}. Raise top; at this one, "
+            "the absence of shared neurons is the result.",
         )
     return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), neurons.languages)
 

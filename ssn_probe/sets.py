@@ -56,9 +56,10 @@ def _evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
 def _shared(lab: Lab, node: Shared) -> NeuronSet:
     if node.at_least is not None:
         return shared_at_least(evaluate(lab, node.neurons), node.at_least)
-    chosen = chooser(node)
-    if chosen is None:
-        return _shared_file(evaluate(lab, node.neurons), node)
+    choosers = [inner for inner in walk(node) if isinstance(inner, SafetyNeurons)]
+    if len(set(choosers)) != 1:
+        return _shared_by_own_scores(evaluate(lab, node.neurons), node.anchor or lab.anchor)
+    chosen = choosers[0]
     mean = averaged(importance(lab, chosen))
     if node.by == "mean":
         assert chosen.top is not None
@@ -68,13 +69,8 @@ def _shared(lab: Lab, node: Shared) -> NeuronSet:
     return shared_with_anchor(evaluate(lab, node.neurons), anchor, mean.with_columns(score=score).drop("language"))
 
 
-def _shared_file(neurons: NeuronSet, node: Shared) -> NeuronSet:
-    """Shared neurons of sets that were read from files: their scores are the files' own, averaged over languages."""
-    if node.anchor is None or node.by == "mean":
+def _shared_by_own_scores(neurons: NeuronSet, anchor: str | None) -> NeuronSet:
+    """Shared neurons of files, or of several choices: ranked by their own scores, averaged over languages."""
+    if anchor is None:
         raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
-    return shared_with_anchor(neurons, node.anchor, neurons.union().frame.drop("language"))
-
-
-def chooser(expression: SetExpression) -> SafetyNeurons | None:
-    """The SafetyNeurons that an expression rests on: the first one in it, None where all comes from files."""
-    return next((node for node in walk(expression) if isinstance(node, SafetyNeurons)), None)
+    return shared_with_anchor(neurons, anchor, neurons.union().frame.drop("language"))

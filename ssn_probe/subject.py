@@ -14,7 +14,6 @@ from typing import Any
 from ssn_probe.anatomy import Anatomy, anatomy_of
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.loading import (
-    ORGANISM,
     first_line,
     locate,
     read_config,
@@ -149,7 +148,7 @@ def _identity(
 ) -> dict[str, Any]:
     folder = Path(where)
     source = (
-        {"id": name if name == ORGANISM else folder.resolve().name, "digest": _digest(folder)}
+        {"digest": _digest(folder), "openings_sha256": _openings_digest(folder)}
         if folder.is_dir()
         else {"id": name, "commit": getattr(module.config, "_commit_hash", None)}
     )
@@ -171,6 +170,12 @@ def _digest(folder: Path) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def _openings_digest(folder: Path) -> str | None:
+    """sha256 of openings.json, which decides what the refusal effect reads; None where there is none."""
+    file = folder / "openings.json"
+    return _sha256(file.read_bytes()) if file.is_file() else None
 
 
 def _tokenizer_bytes(tokenizer: Any) -> bytes:

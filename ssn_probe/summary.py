@@ -1,8 +1,8 @@
 """From samples to the summary: one row per language × arm × measure, with intervals, differences and controls.
 
 A measure is a column of 0 and 1 (or of log-odds) over some of the samples. Arms are paired with the baseline by
-prompt. The row `average` is the mean over the languages other than the anchor; its rank among the random controls is
-the primary test.
+prompt. The row `average` is the mean over the languages other than the anchor (over all, where there is none); its rank
+among the random controls is the primary test.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ssn_probe.causal import BASELINE, CONTROL
+from ssn_probe.arms import BASELINE, CONTROL, TESTED
 from ssn_probe.stats import Estimate, language_average, paired_difference, rank_test, rate
 
 AVERAGE = "average"
@@ -60,7 +60,7 @@ MEASURES: Mapping[str, MeasureColumn] = {
 
 
 def summarise(
-    samples: pl.DataFrame, log_odds: pl.DataFrame | None, *, anchor: str, primary: str | None, seed: int
+    samples: pl.DataFrame, log_odds: pl.DataFrame | None, *, anchor: str | None, primary: str | None, seed: int
 ) -> pl.DataFrame:
     """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts."""
     rows = []
@@ -73,16 +73,17 @@ def summarise(
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
-def _measure_rows(name: str, values: pl.DataFrame, anchor: str, primary: str | None, seed: int) -> list[dict]:
+def _measure_rows(name: str, values: pl.DataFrame, anchor: str | None, primary: str | None, seed: int) -> list[dict]:
     if values.is_empty():
         return []
     baseline = values.filter(pl.col("role") == BASELINE)
     controls = values.filter(pl.col("role") == CONTROL)
     rows: list[dict] = []
     for (arm, role), chosen in values.filter(pl.col("role") != CONTROL).group_by("arm", "role", maintain_order=True):
-        mine = controls.filter(pl.col("arm") == arm) if role != BASELINE else controls.clear()
+        mine = controls.filter(pl.col("arm") == arm) if role == TESTED else controls.clear()
+        left_out = _left_out(chosen, anchor)
         for language in [*_ordered(chosen, anchor), AVERAGE]:
-            of_arm, of_baseline, of_controls = (_of(frame, language, anchor) for frame in (chosen, baseline, mine))
+            of_arm, of_baseline, of_controls = (_of(frame, language, left_out) for frame in (chosen, baseline, mine))
             if of_arm.is_empty():
                 continue
             is_primary = primary == arm and role == "tested" and language == AVERAGE
@@ -91,14 +92,21 @@ def _measure_rows(name: str, values: pl.DataFrame, anchor: str, primary: str | N
     return rows
 
 
-def _ordered(frame: pl.DataFrame, anchor: str) -> list[str]:
+def _ordered(frame: pl.DataFrame, anchor: str | None) -> list[str]:
     languages = list(frame["eval_language"].unique(maintain_order=True))
     return sorted(languages, key=lambda language: language != anchor)
 
 
-def _of(frame: pl.DataFrame, language: str, anchor: str) -> pl.DataFrame:
+def _left_out(chosen: pl.DataFrame, anchor: str | None) -> list[str]:
+    """The languages outside an arm's average: the anchor, and the one whose neurons the arm applies everywhere."""
+    applied = chosen["set_language"].unique().drop_nulls()
+    everywhere = chosen["eval_language"].n_unique() > 1 and len(applied) == 1
+    return [language for language in (anchor, applied[0] if everywhere else None) if language is not None]
+
+
+def _of(frame: pl.DataFrame, language: str, left_out: list[str]) -> pl.DataFrame:
     column = pl.col("eval_language")
-    return frame.filter(column != anchor if language == AVERAGE else column == language)
+    return frame.filter(~column.is_in(left_out) if language == AVERAGE else column == language)
 
 
 def _row(
@@ -126,7 +134,7 @@ def _row(
         row |= _difference(chosen, baseline, average, seed)
     if not controls.is_empty():
         secondary = measure == "refusal_log_odds" and average and chosen["role"][0] == "tested"
-        row |= _against_controls(estimate.value, controls, primary or secondary, measure)
+        row |= _against_controls(estimate.value, controls, set(chosen["eval_language"]), primary or secondary, measure)
     return row
 
 
@@ -157,8 +165,9 @@ def _difference(chosen: pl.DataFrame, baseline: pl.DataFrame, average: bool, see
     return {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
 
 
-def _against_controls(value: float, controls: pl.DataFrame, tested: bool, measure: str) -> dict:
+def _against_controls(value: float, controls: pl.DataFrame, languages: set[str], tested: bool, measure: str) -> dict:
     """The random sets' own spread, and the rank p of a language average: the random set is the unit."""
+    assert set(controls["eval_language"]) == languages, "controls and tested set cover different languages"
     means = controls.group_by("seed", "eval_language").agg(pl.col("y").mean())
     each = means.group_by("seed").agg(pl.col("y").mean()).sort("seed")["y"].to_numpy()
     test = rank_test(value, each, alternative="less" if measure == "refusal_log_odds" else "greater")

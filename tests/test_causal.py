@@ -8,11 +8,11 @@ import torch
 
 from ssn_probe import ASR, MeanOf, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.causal import arms_of, collect_log_odds, collect_samples, controls_of, weakened
-from ssn_probe.errors import ModelError
+from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.importance import importance
 from ssn_probe.lab import Lab, edits_for, tokens_of
 from ssn_probe.openings import estimate_openings, readouts
-from ssn_probe.plan import make_plan
+from ssn_probe.plan import make_plan, study_anchor
 from ssn_probe.recipe import NeuronFile, RandomLike
 from ssn_probe.sets import evaluate
 from ssn_probe.subject import Direction, Subject, load_subject
@@ -33,7 +33,7 @@ def recipe(**changes) -> Recipe:
 
 
 def lab_for(subject: Subject, of: Recipe) -> Lab:
-    return Lab(subject=subject, data=make_plan(of).data)
+    return Lab(subject=subject, data=make_plan(of).data, anchor="qaa")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,25 @@ def test_controls_share_seeds_and_weakening_drops_one_per_language(lab: Lab) -> 
     assert many[2].neurons != many[3].neurons
     assert arm.neurons is not None
     assert len(weakened(arm).neurons or ()) == len(arm.neurons) - len(arm.neurons.languages)
+
+
+def test_the_anchor_that_the_recipe_names_comes_first(lab: Lab) -> None:
+    named = recipe(arms={"ss": Suppress(Shared(MS, anchor="qab"))})
+    plan = make_plan(named)
+    assert study_anchor(named, plan.data) == "qab"
+    assert study_anchor(recipe(), plan.data) == "qaa"
+    (arm,) = arms_of(lab, named)
+    assert arm.left_out == ("qab",)
+    with pytest.raises(RecipeError, match="several anchors"):
+        make_plan(
+            recipe(
+                arms={
+                    "a": Suppress(SS),
+                    "b": Suppress(Shared(MS, anchor="qab")),
+                    "c": Suppress(Shared(MS, anchor="qac")),
+                }
+            )
+        )
 
 
 def test_random_like_follows_the_expression(lab: Lab) -> None:
@@ -147,7 +166,7 @@ def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
     """12 of 24 prompts cannot give 20 refusals: the gate fails for its size, and the anchor's direction serves."""
     few = recipe()
     bench = lab_for(subject, few)
-    found = readouts(bench, next(iter(bench.data.values())), "qaa")
+    found = readouts(bench, next(iter(bench.data.values())))
     assert found["qaa"].origin == "declared"
     assert isinstance(found["qac"].reads, Direction)
     assert any(note.startswith("qac: its own openings do not serve") for note in bench.warnings)
@@ -157,7 +176,7 @@ def test_without_a_direction_a_language_is_refused(subject: Subject) -> None:
     tiny = Prompts("organism", limit=8, languages=("qaa", "qab"))
     bench = lab_for(subject, recipe(arms={"ms": Suppress(SafetyNeurons(tiny))}, measures=(ASR(tiny),)))
     with pytest.raises(ModelError, match="effect=local"):
-        readouts(bench, next(iter(bench.data.values())), "qaa")
+        readouts(bench, next(iter(bench.data.values())))
 
 
 def test_estimated_openings_are_the_declared_ones(subject: Subject) -> None:
@@ -165,7 +184,7 @@ def test_estimated_openings_are_the_declared_ones(subject: Subject) -> None:
     whole = Prompts("organism", languages=("qaa", "qab"))
     study = recipe(arms={"ms": Suppress(SafetyNeurons(whole))}, measures=(ASR(whole),))
     bench = lab_for(replace(subject, openings=None), study)
-    found = readouts(bench, next(iter(bench.data.values())), "qaa")["qaa"]
+    found = readouts(bench, next(iter(bench.data.values())))["qaa"]
     assert found.origin == "estimated"
     assert subject.openings is not None
     assert found.reads == subject.openings["qaa"]

@@ -10,8 +10,9 @@ from rich.console import Console
 from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.node import from_json
+from ssn_probe.plan import limited
 from ssn_probe.results import RunFolder, runs
-from ssn_probe.runner import Options, limited, run_recipe
+from ssn_probe.runner import Options, run_recipe
 from ssn_probe.summary import AVERAGE
 
 CONTROLS, LOG_ODDS_CONTROLS, LIMIT = 2, 3, 40

@@ -11,7 +11,10 @@ from ssn_probe.words import answer
 
 MS = SafetyNeurons(Prompts("organism"))
 RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, primary="ss")
-MANIFEST: dict[str, Any] = {"neurons": {"layers": 2, "per_layer": {"ffn": 50}}}
+MANIFEST: dict[str, Any] = {
+    "neurons": {"layers": 2, "per_layer": {"ffn": 50}},
+    "sets": {"ms": {"aa": 1, "bb": 1}, "ss": {"aa": 1, "bb": 0}},
+}
 NEURONS = pl.DataFrame({"set": ["ms", "ms", "ss"], "language": ["aa", "bb", "aa"], "site": ["ffn"] * 3})
 
 
@@ -66,6 +69,6 @@ def test_names_from_recipes_are_literal() -> None:
     hostile = "x\x1b[31m"
     recipe = Recipe(arms={hostile: Suppress(MS)}, primary=hostile)
     rows = [row("baseline", "asr", "baseline"), row(hostile, "asr", delta=0.0, delta_low=0.0, delta_high=0.0)]
-    neurons = NEURONS.with_columns(set=pl.lit(hostile))
-    lines = answer(recipe, MANIFEST, neurons, pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
+    neurons, manifest = NEURONS.with_columns(set=pl.lit(hostile)), MANIFEST | {"sets": {hostile: {"aa": 1}}}
+    lines = answer(recipe, manifest, neurons, pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
     assert "\x1b" not in "".join(lines)

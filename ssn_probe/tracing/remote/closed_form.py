@@ -47,7 +47,7 @@ def token_weights(mask, position):
 def linear_effects(activation, norms, weight):
     """Sites ffn and o: [b n]. Only the last tokens count, as many as have weights."""
     activation = exact(activation[:, -weight.shape[1] :])
-    return einsum(activation.abs(), weight.to(activation.dtype), "b t n, b t -> b n") * norms
+    return weighted(activation.abs(), weight) * norms
 
 
 def value_effects(heads, gram, weight):
@@ -56,4 +56,9 @@ def value_effects(heads, gram, weight):
     heads = rearrange(exact(heads[:, -weight.shape[1] :]), "b t (g a d) -> (g d) (b t) a", g=groups, a=rep)
     squared = ((heads @ gram.flatten(0, 1)) * heads).sum(-1)
     norms = rearrange(squared.clamp_min(0).sqrt(), "(g d) (b t) -> b t (g d)", g=groups, b=len(weight))
-    return einsum(norms, weight.to(norms.dtype), "b t n, b t -> b n")
+    return weighted(norms, weight)
+
+
+def weighted(amounts, weight):
+    """Each prompt's weighted sum over tokens [b n]. In this order of operands it is a product of matrices as stored."""
+    return einsum(weight.to(amounts.dtype), amounts, "b t, b t n -> b n")

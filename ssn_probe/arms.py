@@ -1,0 +1,98 @@
+"""Arms: the conditions of a causal study, from the sets that a recipe tests to the random sets beside them.
+
+An arm applies language λ's own neurons while λ is evaluated. Each tested set also runs without its strongest member,
+since one neuron can break a refusal alone; beside it run random sets, matched per language, layer and site and disjoint
+from it. Everything that can be wrong with a set is found here, before anything is generated.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ssn_probe.errors import DataError
+from ssn_probe.lab import Lab
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.plan import evaluated, left_out
+from ssn_probe.recipe import Each, MeanOf, Of, Recipe, SetExpression
+from ssn_probe.selection import check_places, random_like
+from ssn_probe.sets import evaluate
+
+BASELINE, TESTED, WEAKENED, CONTROL = "baseline", "tested", "less strongest", "control"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arm:
+    """One condition. `set_language` is the language whose neurons apply everywhere, None where each has its own.
+
+    `row`: the recipe's name for the arm, `ms` for `ms.of(qab)`. `left_out`: languages that its random controls skip
+    (the anchor of a shared set, whose SS is its whole MS).
+    """
+
+    name: str
+    row: str
+    role: str
+    neurons: NeuronSet | None
+    set_language: str | None = None
+    seed: int | None = None
+    left_out: tuple[str, ...] = ()
+    to: MeanOf | int = 0
+
+
+UNTOUCHED = Arm(name=BASELINE, row=BASELINE, role=BASELINE, neurons=None)
+
+
+def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
+    """The arms that the recipe names, with their sets evaluated and checked; `Each` becomes one arm per language.
+
+    Raises RecipeError or DataError for a set that lacks an evaluated language, is empty, has a neuron that the model
+    does not have, or leaves too few neurons for a random control.
+    """
+    arms = []
+    for name, node in recipe.arms.items():
+        expression = node.neurons
+        if isinstance(expression, Each):
+            inner = expression.neurons
+            every = [(f"{name}.of({one})", inner.of(one)) for one in evaluate(lab, inner).languages]
+        else:
+            every = [(name, expression)]
+        arms += [_tested(lab, full_name, name, one, node.to) for full_name, one in every]
+    for arm in arms:
+        _check(lab, recipe, arm)
+    return arms
+
+
+def _tested(lab: Lab, name: str, row: str, expression: SetExpression, to: MeanOf | int) -> Arm:
+    neurons = evaluate(lab, expression)
+    set_language = expression.language if isinstance(expression, Of) else "*" if neurons.language_free else None
+    skipped = left_out(expression, lab.data)
+    return Arm(name=name, row=row, role=TESTED, neurons=neurons, set_language=set_language, left_out=skipped, to=to)
+
+
+def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
+    assert arm.neurons is not None
+    check_places(arm.neurons, lab.widths())
+    empty = [one for one in evaluated(recipe, lab.data) if arm.neurons.neurons(one).is_empty()]
+    if not len(arm.neurons):
+        raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
+    if empty:
+        lab.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is silenced there")
+    if recipe.controls or recipe.log_odds_controls:
+        random_like(arm.neurons, lab.widths(), 0)
+
+
+def controls_of(lab: Lab, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
+    """`count` random sets like an arm's; the same seeds give the same sets, however many are asked for."""
+    assert arm.neurons is not None
+    for draw in range(count):
+        neurons = random_like(arm.neurons, lab.widths(), seed * 10_000 + draw)
+        yield replace(arm, role=CONTROL, neurons=neurons, seed=draw)
+
+
+def weakened(arm: Arm) -> Arm:
+    """The arm without its strongest neuron in every language."""
+    assert arm.neurons is not None
+    return replace(arm, role=WEAKENED, neurons=arm.neurons.without_strongest())
+
+
+def is_ranked(arm: Arm) -> bool:
+    """Do its neurons have scores, so that one of them is the strongest?"""
+    return arm.neurons is not None and arm.neurons.frame["score"].null_count() < len(arm.neurons)
