@@ -1,8 +1,8 @@
 """The models that are measured: a random Llama of 100M parameters, made here, and the embedded organism.
 
 Random weights cost the same time as trained ones. The Llama is written to a temporary folder and loaded as any other
-model is, so that what is measured is what a run does. Beside each subject stands a second copy of the module that
-nnsight never touched: the reference must not carry any of the costs that are to be measured.
+model is, so that what is measured is what a run does. Beside each subject stands a second module that nnsight never
+touched: the reference must not carry any of the costs that are to be measured.
 """
 
 import random
@@ -114,7 +114,10 @@ def _organism(prompts: int) -> Case:
 
 
 def _untouched(subject: Subject) -> Any:
-    """The checkpoint once more, frozen, with the same dtype, attention and generation settings, without nnsight."""
+    """A module without nnsight, with the same dtype, attention and generation settings, and the very same weights.
+
+    They share memory, since where weights lie in it makes a difference of some percent.
+    """
     import copy
 
     from transformers import AutoModelForCausalLM
@@ -122,6 +125,7 @@ def _untouched(subject: Subject) -> Any:
     wrapped = subject.model._module
     attention = wrapped.config._attn_implementation
     plain = AutoModelForCausalLM.from_pretrained(subject.path, dtype=wrapped.dtype, attn_implementation=attention)
+    plain.load_state_dict(wrapped.state_dict(), assign=True)
     plain.generation_config = copy.deepcopy(wrapped.generation_config)
     return plain.eval().requires_grad_(False)
 

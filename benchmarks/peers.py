@@ -19,9 +19,16 @@ def batches(case: Case, size: int) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def forward(case: Case, inputs: list[dict[str, Any]], *, whole: bool) -> torch.Tensor:
-    """A plain forward pass over all batches, logits of the last position only, or of every one."""
-    kept = {} if whole else {"logits_to_keep": 1}
-    return torch.cat([case.plain(**batch, use_cache=False, **kept).logits[:, -1] for batch in inputs])
+    """A plain forward pass over all batches, logits of the last position only, or of every one.
+
+    The last position is asked for as a tensor: with `logits_to_keep=1` the head is given a strided view, which costs
+    the 100M model 4 % of the whole pass, and the reference should be the fastest there is.
+    """
+    made = []
+    for batch in inputs:
+        kept = {} if whole else {"logits_to_keep": torch.tensor([batch["input_ids"].shape[1] - 1])}
+        made.append(case.plain(**batch, use_cache=False, **kept).logits[:, -1])
+    return torch.cat(made)
 
 
 @torch.no_grad()

@@ -118,8 +118,8 @@ def _reading(recipe: Recipe, summary: pl.DataFrame) -> str:
         )
     if recipe.primary is not None:
         lines.append(
-            f"The one primary test is the ASR of {markdown(recipe.primary)} on the average row, by rank among its random "
-            "sets; every other p is not adjusted."
+            f"The one primary test is the ASR of {markdown(recipe.primary)} on the average row, by rank among its "
+            "random sets; every other p is not adjusted."
         )
     if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
         lines.append("The average of an arm that applies one language's neurons leaves that language out, too.")

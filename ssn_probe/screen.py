@@ -51,8 +51,9 @@ def show_plan(screen: Console, recipe: Recipe, limit: int | None) -> None:
 def show_answer(screen: Console, run: RunFolder) -> None:
     """A run's card: its table per language, its notes, and its answer in words, the words last."""
     manifest = run.manifest()
-    if manifest["status"] != "done":
-        screen.print(Text(f"{run.name}: {manifest['status']}. {plain(str(manifest.get('error') or ''))}"))
+    status = plain(str(manifest.get("status", "unknown")))
+    if status != "done":
+        screen.print(Text(f"{run.name}: {status}. {plain(str(manifest.get('error') or ''))}"))
         return
     if (run.path / "summary.parquet").is_file():
         screen.print(language_table(run))

@@ -68,7 +68,7 @@ def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame
         )
     shared = neurons & neurons.of(anchor)
     rows = shared.frame.drop("score").join(mean_score, on=NEURON, how="left")
-    if set(rows["language"]) == {anchor} and len(neurons.languages) > 1:
+    if set(rows["language"]) <= {anchor} and len(neurons.languages) > 1:
         best = neurons.neurons(anchor).top_k(3, by="score")["score"].to_list()
         raise DataError(
             f"no language shares a safety neuron with the anchor {anchor}",

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ssn_probe import ASR, MeanOf, Prompts, Recipe, SafetyNeurons, Shared, Suppress
-from ssn_probe.causal import arms_of, collect_log_odds, collect_samples, controls_of, weakened
+from ssn_probe.arms import arms_of, controls_of, weakened
+from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.importance import importance
 from ssn_probe.lab import Lab, edits_for, tokens_of

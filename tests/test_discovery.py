@@ -229,7 +229,9 @@ def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
     for data in hostile:
         with pytest.raises(RecipeError, match="unknown node"):
             find_recipe(saved(tmp_path, data), {})
-    find_recipe(saved(tmp_path, to_json(suppress_ss()) | {"name": str(two)}), {})
+    with pytest.raises(RecipeError, match="name is"):
+        find_recipe(saved(tmp_path, to_json(suppress_ss()) | {"name": str(two)}), {})
+    find_recipe(saved(tmp_path, to_json(suppress_ss()) | {"model": str(two)}), {})
     assert not two.with_suffix(".executed").exists()
     assert set(sys.modules) == modules
 

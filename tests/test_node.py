@@ -21,7 +21,6 @@ from ssn_probe.recipe import (
     Final,
     Local,
     MeanOf,
-    Measure,
     NeuronFile,
     Of,
     Only,
@@ -57,7 +56,7 @@ def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(
         st.builds(Shared, inner, anchor=st.none() | texts),
         st.builds(Shared, inner, at_least=st.integers(1, 9)),
-        st.builds(Shared, inner, by=st.just("mean")),
+        st.builds(Shared, safety_neurons, by=st.just("mean")),
         st.builds(RandomLike, inner, st.integers(0, 9)),
         st.builds(Combine, st.sampled_from(["and", "or", "minus"]), inner, inner),
         st.builds(lambda one, language: one.of(language), inner, texts),
@@ -74,23 +73,19 @@ def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 expressions = st.recursive(safety_neurons | st.builds(NeuronFile, texts), larger, max_leaves=4)
-names = texts.filter(lambda name: name != "kind")
+arms = st.builds(
+    Suppress,
+    expressions | st.builds(Each, expressions),
+    to=st.just(0) | st.builds(MeanOf, prompt_sets),
+)
 recipes = st.builds(
     Recipe,
     model=texts,
-    sets=st.dictionaries(names, expressions, min_size=1, max_size=2),
-    arms=st.dictionaries(
-        names,
-        st.builds(
-            Suppress,
-            expressions | st.builds(Each, expressions),
-            to=st.just(0) | st.builds(MeanOf, prompt_sets),
-        ),
-        max_size=2,
-    ),
+    sets=st.dictionaries(st.sampled_from(["a", "b 1"]), expressions, min_size=1),
+    arms=st.dictionaries(st.sampled_from(["c", "ü_-"]), arms),
     controls=st.integers(0, 30),
     measures=st.lists(
-        st.one_of(st.builds(kind, prompt_sets) for kind in (ASR, OverRefusal, Utility)), max_size=2, unique_by=type
+        st.one_of(st.builds(kind, prompt_sets) for kind in (ASR, OverRefusal, Utility)), min_size=1, unique_by=type
     ),
     seed=st.integers(0, 2**40),
     question=texts,
@@ -151,19 +146,18 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Each: (MS.each(), {"neurons": OTHER}),
     MeanOf: (MeanOf(PROMPTS), {"prompts": Prompts("b")}),
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
-    Measure: (Measure(PROMPTS), {"prompts": Prompts("b")}),
     ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
     OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),
     Utility: (Utility(PROMPTS), {"prompts": Prompts("b")}),
     Recipe: (
-        Recipe(arms={"ms": Suppress(MS)}),
+        Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS),)),
         {
             "model": "m",
             "sets": {"x": MS},
             "arms": {"ss": Suppress(MS)},
             "controls": 19,
             "log_odds_controls": 19,
-            "measures": (ASR(PROMPTS),),
+            "measures": (Utility(PROMPTS),),
             "primary": "ms",
             "seed": 1,
             "name": "n",

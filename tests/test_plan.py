@@ -76,11 +76,11 @@ def test_the_stages_of_the_central_question(data: str) -> None:
         Stage(label=SCORES, prompts=IDENTIFY, passes=3),
         Stage(label="baseline", prompts=EVALUATE, generated=11),
         Stage(label="ms", prompts=EVALUATE, generated=11),
-        Stage(label="ms less strongest", prompts=EVALUATE, generated=11),
+        Stage(label="ms, less strongest", prompts=EVALUATE, generated=11),
         Stage(label="ms: 20 random sets", prompts=20 * HARMFUL, generated=11),
         Stage(label="ms: 99 random sets, log-odds only", prompts=(2 + 99) * HARMFUL),
         Stage(label="ss", prompts=EVALUATE, generated=11),
-        Stage(label="ss less strongest", prompts=EVALUATE, generated=11),
+        Stage(label="ss, less strongest", prompts=EVALUATE, generated=11),
         Stage(label="ss: 20 random sets", prompts=20 * outside, generated=11),
         Stage(label="ss: 99 random sets, log-odds only", prompts=2 * HARMFUL + 99 * outside),
     ]
@@ -93,9 +93,9 @@ def test_without_controls_there_are_no_random_sets(data: str) -> None:
         "local effect of every neuron (mine)",
         "baseline",
         "ms",
-        "ms less strongest",
+        "ms, less strongest",
         "ss",
-        "ss less strongest",
+        "ss, less strongest",
     ]
 
 
@@ -117,7 +117,7 @@ def test_one_arm_per_language_multiplies_its_prompts(data: str) -> None:
     found = stages(transfer(data=data, controls=2, log_odds_controls=3))
     evaluated_rows = 3 * (7 + 3)
     assert found["baseline"].prompts == evaluated_rows
-    assert found["ms"].prompts == found["ms less strongest"].prompts == 3 * evaluated_rows
+    assert found["ms"].prompts == found["ms, less strongest"].prompts == 3 * evaluated_rows
     assert found["ms: 2 random sets"].prompts == 3 * 2 * HARMFUL
     assert found["ms: 3 random sets, log-odds only"].prompts == 3 * (2 + 3) * HARMFUL
 
@@ -131,14 +131,14 @@ def test_a_limit_shrinks_every_stage(data: str) -> None:
         log_odds_controls=0,
     )
     found = stages(recipe)
-    assert found["local effect of every neuron (mine)"].prompts == 3 * (2 + 2)
+    assert found["local effect of every neuron (mine, first 2)"].prompts == 3 * (2 + 2)
     assert found["ms"].prompts == 3 * (2 + 2)
 
 
 def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
     prompts = Prompts(data)
     recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))}, measures=(Utility(prompts),))
-    assert list(stages(recipe)) == ["local effect of every neuron (mine)", "baseline", "ms", "ms less strongest"]
+    assert list(stages(recipe)) == ["local effect of every neuron (mine)", "baseline", "ms", "ms, less strongest"]
 
 
 def test_measures_read_their_context_of_their_own_set(tmp_path: Path) -> None:

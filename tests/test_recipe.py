@@ -50,6 +50,10 @@ def test_top_outside_its_interval(top: Any) -> None:
     assert caught.value.hint
 
 
+def study(**changes: Any) -> Recipe:
+    return Recipe(**({"arms": {"ms": Suppress(MS)}, "measures": (ASR(PROMPTS),)} | changes))
+
+
 NO_SET = r"no neuron set|\.neurons is"
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "effect": (lambda: SafetyNeurons(PROMPTS, effect="locl"), "unknown effect 'locl'", "'local'"),
@@ -76,7 +80,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "nothing": (lambda: Recipe(), "neither sets nor arms", "sets="),
     "set": (lambda: Recipe(sets={"ms": Suppress(MS)}), r"sets\['ms'\]", ""),  # type: ignore[dict-item]
     "each": (lambda: Recipe(sets={"ms": MS.each()}), r"sets\['ms'\]", ""),  # type: ignore[dict-item]
-    "arm": (lambda: Recipe(arms={"ms": MS}), r"arms\['ms'\]", ""),  # type: ignore[dict-item]
+    "arm": (lambda: Recipe(arms={"ms": MS}, measures=(ASR(PROMPTS),)), r"arms\['ms'\]", ""),  # type: ignore[dict-item]
     "measure": (lambda: Recipe(sets={"ms": MS}, measures=(PROMPTS,)), "measure", ""),  # type: ignore[arg-type]
     "silence": (lambda: Suppress(MS, to=1), "to is 1", "MeanOf"),
     "a measure twice": (
@@ -87,7 +91,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "the idea of a measure": (lambda: Recipe(sets={"ms": MS}, measures=(Measure(PROMPTS),)), "measure", "ASR"),
     "controls": (lambda: Recipe(sets={"ms": MS}, controls=-1), "controls is -1", "19"),
     "log-odds controls": (lambda: Recipe(sets={"ms": MS}, log_odds_controls=-1), "is -1", "19"),
-    "primary": (lambda: Recipe(arms={"ms": Suppress(MS)}, primary="sm"), "unknown primary 'sm'", "Allowed: ms"),
+    "primary": (lambda: study(primary="sm"), "unknown primary 'sm'", "Allowed: ms"),
+    "primary each": (lambda: study(arms={"ms": Suppress(MS.each())}, primary="ms"), "one arm per language", "ms.of"),
+    "no measures": (lambda: Recipe(arms={"ms": Suppress(MS)}), "no measures", "ASR"),
+    "arm named baseline": (lambda: study(arms={"baseline": Suppress(MS)}), "named 'baseline'", "letters"),
+    "arm named like one of each": (lambda: study(arms={"ms.of(en)": Suppress(MS)}), r"named 'ms\.of", "letters"),
+    "a set and an arm": (lambda: study(sets={"ms": MS}), "name a set and an arm", "leave them out"),
+    "a path for a name": (lambda: study(name="../../evil"), "name is", "letters"),
+    "too many controls": (lambda: study(controls=10**6), "controls is 1000000", "10,000"),
+    "shared mean of a part": (lambda: Shared(MS.only(layers=[3]), by="mean"), "by='mean'", "SafetyNeurons"),
 }
 
 
@@ -155,7 +167,7 @@ def test_the_papers_own_set() -> None:
 
 
 def test_the_controls_of_contract_4_are_the_default() -> None:
-    recipe = Recipe(arms={"ms": Suppress(MS)})
+    recipe = study()
     assert (recipe.controls, recipe.log_odds_controls, recipe.seed) == (20, 99, 0)
 
 

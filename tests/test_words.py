@@ -5,15 +5,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ssn_probe.recipe import Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.recipe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.summary import AVERAGE, COLUMNS
 from ssn_probe.words import answer
 
 MS = SafetyNeurons(Prompts("organism"))
-RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, primary="ss")
+ASR_ONLY = (ASR(Prompts("organism")),)
+RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, measures=ASR_ONLY, primary="ss")
 MANIFEST: dict[str, Any] = {
     "neurons": {"layers": 2, "per_layer": {"ffn": 50}},
-    "sets": {"ms": {"aa": 1, "bb": 1}, "ss": {"aa": 1, "bb": 0}},
+    "sets": {"ms": {"aa": 1, "bb": 1}, "ss": {"aa": 9, "bb": 1}},
+    "anchor": "aa",
 }
 NEURONS = pl.DataFrame({"set": ["ms", "ms", "ss"], "language": ["aa", "bb", "aa"], "site": ["ffn"] * 3})
 
@@ -48,9 +50,9 @@ def test_an_effect_is_told_with_its_numbers() -> None:
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        ({"p": 0.3}, "raised ASR, but not more than random sets of as many neurons do"),
-        ({"delta": 0.01, "delta_low": -0.02, "p": 0.6}, "did not break refusal"),
-        ({"delta": 0.01, "delta_low": -0.02, "p": 0.04}, "did not break refusal"),
+        ({"p": 0.3}, "raised ASR, but was not shown to do so more than random sets"),
+        ({"delta": 0.01, "delta_low": -0.02, "p": 0.6}, "was not shown to break refusal"),
+        ({"delta": 0.01, "delta_low": -0.02, "p": 0.04}, "was not shown to break refusal"),
         ({"p": None, "controls": 5}, "too few controls for a test (19 is the least)"),
         ({"p": None, "controls": None}, "no random sets were run"),
     ],
@@ -65,10 +67,21 @@ def test_the_other_arm_is_labelled_descriptive() -> None:
     assert any("MS" in line and "descriptive, no test" in line for line in found())
 
 
-def test_names_from_recipes_are_literal() -> None:
-    hostile = "x\x1b[31m"
-    recipe = Recipe(arms={hostile: Suppress(MS)}, primary=hostile)
-    rows = [row("baseline", "asr", "baseline"), row(hostile, "asr", delta=0.0, delta_low=0.0, delta_high=0.0)]
-    neurons, manifest = NEURONS.with_columns(set=pl.lit(hostile)), MANIFEST | {"sets": {hostile: {"aa": 1}}}
-    lines = answer(recipe, manifest, neurons, pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
-    assert "\x1b" not in "".join(lines)
+def test_the_size_of_a_shared_set_leaves_the_anchors_out() -> None:
+    assert "(1 neurons per language, at most 1.00 % of 100)" in found()[0]
+
+
+def test_names_from_models_and_data_are_literal() -> None:
+    rows = [row("baseline", "asr", "baseline"), row("ss", "asr", delta=0.0, delta_low=0.0, delta_high=0.0)]
+    summary = pl.DataFrame(rows, schema=COLUMNS, orient="row")
+    assert "\x1b" not in "".join(answer(RECIPE, MANIFEST, NEURONS, summary, "a\x1b[31ma"))
+
+
+def test_a_study_without_a_primary_arm_describes() -> None:
+    recipe = Recipe(arms={"ms": Suppress(MS)}, measures=ASR_ONLY)
+    changes = {"delta": 0.2, "delta_low": 0.1, "delta_high": 0.3, "set_language": "bb"}
+    rows = [row("baseline", "asr", "baseline", value=0.4), row("ms", "asr", **changes)]
+    lines = answer(recipe, MANIFEST, NEURONS.filter(set="ms"), pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
+    assert "ASR outside the anchor aa is 40.0 %" in lines[0]
+    assert "bb, its own" in lines[1]
+    assert "descriptive, no test" in lines[1]

@@ -24,17 +24,22 @@ def measure(layer, sites):
     """
     known = {}
     if "ffn" in sites:
-        known["ffn"] = exact(layer.mlp.down_proj.weight).norm(dim=0)
+        known["ffn"] = column_norms(exact(layer.mlp.down_proj.weight))
     if set(sites) - {"ffn"}:
         attention = layer.self_attn
         columns = exact(attention.o_proj.weight)
-        known["o"] = columns.norm(dim=0)
+        known["o"] = column_norms(columns)
         heads = rearrange(columns, "x (g a d) -> x g a d", a=attention.num_key_value_groups, d=attention.head_dim)
         if "v" in sites:
             known["v"] = einsum(heads, heads, "x g a d, x g b d -> g d a b")
         if "q" in sites or "k" in sites:
             known["gram"] = einsum(heads, heads, "x g a e, x g b f -> g a e b f")
     return known
+
+
+def column_norms(matrix):
+    """The norms of a matrix's columns. On a processor `norm(dim=0)` takes five times as long."""
+    return matrix.square().sum(0).sqrt()
 
 
 def token_weights(mask, position):
