@@ -168,3 +168,24 @@ def test_a_prompt_id_given_twice(tmp_path: Path, organism: pl.DataFrame) -> None
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = command("--debug", "run", "suppress_ss", "-T", "data=nowhere", "-o", str(tmp_path))
     assert type(result.exception).__name__ == "DataError"
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
+    """Every scheduler sends it; the manifest must not say `running` for ever."""
+    import signal
+    import subprocess
+    import sys
+
+    arguments = ["-m", "ssn_probe", "run", "suppress_ss", "--limit", "40", "-o", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("ms:"))
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    (left,) = runs(tmp_path)
+    assert left.manifest()["status"] == "interrupted"
+    assert left.table("samples").height > 0

@@ -9,7 +9,7 @@ import torch
 from ssn_probe import ASR, MeanOf, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.arms import arms_of, controls_of, weakened
 from ssn_probe.causal import collect_log_odds, collect_samples
-from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.importance import importance
 from ssn_probe.lab import Lab, edits_for, tokens_of
 from ssn_probe.openings import estimate_openings, readouts
@@ -17,6 +17,7 @@ from ssn_probe.plan import make_plan, study_anchor
 from ssn_probe.recipe import NeuronFile, RandomLike
 from ssn_probe.sets import evaluate
 from ssn_probe.subject import Direction, Subject, load_subject
+from ssn_probe.tracing.score import refusal_log_odds
 
 PROMPTS = Prompts("organism", limit=24, languages=("qaa", "qab", "qac"))
 MS = SafetyNeurons(PROMPTS)
@@ -211,3 +212,39 @@ def test_log_odds_that_cannot_be_trusted_are_not_measured(subject: Subject) -> N
     bench = lab_for(subject, study)
     assert list(collect_log_odds(bench, study, arms_of(bench, study))) == []
     assert bench.warnings[0].startswith("refusal log-odds not measured")
+
+
+def test_the_direction_speaks_the_units_of_the_log_odds(lab: Lab) -> None:
+    """So that a language read along it weighs as much in an average as one read by openings."""
+    prompts = next(iter(lab.data.values()))
+    found = readouts(lab, prompts)
+    assert isinstance(found["qac"].reads, Direction)
+    rows = pl.concat([prompts.select("identify", context, "qaa") for context in ("harmful", "harmless")])
+    gaps = []
+    for reads in (found["qaa"].reads, found["qac"].reads):
+        odds = refusal_log_odds(lab.subject, tokens_of(lab, rows), reads)
+        gaps.append(float(odds[: PROMPTS.limit].mean() - odds[PROMPTS.limit :].mean()))
+    assert gaps[1] == pytest.approx(gaps[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        (MS - MS, "is empty"),
+        (MS.only(layers=[99]), "is empty"),
+        (MS.only(languages=["qab"]), "no language 'qaa'"),
+        (replace(MS, effect="local", rule="harmful", top=0.9), "no random control can be drawn"),
+    ],
+)
+def test_a_set_that_cannot_be_tested_is_found_before_anything_is_generated(lab: Lab, expression, message: str) -> None:
+    study = recipe(arms={"x": Suppress(expression)})
+    with pytest.raises((DataError, RecipeError), match=message):
+        arms_of(lab_for(lab.subject, study), study)
+
+
+def test_a_set_without_scores_has_no_strongest_member(lab: Lab) -> None:
+    study = recipe(arms={"x": Suppress(RandomLike(MS, 1))}, controls=0)
+    bench = lab_for(lab.subject, study)
+    samples = pl.concat(collect_samples(bench, study, arms_of(bench, study)))
+    assert set(samples["role"]) == {"baseline", "tested"}
+    assert any("no scores" in note for note in bench.warnings)

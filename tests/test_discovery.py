@@ -262,3 +262,22 @@ def test_a_missing_recipe_json(tmp_path: Path) -> None:
 def test_parameters_of_a_recipe_json_are_settled(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="-T does not apply"):
         find_recipe(saved(tmp_path, to_json(suppress_ss())), {"top": "0.5"})
+
+
+def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+    (tmp_path / "beside_it.py").write_text("TOP = 0.25\n")
+    text = "from beside_it import TOP\nfrom ssn_probe import *\n@recipe\ndef mine(top: float = TOP):\n    'Q?'\n"
+    (tmp_path / "mine.py").write_text(text + "    return Recipe(sets={'ms': SafetyNeurons(Prompts('a'), top=top)})\n")
+    before = list(sys.path)
+    assert find_recipe(str(tmp_path / "mine.py"), {}).sets["ms"].top == 0.25  # type: ignore[attr-defined]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("body", ["import sys; sys.exit(0)", "1 / 0"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_recipe_that_breaks_off_is_one_clear_error(body: str, inside: bool, tmp_path: Path) -> None:
+    lines = ["from ssn_probe import recipe", "@recipe", "def mine():", f"    {body}", "" if inside else body]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match="mine.* failed: (SystemExit|ZeroDivisionError)"):
+        find_recipe(str(tmp_path / "mine.py"), {})

@@ -21,7 +21,18 @@ from ssn_probe import (
     Utility,
 )
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.plan import Stage, evaluated, gate_label, left_out, make_plan, measured, resolved_key
+from ssn_probe.node import walk
+from ssn_probe.plan import (
+    Stage,
+    evaluated,
+    gate_label,
+    left_out,
+    limited,
+    make_plan,
+    measured,
+    resolved_key,
+    study_anchor,
+)
 from ssn_probe.prompts import load_prompts
 from ssn_probe.recipe import Node
 
@@ -303,3 +314,18 @@ def test_a_resolved_key_follows_the_method_version_of_every_node(data: str, monk
         with monkeypatch.context() as patch:
             patch.setattr(kind, "version", 2)
             assert key(node) != before, kind.__name__
+
+
+def test_a_limit_on_the_command_line_never_raises_the_recipes_own(data: str) -> None:
+    recipe = Recipe(sets={"ms": SafetyNeurons(Prompts(data, limit=2))})
+    for limit, expected in ((1, 1), (9, 2), (None, 2)):
+        (prompts,) = (node for node in walk(limited(recipe, limit)) if isinstance(node, Prompts))
+        assert prompts.limit == expected
+
+
+def test_one_language_has_nobody_to_share_with(data: str) -> None:
+    alone = Prompts(data, languages=("en",))
+    with pytest.raises(RecipeError, match="no language besides the anchor en"):
+        make_plan(Recipe(sets={"ss": Shared(SafetyNeurons(alone))}))
+    plan = make_plan(Recipe(sets={"ms": SafetyNeurons(alone)}))
+    assert study_anchor(plan.recipe, plan.data) is None

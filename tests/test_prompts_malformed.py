@@ -144,3 +144,11 @@ def test_a_card_in_utf8_is_read_whatever_the_locale(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "read_text", spy)
     assert load(tmp_path).name == "données"
     assert None not in opened, "without an encoding the text depends on the machine"
+
+
+@pytest.mark.parametrize("language", ["../../evil", "average", "*", "en us", "\x1b[31m"])
+def test_a_language_that_is_no_code_is_refused(language: str, tmp_path: Path) -> None:
+    """Language codes name files in the cache and rows in the tables."""
+    rows = [row | {"language": language if row["language"] == "de" else "en"} for row in make_rows()]
+    with pytest.raises(DataError, match="is no language code"):
+        load(write(tmp_path, rows))

@@ -71,3 +71,10 @@ def test_bars_show_every_row_on_a_terminal() -> None:
     text = console.export_text()
     assert "first" in text
     assert "second" in text
+
+
+def test_a_label_cannot_paint_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    label = "scores (\x1b[31mname\n)"
+    with tracking(Console(force_terminal=False, width=80), [(label, 1)]) as tracker:
+        tracker.advance(label)(1)
+    assert capsys.readouterr().out.startswith("scores (name ): 1 prompts")

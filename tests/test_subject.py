@@ -72,6 +72,11 @@ def test_the_identity_follows_what_changes_a_number_and_nothing_else(folder: Pat
     assert load_subject(str(moved)).identity["chat_template_sha256"] != first["chat_template_sha256"]
     write_tiny(moved, "llama", seed=1)
     assert load_subject(str(moved)).identity["digest"] != first["digest"]
+    openings = {"refusal": {"en": ["w1"]}, "compliant": {"en": ["w2"]}}
+    (moved / "openings.json").write_text(json.dumps(openings))
+    declared = load_subject(str(moved)).identity["openings_sha256"]
+    (moved / "openings.json").write_text(json.dumps({"refusal": {"en": ["w2"]}, "compliant": {"en": ["w1"]}}))
+    assert len({None, declared, load_subject(str(moved)).identity["openings_sha256"]}) == 3
 
 
 # --- prompts

@@ -132,3 +132,23 @@ def test_log_odds_fall_when_refusal_breaks() -> None:
     assert row["p"] == pytest.approx(0.01)
     assert row["delta"] == pytest.approx(-5.0)
     assert not row["primary"]
+
+
+def test_an_arm_of_one_language_leaves_that_language_out_of_its_average() -> None:
+    """Otherwise a set that breaks only its own language would look as if it transferred."""
+    rows = {"aa": spelled("rr"), "bb": spelled("cc"), "cc": spelled("cr")}
+    frame = pl.concat(
+        [
+            samples("baseline", "baseline", {language: spelled("rr") for language in rows}),
+            samples("ms.of(bb)", "tested", rows).with_columns(set_language=pl.lit("bb")),
+        ]
+    )
+    summary = summarise(frame, None, anchor="aa", primary=None, seed=0)
+    assert cell(summary, arm="ms.of(bb)", language=AVERAGE, measure="asr")["value"] == 0.5
+    assert cell(summary, arm="baseline", language=AVERAGE, measure="asr")["n"] == 4
+
+
+def test_a_weakened_set_is_not_held_against_the_whole_sets_controls() -> None:
+    weaker = samples("ss", "less strongest", {"bb": spelled("c" * 5 + "r" * 5)})
+    summary = summarise(pl.concat([controlled([1] * 19), weaker]), None, anchor="aa", primary="ss", seed=0)
+    assert cell(summary, role="less strongest", language=AVERAGE, measure="asr")["controls"] is None

@@ -38,7 +38,7 @@ def measure(layer, sites):
 
 
 def column_norms(matrix):
-    """The norms of a matrix's columns. On a processor `norm(dim=0)` takes five times as long."""
+    """The norms of a matrix's columns. On a CPU `norm(dim=0)` takes five times as long."""
     return matrix.square().sum(0).sqrt()
 
 
