@@ -176,10 +176,8 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    arguments = ["-m", "ssn_probe", "run", "suppress_ss", "--limit", "40", "-o", str(tmp_path)]
-    with subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-m", "ssn_probe", "run", "suppress_ss", "--limit", "40", "-o", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("ms:"))
         process.send_signal(signal.SIGTERM)

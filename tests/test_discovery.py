@@ -279,5 +279,5 @@ def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pyt
 def test_a_recipe_that_breaks_off_is_one_clear_error(body: str, inside: bool, tmp_path: Path) -> None:
     lines = ["from ssn_probe import recipe", "@recipe", "def mine():", f"    {body}", "" if inside else body]
     (tmp_path / "mine.py").write_text("\n".join(lines))
-    with pytest.raises(RecipeError, match="mine.* failed: (SystemExit|ZeroDivisionError)"):
+    with pytest.raises(RecipeError, match=r"mine.* failed: (SystemExit|ZeroDivisionError)"):
         find_recipe(str(tmp_path / "mine.py"), {})
