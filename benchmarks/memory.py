@@ -1,7 +1,8 @@
 """Memory of a scoring pass beside its score array: it must not grow with the prompts.
 
 Each size runs in a fresh process, `python -m benchmarks.memory EFFECT MODEL PROMPTS`: after a pass over one batch,
-which makes every buffer that stays, the growth of the resident set up to the peak of a pass, less the score array.
+which makes every buffer that stays, the growth of the resident set up to the peak of a pass, less the score array. What
+is left are the activations of one batch.
 """
 
 import json

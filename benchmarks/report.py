@@ -40,18 +40,23 @@ def _processor() -> str:
 def show(console: Console, rows: Iterable[Row]) -> None:
     """One table per group."""
     for group, members in groupby(rows, key=lambda row: row.group):
-        table = Table(title=group, title_justify="left", title_style="bold", expand=False)
-        table.add_column("what")
-        for heading in ("processor time", "wall time", "one run", "target"):
-            table.add_column(heading, justify="right")
-        table.add_column("")
-        for row in members:
-            table.add_row(*_cells(row))
+        kept = list(members)
+        heading = "memory" if kept[0].unit == "MiB" else "processor time"
+        cells = [_cells(row) for row in kept]
+        table = Table(title=group, title_justify="left", title_style="bold")
+        used = [i for i in range(len(cells[0])) if any(line[i] for line in cells)]
+        for i in used:
+            title = ("what", heading, "wall time", "one run", "target", "")[i]
+            table.add_column(title, justify="left" if i in (0, 5) else "right")
+        for line in cells:
+            table.add_row(*(line[i] for i in used))
         console.print(table)
 
 
 def _cells(row: Row) -> list[str]:
-    seconds = "" if row.seconds is None else f"{row.seconds:,.3g} s"
+    seconds = (
+        "" if row.seconds is None else f"{_number(row.seconds)} s" if row.seconds >= 0.01 else f"{row.seconds:.1g} s"
+    )
     target = "" if row.target is None else f"≤ {row.target:g} {'met' if row.met else 'MISSED'}"
     wall = "" if row.wall is None else _amount(row.wall, row.unit)
     return [row.name, _amount(row.value, row.unit), wall, seconds, target, row.note]

@@ -25,20 +25,15 @@ def selection(*, layers: int = LAYERS, repeats: int, threads: int) -> list[Row]:
     """Seconds and peak memory of each step; for `select_neurons` with the numpy peer beside it."""
     neurons = layers * sum(WIDTHS.values())
     group = f"selection: {len(LANGUAGES)} languages × {neurons:,} neurons, top {TOP:.0%} per layer and site"
-    rows = []
+    rows: list[Row] = []
     for name in STEPS:
         found = run_apart("benchmarks.selection", [name, str(layers), str(repeats)], threads=threads)
-        held = f"peak {found['growth'] / MIB:,.0f} MiB over a frame of {found['frame'] / MIB:,.0f}"
-        rows.append(
-            Row(
-                group=group,
-                name=name,
-                value=spread(found["processor"]),
-                unit="s",
-                wall=spread(found["wall"]),
-                note=held if resettable() else "",
-            )
-        )
+        taken = spread(found["processor"])
+        notes = [f"+{found['growth'] / MIB:,.0f} MiB beside the frame's {found['frame'] / MIB:,.0f}"]
+        if name.startswith("select_neurons"):
+            notes.append(f"{taken.median / rows[0].value.median:.0f} × numpy")
+        note = ", ".join(notes if resettable() else notes[1:])
+        rows.append(Row(group=group, name=name, value=taken, unit="s", wall=spread(found["wall"]), note=note))
     return rows
 
 
@@ -141,7 +136,7 @@ def _measure(name: str, layers: int, repeats: int) -> dict[str, Any]:
     run, clocks = STEPS[name](frame), []
     before = forget_peak() if resettable() else 0
     clocks.append(clocked(run))
-    growth = peak() - before if resettable() else 0
+    growth = max(0, peak() - before) if resettable() else 0
     clocks += [clocked(run) for _ in range(repeats)]
     wall, processor = zip(*clocks[1:], strict=True)
     return {"growth": growth, "frame": frame.estimated_size(), "wall": wall, "processor": processor}

@@ -22,6 +22,13 @@ from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.means import mean_activations
 
 T = TypeVar("T")
+RESPONSE = {
+    "response": pl.String,
+    "verdict": pl.String,
+    "tokens": pl.Int64,
+    "finish_reason": pl.String,
+    "reference": pl.String,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +110,7 @@ def responses(
                 "finish_reason": [one.finish_reason for one in made],
                 "reference": rows["reference"],
             },
-            schema_overrides={"response": pl.String, "verdict": pl.String, "finish_reason": pl.String},
+            schema_overrides=RESPONSE,
         )
         same = pl.col("response").str.strip_chars() == pl.col("reference").str.strip_chars()
         return frame.with_columns(correct=same).drop("reference")

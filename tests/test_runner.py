@@ -1,6 +1,7 @@
 """A whole run on the organism, small enough for a test: the folder it leaves, and whether its tables agree."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, 
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.node import from_json
 from ssn_probe.plan import limited
+from ssn_probe.prompts import load_prompts
 from ssn_probe.results import RunFolder, runs
 from ssn_probe.runner import Options, run_recipe
 from ssn_probe.summary import AVERAGE
@@ -191,3 +193,24 @@ def test_a_full_disk_is_one_error_and_a_failed_run(tmp_path: Path, monkeypatch: 
     assert "No space left" in left.manifest()["error"]
     assert not list(left.path.glob("*.parquet"))
     assert not list(left.path.glob(".*"))
+
+
+def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
+    """One language has no harmful prompts to evaluate on, there are no look-alikes and no references at all."""
+    rows = load_prompts(Prompts("organism", limit=24, languages=("qaa", "qab", "qac"))).frame.drop("source")
+    absent = (pl.col("split") == "evaluate") & (pl.col("context") == "harmful") & (pl.col("language") == "qab")
+    rows = rows.filter(~absent & (pl.col("context") != "lookalike")).with_columns(reference=pl.lit(None, pl.String))
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text())
+    (tmp_path / "data").mkdir()
+    rows.write_parquet(tmp_path / "data" / "prompts.parquet")
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab", "qac"]}))
+    prompts = Prompts(str(tmp_path / "data"))
+    arms = {"ms": Suppress(SafetyNeurons(prompts))}
+    measures = (ASR(prompts), OverRefusal(prompts), Utility(prompts))
+    recipe = small_recipe(arms=arms, measures=measures, primary="ms", controls=1, log_odds_controls=1)
+    found = run_recipe(recipe, Options(out=tmp_path / "results"), quiet())
+    asr = found.table("summary").filter((pl.col("measure") == "asr") & (pl.col("role") == "tested"))
+    assert set(asr["language"]) == {"qaa", "qac", AVERAGE}
+    report = (found.path / "report.md").read_text()
+    assert "| qab | not measured: no data |" in report
+    assert report.count("not measured: no data\n") == 2  # over-refusal and utility, as a whole
