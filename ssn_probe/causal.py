@@ -20,6 +20,10 @@ def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.Da
     Controls generate on harmful prompts only, and not in languages that the arm leaves out of its average.
     """
     contexts = measured(recipe, lab.data)
+    for context, prompts in contexts.items():
+        for language in prompts.languages:
+            if prompts.select("evaluate", context, language).is_empty():
+                lab.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
     yield _samples(lab, UNTOUCHED, contexts, lab.tracker.advance(UNTOUCHED.row))
     for arm in arms:
         yield _samples(lab, arm, contexts, lab.tracker.advance(arm.row))
