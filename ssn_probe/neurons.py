@@ -8,15 +8,11 @@ million neurons is joined, counted and written without a loop.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError, nearest
-
-Site = Literal["q", "k", "v", "o", "ffn"]
-SITES: tuple[Site, ...] = ("q", "k", "v", "o", "ffn")
-"""Every site, in the order in which a decoder layer computes them."""
+from ssn_probe.recipe import SITES, Site
 
 EVERY = "*"
 """The language of a language-free set."""

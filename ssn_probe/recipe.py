@@ -8,14 +8,16 @@ nothing.
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ssn_probe.node import Node, one_of, require
 
 EFFECTS = ("local", "final", "refusal")
 RULES = {"difference": 0.005, "harmful": 0.005, "paper": 0.03}
 """Selection rules and the share of neurons, per layer and site, that each takes when `top` is not given."""
-SITES = ("q", "k", "v", "o", "ffn")
+Site = Literal["q", "k", "v", "o", "ffn"]
+SITES: tuple[Site, ...] = ("q", "k", "v", "o", "ffn")
+"""Every site, in the order in which a decoder layer computes them."""
 
 
 # ── what is looked at ────────────────────────────────────────────────────────────────────────────────────────────────

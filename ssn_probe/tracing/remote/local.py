@@ -1,4 +1,4 @@
-"""The local effect of every neuron of every layer, in one forward pass that stops after the last layer."""
+"""The local effect of every neuron of every layer, in one forward pass."""
 
 import nnsight
 import torch
@@ -17,9 +17,10 @@ def measure_weights(model, places):
 def trace_local_effects(model, inputs, places, known, position):
     """{site: [prompt, layer, neuron]}: ‖Δ output of the module‖, averaged over real tokens or at the last one.
 
-    known: see `measure_weights`; position: "mean" or "last".
+    known: see `measure_weights`; position: "mean" or "last". The pass runs to its end: `tracer.stop()` ends it with an
+    exception whose traceback keeps every activation of the batch alive until Python next looks for cycles.
     """
-    with torch.no_grad(), model.trace(**inputs) as tracer:
+    with torch.no_grad(), model.trace(**inputs):
         mask = token_mask(model)
         weight = token_weights(mask, position)
         angles = reach(model, places["rotary"]).output if "gram" in known[0] else None
@@ -28,8 +29,7 @@ def trace_local_effects(model, inputs, places, known, position):
             for layer in range(places["depth"])
         ]
         effects = nnsight.save({site: torch.stack([layer[site] for layer in layers], 1) for site in layers[0]})
-        tracer.stop()
-    return effects
+    return effects  # noqa: RET504 (the name is bound when the trace has run)
 
 
 def layer_effects(layer, places, angles, mask, weight, known):
