@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 
 from ssn_probe.arms import CONTROL, UNTOUCHED, Arm, controls_of, is_ranked, weakened
-from ssn_probe.lab import Lab, edits_for, responses, tokens_of
+from ssn_probe.lab import Lab, edits_for, responses, rows_of, tokens_of
 from ssn_probe.openings import UntrustedReadoutError, readouts
 from ssn_probe.plan import log_odds_label, measured, random_label, weakened_label
 from ssn_probe.progress import Advance
@@ -47,7 +47,7 @@ def _samples(lab: Lab, arm: Arm, contexts: Mapping[str, PromptSet], advance: Adv
 
 
 def _in_language(lab: Lab, arm: Arm, prompts: PromptSet, context: str, language: str, advance: Advance) -> pl.DataFrame:
-    rows = prompts.select("evaluate", context, language)
+    rows = rows_of(lab, prompts, context, language)
     made = responses(lab, prompts, rows, language, edits_for(lab, arm.neurons, language, arm.to), advance)
     judge = prompts.judge or {}
     named = pl.lit(str(judge.get("name", judge.get("kind")))).alias("judge")
@@ -92,7 +92,7 @@ def _log_odds(lab: Lab, arm: Arm, prompts: PromptSet, advance: Advance) -> pl.Da
     found = readouts(lab, prompts)
     frames = []
     for language in evaluated_in(arm, prompts):
-        rows = prompts.select("evaluate", "harmful", language)
+        rows = rows_of(lab, prompts, "harmful", language)
         values = refusal_log_odds(
             lab.subject,
             tokens_of(lab, rows),

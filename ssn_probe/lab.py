@@ -60,6 +60,12 @@ class Lab:
         return {(layer, site): n for layer in range(self.subject.n_layers) for site, n in self.subject.widths.items()}
 
 
+def rows_of(lab: Lab, prompts: PromptSet, context: str, language: str) -> pl.DataFrame:
+    """The *evaluate* rows of one context and language: every arm asks for them again."""
+    key = ("rows", prompts.digest, context, language)
+    return lab.remember(key, lambda: prompts.select("evaluate", context, language))
+
+
 def tokens_of(lab: Lab, rows: pl.DataFrame) -> list[list[int]]:
     """Token ids of some prompts in the model's chat template."""
     texts = tuple(rows["text"])

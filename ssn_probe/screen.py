@@ -94,15 +94,21 @@ def _language_row(cells: Any, language: str, arms: Sequence[str], controlled: se
     line = [plain(language)]
     for arm in arms:
         row = by_arm.get(arm)
-        line.append("–" if row is None else _interval(row["value"], row["low"], row["high"], len(arms) > 4))
+        line.append("–" if row is None else _interval(*_cell(row), len(arms) > 4))
         if arm in controlled:
             mean = None if row is None else row["control_mean"]
             line.append("–" if mean is None else percent(mean))
     return [Text(cell) for cell in line]
 
 
-def _interval(value: float, low: float, high: float, short: bool) -> str:
-    return f"{100 * value:.0f}" if short else f"{percent(value)} [{100 * low:.0f}, {100 * high:.0f}]"
+def _cell(row: dict[str, Any]) -> tuple[float, float, float]:
+    return row["value"], row["low"], row["high"]
+
+
+def _interval(value: float, low: float, high: float, short: bool, digits: int = 0) -> str:
+    if short:
+        return f"{100 * value:.0f}"
+    return f"{percent(value)} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def show_runs(screen: Console, runs: Sequence[RunFolder]) -> None:
@@ -137,10 +143,10 @@ def show_organism(screen: Console, model: str) -> None:
     table = Table("language", box=None, pad_edge=False)
     measures = list(dict.fromkeys(row["measure"] for row in rows))
     for measure in measures:
-        table.add_column(measure, justify="right")
+        table.add_column(f"{measure} %", justify="right")
     for language in dict.fromkeys(row["language"] for row in rows):
         cells = [row for row in rows if row["language"] == language]
-        shown = [f"{percent(row['value'])} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in cells]
+        shown = [_interval(*_cell(row), short=False, digits=1).replace(" %", "") for row in cells]
         table.add_row(*(Text(cell) for cell in (language, *shown)))
     screen.print(table)
     screen.print("Conclusions about the organism are about the tool, not about language models.")
