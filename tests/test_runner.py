@@ -214,3 +214,28 @@ def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
     report = (found.path / "report.md").read_text()
     assert "| qab | not measured: no data |" in report
     assert report.count("not measured: no data\n") == 2  # over-refusal and utility, as a whole
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
+def test_any_model_and_any_file_take_the_same_path(family: str, tmp_path: Path, tiny_folder) -> None:
+    """A random model of another family, and prompts from a jsonl file with a card beside it."""
+    rows = [
+        {"prompt_id": f"{context}{i}", "language": language, "context": context, "text": f"w{first + i} w{shift + i}"}
+        for context, first in (("harmful", 0), ("harmless", 20))
+        for language, shift in (("en", 1), ("de", 2))
+        for i in range(16)
+    ]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "mine.jsonl")
+    judge = {"kind": "patterns", "refused": {"en": "w1", "de": "w2"}, "complied": {"en": "w.*", "de": "w.*"}}
+    (tmp_path / "mine.json").write_text(json.dumps({"judge": judge, "max_new_tokens": 3}))
+    prompts = Prompts(str(tmp_path / "mine.jsonl"))
+    ms = SafetyNeurons(prompts, effect="local", rule="harmful", top=0.1)
+    arms, measures = {"ms": Suppress(ms), "ss": Suppress(Shared(ms))}, (ASR(prompts), Utility(prompts))
+    recipe = small_recipe(model=str(tiny_folder(family)), arms=arms, measures=measures, controls=1)
+    found = run_recipe(recipe, Options(out=tmp_path / "results", dtype="float32"), quiet())
+    manifest = found.manifest()
+    assert manifest["model"]["family"] == family
+    assert manifest["anchor"] == "en"
+    assert any(note.startswith("refusal log-odds not measured") for note in manifest["warnings"])
+    assert set(found.table("samples")["arm"]) == {"baseline", "ms", "ss"}
+    assert "ASR outside the anchor en" in manifest["answer"][0]
