@@ -98,10 +98,12 @@ def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
 
 def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | None:
     """The anchor of a whole recipe: the one its sets name, else the one its data declare; None where there is none."""
-    named = list(dict.fromkeys(node.anchor for node in walk(recipe) if isinstance(node, Shared) and node.anchor))
+    declared = next((prompts.anchor for prompts in data.values() if prompts.anchor), None)
+    anchors = [node.anchor or declared for node in walk(recipe) if isinstance(node, Shared) and by_anchor(node)]
+    named = list(dict.fromkeys(anchor for anchor in anchors if anchor))
     if len(named) > 1:
-        raise RecipeError(f"the recipe names several anchors: {', '.join(named)}", "Ask one question per anchor.")
-    anchor = named[0] if named else next((prompts.anchor for prompts in data.values() if prompts.anchor), None)
+        raise RecipeError(f"the recipe has several anchors: {', '.join(named)}", "Ask one question per anchor.")
+    anchor = named[0] if named else declared
     languages = {language for prompts in data.values() for language in prompts.languages}
     if languages != {anchor}:
         return anchor
@@ -194,9 +196,14 @@ def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
     return stages
 
 
+def by_anchor(node: Shared) -> bool:
+    """Is the set shared with an anchor, rather than among several languages?"""
+    return node.at_least is None and node.by == "intersection"
+
+
 def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
     """The anchor of a set shared with the anchor: its row repeats its MS, and averages would count it twice."""
-    if not isinstance(expression, Shared) or expression.at_least is not None or expression.by == "mean":
+    if not isinstance(expression, Shared) or not by_anchor(expression):
         return ()
     declared = next((data[node].anchor for node in walk(expression) if isinstance(node, Prompts)), None)
     anchor = expression.anchor or declared
@@ -227,7 +234,7 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
 def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     """A language that an expression names must be one of its prompt sets', and what needs an anchor must have one."""
     for node in walk(recipe):
-        if isinstance(node, Shared) and node.anchor is None and node.at_least is None and node.by != "mean":
+        if isinstance(node, Shared) and node.anchor is None and by_anchor(node):
             for inner in walk(node):
                 if isinstance(inner, Prompts):
                     anchor_of(data[inner])

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.plan import by_anchor
 from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Shared, Utility
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import markdown, percent, probability
@@ -30,7 +31,7 @@ def report(
     """The whole report as markdown."""
     parts = ["\n".join(f"{markdown(line)}\n" for line in manifest["answer"]), f"*{markdown(recipe.question)}*\n"]
     if summary is not None:
-        shared = frozenset(name for name, arm in recipe.arms.items() if isinstance(arm.neurons, Shared))
+        shared = any(isinstance(arm.neurons, Shared) and by_anchor(arm.neurons) for arm in recipe.arms.values())
         parts += [_measure(summary, name, manifest, shared) for name in _titles(recipe, summary)]
         parts.append(_reading(recipe, summary))
     parts += [_neurons(neurons, manifest), *([_overlap(overlap)] if overlap is not None else [])]
@@ -50,7 +51,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _measure(summary: pl.DataFrame, name: str, manifest: Mapping[str, Any], shared: frozenset[str]) -> str:
+def _measure(summary: pl.DataFrame, name: str, manifest: Mapping[str, Any], shared: bool) -> str:
     """Languages down, arms across; each cell is the value with its interval, or says that there were no data."""
     rows, anchor = summary.filter(pl.col("measure") == name), manifest["anchor"]
     if rows.is_empty():
@@ -66,7 +67,7 @@ def _measure(summary: pl.DataFrame, name: str, manifest: Mapping[str, Any], shar
     body = []
     for language in [*manifest["evaluated"], AVERAGE]:
         cells = {(row["arm"], row["role"]): row for row in rows.filter(pl.col("language") == language).rows(named=True)}
-        line = [_language(language, anchor, bool(shared)), *(_cell(cells.get(arm), name) for arm in arms)]
+        line = [_language(language, anchor, shared), *(_cell(cells.get(arm), name) for arm in arms)]
         body.append(line + [_controls(cells.get((arm, "tested")), name) for arm in tested])
     return f"## {TITLES[name]}\n\n{table(header, body)}"
 

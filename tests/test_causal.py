@@ -100,6 +100,8 @@ def test_the_anchor_that_the_recipe_names_comes_first(lab: Lab) -> None:
     assert study_anchor(recipe(), plan.data) == "qaa"
     (arm,) = arms_of(lab, named)
     assert arm.left_out == ("qab",)
+    with pytest.raises(RecipeError, match="several anchors: qaa, qab"):
+        make_plan(recipe(arms={"declared": Suppress(SS), "named": Suppress(Shared(MS, anchor="qab"))}))
     with pytest.raises(RecipeError, match="several anchors"):
         make_plan(
             recipe(
