@@ -11,16 +11,15 @@ def plain(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """`text` as literal text in a markdown paragraph or table cell."""
-    escaped = re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text))
-    return re.sub(r"^(\s*)([-+=]|\d{1,9}(?=[.)]))", _at_the_start, escaped)
+    """`text` as literal text in a markdown paragraph or table cell; four leading blanks would make it code."""
+    escaped = re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text).lstrip())
+    return re.sub(r"^([-+=]|\d{1,9}(?=[.)]))", _at_the_start, escaped)
 
 
 def _at_the_start(found: re.Match[str]) -> str:
     """A dash, plus or equals sign, or a number before a dot, begins a list or a heading at the start of a paragraph."""
-    if found[2] in "-+=":
-        return f"{found[1]}\\{found[2]}"
-    return f"{found[1]}&#{ord(found[2][0])};{found[2][1:]}"
+    mark = found[1]
+    return f"\\{mark}" if mark in "-+=" else f"&#{ord(mark[0])};{mark[1:]}"
 
 
 def _shown(character: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from tiny import FAMILIES, write_tiny
 
@@ -14,6 +15,9 @@ with install_import_hook(["ssn_probe.subject", "ssn_probe.tracing"], "beartype.b
     from ssn_probe.subject import Subject, load_subject
 
 torch.set_num_threads(1)
+# The same examples in every run: a change is judged by its own tests. `pytest --hypothesis-seed=…` tries others.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")
