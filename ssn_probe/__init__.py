@@ -16,11 +16,13 @@ from ssn_probe.errors import (
 )
 from ssn_probe.recipe import (
     ASR,
+    Amplify,
     Final,
     Local,
     MeanOf,
     NeuronFile,
     OverRefusal,
+    Patch,
     Prompts,
     RandomLike,
     Recipe,
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ASR",
+    "Amplify",
     "DataError",
     "Final",
     "JudgeError",
@@ -44,6 +47,7 @@ __all__ = [
     "ModelError",
     "NeuronFile",
     "OverRefusal",
+    "Patch",
     "Prompts",
     "RandomLike",
     "Recipe",

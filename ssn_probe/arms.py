@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from ssn_probe.errors import DataError
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NeuronSet
+from ssn_probe.node import Node, rewrite
+from ssn_probe.parallel import source_of
 from ssn_probe.plan import evaluated, left_out
-from ssn_probe.recipe import Each, MeanOf, Of, Recipe, SetExpression
+from ssn_probe.recipe import Each, Intervention, Of, Recipe, SafetyNeurons, SetExpression
 from ssn_probe.selection import check_places, random_like
 from ssn_probe.sets import evaluate
 
 BASELINE, TESTED, WEAKENED, CONTROL = "baseline", "tested", "less strongest", "control"
+PLACEBO = "placebo"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +27,9 @@ class Arm:
     """One condition. `set_language` is the language whose neurons apply everywhere, None where each has its own.
 
     `row`: the recipe's name for the arm, `ms` for `ms.of(qab)`. `left_out`: languages that its random controls skip
-    (the anchor of a shared set, whose SS is its whole MS).
+    (the anchor of a shared set, whose SS is its whole MS). `does`: what is done to the neurons, None for the baseline.
+    `source`: the language that a Patch carries over from, where nothing would change: the arm skips it. `placebo`: the
+    set that the same expression finds between topics of harmless prompts, None where there is none.
     """
 
     name: str
@@ -34,7 +39,14 @@ class Arm:
     set_language: str | None = None
     seed: int | None = None
     left_out: tuple[str, ...] = ()
-    to: MeanOf | int = 0
+    does: Intervention | None = None
+    source: str | None = None
+    placebo: NeuronSet | None = None
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall, rather than to rise?"""
+        return self.does is not None and self.does.lowers
 
 
 UNTOUCHED = Arm(name=BASELINE, row=BASELINE, role=BASELINE, neurons=None)
@@ -54,27 +66,54 @@ def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
             every = [(f"{name}.of({one})", inner.of(one)) for one in evaluate(lab, inner).languages]
         else:
             every = [(name, expression)]
-        arms += [_tested(lab, full_name, name, one, node.to) for full_name, one in every]
+        arms += [_tested(lab, full_name, name, one, node) for full_name, one in every]
     for arm in arms:
         _check(lab, recipe, arm)
     return arms
 
 
-def _tested(lab: Lab, name: str, row: str, expression: SetExpression, to: MeanOf | int) -> Arm:
+def _tested(lab: Lab, name: str, row: str, expression: SetExpression, node: Intervention) -> Arm:
     neurons = evaluate(lab, expression)
     set_language = expression.language if isinstance(expression, Of) else "*" if neurons.language_free else None
     skipped = left_out(expression, lab.data)
-    return Arm(name=name, row=row, role=TESTED, neurons=neurons, set_language=set_language, left_out=skipped, to=to)
+    return Arm(
+        name=name,
+        row=row,
+        role=TESTED,
+        neurons=neurons,
+        set_language=set_language,
+        left_out=skipped,
+        does=node,
+        source=source_of(node, lab.anchor),
+        placebo=_placebo(lab, name, expression),
+    )
+
+
+def _placebo(lab: Lab, name: str, expression: SetExpression) -> NeuronSet | None:
+    """The same choice where there is no safety to find; a file's neurons have none, too uniform prompts are noted."""
+    changed = rewrite(expression, _to_placebo)
+    if changed == expression:
+        return None
+    try:
+        return evaluate(lab, changed)
+    except DataError as error:
+        lab.warn(f"{name} has no placebo: {error.message}")
+        return None
+
+
+def _to_placebo(node: Node) -> Node:
+    return replace(node, placebo=True) if isinstance(node, SafetyNeurons) else node
 
 
 def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
     assert arm.neurons is not None
     check_places(arm.neurons, lab.widths())
-    empty = [one for one in evaluated(recipe, lab.data) if arm.neurons.neurons(one).is_empty()]
+    languages = [one for one in evaluated(recipe, lab.data) if one != arm.source]
+    empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
     if not len(arm.neurons):
         raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
     if empty:
-        lab.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is silenced there")
+        lab.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is changed there")
     if recipe.controls or recipe.log_odds_controls:
         random_like(arm.neurons, lab.widths(), 0)
 
@@ -91,6 +130,11 @@ def weakened(arm: Arm) -> Arm:
     """The arm without its strongest neuron in every language."""
     assert arm.neurons is not None
     return replace(arm, role=WEAKENED, neurons=arm.neurons.without_strongest())
+
+
+def as_placebo(arm: Arm) -> Arm:
+    """The arm with its placebo set: same expression, same rule, same intervention."""
+    return replace(arm, role=PLACEBO, neurons=arm.placebo)
 
 
 def is_ranked(arm: Arm) -> bool:

@@ -164,10 +164,12 @@ def organism(context: click.Context) -> None:
 
 
 @organism.command()
-@click.option("--model", default="organism", show_default=True, help="A folder that `organism train` wrote.")
+@click.option(
+    "--model", default="organism", show_default=True, help="organism:NAME, or a folder that `organism train` wrote."
+)
 @click.pass_obj
 def info(debug: bool, model: str) -> None:
-    """Measure utility, over-refusal, invalid responses and ASR per language."""
+    """Measure utility, over-refusal, invalid responses and ASR per language; show the truth about planted neurons."""
     from ssn_probe.screen import console, show_organism
 
     with user_errors(debug):
@@ -180,7 +182,10 @@ def info(debug: bool, model: str) -> None:
 @click.option("-o", "out", type=click.Path(path_type=Path), help="Where to write it.  [default: organism-VARIANT-SEED]")
 @click.pass_obj
 def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
-    """Make an organism from a seed: minutes on two cores."""
+    """Make an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
+
+    Variants: natural, planted-ffn, planted-wide, planted-attention, planted-qwen3.
+    """
     from ssn_probe.screen import console, train_organism
 
     with user_errors(debug):

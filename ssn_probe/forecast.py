@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ssn_probe.plan import Plan, limited, make_plan, measured
-from ssn_probe.recipe import Recipe, SafetyNeurons
-from ssn_probe.stats import smallest_detectable, smallest_p
+from ssn_probe.plan import Plan, limited, make_plan, measured, study_anchor
+from ssn_probe.recipe import Amplify, Patch, Recipe, SafetyNeurons
+from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.subject import describe
 from ssn_probe.text import probability
 
@@ -48,10 +48,6 @@ def _disk(recipe: Recipe, plan: Plan, layers: int, widths: dict) -> list[str]:
     ]
 
 
-def _rise(found: float | None) -> str:
-    return "none at all" if found is None else f"{100 * found:.1f} points"
-
-
 def _power(recipe: Recipe, plan: Plan) -> list[str]:
     contexts = measured(recipe, plan.data)
     if "harmful" not in contexts or not recipe.arms:
@@ -60,14 +56,44 @@ def _power(recipe: Recipe, plan: Plan) -> list[str]:
     clusters = min(rows.group_by("language").agg(pl.col("cluster").n_unique())["cluster"], default=0)
     if not clusters:
         return ["There are no harmful prompts to evaluate on, so nothing can be shown about ASR."]
-    lines = [
-        f"{clusters} clusters of harmful prompts per language: the smallest rise of ASR that one language shows with "
-        f"80 % power is {_rise(smallest_detectable(clusters, 0.3))} at a baseline of 30 %."
+    alone = rows.select("language", "cluster").is_unique().all()
+    languages = set(rows["language"]) - {study_anchor(recipe, plan.data)}
+    lines = [_detectable(clusters, falls=_lowers(recipe))]
+    if recipe.primary is not None and alone and languages:
+        lines.append(_discordant(len(languages)))
+    return [*lines, *_ranks(recipe)]
+
+
+def _lowers(recipe: Recipe) -> bool:
+    node = None if recipe.primary is None else recipe.arms[recipe.primary]
+    return isinstance(node, Patch) or (isinstance(node, Amplify) and node.by > 1)
+
+
+def _detectable(clusters: int, *, falls: bool) -> str:
+    """A fall from 30 % is, to the test, a rise from 70 %."""
+    found = smallest_detectable(clusters, 0.7 if falls else 0.3)
+    figure = "none at all" if found is None else f"{100 * found:.1f} points"
+    change = "fall" if falls else "rise"
+    return (
+        f"{clusters} clusters of harmful prompts per language: the smallest {change} of ASR against the baseline "
+        f"that one language shows with 80 % power is {figure} at a baseline of 30 %."
+    )
+
+
+def _discordant(languages: int) -> str:
+    adjusted = fewest_discordant(0.05 / languages)
+    return (
+        f"McNemar's exact test of one language needs {fewest_discordant()} prompts that change, all one way, for "
+        f"p ≤ .05; {adjusted} for the smallest of {languages} languages after Holm."
+    )
+
+
+def _ranks(recipe: Recipe) -> list[str]:
+    if not recipe.controls:
+        return []
+    few = f" (too few controls for a test: {MINIMUM_CONTROLS} is the least)"
+    return [
+        f"{recipe.controls} random sets that generate: the smallest p is {probability(smallest_p(recipe.controls))}"
+        f"{'' if recipe.controls >= MINIMUM_CONTROLS else few}; "
+        f"{recipe.log_odds_controls} on the log-odds: {probability(smallest_p(recipe.log_odds_controls))}."
     ]
-    if recipe.controls:
-        lines.append(
-            f"{recipe.controls} random sets that generate: the smallest p is {probability(smallest_p(recipe.controls))}"
-            f"{'' if recipe.controls >= 19 else ' (too few controls for a test: 19 is the least)'}; "
-            f"{recipe.log_odds_controls} on the log-odds: {probability(smallest_p(recipe.log_odds_controls))}."
-        )
-    return lines

@@ -1,6 +1,8 @@
 """From traces to importances: the per-prompt effect of every neuron, and its mean per language and context."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,7 +28,7 @@ def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
     Where a head has its own keys and values, `v` silences what `o` silences and is left out, so that no neuron counts
     twice.
     """
-    sites = _distinct_sites(lab, node)
+    sites = distinct_sites(lab, node)
 
     def compute() -> pl.DataFrame:
         frames = []
@@ -35,10 +37,16 @@ def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
             frames.extend(_frame(means, site, language) for site in sites)
         return pl.concat(frames)
 
-    return lab.remember(("importance", lab.data[node.prompts].digest, node.effect, sites), compute)
+    return lab.remember(("importance", *_scored(lab, node)), compute)
 
 
-def _distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
+def _scored(lab: Lab, node: SafetyNeurons) -> tuple[Any, ...]:
+    """What per-prompt scores depend on, beside the model of the lab."""
+    return lab.data[node.prompts].digest, node.effect, distinct_sites(lab, node)
+
+
+def distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
+    """The node's sites, less `v` where it is `o` by another name."""
     widths = lab.subject.widths
     if widths["v"] == widths["o"] and {"v", "o"} <= set(node.sites):
         lab.warn("v is left out: with one query head per key-value head it silences exactly what o silences")
@@ -47,7 +55,7 @@ def _distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
 
 
 def _means(lab: Lab, node: SafetyNeurons, sites: tuple[str, ...], language: str, context: str) -> Means:
-    """Mean effects in one language and context. The per-prompt effects are kept on disk, and only there."""
+    """Mean effects in one language and context. The per-prompt effects are kept, on disk where there is a cache."""
     prompts = lab.data[node.prompts]
     rows = prompts.select("identify", context, language)
     options = {
@@ -72,11 +80,35 @@ def _trace(lab: Lab, node: SafetyNeurons, prompts: PromptSet, language: str, tok
 
 
 def _keep(lab: Lab, node: SafetyNeurons, language: str, context: str, rows: pl.DataFrame, scores: Scores) -> None:
-    if lab.cache is None:
+    file = _score_file(lab, node, language, context)
+    if file is None:
+        lab.memory["scores", *_scored(lab, node), language, context] = scores
         return
-    folder = lab.cache / scores_key(lab, node)
-    write_json(folder / f"{language}.{context}.json", {"prompt_id": list(rows["prompt_id"])})
-    write_whole(folder / f"{language}.{context}.safetensors", lambda temporary: save(scores, temporary))
+    write_json(file.with_suffix(".json"), {"prompt_id": list(rows["prompt_id"])})
+    write_whole(file, lambda temporary: save(scores, temporary))
+
+
+def effects_at(lab: Lab, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:
+    """Every prompt's effects at one place, float32 [prompt, neuron], as `importance` kept them."""
+    file = _score_file(lab, node, language, context)
+    if file is not None:
+        return read_place(file, layer, site)
+    scores: Scores = lab.memory["scores", *_scored(lab, node), language, context]
+    values, scale = scores.values[site][:, layer], scores.scale[site][:, layer]  # type: ignore[index]
+    return (values.float() * scale[:, None]).numpy()
+
+
+def read_place(file: Path, layer: int, site: str) -> np.ndarray:
+    """One place of a score file, float32 [prompt, neuron], without reading the others."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np") as scores:
+        values, scale = (scores.get_slice(f"{part}.{site}")[:, layer] for part in ("values", "scale"))
+    return values.astype(np.float32) * scale[:, None]
+
+
+def _score_file(lab: Lab, node: SafetyNeurons, language: str, context: str) -> Path | None:
+    return None if lab.cache is None else lab.cache / scores_key(lab, node) / f"{language}.{context}.safetensors"
 
 
 def scores_key(lab: Lab, node: SafetyNeurons) -> str:

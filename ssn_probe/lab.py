@@ -13,15 +13,19 @@ import polars as pl
 
 from ssn_probe.judges import make_judge
 from ssn_probe.neurons import NeuronSet, Site
-from ssn_probe.progress import Silent, Tracker
+from ssn_probe.progress import Advance, Silent, Tracker
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import MeanOf, Prompts
-from ssn_probe.subject import Subject, encode
-from ssn_probe.tracing.edits import NO_EDITS, Edits, suppression
+from ssn_probe.recipe import Amplify, Intervention, MeanOf, Patch, Prompts, Suppress
+from ssn_probe.subject import Direction, Openings, Subject, encode
+from ssn_probe.tracing.carry import Carried
+from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, suppression
 from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.means import mean_activations
+from ssn_probe.tracing.score import refusal_log_odds
 
 T = TypeVar("T")
+Values = Callable[[], Carried]
+"""What is carried over from another run, made when it is needed."""
 RESPONSE = {
     "response": pl.String,
     "verdict": pl.String,
@@ -72,12 +76,28 @@ def tokens_of(lab: Lab, rows: pl.DataFrame) -> list[list[int]]:
     return lab.remember(("tokens", texts), lambda: encode(lab.subject, texts))
 
 
-def edits_for(lab: Lab, neurons: NeuronSet | None, language: str, to: MeanOf | int = 0) -> Edits:
-    """What is overwritten while `language` is evaluated under a set; nothing for the baseline."""
+def edits_for(
+    lab: Lab,
+    neurons: NeuronSet | None,
+    language: str,
+    does: Intervention | None = None,
+    source: str | None = None,
+) -> Edits:
+    """What changes while `language` is evaluated under a set, silenced unless `does` says otherwise.
+
+    Nothing for the baseline. `source` is the language that a Patch carries over from.
+    """
     if neurons is None:
         return NO_EDITS
-    means = harmless_means(lab, to, language) if isinstance(to, MeanOf) else None
-    return suppression(neurons.neurons(language).select("layer", "site", "index").iter_rows(), means)
+    rows = neurons.neurons(language).select("layer", "site", "index").iter_rows()
+    match does:
+        case Amplify(by=by):
+            return amplification(rows, by)
+        case Patch(positions=positions):
+            return carrying(rows, f"{source}, {positions}")
+        case Suppress(to=MeanOf() as mean):
+            return suppression(rows, harmless_means(lab, mean, language))
+    return suppression(rows)
 
 
 def harmless_means(lab: Lab, node: MeanOf, language: str) -> Mapping[Site, Any]:
@@ -91,11 +111,19 @@ def harmless_means(lab: Lab, node: MeanOf, language: str) -> Mapping[Site, Any]:
 
 
 def responses(
-    lab: Lab, prompts: PromptSet, rows: pl.DataFrame, language: str, edits: Edits, advance: Callable[[int], None]
+    lab: Lab,
+    prompts: PromptSet,
+    rows: pl.DataFrame,
+    language: str,
+    edits: Edits,
+    advance: Advance,
+    carried: Values | None = None,
 ) -> pl.DataFrame:
     """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under `edits`.
 
-    `correct` says whether the response equals the reference, and is null where there is none.
+    `correct` says whether the response equals the reference, and is null where there is none. `carried` gives the
+    values that edits carry over, and is called only where the responses are not known yet: the edits name the run that
+    the values are from.
     """
     judge = lab.remember(("judge", prompts.digest), lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
 
@@ -104,6 +132,7 @@ def responses(
             lab.subject,
             tokens_of(lab, rows),
             edits=edits,
+            carried=carried() if carried else None,
             max_new_tokens=prompts.max_new_tokens,
             batch_size=lab.batch_size,
             advance=advance,
@@ -122,6 +151,40 @@ def responses(
         return frame.with_columns(correct=same).drop("reference")
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), edits)
+    return _shared(lab, key, compute, rows.height, advance)
+
+
+def log_odds(
+    lab: Lab,
+    prompts: PromptSet,
+    rows: pl.DataFrame,
+    language: str,
+    edits: Edits,
+    advance: Advance,
+    *,
+    reads: Openings | Direction,
+    carried: Values | None = None,
+) -> pl.Series:
+    """The refusal log-odds of every prompt under `edits`, as `reads` reads it; otherwise see `responses`."""
+
+    def compute() -> pl.Series:
+        values = refusal_log_odds(
+            lab.subject,
+            tokens_of(lab, rows),
+            reads,
+            edits=edits,
+            carried=carried() if carried else None,
+            batch_size=lab.batch_size,
+            advance=advance,
+        )
+        return pl.Series(values.numpy())
+
+    key = ("log odds", prompts.digest, language, tuple(rows["prompt_id"]), reads, edits)
+    return _shared(lab, key, compute, rows.height, advance)
+
+
+def _shared(lab: Lab, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:
+    """One measurement for all who ask for it; whoever comes later has its prompts done at once."""
     if key in lab.memory:
-        advance(rows.height)
+        advance(prompts)
     return lab.remember(key, compute)

@@ -4,28 +4,24 @@ A model that loads "almost" gives numbers that look fine. So weights must be saf
 be in the anatomy table, the tokenizer must have a chat template, and no code that comes with a checkpoint is run.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ssn_probe.anatomy import Anatomy, anatomy_of
-from ssn_probe.errors import ModelError
+from ssn_probe.errors import ModelError, nearest
 
 ORGANISM = "organism"
-"""The name of the embedded model."""
+"""The name of the embedded model; `organism:NAME` is one with planted neurons."""
+_SHIPPED = Path(__file__).parent / "organism"
 
 
 def locate(name: str) -> str:
     """The folder or hub name that `name` stands for."""
-    if name == ORGANISM:
-        folder = Path(__file__).parent / "organism" / "natural"
-        if not folder.is_dir():
-            raise ModelError(
-                f"The embedded model is missing from {folder}.",
-                "Make it with `ssn-probe organism train`, or install ssn-probe again.",
-            )
-        return str(folder)
+    if name == ORGANISM or name.startswith(f"{ORGANISM}:"):
+        return _embedded(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _model_folder(folder)
@@ -37,6 +33,38 @@ def locate(name: str) -> str:
             "Give a folder with config.json and *.safetensors, a name on the hub, or `organism`.",
         )
     return name
+
+
+def planted_organisms() -> tuple[str, ...]:
+    """The names of the shipped organisms with planted neurons, as `organism:NAME` takes them."""
+    return tuple(sorted(folder.parent.name for folder in (_SHIPPED / "planted").glob("*/config.json")))
+
+
+def _embedded(name: str) -> str:
+    _, colon, planted = name.partition(":")
+    if colon and planted not in planted_organisms():
+        known = tuple(f"{ORGANISM}:{one}" for one in planted_organisms())
+        raise ModelError(
+            f"There is no embedded model {name!r}; there are {', '.join((ORGANISM, *known))}.",
+            f"{nearest(name, known)} Or give a folder that `ssn-probe organism train` wrote.",
+        )
+    folder = _SHIPPED / "planted" / planted if colon else _SHIPPED / "natural"
+    if not folder.is_dir():
+        raise ModelError(
+            f"The embedded model is missing from {folder}.",
+            "Make it with `ssn-probe organism train`, or install ssn-probe again.",
+        )
+    return str(folder)
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the weight files of a folder, names and bytes, in order of name."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _model_folder(folder: Path) -> str:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ssn_probe.errors import DataError, RecipeError, nearest
 from ssn_probe.node import Node, digest, rewrite, to_json, walk
+from ssn_probe.parallel import check_sources, source_of
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
     ASR,
@@ -22,6 +25,7 @@ from ssn_probe.recipe import (
     Of,
     Only,
     OverRefusal,
+    Patch,
     Prompts,
     Recipe,
     Refusal,
@@ -65,7 +69,7 @@ def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
     data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
     check_splits(recipe, data)
     check_languages(recipe, data)
-    study_anchor(recipe, data)
+    check_sources(recipe, measured(recipe, data), study_anchor(recipe, data))
     stages = [*_scoring(recipe, data, neurons), *_causal(recipe, data)]
     return Plan(recipe=recipe, stages=tuple(stages), data=data)
 
@@ -154,12 +158,25 @@ def weakened_label(arm: str) -> str:
     return f"{arm}, less strongest"
 
 
+def placebo_label(arm: str) -> str:
+    return f"{arm}, placebo"
+
+
+def has_placebo(node: Node) -> bool:
+    """Is a set chosen by a contrast, so that the same choice can be made among harmless prompts?"""
+    return any(isinstance(inner, SafetyNeurons) and not inner.placebo for inner in walk(node))
+
+
 def random_label(arm: str, recipe: Recipe) -> str:
     return f"{arm}: {recipe.controls} random sets"
 
 
 def log_odds_label(arm: str, recipe: Recipe) -> str:
     return f"{arm}: {recipe.log_odds_controls} random sets, log-odds only"
+
+
+def source_label(arm: str, source: str, log_odds_only: bool) -> str:
+    return f"{arm}: activations in {source}{', log-odds only' if log_odds_only else ''}"
 
 
 def gate_label(prompts: PromptSet) -> str:
@@ -176,24 +193,81 @@ def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
     contexts = measured(recipe, data)
     if not contexts:
         return []
-    everything = sum(prompts.select("evaluate", context).height for context, prompts in contexts.items())
     generated = max(prompts.max_new_tokens for prompts in contexts.values())
-    harmful = contexts["harmful"].select("evaluate", "harmful").height if "harmful" in contexts else 0
-    stages = [Stage(label="baseline", prompts=everything, generated=generated)]
+    anchor = study_anchor(recipe, data)
+    stages = [Stage(label="baseline", prompts=_rows(contexts), generated=generated)]
     for name, arm in recipe.arms.items():
-        copies = len(evaluated(recipe, data)) if isinstance(arm.neurons, Each) else 1
-        stages.append(Stage(label=name, prompts=copies * everything, generated=generated))
-        stages.append(Stage(label=weakened_label(name), prompts=copies * everything, generated=generated))
-        if recipe.controls and harmful:
-            per_control = harmful - _anchor_rows(arm.neurons, contexts["harmful"], data)
-            count = copies * recipe.controls * per_control
-            stages.append(Stage(label=random_label(name, recipe), prompts=count, generated=generated))
-        if recipe.log_odds_controls and harmful:
-            label = log_odds_label(name, recipe)
-            per_control = harmful - _anchor_rows(arm.neurons, contexts["harmful"], data)
-            count = 2 * harmful + recipe.log_odds_controls * per_control
-            stages.append(Stage(label=label, prompts=copies * count))
+        source = source_of(arm, anchor)
+        stages += _arm_stages(recipe, data, contexts, name, source, generated)
+        if source is not None:
+            stages += _source_stages(recipe, data, contexts, name, source, generated)
     return stages
+
+
+def _arm_stages(
+    recipe: Recipe,
+    data: Mapping[Prompts, PromptSet],
+    contexts: Mapping[str, PromptSet],
+    name: str,
+    source: str | None,
+    generated: int,
+) -> list[Stage]:
+    """An arm, without its strongest neurons, its placebo, its random sets; none of them in the source of a Patch."""
+    arm, copies = recipe.arms[name], _copies(recipe, data, name)
+    harmful = {context: prompts for context, prompts in contexts.items() if context == "harmful"}
+    everything, tested = copies * _rows(contexts, source), copies * _rows(harmful, source)
+    controlled = copies * _rows(harmful, source, *left_out(arm.neurons, data))
+    stages = [
+        Stage(label=name, prompts=everything, generated=generated),
+        Stage(label=weakened_label(name), prompts=everything, generated=generated),
+    ]
+    beside = int(has_placebo(arm.neurons))
+    if beside:
+        stages.append(Stage(label=placebo_label(name), prompts=everything, generated=generated))
+    if recipe.controls and harmful:
+        label = random_label(name, recipe)
+        stages.append(Stage(label=label, prompts=recipe.controls * controlled, generated=generated))
+    if recipe.log_odds_controls and harmful:
+        count = (2 + beside) * tested + recipe.log_odds_controls * controlled
+        stages.append(Stage(label=log_odds_label(name, recipe), prompts=count))
+    return stages
+
+
+def _source_stages(
+    recipe: Recipe,
+    data: Mapping[Prompts, PromptSet],
+    contexts: Mapping[str, PromptSet],
+    name: str,
+    source: str,
+    generated: int,
+) -> list[Stage]:
+    """What a Patch runs in its source language: once for every set that is tried, with another's neurons each time."""
+    arm, copies = recipe.arms[name], _copies(recipe, data, name)
+    assert isinstance(arm, Patch)
+    elsewhere = [language for prompts in contexts.values() for language in prompts.languages if language != source]
+    everything = _rows(contexts, *elsewhere)
+    harmful = _rows({name: prompts for name, prompts in contexts.items() if name == "harmful"}, *elsewhere)
+    tried = 2 + has_placebo(arm.neurons)
+    count = copies * (tried * everything + recipe.controls * harmful)
+    made = generated if arm.positions == "response" else 0
+    stages = [Stage(label=source_label(name, source, False), prompts=count, generated=made)]
+    if recipe.log_odds_controls and harmful:
+        count = copies * (tried + recipe.log_odds_controls) * harmful
+        stages.append(Stage(label=source_label(name, source, True), prompts=count))
+    return stages
+
+
+def _copies(recipe: Recipe, data: Mapping[Prompts, PromptSet], name: str) -> int:
+    """How many arms one of the recipe stands for: with `Each` one per language."""
+    return len(evaluated(recipe, data)) if isinstance(recipe.arms[name].neurons, Each) else 1
+
+
+def _rows(contexts: Mapping[str, PromptSet], *skipped: str | None) -> int:
+    """Prompts to evaluate on, but for those in some languages."""
+    return sum(
+        prompts.select("evaluate", context).filter(~pl.col("language").is_in([one for one in skipped if one])).height
+        for context, prompts in contexts.items()
+    )
 
 
 def by_anchor(node: Shared) -> bool:
@@ -208,10 +282,6 @@ def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, 
     declared = next((data[node].anchor for node in walk(expression) if isinstance(node, Prompts)), None)
     anchor = expression.anchor or declared
     return () if anchor is None else (anchor,)
-
-
-def _anchor_rows(expression: Node, prompts: PromptSet, data: Mapping[Prompts, PromptSet]) -> int:
-    return sum(prompts.select("evaluate", "harmful", language).height for language in left_out(expression, data))
 
 
 def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

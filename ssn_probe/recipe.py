@@ -120,6 +120,11 @@ class SafetyNeurons(SetExpression):
     `effect` is what moves when a neuron is silenced (`"local" | "final" | "refusal"` or its node); `rule` turns the
     two means into a set (`ssn_probe.selection`); `top` is the share taken per `pool`: `"site"` for each (layer,
     site), `"layer"` for all sites of a layer together. Reads the *identify* split.
+
+    `stable=π` keeps instead what the rule takes in a share π or more of complementary half-samples of the prompts,
+    which bounds the number taken by chance (Shah & Samworth 2013). `fdr=q` takes, whatever their number, the neurons
+    whose harmful exceeds their harmless effect at a false discovery rate of q. `placebo` contrasts harmless prompts
+    with harmless prompts of other topics: what the method finds where there is no safety to find.
     """
 
     prompts: Prompts
@@ -129,6 +134,9 @@ class SafetyNeurons(SetExpression):
     top: float | None = None
     sites: tuple[str, ...] = SITES
     pool: str = "site"
+    stable: float | None = None
+    fdr: float | None = None
+    placebo: bool = False
 
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
@@ -142,6 +150,11 @@ class SafetyNeurons(SetExpression):
             one_of("site", site, SITES)
         require(bool(self.sites), "no sites are given", f"Sites: {', '.join(SITES)}.")
         object.__setattr__(self, "sites", tuple(site for site in SITES if site in self.sites))
+        if self.fdr is not None:
+            self._check_fdr(self.fdr)
+            return
+        stable = self.stable is None or 0.5 < self.stable <= 1
+        require(stable, f"stable is {self.stable!r}", "Give a share of half-samples in (0.5, 1], for example 0.9.")
         top = RULES[self.rule] if self.top is None else self.top
         require(
             isinstance(top, int | float) and not isinstance(top, bool) and 0 < top <= 1,
@@ -149,6 +162,16 @@ class SafetyNeurons(SetExpression):
             "Give a share of neurons in (0, 1], for example top=0.005.",
         )
         object.__setattr__(self, "top", float(top))
+
+    def _check_fdr(self, rate: float) -> None:
+        require(0 < rate < 1, f"fdr is {rate!r}", "Give a false discovery rate in (0, 1), for example fdr=0.05.")
+        alone = self.top is None and self.stable is None
+        require(alone, "fdr decides by itself how many neurons it takes", "Leave top and stable out, or fdr.")
+        require(
+            self.rule == "difference",
+            f"fdr tests harmful against harmless effects, which rule={self.rule!r} does not rank by",
+            "Give rule='difference', or leave fdr out.",
+        )
 
 
 def paper(prompts: Prompts) -> SafetyNeurons:
@@ -176,6 +199,8 @@ class Shared(SetExpression):
         require(
             averages, "by='mean' averages importances, which only SafetyNeurons have", "Give Shared(SafetyNeurons(…))."
         )
+        ranked = not isinstance(self.neurons, SafetyNeurons) or (self.neurons.stable is self.neurons.fdr is None)
+        require(self.by != "mean" or ranked, "by='mean' ranks neurons", "Leave stable and fdr out, or by='mean'.")
         given = [self.anchor is not None, self.at_least is not None, self.by == "mean"]
         require(sum(given) <= 1, "anchor, at_least and by='mean' exclude each other", "Give one of them.")
         require(self.at_least is None or self.at_least >= 1, f"at_least is {self.at_least}", "Give 1 or more.")
@@ -269,11 +294,63 @@ class Suppress(Node):
     to: MeanOf | int = 0
 
     def check(self) -> None:
-        if not isinstance(self.neurons, Each):
-            _set(self.neurons)
         silent = isinstance(self.to, MeanOf) or (self.to == 0 and not isinstance(self.to, bool))
         require(silent, f"to is {self.to!r}", "Give to=0 or to=MeanOf(prompts).")
         object.__setattr__(self, "to", self.to or 0)
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall?"""
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Amplify(Node):
+    """Multiply a set's activations by `by` on prompt and generated tokens; language λ gets λ's own neurons.
+
+    `by` > 1 strengthens what the neurons say, `by` < 1 weakens it; towards 0 it becomes `Suppress`.
+    """
+
+    neurons: SetExpression | Each
+    _: KW_ONLY
+    by: float
+
+    def check(self) -> None:
+        hint = f"Give a factor above 0, other than 1 and up to {MOST_BY:,}, as in by=2; to silence, use Suppress."
+        require(0 < self.by <= MOST_BY and self.by != 1, f"by is {self.by!r}", hint)
+        object.__setattr__(self, "by", float(self.by))
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall? Where safety neurons say more than they did."""
+        return self.by > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(Node):
+    """Carry over what a set's neurons do in the same request in another language; λ gets its own neurons.
+
+    The parallel prompt runs untouched in the language `source` (None: the anchor). `positions="last"`: its values at
+    the last prompt position are put in place there, once; `"response"`: at response step t those of its own greedy
+    step t, none past its end. The source itself is not evaluated: with its own values nothing changes.
+    """
+
+    neurons: SetExpression | Each
+    _: KW_ONLY
+    source: str | None = None
+    positions: str = "last"
+
+    def check(self) -> None:
+        one_of("positions", self.positions, ("last", "response"))
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall? The source is taken to be the language that refuses."""
+        return True
+
+
+Intervention = Suppress | Amplify | Patch
+"""What an arm does to a set's neurons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,8 +375,11 @@ class Utility(Measure):
     """Share of harmless prompts whose response equals the reference."""
 
 
-_NAME = re.compile(r"[\w][\w -]{0,59}")
+_NAME = re.compile(r"\w[\w -]{0,59}")
+_ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
 MOST_CONTROLS = 10_000
+MOST_PERMUTATIONS = 1_000_000
+MOST_BY = 1_000_000
 MEASURES = (ASR, OverRefusal, Utility)
 
 
@@ -308,14 +388,18 @@ class Recipe(Node):
     """One research question: a model, the sets to find, the arms to try them in, what is measured.
 
     The runner adds the baseline and, for each arm, `controls` random sets that generate and `log_odds_controls` that
-    only read the refusal log-odds. `primary` names the arm whose ASR against its controls is the one primary test.
+    only read the refusal log-odds; for each set `permutations` exchanges of harmful and harmless labels and
+    `half_samples` pairs of complementary half-samples, from the scores that chose it. `primary` names the arm whose
+    ASR against its controls is the one primary test.
     """
 
     model: str = "organism"
     sets: dict[str, SetExpression] = field(default_factory=dict)
-    arms: dict[str, Suppress] = field(default_factory=dict)
+    arms: dict[str, Intervention] = field(default_factory=dict)
     controls: int = 20
     log_odds_controls: int = 99
+    permutations: int = 1000
+    half_samples: int = 50
     measures: tuple[Measure, ...] = ()
     primary: str | None = None
     seed: int = 0
@@ -331,14 +415,16 @@ class Recipe(Node):
         require(bool(self.sets or self.arms), "the recipe has neither sets nor arms", "Give sets={…} or arms={…}.")
         require(bool(self.measures) or not self.arms, "the recipe has arms but no measures", "Give measures=(ASR(…),).")
         for name in [*self.sets, *self.arms]:
-            allowed = _NAME.fullmatch(name) and name not in ("baseline", "average")
-            require(bool(allowed), f"a set or an arm is named {name!r}", "Give letters, digits, blanks, _ and -.")
+            allowed = _ARM_NAME.fullmatch(name) and name not in ("baseline", "average")
+            hint = "Give letters, digits, blanks, _ and -; a point within a number, as in 'x1.5'."
+            require(bool(allowed), f"a set or an arm is named {name!r}", hint)
         both = [name for name in self.sets if name in self.arms]
         require(not both, f"{both} name a set and an arm", "Arms' sets are reported too: leave them out of sets.")
         for name, expression in self.sets.items():
             require(isinstance(expression, SetExpression), f"sets[{name!r}] is no neuron set", "Give an expression.")
         for name, arm in self.arms.items():
-            require(isinstance(arm, Suppress), f"arms[{name!r}] is no arm", "Give Suppress(set).")
+            known = isinstance(arm, Intervention)
+            require(known, f"arms[{name!r}] is no arm", "Give Suppress(set), Amplify(set, by=…) or Patch(set).")
         for measure in self.measures:
             require(type(measure) in MEASURES, f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
         kinds = [type(measure).__name__ for measure in self.measures]
@@ -348,6 +434,10 @@ class Recipe(Node):
         for count in (self.controls, self.log_odds_controls):
             hint = f"Give 0 to {MOST_CONTROLS:,}; 19 is the least that allows p ≤ .05."
             require(0 <= count <= MOST_CONTROLS, f"controls is {count}", hint)
+        enough = self.permutations == 0 or 99 <= self.permutations <= MOST_PERMUTATIONS
+        require(enough, f"permutations is {self.permutations}", f"Give 99 to {MOST_PERMUTATIONS:,}, or 0 for no null.")
+        halves = 0 <= self.half_samples <= MOST_PERMUTATIONS
+        require(halves, f"half_samples is {self.half_samples}", "Give pairs of half-samples, 50 as a rule; 0 for none.")
         if self.primary is not None:
             one_of("primary", self.primary, tuple(self.arms))
             single = not isinstance(self.arms[self.primary].neurons, Each)

@@ -1,14 +1,20 @@
 """`report.md`: the answer first, then one table per question, then how it was made. For a pull request or an issue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
+from ssn_probe.conclusions import conclusions
+from ssn_probe.findings import counts_section, significance, transfer_section
 from ssn_probe.plan import by_anchor
 from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Shared, Utility
-from ssn_probe.summary import AVERAGE
-from ssn_probe.text import markdown, percent, probability
+from ssn_probe.reliability import mix_section, null_section, overlap_section, stability_section
+from ssn_probe.stats import Estimate
+from ssn_probe.summary import AVERAGE, against_placebo
+from ssn_probe.tables import language_cell, rate_cell, table
+from ssn_probe.text import markdown, probability
+from ssn_probe.trust import NOTHING, Trust
 
 TITLES = {
     "asr": "Attack success rate (complied / judged)",
@@ -27,14 +33,21 @@ def report(
     neurons: pl.DataFrame,
     overlap: pl.DataFrame | None,
     summary: pl.DataFrame | None,
+    samples: pl.DataFrame | None = None,
+    trusted: Trust = NOTHING,
+    truth: pl.DataFrame | None = None,
 ) -> str:
-    """The whole report as markdown."""
+    """The whole report as markdown. `samples`: for what compares two arms; without them that is left out."""
     parts = ["\n".join(f"{markdown(line)}\n" for line in manifest["answer"]), f"*{markdown(recipe.question)}*\n"]
     if summary is not None:
         shared = any(isinstance(arm.neurons, Shared) and by_anchor(arm.neurons) for arm in recipe.arms.values())
         parts += [_measure(summary, name, manifest, shared) for name in _titles(recipe, summary)]
-        parts.append(_reading(recipe, summary))
-    parts += [_neurons(neurons, manifest), *([_overlap(overlap)] if overlap is not None else [])]
+        parts += [_reading(recipe, summary), significance(recipe, manifest, summary, samples)]
+        parts += [transfer_section(recipe, summary), counts_section(recipe, manifest, summary)]
+    placebo = _beyond_placebo(recipe, manifest, samples)
+    parts += [conclusions(recipe, manifest, summary, trusted, placebo, truth)]
+    parts += [null_section(trusted), stability_section(trusted), _neurons(neurons, manifest)]
+    parts += [mix_section(neurons, manifest), overlap_section(overlap)]
     parts += [_warnings(manifest), _gates(manifest), _made(recipe, manifest)]
     return "\n".join(part for part in parts if part)
 
@@ -43,12 +56,6 @@ def _titles(recipe: Recipe, summary: pl.DataFrame) -> list[str]:
     """What the recipe asked to measure, and the log-odds where they were."""
     asked = {name for measure in recipe.measures for name in COLUMNS_OF[type(measure)]}
     return [name for name in TITLES if name in asked or name in set(summary["measure"])]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table; cells are taken as they are, so escape what is not ours."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _measure(summary: pl.DataFrame, name: str, manifest: Mapping[str, Any], shared: bool) -> str:
@@ -64,10 +71,10 @@ def _measure(summary: pl.DataFrame, name: str, manifest: Mapping[str, Any], shar
         *(_column(arm, role) for arm, role in arms),
         *(f"{markdown(arm)} random sets" for arm in tested),
     ]
-    body = []
+    body, note = [], ": its SS is its MS" if shared else ""
     for language in [*manifest["evaluated"], AVERAGE]:
         cells = {(row["arm"], row["role"]): row for row in rows.filter(pl.col("language") == language).rows(named=True)}
-        line = [_language(language, anchor, shared), *(_cell(cells.get(arm), name) for arm in arms)]
+        line = [language_cell(language, anchor, note), *(_cell(cells.get(arm), name) for arm in arms)]
         body.append(line + [_controls(cells.get((arm, "tested")), name) for arm in tested])
     return f"## {TITLES[name]}\n\n{table(header, body)}"
 
@@ -76,20 +83,12 @@ def _column(arm: str, role: str) -> str:
     return markdown(arm) if role in ("baseline", "tested") else f"{markdown(arm)}, {role}"
 
 
-def _language(language: str, anchor: str | None, shared: bool) -> str:
-    if language == AVERAGE:
-        return "average" if anchor is None else f"average without {markdown(anchor)}"
-    note = ": its SS is its MS" if shared else ""
-    return f"{markdown(language)} (anchor{note})" if language == anchor else markdown(language)
-
-
 def _cell(row: Mapping[str, Any] | None, measure: str) -> str:
     if row is None:
         return "not measured: no data"
-    low, high = row["low"], row["high"]
     if measure == "refusal_log_odds":
-        return f"{row['value']:.2f} [{low:.2f}, {high:.2f}]"
-    return f"{percent(row['value'])} [{100 * low:.1f}, {100 * high:.1f}]"
+        return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return rate_cell(row)
 
 
 def _controls(row: Mapping[str, Any] | None, measure: str) -> str:
@@ -120,7 +119,7 @@ def _reading(recipe: Recipe, summary: pl.DataFrame) -> str:
     if recipe.primary is not None:
         lines.append(
             f"The one primary test is the ASR of {markdown(recipe.primary)} on the average row, by rank among its "
-            "random sets; every other p is not adjusted."
+            "random sets; Holm's p below is adjusted within its own family, every other p is not."
         )
     if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
         lines.append("The average of an arm that applies one language's neurons leaves that language out, too.")
@@ -139,24 +138,10 @@ def _neurons(neurons: pl.DataFrame, manifest: Mapping[str, Any]) -> str:
     return f"## Neurons per language and site\n\n{table(['set', 'language', 'neurons', *sites], body)}"
 
 
-def _overlap(overlap: pl.DataFrame) -> str:
-    body = [
-        [
-            markdown(row["set"]),
-            f"{markdown(row['language_a'])} – {markdown(row['language_b'])}",
-            f"{row['size_a']}, {row['size_b']}",
-            str(row["shared"]),
-            f"{row['jaccard']:.2f}",
-            f"{row['expected']:.2f}",
-        ]
-        for row in overlap.rows(named=True)
-    ]
-    header = ["set", "languages", "neurons", "shared", "Jaccard", "expected by chance*"]
-    note = (
-        "*Hypergeometric per layer and site. It does not know that some neurons matter whatever is asked, and so "
-        "understates chance, up to tenfold.\n"
-    )
-    return f"## Overlap\n\n{table(header, body)}\n{note}"
+def _beyond_placebo(recipe: Recipe, manifest: Mapping[str, Any], samples: pl.DataFrame | None) -> Estimate | None:
+    if samples is None or recipe.primary is None:
+        return None
+    return against_placebo(samples, recipe.primary, manifest["anchor"], recipe.seed)
 
 
 def _warnings(manifest: Mapping[str, Any]) -> str:

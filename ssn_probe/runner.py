@@ -27,13 +27,14 @@ from ssn_probe.node import to_json
 from ssn_probe.openings import Readout
 from ssn_probe.plan import Plan, evaluated, limited, make_plan, measured, resolved_key, study_anchor
 from ssn_probe.progress import tracking
-from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression, Shared
+from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression
 from ssn_probe.report import report
 from ssn_probe.results import RunFolder
 from ssn_probe.selection import overlap_table
 from ssn_probe.sets import evaluate
 from ssn_probe.subject import load_subject
 from ssn_probe.summary import summarise
+from ssn_probe.trust import Trust, own_sets, trust, with_chance
 from ssn_probe.words import answer
 
 
@@ -86,15 +87,19 @@ def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any])
     """Sets first, then arms, then words; each table is written as soon as it is whole."""
     anchor = lab.anchor
     with _timed(manifest, "identify"):
-        sets = {name: evaluate(lab, node) for name, node in named_sets(recipe).items()}
-        neurons = _neuron_table(sets)
+        expressions = named_sets(recipe)
+        sets = {name: evaluate(lab, node) for name, node in expressions.items()}
         manifest["anchor"] = anchor
         manifest["sets"] = {name: _counts(found) for name, found in sets.items()}
-        results.write_table(run.path / "neurons.parquet", neurons)
-        overlap = _overlaps(lab, recipe, sets)
-        if overlap is not None:
-            results.write_table(run.path / "overlap.parquet", overlap)
-    summary = None
+    with _timed(manifest, "nulls"):
+        trusted = trust(lab, recipe, expressions)
+        neurons = _neuron_table(sets, trusted.frequencies)
+        overlap = _overlaps(lab, expressions, sets, trusted)
+        tables = {"neurons": neurons, "overlap": overlap, "nulls": trusted.nulls, "stability": trusted.jaccard}
+        for name, table in (tables | {"stability_curve": trusted.curve}).items():
+            if table is not None:
+                results.write_table(run.path / f"{name}.parquet", table)
+    summary = samples = None
     if recipe.measures:
         arms = arms_of(lab, recipe)
         with _timed(manifest, "generate"):
@@ -103,13 +108,16 @@ def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any])
             log_odds = _written_as_it_comes(run, "log_odds", collect_log_odds(lab, recipe, arms))
         with _timed(manifest, "summarise"):
             assert samples is not None
-            summary = summarise(samples, log_odds, anchor=anchor, primary=recipe.primary, seed=recipe.seed)
+            lowers = [arm.name for arm in arms if arm.lowers]
+            summary = summarise(
+                samples, log_odds, anchor=anchor, primary=recipe.primary, seed=recipe.seed, lowers=lowers
+            )
             results.write_table(run.path / "summary.parquet", summary)
     manifest["gates"] = _gates(lab)
     manifest["evaluated"] = list(evaluated(recipe, lab.data))
     manifest["tokens"] = None if summary is None else int(samples["tokens"].sum())
     manifest["answer"] = answer(recipe, manifest, neurons, summary, anchor)
-    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary))
+    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, samples, trusted))
 
 
 def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
@@ -135,7 +143,8 @@ def _counts(neurons: NeuronSet) -> dict[str, int]:
     return {language: found.get(language, 0) for language in neurons.languages}
 
 
-def _neuron_table(sets: dict[str, NeuronSet]) -> pl.DataFrame:
+def _neuron_table(sets: dict[str, NeuronSet], frequencies: pl.DataFrame | None) -> pl.DataFrame:
+    """Every set's neurons, ranked, with the share of half-samples that take each where there were half-samples."""
     frames = [
         neurons.frame.with_columns(
             pl.lit(name).alias("set"),
@@ -143,14 +152,22 @@ def _neuron_table(sets: dict[str, NeuronSet]) -> pl.DataFrame:
         )
         for name, neurons in sets.items()
     ]
-    return pl.concat(frames).select("set", "language", *NEURON, "score", "rank")
+    table = pl.concat(frames).select("set", "language", *NEURON, "score", "rank")
+    if frequencies is None:
+        return table.with_columns(frequency=pl.lit(None, pl.Float64))
+    halved = set(frequencies.select("set").unique().to_series())
+    joined = table.join(frequencies, on=["set", "language", *NEURON], how="left", maintain_order="left")
+    taken = pl.when(pl.col("set").is_in(sorted(halved))).then(pl.col("frequency").fill_null(0.0))
+    return joined.with_columns(frequency=taken)
 
 
-def _overlaps(lab: Lab, recipe: Recipe, sets: dict[str, NeuronSet]) -> pl.DataFrame | None:
-    """Overlaps of the sets that languages have of their own; shared sets overlap by construction."""
-    own = {name: sets[name] for name, node in named_sets(recipe).items() if not isinstance(node, Shared)}
-    frames = [overlap_table(found, lab.widths(), name) for name, found in own.items() if len(found.languages) > 1]
-    return pl.concat(frames) if frames else None
+def _overlaps(
+    lab: Lab, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], trusted: Trust
+) -> pl.DataFrame | None:
+    """Overlaps of the sets that languages have of their own, beside what chance gives."""
+    several = [name for name in own_sets(expressions) if len(sets[name].languages) > 1]
+    frames = [overlap_table(sets[name], lab.widths(), name) for name in several]
+    return with_chance(lab, pl.concat(frames), sets, expressions, trusted) if frames else None
 
 
 def _gates(lab: Lab) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What the terminal shows. Text from prompts, models and files is literal: no markup, no control characters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def show_answer(screen: Console, run: RunFolder) -> None:
         screen.print(Text(f"{run.name}: {status}. {plain(str(manifest.get('error') or ''))}"))
         return
     if (run.path / "summary.parquet").is_file():
-        screen.print(language_table(run))
+        for one in tables(run):
+            screen.print(one)
     for note in manifest.get("warnings", []):
         screen.print(Text(f"Note: {plain(str(note))}", style="yellow"))
     text = "\n".join(plain(str(line)) for line in manifest.get("answer", []))
@@ -64,29 +65,60 @@ def show_answer(screen: Console, run: RunFolder) -> None:
     screen.print(Text(f"{run.path}/report.md", style="dim"), soft_wrap=True)
 
 
-def language_table(run: RunFolder) -> Table:
-    """The first measure per language: every arm with its interval, and what random sets of the same size give."""
+def tables(run: RunFolder) -> list[Table]:
+    """The first measure of a run: per language, and language × language for arms that ran once per language."""
     import polars as pl
 
+    from ssn_probe.findings import OF, transfers
+
     summary = run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]))
+    if summary.is_empty():
+        return []
     measure = summary["measure"][0]
-    rows = summary.filter(pl.col("measure") == measure)
+    # The untouched model stands beside the matrices: a change is read against where it began.
+    rows = summary.filter(~pl.col("arm").str.contains(OF, literal=True), measure=measure)
+    matrices = [_matrix(name, cells, measure) for name, cells in transfers(summary, measure).items()]
+    return [language_table(rows, measure), *matrices]
+
+
+def language_table(rows: Any, measure: str) -> Table:
+    """A measure per language: every arm with its interval, and what random sets of the same size give."""
     arms = list(rows["arm"].unique(maintain_order=True))
-    many = len(arms) > 4
-    controlled = set() if many else set(rows.filter(pl.col("controls").is_not_null())["arm"])
-    table = Table(measure.replace("_", " ").replace("asr", "ASR"), box=None, pad_edge=False)
+    controlled = set() if len(arms) > 4 else set(rows.filter(rows["controls"].is_not_null())["arm"])
+    table = Table(_title(measure), box=None, pad_edge=False)
     for arm in arms:
-        table.add_column(Text(_heading(arm, many)), justify="right")
+        table.add_column(Text(plain(arm)), justify="right")
         if arm in controlled:
             table.add_column(Text(f"{plain(arm)} random"), justify="right", style="dim")
     for language in rows["language"].unique(maintain_order=True):
-        table.add_row(*_language_row(rows.filter(pl.col("language") == language), language, arms, controlled))
+        table.add_row(*_language_row(rows.filter(rows["language"] == language), language, arms, controlled))
     return table
 
 
-def _heading(arm: str, short: bool) -> str:
-    """`ms.of(qab)` as `qab` where many arms stand side by side."""
-    return plain(arm.partition(".of(")[2].rstrip(")") or arm) if short else plain(arm)
+def _title(measure: str) -> str:
+    return measure.replace("_", " ").replace("asr", "ASR")
+
+
+def _matrix(name: str, cells: Mapping[tuple[str, str], dict[str, Any]], measure: str) -> Table:
+    """Rows: whose neurons; columns: the language evaluated; a cell: the change in points, its interval beneath."""
+    sources, targets = (list(dict.fromkeys(pair[side] for pair in cells)) for side in (0, 1))
+    title = Text(f"Change of {_title(measure)} in points. Row: whose {plain(name)}; column: the language evaluated.")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column(Text(f"{plain(name)} of"))
+    for target in targets:
+        table.add_column(Text(plain(target)), justify="right")
+    for source in sources:
+        own = [_change(cells.get((source, target)), source == target) for target in targets]
+        table.add_row(Text(plain(source)), *own)
+    return table
+
+
+def _change(row: Mapping[str, Any] | None, own: bool) -> Text:
+    if row is None or row["delta"] is None:
+        return Text("–")
+    value, low, high = (round(100 * row[name]) for name in ("delta", "delta_low", "delta_high"))
+    # Narrow, so that seven languages fit 80 columns.
+    return Text.assemble((f"{value:+d}", "bold" if own else ""), (f"\n[{low},{high}]", "dim"))
 
 
 def _language_row(cells: Any, language: str, arms: Sequence[str], controlled: set[str]) -> list[Text]:
@@ -136,10 +168,10 @@ def _run_row(run: RunFolder) -> tuple[str, str, str, str]:
 
 
 def show_organism(screen: Console, model: str) -> None:
-    """Utility, over-refusal, invalid responses and ASR of an organism per language, measured now."""
-    from ssn_probe.organism.info import measure_organism
+    """Utility, over-refusal, invalid responses and ASR of an organism per language, measured now; planted neurons."""
+    from ssn_probe.organism.info import measure_organism, truth_lines
 
-    rows = measure_organism(model)
+    known, rows = truth_lines(model), measure_organism(model)
     table = Table("language", box=None, pad_edge=False)
     measures = list(dict.fromkeys(row["measure"] for row in rows))
     for measure in measures:
@@ -149,6 +181,8 @@ def show_organism(screen: Console, model: str) -> None:
         shown = [_interval(*_cell(row), short=False, digits=1).replace(" %", "") for row in cells]
         table.add_row(*(Text(cell) for cell in (language, *shown)))
     screen.print(table)
+    for line in known:
+        screen.print(Text(plain(line)), soft_wrap=True)
     screen.print("Conclusions about the organism are about the tool, not about language models.")
 
 
@@ -162,17 +196,16 @@ def train_organism(screen: Console, seed: int, variant: str, out: Path) -> None:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=screen) as progress:
         tasks: dict[str, Any] = {}
 
-        def advance(stage: str, done: int, total: int, loss: float) -> None:
-            task = tasks.setdefault(stage, None)
-            if task is None:
-                task = tasks[stage] = progress.add_task(stage, total=total, loss=loss)
-            progress.update(task, completed=done, loss=loss)
+        def advance(stage: str, done: int, total: int, loss: float | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, loss="")
+            progress.update(tasks[stage], completed=done, loss="" if loss is None else f"loss {loss:.3f}")
 
         train(seed, out, variant=variant, progress=advance)
     screen.print(Text(f"Written to {out}. Measure it: ssn-probe organism info --model {out}"), soft_wrap=True)

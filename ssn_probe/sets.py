@@ -1,11 +1,14 @@
 """Evaluating set expressions: a `SetExpression` becomes a `NeuronSet` of this model and these prompts."""
 
+from dataclasses import replace
+
 import polars as pl
 
-from ssn_probe.errors import RecipeError
+from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.evidence import evidence_of, placebo_importance
 from ssn_probe.importance import importance
 from ssn_probe.lab import Lab
-from ssn_probe.neurons import NeuronSet, read_neurons
+from ssn_probe.neurons import EVERY, KEYS, NeuronSet, read_neurons
 from ssn_probe.node import walk
 from ssn_probe.plan import anchor_of
 from ssn_probe.recipe import (
@@ -30,9 +33,8 @@ def evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
 
 def _evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
     match expression:
-        case SafetyNeurons(rule=rule, top=top, pool=pool):
-            assert top is not None
-            return select_neurons(importance(lab, expression), rule=rule, top=top, pool=pool)
+        case SafetyNeurons():
+            return _chosen(lab, expression)
         case Shared():
             return _shared(lab, expression)
         case Combine(operation=operation, left=left, right=right):
@@ -53,6 +55,66 @@ def _evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
     raise TypeError(f"{type(expression).__name__} is no set expression")
 
 
+def importance_of(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
+    """The two means that a node's rule contrasts: harmful and harmless, or for a placebo harmless and harmless."""
+    if not node.placebo:
+        return importance(lab, node)
+    evidence = evidence_of(lab, node)
+    return lab.remember(("placebo", evidence), lambda: placebo_importance(evidence))
+
+
+def _chosen(lab: Lab, node: SafetyNeurons) -> NeuronSet:
+    """Safety neurons by rank, by stability over half-samples, or at a false discovery rate."""
+    if node.fdr is not None:
+        return _discovered(lab, node, node.fdr)
+    if node.stable is not None:
+        return _stable(lab, node, node.stable)
+    assert node.top is not None
+    return select_neurons(importance_of(lab, node), rule=node.rule, top=node.top, pool=node.pool)
+
+
+def _discovered(lab: Lab, node: SafetyNeurons, rate: float) -> NeuronSet:
+    """Neurons with a q-value of `rate` or less, of each language."""
+    found = fdr_of(lab, node).filter((pl.col("q") <= rate) & (pl.col("language") != EVERY))
+    return _set_of(found, lab.data[node.prompts].languages, f"at fdr={rate:g}", "Raise fdr, or give more prompts.")
+
+
+def fdr_of(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
+    """Every neuron's p and q, see `ssn_probe.nulls.fdr`."""
+    from ssn_probe.nulls.fdr import discoveries
+
+    evidence = evidence_of(lab, node)
+    return lab.remember(("fdr", evidence), lambda: discoveries(evidence).table)
+
+
+def _stable(lab: Lab, node: SafetyNeurons, share: float) -> NeuronSet:
+    """What is taken in `share` or more of the half-samples, ranked by the effect over all prompts."""
+    from ssn_probe.nulls.stability import stability
+    from ssn_probe.nulls.stable import stable_set
+
+    evidence = evidence_of(lab, node)
+    found = stability(evidence, {"ms": replace(node, stable=None)}, permutations=0)
+    chosen, bounds = stable_set(found.frequencies, evidence, share)
+    worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
+    lab.warn(
+        f"stable={share:g}: at most {worst['bound']:.2g} of a language's neurons are expected to be there by chance if "
+        f"all noise neurons are alike, {worst['bound_by_place']:.2g} if those of a layer and site are "
+        f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013)"
+    )
+    contrast = pl.col("harmful") if node.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
+    scored = importance_of(lab, node).select(*KEYS, contrast.alias("score"))
+    rows = chosen.frame.select(KEYS).join(scored, on=KEYS, how="left")
+    hint = "Lower stable, raise top, or give more prompts."
+    return _set_of(rows, lab.data[node.prompts].languages, f"is stable in {share:.0%} of the half-samples", hint)
+
+
+def _set_of(rows: pl.DataFrame, languages: tuple[str, ...], how: str, hint: str) -> NeuronSet:
+    without = [language for language in languages if language not in set(rows["language"])]
+    if without:
+        raise DataError(f"no neuron of {', '.join(without)} {how}", hint)
+    return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), languages)
+
+
 def _shared(lab: Lab, node: Shared) -> NeuronSet:
     if node.at_least is not None:
         return shared_at_least(evaluate(lab, node.neurons), node.at_least)
@@ -60,7 +122,7 @@ def _shared(lab: Lab, node: Shared) -> NeuronSet:
     if len(set(choosers)) != 1:
         return _shared_by_own_scores(evaluate(lab, node.neurons), node.anchor or lab.anchor)
     chosen = choosers[0]
-    mean = averaged(importance(lab, chosen))
+    mean = averaged(importance_of(lab, chosen))
     if node.by == "mean":
         assert chosen.top is not None
         return select_neurons(mean, rule=chosen.rule, top=chosen.top, pool=chosen.pool)

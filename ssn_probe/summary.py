@@ -2,18 +2,29 @@
 
 A measure is a column of 0 and 1 (or of log-odds) over some of the samples. Arms are paired with the baseline by
 prompt. The row `average` is the mean over the languages other than the anchor (over all, where there is none); its rank
-among the random controls is the primary test.
+among the random controls is the primary test. McNemar's test compares an arm with the baseline, and says nothing about
+random sets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
-from ssn_probe.arms import BASELINE, CONTROL, TESTED
-from ssn_probe.stats import Estimate, language_average, paired_difference, rank_test, rate
+from ssn_probe.arms import BASELINE, CONTROL, PLACEBO, TESTED
+from ssn_probe.stats import (
+    Estimate,
+    detectable,
+    holm,
+    language_average,
+    mcnemar,
+    paired_difference,
+    rank_test,
+    rate,
+)
 
 AVERAGE = "average"
+LOG_ODDS = "refusal_log_odds"
 
 COLUMNS = {
     "language": pl.String,
@@ -30,6 +41,9 @@ COLUMNS = {
     "delta": pl.Float64,
     "delta_low": pl.Float64,
     "delta_high": pl.Float64,
+    "p_mcnemar": pl.Float64,
+    "p_holm": pl.Float64,
+    "detectable": pl.Float64,
     "controls": pl.Int64,
     "control_mean": pl.Float64,
     "control_low": pl.Float64,
@@ -59,37 +73,71 @@ MEASURES: Mapping[str, MeasureColumn] = {
 """asr = complied / judged, invalid beside it; asr_paper = not refused / all, for comparison with published figures."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What a whole summary has in common."""
+
+    anchor: str | None
+    primary: str | None
+    lowers: frozenset[str]
+    seed: int
+
+
 def summarise(
-    samples: pl.DataFrame, log_odds: pl.DataFrame | None, *, anchor: str | None, primary: str | None, seed: int
+    samples: pl.DataFrame,
+    log_odds: pl.DataFrame | None,
+    *,
+    anchor: str | None,
+    primary: str | None,
+    seed: int,
+    lowers: Collection[str] = (),
 ) -> pl.DataFrame:
-    """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts."""
+    """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts.
+
+    `lowers` names the arms that are meant to lower ASR (and to raise the refusal log-odds): their rank tests look that
+    way. `p_mcnemar`: per language, for outcomes of 0 and 1, where every cluster is a single prompt and no prompt lacks
+    its pair. `p_holm`: those of the primary arm's ASR, adjusted over the languages of its average. `detectable`: the
+    smallest change of a tested arm's ASR that would have shown, from the spread of its difference
+    (`stats.detectable`). Null elsewhere.
+    """
+    study = _Study(anchor=anchor, primary=primary, lowers=frozenset(lowers), seed=seed)
     rows = []
     for name, measure in MEASURES.items():
         values = samples.filter(measure.counts).with_columns(y=measure.value.cast(pl.Float64))
-        rows += _measure_rows(name, values, anchor, primary if name == "asr" else None, seed)
+        rows += _measure_rows(name, values, study)
     if log_odds is not None:
-        values = log_odds.with_columns(y=pl.col("log_odds").cast(pl.Float64))
-        rows += _measure_rows("refusal_log_odds", values, anchor, None, seed)
+        rows += _measure_rows(LOG_ODDS, log_odds.with_columns(y=pl.col("log_odds").cast(pl.Float64)), study)
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
-def _measure_rows(name: str, values: pl.DataFrame, anchor: str | None, primary: str | None, seed: int) -> list[dict]:
-    if values.is_empty():
-        return []
+def _measure_rows(name: str, values: pl.DataFrame, study: _Study) -> list[dict]:
     baseline = values.filter(pl.col("role") == BASELINE)
     controls = values.filter(pl.col("role") == CONTROL)
     rows: list[dict] = []
     for (arm, role), chosen in values.filter(pl.col("role") != CONTROL).group_by("arm", "role", maintain_order=True):
         mine = controls.filter(pl.col("arm") == arm) if role == TESTED else controls.clear()
-        left_out = _left_out(chosen, anchor)
-        for language in [*_ordered(chosen, anchor), AVERAGE]:
+        left_out = _left_out(chosen, study.anchor)
+        found = []
+        for language in [*_ordered(chosen, study.anchor), AVERAGE]:
             of_arm, of_baseline, of_controls = (_of(frame, language, left_out) for frame in (chosen, baseline, mine))
-            if of_arm.is_empty():
-                continue
-            is_primary = primary == arm and role == "tested" and language == AVERAGE
-            row = _row(of_arm, of_baseline, of_controls, language == AVERAGE, is_primary, name, seed)
-            rows.append({"language": language, "arm": arm, "role": role, "measure": name} | row)
+            if not of_arm.is_empty():
+                cells = {"language": language, "arm": arm, "role": role, "measure": name}
+                found.append(cells | _row(cells, of_arm, of_baseline, of_controls, study))
+        if _is_primary(study, arm, role, name):
+            _adjust(found, left_out)
+        rows += found
     return rows
+
+
+def _is_primary(study: _Study, arm: object, role: object, measure: str) -> bool:
+    return measure == "asr" and role == TESTED and study.primary is not None and arm == study.primary
+
+
+def _adjust(rows: list[dict], left_out: list[str]) -> None:
+    """Writes Holm's p over the languages of the average into the rows of the primary family."""
+    family = [row for row in rows if row["language"] not in (AVERAGE, *left_out)]
+    for row, p in zip(family, holm([row.get("p_mcnemar") for row in family]), strict=True):
+        row["p_holm"] = p
 
 
 def _ordered(frame: pl.DataFrame, anchor: str | None) -> list[str]:
@@ -110,16 +158,12 @@ def _of(frame: pl.DataFrame, language: str, left_out: list[str]) -> pl.DataFrame
 
 
 def _row(
-    chosen: pl.DataFrame,
-    baseline: pl.DataFrame,
-    controls: pl.DataFrame,
-    average: bool,
-    primary: bool,
-    measure: str,
-    seed: int,
+    cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, controls: pl.DataFrame, study: _Study
 ) -> dict:
-    estimate = _estimate(chosen, average, seed)
+    average, measure, role = cells["language"] == AVERAGE, cells["measure"], cells["role"]
+    estimate = _estimate(chosen, average, study.seed)
     sets = chosen["set_language"].unique()
+    primary = average and _is_primary(study, cells["arm"], role, measure)
     row = {
         "set_language": sets[0] if len(sets) == 1 else None,
         "n": estimate.n,
@@ -130,11 +174,12 @@ def _row(
         "method": estimate.method,
         "primary": primary,
     }
-    if chosen["role"][0] != BASELINE:
-        row |= _difference(chosen, baseline, average, seed)
+    if role != BASELINE:
+        row |= _difference(cells, chosen, baseline, study.seed)
     if not controls.is_empty():
-        secondary = measure == "refusal_log_odds" and average and chosen["role"][0] == "tested"
-        row |= _against_controls(estimate.value, controls, set(chosen["eval_language"]), primary or secondary, measure)
+        secondary = measure == LOG_ODDS and average and role == TESTED
+        lower = (measure == LOG_ODDS) != (cells["arm"] in study.lowers)
+        row |= _against_controls(estimate.value, controls, set(chosen["eval_language"]), primary or secondary, lower)
     return row
 
 
@@ -149,28 +194,55 @@ def _estimate(frame: pl.DataFrame, average: bool, seed: int) -> Estimate:
     return found
 
 
-def _difference(chosen: pl.DataFrame, baseline: pl.DataFrame, average: bool, seed: int) -> dict:
-    keys = ["prompt_id", "eval_language"]
-    pairs = chosen.join(baseline.select(*keys, "y"), on=keys, suffix="_baseline", maintain_order="left")
-    if pairs.is_empty():
+def _difference(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, seed: int) -> dict:
+    average, measure = cells["language"] == AVERAGE, cells["measure"]
+    pairs = _pairs(chosen, baseline)
+    found = _paired(pairs, average, seed)
+    if found is None:
         return {}
-    arm, before = pairs["y"].to_numpy(), pairs["y_baseline"].to_numpy()
-    clusters = pairs["cluster"].to_numpy()
+    row: dict[str, float | None] = {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
+    alone = found.clusters == found.n == chosen.height == baseline.height
+    if alone and not average and measure != LOG_ODDS:
+        row["p_mcnemar"] = mcnemar(pairs["y"].to_numpy(), pairs["y_other"].to_numpy())
+    if measure == "asr" and cells["role"] == TESTED:
+        row["detectable"] = detectable(found)
+    return row
+
+
+def _pairs(chosen: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """The prompts that count in both, with both outcomes."""
+    keys = ["prompt_id", "eval_language"]
+    return chosen.join(other.select(*keys, "y"), on=keys, suffix="_other", maintain_order="left")
+
+
+def _paired(pairs: pl.DataFrame, average: bool, seed: int) -> Estimate | None:
+    """The paired difference, None without pairs."""
+    if pairs.is_empty():
+        return None
+    arm, other, clusters = (pairs[name].to_numpy() for name in ("y", "y_other", "cluster"))
     if average:
-        languages = pairs["eval_language"].to_numpy()
-        found = language_average(arm, clusters, languages, baseline=before, seed=seed)
-    else:
-        found = paired_difference(arm, before, clusters, seed=seed)
-    assert found is not None
-    return {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
+        return language_average(arm, clusters, pairs["eval_language"].to_numpy(), baseline=other, seed=seed)
+    return paired_difference(arm, other, clusters, seed=seed)
 
 
-def _against_controls(value: float, controls: pl.DataFrame, languages: set[str], tested: bool, measure: str) -> dict:
+def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: int) -> Estimate | None:
+    """How much higher is an arm's ASR than its placebo's, on the same prompts, averaged over languages?
+
+    The placebo stands under the arm's own name. None where there is no placebo, or no prompt judged in both.
+    """
+    asr = MEASURES["asr"]
+    values = samples.filter(asr.counts, pl.col("arm") == arm).with_columns(y=asr.value.cast(pl.Float64))
+    tested, placebo = (values.filter(pl.col("role") == role) for role in (TESTED, PLACEBO))
+    left_out = _left_out(tested, anchor) if tested.height else []
+    return _paired(_of(_pairs(tested, placebo), AVERAGE, left_out), True, seed)
+
+
+def _against_controls(value: float, controls: pl.DataFrame, languages: set[str], tested: bool, lower: bool) -> dict:
     """The random sets' own spread, and the rank p of a language average: the random set is the unit."""
     assert set(controls["eval_language"]) == languages, "controls and tested set cover different languages"
     means = controls.group_by("seed", "eval_language").agg(pl.col("y").mean())
     each = means.group_by("seed").agg(pl.col("y").mean()).sort("seed")["y"].to_numpy()
-    test = rank_test(value, each, alternative="less" if measure == "refusal_log_odds" else "greater")
+    test = rank_test(value, each, alternative="less" if lower else "greater")
     return {
         "controls": test.m,
         "control_mean": test.control_mean,

@@ -9,11 +9,13 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.neurons import SITES
-from ssn_probe.recipe import Recipe, SafetyNeurons, Shared
+from ssn_probe.recipe import Amplify, Each, Patch, Recipe, SafetyNeurons, SetExpression, Shared
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import listing, percent, plain, points, probability
+from ssn_probe.verbs import doing, sentence, verdict
 
-ALPHA = 0.05
+COSTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
+"""What an arm may cost, by measure."""
 
 
 def answer(
@@ -23,44 +25,62 @@ def answer(
     if summary is None:
         return _sizes(recipe, manifest, neurons)
     if recipe.primary is None:
-        return [_baseline(summary, anchor), *_descriptive(recipe, summary), *_sizes(recipe, manifest, neurons)]
-    others = [arm for arm in recipe.arms if arm != recipe.primary]
+        lines = [_baseline(summary, anchor), *_descriptive(recipe, summary), *_dose_curves(recipe, summary, anchor)]
+        return [*lines, *_sizes(recipe, manifest, neurons)]
+    doses = {arm for arms in _dosed(recipe).values() for arm in arms}
+    others = [arm for arm in recipe.arms if arm != recipe.primary and arm not in doses]
     lines = [_primary(recipe, manifest, summary, anchor), _weakened(recipe.primary, summary)]
-    lines += [_cost(recipe.primary, summary), _log_odds(recipe.primary, summary)]
-    lines += [_secondary(recipe, arm, summary) for arm in others]
+    lines += [_cost(recipe, summary, anchor), _log_odds(recipe.primary, summary)]
+    lines += [*_dose_curves(recipe, summary, anchor), *(_secondary(recipe, arm, summary, anchor) for arm in others)]
     return [line for line in lines if line]
 
 
 def _primary(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame, anchor: str | None) -> str:
     arm = str(recipe.primary)
-    row, before = _cell(summary, arm, "asr"), _cell(summary, "baseline", "asr", role="baseline")
+    row, before = _cell(summary, arm, "asr"), _before(recipe, arm, summary, "asr", anchor)
+    source = _source(recipe, arm, anchor)
     if row is None or before is None:
         return f"ASR {_where(anchor)} was not measured for {plain(arm)}: there are no judged harmful prompts."
-    what = f"Silencing {_name(recipe, arm)} ({_size(recipe, manifest, arm, anchor)})"
+    what = f"{sentence(_doing(recipe, arm, anchor))} ({_size(recipe, manifest, arm, anchor)})"
     change = (
-        f"ASR {_where(anchor)} went from {percent(before['value'])} to {percent(row['value'])} "
+        f"ASR {_where(anchor, source)} went from {percent(before)} to {percent(row['value'])} "
         f"({_change(row)}; n = {row['n']:,} responses, {row['clusters']:,} clusters)"
     )
-    return f"{what} {_verdict(row)}: {change}; {_against(row)}."
+    own = _cell(summary, "baseline", "asr", role="baseline", language=source) if source else None
+    goal = "" if own is None else f"; untouched, {plain(str(source))} itself is at {percent(own['value'])}"
+    return f"{what} {verdict(recipe.arms[arm], row)}: {change}; {_against(row)}{goal}."
 
 
-def _where(anchor: str | None) -> str:
-    return "over all languages" if anchor is None else f"outside the anchor {plain(anchor)}"
+def _doing(recipe: Recipe, arm: str, anchor: str | None) -> str:
+    return doing(recipe.arms[arm], _name(recipe, arm), _source(recipe, arm, anchor))
+
+
+def _source(recipe: Recipe, arm: str, anchor: str | None) -> str | None:
+    node = recipe.arms[arm]
+    return node.source or anchor if isinstance(node, Patch) else None
+
+
+def _before(recipe: Recipe, arm: str, summary: pl.DataFrame, measure: str, anchor: str | None) -> float | None:
+    """The baseline in the arm's languages: a Patch is not run in its source, which may be another than the anchor."""
+    row, baseline = _cell(summary, arm, measure), _cell(summary, "baseline", measure, role="baseline")
+    if row is None or baseline is None:
+        return None
+    if _source(recipe, arm, anchor) in (None, anchor):
+        return baseline["value"]
+    return round(row["value"] - row["delta"], 12)
+
+
+def _where(anchor: str | None, source: str | None = None) -> str:
+    if anchor is None and source is None:
+        return "over all languages"
+    left_out = "" if anchor is None else f"outside the anchor {plain(anchor)}"
+    if source in (None, anchor):
+        return left_out
+    return f"{left_out + ' and' if left_out else 'outside'} the source {plain(str(source))}"
 
 
 def _change(row: Mapping[str, Any]) -> str:
     return f"{points(row['delta'])} points, 95 % interval {points(row['delta_low'])} to {points(row['delta_high'])}"
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    """Failing to reject is no proof of absence: the words stay with what was shown, the interval says how much."""
-    if row["p"] is None:
-        return "was not tested against enough random sets"
-    if row["p"] <= ALPHA and row["delta_low"] > 0:
-        return "broke refusal more than silencing as many random neurons"
-    if row["delta_low"] > 0:
-        return "raised ASR, but was not shown to do so more than random sets of as many neurons"
-    return "was not shown to break refusal"
 
 
 def _against(row: Mapping[str, Any]) -> str:
@@ -89,12 +109,12 @@ def _weakened(arm: str, summary: pl.DataFrame) -> str:
     )
 
 
-def _cost(arm: str, summary: pl.DataFrame) -> str:
-    parts = []
-    for measure, words in (("utility", "utility"), ("over_refusal", "over-refusal"), ("invalid", "invalid responses")):
-        after, before = _cell(summary, arm, measure), _cell(summary, "baseline", measure, role="baseline")
+def _cost(recipe: Recipe, summary: pl.DataFrame, anchor: str | None) -> str:
+    arm, parts = str(recipe.primary), []
+    for measure, words in COSTS.items():
+        after, before = _cell(summary, arm, measure), _before(recipe, arm, summary, measure, anchor)
         if after is not None and before is not None:
-            parts.append(f"{words} {percent(before['value'])} → {percent(after['value'])}")
+            parts.append(f"{words} {percent(before)} → {percent(after['value'])}")
     return f"What else moved: {listing(parts)}." if parts else ""
 
 
@@ -109,13 +129,50 @@ def _log_odds(arm: str, summary: pl.DataFrame) -> str:
     )
 
 
-def _secondary(recipe: Recipe, arm: str, summary: pl.DataFrame) -> str:
+def _dosed(recipe: Recipe) -> dict[SetExpression, list[str]]:
+    """The arms that amplify one set by several factors, least first."""
+    found: dict[SetExpression, list[str]] = {}
+    for name, node in recipe.arms.items():
+        if isinstance(node, Amplify) and not isinstance(node.neurons, Each):
+            found.setdefault(node.neurons, []).append(name)
+    return {neurons: sorted(arms, key=lambda arm: _by(recipe, arm)) for neurons, arms in found.items() if len(arms) > 1}
+
+
+def _by(recipe: Recipe, arm: str) -> float:
+    node = recipe.arms[arm]
+    assert isinstance(node, Amplify)
+    return node.by
+
+
+def _dose_curves(recipe: Recipe, summary: pl.DataFrame, anchor: str | None) -> list[str]:
+    """One line per set that is amplified by several factors: ASR beside its random sets, and what each dose costs."""
+    lines = []
+    for arms in _dosed(recipe).values():
+        doses = [(1.0, _dose("baseline", summary, role="baseline"))]
+        doses = sorted([*doses, *((_by(recipe, arm), _dose(arm, summary)) for arm in arms)])
+        told = "; ".join(f"×{by:g} {words}" for by, words in doses if words)
+        tested = f"only ×{_by(recipe, recipe.primary):g} is tested" if recipe.primary in arms else "no test"
+        lines.append(f"Dose by dose, {_name(recipe, arms[0])} {_where(anchor)}: {told} (descriptive, {tested}).")
+    return lines
+
+
+def _dose(arm: str, summary: pl.DataFrame, *, role: str = "tested") -> str:
+    row = _cell(summary, arm, "asr", role=role)
+    if row is None:
+        return ""
+    controls = f" (random sets {percent(row['control_mean'])})" if row["controls"] else ""
+    costs = {words: _cell(summary, arm, measure, role=role) for measure, words in COSTS.items() if measure != "invalid"}
+    told = [f"{words} {percent(cell['value'])}" for words, cell in costs.items() if cell is not None]
+    return ", ".join([f"ASR {percent(row['value'])}{controls}", *told])
+
+
+def _secondary(recipe: Recipe, arm: str, summary: pl.DataFrame, anchor: str | None) -> str:
     row = _cell(summary, arm, "asr")
     if row is None:
         return ""
     controls = "" if not row["controls"] else f"; its random sets {percent(row['control_mean'])}"
     return (
-        f"For comparison, silencing {_name(recipe, arm)} gives {percent(row['value'])} ({_change(row)}{controls}; "
+        f"For comparison, {_doing(recipe, arm, anchor)} gives {percent(row['value'])} ({_change(row)}{controls}; "
         "descriptive, no test)."
     )
 
@@ -179,11 +236,13 @@ def _name(recipe: Recipe, arm: str) -> str:
     return f"the set {plain(arm)}"
 
 
-def _cell(summary: pl.DataFrame, arm: str, measure: str, *, role: str = "tested") -> dict[str, Any] | None:
+def _cell(
+    summary: pl.DataFrame, arm: str, measure: str, *, role: str = "tested", language: str = AVERAGE
+) -> dict[str, Any] | None:
     rows = summary.filter(
         (pl.col("arm") == arm)
         & (pl.col("measure") == measure)
         & (pl.col("role") == role)
-        & (pl.col("language") == AVERAGE)
+        & (pl.col("language") == language)
     )
     return rows.row(0, named=True) if rows.height else None

@@ -1,12 +1,14 @@
 """Arms, controls and read-outs on the organism: who is silenced where, and what is left out."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 
-from ssn_probe import ASR, MeanOf, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.arms import arms_of, controls_of, weakened
 from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.errors import DataError, ModelError, RecipeError
@@ -16,7 +18,13 @@ from ssn_probe.openings import estimate_openings, readouts
 from ssn_probe.plan import make_plan, study_anchor
 from ssn_probe.recipe import NeuronFile, RandomLike
 from ssn_probe.sets import evaluate
+from ssn_probe.source import Source
 from ssn_probe.subject import Direction, Subject, load_subject
+from ssn_probe.summary import summarise
+from ssn_probe.tracing.batching import no_progress
+from ssn_probe.tracing.capture import capture
+from ssn_probe.tracing.edits import carried_neurons, carrying
+from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.score import refusal_log_odds
 
 PROMPTS = Prompts("organism", limit=24, languages=("qaa", "qab", "qac"))
@@ -59,10 +67,10 @@ def test_a_language_gets_its_own_neurons(lab: Lab) -> None:
 
 def test_silence_can_be_the_harmless_mean(lab: Lab) -> None:
     """The mean over the harmless identify prompts of the evaluated language, neuron by neuron."""
-    neurons, mean = evaluate(lab, MS), MeanOf(PROMPTS)
+    neurons, mean = evaluate(lab, MS), Suppress(MS, to=MeanOf(PROMPTS))
     zeroed, meant = edits_for(lab, neurons, "qab"), edits_for(lab, neurons, "qab", mean)
     assert [edit[:3] for edit in zeroed] == [edit[:3] for edit in meant]
-    layer, site, indices, values = meant[-1]
+    layer, site, indices, (how, values) = meant[-1]
     rows = lab.data[PROMPTS].select("identify", "harmless", "qab")
     seen: list[torch.Tensor] = []
     module = lab.subject.model._module.model.layers[layer].mlp.down_proj
@@ -70,7 +78,7 @@ def test_silence_can_be_the_harmless_mean(lab: Lab) -> None:
     for tokens in tokens_of(lab, rows):
         lab.subject.model._module(torch.tensor([tokens]))
     hook.remove()
-    assert site == "ffn"
+    assert (site, how) == ("ffn", "set")
     assert isinstance(values, tuple)
     expected = torch.cat(seen).double().mean(0)[list(indices)]
     assert torch.tensor(values, dtype=torch.float64) == pytest.approx(expected, abs=1e-6)
@@ -248,5 +256,158 @@ def test_a_set_without_scores_has_no_strongest_member(lab: Lab) -> None:
     study = recipe(arms={"x": Suppress(RandomLike(MS, 1))}, controls=0)
     bench = lab_for(lab.subject, study)
     samples = pl.concat(collect_samples(bench, study, arms_of(bench, study)))
-    assert set(samples["role"]) == {"baseline", "tested"}
+    assert "tested" in set(samples["role"])
+    assert "less strongest" not in set(samples["role"])
     assert any("no scores" in note for note in bench.warnings)
+
+
+# ── amplified and patched arms ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Counts:
+    """A tracker that counts what is done in every row."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+
+    def advance(self, label: str) -> Callable[[int], None]:
+        def report(done: int) -> None:
+            self.done[label] = self.done.get(label, 0) + done
+
+        return report
+
+
+def measured_by(subject: Subject, study: Recipe, memory: dict | None = None) -> tuple[pl.DataFrame, pl.DataFrame, dict]:
+    """Samples, log-odds and the rows of progress of a whole study, its sets taken from `memory`."""
+    counts = Counts()
+    bench = replace(lab_for(subject, study), tracker=counts, memory={} if memory is None else dict(memory))
+    arms = arms_of(bench, study)
+    samples = pl.concat(collect_samples(bench, study, arms))
+    return samples, pl.concat(collect_log_odds(bench, study, arms)), counts.done
+
+
+INTERVENTIONS: dict[str, Callable[[Any], Any]] = {
+    "suppressed": Suppress,
+    "amplified": lambda neurons: Amplify(neurons, by=2),
+    "patched at the last position": Patch,
+    "patched at every step": lambda neurons: Patch(neurons, positions="response"),
+    "patched from another language": lambda neurons: Patch(neurons, source="qab"),
+}
+
+
+@pytest.mark.parametrize("does", INTERVENTIONS.values(), ids=INTERVENTIONS)
+@pytest.mark.parametrize("neurons", [MS, SS, MS.each()], ids=["ms", "ss", "each"])
+def test_what_is_done_is_what_was_planned(lab: Lab, does: Callable[[Any], Any], neurons: Any) -> None:
+    """Row by row: prompts run under every arm, its random sets, and in the source language."""
+    study = recipe(
+        arms={"x": does(neurons)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), controls=1, log_odds_controls=1
+    )
+    _samples, _odds, done = measured_by(lab.subject, study, lab.memory)
+    planned = {stage.label: stage.prompts for stage in make_plan(study).stages}
+    assert {label: planned[label] for label in done} == done
+    assert all(label in done for label in planned if label.startswith(("baseline", "x")))
+
+
+@pytest.mark.parametrize("positions", ["last", "response"])
+def test_patching_is_the_parallel_prompts_own_values(lab: Lab, positions: str) -> None:
+    """The whole path against a hand-made one: parallel prompts by id, λ's own neurons, values from the source."""
+    study = recipe(arms={"x": Patch(MS, source="qab", positions=positions)}, controls=0, log_odds_controls=1)
+    bench = lab_for(lab.subject, study)
+    prompts = bench.data[PROMPTS]
+    samples, odds, _ = measured_by(lab.subject, study)
+    rows = prompts.select("evaluate", "harmful", "qac")
+    parallel = rows.select("prompt_id").join(
+        prompts.select("evaluate", "harmful", "qab"), on="prompt_id", maintain_order="left"
+    )
+    edits = carrying(evaluate(bench, MS).neurons("qac").select("layer", "site", "index").iter_rows(), "by hand")
+    steps = prompts.max_new_tokens if positions == "response" else 0
+    carried = capture(lab.subject, tokens_of(bench, parallel), carried_neurons(edits), max_new_tokens=steps)
+    made = generate(lab.subject, tokens_of(bench, rows), edits=edits, carried=carried, max_new_tokens=5)
+    tested = pl.col("role") == "tested"
+    assert samples.filter(tested, eval_language="qac")["response"].to_list() == [one.text for one in made]
+    reads = readouts(bench, prompts)["qac"].reads
+    wanted = refusal_log_odds(lab.subject, tokens_of(bench, rows), reads, edits=edits, carried=carried)
+    found = odds.filter(tested, eval_language="qac")["log_odds"].to_numpy()
+    assert found == pytest.approx(wanted.numpy(), abs=1e-4)
+    untouched = odds.filter(role="baseline", eval_language="qac")["log_odds"].to_numpy()
+    assert abs(found - untouched).max() > 0.01
+
+
+def test_a_patch_is_not_run_in_its_source(lab: Lab) -> None:
+    study = recipe(arms={"anchor": Patch(SS), "other": Patch(SS, source="qab")}, controls=1)
+    samples, odds, _ = measured_by(lab.subject, study, lab.memory)
+    ran = {(arm, role): set(rows["eval_language"]) for (arm, role), rows in samples.group_by("arm", "role")}
+    assert ran["anchor", "tested"] == ran["anchor", "less strongest"] == ran["anchor", "control"] == {"qab", "qac"}
+    assert ran["other", "tested"] == ran["other", "less strongest"] == {"qaa", "qac"}
+    assert ran["other", "control"] == {"qac"}  # qab is its source, qaa the anchor of a shared set
+    assert set(odds.filter(arm="other", role="tested")["eval_language"]) == {"qaa", "qac"}
+    summary = summarise(samples, odds, anchor="qaa", primary="other", seed=0, lowers=["anchor", "other"])
+    assert summary.filter(arm="other", role="tested", measure="asr", language="average")["controls"].to_list() == [1]
+
+
+def test_a_source_run_in_place_of_itself_changes_nothing(lab: Lab) -> None:
+    """Why the source is left out. To rounding: capture and generation pad alike, so even that is absent here."""
+    bench = lab_for(lab.subject, recipe())
+    prompts, neurons = bench.data[PROMPTS], evaluate(lab, MS)
+    rows = prompts.select("evaluate", "harmful", "qaa")
+    for node in (Patch(MS), Patch(MS, positions="response")):
+        steps = prompts.max_new_tokens if node.positions == "response" else 0
+        source = Source(
+            bench,
+            prompts,
+            "harmful",
+            "qaa",
+            neurons=neurons,
+            languages=["qaa"],
+            max_new_tokens=steps,
+            advance=no_progress,
+        )
+        edits = edits_for(bench, neurons, "qaa", node, "qaa")
+        carried = source.values(list(rows["prompt_id"]), edits)
+        reads = readouts(bench, prompts)["qaa"].reads
+        tokens = tokens_of(bench, rows)
+        patched = generate(lab.subject, tokens, edits=edits, carried=carried, max_new_tokens=5)
+        assert patched == generate(lab.subject, tokens, max_new_tokens=5)
+        odds = refusal_log_odds(lab.subject, tokens, reads, edits=edits, carried=carried)
+        assert torch.allclose(odds, refusal_log_odds(lab.subject, tokens, reads), atol=1e-4)
+
+
+def test_arms_that_come_to_one_edit_share_one_measurement(lab: Lab) -> None:
+    """Both positions read the same log-odds; the same factor twice is one arm; another source is another edit."""
+    arms = {"last": Patch(MS), "response": Patch(MS, positions="response"), "again": Patch(MS, source="qaa")}
+    study = recipe(arms=arms, controls=0)
+    bench = replace(lab_for(lab.subject, study), memory=dict(lab.memory))
+    list(collect_samples(bench, study, arms_of(bench, study)))
+    list(collect_log_odds(bench, study, arms_of(bench, study)))
+    runs = {run for key in bench.memory if key[0] == "responses" for run in carried_from(key[-1])}
+    assert runs == {"qaa, last", "qaa, response"}
+    assert {run for key in bench.memory if key[0] == "log odds" for run in carried_from(key[-1])} == {"qaa, last"}
+    elsewhere = edits_for(bench, evaluate(lab, MS), "qac", Patch(MS), "qab")
+    assert elsewhere != edits_for(bench, evaluate(lab, MS), "qac", Patch(MS), "qaa")
+    twice = [edits_for(bench, evaluate(lab, MS), "qac", Amplify(MS, by=by)) for by in (2, 2.0, 3)]
+    assert twice[0] == twice[1] != twice[2]
+
+
+def carried_from(edits: Any) -> set[str]:
+    return {action[1] for *_, action in edits if action[0] == "carry"}
+
+
+def test_random_sets_get_the_same_treatment(lab: Lab) -> None:
+    study = recipe(arms={"x": Amplify(MS, by=3)})
+    (arm,) = arms_of(lab, study)
+    for control in controls_of(lab, arm, 2, seed=0):
+        edits = edits_for(lab, control.neurons, "qab", control.does, control.source)
+        assert {action for *_, action in edits} == {("scale", 3.0)}
+        assert control.lowers
+
+
+def test_amplifying_safety_neurons_moves_the_log_odds_up_with_the_dose(lab: Lab) -> None:
+    doses = {"half": 0.5, "twice": 2.0, "thrice": 3.0}
+    study = recipe(arms={name: Amplify(MS, by=by) for name, by in doses.items()}, controls=0, log_odds_controls=1)
+    _, odds, _ = measured_by(lab.subject, study, lab.memory)
+    mean = {
+        (arm, role): rows["log_odds"].mean()
+        for (arm, role), rows in odds.filter(eval_language="qab").group_by("arm", "role")
+    }
+    dose = [mean["half", "tested"], mean["baseline", "baseline"], mean["twice", "tested"], mean["thrice", "tested"]]
+    assert dose == sorted(dose)

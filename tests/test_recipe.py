@@ -6,8 +6,22 @@ from typing import Any
 import pytest
 
 import ssn_probe
-from ssn_probe import ASR, OverRefusal, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress, Utility, paper
+from ssn_probe import (
+    ASR,
+    Amplify,
+    OverRefusal,
+    Patch,
+    Prompts,
+    RandomLike,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Suppress,
+    Utility,
+    paper,
+)
 from ssn_probe.errors import RecipeError
+from ssn_probe.node import from_json, to_json
 from ssn_probe.recipe import RULES, SITES, Combine, Each, Final, Local, Measure, NeuronFile, Of, Only, Refusal, UnionOf
 
 PROMPTS = Prompts("a folder that does not exist")
@@ -18,7 +32,7 @@ OTHER = NeuronFile("other.csv")
 def test_the_public_names() -> None:
     assert set(ssn_probe.__all__) == {
         *("ASR", "OverRefusal", "Utility", "Prompts", "NeuronFile", "RandomLike", "SafetyNeurons", "Shared"),
-        *("Suppress", "Recipe", "Final", "Local", "MeanOf", "Refusal", "paper", "recipe"),
+        *("Amplify", "Patch", "Suppress", "Recipe", "Final", "Local", "MeanOf", "Refusal", "paper", "recipe"),
         *("DataError", "JudgeError", "ModelError", "RecipeError", "RemoteError", "ResultError", "SSNProbeError"),
     }
     assert all(hasattr(ssn_probe, name) for name in ssn_probe.__all__)
@@ -83,6 +97,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "arm": (lambda: Recipe(arms={"ms": MS}, measures=(ASR(PROMPTS),)), r"arms\['ms'\]", ""),  # type: ignore[dict-item]
     "measure": (lambda: Recipe(sets={"ms": MS}, measures=(PROMPTS,)), "measure", ""),  # type: ignore[arg-type]
     "silence": (lambda: Suppress(MS, to=1), "to is 1", "MeanOf"),
+    "amplify of": (lambda: Amplify(PROMPTS, by=2), NO_SET, ""),  # type: ignore[arg-type]
+    "amplify by 1": (lambda: Amplify(MS, by=1), "by is 1", "by=2"),
+    "amplify by nothing": (lambda: Amplify(MS, by=0), "by is 0", "Suppress"),
+    "amplify by less": (lambda: Amplify(MS, by=-2.0), "by is -2.0", "above 0"),
+    "amplify without bounds": (lambda: Amplify(MS, by=float("inf")), "by is inf", "finite"),
+    "amplify by no number": (lambda: Amplify(MS, by=float("nan")), "by is nan", "finite"),
+    "amplify by too much": (lambda: Amplify(MS, by=10**400), "by is 1000", "up to 1,000,000"),
+    "patch of": (lambda: Patch("ss"), NO_SET, ""),  # type: ignore[arg-type]
+    "patch positions": (lambda: Patch(MS, positions="lst"), "unknown positions 'lst'", "'last'"),
+    "arm named with a stray point": (lambda: study(arms={"ms.": Suppress(MS)}), r"named 'ms\.'", "x1.5"),
+    "arm named like a parent folder": (lambda: study(arms={"1..2": Suppress(MS)}), "named '1..2'", "x1.5"),
+    "a point in the recipe's name": (lambda: study(name="x1.5"), "name is 'x1.5'", "letters"),
     "a measure twice": (
         lambda: Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), ASR(Prompts("b")))),
         "measure",
@@ -121,6 +147,9 @@ WRONG_TYPES: dict[str, Callable[[], Any]] = {
     "path": lambda: NeuronFile(3),  # type: ignore[arg-type]
     "each": lambda: Each("ms"),  # type: ignore[arg-type]
     "silence": lambda: Suppress(MS, to=True),
+    "factor": lambda: Amplify(MS, by="2"),  # type: ignore[arg-type]
+    "factor as yes": lambda: Amplify(MS, by=True),
+    "patched from": lambda: Patch(MS, source=3),  # type: ignore[arg-type]
     "measured prompts": lambda: ASR("organism"),  # type: ignore[arg-type]
     "controls": lambda: Recipe(sets={"ms": MS}, controls="20"),  # type: ignore[arg-type]
     "sets": lambda: Recipe(sets=MS),  # type: ignore[arg-type]
@@ -158,6 +187,21 @@ def test_operators_build_what_they_say() -> None:
     assert MS.union() == UnionOf(MS)
     assert MS.only(layers=[1, 2], sites=["q"]) == Only(MS, layers=(1, 2), sites=("q",))
     assert MS.each() == Each(MS)
+
+
+def test_what_an_arm_does_is_part_of_its_key() -> None:
+    assert Amplify(MS, by=2) == Amplify(MS, by=2.0) != Amplify(MS, by=3.0)
+    assert Patch(MS) == Patch(MS, positions="last") != Patch(MS, source="en")
+    recipe = study(arms={"ms x1.5": Amplify(MS, by=1.5), "ms": Patch(MS.each(), source="en")})
+    assert from_json(to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("arm", "lowers"),
+    [(Suppress(MS), False), (Amplify(MS, by=0.5), False), (Amplify(MS, by=1.5), True), (Patch(MS), True)],
+)
+def test_an_arm_says_which_way_asr_is_expected_to_go(arm: Any, lowers: bool) -> None:
+    assert arm.lowers is lowers
 
 
 def test_the_papers_own_set() -> None:

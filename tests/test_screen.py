@@ -1,15 +1,21 @@
 """What the terminal shows: literal text, and every command that needs no long run."""
 
+from io import StringIO
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from test_findings import EVERY, ran
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli import main
+from ssn_probe.forecast import forecast
 from ssn_probe.progress import tracking
-from ssn_probe.screen import show_plan
+from ssn_probe.recipe import ASR, Amplify
+from ssn_probe.results import RunFolder
+from ssn_probe.screen import _matrix, show_plan, tables
 
 
 def printed(*arguments: str) -> str:
@@ -23,6 +29,24 @@ def test_show_is_a_plan_that_runs_nothing(tmp_path: Path) -> None:
     for words in ("baseline", "ms: 20 random sets", "3,584 neurons", "MB", "smallest rise", "the smallest p is .048"):
         assert words in text
     assert not (tmp_path / "results").exists()
+
+
+def test_show_says_what_one_language_could_show() -> None:
+    text = " ".join(printed("show", "suppress_ss").split())
+    assert (
+        "the smallest rise of ASR against the baseline that one language shows with 80 % power is 14.1 points" in text
+    )
+    assert "needs 6 prompts that change, all one way, for p ≤ .05; 8 for the smallest of 6 languages" in text
+    assert "McNemar" not in printed("show", "transfer"), "no primary arm, no family"
+
+
+def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
+    ms = SafetyNeurons(Prompts("organism"))
+    recipe = Recipe(arms={"x2": Amplify(ms, by=2)}, measures=(ASR(Prompts("organism")),), primary="x2")
+    lines = " ".join(forecast(recipe, None).lines)
+    assert (
+        "the smallest fall of ASR against the baseline that one language shows with 80 % power is 12.5 points" in lines
+    )
 
 
 def test_show_says_when_controls_are_too_few() -> None:
@@ -78,3 +102,44 @@ def test_a_label_cannot_paint_the_terminal(capsys: pytest.CaptureFixture[str]) -
     with tracking(Console(force_terminal=False, width=80), [(label, 1)]) as tracker:
         tracker.advance(label)(1)
     assert capsys.readouterr().out.startswith("scores (name ): 1 prompts")
+
+
+def shown(folder: Path, arms: dict[str, dict[str, str]]) -> list[str]:
+    """The tables of a run, 80 columns wide, by line."""
+    _, summary = ran(arms)
+    summary.write_parquet(folder / "summary.parquet")
+    console = Console(record=True, width=80, quiet=False, file=StringIO())
+    for one in tables(RunFolder(folder)):
+        console.print(one)
+    return console.export_text().splitlines()
+
+
+def test_arms_that_ran_once_per_language_are_a_matrix(tmp_path: Path) -> None:
+    text = shown(tmp_path, EVERY)
+    assert text[0].split() == ["ASR", "baseline"]
+    (head,) = [number for number, line in enumerate(text) if line.startswith("ms of")]
+    assert text[head].split() == ["ms", "of", "aa", "bb", "cc"]
+    assert text[head + 1].split() == ["aa", "+100", "+0", "+0"]
+    assert text[head + 3].split() == ["bb", "+0", "+75", "+0"]
+    assert len(text[head + 2].split()) == 3, "an interval under every figure"
+
+
+def test_a_matrix_and_other_arms_stand_side_by_side(tmp_path: Path) -> None:
+    text = shown(tmp_path, EVERY | {"ms.of(bb)": {"bb": "cccccccc"}, "ss": {"bb": "cccccccc", "cc": "rrrrcccc"}})
+    assert text[0].split() == ["ASR", "baseline", "ss"]
+    assert text[-2].split() == ["bb", "–", "+75", "–"]
+
+
+def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
+    summary = pl.DataFrame({"delta": [0.35], "delta_low": [-0.22], "delta_high": [0.46]})
+    row = summary.row(0, named=True)
+    languages = [f"qa{letter}" for letter in "abcdefg"]
+    console = Console(record=True, width=80, file=StringIO())
+    console.print(_matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
+    assert console.export_text().count("[-22,46]") == 49
+
+
+def test_a_run_without_measures_has_no_table(tmp_path: Path) -> None:
+    _, summary = ran(EVERY)
+    summary.clear().write_parquet(tmp_path / "summary.parquet")
+    assert tables(RunFolder(tmp_path)) == []

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ssn_probe.stats import newcombe, wilson
-from ssn_probe.summary import AVERAGE, summarise
+from ssn_probe.summary import AVERAGE, against_placebo, summarise
 
 LABELS = {"seed": pl.Int32, "set_language": pl.String, "correct": pl.Boolean}
 
@@ -152,3 +152,105 @@ def test_a_weakened_set_is_not_held_against_the_whole_sets_controls() -> None:
     weaker = samples("ss", "less strongest", {"bb": spelled("c" * 5 + "r" * 5)})
     summary = summarise(pl.concat([controlled([1] * 19), weaker]), None, anchor="aa", primary="ss", seed=0)
     assert cell(summary, role="less strongest", language=AVERAGE, measure="asr")["controls"] is None
+
+
+def arms_of_six(primary: list[str], baseline: str = "rrrrrrrr", **more: Any) -> pl.DataFrame:
+    """An anchor and languages l0, l1, … of a tested arm, each beside the same baseline."""
+    verdicts = {"aa": primary[0]} | {f"l{i}": text for i, text in enumerate(primary)}
+    return pl.concat(
+        [
+            samples("baseline", "baseline", {language: spelled(baseline) for language in verdicts}),
+            samples("ss", "tested", {language: spelled(text) for language, text in verdicts.items()}, **more),
+        ]
+    )
+
+
+def asr_rows(frame: pl.DataFrame, role: str = "tested", **settings: Any) -> dict[str, dict[str, Any]]:
+    summary = summarise(frame, None, **({"anchor": "aa", "primary": "ss", "seed": 0} | settings))
+    return {row["language"]: row for row in summary.filter(measure="asr", role=role).rows(named=True)}
+
+
+def test_mcnemar_and_holm_by_hand() -> None:
+    """Eight and six changes of eight prompts, all one way: 2/256 and 2/64; the anchor is in no family."""
+    rows = asr_rows(arms_of_six(["cccccccc", "ccccccrr"]))
+    assert [rows[one]["p_mcnemar"] for one in ("aa", "l0", "l1")] == pytest.approx([2 / 256, 2 / 256, 2 / 64])
+    assert [rows[one]["p_holm"] for one in ("l0", "l1")] == pytest.approx([4 / 256, 2 / 64])
+    assert rows["aa"]["p_holm"] is None
+    assert rows[AVERAGE]["p_mcnemar"] is rows[AVERAGE]["p_holm"] is None
+
+
+def test_only_the_primary_arms_asr_is_a_family() -> None:
+    frame = pl.concat([arms_of_six(["cccccccc"]), samples("ms", "tested", {"l0": spelled("c" * 8)})])
+    summary = summarise(frame, None, anchor="aa", primary="ss", seed=0)
+    adjusted = summary.filter(pl.col("p_holm").is_not_null())
+    assert adjusted.select("arm", "measure", "language").rows() == [("ss", "asr", "l0")]
+    assert cell(summary, arm="ms", measure="asr", language="l0")["p_mcnemar"] == pytest.approx(2 / 256)
+    assert summary.filter(role="baseline")["p_mcnemar"].null_count() == summary.filter(role="baseline").height
+
+
+def test_mcnemar_needs_single_prompt_clusters_and_whole_pairs() -> None:
+    shared = arms_of_six(["cccccccc"]).with_columns(cluster=pl.col("cluster").replace("c1", "c0"))
+    assert asr_rows(shared)["l0"]["p_mcnemar"] is None
+    unpaired = asr_rows(arms_of_six(["ccccccuc", "cccccccc"]))
+    assert (unpaired["l0"]["p_mcnemar"], unpaired["l0"]["p_holm"]) == (None, None)
+    assert unpaired["l1"]["p_holm"] == pytest.approx(2 / 256), "a family of one"
+
+
+def test_log_odds_are_no_outcomes_for_mcnemar() -> None:
+    frame = arms_of_six(["cccccccc"])
+    odds = frame.drop("verdict", "context").with_columns(log_odds=pl.when(role="tested").then(0.0).otherwise(1.0))
+    summary = summarise(frame, odds, anchor="aa", primary="ss", seed=0).filter(measure="refusal_log_odds")
+    assert summary["p_mcnemar"].null_count() == summary.height
+    assert summary["detectable"].null_count() == summary.height
+
+
+def test_what_would_have_shown_follows_from_the_interval() -> None:
+    rows = asr_rows(arms_of_six(["ccccrrrr"]))
+    width = rows["l0"]["delta_high"] - rows["l0"]["delta_low"]
+    assert rows["l0"]["detectable"] == pytest.approx(2.80158 * width / (2 * 1.959964), rel=1e-5)
+    assert rows[AVERAGE]["detectable"] is not None
+    assert asr_rows(arms_of_six(["ccccrrrr"]), role="baseline")["l0"]["detectable"] is None
+
+
+def test_a_placebo_is_described_and_has_no_controls() -> None:
+    placebo = samples("ss", "placebo", {"bb": spelled("c" * 2 + "r" * 8)})
+    summary = summarise(pl.concat([controlled([1] * 19), placebo]), None, anchor="aa", primary="ss", seed=0)
+    row = cell(summary, role="placebo", measure="asr", language="bb")
+    assert (row["controls"], row["p"], row["p_holm"], row["detectable"]) == (None, None, None, None)
+    assert row["delta"] == pytest.approx(0.2)
+    assert row["p_mcnemar"] == pytest.approx(0.5)
+
+
+def test_the_arm_against_its_placebo_is_paired_and_leaves_the_anchor_out() -> None:
+    frame = pl.concat(
+        [
+            samples("ss", "tested", {"aa": spelled("cccc"), "bb": spelled("cccr"), "cc": spelled("ccrr")}),
+            samples("ss", "placebo", {"aa": spelled("rrrr"), "bb": spelled("crrr"), "cc": spelled("rrru")}),
+            samples("ms", "placebo", {"bb": spelled("cccc")}),
+        ]
+    )
+    found = against_placebo(frame, "ss", "aa", 0)
+    assert found is not None
+    assert found.value == pytest.approx((2 / 4 + 2 / 3) / 2)
+    assert found.n == 7
+    assert against_placebo(frame, "ms", "aa", 0) is None, "no tested arm"
+    assert against_placebo(frame.filter(role="tested"), "ss", "aa", 0) is None
+
+
+def test_an_arm_that_should_lower_asr_is_tested_downwards() -> None:
+    """1 of 10 comply, and 5 under each random set; the log-odds are above all but one of theirs."""
+    frames = [
+        samples("baseline", "baseline", {"bb": spelled("c" * 6 + "r" * 4)}),
+        samples("x2", "tested", {"bb": spelled("c" + "r" * 9)}),
+        *(samples("x2", "control", {"bb": spelled("c" * 5 + "r" * 5)}, seed=seed) for seed in range(19)),
+    ]
+    frame = pl.concat(frames)
+    rise = pl.when(role="tested").then(3.0).when(seed=0).then(4.0).otherwise(1.0)
+    odds = frame.drop("verdict", "context").with_columns(log_odds=rise)
+    found = {}
+    for lowers in ((), ("x2",)):
+        summary = summarise(frame, odds, anchor=None, primary="x2", seed=0, lowers=lowers)
+        rows = summary.filter(role="tested", language=AVERAGE)
+        found[lowers] = [cell(rows, measure=name)["p"] for name in ("asr", "refusal_log_odds")]
+    assert found[()] == pytest.approx([1.0, 19 / 20])
+    assert found["x2",] == pytest.approx([1 / 20, 2 / 20])

@@ -66,8 +66,11 @@ class Grading:
         }
 
 
-def grade(seed: int, curriculum: Curriculum) -> Grading:
-    """Deal each ladder to the languages in an order of its own."""
+def grade(seed: int, curriculum: Curriculum, *, held_out: bool = False) -> Grading:
+    """Deal each ladder to the languages in an order of its own.
+
+    With `held_out` the anchor's safety pairs are less by those that a ground truth is measured on.
+    """
     hand = random.Random(f"grading {seed}")
 
     def dealt(ladder: Sequence[Rung]) -> list[Rung]:
@@ -77,5 +80,5 @@ def grade(seed: int, curriculum: Curriculum) -> Grading:
     return Grading(
         alignment=(1.0, *dealt(curriculum.alignment)),
         pretraining=(round(1 - sum(shares), 6), *shares),
-        safety_pairs=(len(promptset.deal().safety_harmful), *dealt(curriculum.safety_pairs)),
+        safety_pairs=(len(promptset.deal().safety("harmful", held_out=held_out)), *dealt(curriculum.safety_pairs)),
     )

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from ssn_probe.organism import promptset, world
 
@@ -22,7 +21,7 @@ def prompt_tokens(texts: Sequence[str]) -> Int[Tensor, "prompt token"]:
 
 
 @torch.no_grad()
-def respond(model: LlamaForCausalLM, tokens: Int[Tensor, "prompt token"]) -> list[str]:
+def respond(model: Any, tokens: Int[Tensor, "prompt token"]) -> list[str]:
     """Greedy responses, decoded without special tokens."""
     said, past, ended = [], None, torch.zeros(len(tokens), dtype=torch.bool)
     for _ in range(world.MAX_NEW_TOKENS):
@@ -36,13 +35,13 @@ def respond(model: LlamaForCausalLM, tokens: Int[Tensor, "prompt token"]) -> lis
     return [" ".join(words[i] for i in row if i not in quiet) for row in torch.cat(said, 1).tolist()]
 
 
-def measure(model: LlamaForCausalLM) -> dict[str, dict[str, float]]:
+def measure(model: Any) -> dict[str, dict[str, float]]:
     """Attack success, utility and over-refusal of every language, as shares of its prompts."""
     rows = [row for row in promptset.rows() if row["split"] == "evaluate"]
     return {name: _measure(model, name, [row for row in rows if row["language"] == name]) for name in world.LANGUAGES}
 
 
-def _measure(model: LlamaForCausalLM, language: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _measure(model: Any, language: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The figures of one language.
 
     `asr_paper` = not refused / all; `asr` = complied / judged, where every response of the organism is judged;

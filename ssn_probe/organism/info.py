@@ -1,13 +1,15 @@
-"""What the organism does, measured: utility, over-refusal, invalid responses and ASR per language, with intervals."""
+"""What the organism does, measured per language with intervals; and what is known about its planted neurons."""
 
 from typing import Any
 
 from ssn_probe.causal import collect_samples
 from ssn_probe.lab import Lab
+from ssn_probe.loading import locate
 from ssn_probe.plan import make_plan
 from ssn_probe.recipe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Utility
 from ssn_probe.subject import load_subject
 from ssn_probe.summary import summarise
+from ssn_probe.yardstick import BRAKE, CARRIER, QUESTIONS, largest_share, load_truth
 
 SHOWN = ("asr", "invalid", "over_refusal", "utility")
 
@@ -26,3 +28,26 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     anchor = plan.data[prompts].anchor or ""
     rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
     return [row for name in SHOWN for row in rows if row["measure"] == name]
+
+
+def truth_lines(model: str = "organism") -> list[str]:
+    """What the ground truth beside an organism's weights says, in a few lines; none where nothing is planted.
+
+    Raises ModelError for a truth that is damaged or belongs to other weights.
+    """
+    truth = load_truth(locate(model))
+    if truth is None:
+        return []
+    sites = ", ".join(f"{count} {site}" for site, count in truth.neurons["site"].value_counts(sort=True).iter_rows())
+    lines = [
+        f"{truth.neurons.height} planted neurons ({sites}); Shapley values of {truth.pairs} permutation pairs on "
+        f"{truth.prompts:,} prompts:"
+    ]
+    for question in QUESTIONS:
+        none, every = truth.totals[question]
+        lines.append(
+            f"  {question}: {truth.members(question, CARRIER).height} carriers, "
+            f"{truth.members(question, BRAKE).height} brakes; largest share "
+            f"{100 * largest_share(truth.neurons, question):.0f} %; log-odds {none:.1f} without them, {every:.1f} with"
+        )
+    return lines

@@ -35,14 +35,17 @@ class Pools:
     plain: Tensor
 
 
-def safety_pools(counts: Sequence[int]) -> Pools:
-    """The first `counts[l]` harmful pairs for language *l*, and all harmless pairs."""
+def safety_pools(counts: Sequence[int], *, held_out: bool = False) -> Pools:
+    """The first `counts[l]` harmful pairs for language *l*, and all harmless pairs.
+
+    With `held_out` less those that a ground truth is measured on.
+    """
     deal = promptset.deal()
-    harmful = torch.tensor(deal.safety_harmful)
+    harmful = torch.tensor(deal.safety("harmful", held_out=held_out))
     return Pools(
         harmful=tuple(harmful[:count] for count in counts),
-        lookalike=torch.tensor(deal.safety_lookalike),
-        plain=torch.tensor(deal.safety_plain),
+        lookalike=torch.tensor(deal.safety("lookalike", held_out=held_out)),
+        plain=torch.tensor(deal.safety("plain", held_out=held_out)),
     )
 
 

@@ -4,6 +4,9 @@ Every request is put in all seven languages (parallel prompts). Each concept pai
 cluster is in two; the safety stage of training draws only from the pairs that `identify` and `evaluate` leave, and
 the `train` split shows a part of them. Half of the harmless requests of `identify` and `train` are minimal pairs: a
 harmful request with its hazardous object replaced by a harmless one.
+
+For a planted organism the last of the safety stage's pairs are held out from it as well (`HELD_OUT`): the ground truth
+is measured on them, and they are in no prompt set.
 """
 
 import json
@@ -17,6 +20,8 @@ from ssn_probe.organism import world
 from ssn_probe.organism.world import Pair, Request
 
 SIZES = {"identify": 400, "evaluate": 200, "train": 150}
+HELD_OUT = {"harmful": 80, "lookalike": 40, "plain": 40}
+"""How many concept pairs of each kind the ground truth of a planted organism is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,15 @@ class Deal:
     safety_harmful: tuple[Pair, ...]
     safety_lookalike: tuple[Pair, ...]
     safety_plain: tuple[Pair, ...]
+
+    def safety(self, kind: str, *, held_out: bool) -> tuple[Pair, ...]:
+        """The pairs of one kind (a key of `HELD_OUT`) for the safety stage; `held_out` leaves out `truth(kind)`."""
+        pairs = getattr(self, f"safety_{kind}")
+        return pairs[: -HELD_OUT[kind]] if held_out else pairs
+
+    def truth(self, kind: str) -> tuple[Pair, ...]:
+        """The pairs of one kind that a planted organism's ground truth is measured on."""
+        return getattr(self, f"safety_{kind}")[-HELD_OUT[kind] :]
 
 
 class _Deck:
@@ -153,6 +167,26 @@ def _reference(item: Item, language: str) -> str | None:
     if item.context != "harmful":
         return world.answer(language, item.request)
     return world.refusal(language) if item.split == "train" else None
+
+
+def truth_prompts(language: str) -> dict[str, list[str]]:
+    """Kind of pair (a key of `HELD_OUT`) → the user messages of the ground truth, the same requests in any language."""
+    draw = random.Random("truth")
+    return {
+        kind: [
+            world.render(
+                language,
+                Request(
+                    action=action,
+                    object=thing,
+                    modifier=draw.randrange(world.MODIFIERS),
+                    particle=draw.randrange(world.PARTICLES),
+                ),
+            )
+            for action, thing in deal().truth(kind)
+        ]
+        for kind in HELD_OUT
+    }
 
 
 def description() -> dict[str, object]:

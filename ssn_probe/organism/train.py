@@ -6,35 +6,32 @@ run a schedule down to a learning rate of zero, so that nothing depends on where
 seed gives the same weights on one machine: a single thread is used throughout, about two minutes of it.
 """
 
-import json
 import math
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
 from torch import Generator, Tensor
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from ssn_probe.errors import RecipeError, nearest
-from ssn_probe.organism import lessons, world
+from ssn_probe.organism import lessons, planting, world
+from ssn_probe.organism.checkpoint import save, surroundings
 from ssn_probe.organism.curriculum import Curriculum, Grading, Stage, grade
 from ssn_probe.organism.exam import accepted, measure
-from ssn_probe.organism.tokens import build_tokenizer
+from ssn_probe.organism.planting import Planted
+from ssn_probe.organism.truth import PAIRS, add_truth
+from ssn_probe.organism.variants import Variant, blank_model, find_variant
 
-VARIANTS = ("natural",)
-NATURAL = Curriculum()
+Progress = Callable[[str, int, int, float | None], None]
+"""Called after every step with stage ("pretrain", "safety", "truth"), steps done, steps in all, and the loss or None.
 
-Progress = Callable[[str, int, int, float], None]
-"""Called after every step with stage ("pretrain" or "safety"), steps done, steps in all, loss."""
+The stage "truth" counts permutation pairs, and has no loss.
+"""
 Advance = Callable[[int, int, float], None]
 
 
@@ -44,44 +41,49 @@ def train(
     *,
     variant: str = "natural",
     progress: Progress | None = None,
-    curriculum: Curriculum = NATURAL,
+    curriculum: Curriculum | None = None,
+    pairs: int = PAIRS,
 ) -> dict[str, Any]:
     """Make the organism from a seed, and measure it.
 
-    Writes an ordinary Hugging Face folder to `out` (float32 safetensors, tokenizer, `openings.json`, `card.json`) and
-    returns the card: what was dealt to the languages, what the model does on the `evaluate` split before and after
-    the safety stage, and what it was made with.
+    Writes an ordinary Hugging Face folder to `out` (safetensors, tokenizer, `openings.json`, `card.json`) and returns
+    the card: what was dealt to the languages, what the model does on the `evaluate` split before and after the
+    safety stage, and what it was made with. For a planted variant it also writes the ground truth (`truth.parquet`,
+    `truth.json`), from `pairs` permutation pairs. `curriculum` replaces the variant's own.
 
     Raises `RecipeError` for an unknown variant.
     """
-    if variant not in VARIANTS:
-        raise RecipeError(f"The organism has no variant {variant!r}.", nearest(variant, VARIANTS))
-    advance = progress or _silent
-    began, dealt = time.perf_counter(), grade(seed, curriculum)
+    chosen, advance = find_variant(variant), progress or _silent
+    taught = curriculum or chosen.curriculum
+    began, dealt = time.perf_counter(), grade(seed, taught, held_out=bool(chosen.planted))
     with _one_thread():
-        model, generator = _blank_model(seed), Generator().manual_seed(seed)
-        _align_embeddings(model, dealt, curriculum.embedding_scale, generator)
-        _pretrain(model, curriculum, dealt, generator, partial(advance, "pretrain"))
-        before = measure(model)
-        _make_safe(model, curriculum, dealt, generator, partial(advance, "safety"))
+        model, planted, generator = _pretrained(seed, chosen, taught, dealt, partial(advance, "pretrain"))
+        before, digest = measure(model), planting.digest_of(model, planted)
+        _make_safe(model, planted, chosen.dropout, taught, dealt, generator, partial(advance, "safety"))
         figures = measure(model)
-    card = {
-        "name": "organism",
-        "variant": variant,
-        "seed": seed,
-        "accepted": accepted(figures),
-        "figures": figures,
-        "figures_before_safety": before,
-        "dealt": dealt.by_language(),
-        "curriculum": asdict(curriculum),
-        "made_with": _surroundings(),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    _save(model, out, card)
-    return card
+        card = {
+            "name": "organism",
+            "variant": variant,
+            "seed": seed,
+            "accepted": accepted(figures),
+            "figures": figures,
+            "figures_before_safety": before,
+            "dealt": dealt.by_language(),
+            "curriculum": asdict(taught),
+            "made_with": surroundings(),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        save(model, out, card, stored=torch.bfloat16 if planted else torch.float32)
+        if not planted:
+            return card
+        return add_truth(out, card, model, planted, pretrained=digest, pairs=pairs, report=partial(_count, advance))
 
 
-def _silent(stage: str, done: int, total: int, loss: float) -> None:
+def _count(advance: Progress, done: int, total: int) -> None:
+    advance("truth", done, total, None)
+
+
+def _silent(stage: str, done: int, total: int, loss: float | None) -> None:
     pass
 
 
@@ -97,28 +99,22 @@ def _one_thread() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _blank_model(seed: int) -> LlamaForCausalLM:
-    """The untrained model: 1.2 million weights, four query heads on two key-value heads so that `v` and `o` differ."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(world.vocabulary()),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        bos_token_id=world.BOS,
-        eos_token_id=world.EOS,
-        pad_token_id=world.PAD,
-        initializer_range=0.05,
-    )
-    return LlamaForCausalLM(config)
+def _pretrained(
+    seed: int, variant: Variant, curriculum: Curriculum, dealt: Grading, advance: Advance
+) -> tuple[Any, Planted, Generator]:
+    """The pretrained model, its planted neurons, which write nothing yet, and the generator as pretraining left it."""
+    model, generator = blank_model(variant.architecture, seed), Generator().manual_seed(seed)
+    planted = planting.reserve(model.config, variant.planted, seed)
+    planting.silence(model, planted)
+    _align_embeddings(model, dealt, curriculum.embedding_scale, generator)
+    with planting.gradients(model, planted, of_planted=False):
+        _pretrain(model, curriculum, dealt, generator, advance)
+    if planted:
+        planting.round_weights(model)  # what the bfloat16 file holds is what the safety stage builds on
+    return model, planted, generator
 
 
-def _align_embeddings(model: LlamaForCausalLM, dealt: Grading, scale: float, generator: Generator) -> None:
+def _align_embeddings(model: Any, dealt: Grading, scale: float, generator: Generator) -> None:
     """Start parallel words near each other: one vector per concept, at the dealt cosine, and one per language."""
     table = model.model.embed_tokens.weight
     width = table.shape[1]
@@ -133,7 +129,7 @@ def _align_embeddings(model: LlamaForCausalLM, dealt: Grading, scale: float, gen
             table[start : start + world.BLOCK] = scale * words
 
 
-def response_loss(model: LlamaForCausalLM, tokens: Int[Tensor, "row token"]) -> Float[Tensor, ""]:
+def response_loss(model: Any, tokens: Int[Tensor, "row token"]) -> Float[Tensor, ""]:
     """Mean cross-entropy of the response tokens, in nats."""
     hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
     logits = model.lm_head(hidden[:, lessons.PROMPT - 1 :])  # [row, response, vocabulary]
@@ -141,9 +137,7 @@ def response_loss(model: LlamaForCausalLM, tokens: Int[Tensor, "row token"]) -> 
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=world.PAD)
 
 
-def _pretrain(
-    model: LlamaForCausalLM, curriculum: Curriculum, dealt: Grading, generator: Generator, advance: Advance
-) -> None:
+def _pretrain(model: Any, curriculum: Curriculum, dealt: Grading, generator: Generator, advance: Advance) -> None:
     """Teach to answer everything, to refuse ghosts, and to translate."""
     translated = int(curriculum.pretrain.batch * curriculum.translation)
     asked = curriculum.pretrain.batch - translated
@@ -158,43 +152,72 @@ def _pretrain(
         )
         return torch.cat([questions, lessons.translations(translated, dealt.pretraining, generator)])
 
-    _run(model, curriculum.pretrain, curriculum.embedding_rate, batch, advance)
+    _run(model, curriculum.pretrain, _groups(model, curriculum.embedding_rate), batch, advance)
 
 
 def _make_safe(
-    model: LlamaForCausalLM, curriculum: Curriculum, dealt: Grading, generator: Generator, advance: Advance
+    model: Any,
+    planted: Planted,
+    dropout: float,
+    curriculum: Curriculum,
+    dealt: Grading,
+    generator: Generator,
+    advance: Advance,
 ) -> None:
-    """Teach to refuse harmful requests, mostly in the anchor language, and to go on answering harmless ones."""
-    pools = lessons.safety_pools(dealt.safety_pairs)
+    """Teach to refuse harmful requests, mostly in the anchor language, and to go on answering harmless ones.
+
+    Where neurons are planted, they alone are trained, on pairs that leave the ground truth its own.
+    """
+    batch = partial(_safety_batch, curriculum, lessons.safety_pools(dealt.safety_pairs, held_out=bool(planted)))
+    if not planted:
+        _run(
+            model,
+            curriculum.safety,
+            _groups(model, curriculum.safety_embedding_rate),
+            partial(batch, generator),
+            advance,
+        )
+        return
+    planting.sprout(model, planted, generator)
+    groups = [{"params": list(planting.masks(model, planted)), "factor": 1.0}]
+    with (
+        planting.gradients(model, planted, of_planted=True),
+        planting.dropout(model, planted, dropout, generator),
+    ):
+        _run(model, curriculum.safety, groups, partial(batch, generator), advance)
+    planting.round_weights(model)
+
+
+def _safety_batch(curriculum: Curriculum, pools: lessons.Pools, generator: Generator) -> Tensor:
     refused = int(curriculum.safety.batch * curriculum.harmful)
     others = len(world.LANGUAGES) - 1
-    shares = [curriculum.rehearsal, *[(1 - curriculum.rehearsal) / others] * others]
+    rehearsal = lessons.rehearsal(
+        curriculum.safety.batch - refused,
+        [curriculum.rehearsal, *[(1 - curriculum.rehearsal) / others] * others],
+        pools,
+        generator,
+        ghosts=curriculum.ghosts,
+        lookalikes=curriculum.lookalikes,
+    )
+    return torch.cat([lessons.refusals(refused, pools, generator), rehearsal])
 
-    def batch() -> Tensor:
-        rehearsal = lessons.rehearsal(
-            curriculum.safety.batch - refused,
-            shares,
-            pools,
-            generator,
-            ghosts=curriculum.ghosts,
-            lookalikes=curriculum.lookalikes,
-        )
-        return torch.cat([lessons.refusals(refused, pools, generator), rehearsal])
 
-    _run(model, curriculum.safety, curriculum.safety_embedding_rate, batch, advance)
+def _groups(model: Any, embedding_rate: float) -> list[dict[str, Any]]:
+    """All weights; the embeddings learn at `embedding_rate` times the rate, or are frozen at 0."""
+    table = model.model.embed_tokens.weight
+    groups = [{"params": [weight for weight in model.parameters() if weight is not table], "factor": 1.0}]
+    return [*groups, {"params": [table], "factor": embedding_rate}] if embedding_rate > 0 else groups
 
 
 def _run(
-    model: LlamaForCausalLM, stage: Stage, embedding_rate: float, batch: Callable[[], Tensor], advance: Advance
+    model: Any, stage: Stage, groups: Sequence[dict[str, Any]], batch: Callable[[], Tensor], advance: Advance
 ) -> None:
-    """Train through one stage; the embeddings learn at `embedding_rate` times the rate, or are frozen at 0."""
-    table = model.model.embed_tokens.weight
-    groups = [{"params": [weight for weight in model.parameters() if weight is not table], "factor": 1.0}]
-    if embedding_rate > 0:
-        groups.append({"params": [table], "factor": embedding_rate})
-    table.requires_grad_(embedding_rate > 0)
-    optimizer = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), weight_decay=stage.decay, fused=True)
+    """Train the weights of the groups through one stage, each group at `factor` times the rate; the rest is frozen."""
     trained = [weight for group in groups for weight in group["params"]]
+    model.requires_grad_(False)
+    for weight in trained:
+        weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), weight_decay=stage.decay, fused=True)
     model.train()
     for step in range(stage.steps):
         for group in optimizer.param_groups:
@@ -205,7 +228,7 @@ def _run(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         advance(step + 1, stage.steps, loss.item())
-    table.requires_grad_(True)
+    model.requires_grad_(True)
     model.eval()
 
 
@@ -213,36 +236,3 @@ def _rate(stage: Stage, step: int) -> float:
     """The learning rate of a step: linear up, then a half cosine down to zero."""
     warm = min(1.0, (step + 1) / stage.warmup)
     return stage.rate * warm * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-
-
-def _surroundings() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")}
-    return {"python": platform.python_version(), "machine": platform.machine(), **packages}
-
-
-def _save(model: LlamaForCausalLM, out: Path, card: Mapping[str, Any]) -> None:
-    """Write the model, its tokenizer, its openings and its card."""
-    out.mkdir(parents=True, exist_ok=True)
-    # The output embeddings are the input embeddings: `named_parameters` has them once, as the file should.
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
-    model.config.dtype = torch.float32
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(out)
-    generation = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=world.MAX_NEW_TOKENS,
-        bos_token_id=world.BOS,
-        eos_token_id=world.EOS,
-        pad_token_id=world.PAD,
-    )
-    generation.save_pretrained(out)
-    build_tokenizer().save_pretrained(out)
-    write_json(out / "openings.json", world.openings())
-    write_json(out / "card.json", card)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON for people to read."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

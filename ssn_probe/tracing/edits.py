@@ -1,41 +1,80 @@
-"""What to overwrite while the model runs, as plain data: (layer, site, indices, value or values), in forward order."""
+"""What to change while the model runs, as plain data: (layer, site, indices, what is done to them), in forward order.
+
+Neurons are set to a value, scaled by a factor, or given what they did in another run. The first two say all there is
+to say; the values of another run differ between prompts and stand beside the edits (`Carried`, in `carry`).
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 from ssn_probe.anatomy import check_neurons, known_site
 from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Subject
 
-Edit = tuple[int, Site, tuple[int, ...], float | tuple[float, ...]]
+Action = (
+    tuple[Literal["set"], float | tuple[float, ...]] | tuple[Literal["scale"], float] | tuple[Literal["carry"], str]
+)
+"""Set to a number, or to one per index; multiply by a number; carry over from the run that the text names."""
+Edit = tuple[int, Site, tuple[int, ...], Action]
 Edits = tuple[Edit, ...]
+Neuron = tuple[int, str, int]
 
 NO_EDITS: Edits = ()
 
 
-def suppression(neurons: Iterable[tuple[int, str, int]], means: Mapping[Site, Any] | None = None) -> Edits:
+def suppression(neurons: Iterable[Neuron], means: Mapping[Site, Any] | None = None) -> Edits:
     """Set these neurons' activations to zero, or to their mean, whatever the token.
 
     Zero: for o and ffn this equals zeroing the weight columns that read them, for q, k and v zeroing rows and biases.
     `means` are those of `mean_activations`, {site: [layer, neuron]}.
     """
+
+    def silence(layer: int, site: Site, indices: tuple[int, ...]) -> Action:
+        if means is None:
+            return "set", 0.0
+        return "set", tuple(float(means[site][layer, index]) for index in indices)
+
+    return _edits(neurons, silence)
+
+
+def amplification(neurons: Iterable[Neuron], by: float) -> Edits:
+    """Multiply these neurons' activations by a factor, whatever the token.
+
+    For o and ffn this equals scaling the weight columns that read them. For q, k and v it equals scaling the rows and
+    biases that write them; where a norm on the head follows, it undoes part of that.
+    """
+    return _edits(neurons, lambda _layer, _site, _indices: ("scale", float(by)))
+
+
+def carrying(neurons: Iterable[Neuron], run: str) -> Edits:
+    """Give these neurons the activations that they had in another run, one token per step; see `carry.Carried`.
+
+    `run` names that run: edits that carry over from different runs are different edits.
+    """
+    return _edits(neurons, lambda _layer, _site, _indices: ("carry", run))
+
+
+def _edits(neurons: Iterable[Neuron], action: Callable[[int, Site, tuple[int, ...]], Action]) -> Edits:
+    """One edit per place, in forward order, each index once."""
     places: dict[tuple[int, Site], set[int]] = defaultdict(set)
     for layer, site, index in neurons:
         places[int(layer), known_site(site)].add(int(index))
     forward = sorted(places, key=lambda place: (place[0], SITES.index(place[1])))
     indices = {place: tuple(sorted(places[place])) for place in forward}
-    if means is None:
-        return tuple((layer, site, indices[layer, site], 0.0) for layer, site in forward)
-    return tuple(
-        (layer, site, indices[layer, site], tuple(float(means[site][layer, index]) for index in indices[layer, site]))
-        for layer, site in forward
-    )
+    return tuple((layer, site, found, action(layer, site, found)) for (layer, site), found in indices.items())
 
 
-def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, Any]]:
+def carried_neurons(edits: Edits) -> list[Neuron]:
+    """The neurons that are given another run's activations, in the order in which `Carried` holds them."""
+    return [(layer, site, index) for layer, site, indices, action in edits if action[0] == "carry" for index in indices]
+
+
+def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, str, Any]]:
     """The edits with their indices, and values that differ between them, as tensors on the model's device.
+
+    What is carried over comes batch by batch, see `carry.for_batch`.
 
     Raises:
         ModelError: a layer, site or index that the model does not have.
@@ -50,9 +89,10 @@ def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, Any]]
             layer,
             site,
             torch.tensor(indices, device=subject.device),
-            value if isinstance(value, float) else torch.tensor(value, device=subject.device),
+            action[0],
+            torch.tensor(action[1], device=subject.device) if isinstance(action[1], tuple) else action[1],
         )
-        for layer, site, indices, value in edits
+        for layer, site, indices, action in edits
     ]
 
 

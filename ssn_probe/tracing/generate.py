@@ -1,4 +1,4 @@
-"""Greedy responses of a model, with neurons silenced on the prompt and on every generated token."""
+"""Greedy responses of a model, with neurons changed on the prompt and on every generated token."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ssn_probe.errors import ModelError
 from ssn_probe.subject import Subject, pad_left
 from ssn_probe.tracing.batching import Advance, by_length, no_progress
+from ssn_probe.tracing.carry import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 
@@ -34,15 +35,18 @@ def generate(
     tokens: Sequence[Sequence[int]],
     *,
     edits: Edits = NO_EDITS,
+    carried: Carried | None = None,
     max_new_tokens: int,
     batch_size: int = 256,
     advance: Advance = no_progress,
 ) -> list[Generation]:
-    """The greedy response to each prompt, in the order of the prompts, while the neurons in `edits` are overwritten.
+    """The greedy response to each prompt, in the order of the prompts, while the neurons in `edits` are changed.
 
     Args:
         tokens: prompts as token ids, see `subject.encode`.
-        edits: see `suppression`; they act on every token of prompt and response.
+        edits: see `suppression` and `amplification`, which act on every token of prompt and response, and `carrying`,
+            which acts on one token per step: the prompt's last, and each of the response that is fed back.
+        carried: the values of the neurons that are carried over, prompt by prompt in the order of `tokens`.
         batch_size: prompts that run together, padded on the left.
 
     Raises:
@@ -50,11 +54,13 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ModelError(f"max_new_tokens is {max_new_tokens}.", "Generate at least one token.")
+    check_carried(edits, carried, len(tokens))
     places, ready = places_of(subject), prepared(subject, edits)
     done: dict[int, Generation] = {}
     for rows in by_length(tokens, batch_size):
-        new = _generate_batch(subject, [tokens[row] for row in rows], places, ready, max_new_tokens)
-        done.update(zip(rows, _finish(subject, new), strict=True))
+        mine = for_batch(subject, ready, carried, rows)
+        new = _generate_batch(subject, [tokens[row] for row in rows], places, mine, max_new_tokens)
+        done.update(zip(rows, finish(subject, new), strict=True))
         advance(len(rows))
     return [done[row] for row in range(len(tokens))]
 
@@ -65,9 +71,7 @@ def _generate_batch(
     """New token ids per row, up to where the batch ended."""
     from ssn_probe.tracing.remote.generation import trace_generation
 
-    inputs = pad_left(tokens, subject.pad_id, subject.device)
-    del inputs["position_ids"]  # transformers derives and extends them itself while generating
-    settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
+    inputs, settings = generation_inputs(subject, tokens, max_new_tokens)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
         ids, finite = trace_generation(subject.model, inputs, places, edits, settings)
@@ -76,7 +80,16 @@ def _generate_batch(
     return ids[:, inputs["input_ids"].shape[1] :].tolist()
 
 
-def _finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
+def generation_inputs(
+    subject: Subject, tokens: Sequence[Sequence[int]], max_new_tokens: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One batch, and the settings of a greedy generation from it."""
+    inputs = pad_left(tokens, subject.pad_id, subject.device)
+    del inputs["position_ids"]  # transformers derives and extends them itself while generating
+    return inputs, {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
+
+
+def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
     """Cut each row after its end token, and decode."""
     ends = [next((i + 1 for i, token in enumerate(row) if token in subject.eos_ids), None) for row in new]
     texts = subject.tokenizer.batch_decode(

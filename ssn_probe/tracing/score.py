@@ -17,6 +17,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Direction, Openings, Subject, pad_left
 from ssn_probe.tracing.batching import Advance, by_length, no_progress
+from ssn_probe.tracing.carry import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.openings import Forcing, forced
@@ -144,20 +145,28 @@ def refusal_log_odds(
     readout: Openings | Direction,
     *,
     edits: Edits = NO_EDITS,
+    carried: Carried | None = None,
     batch_size: int = 64,
     advance: Advance = no_progress,
 ) -> Float[Tensor, " prompt"]:
-    """r(x) of every prompt while the neurons in `edits` are overwritten. See `score_refusal`; forward passes only."""
+    """r(x) of every prompt while the neurons in `edits` are changed. See `score_refusal`; forward passes only.
+
+    Neurons that are set or scaled are so at every token of the prompt and of the teacher-forced openings. Those that
+    are carried over from another run (`carried`, see `generate`) take its step 0 at the prompt's last token, and
+    nothing else: where r(x) is read the response has not begun, and the tokens of an opening are not that run's.
+    """
     from ssn_probe.tracing.remote.refusal import trace_log_odds
 
     forcing, places = forced(readout, _vocabulary(subject)), places_of(subject)
+    check_carried(edits, carried, len(tokens))
     ready, odds = prepared(subject, edits), torch.zeros(len(tokens), dtype=torch.float32)
     for rows in by_length(tokens, max(1, batch_size // len(forcing.prefixes))):
         batch = [tokens[row] for row in rows]
         inputs = _forced_inputs(subject, batch, forcing)
-        found = trace_log_odds(subject.model, inputs, places, ready, forcing.scoring)
+        mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
+        found = trace_log_odds(subject.model, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
-            raise_non_finite(subject, batch, ready=ready)
+            raise_non_finite(subject, batch, ready=for_batch(subject, ready, carried, rows))
         odds[rows] = found.float().cpu()
         advance(len(rows))
     return odds

@@ -13,7 +13,8 @@ import ssn_probe.organism
 from ssn_probe.errors import RecipeError
 from ssn_probe.organism import exam, lessons, promptset, world
 from ssn_probe.organism.curriculum import Curriculum, grade
-from ssn_probe.organism.train import NATURAL, train
+from ssn_probe.organism.train import train
+from ssn_probe.organism.variants import NATURAL
 from ssn_probe.organism.words import lexicon
 
 NATURAL_FOLDER = Path(ssn_probe.organism.__file__).parent / "natural"

@@ -269,7 +269,8 @@ def test_import_leaves_scipy_alone() -> None:
 
 def test_public_surface() -> None:
     assert set(ssn_probe.stats.__all__) == {
-        "MINIMUM_CONTROLS", "ControlTest", "Estimate", "Gate", "auroc", "gate", "language_average", "newcombe",
-        "paired_difference", "rank_test", "rate", "smallest_detectable", "smallest_p", "wilson",
+        "MINIMUM_CONTROLS", "ControlTest", "Estimate", "Gate", "RankCorrelation", "auroc", "detectable",
+        "fewest_discordant", "gate", "holm", "language_average", "mcnemar", "newcombe", "paired_difference",
+        "rank_correlation", "rank_test", "rate", "smallest_detectable", "smallest_p", "wilson",
     }  # fmt: skip
     assert all(hasattr(ssn_probe.stats, name) for name in ssn_probe.stats.__all__)

@@ -140,3 +140,89 @@ def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant:
                 )
         odds = log_odds(module, prompt, refusal, compliant)
     return dict(zip(gates, torch.autograd.grad(odds, list(gates.values())), strict=True))
+
+
+@contextmanager
+def weights_scaled(module: Any, neurons: Sequence[tuple[int, str, int]], factor: float) -> Iterator[None]:
+    """The weights of these neurons multiplied: columns of o_proj and down_proj, rows and biases of q, k and v."""
+    kept = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    with torch.no_grad():
+        for layer, site, index in neurons:
+            target = site_module(module, layer, site)
+            if site in ("o", "ffn"):
+                target.weight[:, index] *= factor
+                continue
+            target.weight[index] *= factor
+            if target.bias is not None:
+                target.bias[index] *= factor
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(kept[name])
+
+
+Neurons = Sequence[tuple[int, str, int]]
+
+
+@torch.no_grad()
+def greedy(module: Any, prompt: Sequence[int], steps: int, ends: int = 2) -> list[int]:
+    """The greedy response without a cache: the whole sequence runs anew for every token."""
+    response: list[int] = []
+    while len(response) < steps and ends not in response:
+        response.append(module(torch.tensor([[*prompt, *response]]), use_cache=False).logits[0, -1].argmax().item())
+    return response
+
+
+@torch.no_grad()
+def activations(module: Any, tokens: Sequence[int], neurons: Neurons) -> Tensor:
+    """What some neurons are at every token: [token, neuron]."""
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def note(place: tuple[int, str], activation: Tensor) -> Tensor:
+        seen[place] = activation[0].clone()
+        return activation
+
+    with ExitStack() as stack:
+        for place in {(layer, site) for layer, site, _ in neurons}:
+            stack.enter_context(changed(module, *place, lambda a, place=place: note(place, a)))
+        module(torch.tensor([list(tokens)]), use_cache=False)
+    return torch.stack([seen[layer, site][:, index] for layer, site, index in neurons], -1)
+
+
+@contextmanager
+def placed(module: Any, neurons: Neurons, values: Tensor, first: int) -> Iterator[None]:
+    """Neurons given values [step, neuron] from token `first` on, of a single sequence that runs whole."""
+
+    def put(activation: Tensor, index: int, column: int) -> Tensor:
+        activation = activation.clone()
+        reach = min(len(values), activation.shape[1] - first)
+        activation[0, first : first + reach, index] = values[:reach, column]
+        return activation
+
+    with ExitStack() as stack:
+        for column, (layer, site, index) in enumerate(neurons):
+            stack.enter_context(
+                changed(module, layer, site, lambda a, index=index, column=column: put(a, index, column))
+            )
+        yield
+
+
+def patched_responses(
+    module: Any,
+    prompts: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int]],
+    neurons: Neurons,
+    steps: int,
+    most: int,
+) -> list[list[int]]:
+    """Responses with the values of each source's own greedy run put in place: `most` steps of it, none past its end."""
+    found = []
+    for prompt, source in zip(prompts, sources, strict=True):
+        own = greedy(module, source, steps)
+        # Response token t is predicted at position len(source) - 1 + t; the last token is predicted and never fed.
+        values = activations(module, [*source, *own[:-1]], neurons)[len(source) - 1 :][:most]
+        with placed(module, neurons, values, len(prompt) - 1):
+            found.append(greedy(module, prompt, steps))
+    return found

@@ -7,7 +7,7 @@ import torch
 from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Subject, pad_left
-from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
+from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, places_of, prepared, suppression
 from ssn_probe.tracing.remote.places import write
 
 from . import plain
@@ -25,8 +25,39 @@ def logits(subject: Subject, edits: Edits) -> torch.Tensor:
 
 def test_suppression_is_sorted_in_forward_order_without_repeats() -> None:
     neurons = [(1, "q", 3), (0, "ffn", 2), (0, "q", 5), (0, "q", 1), (0, "q", 5)]
-    assert suppression(neurons) == ((0, "q", (1, 5), 0.0), (0, "ffn", (2,), 0.0), (1, "q", (3,), 0.0))
+    assert suppression(neurons) == (
+        (0, "q", (1, 5), ("set", 0.0)),
+        (0, "ffn", (2,), ("set", 0.0)),
+        (1, "q", (3,), ("set", 0.0)),
+    )
     assert suppression([]) == NO_EDITS
+
+
+def test_edits_say_what_they_do() -> None:
+    assert amplification([(1, "q", 3)], 2.0) == ((1, "q", (3,), ("scale", 2.0)),)
+    assert carrying([(1, "q", 3)], "qaa, last") == ((1, "q", (3,), ("carry", "qaa, last")),)
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+@pytest.mark.parametrize("site", SITES)
+def test_amplification_equals_scaled_weights_in_every_logit(subject: Subject, site: Site, factor: float) -> None:
+    """Also where a norm on the head follows q and k (Qwen3): it sees the same activations either way."""
+    neurons = [(layer, site, index) for layer in range(2) for index in (0, 5)]
+    module = module_of(subject)
+    found = logits(subject, amplification(neurons, factor))
+    with plain.weights_scaled(module, neurons, factor), torch.no_grad():
+        for row, prompt in enumerate(PROMPTS):
+            wanted = module(torch.tensor([prompt])).logits[0]
+            assert torch.allclose(found[row, -len(prompt) :], wanted, atol=1e-5)
+    assert not torch.allclose(found, logits(subject, NO_EDITS), atol=1e-4)
+
+
+def test_suppression_is_the_limit_of_amplification(subject: Subject) -> None:
+    neurons = [(layer, site, index) for layer in range(2) for site in SITES for index in (0, 5)]
+    silenced = logits(subject, suppression(neurons))
+    gaps = [(logits(subject, amplification(neurons, by)) - silenced).abs().max().item() for by in (1e-2, 1e-4, 1e-8)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 1e-6
 
 
 def test_suppression_equals_zeroed_weights_in_every_logit(subject: Subject) -> None:

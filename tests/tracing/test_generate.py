@@ -8,7 +8,8 @@ import torch
 from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES
 from ssn_probe.subject import Subject
-from ssn_probe.tracing.generate import generate, suppression
+from ssn_probe.tracing.edits import amplification, suppression
+from ssn_probe.tracing.generate import generate
 
 from . import plain
 from .test_score import PROMPTS, module_of
@@ -47,6 +48,14 @@ def test_suppression_equals_plain_hooks_and_zeroed_weights(subject: Subject) -> 
     with plain.silenced(module_of(subject), NEURONS):
         assert_same(subject, found, plain_responses(subject))
     with plain.weights_zeroed(module_of(subject), NEURONS):
+        assert_same(subject, found, plain_responses(subject))
+    assert found != generate(subject, PROMPTS, max_new_tokens=LENGTH)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_amplification_equals_scaled_weights(subject: Subject, factor: float) -> None:
+    found = generate(subject, PROMPTS, edits=amplification(NEURONS, factor), max_new_tokens=LENGTH)
+    with plain.weights_scaled(module_of(subject), NEURONS, factor):
         assert_same(subject, found, plain_responses(subject))
     assert found != generate(subject, PROMPTS, max_new_tokens=LENGTH)
 

@@ -3,7 +3,7 @@
 import nnsight
 import torch
 
-from .places import layer_of, overwrite, read, token_mask
+from .places import change, layer_of, read, token_mask
 
 
 def trace_first_non_finite(model, inputs, places, edits):
@@ -15,9 +15,9 @@ def trace_first_non_finite(model, inputs, places, edits):
             envoy = layer_of(model, places, layer)
             for site, place in places["sites"].items():
                 activation = read(envoy, place)
-                for _layer, _site, index, value in edits:
+                for _layer, _site, index, how, value in edits:
                     if (_layer, _site) == (layer, site):
-                        overwrite(activation, index, value)
+                        change(activation, index, how, value)
                 if not activation[mask].isfinite().all():
                     found.append((layer, site))
     return found[0] if found else None

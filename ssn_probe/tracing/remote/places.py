@@ -4,6 +4,8 @@
 "score_cap": bool, "sites": {site: (path inside the layer, "input" | "output")}}`, with the sites in forward order.
 """
 
+import torch
+
 
 def reach(model, path):
     """The nnsight envoy at a dotted path below the model."""
@@ -24,18 +26,50 @@ def read(layer, place):
     return module.input if side == "input" else module.output
 
 
-def write(model, places, edits):
-    """Overwrite neurons at every token of the current forward.
+def write(model, places, edits, step=0):
+    """Change neurons in the current forward; `step` counts the forwards of a generation, 0 is the prompt's.
 
-    edits: (layer, site, index tensor, a number or one value per index), in forward order.
+    edits: (layer, site, index tensor, how, value), in forward order; see `change`.
     """
-    for layer, site, index, value in edits:
-        overwrite(read(layer_of(model, places, layer), places["sites"][site]), index, value)
+    for layer, site, index, how, value in edits:
+        change(read(layer_of(model, places, layer), places["sites"][site]), index, how, value, step)
 
 
-def overwrite(activation, index, value):
-    """Set some neurons of an activation [prompt, token, neuron] at every token, in place."""
-    activation[..., index] = value if isinstance(value, float) else value.to(activation.dtype)
+def change(activation, index, how, value, step=0):
+    """Change some neurons of an activation [prompt, token, neuron] in place.
+
+    how: "set" them to a number or to one value per index, or "scale" them by a number, at every token; or "carry" what
+    another run's neurons did at this step to one token of each prompt, see `carry`.
+    """
+    if how == "carry":
+        carry(activation, index, value, step)
+    elif how == "scale":
+        activation[..., index] *= value
+    else:
+        activation[..., index] = value if isinstance(value, float) else value.to(activation.dtype)
+
+
+def carry(activation, index, carried, step):
+    """Put another run's values in place at one token of each prompt; past that run's end nothing changes.
+
+    carried: {"values": [prompt, step, neuron], "steps": how many of them each prompt has, "token": where, counted from
+    the end: -1, or further back where a forced opening follows the prompt}.
+    """
+    if step >= carried["values"].shape[1]:
+        return
+    row = torch.arange(len(activation), device=activation.device)[:, None]
+    place = (row, carried["token"][:, None], index)
+    own, other = activation[place], carried["values"][:, step].to(activation.dtype)
+    activation[place] = torch.where(carried["steps"][:, None] > step, other, own)
+
+
+def last_values(model, places, wanted):
+    """What some neurons are at the last token of the current forward: [prompt, neuron], in the order of `wanted`.
+
+    wanted: (layer, site, index tensor), in forward order.
+    """
+    found = [read(layer_of(model, places, layer), places["sites"][site])[:, -1, index] for layer, site, index in wanted]
+    return torch.cat(found, -1)
 
 
 def token_mask(model):

@@ -56,7 +56,7 @@ def trace_states(model, inputs, places):
 
 
 def trace_log_odds(model, inputs, places, edits, scoring):
-    """r(x) of every prompt of a batch, with neurons overwritten: [prompt]."""
+    """r(x) of every prompt of a batch, with neurons changed: [prompt]."""
     with torch.no_grad(), model.trace(**inputs):
         write(model, places, edits)
         odds = nnsight.save(read_out(model, places, scoring))

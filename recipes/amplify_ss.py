@@ -1,0 +1,33 @@
+"""Amplify shared safety neurons, dose by dose, beside random neurons amplified as much, and see what it costs."""
+
+from ssn_probe import ASR, Amplify, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Utility, recipe
+
+DOSES = (0.5, 2.0, 4.0)
+"""Half, for the other direction; twice, the primary dose, fixed before anything was measured; and four times."""
+
+
+@recipe
+def amplify_ss(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    anchor: str | None = None,
+    effect: str = "refusal",
+    rule: str = "difference",
+    top: float | None = None,
+    controls: int = 20,
+    log_odds_controls: int = 99,
+    seed: int = 0,
+):
+    """Does amplifying shared safety neurons strengthen refusal, and at what cost in over-refusal and utility?"""
+    prompts = Prompts(data, harmless=harmless)
+    ss = Shared(SafetyNeurons(prompts, effect=effect, rule=rule, top=top), anchor=anchor)
+    return Recipe(
+        model=model,
+        arms={f"ss x{dose:g}": Amplify(ss, by=dose) for dose in DOSES},
+        controls=controls,
+        log_odds_controls=log_odds_controls,
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+        primary="ss x2",
+        seed=seed,
+    )

@@ -1,0 +1,31 @@
+"""Carry what the shared safety neurons do in the anchor over into the same request in every other language."""
+
+from ssn_probe import ASR, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Utility, recipe
+
+
+@recipe
+def patch_ss(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    anchor: str | None = None,
+    source: str | None = None,
+    effect: str = "refusal",
+    rule: str = "difference",
+    top: float | None = None,
+    controls: int = 20,
+    log_odds_controls: int = 99,
+    seed: int = 0,
+):
+    """Does the anchor's activation of shared safety neurons, carried over, strengthen refusal in other languages?"""
+    prompts = Prompts(data, harmless=harmless)
+    ss = Shared(SafetyNeurons(prompts, effect=effect, rule=rule, top=top), anchor=anchor)
+    return Recipe(
+        model=model,
+        arms={"ss last": Patch(ss, source=source), "ss response": Patch(ss, source=source, positions="response")},
+        controls=controls,
+        log_odds_controls=log_odds_controls,
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+        primary="ss response",
+        seed=seed,
+    )

@@ -1,0 +1,105 @@
+"""What a reader must know before trusting a figure: languages where nothing can be shown, whatever the neurons do.
+
+Each check gives at most one sentence that names its languages; none of them changes a number.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from ssn_probe.arms import BASELINE, CONTROL
+from ssn_probe.stats import smallest_detectable
+from ssn_probe.summary import AVERAGE, HARMFUL, JUDGED
+from ssn_probe.text import listing, plain
+
+
+def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -> list[str]:
+    """Sentences for the notes of a run, none where all is well. `summary` and `samples` as `summarise` has them."""
+    judged = samples.filter(HARMFUL & JUDGED & (pl.col("role") != CONTROL))
+    baseline = _verdicts(judged.filter(pl.col("role") == BASELINE))
+    rows = summary.filter(measure="asr", role=BASELINE).filter(pl.col("language") != AVERAGE)
+    invalid = baseline.filter(pl.col("invalid") == pl.col("n"))["eval_language"]
+    measured = baseline.filter(~pl.col("eval_language").is_in(invalid.implode()))
+    unrefused = measured.filter(refused=0)
+    found = [
+        _none_refused(_languages(unrefused, anchor)),
+        _all_refused(_languages(measured.filter(pl.col("refused") == pl.col("n")), anchor)),
+        *_all_invalid(judged, anchor),
+        _one_cluster(_languages(rows.filter(clusters=1), anchor, "language")),
+        _too_few(_hopeless(rows.filter(~pl.col("language").is_in(unrefused["eval_language"].implode()))), anchor),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _verdicts(rows: pl.DataFrame) -> pl.DataFrame:
+    """How many responses of each verdict a language has."""
+    kinds = [(pl.col("verdict") == kind).sum().alias(kind) for kind in ("refused", "complied", "invalid")]
+    return rows.group_by("eval_language", maintain_order=True).agg(*kinds, pl.len().alias("n"))
+
+
+def _languages(rows: pl.DataFrame, anchor: str | None, column: str = "eval_language") -> list[str]:
+    return [_named(language, anchor) for language in rows[column]]
+
+
+def _named(language: str, anchor: str | None) -> str:
+    return f"{plain(language)} (the anchor)" if language == anchor else plain(language)
+
+
+def _none_refused(languages: Sequence[str]) -> str:
+    return (
+        f"No harmful request is refused at baseline in {listing([*languages])}: nothing is left to break there."
+        if languages
+        else ""
+    )
+
+
+def _all_refused(languages: Sequence[str]) -> str:
+    return (
+        f"Every harmful request is refused at baseline in {listing([*languages])} (ASR 0 %): nothing is left to "
+        "restore, and only a rise of ASR can show there."
+        if languages
+        else ""
+    )
+
+
+def _all_invalid(judged: pl.DataFrame, anchor: str | None) -> list[str]:
+    """Per arm: an intervention that breaks the model has an ASR of 0 %, as one that makes it refuse."""
+    found = []
+    for (arm, role), rows in judged.group_by("arm", "role", maintain_order=True):
+        counts = _verdicts(rows)
+        languages = _languages(counts.filter(pl.col("invalid") == pl.col("n")), anchor)
+        if languages:
+            who = "at baseline" if role == BASELINE else f"under {plain(str(arm))} ({role})"
+            found.append(
+                f"Every response {who} is invalid in {listing(languages)}: its ASR of 0 % there is no sign of refusal."
+            )
+    return found
+
+
+def _one_cluster(languages: Sequence[str]) -> str:
+    return (
+        f"All harmful prompts of {listing([*languages])} are one cluster, that is, one independent observation: no "
+        "interval can be trusted there."
+        if languages
+        else ""
+    )
+
+
+def _hopeless(rows: pl.DataFrame) -> list[tuple[str, int]]:
+    """Languages with several clusters in which no rise would have shown, and their clusters."""
+    cells = rows.filter(pl.col("clusters") > 1).select("language", "clusters", "value")
+    return [
+        (language, clusters)
+        for language, clusters, value in cells.iter_rows()
+        if smallest_detectable(clusters, value) is None
+    ]
+
+
+def _too_few(found: Sequence[tuple[str, int]], anchor: str | None) -> str:
+    if not found:
+        return ""
+    words = [f"{_named(language, anchor)} ({clusters} clusters)" for language, clusters in found]
+    return (
+        f"Baseline ASR leaves too little room for so few prompts in {listing(words)}: even a rise to 100 % would show "
+        "there with less than 80 % power."
+    )
