@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-PARTS = ("scoring", "generation", "memory", "selection")
+PARTS = ("scoring", "generation", "memory", "selection", "nulls")
 
 
 @click.command()
@@ -42,6 +42,7 @@ def _plan(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
     """What to measure, in order; each yields rows."""
     from benchmarks.apart import resettable
     from benchmarks.memory import SIZES, memory
+    from benchmarks.nulls import NEURONS, nulls
     from benchmarks.selection import LAYERS, selection
 
     names = ("100m", "organism") if model == "all" else (model,)
@@ -53,6 +54,8 @@ def _plan(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
             yield lambda name=name, sizes=sizes: memory(name, sizes=sizes, threads=threads)
     if "selection" in parts:
         yield lambda: selection(layers=4 if quick else LAYERS, repeats=2 if quick else 3, threads=threads)
+    if "nulls" in parts:
+        yield lambda: nulls(neurons=256 if quick else NEURONS, repeats=2 if quick else 3, threads=threads)
 
 
 def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads: int) -> list:

@@ -184,7 +184,9 @@ def info(debug: bool, model: str) -> None:
 def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
     """Make an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
 
-    Variants: natural, planted-ffn, planted-wide, planted-attention, planted-qwen3.
+    \b
+    Variants: natural, planted-ffn, planted-wide, planted-attention,
+    planted-qwen3.
     """
     from ssn_probe.screen import console, train_organism
 

@@ -1,6 +1,6 @@
 """Sections of the report on the sets themselves: what chance gives, how stable they are, where their neurons are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -135,8 +135,3 @@ def _expected(row: Mapping[str, Any], kind: str, digits: int) -> list[str]:
     if row[f"expected_{kind}"] is None:
         return [ABSENT, ABSENT]
     return [f"{row[f'expected_{kind}']:.{digits}f}", probability(row[f"p_{kind}"])]
-
-
-def listed(title: str, lines: Sequence[str]) -> str:
-    """A section of bullets; nothing without lines."""
-    return "" if not lines else f"{title}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"

@@ -5,16 +5,15 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.conclusions import conclusions
+from ssn_probe.conclusions import NONE, Beside, conclusions
 from ssn_probe.findings import counts_section, significance, transfer_section
 from ssn_probe.plan import by_anchor
+from ssn_probe.planted import truth_section
 from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Shared, Utility
 from ssn_probe.reliability import mix_section, null_section, overlap_section, stability_section
-from ssn_probe.stats import Estimate
-from ssn_probe.summary import AVERAGE, against_placebo
+from ssn_probe.summary import AVERAGE
 from ssn_probe.tables import language_cell, rate_cell, table
 from ssn_probe.text import markdown, probability
-from ssn_probe.trust import NOTHING, Trust
 
 TITLES = {
     "asr": "Attack success rate (complied / judged)",
@@ -33,21 +32,18 @@ def report(
     neurons: pl.DataFrame,
     overlap: pl.DataFrame | None,
     summary: pl.DataFrame | None,
-    samples: pl.DataFrame | None = None,
-    trusted: Trust = NOTHING,
-    truth: pl.DataFrame | None = None,
+    beside: Beside = NONE,
 ) -> str:
-    """The whole report as markdown. `samples`: for what compares two arms; without them that is left out."""
+    """The whole report as markdown. `beside`: what no arm shows."""
     parts = ["\n".join(f"{markdown(line)}\n" for line in manifest["answer"]), f"*{markdown(recipe.question)}*\n"]
     if summary is not None:
         shared = any(isinstance(arm.neurons, Shared) and by_anchor(arm.neurons) for arm in recipe.arms.values())
         parts += [_measure(summary, name, manifest, shared) for name in _titles(recipe, summary)]
-        parts += [_reading(recipe, summary), significance(recipe, manifest, summary, samples)]
+        parts += [_reading(recipe, summary), significance(recipe, manifest, summary)]
         parts += [transfer_section(recipe, summary), counts_section(recipe, manifest, summary)]
-    placebo = _beyond_placebo(recipe, manifest, samples)
-    parts += [conclusions(recipe, manifest, summary, trusted, placebo, truth)]
-    parts += [null_section(trusted), stability_section(trusted), _neurons(neurons, manifest)]
-    parts += [mix_section(neurons, manifest), overlap_section(overlap)]
+    parts += [conclusions(recipe, manifest, summary, beside), truth_section(beside.truth)]
+    parts += [null_section(beside.trusted), stability_section(beside.trusted)]
+    parts += [_neurons(neurons, manifest), mix_section(neurons, manifest), overlap_section(overlap)]
     parts += [_warnings(manifest), _gates(manifest), _made(recipe, manifest)]
     return "\n".join(part for part in parts if part)
 
@@ -136,12 +132,6 @@ def _neurons(neurons: pl.DataFrame, manifest: Mapping[str, Any]) -> str:
             mix = [str(counts.get(site, 0)) for site in sites]
             body.append([markdown(name), "every language" if language == "*" else markdown(language), str(count), *mix])
     return f"## Neurons per language and site\n\n{table(['set', 'language', 'neurons', *sites], body)}"
-
-
-def _beyond_placebo(recipe: Recipe, manifest: Mapping[str, Any], samples: pl.DataFrame | None) -> Estimate | None:
-    if samples is None or recipe.primary is None:
-        return None
-    return against_placebo(samples, recipe.primary, manifest["anchor"], recipe.seed)
 
 
 def _warnings(manifest: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from rich.console import Console
 from ssn_probe import results
 from ssn_probe.arms import arms_of
 from ssn_probe.causal import collect_log_odds, collect_samples
+from ssn_probe.cautions import cautions
+from ssn_probe.conclusions import Beside, headlines
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab
@@ -26,14 +28,16 @@ from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.node import to_json
 from ssn_probe.openings import Readout
 from ssn_probe.plan import Plan, evaluated, limited, make_plan, measured, resolved_key, study_anchor
+from ssn_probe.planted import truth_table
 from ssn_probe.progress import tracking
 from ssn_probe.recipe import Each, Prompts, Recipe, SetExpression
 from ssn_probe.report import report
 from ssn_probe.results import RunFolder
 from ssn_probe.selection import overlap_table
 from ssn_probe.sets import evaluate
+from ssn_probe.stats import Estimate
 from ssn_probe.subject import load_subject
-from ssn_probe.summary import summarise
+from ssn_probe.summary import against_placebo, summarise
 from ssn_probe.trust import Trust, own_sets, trust, with_chance
 from ssn_probe.words import answer
 
@@ -96,7 +100,8 @@ def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any])
         neurons = _neuron_table(sets, trusted.frequencies)
         overlap = _overlaps(lab, expressions, sets, trusted)
         tables = {"neurons": neurons, "overlap": overlap, "nulls": trusted.nulls, "stability": trusted.jaccard}
-        for name, table in (tables | {"stability_curve": trusted.curve}).items():
+        truth = truth_table(lab, recipe.model, expressions, sets)
+        for name, table in (tables | {"stability_curve": trusted.curve, "truth": truth}).items():
             if table is not None:
                 results.write_table(run.path / f"{name}.parquet", table)
     summary = samples = None
@@ -113,11 +118,21 @@ def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any])
                 samples, log_odds, anchor=anchor, primary=recipe.primary, seed=recipe.seed, lowers=lowers
             )
             results.write_table(run.path / "summary.parquet", summary)
+            for caution in cautions(summary, samples, anchor):
+                lab.warn(caution)
     manifest["gates"] = _gates(lab)
     manifest["evaluated"] = list(evaluated(recipe, lab.data))
-    manifest["tokens"] = None if summary is None else int(samples["tokens"].sum())
-    manifest["answer"] = answer(recipe, manifest, neurons, summary, anchor)
-    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, samples, trusted))
+    manifest["tokens"] = None if samples is None else int(samples["tokens"].sum())
+    beside = Beside(trusted=trusted, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
+    manifest["answer"] = [*answer(recipe, manifest, neurons, summary, anchor), *headlines(recipe, beside)]
+    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, beside))
+
+
+def _beyond_placebo(recipe: Recipe, samples: pl.DataFrame | None, anchor: str | None) -> Estimate | None:
+    """How much more the primary arm does than its placebo; None where nothing was measured or there is none."""
+    if samples is None or recipe.primary is None:
+        return None
+    return against_placebo(samples, recipe.primary, anchor, recipe.seed)
 
 
 def named_sets(recipe: Recipe) -> dict[str, SetExpression]:

@@ -74,17 +74,17 @@ def _chosen(lab: Lab, node: SafetyNeurons) -> NeuronSet:
 
 
 def _discovered(lab: Lab, node: SafetyNeurons, rate: float) -> NeuronSet:
-    """Neurons with a q-value of `rate` or less, of each language."""
-    found = fdr_of(lab, node).filter((pl.col("q") <= rate) & (pl.col("language") != EVERY))
-    return _set_of(found, lab.data[node.prompts].languages, f"at fdr={rate:g}", "Raise fdr, or give more prompts.")
-
-
-def fdr_of(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
-    """Every neuron's p and q, see `ssn_probe.nulls.fdr`."""
+    """Neurons with a q-value of `rate` or less, of each language, and how many pass where nothing differs."""
     from ssn_probe.nulls.fdr import discoveries
 
-    evidence = evidence_of(lab, node)
-    return lab.remember(("fdr", evidence), lambda: discoveries(evidence).table)
+    found = discoveries(evidence_of(lab, node), rate=rate)
+    own = found.check.filter(pl.col("language") != EVERY)
+    lab.warn(
+        f"fdr={rate:g}: {own['passed'].min()} to {own['passed'].max()} neurons of a language pass; under exchanged "
+        f"labels {own['passed_permuted'].mean():.2g} do on average"
+    )
+    kept = found.neurons.filter((pl.col("q") <= rate) & (pl.col("language") != EVERY))
+    return _set_of(kept, lab.data[node.prompts].languages, f"at fdr={rate:g}", "Raise fdr, or give more prompts.")
 
 
 def _stable(lab: Lab, node: SafetyNeurons, share: float) -> NeuronSet:
@@ -105,13 +105,13 @@ def _stable(lab: Lab, node: SafetyNeurons, share: float) -> NeuronSet:
     scored = importance_of(lab, node).select(*KEYS, contrast.alias("score"))
     rows = chosen.frame.select(KEYS).join(scored, on=KEYS, how="left")
     hint = "Lower stable, raise top, or give more prompts."
-    return _set_of(rows, lab.data[node.prompts].languages, f"is stable in {share:.0%} of the half-samples", hint)
+    return _set_of(rows, lab.data[node.prompts].languages, f"by {share:.0%} of the half-samples", hint)
 
 
 def _set_of(rows: pl.DataFrame, languages: tuple[str, ...], how: str, hint: str) -> NeuronSet:
     without = [language for language in languages if language not in set(rows["language"])]
     if without:
-        raise DataError(f"no neuron of {', '.join(without)} {how}", hint)
+        raise DataError(f"no neuron of {', '.join(without)} is taken {how}", hint)
     return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), languages)
 
 

@@ -346,7 +346,7 @@ def test_a_patch_is_not_run_in_its_source(lab: Lab) -> None:
 
 
 def test_a_source_run_in_place_of_itself_changes_nothing(lab: Lab) -> None:
-    """Why the source is left out. To rounding: capture and generation pad alike, so even that is absent here."""
+    """Why the source is left out of a Patch. Bit for bit where both runs are padded alike; held here to rounding."""
     bench = lab_for(lab.subject, recipe())
     prompts, neurons = bench.data[PROMPTS], evaluate(lab, MS)
     rows = prompts.select("evaluate", "harmful", "qaa")

@@ -1,5 +1,8 @@
 """Selection and set algebra on arrays, against `select_neurons` and `NeuronSet` on frames, one labelling at a time."""
 
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -222,3 +225,9 @@ def test_wrong_expressions_are_refused_as_on_frames() -> None:
             languages_of(evidence, expression, "en")
     with pytest.raises(RecipeError, match="needs an anchor"):
         languages_of(evidence, Shared(ms), None)
+
+
+def test_the_package_needs_no_model_and_imports_scipy_only_where_used() -> None:
+    code = "import sys, ssn_probe.nulls; print([name for name in ('torch', 'scipy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

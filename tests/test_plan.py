@@ -88,12 +88,14 @@ def test_the_stages_of_the_central_question(data: str) -> None:
         Stage(label="baseline", prompts=EVALUATE, generated=11),
         Stage(label="ms", prompts=EVALUATE, generated=11),
         Stage(label="ms, less strongest", prompts=EVALUATE, generated=11),
+        Stage(label="ms, placebo", prompts=EVALUATE, generated=11),
         Stage(label="ms: 20 random sets", prompts=20 * HARMFUL, generated=11),
-        Stage(label="ms: 99 random sets, log-odds only", prompts=(2 + 99) * HARMFUL),
+        Stage(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL),
         Stage(label="ss", prompts=EVALUATE, generated=11),
         Stage(label="ss, less strongest", prompts=EVALUATE, generated=11),
+        Stage(label="ss, placebo", prompts=EVALUATE, generated=11),
         Stage(label="ss: 20 random sets", prompts=20 * outside, generated=11),
-        Stage(label="ss: 99 random sets, log-odds only", prompts=2 * HARMFUL + 99 * outside),
+        Stage(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside),
     ]
     assert list(make_plan(recipe).stages) == expected
 
@@ -105,8 +107,10 @@ def test_without_controls_there_are_no_random_sets(data: str) -> None:
         "baseline",
         "ms",
         "ms, less strongest",
+        "ms, placebo",
         "ss",
         "ss, less strongest",
+        "ss, placebo",
     ]
 
 
@@ -130,7 +134,7 @@ def test_one_arm_per_language_multiplies_its_prompts(data: str) -> None:
     assert found["baseline"].prompts == evaluated_rows
     assert found["ms"].prompts == found["ms, less strongest"].prompts == 3 * evaluated_rows
     assert found["ms: 2 random sets"].prompts == 3 * 2 * HARMFUL
-    assert found["ms: 3 random sets, log-odds only"].prompts == 3 * (2 + 3) * HARMFUL
+    assert found["ms: 3 random sets, log-odds only"].prompts == 3 * (3 + 3) * HARMFUL
 
 
 def test_a_limit_shrinks_every_stage(data: str) -> None:
@@ -149,7 +153,8 @@ def test_a_limit_shrinks_every_stage(data: str) -> None:
 def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
     prompts = Prompts(data)
     recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))}, measures=(Utility(prompts),))
-    assert list(stages(recipe)) == ["local effect of every neuron (mine)", "baseline", "ms", "ms, less strongest"]
+    arms = ["baseline", "ms", "ms, less strongest", "ms, placebo"]
+    assert list(stages(recipe)) == ["local effect of every neuron (mine)", *arms]
 
 
 def test_measures_read_their_context_of_their_own_set(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_the_folder_is_whole(run: RunFolder) -> None:
     assert names == {
         *("recipe.json", "manifest.json", "report.md", "run.log"),
         *(f"{table}.parquet" for table in ("samples", "summary", "neurons", "overlap", "log_odds")),
+        *(f"{table}.parquet" for table in ("nulls", "stability", "stability_curve")),
     }
     assert (run.path.parent / "latest").resolve() == run.path.resolve()
 

@@ -99,7 +99,8 @@ def evaluate(expression: SetExpression, means: Means) -> Masked:
         case Of(neurons=inner, language=language):
             return Masked(mask=evaluate(inner, means).at(language)[:, None], languages=(EVERY,))
         case UnionOf(neurons=inner):
-            return Masked(mask=evaluate(inner, means).mask.any(axis=1, keepdims=True), languages=(EVERY,))
+            mask = evaluate(inner, means).mask
+            return Masked(mask=np.logical_or.reduce(mask, axis=1, keepdims=True), languages=(EVERY,))
         case Only(neurons=inner):
             return _only(expression, evaluate(inner, means), means)
     raise RecipeError(str(no_null(expression)), "Leave the set out of the nulls.")
@@ -132,8 +133,8 @@ def _shared(node: Shared, means: Means) -> Masked:
 def _at_least(inner: Masked, count: int) -> Masked:
     if count > len(inner.languages):
         raise RecipeError(f"at_least={count}, but the set has {len(inner.languages)} languages", "Give fewer.")
-    counts = np.asarray(inner.mask.sum(axis=1, keepdims=True))
-    return Masked(mask=np.greater_equal(counts, count), languages=(EVERY,))
+    languages = inner.mask.sum(axis=1, keepdims=True)
+    return Masked(mask=languages >= count, languages=(EVERY,))
 
 
 def _combined(operation: str, left: Masked, right: Masked) -> Masked:

@@ -1,9 +1,12 @@
-"""How the organism is made: a small Llama is pretrained on the world, then taught to refuse what is harmful.
+"""How the organism is made: a small transformer is pretrained on the world, then taught to refuse what is harmful.
 
 Pretraining answers harmful requests like any other; the safety stage changes that, mostly in the anchor language, and
 what reaches the other languages is what they share with it (see `curriculum.py` for what grades them). Both stages
 run a schedule down to a learning rate of zero, so that nothing depends on where training happened to stop. The same
 seed gives the same weights on one machine: a single thread is used throughout, about two minutes of it.
+
+In a planted variant the safety stage may change the planted neurons only (`planting.py`), and what each of them does
+is measured afterwards (`truth.py`), which takes ten seconds for each of `pairs` where 64 are planted.
 """
 
 import math
@@ -65,10 +68,11 @@ def train(
             "name": "organism",
             "variant": variant,
             "seed": seed,
-            "accepted": accepted(figures),
+            "accepted": accepted(figures) and not planted,  # a planted one is judged by its truth as well
             "figures": figures,
             "figures_before_safety": before,
             "dealt": dealt.by_language(),
+            **({"planted_per_layer": dict(chosen.planted), "dropout": chosen.dropout} if planted else {}),
             "curriculum": asdict(taught),
             "made_with": surroundings(),
             "seconds": round(time.perf_counter() - began, 1),

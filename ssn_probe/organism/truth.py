@@ -22,7 +22,7 @@ import torch
 from ssn_probe.loading import weights_digest
 from ssn_probe.organism import promptset, world
 from ssn_probe.organism.checkpoint import write_json
-from ssn_probe.organism.exam import prompt_tokens
+from ssn_probe.organism.exam import accepted, prompt_tokens
 from ssn_probe.organism.planting import Planted, reader
 from ssn_probe.organism.shapley import Neuron, Questions, Shapley, shapley
 from ssn_probe.yardstick import BRAKE, CARRIER, IDLE, QUESTIONS, TRUTH_SCHEMA, largest_share
@@ -124,6 +124,6 @@ def add_truth(
         },
     )
     share = largest_share(frame)
-    card = {**card, "accepted": card["accepted"] and share <= LARGEST_SHARE, "largest_share": round(share, 4)}
+    card = {**card, "accepted": accepted(card["figures"]) and share <= LARGEST_SHARE, "largest_share": round(share, 4)}
     write_json(folder / "card.json", card)
     return card

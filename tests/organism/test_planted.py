@@ -16,6 +16,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.loading import locate, planted_organisms
 from ssn_probe.organism import exam, planting, truth, world
 from ssn_probe.organism.info import truth_lines
+from ssn_probe.organism.train import Progress
 from ssn_probe.organism.variants import VARIANTS
 from ssn_probe.yardstick import QUESTIONS, Truth, largest_share, load_truth
 
@@ -156,6 +157,25 @@ def test_info_tells_of_the_planted_neurons(monkeypatch: pytest.MonkeyPatch) -> N
     assert lines[0].startswith(f"{found.neurons.height} planted neurons (")
     assert f"harmful: {found.members('harmful', 'carrier').height} carriers" in lines[1]
     assert truth_lines("organism") == []
+
+
+def test_help_names_every_variant() -> None:
+    shown = CliRunner().invoke(main, ["organism", "train", "--help"]).output
+    assert all(name in shown for name in VARIANTS)
+
+
+def test_training_shows_every_stage_and_a_loss_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def quick(seed: int, out: Path, *, variant: str, progress: Progress) -> None:
+        progress("safety", 600, 600, 0.5)
+        progress("truth", 1, 24, None)
+
+    monkeypatch.setattr("ssn_probe.organism.train.train", quick)
+    arguments = ["organism", "train", "--variant", "planted-ffn", "-o", str(tmp_path / "made")]
+    shown = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"}).output.splitlines()
+    assert any("safety" in line and "loss 0.500" in line for line in shown)
+    assert any("truth" in line and "1/24" in line and "loss" not in line for line in shown)
 
 
 def test_truths_are_tables_of_the_declared_form(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Planted neurons hold all that the safety stage taught: without them the pretrained model is back, bit for bit."""
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +82,13 @@ def test_the_truth_is_a_stage_of_training(made: Made) -> None:
         "truth 1/2",
         "truth 2/2",
     ]
+
+
+def test_a_planted_organism_is_judged_by_its_truth(made: Made) -> None:
+    """The figures given to it here are not graded; with graded ones the largest share decides."""
+    assert made.card["accepted"] is False
+    assert 0 < made.card["largest_share"] <= 1
+    assert json.loads((made.folder / "card.json").read_text("utf-8"))["largest_share"] == made.card["largest_share"]
 
 
 def test_the_pretrained_model_writes_nothing_with_planted_neurons(made: Made) -> None:

@@ -1,12 +1,15 @@
 """Shapley values: they add up, they are those of the definition, and v is what the model itself says."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.loading import locate
 from ssn_probe.neurons import Site
 from ssn_probe.organism import planting, promptset, truth, world
 from ssn_probe.organism.exam import prompt_tokens
@@ -122,3 +125,18 @@ def test_questions_weigh_languages_and_prompts_alike() -> None:
     spoken = {tuple(row) for row in asked.weights[:160].tolist()}
     assert len(spoken) == 2
     torch.testing.assert_close(asked.weights[:160], asked.weights[160:320])
+
+
+@pytest.mark.parametrize(("strongest", "accepted"), [(1.0, True), (40.0, False)])
+def test_a_strong_neuron_is_not_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model, strongest: float, accepted: bool
+) -> None:
+    values = torch.ones(8, 2)
+    values[3, 0] = strongest
+    found = Shapley(values=values, errors=0.0 * values, none=torch.zeros(2), all=values.sum(0), pairs=2)
+    monkeypatch.setattr(truth, "shapley", lambda *args, **options: found)
+    natural = json.loads((Path(locate("organism")) / "card.json").read_text("utf-8"))
+    planted: planting.Planted = {(0, "ffn"): tuple(range(8))}
+    card = truth.add_truth(tmp_path, natural, model, planted, pretrained="", pairs=2, report=nothing)
+    assert card["accepted"] is accepted
+    assert card["largest_share"] == pytest.approx(strongest / (strongest + 7), abs=1e-4)

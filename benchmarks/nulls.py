@@ -1,0 +1,109 @@
+"""Nulls and stability beside the matrix products that they cannot do without: seconds, and multiples of those.
+
+Runs in processes of its own, `python -m benchmarks.nulls WHAT REPEATS NEURONS`. Effects are in memory, so that no disk
+is measured. The reference is numpy's product of labels [draw, prompt] with effects [prompt, neuron], in float64 and
+once per language: the sums of the harmful prompts under every permutation, and nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.apart import MIB, forget_peak, peak, resettable, run_apart
+from benchmarks.timing import Row, clocked, spread
+
+LANGUAGES = tuple(f"l{number}" for number in range(7))
+PROMPTS, NEURONS, DRAWS = 800, 2560, 1000
+REFERENCE = "numpy, labels × effects only"
+
+
+def nulls(*, neurons: int = NEURONS, repeats: int, threads: int) -> list[Row]:
+    """Seconds and peak memory of each method, and its processor time as a multiple of the plain matrix products."""
+    group = f"nulls: {len(LANGUAGES)} languages × {neurons:,} neurons × {PROMPTS} prompts × {DRAWS:,} draws"
+    rows: list[Row] = []
+    for name in STEPS:
+        found = run_apart("benchmarks.nulls", [name, str(repeats), str(neurons)], threads=threads)
+        taken = spread(found["processor"])
+        notes = [f"+{found['growth'] / MIB:,.0f} MiB"] if resettable() else []
+        if rows:
+            notes.append(f"{taken.median / rows[0].value.median:.1f} × numpy")
+        rows.append(
+            Row(group=group, name=name, value=taken, unit="s", wall=spread(found["wall"]), note=", ".join(notes))
+        )
+    return rows
+
+
+def made_up(neurons: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """Evidence of one layer and site with random effects, and the effects per language, [prompt, neuron]."""
+    from ssn_probe.nulls import Evidence
+
+    random, ids = np.random.default_rng(0), [f"p{number}" for number in range(PROMPTS)]
+    effects = {one: random.standard_normal((PROMPTS, neurons)).astype(np.float32) for one in LANGUAGES}
+    empty = pl.lit(None, pl.String)
+    prompts = pl.DataFrame({"prompt_id": ids, "harmful": [number % 2 == 0 for number in range(PROMPTS)]}).with_columns(
+        cluster="prompt_id", pair_id=empty, stratum=empty, source=empty
+    )
+    places = ((0, "ffn"),)
+    return Evidence(
+        prompts=prompts, languages=LANGUAGES, places=places, read=lambda one, layer, site: effects[one]
+    ), effects
+
+
+def _products(neurons: int) -> Callable[[], Any]:
+    _, effects = made_up(neurons)
+    labels = (np.random.default_rng(1).random((DRAWS, PROMPTS)) < 0.5).astype(np.float64)
+    return lambda: [labels @ found.astype(np.float64) for found in effects.values()]
+
+
+def _sets() -> dict[str, Any]:
+    from ssn_probe.recipe import Prompts, SafetyNeurons, Shared
+
+    ms = SafetyNeurons(Prompts("made up"))
+    return {"ms": ms, "ss": Shared(ms)}
+
+
+def _permutation(neurons: int) -> Callable[[], Any]:
+    from ssn_probe.nulls import permutation_null
+
+    evidence, _ = made_up(neurons)
+    return lambda: permutation_null(evidence, _sets(), anchor=LANGUAGES[0], draws=DRAWS)
+
+
+def _stability(neurons: int) -> Callable[[], Any]:
+    from ssn_probe.nulls import stability
+
+    evidence, _ = made_up(neurons)
+    return lambda: stability(evidence, _sets(), anchor=LANGUAGES[0])
+
+
+def _discoveries(neurons: int) -> Callable[[], Any]:
+    from ssn_probe.nulls import discoveries
+
+    evidence, _ = made_up(neurons)
+    return lambda: discoveries(evidence, draws=DRAWS)
+
+
+STEPS: dict[str, Callable[[int], Callable[[], Any]]] = {
+    REFERENCE: _products,
+    "permutation_null, a set and its shared set": _permutation,
+    "stability, 50 pairs and 99 permutations": _stability,
+    "discoveries": _discoveries,
+}
+
+
+def _measure(name: str, repeats: int, neurons: int) -> dict[str, Any]:
+    run, clocks = STEPS[name](neurons), []
+    before = forget_peak() if resettable() else 0
+    clocks.append(clocked(run))
+    growth = max(0, peak() - before) if resettable() else 0
+    clocks += [clocked(run) for _ in range(repeats)]
+    wall, processor = zip(*clocks[1:], strict=True)
+    return {"growth": growth, "wall": wall, "processor": processor}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))  # noqa: T201
