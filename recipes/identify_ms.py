@@ -12,7 +12,9 @@ def identify_ms(
     effect: str = "refusal",
     rule: str = "difference",
     top: float | None = None,
+    stable: float | None = None,
+    fdr: float | None = None,
 ):
     """Which neurons carry refusal in each language, and where are they?"""
-    ms = SafetyNeurons(Prompts(data, harmless=harmless), effect=effect, rule=rule, top=top)
+    ms = SafetyNeurons(Prompts(data, harmless=harmless), effect=effect, rule=rule, top=top, stable=stable, fdr=fdr)
     return Recipe(model=model, sets={"ms": ms, "ss": Shared(ms, anchor=anchor)})

@@ -12,13 +12,15 @@ def suppress_ss(
     effect: str = "refusal",
     rule: str = "difference",
     top: float | None = None,
+    stable: float | None = None,
+    fdr: float | None = None,
     controls: int = 20,
     log_odds_controls: int = 99,
     seed: int = 0,
 ):
     """Does silencing shared safety neurons break refusal more than silencing as many others?"""
     prompts = Prompts(data, harmless=harmless)
-    ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top)
+    ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top, stable=stable, fdr=fdr)
     ss = Shared(ms, anchor=anchor)
     return Recipe(
         model=model,

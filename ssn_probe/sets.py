@@ -93,13 +93,14 @@ def _stable(lab: Lab, node: SafetyNeurons, share: float) -> NeuronSet:
     from ssn_probe.nulls.stable import stable_set
 
     evidence = evidence_of(lab, node)
-    found = stability(evidence, {"ms": replace(node, stable=None)}, permutations=0)
+    found = stability(evidence, {"ms": replace(node, stable=None)}, permutations=20, null_pairs=50, share=share)
     chosen, bounds = stable_set(found.frequencies, evidence, share)
     worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
     lab.warn(
         f"stable={share:g}: at most {worst['bound']:.2g} of a language's neurons are expected to be there by chance if "
         f"all noise neurons are alike, {worst['bound_by_place']:.2g} if those of a layer and site are "
-        f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013)"
+        f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013); under exchanged labels "
+        f"{found.jaccard['stable_permuted'].max():.2g} are"
     )
     contrast = pl.col("harmful") if node.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
     scored = importance_of(lab, node).select(*KEYS, contrast.alias("score"))

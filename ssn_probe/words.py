@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.arms import PLACEBO
 from ssn_probe.neurons import SITES
 from ssn_probe.recipe import Amplify, Each, Patch, Recipe, SafetyNeurons, SetExpression, Shared
 from ssn_probe.summary import AVERAGE
@@ -30,7 +31,7 @@ def answer(
     doses = {arm for arms in _dosed(recipe).values() for arm in arms}
     others = [arm for arm in recipe.arms if arm != recipe.primary and arm not in doses]
     lines = [_primary(recipe, manifest, summary, anchor), _weakened(recipe.primary, summary)]
-    lines += [_cost(recipe, summary, anchor), _log_odds(recipe.primary, summary)]
+    lines += [_placebo(recipe.primary, summary), _cost(recipe, summary, anchor), _log_odds(recipe.primary, summary)]
     lines += [*_dose_curves(recipe, summary, anchor), *(_secondary(recipe, arm, summary, anchor) for arm in others)]
     return [line for line in lines if line]
 
@@ -107,6 +108,14 @@ def _weakened(arm: str, summary: pl.DataFrame) -> str:
         f"Without its strongest neuron in each language the set gives {percent(row['value'])} ({_change(row)}; "
         f"the whole set {points(whole['delta'])})."
     )
+
+
+def _placebo(arm: str, summary: pl.DataFrame) -> str:
+    row = _cell(summary, arm, "asr", role=PLACEBO)
+    if row is None:
+        return ""
+    found = "a set found the same way between topics of harmless prompts"
+    return f"Its placebo, {found}, gives {percent(row['value'])} ({_change(row)})."
 
 
 def _cost(recipe: Recipe, summary: pl.DataFrame, anchor: str | None) -> str:

@@ -137,6 +137,13 @@ def test_a_source_that_is_not_the_anchor_is_left_out_of_before_and_after() -> No
     assert "ASR outside the anchor aa and the source bb went from 50.0 % to 20.0 % (-30.0 points" in first
 
 
+def test_a_placebo_that_does_much_of_it_is_told() -> None:
+    own = row("ss", "asr", "placebo", value=0.28, delta=-0.12, delta_low=-0.2, delta_high=-0.04)
+    lines = found_for({"ss": Amplify(SS, by=2)}, "ss", own, **LOWERED)
+    assert any(line.startswith("Its placebo, ") and "gives 28.0 % (-12.0 points" in line for line in lines)
+    assert not any("placebo" in line for line in found_for({"ss": Amplify(SS, by=2)}, "ss", **LOWERED))
+
+
 def test_doses_are_one_line_with_what_they_cost() -> None:
     arms = {"ss x4": Amplify(SS, by=4), "ss x2": Amplify(SS, by=2), "ss x0.5": Amplify(SS, by=0.5)}
     others = [
