@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from ssn_probe.arms import BASELINE, CONTROL
+from ssn_probe.prompts import PromptSet
 from ssn_probe.stats import smallest_detectable
 from ssn_probe.summary import AVERAGE, HARMFUL, JUDGED
 from ssn_probe.text import listing, plain
@@ -103,3 +104,21 @@ def _too_few(found: Sequence[tuple[str, int]], anchor: str | None) -> str:
         f"Baseline ASR leaves too little room for so few prompts in {listing(words)}: even a rise to 100 % would show "
         "there with less than 80 % power."
     )
+
+
+def repeats(prompts: PromptSet) -> list[str]:
+    """Prompts that stand more than once: the same text is no new evidence, whatever its id or cluster."""
+    counted = prompts.frame.group_by("split", "context", "language", maintain_order=True).agg(
+        pl.len().alias("rows"), pl.col("text").n_unique().alias("texts")
+    )
+    found = counted.filter(pl.col("texts") < pl.col("rows")).group_by("split", "context", maintain_order=True)
+    return [
+        f"{prompts.name}: some {context} {split} prompts stand more than once ({_repeated(rows)}); repeated prompts are "
+        "no new evidence: intervals and p-values are too small"
+        for (split, context), rows in found
+    ]
+
+
+def _repeated(rows: pl.DataFrame) -> str:
+    counts = rows.select("language", "texts", "rows").iter_rows()
+    return ", ".join(f"{language}: {texts} texts in {prompts} prompts" for language, texts, prompts in counts)

@@ -19,7 +19,7 @@ from rich.console import Console
 from ssn_probe import results
 from ssn_probe.arms import arms_of
 from ssn_probe.causal import collect_log_odds, collect_samples
-from ssn_probe.cautions import cautions
+from ssn_probe.cautions import cautions, repeats
 from ssn_probe.conclusions import Beside, headlines
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.judges import make_judge
@@ -90,6 +90,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
 def _execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) -> None:
     """Sets first, then arms, then words; each table is written as soon as it is whole."""
     anchor = lab.anchor
+    for caution in (line for prompts in lab.data.values() for line in repeats(prompts)):
+        lab.warn(caution)
     with _timed(manifest, "identify"):
         expressions = named_sets(recipe)
         sets = {name: evaluate(lab, node) for name, node in expressions.items()}

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
+from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 from ssn_probe.declare import RecipeFunction, coerce, split_assignments
 from ssn_probe.errors import RecipeError
 
-SHIPPED = [identify_ms, overlap, suppress_ss, transfer]
+SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 
 
 @recipe
@@ -196,6 +196,9 @@ OTHER_VALUE = {
     "effect": "local",
     "rule": "harmful",
     "top": "0.5",
+    "stable": "0.9",
+    "fdr": "0.05",
+    "source": "qab",
     "controls": "21",
     "log_odds_controls": "98",
     "seed": "7",

@@ -71,7 +71,8 @@ def test_the_placebo_contrasts_harmless_prompts_of_different_topics(lab: Lab) ->
     topics = dict(rows.select("prompt_id", "topic").iter_rows())
     assert set(evidence.prompts["prompt_id"]) == set(topics)
     sides = {label: {topics[one] for one in evidence.prompts.filter(harmful=label)["prompt_id"]} for label in (0, 1)}
-    assert sides[0] and sides[1] and not sides[0] & sides[1]
+    assert all(sides.values())
+    assert not sides[0] & sides[1]
     means = placebo_importance(evidence)
     assert means.null_count().sum_horizontal()[0] == 0
     assert evaluate(lab, placebo) != evaluate(lab, MS)

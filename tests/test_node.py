@@ -16,6 +16,7 @@ from ssn_probe.recipe import (
     EFFECTS,
     RULES,
     SITES,
+    Amplify,
     Combine,
     Each,
     Final,
@@ -24,6 +25,7 @@ from ssn_probe.recipe import (
     NeuronFile,
     Of,
     Only,
+    Patch,
     Refusal,
     SetExpression,
     UnionOf,
@@ -133,6 +135,8 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "top": 0.006,
             "sites": ("q", "ffn"),
             "pool": "layer",
+            "stable": 0.9,
+            "placebo": True,
         },
     ),
     Shared: (Shared(MS), {"neurons": OTHER, "anchor": "en", "at_least": 2, "by": "mean"}),
@@ -145,6 +149,8 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
     Each: (MS.each(), {"neurons": OTHER}),
     MeanOf: (MeanOf(PROMPTS), {"prompts": Prompts("b")}),
+    Amplify: (Amplify(MS, by=2), {"neurons": OTHER, "by": 3.0}),
+    Patch: (Patch(MS), {"neurons": OTHER, "source": "en", "positions": "response"}),
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
     ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
     OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),
@@ -157,6 +163,8 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "arms": {"ss": Suppress(MS)},
             "controls": 19,
             "log_odds_controls": 19,
+            "permutations": 99,
+            "half_samples": 10,
             "measures": (Utility(PROMPTS),),
             "primary": "ms",
             "seed": 1,
@@ -171,6 +179,10 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
 def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
     node, changes = CHANGES[kind]
     one_value = {"position"} if kind is Final else set()
+    if kind is SafetyNeurons:  # fdr stands alone: it has no top beside it
+        assert SafetyNeurons(PROMPTS, fdr=0.05).key != SafetyNeurons(PROMPTS, fdr=0.1).key != node.key
+        changes = changes | {"fdr": None}
+        one_value = {"fdr"}
     assert set(changes) == {spec.name for spec in fields(kind)}, "a field without a change here is not tested"
     for name, value in changes.items():
         if name not in one_value:
@@ -182,11 +194,12 @@ def test_the_key_is_pinned() -> None:
     expression = Shared(SafetyNeurons(Prompts("organism"), effect="local", rule="paper", sites=("v", "q")), anchor="ä")
     assert canonical(to_json(expression)) == (
         '{"anchor":"ä","at_least":null,"by":"intersection","kind":"Shared","neurons":'
-        '{"effect":{"kind":"Local","position":"mean","version":1},"kind":"SafetyNeurons","pool":"site","prompts":'
+        '{"effect":{"kind":"Local","position":"mean","version":1},"fdr":null,'
+        '"kind":"SafetyNeurons","placebo":false,"pool":"site","prompts":'
         '{"harmless":null,"kind":"Prompts","languages":null,"limit":null,"source":"organism","version":1},'
-        '"rule":"paper","sites":["q","v"],"top":0.03,"version":1},"version":1}'
+        '"rule":"paper","sites":["q","v"],"stable":null,"top":0.03,"version":1},"version":1}'
     )
-    assert expression.key == "7e1a54b3a6d3d8f359471ef87a5518968b55d1d3ff75b138e1b4db017c08317b"
+    assert expression.key == "74bdd56e8547bdc4197a41db347856f0c374a6b484fec9a43a2397c52e545b4c"
 
 
 def test_the_method_version_counts_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

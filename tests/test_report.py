@@ -26,8 +26,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 
 def titles(recipe: Recipe, arms: dict[str, dict[str, str]], primary: str | None = None, **changes: Any) -> list[str]:
-    frame, summary = ran(arms, primary)
-    text = report(recipe, manifest(**changes), NEURONS, None, summary, frame)
+    _, summary = ran(arms, primary)
+    text = report(recipe, manifest(**changes), NEURONS, None, summary)
     return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
 
 
@@ -46,7 +46,7 @@ def test_sections_of_a_transfer() -> None:
     assert not any(title.startswith(("Tests", "Counts")) for title in found)
 
 
-def test_the_answer_comes_first_and_samples_may_be_left_out() -> None:
+def test_the_answer_comes_first() -> None:
     _, summary = ran(ARMS, "ss")
     text = report(RECIPE, manifest(), NEURONS, None, summary)
     assert text.startswith("An answer.")
