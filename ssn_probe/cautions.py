@@ -113,8 +113,8 @@ def repeats(prompts: PromptSet) -> list[str]:
     )
     found = counted.filter(pl.col("texts") < pl.col("rows")).group_by("split", "context", maintain_order=True)
     return [
-        f"{prompts.name}: some {context} {split} prompts stand more than once ({_repeated(rows)}); repeated prompts are "
-        "no new evidence: intervals and p-values are too small"
+        f"{prompts.name}: some {context} {split} prompts stand more than once ({_repeated(rows)}); repeated prompts "
+        "are no new evidence: intervals and p-values are too small"
         for (split, context), rows in found
     ]
 

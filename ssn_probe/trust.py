@@ -43,6 +43,7 @@ class Trust:
 
 NOTHING = Trust()
 
+
 def trust(lab: Lab, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Trust:
     """Nulls and stability of the sets that a recipe names. What cannot be had is noted."""
     nulls: list[pl.DataFrame] = []
