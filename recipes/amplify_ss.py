@@ -16,7 +16,7 @@ def amplify_ss(
     rule: str = "difference",
     top: float | None = None,
     controls: int = 20,
-    log_odds_controls: int = 99,
+    log_odds_controls: int = 39,
     seed: int = 0,
 ):
     """Does amplifying shared safety neurons strengthen refusal, and at what cost in over-refusal and utility?"""

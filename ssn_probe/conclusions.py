@@ -37,7 +37,8 @@ NONE = Beside()
 
 def conclusions(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame | None, beside: Beside) -> str:
     """The section of the report. What is not listed under *may* was not shown here."""
-    found = [*_arm(recipe, summary), *_beside(recipe, beside), *_stable(beside.trusted), *_always(recipe, manifest)]
+    arms = [*_arm(recipe, summary), *_beside(recipe, beside)]
+    found = [*arms, *_stable(beside.trusted), *_always(recipe, manifest)]
     sections = {True: "## What may be concluded", False: "## What may not be concluded"}
     parts = []
     for allowed, title in sections.items():
@@ -53,7 +54,8 @@ def headlines(recipe: Recipe, beside: Beside) -> list[str]:
 
 
 def _beside(recipe: Recipe, beside: Beside) -> list[Finding]:
-    return [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.trusted), *_planted(beside.truth)]
+    found = [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.trusted), *_planted(beside.truth)]
+    return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
 
 def _arm(recipe: Recipe, summary: pl.DataFrame | None) -> Iterator[Finding]:

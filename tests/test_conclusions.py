@@ -94,3 +94,10 @@ def test_a_set_that_is_not_the_planted_one_is_said_to_be_so(mass: float, precisi
 def test_figures_of_the_organism_are_about_the_tool() -> None:
     text = conclusions(recipe(Suppress(SS)), {"model": {"name": "organism"}}, None, Beside())
     assert "the organism's figures are about the tool" in sides(text)[1]
+
+
+def test_doses_of_one_set_give_one_finding() -> None:
+    rows = [(name, "size", "average", None, 10.0, 10.0, 12.0, 9.0, 14.0, 0.9, 1000) for name in ("low", "high")]
+    trusted = Trust(nulls=pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    doses = Recipe(arms={"low": Amplify(SS, by=2), "high": Amplify(SS, by=4)}, measures=(ASR(PROMPTS),))
+    assert len(headlines(doses, Beside(trusted=trusted))) == 1
