@@ -11,13 +11,13 @@ OUT ?= results
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types format bench clean
+.PHONY: demo test lint types format notebooks bench clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --nbmake notebooks tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -29,6 +29,10 @@ types: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Runs the notebooks and keeps their outputs, for readers.
+notebooks: $(STAMP)
+	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -13,8 +13,9 @@ from ssn_probe.tracing.batching import by_length
 
 def batches(case: Case, size: int) -> list[dict[str, Any]]:
     """The batches that the probe makes of the case's prompts."""
-    rows = by_length(case.tokens, size)
-    return [pad_left([case.tokens[row] for row in batch], case.subject.pad_id, "cpu") for batch in rows]
+    rows = by_length(case.tokens)
+    taken = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [pad_left([case.tokens[row] for row in batch], case.subject.pad_id, "cpu") for batch in taken]
 
 
 @torch.no_grad()

@@ -4,6 +4,8 @@ Importing this package is cheap: recipes are values of the standard library. tor
 something is run.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ssn_probe.declare import recipe
 from ssn_probe.errors import (
     DataError,
@@ -34,6 +36,9 @@ from ssn_probe.recipe import (
     paper,
 )
 
+if TYPE_CHECKING:
+    from ssn_probe.study import Preview, Result, open_run, preview, run
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -48,18 +53,38 @@ __all__ = [
     "NeuronFile",
     "OverRefusal",
     "Patch",
+    "Preview",
     "Prompts",
     "RandomLike",
     "Recipe",
     "RecipeError",
     "Refusal",
     "RemoteError",
+    "Result",
     "ResultError",
     "SSNProbeError",
     "SafetyNeurons",
     "Shared",
     "Suppress",
     "Utility",
+    "open_run",
     "paper",
+    "preview",
     "recipe",
+    "run",
 ]
+
+_STUDY = ("Preview", "Result", "open_run", "preview", "run")
+"""What runs things is imported when it is asked for: the command line's `--help` and `list` do without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _STUDY:
+        from ssn_probe import study
+
+        return getattr(study, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_STUDY})

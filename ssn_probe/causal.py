@@ -1,60 +1,90 @@
 """The causal study: the same prompts under every arm, from the untouched model to random sets of as many neurons."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from ssn_probe.arms import CONTROL, UNTOUCHED, Arm, as_placebo, controls_of, is_ranked, weakened
-from ssn_probe.lab import Lab, Values, edits_for, log_odds, responses, rows_of
+from ssn_probe.lab import Change, Lab, edits_for, log_odds, responses, rows_of
 from ssn_probe.openings import UntrustedReadoutError, readouts
 from ssn_probe.plan import log_odds_label, measured, placebo_label, random_label, source_label, weakened_label
 from ssn_probe.progress import Advance
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import Patch, Recipe
 from ssn_probe.source import Source
-from ssn_probe.tracing.edits import Edits
+from ssn_probe.tracing.batching import no_progress
 
 
-def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.DataFrame]:
-    """Judged responses, one frame per arm, as they come: baseline, tested, less strongest, placebo, then the controls.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """One arm on some contexts: what is measured together, and the row of progress that it belongs to."""
 
-    Controls generate on harmful prompts only, and not in languages that the arm leaves out of its average. An arm that
-    carries over activations is not run in the language that they are from.
-    """
+    arm: Arm
+    row: str
+    contexts: Mapping[str, PromptSet]
+
+
+def sample_passes(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
+    """Who generates, in order: baseline, tested, less strongest, placebo, then the controls on harmful prompts only."""
     contexts = measured(recipe, lab.data)
-    for context, prompts in contexts.items():
-        for language in prompts.languages:
-            if prompts.select("evaluate", context, language).is_empty():
-                lab.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
-    yield _samples(lab, UNTOUCHED, contexts, lab.tracker.advance(UNTOUCHED.row))
+    yield Pass(arm=UNTOUCHED, row=UNTOUCHED.row, contexts=contexts)
     for arm in arms:
-        yield _samples(lab, arm, contexts, lab.tracker.advance(arm.row))
+        yield Pass(arm=arm, row=arm.row, contexts=contexts)
         if is_ranked(arm):
-            yield _samples(lab, weakened(arm), contexts, lab.tracker.advance(weakened_label(arm.row)))
-        else:
-            lab.warn(f"{arm.name} has no scores, so none of its neurons is known to be the strongest")
+            yield Pass(arm=weakened(arm), row=weakened_label(arm.row), contexts=contexts)
         if arm.placebo is not None:
-            yield _samples(lab, as_placebo(arm), contexts, lab.tracker.advance(placebo_label(arm.row)))
+            yield Pass(arm=as_placebo(arm), row=placebo_label(arm.row), contexts=contexts)
     harmful = {context: prompts for context, prompts in contexts.items() if context == "harmful"}
     for arm in arms if harmful else ():
         for control in controls_of(lab, arm, recipe.controls, recipe.seed):
-            yield _samples(lab, control, harmful, lab.tracker.advance(random_label(arm.row, recipe)))
+            yield Pass(arm=control, row=random_label(arm.row, recipe), contexts=harmful)
 
 
-def _samples(lab: Lab, arm: Arm, contexts: Mapping[str, PromptSet], advance: Advance) -> pl.DataFrame:
-    frames = []
-    for context, prompts in contexts.items():
-        source = _source(lab, arm, prompts, context)
-        for language in evaluated_in(arm, prompts):
-            frames.append(_in_language(lab, arm, prompts, context, language, advance, source))
+def odds_passes(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
+    """Whose refusal log-odds are read, in order; the baseline's belong to no row, since the gate has paid for most."""
+    contexts = {name: prompts for name, prompts in measured(recipe, lab.data).items() if name == "harmful"}
+    if not contexts or not recipe.log_odds_controls or not arms:
+        return
+    yield Pass(arm=UNTOUCHED, row="", contexts=contexts)
+    for arm in arms:
+        beside = [weakened(arm)] if is_ranked(arm) else []
+        beside += [] if arm.placebo is None else [as_placebo(arm)]
+        for one in (arm, *beside, *controls_of(lab, arm, recipe.log_odds_controls, recipe.seed)):
+            yield Pass(arm=at_the_prompt(one), row=log_odds_label(arm.row, recipe), contexts=contexts)
+
+
+def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.DataFrame]:
+    """Judged responses, one frame per pass, as they come.
+
+    Controls are not run in languages that the arm leaves out of its average. An arm that carries over activations is
+    not run in the language that they are from.
+    """
+    for context, prompts in measured(recipe, lab.data).items():
+        for language in prompts.languages:
+            if prompts.select("evaluate", context, language).is_empty():
+                lab.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
+    for arm in arms:
+        if not is_ranked(arm):
+            lab.warn(f"{arm.name} has no scores, so none of its neurons is known to be the strongest")
+    for one in sample_passes(lab, recipe, arms):
+        yield _samples(lab, one)
+
+
+def _samples(lab: Lab, one: Pass) -> pl.DataFrame:
+    frames, advance = [], lab.tracker.advance(one.row)
+    for context, prompts in one.contexts.items():
+        source = source_of_pass(lab, one.arm, prompts, context)
+        for language in evaluated_in(one.arm, prompts):
+            frames.append(_in_language(lab, one.arm, prompts, context, language, advance, source))
         if source is not None:
             source.close()
     return pl.concat(frames).with_columns(error=pl.lit(None, pl.String))
 
 
-def _source(lab: Lab, arm: Arm, prompts: PromptSet, context: str, *, log_odds_only: bool = False) -> Source | None:
+def source_of_pass(
+    lab: Lab, arm: Arm, prompts: PromptSet, context: str, *, log_odds_only: bool = False
+) -> Source | None:
     """The run that an arm carries over from; None for one that carries nothing."""
     if not isinstance(arm.does, Patch) or arm.neurons is None:
         return None
@@ -67,20 +97,22 @@ def _source(lab: Lab, arm: Arm, prompts: PromptSet, context: str, *, log_odds_on
         neurons=arm.neurons,
         languages=evaluated_in(arm, prompts),
         max_new_tokens=prompts.max_new_tokens if arm.does.positions == "response" else 0,
-        advance=lab.tracker.advance(source_label(arm.row, arm.source, log_odds_only)),
+        label=source_label(arm.row, arm.source, log_odds_only),
     )
 
 
-def _values(source: Source | None, rows: pl.DataFrame, edits: Edits) -> Values | None:
-    return None if source is None else partial(source.values, list(rows["prompt_id"]), edits)
+def change_of(lab: Lab, arm: Arm, language: str, rows: pl.DataFrame, source: Source | None) -> Change:
+    """What an arm changes in the model while these prompts of a language run."""
+    edits = edits_for(lab, arm.neurons, language, arm.does, arm.source)
+    carry = None if source is None else source.carry(list(rows["prompt_id"]), edits)
+    return Change(edits=edits, does=arm.does, carry=carry)
 
 
 def _in_language(
     lab: Lab, arm: Arm, prompts: PromptSet, context: str, language: str, advance: Advance, source: Source | None
 ) -> pl.DataFrame:
     rows = rows_of(lab, prompts, context, language)
-    edits = edits_for(lab, arm.neurons, language, arm.does, arm.source)
-    made = responses(lab, prompts, rows, language, edits, advance, _values(source, rows, edits))
+    made = responses(lab, prompts, rows, language, change_of(lab, arm, language, rows, source), advance)
     judge = prompts.judge or {}
     named = pl.lit(str(judge.get("name", judge.get("kind")))).alias("judge")
     return rows.select("prompt_id", "cluster", "context").hstack(made).with_columns(*_labels(arm, language), named)
@@ -98,39 +130,36 @@ def _labels(arm: Arm, language: str) -> list[pl.Expr]:
 
 
 def collect_log_odds(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.DataFrame]:
-    """The refusal log-odds of every harmful evaluate prompt, one frame per arm, labelled as samples are.
+    """The refusal log-odds of every harmful evaluate prompt, one frame per pass, labelled as samples are.
 
     One forward pass a prompt and no generation, so many more random sets can be tried. What is carried over is so at
     the prompt's last position, whatever the arm does while it generates. Where the log-odds cannot be trusted nothing
     is measured, and the run says so.
     """
-    contexts = measured(recipe, lab.data)
-    if "harmful" not in contexts or not recipe.log_odds_controls or not arms:
-        return
-    prompts = contexts["harmful"]
+    for number, one in enumerate(odds_passes(lab, recipe, arms)):
+        if number == 0 and not _trusted(lab, one.contexts["harmful"]):
+            return
+        yield _log_odds(lab, one)
+
+
+def _trusted(lab: Lab, prompts: PromptSet) -> bool:
     try:
         readouts(lab, prompts)
     except UntrustedReadoutError as error:
         lab.warn(f"refusal log-odds not measured: {error.message}")
-        return
-    yield _log_odds(lab, UNTOUCHED, prompts, lambda _done: None)
-    for arm in arms:
-        advance = lab.tracker.advance(log_odds_label(arm.row, recipe))
-        beside = [weakened(arm)] if is_ranked(arm) else []
-        beside += [] if arm.placebo is None else [as_placebo(arm)]
-        for one in (arm, *beside, *controls_of(lab, arm, recipe.log_odds_controls, recipe.seed)):
-            yield _log_odds(lab, one, prompts, advance)
+        return False
+    return True
 
 
-def _log_odds(lab: Lab, arm: Arm, prompts: PromptSet, advance: Advance) -> pl.DataFrame:
-    found, arm = readouts(lab, prompts), _at_the_prompt(arm)
-    source = _source(lab, arm, prompts, "harmful", log_odds_only=True)
+def _log_odds(lab: Lab, one: Pass) -> pl.DataFrame:
+    arm, prompts = one.arm, one.contexts["harmful"]
+    advance = lab.tracker.advance(one.row) if one.row else no_progress
+    found, source = readouts(lab, prompts), source_of_pass(lab, arm, prompts, "harmful", log_odds_only=True)
     frames = []
     for language in evaluated_in(arm, prompts):
         rows = rows_of(lab, prompts, "harmful", language)
-        edits, reads = edits_for(lab, arm.neurons, language, arm.does, arm.source), found[language].reads
-        carried = _values(source, rows, edits)
-        values = log_odds(lab, prompts, rows, language, edits, advance, reads=reads, carried=carried)
+        change = change_of(lab, arm, language, rows, source)
+        values = log_odds(lab, rows, change, found[language].reads, advance)
         frame = rows.select("prompt_id", "cluster").with_columns(log_odds=values)
         frames.append(frame.with_columns(*_labels(arm, language)))
     if source is not None:
@@ -138,7 +167,7 @@ def _log_odds(lab: Lab, arm: Arm, prompts: PromptSet, advance: Advance) -> pl.Da
     return pl.concat(frames)
 
 
-def _at_the_prompt(arm: Arm) -> Arm:
+def at_the_prompt(arm: Arm) -> Arm:
     """The arm as the log-odds sees it: no response token has been generated."""
     return replace(arm, does=replace(arm.does, positions="last")) if isinstance(arm.does, Patch) else arm
 

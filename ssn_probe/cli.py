@@ -11,6 +11,9 @@ import click
 from ssn_probe import __version__
 from ssn_probe.errors import SSNProbeError
 
+ORDERS = ("time", "recipe", "model", "status", "seconds")
+STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
+"""Those of `history`, which cannot be imported for a --help that answers at once."""
 BARE = """\
 ssn-probe: which neurons make a language model refuse harmful requests, are they the same
 neurons across languages, and what happens when they are silenced?
@@ -39,6 +42,17 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class BatchSize(click.ParamType):
+    """A number of prompts, or `auto` (None): as many as the memory holds."""
+
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "auto":
+            return None
+        return click.IntRange(1)(value, param, ctx)
+
+
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ssn-probe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -60,6 +74,22 @@ def parameter_options(command):
     )
 
 
+def machine_options(command):
+    """Where and how a study runs; none of it is in a key, but for the dtype."""
+    for option in (
+        click.option(
+            "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results."
+        ),
+        click.option(
+            "--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16."
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"),
+        click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts at a time."),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command("list", short_help="Recipes, their question and their parameters.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.pass_obj
@@ -72,52 +102,69 @@ def list_(debug: bool, path: Path | None) -> None:
         echo_listing(list_recipes(path))
 
 
-@main.command(short_help="What a recipe would do and could show; runs nothing.")
+@main.command(short_help="What a recipe would do, take and could show.")
 @click.argument("recipe")
 @parameter_options
+@machine_options
+@click.option("--time/--no-time", "calibrated", default=True, help="Try each kind of work on one batch, to tell time.")
 @click.pass_obj
-def show(debug: bool, recipe: str, assignments: tuple[str, ...], limit: int | None) -> None:
-    """What RECIPE would do: stages, prompts, forward passes, memory, the smallest effect it can show. Runs nothing.
+def show(
+    debug: bool,
+    recipe: str,
+    assignments: tuple[str, ...],
+    limit: int | None,
+    batch_size: int | None,
+    device: str,
+    dtype: str,
+    out: Path,
+    calibrated: bool,
+) -> None:
+    """What RECIPE would do: stages, what of them is cached, prompts, passes, time, memory, the smallest effect.
 
-    A recipe file is executed to be read.
+    With --no-time no weight is loaded and nothing runs. A recipe file is executed to be read.
     """
     from ssn_probe.declare import split_assignments
     from ssn_probe.discovery import find_recipe
-    from ssn_probe.screen import console, show_plan
+    from ssn_probe.screen import console
 
     with user_errors(debug):
-        show_plan(console(), find_recipe(recipe, split_assignments(assignments)), limit)
+        value = find_recipe(recipe, split_assignments(assignments))
+        from ssn_probe.forecast import forecast
+        from ssn_probe.outline import render_plan
+
+        machine = {"out": out, "batch_size": batch_size, "device": device, "dtype": dtype}
+        console().print(render_plan(forecast(value, limit, calibrated=calibrated, **machine)))
 
 
 @main.command(short_help="Run a recipe: a name, a file, or a run's recipe.json.")
 @click.argument("recipe")
 @parameter_options
-@click.option("--batch-size", type=click.IntRange(1), default=200, show_default=True, help="Prompts per batch.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
-@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Output folder.")
+@machine_options
+@click.option("--fresh", is_flag=True, help="Compute everything anew, whatever the cache holds.")
 @click.pass_obj
 def run(
     debug: bool,
     recipe: str,
     assignments: tuple[str, ...],
     limit: int | None,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
     dtype: str,
+    fresh: bool,
     out: Path,
 ) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
-    A recipe file is executed to be read; a recipe.json executes nothing.
+    A run that was stopped is taken up where it was by the same command. A recipe file is executed to be read; a
+    recipe.json executes nothing.
     """
     from ssn_probe.declare import split_assignments
-    from ssn_probe.discovery import find_recipe, source_of
+    from ssn_probe.discovery import load_recipe
     from ssn_probe.screen import console, show_answer
 
     with user_errors(debug):
         arguments = split_assignments(assignments)
-        value = find_recipe(recipe, arguments)
+        loaded = load_recipe(recipe, arguments)
         from ssn_probe.runner import Options, run_recipe
 
         options = Options(
@@ -126,12 +173,13 @@ def run(
             device=device,
             dtype=dtype,
             limit=limit,
-            source=source_of(recipe),
+            fresh=fresh,
+            source=loaded.source,
             arguments=arguments,
         )
         screen = console()
         signal.signal(signal.SIGTERM, _terminated)
-        show_answer(screen, run_recipe(value, options, screen))
+        show_answer(screen, run_recipe(loaded.recipe, options, screen))
 
 
 def _terminated(*_signal: object) -> None:
@@ -142,17 +190,89 @@ def _terminated(*_signal: object) -> None:
 @main.command("results", short_help="Past runs, newest first; one run's card.")
 @click.argument("reference", required=False, metavar="[RUN]")
 @click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
+@click.option("--sort", "order", type=click.Choice(ORDERS), default="time", show_default=True)
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended so.")
+@click.option("--recipe", default="", help="Only runs whose recipe's name contains this.")
+@click.option("--model", default="", help="Only runs whose model's name contains this.")
+@click.option("--export", "file", type=click.Path(path_type=Path), help="Write a table: FILE.csv, FILE.tex or FILE.md.")
+@click.option("--measure", help="What to export, per language, with intervals.  [default: asr]")
 @click.pass_obj
-def results_(debug: bool, reference: str | None, out: Path) -> None:
-    """Past runs, newest first; with RUN (a name, a part of one, or `latest`) that run's card."""
+def results_(
+    debug: bool,
+    reference: str | None,
+    out: Path,
+    order: str,
+    status: str | None,
+    recipe: str,
+    model: str,
+    file: Path | None,
+    measure: str | None,
+) -> None:
+    """Past runs, newest first; with RUN (a name, a part of one, or `latest`) that run's card, or a table of it."""
     from ssn_probe import results
     from ssn_probe.screen import console, show_answer, show_runs
 
+    if file is not None and reference is None:
+        raise click.UsageError("--export writes one run's table: name the run, for example `latest`.")
+    if measure is not None and file is None:
+        raise click.UsageError("--measure says what to export: give --export FILE, too.")
     with user_errors(debug):
-        if reference is None:
-            show_runs(console(), results.runs(out))
+        if file is not None and reference is not None:
+            from ssn_probe.export import export
+
+            export(results.find_run(reference, out), file, measure or "asr")
+            click.echo(f"Written to {file}")
+        elif reference is None:
+            from ssn_probe.history import history
+
+            found = history(out, order=order, status=status, recipe=recipe, model=model)
+            show_runs(console(), found, filtered=bool(status or recipe or model))
         else:
             show_answer(console(), results.find_run(reference, out))
+
+
+@main.command(short_help="Recompute a run's tables and check its digests.")
+@click.argument("reference", metavar="RUN")
+@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
+@click.pass_obj
+def verify(debug: bool, reference: str, out: Path) -> None:
+    """Check that RUN (a name, a part of one, a path, or `latest`) is what it says it is. Exits with 1 if it is not.
+
+    Files against their digests; verdicts and summary against the samples; every table against the batches in the cache.
+    Nothing is measured, and no weight is loaded.
+    """
+    from ssn_probe import results
+    from ssn_probe.screen import console, show_findings
+
+    with user_errors(debug):
+        from ssn_probe.verify import verify as findings_of
+
+        findings = findings_of(results.find_run(reference, out))
+        show_findings(console(), findings)
+        if any(finding.holds is False for finding in findings):
+            sys.exit(1)
+
+
+@main.command(short_help="Is this machine, and a model on it, fit for the work?")
+@click.option("--model", help="Examine this model, too: organism, organism:NAME, a folder or a name on the hub.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
+@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Run folders.")
+@click.pass_obj
+def doctor(debug: bool, model: str | None, device: str, dtype: str, out: Path) -> None:
+    """Check versions, processor, memory, device, the hub's cache and the results folder.
+
+    With --model: whether its neurons are where they should be, silencing equals zeroed weights, batches equal single
+    prompts, the chat template is sound, and a neuron stands out of rounding. Exits with 1 if a check failed.
+    """
+    from ssn_probe.doctor import show_doctor
+    from ssn_probe.screen import console
+
+    if model is None and dtype != "auto":
+        raise click.UsageError("--dtype is about a model: give --model, too.")
+    with user_errors(debug):
+        if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype):
+            sys.exit(1)
 
 
 @main.group(invoke_without_command=True, short_help="The embedded model: measure it, make it again.")
@@ -196,7 +316,7 @@ def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
 
 @contextlib.contextmanager
 def user_errors(debug: bool) -> Iterator[None]:
-    """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130."""
+    """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130; a bug says so, 70."""
     from ssn_probe.text import plain
 
     try:
@@ -209,5 +329,13 @@ def user_errors(debug: bool) -> Iterator[None]:
             click.echo(f"  {plain(error.hint)}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo("Interrupted. What a run had measured by then is in its folder: ssn-probe results", err=True)
+        click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
         sys.exit(130)
+    except click.exceptions.ClickException:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: {type(error).__name__}: {plain(str(error))}", err=True)
+        click.echo("  This is a bug in ssn-probe: please report it. The traceback: ssn-probe --debug …", err=True)
+        sys.exit(70)

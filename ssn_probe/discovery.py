@@ -1,22 +1,24 @@
 """Finding recipes. Listing reads the syntax tree and executes nothing; loading a recipe file executes it.
 
 A recipe is named by a shipped name (`suppress_ss`), by a path to a Python file (`my.py`, `my.py@name` when it holds
-several) or by a run's `recipe.json`, which is read as data.
+several) or by a run's `recipe.json`, which is read as data. A file is read once: the text that was executed is the text
+that is kept, also where the file changes meanwhile.
 """
 
 import ast
 import contextlib
 import importlib.util
-import json
+import linecache
+import os.path
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ssn_probe.declare import RecipeFunction
-from ssn_probe.errors import RecipeError, SSNProbeError, nearest
-from ssn_probe.node import from_json
+from ssn_probe.declare import RecipeFunction, users_code
+from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.node import brief, from_json, read_json
 from ssn_probe.recipe import Recipe
 
 
@@ -30,6 +32,14 @@ class Listing:
     path: Path
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, and the text of the Python file that it was made by; None for a recipe.json."""
+
+    recipe: Recipe
+    source: str | None
+
+
 def shipped() -> Path:
     """The folder of the shipped recipes."""
     return Path(str(files("ssn_probe.recipes")))
@@ -38,32 +48,48 @@ def shipped() -> Path:
 def list_recipes(path: Path | None = None) -> list[Listing]:
     """Every recipe below a folder, or in one file; the shipped ones by default. Executes nothing."""
     path = shipped() if path is None else path
-    if not path.exists():
-        raise RecipeError(f"no file or folder {str(path)!r}", "Give a recipe file or a folder that holds some.")
+    if not os.path.exists(path):
+        raise RecipeError(f"no file or folder {brief(str(path))}", "Give a recipe file or a folder that holds some.")
     paths = sorted(path.glob("*.py")) if path.is_dir() else [path]
-    return [listing for one in paths for listing in _listings(one)]
+    return [listing for one in paths for listing in _listings(one, _read(one))]
+
+
+def load_recipe(reference: str, texts: Mapping[str, str]) -> Loaded:
+    """The recipe that `reference` names, with its parameters coerced from `-T` texts, and the text it was made by.
+
+    Raises RecipeError for whatever is wrong with the file, the recipe in it or the texts.
+    """
+    if reference.endswith(".json"):
+        return Loaded(_from_json(Path(reference), texts), None)
+    function, source = _load(reference)
+    return Loaded(function.from_text(texts), source)
 
 
 def find_recipe(reference: str, texts: Mapping[str, str]) -> Recipe:
     """The recipe that `reference` names, with its parameters coerced from `-T` texts."""
-    if reference.endswith(".json"):
-        return _from_json(Path(reference), texts)
-    return load_function(reference).from_text(texts)
+    return load_recipe(reference, texts).recipe
 
 
 def load_function(reference: str) -> RecipeFunction:
     """The declared function: a shipped name, or `PATH[@name]`. Executes the file."""
+    return _load(reference)[0]
+
+
+def _load(reference: str) -> tuple[RecipeFunction, str]:
+    """The declared function, and the text of its file."""
     place, name = _split(reference)
     if place.endswith(".py") or "/" in place:
         path = Path(place)
     else:
         names = [listing.name for listing in list_recipes()]
         if place not in names:
-            raise RecipeError(f"unknown recipe {place!r}", f"{nearest(place, names)} Or give the path of a file.")
+            hint = f"{nearest(place[:80], names)} Or give the path of a file."
+            raise RecipeError(f"unknown recipe {brief(place)}", hint)
         path, name = next(one.path for one in list_recipes() if one.name == place), name or place
-    if not path.is_file():
-        raise RecipeError(f"no recipe file {place!r}", "See `ssn-probe list` for the shipped ones.")
-    return _pick(path, name)
+    if not os.path.isfile(path):
+        raise RecipeError(f"no recipe file {brief(place)}", "See `ssn-probe list` for the shipped ones.")
+    text = _read(path)
+    return _pick(path, text, name), text
 
 
 def _split(reference: str) -> tuple[str, str]:
@@ -72,34 +98,41 @@ def _split(reference: str) -> tuple[str, str]:
     return (place, name) if at and "/" not in name and "." not in name else (reference, "")
 
 
-def _pick(path: Path, name: str) -> RecipeFunction:
-    names = [listing.name for listing in _listings(path)]
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
+
+
+def _pick(path: Path, text: str, name: str) -> RecipeFunction:
+    names = [listing.name for listing in _listings(path, text)]
     if not names:
         raise RecipeError(f"{path} declares no recipe", "Put `@recipe` on a function that returns Recipe(…).")
     if not name and len(names) > 1:
         raise RecipeError(f"{path} declares {len(names)} recipes", f"Name one: {path}@{names[0]}.")
     if name and name not in names:
         raise RecipeError(f"{path} has no recipe {name!r}", nearest(name, names))
-    function = getattr(_execute(path), name or names[0])
+    function = getattr(_execute(path, text), name or names[0], None)
     if not isinstance(function, RecipeFunction):
         raise RecipeError(f"{name or names[0]} in {path} is not declared with ssn_probe's @recipe", "Import it.")
     return function
 
 
-def _execute(path: Path):
-    """Runs a recipe file under its real name, so that errors and traces show its lines."""
+def _execute(path: Path, text: str):
+    """Runs the text of a recipe file under the file's real name, so that errors and traces show the lines that ran.
+
+    No bytecode is kept: Python's own cache takes a file that changed within a second, at the same size, for unchanged.
+    """
     spec = importlib.util.spec_from_file_location(f"ssn_probe_recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise RecipeError(f"{path} is not a Python file", "A recipe file ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with _neighbours(path.resolve().parent):
-        try:
-            spec.loader.exec_module(module)
-        except SSNProbeError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise RecipeError(f"{path} failed: {type(error).__name__}: {error}", "Mend the recipe file.") from error
+    # No time of change: the file's own lines would take the place of these where it is newer.
+    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
+    with _neighbours(path.resolve().parent), users_code(str(path), "Mend the recipe file."):
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     return module
 
 
@@ -110,14 +143,15 @@ def _neighbours(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with contextlib.suppress(ValueError):  # the recipe file may have taken it out
+            sys.path.remove(str(folder))
 
 
 def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
     if texts:
         raise RecipeError("-T does not apply to a recipe.json: its parameters are settled", "Edit it, or run by name.")
     try:
-        value = from_json(json.loads(path.read_text()))
+        value = from_json(read_json(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give the recipe.json of a run.") from error
     if not isinstance(value, Recipe):
@@ -125,13 +159,19 @@ def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
     return value
 
 
-def _listings(path: Path) -> list[Listing]:
+def _listings(path: Path, text: str) -> list[Listing]:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        return _declared(path, ast.parse(text, filename=str(path)))
     except SyntaxError as error:
-        raise RecipeError(f"{path}, line {error.lineno}: {error.msg}", "Mend the syntax error.") from error
-    except (OSError, ValueError) as error:
+        line = "" if error.lineno is None else f", line {error.lineno}"
+        raise RecipeError(f"{path}{line}: {error.msg}", "Mend the syntax error.") from error
+    except (RecursionError, MemoryError) as error:  # the parser's own limits
+        raise RecipeError(f"{path} is nested too deeply to be read", "Split its expressions.") from error
+    except ValueError as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
+
+
+def _declared(path: Path, tree: ast.Module) -> list[Listing]:
     return [
         Listing(
             name=node.name,

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.importance import CONTRASTED, distinct_sites, effects_at, importance
+from ssn_probe.importance import CONTRASTED, distinct_sites, effects_at, importance, scores_what
 from ssn_probe.lab import Lab, tokens_of
 from ssn_probe.neurons import KEYS
+from ssn_probe.node import digest
 from ssn_probe.nulls.evidence import Evidence
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import SafetyNeurons
@@ -44,7 +45,15 @@ def _evidence(lab: Lab, node: SafetyNeurons) -> Evidence:
         languages=data.languages,
         places=tuple((layer, site) for layer in range(lab.subject.n_layers) for site in sites),
         read=_reader(lab, node, data, prompts),
+        key=_key(lab, node),
     )
+
+
+def _key(lab: Lab, node: SafetyNeurons) -> str:
+    """The key of the effects and of the labels that contrast them."""
+    data = lab.data[node.prompts]
+    scores = [digest(scores_what(lab, node, one, context)) for one in data.languages for context in CONTRASTED]
+    return digest({"scores": scores, "data": data.digest, "placebo": node.placebo})
 
 
 def _prompts(lab: Lab, data: PromptSet) -> pl.DataFrame:

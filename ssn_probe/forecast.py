@@ -1,31 +1,84 @@
-"""What a run would take, from the configuration alone: passes, disk, and the smallest effect that it could show."""
+"""What a run would take and could show: what is cached, passes, time, memory, disk, and the smallest effect."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.cache import Cache
+from ssn_probe.lab import Lab
+from ssn_probe.loading import weights_here
 from ssn_probe.plan import Plan, limited, make_plan, measured, study_anchor
 from ssn_probe.recipe import Amplify, Patch, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
-from ssn_probe.subject import describe
-from ssn_probe.text import probability
+from ssn_probe.subject import Subject, load_subject
+from ssn_probe.survey import survey
+from ssn_probe.text import duration, probability
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A plan, and its consequences in words."""
+    """A plan, and its consequences.
+
+    `cached`: row of the plan → prompts whose results are there. `seconds`: row → seconds per prompt, measured now;
+    empty where nothing was run. `lines`: the rest in words.
+    """
 
     plan: Plan
-    lines: tuple[str, ...]
+    cached: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
 
-def forecast(recipe: Recipe, limit: int | None) -> Forecast:
-    """The plan of a recipe and what it takes. Reads configuration and prompts, no weights."""
+def forecast(
+    recipe: Recipe,
+    limit: int | None = None,
+    *,
+    out: Path = Path("results"),
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    calibrated: bool = False,
+) -> Forecast:
+    """The plan of a recipe and what it takes; the options are those of a run.
+
+    Reads configuration, prompts and what is cached below `out`; computes nothing and loads no weights, unless
+    `calibrated`: then each kind of work runs on one batch, to see how long it takes here.
+    """
     recipe = limited(recipe, limit)
-    layers, widths = describe(recipe.model)
+    subject = load_subject(recipe.model, dtype=dtype, device=device, weights=False)
+    layers, widths = subject.n_layers, subject.widths
     plan = make_plan(recipe, neurons=layers * sum(widths.values()))
-    lines = [_neurons(layers, widths), *_disk(recipe, plan, layers, widths), *_power(recipe, plan)]
-    return Forecast(plan, tuple(lines))
+    cached = _cached(recipe, plan, subject, out)
+    seconds, time = _time(recipe, plan, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
+    lines = [*time, _neurons(layers, widths), *_disk(recipe, plan, layers, widths), *_power(recipe, plan)]
+    return Forecast(plan=plan, cached=cached, seconds=seconds, lines=tuple(lines))
+
+
+def _cached(recipe: Recipe, plan: Plan, subject: Subject, out: Path) -> Mapping[str, int]:
+    cache = Cache(root=out / "cache", compute=False)
+    return survey(Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), recipe)
+
+
+def _time(
+    recipe: Recipe, plan: Plan, cached: Mapping[str, int], options: tuple[int | None, str, str]
+) -> tuple[Mapping[str, float], list[str]]:
+    """Seconds per prompt of every row, and the whole in words."""
+    from ssn_probe.calibration import calibrate
+
+    if all(cached.get(stage.label, 0) >= stage.prompts for stage in plan.stages):
+        return {}, ["Time: all that the model has to do is in the cache."]
+    if not weights_here(recipe.model):
+        return {}, ["Time: not estimated, the weights are not on this machine yet."]
+    batch_size, device, dtype = options
+    subject = load_subject(recipe.model, device=device, dtype=dtype)
+    seconds = calibrate(subject, plan, batch_size)
+    total = sum(seconds[stage.label] * (stage.prompts - cached.get(stage.label, 0)) for stage in plan.stages)
+    words = (
+        f"Time: about {duration(total)} of the model on {subject.device}, as one batch of each kind of work took now."
+    )
+    return seconds, [f"{words} Loading, nulls and statistics come on top."]
 
 
 def _neurons(layers: int, widths: dict) -> str:

@@ -4,28 +4,43 @@ Every step asks the bench for what it needs by key; what was computed once in a 
 arms that come to the same neurons in a language share one measurement.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
 
+from ssn_probe.cache import Cache, Frames
 from ssn_probe.judges import make_judge
 from ssn_probe.neurons import NeuronSet, Site
+from ssn_probe.node import digest
 from ssn_probe.progress import Advance, Silent, Tracker
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import Amplify, Intervention, MeanOf, Patch, Prompts, Suppress
 from ssn_probe.subject import Direction, Openings, Subject, encode
+from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, covered
 from ssn_probe.tracing.carry import Carried
 from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, suppression
 from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.means import mean_activations
-from ssn_probe.tracing.score import refusal_log_odds
+from ssn_probe.tracing.score import final_states, refusal_log_odds
 
 T = TypeVar("T")
-Values = Callable[[], Carried]
-"""What is carried over from another run, made when it is needed."""
+METHODS = {
+    "responses": 1,
+    "log odds": 1,
+    "final states": 1,
+    "mean activations": 1,
+    "activations": 1,
+    "scores": 1,
+    "null": 1,
+    "stability": 1,
+    "discoveries": 1,
+}
+"""What is kept between runs, each with a version that is raised when its numbers change: older ones are not used."""
+LARGEST_BATCH = 200
+"""Where an automatic batch size begins."""
 RESPONSE = {
     "response": pl.String,
     "verdict": pl.String,
@@ -37,16 +52,20 @@ RESPONSE = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lab:
-    """A subject, its data, the anchor, settings that change no number (batch size, cache, progress), and a memory."""
+    """A subject, its data, the anchor, settings that change no number (batch size, cache, progress), and a memory.
+
+    `batch_size` None: as many prompts as the memory holds. `cache` None: nothing outlives the lab.
+    """
 
     subject: Subject
     data: Mapping[Prompts, PromptSet]
     anchor: str | None = None
-    batch_size: int = 200
-    cache: Path | None = None
+    batch_size: int | None = LARGEST_BATCH
+    cache: Cache | None = None
     tracker: Tracker = field(default_factory=Silent)
     memory: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    sizes: dict[str, BatchSize] = field(default_factory=dict)
 
     def remember(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """The value under `key`, computed on first request."""
@@ -58,6 +77,29 @@ class Lab:
         """Notes something that a reader of the results must know; said once."""
         if message not in self.warnings:
             self.warnings.append(message)
+
+    def size(self, method: str) -> BatchSize:
+        """How many sequences run together; what did not fit once is not tried again."""
+        auto = self.batch_size is None
+        return self.sizes.setdefault(method, BatchSize(self.batch_size or LARGEST_BATCH, auto))
+
+    def what(self, method: str, **inputs: Any) -> dict[str, Any]:
+        """All that decides the numbers of a measurement; its digest is the key under which they are kept."""
+        return {"method": method, "version": METHODS[method], "model": self.subject.identity} | inputs
+
+    @contextmanager
+    def shelf(self, what: Mapping[str, Any], prompts: int) -> Iterator[Shelf]:
+        """Where the batches of a measurement of so many prompts are. Raises NotCached where nothing may be computed."""
+        if self.cache is None:
+            yield Memory()
+            return
+        with self.cache.entry(what) as entry:
+            self.cache.count(covered(entry, prompts), what)
+            yield entry
+
+    def frames(self, what: Mapping[str, Any], names: Sequence[str], compute: Callable[[], Frames]) -> Frames:
+        """Tables that take long to compute, from the cache where they are there."""
+        return compute() if self.cache is None else self.cache.frames(what, names, compute)
 
     def widths(self) -> dict[tuple[int, str], int]:
         """The number of neurons of every (layer, site)."""
@@ -105,38 +147,78 @@ def harmless_means(lab: Lab, node: MeanOf, language: str) -> Mapping[Site, Any]:
 
     def compute() -> Mapping[Site, Any]:
         rows = lab.data[node.prompts].select("identify", "harmless", language)
-        return mean_activations(lab.subject, tokens_of(lab, rows), batch_size=lab.batch_size)
+        what = lab.what("mean activations", texts=digest(list(rows["text"])))
+        with lab.shelf(what, rows.height) as shelf:
+            size = lab.size("mean activations")
+            return mean_activations(lab.subject, tokens_of(lab, rows), batch_size=size, shelf=shelf)
 
     return lab.remember(("means", lab.data[node.prompts].digest, language), compute)
 
 
-def responses(
-    lab: Lab,
-    prompts: PromptSet,
-    rows: pl.DataFrame,
-    language: str,
-    edits: Edits,
-    advance: Advance,
-    carried: Values | None = None,
-) -> pl.DataFrame:
-    """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under `edits`.
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """Values from another run: `what` names that run in JSON, `values` makes them when they are needed."""
 
-    `correct` says whether the response equals the reference, and is null where there is none. `carried` gives the
-    values that edits carry over, and is called only where the responses are not known yet: the edits name the run that
-    the values are from.
+    what: Any
+    values: Callable[[], Carried]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Change:
+    """What is changed in the model, by which method, and with whose values."""
+
+    edits: Edits = NO_EDITS
+    does: Intervention | None = None
+    carry: Carry | None = None
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """The change in JSON; without an edit nothing changes, whatever the method."""
+        if not self.edits:
+            return {"edits": None}
+        method = None if self.does is None else [type(self.does).__name__, self.does.version]
+        carried = None if self.carry is None else self.carry.what
+        return {"edits": digest(_plain(self.edits)), "by": method, "carried": carried}
+
+    def values(self, shelf: Shelf, prompts: int) -> Carried | None:
+        """The values to carry over; None where there are none, or nothing has to run."""
+        return None if self.carry is None or covered(shelf, prompts) else self.carry.values()
+
+
+UNCHANGED = Change()
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def responses_what(lab: Lab, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
+    """What decides the responses to some prompts: the texts, the change, and how many tokens may come."""
+    texts = digest(list(rows["text"]))
+    return lab.what("responses", texts=texts, max_new_tokens=prompts.max_new_tokens, **change.what)
+
+
+def responses(
+    lab: Lab, prompts: PromptSet, rows: pl.DataFrame, language: str, change: Change, advance: Advance
+) -> pl.DataFrame:
+    """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under a change.
+
+    `correct` says whether the response equals the reference, and is null where there is none.
     """
     judge = lab.remember(("judge", prompts.digest), lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
 
     def compute() -> pl.DataFrame:
-        made = generate(
-            lab.subject,
-            tokens_of(lab, rows),
-            edits=edits,
-            carried=carried() if carried else None,
-            max_new_tokens=prompts.max_new_tokens,
-            batch_size=lab.batch_size,
-            advance=advance,
-        )
+        with lab.shelf(responses_what(lab, prompts, rows, change), rows.height) as shelf:
+            made = generate(
+                lab.subject,
+                tokens_of(lab, rows),
+                edits=change.edits,
+                carried=change.values(shelf, rows.height),
+                max_new_tokens=prompts.max_new_tokens,
+                batch_size=lab.size("responses"),
+                shelf=shelf,
+                advance=advance,
+            )
         frame = pl.DataFrame(
             {
                 "response": [one.text for one in made],
@@ -150,37 +232,47 @@ def responses(
         same = pl.col("response").str.strip_chars() == pl.col("reference").str.strip_chars()
         return frame.with_columns(correct=same).drop("reference")
 
-    key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), edits)
+    key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.what), change.edits)
     return _shared(lab, key, compute, rows.height, advance)
 
 
-def log_odds(
-    lab: Lab,
-    prompts: PromptSet,
-    rows: pl.DataFrame,
-    language: str,
-    edits: Edits,
-    advance: Advance,
-    *,
-    reads: Openings | Direction,
-    carried: Values | None = None,
-) -> pl.Series:
-    """The refusal log-odds of every prompt under `edits`, as `reads` reads it; otherwise see `responses`."""
+def log_odds_what(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Direction) -> dict[str, Any]:
+    """What decides the refusal log-odds of some prompts: the texts, the change, and how it is read."""
+    return lab.what("log odds", texts=digest(list(rows["text"])), reads=reads_what(reads), **change.what)
+
+
+def log_odds(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Direction, advance: Advance) -> pl.Series:
+    """The refusal log-odds of every prompt under a change, as `reads` reads it."""
+    what = log_odds_what(lab, rows, change, reads)
 
     def compute() -> pl.Series:
-        values = refusal_log_odds(
-            lab.subject,
-            tokens_of(lab, rows),
-            reads,
-            edits=edits,
-            carried=carried() if carried else None,
-            batch_size=lab.batch_size,
-            advance=advance,
-        )
+        with lab.shelf(what, rows.height) as shelf:
+            values = refusal_log_odds(
+                lab.subject,
+                tokens_of(lab, rows),
+                reads,
+                edits=change.edits,
+                carried=change.values(shelf, rows.height),
+                batch_size=lab.size("log odds"),
+                shelf=shelf,
+                advance=advance,
+            )
         return pl.Series(values.numpy())
 
-    key = ("log odds", prompts.digest, language, tuple(rows["prompt_id"]), reads, edits)
-    return _shared(lab, key, compute, rows.height, advance)
+    return _shared(lab, ("log odds", digest(what), change.edits), compute, rows.height, advance)
+
+
+def reads_what(reads: Openings | Direction) -> Any:
+    """A read-out in JSON."""
+    if isinstance(reads, Direction):
+        return {"direction": digest(list(reads.vector))}
+    return {"refusal": _plain(reads.refusal), "compliant": _plain(reads.compliant)}
+
+
+def states(lab: Lab, rows: pl.DataFrame) -> Any:
+    """The final state of every prompt at its last token, [prompt, hidden]."""
+    with lab.shelf(lab.what("final states", texts=digest(list(rows["text"]))), rows.height) as shelf:
+        return final_states(lab.subject, tokens_of(lab, rows), batch_size=lab.size("final states"), shelf=shelf)
 
 
 def _shared(lab: Lab, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:

@@ -35,6 +35,17 @@ def locate(name: str) -> str:
     return name
 
 
+def weights_here(name: str) -> bool:
+    """Are the weights on this machine, in a folder or in the hub's cache, so that loading downloads nothing?"""
+    from huggingface_hub import try_to_load_from_cache
+
+    where = locate(name)
+    if Path(where).is_dir():
+        return True
+    files = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(where, file), str) for file in files)
+
+
 def planted_organisms() -> tuple[str, ...]:
     """The names of the shipped organisms with planted neurons, as `organism:NAME` takes them."""
     return tuple(sorted(folder.parent.name for folder in (_SHIPPED / "planted").glob("*/config.json")))
@@ -146,7 +157,7 @@ def read_tokenizer(where: str) -> Any:
     return tokenizer
 
 
-def read_weights(where: str, anatomy: Anatomy, dtype: str, device: str) -> Any:
+def read_weights(where: str, config: Any, anatomy: Anatomy, dtype: str, device: str) -> Any:
     """The frozen module in evaluation mode, on its device, with every weight from the checkpoint."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -157,6 +168,7 @@ def read_weights(where: str, anatomy: Anatomy, dtype: str, device: str) -> Any:
         "weights",
         lambda: AutoModelForCausalLM.from_pretrained(
             where,
+            config=config,
             dtype=dtype,
             attn_implementation=anatomy.attention,
             use_safetensors=True,
@@ -170,7 +182,54 @@ def read_weights(where: str, anatomy: Anatomy, dtype: str, device: str) -> Any:
             f"The checkpoint {where!r} lacks {len(missing)} weights, such as {missing[0]}.",
             "They would be random numbers: get the complete checkpoint.",
         )
-    return module.to(device).eval().requires_grad_(False)
+    return _own(module.to(device)).eval().requires_grad_(False)
+
+
+def _own(module: Any) -> Any:
+    """The module with weights in memory of its own: on a CPU they are mapped from the files, and change with them."""
+    import torch
+
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.device.type == "cpu":
+                tensor.data = tensor.data.clone()
+    return module
+
+
+def read_outline(where: str, config: Any, anatomy: Anatomy, dtype: str, _device: str) -> Any:
+    """The module without its weights, as `read_weights` would give it: its shape, its dtype, how it generates."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    chosen = _stored_dtype(where, config) if dtype == "auto" else getattr(torch, dtype)
+    with torch.device("meta"):
+        module = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation=anatomy.attention)
+    if (Path(where) / "generation_config.json").is_file():
+        module.generation_config = _from_hub(where, "config", lambda: GenerationConfig.from_pretrained(where))
+    return module
+
+
+def _stored_dtype(where: str, config: Any) -> Any:
+    """The dtype that the config names, else that of the first weight in floating point, as transformers finds it."""
+    import torch
+    from safetensors import safe_open
+
+    if config.dtype is not None:
+        return config.dtype
+    for file in sorted(Path(where).glob("*.safetensors"))[:1]:
+        with safe_open(file, framework="pt") as weights:
+            found = (weights.get_tensor(name).dtype for name in weights.keys())  # noqa: SIM118 (not a dict)
+            return next((one for one in found if one.is_floating_point), torch.get_default_dtype())
+    return torch.get_default_dtype()
+
+
+def stamp(where: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of every file of a folder: what is other now was changed meanwhile."""
+    folder = Path(where)
+    if not folder.is_dir():
+        return ()
+    known = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in known)
 
 
 def settle_generation(module: Any, tokenizer: Any) -> tuple[tuple[int, ...], int]:

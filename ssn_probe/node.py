@@ -17,16 +17,20 @@ from functools import cache
 from typing import Any, ClassVar
 
 from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.shown import Shown
 
 NODES: dict[str, type["Node"]] = {}
 """Every kind of node by name, for reading JSON."""
+DEEPEST = 100
+"""So many nodes may lie within one another: every step that follows an expression stays below Python's own limit."""
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class Node(Shown):
     """A value with a key. Subclasses are frozen dataclasses; their fields are checked when they are made."""
 
     version: ClassVar[int] = 1
+    depth: ClassVar[int] = 0  # of the expression: each node has its own, which is no field of it
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -39,8 +43,12 @@ class Node:
             where, value = f"{type(self).__name__}.{spec.name}", getattr(self, spec.name)
             value = _frozen(value, where)
             if not _fits(value, hints[spec.name]):
-                raise RecipeError(f"{where} is {_brief(value)}", f"Give {spec.name} as {_name(hints[spec.name])}.")
+                raise RecipeError(f"{where} is {brief(value)}", f"Give {spec.name} as {_name(hints[spec.name])}.")
             object.__setattr__(self, spec.name, value)
+        depth = 1 + max((node.depth for spec in fields(self) for node in _inside(getattr(self, spec.name))), default=0)
+        hint = "Split it, or read a part of it from a neuron file."
+        require(depth <= DEEPEST, f"an expression is more than {DEEPEST} nodes deep", hint)
+        object.__setattr__(self, "depth", depth)
         self.check()
 
     def check(self) -> None:
@@ -50,6 +58,11 @@ class Node:
     def key(self) -> str:
         """64 hexadecimal digits: SHA-256 of the canonical JSON."""
         return digest(to_json(self))
+
+    def __rich__(self) -> Any:
+        from ssn_probe.outline import outline
+
+        return outline(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and self.key == other.key
@@ -79,10 +92,11 @@ def from_json(data: Any) -> Any:
         return {name: from_json(item) for name, item in data.items()}
     kind = data["kind"]
     if not isinstance(kind, str) or kind not in NODES:
-        raise RecipeError(f"unknown node {kind!r} in the recipe", nearest(str(kind), list(NODES)))
-    if data.get("version") != NODES[kind].version:
+        raise RecipeError(f"unknown node {brief(kind)} in the recipe", nearest(str(kind)[:80], list(NODES)))
+    version = data.get("version")
+    if type(version) is not int or version != NODES[kind].version:
         raise RecipeError(
-            f"{kind} version {data.get('version')} is not this release's version {NODES[kind].version}",
+            f"{kind} version {brief(version)} is not this release's version {NODES[kind].version}",
             "Its numbers have changed since; run the recipe by name or file instead.",
         )
     values = {name: from_json(item) for name, item in data.items() if name not in ("kind", "version")}
@@ -90,8 +104,24 @@ def from_json(data: Any) -> Any:
         return NODES[kind](**values)
     except TypeError as error:
         raise RecipeError(
-            f"{kind} in the recipe has the wrong fields: {error}", "Write it anew with to_json."
+            f"{kind} in the recipe has the wrong fields: {brief(error)}", "Write it anew with to_json."
         ) from error
+
+
+def read_json(text: str) -> Any:
+    """JSON data in which no name stands twice, of which all but one would be lost. Raises ValueError."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(brief(name) for name in names if names.count(name) > 1)} stands twice in an object")
+    return found
 
 
 def canonical(data: Any) -> str:
@@ -102,6 +132,14 @@ def canonical(data: Any) -> str:
 def digest(data: Any) -> str:
     """SHA-256 of the canonical JSON of plain data, 64 hexadecimal digits."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+def _inside(value: Any) -> Iterator[Node]:
+    """The outermost nodes inside a field's value."""
+    if isinstance(value, Node):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        yield from _inside(item)
 
 
 def walk(value: Any) -> Iterator[Node]:
@@ -133,7 +171,7 @@ def _hints(kind: type[Node]) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Is a value of the annotated type? True is no number; dicts are checked by their node."""
+    """Is a value of the annotated type? True is no number, an int has 64 bits; dicts are checked by their node."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return any(_fits(value, member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -141,6 +179,8 @@ def _fits(value: Any, hint: Any) -> bool:
     kind = typing.get_origin(hint) or hint
     if kind in (int, float) and isinstance(value, bool):
         return False
+    if isinstance(value, int) and value.bit_length() > (63 if kind is int else 4096):
+        return False  # too large for a table, or to be written out
     return isinstance(value, (int, float) if kind is float else kind)
 
 
@@ -150,11 +190,17 @@ def _name(hint: Any) -> str:
         return " or ".join(_name(member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"a tuple of {_name(typing.get_args(hint)[0])}"
+    if hint is int:
+        return "int (64 bits)"
     return "none" if hint is type(None) else str(getattr(typing.get_origin(hint) or hint, "__name__", hint))
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
+def brief(value: Any) -> str:
+    """A value, or what an error says, as one short text."""
+    try:
+        text = str(value) if isinstance(value, Exception) else repr(value)
+    except ValueError:  # Python does not write out a number of thousands of digits
+        text = f"a {type(value).__name__} with a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
@@ -180,12 +226,13 @@ def _check_unicode(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RecipeError(f"{where} is no Unicode text: {text!r}", "Write it in UTF-8.") from error
+        raise RecipeError(f"{where} is no Unicode text: {brief(text)}", "Write it in UTF-8.") from error
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise RecipeError(f"unknown {what} {value!r}", f"{nearest(str(value), known)} Allowed: {', '.join(known)}.")
+        hint = f"{nearest(str(value)[:80], known)} Allowed: {', '.join(known)}."
+        raise RecipeError(f"unknown {what} {brief(value)}", hint)
 
 
 def require(holds: bool, message: str, hint: str) -> None:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from ssn_probe.errors import ModelError
-from ssn_probe.lab import Lab, responses, tokens_of
+from ssn_probe.lab import UNCHANGED, Lab, log_odds, responses, states
 from ssn_probe.plan import HELD_OUT, gate_label
 from ssn_probe.prompts import PromptSet
 from ssn_probe.stats import Gate, gate
 from ssn_probe.subject import Direction, Openings
-from ssn_probe.tracing.edits import NO_EDITS
-from ssn_probe.tracing.score import final_states, refusal_log_odds
+from ssn_probe.tracing.batching import no_progress
 
 MOST, LONGEST = 8, 5
 """At most so many openings a side, of at most so many tokens."""
@@ -62,11 +61,16 @@ def _observe(lab: Lab, prompts: PromptSet, language: str) -> pl.DataFrame:
     Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had
     a part in choosing them, and all of them test.
     """
-    rows = pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
-    made = responses(lab, prompts, rows, language, NO_EDITS, lab.tracker.advance(gate_label(prompts)))
+    rows = gate_rows(prompts, language)
+    made = responses(lab, prompts, rows, language, UNCHANGED, lab.tracker.advance(gate_label(prompts)))
     fourth = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
     held_out = pl.lit(True) if _declares(lab, language) else fourth
     return rows.hstack(made.select("response", "verdict")).with_columns(held_out=held_out)
+
+
+def gate_rows(prompts: PromptSet, language: str) -> pl.DataFrame:
+    """The prompts whose responses show how a language refuses and complies."""
+    return pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
 
 
 def _declares(lab: Lab, language: str) -> bool:
@@ -121,9 +125,9 @@ def _union(mine: Openings, anchors: Openings) -> Openings:
 def _tried(lab: Lab, observed: pl.DataFrame, reads: Openings | Direction, origin: str) -> Readout:
     """The gate: does r separate refused from other responses among the held-out prompts?"""
     held_out = observed.filter("held_out")
-    log_odds = refusal_log_odds(lab.subject, tokens_of(lab, held_out), reads, batch_size=lab.batch_size)
+    odds = log_odds(lab, held_out, UNCHANGED, reads, no_progress)
     refused = (held_out["verdict"] == "refused").to_numpy()
-    return Readout(reads=reads, origin=origin, gate=gate(log_odds.numpy(), refused, minimum=MINIMUM_AUROC))
+    return Readout(reads=reads, origin=origin, gate=gate(odds.to_numpy(), refused, minimum=MINIMUM_AUROC))
 
 
 def refusal_direction(lab: Lab, observed: pl.DataFrame, openings: Openings | None) -> Direction | None:
@@ -138,11 +142,10 @@ def refusal_direction(lab: Lab, observed: pl.DataFrame, openings: Openings | Non
         sides = [observed.filter(verdict=verdict) for verdict in ("refused", "complied")]
         if min(side.height for side in sides) < EACH_SIDE:
             return None
-        tokens, size = [tokens_of(lab, side) for side in sides], lab.batch_size
-        refused, complied = (final_states(lab.subject, one, batch_size=size).double().mean(0) for one in tokens)
+        refused, complied = (states(lab, side).double().mean(0) for side in sides)
         scale = 1.0
         if openings is not None:
-            odds = [float(refusal_log_odds(lab.subject, one, openings, batch_size=size).mean()) for one in tokens]
+            odds = [float(log_odds(lab, side, UNCHANGED, openings, no_progress).to_numpy().mean()) for side in sides]
             scale = odds[0] - odds[1]
         gap = refused - complied
         return Direction(tuple((scale * gap / gap.square().sum()).tolist()))

@@ -13,7 +13,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError, nearest
-from ssn_probe.node import Node, digest, rewrite, to_json, walk
+from ssn_probe.neurons import read_neurons
+from ssn_probe.node import Node, brief, digest, rewrite, to_json, walk
 from ssn_probe.parallel import check_sources, source_of
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
@@ -21,7 +22,9 @@ from ssn_probe.recipe import (
     Each,
     Final,
     Local,
+    MeanOf,
     Measure,
+    NeuronFile,
     Of,
     Only,
     OverRefusal,
@@ -43,12 +46,17 @@ HELD_OUT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One row of progress: `prompts` × `passes` forward passes (a backward counts two), `generated` tokens a prompt."""
+    """One row of progress: `prompts` × `passes` forward passes (a backward counts two), `generated` tokens a prompt.
+
+    `work` is what is done to a prompt: `responses`, `log odds`, or the name of an effect, of the neurons of `sites`.
+    """
 
     label: str
     prompts: int
     passes: float = 1
     generated: int = 0
+    work: str = "responses"
+    sites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +71,16 @@ class Plan:
 def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
     """The plan of a recipe; `neurons` is the model's number of neurons (brute force runs a pass for each).
 
-    Raises RecipeError or DataError for what cannot be: unknown data, a measure on prompts that choose the set, no
-    judge.
+    Raises RecipeError or DataError for what cannot be: unknown data, a damaged neuron file, a measure on prompts that
+    choose the set, a language that is not there.
     """
+    for node in walk(recipe):
+        if isinstance(node, NeuronFile):
+            read_neurons(node.path)
     data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
     check_splits(recipe, data)
     check_languages(recipe, data)
+    check_means(recipe, data)
     check_sources(recipe, measured(recipe, data), study_anchor(recipe, data))
     stages = [*_scoring(recipe, data, neurons), *_causal(recipe, data)]
     return Plan(recipe=recipe, stages=tuple(stages), data=data)
@@ -136,13 +148,23 @@ def _scoring(recipe: Recipe, data: Mapping[Prompts, PromptSet], neurons: int) ->
         count = _identify(prompts)
         if isinstance(node.effect, Refusal):
             stages |= _gate(prompts)
+        work = type(node.effect).__name__
         passes = 3 if isinstance(node.effect, Refusal) else neurons if isinstance(node.effect, Final) else 1
         label = score_label(node, prompts)
-        stages.setdefault(label, Stage(label=label, prompts=count, passes=passes))
+        stages.setdefault(label, Stage(label=label, prompts=count, passes=passes, work=work, sites=node.sites))
+    for prompts in reads_log_odds(recipe, data):
+        stages |= _gate(prompts)
+    return list(stages.values())
+
+
+def reads_log_odds(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[PromptSet, ...]:
+    """The prompt sets whose responses must show that the refusal log-odds can be trusted."""
+    nodes = (node for node in walk(recipe) if isinstance(node, SafetyNeurons))
+    scored = [data[node.prompts] for node in nodes if isinstance(node.effect, Refusal)]
     contexts = measured(recipe, data)
     if recipe.arms and recipe.log_odds_controls and "harmful" in contexts:
-        stages |= _gate(contexts["harmful"])
-    return list(stages.values())
+        scored.append(contexts["harmful"])
+    return tuple(dict.fromkeys(scored))
 
 
 def _identify(prompts: PromptSet) -> int:
@@ -229,7 +251,7 @@ def _arm_stages(
         stages.append(Stage(label=label, prompts=recipe.controls * controlled, generated=generated))
     if recipe.log_odds_controls and harmful:
         count = (2 + beside) * tested + recipe.log_odds_controls * controlled
-        stages.append(Stage(label=log_odds_label(name, recipe), prompts=count))
+        stages.append(Stage(label=log_odds_label(name, recipe), prompts=count, work="log odds"))
     return stages
 
 
@@ -250,10 +272,11 @@ def _source_stages(
     tried = 2 + has_placebo(arm.neurons)
     count = copies * (tried * everything + recipe.controls * harmful)
     made = generated if arm.positions == "response" else 0
-    stages = [Stage(label=source_label(name, source, False), prompts=count, generated=made)]
+    work = "responses" if made else "log odds"
+    stages = [Stage(label=source_label(name, source, False), prompts=count, generated=made, work=work)]
     if recipe.log_odds_controls and harmful:
         count = copies * (tried + recipe.log_odds_controls) * harmful
-        stages.append(Stage(label=source_label(name, source, True), prompts=count))
+        stages.append(Stage(label=source_label(name, source, True), prompts=count, work="log odds"))
     return stages
 
 
@@ -312,7 +335,22 @@ def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
         for language in _named(node) if known else ():
             if language not in known:
                 raise RecipeError(
-                    f"{type(node).__name__} names the unknown language {language!r}", nearest(language, known)
+                    f"{type(node).__name__} names the unknown language {brief(language)}", nearest(language[:80], known)
+                )
+        if isinstance(node, Shared) and node.at_least is not None and known and node.at_least > len(set(known)):
+            raise RecipeError(f"at_least={node.at_least}, but there are {len(set(known))} languages", "Give fewer.")
+
+
+def check_means(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """A neuron's usual value in a language is read from prompts in that language."""
+    for node in walk(recipe):
+        if not isinstance(node, MeanOf):
+            continue
+        for language in evaluated(recipe, data):
+            if language not in data[node.prompts].languages:
+                raise RecipeError(
+                    f"MeanOf(…) has no prompts in {language}, where the arms are evaluated ({data[node.prompts].name})",
+                    f"Its languages: {', '.join(data[node.prompts].languages)}.",
                 )
 
 
@@ -336,10 +374,8 @@ def file_digest(path: str) -> str:
     """SHA-256 of a file's bytes. Raises DataError when it cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"cannot read the neuron file {path}: {error.strerror}", "Give a parquet or csv file."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the neuron file {path}: {error}", "Give a parquet or csv file.") from error
 
 
 def _resolve(value: Any, data: Mapping[Prompts, PromptSet]) -> Any:

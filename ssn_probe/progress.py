@@ -1,9 +1,9 @@
-"""Progress: one row per unit of work on a terminal, plain lines elsewhere."""
+"""Progress: one row per unit of work on a terminal and in a notebook, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -15,9 +15,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from ssn_probe.shown import bundle
 from ssn_probe.text import plain
+
+EVERY = 0.3
+"""Seconds between two drawings in a notebook."""
 
 Advance = Callable[[int], None]
 
@@ -72,6 +77,42 @@ class Bars:
         return report
 
 
+class Cell:
+    """The same rows in a notebook: one output of the cell, drawn anew a few times a second, without widgets."""
+
+    def __init__(self, progress: Progress, rows: Sequence[tuple[str, int]]):
+        from IPython.display import display
+
+        self.bars, self.drawn = Bars(progress, rows), time.monotonic()
+        self.handle: Any = display(self._bundle(), raw=True, display_id=True)
+
+    def advance(self, label: str) -> Advance:
+        step = self.bars.advance(label)
+
+        def report(done: int) -> None:
+            step(done)
+            if time.monotonic() - self.drawn >= EVERY:
+                self.draw()
+
+        return report
+
+    def draw(self) -> None:
+        self.handle.update(self._bundle(), raw=True)
+        self.drawn = time.monotonic()
+
+    def _bundle(self) -> dict[str, str]:
+        return bundle(self.bars.progress.get_renderable())
+
+
+class StillBar(BarColumn):
+    """A bar that does not pulse before its row begins: a page does not move."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        bar.pulse = False
+        return bar
+
+
 class RateColumn(ProgressColumn):
     """Prompts per second."""
 
@@ -82,16 +123,28 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def tracking(console: Console, rows: Sequence[tuple[str, int]]) -> Iterator[Tracker]:
-    """A tracker for these rows of (label, prompts): bars on a terminal, plain lines elsewhere."""
-    if not console.is_terminal:
+    """A tracker for these rows of (label, prompts): bars on a terminal and in a notebook, plain lines elsewhere."""
+    if console.quiet:
+        yield Silent()
+    elif console.is_jupyter:
+        # The rest of a bar is a grey that can be seen on white and on black.
+        cell = Cell(Progress(*_columns(StillBar(style="grey50")), auto_refresh=False), rows)
+        try:
+            yield cell
+        finally:
+            cell.draw()
+    elif console.is_terminal:
+        with Progress(*_columns(BarColumn()), console=console) as progress:
+            yield Bars(progress, rows)
+    else:
         yield Lines(console, rows)
-        return
-    columns = (
+
+
+def _columns(bar: BarColumn) -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        bar,
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console) as progress:
-        yield Bars(progress, rows)

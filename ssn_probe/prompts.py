@@ -5,9 +5,10 @@ prompt in one language; rows of one `prompt_id` are translations of each other a
 that a translation of a prompt that chose a neuron is never used to evaluate it.
 """
 
+import codecs
 import hashlib
-import json
-import re
+import io
+import os.path
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,14 +19,15 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.errors import DataError, nearest
+from ssn_probe.neurons import LANGUAGE, UNREADABLE
+from ssn_probe.node import brief, canonical, read_json
 from ssn_probe.recipe import Prompts
 
 CONTEXTS = ("harmful", "harmless", "lookalike")
 SPLITS = ("identify", "evaluate", "train")
 REQUIRED = ("prompt_id", "language", "context", "text")
 OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
-LANGUAGE = re.compile(r"[A-Za-z0-9]{1,20}([-_][A-Za-z0-9]{1,20})*")
-"""Language codes also name files and table rows, so they are kept plain."""
+MOST_NEW_TOKENS = 1_000_000
 READERS = {
     ".parquet": pl.read_parquet,
     ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
@@ -45,7 +47,11 @@ CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("name", _is_text, "a text"),
     ("anchor", _is_text, "a language code"),
     ("license", _is_text, "a text"),
-    ("max_new_tokens", lambda value: type(value) is int and value > 0, "a whole number above 0"),
+    (
+        "max_new_tokens",
+        lambda value: type(value) is int and 0 < value <= MOST_NEW_TOKENS,
+        f"a whole number from 1 to {MOST_NEW_TOKENS:,}",
+    ),
     ("languages", _is_list, "a list of codes, each once"),
     ("judge", lambda value: isinstance(value, dict), "an object"),
 )
@@ -94,8 +100,9 @@ def load_prompts(node: Prompts) -> PromptSet:
 def _read(source: str) -> PromptSet:
     path = Path(str(files("ssn_probe.organism") / "data")) if source == "organism" else Path(source)
     table, card = _locate(path, source)
-    declared = _read_card(card)
-    frame = _with_defaults(_read_table(table), table)
+    contents = [_bytes(file) for file in (table, card) if file is not None]  # read once: the digest is that of the rows
+    declared = {} if card is None else _read_card(card, contents[1])
+    frame = _with_defaults(_read_table(table, contents[0]), table)
     _check_table(frame, table)
     languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
     frame = frame.filter(pl.col("language").is_in(languages))
@@ -111,46 +118,52 @@ def _read(source: str) -> PromptSet:
         judge=declared.get("judge"),
         max_new_tokens=declared.get("max_new_tokens", 64),
         license=declared.get("license"),
-        digest=_digest([table, *([card] if card else [])]),
+        digest=_digest(contents),
     )
 
 
 def _locate(path: Path, source: str) -> tuple[Path, Path | None]:
     """The table and, where there is one, the card of a folder or of a single file."""
-    if path.is_dir():
-        tables = [path / f"prompts{suffix}" for suffix in READERS if (path / f"prompts{suffix}").is_file()]
+    if os.path.isdir(path):
+        tables = [path / f"prompts{suffix}" for suffix in READERS if os.path.isfile(path / f"prompts{suffix}")]
         card = path / "dataset.json"
-    elif path.is_file() and path.suffix in READERS:
+    elif os.path.isfile(path) and path.suffix in READERS:
         tables, card = [path], path.with_suffix(".json")
     else:
         raise DataError(
-            f"no prompt set {source!r}",
+            f"no prompt set {brief(source)}",
             "Give 'organism', a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, or one such file.",
         )
     if not tables:
         raise DataError(f"{path} has no prompts.parquet, prompts.jsonl or prompts.csv", "Put one of them there.")
-    return tables[0], card if card.is_file() else None
+    return tables[0], card if os.path.lexists(card) else None
 
 
-def _read_card(card: Path | None) -> dict[str, Any]:
-    if card is None:
-        return {}
+def _bytes(path: Path) -> bytes:
     try:
-        declared = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "Give a file that can be read.") from error
+
+
+def _read_card(card: Path, content: bytes) -> dict[str, Any]:
+    try:
+        declared = read_json(content.decode("utf-8-sig"))
+        canonical(declared).encode()  # raises for NaN and for half a character, which no result could hold
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{card} is not JSON: {error}", "Mend it, or remove it.") from error
     if not isinstance(declared, dict):
         raise DataError(f"{card} is not a JSON object", 'Write {"name": …, "anchor": …, "judge": …}.')
     for name, fits, wanted in CARD:
         if name in declared and not fits(declared[name]):
-            raise DataError(f"{card}: {name} is {declared[name]!r}", f"Give {name} as {wanted}, or leave it out.")
+            raise DataError(f"{card}: {name} is {brief(declared[name])}", f"Give {name} as {wanted}, or leave it out.")
     return declared
 
 
-def _read_table(table: Path) -> pl.DataFrame:
+def _read_table(table: Path, content: bytes) -> pl.DataFrame:
     try:
-        frame = READERS[table.suffix](table)
-    except (OSError, pl.exceptions.PolarsError, ValueError) as error:
+        frame = READERS[table.suffix](io.BytesIO(content.removeprefix(codecs.BOM_UTF8)))
+    except UNREADABLE as error:
         raise DataError(f"cannot read {table}: {error}", f"Give one of {', '.join(READERS)}.") from error
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
@@ -165,11 +178,14 @@ def _with_defaults(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
     for name in OPTIONAL:
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, pl.String).alias(name))
+    hint = f"Give {', '.join(REQUIRED + OPTIONAL)} as text."
+    for name in REQUIRED + OPTIONAL:
+        if frame[name].dtype.is_nested():
+            raise DataError(f"{table} has a column that is no text: {name} is {frame[name].dtype}", hint)
     try:
         frame = frame.select(pl.col(name).cast(pl.String) for name in REQUIRED + OPTIONAL)
-    except pl.exceptions.PolarsError as error:
-        columns = ", ".join(REQUIRED + OPTIONAL)
-        raise DataError(f"{table} has a column that is no text: {error}", f"Give {columns} as text.") from error
+    except UNREADABLE as error:
+        raise DataError(f"{table} has a column that is no text: {error}", hint) from error
     frame = frame.with_columns(pl.col("cluster").fill_null(pl.col("prompt_id")))
     assigned = pl.col("cluster").map_elements(_split_of, return_dtype=pl.String)
     return frame.with_columns(pl.col("split").fill_null(assigned))
@@ -182,26 +198,31 @@ def _split_of(cluster: str) -> str:
 
 
 def _check_table(frame: pl.DataFrame, table: Path) -> None:
-    if frame.select(pl.any_horizontal(pl.col(REQUIRED).is_null().any()))[0, 0]:
+    blank = pl.col(REQUIRED).str.strip_chars().replace("", None).is_null().any()
+    if frame.select(pl.any_horizontal(blank))[0, 0]:
         raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
+    for column in frame.columns:
+        if frame[column].str.contains("\0", literal=True).any():
+            hint = "Remove it. In JSON, \\ud800 to \\udfff stand for a character only in pairs."
+            raise DataError(f"{table} has a null character, or half a character, in {column}", hint)
     for column, known in (("context", CONTEXTS), ("split", SPLITS)):
         for value in frame[column].unique():
             if value not in known:
-                raise DataError(f"{table}: unknown {column} {value!r}", nearest(str(value), known))
+                raise DataError(f"{table}: unknown {column} {brief(value)}", nearest(str(value)[:80], known))
     for language in frame["language"].unique():
-        if not LANGUAGE.fullmatch(language) or language == "average":
-            raise DataError(f"{table}: {language!r} is no language code", "Give codes such as en, zh-Hans or qaa.")
+        if not LANGUAGE.fullmatch(language):
+            raise DataError(f"{table}: {brief(language)} is no language code", "Give codes such as en, zh-Hans or qaa.")
     twice = frame.filter(frame.select("prompt_id", "language").is_duplicated())
     if not twice.is_empty():
         raise DataError(
-            f"{table}: {twice['prompt_id'][0]!r} stands more than once in {twice['language'][0]!r}",
+            f"{table}: {brief(twice['prompt_id'][0])} stands more than once in {twice['language'][0]!r}",
             "Give each prompt_id once per language.",
         )
     for unit in ("cluster", "prompt_id"):
         crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
         if not crossing.is_empty():
             raise DataError(
-                f"{table}: the {unit} {crossing[unit][0]!r} is in several splits",
+                f"{table}: the {unit} {brief(crossing[unit][0])} is in several splits",
                 "Prompts that are not independent, and translations of one prompt, belong in one split.",
             )
 
@@ -254,8 +275,8 @@ def _derived(digest: str, change: str) -> str:
     return hashlib.sha256(f"{digest} {change}".encode()).hexdigest()
 
 
-def _digest(paths: list[Path]) -> str:
+def _digest(contents: list[bytes]) -> str:
     total = hashlib.sha256()
-    for path in paths:
-        total.update(hashlib.sha256(path.read_bytes()).digest())
+    for content in contents:
+        total.update(hashlib.sha256(content).digest())
     return total.hexdigest()

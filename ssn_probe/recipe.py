@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-from ssn_probe.node import Node, one_of, require
+from ssn_probe.node import Node, brief, one_of, require
 
 EFFECTS = ("local", "final", "refusal")
 RULES = {"difference": 0.005, "harmful": 0.005, "paper": 0.03}
@@ -263,6 +263,12 @@ class Only(SetExpression):
     def check(self) -> None:
         for site in self.sites or ():
             one_of("site", site, SITES)
+        for name in ("layers", "sites", "languages"):
+            values = getattr(self, name)
+            each_once = values is None or (bool(values) and len(set(values)) == len(values))
+            hint = "Name each once, at least one; or leave it out."
+            require(each_once, f"only(…) is given {name}={brief(values)}", hint)
+        require(min(self.layers or (0,)) >= 0, f"only(…) is given layers={brief(self.layers)}", "Layers count from 0.")
 
 
 # ── arms, measures, recipe ───────────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ key, no token.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,6 +25,8 @@ from typing import Any
 from ssn_probe.errors import ResultError, nearest
 
 SCHEMA_VERSION = 1
+LOCK = ".lock"
+"""Held by a run as long as it lives."""
 PACKAGES = ("ssn-probe", "torch", "transformers", "nnsight", "polars", "numpy", "scipy", "safetensors", "tokenizers")
 
 
@@ -76,6 +79,50 @@ def create_run(root: Path, name: str, key: str) -> RunFolder:
     raise ResultError(f"cannot name a new run in {root}", "A hundred runs started this second; start again.")
 
 
+def hold(run: RunFolder) -> Any:
+    """Holds a run folder as long as this process lives, so that others can tell a run from one that was killed."""
+    from filelock import FileLock
+
+    with disk_errors(run.path):
+        lock = FileLock(run.path / LOCK)
+        lock.acquire(timeout=0)
+    return lock
+
+
+def let_go(run: RunFolder, lock: Any) -> None:
+    """The run has ended, and its status says how."""
+    (run.path / LOCK).unlink(missing_ok=True)
+    lock.release()
+
+
+def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
+    """`running`, `done`, `failed`, `interrupted`; `killed` where a run says that it runs and nobody holds it."""
+    from filelock import FileLock, Timeout
+
+    told = str(manifest.get("status", "unknown"))
+    if told != "running":
+        return told
+    try:
+        with FileLock(run.path / LOCK, blocking=False):
+            return "killed"
+    except Timeout:
+        return "running"
+    except OSError:  # a folder that may only be read: there is no telling
+        return told
+
+
+def digests(run: RunFolder) -> dict[str, str]:
+    """SHA-256 of every table and text of a run, by name."""
+    files = [path for path in sorted(run.path.iterdir()) if path.suffix in (".parquet", ".json", ".md", ".py")]
+    return {path.name: sha256(path) for path in files if path.name != "manifest.json"}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -91,14 +138,19 @@ def write_table(path: Path, frame: Any) -> None:
     write_whole(path, lambda temporary: frame.write_parquet(temporary))
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file, then renames it: `path` is whole or not there."""
+def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Path], Path] | None = None) -> Path:
+    """Lets `write` fill a temporary file, then renames it: `path` is whole or not there.
+
+    `named` gives another path from what was written. Returns the path.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
+            path = named(temporary) if named else path
             os.replace(temporary, path)
+            return path
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -82,7 +82,7 @@ def shared_at_least(neurons: NeuronSet, count: int) -> NeuronSet:
     """Neurons that are MS in `count` languages or more, language-free, scored by their mean over those languages."""
     if count > len(neurons.languages):
         raise RecipeError(f"at_least={count}, but the set has {len(neurons.languages)} languages", "Give fewer.")
-    rows = neurons.frame.group_by(NEURON).agg(pl.len().alias("languages"), pl.col("score").mean())
+    rows = neurons.frame.group_by(NEURON, maintain_order=True).agg(pl.len().alias("languages"), pl.col("score").mean())
     most = int(rows["languages"].max() or 0)  # type: ignore[arg-type]
     rows = rows.filter(pl.col("languages") >= count).with_columns(language=pl.lit(EVERY))
     if rows.is_empty():
@@ -151,9 +151,12 @@ def overlap_table(neurons: NeuronSet, widths: dict[tuple[int, str], int], name: 
         schema={"layer": pl.Int32, "site": pl.String, "width": pl.Int64},
         orient="row",
     )
-    per_site = neurons.frame.group_by("language", "layer", "site").agg(pl.len().cast(pl.Float64).alias("n"))
-    pairs = per_site.join(per_site, on=["layer", "site"], suffix="_b").join(width, on=["layer", "site"])
-    expected = pairs.group_by(pl.col("language").alias("language_a"), pl.col("language_b")).agg(
+    per_site = neurons.frame.group_by("language", "layer", "site", maintain_order=True)
+    per_site = per_site.agg(pl.len().cast(pl.Float64).alias("n")).join(
+        width, on=["layer", "site"], maintain_order="left"
+    )
+    pairs = per_site.join(per_site, on=["layer", "site"], suffix="_b", maintain_order="left_right")
+    expected = pairs.group_by(pl.col("language").alias("language_a"), pl.col("language_b"), maintain_order=True).agg(
         (pl.col("n") * pl.col("n_b") / pl.col("width")).sum().alias("expected")
     )
     own = neurons.frame.select(pl.col("language").alias("language_a"), *NEURON)
@@ -162,10 +165,20 @@ def overlap_table(neurons: NeuronSet, widths: dict[tuple[int, str], int], name: 
     size = neurons.frame.group_by("language").agg(pl.len().alias("size"))
     return (
         _language_pairs(neurons.languages)
-        .join(size.rename({"language": "language_a", "size": "size_a"}), on="language_a", how="left")
-        .join(size.rename({"language": "language_b", "size": "size_b"}), on="language_b", how="left")
-        .join(shared, on=["language_a", "language_b"], how="left")
-        .join(expected, on=["language_a", "language_b"], how="left")
+        .join(
+            size.rename({"language": "language_a", "size": "size_a"}),
+            on="language_a",
+            how="left",
+            maintain_order="left",
+        )
+        .join(
+            size.rename({"language": "language_b", "size": "size_b"}),
+            on="language_b",
+            how="left",
+            maintain_order="left",
+        )
+        .join(shared, on=["language_a", "language_b"], how="left", maintain_order="left")
+        .join(expected, on=["language_a", "language_b"], how="left", maintain_order="left")
         .with_columns(pl.col("size_a", "size_b", "shared", "expected").fill_null(0))
         .with_columns(either=pl.col("size_a") + pl.col("size_b") - pl.col("shared"))
         .with_columns(jaccard=pl.when(pl.col("either") > 0).then(pl.col("shared") / pl.col("either")))

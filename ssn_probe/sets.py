@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import polars as pl
 
+from ssn_probe.cache import Frames
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.evidence import evidence_of, placebo_importance
 from ssn_probe.importance import importance
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import EVERY, KEYS, NeuronSet, read_neurons
 from ssn_probe.node import walk
-from ssn_probe.plan import anchor_of
+from ssn_probe.plan import anchor_of, resolved_key
 from ssn_probe.recipe import (
     Combine,
     NeuronFile,
@@ -75,9 +76,12 @@ def _chosen(lab: Lab, node: SafetyNeurons) -> NeuronSet:
 
 def _discovered(lab: Lab, node: SafetyNeurons, rate: float) -> NeuronSet:
     """Neurons with a q-value of `rate` or less, of each language, and how many pass where nothing differs."""
-    from ssn_probe.nulls.fdr import discoveries
+    from ssn_probe.nulls.fdr import Discoveries, discoveries
 
-    found = discoveries(evidence_of(lab, node), rate=rate)
+    evidence = evidence_of(lab, node)
+    what = lab.what("discoveries", evidence=evidence.key, rate=rate)
+    frames = lab.frames(what, ["neurons", "check"], lambda: vars(discoveries(evidence, rate=rate)))
+    found = Discoveries(**frames)
     own = found.check.filter(pl.col("language") != EVERY)
     lab.warn(
         f"fdr={rate:g}: {own['passed'].min()} to {own['passed'].max()} neurons of a language pass; under exchanged "
@@ -89,11 +93,17 @@ def _discovered(lab: Lab, node: SafetyNeurons, rate: float) -> NeuronSet:
 
 def _stable(lab: Lab, node: SafetyNeurons, share: float) -> NeuronSet:
     """What is taken in `share` or more of the half-samples, ranked by the effect over all prompts."""
-    from ssn_probe.nulls.stability import stability
+    from ssn_probe.nulls.stability import Stability, stability
     from ssn_probe.nulls.stable import stable_set
 
-    evidence = evidence_of(lab, node)
-    found = stability(evidence, {"ms": replace(node, stable=None)}, permutations=20, null_pairs=50, share=share)
+    evidence, bare = evidence_of(lab, node), replace(node, stable=None)
+    ranked = resolved_key(bare, lab.subject.identity, lab.data)
+    what = lab.what("stability", evidence=evidence.key, stable=ranked, share=share)
+
+    def compute() -> Frames:
+        return vars(stability(evidence, {"ms": bare}, permutations=20, null_pairs=50, share=share))
+
+    found = Stability(**lab.frames(what, ["frequencies", "jaccard", "curve"], compute))
     chosen, bounds = stable_set(found.frequencies, evidence, share)
     worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
     lab.warn(

@@ -1,12 +1,13 @@
 """The other run that a Patch carries over from: the parallel prompts in the source language, with nothing changed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
-from ssn_probe.lab import Lab, rows_of, tokens_of
+from ssn_probe.lab import Carry, Lab, rows_of, tokens_of
 from ssn_probe.neurons import EVERY, NEURON, SITES, NeuronSet
-from ssn_probe.progress import Advance
+from ssn_probe.node import digest
 from ssn_probe.prompts import PromptSet
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.carry import Carried
@@ -30,15 +31,22 @@ class Source:
         neurons: NeuronSet,
         languages: Sequence[str],
         max_new_tokens: int,
-        advance: Advance,
+        label: str,
     ):
-        self.lab, self.max_new_tokens, self.advance = lab, max_new_tokens, advance
+        self.lab, self.max_new_tokens, self.label = lab, max_new_tokens, label
         self.rows = rows_of(lab, prompts, context, source)
         self.neurons = in_forward_order(neurons, languages)
         self.carried: Carried | None = None
 
-    def values(self, prompt_ids: Sequence[str], edits: Edits) -> Carried:
+    def carry(self, prompt_ids: Sequence[str], edits: Edits) -> Carry:
         """What the neurons to be carried over in `edits` did, prompt by prompt in the order of `prompt_ids`."""
+        texts = dict(self.rows.select("prompt_id", "text").iter_rows())
+        spoken = digest([texts[prompt] for prompt in prompt_ids])
+        what = {"texts": spoken, "max_new_tokens": self.max_new_tokens}
+        return Carry(what, lambda: self.values(prompt_ids, edits))
+
+    def values(self, prompt_ids: Sequence[str], edits: Edits) -> Carried:
+        """The values of a `carry`."""
         if self.carried is None:
             self.carried = self._run()
         row = {prompt: number for number, prompt in enumerate(self.rows["prompt_id"])}
@@ -47,20 +55,30 @@ class Source:
             [row[prompt] for prompt in prompt_ids], [column[neuron] for neuron in carried_neurons(edits)]
         )
 
+    @property
+    def what(self) -> dict[str, Any]:
+        """What decides the values: the prompts, the neurons, and how many tokens may come."""
+        neurons = digest([list(neuron) for neuron in self.neurons])
+        texts = digest(list(self.rows["text"]))
+        return self.lab.what("activations", texts=texts, neurons=neurons, max_new_tokens=self.max_new_tokens)
+
     def _run(self) -> Carried:
-        return capture(
-            self.lab.subject,
-            tokens_of(self.lab, self.rows),
-            self.neurons,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.lab.batch_size,
-            advance=self.advance,
-        )
+        lab = self.lab
+        with lab.shelf(self.what, self.rows.height) as shelf:
+            return capture(
+                lab.subject,
+                tokens_of(lab, self.rows),
+                self.neurons,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=lab.size("activations"),
+                shelf=shelf,
+                advance=lab.tracker.advance(self.label),
+            )
 
     def close(self) -> None:
         """Every figure was known, so that nothing had to run: its share of the progress is done."""
         if self.carried is None:
-            self.advance(self.rows.height)
+            self.lab.tracker.advance(self.label)(self.rows.height)
 
 
 def in_forward_order(neurons: NeuronSet, languages: Sequence[str]) -> list[Neuron]:

@@ -17,9 +17,11 @@ from ssn_probe.loading import (
     first_line,
     locate,
     read_config,
+    read_outline,
     read_tokenizer,
     read_weights,
     settle_generation,
+    stamp,
     usable_device,
 )
 from ssn_probe.neurons import Site
@@ -47,8 +49,8 @@ class Subject:
     """A frozen model in evaluation mode, its tokenizer, and where its neurons are.
 
     `identity` holds what changes a number (weights, tokenizer, template, dtype, attention), and neither device nor
-    path. `model` is an nnsight `TransformersModel`; `openings` are those the model's folder declares, per language,
-    if it does.
+    path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are; `openings` are
+    those the model's folder declares, per language, if it does.
     """
 
     name: str
@@ -61,17 +63,20 @@ class Subject:
     device: str
     n_layers: int
     widths: dict[Site, int]
+    vocabulary: int
     pad_id: int
     eos_ids: tuple[int, ...]
 
 
-def load_subject(name: str, *, dtype: str = "auto", device: str = "auto") -> Subject:
+def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weights: bool = True) -> Subject:
     """Load a model to be studied.
 
     Args:
         name: `"organism"` (the embedded model), a folder in Hugging Face layout, or a name on the hub.
         dtype: `auto` (as stored), float32, bfloat16, float16 or float64.
         device: `auto` (cuda where there is one, else cpu), or any torch device.
+        weights: False for a subject that cannot run but is otherwise the same, `identity` included: what was measured
+            of it before can be found and read.
 
     Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped, its end tokens are
     kept.
@@ -79,30 +84,41 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto") -> Sub
     Raises:
         ModelError: any reason for which the model cannot be studied, with what to do about it.
     """
-    from nnsight import TransformersModel
-
     where = locate(name)
     device = usable_device(device)
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
-    anatomy = anatomy_of(read_config(where))
+    config, before = read_config(where), stamp(where)
+    anatomy = anatomy_of(config)
     tokenizer = read_tokenizer(where)
-    module = read_weights(where, anatomy, dtype, device)
+    read = read_weights if weights else read_outline
+    module = read(where, config, anatomy, dtype, device)
     eos_ids, pad_id = settle_generation(module, tokenizer)
+    identity = _identity(name, where, module, tokenizer, anatomy, eos_ids, pad_id)
+    if stamp(where) != before:
+        raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     return Subject(
         name=name,
         path=where,
-        identity=_identity(name, where, module, tokenizer, anatomy, eos_ids, pad_id),
-        model=TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation"),
+        identity=identity,
+        model=_traced(module, tokenizer) if weights else None,
         tokenizer=tokenizer,
         anatomy=anatomy,
         openings=_declared_openings(where, tokenizer),
         device=device,
         n_layers=anatomy.depth(module),
         widths=anatomy.widths(module),
+        vocabulary=module.config.vocab_size,
         pad_id=pad_id,
         eos_ids=eos_ids,
     )
+
+
+def _traced(module: Any, tokenizer: Any) -> Any:
+    from nnsight import TransformersModel
+
+    # It changes the tokenizer that it is given.
+    return TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
 
 
 def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
@@ -218,19 +234,3 @@ def _opening_tokens(tokenizer: Any, texts: Any, where: str) -> tuple[tuple[int, 
     if not all(openings):
         raise ModelError(f"{where} has an opening without a token.", "Leave empty openings out.")
     return tuple(dict.fromkeys(openings))
-
-
-def describe(name: str) -> tuple[int, dict[Site, int]]:
-    """The number of layers and the neurons of each site in one layer, from the configuration alone.
-
-    Raises:
-        ModelError: as `load_subject` does for a model that cannot be found or is of an unknown family.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    config = read_config(locate(name))
-    anatomy = anatomy_of(config)
-    with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config)
-    return anatomy.depth(module), anatomy.widths(module)

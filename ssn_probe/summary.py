@@ -240,8 +240,8 @@ def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: i
 def _against_controls(value: float, controls: pl.DataFrame, languages: set[str], tested: bool, lower: bool) -> dict:
     """The random sets' own spread, and the rank p of a language average: the random set is the unit."""
     assert set(controls["eval_language"]) == languages, "controls and tested set cover different languages"
-    means = controls.group_by("seed", "eval_language").agg(pl.col("y").mean())
-    each = means.group_by("seed").agg(pl.col("y").mean()).sort("seed")["y"].to_numpy()
+    means = controls.group_by("seed", "eval_language", maintain_order=True).agg(pl.col("y").mean())
+    each = means.group_by("seed", maintain_order=True).agg(pl.col("y").mean()).sort("seed")["y"].to_numpy()
     test = rank_test(value, each, alternative="less" if lower else "greater")
     return {
         "controls": test.m,

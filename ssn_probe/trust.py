@@ -5,11 +5,12 @@ that allow none, is a note in the report and never a guess.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import polars as pl
 
+from ssn_probe.cache import Frames
 from ssn_probe.errors import DataError
 from ssn_probe.evidence import evidence_of
 from ssn_probe.lab import Lab
@@ -21,6 +22,7 @@ from ssn_probe.nulls.masks import chooser, no_null
 from ssn_probe.nulls.permutation import permutation_null
 from ssn_probe.nulls.sharing import shared_beyond_importance
 from ssn_probe.nulls.stability import Stability, stability
+from ssn_probe.plan import resolved_key
 from ssn_probe.recipe import Recipe, SafetyNeurons, SetExpression, Shared
 from ssn_probe.sets import importance_of
 
@@ -89,11 +91,30 @@ def _null(lab: Lab, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpre
             f"the null leaves out {found.dropped_prompts} of {evidence.prompts.height} identify prompts: in their "
             f"{found.dropped_strata} strata of topic and length all are harmful, or none is"
         )
-    return permutation_null(evidence, sets, anchor=lab.anchor, draws=recipe.permutations, seed=recipe.seed)
+    what = _what(lab, "null", evidence, sets, recipe.seed, recipe.permutations)
+
+    def compute() -> Frames:
+        return {
+            "null": permutation_null(evidence, sets, anchor=lab.anchor, draws=recipe.permutations, seed=recipe.seed)
+        }
+
+    return lab.frames(what, ["null"], compute)["null"]
 
 
 def _stability(lab: Lab, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> Stability:
-    return stability(evidence, sets, anchor=lab.anchor, pairs=recipe.half_samples, seed=recipe.seed)
+    what = _what(lab, "stability", evidence, sets, recipe.seed, recipe.half_samples)
+
+    def compute() -> Frames:
+        return vars(stability(evidence, sets, anchor=lab.anchor, pairs=recipe.half_samples, seed=recipe.seed))
+
+    return Stability(**lab.frames(what, [field.name for field in fields(Stability)], compute))
+
+
+def _what(
+    lab: Lab, method: str, evidence: Evidence, sets: Mapping[str, SetExpression], seed: int, draws: int
+) -> dict[str, Any]:
+    resolved = {name: resolved_key(node, lab.subject.identity, lab.data) for name, node in sets.items()}
+    return lab.what(method, evidence=evidence.key, sets=resolved, anchor=lab.anchor, seed=seed, draws=draws)
 
 
 def _noted(lab: Lab, what: str, compute: Callable[[], T]) -> T | None:

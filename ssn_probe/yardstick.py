@@ -203,7 +203,7 @@ def average_precision(scores: Sequence[float | None], relevant: Sequence[bool]) 
     """
     items = pl.DataFrame({"score": scores, "relevant": relevant}, schema={"score": pl.Float64, "relevant": pl.Int64})
     steps = (
-        items.group_by("score")
+        items.group_by("score", maintain_order=True)
         .agg(pl.col("relevant").sum(), pl.len().alias("entered"))
         .sort("score", descending=True, nulls_last=True)
     )

@@ -21,7 +21,6 @@ from ssn_probe.sets import evaluate
 from ssn_probe.source import Source
 from ssn_probe.subject import Direction, Subject, load_subject
 from ssn_probe.summary import summarise
-from ssn_probe.tracing.batching import no_progress
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.edits import carried_neurons, carrying
 from ssn_probe.tracing.generate import generate
@@ -360,7 +359,7 @@ def test_a_source_run_in_place_of_itself_changes_nothing(lab: Lab) -> None:
             neurons=neurons,
             languages=["qaa"],
             max_new_tokens=steps,
-            advance=no_progress,
+            label="by hand",
         )
         edits = edits_for(bench, neurons, "qaa", node, "qaa")
         carried = source.values(list(rows["prompt_id"]), edits)

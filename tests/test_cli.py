@@ -74,7 +74,7 @@ def test_every_command_has_help(words: Sequence[str], flag: str) -> None:
 
 
 def test_the_commands() -> None:
-    assert set(main.commands) == {"list", "show", "run", "results", "organism"}
+    assert set(main.commands) == {"list", "show", "run", "results", "verify", "doctor", "organism"}
 
 
 def test_the_version() -> None:

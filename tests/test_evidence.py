@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ssn_probe.cache import Cache
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.evidence import evidence_of, placebo_importance
 from ssn_probe.importance import importance
@@ -22,7 +23,7 @@ MS = SafetyNeurons(PROMPTS, effect="local", sites=("o", "ffn"), top=0.02)
 @pytest.fixture(scope="module", params=["memory", "disk"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     plan = make_plan(Recipe(sets={"ms": MS}))
-    cache = tmp_path_factory.mktemp("cache") if request.param == "disk" else None
+    cache = Cache(root=tmp_path_factory.mktemp("cache")) if request.param == "disk" else None
     return Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache)
 
 

@@ -67,9 +67,9 @@ def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(
             lambda one, **kept: one.only(**kept),
             inner,
-            layers=st.none() | st.lists(st.integers(0, 40), max_size=3),
-            sites=st.none() | st.lists(st.sampled_from(SITES), max_size=3),
-            languages=st.none() | st.lists(texts, max_size=3),
+            layers=st.none() | st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True),
+            sites=st.none() | st.lists(st.sampled_from(SITES), min_size=1, max_size=3, unique=True),
+            languages=st.none() | st.lists(texts, min_size=1, max_size=3, unique=True),
         ),
     )
 

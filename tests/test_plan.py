@@ -34,7 +34,7 @@ from ssn_probe.plan import (
     study_anchor,
 )
 from ssn_probe.prompts import load_prompts
-from ssn_probe.recipe import Node
+from ssn_probe.recipe import SITES, Node
 
 LANGUAGES = ("en", "de", "sw")
 SIZES = {
@@ -84,18 +84,18 @@ def test_the_stages_of_the_central_question(data: str) -> None:
     outside = HARMFUL - 7
     expected = [
         Stage(label=GATE, prompts=IDENTIFY, generated=11),
-        Stage(label=SCORES, prompts=IDENTIFY, passes=3),
+        Stage(label=SCORES, prompts=IDENTIFY, passes=3, work="Refusal", sites=SITES),
         Stage(label="baseline", prompts=EVALUATE, generated=11),
         Stage(label="ms", prompts=EVALUATE, generated=11),
         Stage(label="ms, less strongest", prompts=EVALUATE, generated=11),
         Stage(label="ms, placebo", prompts=EVALUATE, generated=11),
         Stage(label="ms: 20 random sets", prompts=20 * HARMFUL, generated=11),
-        Stage(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL),
+        Stage(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL, work="log odds"),
         Stage(label="ss", prompts=EVALUATE, generated=11),
         Stage(label="ss, less strongest", prompts=EVALUATE, generated=11),
         Stage(label="ss, placebo", prompts=EVALUATE, generated=11),
         Stage(label="ss: 20 random sets", prompts=20 * outside, generated=11),
-        Stage(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside),
+        Stage(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside, work="log odds"),
     ]
     assert list(make_plan(recipe).stages) == expected
 

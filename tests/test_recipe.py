@@ -33,6 +33,7 @@ def test_the_public_names() -> None:
     assert set(ssn_probe.__all__) == {
         *("ASR", "OverRefusal", "Utility", "Prompts", "NeuronFile", "RandomLike", "SafetyNeurons", "Shared"),
         *("Amplify", "Patch", "Suppress", "Recipe", "Final", "Local", "MeanOf", "Refusal", "paper", "recipe"),
+        *("run", "preview", "open_run", "Result", "Preview"),
         *("DataError", "JudgeError", "ModelError", "RecipeError", "RemoteError", "ResultError", "SSNProbeError"),
     }
     assert all(hasattr(ssn_probe, name) for name in ssn_probe.__all__)

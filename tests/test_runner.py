@@ -10,10 +10,10 @@ from rich.console import Console
 
 from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.node import from_json
+from ssn_probe.node import digest, from_json
 from ssn_probe.plan import limited
 from ssn_probe.prompts import load_prompts
-from ssn_probe.results import RunFolder, runs
+from ssn_probe.results import RunFolder, runs, sha256
 from ssn_probe.runner import Options, run_recipe
 from ssn_probe.summary import AVERAGE
 
@@ -130,13 +130,14 @@ def test_controls_match_and_avoid_the_set(run: RunFolder) -> None:
 
 
 def test_per_prompt_scores_are_kept(run: RunFolder) -> None:
-    from ssn_probe.tracing.scores import load
-
-    (folder,) = (run.path.parent / "cache").iterdir()
-    scores = load(folder / "qab.harmful.safetensors")
-    ids = json.loads((folder / "qab.harmful.json").read_text())["prompt_id"]
-    assert len(scores) == len(ids) == LIMIT
-    assert set(scores.values) == {"q", "k", "v", "o", "ffn"}
+    """Seven languages and two contexts, each under its own key, which says what it is."""
+    entries = [json.loads(path.read_text()) for path in (run.path.parent / "cache").glob("*/what.json")]
+    scores = [what for what in entries if what["method"] == "scores"]
+    assert len(scores) == 14
+    assert {what["effect"]["kind"] for what in scores} == {"Refusal"}
+    folder = run.path.parent / "cache" / digest(scores[0])
+    (part,) = folder.glob("*.safetensors")
+    assert sha256(part) in part.name
 
 
 def test_the_question_is_shown_literally(run: RunFolder) -> None:
@@ -167,13 +168,13 @@ def test_nothing_is_left_when_the_model_is_wrong(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_says_so_and_keeps_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ssn_probe.runner as runner
+    from ssn_probe import stages
 
     def stops(*_args):
         yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "collect_log_odds", stops)
+    monkeypatch.setattr(stages, "collect_log_odds", stops)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(small_recipe(controls=0), Options(out=tmp_path, limit=20), quiet())
     (left,) = runs(tmp_path)

@@ -10,12 +10,13 @@ from rich.console import Console
 from test_findings import EVERY, ran
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
+from ssn_probe.card import matrix, tables
 from ssn_probe.cli import main
 from ssn_probe.forecast import forecast
+from ssn_probe.outline import render_plan
 from ssn_probe.progress import tracking
 from ssn_probe.recipe import ASR, Amplify
 from ssn_probe.results import RunFolder
-from ssn_probe.screen import _matrix, show_plan, tables
 
 
 def printed(*arguments: str) -> str:
@@ -56,7 +57,7 @@ def test_show_says_when_controls_are_too_few() -> None:
 def test_a_question_cannot_paint_the_terminal() -> None:
     console = Console(record=True, width=120, markup=False, emoji=False, highlight=False)
     question = "[red]red[/red] \x1b[31mpaint\x1b[0m :smile:"
-    show_plan(console, Recipe(sets={"ms": SafetyNeurons(Prompts("organism"))}, question=question), limit=None)
+    console.print(render_plan(forecast(Recipe(sets={"ms": SafetyNeurons(Prompts("organism"))}, question=question))))
     first = console.export_text().splitlines()[0]
     assert first == "[red]red[/red] paint :smile:"
 
@@ -135,7 +136,7 @@ def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
     row = summary.row(0, named=True)
     languages = [f"qa{letter}" for letter in "abcdefg"]
     console = Console(record=True, width=80, file=StringIO())
-    console.print(_matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
+    console.print(matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
     assert console.export_text().count("[-22,46]") == 49
 
 

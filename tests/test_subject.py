@@ -10,7 +10,7 @@ import torch
 from tiny import FAMILIES, TEMPLATE, tiny_tokenizer, write_tiny
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Openings, Subject, describe, encode, load_subject, pad_left
+from ssn_probe.subject import Openings, Subject, encode, load_subject, pad_left
 
 Folders = Callable[[str], Path]
 
@@ -43,7 +43,11 @@ def test_a_subject_is_frozen_and_describes_itself(subject: Subject) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_describe_agrees_with_loading(family: str, tiny_folder: Folders, tiny_subject: Callable) -> None:
     loaded = tiny_subject(family)
-    assert describe(str(tiny_folder(family))) == (loaded.n_layers, loaded.widths)
+    outline = load_subject(str(tiny_folder(family)), weights=False)
+    assert (outline.n_layers, outline.widths) == (loaded.n_layers, loaded.widths)
+    assert outline.identity == loaded.identity, "what was measured of it before must be found"
+    assert (outline.eos_ids, outline.pad_id, outline.vocabulary) == (loaded.eos_ids, loaded.pad_id, loaded.vocabulary)
+    assert outline.model is None
 
 
 def test_dtype_is_that_of_the_checkpoint_unless_asked(folder: Path) -> None:

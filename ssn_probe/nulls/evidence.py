@@ -21,13 +21,15 @@ class Evidence:
     `prompts` has one row per prompt id of the two contexts, all its translations together: `prompt_id, harmful` (bool),
     `cluster, pair_id, stratum, source` (the last three may be null). `places` are the (layer, site) of selection.
     `read(language, layer, site)` gives float32 [prompt, neuron], rows as in `prompts`; a row is NaN where the language
-    lacks the prompt. Raises DataError for prompts that are missing, repeated or without a label.
+    lacks the prompt. `key` names all of it where results are kept. Raises DataError for prompts that are missing,
+    repeated or without a label.
     """
 
     prompts: pl.DataFrame
     languages: tuple[str, ...]
     places: tuple[Place, ...]
     read: Callable[[str, int, str], np.ndarray]
+    key: str = ""
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)

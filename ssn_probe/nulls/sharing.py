@@ -64,7 +64,7 @@ def importance_strata(importance: pl.DataFrame, size: int) -> pl.DataFrame:
 
     A (layer, site) of n neurons has round(n / size) strata, whose sizes differ by one neuron at most, one at least.
     """
-    common = importance.group_by(NEURON).agg(
+    common = importance.group_by(NEURON, maintain_order=True).agg(
         ((pl.col("harmful").abs() + pl.col("harmless").abs()) / 2).mean().alias("common")
     )
     if not common["common"].is_finite().all():

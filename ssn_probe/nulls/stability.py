@@ -94,7 +94,7 @@ def stability(
     sweep(evidence, sets, plan.samples, anchor=anchor, visit=visit)
     keys = [name for name in FREQUENCIES if name != "frequency"]
     return Stability(
-        frequencies=pl.concat(frames).group_by(keys).agg(pl.col("frequency").sum()).sort(keys),
+        frequencies=pl.concat(frames).group_by(keys, maintain_order=True).agg(pl.col("frequency").sum()).sort(keys),
         jaccard=_jaccard_table(tallies, plan),
         curve=_curve_table(tallies, plan),
     )

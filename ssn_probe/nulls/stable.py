@@ -57,10 +57,10 @@ def _bounds(
         schema={"layer": pl.Int32, "site": pl.String, "width": pl.Int64},
         orient="row",
     )
-    per_place = frequencies.group_by("language", "layer", "site").agg(q=pl.col("frequency").sum())
+    per_place = frequencies.group_by("language", "layer", "site", maintain_order=True).agg(q=pl.col("frequency").sum())
     squares = (
         per_place.join(width, on=["layer", "site"])
-        .group_by("language")
+        .group_by("language", maintain_order=True)
         .agg(per_half=pl.col("q").sum(), bound_by_place=(pl.col("q") ** 2 / pl.col("width")).sum() / (2 * share - 1))
     )
     counted = kept.group_by("language").agg(neurons=pl.len())

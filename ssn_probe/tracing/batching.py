@@ -1,20 +1,184 @@
-"""Batches of prompts of like length, and their results back in the order in which the prompts came."""
+"""Batches of prompts of like length: run, put on a shelf as each is done, and taken from there where they were before.
 
-from collections.abc import Callable, Iterator, Sequence
+A batch is the unit of work that can be lost. Which prompts run together follows from the whole list, not from what is
+left of it, so a run that resumes computes the very batches that it would have computed.
+"""
+
+import gc
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ssn_probe.errors import ModelError
 
 Advance = Callable[[int], None]
 """Called after each batch with the number of prompts that are done."""
+T = TypeVar("T")
 
 
 def no_progress(_done: int) -> None:
     """The Advance that tells nobody."""
 
 
-def by_length(tokens: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Row numbers in batches of at most `size`, longest prompts first, so that little is padding.
+@runtime_checkable
+class Part(Protocol):
+    """What a batch gave: the numbers of its prompts, and tensors, as a rule with one row per prompt."""
 
-    The longest come first because a batch that does not fit in memory should fail at once.
+    @property
+    def rows(self) -> tuple[int, ...]: ...
+
+    @property
+    def names(self) -> Collection[str]: ...
+
+    def get(self, name: str) -> Tensor: ...
+
+    def at(self, name: str, layer: int) -> Tensor:
+        """`get(name)[:, layer]`, without reading the rest."""
+        ...
+
+
+@runtime_checkable
+class Shelf(Protocol):
+    """Where batches are kept, and found again."""
+
+    def parts(self) -> Sequence[Part]:
+        """Every part there is, by its first prompt; no prompt is in two of them."""
+        ...
+
+    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """A part in memory."""
+
+    rows: tuple[int, ...]
+    values: Mapping[str, Tensor]
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.values.keys()
+
+    def get(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def at(self, name: str, layer: int) -> Tensor:
+        return self.values[name][:, layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """A shelf that lives as long as the call that it serves."""
+
+    held: list[Held] = field(default_factory=list)
+
+    def parts(self) -> Sequence[Part]:
+        return sorted(self.held, key=lambda part: min(part.rows))
+
+    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        self.held.append(Held(rows=tuple(rows), values=dict(values)))
+
+
+@dataclass(eq=False)
+class BatchSize:
+    """How many sequences run together. With `auto` it is halved where the memory runs out, and stays so."""
+
+    size: int
+    auto: bool = False
+
+
+def by_length(tokens: Sequence[Sequence[int]]) -> list[int]:
+    """Row numbers, longest prompts first: little is padding, and what does not fit in memory fails at once."""
+    return sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
+
+
+def covered(shelf: Shelf, prompts: int) -> bool:
+    """Is there a part for every prompt, so that nothing has to run?"""
+    return sum(len(part.rows) for part in shelf.parts()) == prompts
+
+
+def run_batches(
+    tokens: Sequence[Sequence[int]],
+    batch_size: int | BatchSize,
+    run: Callable[[list[int]], Mapping[str, Tensor]],
+    shelf: Shelf,
+    advance: Advance,
+    *,
+    sequences: int = 1,
+) -> None:
+    """Puts a part for every prompt on the shelf, but for those that are there.
+
+    Args:
+        batch_size: sequences that run together; a prompt takes `sequences` of them.
+        run: row numbers → tensors.
+
+    Raises:
+        ModelError: the memory does not hold a batch, or with an automatic size not even one prompt.
     """
-    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    known = {row for part in shelf.parts() for row in part.rows}
+    if known:
+        advance(len(known))
+    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+    left = by_length(tokens)
+    while left:
+
+        def attempt(together: int) -> tuple[int, list[int], Mapping[str, Tensor]]:
+            rows = left[: max(1, together // sequences)]  # noqa: B023 (called at once)
+            new = [row for row in rows if row not in known]
+            return len(rows), new, run(new) if new else {}
+
+        taken, new, values = fitted(size, attempt)
+        if new:
+            shelf.put(new, values)
+            advance(len(new))
+        left = left[taken:]
+
+
+def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
+    """`attempt(size)`; where the memory runs out and the size is automatic, half of it, and so on. Drops nothing."""
+    while True:
+        try:
+            return attempt(size.size)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if not size.auto:
+                raise ModelError(
+                    f"The memory does not hold a batch of {size.size}: {_first_line(error)}",
+                    "Give a smaller --batch-size, or --batch-size auto.",
+                ) from None
+            if size.size == 1:
+                raise ModelError(
+                    f"The memory does not hold a single sequence: {_first_line(error)}",
+                    "Use --dtype bfloat16, shorter prompts or fewer new tokens, or a device with more memory.",
+                ) from None
+        # The exception has gone by now, and with it the frames that hold the batch's activations.
+        size.size //= 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Did the memory run out? nnsight and torch wrap what a device says, and the CPU says it in words only."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and ("out of memory" in str(error) or "allocate memory" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def gather(parts: Sequence[Part], name: str, into: Tensor) -> Tensor:
+    """One tensor of all parts in the order of the prompts, filled into `into` [prompt, …]."""
+    for part in parts:
+        into[list(part.rows)] = part.get(name).to(into.dtype)
+    return into

@@ -8,7 +8,7 @@ import torch
 
 from ssn_probe.errors import ModelError
 from ssn_probe.subject import Subject, pad_left
-from ssn_probe.tracing.batching import Advance, by_length, no_progress
+from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, gather, no_progress, run_batches
 from ssn_probe.tracing.carry import Carried
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Neuron, carrying, places_of, prepared
@@ -21,7 +21,8 @@ def capture(
     neurons: Sequence[Neuron],
     *,
     max_new_tokens: int = 0,
-    batch_size: int = 256,
+    batch_size: int | BatchSize = 256,
+    shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Carried:
     """The activations of some neurons at the last position of each prompt, and at each step of its greedy response.
@@ -40,19 +41,23 @@ def capture(
     if list(neurons) != [(layer, site, index) for layer, site, indices, _ in edits for index in indices]:
         raise ModelError("Neurons to capture must be in forward order, each once.", "Take those of `carried_neurons`.")
     wanted = [(layer, site, index) for layer, site, index, _how, _value in prepared(subject, edits)]
-    places, most = places_of(subject), max(1, max_new_tokens)
-    values = torch.zeros(len(tokens), most, len(neurons), dtype=subject.model._module.dtype)
-    steps = torch.ones(len(tokens), dtype=torch.int64)
-    for rows in by_length(tokens, batch_size) if wanted else ():
-        batch = [tokens[row] for row in rows]
+    places, most, shelf = places_of(subject), max(1, max_new_tokens), shelf or Memory()
+
+    def run(rows: list[int]) -> dict[str, torch.Tensor]:
+        batch, steps = [tokens[row] for row in rows], [1] * len(rows)
         if max_new_tokens:
-            found, lengths = _by_step(subject, batch, places, wanted, max_new_tokens)
-            steps[rows] = torch.tensor(lengths)
+            found, steps = _by_step(subject, batch, places, wanted, max_new_tokens)
         else:
             found = _last(subject, batch, places, wanted)[:, None]
-        values[rows, : found.shape[1]] = found.cpu()
-        advance(len(rows))
-    return Carried(values=values, steps=steps)
+        # [prompt, step, neuron], every batch as long as the longest response may be
+        values = torch.nn.functional.pad(found.cpu(), (0, 0, 0, most - found.shape[1]))
+        return {"values": values, "steps": torch.tensor(steps)}
+
+    if wanted:
+        run_batches(tokens, batch_size, run, shelf, advance)
+    dtype = getattr(torch, subject.identity["dtype"])
+    values = gather(shelf.parts(), "values", torch.zeros(len(tokens), most, len(neurons), dtype=dtype))
+    return Carried(values=values, steps=gather(shelf.parts(), "steps", torch.ones(len(tokens), dtype=torch.int64)))
 
 
 def _last(subject: Subject, batch: Sequence[Sequence[int]], places: Any, wanted: Any) -> torch.Tensor:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from ssn_probe.errors import ModelError
 from ssn_probe.subject import Subject, pad_left
-from ssn_probe.tracing.batching import Advance, by_length, no_progress
+from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
 from ssn_probe.tracing.carry import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
@@ -37,7 +40,8 @@ def generate(
     edits: Edits = NO_EDITS,
     carried: Carried | None = None,
     max_new_tokens: int,
-    batch_size: int = 256,
+    batch_size: int | BatchSize = 256,
+    shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> list[Generation]:
     """The greedy response to each prompt, in the order of the prompts, while the neurons in `edits` are changed.
@@ -48,27 +52,31 @@ def generate(
             which acts on one token per step: the prompt's last, and each of the response that is fed back.
         carried: the values of the neurons that are carried over, prompt by prompt in the order of `tokens`.
         batch_size: prompts that run together, padded on the left.
+        shelf: where finished batches are kept and found again; here and in the other functions of this package.
 
     Raises:
         ModelError: an edit outside the model, or a forward pass that yields NaN or Inf.
     """
     if max_new_tokens < 1:
         raise ModelError(f"max_new_tokens is {max_new_tokens}.", "Generate at least one token.")
-    check_carried(edits, carried, len(tokens))
+    shelf = shelf or Memory()
+    if not covered(shelf, len(tokens)):
+        check_carried(edits, carried, len(tokens))
     places, ready = places_of(subject), prepared(subject, edits)
-    done: dict[int, Generation] = {}
-    for rows in by_length(tokens, batch_size):
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
         mine = for_batch(subject, ready, carried, rows)
-        new = _generate_batch(subject, [tokens[row] for row in rows], places, mine, max_new_tokens)
-        done.update(zip(rows, finish(subject, new), strict=True))
-        advance(len(rows))
-    return [done[row] for row in range(len(tokens))]
+        return {"ids": _generate_batch(subject, [tokens[row] for row in rows], places, mine, max_new_tokens)}
+
+    run_batches(tokens, batch_size, run, shelf, advance)
+    ids = gather(shelf.parts(), "ids", torch.full((len(tokens), max_new_tokens), -1))
+    return finish(subject, [[token for token in row if token >= 0] for row in ids.tolist()])
 
 
 def _generate_batch(
     subject: Subject, tokens: Sequence[Sequence[int]], places: Any, edits: Any, max_new_tokens: int
-) -> list[list[int]]:
-    """New token ids per row, up to where the batch ended."""
+) -> Tensor:
+    """New token ids [prompt, step], up to where the batch ended; -1 past it."""
     from ssn_probe.tracing.remote.generation import trace_generation
 
     inputs, settings = generation_inputs(subject, tokens, max_new_tokens)
@@ -77,7 +85,8 @@ def _generate_batch(
         ids, finite = trace_generation(subject.model, inputs, places, edits, settings)
     if not finite:
         raise_non_finite(subject, tokens, ready=edits)
-    return ids[:, inputs["input_ids"].shape[1] :].tolist()
+    new = ids[:, inputs["input_ids"].shape[1] :].cpu()
+    return torch.nn.functional.pad(new, (0, max_new_tokens - new.shape[1]), value=-1)
 
 
 def generation_inputs(
@@ -91,6 +100,8 @@ def generation_inputs(
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
     """Cut each row after its end token, and decode."""
+    if not new:
+        return []
     ends = [next((i + 1 for i, token in enumerate(row) if token in subject.eos_ids), None) for row in new]
     texts = subject.tokenizer.batch_decode(
         [row[:end] for row, end in zip(new, ends, strict=True)],

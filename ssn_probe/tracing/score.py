@@ -16,21 +16,28 @@ from torch import Tensor
 from ssn_probe.errors import ModelError
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.subject import Direction, Openings, Subject, pad_left
-from ssn_probe.tracing.batching import Advance, by_length, no_progress
+from ssn_probe.tracing.batching import (
+    Advance,
+    BatchSize,
+    Memory,
+    Shelf,
+    covered,
+    fitted,
+    gather,
+    no_progress,
+    run_batches,
+)
 from ssn_probe.tracing.carry import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.openings import Forcing, forced
-from ssn_probe.tracing.scores import Scores, concatenate, decode, encoded, load, mean, save
+from ssn_probe.tracing.scores import Scores, decode, encoded, gathered, mean
 
 __all__ = [
     "Scores",
-    "concatenate",
     "decode",
-    "load",
     "mean",
     "refusal_log_odds",
-    "save",
     "score_final",
     "score_local",
     "score_refusal",
@@ -45,7 +52,8 @@ def score_local(
     *,
     position: str = "mean",
     sites: Sequence[str] = SITES,
-    batch_size: int = 64,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Scores:
     """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂, exact.
@@ -64,14 +72,14 @@ def score_local(
     """
     from ssn_probe.tracing.remote.local import measure_weights, trace_local_effects
 
-    places = places_of(subject, sites)
-    known = measure_weights(subject.model, places)
+    places, shelf = places_of(subject, sites), shelf or Memory()
+    known = [] if covered(shelf, len(tokens)) else measure_weights(subject.model, places)
 
     def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], None]:
         inputs = _whole_inputs(subject, batch)
         return trace_local_effects(subject.model, inputs, places, known, _checked(position)), None
 
-    return _scored(subject, tokens, places["sites"], run, batch_size, advance)
+    return _scored(subject, tokens, places["sites"], run, batch_size, shelf, advance)
 
 
 def score_final(
@@ -80,7 +88,8 @@ def score_final(
     *,
     position: str = "last",
     sites: Sequence[str] = SITES,
-    batch_size: int = 64,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Scores:
     """How far the final hidden state, after the final norm, moves when each neuron is silenced at every token: ‖Δ z‖₂.
@@ -96,12 +105,13 @@ def score_final(
     Raises:
         ModelError: NaN or Inf in the activations, naming layer and site.
     """
-    places = places_of(subject, sites)
+    places, shelf = places_of(subject, sites), shelf or Memory()
+    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
 
     def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], None]:
-        return _ablated(subject, batch[0], places, _checked(position), batch_size), None
+        return _ablated(subject, batch[0], places, _checked(position), size), None
 
-    return _scored(subject, tokens, places["sites"], run, 1, advance)
+    return _scored(subject, tokens, places["sites"], run, 1, shelf, advance)
 
 
 def score_refusal(
@@ -110,7 +120,8 @@ def score_refusal(
     readout: Openings | Direction,
     *,
     sites: Sequence[str] = SITES,
-    batch_size: int = 64,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Scores:
     """What each neuron adds to the refusal log-odds r(x): positive where it supports refusal.
@@ -129,14 +140,14 @@ def score_refusal(
     """
     from ssn_probe.tracing.remote.refusal import trace_refusal_effects
 
-    forcing, places = forced(readout, _vocabulary(subject)), places_of(subject, sites)
+    forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
 
     def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
         return trace_refusal_effects(subject.model, inputs, places, subject.anatomy.embedding, forcing.scoring)
 
-    size = max(1, batch_size // len(forcing.prefixes))
-    return _scored(subject, tokens, places["sites"], run, size, advance)
+    sequences, shelf = len(forcing.prefixes), shelf or Memory()
+    return _scored(subject, tokens, places["sites"], run, batch_size, shelf, advance, sequences=sequences)
 
 
 def refusal_log_odds(
@@ -146,7 +157,8 @@ def refusal_log_odds(
     *,
     edits: Edits = NO_EDITS,
     carried: Carried | None = None,
-    batch_size: int = 64,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Float[Tensor, " prompt"]:
     """r(x) of every prompt while the neurons in `edits` are changed. See `score_refusal`; forward passes only.
@@ -157,39 +169,46 @@ def refusal_log_odds(
     """
     from ssn_probe.tracing.remote.refusal import trace_log_odds
 
-    forcing, places = forced(readout, _vocabulary(subject)), places_of(subject)
-    check_carried(edits, carried, len(tokens))
-    ready, odds = prepared(subject, edits), torch.zeros(len(tokens), dtype=torch.float32)
-    for rows in by_length(tokens, max(1, batch_size // len(forcing.prefixes))):
+    forcing, places, shelf = forced(readout, subject.vocabulary), places_of(subject), shelf or Memory()
+    if not covered(shelf, len(tokens)):
+        check_carried(edits, carried, len(tokens))
+    ready = prepared(subject, edits)
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
         inputs = _forced_inputs(subject, batch, forcing)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
         found = trace_log_odds(subject.model, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
             raise_non_finite(subject, batch, ready=for_batch(subject, ready, carried, rows))
-        odds[rows] = found.float().cpu()
-        advance(len(rows))
-    return odds
+        return {"log_odds": found.float().cpu()}
+
+    run_batches(tokens, batch_size, run, shelf, advance, sequences=len(forcing.prefixes))
+    return gather(shelf.parts(), "log_odds", torch.zeros(len(tokens)))
 
 
 def final_states(
-    subject: Subject, tokens: Sequence[Sequence[int]], *, batch_size: int = 64
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
 ) -> Float[Tensor, "prompt hidden"]:
     """The final state of every prompt at its last token, after the final norm, in single precision."""
     from ssn_probe.tracing.remote.refusal import trace_states
 
-    places, found = places_of(subject), {}
-    for rows in by_length(tokens, batch_size):
+    places, shelf = places_of(subject), shelf or Memory()
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
         states = trace_states(subject.model, _whole_inputs(subject, batch), places).float().cpu()
         if not states.isfinite().all():
             raise_non_finite(subject, batch)
-        found.update(zip(rows, states, strict=True))
-    return torch.stack([found[row] for row in range(len(tokens))])
+        return {"states": states}
 
-
-def _vocabulary(subject: Subject) -> int:
-    return subject.model._module.config.vocab_size
+    run_batches(tokens, batch_size, run, shelf, no_progress)
+    width = shelf.parts()[0].get("states").shape[1]
+    return gather(shelf.parts(), "states", torch.zeros(len(tokens), width))
 
 
 def _checked(position: str) -> Position:
@@ -206,9 +225,9 @@ def _whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str
 
 
 def _ablated(
-    subject: Subject, prompt: Sequence[int], places: Any, position: Position, batch_size: int
+    subject: Subject, prompt: Sequence[int], places: Any, position: Position, size: BatchSize
 ) -> dict[Site, Float[Tensor, "prompt layer neuron"]]:
-    """The final effect of every neuron on one prompt, `batch_size` neurons a forward pass."""
+    """The final effect of every neuron on one prompt, `size` neurons a forward pass."""
     from ssn_probe.tracing.remote.final import trace_ablations
 
     neurons = [
@@ -220,19 +239,30 @@ def _ablated(
     effects = {
         site: torch.zeros(1, subject.n_layers, subject.widths[site], dtype=torch.float64) for site in places["sites"]
     }
-    for start in range(0, len(neurons), batch_size):
-        chosen = neurons[start : start + batch_size]
-        silenced: dict[tuple[int, Site], tuple[list[int], list[int]]] = {}
-        for row, (layer, site, index) in enumerate(chosen, start=1):
-            rows, indices = silenced.setdefault((layer, site), ([], []))
-            rows.append(row)
-            indices.append(index)
-        inputs = _whole_inputs(subject, [prompt] * (len(chosen) + 1))
-        norm = subject.anatomy.norm
-        moved = trace_ablations(subject.model, inputs, places, norm, silenced, position)
+    start = 0
+    while start < len(neurons):
+
+        def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
+            chosen = neurons[start : start + together]  # noqa: B023 (called at once)
+            inputs = _whole_inputs(subject, [prompt] * (len(chosen) + 1))
+            norm = subject.anatomy.norm
+            return chosen, trace_ablations(subject.model, inputs, places, norm, _silenced(chosen), position)
+
+        chosen, moved = fitted(size, attempt)
         for (layer, site, index), effect in zip(chosen, moved.tolist(), strict=True):
             effects[site][0, layer, index] = effect
+        start += len(chosen)
     return effects
+
+
+def _silenced(neurons: Sequence[tuple[int, Site, int]]) -> dict[tuple[int, Site], tuple[list[int], list[int]]]:
+    """(layer, site) → rows of the batch and indices: row i + 1 runs without neuron i, row 0 as it is."""
+    silenced: dict[tuple[int, Site], tuple[list[int], list[int]]] = {}
+    for row, (layer, site, index) in enumerate(neurons, start=1):
+        rows, indices = silenced.setdefault((layer, site), ([], []))
+        rows.append(row)
+        indices.append(index)
+    return silenced
 
 
 def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Forcing) -> dict[str, Any]:
@@ -252,26 +282,24 @@ def _scored(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     sites: Iterable[Site],
-    run: Callable[[Sequence[Sequence[int]]], tuple[dict[Site, Tensor], Tensor | None]],
-    batch_size: int,
+    effects_of: Callable[[Sequence[Sequence[int]]], tuple[dict[Site, Tensor], Tensor | None]],
+    batch_size: int | BatchSize,
+    shelf: Shelf,
     advance: Advance,
+    *,
+    sequences: int = 1,
 ) -> Scores:
-    """Run every batch and store its effects; memory grows with the score array only."""
-    shape = (len(tokens), subject.n_layers)
-    values: dict[Site, Tensor] = {
-        site: torch.zeros(*shape, subject.widths[site], dtype=torch.float16) for site in sites
-    }
-    scale: dict[Site, Tensor] = {site: torch.zeros(shape) for site in sites}
-    log_odds = None
-    for rows in by_length(tokens, batch_size):
+    """Run every batch and put its effects on the shelf; memory grows with the score array only."""
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
-        effects, odds = run(batch)
+        effects, odds = effects_of(batch)
+        found = {} if odds is None else {"log_odds": odds.float().cpu()}
         for site, effect in effects.items():
-            values[site][rows], scale[site][rows] = encoded(effect)
-            if not scale[site][rows].isfinite().all():
+            found[f"values.{site}"], found[f"scale.{site}"] = encoded(effect)
+            if not found[f"scale.{site}"].isfinite().all():
                 raise_non_finite(subject, batch)
-        if odds is not None:
-            log_odds = torch.zeros(len(tokens)) if log_odds is None else log_odds
-            log_odds[rows] = odds.float().cpu()
-        advance(len(rows))
-    return Scores(values=values, scale=scale, log_odds=log_odds)
+        return found
+
+    run_batches(tokens, batch_size, run, shelf, advance, sequences=sequences)
+    return gathered(shelf.parts(), sites, (len(tokens), subject.n_layers), subject.widths)

@@ -4,16 +4,16 @@ Per-prompt effects are kept, since means alone admit no honest statistic: in hal
 prompt, layer and site.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.neurons import SITES, Site
+from ssn_probe.errors import ModelError
+from ssn_probe.neurons import Site
+from ssn_probe.tracing.batching import Part, gather
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,49 +47,27 @@ def mean(scores: Scores, site: Site, rows: Sequence[int] | None = None) -> Float
     return decode(scores, site, rows).sum(0, dtype=torch.float64) / count
 
 
-def concatenate(parts: Sequence[Scores]) -> Scores:
-    """The scores of several prompt lists of the same model and effect as one, in the order given."""
-    odds = [part.log_odds for part in parts if part.log_odds is not None]
-    sites: list[Site] = list(parts[0].values)
-    return Scores(
-        values={site: torch.cat([part.values[site] for part in parts]) for site in sites},
-        scale={site: torch.cat([part.scale[site] for part in parts]) for site in sites},
-        log_odds=torch.cat(odds) if len(odds) == len(parts) else None,
-    )
+def gathered(
+    parts: Sequence[Part], sites: Iterable[Site], shape: tuple[int, int], widths: Mapping[Site, int]
+) -> Scores:
+    """The scores of several batches, prompts in their order; `shape` is (prompts, layers)."""
+    values: dict[Site, Tensor] = {}
+    scale: dict[Site, Tensor] = {}
+    for site in sites:
+        values[site] = gather(parts, f"values.{site}", torch.zeros(*shape, widths[site], dtype=torch.float16))
+        scale[site] = gather(parts, f"scale.{site}", torch.zeros(shape))
+    read = bool(parts) and all("log_odds" in part.names for part in parts)
+    odds = gather(parts, "log_odds", torch.zeros(shape[0])) if read else None
+    return Scores(values=values, scale=scale, log_odds=odds)
 
 
-def save(scores: Scores, file: Path) -> None:
-    """Write scores as one safetensors file."""
-    from safetensors.torch import save_file
-
-    tensors = {f"values.{site}": values for site, values in scores.values.items()}
-    tensors |= {f"scale.{site}": scale for site, scale in scores.scale.items()}
-    if scores.log_odds is not None:
-        tensors["log_odds"] = scores.log_odds
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
-
-
-def load(file: Path) -> Scores:
-    """Read what `save` wrote.
-
-    Raises:
-        ResultError: the file is missing, damaged or not a score file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ResultError(f"The scores in {file} cannot be read: {error}", "Run the scoring again.") from error
-    present: list[Site] = [site for site in SITES if f"values.{site}" in tensors]
-    if not present:
-        raise ResultError(f"{file} holds no scores.", "Run the scoring again.")
-    return Scores(
-        values={site: tensors[f"values.{site}"] for site in present},
-        scale={site: tensors[f"scale.{site}"] for site in present},
-        log_odds=tensors.get("log_odds"),
-    )
+def place(parts: Sequence[Part], layer: int, site: Site) -> Float[Tensor, "prompt neuron"]:
+    """The effects at one layer and site in single precision, prompts in their order, without reading the others."""
+    shares = [part.at(f"values.{site}", layer).float() * part.at(f"scale.{site}", layer)[:, None] for part in parts]
+    effects = torch.empty(sum(map(len, shares)), shares[0].shape[1])
+    for part, share in zip(parts, shares, strict=True):
+        effects[list(part.rows)] = share
+    return effects
 
 
 def encoded(

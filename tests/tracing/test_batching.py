@@ -1,16 +1,137 @@
-"""Batches cover every prompt once, longest first."""
+"""Batches cover every prompt once, longest first; where memory runs out they shrink, and no prompt is dropped."""
 
-from hypothesis import given
+from collections.abc import Mapping, Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssn_probe.tracing.batching import by_length
+from ssn_probe.errors import ModelError
+from ssn_probe.tracing.batching import (
+    BatchSize,
+    Memory,
+    by_length,
+    covered,
+    fitted,
+    gather,
+    no_progress,
+    out_of_memory,
+    run_batches,
+)
+
+LENGTHS = st.lists(st.integers(1, 9), max_size=30)
 
 
-@given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 7))
+class Machine:
+    """Doubles row numbers, `room` sequences at a time; notes what ran."""
+
+    def __init__(self, room: int = 10**6, error: Exception | None = None):
+        self.room, self.ran = room, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def __call__(self, rows: list[int]) -> Mapping[str, torch.Tensor]:
+        if len(rows) > self.room:
+            raise self.error
+        self.ran.append(list(rows))
+        return {"twice": torch.tensor(rows) * 2}
+
+
+def run(lengths: Sequence[int], size: int | BatchSize, machine: Machine, shelf: Memory, **options: int) -> list[int]:
+    done: list[int] = []
+    run_batches([[0] * length for length in lengths], size, machine, shelf, done.append, **options)
+    assert sum(done) == len(lengths)
+    return gather(shelf.parts(), "twice", torch.zeros(len(lengths), dtype=torch.int64)).tolist()
+
+
+@given(LENGTHS, st.integers(1, 7))
 def test_every_row_is_in_one_batch_and_lengths_fall(lengths: list[int], size: int) -> None:
-    tokens = [[0] * length for length in lengths]
-    batches = list(by_length(tokens, size))
-    order = [row for batch in batches for row in batch]
-    assert sorted(order) == list(range(len(tokens)))
-    assert all(0 < len(batch) <= size for batch in batches)
+    machine, shelf = Machine(), Memory()
+    assert run(lengths, size, machine, shelf) == [2 * row for row in range(len(lengths))]
+    order = [row for batch in machine.ran for row in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert all(0 < len(batch) <= size for batch in machine.ran)
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
+    assert order == by_length([[0] * length for length in lengths])
+
+
+@given(LENGTHS, st.integers(1, 7), st.integers(0, 12))
+def test_what_is_on_the_shelf_is_not_run_and_the_other_batches_stay_as_they_were(
+    lengths: list[int], size: int, stop: int
+) -> None:
+    """A run that was stopped after some batches runs exactly those that are missing."""
+    whole = Machine()
+    run(lengths, size, whole, Memory())
+    shelf = Memory()
+    for rows in whole.ran[:stop]:
+        shelf.put(rows, {"twice": torch.tensor(rows) * 2})
+    rest = Machine()
+    assert run(lengths, size, rest, shelf) == [2 * row for row in range(len(lengths))]
+    assert rest.ran == whole.ran[stop:]
+
+
+@settings(max_examples=15)  # every halving collects garbage, which takes long beside so many tests
+@given(LENGTHS.filter(bool), st.integers(1, 5), st.integers(1, 4))
+def test_an_automatic_size_halves_and_drops_nothing(lengths: list[int], room: int, sequences: int) -> None:
+    size, machine, shelf = BatchSize(16, auto=True), Machine(room), Memory()
+    assert run(lengths, size, machine, shelf, sequences=sequences) == [2 * row for row in range(len(lengths))]
+    assert covered(shelf, len(lengths))
+    assert max(map(len, machine.ran)) <= room
+    assert size.size // sequences <= room or size.size == 16, "what fitted is kept for the batches to come"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)
+def test_memory_runs_out_in_many_words(error: Exception) -> None:
+    assert out_of_memory(error)
+    wrapped = ValueError("in a trace")
+    wrapped.__cause__ = error
+    assert out_of_memory(wrapped)
+    assert run([1] * 8, BatchSize(8, auto=True), Machine(2, error), Memory()) == [2 * row for row in range(8)]
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    assert not out_of_memory(ValueError("the memory of elephants"))
+    with pytest.raises(ValueError, match="elephants"):
+        run([1] * 8, BatchSize(8, auto=True), Machine(2, ValueError("elephants")), Memory())
+
+
+def test_a_size_that_was_asked_for_is_not_changed() -> None:
+    with pytest.raises(ModelError, match="does not hold a batch of 8: CUDA out of memory") as caught:
+        run([1] * 8, 8, Machine(2), Memory())
+    assert "--batch-size auto" in (caught.value.hint or "")
+
+
+def test_one_prompt_that_does_not_fit_is_one_error_and_keeps_what_was_done() -> None:
+    shelf, left = Memory(), BatchSize(4, auto=True)
+    with pytest.raises(ModelError, match="does not hold a single sequence") as caught:
+        run([1] * 4, left, Machine(0), shelf)
+    assert "--dtype bfloat16" in (caught.value.hint or "")
+    assert shelf.parts() == []
+
+
+def test_the_batch_that_failed_is_let_go_before_the_next_is_tried() -> None:
+    """Its activations would keep the memory taken: nothing may hold the exception when half the size is tried."""
+    import sys
+
+    held = []
+
+    def attempt(size: int) -> int:
+        held.append(sys.exc_info()[1])
+        if size > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return size
+
+    assert fitted(BatchSize(4, auto=True), attempt) == 1
+    assert held == [None, None, None]
+
+
+def test_nothing_to_run_is_no_batch() -> None:
+    run_batches([], 4, Machine(0), Memory(), no_progress)

@@ -1,14 +1,13 @@
-"""What is stored is what was measured: half precision with a scale, in memory and on disk."""
-
-from pathlib import Path
+"""What is stored is what was measured: half precision with a scale, batch by batch and as a whole."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.tracing.scores import Scores, concatenate, decode, encoded, load, mean, save
+from ssn_probe.errors import ModelError
+from ssn_probe.tracing.batching import Memory
+from ssn_probe.tracing.scores import Scores, decode, encoded, gathered, mean, place
 
 
 def stored(effects: torch.Tensor, log_odds: torch.Tensor | None = None) -> Scores:
@@ -41,18 +40,6 @@ def test_a_layer_without_any_effect_is_zero() -> None:
     assert torch.equal(decode(stored(torch.zeros(2, 3, 4)), "ffn"), torch.zeros(2, 3, 4))
 
 
-def test_saving_and_loading_is_exact(tmp_path: Path) -> None:
-    for log_odds in (True, False):
-        scores = random_scores(1, log_odds)
-        save(scores, tmp_path / "scores.safetensors")
-        back = load(tmp_path / "scores.safetensors")
-        assert torch.equal(back.values["ffn"], scores.values["ffn"])
-        assert torch.equal(back.scale["ffn"], scores.scale["ffn"])
-        assert (back.log_odds is None) is not log_odds
-        if log_odds:
-            assert torch.equal(back.log_odds, scores.log_odds)
-
-
 def test_mean_over_all_prompts_and_over_some() -> None:
     scores = random_scores(2)
     effects = decode(scores, "ffn").double()
@@ -63,19 +50,16 @@ def test_mean_over_all_prompts_and_over_some() -> None:
         mean(scores, "ffn", [])
 
 
-def test_concatenation_keeps_the_order() -> None:
-    parts = [random_scores(seed) for seed in (3, 4)]
-    whole = concatenate(parts)
-    assert len(whole) == 8
-    assert torch.equal(decode(whole, "ffn", range(4, 8)), decode(parts[1], "ffn"))
-    assert torch.equal(whole.log_odds[:4], parts[0].log_odds)
-    assert concatenate([parts[0], random_scores(5, log_odds=False)]).log_odds is None
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not a tensor"])
-def test_a_file_that_holds_no_scores_is_named(tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "scores.safetensors"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(ResultError, match=r"scores\.safetensors"):
-        load(file)
+@pytest.mark.parametrize("log_odds", [True, False])
+def test_batches_are_put_together_in_the_order_of_the_prompts(log_odds: bool) -> None:
+    scores, shelf = random_scores(3, log_odds), Memory()
+    for rows in ([3, 1], [0], [2]):
+        values = {"values.ffn": scores.values["ffn"][rows], "scale.ffn": scores.scale["ffn"][rows]}
+        shelf.put(rows, values | ({"log_odds": scores.log_odds[rows]} if log_odds else {}))
+    whole = gathered(shelf.parts(), ["ffn"], (4, 2), {"ffn": 9})
+    assert torch.equal(whole.values["ffn"], scores.values["ffn"])
+    assert torch.equal(whole.scale["ffn"], scores.scale["ffn"])
+    assert (whole.log_odds is None) is not log_odds
+    if log_odds:
+        assert torch.equal(whole.log_odds, scores.log_odds)
+    assert torch.equal(place(shelf.parts(), 1, "ffn"), decode(scores, "ffn")[:, 1])

@@ -1,0 +1,77 @@
+"""The checks in order. They come one by one, since some take seconds; a check that breaks off stops no other.
+
+What needs torch or polars is imported where it is used, so that the machine is examined where they are broken.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssn_probe.doctor import machine, storage, versions
+from ssn_probe.doctor.checks import Check, failed, guarded
+
+if TYPE_CHECKING:
+    from ssn_probe.subject import Subject
+
+_Examine = Callable[[], Check | list[Check]]
+
+
+def examine_machine(out: Path, *, device: str = "auto") -> Iterator[Check]:
+    """Versions against the pins, processor, memory, device, hub cache, results folder."""
+    ahead: dict[str, _Examine] = {
+        "ssn-probe": versions.check_ours,
+        "python": versions.check_python,
+        "packages": versions.check_packages,
+        "imports": versions.check_imports,
+        "processor": partial(machine.check_processor, device),
+        "memory": machine.check_memory,
+        "device": partial(machine.check_device, device),
+        "hub": storage.check_hub,
+        "results": partial(storage.check_results, out),
+    }
+    for name, examine in ahead.items():
+        yield from guarded(name, examine)
+
+
+def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Iterator[Check]:
+    """Load a model as `subject.load_subject` does, and examine it; one that cannot be loaded is a failed check."""
+    loaded: list[Subject] = []
+
+    def load() -> Check:
+        from ssn_probe.doctor.model import describe_subject
+        from ssn_probe.subject import load_subject
+
+        loaded.append(load_subject(name, device=device, dtype=dtype))
+        return describe_subject(loaded[0])
+
+    yield from guarded("model", load)
+    for subject in loaded:
+        yield from examine_subject(subject)
+
+
+def examine_subject(subject: "Subject") -> Iterator[Check]:
+    """Everything that is asked of a loaded model. Where it computes NaN there is nothing to compare: the rest waits."""
+    from ssn_probe.doctor.batching import check_padding
+    from ssn_probe.doctor.model import check_numbers, check_tracing
+    from ssn_probe.doctor.noise import check_noise
+    from ssn_probe.doctor.sites import check_site
+    from ssn_probe.doctor.template import check_bos, check_template
+
+    yield from guarded("chat template", partial(check_template, subject))
+    yield from guarded("BOS", partial(check_bos, subject))
+    numbers = guarded("numbers", partial(check_numbers, subject))
+    yield from numbers
+    if any(check.status == "failed" for check in numbers):
+        yield failed(
+            "the rest",
+            "not examined: tracing, sites, padding, rounding",
+            "They compare numbers, and this model has none to compare.",
+            "Mend what the line above names, then ask again.",
+        )
+        return
+    yield from guarded("tracing", partial(check_tracing, subject))
+    for site in subject.anatomy.modules:
+        yield from guarded(f"site {site}", partial(check_site, subject, site))
+    yield from guarded("padding", partial(check_padding, subject))
+    yield from guarded("rounding", partial(check_noise, subject))

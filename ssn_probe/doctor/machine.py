@@ -1,0 +1,126 @@
+"""What computes: processor, memory, and the device that a run would take."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.doctor.checks import Check, failed, passed, warned
+from ssn_probe.doctor.storage import gigabytes
+
+LITTLE_MEMORY = 2e9
+"""Bytes: importing torch and running the organism takes about half of it."""
+FREE_SHARE = 0.2
+"""Less of a GPU's memory free than this, before we use it, and somebody else does."""
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def check_processor(device: str) -> Check:
+    """How many cores may be used, and does torch start as many threads as help? Asked of runs on the CPU only."""
+    cores, usable, busy, threads = os.cpu_count() or 1, usable_cores(), os.getloadavg()[0], torch_threads()
+    found = f"{cores} cores, {usable} usable, load {busy:.1f}"
+    if threads is None:
+        return passed("processor", found)
+    found = f"{found}, torch threads {threads}"
+    if not on_cpu(device) or threads == 1 or (threads <= usable and threads <= 2 * (cores - busy)):
+        return passed("processor", found)
+    why, better = ("more threads than usable cores", usable) if threads > usable else ("the cores are busy", 1)
+    meaning = f"Torch's threads will wait for each other ({why}): runs can take several times as long."
+    return warned("processor", found, meaning, f"Set OMP_NUM_THREADS={better} before the command.")
+
+
+def on_cpu(device: str) -> bool:
+    """Would a run compute on the CPU?"""
+    import torch
+
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, as its affinity and its container's quota allow."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _control_group("cpu.max").partition(" ")
+    return max(1, min(allowed, int(quota) // int(period))) if quota.isdigit() else allowed
+
+
+def _control_group(name: str) -> str:
+    """A setting of the container's control group; empty where there is none."""
+    file = Path("/sys/fs/cgroup") / name
+    return file.read_text(encoding="ascii").strip() if file.is_file() else ""
+
+
+def torch_threads() -> int | None:
+    """As many threads as torch uses in one operation; None where it cannot be imported."""
+    try:
+        import torch
+    except Exception:  # why it cannot be imported is another check's finding
+        return None
+    return torch.get_num_threads()
+
+
+def check_memory() -> Check:
+    """How much memory is there, and how much of it is free?"""
+    total, free = memory()
+    found = f"{gigabytes(free)} free of {gigabytes(total)}"
+    if free >= LITTLE_MEMORY:
+        return passed("memory", found)
+    meaning = 'Loading a model may make the system end the process without a message ("Killed").'
+    return warned("memory", found, meaning, "Close other programs, or ask the scheduler for more memory.")
+
+
+def memory() -> tuple[int, int]:
+    """Bytes in all and free, within the container's limit."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    limit, used = _control_group("memory.max"), _control_group("memory.current")
+    if not (limit.isdigit() and used.isdigit()):
+        return seen.total, seen.available
+    return min(seen.total, int(limit)), min(seen.available, max(0, int(limit) - int(used)))
+
+
+def check_device(device: str) -> list[Check]:
+    """Which device would a run take, and what can it do?
+
+    Raises:
+        ModelError: a device that cannot be used.
+    """
+    try:
+        import torch
+    except Exception as error:
+        meaning = "Without torch nothing can be computed, on whatever device."
+        return [failed("device", f"unknown: torch cannot be imported ({error})", meaning, "Mend the import of torch.")]
+    from ssn_probe.loading import usable_device
+
+    chosen = torch.device(usable_device(device))
+    if chosen.type == "cuda":
+        index = torch.cuda.current_device() if chosen.index is None else chosen.index
+        return [_check_gpu(index, gpu(index))]
+    if chosen.type == "cpu" and device == "auto" and torch.version.cuda is None and DRIVER.is_file():
+        meaning = "An NVIDIA driver is here, but this torch was built without CUDA: runs take the CPU."
+        remedy = "Install the CUDA build of torch: https://pytorch.org/get-started/locally"
+        return [warned("device", f"cpu; torch {torch.__version__}", meaning, remedy)]
+    return [passed("device", f"{chosen}" + ("" if torch.cuda.is_available() else ", no CUDA device"))]
+
+
+def gpu(index: int) -> Mapping[str, Any]:
+    """A GPU's name, memory in bytes, and whether it computes in bfloat16."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    with torch.cuda.device(index):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return {"name": torch.cuda.get_device_name(index), "free": free, "total": total, "bfloat16": native}
+
+
+def _check_gpu(index: int, seen: Mapping[str, Any]) -> Check:
+    free, total = seen["free"], seen["total"]
+    has = "bfloat16" if seen["bfloat16"] else "no bfloat16"
+    found = f"cuda:{index}, {seen['name']}, {gigabytes(free)} free of {gigabytes(total)}, {has}"
+    if free < FREE_SHARE * total:
+        meaning = "Somebody else's process holds most of this GPU: a model will not fit, or batches run out of memory."
+        return warned("device", found, meaning, "Look with nvidia-smi, and choose another with --device cuda:1.")
+    if not seen["bfloat16"]:
+        meaning = "Most checkpoints are stored in bfloat16, which this GPU has to emulate: slowly, if at all."
+        return warned("device", found, meaning, "Give --dtype float32 (float16 overflows easily).")
+    return passed("device", found)

@@ -1,0 +1,58 @@
+"""The doctor's findings on the terminal: a line each, and two more where something is not well."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from ssn_probe.doctor.checks import Check
+from ssn_probe.doctor.examine import examine_machine, examine_model
+from ssn_probe.text import plain
+
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
+WIDTH = 14
+"""Columns for the name of a check."""
+
+
+def show_doctor(
+    screen: Console, *, out: Path, model: str | None = None, device: str = "auto", dtype: str = "auto"
+) -> bool:
+    """Examine the machine, and a model if one is named, showing every check as it ends. True if none failed."""
+    done = show_checks(screen, examine_machine(out, device=device))
+    if model is not None:
+        with screen.status(Text(f"Examining {plain(model)} …")):
+            done += show_checks(screen, examine_model(model, device=device, dtype=dtype))
+    screen.print(Text(conclusion(done, model)), soft_wrap=True)
+    return not any(check.status == "failed" for check in done)
+
+
+def show_checks(screen: Console, checks: Iterable[Check]) -> list[Check]:
+    """Show checks as they come; returns them. What they found is literal text."""
+    done = []
+    for check in checks:
+        done.append(check)
+        for line in lines(check):
+            screen.print(line, soft_wrap=True)
+    return done
+
+
+def lines(check: Check) -> list[Text]:
+    """The mark, the name and what was found; below, if all is not well, what it means and what to do."""
+    mark, style = MARKS[check.status]
+    first = Text.assemble((mark, style), f" {plain(check.name):{WIDTH}} {plain(check.found)}")
+    more = [] if check.status == "ok" else [check.meaning, f"→ {check.remedy}"]
+    return [first, *(Text(f"    {plain(line)}") for line in more)]
+
+
+def conclusion(done: list[Check], model: str | None) -> str:
+    """How many checks there were and how they ended; the next step."""
+    failures, warnings = (sum(check.status == one for check in done) for one in ("failed", "warning"))
+    if failures:
+        return f"{failures} of {len(done)} checks failed. Mend them before you trust a result."
+    well = f"{len(done)} checks, none failed" + (f", {_counted(warnings, 'warning')}." if warnings else ".")
+    return well if model is not None else f"{well} A model is examined with: ssn-probe doctor --model organism"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,78 @@
+"""Does the chat template ask the model, once, and hand over to its answer? Does a prompt begin as it should?"""
+
+from typing import Any
+
+from ssn_probe.doctor.checks import Check, failed, passed, warned
+from ssn_probe.doctor.probing import texts
+from ssn_probe.subject import Subject, encode
+
+ANSWER = "answer"
+
+
+def check_template(subject: Subject) -> Check:
+    """Does the template hold the user's message once, and end where the response begins, the same every day?"""
+    text = texts(subject)[1]
+    shown = render(subject.tokenizer, text)
+    before, message, end = shown.partition(text)
+    if not message or text in end:
+        found = f"the user's message is in the prompt {shown.count(text)} times: {shown!r}"
+        meaning = "The model would not be asked what the prompt set says."
+        return failed("chat template", found, meaning, "Mend the template (chat_template.jinja beside the tokenizer).")
+    if not hands_over(subject.tokenizer, text):
+        meaning = "The model would go on with the user's message instead of answering it."
+        remedy = (
+            "Use the instruction-tuned variant, or let the template add the turn when add_generation_prompt is set."
+        )
+        return failed("chat template", f"no generation prompt at the end: {shown!r}", meaning, remedy)
+    found = f"{before!r} MESSAGE {end!r}"
+    if "strftime_now" in str(subject.tokenizer.chat_template):
+        meaning = "The template puts today's date into every prompt: results change from one day to the next."
+        remedy = "Put a fixed date into chat_template.jinja, and give the model as a folder."
+        return warned("chat template", f"{found}, with the date", meaning, remedy)
+    return passed("chat template", found)
+
+
+def render(tokenizer: Any, text: str, *, prompted: bool = True, answer: str | None = None) -> str:
+    """A chat as text, up to where the response begins, or with an answer."""
+    chat = [{"role": "user", "content": text}]
+    chat += [] if answer is None else [{"role": "assistant", "content": answer}]
+    return tokenizer.apply_chat_template(chat, add_generation_prompt=prompted, enable_thinking=False, tokenize=False)
+
+
+def hands_over(tokenizer: Any, text: str) -> bool:
+    """Does the prompt end in what comes before an answer?
+
+    Most templates add it when asked to; some (Mistral's) end a user's turn in a way that needs nothing more, so that a
+    chat with an answer begins with the very same text.
+    """
+    prompt, bare = render(tokenizer, text), render(tokenizer, text, prompted=False)
+    if prompt != bare and prompt.startswith(bare):
+        return True
+    whole = render(tokenizer, text, prompted=False, answer=ANSWER)
+    before, _, _ = whole.rpartition(ANSWER)
+    return before.rstrip() == prompt.rstrip() and bool(prompt.rpartition(text)[2].strip())
+
+
+def check_bos(subject: Subject) -> Check:
+    """Does a prompt begin with one BOS, where the tokenizer has one that it puts in front of text?"""
+    tokenizer, text = subject.tokenizer, texts(subject)[1]
+    bos, ours = tokenizer.bos_token_id, encode(subject, [text])[0]
+    if bos is None:
+        return passed("BOS", "the tokenizer has none")
+    token, count, habit = tokenizer.bos_token, leading(ours, bos), leading(tokenizer(text)["input_ids"], bos)
+    if count > 1:
+        meaning = "The model never saw that in training: its states and answers are off from the first token on."
+        return failed(
+            "BOS", f"{count} × {token} begin a prompt", meaning, "Take the BOS out of the chat template once."
+        )
+    if count < habit:
+        meaning = "The tokenizer puts one before text, the chat template does not: the model may miss it."
+        return warned("BOS", f"no {token} begins a prompt", meaning, "Ask the model's card; add it to the template.")
+    again = leading(tokenizer(render(tokenizer, text))["input_ids"], bos)
+    trap = f" (rendered text that is tokenised again would get {again}: use encode())" if again > count else ""
+    return passed("BOS", (f"one {token}" if count else f"no {token}, nor does the tokenizer add one") + trap)
+
+
+def leading(ids: list[int], token: int) -> int:
+    """How many times a token stands at the very beginning."""
+    return next((place for place, one in enumerate(ids) if one != token), len(ids))

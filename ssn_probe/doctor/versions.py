@@ -1,0 +1,166 @@
+"""What is installed, beside what ssn-probe was tested with (constraints.txt) and what it allows (pyproject.toml)."""
+
+import importlib
+import platform
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from ssn_probe.doctor.checks import Check, failed, named, passed, warned
+
+OURS = "ssn-probe"
+LOCK = Path(__file__).parents[1] / "constraints.txt"
+"""Exact pins of every package, runtime and development, with which the released tests passed."""
+
+NEEDED = {
+    "torch": "Tensor",
+    "transformers": "AutoModelForCausalLM",
+    "nnsight": "TransformersModel",
+    "polars": "DataFrame",
+}
+"""What every run imports, and a name in each that makes a lazy package load for good."""
+
+
+def check_ours() -> Check:
+    """Is ssn-probe installed, so that what it requires is known?"""
+    version, folder = installed(OURS), LOCK.parent
+    if version is not None:
+        return passed(OURS, f"{version} in {folder}")
+    meaning = "It runs from a folder without being installed: what it requires cannot be read, nor compared."
+    remedy = f"Install it: python -m pip install -c {shlex.quote(str(LOCK))} -e {shlex.quote(str(folder.parent))}"
+    return failed(OURS, f"not installed; its code is in {folder}", meaning, remedy)
+
+
+def check_python() -> Check:
+    """Is this Python one that ssn-probe allows?"""
+    from packaging.specifiers import SpecifierSet
+
+    version, allowed = platform.python_version(), metadata.metadata(OURS)["Requires-Python"]
+    found = f"{platform.python_implementation()} {version} on {platform.platform()}"
+    if SpecifierSet(allowed).contains(version, prereleases=True):
+        return passed("python", found)
+    meaning = f"ssn-probe needs Python {allowed}; what it does with another is not known."
+    return failed("python", found, meaning, "Make an environment with such a Python, and install ssn-probe there.")
+
+
+def check_packages() -> list[Check]:
+    """Are the packages that run with ssn-probe there, within the allowed ranges, and as tested?
+
+    Development tools are left out: only what ssn-probe's own requirements lead to counts.
+    """
+    direct = required(OURS)
+    outside = [check for name, allowed in direct.items() if (check := _outside(name, allowed)) is not None]
+    settled = {check.name for check in outside}
+    others = runtime(direct) - direct.keys()
+    return [
+        *outside,
+        _as_tested("packages", [name for name in direct if name not in settled]),
+        _as_tested("dependencies", sorted(others)),
+    ]
+
+
+def required(package: str) -> dict[str, str]:
+    """The packages that a package requires here, without its extras, and the versions that it allows."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    wanted = [Requirement(line) for line in metadata.requires(package) or ()]
+    here = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(one.name): str(one.specifier) for one in here}
+
+
+def runtime(names: Iterable[str]) -> set[str]:
+    """These packages, those that they require, and so on, as far as they are installed."""
+    found, ahead = set(), list(names)
+    while ahead:
+        name = ahead.pop()
+        if name not in found and installed(name) is not None:
+            found.add(name)
+            ahead += required(name)
+    return found
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def pins() -> Mapping[str, str]:
+    """The tested version of every package."""
+    from packaging.utils import canonicalize_name
+
+    lines = [line.partition("==") for line in LOCK.read_text(encoding="utf-8").splitlines()]
+    return {canonicalize_name(name): version.strip() for name, equals, version in lines if equals}
+
+
+def pip_command(names: Iterable[str]) -> str:
+    """The command that installs these packages as tested."""
+    return f"python -m pip install -c {shlex.quote(str(LOCK))} {' '.join(names)}"
+
+
+def _outside(name: str, allowed: str) -> Check | None:
+    from packaging.specifiers import SpecifierSet
+
+    version = installed(name)
+    if version is None:
+        meaning = f"ssn-probe cannot work without {name} ({allowed or 'any version'})."
+        return failed(name, "not installed", meaning, f"Install it: {pip_command([name])}")
+    if SpecifierSet(allowed).contains(version, prereleases=True):
+        return None
+    meaning = f"ssn-probe allows {name} {allowed} only; its interface or its numbers differ outside."
+    return failed(name, f"{version}, outside {allowed}", meaning, f"Install the tested one: {pip_command([name])}")
+
+
+def _as_tested(title: str, names: list[str]) -> Check:
+    tested = pins()
+    pinned = [name for name in names if name in tested]
+    other = list(_differing(pinned, tested))
+    count = f"{len(pinned) - len(other)} as tested{_without_pin(len(names) - len(pinned))}"
+    if not other:
+        return passed(title, count)
+    listed = ", ".join(f"{name} {version} (tested: {pin})" for name, version, pin in other)
+    meaning = "Allowed, but ssn-probe was not tested with these versions: numbers may differ from published ones."
+    remedy = f"To have the tested ones: {pip_command(name for name, _, _ in other)}"
+    return warned(title, f"{count}; not {listed}", meaning, remedy)
+
+
+def _without_pin(count: int) -> str:
+    """Torch's CUDA builds bring packages that the pins, made with its CPU build, do not have."""
+    return f", {count} without a pin" if count else ""
+
+
+def _differing(names: Iterable[str], tested: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Package, installed and tested version where they differ. The build of a version (+cpu, +cu130) may differ."""
+    from packaging.version import Version
+
+    for name in names:
+        version, pin = installed(name), tested[name]
+        if version is not None and Version(version).public != Version(pin).public:
+            yield name, version, pin
+
+
+def check_imports() -> list[Check]:
+    """Can what every run needs be imported?"""
+    tried = {name: _import_error(name, probe) for name, probe in NEEDED.items()}
+    works = [f"{name} {installed(name)}" for name, error in tried.items() if error is None]
+    broken = [_broken(name, error) for name, error in tried.items() if error is not None]
+    return [*broken, passed("imports", ", ".join(works))] if works else broken
+
+
+def _import_error(name: str, probe: str) -> Exception | None:
+    """Why a package cannot be imported: it may say so in many ways (a missing library is an OSError)."""
+    try:
+        getattr(importlib.import_module(name), probe)
+    except Exception as error:
+        return error
+    return None
+
+
+def _broken(name: str, error: Exception) -> Check:
+    meaning = f"{name} cannot be imported: no model can be examined or run."
+    remedy = f"Install it again: {pip_command(['--force-reinstall', name])}"
+    return failed(f"import {name}", named(error), meaning, remedy)

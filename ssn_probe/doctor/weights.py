@@ -1,0 +1,64 @@
+"""Where a neuron's weights are, found by the names of the modules and not by the anatomy table that is on trial.
+
+A neuron of q, k or v is a row of its projection, with its bias; one of o or ffn is a column of what reads it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssn_probe.errors import ModelError
+
+ROWS, COLUMNS = 0, 1
+
+PROJECTIONS: Mapping[str, tuple[str, int]] = {
+    "q": ("q_proj", ROWS),
+    "k": ("k_proj", ROWS),
+    "v": ("v_proj", ROWS),
+    "o": ("o_proj", COLUMNS),
+    "ffn": ("down_proj", COLUMNS),
+}
+
+
+def own_weights(module: Any, layer: int, site: str) -> list[tuple[Any, int]]:
+    """The parameters that hold the neurons of a site, each with its dimension along which they lie.
+
+    Raises:
+        ModelError: the model has no such projection, or several.
+    """
+    name, dimension = PROJECTIONS[site]
+    found = [one for path, one in _decoder(module)[layer].named_modules() if path.rpartition(".")[2] == name]
+    if len(found) != 1:
+        raise ModelError(
+            f"Layer {layer} has {len(found)} modules called {name}, where the weights of site {site} would be.",
+            "Nothing else shows what this site is: leave it out, or add the family to ssn_probe/doctor/weights.py.",
+        )
+    bias = [(found[0].bias, 0)] if dimension == ROWS and found[0].bias is not None else []
+    return [(found[0].weight, dimension), *bias]
+
+
+def _decoder(module: Any) -> Any:
+    """The list of decoder layers: as long as the config says."""
+    from torch.nn import ModuleList
+
+    depth = module.config.num_hidden_layers
+    return next(one for one in module.modules() if isinstance(one, ModuleList) and len(one) == depth)
+
+
+def width(module: Any, layer: int, site: str) -> int:
+    """How many neurons a site has, by its weights."""
+    weight, dimension = own_weights(module, layer, site)[0]
+    return weight.shape[dimension]
+
+
+def as_integers(values: Any) -> Any:
+    """The bits of floating-point numbers, as integers in the same order but for the sign. Shares the memory."""
+    import torch
+
+    return values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()])
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    """Are two tensors the same, bit for bit? NaN is equal to itself here."""
+    import torch
+
+    return torch.equal(as_integers(one.detach()), as_integers(other.detach()))

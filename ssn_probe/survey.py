@@ -1,0 +1,109 @@
+"""How much of a plan is in the cache: the same measurements that a run would ask for, looked up and not made."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ssn_probe.arms import UNTOUCHED, Arm, arms_of
+from ssn_probe.cache import NotCached
+from ssn_probe.causal import Pass, change_of, evaluated_in, odds_passes, sample_passes, source_of_pass
+from ssn_probe.importance import CONTRASTED, scores_what
+from ssn_probe.lab import UNCHANGED, Lab, log_odds_what, responses_what, rows_of
+from ssn_probe.node import walk
+from ssn_probe.openings import UntrustedReadoutError, gate_rows, readouts
+from ssn_probe.plan import gate_label, measured, reads_log_odds, score_label
+from ssn_probe.prompts import PromptSet
+from ssn_probe.recipe import Recipe, SafetyNeurons
+from ssn_probe.source import Source
+
+Found = Iterator[tuple[str, int]]
+"""(row of the plan, prompts of it whose results are in the cache)."""
+
+
+def survey(lab: Lab, recipe: Recipe) -> Mapping[str, int]:
+    """Row of the plan → prompts whose results are in the cache of a lab that computes nothing.
+
+    Where the neurons of the arms do not follow from what is there, nothing of their rows is known: they count as 0.
+    """
+    found: Counter[str] = Counter()
+    for prompts in reads_log_odds(recipe, lab.data):
+        _add(found, _gate(lab, prompts))
+    for node in dict.fromkeys(node for node in walk(recipe) if isinstance(node, SafetyNeurons)):
+        _add(found, _scores(lab, node), once=score_label(node, lab.data[node.prompts]))
+    arms = _arms(lab, recipe)
+    for one in sample_passes(lab, recipe, arms or []) if measured(recipe, lab.data) else ():
+        _add(found, _samples(lab, one))
+    for one in odds_passes(lab, recipe, arms or []):
+        _add(found, _odds(lab, one))
+    return found
+
+
+def _add(found: Counter[str], rows: Found, once: str | None = None) -> None:
+    """Counts rows up to where something is not known. `once`: a row that several nodes share is counted once."""
+    if once in found:
+        return
+    try:
+        for label, prompts in rows:
+            found[label] += prompts
+    except (NotCached, UntrustedReadoutError):
+        return
+
+
+def _arms(lab: Lab, recipe: Recipe) -> list[Arm] | None:
+    try:
+        return arms_of(lab, recipe)
+    except NotCached:
+        return None
+
+
+def _has(lab: Lab, what: Mapping[str, Any], prompts: int) -> int:
+    """The prompts, if all of them have been measured; else none."""
+    assert lab.cache is not None
+    with lab.cache.entry(what) as entry:
+        return prompts if entry.complete(prompts) else 0
+
+
+def _gate(lab: Lab, prompts: PromptSet) -> Found:
+    for language in prompts.languages:
+        rows = gate_rows(prompts, language)
+        yield gate_label(prompts), _has(lab, responses_what(lab, prompts, rows, UNCHANGED), rows.height)
+
+
+def _scores(lab: Lab, node: SafetyNeurons) -> Found:
+    prompts = lab.data[node.prompts]
+    for language in prompts.languages:
+        for context in CONTRASTED:
+            count = prompts.select("identify", context, language).height
+            yield score_label(node, prompts), _has(lab, scores_what(lab, node, language, context), count)
+
+
+def _samples(lab: Lab, one: Pass) -> Found:
+    for context, prompts in one.contexts.items():
+        source, missing = source_of_pass(lab, one.arm, prompts, context), False
+        for language in evaluated_in(one.arm, prompts):
+            rows = rows_of(lab, prompts, context, language)
+            what = responses_what(lab, prompts, rows, change_of(lab, one.arm, language, rows, source))
+            known = _has(lab, what, rows.height)
+            missing |= known < rows.height
+            yield one.row, known
+        yield from _carried(lab, source, missing)
+
+
+def _odds(lab: Lab, one: Pass) -> Found:
+    prompts, missing = one.contexts["harmful"], False
+    found, source = readouts(lab, prompts), source_of_pass(lab, one.arm, prompts, "harmful", log_odds_only=True)
+    if one.arm is UNTOUCHED:
+        return
+    for language in evaluated_in(one.arm, prompts):
+        rows = rows_of(lab, prompts, "harmful", language)
+        change = change_of(lab, one.arm, language, rows, source)
+        known = _has(lab, log_odds_what(lab, rows, change, found[language].reads), rows.height)
+        missing |= known < rows.height
+        yield one.row, known
+    yield from _carried(lab, source, missing)
+
+
+def _carried(lab: Lab, source: Source | None, missing: bool) -> Found:
+    """A source need not run where all that takes values from it is known."""
+    if source is not None:
+        yield source.label, _has(lab, source.what, source.rows.height) if missing else source.rows.height

@@ -1,0 +1,175 @@
+"""Processor, memory and device, on machines that are not this one; and a machine where torch cannot be imported."""
+
+import builtins
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from ssn_probe.doctor import examine_machine, examine_model, machine
+from ssn_probe.doctor.checks import Check, guarded
+from ssn_probe.errors import ModelError
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
+    """The check on a CPU with so many cores, usable cores, torch threads, and such a load."""
+
+    def check(count: int, usable: int, threads: int, load: float, device: str = "cpu") -> Check:
+        monkeypatch.setattr(os, "cpu_count", lambda: count)
+        monkeypatch.setattr(machine, "usable_cores", lambda: usable)
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        return machine.check_processor(device)
+
+    return check
+
+
+@pytest.mark.parametrize("case", [(8, 8, 8, 0.3), (8, 8, 1, 9.0), (64, 64, 32, 20.0), (2, 2, 2, 0.9)])
+def test_a_processor_with_room(case, cores) -> None:
+    assert cores(*case).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("case", "why", "threads"),
+    [((64, 4, 64, 0.0), "more threads than usable cores", 4), ((8, 8, 8, 7.0), "the cores are busy", 1)],
+)
+def test_threads_that_would_wait_for_each_other(case, why: str, threads: int, cores) -> None:
+    check = cores(*case)
+    assert check.status == "warning"
+    assert f"{case[0]} cores, {case[1]} usable" in check.found
+    assert why in check.meaning
+    assert f"OMP_NUM_THREADS={threads} " in check.remedy
+
+
+def test_threads_do_not_matter_to_a_run_on_a_gpu(cores) -> None:
+    assert cores(64, 4, 64, 60.0, device="cuda").status == "ok"
+
+
+def test_usable_cores_are_those_of_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(16)), raising=False)
+    for quota, usable in (("", 16), ("max 100000", 16), ("350000 100000", 3), ("50000 100000", 1)):
+        monkeypatch.setattr(machine, "_control_group", lambda _name, quota=quota: quota)
+        assert machine.usable_cores() == usable
+
+
+@pytest.fixture
+def remembering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
+    """The check on a machine with such memory, in bytes, and settings of its container."""
+
+    def check(total: float, free: float, **settings: str) -> Check:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=int(total), available=int(free)))
+        monkeypatch.setattr(machine, "_control_group", lambda name: settings.get(name.partition(".")[2], ""))
+        return machine.check_memory()
+
+    return check
+
+
+def test_memory(remembering) -> None:
+    check = remembering(64e9, 40e9)
+    assert (check.status, check.found) == ("ok", "40.0 GB free of 64.0 GB")
+    check = remembering(64e9, 40e9, max="16000000000", current="4000000000")
+    assert (check.status, check.found) == ("ok", "12.0 GB free of 16.0 GB")
+    assert remembering(64e9, 40e9, max="max", current="4000000000").found == "40.0 GB free of 64.0 GB"
+
+
+@pytest.mark.parametrize("case", [((64e9, 5e8), {}), ((64e9, 40e9), {"max": "4000000000", "current": "3900000000"})])
+def test_little_memory_is_a_warning(case, remembering) -> None:
+    check = remembering(*case[0], **case[1])
+    assert check.status == "warning"
+    assert "Killed" in check.meaning
+    assert "scheduler" in check.remedy
+
+
+# --- device
+
+
+def test_the_processor_as_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "DRIVER", Path("/no/driver/here"))
+    for device in ("auto", "cpu"):
+        (check,) = machine.check_device(device)
+        assert (check.status, check.found) == ("ok", "cpu, no CUDA device")
+
+
+def test_a_torch_without_cuda_beside_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
+    (tmp_path / "version").touch()
+    (check,) = machine.check_device("auto")
+    assert check.status == "warning"
+    assert "built without CUDA" in check.meaning
+    assert "CUDA build of torch" in check.remedy
+    assert machine.check_device("cpu")[0].status == "ok", "asked for"
+
+
+def test_a_device_that_cannot_be_used_fails() -> None:
+    with pytest.raises(ModelError):
+        machine.check_device("quantum")
+    (check,) = guarded("device", lambda: machine.check_device("quantum"))
+    assert (check.status, "'quantum' cannot be used" in check.found) == ("failed", True)
+    assert "Use `auto`, `cpu`" in check.remedy
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
+    """The check on a machine with a GPU that has so much memory free, and bfloat16 or not."""
+
+    def check(free: float, bfloat16: bool) -> Check:
+        monkeypatch.setattr("ssn_probe.loading.usable_device", lambda device: "cuda" if device == "auto" else device)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _index: (int(free), int(80e9)))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _index: "Some GPU")
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+        return machine.check_device("auto")[0]
+
+    return check
+
+
+def test_a_gpu(gpu) -> None:
+    check = gpu(79e9, True)
+    assert (check.status, check.found) == ("ok", "cuda:0, Some GPU, 79.0 GB free of 80.0 GB, bfloat16")
+
+
+def test_a_gpu_that_is_not_free(gpu) -> None:
+    check = gpu(9e9, True)
+    assert check.status == "warning"
+    assert "Somebody else's process" in check.meaning
+    assert "nvidia-smi" in check.remedy
+
+
+def test_a_gpu_without_bfloat16(gpu) -> None:
+    check = gpu(79e9, False)
+    assert (check.status, "no bfloat16" in check.found) == ("warning", True)
+    assert "emulate" in check.meaning
+    assert "--dtype float32" in check.remedy
+
+
+# --- without torch
+
+
+def test_without_torch_the_rest_is_still_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def importing(name: str, *rest, **more):
+        if name == "torch":
+            raise ImportError("libtorch.so: cannot open shared object file")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    found = {check.name: check for check in examine_machine(tmp_path)}
+    assert found["device"].status == "failed"
+    assert "libtorch.so: cannot open" in found["device"].found
+    assert "nothing can be computed" in found["device"].meaning
+    for name in ("python", "packages", "processor", "memory", "hub", "results"):
+        assert found[name].status in ("ok", "warning"), found[name]
+    (model,) = examine_model("organism")
+    assert (model.status, "libtorch.so" in model.found) == ("failed", True)

@@ -1,0 +1,420 @@
+"""What is asked of a model: all is well in every family, and whatever is broken is found and named."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TEMPLATE, WORDS, tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from ssn_probe.doctor import batching, examine_model, noise, probing, weights
+from ssn_probe.doctor.batching import check_padding
+from ssn_probe.doctor.checks import Check, guarded
+from ssn_probe.doctor.examine import examine_subject
+from ssn_probe.doctor.model import check_numbers, check_tracing, describe_subject
+from ssn_probe.doctor.noise import check_noise
+from ssn_probe.doctor.sites import check_site
+from ssn_probe.doctor.template import check_bos, check_template
+from ssn_probe.errors import ModelError
+from ssn_probe.neurons import SITES, Site
+from ssn_probe.subject import Subject, load_subject, pad_left
+from ssn_probe.tracing import edits, generate
+
+
+@pytest.fixture
+def own(tiny_folder: Callable[[str], Path]) -> Subject:
+    """A tiny Llama that a test may spoil."""
+    return load_subject(str(tiny_folder("llama")))
+
+
+@pytest.fixture(scope="module")
+def organism() -> Subject:
+    return load_subject("organism")
+
+
+def unwell(check: Check, status: str, *, found: str, meaning: str, remedy: str) -> None:
+    """The check has this status and says these words."""
+    assert check.status == status, check
+    assert found in check.found
+    assert meaning in check.meaning
+    assert remedy in check.remedy
+
+
+def all_bits(subject: Subject) -> list[torch.Tensor]:
+    return [weights.as_integers(parameter).clone() for parameter in subject.model._module.parameters()]
+
+
+# --- all is well
+
+
+def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(subject: Subject) -> None:
+    before = all_bits(subject)
+    checks = list(examine_subject(subject))
+    assert [check for check in checks if check.status != "ok"] == []
+    names = ["chat template", "BOS", "numbers", "tracing", *(f"site {site}" for site in SITES), "padding", "rounding"]
+    assert [check.name for check in checks] == names
+    assert all(torch.equal(one, other) for one, other in zip(before, all_bits(subject), strict=True))
+
+
+def test_what_was_loaded(tiny_subject: Callable[[str], Subject], organism: Subject) -> None:
+    found = describe_subject(tiny_subject("qwen2")).found
+    for words in ("qwen2", "2 layers of q 24, k 12, v 12, o 24, ffn 20", "float64 on cpu", "biases at q, k, v"):
+        assert words in found
+    assert describe_subject(organism).found.endswith("float32 on cpu; tied embeddings")
+
+
+def test_prompts_are_words_that_the_model_knows(llama: Subject, organism: Subject) -> None:
+    for subject in (llama, organism):
+        rows = probing.prompts(subject)
+        assert len({len(row) for row in rows}) == 3, "padding is at work"
+        assert not any(subject.tokenizer.unk_token_id in row for row in rows)
+    assert set(" ".join(probing.texts(llama)).split()) <= set(WORDS)
+
+
+def test_the_chosen_neurons_are_spread_and_always_the_same() -> None:
+    assert probing.spread(8, 4) == [1, 3, 5, 7]
+    assert probing.spread(3, 8) == [0, 1, 2]
+    assert probing.spread(14336, 8) == probing.spread(14336, 8)
+
+
+# --- loading
+
+
+def test_a_model_that_cannot_be_loaded_is_a_failed_check() -> None:
+    (check,) = examine_model("organsm")
+    unwell(
+        check, "failed", found="no model folder 'organsm'", meaning="`ssn-probe run` would stop", remedy="config.json"
+    )
+
+
+def test_an_unknown_family_is_a_failed_check(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder("llama"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    (check,) = examine_model(str(folder))
+    unwell(check, "failed", found="'gpt2' are not supported", meaning="would stop", remedy="llama, qwen2")
+
+
+# --- sites
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_weights_zeroed_are_those_that_plain_torch_zeroes(subject: Subject, site: Site) -> None:
+    from tracing import plain
+
+    module, indices = subject.model._module, [0, 5]
+    neurons = [(1, site, index) for index in indices]
+    before, tokens = all_bits(subject), probing.prompts(subject)
+    with plain.weights_zeroed(module, neurons):
+        wanted = probing.plain_logits(subject, tokens)
+    with probing.zeroed_weights(module, 1, site, indices):
+        assert torch.equal(probing.plain_logits(subject, tokens), wanted)
+    assert all(torch.equal(one, other) for one, other in zip(before, all_bits(subject), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("site", "place"),
+    [
+        ("q", ("self_attn.o_proj", "input")),
+        ("k", ("self_attn.v_proj", "output")),
+        ("o", ("self_attn.q_proj", "output")),
+        ("ffn", ("mlp.down_proj", "output")),
+        ("ffn", ("mlp.gate_proj", "input")),
+    ],
+)
+def test_a_site_that_is_elsewhere_than_the_anatomy_says(llama: Subject, site: Site, place) -> None:
+    anatomy = replace(llama.anatomy, modules={**llama.anatomy.modules, site: place})
+    check = check_site(replace(llama, anatomy=anatomy), site)
+    words = {"meaning": "not the neurons whose weights", "remedy": "none of this site's results"}
+    unwell(check, "failed", found="silencing differs from zeroed weights by", **words)
+
+
+def test_a_width_that_is_not_the_weights(llama: Subject) -> None:
+    check = check_site(replace(llama, widths={**llama.widths, "ffn": 16}), "ffn")
+    found = "the anatomy has 16 neurons a layer, the weights [20]"
+    unwell(check, "failed", found=found, meaning="not the neurons", remedy="none of this site's results")
+
+
+def test_silencing_that_does_nothing(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "suppression", lambda _neurons: edits.NO_EDITS)
+    check = check_site(llama, "ffn")
+    unwell(check, "failed", found="no logit in layer 0, 1", meaning="would be zero", remedy="Leave the site out")
+
+
+def test_silencing_other_neurons(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = edits.suppression
+    monkeypatch.setattr(edits, "suppression", lambda neurons: real([(a, b, (c + 1) % 12) for a, b, c in neurons]))
+    for site in SITES:
+        assert "silencing differs" in check_site(llama, site).found
+
+
+def test_neurons_that_are_dead(own: Subject) -> None:
+    with torch.no_grad():
+        own.model._module.model.layers[1].self_attn.o_proj.weight.zero_()
+    assert "changes no logit in layer 1; zeroing weights: " in check_site(own, "o").found
+    assert check_site(own, "ffn").status == "ok"
+
+
+class Elsewhere(torch.nn.Linear):
+    """What it calls its weight is a copy, made anew whenever it computes, as where weights are stored packed."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self._parameters["weight"].clone()
+
+
+def test_weights_that_are_not_what_computes(own: Subject) -> None:
+    own.model._module.model.layers[1].mlp.down_proj.__class__ = Elsewhere
+    found = "in layer 1 silencing differs from zeroed weights"
+    words = {"meaning": "not the neurons whose weights", "remedy": "report"}
+    unwell(check_site(own, "ffn"), "failed", found=found, **words)
+
+
+class Drifting(torch.nn.Linear):
+    """Its weight is another tensor whenever it is asked for."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self._parameters["weight"] + torch.rand(())
+
+
+def test_weights_that_do_not_come_back(own: Subject) -> None:
+    own.model._module.model.layers[1].mlp.down_proj.__class__ = Drifting
+    (check,) = guarded("site ffn", lambda: check_site(own, "ffn"))
+    unwell(check, "failed", found="are not what they were", meaning="would stop", remedy="Load the model again")
+
+
+def test_a_projection_that_the_doctor_does_not_know(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "PROJECTIONS", {**weights.PROJECTIONS, "ffn": ("dense_4h_to_h", 1)})
+    (check,) = guarded("site ffn", lambda: check_site(llama, "ffn"))
+    unwell(check, "failed", found="0 modules called dense_4h_to_h", meaning="would stop", remedy="weights.py")
+
+
+def test_an_anatomy_that_breaks_the_trace_stops_no_other_check(llama: Subject) -> None:
+    anatomy = replace(llama.anatomy, modules={**llama.anatomy.modules, "v": ("self_attn.w_pack", "output")})
+    status = {check.name: check.status for check in examine_subject(replace(llama, anatomy=anatomy))}
+    assert (status["site v"], status["site ffn"], status["padding"]) == ("failed", "ok", "ok")
+
+
+# --- tracing
+
+
+def test_a_trace_that_computes_something_else(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_tracing(llama).status == "ok"
+    real = edits.suppression
+    monkeypatch.setattr(edits, "suppression", lambda neurons: real([*neurons, (0, "ffn", 3)]))
+    words = {"meaning": "not the model as transformers runs it", "remedy": "tested nnsight"}
+    unwell(check_tracing(llama), "failed", found="a trace differs", **words)
+
+
+# --- padding
+
+
+def pad_right(tokens, pad_id: int, device: str) -> dict[str, torch.Tensor]:
+    batch = pad_left(tokens, pad_id, device)
+    lengths = [len(row) for row in tokens]
+    return {
+        key: torch.stack([row.roll(length) for row, length in zip(value, lengths, strict=True)])
+        for key, value in batch.items()
+    }
+
+
+def test_padding_on_the_right(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "pad_left", pad_right)
+    words = {"meaning": "which prompts share a batch", "remedy": "--batch-size 1"}
+    unwell(check_padding(llama), "failed", found="batched and single logits differ by", **words)
+
+
+def test_padding_that_is_attended_to(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(*arguments) -> dict[str, torch.Tensor]:
+        batch = pad_left(*arguments)
+        return batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
+
+    monkeypatch.setattr(probing, "pad_left", seen)
+    assert "batched and single logits" in check_padding(llama).found
+    monkeypatch.undo()
+    monkeypatch.setattr(generate, "pad_left", seen)
+    words = {"meaning": "batched responses are wrong", "remedy": "--batch-size 1"}
+    unwell(check_padding(llama), "failed", found="of 3 greedy responses are equal", **words)
+
+
+def test_a_response_on_the_edge_in_a_coarse_dtype(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "equal_responses", lambda _subject: [True, False, True])
+    coarse = replace(llama, identity=llama.identity | {"dtype": "bfloat16"})
+    words = {"meaning": "rounding chose", "remedy": "--dtype float32"}
+    unwell(check_padding(coarse), "warning", found="2 of 3 greedy responses", **words)
+    assert check_padding(llama).status == "failed", "in double precision nothing is on the edge"
+
+
+def test_a_traced_model_whose_tokenizer_pads_on_the_right(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama.model.tokenizer, "padding_side", "right")
+    words = {"meaning": "[:, -1] reads padding", "remedy": 'padding_side = "left"'}
+    unwell(check_padding(llama), "failed", found="pads on the right", **words)
+
+
+# --- chat template and BOS
+
+
+def asking(subject: Subject, template: str, *, adds_bos: bool = False) -> Subject:
+    """The subject with another chat template, and a tokenizer that puts a BOS before text or not."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    if adds_bos:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return replace(subject, tokenizer=tokenizer)
+
+
+MESSAGE = "{% for message in messages %}<user> {{ message['content'] }} {% endfor %}"
+PROMPT = "{% if add_generation_prompt %}<model>{% endif %}"
+INSTRUCTION = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} "
+    "[/INST]{% else %} {{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_template(llama: Subject) -> None:
+    assert check_template(llama).found == "'<s><user> ' MESSAGE ' <model>'"
+    assert check_template(asking(llama, INSTRUCTION)).status == "ok", "Mistral's needs nothing more"
+
+
+@pytest.mark.parametrize(("body", "times"), [("<user> hello ", 0), (MESSAGE + MESSAGE, 2)])
+def test_a_template_without_the_message_or_with_two(llama: Subject, body: str, times: int) -> None:
+    check = check_template(asking(llama, body + PROMPT))
+    words = {"meaning": "would not be asked", "remedy": "chat_template.jinja"}
+    unwell(check, "failed", found=f"in the prompt {times} times", **words)
+
+
+def test_a_template_without_generation_prompt(llama: Subject) -> None:
+    check = check_template(asking(llama, MESSAGE))
+    words = {"meaning": "go on with the user's message", "remedy": "add_generation_prompt"}
+    unwell(check, "failed", found="no generation prompt", **words)
+
+
+def test_a_template_with_the_date(llama: Subject) -> None:
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    check = check_template(asking(llama, dated + MESSAGE + PROMPT))
+    words = {"meaning": "from one day to the next", "remedy": "a fixed date"}
+    unwell(check, "warning", found="with the date", **words)
+
+
+def test_a_template_that_raises_is_a_failed_check(llama: Subject) -> None:
+    (check,) = guarded("chat template", lambda: check_template(asking(llama, "{{ raise_exception('never') }}")))
+    unwell(check, "failed", found="TemplateError: never", meaning="nothing is known", remedy="report")
+
+
+def test_one_bos(llama: Subject) -> None:
+    assert check_bos(llama).found == "one <s>"
+    check = check_bos(asking(llama, TEMPLATE, adds_bos=True))
+    assert check.status == "ok"
+    assert check.found == "one <s> (rendered text that is tokenised again would get 2: use encode())"
+
+
+def test_two_bos(llama: Subject) -> None:
+    check = check_bos(asking(llama, "{{ bos_token }}" + TEMPLATE))
+    unwell(check, "failed", found="2 × <s>", meaning="never saw that in training", remedy="out of the chat template")
+
+
+def test_an_encoding_that_adds_a_second_bos(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssn_probe.doctor.template.encode", lambda _subject, texts: [[1, 1, 7] for _ in texts])
+    assert check_bos(llama).status == "failed"
+
+
+def test_no_bos(llama: Subject) -> None:
+    check = check_bos(asking(llama, MESSAGE + PROMPT, adds_bos=True))
+    unwell(check, "warning", found="no <s>", meaning="the chat template does not", remedy="model's card")
+    assert check_bos(asking(llama, MESSAGE + PROMPT)).found == "no <s>, nor does the tokenizer add one"
+    none = asking(llama, MESSAGE + PROMPT)
+    none.tokenizer.bos_token = None
+    assert check_bos(none).found == "the tokenizer has none"
+
+
+def test_a_bos_that_marks_every_turn_is_no_second_one(llama: Subject) -> None:
+    turns = "{{ bos_token }}" + MESSAGE + "{{ bos_token }}" + PROMPT
+    assert check_bos(asking(llama, turns)).status == "ok"
+
+
+# --- numbers and rounding
+
+
+def test_a_model_that_computes_nan_is_named_and_the_rest_waits(own: Subject) -> None:
+    with torch.no_grad():
+        own.model._module.model.layers[1].self_attn.v_proj.weight[3] = torch.nan
+    found = {check.name: check for check in examine_subject(own)}
+    words = {"meaning": "would stop", "remedy": "the weights are damaged"}
+    unwell(found["numbers"], "failed", found="NaN or Inf at site v of layer 1", **words)
+    unwell(found["the rest"], "failed", found="not examined", meaning="none to compare", remedy="Mend")
+    assert found["BOS"].status == "ok"
+    assert "site v" not in found
+
+
+def test_logits_are_finite(llama: Subject) -> None:
+    assert check_numbers(llama).found.startswith("finite; logits from -")
+
+
+@pytest.fixture(scope="module")
+def coarse() -> Subject:
+    return load_subject("organism", dtype="bfloat16")
+
+
+def test_a_neuron_drowns_in_bfloat16(coarse: Subject) -> None:
+    check = check_noise(coarse)
+    words = {"meaning": "cannot be told from rounding", "remedy": "effect=refusal or effect=local"}
+    unwell(check, "warning", found="bfloat16: a typical neuron moves", **words)
+    assert "--dtype float32" in check.remedy
+
+
+def test_in_bfloat16_the_other_checks_still_tell_right_from_wrong(coarse: Subject) -> None:
+    assert check_tracing(coarse).status == check_padding(coarse).status == check_site(coarse, "k").status == "ok"
+    modules = {**coarse.anatomy.modules, "k": ("self_attn.v_proj", "output")}
+    assert check_site(replace(coarse, anatomy=replace(coarse.anatomy, modules=modules)), "k").status == "failed"
+
+
+def test_rounding_noise_follows_the_dtype(organism: Subject, coarse: Subject) -> None:
+    fine, rough = (noise.rounding_noise(one, probing.prompts(one)) for one in (organism, coarse))
+    assert 0 < fine < 1e-3 * rough
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_of_the_dtype(dtype: torch.dtype) -> None:
+    values = torch.tensor([0.0, 1.0, -1.0, 3.0, -0.1, 1e-3], dtype=dtype).repeat(8)
+    moved = noise._step(0)(None, None, values)
+    assert torch.equal(moved == values, values == 0)
+    steps = (moved.double() - values.double()).abs() / values.double().abs().clamp_min(1e-9)
+    assert steps.max() <= torch.finfo(dtype).eps
+    assert {True, False} == set((moved > values)[values != 0].tolist())
+
+
+def test_the_change_of_log_probabilities() -> None:
+    """A shift of all logits is none; log-odds of 0 that become log 3 move by log 2 and log 2 − log 3 … by hand."""
+    even = torch.zeros(1, 2, dtype=torch.float64)
+    assert noise.change(even, even + 5) == pytest.approx(0, abs=1e-12)
+    odds = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
+    wanted = ((torch.tensor([0.75, 0.25]).log() - torch.tensor([0.5, 0.5]).log()) ** 2).mean().sqrt()
+    assert noise.change(even, odds) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_a_typical_effect_is_the_median_of_single_neurons(llama: Subject) -> None:
+    from statistics import median
+
+    from tracing import plain
+
+    tokens, module = probing.prompts(llama), llama.model._module
+    before, found = probing.plain_logits(llama, tokens), []
+    for layer in (0, 1):
+        for site in SITES:
+            for index in probing.spread(llama.widths[site], noise.PER_PLACE):
+                with plain.silenced(module, [(layer, site, index)]):
+                    found.append(noise.change(before, probing.plain_logits(llama, tokens)))
+    assert noise.typical_effect(llama, tokens) == pytest.approx(median(found), rel=1e-9)
+
+
+def test_the_oracle_finds_nothing_where_names_are_doubled(own: Subject) -> None:
+    layer = own.model._module.model.layers[0]
+    layer.mlp.shared = copy.deepcopy(torch.nn.ModuleDict({"down_proj": layer.mlp.down_proj}))
+    with pytest.raises(ModelError, match="2 modules called down_proj"):
+        weights.own_weights(own.model._module, 0, "ffn")

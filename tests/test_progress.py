@@ -1,0 +1,99 @@
+"""Progress in a notebook: the same rows in one output, drawn a few times a second, left as they ended."""
+
+from typing import Any
+
+import IPython.display
+import pytest
+from rich.console import Console
+
+from ssn_probe import progress
+from ssn_probe.progress import tracking
+
+
+class Page:
+    """A notebook's page: every drawing of the one output of a cell."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.drawn: list[dict[str, str]] = []
+        self.now = 0.0
+        monkeypatch.setattr(IPython.display, "display", self.display)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+    def display(self, bundle: dict[str, str], *, raw: bool, display_id: bool) -> "Page":
+        assert raw
+        assert display_id
+        self.drawn.append(bundle)
+        return self
+
+    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.drawn.append(bundle)
+
+    def rows(self, at: int = -1) -> list[list[str]]:
+        return [line.split() for line in self.drawn[at]["text/plain"].splitlines()]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    return Page(monkeypatch)
+
+
+def notebook(**more: Any) -> Console:
+    return Console(force_jupyter=True, markup=False, emoji=False, **more)
+
+
+def test_every_row_is_there_from_the_start_and_as_it_ended(page: Page) -> None:
+    with tracking(notebook(), [("first", 200), ("second", 5000)]) as tracker:
+        assert [row[0] for row in page.rows(0)] == ["first", "second"]
+        assert all("0" in row[2] for row in page.rows(0))
+        step = tracker.advance("first")
+        for _ in range(20):
+            step(10)
+        tracker.advance("second")(5000)
+    assert [row[2] for row in page.rows()] == ["200/200", "5000/5000"]
+    assert set(page.drawn[0]) == {"text/plain", "text/html"}
+
+
+def test_it_is_drawn_a_few_times_a_second_however_often_it_moves(page: Page) -> None:
+    with tracking(notebook(), [("row", 1000)]) as tracker:
+        step = tracker.advance("row")
+        for _ in range(1000):
+            page.now += 0.01
+            step(1)
+    assert 10 / progress.EVERY / 2 <= len(page.drawn) <= 10 / progress.EVERY + 3
+
+
+def test_what_was_done_remains_where_a_run_fails(page: Page) -> None:
+    def fails() -> None:
+        with tracking(notebook(), [("row", 100), ("never", 9)]) as tracker:
+            tracker.advance("row")(40)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert "40/100" in page.rows()[0]
+    assert "0/9" in page.rows()[1]
+
+
+def test_a_row_that_has_not_begun_does_not_pulse(page: Page) -> None:
+    with tracking(notebook(), [("row", 100)]):
+        pass
+    assert page.drawn[-1]["text/html"].count("<span") < 8
+
+
+def test_a_label_is_text(page: Page) -> None:
+    label = "<script>alert(1)</script> [red] \x1b[31mx"
+    with tracking(notebook(), [(label, 1)]) as tracker:
+        tracker.advance(label)(1)
+    assert "<script>" not in page.drawn[-1]["text/html"]
+    assert "&lt;script&gt;" in page.drawn[-1]["text/html"]
+    assert "\x1b" not in page.drawn[-1]["text/plain"]
+    assert "[red]" in page.drawn[-1]["text/plain"]
+
+
+def test_a_quiet_run_draws_nothing(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    for console in (notebook(quiet=True), Console(quiet=True), Console(quiet=True, force_terminal=True)):
+        with tracking(console, [("row", 1)]) as tracker:
+            tracker.advance("row")(1)
+    assert page.drawn == []
+    assert capsys.readouterr() == ("", "")
