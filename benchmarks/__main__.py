@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-PARTS = ("scoring", "generation", "memory", "selection", "nulls")
+PARTS = ("scoring", "generation", "cache", "memory", "selection", "nulls")
 
 
 @click.command()
@@ -47,7 +47,7 @@ def _plan(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
 
     names = ("100m", "organism") if model == "all" else (model,)
     for name in names:
-        if "scoring" in parts or "generation" in parts:
+        if {"scoring", "generation", "cache"} & set(parts):
             yield lambda name=name: _speed(name, parts, repeats, quick, threads)
         if "memory" in parts and resettable():
             sizes = SIZES[:2] if quick else SIZES
@@ -62,6 +62,7 @@ def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
     """Scoring and generation on one model. The organism is so small that it repeats four times as often."""
     import torch
 
+    from benchmarks.caching import caching
     from benchmarks.generation import generate
     from benchmarks.models import opened
     from benchmarks.scoring import brute_force, score
@@ -76,6 +77,8 @@ def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
             rows += brute_force(case, neurons=prompts, repeats=repeats)
         if "generation" in parts:
             rows += generate(case, batch_size=prompts, repeats=repeats)
+        if "cache" in parts:
+            rows += caching(case, batch_size=prompts, repeats=repeats)
     return rows
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import polars as pl
 
 from ssn_probe.cache import Cache
+from ssn_probe.footprint import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.lab import Lab
-from ssn_probe.loading import weights_here
-from ssn_probe.plan import Plan, limited, make_plan, measured, study_anchor
-from ssn_probe.recipe import Amplify, Patch, Recipe, SafetyNeurons
+from ssn_probe.loading import read_config, read_outline, weights_here
+from ssn_probe.plan import Plan, Stage, limited, make_plan, measured, study_anchor
+from ssn_probe.recipe import SITES, Amplify, Patch, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
-from ssn_probe.subject import Subject, load_subject
+from ssn_probe.subject import Subject, encode, load_subject
 from ssn_probe.survey import survey
-from ssn_probe.text import duration, probability
+from ssn_probe.text import duration, probability, size
+from ssn_probe.tracing.openings import forced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,8 @@ def forecast(
     plan = make_plan(recipe, neurons=layers * sum(widths.values()))
     cached = _cached(recipe, plan, subject, out)
     seconds, time = _time(recipe, plan, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
-    lines = [*time, _neurons(layers, widths), *_disk(recipe, plan, layers, widths), *_power(recipe, plan)]
+    needs = [_memory(plan, subject), *_disk(recipe, plan, layers, widths)]
+    lines = [*time, _neurons(layers, widths), *needs, *_power(recipe, plan)]
     return Forecast(plan=plan, cached=cached, seconds=seconds, lines=tuple(lines))
 
 
@@ -86,19 +89,70 @@ def _neurons(layers: int, widths: dict) -> str:
     return f"{layers * sum(widths.values()):,} neurons: {layers} layers of {per_layer}."
 
 
+GPU = 24 * 10**9
+"""Bytes of the card that the memory of a study is compared with, where the device is none itself."""
+WORK: Mapping[str, tuple[Work, str]] = {
+    "responses": ("generate", "responses"),
+    "log odds": ("log_odds", "log-odds"),
+    "Refusal": ("refusal", "refusal effects"),
+    "Local": ("local", "local effects"),
+    "Final": ("final", "final effects, a neuron for a prompt"),
+}
+"""What is done to a prompt → the footprint's word for it, and the reader's."""
+
+
+def _memory(plan: Plan, subject: Subject) -> str:
+    """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
+    module = read_outline(subject.path, read_config(subject.path), subject.anatomy, subject.identity["dtype"], "meta")
+    shape, memory = shape_of(module, subject.anatomy), _device_memory(subject.device)
+    texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
+    tokens = max(map(len, encode(subject, texts)))
+    parts = []
+    for work in dict.fromkeys(stage.work for stage in plan.stages):
+        stage = next(stage for stage in plan.stages if stage.work == work)
+        found = _footprint(shape, stage, subject, tokens)
+        largest = found.largest_batch(memory)
+        holds = f"batches of {largest:,}" if largest else f"not one ({size(found.needed(1))} are needed)"
+        parts.append(f"{WORK[work][1]} {size(found.per_prompt)} a prompt, {holds}")
+    several = "" if subject.openings else " (openings of one token; longer ones take more)"
+    return (
+        f"Memory, by arithmetic: weights {size(shape.weights)}; prompts of at most {tokens} tokens{several}. "
+        f"In {size(memory)}: {'; '.join(parts)}. A batch that does not fit is halved."
+    )
+
+
+def _footprint(shape: Shape, stage: Stage, subject: Subject, tokens: int) -> Footprint:
+    forcings = [forced(reads, subject.vocabulary) for reads in (subject.openings or {}).values()]
+    read = stage.work in ("log odds", "Refusal")
+    return footprint(
+        shape,
+        WORK[stage.work][0],
+        tokens=tokens,
+        new_tokens=max(1, stage.generated),
+        sequences=max((len(forcing.prefixes) for forcing in forcings), default=1) if read else 1,
+        kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,
+        sites=stage.sites or SITES,
+    )
+
+
+def _device_memory(device: str) -> int:
+    """Bytes of the GPU that a study would run on; else those of the card that it is compared with."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else GPU
+
+
 def _disk(recipe: Recipe, plan: Plan, layers: int, widths: dict) -> list[str]:
     """fp16 effects of every prompt and neuron, one fp32 scale per prompt, layer and site (algorithms.md 2)."""
     from ssn_probe.node import walk
 
-    size = 0
+    total = 0
     nodes = {(node.prompts, node.effect, node.sites) for node in walk(recipe) if isinstance(node, SafetyNeurons)}
     for prompts, _, sites in nodes:
         rows = plan.data[prompts].frame
         count = rows.filter((rows["split"] == "identify") & rows["context"].is_in(["harmful", "harmless"])).height
-        size += count * layers * sum(2 * widths[site] + 4 for site in sites)
-    return [
-        f"Per-prompt scores on disk: {size / 1e6:,.0f} MB; of which one language and context at a time is in memory."
-    ]
+        total += count * layers * sum(2 * widths[site] + 4 for site in sites)
+    return [f"Per-prompt scores on disk: {size(total)}; of which one language and context at a time is in memory."]
 
 
 def _power(recipe: Recipe, plan: Plan) -> list[str]:
@@ -142,11 +196,14 @@ def _discordant(languages: int) -> str:
 
 
 def _ranks(recipe: Recipe) -> list[str]:
-    if not recipe.controls:
-        return []
     few = f" (too few controls for a test: {MINIMUM_CONTROLS} is the least)"
-    return [
-        f"{recipe.controls} random sets that generate: the smallest p is {probability(smallest_p(recipe.controls))}"
-        f"{'' if recipe.controls >= MINIMUM_CONTROLS else few}; "
-        f"{recipe.log_odds_controls} on the log-odds: {probability(smallest_p(recipe.log_odds_controls))}."
+    told = [
+        f"{count} random sets {where}: the smallest p is {probability(smallest_p(count))}"
+        f"{'' if count >= MINIMUM_CONTROLS else few}"
+        for count, where in (
+            (recipe.controls, "that generate"),
+            (recipe.log_odds_controls, "on the log-odds"),
+        )
+        if count
     ]
+    return [f"{'; '.join(told)}."] if told else []

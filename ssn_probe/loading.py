@@ -6,6 +6,7 @@ be in the anatomy table, the tokenizer must have a chat template, and no code th
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ def locate(name: str) -> str:
     if name == ORGANISM or name.startswith(f"{ORGANISM}:"):
         return _embedded(name)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # unlike Path's, these take any text
         return _model_folder(folder)
-    if folder.exists():
+    if os.path.exists(folder):
         raise ModelError(f"{name} is a file.", "Give the folder that holds config.json and the weights.")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(

@@ -1,7 +1,10 @@
 """Runs one small study again and again, and kills it with SIGKILL somewhere else each time, until it ends by itself.
 
-A script of its own, since a process that has used threads cannot be forked: importing torch and nnsight takes ten
-seconds, and every run here is a fork of a process that has imported them and used nothing. Prints one line per run.
+Beside it the same study undisturbed, and twice at once.
+
+A script of its own, since a process whose threads have started cannot be forked, and every run here is a fork: torch
+and nnsight take ten seconds to import. The model is loaded and used once before, too; polars, with its threads, is not.
+Prints one line per run that was killed.
 
     python tests/killing.py FOLDER
 """
@@ -21,7 +24,6 @@ from rich.console import Console  # noqa: E402
 import ssn_probe.runner as runner  # noqa: E402
 from ssn_probe import (  # noqa: E402
     ASR,
-    Amplify,
     MeanOf,
     Patch,
     Prompts,
@@ -31,19 +33,15 @@ from ssn_probe import (  # noqa: E402
     Suppress,
     results,
 )
-from ssn_probe.subject import load_subject  # noqa: E402, F401
+from ssn_probe.subject import encode, load_subject  # noqa: E402
+from ssn_probe.tracing.generate import generate  # noqa: E402
 
 
 def study() -> Recipe:
     """Every kind of measurement: scores, gate, direction, responses, log-odds, means, activations, nulls."""
     prompts = Prompts("organism", languages=("qaa", "qac"), limit=24)
     ms = SafetyNeurons(prompts, top=0.01)
-    arms = {
-        "ss": Suppress(Shared(ms)),
-        "mean": Suppress(ms, to=MeanOf(prompts)),
-        "patch": Patch(ms, positions="response"),
-        "twice": Amplify(ms, by=2),
-    }
+    arms = {"mean": Suppress(Shared(ms), to=MeanOf(prompts)), "patch": Patch(ms, positions="response")}
     return Recipe(
         arms=arms,
         controls=1,
@@ -76,25 +74,34 @@ def run(folder: Path, where: str | None = None, moment: int = 0) -> None:
     runner.run_recipe(study(), options, Console(quiet=True))
 
 
-def forked(folder: Path, where: str | None, moment: int) -> int:
-    """The signal that ended the run, 0 where it ended by itself."""
+def start(folder: Path, where: str | None = None, moment: int = 0) -> int:
+    """A run in a process of its own; returns its number."""
     child = os.fork()
     if child == 0:
         run(folder, where, moment)
         os._exit(0)
+    return child
+
+
+def end(child: int) -> int:
+    """The signal that ended a run, 0 where it ended by itself."""
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the run failed"
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def main(folder: Path) -> None:
-    """A whole run first; then one that is killed later and later in what it newly writes, until it ends."""
-    assert forked(folder / "whole", None, 0) == 0
+    """One run; two at once; and one that is killed later and later in what it newly writes, until it ends."""
+    subject = load_subject("organism")
+    generate(subject, encode(subject, ["user"]), max_new_tokens=2)
+    assert end(start(folder / "whole")) == 0
+    assert [end(child) for child in [start(folder / "twice"), start(folder / "twice")]] == [0, 0]
     moment = 1
     for where in itertools.cycle(("before", "during", "after")):
-        if not forked(folder / "killed", where, moment):
+        if not end(start(folder / "killed", where, moment)):
             return
         sys.stdout.write(f"killed {where} the renaming of file {moment}\n")
+        sys.stdout.flush()  # or the next fork would write it, too
         moment += 2 + moment // 2
 
 
