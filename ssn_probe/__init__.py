@@ -19,6 +19,7 @@ from ssn_probe.errors import (
 from ssn_probe.recipe import (
     ASR,
     Amplify,
+    Expand,
     Final,
     Local,
     MeanOf,
@@ -32,6 +33,7 @@ from ssn_probe.recipe import (
     SafetyNeurons,
     Shared,
     Suppress,
+    Training,
     Utility,
     paper,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "ASR",
     "Amplify",
     "DataError",
+    "Expand",
     "Final",
     "JudgeError",
     "Local",
@@ -66,6 +69,7 @@ __all__ = [
     "SafetyNeurons",
     "Shared",
     "Suppress",
+    "Training",
     "Utility",
     "open_run",
     "paper",

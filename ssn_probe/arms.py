@@ -8,13 +8,13 @@ from it. Everything that can be wrong with a set is found here, before anything 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ssn_probe.errors import DataError
+from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import Node, rewrite
 from ssn_probe.parallel import source_of
 from ssn_probe.plan import evaluated, left_out
-from ssn_probe.recipe import Each, Intervention, Of, Recipe, SafetyNeurons, SetExpression
+from ssn_probe.recipe import Each, Expand, Intervention, Of, Recipe, SafetyNeurons, SetExpression
 from ssn_probe.selection import check_places, random_like
 from ssn_probe.sets import evaluate
 
@@ -85,7 +85,7 @@ def _tested(lab: Lab, name: str, row: str, expression: SetExpression, node: Inte
         left_out=skipped,
         does=node,
         source=source_of(node, lab.anchor),
-        placebo=_placebo(lab, name, expression),
+        placebo=None if isinstance(node, Expand) else _placebo(lab, name, expression),
     )
 
 
@@ -112,6 +112,9 @@ def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
     empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
     if not len(arm.neurons):
         raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
+    if isinstance(arm.does, Expand) and not arm.neurons.language_free:
+        hint = "Take one language's, set.of('en'), or those of any language, set.union()."
+        raise RecipeError(f"the arm {arm.name!r} trains one model, and its set has neurons per language", hint)
     if empty:
         lab.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is changed there")
     if recipe.controls or recipe.log_odds_controls:
@@ -135,6 +138,11 @@ def weakened(arm: Arm) -> Arm:
 def as_placebo(arm: Arm) -> Arm:
     """The arm with its placebo set: same expression, same rule, same intervention."""
     return replace(arm, role=PLACEBO, neurons=arm.placebo)
+
+
+def is_weakened(arm: Arm) -> bool:
+    """Is the arm also run without its strongest neurons? Trained ones are not: another set is another training."""
+    return is_ranked(arm) and not isinstance(arm.does, Expand)
 
 
 def is_ranked(arm: Arm) -> bool:

@@ -139,6 +139,10 @@ class Entry:
         """The intact tables by name."""
         return {path.name.split(".")[0]: pl.read_parquet(path) for path in self._intact(".parquet")}
 
+    def file(self, name: str, suffix: str) -> Path | None:
+        """The intact part of this name and kind, if there is one."""
+        return next((path for path in self._intact(suffix) if path.name.split(".")[0] == name), None)
+
     def write(self, name: str, suffix: str, write: Callable[[Path], object]) -> Path:
         """Writes a part whole or not at all; returns its path, which ends in the digest of what was written."""
 

@@ -5,13 +5,23 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from ssn_probe.arms import CONTROL, UNTOUCHED, Arm, as_placebo, controls_of, is_ranked, weakened
+from ssn_probe.arms import CONTROL, UNTOUCHED, Arm, as_placebo, controls_of, is_ranked, is_weakened, weakened
+from ssn_probe.expansion import weights_of
 from ssn_probe.lab import Change, Lab, edits_for, log_odds, responses, rows_of
 from ssn_probe.openings import UntrustedReadoutError, readouts
-from ssn_probe.plan import log_odds_label, measured, placebo_label, random_label, source_label, weakened_label
+from ssn_probe.plan import (
+    log_odds_label,
+    measured,
+    odds_controls,
+    placebo_label,
+    random_label,
+    source_label,
+    training_label,
+    weakened_label,
+)
 from ssn_probe.progress import Advance
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Patch, Recipe
+from ssn_probe.recipe import Expand, Patch, Recipe
 from ssn_probe.source import Source
 from ssn_probe.tracing.batching import no_progress
 
@@ -31,7 +41,7 @@ def sample_passes(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
     yield Pass(arm=UNTOUCHED, row=UNTOUCHED.row, contexts=contexts)
     for arm in arms:
         yield Pass(arm=arm, row=arm.row, contexts=contexts)
-        if is_ranked(arm):
+        if is_weakened(arm):
             yield Pass(arm=weakened(arm), row=weakened_label(arm.row), contexts=contexts)
         if arm.placebo is not None:
             yield Pass(arm=as_placebo(arm), row=placebo_label(arm.row), contexts=contexts)
@@ -48,9 +58,9 @@ def odds_passes(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
         return
     yield Pass(arm=UNTOUCHED, row="", contexts=contexts)
     for arm in arms:
-        beside = [weakened(arm)] if is_ranked(arm) else []
+        beside = [weakened(arm)] if is_weakened(arm) else []
         beside += [] if arm.placebo is None else [as_placebo(arm)]
-        for one in (arm, *beside, *controls_of(lab, arm, recipe.log_odds_controls, recipe.seed)):
+        for one in (arm, *beside, *controls_of(lab, arm, odds_controls(recipe, arm.does), recipe.seed)):
             yield Pass(arm=at_the_prompt(one), row=log_odds_label(arm.row, recipe), contexts=contexts)
 
 
@@ -103,6 +113,8 @@ def source_of_pass(
 
 def change_of(lab: Lab, arm: Arm, language: str, rows: pl.DataFrame, source: Source | None) -> Change:
     """What an arm changes in the model while these prompts of a language run."""
+    if isinstance(arm.does, Expand) and arm.neurons is not None:
+        return Change(does=arm.does, weights=weights_of(lab, arm.does, arm.neurons, training_label(arm.row)))
     edits = edits_for(lab, arm.neurons, language, arm.does, arm.source)
     carry = None if source is None else source.carry(list(rows["prompt_id"]), edits)
     return Change(edits=edits, does=arm.does, carry=carry)

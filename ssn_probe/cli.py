@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ssn_probe import __version__
+from ssn_probe.delta_cli import delta
 from ssn_probe.errors import SSNProbeError
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
@@ -62,6 +63,9 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = debug
     if context.invoked_subcommand is None:
         click.echo(BARE, nl=False)
+
+
+main.add_command(delta)
 
 
 def parameter_options(command):

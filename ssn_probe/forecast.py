@@ -11,7 +11,7 @@ from ssn_probe.footprint import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.lab import Lab
 from ssn_probe.loading import read_config, read_outline, weights_here
 from ssn_probe.plan import Plan, Stage, limited, make_plan, measured, study_anchor
-from ssn_probe.recipe import SITES, Amplify, Patch, Recipe, SafetyNeurons
+from ssn_probe.recipe import SITES, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.subject import Subject, encode, load_subject
 from ssn_probe.survey import survey
@@ -173,7 +173,7 @@ def _power(recipe: Recipe, plan: Plan) -> list[str]:
 
 def _lowers(recipe: Recipe) -> bool:
     node = None if recipe.primary is None else recipe.arms[recipe.primary]
-    return isinstance(node, Patch) or (isinstance(node, Amplify) and node.by > 1)
+    return node is not None and node.lowers
 
 
 def _detectable(clusters: int, *, falls: bool) -> str:

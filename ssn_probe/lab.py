@@ -5,7 +5,7 @@ arms that come to the same neurons in a language share one measurement.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from ssn_probe.neurons import NeuronSet, Site
 from ssn_probe.node import digest
 from ssn_probe.progress import Advance, Silent, Tracker
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Amplify, Intervention, MeanOf, Patch, Prompts, Suppress
+from ssn_probe.recipe import Amplify, Expand, Intervention, MeanOf, Patch, Prompts, Suppress
 from ssn_probe.subject import Direction, Openings, Subject, encode
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, covered
 from ssn_probe.tracing.carry import Carried
@@ -37,6 +37,7 @@ METHODS = {
     "null": 1,
     "stability": 1,
     "discoveries": 1,
+    "expansion": 1,
 }
 """What is kept between runs, each with a version that is raised when its numbers change: older ones are not used."""
 LARGEST_BATCH = 200
@@ -133,6 +134,8 @@ def edits_for(
         return NO_EDITS
     rows = neurons.neurons(language).select("layer", "site", "index").iter_rows()
     match does:
+        case Expand():
+            return NO_EDITS  # what changes are weights
         case Amplify(by=by):
             return amplification(rows, by)
         case Patch(positions=positions):
@@ -163,22 +166,39 @@ class Carry:
     values: Callable[[], Carried]
 
 
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Other weights: `what` names them in JSON, `inside` is a context in which the model has them."""
+
+    what: Any
+    inside: Callable[[], AbstractContextManager[None]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Change:
-    """What is changed in the model, by which method, and with whose values."""
+    """What is changed in the model, by which method, and with whose values or weights."""
 
     edits: Edits = NO_EDITS
     does: Intervention | None = None
     carry: Carry | None = None
+    weights: Weights | None = None
 
     @property
     def what(self) -> dict[str, Any]:
-        """The change in JSON; without an edit nothing changes, whatever the method."""
+        """The change in JSON; without an edit or other weights nothing changes, whatever the method."""
+        method = None if self.does is None else [type(self.does).__name__, self.does.version]
+        if self.weights is not None:
+            return {"edits": None, "by": method, "weights": self.weights.what}
         if not self.edits:
             return {"edits": None}
-        method = None if self.does is None else [type(self.does).__name__, self.does.version]
         carried = None if self.carry is None else self.carry.what
         return {"edits": digest(_plain(self.edits)), "by": method, "carried": carried}
+
+    def inside(self, shelf: Shelf, prompts: int) -> AbstractContextManager[None]:
+        """The context in which the model has its weights; nothing is loaded where nothing has to run."""
+        if self.weights is None or covered(shelf, prompts):
+            return nullcontext()
+        return self.weights.inside()
 
     def values(self, shelf: Shelf, prompts: int) -> Carried | None:
         """The values to carry over; None where there are none, or nothing has to run."""
@@ -208,12 +228,13 @@ def responses(
     judge = lab.remember(("judge", prompts.digest), lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
 
     def compute() -> pl.DataFrame:
-        with lab.shelf(responses_what(lab, prompts, rows, change), rows.height) as shelf:
+        what, count = responses_what(lab, prompts, rows, change), rows.height
+        with lab.shelf(what, count) as shelf, change.inside(shelf, count):
             made = generate(
                 lab.subject,
                 tokens_of(lab, rows),
                 edits=change.edits,
-                carried=change.values(shelf, rows.height),
+                carried=change.values(shelf, count),
                 max_new_tokens=prompts.max_new_tokens,
                 batch_size=lab.size("responses"),
                 shelf=shelf,
@@ -246,7 +267,7 @@ def log_odds(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Dir
     what = log_odds_what(lab, rows, change, reads)
 
     def compute() -> pl.Series:
-        with lab.shelf(what, rows.height) as shelf:
+        with lab.shelf(what, rows.height) as shelf, change.inside(shelf, rows.height):
             values = refusal_log_odds(
                 lab.subject,
                 tokens_of(lab, rows),

@@ -13,13 +13,16 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError, nearest
+from ssn_probe.expand.settings import Schedule, held_out
 from ssn_probe.neurons import read_neurons
 from ssn_probe.node import Node, brief, digest, rewrite, to_json, walk
 from ssn_probe.parallel import check_sources, source_of
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
     ASR,
+    SITES,
     Each,
+    Expand,
     Final,
     Local,
     MeanOf,
@@ -189,12 +192,33 @@ def has_placebo(node: Node) -> bool:
     return any(isinstance(inner, SafetyNeurons) and not inner.placebo for inner in walk(node))
 
 
+def training_label(arm: str) -> str:
+    return f"{arm}: training"
+
+
+def odds_controls(recipe: Recipe, does: Node | None) -> int:
+    """Random sets whose refusal log-odds are read; those that must be trained first are the ones that generate."""
+    if isinstance(does, Expand):
+        return min(recipe.controls, recipe.log_odds_controls)
+    return recipe.log_odds_controls
+
+
+def rows_to_train(node: Expand, prompts: PromptSet) -> int:
+    """Rows that a training sees, every epoch anew, if it does not stop early."""
+    rows = prompts.frame.filter(pl.col("split") == "train", pl.col("context").is_in(node.contexts))
+    if node.languages is not None:
+        rows = rows.filter(pl.col("language").is_in(node.languages))
+    kept = held_out(rows.select("context", "cluster").rows(), node.training)
+    learned = rows.filter(~pl.col("cluster").is_in(sorted(kept))).height
+    return Schedule(settings=node.training, rows=learned).total * node.training.batch
+
+
 def random_label(arm: str, recipe: Recipe) -> str:
     return f"{arm}: {recipe.controls} random sets"
 
 
 def log_odds_label(arm: str, recipe: Recipe) -> str:
-    return f"{arm}: {recipe.log_odds_controls} random sets, log-odds only"
+    return f"{arm}: {odds_controls(recipe, recipe.arms[arm])} random sets, log-odds only"
 
 
 def source_label(arm: str, source: str, log_odds_only: bool) -> str:
@@ -239,20 +263,27 @@ def _arm_stages(
     harmful = {context: prompts for context, prompts in contexts.items() if context == "harmful"}
     everything, tested = copies * _rows(contexts, source), copies * _rows(harmful, source)
     controlled = copies * _rows(harmful, source, *left_out(arm.neurons, data))
-    stages = [
-        Stage(label=name, prompts=everything, generated=generated),
-        Stage(label=weakened_label(name), prompts=everything, generated=generated),
-    ]
-    beside = int(has_placebo(arm.neurons))
+    trains = isinstance(arm, Expand)
+    stages = [_training(arm, name, recipe, data)] if trains else []
+    stages.append(Stage(label=name, prompts=everything, generated=generated))
+    if not trains:
+        stages.append(Stage(label=weakened_label(name), prompts=everything, generated=generated))
+    beside = int(has_placebo(arm.neurons) and not trains)
     if beside:
         stages.append(Stage(label=placebo_label(name), prompts=everything, generated=generated))
     if recipe.controls and harmful:
         label = random_label(name, recipe)
         stages.append(Stage(label=label, prompts=recipe.controls * controlled, generated=generated))
     if recipe.log_odds_controls and harmful:
-        count = (2 + beside) * tested + recipe.log_odds_controls * controlled
+        count = (2 - trains + beside) * tested + odds_controls(recipe, arm) * controlled
         stages.append(Stage(label=log_odds_label(name, recipe), prompts=count, work="log odds"))
     return stages
+
+
+def _training(arm: Expand, name: str, recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Stage:
+    """Training the set, and as many random ones as are tried; a step is a forward and a backward pass."""
+    count = (1 + recipe.controls) * rows_to_train(arm, data[arm.data])
+    return Stage(label=training_label(name), prompts=count, passes=3, work="Refusal", sites=SITES)
 
 
 def _source_stages(
@@ -308,20 +339,26 @@ def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, 
 
 
 def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
-    """No prompt that chooses a neuron may also measure the set (recipes.md, contract 3)."""
-    chosen: set[tuple[str, str]] = set()
+    """No prompt that chooses or trains a neuron may also measure the set (recipes.md, contract 3)."""
+    used: dict[tuple[str, str], str] = {}
     for node in walk(recipe):
         if isinstance(node, SafetyNeurons):
-            rows = data[node.prompts].frame
-            chosen |= set(rows.filter(rows["split"] == "identify").select("language", "text").iter_rows())
+            used |= dict.fromkeys(_prompts_in(data[node.prompts], "identify"), "chooses")
+        if isinstance(node, Expand):
+            used |= dict.fromkeys(_prompts_in(data[node.data], "train"), "trains")
     for context, prompts in measured(recipe, data).items():
         rows = prompts.select("evaluate", context).select("language", "text").iter_rows()
-        twice = next((text for language, text in rows if (language, text) in chosen), None)
+        twice = next((prompt for prompt in rows if prompt in used), None)
         if twice is not None:
             raise RecipeError(
-                f"the {context} prompt {twice[:60]!r} both chooses neurons and measures them",
+                f"the {context} prompt {twice[1][:60]!r} both {used[twice]} neurons and measures them",
                 "Measure on prompts of another split: remove it from one of the two sets.",
             )
+
+
+def _prompts_in(prompts: PromptSet, split: str) -> list[tuple[str, str]]:
+    """(language, text) of every prompt of a split."""
+    return prompts.frame.filter(pl.col("split") == split).select("language", "text").rows()
 
 
 def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
+from ssn_probe.expand.settings import Training
 from ssn_probe.node import Node, brief, one_of, require
 
 EFFECTS = ("local", "final", "refusal")
@@ -355,7 +356,29 @@ class Patch(Node):
         return True
 
 
-Intervention = Suppress | Amplify | Patch
+@dataclass(frozen=True, eq=False)
+class Expand(Node):
+    """Train the weights of a set's neurons, and nothing else, on refusals (SS-Neuron Expansion, paper section 5).
+
+    One model comes out, so the set applies in every language: `ms.of("en")` as in the paper, `Shared(ms).union()`, ….
+    `data` gives its *train* split: the rows of these `contexts` and `languages` (None: all), with the response to learn
+    as `reference`. Every row must be judged as its context asks, or nothing is trained. `training` says how.
+    """
+
+    neurons: SetExpression
+    data: Prompts
+    _: KW_ONLY
+    training: Training = field(default_factory=Training)
+    contexts: tuple[str, ...] = ("harmful", "harmless")
+    languages: tuple[str, ...] | None = None
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall? The data hold refusals."""
+        return True
+
+
+Intervention = Suppress | Amplify | Patch | Expand
 """What an arm does to a set's neurons."""
 
 
@@ -430,7 +453,11 @@ class Recipe(Node):
             require(isinstance(expression, SetExpression), f"sets[{name!r}] is no neuron set", "Give an expression.")
         for name, arm in self.arms.items():
             known = isinstance(arm, Intervention)
-            require(known, f"arms[{name!r}] is no arm", "Give Suppress(set), Amplify(set, by=…) or Patch(set).")
+            require(
+                known,
+                f"arms[{name!r}] is no arm",
+                "Give Suppress(set), Amplify(set, by=…), Patch(set) or Expand(set, data).",
+            )
         for measure in self.measures:
             require(type(measure) in MEASURES, f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
         kinds = [type(measure).__name__ for measure in self.measures]

@@ -8,17 +8,19 @@ from typing import Any
 import polars as pl
 
 from ssn_probe import results
-from ssn_probe.arms import arms_of
+from ssn_probe.arms import Arm, arms_of
 from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.cautions import cautions, repeats
 from ssn_probe.conclusions import Beside, headlines
+from ssn_probe.expand.file import write_delta
+from ssn_probe.expansion import trained
 from ssn_probe.findings import OF
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.openings import Readout
-from ssn_probe.plan import evaluated
+from ssn_probe.plan import evaluated, training_label
 from ssn_probe.planted import truth_table
-from ssn_probe.recipe import Each, Recipe, SetExpression
+from ssn_probe.recipe import Each, Expand, Recipe, SetExpression
 from ssn_probe.report import report
 from ssn_probe.results import RunFolder
 from ssn_probe.selection import overlap_table
@@ -58,6 +60,7 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
             samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))
         with _timed(manifest, "log_odds"):
             log_odds = _written_as_it_comes(run, "log_odds", collect_log_odds(lab, recipe, arms))
+        manifest["expanded"] = _expanded(lab, arms, run)
         with _timed(manifest, "summarise"):
             assert samples is not None
             summary = summary_of(recipe, samples, log_odds, anchor)
@@ -70,6 +73,20 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
     beside = Beside(trusted=trusted, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
     manifest["answer"] = [*answer(recipe, manifest, neurons, summary, anchor), *headlines(recipe, beside)]
     results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, beside))
+
+
+def _expanded(lab: Lab, arms: list[Arm], run: RunFolder) -> dict[str, Any]:
+    """Writes the deltas and the learning curves of the arms that trained; returns what is stated of each delta."""
+    told, curves = {}, []
+    for arm in arms:
+        if isinstance(arm.does, Expand) and arm.neurons is not None:
+            file, history = trained(lab, arm.does, arm.neurons, training_label(arm.row))
+            write_delta(run.path / "deltas" / f"{arm.name}.safetensors", file)
+            curves.append(history.select(pl.lit(arm.name).alias("arm"), pl.all()))
+            told[arm.name] = {name: file.about[name] for name in ("steps", "held_out_loss", "parameters", "data")}
+    if curves:
+        results.write_table(run.path / "training.parquet", pl.concat(curves))
+    return told
 
 
 def summary_of(

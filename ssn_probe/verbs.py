@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssn_probe.recipe import Amplify, Intervention, Patch
+from ssn_probe.recipe import Amplify, Expand, Intervention, Patch
 from ssn_probe.text import plain
 
 ALPHA = 0.05
@@ -19,6 +19,8 @@ def doing(node: Intervention, what: str, source: str | None) -> str:
         case Patch(positions=positions):
             where = "the last prompt position" if positions == "last" else "every step of the response"
             return f"carrying over from {plain(str(source))} the activation of {what} at {where}"
+        case Expand():
+            return f"training the weights of {what}"
     return f"silencing {what}"
 
 
@@ -29,6 +31,8 @@ def doing_at_random(node: Intervention) -> str:
             return "amplifying as many random neurons" if by > 1 else "weakening as many random neurons"
         case Patch():
             return "carrying over as many random neurons"
+        case Expand():
+            return "training as many random neurons"
     return "silencing as many random neurons"
 
 

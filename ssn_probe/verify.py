@@ -28,7 +28,18 @@ from ssn_probe.results import RunFolder
 from ssn_probe.stages import execute, summary_of
 from ssn_probe.subject import Subject, load_subject
 
-TABLES = ("samples", "log_odds", "summary", "neurons", "overlap", "nulls", "stability", "stability_curve", "truth")
+TABLES = (
+    "samples",
+    "log_odds",
+    "summary",
+    "neurons",
+    "overlap",
+    "nulls",
+    "stability",
+    "stability_curve",
+    "truth",
+    "training",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

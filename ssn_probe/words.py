@@ -10,7 +10,7 @@ import polars as pl
 
 from ssn_probe.arms import PLACEBO
 from ssn_probe.neurons import SITES
-from ssn_probe.recipe import Amplify, Each, Patch, Recipe, SafetyNeurons, SetExpression, Shared
+from ssn_probe.recipe import Amplify, Each, Expand, Patch, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import listing, percent, plain, points, probability
 from ssn_probe.verbs import doing, sentence, verdict
@@ -30,7 +30,8 @@ def answer(
         return [*lines, *_sizes(recipe, manifest, neurons)]
     doses = {arm for arms in _dosed(recipe).values() for arm in arms}
     others = [arm for arm in recipe.arms if arm != recipe.primary and arm not in doses]
-    lines = [_primary(recipe, manifest, summary, anchor), _weakened(recipe.primary, summary)]
+    lines = [_primary(recipe, manifest, summary, anchor), _trained(recipe, manifest)]
+    lines.append(_weakened(recipe.primary, summary))
     lines += [_placebo(recipe.primary, summary), _cost(recipe, summary, anchor), _log_odds(recipe.primary, summary)]
     lines += [*_dose_curves(recipe, summary, anchor), *(_secondary(recipe, arm, summary, anchor) for arm in others)]
     return [line for line in lines if line]
@@ -100,6 +101,18 @@ def _range(row: Mapping[str, Any]) -> str:
     return f"{percent(max(0.0, row['control_low']))} to {percent(min(1.0, row['control_high']))}"
 
 
+def _trained(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    """How much of the model the primary arm trained."""
+    told = manifest.get("expanded", {}).get(recipe.primary)
+    if not told:
+        return ""
+    every = next(row for row in told["parameters"] if row["site"] == "all")
+    return (
+        f"It trained {every['parameters']:,} parameters, {every['percent']:.3f} % of the model, for "
+        f"{told['steps']['done']} steps; the delta of step {told['steps']['chosen']} was kept."
+    )
+
+
 def _weakened(arm: str, summary: pl.DataFrame) -> str:
     row, whole = _cell(summary, arm, "asr", role="less strongest"), _cell(summary, arm, "asr")
     if row is None or whole is None:
@@ -139,28 +152,38 @@ def _log_odds(arm: str, summary: pl.DataFrame) -> str:
 
 
 def _dosed(recipe: Recipe) -> dict[SetExpression, list[str]]:
-    """The arms that amplify one set by several factors, least first."""
+    """The arms that amplify one set by several factors, or train it for several numbers of steps, least first."""
     found: dict[SetExpression, list[str]] = {}
     for name, node in recipe.arms.items():
-        if isinstance(node, Amplify) and not isinstance(node.neurons, Each):
+        several = isinstance(node, Amplify) or (isinstance(node, Expand) and node.training.steps is not None)
+        if several and not isinstance(node.neurons, Each):
             found.setdefault(node.neurons, []).append(name)
     return {neurons: sorted(arms, key=lambda arm: _by(recipe, arm)) for neurons, arms in found.items() if len(arms) > 1}
 
 
 def _by(recipe: Recipe, arm: str) -> float:
     node = recipe.arms[arm]
+    if isinstance(node, Expand):
+        return float(node.training.steps or 0)
     assert isinstance(node, Amplify)
     return node.by
+
+
+def _dose_words(recipe: Recipe, arm: str, by: float) -> str:
+    return f"{by:g} steps" if isinstance(recipe.arms[arm], Expand) else f"×{by:g}"
 
 
 def _dose_curves(recipe: Recipe, summary: pl.DataFrame, anchor: str | None) -> list[str]:
     """One line per set that is amplified by several factors: ASR beside its random sets, and what each dose costs."""
     lines = []
     for arms in _dosed(recipe).values():
-        doses = [(1.0, _dose("baseline", summary, role="baseline"))]
+        untouched = 0.0 if isinstance(recipe.arms[arms[0]], Expand) else 1.0
+        doses = [(untouched, _dose("baseline", summary, role="baseline"))]
         doses = sorted([*doses, *((_by(recipe, arm), _dose(arm, summary)) for arm in arms)])
-        told = "; ".join(f"×{by:g} {words}" for by, words in doses if words)
-        tested = f"only ×{_by(recipe, recipe.primary):g} is tested" if recipe.primary in arms else "no test"
+        told = "; ".join(f"{_dose_words(recipe, arms[0], by)} {words}" for by, words in doses if words)
+        tested = "no test"
+        if recipe.primary in arms:
+            tested = f"only {_dose_words(recipe, arms[0], _by(recipe, recipe.primary))} is tested"
         lines.append(f"Dose by dose, {_name(recipe, arms[0])} {_where(anchor)}: {told} (descriptive, {tested}).")
     return lines
 
@@ -242,6 +265,8 @@ def _name(recipe: Recipe, arm: str) -> str:
             return "the monolingual safety neurons (MS)"
         case Shared(at_least=None, by="intersection"):
             return "the shared safety neurons (SS)"
+        case UnionOf(neurons=Shared(at_least=None, by="intersection")):
+            return "the shared safety neurons (SS) of any language"
     return f"the set {plain(arm)}"
 
 

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.discovery import find_recipe
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.forecast import Forecast, forecast
 from ssn_probe.lab import METHODS
@@ -190,6 +191,38 @@ def test_batch_size_and_threads_change_no_more_than_rounding(copy: RunFolder, tm
     assert texts[0].equals(texts[1])
     odds = [found.table("log_odds")["log_odds"] for found in (copy, other)]
     assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
+
+
+def test_a_runs_own_recipe_repeats_it(copy: RunFolder) -> None:
+    again = run_recipe(
+        find_recipe(str(copy.path / "recipe.json"), {}), Options(out=copy.path.parent), Console(quiet=True)
+    )
+    assert computed(again) == 0
+    assert again.manifest()["key"] == copy.manifest()["key"]
+    assert same_tables(copy, again)
+
+
+def test_where_the_memory_runs_out_batches_shrink_and_no_prompt_is_dropped(
+    copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever runs more than seven sequences at a time finds no memory: scoring, generation, log-odds, capture."""
+    embed, refused = torch.nn.Embedding.forward, []
+
+    def crowded(self: Any, ids: torch.Tensor) -> torch.Tensor:
+        if ids.shape[0] > 7:
+            refused.append(ids.shape[0])
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return embed(self, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", crowded)
+    other = run(study(), tmp_path / "other")
+    assert refused
+    names = ["prompt_id", "arm", "role", "eval_language", "response", "verdict"]
+    assert other.table("samples").select(names).equals(copy.table("samples").select(names))
+    odds = [found.table("log_odds")["log_odds"] for found in (copy, other)]
+    assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
+    with pytest.raises(ModelError, match="does not hold a batch of 50"):
+        run(study(), tmp_path / "third", batch_size=50)
 
 
 # ── what a plan knows ────────────────────────────────────────────────────────────────────────────────────────────────

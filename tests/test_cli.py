@@ -10,13 +10,13 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
+from ssn_probe.recipes import amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import __version__
 from ssn_probe.cli import BARE, main
 from ssn_probe.node import to_json
 
-SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
+SHIPPED = [amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
 
 
@@ -74,7 +74,7 @@ def test_every_command_has_help(words: Sequence[str], flag: str) -> None:
 
 
 def test_the_commands() -> None:
-    assert set(main.commands) == {"list", "show", "run", "results", "verify", "doctor", "organism"}
+    assert set(main.commands) == {"list", "show", "run", "results", "verify", "doctor", "organism", "delta"}
 
 
 def test_the_version() -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
+from ssn_probe.recipes import amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe.declare import RecipeFunction
 from ssn_probe.discovery import find_recipe, list_recipes, load_function, shipped, source_of
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import to_json
 
-RECIPES = (amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer)
+RECIPES = (amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer)
 SHIPPED: dict[str, RecipeFunction] = {one.name: one for one in RECIPES}
 
 TWO = '''

@@ -32,7 +32,20 @@ OTHER = NeuronFile("other.csv")
 def test_the_public_names() -> None:
     assert set(ssn_probe.__all__) == {
         *("ASR", "OverRefusal", "Utility", "Prompts", "NeuronFile", "RandomLike", "SafetyNeurons", "Shared"),
-        *("Amplify", "Patch", "Suppress", "Recipe", "Final", "Local", "MeanOf", "Refusal", "paper", "recipe"),
+        *(
+            "Amplify",
+            "Patch",
+            "Suppress",
+            "Expand",
+            "Training",
+            "Recipe",
+            "Final",
+            "Local",
+            "MeanOf",
+            "Refusal",
+            "paper",
+            "recipe",
+        ),
         *("run", "preview", "open_run", "Result", "Preview"),
         *("DataError", "JudgeError", "ModelError", "RecipeError", "RemoteError", "ResultError", "SSNProbeError"),
     }

@@ -20,9 +20,12 @@ exist: each selected row or column has a small float32 *delta* of its own beside
     digest     which base a model is
     merge      a delta written into the weights, and taken out again bit for bit
     tensors    safetensors files, whole or not at all
+    stated     what a delta file must say of itself
     file       the delta file
+    describe   what it says, and how two differ, for a reader
     diff       what two of them have in common
     folder     a merged model as an ordinary Hugging Face folder, with its card
+    models     from a model's name to such a folder, and back
 
 Importing this package costs nothing: import from its modules.
 """

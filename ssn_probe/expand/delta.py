@@ -47,6 +47,11 @@ class Delta:
         ]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of the base when it was trained."""
+        return self.parts[0].base.dtype
+
+    @property
     def parameters(self) -> int:
         """How many weights have a change of their own."""
         return sum(part.change.numel() for part in self.parts)

@@ -9,7 +9,9 @@ from ssn_probe.errors import ModelError
 from ssn_probe.expand.delta import Delta, Part
 from ssn_probe.expand.file import DeltaFile
 from ssn_probe.expand.places import WEIGHTS
+from ssn_probe.recipe import SITES
 
+NEURON = {"layer": pl.Int64, "site": pl.String, "index": pl.Int64}
 SCHEMA = {
     "module": pl.String,
     "layer": pl.Int64,
@@ -34,6 +36,34 @@ def diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
     Raises:
         ModelError: deltas of different bases.
     """
+    _check_same_base(first, second)
+    ours, theirs = _by_module(first.delta), _by_module(second.delta)
+    rows = [_row(ours.get(name), theirs.get(name)) for name in sorted({*ours, *theirs}, key=_order(ours, theirs))]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def neuron_diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
+    """Which neurons: one row per layer and site, with `shared` (how many), `only_first` and `only_second` (lists).
+
+    Raises:
+        ModelError: deltas of different bases.
+    """
+    _check_same_base(first, second)
+    mine, theirs = (_neurons(file.delta, name) for file, name in ((first, "first"), (second, "second")))
+    rows = mine.join(theirs, on=list(NEURON), how="full", coalesce=True)
+    counted = rows.group_by("layer", "site").agg(
+        shared=(pl.col("first") & pl.col("second")).sum().cast(pl.Int64),
+        only_first=pl.col("index").filter(pl.col("second").is_null()).sort(),
+        only_second=pl.col("index").filter(pl.col("first").is_null()).sort(),
+    )
+    return counted.sort("layer", pl.col("site").cast(pl.Enum(SITES)))
+
+
+def _neurons(delta: Delta, name: str) -> pl.DataFrame:
+    return pl.DataFrame(delta.neurons, schema=NEURON, orient="row").with_columns(pl.lit(True).alias(name))
+
+
+def _check_same_base(first: DeltaFile, second: DeltaFile) -> None:
     if first.base_digest != second.base_digest:
         raise ModelError(
             "The deltas belong to different bases: "
@@ -41,9 +71,6 @@ def diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
             f"{second.about['base'].get('name')!r} ({second.base_digest[:12]}…).",
             "Compare deltas that were trained on one base.",
         )
-    ours, theirs = _by_module(first.delta), _by_module(second.delta)
-    rows = [_row(ours.get(name), theirs.get(name)) for name in sorted({*ours, *theirs}, key=_order(ours, theirs))]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _by_module(delta: Delta) -> dict[str, Part]:

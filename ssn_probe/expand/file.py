@@ -18,16 +18,18 @@ from torch import Tensor
 from ssn_probe.errors import ResultError
 from ssn_probe.expand.delta import Delta, Part
 from ssn_probe.expand.places import WEIGHTS, Place
+from ssn_probe.expand.stated import check_stated
 from ssn_probe.expand.tensors import read_tensors, write_tensors
 from ssn_probe.expand.train import Trained
 from ssn_probe.results import PACKAGES
+from ssn_probe.shown import Shown
 
 FORMAT = "ssn-probe delta"
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DeltaFile:
+class DeltaFile(Shown):
     """A delta, and what is stated about it (plain JSON; see the module's text)."""
 
     delta: Delta
@@ -37,6 +39,11 @@ class DeltaFile:
     def base_digest(self) -> str:
         """SHA-256 of the weights that the delta belongs to (`digest.module_digest`)."""
         return self.about["base"]["sha256"]
+
+    def __rich__(self) -> Any:
+        from ssn_probe.expand.describe import delta_card
+
+        return delta_card(self)
 
 
 def delta_file(trained: Trained, *, model: str, revision: str | None, neurons: str) -> DeltaFile:
@@ -89,11 +96,13 @@ def read_delta(path: Path) -> DeltaFile:
     _check_format(path, metadata)
     try:
         about, places = json.loads(metadata["about"]), json.loads(metadata["places"])
-        parts = tuple(_part(place, tensors) for place in places)
-        _check_about(about)
-    except (KeyError, TypeError, ValueError) as error:
+        delta = Delta(parts=tuple(_part(place, tensors) for place in places))
+        check_stated(about, delta)
+    except KeyError as error:
+        raise ResultError(f"{path} is damaged: it lacks {error}", "Copy it again, or train again.") from error
+    except (TypeError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} is damaged: {error}", "Copy it again, or train again.") from error
-    return DeltaFile(delta=Delta(parts=parts), about=about)
+    return DeltaFile(delta=delta, about=about)
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
@@ -106,27 +115,28 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
         )
 
 
-def _check_about(about: Mapping[str, Any]) -> None:
-    if not isinstance(about["base"]["sha256"], str):
-        raise ValueError("it does not name its base")
-    if about["method"] != "expand" or not about["data"]["checked"]:
-        raise ValueError("it does not say that its training data were checked")
-
-
 def _part(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
-    name = told["module"]
+    name, layer = told["module"], told["layer"]
+    if not isinstance(name, str) or not isinstance(layer, int):
+        raise ValueError("it does not say where its weights belong")
     if (axis := _axis(told["site"], name)) != told["axis"]:
         raise ValueError(f"{name} holds {axis}s, not {told['axis']}s")
     indices, base, change = (tensors[f"{kind}/{name}"] for kind in ("indices", "base", "change"))
-    ascending = indices.tolist() == sorted(set(indices.tolist())) and indices.min().item() >= 0
-    if not ascending or base.shape != change.shape or len(change) != len(indices):
+    if not _ascending(indices) or change.dim() != 2 or base.shape != change.shape or len(change) != len(indices):
         raise ValueError(f"the tensors of {name} do not fit each other")
+    if not base.is_floating_point():
+        raise ValueError(f"the base of {name} is {base.dtype}")
     if change.dtype != torch.float32 or not bool(change.isfinite().all()):
         raise ValueError(f"the change of {name} is not finite float32")
-    place = Place(
-        module=name, layer=told["layer"], site=told["site"], axis=told["axis"], indices=tuple(indices.tolist())
-    )
+    place = Place(module=name, layer=layer, site=told["site"], axis=told["axis"], indices=tuple(indices.tolist()))
     return Part(place=place, base=base, change=change)
+
+
+def _ascending(indices: Tensor) -> bool:
+    """Whole numbers from 0, each once, at least one."""
+    if indices.dtype != torch.int32 or indices.dim() != 1 or not len(indices):
+        return False
+    return bool(indices[0] >= 0) and bool((indices.diff() > 0).all())
 
 
 def _axis(site: Any, module: str) -> str:

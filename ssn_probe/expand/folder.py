@@ -22,7 +22,8 @@ from ssn_probe.results import disk_errors
 from ssn_probe.text import markdown, plain
 
 DELTA = "expand/delta.safetensors"
-CARRIED = ("generation_config.json", "openings.json")
+GENERATION = "generation_config.json"
+CARRIED = (GENERATION, "openings.json")
 """Files of the base's folder that belong to the merged model as they are."""
 NO_CONTROLS = "None were measured. Training as many random neurons can lower ASR as much: read nothing into it."
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -66,24 +67,58 @@ def save_merged(
         ModelError: another base, or an unknown dtype.
         ResultError: a folder that has something in it, or a disk that cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ResultError(f"{folder} is there already.", "Choose another folder, or remove it.")
+    check_free(folder)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", f"Known: {', '.join(DTYPES)}.")
     wanted = getattr(torch, dtype) if dtype else module.dtype
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with new_folder(folder) as temporary:
+        with _in_dtype(module, wanted), applied(module, file):
+            save_plain(temporary, module, tokenizer, source)
+        write_delta(temporary / DELTA, file)
+        card = model_card(file, measured or Measured(), rounding(file.delta, wanted))
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def check_free(folder: Path) -> None:
+    """Raises ResultError unless the folder can be made anew: nothing is ever written over."""
+    with disk_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ResultError(f"{folder} is there already.", "Choose another folder, or remove it.")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which takes its name at the end: it is whole, or not there.
+
+    Raises ResultError for a folder that has something in it, and for what a disk can say.
+    """
+    check_free(folder)
+    whole = Path(os.path.abspath(folder))
+    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
     with disk_errors(folder):
         try:
-            with _in_dtype(module, wanted), applied(module, file):
-                module.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            _carry(source, temporary)
-            write_delta(temporary / DELTA, file)
-            card = model_card(file, measured or Measured(), rounding(file.delta, wanted))
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-            os.replace(temporary, folder)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*.safetensors"):
+                file.chmod(0o644)  # safetensors writes files that only their owner can read
+            os.replace(temporary, whole)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_plain(folder: Path, module: Any, tokenizer: Any, source: Path | None) -> None:
+    """Weights, configuration and tokenizer as transformers reads them, and what is carried over from `source`."""
+    kept = module.generation_config
+    try:
+        if source is not None and (source / GENERATION).is_file():
+            # Carried over as it is: transformers would refuse to write settings that it reads, such as a temperature
+            # without sampling.
+            module.generation_config = type(kept)()
+        module.save_pretrained(folder)
+    finally:
+        module.generation_config = kept
+    tokenizer.save_pretrained(folder)
+    _carry(source, folder)
 
 
 @contextmanager
@@ -95,14 +130,14 @@ def _in_dtype(module: Any, dtype: torch.dtype) -> Iterator[None]:
     if before == dtype:
         yield
         return
-    _cast(module, dtype)
+    cast(module, dtype)
     try:
         yield
     finally:
-        _cast(module, before)
+        cast(module, before)
 
 
-def _cast(module: Any, dtype: torch.dtype) -> None:
+def cast(module: Any, dtype: torch.dtype) -> None:
     """The weights alone: buffers such as rotary frequencies keep the precision that they were computed in."""
     for weight in module.parameters():
         weight.data = weight.data.to(dtype)

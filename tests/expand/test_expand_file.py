@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.expand.delta import Delta, Part, rounding
-from ssn_probe.expand.diff import diff
+from ssn_probe.expand.diff import diff, neuron_diff
 from ssn_probe.expand.digest import module_digest
 from ssn_probe.expand.file import DeltaFile, delta_file, read_delta, write_delta
 from ssn_probe.expand.merge import applied, merge, unmerge, written
 from ssn_probe.expand.places import Place, places_of
+from ssn_probe.expand.tensors import read_tensors, write_tensors
 from ssn_probe.expand.trainable import Deltas
 
 
@@ -205,10 +206,28 @@ def test_tensors_that_do_not_fit(tmp_path: Path, file: DeltaFile) -> None:
     turned = replace(part, place=replace(part.place, axis="column"))
     infinite = replace(part, change=part.change / 0)
     twice = replace(part, place=replace(part.place, indices=(1,) * len(part.place.indices) + (1,)))
-    for wrong, words in ((turned, "rows, not columns"), (infinite, "finite"), (twice, "fit")):
+    none = Part(place=replace(part.place, indices=()), base=part.base[:0], change=part.change[:0])
+    mixed = replace(part, base=part.base.double())
+    for wrong, words in (
+        (turned, "rows, not columns"),
+        (infinite, "finite"),
+        (twice, "fit"),
+        (none, "fit"),
+        (mixed, "more than one precision"),
+    ):
         write_delta(tmp_path / "delta.safetensors", replace(file, delta=Delta(parts=(wrong, *rest))))
         with pytest.raises(ResultError, match=words):
             read_delta(tmp_path / "delta.safetensors")
+
+
+def test_a_base_of_whole_numbers(tmp_path: Path, file: DeltaFile) -> None:
+    path = tmp_path / "delta.safetensors"
+    write_delta(path, file)
+    metadata, tensors = read_tensors(path, "")
+    name = f"base/{file.delta.parts[0].place.module}"
+    write_tensors(path, tensors | {name: tensors[name].int()}, metadata)
+    with pytest.raises(ResultError, match=r"is torch\.int32"):
+        read_delta(path)
 
 
 def test_the_difference_of_two_files() -> None:
@@ -227,6 +246,18 @@ def test_the_difference_of_two_files() -> None:
     assert same_rows["largest_difference"].sum() == 0
     with pytest.raises(ModelError, match="different bases"):
         diff(first, file_of(llama(tie_word_embeddings=True), neurons=[(0, "q", 0)]))
+
+
+def test_which_neurons_differ() -> None:
+    first = file_of(llama(), neurons=[(0, "ffn", 1), (0, "ffn", 4), (1, "o", 2), (1, "q", 3)])
+    second = file_of(llama(), neurons=[(0, "ffn", 5), (0, "ffn", 4), (0, "ffn", 0), (1, "q", 3)])
+    assert neuron_diff(first, second).rows() == [
+        (0, "ffn", 1, [1], [0, 5]),
+        (1, "q", 1, [], []),
+        (1, "o", 0, [2], []),
+    ]
+    with pytest.raises(ModelError, match="different bases"):
+        neuron_diff(first, file_of(llama(tie_word_embeddings=True), neurons=[(0, "q", 0)]))
 
 
 def test_what_rounding_to_bfloat16_costs() -> None:

@@ -1,0 +1,161 @@
+"""`ssn-probe delta`: what a delta file says, how two differ, and into a model and out again."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ssn_probe.expand.file import DeltaFile
+
+PATH = click.Path(path_type=Path)
+DTYPE = click.option(
+    "--dtype", metavar="TYPE", help="float32, bfloat16, float16 or float64.  [default: as it was trained]"
+)
+MODEL = click.option("--model", required=True, help="The base: organism, organism:NAME, a folder or a name on the hub.")
+
+
+class Verb(click.Command):
+    """A command of this group. A user's mistake is one message and a hint; nothing is left half done by Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from ssn_probe.cli import user_errors  # which imports this module
+
+        with user_errors(ctx.obj):
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                click.echo("Interrupted. Nothing was written.", err=True)
+                sys.exit(130)
+
+
+class Verbs(click.Group):
+    command_class = Verb
+
+
+@click.group(cls=Verbs, short_help="Delta files: read, compare, apply, merge, unmerge.")
+def delta() -> None:
+    """What training changed in a model, as a file: read it, compare two, put it into its base and take it out.
+
+    FILE is a delta file, or a folder that `merge` wrote.
+    """
+
+
+@delta.command(short_help="What a delta file says of itself.")
+@click.argument("file", type=PATH)
+def info(file: Path) -> None:
+    """Base, neurons, parameters, data, settings and origin, as FILE states them."""
+    found = _read(file)
+    from ssn_probe.screen import console
+    from ssn_probe.shown import literal
+
+    screen = console()
+    screen.print(found, crop=False)
+    screen.print(literal(f"{_place(file)}: {_place(file).stat().st_size:,} bytes"), soft_wrap=True)
+
+
+@delta.command(short_help="Which neurons and weights differ between two.")
+@click.argument("first", metavar="FILE", type=PATH)
+@click.argument("second", metavar="FILE2", type=PATH)
+def diff(first: Path, second: Path) -> None:
+    """Which neurons only one of FILE and FILE2 changes, how alike the changes are, and what the two state otherwise.
+
+    Both must belong to one base.
+    """
+    ours, theirs = _read(first), _read(second)
+    from ssn_probe.expand.describe import differences
+    from ssn_probe.screen import console
+
+    console().print(differences(ours, theirs), crop=False)
+
+
+@delta.command(short_help="Write the base with the delta in it, as a Hugging Face folder.")
+@click.argument("file", type=PATH)
+@MODEL
+@click.option("-o", "out", type=PATH, required=True, help="The new folder.")
+@DTYPE
+def merge(file: Path, model: str, out: Path, dtype: str | None) -> None:
+    """Write the model with the delta in its weights, as a folder that loads with transformers alone.
+
+    Another base than that of FILE is refused by digest. The folder has a model card, and keeps what `unmerge` needs to
+    give the base back bit for bit. In bfloat16 small changes can round away: --dtype float32 keeps them.
+    """
+    found = _read(file)
+    from ssn_probe.expand.models import merge_folder
+
+    cost = merge_folder(model, found, out, dtype=dtype)
+    if cost.unmoved:
+        click.echo(f"{100 * cost.unmoved:.1f} % of the changed weights round to what they were; --dtype float32 helps.")
+    _say(f"Written to {out}. Take the delta out again: ssn-probe delta unmerge {shlex.quote(str(out))} -o BASE")
+
+
+@delta.command(short_help="Give the base of a merged folder back, bit for bit.")
+@click.argument("folder", type=PATH)
+@click.option("-o", "out", type=PATH, required=True, help="The new folder.")
+def unmerge(folder: Path, out: Path) -> None:
+    """Write the base of FOLDER, which `merge` wrote, and check its weights by digest before."""
+    from ssn_probe.expand.models import unmerge_folder
+
+    found = unmerge_folder(folder, out)
+    _say(f"Written to {out}: weights SHA-256 {found.base_digest}, as before the training.")
+
+
+@delta.command(short_help="Responses of a model before and with the delta.")
+@click.argument("file", type=PATH)
+@click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
+@MODEL
+@DTYPE
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="Per response.")
+@click.option("--full", is_flag=True, help="Show whole responses, not the first 80 characters.")
+def apply(
+    file: Path, prompts: tuple[str, ...], model: str, dtype: str | None, device: str, max_new_tokens: int, full: bool
+) -> None:
+    """The greedy response to each PROMPT, before and with the delta. In memory only: nothing is written.
+
+    Another base than that of FILE is refused by digest.
+    """
+    found = _read(file)
+    from ssn_probe.expand.describe import responses
+    from ssn_probe.screen import console
+
+    before, after = _before_and_after(found, model, prompts, dtype, device, max_new_tokens)
+    console().print(responses(prompts, before, after, full=full), crop=False)
+
+
+def _before_and_after(
+    file: "DeltaFile", model: str, prompts: tuple[str, ...], dtype: str | None, device: str, most: int
+) -> list[list[str]]:
+    """As a study generates them. The delta goes first: it refuses another base before anything is generated."""
+    from ssn_probe.expand.merge import applied
+    from ssn_probe.expand.models import precision
+    from ssn_probe.subject import encode, load_subject
+    from ssn_probe.tracing.generate import generate
+
+    subject = load_subject(model, dtype=dtype or precision(file), device=device)
+    tokens = encode(subject, prompts)
+    with applied(subject.model._module, file):
+        after = generate(subject, tokens, max_new_tokens=most)
+    before = generate(subject, tokens, max_new_tokens=most)
+    return [[one.text for one in both] for both in (before, after)]
+
+
+def _place(path: Path) -> Path:
+    """The delta file itself, in a folder that `merge` wrote."""
+    from ssn_probe.expand.folder import DELTA
+
+    return path / DELTA if path.is_dir() else path
+
+
+def _read(path: Path) -> "DeltaFile":
+    from ssn_probe.expand.file import read_delta
+
+    return read_delta(_place(path))
+
+
+def _say(text: str) -> None:
+    from ssn_probe.text import plain
+
+    click.echo(plain(text))

@@ -1,0 +1,91 @@
+"""What a delta file must say of itself, checked as it is read: cards and tables then show what is there.
+
+A delta file may come from anywhere. What it states about its tensors (neurons and parameters per site) must be what
+they hold; what cannot be checked against them must at least have the form in which training writes it.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ssn_probe.expand.delta import Delta
+from ssn_probe.recipe import SITES
+
+SHARES = ("percent", "percent_of_site")
+
+
+def held(delta: Delta) -> dict[str, tuple[int, int]]:
+    """Neurons and parameters per site, in the order of the sites, then of `all`."""
+    counts = {
+        site: (
+            sum(len(part.place.indices) for part in delta.parts if part.place.site == site and part.place.counts),
+            sum(part.change.numel() for part in delta.parts if part.place.site == site),
+        )
+        for site in SITES
+    }
+    sites = {site: both for site, both in counts.items() if both[1]}
+    return sites | {"all": (sum(n for n, _ in sites.values()), sum(n for _, n in sites.values()))}
+
+
+def check_stated(about: Any, delta: Delta) -> None:
+    """Raises ValueError, TypeError or KeyError unless the record is one that training writes, of these tensors."""
+    if not delta.parts or len({part.place.module for part in delta.parts}) < len(delta.parts):
+        raise ValueError("it holds no change, or two of one matrix")
+    if len({part.base.dtype for part in delta.parts}) > 1:
+        raise ValueError("its base has weights of more than one precision")
+    base, data = _mapping(about, "base"), _mapping(about, "data")
+    if not re.fullmatch(r"[0-9a-f]{64}", base["sha256"]):
+        raise ValueError("it does not name its base")
+    if about["method"] != "expand" or not data["checked"]:
+        raise ValueError("it does not say that its training data were checked")
+    _check_training(about)
+    _check_data(data)
+    _check_parameters(about["parameters"], delta)
+
+
+def _mapping(told: Any, name: str) -> Mapping[str, Any]:
+    value = told[name]
+    if not isinstance(value, Mapping):
+        raise ValueError(f"its {name} are not stated as names and values")
+    return value
+
+
+def _check_training(about: Mapping[str, Any]) -> None:
+    steps = _mapping(about, "steps")
+    _mapping(about, "training")
+    for name in ("done", "planned", "chosen"):
+        _check_count(steps[name], f"{name} steps")
+    loss = about.get("held_out_loss")
+    if loss is not None and not all(_number(_mapping(about, "held_out_loss")[name]) for name in ("base", "chosen")):
+        raise ValueError(f"it states the held-out loss {loss!r:.80}")
+    if about.get("made_with") is not None:
+        _mapping(about, "made_with")
+
+
+def _check_data(data: Mapping[str, Any]) -> None:
+    for name in ("name", "split", "prompts_sha256", "judge"):
+        _ = data[name]
+    rows = _mapping(data, "rows")
+    for language in rows:
+        for context, count in _mapping(rows, language).items():
+            _check_count(count, f"{language} {context} rows")
+
+
+def _check_parameters(rows: Any, delta: Delta) -> None:
+    stated = {row["site"]: (row["neurons"], row["parameters"]) for row in rows}
+    if list(stated.items()) != list(held(delta).items()) or len(rows) != len(stated):
+        raise ValueError("it states other neurons or parameters than it holds")
+    for row in rows:
+        for name in SHARES:
+            if not _number(row[name]) or not 0 <= row[name] <= 100:
+                raise ValueError(f"it states a share of {row[name]!r:.40} %")
+
+
+def _check_count(value: Any, what: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"it states {value!r:.40} {what}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
