@@ -25,6 +25,10 @@ from ssn_probe.tracing.batching import Part, covered
 Frames = dict[str, pl.DataFrame]
 
 
+class VanishedError(ResultError):
+    """A part was removed, or another one put in its place, while it was in use."""
+
+
 class NotCached(Exception):
     """What was asked for has not been computed, and must not be now."""
 
@@ -47,6 +51,11 @@ class Cache:
     opened: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     """How many entries were `read` and how many `computed`, all or in part."""
+
+    @property
+    def used(self) -> list[str]:
+        """The names of all parts that were read or written, digests in them: of which bytes the tables were made."""
+        return sorted(f"{path.parent.name}/{path.name}" for path in self.seen)
 
     def count(self, complete: bool, what: Mapping[str, Any]) -> None:
         """Notes whether an entry was there. Raises NotCached where it was not and nothing may be computed."""
@@ -184,7 +193,6 @@ class FilePart:
     path: Path
     rows: tuple[int, ...]
 
-    @property
     def names(self) -> Collection[str]:
         with _opened(self.path) as file:
             return set(file.keys()) - {"rows"}
@@ -207,7 +215,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
-        raise ResultError(
+        raise VanishedError(
             f"{path} was removed or changed while it was in use: {error}", "Run the same command again: it resumes."
         ) from error
 

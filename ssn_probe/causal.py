@@ -1,5 +1,6 @@
 """The causal study: the same prompts under every arm, from the untouched model to random sets of as many neurons."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -62,6 +63,20 @@ def odds_passes(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
         beside += [] if arm.placebo is None else [as_placebo(arm)]
         for one in (arm, *beside, *controls_of(lab, arm, odds_controls(recipe, arm.does), recipe.seed)):
             yield Pass(arm=at_the_prompt(one), row=log_odds_label(arm.row, recipe), contexts=contexts)
+
+
+def row_totals(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Mapping[str, int]:
+    """Row of progress → prompts, now that the arms are known: one may lack a placebo, or scores to be weakened by."""
+    totals: Counter[str] = Counter()
+    passes = [(one, False) for one in sample_passes(lab, recipe, arms)]
+    for one, odds in [*passes, *((one, True) for one in odds_passes(lab, recipe, arms) if one.row)]:
+        for context, prompts in one.contexts.items():
+            for language in evaluated_in(one.arm, prompts):
+                totals[one.row] += rows_of(lab, prompts, context, language).height
+            source = source_of_pass(lab, one.arm, prompts, context, log_odds_only=odds)
+            if source is not None:
+                totals[source.label] += source.rows.height
+    return totals
 
 
 def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.DataFrame]:

@@ -52,16 +52,16 @@ def forecast(
     subject = load_subject(recipe.model, dtype=dtype, device=device, weights=False)
     layers, widths = subject.n_layers, subject.widths
     plan = make_plan(recipe, neurons=layers * sum(widths.values()))
-    cached = _cached(recipe, plan, subject, out)
+    plan, cached = _surveyed(recipe, plan, subject, out)
     seconds, time = _time(recipe, plan, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
     needs = [_memory(plan, subject), *_disk(recipe, plan, layers, widths)]
     lines = [*time, _neurons(layers, widths), *needs, *_power(recipe, plan)]
     return Forecast(plan=plan, cached=cached, seconds=seconds, lines=tuple(lines))
 
 
-def _cached(recipe: Recipe, plan: Plan, subject: Subject, out: Path) -> Mapping[str, int]:
+def _surveyed(recipe: Recipe, plan: Plan, subject: Subject, out: Path) -> tuple[Plan, Mapping[str, int]]:
     cache = Cache(root=out / "cache", compute=False)
-    return survey(Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), recipe)
+    return survey(Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), plan)
 
 
 def _time(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ssn_probe.cache import VanishedError
 from ssn_probe.lab import Lab, reads_what, tokens_of
 from ssn_probe.node import digest, to_json
 from ssn_probe.openings import readouts
@@ -74,17 +75,16 @@ def scored(lab: Lab, node: SafetyNeurons, language: str, context: str) -> Scored
             means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
             return Scored(means=means, parts=shelf.parts())
 
-    # The selection rule changes no score.
-    return lab.remember(("scores", lab.data[node.prompts].digest, node.effect, sites, language, context), compute)
+    return lab.remember(_scores_key(lab, node, language, context), compute)
 
 
 def scores_what(lab: Lab, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
-    """What decides per-prompt scores: the texts, the effect with what it reads, and the sites."""
+    """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
     prompts = lab.data[node.prompts]
     reads = reads_what(readouts(lab, prompts)[language].reads) if isinstance(node.effect, Refusal) else None
-    texts = digest(list(prompts.select("identify", context, language)["text"]))
+    shown = digest(tokens_of(lab, prompts.select("identify", context, language)))
     sites = list(distinct_sites(lab, node))
-    return lab.what("scores", texts=texts, effect=to_json(node.effect), reads=reads, sites=sites)
+    return lab.what("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
 
 
 def _trace(lab: Lab, node: SafetyNeurons, language: str, tokens: list, options: Mapping) -> Scores:
@@ -99,7 +99,16 @@ def _trace(lab: Lab, node: SafetyNeurons, language: str, tokens: list, options: 
 
 def effects_at(lab: Lab, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:
     """Every prompt's effects at one place, float32 [prompt, neuron]."""
-    return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+    try:
+        return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+    except VanishedError:  # another run has computed them anew, or somebody has deleted the cache
+        del lab.memory[_scores_key(lab, node, language, context)]
+        return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+
+
+def _scores_key(lab: Lab, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:
+    """The selection rule changes no score."""
+    return "scores", lab.data[node.prompts].digest, node.effect, distinct_sites(lab, node), language, context
 
 
 def _frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:

@@ -150,7 +150,7 @@ def harmless_means(lab: Lab, node: MeanOf, language: str) -> Mapping[Site, Any]:
 
     def compute() -> Mapping[Site, Any]:
         rows = lab.data[node.prompts].select("identify", "harmless", language)
-        what = lab.what("mean activations", texts=digest(list(rows["text"])))
+        what = lab.what("mean activations", prompts=digest(tokens_of(lab, rows)))
         with lab.shelf(what, rows.height) as shelf:
             size = lab.size("mean activations")
             return mean_activations(lab.subject, tokens_of(lab, rows), batch_size=size, shelf=shelf)
@@ -213,9 +213,9 @@ def _plain(value: Any) -> Any:
 
 
 def responses_what(lab: Lab, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
-    """What decides the responses to some prompts: the texts, the change, and how many tokens may come."""
-    texts = digest(list(rows["text"]))
-    return lab.what("responses", texts=texts, max_new_tokens=prompts.max_new_tokens, **change.what)
+    """What decides the responses to some prompts: their tokens, the change, and how many tokens may come."""
+    shown = digest(tokens_of(lab, rows))
+    return lab.what("responses", prompts=shown, max_new_tokens=prompts.max_new_tokens, **change.what)
 
 
 def responses(
@@ -258,8 +258,8 @@ def responses(
 
 
 def log_odds_what(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Direction) -> dict[str, Any]:
-    """What decides the refusal log-odds of some prompts: the texts, the change, and how it is read."""
-    return lab.what("log odds", texts=digest(list(rows["text"])), reads=reads_what(reads), **change.what)
+    """What decides the refusal log-odds of some prompts: their tokens, the change, and how it is read."""
+    return lab.what("log odds", prompts=digest(tokens_of(lab, rows)), reads=reads_what(reads), **change.what)
 
 
 def log_odds(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Direction, advance: Advance) -> pl.Series:
@@ -292,7 +292,7 @@ def reads_what(reads: Openings | Direction) -> Any:
 
 def states(lab: Lab, rows: pl.DataFrame) -> Any:
     """The final state of every prompt at its last token, [prompt, hidden]."""
-    with lab.shelf(lab.what("final states", texts=digest(list(rows["text"]))), rows.height) as shelf:
+    with lab.shelf(lab.what("final states", prompts=digest(tokens_of(lab, rows))), rows.height) as shelf:
         return final_states(lab.subject, tokens_of(lab, rows), batch_size=lab.size("final states"), shelf=shelf)
 
 

@@ -250,6 +250,19 @@ def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:
     return stages
 
 
+def settled(plan: Plan, totals: Mapping[str, int]) -> Plan:
+    """The plan once the arms are known: `totals` are the prompts of their rows (`causal.row_totals`)."""
+    known = {label: totals.get(label, 0) for label in arm_labels(plan.recipe, plan.data)}
+    stages = (replace(stage, prompts=known.get(stage.label, stage.prompts)) for stage in plan.stages)
+    return replace(plan, stages=tuple(stage for stage in stages if stage.prompts))
+
+
+def arm_labels(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
+    """The rows that follow from the arms; how much is trained follows from the recipe alone."""
+    trainings = {training_label(name) for name in recipe.arms}
+    return tuple(stage.label for stage in _causal(recipe, data) if stage.label not in trainings)
+
+
 def _arm_stages(
     recipe: Recipe,
     data: Mapping[Prompts, PromptSet],

@@ -1,7 +1,7 @@
 """Progress: one row per unit of work on a terminal and in a notebook, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -34,12 +34,19 @@ class Tracker(Protocol):
         """A function to call with the number of prompts that have just been done in the row `label`."""
         ...
 
+    def settle(self, totals: Mapping[str, int]) -> None:
+        """The true totals of some rows, now that they are known; a row of none is no row."""
+        ...
+
 
 class Silent:
     """Reports to nobody."""
 
     def advance(self, label: str) -> Advance:
         return lambda _done: None
+
+    def settle(self, totals: Mapping[str, int]) -> None:
+        pass
 
 
 class Lines:
@@ -59,6 +66,11 @@ class Lines:
 
         return report
 
+    def settle(self, totals: Mapping[str, int]) -> None:
+        for label, total in totals.items():
+            self.left[label] += total - self.totals[label]
+            self.totals[label] = total
+
 
 class Bars:
     """A rich progress bar per row; every total is known from the start."""
@@ -75,6 +87,10 @@ class Bars:
             self.progress.advance(task, done)
 
         return report
+
+    def settle(self, totals: Mapping[str, int]) -> None:
+        for label, total in totals.items():
+            self.progress.update(self.tasks[label], total=total, visible=total > 0)
 
 
 class Cell:
@@ -95,6 +111,9 @@ class Cell:
                 self.draw()
 
         return report
+
+    def settle(self, totals: Mapping[str, int]) -> None:
+        self.bars.settle(totals)
 
     def draw(self) -> None:
         self.handle.update(self._bundle(), raw=True)

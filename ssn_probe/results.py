@@ -27,6 +27,8 @@ from ssn_probe.errors import ResultError, nearest
 SCHEMA_VERSION = 1
 LOCK = ".lock"
 """Held by a run as long as it lives."""
+ROOM = ".room"
+"""Room for its last words."""
 PACKAGES = ("ssn-probe", "torch", "transformers", "nnsight", "polars", "numpy", "scipy", "safetensors", "tokenizers")
 
 
@@ -86,7 +88,13 @@ def hold(run: RunFolder) -> Any:
     with disk_errors(run.path):
         lock = FileLock(run.path / LOCK)
         lock.acquire(timeout=0)
+        (run.path / ROOM).write_bytes(bytes(2**18))
     return lock
+
+
+def make_room(run: RunFolder) -> None:
+    """Frees what was reserved, so that a run can say how it ended on a disk that is full."""
+    (run.path / ROOM).unlink(missing_ok=True)
 
 
 def let_go(run: RunFolder, lock: Any) -> None:

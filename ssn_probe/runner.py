@@ -87,6 +87,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         )
         execute(lab, recipe, run, manifest)
         manifest["cache"] = dict(cache.counts)
+        results.write_json(run.path / "parts.json", {"parts": cache.used})
         manifest["files"] = results.digests(run)
     results.point_latest(root, run)
     return run
@@ -152,6 +153,7 @@ def _recorded(run: RunFolder, manifest: dict[str, Any]) -> Iterator[None]:
         raise
     finally:
         manifest |= {"ended": results.now()}
+        results.make_room(run)
         results.write_json(path, manifest)
         _note(run.path / "run.log", "".join(f"warning: {warning}\n" for warning in manifest["warnings"]) + trace)
         results.let_go(run, lock)

@@ -119,7 +119,7 @@ def random_like(neurons: NeuronSet, widths: dict[tuple[int, str], int], seed: in
             raise RecipeError(
                 f"no random control can be drawn in layer {layer}, {site}: {len(used)} neurons are in the set "
                 f"and only {len(free)} are not",
-                "Lower top, or run with controls=0 and log_odds_controls=0.",
+                "Lower top (or fdr), or run with controls=0 and log_odds_controls=0.",
             )
         generator = np.random.default_rng([seed, int(layer), sites.index(str(site))])  # type: ignore[arg-type]
         drawn = generator.choice(free, size=len(used), replace=False)

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.lab import Carry, Lab, rows_of, tokens_of
+from ssn_probe.lab import METHODS, Carry, Lab, rows_of, tokens_of
 from ssn_probe.neurons import EVERY, NEURON, SITES, NeuronSet
 from ssn_probe.node import digest
 from ssn_probe.prompts import PromptSet
@@ -40,9 +40,9 @@ class Source:
 
     def carry(self, prompt_ids: Sequence[str], edits: Edits) -> Carry:
         """What the neurons to be carried over in `edits` did, prompt by prompt in the order of `prompt_ids`."""
-        texts = dict(self.rows.select("prompt_id", "text").iter_rows())
-        spoken = digest([texts[prompt] for prompt in prompt_ids])
-        what = {"texts": spoken, "max_new_tokens": self.max_new_tokens}
+        tokens = dict(zip(self.rows["prompt_id"], tokens_of(self.lab, self.rows), strict=True))
+        spoken, version = digest([tokens[prompt] for prompt in prompt_ids]), METHODS["activations"]
+        what = {"prompts": spoken, "version": version, "max_new_tokens": self.max_new_tokens}
         return Carry(what, lambda: self.values(prompt_ids, edits))
 
     def values(self, prompt_ids: Sequence[str], edits: Edits) -> Carried:
@@ -59,8 +59,8 @@ class Source:
     def what(self) -> dict[str, Any]:
         """What decides the values: the prompts, the neurons, and how many tokens may come."""
         neurons = digest([list(neuron) for neuron in self.neurons])
-        texts = digest(list(self.rows["text"]))
-        return self.lab.what("activations", texts=texts, neurons=neurons, max_new_tokens=self.max_new_tokens)
+        shown = digest(tokens_of(self.lab, self.rows))
+        return self.lab.what("activations", prompts=shown, neurons=neurons, max_new_tokens=self.max_new_tokens)
 
     def _run(self) -> Carried:
         lab = self.lab

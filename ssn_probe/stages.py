@@ -9,7 +9,7 @@ import polars as pl
 
 from ssn_probe import results
 from ssn_probe.arms import Arm, arms_of
-from ssn_probe.causal import collect_log_odds, collect_samples
+from ssn_probe.causal import collect_log_odds, collect_samples, row_totals
 from ssn_probe.cautions import cautions, repeats
 from ssn_probe.conclusions import Beside, headlines
 from ssn_probe.expand.file import write_delta
@@ -18,7 +18,7 @@ from ssn_probe.findings import OF
 from ssn_probe.lab import Lab
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.openings import Readout
-from ssn_probe.plan import evaluated, training_label
+from ssn_probe.plan import arm_labels, evaluated, training_label
 from ssn_probe.planted import truth_table
 from ssn_probe.recipe import Each, Expand, Recipe, SetExpression
 from ssn_probe.report import report
@@ -56,6 +56,8 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
     summary = samples = None
     if recipe.measures:
         arms = arms_of(lab, recipe)
+        totals = row_totals(lab, recipe, arms)
+        lab.tracker.settle({label: totals.get(label, 0) for label in arm_labels(recipe, lab.data)})
         with _timed(manifest, "generate"):
             samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))
         with _timed(manifest, "log_odds"):
@@ -112,14 +114,17 @@ def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
 
 
 def _written_as_it_comes(run: RunFolder, name: str, frames: Iterator[pl.DataFrame]) -> pl.DataFrame | None:
-    """Collects an iterator of frames; what had come is written also when the iterator fails."""
+    """Collects an iterator of frames; what had come is written also when the iterator fails.
+
+    Returns what a reader of the run will read: the summary is made of just that.
+    """
     collected: list[pl.DataFrame] = []
     try:
         collected.extend(frames)
     finally:
         if collected:
             results.write_table(run.path / f"{name}.parquet", pl.concat(collected))
-    return pl.concat(collected) if collected else None
+    return run.table(name) if collected else None
 
 
 def _counts(neurons: NeuronSet) -> dict[str, int]:

@@ -9,6 +9,7 @@ random sets.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from ssn_probe.arms import BASELINE, CONTROL, PLACEBO, TESTED
@@ -237,12 +238,19 @@ def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: i
     return _paired(_of(_pairs(tested, placebo), AVERAGE, left_out), True, seed)
 
 
+def _means(controls: pl.DataFrame) -> np.ndarray:
+    """The mean of every random set: over prompts, then languages; summed alike however the frame lies in memory."""
+    values = controls.group_by("seed", "eval_language", maintain_order=True).agg(pl.col("y"))
+    each: dict[int, list[float]] = {}
+    for seed, outcomes in values.select("seed", "y").iter_rows():
+        each.setdefault(seed, []).append(float(np.mean(outcomes)))
+    return np.array([np.mean(each[seed]) for seed in sorted(each)])
+
+
 def _against_controls(value: float, controls: pl.DataFrame, languages: set[str], tested: bool, lower: bool) -> dict:
     """The random sets' own spread, and the rank p of a language average: the random set is the unit."""
     assert set(controls["eval_language"]) == languages, "controls and tested set cover different languages"
-    means = controls.group_by("seed", "eval_language", maintain_order=True).agg(pl.col("y").mean())
-    each = means.group_by("seed", maintain_order=True).agg(pl.col("y").mean()).sort("seed")["y"].to_numpy()
-    test = rank_test(value, each, alternative="less" if lower else "greater")
+    test = rank_test(value, _means(controls), alternative="less" if lower else "greater")
     return {
         "controls": test.m,
         "control_mean": test.control_mean,

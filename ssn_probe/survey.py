@@ -4,38 +4,52 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssn_probe.arms import UNTOUCHED, Arm, arms_of
+from ssn_probe.arms import UNTOUCHED, Arm, arms_of, controls_of
 from ssn_probe.cache import NotCached
-from ssn_probe.causal import Pass, change_of, evaluated_in, odds_passes, sample_passes, source_of_pass
+from ssn_probe.causal import Pass, change_of, evaluated_in, odds_passes, row_totals, sample_passes, source_of_pass
+from ssn_probe.expansion import expansion_what
 from ssn_probe.importance import CONTRASTED, scores_what
 from ssn_probe.lab import UNCHANGED, Lab, log_odds_what, responses_what, rows_of
 from ssn_probe.node import walk
 from ssn_probe.openings import UntrustedReadoutError, gate_rows, readouts
-from ssn_probe.plan import gate_label, measured, reads_log_odds, score_label
+from ssn_probe.plan import (
+    Plan,
+    gate_label,
+    measured,
+    reads_log_odds,
+    rows_to_train,
+    score_label,
+    settled,
+    training_label,
+)
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Recipe, SafetyNeurons
+from ssn_probe.recipe import Expand, Recipe, SafetyNeurons
 from ssn_probe.source import Source
 
 Found = Iterator[tuple[str, int]]
 """(row of the plan, prompts of it whose results are in the cache)."""
 
 
-def survey(lab: Lab, recipe: Recipe) -> Mapping[str, int]:
-    """Row of the plan → prompts whose results are in the cache of a lab that computes nothing.
+def survey(lab: Lab, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
+    """The plan, settled as far as it can be, and row of it → prompts whose results are in the cache of the lab.
 
     Where the neurons of the arms do not follow from what is there, nothing of their rows is known: they count as 0.
     """
-    found: Counter[str] = Counter()
+    recipe, found = plan.recipe, Counter()
     for prompts in reads_log_odds(recipe, lab.data):
         _add(found, _gate(lab, prompts))
     for node in dict.fromkeys(node for node in walk(recipe) if isinstance(node, SafetyNeurons)):
         _add(found, _scores(lab, node), once=score_label(node, lab.data[node.prompts]))
     arms = _arms(lab, recipe)
+    if arms is not None and measured(recipe, lab.data):
+        plan = settled(plan, row_totals(lab, recipe, arms))
     for one in sample_passes(lab, recipe, arms or []) if measured(recipe, lab.data) else ():
         _add(found, _samples(lab, one))
+    for arm in arms or []:
+        _add(found, _trainings(lab, recipe, arm))
     for one in odds_passes(lab, recipe, arms or []):
         _add(found, _odds(lab, one))
-    return found
+    return plan, found
 
 
 def _add(found: Counter[str], rows: Found, once: str | None = None) -> None:
@@ -75,6 +89,18 @@ def _scores(lab: Lab, node: SafetyNeurons) -> Found:
         for context in CONTRASTED:
             count = prompts.select("identify", context, language).height
             yield score_label(node, prompts), _has(lab, scores_what(lab, node, language, context), count)
+
+
+def _trainings(lab: Lab, recipe: Recipe, arm: Arm) -> Found:
+    """Of an arm that trains, and of its random sets."""
+    if not isinstance(arm.does, Expand):
+        return
+    assert lab.cache is not None
+    rows = rows_to_train(arm.does, lab.data[arm.does.data])
+    for one in (arm, *controls_of(lab, arm, recipe.controls, recipe.seed)):
+        assert one.neurons is not None
+        with lab.cache.entry(expansion_what(lab, arm.does, one.neurons)) as entry:
+            yield training_label(arm.row), rows if entry.file("delta", ".safetensors") else 0
 
 
 def _samples(lab: Lab, one: Pass) -> Found:

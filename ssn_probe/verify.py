@@ -10,7 +10,7 @@ Nothing is measured and no weight is loaded. Three questions, each answered by r
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ssn_probe.discovery import find_recipe
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab
-from ssn_probe.plan import Plan, make_plan, measured, study_anchor
+from ssn_probe.plan import Plan, make_plan, measured, resolved_key, study_anchor
 from ssn_probe.recipe import Recipe
 from ssn_probe.results import RunFolder
 from ssn_probe.stages import execute, summary_of
@@ -82,6 +82,7 @@ def _tables(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
         yield _data(plan, manifest)
         subject = load_subject(recipe.model, dtype=manifest["options"]["dtype"], device="cpu", weights=False)
         yield _model(subject, manifest)
+        yield _question(run, recipe, plan, subject, manifest)
     except SSNProbeError as error:
         yield Finding(what="tables follow from what was measured", holds=None, why=error.message)
         return
@@ -102,6 +103,16 @@ def _model(subject: Subject, manifest: dict[str, Any]) -> Finding:
     other = [name for name, value in subject.identity.items() if manifest["model"].get(name) != value]
     why = f"these differ: {', '.join(other)}" if other else ""
     return Finding(what="the model is that of the run", holds=not other, why=why)
+
+
+def _question(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject, manifest: dict[str, Any]) -> Finding:
+    """The manifest's key, seed and question are those of the recipe, this model and these prompts."""
+    key = resolved_key(recipe, subject.identity, plan.data)
+    said = {name: manifest.get(name) for name in ("key", "seed", "recipe", "question")}
+    wanted = {"key": key, "seed": recipe.seed, "recipe": recipe.name, "question": recipe.question}
+    other = [name for name, value in wanted.items() if said[name] != value]
+    why = f"these differ: {', '.join(other)}" if other else ""
+    return Finding(what="the manifest is that of the recipe", holds=not other, why=why)
 
 
 def _checked(what: str, differs: Callable[[], str]) -> Finding:
@@ -129,23 +140,50 @@ def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
 
 
 def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> Iterator[Finding]:
-    """The whole run again, from the cache alone."""
-    cache = Cache(root=run.path.parent / "cache", compute=False)
+    """The whole run again, from the cache alone: its tables, and what it says."""
+    cache, told = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
         lab = Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache)
+        found = told | {"warnings": lab.warnings, "seconds": {}}
         try:
-            execute(lab, recipe, again, {**run.manifest(), "warnings": lab.warnings})
+            execute(lab, recipe, again, found)
         except NotCached as missing:
             why = (
-                f"the cache no longer holds all of it ({missing.args[0]['method']}); run the recipe again to restore it"
+                f"the cache no longer holds all of it ({missing.args[0]['method']}): run the recipe again to restore it"
             )
             yield Finding(what="tables follow from the cache", holds=None, why=why)
             return
+        other = not set(cache.used) <= set(results.read_json(run.path / "parts.json")["parts"])
         for name in TABLES:
             if (run.path / f"{name}.parquet").is_file() or (again.path / f"{name}.parquet").is_file():
                 what = f"{name} follows from the cache"
-                yield _checked(what, lambda name=name: difference(run.table(name), again.table(name)))
+                finding = _checked(what, lambda name=name: difference(run.table(name), again.table(name)))
+                yield _since(finding) if other else finding
+        words = _checked("report and manifest say what was found", lambda: _words(run, again, told, found))
+        yield _since(words) if other else words
+
+
+def _since(finding: Finding) -> Finding:
+    """Other batches than the run's are no evidence against it: the same, computed again, may differ by rounding."""
+    if finding.holds:
+        return finding
+    return replace(finding, holds=None, why=f"the cache was computed anew since ({finding.why})")
+
+
+def _words(run: RunFolder, again: RunFolder, told: dict[str, Any], found: dict[str, Any]) -> str:
+    """How the report differs, but for times and damaged files of the cache; and what else the manifest says."""
+    lines, wanted = (_lines(one.path / "report.md") for one in (run, again))
+    other = [line for line in lines if line not in wanted] + [line for line in wanted if line not in lines]
+    names = [name for name in ("answer", "sets", "gates", "anchor", "evaluated") if told.get(name) != found.get(name)]
+    why = [f"{len(other)} lines of the report, such as {other[0][:60]!r}"] if other else []
+    why += [f"{', '.join(names)} of the manifest"] if names else []
+    return f"{' and '.join(why)} differ" if why else ""
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("| seconds |") and "in the cache is damaged" not in line]
 
 
 def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:

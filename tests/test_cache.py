@@ -155,7 +155,7 @@ def test_a_place_is_read_without_the_rest(tmp_path: Path) -> None:
         entry.put([4, 0, 2], {"values": values})
         (part,) = entry.parts()
         assert part.rows == (4, 0, 2)
-        assert set(part.names) == {"values"}
+        assert set(part.names()) == {"values"}
         assert torch.equal(part.at("values", 2), values[:, 2])
 
 

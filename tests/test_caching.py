@@ -348,10 +348,91 @@ def test_another_model_or_data_is_said(copy: RunFolder) -> None:
     manifest = copy.manifest()
     other = manifest["model"] | {"digest": "0" * 64}
     write_json(copy.path / "manifest.json", manifest | {"model": other})
-    assert wrong(verify(copy)) == {"the model is that of the run": "these differ: digest"}
+    assert wrong(verify(copy))["the model is that of the run"] == "these differ: digest"
 
 
 def test_a_run_that_is_not_done_is_not_verified(copy: RunFolder) -> None:
     write_json(copy.path / "manifest.json", copy.manifest() | {"status": "failed"})
     with pytest.raises(ResultError, match="it is failed"):
         verify(copy)
+
+
+# ── what a second reader found ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arms": {"stable": Suppress(SafetyNeurons(PROMPTS, top=0.05, stable=0.8))}, "primary": "stable"},
+        {"arms": {"half": Amplify(MS, by=0.5), "ms": Suppress(MS)}, "controls": 3, "primary": "ms"},
+    ],
+    ids=["stable", "amplify"],
+)
+def test_every_kind_of_run_verifies_and_its_plan_is_complete(changes: dict[str, Any], tmp_path: Path) -> None:
+    """A set by half-samples has no placebo: its rows are no rows, once that is known."""
+    recipe = study(**changes)
+    found = run(recipe, tmp_path)
+    assert [finding for finding in verify(found) if not finding.holds] == []
+    assert set(states(planned(recipe, tmp_path)).values()) == {1.0}
+
+
+def test_another_day_in_the_template_is_another_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys hold the tokens that run: a template may tell the date."""
+    from ssn_probe import lab as module
+
+    recipe = study(arms={}, sets={"ms": SafetyNeurons(PROMPTS, effect="local")}, measures=(), primary=None)
+    before = run(recipe, tmp_path)
+    encode = module.encode
+    monkeypatch.setattr(module, "encode", lambda subject, texts: [[*row, row[-1]] for row in encode(subject, texts)])
+    assert computed(run(recipe, tmp_path)) == computed(before)
+
+
+def test_a_cache_that_was_computed_anew_since_is_no_evidence_against_a_run(copy: RunFolder) -> None:
+    run(study(), copy.path.parent, fresh=True, batch_size=5)
+    findings = verify(copy)
+    assert not wrong(findings)
+    for finding in findings:
+        assert finding.holds or "computed anew since" in finding.why
+
+
+def test_forged_words_are_found(copy: RunFolder) -> None:
+    from ssn_probe.results import digests
+
+    text = (copy.path / "report.md").read_text()
+    (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1))
+    manifest = copy.manifest()
+    forged = {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
+    write_json(copy.path / "manifest.json", manifest | forged)
+    found = wrong(verify(copy))
+    assert "seed" in found["the manifest is that of the recipe"]
+    said = found["report and manifest say what was found"]
+    assert "of the report" in said
+    assert "answer" in said
+
+
+def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: RunFolder) -> None:
+    """A fresh run replaces the batches that this one has found: it looks for them again, and ends as it should."""
+    from ssn_probe import stages
+
+    trust = stages.trust
+
+    def meanwhile(*arguments: Any) -> Any:
+        run(study(arms={}, sets={"ms": MS}, measures=(), primary=None), copy.path.parent, fresh=True, batch_size=5)
+        return trust(*arguments)
+
+    for path in (copy.path.parent / "cache").glob("*/*.parquet"):
+        path.unlink()  # the nulls have to be computed
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stages, "trust", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
+        again = run(study(), copy.path.parent)
+    assert again.manifest()["status"] == "done"
+    assert same_tables(copy, again) or again.table("neurons").equals(copy.table("neurons"))
+
+
+def test_a_version_of_what_is_carried_over_invalidates_what_it_is_carried_to(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patched = sum(what["by"] == ["Patch", 1] for what in entries(copy.path.parent))
+    activations = sum(what["method"] == "activations" for what in entries(copy.path.parent))
+    monkeypatch.setitem(METHODS, "activations", 2)
+    assert computed(run(study(), copy.path.parent)) == patched + activations

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_the_folder_is_whole(run: RunFolder) -> None:
     names = {path.name for path in run.path.iterdir()}
     assert names == {
-        *("recipe.json", "manifest.json", "report.md", "run.log"),
+        *("recipe.json", "manifest.json", "parts.json", "report.md", "run.log"),
         *(f"{table}.parquet" for table in ("samples", "summary", "neurons", "overlap", "log_odds")),
         *(f"{table}.parquet" for table in ("nulls", "stability", "stability_curve")),
     }

@@ -30,7 +30,6 @@ class Part(Protocol):
     @property
     def rows(self) -> tuple[int, ...]: ...
 
-    @property
     def names(self) -> Collection[str]: ...
 
     def get(self, name: str) -> Tensor: ...
@@ -58,7 +57,6 @@ class Held:
     rows: tuple[int, ...]
     values: Mapping[str, Tensor]
 
-    @property
     def names(self) -> Collection[str]:
         return self.values.keys()
 
@@ -143,7 +141,7 @@ def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
         try:
             return attempt(size.size)
         except Exception as error:
-            if not out_of_memory(error):
+            if isinstance(error, ModelError) or not out_of_memory(error):
                 raise
             if not size.auto:
                 raise ModelError(

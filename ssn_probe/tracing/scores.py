@@ -56,7 +56,7 @@ def gathered(
     for site in sites:
         values[site] = gather(parts, f"values.{site}", torch.zeros(*shape, widths[site], dtype=torch.float16))
         scale[site] = gather(parts, f"scale.{site}", torch.zeros(shape))
-    read = bool(parts) and all("log_odds" in part.names for part in parts)
+    read = bool(parts) and all("log_odds" in part.names() for part in parts)
     odds = gather(parts, "log_odds", torch.zeros(shape[0])) if read else None
     return Scores(values=values, scale=scale, log_odds=odds)
 
