@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --nbmake notebooks tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
