@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssn_probe import ASR, OverRefusal, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe import (
+    ASR,
+    Expand,
+    OverRefusal,
+    Prompts,
+    RandomLike,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Suppress,
+    Training,
+    Utility,
+)
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import NODES, Node, canonical, digest, from_json, rewrite, to_json, walk
 from ssn_probe.recipe import (
@@ -152,6 +164,16 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Amplify: (Amplify(MS, by=2), {"neurons": OTHER, "by": 3.0}),
     Patch: (Patch(MS), {"neurons": OTHER, "source": "en", "positions": "response"}),
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
+    Expand: (
+        Expand(MS, PROMPTS),
+        {
+            "neurons": OTHER,
+            "data": Prompts("b"),
+            "training": Training(lr=1e-3),
+            "contexts": ("harmful",),
+            "languages": ("en",),
+        },
+    ),
     ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
     OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),
     Utility: (Utility(PROMPTS), {"prompts": Prompts("b")}),
