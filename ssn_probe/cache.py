@@ -175,10 +175,11 @@ class Entry:
 
     def _sound(self, path: Path) -> bool:
         try:
-            if sha256(path) == path.name.split(".")[-2]:
-                return True
+            sound = sha256(path) == path.name.split(".")[-2]
         except OSError:
-            pass
+            sound = False
+        if sound:
+            return True
         self.cache.warn(f"{path} in the cache is damaged: what it held is computed again")
         if self.cache.compute:
             with disk_errors(path):
