@@ -196,13 +196,3 @@ def _parameters(arguments: ast.arguments) -> list[tuple[str, str, str]]:
         for argument, default in [*positional, *named]
         if default is not None
     ]
-
-
-def source_of(reference: str) -> Path | None:
-    """The file that a reference names, for the run folder's copy; None for a recipe.json."""
-    if reference.endswith(".json"):
-        return None
-    place, _ = _split(reference)
-    if place.endswith(".py") or "/" in place:
-        return Path(place)
-    return next(one.path for one in list_recipes() if one.name == place)

@@ -237,14 +237,19 @@ def point_latest(root: Path, run: RunFolder) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def environment() -> dict[str, Any]:
-    """What computed the numbers: packages, Python, platform, git commit of the working folder."""
-    versions = {}
+def versions() -> dict[str, str]:
+    """The packages that can change a number, as they are installed."""
+    found = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """What computed the numbers: packages, Python, platform, git commit of the working folder."""
     return {
-        "packages": versions,
+        "packages": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "git": _git(),

@@ -9,7 +9,7 @@ import pytest
 from ssn_probe.recipes import amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe.declare import RecipeFunction
-from ssn_probe.discovery import find_recipe, list_recipes, load_function, shipped, source_of
+from ssn_probe.discovery import find_recipe, list_recipes, load_function, load_recipe, shipped
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import to_json
 
@@ -93,13 +93,13 @@ def test_a_shipped_recipe_is_found_by_name_and_by_path(name: str) -> None:
     by_name = find_recipe(name, {"top": "0.25"})
     assert by_name == SHIPPED[name](top=0.25)
     assert by_name == find_recipe(str(shipped() / f"{name}.py"), {"top": "0.25"})
-    assert source_of(name) == shipped() / f"{name}.py"
+    assert load_recipe(name, {}).source == (shipped() / f"{name}.py").read_text()
 
 
 def test_several_recipes_in_a_file_are_told_apart_by_name(two: Path) -> None:
     assert list(find_recipe(f"{two}@first", {"top": "0.5"}).sets) == ["first"]
     assert list(find_recipe(f"{two}@second", {}).sets) == ["second"]
-    assert source_of(f"{two}@second") == two
+    assert load_recipe(f"{two}@second", {}).source == two.read_text()
     with pytest.raises(RecipeError, match="declares 2 recipes") as caught:
         find_recipe(str(two), {})
     assert f"{two}@first" in (caught.value.hint or "")
@@ -115,7 +115,7 @@ def test_a_folder_may_have_an_at_sign(tmp_path: Path) -> None:
     folder.mkdir()
     path = write(folder, TWO)
     assert load_function(f"{path}@second").name == "second"
-    assert source_of(f"{path}@second") == path
+    assert load_recipe(f"{path}@second", {}).source == path.read_text()
 
 
 def test_a_name_after_a_shipped_recipe_is_not_dropped() -> None:
@@ -209,7 +209,7 @@ def test_a_recipe_json_reads_back_as_it_was(tmp_path: Path) -> None:
     recipe = suppress_ss(top=0.25, anchor="qaä")
     reference = saved(tmp_path, to_json(recipe))
     assert find_recipe(reference, {}) == recipe
-    assert source_of(reference) is None
+    assert load_recipe(reference, {}).source is None
 
 
 def test_a_recipe_json_in_utf8_is_read_whatever_the_locale(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ssn_probe.expand.places import WEIGHTS, Place
 from ssn_probe.expand.stated import check_stated
 from ssn_probe.expand.tensors import read_tensors, write_tensors
 from ssn_probe.expand.train import Trained
-from ssn_probe.results import PACKAGES
+from ssn_probe.results import versions
 from ssn_probe.shown import Shown
 
 FORMAT = "ssn-probe delta"
@@ -50,19 +50,7 @@ def delta_file(trained: Trained, *, model: str, revision: str | None, neurons: s
     """What training gave, with its origin: the name and the revision of the base, and the set of neurons in words."""
     about = dict(trained.record)
     about["base"] = {"name": model, "revision": revision} | about["base"]
-    return DeltaFile(delta=trained.delta, about=about | {"neurons": neurons, "made_with": _packages()})
-
-
-def _packages() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return DeltaFile(delta=trained.delta, about=about | {"neurons": neurons, "made_with": versions()})
 
 
 def write_delta(path: Path, file: DeltaFile) -> None:
