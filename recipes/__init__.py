@@ -1,11 +1,13 @@
 """The shipped recipes, one research question per file: `from ssn_probe.recipes import suppress_ss`."""
 
 from .amplify_ss import amplify_ss
+from .expand_controls import expand_controls
 from .expand_ss import expand_ss
 from .identify_ms import identify_ms
+from .leave_one_out import leave_one_out
 from .overlap import overlap
 from .patch_ss import patch_ss
 from .suppress_ss import suppress_ss
 from .transfer import transfer
 
-__all__ = ["amplify_ss", "expand_ss", "identify_ms", "overlap", "patch_ss", "suppress_ss", "transfer"]
+__all__ = ["amplify_ss", "expand_controls", "expand_ss", "identify_ms", "leave_one_out", "overlap", "patch_ss", "suppress_ss", "transfer"]

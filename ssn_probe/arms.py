@@ -10,16 +10,30 @@ from dataclasses import dataclass, replace
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.lab import Lab
+from ssn_probe.meaning import evaluated, left_out, not_run_in
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import Node, rewrite
 from ssn_probe.parallel import source_of
-from ssn_probe.plan import evaluated, left_out
-from ssn_probe.recipe import Each, Expand, Intervention, Of, Recipe, SafetyNeurons, SetExpression
+from ssn_probe.recipe import (
+    Each,
+    Intervention,
+    LeaveOneOut,
+    LoRA,
+    Of,
+    Recipe,
+    SafetyNeurons,
+    SetExpression,
+    Then,
+    Trains,
+    last_of,
+)
 from ssn_probe.selection import check_places, random_like
 from ssn_probe.sets import evaluate
 
 BASELINE, TESTED, WEAKENED, CONTROL = "baseline", "tested", "less strongest", "control"
 PLACEBO = "placebo"
+OF, AT = ".of(", ".at("
+"""An arm per language is named `ms.of(qab)`, one of a learning curve `ss.at(8)`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,8 +42,9 @@ class Arm:
 
     `row`: the recipe's name for the arm, `ms` for `ms.of(qab)`. `left_out`: languages that its random controls skip
     (the anchor of a shared set, whose SS is its whole MS). `does`: what is done to the neurons, None for the baseline.
-    `source`: the language that a Patch carries over from, where nothing would change: the arm skips it. `placebo`: the
-    set that the same expression finds between topics of harmless prompts, None where there is none.
+    `source`: the language that a Patch carries over from; `skipped`: languages that the arm is not run in, such as
+    that. `placebo`: the set that the same expression finds between topics of harmless prompts, None where there is
+    none. `first`: what is trained before, and its neurons. `step`: the step of a learning curve.
     """
 
     name: str
@@ -41,7 +56,18 @@ class Arm:
     left_out: tuple[str, ...] = ()
     does: Intervention | None = None
     source: str | None = None
+    skipped: tuple[str, ...] = ()
     placebo: NeuronSet | None = None
+    first: tuple[Trains, NeuronSet] | None = None
+    step: int | None = None
+
+    @property
+    def training(self) -> tuple[Trains, NeuronSet] | None:
+        """What the arm trains, and the neurons; None for one that trains nothing."""
+        if isinstance(self.does, Trains):
+            assert self.neurons is not None
+            return self.does, self.neurons
+        return self.first
 
     @property
     def lowers(self) -> bool:
@@ -52,46 +78,64 @@ class Arm:
 UNTOUCHED = Arm(name=BASELINE, row=BASELINE, role=BASELINE, neurons=None)
 
 
-def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
-    """The arms that the recipe names, with their sets evaluated and checked; `Each` becomes one arm per language.
+def row_of(name: str) -> str:
+    """The recipe's name for an arm: `ms` for `ms.of(qab)` and for `ms.at(8)`. No recipe's name has a parenthesis."""
+    for part in (OF, AT):
+        name = name.partition(part)[0]
+    return name
 
-    Raises RecipeError or DataError for a set that lacks an evaluated language, is empty, has a neuron that the model
-    does not have, or leaves too few neurons for a random control.
+
+def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
+    """The arms that the recipe names, with their sets evaluated and checked.
+
+    `Each` becomes one arm per language, a learning curve one per step. Raises RecipeError or DataError for a set that
+    lacks an evaluated language, is empty, has a neuron that the model does not have, or leaves too few neurons for a
+    random control.
     """
     arms = []
     for name, node in recipe.arms.items():
         expression = node.neurons
         if isinstance(expression, Each):
             inner = expression.neurons
-            every = [(f"{name}.of({one})", inner.of(one)) for one in evaluate(lab, inner).languages]
+            every = [(f"{name}{OF}{one})", inner.of(one)) for one in evaluate(lab, inner).languages]
         else:
             every = [(name, expression)]
-        arms += [_tested(lab, full_name, name, one, node) for full_name, one in every]
+        arms += [_tested(lab, recipe, full_name, name, one, node) for full_name, one in every]
     for arm in arms:
         _check(lab, recipe, arm)
-    return arms
+    return [one for arm in arms for one in _steps(arm)]
 
 
-def _tested(lab: Lab, name: str, row: str, expression: SetExpression, node: Intervention) -> Arm:
+def _steps(arm: Arm) -> list[Arm]:
+    """One arm per step of a learning curve."""
+    at = arm.does.at if isinstance(arm.does, Trains) else None
+    return [arm] if at is None else [replace(arm, name=f"{arm.name}{AT}{step})", step=step) for step in at]
+
+
+def _tested(
+    lab: Lab, recipe: Recipe, name: str, row: str, expression: SetExpression, node: Intervention
+) -> Arm:
     neurons = evaluate(lab, expression)
-    set_language = expression.language if isinstance(expression, Of) else "*" if neurons.language_free else None
-    skipped = left_out(expression, lab.data)
+    of_one = (expression.language or lab.anchor) if isinstance(expression, Of) else None
+    set_language = of_one or ("*" if neurons.language_free else None)
     return Arm(
         name=name,
         row=row,
         role=TESTED,
         neurons=neurons,
         set_language=set_language,
-        left_out=skipped,
-        does=node,
+        left_out=left_out(expression, lab.data),
+        does=last_of(node),
         source=source_of(node, lab.anchor),
-        placebo=None if isinstance(node, Expand) else _placebo(lab, name, expression),
+        skipped=not_run_in(node, lab.data, lab.anchor, evaluated(recipe, lab.data)),
+        placebo=None if isinstance(node, Trains) else _placebo(lab, name, expression),
+        first=(node.first, evaluate(lab, node.first.neurons)) if isinstance(node, Then) else None,
     )
 
 
 def _placebo(lab: Lab, name: str, expression: SetExpression) -> NeuronSet | None:
     """The same choice where there is no safety to find; a file's neurons have none, too uniform prompts are noted."""
-    changed = rewrite(expression, _to_placebo)
+    changed = rewrite(expression, _to_placebo, leave=Trains)
     if changed == expression:
         return None
     try:
@@ -108,16 +152,17 @@ def _to_placebo(node: Node) -> Node:
 def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
     assert arm.neurons is not None
     check_places(arm.neurons, lab.widths())
-    languages = [one for one in evaluated(recipe, lab.data) if one != arm.source]
+    languages = [one for one in evaluated(recipe, lab.data) if one not in arm.skipped]
     empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
     if not len(arm.neurons):
         raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
-    if isinstance(arm.does, Expand) and not arm.neurons.language_free:
-        hint = "Take one language's, set.of('en'), or those of any language, set.union()."
-        raise RecipeError(f"the arm {arm.name!r} trains one model, and its set has neurons per language", hint)
+    for node, neurons in [arm.training] if arm.training else []:
+        if not neurons.language_free and not isinstance(node.neurons, LeaveOneOut):
+            hint = "Take one language's, set.of('en'), or those of any language, set.union()."
+            raise RecipeError(f"the arm {arm.name!r} trains one model, and its set has neurons per language", hint)
     if empty:
         lab.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is changed there")
-    if recipe.controls or recipe.log_odds_controls:
+    if (recipe.controls or recipe.log_odds_controls) and not isinstance(arm.does, LoRA):
         random_like(arm.neurons, lab.widths(), 0)
 
 
@@ -142,7 +187,7 @@ def as_placebo(arm: Arm) -> Arm:
 
 def is_weakened(arm: Arm) -> bool:
     """Is the arm also run without its strongest neurons? Trained ones are not: another set is another training."""
-    return is_ranked(arm) and not isinstance(arm.does, Expand)
+    return is_ranked(arm) and not isinstance(arm.does, Trains)
 
 
 def is_ranked(arm: Arm) -> bool:

@@ -7,8 +7,9 @@ it.
 import time
 from collections.abc import Mapping
 
+from ssn_probe.agenda import Stage
 from ssn_probe.lab import LARGEST_BATCH
-from ssn_probe.plan import Plan, Stage
+from ssn_probe.plan import Plan
 from ssn_probe.subject import Openings, Subject, encode
 from ssn_probe.tracing.batching import BatchSize
 from ssn_probe.tracing.generate import generate

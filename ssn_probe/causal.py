@@ -6,23 +6,25 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from ssn_probe.arms import CONTROL, UNTOUCHED, Arm, as_placebo, controls_of, is_ranked, is_weakened, weakened
-from ssn_probe.expansion import weights_of
-from ssn_probe.lab import Change, Lab, edits_for, log_odds, responses, rows_of
-from ssn_probe.openings import UntrustedReadoutError, readouts
-from ssn_probe.plan import (
+from ssn_probe.agenda import (
     log_odds_label,
-    measured,
     odds_controls,
     placebo_label,
     random_label,
+    random_sets,
     source_label,
     training_label,
     weakened_label,
 )
+from ssn_probe.arms import CONTROL, UNTOUCHED, Arm, as_placebo, controls_of, is_ranked, is_weakened, weakened
+from ssn_probe.expansion import done, trained_lab
+from ssn_probe.lab import Change, Lab, edits_for, log_odds, responses, rows_of
+from ssn_probe.meaning import measured, trained_without
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.openings import UntrustedReadoutError, readouts
 from ssn_probe.progress import Advance
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Expand, Patch, Recipe
+from ssn_probe.recipe import LeaveOneOut, Patch, Recipe, Trains
 from ssn_probe.source import Source
 from ssn_probe.tracing.batching import no_progress
 
@@ -48,7 +50,7 @@ def sample_passes(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
             yield Pass(arm=as_placebo(arm), row=placebo_label(arm.row), contexts=contexts)
     harmful = {context: prompts for context, prompts in contexts.items() if context == "harmful"}
     for arm in arms if harmful else ():
-        for control in controls_of(lab, arm, recipe.controls, recipe.seed):
+        for control in controls_of(lab, arm, random_sets(recipe, arm.does), recipe.seed):
             yield Pass(arm=control, row=random_label(arm.row, recipe), contexts=harmful)
 
 
@@ -104,7 +106,41 @@ def _samples(lab: Lab, one: Pass) -> pl.DataFrame:
             frames.append(_in_language(lab, one.arm, prompts, context, language, advance, source))
         if source is not None:
             source.close()
+    for node, neurons in trainings_of(lab, one):
+        done(lab, node, neurons, training_label(one.arm.row))
     return pl.concat(frames).with_columns(error=pl.lit(None, pl.String))
+
+
+def trainings_of(lab: Lab, one: Pass) -> list[tuple[Trains, NeuronSet]]:
+    """What a pass needs to have trained: one model, or one per language that is left out."""
+    languages = dict.fromkeys(it for prompts in one.contexts.values() for it in evaluated_in(one.arm, prompts))
+    return list(trained_for(lab, one.arm, tuple(languages)).values())
+
+
+def trained_for(
+    lab: Lab, arm: Arm, languages: tuple[str, ...]
+) -> Mapping[str | None, tuple[Trains, NeuronSet]]:
+    """What an arm trains: under None one model for all languages, or under each of them the one that leaves it out."""
+    if arm.training is None:
+        return {}
+    node, neurons = arm.training
+    if not isinstance(node.neurons, LeaveOneOut):
+        return {None: (node, neurons)}
+    return {one: _left_out(lab, node, neurons, one) for one in languages if one not in arm.skipped}
+
+
+def _left_out(lab: Lab, node: Trains, neurons: NeuronSet, language: str) -> tuple[Trains, NeuronSet]:
+    return trained_without(node, language, lab.data), neurons.of(language)
+
+
+def bench(lab: Lab, arm: Arm, language: str) -> Lab:
+    """The lab that an arm is measured in while a language is evaluated: with the weights that the arm trains."""
+    if arm.training is None:
+        return lab
+    node, neurons = arm.training
+    if isinstance(node.neurons, LeaveOneOut):
+        node, neurons = _left_out(lab, node, neurons, language)
+    return trained_lab(lab, node, neurons, training_label(arm.row), step=arm.step)
 
 
 def source_of_pass(
@@ -115,7 +151,7 @@ def source_of_pass(
         return None
     assert arm.source is not None
     return Source(
-        lab,
+        bench(lab, arm, arm.source),
         prompts,
         context,
         arm.source,
@@ -127,9 +163,7 @@ def source_of_pass(
 
 
 def change_of(lab: Lab, arm: Arm, language: str, rows: pl.DataFrame, source: Source | None) -> Change:
-    """What an arm changes in the model while these prompts of a language run."""
-    if isinstance(arm.does, Expand) and arm.neurons is not None:
-        return Change(does=arm.does, weights=weights_of(lab, arm.does, arm.neurons, training_label(arm.row)))
+    """What an arm changes while these prompts of a language run on its bench."""
     edits = edits_for(lab, arm.neurons, language, arm.does, arm.source)
     carry = None if source is None else source.carry(list(rows["prompt_id"]), edits)
     return Change(edits=edits, does=arm.does, carry=carry)
@@ -138,7 +172,7 @@ def change_of(lab: Lab, arm: Arm, language: str, rows: pl.DataFrame, source: Sou
 def _in_language(
     lab: Lab, arm: Arm, prompts: PromptSet, context: str, language: str, advance: Advance, source: Source | None
 ) -> pl.DataFrame:
-    rows = rows_of(lab, prompts, context, language)
+    rows, lab = rows_of(lab, prompts, context, language), bench(lab, arm, language)
     made = responses(lab, prompts, rows, language, change_of(lab, arm, language, rows, source), advance)
     judge = prompts.judge or {}
     named = pl.lit(str(judge.get("name", judge.get("kind")))).alias("judge")
@@ -184,9 +218,9 @@ def _log_odds(lab: Lab, one: Pass) -> pl.DataFrame:
     found, source = readouts(lab, prompts), source_of_pass(lab, arm, prompts, "harmful", log_odds_only=True)
     frames = []
     for language in evaluated_in(arm, prompts):
-        rows = rows_of(lab, prompts, "harmful", language)
-        change = change_of(lab, arm, language, rows, source)
-        values = log_odds(lab, rows, change, found[language].reads, advance)
+        rows, here = rows_of(lab, prompts, "harmful", language), bench(lab, arm, language)
+        change = change_of(here, arm, language, rows, source)
+        values = log_odds(here, rows, change, found[language].reads, advance)
         frame = rows.select("prompt_id", "cluster").with_columns(log_odds=values)
         frames.append(frame.with_columns(*_labels(arm, language)))
     if source is not None:
@@ -200,6 +234,6 @@ def at_the_prompt(arm: Arm) -> Arm:
 
 
 def evaluated_in(arm: Arm, prompts: PromptSet) -> list[str]:
-    """The languages that an arm is evaluated in: a control skips those left out of the average, a Patch its source."""
-    skipped = (*(arm.left_out if arm.role == CONTROL else ()), arm.source)
+    """The languages that an arm is evaluated in: a control skips those left out of the average, too."""
+    skipped = (*(arm.left_out if arm.role == CONTROL else ()), *arm.skipped)
     return [language for language in prompts.languages if language not in skipped]

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.meaning import by_anchor
 from ssn_probe.node import walk
 from ssn_probe.nulls.permutation import AVERAGE as OVER_LANGUAGES
-from ssn_probe.plan import by_anchor
 from ssn_probe.recipe import Recipe, Refusal, SafetyNeurons, Shared
 from ssn_probe.stats import Estimate
 from ssn_probe.summary import AVERAGE

@@ -1,45 +1,109 @@
-"""The weights that an `Expand` arm trains: made once, kept like any measurement, put in while the arm is measured.
+"""The weights that an arm trains: made once, kept like any measurement, put in while something is measured.
 
 A training that was killed goes on from its last checkpoint, which lies beside its result in the cache.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ssn_probe.agenda import rows_to_train
 from ssn_probe.cache import Entry
 from ssn_probe.expand.data import SafetyData, safety_data
 from ssn_probe.lab import Lab, Weights
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import digest, to_json
-from ssn_probe.plan import rows_to_train
-from ssn_probe.recipe import Expand
+from ssn_probe.progress import Tracker
+from ssn_probe.recipe import LoRA, Trains
 
-HISTORY = {"step": pl.Int64, "loss": pl.Float64, "lr": pl.Float64, "norm": pl.Float64, "held_out": pl.Float64}
+HISTORY = {
+    "step": pl.Int64,
+    "loss": pl.Float64,
+    "lr": pl.Float64,
+    "norm": pl.Float64,
+    "held_out": pl.Float64,
+    "probe": pl.Float64,
+}
+OF_THE_PROMPTS = ("rows", "tokens", "judge")
+"""What a lab remembers of the prompts, whatever the weights."""
 
 
-def weights_of(lab: Lab, node: Expand, neurons: NeuronSet, label: str) -> Weights:
-    """The trained weights of an arm; nothing is trained before they are asked for. `label` is the row of progress."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What a training gave: the delta files by step of the curve (None: the change that it chose), and its history."""
+
+    files: Mapping[int | None, Any]
+    history: pl.DataFrame
+
+
+def trained_lab(
+    lab: Lab, node: Trains, neurons: NeuronSet, label: str, *, step: int | None = None, tracker: Tracker | None = None
+) -> Lab:
+    """The lab whose model has the weights that `node` trains, as they were after `step` (None: as it chose them).
+
+    Nothing is trained before something has to be computed with them. `label` is the training's row of progress,
+    `tracker` where that of the new lab goes.
+    """
+    what = {"expansion": digest(expansion_what(lab, node, neurons)), "step": step}
 
     @contextmanager
-    def inside() -> Iterator[None]:
+    def put_in() -> Iterator[None]:
         from ssn_probe.expand.merge import written
 
-        file, _ = trained(lab, node, neurons, label)
-        with written(lab.subject.model._module, file.delta):
+        file = trained(lab, node, neurons, label).files[step]
+        with lab_weights(lab), written(lab.subject.model._module, file.delta):
             yield
 
-    return Weights(digest(expansion_what(lab, node, neurons)), inside)
+    def made() -> Lab:
+        known = {key: value for key, value in lab.memory.items() if key[0] in OF_THE_PROMPTS}
+        return replace(lab, weights=Weights(what, _once(put_in)), memory=known, tracker=tracker or lab.tracker)
+
+    return lab.remember(("trained lab", digest(what), tracker is None), made)
 
 
-def expansion_what(lab: Lab, node: Expand, neurons: NeuronSet) -> dict[str, Any]:
+def lab_weights(lab: Lab) -> AbstractContextManager[None]:
+    """Inside, the model has the lab's weights."""
+    return nullcontext() if lab.weights is None else lab.weights.inside()
+
+
+def _once(put_in: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
+    """The same context, of which only the outermost does anything."""
+    inside = False
+
+    @contextmanager
+    def guarded() -> Iterator[None]:
+        nonlocal inside
+        if inside:
+            yield
+            return
+        with put_in():
+            inside = True
+            try:
+                yield
+            finally:
+                inside = False
+
+    return guarded
+
+
+def expansion_what(lab: Lab, node: Trains, neurons: NeuronSet) -> dict[str, Any]:
     """What decides the trained weights: the neurons, the rows to learn, and how."""
-    chosen = digest([list(neuron) for neuron in _neurons(neurons)])
-    rows, settings = data_of(lab, node).rows_digest(), to_json(node.training)
-    return lab.what("expansion", neurons=chosen, rows=rows, training=settings)
+    return lab.what(
+        "expansion",
+        adapter=_adapter(node),
+        neurons=digest([list(neuron) for neuron in _neurons(neurons)]),
+        rows=lab.remember(("rows digest", data_of(lab, node)), data_of(lab, node).rows_digest),
+        training=to_json(node.training),
+        kept=to_json(node.at),
+    )
+
+
+def _adapter(node: Trains) -> str:
+    return "lora" if isinstance(node, LoRA) else "neurons"
 
 
 def _neurons(neurons: NeuronSet) -> list[tuple[int, str, int]]:
@@ -48,73 +112,97 @@ def _neurons(neurons: NeuronSet) -> list[tuple[int, str, int]]:
     return sorted(rows_of(neurons))
 
 
-def data_of(lab: Lab, node: Expand) -> SafetyData:
+def data_of(lab: Lab, node: Trains) -> SafetyData:
     """The rows to learn, each judged. Raises DataError for one that its judge does not call what it must be."""
     prompts = lab.data[node.data]
     key = ("safety data", prompts.digest, node.contexts, node.languages)
     return lab.remember(key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts))
 
 
-def trained(lab: Lab, node: Expand, neurons: NeuronSet, label: str) -> tuple[Any, pl.DataFrame]:
-    """The delta file of an arm and the history of its training, from the cache or made."""
-    what, planned = expansion_what(lab, node, neurons), rows_to_train(node, lab.data[node.data])
+def trained(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> Outcome:
+    """The delta files of a training and its history, from the cache or made."""
+    what = expansion_what(lab, node, neurons)
 
-    def compute() -> tuple[Any, pl.DataFrame]:
+    def compute() -> Outcome:
         if lab.cache is None:
             return _train(lab, node, neurons, label, None)
         with lab.cache.entry(what) as entry:
-            found = _kept(entry)
+            found = _kept(entry, node)
             lab.cache.count(found is not None, what)
             if found is None:
                 found = _train(lab, node, neurons, label, entry.folder)
-                _keep(entry, *found)
-            else:
-                lab.tracker.advance(label)(planned)
+                _keep(entry, found)
             return found
 
-    return lab.remember(("expansion", digest(what)), compute)
+    outcome = lab.remember(("expansion", digest(what)), compute)
+    done(lab, node, neurons, label)
+    return outcome
 
 
-def _kept(entry: Entry) -> tuple[Any, pl.DataFrame] | None:
+def done(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> None:
+    """Completes the row of a training that was not needed, or whose rows have not all been counted."""
+    left = _left(lab, node, neurons, label)
+    if left[0]:
+        lab.tracker.advance(label)(left[0])
+        left[0] = 0
+
+
+def _left(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> list[int]:
+    """The rows of a training that its row of progress has not counted yet, to be lowered in place."""
+    key = ("rows left", label, digest(expansion_what(lab, node, neurons)))
+    return lab.remember(key, lambda: [rows_to_train(node, lab.data[node.data])])
+
+
+def _name(step: int | None) -> str:
+    return "delta" if step is None else f"delta-{step}"
+
+
+def _kept(entry: Entry, node: Trains) -> Outcome | None:
     from ssn_probe.expand.file import read_delta
 
-    file, history = entry.file("delta", ".safetensors"), entry.frames().get("history")
-    return None if file is None or history is None else (read_delta(file), history)
+    paths = {step: entry.file(_name(step), ".safetensors") for step in (node.at or (None,))}
+    history = entry.frames().get("history")
+    if history is None or None in paths.values():
+        return None
+    return Outcome(files={step: read_delta(path) for step, path in paths.items() if path}, history=history)
 
 
-def _keep(entry: Entry, file: Any, history: pl.DataFrame) -> None:
+def _keep(entry: Entry, outcome: Outcome) -> None:
     from ssn_probe.expand.file import write_delta
 
-    entry.write("delta", ".safetensors", lambda temporary: write_delta(temporary, file))
-    entry.write("history", ".parquet", history.write_parquet)
+    for step, file in outcome.files.items():
+        entry.write(_name(step), ".safetensors", lambda temporary, file=file: write_delta(temporary, file))
+    entry.write("history", ".parquet", outcome.history.write_parquet)
 
 
-def _train(lab: Lab, node: Expand, neurons: NeuronSet, label: str, folder: Path | None) -> tuple[Any, pl.DataFrame]:
+def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
     from ssn_probe.expand.file import delta_file
     from ssn_probe.expand.train import train
 
     subject, settings = lab.subject, node.training
-    advance, left = lab.tracker.advance(label), [rows_to_train(node, lab.data[node.data])]
+    advance, left = lab.tracker.advance(label), _left(lab, node, neurons, label)
 
     def watch(step: Any, _delta: Any) -> None:
-        done = min(left[0], settings.batch if step.step else 0)
-        if done:
-            left[0] -= done
-            advance(done)
+        taken = min(left[0], settings.batch if step.step else 0)
+        if taken:
+            left[0] -= taken
+            advance(taken)
 
-    found = train(
-        subject.model._module,
-        subject.tokenizer,
-        _neurons(neurons),
-        data_of(lab, node),
-        settings,
-        folder=folder,
-        eos_ids=subject.eos_ids,
-        watch=watch,
-    )
-    if left[0]:  # steps of an earlier process, or that an early stop has saved
-        advance(left[0])
+    with lab_weights(lab):
+        found = train(
+            subject.model._module,
+            subject.tokenizer,
+            _neurons(neurons),
+            data_of(lab, node),
+            settings,
+            adapter=_adapter(node),
+            keep=node.at or (),
+            folder=folder,
+            eos_ids=subject.eos_ids,
+            watch=watch,
+        )
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     said = f"{type(node.neurons).__name__} with the key {node.neurons.key[:16]}"
-    file = delta_file(found, model=subject.name, revision=subject.identity.get("commit"), neurons=said)
-    return file, pl.DataFrame(columns, schema=HISTORY)
+    origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": said}
+    files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
+    return Outcome(files=files, history=pl.DataFrame(columns, schema=HISTORY))

@@ -8,17 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.arms import BASELINE, TESTED
-from ssn_probe.plan import by_anchor
+from ssn_probe.arms import BASELINE, OF, TESTED
+from ssn_probe.meaning import by_anchor
 from ssn_probe.recipe import Each, Recipe, SetExpression, Shared, Suppress
 from ssn_probe.stats import Estimate, RankCorrelation, rank_correlation
 from ssn_probe.summary import AVERAGE, against_placebo
 from ssn_probe.tables import ABSENT, change_cell, language_cell, rate_cell, table
 from ssn_probe.text import markdown, points, probability
-
-OF = ".of("
-"""An arm per language is named `ms.of(qab)`; no name that a recipe gives contains a parenthesis."""
-
 
 # ── tests of the primary arm ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.agenda import Stage
 from ssn_probe.cache import Cache
 from ssn_probe.footprint import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.lab import Lab
 from ssn_probe.loading import read_config, read_outline, weights_here
-from ssn_probe.plan import Plan, Stage, limited, make_plan, measured, study_anchor
+from ssn_probe.meaning import measured, study_anchor
+from ssn_probe.plan import Plan, limited, make_plan
 from ssn_probe.recipe import SITES, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.subject import Subject, encode, load_subject

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ssn_probe.agenda import score_label
 from ssn_probe.cache import VanishedError
 from ssn_probe.lab import Lab, reads_what, tokens_of
 from ssn_probe.node import digest, to_json
 from ssn_probe.openings import readouts
-from ssn_probe.plan import score_label
 from ssn_probe.recipe import Final, Local, Refusal, SafetyNeurons
 from ssn_probe.tracing.batching import Part
 from ssn_probe.tracing.score import Scores, mean, score_final, score_local, score_refusal

@@ -17,7 +17,7 @@ from ssn_probe.neurons import NeuronSet, Site
 from ssn_probe.node import digest
 from ssn_probe.progress import Advance, Silent, Tracker
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Amplify, Expand, Intervention, MeanOf, Patch, Prompts, Suppress
+from ssn_probe.recipe import Amplify, Intervention, MeanOf, Patch, Prompts, Suppress, Trains
 from ssn_probe.subject import Direction, Openings, Subject, encode
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, covered
 from ssn_probe.tracing.carry import Carried
@@ -37,7 +37,7 @@ METHODS = {
     "null": 1,
     "stability": 1,
     "discoveries": 1,
-    "expansion": 1,
+    "expansion": 2,
 }
 """What is kept between runs, each with a version that is raised when its numbers change: older ones are not used."""
 LARGEST_BATCH = 200
@@ -51,17 +51,28 @@ RESPONSE = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Other weights: `what` names them in JSON, `inside` is a context in which the model has them."""
+
+    what: Any
+    inside: Callable[[], AbstractContextManager[None]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lab:
     """A subject, its data, the anchor, settings that change no number (batch size, cache, progress), and a memory.
 
-    `batch_size` None: as many prompts as the memory holds. `cache` None: nothing outlives the lab.
+    `batch_size` None: as many prompts as the memory holds. `cache` None: nothing outlives the lab. `weights`: what the
+    model is measured with, if not with its own; they are put in for as long as something has to be computed.
     """
 
     subject: Subject
     data: Mapping[Prompts, PromptSet]
     anchor: str | None = None
+    weights: Weights | None = None
     batch_size: int | None = LARGEST_BATCH
+    gradient_checkpointing: bool = False
     cache: Cache | None = None
     tracker: Tracker = field(default_factory=Silent)
     memory: dict[tuple[Any, ...], Any] = field(default_factory=dict)
@@ -86,17 +97,21 @@ class Lab:
 
     def what(self, method: str, **inputs: Any) -> dict[str, Any]:
         """All that decides the numbers of a measurement; its digest is the key under which they are kept."""
-        return {"method": method, "version": METHODS[method], "model": self.subject.identity} | inputs
+        trained = {} if self.weights is None else {"trained": self.weights.what}
+        return {"method": method, "version": METHODS[method], "model": self.subject.identity | trained} | inputs
 
     @contextmanager
     def shelf(self, what: Mapping[str, Any], prompts: int) -> Iterator[Shelf]:
-        """Where the batches of a measurement of so many prompts are. Raises NotCached where nothing may be computed."""
-        if self.cache is None:
-            yield Memory()
-            return
-        with self.cache.entry(what) as entry:
-            self.cache.count(covered(entry, prompts), what)
-            yield entry
+        """Where the batches of a measurement of so many prompts are; inside, the model has the lab's weights.
+
+        Nothing is put in where all batches are there. Raises NotCached where nothing may be computed.
+        """
+        with nullcontext(Memory()) if self.cache is None else self.cache.entry(what) as shelf:
+            done = covered(shelf, prompts)
+            if self.cache is not None:
+                self.cache.count(done, what)
+            with nullcontext() if done or self.weights is None else self.weights.inside():
+                yield shelf
 
     def frames(self, what: Mapping[str, Any], names: Sequence[str], compute: Callable[[], Frames]) -> Frames:
         """Tables that take long to compute, from the cache where they are there."""
@@ -134,7 +149,7 @@ def edits_for(
         return NO_EDITS
     rows = neurons.neurons(language).select("layer", "site", "index").iter_rows()
     match does:
-        case Expand():
+        case Trains():
             return NO_EDITS  # what changes are weights
         case Amplify(by=by):
             return amplification(rows, by)
@@ -166,39 +181,22 @@ class Carry:
     values: Callable[[], Carried]
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Other weights: `what` names them in JSON, `inside` is a context in which the model has them."""
-
-    what: Any
-    inside: Callable[[], AbstractContextManager[None]]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Change:
-    """What is changed in the model, by which method, and with whose values or weights."""
+    """What is changed while the model runs, by which method, and with whose values."""
 
     edits: Edits = NO_EDITS
     does: Intervention | None = None
     carry: Carry | None = None
-    weights: Weights | None = None
 
     @property
     def what(self) -> dict[str, Any]:
-        """The change in JSON; without an edit or other weights nothing changes, whatever the method."""
-        method = None if self.does is None else [type(self.does).__name__, self.does.version]
-        if self.weights is not None:
-            return {"edits": None, "by": method, "weights": self.weights.what}
+        """The change in JSON; without an edit nothing changes, whatever the method."""
         if not self.edits:
             return {"edits": None}
+        method = None if self.does is None else [type(self.does).__name__, self.does.version]
         carried = None if self.carry is None else self.carry.what
         return {"edits": digest(_plain(self.edits)), "by": method, "carried": carried}
-
-    def inside(self, shelf: Shelf, prompts: int) -> AbstractContextManager[None]:
-        """The context in which the model has its weights; nothing is loaded where nothing has to run."""
-        if self.weights is None or covered(shelf, prompts):
-            return nullcontext()
-        return self.weights.inside()
 
     def values(self, shelf: Shelf, prompts: int) -> Carried | None:
         """The values to carry over; None where there are none, or nothing has to run."""
@@ -229,7 +227,7 @@ def responses(
 
     def compute() -> pl.DataFrame:
         what, count = responses_what(lab, prompts, rows, change), rows.height
-        with lab.shelf(what, count) as shelf, change.inside(shelf, count):
+        with lab.shelf(what, count) as shelf:
             made = generate(
                 lab.subject,
                 tokens_of(lab, rows),
@@ -267,7 +265,7 @@ def log_odds(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Dir
     what = log_odds_what(lab, rows, change, reads)
 
     def compute() -> pl.Series:
-        with lab.shelf(what, rows.height) as shelf, change.inside(shelf, rows.height):
+        with lab.shelf(what, rows.height) as shelf:
             values = refusal_log_odds(
                 lab.subject,
                 tokens_of(lab, rows),

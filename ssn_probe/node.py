@@ -154,15 +154,16 @@ def walk(value: Any) -> Iterator[Node]:
             yield from walk(item)
 
 
-def rewrite(value: Any, change: Callable[["Node"], "Node"]) -> Any:
-    """The same expression with `change(node)` in place of every node, innermost first."""
+def rewrite(value: Any, change: Callable[["Node"], "Node"], leave: type["Node"] | tuple[()] = ()) -> Any:
+    """The same expression with `change(node)` in place of every node, innermost first; nodes of `leave` stay whole."""
     if isinstance(value, tuple):
-        return tuple(rewrite(item, change) for item in value)
+        return tuple(rewrite(item, change, leave) for item in value)
     if isinstance(value, dict):
-        return {name: rewrite(item, change) for name, item in value.items()}
-    if not isinstance(value, Node):
+        return {name: rewrite(item, change, leave) for name, item in value.items()}
+    if not isinstance(value, Node) or isinstance(value, leave):
         return value
-    return change(replace(value, **{spec.name: rewrite(getattr(value, spec.name), change) for spec in fields(value)}))
+    inner = {spec.name: rewrite(getattr(value, spec.name), change, leave) for spec in fields(value)}
+    return change(replace(value, **inner))
 
 
 @cache

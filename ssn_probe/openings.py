@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ssn_probe.agenda import HELD_OUT, gate_label
 from ssn_probe.errors import ModelError
 from ssn_probe.lab import UNCHANGED, Lab, log_odds, responses, states
-from ssn_probe.plan import HELD_OUT, gate_label
 from ssn_probe.prompts import PromptSet
 from ssn_probe.stats import Gate, gate
 from ssn_probe.subject import Direction, Openings

@@ -10,7 +10,7 @@ import polars as pl
 from ssn_probe.errors import DataError, RecipeError, nearest
 from ssn_probe.node import Node
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Patch, Recipe
+from ssn_probe.recipe import Patch, Recipe, Then
 
 SHOWN = 5
 """So many missing prompts are named."""
@@ -21,6 +21,7 @@ def source_of(node: Node | None, anchor: str | None) -> str | None:
 
     Raises RecipeError where it names none and there is no anchor.
     """
+    node = node.then if isinstance(node, Then) else node
     if not isinstance(node, Patch):
         return None
     source = node.source or anchor

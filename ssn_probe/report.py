@@ -5,9 +5,12 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.again import again_section
 from ssn_probe.conclusions import NONE, Beside, conclusions
+from ssn_probe.curves import curve_section, trained_section
+from ssn_probe.expanded import CHART, CHART_TITLE, ends
 from ssn_probe.findings import counts_section, significance, transfer_section
-from ssn_probe.plan import by_anchor
+from ssn_probe.meaning import by_anchor
 from ssn_probe.planted import truth_section
 from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Shared, Utility
 from ssn_probe.reliability import mix_section, null_section, overlap_section, stability_section
@@ -33,10 +36,17 @@ def report(
     overlap: pl.DataFrame | None,
     summary: pl.DataFrame | None,
     beside: Beside = NONE,
+    *,
+    curve: pl.DataFrame | None = None,
+    again: pl.DataFrame | None = None,
 ) -> str:
-    """The whole report as markdown. `beside`: what no arm shows."""
+    """The whole report as markdown. `beside`: what no arm shows; `curve`, `again`: the tables of those names."""
     parts = ["\n".join(f"{markdown(line)}\n" for line in manifest["answer"]), f"*{markdown(recipe.question)}*\n"]
+    if curve is not None:
+        parts.append(f"{curve_section(curve, manifest['anchor'])}\n![{CHART_TITLE}]({CHART}.svg)\n")
+    parts += [trained_section(manifest), again_section(again)]
     if summary is not None:
+        summary = ends(summary)
         shared = any(isinstance(arm.neurons, Shared) and by_anchor(arm.neurons) for arm in recipe.arms.values())
         parts += [_measure(summary, name, manifest, shared) for name in _titles(recipe, summary)]
         parts += [_reading(recipe, summary), significance(recipe, manifest, summary)]

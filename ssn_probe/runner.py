@@ -21,8 +21,9 @@ from ssn_probe.cache import Cache
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab
+from ssn_probe.meaning import measured, study_anchor
 from ssn_probe.node import to_json
-from ssn_probe.plan import Plan, limited, make_plan, measured, resolved_key, study_anchor
+from ssn_probe.plan import Plan, limited, make_plan, resolved_key
 from ssn_probe.progress import tracking
 from ssn_probe.recipe import Prompts, Recipe
 from ssn_probe.results import RunFolder

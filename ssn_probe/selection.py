@@ -8,7 +8,7 @@ never selected.
 import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.neurons import EVERY, KEYS, NEURON, NeuronSet
+from ssn_probe.neurons import EVERY, KEYS, NEURON, NeuronSet, neuron_set
 
 GROUPS = {"site": ["language", "layer", "site"], "layer": ["language", "layer"]}
 ORDER = ["layer", "site", "index"]
@@ -127,6 +127,19 @@ def random_like(neurons: NeuronSet, widths: dict[tuple[int, str], int], seed: in
         moved.append(rows.join(table, on="index").with_columns(index="drawn", score=pl.lit(None, pl.Float64)))
     frame = pl.concat(moved).select(*KEYS, "score").sort(KEYS) if moved else neurons.frame
     return NeuronSet(frame, neurons.languages)
+
+
+def whole_layers(neurons: NeuronSet, widths: dict[tuple[int, str], int]) -> NeuronSet:
+    """Every neuron of the layers in which the set has one in any language, language-free and without scores."""
+    check_places(neurons, widths)
+    touched = set(neurons.frame["layer"])
+    rows = [
+        (EVERY, layer, site, index, None)
+        for (layer, site), width in widths.items()
+        if layer in touched
+        for index in range(width)
+    ]
+    return neuron_set(rows)
 
 
 def check_places(neurons: NeuronSet, widths: dict[tuple[int, str], int]) -> None:

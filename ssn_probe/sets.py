@@ -1,30 +1,47 @@
 """Evaluating set expressions: a `SetExpression` becomes a `NeuronSet` of this model and these prompts."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import polars as pl
 
+from ssn_probe.agenda import AFTER
 from ssn_probe.cache import Frames
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.evidence import evidence_of, placebo_importance
 from ssn_probe.importance import importance
+from ssn_probe.expansion import done, trained_lab
 from ssn_probe.lab import Lab
+from ssn_probe.meaning import anchor_of, languages_left_out, left_out, the_anchor, without
 from ssn_probe.neurons import EVERY, KEYS, NeuronSet, read_neurons
 from ssn_probe.node import walk
-from ssn_probe.plan import anchor_of, resolved_key
+from ssn_probe.plan import resolved_key
+from ssn_probe.progress import Advance, Silent, Tracker
+from ssn_probe.prompts import load_prompts
 from ssn_probe.recipe import (
+    After,
     Combine,
+    LeaveOneOut,
     NeuronFile,
     Of,
     Only,
+    Prompts,
     RandomLike,
     SafetyNeurons,
     SetExpression,
     Shared,
     UnionOf,
+    WholeLayers,
     WithoutStrongest,
 )
-from ssn_probe.selection import averaged, random_like, select_neurons, shared_at_least, shared_with_anchor
+from ssn_probe.selection import (
+    averaged,
+    random_like,
+    select_neurons,
+    shared_at_least,
+    shared_with_anchor,
+    whole_layers,
+)
 
 
 def evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
@@ -42,9 +59,10 @@ def _evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
             first, second = evaluate(lab, left), evaluate(lab, right)
             return {"and": first.__and__, "or": first.__or__, "minus": first.__sub__}[operation](second)
         case Of(neurons=inner, language=language):
-            return evaluate(lab, inner).of(language)
+            return evaluate(lab, inner).of(language or the_anchor(lab.anchor))
         case UnionOf(neurons=inner):
-            return evaluate(lab, inner).union()
+            found, own = evaluate(lab, inner), left_out(inner, lab.data)
+            return found.only(languages=[one for one in found.languages if one not in own]).union()
         case WithoutStrongest(neurons=inner):
             return evaluate(lab, inner).without_strongest()
         case Only(neurons=inner, layers=layers, sites=sites, languages=languages):
@@ -53,7 +71,55 @@ def _evaluate(lab: Lab, expression: SetExpression) -> NeuronSet:
             return random_like(evaluate(lab, inner), lab.widths(), seed)
         case NeuronFile(path=path):
             return read_neurons(path)
+        case WholeLayers(neurons=inner):
+            return whole_layers(evaluate(lab, inner), lab.widths())
+        case LeaveOneOut():
+            return _left_out(lab, expression)
+        case After():
+            return _found_again(lab, expression)
     raise TypeError(f"{type(expression).__name__} is no set expression")
+
+
+def _left_out(lab: Lab, node: LeaveOneOut) -> NeuronSet:
+    """Every language's own set, found without it. First with it, so that progress shows what is computed once."""
+    evaluate(lab, node.neurons)
+    languages = languages_left_out(node, lab.data, lab.anchor)
+    frames = []
+    for language in languages:
+        inner = without(node.neurons, language, lab.data)
+        assert isinstance(inner, SetExpression)
+        data = {one: load_prompts(one) for one in walk(inner) if isinstance(one, Prompts)}
+        found = evaluate(replace(lab, data={**lab.data, **data}, tracker=Silent()), inner)
+        if not found.language_free:
+            hint = "Take one language's, set.of('en'), or those of any language, set.union()."
+            raise RecipeError(f"without {language} the set has no neurons of {language}", hint)
+        frames.append(found.frame.with_columns(language=pl.lit(language)))
+    return NeuronSet(pl.concat(frames).sort(KEYS), languages)
+
+
+def _found_again(lab: Lab, node: After) -> NeuronSet:
+    """The same expression in the model that training makes."""
+    chosen, tracker = evaluate(lab, node.trained.neurons), Again(lab.tracker)
+    inside = trained_lab(lab, node.trained, chosen, f"{AFTER}training", tracker=tracker)
+    found = evaluate(inside, node.neurons)
+    done(lab, node.trained, chosen, f"{AFTER}training")
+    return found
+
+
+@dataclass(frozen=True)
+class Again:
+    """A tracker whose rows are those of sets that are identified again."""
+
+    tracker: Tracker
+
+    def advance(self, label: str) -> Advance:
+        return self.tracker.advance(AFTER + label)
+
+    def settle(self, totals: Mapping[str, int]) -> None:
+        self.tracker.settle({AFTER + label: total for label, total in totals.items()})
+
+    def note(self, label: str, text: str) -> None:
+        self.tracker.note(AFTER + label, text)
 
 
 def importance_of(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:

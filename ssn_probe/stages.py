@@ -8,19 +8,19 @@ from typing import Any
 import polars as pl
 
 from ssn_probe import results
-from ssn_probe.arms import Arm, arms_of
+from ssn_probe.agenda import labels_of_arms
+from ssn_probe.arms import arms_of, row_of
 from ssn_probe.causal import collect_log_odds, collect_samples, row_totals
 from ssn_probe.cautions import cautions, repeats
 from ssn_probe.conclusions import Beside, headlines
-from ssn_probe.expand.file import write_delta
-from ssn_probe.expansion import trained
-from ssn_probe.findings import OF
+from ssn_probe.again import again_lines, compared_again
+from ssn_probe.expanded import curve_lines, curves, write_deltas
 from ssn_probe.lab import Lab
+from ssn_probe.meaning import evaluated
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.openings import Readout
-from ssn_probe.plan import arm_labels, evaluated, training_label
 from ssn_probe.planted import truth_table
-from ssn_probe.recipe import Each, Expand, Recipe, SetExpression
+from ssn_probe.recipe import Each, Recipe, SetExpression
 from ssn_probe.report import report
 from ssn_probe.results import RunFolder
 from ssn_probe.selection import overlap_table
@@ -48,54 +48,48 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
         trusted = trust(lab, recipe, expressions)
         neurons = _neuron_table(sets, trusted.frequencies)
         overlap = _overlaps(lab, expressions, sets, trusted)
+        again = compared_again(lab, expressions, sets)
         tables = {"neurons": neurons, "overlap": overlap, "nulls": trusted.nulls, "stability": trusted.jaccard}
+        tables["again"] = again
         truth = truth_table(lab, recipe.model, expressions, sets)
         for name, table in (tables | {"stability_curve": trusted.curve, "truth": truth}).items():
             if table is not None:
                 results.write_table(run.path / f"{name}.parquet", table)
-    summary = samples = None
+    summary = samples = curve = None
+    learned: list[str] = []
     if recipe.measures:
         arms = arms_of(lab, recipe)
         totals = row_totals(lab, recipe, arms)
-        lab.tracker.settle({label: totals.get(label, 0) for label in arm_labels(recipe, lab.data)})
+        lab.tracker.settle({label: totals.get(label, 0) for label in labels_of_arms(recipe, lab.data)})
         with _timed(manifest, "generate"):
             samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))
         with _timed(manifest, "log_odds"):
             log_odds = _written_as_it_comes(run, "log_odds", collect_log_odds(lab, recipe, arms))
-        manifest["expanded"] = _expanded(lab, arms, run)
         with _timed(manifest, "summarise"):
             assert samples is not None
             summary = summary_of(recipe, samples, log_odds, anchor)
             results.write_table(run.path / "summary.parquet", summary)
             for caution in cautions(summary, samples, anchor):
                 lab.warn(caution)
+            manifest["expanded"] = write_deltas(lab, recipe, arms, run, summary)
+            curve = curves(recipe, manifest["expanded"], summary, run)
+            if curve is not None:
+                learned += curve_lines(curve, manifest["expanded"], samples, anchor, recipe.seed)
     manifest["gates"] = _gates(lab)
     manifest["evaluated"] = list(evaluated(recipe, lab.data))
     manifest["tokens"] = None if samples is None else int(samples["tokens"].sum())
     beside = Beside(trusted=trusted, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
-    manifest["answer"] = [*answer(recipe, manifest, neurons, summary, anchor), *headlines(recipe, beside)]
-    results.write_text(run.path / "report.md", report(recipe, manifest, neurons, overlap, summary, beside))
-
-
-def _expanded(lab: Lab, arms: list[Arm], run: RunFolder) -> dict[str, Any]:
-    """Writes the deltas and the learning curves of the arms that trained; returns what is stated of each delta."""
-    told, curves = {}, []
-    for arm in arms:
-        if isinstance(arm.does, Expand) and arm.neurons is not None:
-            file, history = trained(lab, arm.does, arm.neurons, training_label(arm.row))
-            write_delta(run.path / "deltas" / f"{arm.name}.safetensors", file)
-            curves.append(history.select(pl.lit(arm.name).alias("arm"), pl.all()))
-            told[arm.name] = {name: file.about[name] for name in ("steps", "held_out_loss", "parameters", "data")}
-    if curves:
-        results.write_table(run.path / "training.parquet", pl.concat(curves))
-    return told
+    told = answer(recipe, manifest, neurons, summary, anchor)
+    manifest["answer"] = [*told, *learned, *again_lines(again), *headlines(recipe, beside)]
+    text = report(recipe, manifest, neurons, overlap, summary, beside, curve=curve, again=again)
+    results.write_text(run.path / "report.md", text)
 
 
 def summary_of(
     recipe: Recipe, samples: pl.DataFrame, log_odds: pl.DataFrame | None, anchor: str | None
 ) -> pl.DataFrame:
     """The summary table of what a recipe's arms gave, see `summarise`."""
-    rows = {name: recipe.arms.get(name.partition(OF)[0]) for name in samples["arm"].unique(maintain_order=True)}
+    rows = {name: recipe.arms.get(row_of(name)) for name in samples["arm"].unique(maintain_order=True)}
     lowers = [name for name, node in rows.items() if node is not None and node.lowers]
     return summarise(samples, log_odds, anchor=anchor, primary=recipe.primary, seed=recipe.seed, lowers=lowers)
 
@@ -163,7 +157,7 @@ def _overlaps(
 def _gates(lab: Lab) -> list[dict[str, Any]]:
     """How the refusal log-odds was read in each language, for the manifest and the report."""
     names = {prompts.digest: prompts.name for prompts in lab.data.values()}
-    read = {key[1]: found for key, found in lab.memory.items() if key[0] == "readouts"}
+    read = {key[1]: found for key, found in lab.memory.items() if key[0] == "readouts" and key[1] in names}
     return [
         {"data": names[data], "language": language} | _gate_json(readout)
         for data, found in read.items()

@@ -238,6 +238,23 @@ def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: i
     return _paired(_of(_pairs(tested, placebo), AVERAGE, left_out), True, seed)
 
 
+def against_others(
+    samples: pl.DataFrame, arm: str, others: Collection[str], measure: str, anchor: str | None, seed: int
+) -> Estimate | None:
+    """How much higher is a measure under an arm than on the mean of others, prompt by prompt, averaged over languages?
+
+    The interval is over clusters of prompts: the others are these very arms, and no sample of any. None where no prompt
+    counts in all of them.
+    """
+    column = MEASURES[measure]
+    values = samples.filter(column.counts, pl.col("role") == TESTED).with_columns(y=column.value.cast(pl.Float64))
+    tested, rest = values.filter(pl.col("arm") == arm), values.filter(pl.col("arm").is_in(list(others)))
+    keys = ["prompt_id", "eval_language"]
+    mean = rest.group_by(keys, maintain_order=True).agg(pl.col("y").mean(), pl.len().alias("arms"))
+    paired = _pairs(tested, mean.filter(pl.col("arms") == len(others)))
+    return _paired(_of(paired, AVERAGE, _left_out(tested, anchor) if tested.height else []), True, seed)
+
+
 def _means(controls: pl.DataFrame) -> np.ndarray:
     """The mean of every random set: over prompts, then languages; summed alike however the frame lies in memory."""
     values = controls.group_by("seed", "eval_language", maintain_order=True).agg(pl.col("y"))

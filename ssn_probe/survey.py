@@ -1,29 +1,43 @@
 """How much of a plan is in the cache: the same measurements that a run would ask for, looked up and not made."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ssn_probe.arms import UNTOUCHED, Arm, arms_of, controls_of
-from ssn_probe.cache import NotCached
-from ssn_probe.causal import Pass, change_of, evaluated_in, odds_passes, row_totals, sample_passes, source_of_pass
-from ssn_probe.expansion import expansion_what
-from ssn_probe.importance import CONTRASTED, scores_what
-from ssn_probe.lab import UNCHANGED, Lab, log_odds_what, responses_what, rows_of
-from ssn_probe.node import walk
-from ssn_probe.openings import UntrustedReadoutError, gate_rows, readouts
-from ssn_probe.plan import (
-    Plan,
+from ssn_probe.agenda import (
+    AFTER,
+    choosers,
+    found_again,
     gate_label,
-    measured,
     reads_log_odds,
     rows_to_train,
     score_label,
-    settled,
     training_label,
 )
+from ssn_probe.arms import UNTOUCHED, Arm, arms_of
+from ssn_probe.cache import NotCached
+from ssn_probe.causal import (
+    Pass,
+    bench,
+    change_of,
+    evaluated_in,
+    odds_passes,
+    row_totals,
+    sample_passes,
+    source_of_pass,
+    trainings_of,
+)
+from ssn_probe.expansion import expansion_what, trained_lab
+from ssn_probe.importance import CONTRASTED, scores_what
+from ssn_probe.lab import UNCHANGED, Lab, log_odds_what, responses_what, rows_of
+from ssn_probe.meaning import measured
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.node import digest
+from ssn_probe.openings import UntrustedReadoutError, gate_rows, readouts
+from ssn_probe.plan import Plan, settled
 from ssn_probe.prompts import PromptSet
-from ssn_probe.recipe import Expand, Recipe, SafetyNeurons
+from ssn_probe.recipe import Recipe, Refusal, SafetyNeurons, Trains
+from ssn_probe.sets import evaluate
 from ssn_probe.source import Source
 
 Found = Iterator[tuple[str, int]]
@@ -38,15 +52,17 @@ def survey(lab: Lab, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
     recipe, found = plan.recipe, Counter()
     for prompts in reads_log_odds(recipe, lab.data):
         _add(found, _gate(lab, prompts))
-    for node in dict.fromkeys(node for node in walk(recipe) if isinstance(node, SafetyNeurons)):
+    for node in dict.fromkeys(choosers(recipe)):
         _add(found, _scores(lab, node), once=score_label(node, lab.data[node.prompts]))
+    for trained, nodes in found_again(recipe).items():
+        _add(found, _found_again(lab, trained, nodes))
     arms = _arms(lab, recipe)
     if arms is not None and measured(recipe, lab.data):
         plan = settled(plan, row_totals(lab, recipe, arms))
-    for one in sample_passes(lab, recipe, arms or []) if measured(recipe, lab.data) else ():
+    passes = list(sample_passes(lab, recipe, arms or [])) if measured(recipe, lab.data) else []
+    for one in passes:
         _add(found, _samples(lab, one))
-    for arm in arms or []:
-        _add(found, _trainings(lab, recipe, arm))
+    _add(found, _trainings(lab, passes))
     for one in odds_passes(lab, recipe, arms or []):
         _add(found, _odds(lab, one))
     return plan, found
@@ -91,16 +107,34 @@ def _scores(lab: Lab, node: SafetyNeurons) -> Found:
             yield score_label(node, prompts), _has(lab, scores_what(lab, node, language, context), count)
 
 
-def _trainings(lab: Lab, recipe: Recipe, arm: Arm) -> Found:
-    """Of an arm that trains, and of its random sets."""
-    if not isinstance(arm.does, Expand):
-        return
+def _found_again(lab: Lab, trained: Trains, nodes: list[SafetyNeurons]) -> Found:
+    """The training that sets are identified after, and the scores in what it makes."""
+    neurons, label = evaluate(lab, trained.neurons), AFTER + "training"
+    yield label, _trained(lab, trained, neurons)
+    inside = trained_lab(lab, trained, neurons, label)
+    for node in nodes:
+        prompts = lab.data[node.prompts]
+        gated = isinstance(node.effect, Refusal)
+        for row, count in [*(_gate(inside, prompts) if gated else ()), *_scores(inside, node)]:
+            yield AFTER + row, count
+
+
+def _trainings(lab: Lab, passes: Iterable[Pass]) -> Found:
+    """What the passes need to have trained, each once."""
+    seen = set()
+    for one in passes:
+        for node, neurons in trainings_of(lab, one):
+            key = (one.arm.row, digest(expansion_what(lab, node, neurons)))
+            if key not in seen:
+                seen.add(key)
+                yield training_label(one.arm.row), _trained(lab, node, neurons)
+
+
+def _trained(lab: Lab, node: Trains, neurons: NeuronSet) -> int:
+    """The rows of a training, if it is done."""
     assert lab.cache is not None
-    rows = rows_to_train(arm.does, lab.data[arm.does.data])
-    for one in (arm, *controls_of(lab, arm, recipe.controls, recipe.seed)):
-        assert one.neurons is not None
-        with lab.cache.entry(expansion_what(lab, arm.does, one.neurons)) as entry:
-            yield training_label(arm.row), rows if entry.file("delta", ".safetensors") else 0
+    with lab.cache.entry(expansion_what(lab, node, neurons)) as entry:
+        return rows_to_train(node, lab.data[node.data]) if "history" in entry.frames() else 0
 
 
 def _samples(lab: Lab, one: Pass) -> Found:
@@ -108,7 +142,8 @@ def _samples(lab: Lab, one: Pass) -> Found:
         source, missing = source_of_pass(lab, one.arm, prompts, context), False
         for language in evaluated_in(one.arm, prompts):
             rows = rows_of(lab, prompts, context, language)
-            what = responses_what(lab, prompts, rows, change_of(lab, one.arm, language, rows, source))
+            here = bench(lab, one.arm, language)
+            what = responses_what(here, prompts, rows, change_of(here, one.arm, language, rows, source))
             known = _has(lab, what, rows.height)
             missing |= known < rows.height
             yield one.row, known
@@ -122,8 +157,9 @@ def _odds(lab: Lab, one: Pass) -> Found:
         return
     for language in evaluated_in(one.arm, prompts):
         rows = rows_of(lab, prompts, "harmful", language)
-        change = change_of(lab, one.arm, language, rows, source)
-        known = _has(lab, log_odds_what(lab, rows, change, found[language].reads), rows.height)
+        here = bench(lab, one.arm, language)
+        change = change_of(here, one.arm, language, rows, source)
+        known = _has(lab, log_odds_what(here, rows, change, found[language].reads), rows.height)
         missing |= known < rows.height
         yield one.row, known
     yield from _carried(lab, source, missing)

@@ -23,7 +23,7 @@ from ssn_probe.nulls.permutation import permutation_null
 from ssn_probe.nulls.sharing import shared_beyond_importance
 from ssn_probe.nulls.stability import Stability, stability
 from ssn_probe.plan import resolved_key
-from ssn_probe.recipe import Recipe, SafetyNeurons, SetExpression, Shared
+from ssn_probe.recipe import After, LeaveOneOut, Recipe, SafetyNeurons, SetExpression, Shared
 from ssn_probe.sets import importance_of
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ def with_chance(
 
 def _by_importance(lab: Lab, name: str, expression: SetExpression, neurons: NeuronSet) -> pl.DataFrame:
     choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
-    if len(choosers) != 1:
+    if len(choosers) != 1 or any(isinstance(node, After) for node in walk(expression)):
         return _no_pairs("expected_by_importance", "p_by_importance")
     found = shared_beyond_importance(importance_of(lab, choosers.pop()), neurons)
     return found.select(
@@ -171,5 +171,5 @@ def _no_pairs(*columns: str) -> pl.DataFrame:
 
 
 def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:
-    """The sets that languages have of their own; shared sets overlap by construction."""
-    return {name: node for name, node in expressions.items() if not isinstance(node, Shared)}
+    """The sets that languages have of their own; shared sets overlap by construction, and so do those left out in turn."""
+    return {name: node for name, node in expressions.items() if not isinstance(node, Shared | LeaveOneOut)}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssn_probe.recipe import Amplify, Expand, Intervention, Patch
+from ssn_probe.recipe import Amplify, Expand, Intervention, LoRA, Patch, Then, Trains
 from ssn_probe.text import plain
 
 ALPHA = 0.05
@@ -21,6 +21,10 @@ def doing(node: Intervention, what: str, source: str | None) -> str:
             return f"carrying over from {plain(str(source))} the activation of {what} at {where}"
         case Expand():
             return f"training the weights of {what}"
+        case LoRA():
+            return f"training LoRA adapters of as many parameters as {what}"
+        case Then(first=first, then=then):
+            return f"{doing(first, 'the set of its training', None)}, then {doing(then, what, source)},"
     return f"silencing {what}"
 
 
@@ -31,7 +35,9 @@ def doing_at_random(node: Intervention) -> str:
             return "amplifying as many random neurons" if by > 1 else "weakening as many random neurons"
         case Patch():
             return "carrying over as many random neurons"
-        case Expand():
+        case Then(then=then):
+            return doing_at_random(then)
+        case Trains():
             return "training as many random neurons"
     return "silencing as many random neurons"
 

@@ -22,7 +22,8 @@ from ssn_probe.discovery import find_recipe
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab
-from ssn_probe.plan import Plan, make_plan, measured, resolved_key, study_anchor
+from ssn_probe.meaning import measured, study_anchor
+from ssn_probe.plan import Plan, make_plan, resolved_key
 from ssn_probe.recipe import Recipe
 from ssn_probe.results import RunFolder
 from ssn_probe.stages import execute, summary_of

@@ -8,9 +8,23 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.arms import PLACEBO
+from ssn_probe.arms import AT, PLACEBO
 from ssn_probe.neurons import SITES
-from ssn_probe.recipe import Amplify, Each, Expand, Patch, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
+from ssn_probe.recipe import (
+    After,
+    Amplify,
+    Each,
+    Expand,
+    LeaveOneOut,
+    Patch,
+    Recipe,
+    SafetyNeurons,
+    SetExpression,
+    Shared,
+    Trains,
+    UnionOf,
+    last_of,
+)
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import listing, percent, plain, points, probability
 from ssn_probe.verbs import doing, sentence, verdict
@@ -58,7 +72,7 @@ def _doing(recipe: Recipe, arm: str, anchor: str | None) -> str:
 
 
 def _source(recipe: Recipe, arm: str, anchor: str | None) -> str | None:
-    node = recipe.arms[arm]
+    node = last_of(recipe.arms[arm])
     return node.source or anchor if isinstance(node, Patch) else None
 
 
@@ -220,6 +234,7 @@ def _baseline(summary: pl.DataFrame, anchor: str | None) -> str:
 def _descriptive(recipe: Recipe, summary: pl.DataFrame) -> list[str]:
     """For recipes without a primary arm: the largest and the smallest change on the average."""
     of_arms = (pl.col("role") == "tested") & (pl.col("language") == AVERAGE) & (pl.col("measure") == "asr")
+    of_arms &= ~pl.col("arm").str.contains(AT, literal=True)
     rows = summary.filter(of_arms).sort("delta", descending=True).rows(named=True)
     return [
         f"{plain(row['arm'])}: ASR {percent(row['value'])} on the average of {_others(row)} ({_change(row)}; "
@@ -234,8 +249,12 @@ def _others(row: Mapping[str, Any]) -> str:
 
 
 def _sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -> list[str]:
+    """The sets that are named or done something to; a learning curve says itself how much was trained."""
     lines = []
+    curves = {name for name, node in recipe.arms.items() if isinstance(node, Trains) and node.at is not None}
     for name in neurons["set"].unique(maintain_order=True):
+        if name in curves:
+            continue
         rows = neurons.filter(pl.col("set") == name)
         counts = {site: rows.filter(pl.col("site") == site).height for site in SITES}
         largest = sorted((site for site in SITES if counts[site]), key=lambda site: -counts[site])

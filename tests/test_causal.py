@@ -14,8 +14,9 @@ from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.importance import importance
 from ssn_probe.lab import Lab, edits_for, tokens_of
+from ssn_probe.meaning import study_anchor
 from ssn_probe.openings import estimate_openings, readouts
-from ssn_probe.plan import make_plan, study_anchor
+from ssn_probe.plan import make_plan
 from ssn_probe.recipe import NeuronFile, RandomLike
 from ssn_probe.sets import evaluate
 from ssn_probe.source import Source

@@ -10,13 +10,23 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from ssn_probe.recipes import amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
+from ssn_probe.recipes import (
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+)
 
 from ssn_probe import __version__
 from ssn_probe.cli import BARE, main
 from ssn_probe.node import to_json
 
-SHIPPED = [amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
+SHIPPED = [amplify_ss, expand_controls, expand_ss, identify_ms, leave_one_out, overlap, patch_ss, suppress_ss, transfer]
 HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
 
 

@@ -6,14 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssn_probe.recipes import amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
+from ssn_probe.recipes import (
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+)
 
 from ssn_probe.declare import RecipeFunction
 from ssn_probe.discovery import find_recipe, list_recipes, load_function, load_recipe, shipped
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import to_json
 
-RECIPES = (amplify_ss, expand_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer)
+RECIPES = (amplify_ss, expand_controls, expand_ss, identify_ms, leave_one_out, overlap, patch_ss, suppress_ss, transfer)
 SHIPPED: dict[str, RecipeFunction] = {one.name: one for one in RECIPES}
 
 TWO = '''

@@ -28,11 +28,14 @@ from ssn_probe.recipe import (
     EFFECTS,
     RULES,
     SITES,
+    After,
     Amplify,
     Combine,
     Each,
     Final,
+    LeaveOneOut,
     Local,
+    LoRA,
     MeanOf,
     NeuronFile,
     Of,
@@ -40,7 +43,9 @@ from ssn_probe.recipe import (
     Patch,
     Refusal,
     SetExpression,
+    Then,
     UnionOf,
+    WholeLayers,
     WithoutStrongest,
 )
 
@@ -132,6 +137,15 @@ def test_rewriting_with_no_change_changes_nothing(recipe: Recipe) -> None:
 PROMPTS = Prompts("a")
 MS = SafetyNeurons(PROMPTS)
 OTHER = NeuronFile("other.csv")
+TRAINS = Expand(MS, PROMPTS)
+TRAINING_CHANGES = {
+    "neurons": OTHER,
+    "data": Prompts("b"),
+    "training": Training(lr=1e-3),
+    "contexts": ("harmful",),
+    "languages": ("en",),
+    "at": (1, 3),
+}
 CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3}),
     Local: (Local(), {"position": "last"}),
@@ -159,21 +173,17 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     UnionOf: (MS.union(), {"neurons": OTHER}),
     WithoutStrongest: (MS.without_strongest(), {"neurons": OTHER}),
     Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
+    WholeLayers: (MS.whole_layers(), {"neurons": OTHER}),
+    LeaveOneOut: (MS.leave_one_out(), {"neurons": OTHER}),
+    After: (MS.after(TRAINS), {"neurons": OTHER, "trained": LoRA(MS, PROMPTS)}),
     Each: (MS.each(), {"neurons": OTHER}),
     MeanOf: (MeanOf(PROMPTS), {"prompts": Prompts("b")}),
     Amplify: (Amplify(MS, by=2), {"neurons": OTHER, "by": 3.0}),
     Patch: (Patch(MS), {"neurons": OTHER, "source": "en", "positions": "response"}),
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
-    Expand: (
-        Expand(MS, PROMPTS),
-        {
-            "neurons": OTHER,
-            "data": Prompts("b"),
-            "training": Training(lr=1e-3),
-            "contexts": ("harmful",),
-            "languages": ("en",),
-        },
-    ),
+    Expand: (TRAINS, TRAINING_CHANGES),
+    LoRA: (LoRA(MS, PROMPTS), TRAINING_CHANGES),
+    Then: (Then(TRAINS, Suppress(MS)), {"first": LoRA(MS, PROMPTS), "then": Amplify(MS, by=2)}),
     ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
     OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),
     Utility: (Utility(PROMPTS), {"prompts": Prompts("b")}),
@@ -197,7 +207,10 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NODES.values() if kind.__module__ == "ssn_probe.recipe"])
+OURS = [kind for kind in NODES.values() if kind.__module__.startswith("ssn_probe.") and kind is not Training]
+
+
+@pytest.mark.parametrize("kind", OURS)
 def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
     node, changes = CHANGES[kind]
     one_value = {"position"} if kind is Final else set()

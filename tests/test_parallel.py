@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ssn_probe import ASR, Amplify, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.agenda import placebo_label
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.parallel import source_of
-from ssn_probe.plan import make_plan, placebo_label
+from ssn_probe.plan import make_plan
 
 Row = dict[str, Any]
 Write = Callable[..., str]

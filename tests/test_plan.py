@@ -20,19 +20,11 @@ from ssn_probe import (
     Suppress,
     Utility,
 )
+from ssn_probe.agenda import Stage, gate_label
 from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.meaning import evaluated, left_out, measured, study_anchor
 from ssn_probe.node import walk
-from ssn_probe.plan import (
-    Stage,
-    evaluated,
-    gate_label,
-    left_out,
-    limited,
-    make_plan,
-    measured,
-    resolved_key,
-    study_anchor,
-)
+from ssn_probe.plan import limited, make_plan, resolved_key
 from ssn_probe.prompts import load_prompts
 from ssn_probe.recipe import SITES, Node
 

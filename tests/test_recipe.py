@@ -37,6 +37,7 @@ def test_the_public_names() -> None:
             "Patch",
             "Suppress",
             "Expand",
+            "LoRA",
             "Training",
             "Recipe",
             "Final",

@@ -14,9 +14,10 @@ from rich.text import Text
 from stored import HOSTILE, renamed, stored_run
 
 from ssn_probe import Preview, Prompts, Recipe, Result, SafetyNeurons, Shared, recipe
+from ssn_probe.agenda import Stage
 from ssn_probe.forecast import Forecast
 from ssn_probe.neurons import neuron_set
-from ssn_probe.plan import Plan, Stage
+from ssn_probe.plan import Plan
 from ssn_probe.recipe import Refusal
 from ssn_probe.shown import COLOURS, as_html, as_text, bundle, literal
 from ssn_probe.study import NeuronSets

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.meaning import by_anchor, the_anchor
 from ssn_probe.neurons import EVERY
 from ssn_probe.node import walk
 from ssn_probe.nulls.kernel import select
 from ssn_probe.recipe import (
+    After,
     Combine,
+    LeaveOneOut,
     NeuronFile,
     Of,
     Only,
@@ -19,6 +22,7 @@ from ssn_probe.recipe import (
     SetExpression,
     Shared,
     UnionOf,
+    WholeLayers,
     WithoutStrongest,
 )
 
@@ -62,6 +66,9 @@ _REASONS: Mapping[type, str] = {
     RandomLike: "it is random itself",
     NeuronFile: "a file's neurons do not depend on the prompts' labels here",
     WithoutStrongest: "its strongest neuron needs scores of all layers at once",
+    WholeLayers: "a layer's neurons are all of it, whatever the labels",
+    LeaveOneOut: "each of its languages has a set of its own, chosen from other prompts",
+    After: "it is identified in a model that is trained",
 }
 
 
@@ -97,9 +104,12 @@ def evaluate(expression: SetExpression, means: Means) -> Masked:
         case Combine(operation=operation, left=left, right=right):
             return _combined(operation, evaluate(left, means), evaluate(right, means))
         case Of(neurons=inner, language=language):
+            language = language or the_anchor(means.anchor)
             return Masked(mask=evaluate(inner, means).at(language)[:, None], languages=(EVERY,))
         case UnionOf(neurons=inner):
-            mask = evaluate(inner, means).mask
+            found = evaluate(inner, means)
+            anchor = (inner.anchor or means.anchor) if isinstance(inner, Shared) and by_anchor(inner) else None
+            mask = found.mask[:, [place for place, one in enumerate(found.languages) if one != anchor]]
             return Masked(mask=np.logical_or.reduce(mask, axis=1, keepdims=True), languages=(EVERY,))
         case Only(neurons=inner):
             return _only(expression, evaluate(inner, means), means)

@@ -1,0 +1,61 @@
+"""The same rows, steps and learning rate, spent on safety neurons, on random ones, on LoRA and on whole layers."""
+
+from ssn_probe import (
+    ASR,
+    Expand,
+    LoRA,
+    OverRefusal,
+    Prompts,
+    RandomLike,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Training,
+    Utility,
+    recipe,
+)
+
+STEPS = (8, 20, 60)
+"""The points of every learning curve, fixed before anything was measured."""
+
+
+@recipe
+def expand_controls(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    anchor: str | None = None,
+    effect: str = "refusal",
+    top: float | None = None,
+    harmful_top: float = 0.03,
+    lr: float = 1e-3,
+    random: int = 3,
+    full: bool = True,
+    seed: int = 0,
+):
+    """Is training safety neurons better than spending the same budget elsewhere, at every step of the way?"""
+    prompts = Prompts(data, harmless=harmless)
+    ms = SafetyNeurons(prompts, effect=effect, top=top)
+    harmful = SafetyNeurons(prompts, effect=effect, rule="harmful", top=harmful_top)
+    ss = Shared(ms, anchor=anchor).union()
+    sets = {"ss": ss, "ms of anchor": ms.of(anchor), "ms of any": ms.union(), "harmful": harmful.of(anchor)}
+    training = Training(lr=lr, steps=STEPS[-1], schedule="constant", patience=None, seed=seed)
+
+    def spent(on, kind=Expand):
+        return kind(on, prompts, training=training, at=STEPS)
+
+    return Recipe(
+        model=model,
+        arms={
+            **{name: spent(neurons) for name, neurons in sets.items()},
+            **{f"random {draw}": spent(RandomLike(ss, seed=seed + draw)) for draw in range(1, random + 1)},
+            "lora": spent(ss, LoRA),
+            **({"layers": spent(ss.whole_layers())} if full else {}),
+        },
+        controls=0,
+        log_odds_controls=0,
+        permutations=0,
+        half_samples=0,
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+        seed=seed,
+    )

@@ -1,0 +1,146 @@
+"""What a run keeps of its trainings: delta files, learning curves, and what each cost in over-refusal and utility."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from ssn_probe import results
+from ssn_probe.agenda import training_label
+from ssn_probe.arms import AT, Arm, row_of
+from ssn_probe.causal import trained_for
+from ssn_probe.charts import cost_chart, save_chart
+from ssn_probe.curves import Point, curve_table
+from ssn_probe.expansion import trained
+from ssn_probe.lab import Lab
+from ssn_probe.meaning import evaluated
+from ssn_probe.measured import measured_of
+from ssn_probe.node import walk
+from ssn_probe.recipe import Node, RandomLike, Recipe, Trains, last_of
+from ssn_probe.results import RunFolder
+from ssn_probe.summary import against_others
+from ssn_probe.text import listing, percent, plain, points
+
+CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
+RANDOM = "random"
+MEASURES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
+
+
+def write_deltas(lab: Lab, recipe: Recipe, arms: Sequence[Arm], run: RunFolder, summary: pl.DataFrame) -> dict[str, Any]:
+    """Writes the change that every arm trained, with what it did, and the histories of the trainings.
+
+    Returns what is stated of each, by the arm's name and, where it was trained without a language, that language's.
+    """
+    told: dict[str, Any] = {}
+    histories: dict[str, pl.DataFrame] = {}
+    languages = evaluated(recipe, lab.data)
+    for arm in arms:
+        for language, (node, neurons) in trained_for(lab, arm, languages).items():
+            outcome = trained(lab, node, neurons, training_label(arm.row))
+            without = "" if language is None else f" without {language}"
+            file = outcome.files[arm.step]
+            if arm.does is node:  # what was measured is the training, and nothing done after it
+                effects = summary if language is None else summary.filter(pl.col("language") == language)
+                file = replace(file, about={**file.about, "measured": measured_of(effects, arm.name, run=run.name)})
+            _write(run, f"{arm.name}{without}", file)
+            histories[f"{arm.row}{without}"] = outcome.history
+            told[f"{arm.name}{without}"] = _stated(arm, file)
+    if histories:
+        frames = [history.select(pl.lit(name).alias("arm"), pl.all()) for name, history in histories.items()]
+        results.write_table(run.path / "training.parquet", pl.concat(frames))
+    return told
+
+
+def _write(run: RunFolder, name: str, file: Any) -> None:
+    """A delta file; of LoRA also the folder that peft loads."""
+    from ssn_probe.expand.adapter import Adapter, save_adapter
+    from ssn_probe.expand.file import write_delta
+
+    write_delta(run.path / "deltas" / f"{file_name(name)}.safetensors", file)
+    if isinstance(file.delta, Adapter):
+        save_adapter(run.path / "adapters" / file_name(name), file)
+
+
+def file_name(arm: str) -> str:
+    """`ss.at(8)` as `ss-8`: a name without parentheses, for shells."""
+    return arm.replace(".at(", "-").replace(")", "")
+
+
+def _stated(arm: Arm, file: Any) -> dict[str, Any]:
+    said = {name: file.about[name] for name in ("method", "steps", "held_out_loss", "parameters", "data")}
+    return said | {"row": arm.row, "step": arm.step}
+
+
+# ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def curves(recipe: Recipe, told: Mapping[str, Any], summary: pl.DataFrame, run: RunFolder) -> pl.DataFrame | None:
+    """Writes table and chart of what each training gives and costs, step by step; None where there are no points."""
+    found = _points(recipe, told)
+    if not found:
+        return None
+    table = curve_table(summary, found)
+    results.write_table(run.path / "curves.parquet", table)
+    save_chart(cost_chart(table), run.path / CHART)
+    return table
+
+
+def _points(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Point]:
+    """The arms that are points of a curve: one training at several steps, or one set trained for several lengths."""
+    groups: dict[Node, list[str]] = {}
+    for name, node in recipe.arms.items():
+        if isinstance(node, Trains):
+            groups.setdefault(replace(node, training=replace(node.training, steps=None), at=None), []).append(name)
+    several = {name for names in groups.values() if len(names) > 1 for name in names}
+    lengths = {name: f"{' / '.join(names)}" for names in groups.values() for name in names}
+    found = {}
+    for name, said in told.items():
+        node = last_of(recipe.arms[said["row"]])
+        if not isinstance(node, Trains) or (said["step"] is None and said["row"] not in several):
+            continue
+        step = said["steps"]["planned"] if said["step"] is None else said["step"]
+        parameters = next(row["parameters"] for row in said["parameters"] if row["site"] == "all")
+        curve = said["row"] if said["step"] is not None else lengths[said["row"]]
+        group = RANDOM if any(isinstance(one, RandomLike) for one in walk(node)) else curve
+        found[name] = Point(curve=curve, step=step, group=group, parameters=parameters)
+    return found
+
+
+def ends(summary: pl.DataFrame) -> pl.DataFrame:
+    """A summary without the points of learning curves but the last of each: what a table per language has room for."""
+    names = [name for name in summary["arm"].unique(maintain_order=True) if AT in name]
+    last = {row_of(name): name for name in names}
+    return summary.filter(~pl.col("arm").is_in([name for name in names if name not in last.values()]))
+
+
+def curve_lines(
+    table: pl.DataFrame, told: Mapping[str, Any], samples: pl.DataFrame, anchor: str | None, seed: int
+) -> Iterator[str]:
+    """One line per curve; then, at every step, each against the random sets that were trained as long."""
+    for (curve,), rows in table.filter(pl.col("step") > 0).group_by("curve", maintain_order=True):
+        steps = listing([str(step) for step in rows["step"]])
+        values = "; ".join(
+            f"{words} {' → '.join(percent(value) for value in rows[measure])}"
+            for measure, words in MEASURES.items()
+            if rows[measure].null_count() == 0
+        )
+        yield f"{plain(str(curve))}, {rows['parameters'][0]:,} parameters, after {steps} steps: {values}."
+    names = {(said["row"], said["step"]): name for name, said in told.items() if said["step"] is not None}
+    randoms = list(table.filter(group=RANDOM)["curve"].unique(maintain_order=True))
+    for curve, step in table.filter(pl.col("group") != RANDOM, pl.col("step") > 0).select("curve", "step").iter_rows():
+        others = [names[one, step] for one in randoms if (one, step) in names]
+        if others and (curve, step) in names:
+            yield _against(names[curve, step], others, samples, anchor, seed)
+
+
+def _against(arm: str, others: Sequence[str], samples: pl.DataFrame, anchor: str | None, seed: int) -> str:
+    parts = []
+    for measure, words in MEASURES.items():
+        found = against_others(samples, arm, others, measure, anchor, seed)
+        if found is not None:
+            parts.append(f"{words} {points(found.value)} ({points(found.low)} to {points(found.high)})")
+    return (
+        f"{plain(arm)} less the mean of {len(others)} random sets trained as long, in points: {'; '.join(parts)} "
+        "(95 % intervals over prompts, for these very sets; descriptive, no test)."
+    )
