@@ -7,7 +7,7 @@ belongs to; another one is refused.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ResultError
-from ssn_probe.expand.delta import Delta
 from ssn_probe.expand.tensors import read_tensors, write_tensors
-from ssn_probe.expand.trainable import Deltas
+from ssn_probe.expand.trainable import Change, Trainable
 
 FILE = "checkpoint.safetensors"
-FORMAT = "ssn-probe training 1"
+FORMAT = "ssn-probe training 2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,8 @@ class Step:
 
     `loss`: mean cross-entropy per response token of the step's rows, in nats, before its update. `lr`: its learning
     rate. `norm`: of the gradient of all deltas, before clipping. `held_out`: the loss on held-out rows after the step,
-    None where it was not measured. `seconds` since this process began; `total`: steps planned.
+    None where it was not measured; `probe`: what the probe said then. `seconds` since this process began; `total`:
+    steps planned.
     """
 
     step: int
@@ -38,14 +38,15 @@ class Step:
     lr: float = 0.0
     norm: float | None = None
     held_out: float | None = None
+    probe: float | None = None
     seconds: float = 0.0
 
 
 @dataclass(kw_only=True, eq=False)
 class State:
-    """What changes from step to step: deltas, optimiser, and what has been measured."""
+    """What changes from step to step: what is trained, its optimiser, what has been measured, and steps to keep."""
 
-    deltas: Deltas
+    trainable: Trainable
     optimizer: torch.optim.AdamW
     step: int = 0
     history: list[Step] = field(default_factory=list)
@@ -53,6 +54,11 @@ class State:
     best_step: int = 0
     best_loss: float | None = None
     unimproved: int = 0
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Tensor]:
+        """The parameters as they are now, by name."""
+        return {name: value.detach().cpu().clone() for name, value in self.trainable.parameters.items()}
 
     def measured(self, loss: float) -> None:
         """Takes note of a held-out loss: the deltas of the lowest are kept."""
@@ -60,20 +66,19 @@ class State:
             self.unimproved += 1
             return
         self.best_loss, self.best_step, self.unimproved = loss, self.step, 0
-        self.best = {path: delta.detach().cpu().clone() for path, delta in self.deltas.parameters.items()}
+        self.best = self.values()
 
-    def best_delta(self) -> Delta:
-        """The deltas of the lowest held-out loss, or the present ones where none was measured."""
-        now = self.deltas.snapshot()
-        if not self.best:
-            return now
-        return Delta(parts=tuple(replace(part, change=self.best[part.place.module]) for part in now.parts))
+    def chosen(self) -> Change:
+        """The change of the lowest held-out loss, or the present one where none was measured."""
+        return self.trainable.snapshot(self.best or None)
 
 
 def save_state(folder: Path, state: State, identity: str) -> None:
     """Writes the checkpoint, whole or not at all. Raises ResultError for what a disk can say."""
     tensors = {f"best/{path}": value for path, value in state.best.items()}
-    for path, delta in state.deltas.parameters.items():
+    for step, values in state.kept.items():
+        tensors |= {f"kept/{step}/{path}": value for path, value in values.items()}
+    for path, delta in state.trainable.parameters.items():
         moments = state.optimizer.state[delta]
         tensors |= {f"change/{path}": delta.detach(), f"mean/{path}": moments["exp_avg"]}
         tensors[f"square/{path}"] = moments["exp_avg_sq"]
@@ -82,6 +87,7 @@ def save_state(folder: Path, state: State, identity: str) -> None:
         "best_step": state.best_step,
         "best_loss": state.best_loss,
         "unimproved": state.unimproved,
+        "kept": sorted(state.kept),
         "history": [asdict(step) for step in state.history],
     }
     metadata = {"format": FORMAT, "identity": identity, "state": json.dumps(told)}
@@ -106,10 +112,11 @@ def load_state(folder: Path, state: State, identity: str) -> bool:
             "Choose another folder, or remove it to start anew.",
         )
     told = json.loads(metadata["state"])
-    state.deltas.load(_group(tensors, "change/"))
+    state.trainable.load(_group(tensors, "change/"))
     _load_moments(state, tensors, told["step"])
     state.history = [Step(**step) for step in told.pop("history")]
     state.best = _group(tensors, "best/")
+    state.kept = {step: _group(tensors, f"kept/{step}/") for step in told.pop("kept")}
     for name, value in told.items():
         setattr(state, name, value)
     return True
@@ -120,7 +127,7 @@ def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _load_moments(state: State, tensors: Mapping[str, Tensor], step: int) -> None:
-    for path, delta in state.deltas.parameters.items():
+    for path, delta in state.trainable.parameters.items():
         moments: dict[str, Any] = {
             "step": torch.tensor(float(step)),
             "exp_avg": tensors[f"mean/{path}"].to(delta.device),

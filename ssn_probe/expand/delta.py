@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.expand.places import Neuron, Place
+from ssn_probe.expand.places import Neuron, Place, neurons_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,12 +39,7 @@ class Delta:
     @property
     def neurons(self) -> list[Neuron]:
         """(layer, site, index) of every neuron, each once."""
-        return [
-            (part.place.layer, part.place.site, index)
-            for part in self.parts
-            if part.place.counts
-            for index in part.place.indices
-        ]
+        return neurons_of(part.place for part in self.parts)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -37,7 +37,7 @@ def diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
         ModelError: deltas of different bases.
     """
     _check_same_base(first, second)
-    ours, theirs = _by_module(first.delta), _by_module(second.delta)
+    ours, theirs = _by_module(first.rows), _by_module(second.rows)
     rows = [_row(ours.get(name), theirs.get(name)) for name in sorted({*ours, *theirs}, key=_order(ours, theirs))]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -49,7 +49,7 @@ def neuron_diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
         ModelError: deltas of different bases.
     """
     _check_same_base(first, second)
-    mine, theirs = (_neurons(file.delta, name) for file, name in ((first, "first"), (second, "second")))
+    mine, theirs = (_neurons(file.rows, name) for file, name in ((first, "first"), (second, "second")))
     rows = mine.join(theirs, on=list(NEURON), how="full", coalesce=True)
     counted = rows.group_by("layer", "site").agg(
         shared=(pl.col("first") & pl.col("second")).sum().cast(pl.Int64),

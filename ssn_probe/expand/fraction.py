@@ -4,12 +4,13 @@ The paper's 0.51–0.57 % is the size of a whole top-3 % set of q, k, v and o; a
 So the real figure is counted, and stands in every delta file and card.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.anatomy import anatomy_of
+from ssn_probe.expand.adapter import Adapter
 from ssn_probe.expand.places import WEIGHTS, Neuron, Place, places_of
 from ssn_probe.recipe import SITES, Site
 
@@ -24,10 +25,23 @@ def fraction(module: Any, neurons: Iterable[Neuron]) -> pl.DataFrame:
     Biases, norms and embeddings are never trained. Raises as `places_of` does.
     """
     places = places_of(module, neurons)
+    sites = [site for site in SITES if any(place.site == site for place in places)]
+    counts = {site: _counts(module, [one for one in places if one.site == site]) for site in sites}
+    return _table(module, counts)
+
+
+def adapter_fraction(module: Any, adapter: Adapter) -> pl.DataFrame:
+    """The same of low-rank adapters, by the site of their matrices; they are no neuron's own, so `neurons` is 0."""
+    sites = [site for site in SITES if any(part.site == site for part in adapter.parts)]
+    counts = {site: (0, sum(part.parameters for part in adapter.parts if part.site == site)) for site in sites}
+    return _table(module, counts)
+
+
+def _table(module: Any, counts: Mapping[Any, tuple[int, int]]) -> pl.DataFrame:
     everything = sum(weight.numel() for weight in module.parameters())
-    sites: list[Site] = [site for site in SITES if any(place.site == site for place in places)]
-    rows = [(site, *_counts(module, [one for one in places if one.site == site], [site])) for site in sites]
-    rows = [*rows, (ALL, *_counts(module, places, SITES))]
+    rows = [(site, *both, _site_size(module, site)) for site, both in counts.items()]
+    neurons, parameters = (sum(both[one] for both in counts.values()) for one in (0, 1))
+    rows = [*rows, (ALL, neurons, parameters, sum(_site_size(module, site) for site in SITES))]
     frame = pl.DataFrame(rows, schema=["site", "neurons", "parameters", "of_site"], orient="row")
     return frame.select(
         "site",
@@ -38,13 +52,10 @@ def fraction(module: Any, neurons: Iterable[Neuron]) -> pl.DataFrame:
     )
 
 
-def _counts(module: Any, places: Iterable[Place], sites: Iterable[Site]) -> tuple[int, int, int]:
-    """Neurons and parameters of the places, and the parameters that the sites have in the whole model."""
-    neurons = parameters = 0
-    for place in places:
-        neurons += len(place.indices) * place.counts
-        parameters += len(place.indices) * _width(module, place)
-    return neurons, parameters, sum(_site_size(module, site) for site in sites)
+def _counts(module: Any, places: Iterable[Place]) -> tuple[int, int]:
+    """Neurons and parameters of the places."""
+    neurons = sum(len(place.indices) * place.counts for place in places)
+    return neurons, sum(len(place.indices) * _width(module, place) for place in places)
 
 
 def _width(module: Any, place: Place) -> int:

@@ -13,23 +13,45 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError
+from ssn_probe.expand.adapter import Adapter
 from ssn_probe.expand.delta import Delta, Part
 from ssn_probe.expand.digest import module_digest
 from ssn_probe.expand.file import DeltaFile
 from ssn_probe.expand.places import read_rows, write_rows
+from ssn_probe.expand.trainable import Change
 
 
 @contextmanager
-def written(module: Any, delta: Delta) -> Iterator[None]:
-    """Inside, the model's weights hold the delta; outside they are as they were, bit for bit.
+def written(module: Any, delta: Change) -> Iterator[None]:
+    """Inside, the model's weights hold the change; outside they are as they were, bit for bit.
 
-    For a delta of this very model, as `train` hands to its `watch`. Raises ModelError when a row is not the base's.
+    For a change of this very model, as `train` hands to its `watch`. Raises ModelError when a row of a delta is not the
+    base's; adapters keep no rows, and are written into whatever model has their matrices.
     """
+    if isinstance(delta, Adapter):
+        with _adapted(module, delta):
+            yield
+        return
     write_in(module, delta)
     try:
         yield
     finally:
         take_out(module, delta)
+
+
+@contextmanager
+def _adapted(module: Any, adapter: Adapter) -> Iterator[None]:
+    """Whole matrices are kept aside: half precision cannot take a low-rank change out again exactly."""
+    weights = {part.module: _weight(module, part.module) for part in adapter.parts}
+    kept = {path: weight.detach().cpu().clone() for path, weight in weights.items()}
+    with torch.no_grad():
+        try:
+            for part in adapter.parts:
+                weights[part.module].copy_(part.merged(weights[part.module]))
+            yield
+        finally:
+            for path, weight in weights.items():
+                weight.copy_(kept[path])
 
 
 @contextmanager
@@ -47,7 +69,7 @@ def merge(module: Any, file: DeltaFile) -> None:
         ModelError: another base, by digest, or one that has the delta already. Nothing is changed then.
     """
     check_base(module, file)
-    write_in(module, file.delta)
+    write_in(module, file.rows)
 
 
 def unmerge(module: Any, file: DeltaFile) -> None:
@@ -56,11 +78,13 @@ def unmerge(module: Any, file: DeltaFile) -> None:
     Raises:
         ModelError: a model without this delta, or with other changes besides. Nothing is changed then.
     """
-    for part in file.delta.parts:
-        _check_rows(module, part, part.merged(_weight(module, part).dtype), "does not have this delta")
-    take_out(module, file.delta)
+    delta = file.rows
+    for part in delta.parts:
+        merged = part.merged(_weight(module, part.place.module).dtype)
+        _check_rows(module, part, merged, "does not have this delta")
+    take_out(module, delta)
     if module_digest(module) != file.base_digest:
-        write_in(module, file.delta)
+        write_in(module, delta)
         raise ModelError(
             f"Without the delta the model is not its base {_base(file)} either: it was changed elsewhere, too.",
             "Load the model that was merged, in the dtype in which it was merged.",
@@ -83,28 +107,28 @@ def write_in(module: Any, delta: Delta) -> None:
     for part in delta.parts:
         _check_rows(module, part, part.base, "is not the base of this delta, or has it already")
     for part in delta.parts:
-        weight = _weight(module, part)
+        weight = _weight(module, part.place.module)
         write_rows(weight, part.place, part.merged(weight.dtype))
 
 
 def take_out(module: Any, delta: Delta) -> None:
     """Puts the base rows back, whatever stands there."""
     for part in delta.parts:
-        write_rows(_weight(module, part), part.place, part.base)
+        write_rows(_weight(module, part.place.module), part.place, part.base)
 
 
-def _weight(module: Any, part: Part) -> torch.Tensor:
+def _weight(module: Any, path: str) -> torch.Tensor:
     try:
-        weight = module.get_submodule(part.place.module).weight
+        weight = module.get_submodule(path).weight
     except AttributeError as error:
-        raise ModelError(f"The model has no {part.place.module}.", "Load the delta's own base.") from error
+        raise ModelError(f"The model has no {path}.", "Load the delta's own base.") from error
     if hasattr(weight, "full_tensor"):
         raise ModelError("A delta cannot be written into a sharded model.", "Load the model on one device.")
     return weight
 
 
 def _check_rows(module: Any, part: Part, rows: torch.Tensor, otherwise: str) -> None:
-    weight, place = _weight(module, part), part.place
+    weight, place = _weight(module, part.place.module), part.place
     width, count = weight.shape[::-1] if place.axis == "row" else weight.shape
     fits = place.indices[-1] < count and part.change.shape[1] == width
     if not fits or not torch.equal(read_rows(weight, place).cpu(), rows.to(weight.dtype)):

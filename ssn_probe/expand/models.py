@@ -47,7 +47,7 @@ def precision(file: DeltaFile, dtype: str | None = None) -> str:
     """
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
-    trained = file.delta.dtype
+    trained = file.base_dtype
     wanted = getattr(torch, dtype) if dtype else trained
     return _name(wanted if torch.promote_types(wanted, trained) == trained else trained)
 
@@ -67,7 +67,7 @@ def merge_folder(model: str, file: DeltaFile, folder: Path, *, dtype: str | None
     check_free(folder)
     base = load_plain(model, precision(file, dtype))
     save_merged(folder, base.module, base.tokenizer, file, source=base.folder, dtype=dtype)
-    return rounding(file.delta, getattr(torch, dtype or _name(base.module.dtype)))
+    return rounding(file.rows, getattr(torch, dtype or _name(base.module.dtype)))
 
 
 def unmerge_folder(merged: Path, folder: Path) -> DeltaFile:
@@ -86,8 +86,8 @@ def unmerge_folder(merged: Path, folder: Path) -> DeltaFile:
     file = read_delta(merged / DELTA)
     loaded = load_plain(str(merged.absolute()))
     unmerge(loaded.module, file)
-    if torch.promote_types(loaded.module.dtype, file.delta.dtype) == loaded.module.dtype:
-        cast(loaded.module, file.delta.dtype)  # exact, by the digest
+    if torch.promote_types(loaded.module.dtype, file.rows.dtype) == loaded.module.dtype:
+        cast(loaded.module, file.rows.dtype)  # exact, by the digest
     with new_folder(folder) as temporary:
         save_plain(temporary, loaded.module, loaded.tokenizer, loaded.folder)
     return file

@@ -100,6 +100,11 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
     )
 
 
+def neurons_of(places: Iterable[Place]) -> list[Neuron]:
+    """(layer, site, index) of every neuron of the places, each once."""
+    return [(place.layer, place.site, index) for place in places if place.counts for index in place.indices]
+
+
 def _checked(module: Any, place: Place) -> Place:
     weight = module.get_submodule(place.module).weight
     if weight.dim() != 2 or not weight.is_floating_point():

@@ -9,14 +9,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ssn_probe.expand.delta import Delta
+from ssn_probe.expand.adapter import Adapter, Factors
+from ssn_probe.expand.trainable import Change
 from ssn_probe.recipe import SITES
 
 SHARES = ("percent", "percent_of_site")
 
 
-def held(delta: Delta) -> dict[str, tuple[int, int]]:
-    """Neurons and parameters per site, in the order of the sites, then of `all`."""
+def held(delta: Change) -> dict[str, tuple[int, int]]:
+    """Neurons and parameters per site, in the order of the sites, then of `all`; adapters are no neuron's own."""
+    if isinstance(delta, Adapter):
+        counts = {site: (0, sum(part.parameters for part in delta.parts if part.site == site)) for site in SITES}
+        return _with_all(counts)
     counts = {
         site: (
             sum(len(part.place.indices) for part in delta.parts if part.place.site == site and part.place.counts),
@@ -24,20 +28,26 @@ def held(delta: Delta) -> dict[str, tuple[int, int]]:
         )
         for site in SITES
     }
+    return _with_all(counts)
+
+
+def _with_all(counts: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     sites = {site: both for site, both in counts.items() if both[1]}
     return sites | {"all": (sum(n for n, _ in sites.values()), sum(n for _, n in sites.values()))}
 
 
-def check_stated(about: Any, delta: Delta) -> None:
+def check_stated(about: Any, delta: Change) -> None:
     """Raises ValueError, TypeError or KeyError unless the record is one that training writes, of these tensors."""
-    if not delta.parts or len({part.place.module for part in delta.parts}) < len(delta.parts):
+    lora = isinstance(delta, Adapter)
+    modules = [part.module if isinstance(part, Factors) else part.place.module for part in delta.parts]
+    if not modules or len(set(modules)) < len(modules):
         raise ValueError("it holds no change, or two of one matrix")
-    if len({part.base.dtype for part in delta.parts}) > 1:
+    if not lora and len({part.base.dtype for part in delta.parts}) > 1:
         raise ValueError("its base has weights of more than one precision")
     base, data = _mapping(about, "base"), _mapping(about, "data")
     if not re.fullmatch(r"[0-9a-f]{64}", base["sha256"]):
         raise ValueError("it does not name its base")
-    if about["method"] != "expand" or not data["checked"]:
+    if about["method"] != ("lora" if lora else "expand") or not data["checked"]:
         raise ValueError("it does not say that its training data were checked")
     _check_training(about)
     _check_data(data)
@@ -72,7 +82,7 @@ def _check_data(data: Mapping[str, Any]) -> None:
             _check_count(count, f"{language} {context} rows")
 
 
-def _check_parameters(rows: Any, delta: Delta) -> None:
+def _check_parameters(rows: Any, delta: Change) -> None:
     stated = {row["site"]: (row["neurons"], row["parameters"]) for row in rows}
     if list(stated.items()) != list(held(delta).items()) or len(rows) != len(stated):
         raise ValueError("it states other neurons or parameters than it holds")

@@ -20,16 +20,17 @@ from torch import Tensor
 
 from ssn_probe.errors import ModelError
 from ssn_probe.expand.checkpoint import FILE, State, Step, save_state
-from ssn_probe.expand.delta import Delta
 from ssn_probe.expand.guard import recomputing
 from ssn_probe.expand.loss import Encoded, batch_of, response_loss, response_tokens
 from ssn_probe.expand.settings import Schedule, Training
 from ssn_probe.expand.team import Team
-from ssn_probe.expand.trainable import Deltas
+from ssn_probe.expand.trainable import Change, Trainable
 
-Watch = Callable[[Step, Callable[[], Delta]], None]
+Watch = Callable[[Step, Callable[[], Change]], None]
 """Called after every step, in every process, with what it did and a function that gives the present delta. The model is
 as it was before training; `merge.written(model, delta())` measures it with the delta."""
+Probe = Callable[[Any], float]
+"""Called in every process with the changed model, whenever the held-out loss is measured; NaN: it has no figure."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,34 +38,44 @@ class Course:
     """What stays the same from step to step."""
 
     module: Any
-    deltas: Deltas
+    trainable: Trainable
     team: Team
     schedule: Schedule
     learned: Sequence[Encoded]
     held_out: Sequence[Encoded]
     pad_id: int
-    micro_batch: int | None
-    gradient_checkpointing: bool
+    micro_batch: int | None = None
+    gradient_checkpointing: bool = False
+    keep: tuple[int, ...] = ()
+    probe: Probe | None = None
 
     def gradients(self, step: int) -> float:
-        """Leaves the gradients of a step in the deltas; gives its mean loss per response token."""
+        """Leaves the gradients of a step in what is trained; gives its mean loss per response token."""
         rows = [self.learned[number] for number in self.schedule.batch(step)]
         loss = 0.0
-        with self.deltas.attached(), recomputing(self.module, self.gradient_checkpointing):
+        with self.trainable.attached(), recomputing(self.module, self.gradient_checkpointing):
             for share, mean in self._losses(rows):
                 mean.backward()
                 loss += mean.item() if share else 0.0
-        return self.team.add_up([_gradient(delta) for delta in self.deltas.parameters.values()], loss)
+        return self.team.add_up([_gradient(delta) for delta in self.trainable.parameters.values()], loss)
 
     def held_out_loss(self) -> float:
         """Mean loss per response token of the held-out rows."""
         size, total = self.schedule.settings.batch, 0.0
-        with torch.no_grad(), self.deltas.attached():
+        with torch.no_grad(), self.trainable.attached():
             for start in range(0, len(self.held_out), size):
                 rows = self.held_out[start : start + size]
                 losses = [mean.item() if share else 0.0 for share, mean in self._losses(rows)]
                 total += sum(losses) * response_tokens(rows)
         return self.team.add_up([], total) / response_tokens(self.held_out)
+
+    def probed(self) -> float | None:
+        """What the probe says of the changed model."""
+        if self.probe is None:
+            return None
+        with torch.no_grad(), self.trainable.attached():
+            value = self.probe(self.module)
+        return value if math.isfinite(value) else None
 
     def _losses(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[Encoded], Tensor]]:
         """This process's micro-batches with their share of the mean loss; an empty one costs a forward, and is zero."""
@@ -103,18 +114,22 @@ def run_steps(course: Course, state: State, store: Store, watch: Watch) -> None:
     """Goes from where `state` stands to the end. Raises ModelError for a loss or a gradient that is not finite."""
     started = time.monotonic()
     if course.held_out and not state.history:
-        _note(state, Step(step=0, total=course.schedule.total, held_out=course.held_out_loss()), watch)
-    while state.step < course.schedule.total and not stops_early(course.schedule.settings, state):
+        step = Step(step=0, total=course.schedule.total, held_out=course.held_out_loss(), probe=course.probed())
+        _note(state, step, watch)
+    until = max(course.keep, default=0)
+    while state.step < course.schedule.total and (
+        state.step < until or not stops_early(course.schedule.settings, state)
+    ):
         step = _one_step(course, state, store, started)
         _note(state, step, watch)
-    if not all(bool(delta.isfinite().all()) for delta in course.deltas.parameters.values()):
+    if not all(bool(delta.isfinite().all()) for delta in course.trainable.parameters.values()):
         raise _diverged("The trained weights are", math.nan, state.step, course, store)
     store.save(state, course.team)
 
 
 def _note(state: State, step: Step, watch: Watch) -> None:
     state.history.append(step)
-    watch(step, state.deltas.snapshot)
+    watch(step, state.trainable.snapshot)
 
 
 def stops_early(settings: Training, state: State) -> bool:
@@ -123,7 +138,7 @@ def stops_early(settings: Training, state: State) -> bool:
 
 
 def _one_step(course: Course, state: State, store: Store, started: float) -> Step:
-    parameters = list(course.deltas.parameters.values())
+    parameters = list(course.trainable.parameters.values())
     settings, rate = course.schedule.settings, course.schedule.rate(state.step)
     state.optimizer.zero_grad()
     loss = course.gradients(state.step)
@@ -137,13 +152,17 @@ def _one_step(course: Course, state: State, store: Store, started: float) -> Ste
         group["lr"] = rate
     state.optimizer.step()
     state.step += 1
+    if state.step in course.keep:
+        state.kept[state.step] = state.values()
+    held_out = _measure(course, state, store)
     return Step(
         step=state.step,
         total=course.schedule.total,
         loss=loss,
         lr=rate,
         norm=norm,
-        held_out=_measure(course, state, store),
+        held_out=held_out,
+        probe=None if held_out is None else course.probed(),
         seconds=time.monotonic() - started,
     )
 

@@ -11,18 +11,42 @@ small steps, and that is kept in float32.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssn_probe.errors import ModelError
+from ssn_probe.expand.adapter import Adapter
 from ssn_probe.expand.delta import Delta, Part
 from ssn_probe.expand.places import Place, read_rows, weight_of
 
 Hook = Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]
+
+
+Change = Delta | Adapter
+"""What training makes of a model, as a value."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What is trained beside a frozen model: `Deltas`, or `lora.LowRank`. `parameters` are float32, by name."""
+
+    parameters: dict[str, nn.Parameter]
+
+    def attached(self) -> AbstractContextManager[None]:
+        """Inside, the model computes with the change."""
+        ...
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Sets all parameters."""
+        ...
+
+    def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Change:
+        """The change as it is now, or with these parameters."""
+        ...
 
 
 class Deltas:
@@ -66,14 +90,15 @@ class Deltas:
             for path, delta in self.parameters.items():
                 delta.copy_(values[path])
 
-    def snapshot(self) -> Delta:
-        """The change as it is now, on the CPU, as a value that later steps do not alter."""
+    def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Delta:
+        """The change as it is now, or with these values, on the CPU, as a value that later steps do not alter."""
+        known = self.parameters if values is None else values
         return Delta(
             parts=tuple(
                 Part(
                     place=place,
                     base=self.base[place.module],
-                    change=self.parameters[place.module].detach().cpu().clone(),
+                    change=known[place.module].detach().cpu().clone(),
                 )
                 for place in self.places
             )
