@@ -10,4 +10,14 @@ from .patch_ss import patch_ss
 from .suppress_ss import suppress_ss
 from .transfer import transfer
 
-__all__ = ["amplify_ss", "expand_controls", "expand_ss", "identify_ms", "leave_one_out", "overlap", "patch_ss", "suppress_ss", "transfer"]
+__all__ = [
+    "amplify_ss",
+    "expand_controls",
+    "expand_ss",
+    "identify_ms",
+    "leave_one_out",
+    "overlap",
+    "patch_ss",
+    "suppress_ss",
+    "transfer",
+]

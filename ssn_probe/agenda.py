@@ -238,9 +238,7 @@ def _arm_stages(
     return stages
 
 
-def _training_stages(
-    recipe: Recipe, data: Mapping[Prompts, PromptSet], name: str, anchor: str | None
-) -> list[Stage]:
+def _training_stages(recipe: Recipe, data: Mapping[Prompts, PromptSet], name: str, anchor: str | None) -> list[Stage]:
     """Training the set, and as many random ones as are tried beside it."""
     arm = recipe.arms[name]
     node = training_of(arm)

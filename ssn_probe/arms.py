@@ -112,9 +112,7 @@ def _steps(arm: Arm) -> list[Arm]:
     return [arm] if at is None else [replace(arm, name=f"{arm.name}{AT}{step})", step=step) for step in at]
 
 
-def _tested(
-    lab: Lab, recipe: Recipe, name: str, row: str, expression: SetExpression, node: Intervention
-) -> Arm:
+def _tested(lab: Lab, recipe: Recipe, name: str, row: str, expression: SetExpression, node: Intervention) -> Arm:
     neurons = evaluate(lab, expression)
     of_one = (expression.language or lab.anchor) if isinstance(expression, Of) else None
     set_language = of_one or ("*" if neurons.language_free else None)

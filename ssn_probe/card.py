@@ -49,16 +49,42 @@ def tables(run: RunFolder) -> list[Table]:
     """The first measure of a run: per language, and language × language for arms that ran once per language."""
     import polars as pl
 
-    from ssn_probe.findings import OF, transfers
+    from ssn_probe.arms import AT, OF
+    from ssn_probe.findings import transfers
 
     summary = run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]))
     if summary.is_empty():
         return []
     measure = summary["measure"][0]
     # The untouched model stands beside the matrices: a change is read against where it began.
-    rows = summary.filter(~pl.col("arm").str.contains(OF, literal=True), measure=measure)
+    one_each = [name for name in summary["arm"].unique(maintain_order=True) if OF not in name and AT not in name]
+    rows = summary.filter(pl.col("arm").is_in(one_each), measure=measure)
     matrices = [matrix(name, cells, measure) for name, cells in transfers(summary, measure).items()]
-    return [language_table(rows, measure), *matrices]
+    curves = [curve_table(run.table("curves"))] if (run.path / "curves.parquet").is_file() else []
+    return [language_table(rows, measure), *matrices, *curves]
+
+
+def curve_table(curves: Any) -> Table:
+    """Every learning curve: what is left of ASR after so many steps, and at which over-refusal and utility."""
+    steps = [step for step in curves["step"].unique().sort() if step]
+    title = Text("After so many steps: ASR / over-refusal / utility, in %, on the average")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("trained")
+    table.add_column("parameters", justify="right")
+    for step in steps:
+        table.add_column(f"{step:,}", justify="right")
+    for (curve, parameters), rows in curves.group_by("curve", "parameters", maintain_order=True):
+        points = {row["step"]: row for row in rows.rows(named=True)}
+        cells = [points.get(step) or points.get(0) for step in steps]
+        table.add_row(Text(plain(str(curve))), f"{parameters:,}", *(Text(_point(cell)) for cell in cells))
+    return table
+
+
+def _point(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    figures = (row[measure] for measure in ("asr", "over_refusal", "utility"))
+    return " / ".join("–" if figure is None else f"{100 * figure:.0f}" for figure in figures)
 
 
 def language_table(rows: Any, measure: str) -> Table:

@@ -92,7 +92,7 @@ def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.Da
             if prompts.select("evaluate", context, language).is_empty():
                 lab.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
     for arm in arms:
-        if not is_ranked(arm):
+        if not is_ranked(arm) and not isinstance(arm.does, Trains):
             lab.warn(f"{arm.name} has no scores, so none of its neurons is known to be the strongest")
     for one in sample_passes(lab, recipe, arms):
         yield _samples(lab, one)
@@ -117,9 +117,7 @@ def trainings_of(lab: Lab, one: Pass) -> list[tuple[Trains, NeuronSet]]:
     return list(trained_for(lab, one.arm, tuple(languages)).values())
 
 
-def trained_for(
-    lab: Lab, arm: Arm, languages: tuple[str, ...]
-) -> Mapping[str | None, tuple[Trains, NeuronSet]]:
+def trained_for(lab: Lab, arm: Arm, languages: tuple[str, ...]) -> Mapping[str | None, tuple[Trains, NeuronSet]]:
     """What an arm trains: under None one model for all languages, or under each of them the one that leaves it out."""
     if arm.training is None:
         return {}

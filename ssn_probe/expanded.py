@@ -27,7 +27,9 @@ RANDOM = "random"
 MEASURES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 
-def write_deltas(lab: Lab, recipe: Recipe, arms: Sequence[Arm], run: RunFolder, summary: pl.DataFrame) -> dict[str, Any]:
+def write_deltas(
+    lab: Lab, recipe: Recipe, arms: Sequence[Arm], run: RunFolder, summary: pl.DataFrame
+) -> dict[str, Any]:
     """Writes the change that every arm trained, with what it did, and the histories of the trainings.
 
     Returns what is stated of each, by the arm's name and, where it was trained without a language, that language's.
@@ -115,32 +117,49 @@ def ends(summary: pl.DataFrame) -> pl.DataFrame:
 
 
 def curve_lines(
-    table: pl.DataFrame, told: Mapping[str, Any], samples: pl.DataFrame, anchor: str | None, seed: int
+    recipe: Recipe,
+    table: pl.DataFrame,
+    told: Mapping[str, Any],
+    samples: pl.DataFrame,
+    anchor: str | None,
 ) -> Iterator[str]:
-    """One line per curve; then, at every step, each against the random sets that were trained as long."""
+    """One line per curve; then each beside the random sets of as many neurons that were trained as long."""
     for (curve,), rows in table.filter(pl.col("step") > 0).group_by("curve", maintain_order=True):
-        steps = listing([str(step) for step in rows["step"]])
         values = "; ".join(
             f"{words} {' → '.join(percent(value) for value in rows[measure])}"
             for measure, words in MEASURES.items()
             if rows[measure].null_count() == 0
         )
+        steps = listing([str(step) for step in rows["step"]])
         yield f"{plain(str(curve))}, {rows['parameters'][0]:,} parameters, after {steps} steps: {values}."
-    names = {(said["row"], said["step"]): name for name, said in told.items() if said["step"] is not None}
-    randoms = list(table.filter(group=RANDOM)["curve"].unique(maintain_order=True))
-    for curve, step in table.filter(pl.col("group") != RANDOM, pl.col("step") > 0).select("curve", "step").iter_rows():
-        others = [names[one, step] for one in randoms if (one, step) in names]
-        if others and (curve, step) in names:
-            yield _against(names[curve, step], others, samples, anchor, seed)
+    for arm, others in _matched(recipe).items():
+        steps = [said["step"] for said in told.values() if said["row"] == arm]
+        parts = [_against(arm, step, others, samples, anchor, recipe.seed) for step in steps]
+        yield (
+            f"{plain(arm)} less the mean of its {len(others)} random sets, in points: {'; '.join(parts)} (95 % intervals "
+            "over prompts, for these very sets; descriptive, no test)."
+        )
 
 
-def _against(arm: str, others: Sequence[str], samples: pl.DataFrame, anchor: str | None, seed: int) -> str:
-    parts = []
+def _matched(recipe: Recipe) -> dict[str, list[str]]:
+    """Curve → the curves of random sets that are drawn like its set."""
+    curves = {name: node for name, node in recipe.arms.items() if isinstance(node, Trains) and node.at is not None}
+    found: dict[str, list[str]] = {}
+    for name, node in curves.items():
+        others = [other for other, drawn in curves.items() if _drawn_like(drawn, node)]
+        if others:
+            found[name] = others
+    return found
+
+
+def _drawn_like(drawn: Trains, node: Trains) -> bool:
+    return isinstance(drawn.neurons, RandomLike) and drawn.neurons.neurons == node.neurons and drawn.at == node.at
+
+
+def _against(arm: str, step: int, others: Sequence[str], samples: pl.DataFrame, anchor: str | None, seed: int) -> str:
+    names, parts = [f"{other}{AT}{step})" for other in others], []
     for measure, words in MEASURES.items():
-        found = against_others(samples, arm, others, measure, anchor, seed)
-        if found is not None:
+        found = against_others(samples, f"{arm}{AT}{step})", names, measure, anchor, seed)
+        if found is not None and (measure != "utility" or found.value):
             parts.append(f"{words} {points(found.value)} ({points(found.low)} to {points(found.high)})")
-    return (
-        f"{plain(arm)} less the mean of {len(others)} random sets trained as long, in points: {'; '.join(parts)} "
-        "(95 % intervals over prompts, for these very sets; descriptive, no test)."
-    )
+    return f"after {step} steps {', '.join(parts)}"

@@ -56,7 +56,9 @@ def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | Non
 def the_anchor(anchor: str | None) -> str:
     """The anchor of a study, where an expression needs one. Raises RecipeError where there is none."""
     if anchor is None:
-        raise RecipeError("set.of() takes the anchor's neurons, and there is no anchor", "Name a language: set.of('en').")
+        raise RecipeError(
+            "set.of() takes the anchor's neurons, and there is no anchor", "Name a language: set.of('en')."
+        )
     return anchor
 
 

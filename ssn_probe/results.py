@@ -119,10 +119,13 @@ def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
         return told
 
 
+DIGESTED = (".parquet", ".json", ".md", ".py", ".safetensors", ".svg", ".png")
+
+
 def digests(run: RunFolder) -> dict[str, str]:
-    """SHA-256 of every table and text of a run, by name."""
-    files = [path for path in sorted(run.path.iterdir()) if path.suffix in (".parquet", ".json", ".md", ".py")]
-    return {path.name: sha256(path) for path in files if path.name != "manifest.json"}
+    """SHA-256 of every table, text, picture and delta of a run, by its path within it."""
+    found = {path.relative_to(run.path).as_posix(): path for path in run.path.rglob("*") if path.suffix in DIGESTED}
+    return {name: sha256(path) for name, path in sorted(found.items()) if name != "manifest.json"}
 
 
 def sha256(path: Path) -> str:

@@ -9,8 +9,8 @@ from ssn_probe.agenda import AFTER
 from ssn_probe.cache import Frames
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.evidence import evidence_of, placebo_importance
-from ssn_probe.importance import importance
 from ssn_probe.expansion import done, trained_lab
+from ssn_probe.importance import importance
 from ssn_probe.lab import Lab
 from ssn_probe.meaning import anchor_of, languages_left_out, left_out, the_anchor, without
 from ssn_probe.neurons import EVERY, KEYS, NeuronSet, read_neurons

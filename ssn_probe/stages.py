@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 
 from ssn_probe import results
+from ssn_probe.again import again_lines, compared_again
 from ssn_probe.agenda import labels_of_arms
 from ssn_probe.arms import arms_of, row_of
 from ssn_probe.causal import collect_log_odds, collect_samples, row_totals
 from ssn_probe.cautions import cautions, repeats
 from ssn_probe.conclusions import Beside, headlines
-from ssn_probe.again import again_lines, compared_again
 from ssn_probe.expanded import curve_lines, curves, write_deltas
 from ssn_probe.lab import Lab
 from ssn_probe.meaning import evaluated
@@ -74,7 +74,7 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
             manifest["expanded"] = write_deltas(lab, recipe, arms, run, summary)
             curve = curves(recipe, manifest["expanded"], summary, run)
             if curve is not None:
-                learned += curve_lines(curve, manifest["expanded"], samples, anchor, recipe.seed)
+                learned += curve_lines(recipe, curve, manifest["expanded"], samples, anchor)
     manifest["gates"] = _gates(lab)
     manifest["evaluated"] = list(evaluated(recipe, lab.data))
     manifest["tokens"] = None if samples is None else int(samples["tokens"].sum())

@@ -47,7 +47,9 @@ NOTHING = Trust()
 
 
 def trust(lab: Lab, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Trust:
-    """Nulls and stability of the sets that a recipe names. What cannot be had is noted."""
+    """Nulls and stability of the sets that a recipe names, where it asks for them. What cannot be had is noted."""
+    if not recipe.permutations and not recipe.half_samples:
+        return NOTHING
     nulls: list[pl.DataFrame] = []
     stable: list[Stability] = []
     for evidence, sets in _by_evidence(lab, expressions):

@@ -11,7 +11,6 @@ import polars as pl
 from ssn_probe.arms import AT, PLACEBO
 from ssn_probe.neurons import SITES
 from ssn_probe.recipe import (
-    After,
     Amplify,
     Each,
     Expand,
@@ -279,14 +278,21 @@ def _expression(recipe: Recipe, name: str) -> Any:
 
 
 def _name(recipe: Recipe, arm: str) -> str:
-    match _expression(recipe, arm):
+    return _called(_expression(recipe, arm)) or f"the set {plain(arm)}"
+
+
+def _called(expression: SetExpression | Each) -> str:
+    """A set in words that a reader of the paper knows; empty for any other."""
+    match expression:
         case SafetyNeurons():
             return "the monolingual safety neurons (MS)"
         case Shared(at_least=None, by="intersection"):
             return "the shared safety neurons (SS)"
         case UnionOf(neurons=Shared(at_least=None, by="intersection")):
             return "the shared safety neurons (SS) of any language"
-    return f"the set {plain(arm)}"
+        case LeaveOneOut(neurons=inner) if _called(inner):
+            return f"{_called(inner)}, found and trained without the language that is evaluated"
+    return ""
 
 
 def _cell(
