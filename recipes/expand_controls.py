@@ -41,15 +41,15 @@ def expand_controls(
     sets = {"ss": ss, "ms of anchor": ms.of(anchor), "ms of any": ms.union(), "harmful": harmful.of(anchor)}
     training = Training(lr=lr, steps=STEPS[-1], schedule="constant", patience=None, seed=seed)
 
-    def spent(on, kind=Expand):
-        return kind(on, prompts, training=training, at=STEPS)
+    def spent(on):
+        return Expand(on, prompts, training=training, at=STEPS)
 
     return Recipe(
         model=model,
         arms={
             **{name: spent(neurons) for name, neurons in sets.items()},
             **{f"random {draw}": spent(RandomLike(ss, seed=seed + draw)) for draw in range(1, random + 1)},
-            "lora": spent(ss, LoRA),
+            "lora": LoRA(ss, prompts, training=training, at=STEPS),
             **({"layers": spent(ss.whole_layers())} if full else {}),
         },
         controls=0,

@@ -84,7 +84,7 @@ def again_section(found: pl.DataFrame | None) -> str:
     ]
     header = ["set", "language", "before", "after", "in both", "Jaccard", "expected by chance"]
     note = (
-        "The same expression, evaluated in the model as it is and in the model that training makes. Expected by chance: "
+        "The same expression, evaluated in the model as it is and in the one that training makes. Expected by chance: "
         "independent draws of as many neurons per layer and site; common importance alone gives more. How far other "
         "prompts would change the set is the split-half Jaccard below.\n"
     )

@@ -175,7 +175,8 @@ def random_label(arm: str, recipe: Recipe) -> str:
 
 
 def log_odds_label(arm: str, recipe: Recipe) -> str:
-    return f"{arm}: {odds_controls(recipe, recipe.arms[arm])} random sets, log-odds only"
+    count = odds_controls(recipe, recipe.arms[arm])
+    return f"{arm}: {count} random sets, log-odds only" if count else f"{arm}: log-odds only"
 
 
 def source_label(arm: str, source: str, log_odds_only: bool) -> str:

@@ -144,6 +144,7 @@ def show(
 @click.argument("recipe")
 @parameter_options
 @machine_options
+@click.option("--gradient-checkpointing", is_flag=True, help="Train in less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything anew, whatever the cache holds.")
 @click.pass_obj
 def run(
@@ -154,6 +155,7 @@ def run(
     batch_size: int | None,
     device: str,
     dtype: str,
+    gradient_checkpointing: bool,
     fresh: bool,
     out: Path,
 ) -> None:
@@ -177,6 +179,7 @@ def run(
             device=device,
             dtype=dtype,
             limit=limit,
+            gradient_checkpointing=gradient_checkpointing,
             fresh=fresh,
             source=loaded.source,
             arguments=arguments,

@@ -21,6 +21,7 @@ from ssn_probe.recipe import Node, RandomLike, Recipe, Trains, last_of
 from ssn_probe.results import RunFolder
 from ssn_probe.summary import against_others
 from ssn_probe.text import listing, percent, plain, points
+from ssn_probe.words import called
 
 CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
 RANDOM = "random"
@@ -92,10 +93,15 @@ def _points(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Point]:
     """The arms that are points of a curve: one training at several steps, or one set trained for several lengths."""
     groups: dict[Node, list[str]] = {}
     for name, node in recipe.arms.items():
-        if isinstance(node, Trains):
-            groups.setdefault(replace(node, training=replace(node.training, steps=None), at=None), []).append(name)
+        if isinstance(node, Trains) and node.at is None:
+            groups.setdefault(replace(node, training=replace(node.training, steps=None)), []).append(name)
     several = {name for names in groups.values() if len(names) > 1 for name in names}
-    lengths = {name: f"{' / '.join(names)}" for names in groups.values() for name in names}
+    lengths = {
+        name: called(node.neurons) or " / ".join(names)
+        for node, names in groups.items()
+        if isinstance(node, Trains)
+        for name in names
+    }
     found = {}
     for name, said in told.items():
         node = last_of(recipe.arms[said["row"]])
@@ -123,8 +129,9 @@ def curve_lines(
     samples: pl.DataFrame,
     anchor: str | None,
 ) -> Iterator[str]:
-    """One line per curve; then each beside the random sets of as many neurons that were trained as long."""
-    for (curve,), rows in table.filter(pl.col("step") > 0).group_by("curve", maintain_order=True):
+    """One line per learning curve; then each beside the random sets of as many neurons that were trained as long."""
+    at = [name for name, node in recipe.arms.items() if isinstance(node, Trains) and node.at is not None]
+    for (curve,), rows in table.filter(pl.col("curve").is_in(at)).group_by("curve", maintain_order=True):
         values = "; ".join(
             f"{words} {' → '.join(percent(value) for value in rows[measure])}"
             for measure, words in MEASURES.items()
@@ -136,8 +143,8 @@ def curve_lines(
         steps = [said["step"] for said in told.values() if said["row"] == arm]
         parts = [_against(arm, step, others, samples, anchor, recipe.seed) for step in steps]
         yield (
-            f"{plain(arm)} less the mean of its {len(others)} random sets, in points: {'; '.join(parts)} (95 % intervals "
-            "over prompts, for these very sets; descriptive, no test)."
+            f"{plain(arm)} less the mean of its {len(others)} random sets, in points: {'; '.join(parts)} (95 % "
+            "intervals over prompts, for these very sets; descriptive, no test)."
         )
 
 

@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from ssn_probe.agenda import rows_to_train
 from ssn_probe.cache import Entry
 from ssn_probe.expand.data import SafetyData, safety_data
+from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab, Weights
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import digest, to_json
 from ssn_probe.progress import Tracker
 from ssn_probe.recipe import LoRA, Trains
+from ssn_probe.text import percent
 
 HISTORY = {
     "step": pl.Int64,
@@ -102,7 +104,7 @@ def expansion_what(lab: Lab, node: Trains, neurons: NeuronSet) -> dict[str, Any]
     )
 
 
-def _adapter(node: Trains) -> str:
+def _adapter(node: Trains) -> Literal["neurons", "lora"]:
     return "lora" if isinstance(node, LoRA) else "neurons"
 
 
@@ -177,19 +179,14 @@ def _keep(entry: Entry, outcome: Outcome) -> None:
 
 def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
     from ssn_probe.expand.file import delta_file
+    from ssn_probe.expand.guard import fitting
     from ssn_probe.expand.train import train
 
-    subject, settings = lab.subject, node.training
-    advance, left = lab.tracker.advance(label), _left(lab, node, neurons, label)
+    subject, settings, auto = lab.subject, node.training, lab.batch_size is None
+    watch = _watch(lab, label, settings.batch, _left(lab, node, neurons, label))
 
-    def watch(step: Any, _delta: Any) -> None:
-        taken = min(left[0], settings.batch if step.step else 0)
-        if taken:
-            left[0] -= taken
-            advance(taken)
-
-    with lab_weights(lab):
-        found = train(
+    def work(rows: int | None) -> Any:
+        return train(
             subject.model._module,
             subject.tokenizer,
             _neurons(neurons),
@@ -198,11 +195,48 @@ def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path 
             adapter=_adapter(node),
             keep=node.at or (),
             folder=folder,
+            micro_batch=rows,
+            gradient_checkpointing=lab.gradient_checkpointing,
             eos_ids=subject.eos_ids,
             watch=watch,
+            probe=_probe(lab, node),
         )
+
+    with lab_weights(lab):
+        found = fitting(work, lab.batch_size, shrink=auto)
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     said = f"{type(node.neurons).__name__} with the key {node.neurons.key[:16]}"
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": said}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
     return Outcome(files=files, history=pl.DataFrame(columns, schema=HISTORY))
+
+
+def _watch(lab: Lab, label: str, batch: int, left: list[int]) -> Callable[[Any, Any], None]:
+    """Moves the training's row of progress on, and says there how it goes."""
+    advance = lab.tracker.advance(label)
+    told: dict[str, str] = {}
+
+    def watch(step: Any, _change: Any) -> None:
+        figures = {"loss": step.loss, "held out": step.held_out}
+        told.update({name: f"{name} {value:.3f}" for name, value in figures.items() if value is not None})
+        if step.probe is not None:
+            told["probe"] = f"ASR probe {percent(step.probe, 0)}"
+        lab.tracker.note(label, ", ".join(told.values()))
+        taken = min(left[0], batch if step.step else 0)
+        if taken:
+            left[0] -= taken
+            advance(taken)
+
+    return watch
+
+
+def _probe(lab: Lab, node: Trains) -> Callable[[Any], float] | None:
+    """Greedy responses to held-out rows, judged as the data declare it; None where nothing is held out."""
+    from ssn_probe.expand.probe import asr_probe, probe_rows
+
+    data, prompts, subject = data_of(lab, node), lab.data[node.data], lab.subject
+    rows = probe_rows(data, node.training)
+    if not rows:
+        return None
+    judge = make_judge(prompts.judge, prompts.languages, prompts.name)
+    return asr_probe(subject.tokenizer, rows, judge, max_new_tokens=prompts.max_new_tokens, eos_ids=subject.eos_ids)

@@ -5,9 +5,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.arms import BASELINE, TESTED
+from ssn_probe.expand.stated import MEASURES
 from ssn_probe.summary import AVERAGE
-
-MEASURES = ("asr", "invalid", "over_refusal", "utility")
 
 
 def measured_of(summary: pl.DataFrame, arm: str, *, run: str) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class Tracker(Protocol):
         """The true totals of some rows, now that they are known; a row of none is no row."""
         ...
 
+    def note(self, label: str, text: str) -> None:
+        """How the work of a row goes, in a few words that replace those before."""
+        ...
+
 
 class Silent:
     """Reports to nobody."""
@@ -48,6 +52,9 @@ class Silent:
     def settle(self, totals: Mapping[str, int]) -> None:
         pass
 
+    def note(self, label: str, text: str) -> None:
+        pass
+
 
 class Lines:
     """One plain line per finished row, for logs and pipes."""
@@ -55,13 +62,15 @@ class Lines:
     def __init__(self, console: Console, rows: Sequence[tuple[str, int]]):
         self.console, self.left, self.totals = console, dict(rows), dict(rows)
         self.started = time.monotonic()
+        self.notes: dict[str, str] = {}
 
     def advance(self, label: str) -> Advance:
         def report(done: int) -> None:
             self.left[label] -= done
             if self.left[label] == 0:
                 seconds = time.monotonic() - self.started
-                text = f"{plain(label)}: {self.totals[label]:,} prompts, {seconds:.1f} s since the start"
+                note = f" ({self.notes[label]})" if label in self.notes else ""
+                text = f"{plain(label)}: {self.totals[label]:,} prompts, {seconds:.1f} s since the start{note}"
                 self.console.print(Text(text), soft_wrap=True)
 
         return report
@@ -71,13 +80,18 @@ class Lines:
             self.left[label] += total - self.totals[label]
             self.totals[label] = total
 
+    def note(self, label: str, text: str) -> None:
+        self.notes[label] = plain(text)
+
 
 class Bars:
     """A rich progress bar per row; every total is known from the start."""
 
     def __init__(self, progress: Progress, rows: Sequence[tuple[str, int]]):
         self.progress = progress
-        self.tasks = {label: progress.add_task(plain(label), total=total, start=False) for label, total in rows}
+        self.tasks = {
+            label: progress.add_task(plain(label), total=total, start=False, note="") for label, total in rows
+        }
 
     def advance(self, label: str) -> Advance:
         task = self.tasks[label]
@@ -91,6 +105,9 @@ class Bars:
     def settle(self, totals: Mapping[str, int]) -> None:
         for label, total in totals.items():
             self.progress.update(self.tasks[label], total=total, visible=total > 0)
+
+    def note(self, label: str, text: str) -> None:
+        self.progress.update(self.tasks[label], note=plain(text))
 
 
 class Cell:
@@ -114,6 +131,9 @@ class Cell:
 
     def settle(self, totals: Mapping[str, int]) -> None:
         self.bars.settle(totals)
+
+    def note(self, label: str, text: str) -> None:
+        self.bars.note(label, text)
 
     def draw(self) -> None:
         self.handle.update(self._bundle(), raw=True)
@@ -166,4 +186,5 @@ def _columns(bar: BarColumn) -> tuple[ProgressColumn, ...]:
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", markup=False, style="dim"),
     )

@@ -35,12 +35,14 @@ from ssn_probe.subject import load_subject
 class Options:
     """Settings that change no number (but for `limit` and `dtype`, which are recorded).
 
-    `batch_size` None: as many prompts as the memory holds. `fresh`: nothing is taken from the cache. `source`: the text
-    of the recipe file, as it was executed.
+    `batch_size` None: as many prompts as the memory holds; given, it holds for the rows of a training pass, too.
+    `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
+    the cache. `source`: the text of the recipe file, as it was executed.
     """
 
     out: Path = Path("results")
     batch_size: int | None = None
+    gradient_checkpointing: bool = False
     device: str = "auto"
     dtype: str = "auto"
     limit: int | None = None
@@ -82,6 +84,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             data=plan.data,
             anchor=study_anchor(recipe, plan.data),
             batch_size=options.batch_size,
+            gradient_checkpointing=options.gradient_checkpointing,
             cache=cache,
             tracker=tracker,
             warnings=warnings,

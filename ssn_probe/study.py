@@ -59,6 +59,7 @@ def run(
     device: str = "auto",
     dtype: str = "auto",
     limit: int | None = None,
+    gradient_checkpointing: bool = False,
     fresh: bool = False,
     progress: bool = True,
     **parameters: Any,
@@ -71,8 +72,9 @@ def run(
     or a run's `recipe.json` (not executed). A set or an arm needs a `model` and takes `controls`,
     `log_odds_controls`, `permutations`, `half_samples` and `seed`; elsewhere `model` replaces the recipe's own.
 
-    `batch_size` prompts at a time, by default as many as fit; `limit` prompts per split and context at most; `fresh`
-    recomputes what is in the cache; `progress=False` shows nothing. Raises an SSNProbeError for what can be mended.
+    `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
+    slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `progress=False`
+    shows nothing. Raises an SSNProbeError for what can be mended.
     """
     asked = _asked(what, model, parameters)
     _check_count("limit", limit)
@@ -87,6 +89,7 @@ def run(
         device=device,
         dtype=dtype,
         limit=limit,
+        gradient_checkpointing=gradient_checkpointing,
         fresh=fresh,
         source=asked.source,
         arguments=asked.arguments,

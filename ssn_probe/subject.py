@@ -122,7 +122,12 @@ def _traced(module: Any, tokenizer: Any) -> Any:
 
 
 def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of user messages in the model's chat template, up to where the response begins.
+    """Token ids of user messages in the model's chat template, up to where the response begins."""
+    return encode_with(subject.tokenizer, texts)
+
+
+def encode_with(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of user messages in a tokenizer's chat template, up to where the response begins.
 
     The template adds its own special tokens, so none is added a second time; in thinking models the think block is
     closed.
@@ -130,7 +135,7 @@ def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
     chats = [[{"role": "user", "content": text}] for text in texts]
     if not chats:
         return []
-    return subject.tokenizer.apply_chat_template(
+    return tokenizer.apply_chat_template(
         chats, add_generation_prompt=True, enable_thinking=False, tokenize=True, return_dict=False
     )
 

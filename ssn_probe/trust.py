@@ -173,5 +173,5 @@ def _no_pairs(*columns: str) -> pl.DataFrame:
 
 
 def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:
-    """The sets that languages have of their own; shared sets overlap by construction, and so do those left out in turn."""
+    """The sets that languages have of their own; shared ones overlap by construction, as do those left out in turn."""
     return {name: node for name, node in expressions.items() if not isinstance(node, Shared | LeaveOneOut)}

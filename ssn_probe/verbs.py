@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ssn_probe.node import Node
 from ssn_probe.recipe import Amplify, Expand, Intervention, LoRA, Patch, Then, Trains
 from ssn_probe.text import plain
 
 ALPHA = 0.05
 
 
-def doing(node: Intervention, what: str, source: str | None) -> str:
+def doing(node: Node, what: str, source: str | None) -> str:
     """`silencing the shared safety neurons`; `source` is the language that a Patch carries over from."""
     match node:
         case Amplify(by=by) if by > 1:

@@ -278,10 +278,10 @@ def _expression(recipe: Recipe, name: str) -> Any:
 
 
 def _name(recipe: Recipe, arm: str) -> str:
-    return _called(_expression(recipe, arm)) or f"the set {plain(arm)}"
+    return called(_expression(recipe, arm)) or f"the set {plain(arm)}"
 
 
-def _called(expression: SetExpression | Each) -> str:
+def called(expression: SetExpression | Each) -> str:
     """A set in words that a reader of the paper knows; empty for any other."""
     match expression:
         case SafetyNeurons():
@@ -290,8 +290,8 @@ def _called(expression: SetExpression | Each) -> str:
             return "the shared safety neurons (SS)"
         case UnionOf(neurons=Shared(at_least=None, by="intersection")):
             return "the shared safety neurons (SS) of any language"
-        case LeaveOneOut(neurons=inner) if _called(inner):
-            return f"{_called(inner)}, found and trained without the language that is evaluated"
+        case LeaveOneOut(neurons=inner) if called(inner):
+            return f"{called(inner)}, found and trained without the language that is evaluated"
     return ""
 
 

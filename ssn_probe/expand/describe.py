@@ -11,10 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ssn_probe.expand.adapter import Factors
+from ssn_probe.expand.card import MEASURES
 from ssn_probe.expand.diff import diff, neuron_diff
 from ssn_probe.expand.file import DeltaFile
 from ssn_probe.expand.stated import held
 from ssn_probe.shown import literal
+from ssn_probe.text import percent
 
 MOST_INDICES = 6
 """Neurons that a cell names before it counts the rest."""
@@ -40,10 +43,24 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("settings", _settings(about["training"])),
         ("steps", _steps(about["steps"])),
         ("held out", _loss(about.get("held_out_loss"))),
+        *_measured(about.get("measured")),
         ("data", f"{data['name']}, split {data['split']}: {rows} rows"),
         ("SHA-256", data["prompts_sha256"]),
         ("checked", f"{data['checked']}, by the judge {data['judge']}"),
         ("made with", ", ".join(f"{name} {version}" for name, version in made_with.items())),
+    ]
+
+
+def _measured(measured: Mapping[str, Any] | None) -> list[tuple[str, object]]:
+    """Before and after on the average over languages, if a run has measured it."""
+    rows = [row for row in (measured or {}).get("effects", ()) if row["language"] == "average"]
+    return [
+        (
+            MEASURES[row["measure"]],
+            f"{'?' if row['before'] is None else percent(row['before'])} → {percent(row['after'])} "
+            f"({percent(row['low'])} to {percent(row['high'])}), average of languages, n = {row['n']:,}",
+        )
+        for row in rows
     ]
 
 
@@ -63,8 +80,9 @@ def _settings(training: Mapping[str, Any]) -> str:
 def _weights(file: DeltaFile) -> Table:
     table = _table(("site", "layers"), ("neurons", "parameters", "% of the model", "% of the site"))
     shares = {row["site"]: row for row in file.about["parameters"]}
+    places = [part if isinstance(part, Factors) else part.place for part in file.delta.parts]
     for site, (neurons, parameters) in held(file.delta).items():
-        layers = {part.place.layer for part in file.delta.parts if site in (part.place.site, "all")}
+        layers = {place.layer for place in places if site in (place.site, "all")}
         share = shares[site]
         percents = (f"{share['percent']:.4f}", f"{share['percent_of_site']:.3f}")
         table.add_row(site, _layers(layers), f"{neurons:,}", f"{parameters:,}", *percents)

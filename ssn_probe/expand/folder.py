@@ -6,39 +6,24 @@ it, and `expand/delta.safetensors`, with which `unmerge` gives the base back.
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.expand.delta import Rounding, rounding
+from ssn_probe.expand.card import DELTA, model_card
+from ssn_probe.expand.delta import rounding
 from ssn_probe.expand.file import DeltaFile, write_delta
 from ssn_probe.expand.merge import applied
 from ssn_probe.results import disk_errors
-from ssn_probe.text import markdown, plain
 
-DELTA = "expand/delta.safetensors"
 GENERATION = "generation_config.json"
 CARRIED = (GENERATION, "openings.json")
 """Files of the base's folder that belong to the merged model as they are."""
-NO_CONTROLS = "None were measured. Training as many random neurons can lower ASR as much: read nothing into it."
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured, for the card: markdown that is taken as it is. An empty text is said to be missing.
-
-    `effects`: ASR, invalid, over-refusal and utility per language before and after. `controls`: the same budget spent
-    otherwise, such as on as many random neurons.
-    """
-
-    effects: str = ""
-    controls: str = ""
 
 
 def save_merged(
@@ -47,7 +32,6 @@ def save_merged(
     tokenizer: Any,
     file: DeltaFile,
     *,
-    measured: Measured | None = None,
     source: Path | None = None,
     dtype: str | None = None,
 ) -> None:
@@ -58,7 +42,6 @@ def save_merged(
         module: the base, loaded.
         tokenizer: its tokenizer.
         file: the delta.
-        measured: what to say on the card.
         source: the base's folder, for its generation settings; without it, those of the loaded module are written.
         dtype: of the written weights; None for the base's. In bfloat16 small changes can round away, and the card
             says how much; `"float32"` keeps them.
@@ -75,7 +58,7 @@ def save_merged(
         with _in_dtype(module, wanted), applied(module, file):
             save_plain(temporary, module, tokenizer, source)
         write_delta(temporary / DELTA, file)
-        card = model_card(file, measured or Measured(), rounding(file.delta, wanted))
+        card = model_card(file, rounding(file.rows, wanted))
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -147,84 +130,3 @@ def _carry(source: Path | None, folder: Path) -> None:
     for name in CARRIED:
         if source is not None and (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-
-
-def model_card(file: DeltaFile, measured: Measured, cost: Rounding) -> str:
-    """The card, in markdown: base, neurons, data and their check, settings, parameters, controls, effects."""
-    about = file.about
-    base, data, steps = about["base"], about["data"], about["steps"]
-    name = markdown(str(base.get("name")))
-    revision = f", revision {markdown(str(base['revision']))}" if base.get("revision") else ""
-    total = about["parameters"][-1]
-    training = {key: value for key, value in about["training"].items() if key not in ("kind", "version")}
-    return f"""---
-base_model: {_yaml(base.get("name"))}
-tags: [safety, multilingual, ssn-probe]
----
-
-# {name}, expanded
-
-{name}{revision} (weights SHA-256 `{base["sha256"]}`), of which {total["neurons"]:,} neurons were trained to refuse
-harmful requests, and nothing else was changed. Made with [ssn-probe](https://arxiv.org/abs/2602.01283); loads as any
-model of its family. `{DELTA}` holds the change and the weights before it.
-
-## Neurons
-
-{markdown(str(about.get("neurons")))}: {total["parameters"]:,} parameters, {total["percent"]:.3f} % of the model's.
-
-{_table(("site", "neurons", "parameters", "% of the model", "% of the site"), _parameter_rows(about["parameters"]))}
-## Data
-
-{markdown(str(data["name"]))}, split {markdown(str(data["split"]))} (prompts SHA-256 `{data["prompts_sha256"]}`). Every
-response was checked by the judge {markdown(str(data["judge"]))} before training: {markdown(str(data["checked"]))}.
-
-{_table(("language", "context", "rows"), _data_rows(data["rows"]))}
-## Training
-
-{steps["done"]} of {steps["planned"]} steps, the delta of step {steps["chosen"]}. AdamW without weight decay on float32
-deltas, base frozen, loss on the response. Settings: {_settings(training)}.
-
-Writing the change into these weights left {100 * cost.unmoved:.1f} % of the changed weights where they were, and added
-an error of {100 * cost.error:.1f} % of the change's norm.
-
-## Controls
-
-{measured.controls or NO_CONTROLS}
-
-## Effects
-
-{measured.effects or "None were measured."}
-"""
-
-
-def _yaml(name: Any) -> str:
-    return '"' + plain(str(name)).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)) + "\n"
-
-
-def _parameter_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    return [
-        [
-            str(row["site"]),
-            f"{row['neurons']:,}",
-            f"{row['parameters']:,}",
-            f"{row['percent']:.4f}",
-            f"{row['percent_of_site']:.3f}",
-        ]
-        for row in rows
-    ]
-
-
-def _data_rows(rows: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
-    return [
-        [markdown(language), context, f"{count:,}"]
-        for language, contexts in rows.items()
-        for context, count in contexts.items()
-    ]
-
-
-def _settings(training: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {'none' if value is None else value}" for name, value in training.items())

@@ -1,15 +1,18 @@
 """A frozen model to train beside, given back as it was; and what to do when memory runs out."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ssn_probe.anatomy import anatomy_of
 from ssn_probe.errors import ModelError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -43,9 +46,17 @@ def recomputing(module: Any, wanted: bool) -> Iterator[None]:
             del layer.forward  # the class's own shows again
 
 
+class OutOfMemory(ModelError):
+    """A training step does not fit; `rows` were in a forward pass."""
+
+    def __init__(self, message: str, hint: str, rows: int):
+        super().__init__(message, hint)
+        self.rows = rows
+
+
 @contextmanager
 def memory_errors(rows: int, gradient_checkpointing: bool) -> Iterator[None]:
-    """Turns running out of memory, with `rows` in a forward pass, into a ModelError that says what to lower.
+    """Turns running out of memory, with `rows` in a forward pass, into an OutOfMemory that says what to lower.
 
     No row is ever left out instead.
     """
@@ -54,6 +65,32 @@ def memory_errors(rows: int, gradient_checkpointing: bool) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
             raise
-        smaller = f"Give micro_batch={rows // 2} (it is {rows})" if rows > 1 else "Shorten the longest rows"
-        rest = "." if gradient_checkpointing else ", or gradient_checkpointing=True."
-        raise ModelError("There is not enough memory for a training step.", smaller + rest) from error
+        fewer = rows // 2
+        less = f"micro_batch={fewer}; in a run --batch-size {fewer}" if rows > 1 else "it is one: shorten the longest"
+        rest = "" if gradient_checkpointing else ", or give gradient_checkpointing=True (--gradient-checkpointing)"
+        hint = f"Take fewer rows at a time ({less}){rest}."
+        message = f"There is not enough memory for a training step with {rows} rows in a pass."
+        raise OutOfMemory(message, hint, rows) from error
+
+
+def fitting(work: Callable[[int | None], T], rows: int | None, *, shrink: bool) -> T:
+    """`work(rows)`; where that does not fit and `shrink` is asked for, again with half as many rows in a pass.
+
+    None: all rows of a step at once. Nothing is left out: what is done so far lies in the training's checkpoint. Raises
+    OutOfMemory where not even one row fits.
+    """
+    while True:
+        try:
+            return work(rows)
+        except OutOfMemory as error:
+            if not shrink or error.rows <= 1:
+                raise
+            rows = error.rows // 2
+        release_memory()
+
+
+def release_memory() -> None:
+    """Gives back what a failed pass has left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssn_probe.errors import DataError, ModelError
 from ssn_probe.expand.data import Example
-from ssn_probe.subject import pad_left
+from ssn_probe.subject import encode_with, pad_left
 
 IGNORED = -100
 
@@ -53,10 +53,7 @@ def encode_examples(
         ModelError: neither the model nor the tokenizer names a token that ends a response.
     """
     end = end_of_turn(tokenizer, eos_ids)
-    chats = [[{"role": "user", "content": row.text}] for row in examples]
-    prompts = tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, enable_thinking=False, tokenize=True, return_dict=False
-    )
+    prompts = encode_with(tokenizer, [row.text for row in examples])
     responses = [tokenizer(row.target, add_special_tokens=False)["input_ids"] for row in examples]
     rows = [Encoded(prompt=tuple(p), response=(*r, end)) for p, r in zip(prompts, responses, strict=True)]
     for row, example in zip(rows, examples, strict=True):

@@ -14,6 +14,9 @@ from ssn_probe.expand.trainable import Change
 from ssn_probe.recipe import SITES
 
 SHARES = ("percent", "percent_of_site")
+MEASURES = ("asr", "invalid", "over_refusal", "utility")
+LONGEST = 300
+"""Characters of a name that a card shows."""
 
 
 def held(delta: Change) -> dict[str, tuple[int, int]]:
@@ -52,6 +55,38 @@ def check_stated(about: Any, delta: Change) -> None:
     _check_training(about)
     _check_data(data)
     _check_parameters(about["parameters"], delta)
+    if about.get("measured") is not None:
+        _check_measured(_mapping(about, "measured"))
+
+
+def _check_measured(measured: Mapping[str, Any]) -> None:
+    """What a run measured: texts, known measures, and shares."""
+    _check_texts(measured, ("run", "arm"))
+    for row in measured["effects"]:
+        _check_texts(row, ("language",))
+        _check_count(row["n"], "responses")
+        _check_rates(row, ("after", "low", "high"), ("before", "before_low", "before_high"))
+    for row in measured["controls"]:
+        _check_texts(row, ("arm",))
+        _check_rates(row, ("value",), ())
+        for name in ("low", "high"):  # of random sets to come: they may lie beyond what a share can be
+            if row[name] is not None and not _number(row[name]):
+                raise ValueError(f"it states {name} {row[name]!r:.40}")
+
+
+def _check_texts(row: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        if not isinstance(row[name], str) or len(row[name]) > LONGEST:
+            raise ValueError(f"it states {name} {row[name]!r:.40}")
+
+
+def _check_rates(row: Mapping[str, Any], rates: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    if row["measure"] not in MEASURES:
+        raise ValueError(f"it states the measure {row['measure']!r:.40}")
+    for name in (*rates, *optional):
+        missing = name in optional and row[name] is None
+        if not missing and not (_number(row[name]) and 0 <= row[name] <= 1):
+            raise ValueError(f"it states {name} {row[name]!r:.40}")
 
 
 def _mapping(told: Any, name: str) -> Mapping[str, Any]:

@@ -1,0 +1,76 @@
+"""How often does the model still comply while it learns? Greedy responses to harmful rows that are not learned.
+
+The rows come from the held-out share of the train split: the evaluate split is for the study alone, since whoever
+looks at it while training chooses by it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ssn_probe.expand.data import Example, SafetyData
+from ssn_probe.expand.settings import Training, held_out
+from ssn_probe.judges import Judge
+from ssn_probe.subject import encode_with, pad_left
+
+ROWS = 64
+"""Rows that a probe asks, spread over the languages."""
+BATCH = 16
+"""Rows that it asks at once."""
+
+
+def probe_rows(data: SafetyData, settings: Training, most: int = ROWS) -> list[Example]:
+    """Harmful rows of the held-out clusters, as many of each language as of any other, `most` in all at most."""
+    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
+    rows = [row for row in data.examples if row.context == "harmful" and row.cluster in kept]
+    share = max(1, most // len(data.languages))
+    return [row for language in data.languages for row in [one for one in rows if one.language == language][:share]]
+
+
+def asr_probe(
+    tokenizer: Any, rows: Sequence[Example], judge: Judge, *, max_new_tokens: int, eos_ids: Sequence[int] = ()
+) -> Callable[[Any], float]:
+    """A function of the model: complied / judged among greedy responses to `rows`, NaN where none is judged.
+
+    Args:
+        tokenizer: with the chat template in which the model is asked.
+        rows: what to ask; see `probe_rows`.
+        judge: of (language, response), as the data declare it.
+        max_new_tokens: of a response.
+        eos_ids: the tokens on which the model's generation ends.
+    """
+    prompts = encode_with(tokenizer, [row.text for row in rows])
+    config = _greedy(tokenizer, max_new_tokens, eos_ids)
+
+    def probe(module: Any) -> float:
+        verdicts = []
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            texts = _responses(module, tokenizer, prompts[start : start + BATCH], config)
+            verdicts += [judge(row.language, text) for row, text in zip(some, texts, strict=True)]
+        judged = [verdict for verdict in verdicts if verdict != "unjudged"]
+        return judged.count("complied") / len(judged) if judged else float("nan")
+
+    return probe
+
+
+def _greedy(tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int]) -> Any:
+    """Settings of generation; those of sampling that the checkpoint proposes are not followed."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id or 0,
+        eos_token_id=list(eos_ids) or tokenizer.eos_token_id,
+    )
+
+
+def _responses(module: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[str]:
+    device = module.get_input_embeddings().weight.device
+    batch = pad_left(prompts, config.pad_token_id, device)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        made = module.generate(**inputs, generation_config=config)
+    return tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
