@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-PARTS = ("scoring", "generation", "cache", "memory", "selection", "nulls")
+PARTS = ("scoring", "generation", "cache", "memory", "training", "selection", "nulls")
 
 
 @click.command()
@@ -52,6 +52,8 @@ def _plan(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
         if "memory" in parts and resettable():
             sizes = SIZES[:2] if quick else SIZES
             yield lambda name=name, sizes=sizes: memory(name, sizes=sizes, threads=threads)
+        if "training" in parts:
+            yield lambda name=name: _training(name, repeats, quick, threads)
     if "selection" in parts:
         yield lambda: selection(layers=4 if quick else LAYERS, repeats=2 if quick else 3, threads=threads)
     if "nulls" in parts:
@@ -59,7 +61,7 @@ def _plan(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
 
 
 def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads: int) -> list:
-    """Scoring and generation on one model. The organism is so small that it repeats four times as often."""
+    """Scoring and generation on one model."""
     import torch
 
     from benchmarks.caching import caching
@@ -68,10 +70,8 @@ def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
     from benchmarks.scoring import brute_force, score
 
     torch.set_num_threads(threads)
-    small, rows = name == "organism", []
-    prompts = 200 if small else 4 if quick else 8
-    repeats = repeats * 4 if small and not quick else repeats
-    with opened("organism" if small else "100m", prompts=prompts) as case:
+    rows, (prompts, repeats) = [], _size(name, repeats, quick)
+    with opened("organism" if name == "organism" else "100m", prompts=prompts) as case:
         if "scoring" in parts:
             rows += score(case, batch_size=prompts, repeats=repeats)
             rows += brute_force(case, neurons=prompts, repeats=repeats)
@@ -80,6 +80,26 @@ def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
         if "cache" in parts:
             rows += caching(case, batch_size=prompts, repeats=repeats)
     return rows
+
+
+def _training(name: str, repeats: int, quick: bool, threads: int) -> list:
+    """A training step on one model, and its memory where the system tells it."""
+    import torch
+
+    from benchmarks.apart import resettable
+    from benchmarks.training import training, training_memory
+
+    torch.set_num_threads(threads)
+    prompts, repeats = _size(name, repeats, quick)
+    rows = training(name, prompts=prompts, repeats=repeats)
+    return [*rows, *training_memory(name, threads=threads)] if resettable() else rows
+
+
+def _size(name: str, repeats: int, quick: bool) -> tuple[int, int]:
+    """Prompts and repeats. The organism is so small that it repeats four times as often."""
+    if name == "organism":
+        return 200, repeats if quick else repeats * 4
+    return 4 if quick else 8, repeats
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The shipped recipes, one research question per file: `from ssn_probe.recipes import suppress_ss`."""
 
+from .after_expand import after_expand
 from .amplify_ss import amplify_ss
 from .expand_controls import expand_controls
 from .expand_ss import expand_ss
@@ -11,6 +12,7 @@ from .suppress_ss import suppress_ss
 from .transfer import transfer
 
 __all__ = [
+    "after_expand",
     "amplify_ss",
     "expand_controls",
     "expand_ss",

@@ -55,15 +55,15 @@ def again_lines(found: pl.DataFrame | None) -> list[str]:
     if found is None:
         return []
     return [
-        f"{plain(str(name))}: after training, {listing(_kept(rows))} (of those before; by chance about "
-        f"{rows['expected'].mean():.1f})."
+        f"{plain(str(name))}: of the neurons before training, {listing(_kept(rows))} are chosen again (by chance about "
+        f"{rows['expected'].mean():.1f} would be)."
         for (name,), rows in found.group_by("set", maintain_order=True)
     ]
 
 
 def _kept(rows: pl.DataFrame) -> list[str]:
     return [
-        f"{kept} of {before} are chosen again{'' if language == EVERY else f' in {plain(language)}'}"
+        f"{kept} of {before}{'' if language == EVERY else f' in {plain(language)}'}"
         for language, before, kept in rows.select("language", "before", "kept").iter_rows()
     ]
 

@@ -1,4 +1,4 @@
-"""`ssn-probe delta`: what a delta file says, how two differ, and into a model and out again."""
+"""`ssn-probe delta`: train one, what it says, how two differ, and into a model and out again."""
 
 import shlex
 import sys
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ssn_probe.expand.settings import Training
 
 if TYPE_CHECKING:
     from ssn_probe.expand.file import DeltaFile
@@ -35,12 +37,92 @@ class Verbs(click.Group):
     command_class = Verb
 
 
-@click.group(cls=Verbs, short_help="Delta files: read, compare, apply, merge, unmerge.")
+@click.group(cls=Verbs, short_help="Delta files: train, read, compare, apply, merge, unmerge.")
 def delta() -> None:
-    """What training changed in a model, as a file: read it, compare two, put it into its base and take it out.
+    """What training changed in a model, as a file: make it, read it, compare two, put it into its base and take it out.
 
     FILE is a delta file, or a folder that `merge` wrote.
     """
+
+
+SETTINGS = (
+    ("lr", float, "The highest learning rate."),
+    ("batch", int, "Rows per step, over all processes."),
+    ("epochs", int, "Passes over the rows."),
+    ("steps", int, "End earlier or later than that."),
+    ("warmup", float, "Share of the steps in which the rate rises."),
+    ("clip", float, "Largest norm of the gradient of all that is trained."),
+    ("held_out", float, "Share of the rows that measures and is not learned."),
+    ("evaluate_every", int, "Steps between two measurements.  [default: once per epoch]"),
+    ("seed", int, "Order of the rows, and which are held out."),
+)
+"""Settings of `Training` that are options, with their defaults from there."""
+
+
+class Listed(click.ParamType):
+    """Words with commas between them."""
+
+    name = "A,B,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def settings_options(command: Any) -> Any:
+    """One option per setting of a training."""
+    for name, kind, text in reversed(SETTINGS):
+        default = getattr(Training, name)
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, type=kind, default=default, show_default=default is not None, help=text)(command)
+    return command
+
+
+@delta.command(short_help="Train the weights of a neuron file on refusals.")
+@click.argument("neurons", type=PATH)
+@click.option("-m", "--model", required=True, help="organism, organism:NAME, a folder or a name on the hub.")
+@click.option("--data", required=True, help="organism, or a prompt set with responses to learn in its split train.")
+@click.option("-o", "out", type=PATH, required=True, help="The delta file, such as delta.safetensors.")
+@click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
+@click.option("--language", metavar="CODE", help="Train the neurons that the set has for this language.")
+@click.option("--union", is_flag=True, help="Train the neurons that the set has for any language.")
+@click.option("--contexts", type=Listed(), default="harmful", show_default=True, help="Of the rows to learn.")
+@click.option("--languages", type=Listed(), help="Of the rows to learn.  [default: all of the data]")
+@settings_options
+@click.option("--micro-batch", type=click.IntRange(1), help="Rows per pass and process.  [default: as many as fit]")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory: activations are computed twice.")
+@click.option(
+    "--checkpoints", type=PATH, help="Keep the checkpoint here.  [default: beside the file, until it is done]"
+)
+@click.option("--checkpoint-every", type=click.IntRange(1), default=50, show_default=True, help="In steps.")
+@click.option("--shard", is_flag=True, help="Split the frozen model over the processes (FSDP2).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
+def train(out: Path, **options: Any) -> None:
+    """Train the weights of the neurons in NEURONS (parquet or csv), and no others, to refuse in every language.
+
+    The rows to learn are checked by the judge of the data before anything is trained. Stopped, the same command goes on
+    from its last checkpoint. Where the memory does not hold all rows of a step, fewer are taken at a time, with the
+    same result.
+
+    \b
+    On several GPUs:
+      torchrun --nproc-per-node 2 -m ssn_probe delta train …
+      accelerate launch --num_processes 2 -m ssn_probe delta train …
+    and for a model that does not fit on one of them, with --shard, or
+      accelerate launch --use_fsdp --fsdp_version 2 --num_processes 2 …
+    Without a GPU: torchrun, or accelerate launch --multi_gpu; its --cpu starts one process.
+
+    Several processes take --micro-batch as it is given: without it, what does not fit ends the training.
+    """
+    from ssn_probe.expand.launch import Job, train_delta
+    from ssn_probe.screen import console
+
+    settings = Training(**{name: options.pop(name) for name, _kind, _text in SETTINGS})
+    try:
+        train_delta(Job(out=out, training=settings, **options), console())
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The same command goes on from the last checkpoint.", err=True)
+        sys.exit(130)
 
 
 @delta.command(short_help="What a delta file says of itself.")

@@ -21,7 +21,7 @@ from ssn_probe.recipe import Node, RandomLike, Recipe, Trains, last_of
 from ssn_probe.results import RunFolder
 from ssn_probe.summary import against_others
 from ssn_probe.text import listing, percent, plain, points
-from ssn_probe.words import called
+from ssn_probe.verbs import called
 
 CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
 RANDOM = "random"
@@ -43,7 +43,7 @@ def write_deltas(
             outcome = trained(lab, node, neurons, training_label(arm.row))
             without = "" if language is None else f" without {language}"
             file = outcome.files[arm.step]
-            if arm.does is node:  # what was measured is the training, and nothing done after it
+            if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
                 effects = summary if language is None else summary.filter(pl.col("language") == language)
                 file = replace(file, about={**file.about, "measured": measured_of(effects, arm.name, run=run.name)})
             _write(run, f"{arm.name}{without}", file)

@@ -14,7 +14,6 @@ import polars as pl
 from ssn_probe.agenda import rows_to_train
 from ssn_probe.cache import Entry
 from ssn_probe.expand.data import SafetyData, safety_data
-from ssn_probe.judges import make_judge
 from ssn_probe.lab import Lab, Weights
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import digest, to_json
@@ -232,11 +231,8 @@ def _watch(lab: Lab, label: str, batch: int, left: list[int]) -> Callable[[Any, 
 
 def _probe(lab: Lab, node: Trains) -> Callable[[Any], float] | None:
     """Greedy responses to held-out rows, judged as the data declare it; None where nothing is held out."""
-    from ssn_probe.expand.probe import asr_probe, probe_rows
+    from ssn_probe.expand.probe import held_out_probe
 
-    data, prompts, subject = data_of(lab, node), lab.data[node.data], lab.subject
-    rows = probe_rows(data, node.training)
-    if not rows:
-        return None
-    judge = make_judge(prompts.judge, prompts.languages, prompts.name)
-    return asr_probe(subject.tokenizer, rows, judge, max_new_tokens=prompts.max_new_tokens, eos_ids=subject.eos_ids)
+    subject, most = lab.subject, lab.data[node.data].max_new_tokens
+    options = {"max_new_tokens": most, "eos_ids": subject.eos_ids}
+    return held_out_probe(subject.tokenizer, data_of(lab, node), node.training, **options)

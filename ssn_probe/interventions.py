@@ -117,6 +117,10 @@ class Trains(Node, abstract=True):
         """Is ASR expected to fall? The data hold refusals."""
         return True
 
+    def then(self, node: Suppress | Amplify | Patch) -> "Then":
+        """Train, then do something to the trained model; in an arm the tuple of both says the same."""
+        return Then(self, node)
+
 
 @dataclass(frozen=True, eq=False)
 class Expand(Trains):
@@ -134,7 +138,7 @@ class LoRA(Trains):
 
 @dataclass(frozen=True, eq=False)
 class Then(Node):
-    """Train, then do something to the trained model: what the tuple `(Expand(…), Suppress(…))` stands for in an arm.
+    """Train, then do something to the trained model: `Expand(…).then(Suppress(…))`, or the tuple of both in an arm.
 
     Random sets take the place of `then`'s neurons; the training stays as it is.
     """

@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssn_probe.node import Node
-from ssn_probe.recipe import Amplify, Expand, Intervention, LoRA, Patch, Then, Trains
+from ssn_probe.recipe import (
+    Amplify,
+    Expand,
+    Intervention,
+    LeaveOneOut,
+    LoRA,
+    Patch,
+    SafetyNeurons,
+    Shared,
+    Then,
+    Trains,
+    UnionOf,
+)
 from ssn_probe.text import plain
 
 ALPHA = 0.05
@@ -25,8 +37,23 @@ def doing(node: Node, what: str, source: str | None) -> str:
         case LoRA():
             return f"training LoRA adapters of as many parameters as {what}"
         case Then(first=first, then=then):
-            return f"{doing(first, 'the set of its training', None)}, then {doing(then, what, source)},"
+            trained = called(first.neurons) or "another set"
+            return f"{doing(first, trained, None)}, then {doing(then, what, source)}"
     return f"silencing {what}"
+
+
+def called(expression: Node) -> str:
+    """A set in words that a reader of the paper knows; empty for any other."""
+    match expression:
+        case SafetyNeurons():
+            return "the monolingual safety neurons (MS)"
+        case Shared(at_least=None, by="intersection"):
+            return "the shared safety neurons (SS)"
+        case UnionOf(neurons=Shared(at_least=None, by="intersection")):
+            return "the shared safety neurons (SS) of any language"
+        case LeaveOneOut(neurons=inner) if called(inner):
+            return f"{called(inner)}, found and trained without the language that is evaluated"
+    return ""
 
 
 def doing_at_random(node: Intervention) -> str:

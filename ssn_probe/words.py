@@ -14,19 +14,16 @@ from ssn_probe.recipe import (
     Amplify,
     Each,
     Expand,
-    LeaveOneOut,
     Patch,
     Recipe,
-    SafetyNeurons,
     SetExpression,
     Shared,
     Trains,
-    UnionOf,
     last_of,
 )
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import listing, percent, plain, points, probability
-from ssn_probe.verbs import doing, sentence, verdict
+from ssn_probe.verbs import called, doing, sentence, verdict
 
 COSTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
 """What an arm may cost, by measure."""
@@ -279,20 +276,6 @@ def _expression(recipe: Recipe, name: str) -> Any:
 
 def _name(recipe: Recipe, arm: str) -> str:
     return called(_expression(recipe, arm)) or f"the set {plain(arm)}"
-
-
-def called(expression: SetExpression | Each) -> str:
-    """A set in words that a reader of the paper knows; empty for any other."""
-    match expression:
-        case SafetyNeurons():
-            return "the monolingual safety neurons (MS)"
-        case Shared(at_least=None, by="intersection"):
-            return "the shared safety neurons (SS)"
-        case UnionOf(neurons=Shared(at_least=None, by="intersection")):
-            return "the shared safety neurons (SS) of any language"
-        case LeaveOneOut(neurons=inner) if called(inner):
-            return f"{called(inner)}, found and trained without the language that is evaluated"
-    return ""
 
 
 def _cell(

@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from ssn_probe.recipes import (
+    after_expand,
     amplify_ss,
     expand_controls,
     expand_ss,
@@ -26,7 +27,18 @@ from ssn_probe import __version__
 from ssn_probe.cli import BARE, main
 from ssn_probe.node import to_json
 
-SHIPPED = [amplify_ss, expand_controls, expand_ss, identify_ms, leave_one_out, overlap, patch_ss, suppress_ss, transfer]
+SHIPPED = [
+    after_expand,
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+]
 HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
 
 

@@ -476,7 +476,7 @@ def test_what_a_file_holds_is_read_as_it_is(path: Path, tiny_file: DeltaFile) ->
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from ssn_probe.cli import main\n"
-        "for verb in ('info', 'diff', 'merge', 'unmerge', 'apply'):\n"
+        "for verb in ('train', 'info', 'diff', 'merge', 'unmerge', 'apply'):\n"
         "    assert CliRunner().invoke(main, ['delta', verb, '--help']).exit_code == 0\n"
         "print([name for name in ('torch', 'polars', 'transformers', 'nnsight', 'rich') if name in sys.modules])"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ssn_probe.recipes import (
+    after_expand,
     amplify_ss,
     expand_controls,
     expand_ss,
@@ -23,7 +24,18 @@ from ssn_probe.discovery import find_recipe, list_recipes, load_function, load_r
 from ssn_probe.errors import RecipeError
 from ssn_probe.node import to_json
 
-RECIPES = (amplify_ss, expand_controls, expand_ss, identify_ms, leave_one_out, overlap, patch_ss, suppress_ss, transfer)
+RECIPES = (
+    after_expand,
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+)
 SHIPPED: dict[str, RecipeFunction] = {one.name: one for one in RECIPES}
 
 TWO = '''

@@ -10,13 +10,14 @@ import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_ss
 
-from ssn_probe import ASR, Expand, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
+from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
 from ssn_probe.arms import arms_of
 from ssn_probe.cache import Cache
 from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.expansion import trained, weights_of
+from ssn_probe.expansion import expansion_what, trained
 from ssn_probe.lab import Lab
+from ssn_probe.node import digest
 from ssn_probe.plan import make_plan
 from ssn_probe.results import RunFolder
 from ssn_probe.runner import Options, run_recipe
@@ -85,6 +86,9 @@ class Counted:
 
         return report
 
+    def note(self, label: str, text: str) -> None:
+        assert "held out" in text
+
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     plan, node = make_plan(recipe), recipe.arms["x"]
     lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=Cache(root=tmp_path))
     neurons = evaluate(lab, SS)
-    whole, _ = trained(replace(lab, cache=None, memory=dict(lab.memory)), node, neurons, "x: training")
+    whole = trained(replace(lab, cache=None, memory=dict(lab.memory)), node, neurons, "x: training").files[None]
     import ssn_probe.expand.steps as steps
 
     one_step, done = steps._one_step, []
@@ -141,7 +145,8 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         trained(lab, node, neurons, "x: training")
     monkeypatch.setattr(steps, "_one_step", one_step)
-    file, history = trained(lab, node, neurons, "x: training")
+    outcome = trained(lab, node, neurons, "x: training")
+    file, history = outcome.files[None], outcome.history
     for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
         assert torch.equal(mine.change, theirs.change)
     assert history["step"].to_list() == [0, 1, 2, 3]
@@ -155,10 +160,12 @@ def test_settings_data_and_neurons_are_in_the_key() -> None:
         replace(node, training=replace(QUICK, lr=2e-3)),
         replace(node, contexts=("harmful",)),
         replace(node, languages=("qaa",)),
+        replace(node, at=(1, 3)),
+        LoRA(node.neurons, node.data, training=node.training),
     ]
-    keys = {weights_of(lab, one, neurons, "x").what for one in (node, *others)}
-    keys.add(weights_of(lab, node, neurons.without_strongest(), "x").what)
-    assert len(keys) == 5
+    keys = {digest(expansion_what(lab, one, neurons)) for one in (node, *others)}
+    keys.add(digest(expansion_what(lab, node, neurons.without_strongest())))
+    assert len(keys) == 7
 
 
 def test_a_set_per_language_is_refused(tmp_path: Path) -> None:

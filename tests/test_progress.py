@@ -97,3 +97,49 @@ def test_a_quiet_run_draws_nothing(page: Page, capsys: pytest.CaptureFixture[str
             tracker.advance("row")(1)
     assert page.drawn == []
     assert capsys.readouterr() == ("", "")
+
+
+# ── notes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOTE = "loss 0.4, [red] \x1b[31m<b>ASR\n12 %"
+
+
+def test_a_note_stands_behind_the_bar_of_its_row_alone(page: Page) -> None:
+    with tracking(notebook(width=200), [("first", 2), ("second", 2)]) as tracker:
+        tracker.note("first", "loss 0.9")
+        tracker.note("first", NOTE)
+        tracker.advance("first")(1)
+    first, second = page.drawn[-1]["text/plain"].splitlines()
+    assert first.rstrip().endswith("loss 0.4, [red] <b>ASR 12 %")
+    assert "loss" not in second
+    assert "0.9" not in first
+    assert "<b>" not in page.drawn[-1]["text/html"]
+
+
+def test_a_note_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(force_terminal=True, width=200, markup=False, color_system=None)
+    with tracking(console, [("first", 2), ("second", 2)]) as tracker:
+        tracker.note("second", NOTE)
+    drawn = capsys.readouterr().out.split("first")[-1]
+    assert ["loss 0.4, [red] <b>ASR 12 %" in row for row in drawn.split("second")] == [False, True]
+
+
+def test_in_a_log_the_last_note_stands_in_the_line_of_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking(Console(width=40, markup=False), [("first", 2), ("second", 1)]) as tracker:
+        step = tracker.advance("first")
+        tracker.note("first", "loss 0.9")
+        step(1)
+        assert capsys.readouterr().out == ""
+        tracker.note("first", NOTE)
+        step(1)
+        tracker.advance("second")(1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("first: 2 prompts, ")
+    assert first.endswith("(loss 0.4, [red] <b>ASR 12 %)")
+    assert second.endswith("s since the start")
+
+
+def test_a_quiet_run_takes_notes_for_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking(Console(quiet=True), [("row", 1)]) as tracker:
+        tracker.note("row", NOTE)
+    assert capsys.readouterr() == ("", "")

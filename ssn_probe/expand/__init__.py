@@ -8,12 +8,15 @@ exist: each selected row or column has a small float32 *delta* of its own beside
     places     where the weights of a neuron are: matrix, orientation, indices
     delta      the change of those weights, as a value
     trainable  the same change as parameters, added to the frozen model by hooks
+    lora       the control: low-rank adapters of as many parameters, by peft
+    adapter    what they become, as a value and as peft's folder
     settings   how to train: a value of the standard library
     data       refusals to learn from, checked before anything is used
     loss       padded batches, and cross-entropy on the response alone
     team       one process or several
     steps      the loop: warm-up, clipping, accumulation, early stopping
     guard      the frozen model given back as it was; memory that runs out
+    probe      how often the model still complies while it learns
     train      the one function that uses all of these
     checkpoint where training goes on after an interruption
     fraction   how many parameters that is, in number and per cent
@@ -24,7 +27,8 @@ exist: each selected row or column has a small float32 *delta* of its own beside
     file       the delta file
     describe   what it says, and how two differ, for a reader
     diff       what two of them have in common
-    folder     a merged model as an ordinary Hugging Face folder, with its card
+    folder     a merged model as an ordinary Hugging Face folder
+    card       its model card
     models     from a model's name to such a folder, and back
 
 Importing this package costs nothing: import from its modules.

@@ -14,6 +14,9 @@ from ssn_probe.errors import ModelError
 
 T = TypeVar("T")
 
+FULL = ("allocate memory", "out of memory", "ALLOC_FAILED")
+"""What CPUs and the libraries of GPUs say where torch has no error of its own for it."""
+
 
 @contextmanager
 def frozen(module: Any) -> Iterator[None]:
@@ -63,10 +66,11 @@ def memory_errors(rows: int, gradient_checkpointing: bool) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(word in str(error) for word in FULL):
             raise
         fewer = rows // 2
-        less = f"micro_batch={fewer}; in a run --batch-size {fewer}" if rows > 1 else "it is one: shorten the longest"
+        options = f"micro_batch={fewer}; --micro-batch {fewer}, in a run --batch-size {fewer}"
+        less = options if rows > 1 else "it is one: shorten the longest"
         rest = "" if gradient_checkpointing else ", or give gradient_checkpointing=True (--gradient-checkpointing)"
         hint = f"Take fewer rows at a time ({less}){rest}."
         message = f"There is not enough memory for a training step with {rows} rows in a pass."

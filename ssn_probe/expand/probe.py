@@ -4,14 +4,17 @@ The rows come from the held-out share of the train split: the evaluate split is 
 looks at it while training chooses by it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from ssn_probe.expand.data import Example, SafetyData
+from ssn_probe.expand.guard import fitting, memory_errors
 from ssn_probe.expand.settings import Training, held_out
-from ssn_probe.judges import Judge
+from ssn_probe.expand.team import is_sharded
+from ssn_probe.judges import Judge, make_judge
 from ssn_probe.subject import encode_with, pad_left
 
 ROWS = 64
@@ -33,6 +36,9 @@ def asr_probe(
 ) -> Callable[[Any], float]:
     """A function of the model: complied / judged among greedy responses to `rows`, NaN where none is judged.
 
+    It leaves the model as it was. Where the memory does not hold BATCH rows at once, it asks fewer at a time. Under a
+    launcher every process asks all rows.
+
     Args:
         tokenizer: with the chat template in which the model is asked.
         rows: what to ask; see `probe_rows`.
@@ -43,20 +49,35 @@ def asr_probe(
     prompts = encode_with(tokenizer, [row.text for row in rows])
     config = _greedy(tokenizer, max_new_tokens, eos_ids)
 
+    def responses(module: Any, size: int) -> list[str]:
+        texts = []
+        with memory_errors(size, gradient_checkpointing=True):  # which would not help here
+            for start in range(0, len(rows), size):
+                texts += _responses(module, tokenizer, prompts[start : start + size], config)
+        return texts
+
     def probe(module: Any) -> float:
-        verdicts = []
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            texts = _responses(module, tokenizer, prompts[start : start + BATCH], config)
-            verdicts += [judge(row.language, text) for row, text in zip(some, texts, strict=True)]
+        with _generating(module, config):
+            texts = fitting(lambda size: responses(module, size or BATCH), BATCH, shrink=not is_sharded(module))
+        verdicts = [judge(row.language, text) for row, text in zip(rows, texts, strict=True)]
         judged = [verdict for verdict in verdicts if verdict != "unjudged"]
         return judged.count("complied") / len(judged) if judged else float("nan")
 
     return probe
 
 
+def held_out_probe(
+    tokenizer: Any, data: SafetyData, settings: Training, *, max_new_tokens: int, eos_ids: Sequence[int] = ()
+) -> Callable[[Any], float] | None:
+    """An `asr_probe` of the rows that this training holds out, judged as the data declare; None if there are none."""
+    rows = probe_rows(data, settings)
+    if not rows:
+        return None
+    judge = make_judge(data.judge, data.languages, data.name)
+    return asr_probe(tokenizer, rows, judge, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+
+
 def _greedy(tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int]) -> Any:
-    """Settings of generation; those of sampling that the checkpoint proposes are not followed."""
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -67,10 +88,27 @@ def _greedy(tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int]) -> Any:
     )
 
 
+@contextmanager
+def _generating(module: Any, config: Any) -> Iterator[None]:
+    """Inside, these are the model's only settings of generation, and nothing drops out.
+
+    Given to `generate` beside them, what the checkpoint proposes, such as a repetition penalty, would fill every gap.
+    """
+    kept, modes = module.generation_config, [(part, part.training) for part in module.modules()]
+    module.generation_config = config
+    module.eval()
+    try:
+        yield
+    finally:
+        module.generation_config = kept
+        for part, mode in modes:
+            part.training = mode
+
+
 def _responses(module: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[str]:
     device = module.get_input_embeddings().weight.device
-    batch = pad_left(prompts, config.pad_token_id, device)
+    batch = pad_left(prompts, config.pad_token_id, str(device))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        made = module.generate(**inputs, generation_config=config)
+        made = module.generate(**inputs, synced_gpus=is_sharded(module))
     return tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -5,7 +5,20 @@ import torch
 from jaxtyping import install_import_hook
 from tiny import FAMILIES, tiny_module
 
-CHECKED = ("delta", "trainable", "places", "loss", "merge", "file", "diff", "digest", "steps", "team")
+CHECKED = (
+    "delta",
+    "adapter",
+    "lora",
+    "trainable",
+    "places",
+    "loss",
+    "merge",
+    "file",
+    "diff",
+    "digest",
+    "steps",
+    "team",
+)
 
 with install_import_hook([f"ssn_probe.expand.{name}" for name in CHECKED], "beartype.beartype"):
     import ssn_probe.expand.diff

@@ -1,5 +1,6 @@
 """A merged model is an ordinary Hugging Face folder, with a card that says what was done."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from tiny import tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.expand.file import DeltaFile, delta_file, read_delta
-from ssn_probe.expand.folder import DELTA, Measured, save_merged
+from ssn_probe.expand.card import DELTA
+from ssn_probe.expand.file import DeltaFile, delta_file, read_delta, write_delta
+from ssn_probe.expand.folder import save_merged
 from ssn_probe.expand.merge import applied, unmerge
 
 
@@ -39,8 +41,20 @@ def test_the_folder_loads_without_us_and_computes_what_was_applied(tmp_path: Pat
 def test_the_card_states_data_set_controls_and_effects(tmp_path: Path) -> None:
     module = llama()
     file = file_of(module)
-    measured = Measured(effects="| ASR | 29 → 5 |", controls="As many random neurons: 18.")
-    save_merged(tmp_path / "merged", module, tiny_tokenizer(), file, measured=measured)
+    effect = {"measure": "asr", "before": 0.29, "before_low": 0.2, "before_high": 0.4, "low": 0.02, "high": 0.1}
+    measured = {
+        "run": "2026 <run>",
+        "arm": "ss.at(8)",
+        "effects": [{"language": one, "after": 0.05, "n": 400} | effect for one in ("qab", "average")],
+        "controls": [
+            {"arm": "4 random sets", "measure": "asr", "value": 0.18, "low": -0.01, "high": 0.4},
+            {"arm": "lora", "measure": "over_refusal", "value": 0.031, "low": 0.02, "high": 0.05},
+        ],
+    }
+    file = replace(file, about={**file.about, "measured": measured})
+    write_delta(tmp_path / "x.safetensors", file)
+    assert read_delta(tmp_path / "x.safetensors").about["measured"] == measured
+    save_merged(tmp_path / "merged", module, tiny_tokenizer(), file)
     card = (tmp_path / "merged" / "README.md").read_text()
     assert card.startswith('---\nbase_model: "tiny/llama"\n')
     for words in (
@@ -49,12 +63,39 @@ def test_the_card_states_data_set_controls_and_effects(tmp_path: Path) -> None:
         "| all | 11 | 408 |",
         "harmful: refused",
         "lr 0.01",
-        "As many random neurons: 18.",
-        "| ASR | 29 → 5 |",
+        "2026 \\<run\\>, arm ss.at(8)",
+        "| qab | 29.0 → 5.0 [2.0, 10.0], n = 400 |",
+        "| 4 random sets | 18.0 [-1.0, 40.0] | not measured |",
+        "| lora | not measured | 3.1 [2.0, 5.0] |",
         file.base_digest,
         "4 of 4 steps",
     ):
         assert words in card, words
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"run": 3},
+        {"arm": "x" * 301},
+        {"effects": [{"language": "qab", "measure": "fame", "n": 1, "after": 0.1, "low": 0.0, "high": 0.2}]},
+        {"effects": [{"language": "qab", "measure": "asr", "n": -1, "after": 0.1, "low": 0.0, "high": 0.2}]},
+        {"effects": [{"language": "qab", "measure": "asr", "n": 1, "after": 1.1, "low": 0.0, "high": 0.2}]},
+        {"controls": [{"arm": "a", "measure": "asr", "value": float("nan"), "low": None, "high": None}]},
+        {"controls": [{"arm": "a", "measure": "asr", "value": 0.1, "low": "little", "high": None}]},
+        {"controls": None},
+    ],
+)
+def test_what_a_file_says_was_measured_is_checked(tmp_path: Path, broken: dict) -> None:
+    whole = {"run": "r", "arm": "a", "effects": [], "controls": []}
+    file = file_of(llama())
+    for measured, fits in ((whole, True), (whole | broken, False)):
+        write_delta(tmp_path / "x.safetensors", replace(file, about={**file.about, "measured": measured}))
+        if fits:
+            read_delta(tmp_path / "x.safetensors")
+        else:
+            with pytest.raises(ResultError, match="damaged"):
+                read_delta(tmp_path / "x.safetensors")
 
 
 def test_what_was_not_measured_is_said_to_be_missing(tmp_path: Path) -> None:

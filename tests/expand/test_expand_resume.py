@@ -37,18 +37,26 @@ def assert_equal(resumed: Trained, straight: Trained) -> None:
             assert torch.equal(a.change, b.change)
             assert torch.equal(a.base, b.base)
     assert resumed.chosen_step == straight.chosen_step
-    told = [[(s.step, s.loss, s.lr, s.norm, s.held_out) for s in trained.history] for trained in (resumed, straight)]
+    told = [
+        [(s.step, s.loss, s.lr, s.norm, s.held_out, s.probe) for s in trained.history]
+        for trained in (resumed, straight)
+    ]
     assert told[0] == told[1]
     assert resumed.record == straight.record
 
 
+def first_logit(module: Any) -> float:
+    return float(module(input_ids=torch.arange(6, 12)[None]).logits[0, -1, 0])
+
+
 @pytest.mark.parametrize("at", [1, 4, 8])
 def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
-    straight = quick(llama(), **OPTIONS)
+    options = OPTIONS | {"probe": first_logit}
+    straight = quick(llama(), **options)
     with pytest.raises(Interruption):
-        quick(llama(), folder=tmp_path, watch=interrupt_at(at), **OPTIONS)
+        quick(llama(), folder=tmp_path, watch=interrupt_at(at), **options)
     seen: list[int] = []
-    resumed = quick(llama(), folder=tmp_path, watch=lambda step, _: seen.append(step.step), **OPTIONS)
+    resumed = quick(llama(), folder=tmp_path, watch=lambda step, _: seen.append(step.step), **options)
     assert_equal(resumed, straight)
     assert len(seen) < 10 or at == 1
 
@@ -111,6 +119,8 @@ def test_a_write_that_is_cut_off_leaves_the_checkpoint_before(tmp_path: Path, mo
         {"lr": 2e-3},
         {"seed": 1},
         {"neurons": [(0, "ffn", 1)]},
+        {"adapter": "lora"},
+        {"keep": (1,)},
         {"data": tiny_data(7)},
         {"module": llama(tie_word_embeddings=True)},
     ],

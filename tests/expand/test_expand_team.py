@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from expand_case import llama, quick
-from expand_worker import OPTIONS, told
+from expand_worker import LORA, OPTIONS, told
 
 from ssn_probe.expand.checkpoint import FILE
 from ssn_probe.expand.team import Team
@@ -65,6 +65,26 @@ def test_two_processes_match_one(ranks: tuple[Path, list[dict[str, Any]]], base:
             assert change.abs().max() > 1e-3
             assert (found["changes"][name] - change).abs().max() < 1e-6, name
         assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+
+
+def test_two_processes_match_one_with_adapters(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
+    alone, (first, second) = told(quick(llama(), adapter="lora", **LORA)), ranks[1]
+    pairs = [
+        (alone["changes"], first["lora"]["changes"], second["lora"]["changes"]),
+        (alone["kept"][2], first["lora"]["kept"][2], second["lora"]["kept"][2]),
+    ]
+    for wanted, ours, theirs in pairs:
+        assert wanted.keys() == ours.keys()
+        for name, value in wanted.items():
+            assert value.abs().max() > 1e-3
+            assert (ours[name] - value).abs().max() < 1e-5, name
+            assert torch.equal(ours[name], theirs[name])
+    assert first["lora"]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert first["lora"]["parameters"] == alone["parameters"]
+
+
+def test_adapters_on_a_sharded_base_are_refused(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
+    assert all("LoRA of a sharded model" in rank["refused"] for rank in ranks[1])
 
 
 def test_both_processes_hold_the_same_deltas_and_one_writes(ranks: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -1,0 +1,51 @@
+"""Train shared safety neurons, find the safety neurons again in the trained model, and silence the old ones there."""
+
+from ssn_probe import (
+    ASR,
+    Expand,
+    OverRefusal,
+    Prompts,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Suppress,
+    Training,
+    Utility,
+    recipe,
+)
+
+
+@recipe
+def after_expand(
+    model: str = "organism",
+    data: str = "organism",
+    harmless: str | None = None,
+    anchor: str | None = None,
+    effect: str = "refusal",
+    rule: str = "difference",
+    top: float | None = None,
+    lr: float = 1e-3,
+    steps: int | None = 20,
+    controls: int = 4,
+    log_odds_controls: int = 19,
+    seed: int = 0,
+):
+    """After training them, are the safety neurons still the same neurons, and does refusal still hang on them?"""
+    prompts = Prompts(data, harmless=harmless)
+    ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top)
+    ss = Shared(ms, anchor=anchor)
+    trained = Expand(ss.union(), prompts, training=Training(lr=lr, steps=steps, seed=seed))
+    return Recipe(
+        model=model,
+        sets={"ms": ms, "ms again": ms.after(trained)},
+        arms={
+            "silenced": Suppress(ss),
+            "trained": trained,
+            "trained then silenced": trained.then(Suppress(ss)),
+        },
+        controls=controls,
+        log_odds_controls=log_odds_controls,
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+        primary="trained then silenced",
+        seed=seed,
+    )
