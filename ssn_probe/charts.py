@@ -130,7 +130,9 @@ def _marks(curves: pl.DataFrame) -> dict[str, Any]:
     sizes = [SIZES[0] + rise * place for place in range(len(steps))]
     legend = alt.Legend(title="steps", symbolFillColor="#444444", symbolStrokeWidth=0)
     domain = [UNTOUCHED, *steps]
-    shape, size = (alt.Scale(type="ordinal", domain=domain, range=values) for values in (["diamond", *shapes], [SIZES[1], *sizes]))
+    shape, size = (
+        alt.Scale(type="ordinal", domain=domain, range=values) for values in (["diamond", *shapes], [SIZES[1], *sizes])
+    )
     return {
         "shape": alt.Shape("mark:N", sort=None, legend=legend, scale=shape),
         "size": alt.Size("mark:N", sort=None, legend=legend, scale=size),

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.arms import BASELINE, TESTED
+from ssn_probe.arms import AT, BASELINE, TESTED
 from ssn_probe.summary import AVERAGE
 from ssn_probe.tables import ABSENT, table
 from ssn_probe.text import markdown, percent
@@ -102,12 +101,12 @@ def trained_section(manifest: Mapping[str, Any]) -> str:
 
 
 def _by_training(told: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Points of one learning curve come from one training."""
-
-    def training(item: tuple[str, Mapping[str, Any]]) -> str:
-        return item[0] if item[1]["step"] is None else item[1]["row"]
-
-    return [(name, [said for _, said in group]) for name, group in groupby(told.items(), key=training)]
+    """Points of one learning curve come from one training; one without another language is another training."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for name, said in told.items():
+        training = name if said["step"] is None else name.replace(f"{AT}{said['step']})", "", 1)
+        found.setdefault(training, []).append(said)
+    return list(found.items())
 
 
 def _trained_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -130,7 +129,9 @@ def _steps(points: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _loss(points: Sequence[Mapping[str, Any]]) -> str:
-    measured = [point["held_out_loss"] for point in points if point["held_out_loss"]]
-    if not measured:
+    """Before, and at every step that was kept; a dash where it was not measured at that step."""
+    losses = [point["held_out_loss"] for point in points]
+    base = next((loss["base"] for loss in losses if loss), None)
+    if base is None:
         return ABSENT
-    return " → ".join(f"{loss:.3f}" for loss in (measured[0]["base"], *(one["chosen"] for one in measured)))
+    return " → ".join([f"{base:.3f}", *(f"{loss['chosen']:.3f}" if loss else ABSENT for loss in losses)])

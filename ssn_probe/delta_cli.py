@@ -85,7 +85,7 @@ def settings_options(command: Any) -> Any:
 @click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
 @click.option("--language", metavar="CODE", help="Train the neurons that the set has for this language.")
 @click.option("--union", is_flag=True, help="Train the neurons that the set has for any language.")
-@click.option("--contexts", type=Listed(), default="harmful", show_default=True, help="Of the rows to learn.")
+@click.option("--contexts", type=Listed(), default="harmful,harmless", show_default=True, help="Of the rows to learn.")
 @click.option("--languages", type=Listed(), help="Of the rows to learn.  [default: all of the data]")
 @settings_options
 @click.option("--micro-batch", type=click.IntRange(1), help="Rows per pass and process.  [default: as many as fit]")

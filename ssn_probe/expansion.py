@@ -19,7 +19,6 @@ from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import digest, to_json
 from ssn_probe.progress import Tracker
 from ssn_probe.recipe import LoRA, Trains
-from ssn_probe.text import percent
 
 HISTORY = {
     "step": pl.Int64,
@@ -212,15 +211,14 @@ def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path 
 
 def _watch(lab: Lab, label: str, batch: int, left: list[int]) -> Callable[[Any, Any], None]:
     """Moves the training's row of progress on, and says there how it goes."""
+    from ssn_probe.expand.launch import FIGURES, figures
+
     advance = lab.tracker.advance(label)
     told: dict[str, str] = {}
 
     def watch(step: Any, _change: Any) -> None:
-        figures = {"loss": step.loss, "held out": step.held_out}
-        told.update({name: f"{name} {value:.3f}" for name, value in figures.items() if value is not None})
-        if step.probe is not None:
-            told["probe"] = f"ASR probe {percent(step.probe, 0)}"
-        lab.tracker.note(label, ", ".join(told.values()))
+        told.update(figures(step))
+        lab.tracker.note(label, ", ".join(told[name] for name in FIGURES if name in told))
         taken = min(left[0], batch if step.step else 0)
         if taken:
             left[0] -= taken

@@ -62,7 +62,7 @@ an error of {100 * cost.error:.1f} % of the change's norm.
 
 
 def _effects(measured: Mapping[str, Any] | None) -> str:
-    if not measured:
+    if not measured or not measured["effects"]:
         return "None were measured."
     cells = {(row["language"], row["measure"]): row for row in measured["effects"]}
     measures = [name for name in MEASURES if any(measure == name for _, measure in cells)]
@@ -94,9 +94,9 @@ def _controls(measured: Mapping[str, Any] | None) -> str:
     ]
     note = (
         "The same run, on the average over languages, in %: random sets of as many neurons (mean, and the interval in "
-        "which 95 % of such sets fall), and everything else that it trained (95 % intervals)."
+        "which 95 % of such sets fall), and every other arm (95 % intervals)."
     )
-    return f"{note}\n\n{_table(('trained', *(MEASURES[name] for name in measures)), body)}"
+    return f"{note}\n\n{_table(('arm', *(MEASURES[name] for name in measures)), body)}"
 
 
 def _interval(row: Mapping[str, Any] | None) -> str:

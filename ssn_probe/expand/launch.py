@@ -36,6 +36,7 @@ from ssn_probe.subject import DTYPES
 from ssn_probe.text import percent, plain
 
 LABEL = "training"
+FIGURES = ("loss", "held out", "probe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Job:
     out: Path
     language: str | None = None
     union: bool = False
-    contexts: tuple[str, ...] = ("harmful",)
+    contexts: tuple[str, ...] = ("harmful", "harmless")
     languages: tuple[str, ...] | None = None
     training: Training
     micro_batch: int | None = None
@@ -203,8 +204,8 @@ def _watch(tracker: Tracker, batch: int, total: int) -> Callable[[Step, Any], No
 
     def watch(step: Step, _change: Any) -> None:
         nonlocal done
-        told.update(_figures(step))
-        tracker.note(LABEL, ", ".join(told[name] for name in ("loss", "held out", "probe") if name in told))
+        told.update(figures(step))
+        tracker.note(LABEL, ", ".join(told[name] for name in FIGURES if name in told))
         now = total if step.step == step.total else min(step.step * batch, total)
         if now > done:
             advance(now - done)
@@ -213,7 +214,8 @@ def _watch(tracker: Tracker, batch: int, total: int) -> Callable[[Step, Any], No
     return watch
 
 
-def _figures(step: Step) -> dict[str, str]:
+def figures(step: Step) -> dict[str, str]:
+    """What a step says of how training goes, by name: the losses, and what the probe found."""
     told = {"loss": step.loss, "held out": step.held_out}
     shown = {name: f"{name} {value:.3f}" for name, value in told.items() if value is not None}
     return shown if step.probe is None else shown | {"probe": f"ASR probe {percent(step.probe, 0)}"}

@@ -108,7 +108,8 @@ def train(
     identity = digest(what)
     if folder is not None:
         load_state(folder, state, identity)
-    rows = micro_batch or math.ceil(settings.batch / course.team.size)
+    share = math.ceil(settings.batch / course.team.size)
+    rows = min(micro_batch or share, share)
     with frozen(module), memory_errors(rows, gradient_checkpointing):
         run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or _silent)
     return _trained(course, state, data, base, places)

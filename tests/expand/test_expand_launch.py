@@ -189,7 +189,7 @@ def test_little_memory_takes_fewer_rows_at_a_time_and_leaves_none_out(memory: Ca
     done(run(out="whole"))
     sizes = memory(1)
     done(run())
-    assert sizes[:3] == [4, 2, 1]
+    assert sizes[:3] == [5, 2, 1]
     for ours, theirs in zip(read_delta(Path("d")).rows.parts, read_delta(Path("whole")).rows.parts, strict=True):
         assert theirs.change.abs().max() > 1e-3
         assert (ours.change - theirs.change).abs().max() < 1e-6
@@ -230,14 +230,14 @@ def test_fitting_starts_again_with_half_as_many() -> None:
 
 
 def stop_at(step: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = launch._figures
+    figures = launch.figures
 
     def stops(done: Any) -> Any:
         if done.step == step:
             raise error
         return figures(done)
 
-    monkeypatch.setattr(launch, "_figures", stops)
+    monkeypatch.setattr(launch, "figures", stops)
 
 
 def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +251,8 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
     assert [path.name for path in Path("d.checkpoints").iterdir()] == [FILE]
     refused(run("--lr", "1e-4"), "belongs to another training")
     steps_seen: list[int] = []
-    figures = launch._figures
-    monkeypatch.setattr(launch, "_figures", lambda step: steps_seen.append(step.step) or figures(step))
+    figures = launch.figures
+    monkeypatch.setattr(launch, "figures", lambda step: steps_seen.append(step.step) or figures(step))
     shown = done(run("--checkpoint-every", 1))
     assert f"Going on from d.checkpoints/{FILE}." in shown
     assert "training: 30 prompts" in shown

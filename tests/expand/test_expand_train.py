@@ -161,10 +161,13 @@ def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, error
     monkeypatch.setattr(module, "forward", full)
     with pytest.raises(ModelError, match="not enough memory") as caught:
         quick(module, batch=8)
-    assert caught.value.hint == "Give micro_batch=4 (it is 8), or gradient_checkpointing=True."
+    assert caught.value.hint == (
+        "Take fewer rows at a time (micro_batch=4; --micro-batch 4, in a run --batch-size 4), or give "
+        "gradient_checkpointing=True (--gradient-checkpointing)."
+    )
     with pytest.raises(ModelError) as caught:
         quick(module, micro_batch=1, gradient_checkpointing=True)
-    assert caught.value.hint == "Shorten the longest rows."
+    assert caught.value.hint == "Take fewer rows at a time (it is one: shorten the longest)."
 
 
 def test_another_error_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
