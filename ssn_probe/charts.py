@@ -53,10 +53,10 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
 
 
 def _said(curves: pl.DataFrame) -> list[str]:
-    n = curves["n"].drop_nulls().unique().sort()
-    counted = "" if not len(n) else f"; n = {n[0]:,}" + (f" to {n[-1]:,}" if len(n) > 1 else "")
-    prompts = f"{counted} harmful prompts a point" if counted else ""
-    return [f"Averages over languages{prompts}. Bars: 95 % intervals over prompts."]
+    n = sorted(curves["n"].drop_nulls())
+    spread = " to ".join(dict.fromkeys(f"{count:,}" for count in (*n[:1], *n[-1:])))
+    counted = f"; n = {spread} harmful prompts a point" if n else ""
+    return [f"Averages over languages{counted}. Bars: 95 % intervals over prompts."]
 
 
 def _in_percent(curves: pl.DataFrame) -> list[dict[str, Any]]:
@@ -103,9 +103,9 @@ def _scale(curves: pl.DataFrame, measure: str) -> Any:
     import altair as alt
 
     if measure == "step":
-        return alt.Scale(domain=[0, curves["step"].max()], nice=True)
-    lows, highs = (100 * curves[f"{measure}_{end}"] for end in ("low", "high"))
-    return alt.Scale(domain=[lows.min(), 100] if measure == "utility" else [0, highs.max()], nice=True)
+        return alt.Scale(domain=[0, max(curves["step"])], nice=True)
+    lows, highs = (100 * curves[f"{measure}_{end}"].drop_nulls() for end in ("low", "high"))
+    return alt.Scale(domain=[min(lows), 100] if measure == "utility" else [0, max(highs)], nice=True)
 
 
 def _colour(curves: pl.DataFrame) -> Any:

@@ -95,7 +95,8 @@ def trained_section(manifest: Mapping[str, Any]) -> str:
     header = ["trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss"]
     note = (
         "Steps: done of those planned, and the one whose change was kept. A LoRA adapter is no neuron's own. The "
-        "held-out loss is per response token, in nats, on rows of the train split that were not learned.\n"
+        "held-out loss is per response token, in nats, on rows of the train split that were not learned; a dash: not "
+        "measured at that step.\n"
     )
     return f"## What was trained\n\n{table(header, body)}\n{note}"
 

@@ -52,13 +52,13 @@ def _anchors(summary: pl.DataFrame, own: str, arm: str) -> bool:
     only where the two are one.
     """
     tested, baseline = summary.filter(arm=arm, role=TESTED), summary.filter(role=BASELINE)
-    return _uncounted(tested) == tested.filter(language=own)["n"].sum() and _uncounted(baseline) > 0
+    return _uncounted(tested) == sum(tested.filter(language=own)["n"]) and _uncounted(baseline) > 0
 
 
 def _uncounted(rows: pl.DataFrame) -> int:
     """Responses of the languages that the average leaves out."""
     average = pl.col("language") == AVERAGE
-    return rows.filter(~average)["n"].sum() - rows.filter(average)["n"].sum()
+    return sum(rows.filter(~average)["n"]) - sum(rows.filter(average)["n"])
 
 
 def _controls(summary: pl.DataFrame, arm: str) -> list[dict[str, Any]]:

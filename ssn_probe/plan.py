@@ -14,6 +14,7 @@ import polars as pl
 
 from ssn_probe.agenda import Stage, labels_of_arms, rows_to_train, stages_of
 from ssn_probe.errors import DataError, RecipeError, nearest
+from ssn_probe.expand.data import safety_data
 from ssn_probe.meaning import (
     anchor_of,
     by_anchor,
@@ -65,7 +66,7 @@ def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
     check_means(recipe, data)
     check_sources(recipe, measured(recipe, data), study_anchor(recipe, data))
     check_left_out(recipe, data)
-    check_steps(recipe, data)
+    check_training(recipe, data)
     return Plan(recipe=recipe, stages=tuple(stages_of(recipe, data, neurons)), data=data)
 
 
@@ -157,8 +158,11 @@ def check_left_out(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             )
 
 
-def check_steps(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
-    """A learning curve ends with its training."""
+def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """What is learned passes the safety check before anything is computed; a learning curve ends with its training."""
+    learned = {(one.data, one.languages, one.contexts) for one in walk(recipe) if isinstance(one, Trains)}
+    for node, languages, contexts in learned:
+        safety_data(data[node], languages=languages, contexts=contexts)
     anchor = study_anchor(recipe, data)
     for node in walk(recipe):
         if not isinstance(node, Trains) or node.at is None:

@@ -117,7 +117,7 @@ def test_a_bfloat16_base_can_be_written_in_float32(tmp_path: Path) -> None:
     assert torch.equal(module.model.rotary_emb.inv_freq, frequencies)
     half, whole = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("half", "whole"))
     assert (half.dtype, whole.dtype) == (torch.bfloat16, torch.float32)
-    part = file.delta.parts[0]
+    part = file.rows.parts[0]
     row = whole.get_submodule(part.place.module).weight[list(part.place.indices)]
     assert torch.equal(row, part.base.float() + part.change)
     assert "0.0 % of the changed weights" in (tmp_path / "whole" / "README.md").read_text()
