@@ -1,5 +1,6 @@
 """Pictures of a run: altair specifications, drawn by vl-convert, without a browser and without a network."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     """
     import altair as alt
 
-    told = curves.with_columns(pl.col("curve", "group").map_elements(plain, return_dtype=pl.String))
+    told = curves.with_columns(pl.col("curve", "group").map_elements(_drawable, return_dtype=pl.String))
     rows = _in_percent(told)
     measured = [measure for measure in MEASURES if curves[measure].null_count() < curves.height]
     costs = [measure for measure in measured if measure != "asr"]
@@ -50,6 +51,11 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     panels = [_panel(told, rows, x, y) for x, y in pairs or [("step", measure) for measure in measured]]
     title = alt.TitleParams(text="What training gives and costs, step by step", subtitle=_said(curves))
     return alt.hconcat(*panels, spacing=28).properties(title=title).configure(**CONFIG)
+
+
+def _drawable(text: str) -> str:
+    """Without what XML cannot hold: vl-convert aborts the whole process over it."""
+    return re.sub("[\ufffe\uffff]", "", plain(text))
 
 
 def _said(curves: pl.DataFrame) -> list[str]:

@@ -186,7 +186,7 @@ def test_no_axis_goes_beyond_what_a_share_can_be_or_cuts_a_bar_off() -> None:
 
 
 def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
-    points = {"a": point("<script>alert('x')</script>\x01 & \"b\"", 8)}
+    points = {"a": point("<script>alert('x')</script>\x01\ufffe & \"b\"", 8)}
     save_chart(cost_chart(curve_table(summary_of(["a"]), points)), tmp_path / "x")
     root = ET.fromstring((tmp_path / "x.svg").read_bytes())
     assert root.tag.endswith("svg")
