@@ -16,8 +16,8 @@ from ssn_probe.expansion import trained
 from ssn_probe.lab import Lab
 from ssn_probe.meaning import evaluated
 from ssn_probe.measured import measured_of
-from ssn_probe.node import walk
-from ssn_probe.recipe import Node, RandomLike, Recipe, Trains, last_of
+from ssn_probe.node import Node, walk
+from ssn_probe.recipe import Expand, RandomLike, Recipe, Trains, last_of
 from ssn_probe.results import RunFolder
 from ssn_probe.summary import against_others
 from ssn_probe.text import listing, percent, plain, points
@@ -41,7 +41,7 @@ def write_deltas(
     for arm in arms:
         for language, (node, neurons) in trained_for(lab, arm, languages).items():
             outcome = trained(lab, node, neurons, training_label(arm.row))
-            without = "" if language is None else f" without {language}"
+            without = "" if language is None else f".without({language})"
             file = outcome.files[arm.step]
             if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
                 effects = summary if language is None else summary.filter(pl.col("language") == language)
@@ -66,13 +66,13 @@ def _write(run: RunFolder, name: str, file: Any) -> None:
 
 
 def file_name(arm: str) -> str:
-    """`ss.at(8)` as `ss-8`: a name without parentheses, for shells."""
-    return arm.replace(".at(", "-").replace(")", "")
+    """`ss.at(8)` as `ss.at-8`, for shells. A recipe's names have no point before a letter: no two arms share a file."""
+    return arm.replace("(", "-").replace(")", "")
 
 
 def _stated(arm: Arm, file: Any) -> dict[str, Any]:
     said = {name: file.about[name] for name in ("method", "steps", "held_out_loss", "parameters", "data")}
-    return said | {"row": arm.row, "step": arm.step}
+    return said | {"arm": arm.name, "row": arm.row, "step": arm.step}
 
 
 # ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,28 +91,34 @@ def curves(recipe: Recipe, told: Mapping[str, Any], summary: pl.DataFrame, run: 
 
 def _points(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Point]:
     """The arms that are points of a curve: one training at several steps, or one set trained for several lengths."""
+    curves = {name: name for name, node in recipe.arms.items() if isinstance(node, Trains) and node.at is not None}
+    curves |= _lengths(recipe)
+    found = {}
+    for said in told.values():
+        node = last_of(recipe.arms[said["row"]])
+        if not isinstance(node, Trains) or said["row"] not in curves:
+            continue
+        step = said["steps"]["planned"] if said["step"] is None else said["step"]
+        parameters = next(row["parameters"] for row in said["parameters"] if row["site"] == "all")
+        curve = curves[said["row"]]
+        group = RANDOM if any(isinstance(one, RandomLike) for one in walk(node)) else curve
+        found[said["arm"]] = Point(curve=curve, step=step, group=group, parameters=parameters)
+    return found
+
+
+def _lengths(recipe: Recipe) -> dict[str, str]:
+    """Arms that differ in the number of steps alone, each with a name for all of them."""
     groups: dict[Node, list[str]] = {}
     for name, node in recipe.arms.items():
         if isinstance(node, Trains) and node.at is None:
             groups.setdefault(replace(node, training=replace(node.training, steps=None)), []).append(name)
-    several = {name for names in groups.values() if len(names) > 1 for name in names}
-    lengths = {
-        name: called(node.neurons) or " / ".join(names)
-        for node, names in groups.items()
-        if isinstance(node, Trains)
+    several = {node: names for node, names in groups.items() if len(names) > 1}
+    words = [called(node.neurons) if isinstance(node, Expand) else "" for node in several]
+    return {
+        name: word if word and words.count(word) == 1 else " / ".join(names)
+        for word, names in zip(words, several.values(), strict=True)
         for name in names
     }
-    found = {}
-    for name, said in told.items():
-        node = last_of(recipe.arms[said["row"]])
-        if not isinstance(node, Trains) or (said["step"] is None and said["row"] not in several):
-            continue
-        step = said["steps"]["planned"] if said["step"] is None else said["step"]
-        parameters = next(row["parameters"] for row in said["parameters"] if row["site"] == "all")
-        curve = said["row"] if said["step"] is not None else lengths[said["row"]]
-        group = RANDOM if any(isinstance(one, RandomLike) for one in walk(node)) else curve
-        found[name] = Point(curve=curve, step=step, group=group, parameters=parameters)
-    return found
 
 
 def ends(summary: pl.DataFrame) -> pl.DataFrame:

@@ -185,6 +185,11 @@ def training_of(node: Node | None) -> Trains | None:
     return node.first if isinstance(node, Then) else node if isinstance(node, Trains) else None
 
 
+def is_several(node: Intervention) -> bool:
+    """Does an arm stand for several, one per language or one per step, so that none of them is *the* arm?"""
+    return isinstance(node.neurons, Each) or (isinstance(node, Trains) and node.at is not None)
+
+
 def in_sequence(value: object) -> object:
     """A tuple of two interventions as the node that it stands for; anything else as it is."""
     if not isinstance(value, tuple):

@@ -45,6 +45,7 @@ from ssn_probe.interventions import (
     Then,
     Trains,
     in_sequence,
+    is_several,
     last_of,
     training_of,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "WholeLayers",
     "WithoutStrongest",
     "in_sequence",
+    "is_several",
     "last_of",
     "paper",
     "training_of",
@@ -170,11 +172,9 @@ class Recipe(Node):
         self._check_numbers()
         if self.primary is not None:
             one_of("primary", self.primary, tuple(self.arms))
-            arm = self.arms[self.primary]
-            single = not isinstance(arm.neurons, Each)
-            require(single, f"the primary arm {self.primary!r} is one arm per language", "Test one arm: ms.of('en').")
-            curve = isinstance(arm, Trains) and arm.at is not None
-            require(not curve, f"the primary arm {self.primary!r} is a whole curve", "Leave its at out, or primary.")
+            single = not is_several(self.arms[self.primary])
+            hint = "Test one: a language's set, ms.of('en'), or the end of a training, without at."
+            require(single, f"the primary arm {self.primary!r} is one arm per language or step", hint)
 
     def _check_names(self) -> None:
         for name in [*self.sets, *self.arms]:

@@ -24,7 +24,6 @@ from ssn_probe.errors import RecipeError, ResultError, nearest
 from ssn_probe.node import from_json, walk
 from ssn_probe.recipe import (
     ASR,
-    Each,
     Intervention,
     OverRefusal,
     Prompts,
@@ -33,6 +32,7 @@ from ssn_probe.recipe import (
     SetExpression,
     Shared,
     Utility,
+    is_several,
 )
 from ssn_probe.results import RunFolder, find_run, read_json
 from ssn_probe.shown import Shown, as_text
@@ -327,7 +327,7 @@ def _around(what: SetExpression | Intervention, model: str | None, parameters: M
         model=model,
         arms={name: what},
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
-        primary=None if isinstance(what.neurons, Each) else name,
+        primary=None if is_several(what) else name,
         name=name,
         question="What does this arm do to refusal, beside as many random neurons, and at what cost?",
         **parameters,

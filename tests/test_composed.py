@@ -164,8 +164,8 @@ def test_it_is_evaluated_with_the_model_that_has_not_seen_it(run: RunFolder) -> 
     samples = run.table("samples").filter(arm="left out", role="tested")
     assert set(samples.select("eval_language", "set_language").unique().rows()) == {("qab", "qab"), ("qac", "qac")}
     assert {path.stem for path in (run.path / "deltas").glob("left out*")} == {
-        "left out without qab",
-        "left out without qac",
+        "left out.without-qab",
+        "left out.without-qac",
     }
 
 
@@ -266,7 +266,7 @@ def test_a_curve_is_one_training_seen_at_several_steps(run: RunFolder) -> None:
 
     told = run.manifest()["expanded"]
     for name in ("ss", "random", "lora"):
-        files = [read_delta(run.path / "deltas" / f"{name}-{step}.safetensors") for step in (1, 4)]
+        files = [read_delta(run.path / "deltas" / f"{name}.at-{step}.safetensors") for step in (1, 4)]
         assert [file.about["steps"]["chosen"] for file in files] == [1, 4]
         assert told[f"{name}.at(1)"]["parameters"] == told[f"{name}.at(4)"]["parameters"]
     training = run.table("training").filter(arm="ss")
@@ -304,13 +304,13 @@ def test_the_answer_compares_with_the_random_set_that_is_drawn_like_it(run: RunF
 def test_the_delta_says_what_was_measured_of_it(run: RunFolder) -> None:
     from ssn_probe.expand.file import read_delta
 
-    measured = read_delta(run.path / "deltas" / "ss-4.safetensors").about["measured"]
+    measured = read_delta(run.path / "deltas" / "ss.at-4.safetensors").about["measured"]
     assert measured["run"] == run.name
     cell = run.table("summary").filter(arm="ss.at(4)", role="tested", measure="asr", language="qac")
     (effect,) = [row for row in measured["effects"] if (row["language"], row["measure"]) == ("qac", "asr")]
     assert (effect["after"], effect["n"]) == (cell["value"][0], cell["n"][0])
     assert {"lora.at(4)", "random.at(4)", "1 random sets"} <= {row["arm"] for row in measured["controls"]}
-    left = read_delta(run.path / "deltas" / "left out without qab.safetensors").about["measured"]
+    left = read_delta(run.path / "deltas" / "left out.without-qab.safetensors").about["measured"]
     assert {row["language"] for row in left["effects"]} == {"qab"}
 
 
@@ -321,7 +321,7 @@ def test_a_curve_cannot_go_beyond_its_training_or_be_the_primary_arm() -> None:
     epochs = replace(TRAINED, training=Training(epochs=1, batch=8), at=(1, 10_000))
     with pytest.raises(RecipeError, match="the training has 1"):
         make_plan(study(arms={"x": epochs}))
-    with pytest.raises(RecipeError, match="whole curve"):
+    with pytest.raises(RecipeError, match="one arm per language or step"):
         study(primary="ss")
 
 

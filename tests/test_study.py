@@ -17,6 +17,7 @@ from stored import stored_run
 from ssn_probe import (
     ASR,
     Amplify,
+    Expand,
     NeuronFile,
     Prompts,
     Recipe,
@@ -179,6 +180,8 @@ def test_an_arm_is_measured_as_suppress_ss_is() -> None:
     assert asked.measures == shipped.measures
     assert (asked.primary, asked.controls, asked.seed, asked.model) == ("suppress", 3, 5, "m")
     assert _asked(Amplify(MS.each(), by=2), "m", {}).recipe.primary is None, "one arm per language is no one test"
+    curve = Expand(MS.of(), Prompts("organism"), at=(1, 2))
+    assert _asked(curve, "m", {}).recipe.primary is None, "nor is a whole curve"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ssn_probe.errors import ModelError
 from ssn_probe.expand.tensors import write_tensors
 from ssn_probe.recipe import Site
 from ssn_probe.results import write_json
@@ -54,15 +55,15 @@ class Adapter:
 def save_adapter(folder: Path, file: "DeltaFile") -> None:
     """Writes an adapter as `peft.PeftModel.from_pretrained(base, folder)` loads it; what is stated lies beside it.
 
-    Raises ResultError for what a disk can say.
+    Raises ModelError for a delta of neurons, and ResultError for what a disk can say.
     """
     adapter = file.delta
-    assert isinstance(adapter, Adapter)
+    if not isinstance(adapter, Adapter):
+        raise ModelError("The file holds a delta of neurons, not LoRA adapters.", "Use `ssn-probe delta merge`.")
     tensors: dict[str, Tensor] = {}
     for part in adapter.parts:
         tensors[f"base_model.model.{part.module}.lora_A.weight"] = part.a
         tensors[f"base_model.model.{part.module}.lora_B.weight"] = part.b
-    folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "adapter_config.json", _config(adapter, file.about["base"].get("name")))
     write_json(folder / "about.json", dict(file.about))

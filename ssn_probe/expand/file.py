@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.expand.adapter import Adapter, Factors
 from ssn_probe.expand.delta import Delta, Part
 from ssn_probe.expand.places import WEIGHTS, Place
@@ -70,8 +70,11 @@ def delta_file(
 ) -> DeltaFile:
     """What training gave, with its origin: the name and the revision of the base, and the set of neurons in words.
 
-    `step`: one of the steps that were kept; None: what the training chose.
+    `step`: one of the steps that were kept; None: what the training chose. Raises RecipeError for any other step.
     """
+    if step is not None and step not in trained.kept:
+        kept = ", ".join(map(str, trained.kept)) or "none"
+        raise RecipeError(f"step {step} of the training was not kept", f"Kept are {kept}: train with keep=({step},).")
     about = dict(trained.record)
     about["base"] = {"name": model, "revision": revision} | about["base"]
     if step is not None:

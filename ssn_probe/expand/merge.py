@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ssn_probe.anatomy import anatomy_of
 from ssn_probe.errors import ModelError
 from ssn_probe.expand.adapter import Adapter
 from ssn_probe.expand.delta import Delta, Part
@@ -92,7 +93,13 @@ def unmerge(module: Any, file: DeltaFile) -> None:
 
 
 def check_base(module: Any, file: DeltaFile) -> None:
-    """Raises ModelError unless the model's weights have the digest of the delta's base."""
+    """Raises ModelError unless the model is of the delta's family, and its weights have the digest of the base."""
+    family = anatomy_of(module.config).family
+    if file.about["base"].get("family", family) != family:
+        raise ModelError(
+            f"This is not the base of the delta: it is a {family} model, the base is a {file.about['base']['family']}.",
+            f"The delta belongs to {_base(file)}.",
+        )
     found = module_digest(module)
     if found != file.base_digest:
         raise ModelError(

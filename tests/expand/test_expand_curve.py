@@ -66,6 +66,8 @@ def test_the_file_of_a_step_says_which_it_is() -> None:
     measured = {one.step: one.held_out for one in found.history}
     assert file.about["held_out_loss"] == {"base": measured[0], "chosen": measured[2]}
     assert delta_file(found, model="tiny", revision=None, neurons="some", step=3).about["held_out_loss"] is None
+    with pytest.raises(RecipeError, match="step 4 of the training was not kept"):
+        delta_file(found, model="tiny", revision=None, neurons="some", step=4)
 
 
 def test_the_probe_sees_the_changed_model_whenever_the_held_out_loss_is_measured() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from expand_case import copies, llama, logits, quick, same
-from tiny import tiny_tokenizer
+from tiny import tiny_module, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ssn_probe.errors import ModelError, ResultError
@@ -125,6 +125,14 @@ def test_a_bfloat16_base_can_be_written_in_float32(tmp_path: Path) -> None:
         save_merged(tmp_path / "less", llama(), tiny_tokenizer(), file, dtype="float16")
     with pytest.raises(ModelError, match="Unknown dtype"):
         save_merged(tmp_path / "less", llama(), tiny_tokenizer(), file, dtype="int4")
+
+
+def test_another_family_with_the_same_weights_is_another_base(tmp_path: Path) -> None:
+    """A Mistral of the same shapes can hold a Llama's weights, and computes something else with a window."""
+    file, mistral = file_of(llama()), tiny_module("mistral").float()
+    mistral.load_state_dict(llama().state_dict())
+    with pytest.raises(ModelError, match="it is a mistral model, the base is a llama"), applied(mistral, file):
+        pass
 
 
 def test_settings_of_generation_come_from_the_source(tmp_path: Path) -> None:

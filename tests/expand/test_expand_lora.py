@@ -231,6 +231,13 @@ def test_peft_loads_the_folder(tmp_path: Path) -> None:
     assert (logits(loaded) - wanted).abs().max() < 1e-5
 
 
+def test_peft_has_no_folder_for_a_delta_of_neurons(tmp_path: Path) -> None:
+    file = delta_file(quick(llama()), model="tiny", revision=None, neurons="some")
+    with pytest.raises(ModelError, match="not LoRA adapters"):
+        save_adapter(tmp_path / "adapter", file)
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_a_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
     whole = quick(llama(), adapter="lora", keep=(1, 3))
     with pytest.raises(KeyboardInterrupt):
