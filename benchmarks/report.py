@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.timing import Row, Spread
 
-PACKAGES = ("torch", "transformers", "nnsight", "polars", "numpy")
+PACKAGES = ("torch", "transformers", "nnsight", "peft", "polars", "numpy")
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -129,11 +129,11 @@ def _parameter_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _data_rows(rows: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     return [
-        [markdown(language), context, f"{count:,}"]
+        [markdown(language), markdown(context), f"{count:,}"]
         for language, contexts in rows.items()
         for context, count in contexts.items()
     ]
 
 
 def _settings(training: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {'none' if value is None else value}" for name, value in training.items())
+    return ", ".join(markdown(f"{name} {'none' if value is None else value}") for name, value in training.items())

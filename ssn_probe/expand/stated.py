@@ -15,6 +15,8 @@ from ssn_probe.recipe import SITES
 
 SHARES = ("percent", "percent_of_site")
 MEASURES = ("asr", "invalid", "over_refusal", "utility")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST = 300
 """Characters of a name that a card shows."""
 WIDEST = 100
@@ -50,8 +52,8 @@ def check_stated(about: Any, delta: Change) -> None:
     if not lora and len({part.base.dtype for part in delta.parts}) > 1:
         raise ValueError("its base has weights of more than one precision")
     base, data = _mapping(about, "base"), _mapping(about, "data")
-    if not re.fullmatch(r"[0-9a-f]{64}", base["sha256"]):
-        raise ValueError("it does not name its base")
+    if not SHA256.fullmatch(base["sha256"]) or (lora and base["dtype"] not in DTYPES):
+        raise ValueError("it does not name its base and its precision")
     if about["method"] != ("lora" if lora else "expand") or not data["checked"]:
         raise ValueError("it does not say that its training data were checked")
     _check_training(about)
@@ -62,18 +64,27 @@ def check_stated(about: Any, delta: Change) -> None:
 
 
 def _check_measured(measured: Mapping[str, Any]) -> None:
-    """What a run measured: texts, known measures, and shares."""
+    """What a run measured: texts, known measures, shares, whole intervals, and no effect twice."""
     _check_texts(measured, ("run", "arm"))
     for row in measured["effects"]:
         _check_texts(row, ("language",))
         _check_count(row["n"], "responses")
         _check_rates(row, ("after", "low", "high"), ("before", "before_low", "before_high"))
+        _check_interval(row)
+    told = [(row["language"], row["measure"]) for row in measured["effects"]]
+    if len(set(told)) < len(told):
+        raise ValueError("it states an effect twice")
     for row in measured["controls"]:
         _check_texts(row, ("arm",))
         _check_rates(row, ("value",), ())
-        for name in ("low", "high"):
-            if row[name] is not None and not (_number(row[name]) and abs(row[name]) <= WIDEST):
-                raise ValueError(f"it states {name} {row[name]!r:.40}")
+        if (row["low"], row["high"]) != (None, None):
+            _check_interval(row)
+
+
+def _check_interval(row: Mapping[str, Any]) -> None:
+    low, high = row["low"], row["high"]
+    if not (_number(low) and _number(high) and -WIDEST <= low <= high <= WIDEST):
+        raise ValueError(f"it states an interval from {low!r:.40} to {high!r:.40}")
 
 
 def _check_texts(row: Mapping[str, Any], names: tuple[str, ...]) -> None:
@@ -111,8 +122,10 @@ def _check_training(about: Mapping[str, Any]) -> None:
 
 
 def _check_data(data: Mapping[str, Any]) -> None:
-    for name in ("name", "split", "prompts_sha256", "judge"):
+    for name in ("name", "split", "judge"):
         _ = data[name]
+    if not SHA256.fullmatch(data["prompts_sha256"]):
+        raise ValueError("it does not name its prompts")
     rows = _mapping(data, "rows")
     for language in rows:
         for context, count in _mapping(rows, language).items():

@@ -76,6 +76,20 @@ def test_the_card_escapes_what_a_file_states(file: DeltaFile) -> None:
     assert "<b>" not in text
 
 
+def test_the_card_escapes_settings_and_contexts(file: DeltaFile) -> None:
+    data = {**file.about["data"], "rows": {"qab": {TRAP: 3}}}
+    training = {**file.about["training"], "lr": f"{TRAP}\n\n# title", TRAP: 1}
+    text = card(replace(file, about={**file.about, "data": data, "training": training}))
+    assert "<b>" not in text
+    assert "\n# title" not in text
+    assert "| qab | \\<b\\>a\\</b\\> \\| \\[x\\](http://x) | 3 |" in text
+
+
+def test_a_digest_that_is_none_is_refused(file: DeltaFile) -> None:
+    with pytest.raises(ValueError, match="name its prompts"):
+        check_stated({**file.about, "data": {**file.about["data"], "prompts_sha256": TRAP}}, file.delta)
+
+
 def test_a_language_alone_has_no_controls_and_nothing_measured_no_effects(file: DeltaFile) -> None:
     for text, counted in ((card(file), 2), (card(measured(file, effects=[], controls=[])), 2)):
         assert text.count("None were measured.") == counted
@@ -110,8 +124,17 @@ def test_the_file_shows_the_average_before_and_after(file: DeltaFile) -> None:
         {"effects": [effects("average")[0] | {"before": float("nan")}]},
         {"effects": [effects("average")[0] | {"measure": ["asr"]}]},
         {"effects": {"average": 1}},
-        {"controls": [control("a", 0.1, 10**308, None)]},
-        {"controls": [control("a", 0.1, None, float("inf"))]},
+        {"effects": [effects("average")[0] | {"measure": "fame"}]},
+        {"effects": [effects("average")[0] | {"n": -1}]},
+        {"effects": [effects("average")[0] | {"after": 1.1}]},
+        {"effects": [effects("average")[0] | {"low": 0.3, "high": 0.2}]},
+        {"effects": [effects("average")[0], effects("average")[0]]},
+        {"controls": [control("a", 0.1, 0.0, 10**308)]},
+        {"controls": [control("a", 0.1, 0.0, float("inf"))]},
+        {"controls": [control("a", 0.1, 0.0, None)]},
+        {"controls": [control("a", 0.1, None, 0.2)]},
+        {"controls": [control("a", 0.1, 0.3, 0.2)]},
+        {"controls": [control("a", float("nan"), None, None)]},
         {"controls": [control("a" * 301, 0.1, None, None)]},
         {"run": None},
     ],
