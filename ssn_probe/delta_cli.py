@@ -112,16 +112,20 @@ def train(out: Path, **options: Any) -> None:
       accelerate launch --use_fsdp --fsdp_version 2 --num_processes 2 …
     Without a GPU: torchrun, or accelerate launch --multi_gpu; its --cpu starts one process.
 
+    To be split, the model is read by every process into the memory of the machine first, all of it.
+
     Several processes take --micro-batch as it is given: without it, what does not fit ends the training.
     """
     from ssn_probe.expand.launch import Job, train_delta
     from ssn_probe.screen import console
 
     settings = Training(**{name: options.pop(name) for name, _kind, _text in SETTINGS})
+    job = Job(out=out, training=settings, **options)
     try:
-        train_delta(Job(out=out, training=settings, **options), console())
+        train_delta(job, console())
     except KeyboardInterrupt:
-        click.echo("Interrupted. The same command goes on from the last checkpoint.", err=True)
+        rest = "goes on from the last checkpoint" if job.has_checkpoint else "begins anew: there is no checkpoint yet"
+        click.echo(f"Interrupted. The same command {rest}.", err=True)
         sys.exit(130)
 
 

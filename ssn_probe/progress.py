@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +24,8 @@ from ssn_probe.text import plain
 
 EVERY = 0.3
 """Seconds between two drawings in a notebook."""
+BESIDE = 21
+"""Columns of a row beside its label, count and note: the shortest bar, the rate, the time and what parts them."""
 
 Advance = Callable[[int], None]
 
@@ -92,6 +95,8 @@ class Bars:
         self.tasks = {
             label: progress.add_task(plain(label), total=total, start=False, note="") for label, total in rows
         }
+        longest = max((cell_len(plain(label)) for label, _ in rows), default=0)
+        self.taken = BESIDE + longest + 2 * len(str(max((total for _, total in rows), default=0))) + 1
 
     def advance(self, label: str) -> Advance:
         task = self.tasks[label]
@@ -107,7 +112,10 @@ class Bars:
             self.progress.update(self.tasks[label], total=total, visible=total > 0)
 
     def note(self, label: str, text: str) -> None:
-        self.progress.update(self.tasks[label], note=plain(text))
+        """Cut where the line has no room for it, since rich would take that from the count and the time instead."""
+        shown = Text(plain(text))
+        shown.truncate(max(0, self.progress.console.width - self.taken), overflow="ellipsis")
+        self.progress.update(self.tasks[label], note=shown.plain)
 
 
 class Cell:

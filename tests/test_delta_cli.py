@@ -99,7 +99,7 @@ def path(tmp_path: Path, tiny_file: DeltaFile) -> Path:
     return tmp_path / "delta.safetensors"
 
 
-def weights(where: object) -> dict[str, torch.Tensor]:
+def weights(where: str | Path) -> dict[str, torch.Tensor]:
     """Every weight of a folder, as transformers alone loads it."""
     return dict(AutoModelForCausalLM.from_pretrained(where, dtype="auto").named_parameters())
 
@@ -339,9 +339,9 @@ def test_an_interrupted_merge_leaves_nothing(path: Path, base: Path, monkeypatch
 # ── apply ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answer(where: object, prompt: str, tokens: int) -> str:
+def answer(where: str | Path, prompt: str, tokens: int) -> str:
     """The greedy response, by transformers alone."""
-    module = AutoModelForCausalLM.from_pretrained(where, dtype="auto").eval()
+    module: Any = AutoModelForCausalLM.from_pretrained(where, dtype="auto").eval()
     tokenizer = AutoTokenizer.from_pretrained(where)
     chat = [{"role": "user", "content": prompt}]
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -463,8 +463,8 @@ def test_shares_and_rows_that_cannot_be(path: Path, tiny_file: DeltaFile) -> Non
 
 
 def test_what_a_file_holds_is_read_as_it_is(path: Path, tiny_file: DeltaFile) -> None:
-    assert read_delta(path).delta.neurons == tiny_file.delta.neurons
-    part = tiny_file.delta.parts[0]
+    assert read_delta(path).rows.neurons == tiny_file.rows.neurons
+    part = tiny_file.rows.parts[0]
     for parts in ((), (part, part)):
         write_delta(path, replace(tiny_file, delta=Delta(parts=parts)))
         refused(delta("info", path), "no change, or two of one matrix")

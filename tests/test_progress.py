@@ -116,6 +116,20 @@ def test_a_note_stands_behind_the_bar_of_its_row_alone(page: Page) -> None:
     assert "<b>" not in page.drawn[-1]["text/html"]
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_note_is_cut_before_counts_and_times_are(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(force_terminal=True, width=width, markup=False, color_system=None)
+    with tracking(console, [("a training", 4800), ("baseline in qaa", 200)]) as tracker:
+        tracker.note("a training", "loss 0.412, held out 0.388, ASR probe 12 %")
+        tracker.advance("a training")(1600)
+    first, second = capsys.readouterr().out.split("a training")[-1].splitlines()[:2]
+    assert "1600/4800" in first
+    assert "-:--:--" in first
+    assert "loss 0.4" in first
+    assert first.rstrip().endswith("…")
+    assert second.split()[-2:] == ["0/200", "-:--:--"]
+
+
 def test_a_note_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(force_terminal=True, width=200, markup=False, color_system=None)
     with tracking(console, [("first", 2), ("second", 2)]) as tracker:

@@ -6,6 +6,7 @@ until the file is written, so that the same command goes on wherever it was stop
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Job:
     `neurons`: a neuron file; of a set per language the neurons of `language`, or with `union` those of any.
     `micro_batch`: rows per pass and process; None: all of a step's, and half as many whenever that does not fit.
     `checkpoints`: a folder that is kept; None: one beside `out`, which goes when `out` is written. `shard`: split the
-    frozen base over the processes.
+    frozen base over the processes, each of which reads all of it into the memory of the machine before.
     """
 
     neurons: Path
@@ -71,6 +72,11 @@ class Job:
     def folder(self) -> Path:
         """Where the checkpoint lies."""
         return self.checkpoints or self.out.with_name(f"{self.out.name}.checkpoints")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Does the same command go on, rather than begin anew?"""
+        return (self.folder / FILE).exists()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,11 +110,14 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         probe = held_out_probe(
             base.tokenizer, data, job.training, max_new_tokens=prompts.max_new_tokens, eos_ids=base.eos_ids
         )
-        if (job.folder / FILE).exists():
+        if job.has_checkpoint:
             screen.print(Text(plain(f"Going on from {job.folder / FILE}.")), soft_wrap=True)
         rows = _rows_to_train(data, job.training)
         with tracking(screen, [(LABEL, rows)]) as tracker:
             trained = _train(job, team, base, neurons, data, probe, _watch(tracker, job.training.batch, rows))
+            if trained.stopped_early:  # the row is complete all the same
+                tracker.settle({LABEL: min(trained.history[-1].step * job.training.batch, rows)})
+                tracker.advance(LABEL)(0)
         file = delta_file(trained, model=job.model, revision=base.revision, neurons=said)
         team.wait()  # until every process has read the checkpoint that goes now
         if team.leads:
@@ -124,9 +133,19 @@ def _check_out(job: Job) -> None:
             raise ResultError(f"{job.out} is a folder.", "Name a file, such as delta.safetensors.")
         if job.out.exists() and not job.overwrite:
             raise ResultError(f"{job.out} is there already.", "Choose another file, or give --overwrite.")
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(job.out.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "Permission denied")
+        _make_folder(job.out.parent)
+    try:
+        if job.checkpoints or job.folder.exists():  # beside the file, it is made with the first checkpoint
+            _make_folder(job.folder)
+    except OSError as error:
+        hint = "Name another folder for the checkpoint: --checkpoints FOLDER."
+        raise ResultError(f"cannot write {job.folder}: {error.strerror}", hint) from error
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def chosen_neurons(job: Job) -> tuple[list[Neuron], str]:
@@ -218,7 +237,11 @@ def figures(step: Step) -> dict[str, str]:
     """What a step says of how training goes, by name: the losses, and what the probe found."""
     told = {"loss": step.loss, "held out": step.held_out}
     shown = {name: f"{name} {value:.3f}" for name, value in told.items() if value is not None}
-    return shown if step.probe is None else shown | {"probe": f"ASR probe {percent(step.probe, 0)}"}
+    return shown if step.probe is None else shown | {"probe": f"ASR probe {_share(step.probe, 0)}"}
+
+
+def _share(value: float, digits: int = 1) -> str:
+    return "–" if math.isnan(value) else percent(value, digits)  # no response could be judged
 
 
 def _remove_checkpoint(job: Job) -> None:
@@ -233,7 +256,7 @@ def _tell(screen: Console, job: Job, trained: Trained, file: DeltaFile) -> None:
     screen.print(file, crop=False)
     probes = {step.step: step.probe for step in trained.history if step.probe is not None}
     if 0 in probes and trained.chosen_step in probes:
-        before, after = (percent(probes[step]) for step in (0, trained.chosen_step))
+        before, after = (_share(probes[step]) for step in (0, trained.chosen_step))
         said = f"ASR on held-out harmful rows (a probe, for a result run a study): {before} → {after}"
         screen.print(said, soft_wrap=True)
     if trained.stopped_early:

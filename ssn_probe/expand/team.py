@@ -101,16 +101,16 @@ def own_device(device: str) -> torch.device:
         RecipeError: one device for several processes.
     """
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
-    usable = torch.device("cpu" if device == "auto" and on_cpu else usable_device(device))
-    if processes() == 1 or usable.type == "cpu":
-        return usable
-    if usable.index is not None:
+    wanted = "cpu" if device == "auto" and on_cpu else usable_device(device) if device == "auto" else device
+    if processes() == 1 or wanted == "cpu":
+        return torch.device(usable_device(wanted))
+    if wanted != "cuda":
         hint = "Give `auto`, `cuda` or `cpu`: each process takes a GPU of its own."
         raise RecipeError(f"{processes()} processes cannot share the device {device!r}", hint)
     here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if here > gpus:
+    if here > gpus > 0:
         raise ModelError(f"There are {here} processes and {gpus} GPUs.", f"Start {gpus} processes, or give cpu.")
-    return torch.device(usable.type, int(os.environ["LOCAL_RANK"]))
+    return torch.device(usable_device(f"cuda:{os.environ['LOCAL_RANK']}"))  # `cuda` would open the first in each
 
 
 def gather_team(device: torch.device) -> Team:

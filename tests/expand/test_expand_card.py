@@ -36,7 +36,7 @@ def effects(*languages: str) -> list[dict[str, Any]]:
     ]
 
 
-def control(arm: str, value: float, low: float | None, high: float | None, measure: str = "asr") -> dict[str, Any]:
+def control(arm: str, value: float, low: Any, high: Any, measure: str = "asr") -> dict[str, Any]:
     return {"arm": arm, "measure": measure, "value": value, "low": low, "high": high}
 
 
@@ -90,6 +90,13 @@ def test_a_digest_that_is_none_is_refused(file: DeltaFile) -> None:
         check_stated({**file.about, "data": {**file.about["data"], "prompts_sha256": TRAP}}, file.delta)
 
 
+def test_adapters_of_a_base_in_no_known_precision_are_refused() -> None:
+    found = delta_file(quick(llama(), adapter="lora"), model="tiny", revision=None, neurons="some")
+    check_stated(found.about, found.delta)
+    with pytest.raises(ValueError, match="its precision"):
+        check_stated({**found.about, "base": {**found.about["base"], "dtype": "load"}}, found.delta)
+
+
 def test_a_language_alone_has_no_controls_and_nothing_measured_no_effects(file: DeltaFile) -> None:
     for text, counted in ((card(file), 2), (card(measured(file, effects=[], controls=[])), 2)):
         assert text.count("None were measured.") == counted
@@ -135,7 +142,9 @@ def test_the_file_shows_the_average_before_and_after(file: DeltaFile) -> None:
         {"controls": [control("a", 0.1, None, 0.2)]},
         {"controls": [control("a", 0.1, 0.3, 0.2)]},
         {"controls": [control("a", float("nan"), None, None)]},
+        {"controls": [control("a", 0.1, "little", "much")]},
         {"controls": [control("a" * 301, 0.1, None, None)]},
+        {"arm": "a" * 301},
         {"run": None},
     ],
 )

@@ -77,12 +77,8 @@ def test_the_card_states_data_set_controls_and_effects(tmp_path: Path) -> None:
     "broken",
     [
         {"run": 3},
-        {"arm": "x" * 301},
-        {"effects": [{"language": "qab", "measure": "fame", "n": 1, "after": 0.1, "low": 0.0, "high": 0.2}]},
-        {"effects": [{"language": "qab", "measure": "asr", "n": -1, "after": 0.1, "low": 0.0, "high": 0.2}]},
-        {"effects": [{"language": "qab", "measure": "asr", "n": 1, "after": 1.1, "low": 0.0, "high": 0.2}]},
+        {"effects": [{"language": "qab", "measure": "asr"}]},
         {"controls": [{"arm": "a", "measure": "asr", "value": float("nan"), "low": None, "high": None}]},
-        {"controls": [{"arm": "a", "measure": "asr", "value": 0.1, "low": "little", "high": None}]},
         {"controls": None},
     ],
 )
@@ -118,7 +114,7 @@ def test_a_bfloat16_base_can_be_written_in_float32(tmp_path: Path) -> None:
     half, whole = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("half", "whole"))
     assert (half.dtype, whole.dtype) == (torch.bfloat16, torch.float32)
     part = file.rows.parts[0]
-    row = whole.get_submodule(part.place.module).weight[list(part.place.indices)]
+    row = whole.get_parameter(f"{part.place.module}.weight")[list(part.place.indices)]
     assert torch.equal(row, part.base.float() + part.change)
     assert "0.0 % of the changed weights" in (tmp_path / "whole" / "README.md").read_text()
     with pytest.raises(ModelError, match="does not hold"):

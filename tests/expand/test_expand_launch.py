@@ -1,5 +1,6 @@
 """`ssn-probe delta train`: what it writes and says, what it refuses, and that nothing is lost where it stops."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from launch_case import SETTINGS, done, prepare, refused, run, same, write_data,
 from tiny import tiny_tokenizer
 
 from ssn_probe.expand import guard, launch, steps
-from ssn_probe.expand.checkpoint import FILE
+from ssn_probe.expand.checkpoint import FILE, Step
 from ssn_probe.expand.data import safety_data
 from ssn_probe.expand.file import read_delta
 from ssn_probe.expand.guard import OutOfMemory, fitting
@@ -64,6 +65,21 @@ def test_without_held_out_rows_there_is_no_probe() -> None:
     assert "ASR" not in shown
     assert ["held", "out", "nothing"] in [line.split() for line in shown.splitlines()]
     assert list(read_delta(Path("d")).about["data"]["rows"]) == ["qab"]
+
+
+def test_a_training_that_stops_early_is_complete() -> None:
+    shown = done(run("--steps", "40", "--evaluate-every", "1", "--lr", "0.9"))
+    steps_done = read_delta(Path("d")).about["steps"]["done"]
+    assert steps_done < 40
+    assert f"training: {5 * steps_done} prompts" in shown
+    assert "Stopped early" in shown
+
+
+def test_how_training_goes_in_words() -> None:
+    assert launch.figures(Step(step=1, total=2, loss=0.41249)) == {"loss": "loss 0.412"}
+    measured = launch.figures(Step(step=0, total=2, held_out=0.3876, probe=0.123))
+    assert list(measured.values()) == ["held out 0.388", "ASR probe 12 %"]
+    assert launch.figures(Step(step=0, total=2, probe=math.nan)) == {"probe": "ASR probe –"}
 
 
 def test_the_organism(tmp_path: Path) -> None:
@@ -150,6 +166,7 @@ def test_no_file_is_written_over_unless_it_is_asked_for(monkeypatch: pytest.Monk
         assert "thesis is there already" in run(out="thesis").stderr
         assert "data is a folder" in run("--overwrite", out="data").stderr
         assert "cannot write thesis/d" in run(out="thesis/d").stderr
+        refused(run("--checkpoints", "thesis"), "cannot write thesis", "--checkpoints FOLDER")
     assert Path("thesis").read_text() == "mine"
     done(run("--overwrite", out="thesis"))
     assert read_delta(Path("thesis")).about["method"] == "expand"
@@ -244,6 +261,8 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
     done(run(out="whole"))
     with monkeypatch.context() as patch:
         stop_at(4, KeyboardInterrupt(), patch)
+        result = run()
+        assert result.stderr == "Interrupted. The same command begins anew: there is no checkpoint yet.\n"
         result = run("--checkpoint-every", 1)
     assert result.exit_code == 130
     assert result.stderr == "Interrupted. The same command goes on from the last checkpoint.\n"
@@ -281,5 +300,3 @@ def test_a_folder_of_ones_own_is_kept() -> None:
     Path("d").unlink()
     Path("mine", FILE).write_bytes(b"damaged")
     refused(run("--checkpoints", "mine"), "cannot be read", "Remove it")
-    Path("file").write_text("mine")
-    refused(run("--checkpoints", "file"), "cannot write file")

@@ -34,12 +34,17 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Call
 
 
 def test_every_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team, "usable_device", lambda device: "cuda" if device == "auto" else device)
+    opened: list[str] = []
+    monkeypatch.setattr(
+        team, "usable_device", lambda device: "cuda" if device == "auto" else opened.append(device) or device
+    )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [str(team.own_device(device)) for device in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
     for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
+    opened.clear()
     assert [str(team.own_device(device)) for device in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    assert opened == ["cuda:1", "cuda:1", "cpu"]
     with pytest.raises(RecipeError, match="2 processes cannot share the device 'cuda:0'"):
         team.own_device("cuda:0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
