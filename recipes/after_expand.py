@@ -25,6 +25,7 @@ def after_expand(
     rule: str = "difference",
     top: float | None = None,
     lr: float = 1e-3,
+    answers: bool = True,
     steps: int | None = 20,
     controls: int = 4,
     log_odds_controls: int = 19,
@@ -32,9 +33,10 @@ def after_expand(
 ):
     """After training them, are the safety neurons still the same neurons, and does refusal still hang on them?"""
     prompts = Prompts(data, harmless=harmless)
+    contexts = ("harmful", "harmless") if answers else ("harmful",)
     ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top)
     ss = Shared(ms, anchor=anchor)
-    trained = Expand(ss.union(), prompts, training=Training(lr=lr, steps=steps, seed=seed))
+    trained = Expand(ss.union(), prompts, training=Training(lr=lr, steps=steps, seed=seed), contexts=contexts)
     return Recipe(
         model=model,
         sets={"ms": ms, "ms again": ms.after(trained)},

@@ -29,12 +29,14 @@ def expand_controls(
     top: float | None = None,
     harmful_top: float = 0.03,
     lr: float = 1e-3,
+    answers: bool = True,
     random: int = 3,
     full: bool = True,
     seed: int = 0,
 ):
     """Is training safety neurons better than spending the same budget elsewhere, at every step of the way?"""
     prompts = Prompts(data, harmless=harmless)
+    contexts = ("harmful", "harmless") if answers else ("harmful",)
     ms = SafetyNeurons(prompts, effect=effect, top=top)
     harmful = SafetyNeurons(prompts, effect=effect, rule="harmful", top=harmful_top)
     ss = Shared(ms, anchor=anchor).union()
@@ -42,14 +44,14 @@ def expand_controls(
     training = Training(lr=lr, steps=STEPS[-1], schedule="constant", patience=None, seed=seed)
 
     def spent(on):
-        return Expand(on, prompts, training=training, at=STEPS)
+        return Expand(on, prompts, training=training, contexts=contexts, at=STEPS)
 
     return Recipe(
         model=model,
         arms={
             **{name: spent(neurons) for name, neurons in sets.items()},
             **{f"random {draw}": spent(RandomLike(ss, seed=seed + draw)) for draw in range(1, random + 1)},
-            "lora": LoRA(ss, prompts, training=training, at=STEPS),
+            "lora": LoRA(ss, prompts, training=training, contexts=contexts, at=STEPS),
             **({"layers": spent(ss.whole_layers())} if full else {}),
         },
         controls=0,

@@ -16,16 +16,18 @@ def expand_ss(
     rule: str = "difference",
     top: float | None = None,
     lr: float = 1e-3,
+    answers: bool = True,
     controls: int = 4,
     seed: int = 0,
 ):
     """Does training only the shared safety neurons restore refusal, more than random neurons, and at what cost?"""
     prompts = Prompts(data, harmless=harmless)
+    contexts = ("harmful", "harmless") if answers else ("harmful",)
     ss = Shared(SafetyNeurons(prompts, effect=effect, rule=rule, top=top), anchor=anchor).union()
     trainings = [Training(lr=lr, steps=steps, seed=seed) for steps in STEPS]
     return Recipe(
         model=model,
-        arms={f"{one.steps} steps": Expand(ss, prompts, training=one) for one in trainings},
+        arms={f"{one.steps} steps": Expand(ss, prompts, training=one, contexts=contexts) for one in trainings},
         controls=controls,
         log_odds_controls=controls,
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),

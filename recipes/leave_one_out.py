@@ -13,19 +13,21 @@ def leave_one_out(
     rule: str = "difference",
     top: float | None = None,
     lr: float = 1e-3,
+    answers: bool = True,
     steps: int | None = 20,
     controls: int = 4,
     seed: int = 0,
 ):
     """Does training only shared safety neurons restore refusal in a language that neither set nor data have seen?"""
     prompts = Prompts(data, harmless=harmless)
+    contexts = ("harmful", "harmless") if answers else ("harmful",)
     ss = Shared(SafetyNeurons(prompts, effect=effect, rule=rule, top=top), anchor=anchor).union()
     training = Training(lr=lr, steps=steps, seed=seed)
     return Recipe(
         model=model,
         arms={
-            "left out": Expand(ss.leave_one_out(), prompts, training=training),
-            "seen": Expand(ss, prompts, training=training),
+            "left out": Expand(ss.leave_one_out(), prompts, training=training, contexts=contexts),
+            "seen": Expand(ss, prompts, training=training, contexts=contexts),
         },
         controls=controls,
         log_odds_controls=controls,

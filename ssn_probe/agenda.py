@@ -246,7 +246,7 @@ def _training_stages(recipe: Recipe, data: Mapping[Prompts, PromptSet], name: st
     if node is None:
         return []
     tried = 1 + (random_sets(recipe, arm) if arm is node else 0)
-    rows = sum(rows_to_train(one, data[one.data]) for one in trainings(node, data, anchor))
+    rows = sum(rows_to_train(one, data[one.data]) for one in trainings(node, data, anchor, evaluated(recipe, data)))
     return [_training(training_label(name), tried * rows)]
 
 

@@ -27,7 +27,7 @@ from ssn_probe.recipe import (
     Trains,
     last_of,
 )
-from ssn_probe.selection import check_places, random_like
+from ssn_probe.selection import check_places, check_trained, random_like
 from ssn_probe.sets import evaluate
 
 BASELINE, TESTED, WEAKENED, CONTROL = "baseline", "tested", "less strongest", "control"
@@ -154,7 +154,11 @@ def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
     empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
     if not len(arm.neurons):
         raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
+    if not languages:
+        hint = "Measure it on prompts in the languages that are left out, or in others than the source."
+        raise RecipeError(f"the arm {arm.name!r} is evaluated in no language", hint)
     for node, neurons in [arm.training] if arm.training else []:
+        check_trained(neurons, lab.widths())
         if not neurons.language_free and not isinstance(node.neurons, LeaveOneOut):
             hint = "Take one language's, set.of('en'), or those of any language, set.union()."
             raise RecipeError(f"the arm {arm.name!r} trains one model, and its set has neurons per language", hint)

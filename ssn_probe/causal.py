@@ -95,7 +95,8 @@ def collect_samples(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.Da
         if not is_ranked(arm) and not isinstance(arm.does, Trains):
             lab.warn(f"{arm.name} has no scores, so none of its neurons is known to be the strongest")
     for one in sample_passes(lab, recipe, arms):
-        yield _samples(lab, one)
+        if any(evaluated_in(one.arm, prompts) for prompts in one.contexts.values()):
+            yield _samples(lab, one)
 
 
 def _samples(lab: Lab, one: Pass) -> pl.DataFrame:
@@ -198,7 +199,8 @@ def collect_log_odds(lab: Lab, recipe: Recipe, arms: list[Arm]) -> Iterator[pl.D
     for number, one in enumerate(odds_passes(lab, recipe, arms)):
         if number == 0 and not _trusted(lab, one.contexts["harmful"]):
             return
-        yield _log_odds(lab, one)
+        if evaluated_in(one.arm, one.contexts["harmful"]):
+            yield _log_odds(lab, one)
 
 
 def _trusted(lab: Lab, prompts: PromptSet) -> bool:

@@ -3,12 +3,14 @@
 Each check gives at most one sentence that names its languages; none of them changes a number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from ssn_probe.arms import BASELINE, CONTROL
+from ssn_probe.node import walk
 from ssn_probe.prompts import PromptSet
+from ssn_probe.recipe import Prompts, Recipe, Trains
 from ssn_probe.stats import smallest_detectable
 from ssn_probe.summary import AVERAGE, HARMFUL, JUDGED
 from ssn_probe.text import listing, plain
@@ -104,6 +106,24 @@ def _too_few(found: Sequence[tuple[str, int]], anchor: str | None) -> str:
         f"Baseline ASR leaves too little room for so few prompts in {listing(words)}: even a rise to 100 % would show "
         "there with less than 80 % power."
     )
+
+
+def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[str]:
+    """Requests that are learned under the name of one that is measured: in another set they may be its translations."""
+    trains = dict.fromkeys(node.data for node in walk(recipe) if isinstance(node, Trains))
+    measures = dict.fromkeys(measure.prompts for measure in recipe.measures)
+    found = []
+    for learned in trains:
+        ids = set(data[learned].frame.filter(split="train")["prompt_id"])
+        for measured in measures:
+            both = ids & set(data[measured].frame.filter(split="evaluate")["prompt_id"])
+            if both:
+                found.append(
+                    f"{len(both)} ids of prompts to learn ({data[learned].name}) are ids of prompts to measure "
+                    f"({data[measured].name}): if they are the same requests in other words or languages, what was "
+                    "learned is what is measured"
+                )
+    return found
 
 
 def repeats(prompts: PromptSet) -> list[str]:

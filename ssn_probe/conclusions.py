@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.meaning import by_anchor
+from ssn_probe.meaning import shared_with_anchor
 from ssn_probe.node import walk
 from ssn_probe.nulls.permutation import AVERAGE as OVER_LANGUAGES
-from ssn_probe.recipe import Recipe, Refusal, SafetyNeurons, Shared
+from ssn_probe.recipe import Recipe, Refusal, SafetyNeurons
 from ssn_probe.stats import Estimate
 from ssn_probe.summary import AVERAGE
 from ssn_probe.text import markdown, percent, plain, points, probability
@@ -115,7 +115,7 @@ def _sharing(recipe: Recipe, trusted: Trust) -> Iterator[Finding]:
     rows = trusted.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)
     for row in rows.rows(named=True):
         expression = recipe.sets.get(row["set"]) or recipe.arms[row["set"]].neurons
-        if not (isinstance(expression, Shared) and by_anchor(expression)):
+        if shared_with_anchor(expression) is None:
             continue
         figures = (
             f"{row['observed']:.1f} neurons on average, {row['null_mean']:.1f} under exchanged labels "

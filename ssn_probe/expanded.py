@@ -8,18 +8,18 @@ import polars as pl
 
 from ssn_probe import results
 from ssn_probe.agenda import training_label
-from ssn_probe.arms import AT, Arm, row_of
+from ssn_probe.arms import AT, BASELINE, Arm, row_of
 from ssn_probe.causal import trained_for
 from ssn_probe.charts import cost_chart, save_chart
 from ssn_probe.curves import Point, curve_table
-from ssn_probe.expansion import trained
+from ssn_probe.expansion import stated, trained
 from ssn_probe.lab import Lab
 from ssn_probe.meaning import evaluated
 from ssn_probe.measured import measured_of
 from ssn_probe.node import Node, walk
 from ssn_probe.recipe import Expand, RandomLike, Recipe, Trains, last_of
 from ssn_probe.results import RunFolder
-from ssn_probe.summary import against_others
+from ssn_probe.summary import against_others, averaged
 from ssn_probe.text import listing, percent, plain, points
 from ssn_probe.verbs import called
 
@@ -42,10 +42,13 @@ def write_deltas(
         for language, (node, neurons) in trained_for(lab, arm, languages).items():
             outcome = trained(lab, node, neurons, training_label(arm.row))
             without = "" if language is None else f".without({language})"
-            file = outcome.files[arm.step]
+            file = stated(lab, node, outcome.file(arm.step))
             if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
                 effects = summary if language is None else summary.filter(pl.col("language") == language)
-                file = replace(file, about={**file.about, "measured": measured_of(effects, arm.name, run=run.name)})
+                file = replace(
+                    file,
+                    about={**file.about, "measured": measured_of(effects, arm.name, run=run.name, anchor=lab.anchor)},
+                )
             _write(run, f"{arm.name}{without}", file)
             histories[f"{arm.row}{without}"] = outcome.history
             told[f"{arm.name}{without}"] = _stated(arm, file)
@@ -78,9 +81,20 @@ def _stated(arm: Arm, file: Any) -> dict[str, Any]:
 # ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def curves(recipe: Recipe, told: Mapping[str, Any], summary: pl.DataFrame, run: RunFolder) -> pl.DataFrame | None:
-    """Writes table and chart of what each training gives and costs, step by step; None where there are no points."""
-    found = _points(recipe, told)
+def curves(
+    lab: Lab, recipe: Recipe, told: Mapping[str, Any], summary: pl.DataFrame, run: RunFolder
+) -> pl.DataFrame | None:
+    """Writes table and chart of what each training gives and costs, step by step; None where there are no points.
+
+    A curve whose average is over other languages than the untouched model's is left out: it begins elsewhere.
+    """
+    measure = summary["measure"][0]
+    usual = averaged(summary, BASELINE, measure, lab.anchor, role=BASELINE)
+    points = _points(recipe, told)
+    found = {arm: point for arm, point in points.items() if averaged(summary, arm, measure, lab.anchor) == usual}
+    others = {point.curve for arm, point in points.items() if arm not in found}
+    if others:
+        lab.warn(f"{listing(sorted(others))}: averaged over other languages than the rest, so not among the curves")
     if not found:
         return None
     table = curve_table(summary, found)
@@ -98,7 +112,7 @@ def _points(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Point]:
         node = last_of(recipe.arms[said["row"]])
         if not isinstance(node, Trains) or said["row"] not in curves:
             continue
-        step = said["steps"]["planned"] if said["step"] is None else said["step"]
+        step = said["steps"]["chosen"] if said["step"] is None else said["step"]
         parameters = next(row["parameters"] for row in said["parameters"] if row["site"] == "all")
         curve = curves[said["row"]]
         group = RANDOM if any(isinstance(one, RandomLike) for one in walk(node)) else curve
@@ -144,6 +158,8 @@ def curve_lines(
             if rows[measure].null_count() == 0
         )
         steps = listing([str(step) for step in rows["step"]])
+        if not values:
+            continue
         yield f"{plain(str(curve))}, {rows['parameters'][0]:,} parameters, after {steps} steps: {values}."
     for arm, others in _matched(recipe).items():
         steps = [said["step"] for said in told.values() if said["row"] == arm]
@@ -166,7 +182,9 @@ def _matched(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def _drawn_like(drawn: Trains, node: Trains) -> bool:
-    return isinstance(drawn.neurons, RandomLike) and drawn.neurons.neurons == node.neurons and drawn.at == node.at
+    """The same training in all else?"""
+    like = isinstance(drawn.neurons, RandomLike) and drawn.neurons.neurons == node.neurons
+    return like and replace(drawn, neurons=node.neurons) == node
 
 
 def _against(arm: str, step: int, others: Sequence[str], samples: pl.DataFrame, anchor: str | None, seed: int) -> str:

@@ -19,6 +19,7 @@ from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import digest, to_json
 from ssn_probe.progress import Tracker
 from ssn_probe.recipe import LoRA, Trains
+from ssn_probe.verbs import called
 
 HISTORY = {
     "step": pl.Int64,
@@ -34,10 +35,20 @@ OF_THE_PROMPTS = ("rows", "tokens", "judge")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What a training gave: the delta files by step of the curve (None: the change that it chose), and its history."""
+    """What a training gave: its history, and delta files by step of the curve (None: the change that it chose).
 
-    files: Mapping[int | None, Any]
+    Those that are kept in the cache are `held` as paths: the change of an 8B model's neurons takes hundreds of MB.
+    """
+
+    held: Mapping[int | None, Any]
     history: pl.DataFrame
+
+    def file(self, step: int | None = None) -> Any:
+        """The delta file of a step."""
+        from ssn_probe.expand.file import read_delta
+
+        found = self.held[step]
+        return read_delta(found) if isinstance(found, Path) else found
 
 
 def trained_lab(
@@ -54,7 +65,7 @@ def trained_lab(
     def put_in() -> Iterator[None]:
         from ssn_probe.expand.merge import written
 
-        file = trained(lab, node, neurons, label).files[step]
+        file = trained(lab, node, neurons, label).file(step)
         with lab_weights(lab), written(lab.subject.model._module, file.delta):
             yield
 
@@ -97,6 +108,7 @@ def expansion_what(lab: Lab, node: Trains, neurons: NeuronSet) -> dict[str, Any]
         adapter=_adapter(node),
         neurons=digest([list(neuron) for neuron in _neurons(neurons)]),
         rows=lab.remember(("rows digest", data_of(lab, node)), data_of(lab, node).rows_digest),
+        probe=[to_json(dict(lab.data[node.data].judge or {})), lab.data[node.data].max_new_tokens],
         training=to_json(node.training),
         kept=to_json(node.at),
     )
@@ -126,12 +138,15 @@ def trained(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> Outcome:
     def compute() -> Outcome:
         if lab.cache is None:
             return _train(lab, node, neurons, label, None)
+        anew = lab.cache.fresh and digest(what) not in lab.cache.opened
         with lab.cache.entry(what) as entry:
             found = _kept(entry, node)
             lab.cache.count(found is not None, what)
             if found is None:
-                found = _train(lab, node, neurons, label, entry.folder)
-                _keep(entry, found)
+                if anew:
+                    _forget_checkpoint(entry)
+                found = _keep(entry, _train(lab, node, neurons, label, entry.folder))
+                _forget_checkpoint(entry)
             return found
 
     outcome = lab.remember(("expansion", digest(what)), compute)
@@ -158,21 +173,27 @@ def _name(step: int | None) -> str:
 
 
 def _kept(entry: Entry, node: Trains) -> Outcome | None:
-    from ssn_probe.expand.file import read_delta
-
     paths = {step: entry.file(_name(step), ".safetensors") for step in (node.at or (None,))}
     history = entry.frames().get("history")
-    if history is None or None in paths.values():
-        return None
-    return Outcome(files={step: read_delta(path) for step, path in paths.items() if path}, history=history)
+    return None if history is None or None in paths.values() else Outcome(held=paths, history=history)
 
 
-def _keep(entry: Entry, outcome: Outcome) -> None:
+def _keep(entry: Entry, outcome: Outcome) -> Outcome:
     from ssn_probe.expand.file import write_delta
 
-    for step, file in outcome.files.items():
-        entry.write(_name(step), ".safetensors", lambda temporary, file=file: write_delta(temporary, file))
+    paths = {
+        step: entry.write(_name(step), ".safetensors", lambda temporary, file=file: write_delta(temporary, file))
+        for step, file in outcome.held.items()
+    }
     entry.write("history", ".parquet", outcome.history.write_parquet)
+    return Outcome(held=paths, history=outcome.history)
+
+
+def _forget_checkpoint(entry: Entry) -> None:
+    """What is done needs none, and what is to be made anew must not go on from one."""
+    from ssn_probe.expand.checkpoint import FILE
+
+    (entry.folder / FILE).unlink(missing_ok=True)
 
 
 def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
@@ -203,10 +224,20 @@ def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path 
     with lab_weights(lab):
         found = fitting(work, lab.batch_size, shrink=auto)
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
-    said = f"{type(node.neurons).__name__} with the key {node.neurons.key[:16]}"
-    origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": said}
+    origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
-    return Outcome(files=files, history=pl.DataFrame(columns, schema=HISTORY))
+    return Outcome(held=files, history=pl.DataFrame(columns, schema=HISTORY))
+
+
+def stated(lab: Lab, node: Trains, file: Any) -> Any:
+    """The file as this study states it: its names for the base, the neurons and the data.
+
+    The cache keeps one file for all that comes to the same neurons and rows, whoever asked first.
+    """
+    base = {**file.about["base"], "name": lab.subject.name, "revision": lab.subject.identity.get("commit")}
+    neurons = f"{called(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
+    about = {**file.about, "base": base, "neurons": neurons, "data": data_of(lab, node).describe()}
+    return replace(file, about=about)
 
 
 def _watch(lab: Lab, label: str, batch: int, left: list[int]) -> Callable[[Any, Any], None]:

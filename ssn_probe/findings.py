@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.arms import BASELINE, OF, TESTED
-from ssn_probe.meaning import by_anchor
-from ssn_probe.recipe import Each, Recipe, SetExpression, Shared, Suppress
+from ssn_probe.meaning import shared_with_anchor
+from ssn_probe.recipe import Each, Recipe, SetExpression, Suppress
 from ssn_probe.stats import Estimate, RankCorrelation, rank_correlation
 from ssn_probe.summary import AVERAGE, against_placebo
 from ssn_probe.tables import ABSENT, change_cell, language_cell, rate_cell, table
@@ -147,7 +147,7 @@ def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.Data
 
 def _shared_with_anchor(recipe: Recipe) -> list[str]:
     sets: dict[str, SetExpression | Each] = recipe.sets | {name: arm.neurons for name, arm in recipe.arms.items()}
-    return [name for name, node in sets.items() if isinstance(node, Shared) and by_anchor(node)]
+    return [name for name, node in sets.items() if shared_with_anchor(node)]
 
 
 def correlation_words(found: RankCorrelation) -> str:

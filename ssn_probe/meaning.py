@@ -9,15 +9,19 @@ from ssn_probe.parallel import source_of
 from ssn_probe.prompts import PromptSet
 from ssn_probe.recipe import (
     ASR,
+    After,
     LeaveOneOut,
     Measure,
+    Only,
     OverRefusal,
     Prompts,
+    RandomLike,
     Recipe,
     SafetyNeurons,
     Shared,
     Trains,
     Utility,
+    WithoutStrongest,
 )
 
 CONTEXT_OF: Mapping[type[Measure], str] = {ASR: "harmful", OverRefusal: "lookalike", Utility: "harmless"}
@@ -78,12 +82,20 @@ def by_anchor(node: Shared) -> bool:
     return node.at_least is None and node.by == "intersection"
 
 
+def shared_with_anchor(expression: Node) -> Shared | None:
+    """The `Shared` that a set is, or is a part or another finding of; None for one not shared with an anchor."""
+    while isinstance(expression, After | Only | RandomLike | WithoutStrongest):
+        expression = expression.neurons
+    return expression if isinstance(expression, Shared) and by_anchor(expression) else None
+
+
 def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
     """The anchor of a set shared with the anchor: its row repeats its MS, and averages would count it twice."""
-    if not isinstance(expression, Shared) or not by_anchor(expression):
+    shared = shared_with_anchor(expression)
+    if shared is None:
         return ()
     declared = next((data[node].anchor for node in walk(expression) if isinstance(node, Prompts)), None)
-    anchor = expression.anchor or declared
+    anchor = shared.anchor or declared
     return () if anchor is None else (anchor,)
 
 
@@ -127,11 +139,14 @@ def trained_without(node: Trains, language: str, data: Mapping[Prompts, PromptSe
     return replace(node, languages=tuple(one for one in languages if one != language))
 
 
-def trainings(node: Trains, data: Mapping[Prompts, PromptSet], anchor: str | None) -> tuple[Trains, ...]:
-    """The trainings that an arm takes: one, or one per language left out."""
+def trainings(
+    node: Trains, data: Mapping[Prompts, PromptSet], anchor: str | None, languages: tuple[str, ...]
+) -> tuple[Trains, ...]:
+    """The trainings that an arm takes: one, or one per language left out, of those that are evaluated."""
     if not isinstance(node.neurons, LeaveOneOut):
         return (node,)
-    return tuple(trained_without(node, one, data) for one in languages_left_out(node.neurons, data, anchor))
+    out = languages_left_out(node.neurons, data, anchor)
+    return tuple(trained_without(node, one, data) for one in out if one in languages)
 
 
 def not_run_in(

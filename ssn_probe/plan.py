@@ -29,6 +29,7 @@ from ssn_probe.node import Node, brief, digest, rewrite, to_json, walk
 from ssn_probe.parallel import check_sources
 from ssn_probe.prompts import PromptSet, load_prompts
 from ssn_probe.recipe import (
+    Each,
     LeaveOneOut,
     MeanOf,
     NeuronFile,
@@ -37,6 +38,7 @@ from ssn_probe.recipe import (
     Prompts,
     Recipe,
     SafetyNeurons,
+    SetExpression,
     Shared,
     Trains,
 )
@@ -144,18 +146,31 @@ def check_means(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
 
 
 def check_left_out(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
-    """What is left out in turn can be named by nothing inside, and must be evaluated somewhere."""
+    """What is left out in turn is left out of everything: no name, file or training inside can bring it back."""
     anchor = study_anchor(recipe, data)
     for node in walk(recipe):
-        if not isinstance(node, LeaveOneOut):
-            continue
-        out = languages_left_out(node, data, anchor)
-        named = next((one for inner in walk(node) for one in _named(inner) if one in out), None)
-        if named is not None:
+        beneath = [one for one in vars(node).values() if isinstance(one, LeaveOneOut)]
+        if beneath and isinstance(node, SetExpression | Each):
             raise RecipeError(
-                f"{brief(named)} is named within leave_one_out(), which leaves it out",
-                "Name the anchor alone, or take the set apart: ss.union().leave_one_out().",
+                f"leave_one_out() is within {type(node).__name__}",
+                "It stands last: take the set apart before, as in ss.only(sites=['ffn']).leave_one_out().",
             )
+        if isinstance(node, LeaveOneOut):
+            _check_inside(node, languages_left_out(node, data, anchor))
+
+
+def _check_inside(node: LeaveOneOut, out: tuple[str, ...]) -> None:
+    named = next((one for inner in walk(node) for one in _named(inner) if one in out), None)
+    if named is not None:
+        raise RecipeError(
+            f"{brief(named)} is named within leave_one_out(), which leaves it out",
+            "Name the anchor alone, or take the set apart: ss.union().leave_one_out().",
+        )
+    if any(isinstance(inner, NeuronFile) for inner in walk(node)):
+        raise RecipeError(
+            "a neuron file is within leave_one_out(): its neurons may come from the language that is left out",
+            "Leave out what is found from prompts, as in Shared(SafetyNeurons(…)).union().leave_one_out().",
+        )
 
 
 def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
@@ -163,12 +178,15 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     learned = {(one.data, one.languages, one.contexts) for one in walk(recipe) if isinstance(one, Trains)}
     for node, languages, contexts in learned:
         safety_data(data[node], languages=languages, contexts=contexts)
-    anchor = study_anchor(recipe, data)
+    anchor, languages = study_anchor(recipe, data), evaluated(recipe, data)
     for node in walk(recipe):
-        if not isinstance(node, Trains) or node.at is None:
+        if not isinstance(node, Trains):
             continue
-        steps = min(rows_to_train(one, data[one.data]) // one.training.batch for one in trainings(node, data, anchor))
-        if node.at[-1] > steps:
+        each = trainings(node, data, anchor, languages)
+        if any(one.languages == () for one in each):
+            raise RecipeError("without the language that is left out there is none to train on", "Name more languages.")
+        steps = min((rows_to_train(one, data[one.data]) // one.training.batch for one in each), default=0)
+        if node.at is not None and node.at[-1] > steps:
             raise RecipeError(
                 f"at={brief(node.at)}, but the training has {steps} steps", "Give Training(steps=…), or lower at."
             )
@@ -180,7 +198,7 @@ def _named(node: Node) -> tuple[str, ...]:
             return (anchor,)
         case Of(language=str(language)):
             return (language,)
-        case Only(languages=tuple(languages)):
+        case Only(languages=tuple(languages)) | Trains(languages=tuple(languages)):
             return languages
     return ()
 

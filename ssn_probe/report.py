@@ -10,9 +10,9 @@ from ssn_probe.conclusions import NONE, Beside, conclusions
 from ssn_probe.curves import curve_section, trained_section
 from ssn_probe.expanded import CHART, CHART_TITLE, ends
 from ssn_probe.findings import counts_section, significance, transfer_section
-from ssn_probe.meaning import by_anchor
+from ssn_probe.meaning import shared_with_anchor
 from ssn_probe.planted import truth_section
-from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Shared, Utility
+from ssn_probe.recipe import ASR, Each, OverRefusal, Recipe, Utility
 from ssn_probe.reliability import mix_section, null_section, overlap_section, stability_section
 from ssn_probe.summary import AVERAGE
 from ssn_probe.tables import language_cell, rate_cell, table
@@ -47,7 +47,7 @@ def report(
     parts += [trained_section(manifest), again_section(again)]
     if summary is not None:
         summary = ends(summary)
-        shared = any(isinstance(arm.neurons, Shared) and by_anchor(arm.neurons) for arm in recipe.arms.values())
+        shared = any(shared_with_anchor(arm.neurons) for arm in recipe.arms.values())
         parts += [_measure(summary, name, manifest, shared) for name in _titles(recipe, summary)]
         parts += [_reading(recipe, summary), significance(recipe, manifest, summary)]
         parts += [transfer_section(recipe, summary), counts_section(recipe, manifest, summary)]

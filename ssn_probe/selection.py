@@ -153,6 +153,13 @@ def check_places(neurons: NeuronSet, widths: dict[tuple[int, str], int]) -> None
             )
 
 
+def check_trained(neurons: NeuronSet, widths: dict[tuple[int, str], int]) -> None:
+    """Raises DataError for an empty set, RecipeError for neurons of another model: before anything is trained."""
+    if not len(neurons):
+        raise DataError("the set of neurons to train is empty", "Raise top, or take less away from it.")
+    check_places(neurons, widths)
+
+
 def overlap_table(neurons: NeuronSet, widths: dict[tuple[int, str], int], name: str) -> pl.DataFrame:
     """How many neurons each pair of languages shares, beside what independent draws per (layer, site) would give.
 

@@ -36,6 +36,7 @@ from ssn_probe.recipe import (
 )
 from ssn_probe.selection import (
     averaged,
+    check_trained,
     random_like,
     select_neurons,
     shared_at_least,
@@ -100,8 +101,9 @@ def _left_out(lab: Lab, node: LeaveOneOut) -> NeuronSet:
 def _found_again(lab: Lab, node: After) -> NeuronSet:
     """The same expression in the model that training makes."""
     chosen, tracker = evaluate(lab, node.trained.neurons), Again(lab.tracker)
+    check_trained(chosen, lab.widths())
     inside = trained_lab(lab, node.trained, chosen, f"{AFTER}training", tracker=tracker)
-    found = evaluate(inside, node.neurons)
+    found = evaluate(replace(inside, data=lab.data), node.neurons)
     done(lab, node.trained, chosen, f"{AFTER}training")
     return found
 

@@ -12,7 +12,7 @@ from ssn_probe.again import again_lines, compared_again
 from ssn_probe.agenda import labels_of_arms
 from ssn_probe.arms import arms_of, row_of
 from ssn_probe.causal import collect_log_odds, collect_samples, row_totals
-from ssn_probe.cautions import cautions, repeats
+from ssn_probe.cautions import cautions, learned_and_measured, repeats
 from ssn_probe.conclusions import Beside, headlines
 from ssn_probe.expanded import curve_lines, curves, write_deltas
 from ssn_probe.lab import Lab
@@ -37,7 +37,8 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
     What it finds goes into `manifest`, too. Everything that takes long comes through the lab's cache.
     """
     anchor = lab.anchor
-    for caution in (line for prompts in lab.data.values() for line in repeats(prompts)):
+    repeated = [line for prompts in lab.data.values() for line in repeats(prompts)]
+    for caution in (*repeated, *learned_and_measured(recipe, lab.data)):
         lab.warn(caution)
     with _timed(manifest, "identify"):
         expressions = named_sets(recipe)
@@ -72,7 +73,7 @@ def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) 
             for caution in cautions(summary, samples, anchor):
                 lab.warn(caution)
             manifest["expanded"] = write_deltas(lab, recipe, arms, run, summary)
-            curve = curves(recipe, manifest["expanded"], summary, run)
+            curve = curves(lab, recipe, manifest["expanded"], summary, run)
             if curve is not None:
                 learned += curve_lines(recipe, curve, manifest["expanded"], samples, anchor)
     manifest["gates"] = _gates(lab)

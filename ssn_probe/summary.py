@@ -238,6 +238,14 @@ def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: i
     return _paired(_of(_pairs(tested, placebo), AVERAGE, left_out), True, seed)
 
 
+def averaged(summary: pl.DataFrame, arm: str, measure: str, anchor: str | None, role: str = TESTED) -> frozenset[str]:
+    """The languages that an arm's average row is over: all it was measured in, less the anchor and the set's own."""
+    rows = summary.filter(arm=arm, role=role, measure=measure)
+    languages = set(rows["language"]) - {AVERAGE}
+    own = set(rows.filter(language=AVERAGE)["set_language"]) if len(languages) > 1 else set()
+    return frozenset(languages - {anchor} - own)
+
+
 def against_others(
     samples: pl.DataFrame, arm: str, others: Collection[str], measure: str, anchor: str | None, seed: int
 ) -> Estimate | None:

@@ -14,6 +14,7 @@ from ssn_probe.cache import Frames
 from ssn_probe.errors import DataError
 from ssn_probe.evidence import evidence_of
 from ssn_probe.lab import Lab
+from ssn_probe.meaning import shared_with_anchor
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.node import walk
 from ssn_probe.nulls.evidence import Evidence
@@ -174,4 +175,8 @@ def _no_pairs(*columns: str) -> pl.DataFrame:
 
 def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:
     """The sets that languages have of their own; shared ones overlap by construction, as do those left out in turn."""
-    return {name: node for name, node in expressions.items() if not isinstance(node, Shared | LeaveOneOut)}
+    return {name: node for name, node in expressions.items() if not (_shared(node) or isinstance(node, LeaveOneOut))}
+
+
+def _shared(node: SetExpression) -> bool:
+    return isinstance(node, Shared) or shared_with_anchor(node) is not None

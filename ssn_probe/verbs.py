@@ -32,6 +32,8 @@ def doing(node: Node, what: str, source: str | None) -> str:
         case Patch(positions=positions):
             where = "the last prompt position" if positions == "last" else "every step of the response"
             return f"carrying over from {plain(str(source))} the activation of {what} at {where}"
+        case Expand(neurons=LeaveOneOut()):
+            return f"training the weights of {what}, on data without it,"
         case Expand():
             return f"training the weights of {what}"
         case LoRA():
@@ -52,7 +54,7 @@ def called(expression: Node) -> str:
         case UnionOf(neurons=Shared(at_least=None, by="intersection")):
             return "the shared safety neurons (SS) of any language"
         case LeaveOneOut(neurons=inner) if called(inner):
-            return f"{called(inner)}, found and trained without the language that is evaluated"
+            return f"{called(inner)}, found without the language that is evaluated"
     return ""
 
 

@@ -3,30 +3,33 @@
 The same sentences end a run in the terminal and open `report.md`. Every figure in them is a cell of a table of the run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.arms import AT, PLACEBO
+from ssn_probe.meaning import shared_with_anchor
 from ssn_probe.neurons import SITES
+from ssn_probe.node import Node
 from ssn_probe.recipe import (
     Amplify,
     Each,
     Expand,
     Patch,
     Recipe,
-    SetExpression,
-    Shared,
     Trains,
     last_of,
 )
-from ssn_probe.summary import AVERAGE
+from ssn_probe.summary import AVERAGE, averaged
 from ssn_probe.text import listing, percent, plain, points, probability
 from ssn_probe.verbs import called, doing, sentence, verdict
 
 COSTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
 """What an arm may cost, by measure."""
+MOST_NAMED = 8
+"""So many languages are named; more are counted."""
 
 
 def answer(
@@ -36,14 +39,21 @@ def answer(
     if summary is None:
         return _sizes(recipe, manifest, neurons)
     if recipe.primary is None:
-        lines = [_baseline(summary, anchor), *_descriptive(recipe, summary), *_dose_curves(recipe, summary, anchor)]
+        lines = [
+            _baseline(summary, anchor),
+            *_descriptive(summary, anchor),
+            *_dose_curves(recipe, manifest, summary, anchor),
+        ]
         return [*lines, *_sizes(recipe, manifest, neurons)]
-    doses = {arm for arms in _dosed(recipe).values() for arm in arms}
+    doses = {arm for arms in _dosed(recipe) for arm in arms}
     others = [arm for arm in recipe.arms if arm != recipe.primary and arm not in doses]
     lines = [_primary(recipe, manifest, summary, anchor), _trained(recipe, manifest)]
     lines.append(_weakened(recipe.primary, summary))
     lines += [_placebo(recipe.primary, summary), _cost(recipe, summary, anchor), _log_odds(recipe.primary, summary)]
-    lines += [*_dose_curves(recipe, summary, anchor), *(_secondary(recipe, arm, summary, anchor) for arm in others)]
+    lines += [
+        *_dose_curves(recipe, manifest, summary, anchor),
+        *(_secondary(recipe, arm, summary, anchor) for arm in others),
+    ]
     return [line for line in lines if line]
 
 
@@ -52,10 +62,10 @@ def _primary(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame,
     row, before = _cell(summary, arm, "asr"), _before(recipe, arm, summary, "asr", anchor)
     source = _source(recipe, arm, anchor)
     if row is None or before is None:
-        return f"ASR {_where(anchor)} was not measured for {plain(arm)}: there are no judged harmful prompts."
+        return f"ASR was not measured for {plain(arm)}: there are no judged harmful prompts."
     what = f"{sentence(_doing(recipe, arm, anchor))} ({_size(recipe, manifest, arm, anchor)})"
     change = (
-        f"ASR {_where(anchor, source)} went from {percent(before)} to {percent(row['value'])} "
+        f"ASR {_where(summary, arm, anchor, source)} went from {percent(before)} to {percent(row['value'])} "
         f"({_change(row)}; n = {row['n']:,} responses, {row['clusters']:,} clusters)"
     )
     own = _cell(summary, "baseline", "asr", role="baseline", language=source) if source else None
@@ -73,16 +83,24 @@ def _source(recipe: Recipe, arm: str, anchor: str | None) -> str | None:
 
 
 def _before(recipe: Recipe, arm: str, summary: pl.DataFrame, measure: str, anchor: str | None) -> float | None:
-    """The baseline in the arm's languages: a Patch is not run in its source, which may be another than the anchor."""
-    row, baseline = _cell(summary, arm, measure), _cell(summary, "baseline", measure, role="baseline")
-    if row is None or baseline is None:
-        return None
-    if _source(recipe, arm, anchor) in (None, anchor):
-        return baseline["value"]
-    return round(row["value"] - row["delta"], 12)
+    """The baseline in the arm's own languages: it may not be run in some, or leave one more out of its average."""
+    row = _cell(summary, arm, measure)
+    return None if row is None or row["delta"] is None else round(row["value"] - row["delta"], 12)
 
 
-def _where(anchor: str | None, source: str | None = None) -> str:
+def _where(summary: pl.DataFrame, arm: str, anchor: str | None, source: str | None = None) -> str:
+    """Which languages an arm's average is over: all but the anchor, and a Patch's source, or those that it names."""
+    languages = averaged(summary, arm, "asr", anchor)
+    usual = averaged(summary, "baseline", "asr", anchor, role="baseline")
+    return _outside(anchor, source) if languages == usual - {source} else f"on the average of {_list(languages)}"
+
+
+def _list(languages: Collection[str]) -> str:
+    named = len(languages) <= MOST_NAMED
+    return listing([plain(one) for one in sorted(languages)]) if named else f"{len(languages)} languages"
+
+
+def _outside(anchor: str | None, source: str | None = None) -> str:
     if anchor is None and source is None:
         return "over all languages"
     left_out = "" if anchor is None else f"outside the anchor {plain(anchor)}"
@@ -161,14 +179,22 @@ def _log_odds(arm: str, summary: pl.DataFrame) -> str:
     )
 
 
-def _dosed(recipe: Recipe) -> dict[SetExpression, list[str]]:
-    """The arms that amplify one set by several factors, or train it for several numbers of steps, least first."""
-    found: dict[SetExpression, list[str]] = {}
+def _dosed(recipe: Recipe) -> list[list[str]]:
+    """The arms that differ in a factor, or in the number of steps, alone: least first."""
+    found: dict[Node, list[str]] = {}
     for name, node in recipe.arms.items():
-        several = isinstance(node, Amplify) or (isinstance(node, Expand) and node.training.steps is not None)
-        if several and not isinstance(node.neurons, Each):
-            found.setdefault(node.neurons, []).append(name)
-    return {neurons: sorted(arms, key=lambda arm: _by(recipe, arm)) for neurons, arms in found.items() if len(arms) > 1}
+        if not isinstance(node.neurons, Each) and (alike := _but_the_dose(node)) is not None:
+            found.setdefault(alike, []).append(name)
+    return [sorted(arms, key=lambda arm: _by(recipe, arm)) for arms in found.values() if len(arms) > 1]
+
+
+def _but_the_dose(node: Node) -> Node | None:
+    """The same node for every dose; None for what has none."""
+    if isinstance(node, Amplify):
+        return replace(node, by=2.0)
+    if isinstance(node, Expand) and node.at is None and node.training.steps is not None:
+        return replace(node, training=replace(node.training, steps=None))
+    return None
 
 
 def _by(recipe: Recipe, arm: str) -> float:
@@ -183,19 +209,27 @@ def _dose_words(recipe: Recipe, arm: str, by: float) -> str:
     return f"{by:g} steps" if isinstance(recipe.arms[arm], Expand) else f"×{by:g}"
 
 
-def _dose_curves(recipe: Recipe, summary: pl.DataFrame, anchor: str | None) -> list[str]:
+def _dose_curves(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame, anchor: str | None) -> list[str]:
     """One line per set that is amplified by several factors: ASR beside its random sets, and what each dose costs."""
     lines = []
-    for arms in _dosed(recipe).values():
+    for arms in _dosed(recipe):
         untouched = 0.0 if isinstance(recipe.arms[arms[0]], Expand) else 1.0
         doses = [(untouched, _dose("baseline", summary, role="baseline"))]
-        doses = sorted([*doses, *((_by(recipe, arm), _dose(arm, summary)) for arm in arms)])
+        kept = {arm: _kept(manifest, arm) for arm in arms}
+        doses = sorted([*doses, *((_by(recipe, arm), _dose(arm, summary) + kept[arm]) for arm in arms)])
         told = "; ".join(f"{_dose_words(recipe, arms[0], by)} {words}" for by, words in doses if words)
         tested = "no test"
         if recipe.primary in arms:
             tested = f"only {_dose_words(recipe, arms[0], _by(recipe, recipe.primary))} is tested"
-        lines.append(f"Dose by dose, {_name(recipe, arms[0])} {_where(anchor)}: {told} (descriptive, {tested}).")
+        where = _where(summary, arms[0], anchor)
+        lines.append(f"Dose by dose, {_name(recipe, arms[0])} {where}: {told} (descriptive, {tested}).")
     return lines
+
+
+def _kept(manifest: Mapping[str, Any], arm: str) -> str:
+    """The step whose change was measured, where the training chose an earlier one than its last."""
+    steps = (manifest.get("expanded") or {}).get(arm, {}).get("steps")
+    return f" (step {steps['chosen']} of {steps['done']})" if steps and steps["chosen"] != steps["planned"] else ""
 
 
 def _dose(arm: str, summary: pl.DataFrame, *, role: str = "tested") -> str:
@@ -224,23 +258,25 @@ def _baseline(summary: pl.DataFrame, anchor: str | None) -> str:
     if row is None:
         return "ASR was not measured."
     interval = f"95 % interval {100 * row['low']:.1f} to {100 * row['high']:.1f}"
-    return f"Untouched, the model's ASR {_where(anchor)} is {percent(row['value'])} ({interval}; n = {row['n']:,})."
+    return f"Untouched, the model's ASR {_outside(anchor)} is {percent(row['value'])} ({interval}; n = {row['n']:,})."
 
 
-def _descriptive(recipe: Recipe, summary: pl.DataFrame) -> list[str]:
+def _descriptive(summary: pl.DataFrame, anchor: str | None) -> list[str]:
     """For recipes without a primary arm: the largest and the smallest change on the average."""
     of_arms = (pl.col("role") == "tested") & (pl.col("language") == AVERAGE) & (pl.col("measure") == "asr")
     of_arms &= ~pl.col("arm").str.contains(AT, literal=True)
     rows = summary.filter(of_arms).sort("delta", descending=True).rows(named=True)
     return [
-        f"{plain(row['arm'])}: ASR {percent(row['value'])} on the average of {_others(row)} ({_change(row)}; "
-        f"n = {row['n']:,}; descriptive, no test)."
+        f"{plain(row['arm'])}: ASR {percent(row['value'])} on the average of {_others(summary, row, anchor)} "
+        f"({_change(row)}; n = {row['n']:,}; descriptive, no test)."
         for row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
     ]
 
 
-def _others(row: Mapping[str, Any]) -> str:
-    own = row["set_language"]
+def _others(summary: pl.DataFrame, row: Mapping[str, Any], anchor: str | None) -> str:
+    own, languages = row["set_language"], averaged(summary, row["arm"], "asr", anchor)
+    if languages != averaged(summary, "baseline", "asr", anchor, role="baseline") - {own}:
+        return _list(languages)
     return "the languages but the anchor" + ("" if own in (None, "*") else f" and {plain(own)}, its own")
 
 
@@ -262,7 +298,7 @@ def _sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -
 def _size(recipe: Recipe, manifest: Mapping[str, Any], name: str, anchor: str | None) -> str:
     """Neurons per language; those of a shared set without the anchor's, which are its whole MS."""
     found: Mapping[str, int] = manifest["sets"][name]
-    shared = isinstance(_expression(recipe, name), Shared) and len(found) > 1
+    shared = shared_with_anchor(_expression(recipe, name)) is not None and len(found) > 1
     counts = [count for language, count in found.items() if not (shared and language == anchor)]
     total = manifest["neurons"]["layers"] * sum(manifest["neurons"]["per_layer"].values())
     size = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"

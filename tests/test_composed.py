@@ -15,6 +15,7 @@ from ssn_probe import (
     ASR,
     Expand,
     LoRA,
+    NeuronFile,
     OverRefusal,
     Prompts,
     RandomLike,
@@ -121,15 +122,14 @@ class Counted:
         pass
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
-    """With a cache, without one, and where everything is in the cache."""
+def test_what_is_done_is_what_was_planned(tmp_path: Path) -> None:
+    """Also where everything is in the cache."""
     recipe = study(arms={name: ARMS[name] for name in ("left out", "then", "ss")}, log_odds_controls=0)
     lab, planned = (
-        lab_of(recipe, tmp_path if kept else None),
+        lab_of(recipe, tmp_path),
         {one.label: one.prompts for one in make_plan(recipe).stages},
     )
-    for _ in range(1 + kept):
+    for _ in range(2):
         lab = replace(lab, tracker=Counted(), memory={})
         evaluate(lab, recipe.sets["ms"])
         evaluate(lab, recipe.sets["again"])
@@ -152,10 +152,10 @@ def test_a_language_that_is_left_out_is_in_neither_set_nor_data(tmp_path: Path) 
     seen = replace(PROMPTS, languages=("qaa", "qac"))
     alone = Recipe(sets={"ss": Shared(SafetyNeurons(seen, top=0.01)).union()})
     assert evaluate(lab_of(alone), alone.sets["ss"]) == neurons
-    mine = trained(lab, node, neurons, "left out: training").files[None].delta
+    mine = trained(lab, node, neurons, "left out: training").file().delta
     theirs = Expand(alone.sets["ss"], seen, training=QUICK)
     elsewhere = lab_of(study(arms={"x": theirs}, sets={}))
-    other = trained(elsewhere, theirs, neurons, "x: training").files[None].delta
+    other = trained(elsewhere, theirs, neurons, "x: training").file().delta
     for one, two in zip(mine.parts, other.parts, strict=True):
         assert torch.equal(one.change, two.change)
 
@@ -196,7 +196,7 @@ def test_silencing_in_a_trained_model_is_both_at_once(run: RunFolder) -> None:
     outcome = trained(lab, TRAINED, evaluate(lab, TRAINED.neurons), "x")
     rows = load_prompts(PROMPTS).select("evaluate", "harmful", "qac")
     silenced = evaluate(lab, SS).neurons("qac").select("layer", "site", "index").iter_rows()
-    with written(lab.subject.model._module, outcome.files[None].delta):
+    with written(lab.subject.model._module, outcome.file().delta):
         tokens = encode(lab.subject, list(rows["text"]))
         made = generate(lab.subject, tokens, edits=suppression(silenced), max_new_tokens=5)
     kept = run.table("samples").filter(arm="then", role="tested", eval_language="qac", context="harmful")
@@ -235,7 +235,7 @@ def test_a_set_that_is_found_again_is_that_of_the_merged_model(run: RunFolder) -
     """The base with the delta written into it for good, as if it were another model."""
     lab = lab_of(study())
     outcome = trained(lab, TRAINED, evaluate(lab, TRAINED.neurons), "x")
-    with written(lab.subject.model._module, outcome.files[None].delta):
+    with written(lab.subject.model._module, outcome.file().delta):
         merged = evaluate(lab_of_same(lab), MS)
     found = run.table("neurons").filter(set="again").select("language", "layer", "site", "index")
     assert found.sort(found.columns).equals(merged.frame.select(found.columns).sort(found.columns))
@@ -291,7 +291,7 @@ def test_the_table_repeats_the_summary(run: RunFolder) -> None:
 
 def test_the_answer_compares_with_the_random_set_that_is_drawn_like_it(run: RunFolder) -> None:
     lines = [line for line in run.manifest()["answer"] if "random sets, in points" in line]
-    assert [line.partition(" less ")[0] for line in lines] == ["ss", "lora"]
+    assert [line.partition(" less ")[0] for line in lines] == ["ss"]
     samples = run.table("samples").filter(role="tested", context="harmful").filter(pl.col("eval_language") != "qaa")
     asr = {
         arm: rows.group_by("eval_language").agg((pl.col("verdict") == "complied").mean())["verdict"].mean()
@@ -323,6 +323,90 @@ def test_a_curve_cannot_go_beyond_its_training_or_be_the_primary_arm() -> None:
         make_plan(study(arms={"x": epochs}))
     with pytest.raises(RecipeError, match="one arm per language or step"):
         study(primary="ss")
+
+
+# ── what could go wrong without a word ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_union_of_a_set_found_again_leaves_the_anchor_out_too() -> None:
+    recipe = study(sets={"one": SS.after(TRAINED).union(), "two": SS.union().after(TRAINED)}, arms={}, measures=())
+    lab = lab_of(recipe)
+    assert evaluate(lab, recipe.sets["one"]) == evaluate(lab, recipe.sets["two"])
+
+
+def test_figures_before_are_those_of_the_languages_after(tmp_path: Path) -> None:
+    """Of qab's neurons applied everywhere the average is over qac alone, and so must be what it is compared with."""
+    arm = Expand(MS.of("qab"), PROMPTS, training=QUICK)
+    found = silent(study(arms={"x": arm}, sets={}, primary="x", controls=0, log_odds_controls=0), tmp_path)
+    rows = found.table("summary").filter(measure="asr", language="qac")
+    before, after = (100 * rows.filter(role=role)["value"][0] for role in ("baseline", "tested"))
+    assert f"ASR on the average of qac went from {before:.1f} % to {after:.1f} %" in found.manifest()["answer"][0]
+
+
+def test_fresh_trains_anew(run: RunFolder, tmp_path: Path) -> None:
+    recipe = study(arms={"x": TRAINED}, sets={}, controls=0, log_odds_controls=0)
+    silent(recipe, tmp_path)
+    assert not list(tmp_path.glob("cache/*/checkpoint.safetensors")), "what is done needs no checkpoint"
+    silent(recipe, tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/delta.*")}
+    assert len(times) == 1
+    run_recipe(recipe, Options(out=tmp_path, fresh=True), Console(quiet=True))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/delta.*")} != times
+
+
+def test_a_random_set_is_no_control_of_another_training() -> None:
+    from ssn_probe.expanded import _matched
+
+    hot = Training(lr=1e-2, steps=4, batch=8, schedule="constant")
+    arms = ARMS | {"hot": replace(TRAINED, training=hot, at=(1, 4))}
+    assert _matched(study(arms=arms)) == {"ss": ["random"]}, "neither the one at another rate nor LoRA has any"
+
+
+@pytest.mark.parametrize(
+    ("neurons", "message"),
+    [
+        (SS.union().leave_one_out().of("qab"), "leave_one_out\\(\\) is within Of"),
+        (SS.union().leave_one_out().union(), "leave_one_out\\(\\) is within UnionOf"),
+        (SS.union().leave_one_out().each(), "leave_one_out\\(\\) is within Each"),
+        ((SS.union() | NeuronFile("x.csv")).leave_one_out(), "may come from the language"),
+    ],
+)
+def test_nothing_brings_back_what_is_left_out(neurons: Any, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.csv").write_text("language,layer,site,index\n*,0,ffn,1\n")
+    with pytest.raises(RecipeError, match=message):
+        make_plan(study(arms={"x": Suppress(neurons)}, sets={}))
+    only = study(arms={"x": replace(ARMS["left out"], languages=("qab",))}, sets={})
+    with pytest.raises(RecipeError, match="there is none to train on"):
+        make_plan(only)
+
+
+def test_an_arm_that_is_evaluated_nowhere_is_an_error(tmp_path: Path) -> None:
+    anchor = replace(PROMPTS, languages=("qaa",))
+    recipe = study(arms={"x": ARMS["left out"]}, sets={}, measures=(ASR(anchor),))
+    with pytest.raises(RecipeError, match="evaluated in no language"):
+        silent(recipe, tmp_path)
+
+
+def test_a_set_to_train_first_is_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n")
+    other = Expand(NeuronFile(str(tmp_path / "big.csv")), PROMPTS, training=QUICK)
+    for recipe in (study(arms={"x": other.then(Suppress(SS))}, sets={}), study(arms={}, sets={"x": MS.after(other)})):
+        with pytest.raises(RecipeError, match="which the model does not have"):
+            silent(replace(recipe, measures=recipe.measures if recipe.arms else ()), tmp_path / "results")
+
+
+def test_ids_that_are_learned_and_measured_are_said() -> None:
+    from ssn_probe.cautions import learned_and_measured
+
+    recipe = study()
+    data = make_plan(recipe).data
+    assert learned_and_measured(recipe, data) == []
+    frame = data[PROMPTS].frame
+    same = frame.filter(split="evaluate")["prompt_id"][0]
+    moved = pl.when(pl.col("split") == "train").then(pl.lit(same)).otherwise("prompt_id").alias("prompt_id")
+    leaking = {PROMPTS: replace(data[PROMPTS], frame=frame.with_columns(moved))}
+    assert learned_and_measured(recipe, leaking)[0].startswith("1 ids of prompts to learn")
 
 
 # ── sets ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

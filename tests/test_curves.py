@@ -209,7 +209,7 @@ def test_what_was_measured_is_plain_and_whole() -> None:
         control_low=pl.when(drawn).then(-0.1),
         control_high=pl.when(drawn).then(0.5),
     )
-    found = measured_of(summary, "ss", run="r")
+    found = measured_of(summary, "ss", run="r", anchor=None)
     assert found is not None
     assert (found["run"], found["arm"]) == ("r", "ss")
     asr = next(row for row in found["effects"] if row["measure"] == "asr")
@@ -224,7 +224,7 @@ def test_what_was_measured_is_plain_and_whole() -> None:
         "low": pytest.approx(0.34),
         "high": pytest.approx(0.38),
     }
-    assert measured_of(summary, "absent", run="r") is None
+    assert measured_of(summary, "absent", run="r", anchor=None) is None
     assert {row["arm"] for row in found["controls"]} == {"4 random sets", "lora"}
     assert {row["value"] for row in found["controls"] if row["arm"] == "4 random sets"} == {0.3}
 
@@ -236,7 +236,7 @@ def averaged(own: str, anchor: str | None) -> dict[str, Any]:
         more = {"n": 100, "set_language": own if role == "tested" else None}
         rows += [cell(name, role, "asr", 0.3, language=one, **more) for one in ("qaa", "qab", "qac")]
         rows.append(cell(name, role, "asr", 0.3, **more | {"n": 100 * len({"qaa", "qab", "qac"} - out)}))
-    found = measured_of(pl.DataFrame(rows, schema_overrides=OVERRIDES), "ss", run="r")
+    found = measured_of(pl.DataFrame(rows, schema_overrides=OVERRIDES), "ss", run="r", anchor=anchor)
     assert found is not None
     assert all(row["before"] == 0.3 for row in found["effects"] if row["language"] != "average")
     return found["effects"][-1]

@@ -130,7 +130,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     plan, node = make_plan(recipe), recipe.arms["x"]
     lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=Cache(root=tmp_path))
     neurons = evaluate(lab, SS)
-    whole = trained(replace(lab, cache=None, memory=dict(lab.memory)), node, neurons, "x: training").files[None]
+    whole = trained(replace(lab, cache=None, memory=dict(lab.memory)), node, neurons, "x: training").file()
     import ssn_probe.expand.steps as steps
 
     one_step, done = steps._one_step, []
@@ -146,7 +146,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
         trained(lab, node, neurons, "x: training")
     monkeypatch.setattr(steps, "_one_step", one_step)
     outcome = trained(lab, node, neurons, "x: training")
-    file, history = outcome.files[None], outcome.history
+    file, history = outcome.file(), outcome.history
     for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
         assert torch.equal(mine.change, theirs.change)
     assert history["step"].to_list() == [0, 1, 2, 3]

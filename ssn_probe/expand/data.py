@@ -160,7 +160,7 @@ def _check_every_language(
             raise DataError(
                 f"{prompts.name} has no {context} rows to train on in {', '.join(missing)}",
                 f"Its split {SPLIT!r} has them in: {', '.join(sorted(have)) or 'no language'}. Name languages that "
-                "have data, or add rows.",
+                "have data, add rows, or leave the context out: contexts=('harmful',).",
             )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from ssn_probe.anatomy import anatomy_of
-from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.expand.checkpoint import State, Step, load_state
 from ssn_probe.expand.data import Example, SafetyData
 from ssn_probe.expand.digest import module_digest
@@ -21,7 +21,7 @@ from ssn_probe.expand.fraction import adapter_fraction, fraction
 from ssn_probe.expand.guard import frozen, memory_errors
 from ssn_probe.expand.lora import LowRank
 from ssn_probe.expand.loss import Encoded, encode_examples
-from ssn_probe.expand.places import Neuron, Place, neurons_of, places_of
+from ssn_probe.expand.places import Neuron, Place, neurons_of, places_of, weight_of
 from ssn_probe.expand.settings import Schedule, Training, held_out
 from ssn_probe.expand.steps import Course, Probe, Store, Watch, run_steps
 from ssn_probe.expand.team import gather_team
@@ -93,6 +93,9 @@ def train(
     settings = settings or Training()
     _check_pace(checkpoint_every, micro_batch)
     places = places_of(module, neurons)
+    if weight_of(module, places[0]).dtype == torch.float16:
+        hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
+        raise ModelError("In float16 small gradients vanish, and none are scaled here.", hint)
     trainable = LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
     course = replace(
         _course(module, tokenizer, trainable, data, settings, eos_ids),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.meaning import by_anchor, the_anchor
+from ssn_probe.meaning import shared_with_anchor, the_anchor
 from ssn_probe.neurons import EVERY
 from ssn_probe.node import walk
 from ssn_probe.nulls.kernel import select
@@ -108,7 +108,8 @@ def evaluate(expression: SetExpression, means: Means) -> Masked:
             return Masked(mask=evaluate(inner, means).at(language)[:, None], languages=(EVERY,))
         case UnionOf(neurons=inner):
             found = evaluate(inner, means)
-            anchor = (inner.anchor or means.anchor) if isinstance(inner, Shared) and by_anchor(inner) else None
+            shared = shared_with_anchor(inner)
+            anchor = None if shared is None else shared.anchor or means.anchor
             mask = found.mask[:, [place for place, one in enumerate(found.languages) if one != anchor]]
             return Masked(mask=np.logical_or.reduce(mask, axis=1, keepdims=True), languages=(EVERY,))
         case Only(neurons=inner):

@@ -99,14 +99,35 @@ def worker(folder: Path) -> None:
     """What each process does: the same commands, the last of them with data that cannot be learned."""
     os.chdir(folder)
     torch.set_num_threads(1)
-    found = [
-        run(*TOGETHER, out="replicated"),
-        run("--shard", "--gradient-checkpointing", *TOGETHER, out="sharded"),
-        run(*TOGETHER, data="unsafe", out="never"),
-    ]
+    with pytest.MonkeyPatch.context() as patch:
+        split, wrote = notes(patch)
+        found = [run(*TOGETHER, out="replicated")]
+        patch.setenv("ACCELERATE_USE_FSDP", "true")
+        found.append(run("--gradient-checkpointing", *TOGETHER, out="sharded"))
+        patch.delenv("ACCELERATE_USE_FSDP")
+        found.append(run(*TOGETHER, data="unsafe", out="never"))
     told = [(one.exit_code, one.stdout, one.stderr) for one in found]
-    Path(f"{os.environ['RANK']}.json").write_text(json.dumps(told))
+    Path(f"{os.environ['RANK']}.json").write_text(json.dumps({"told": told, "split": split, "wrote": wrote}))
     torch.distributed.destroy_process_group()
+
+
+def notes(patch: pytest.MonkeyPatch) -> tuple[list[bool], list[str]]:
+    """Of every training in this process: is its base sharded, and which files does it write?"""
+    split: list[bool] = []
+    wrote: list[str] = []
+    train, write = launch.train, launch.write_delta
+
+    def trains(module: Any, *given: Any, **options: Any) -> Any:
+        split.append(team.is_sharded(module))
+        return train(module, *given, **options)
+
+    def writes(out: Path, file: Any) -> None:
+        wrote.append(str(out))
+        write(out, file)
+
+    patch.setattr(launch, "train", trains)
+    patch.setattr(launch, "write_delta", writes)
+    return split, wrote
 
 
 TOGETHER = ("--micro-batch", "2", "--device", "cpu", "--checkpoint-every", "2")
@@ -161,19 +182,21 @@ def test_two_processes_write_what_one_writes(ranks: Any, base: str, tmp_path: Pa
 
 def test_one_process_shows_and_writes(ranks: Any) -> None:
     folder, (first, second) = ranks
-    for number, name in enumerate(("replicated", "sharded")):
-        assert first[number][0] == second[number][0] == 0
-        assert f"Written to {name}." in first[number][1]
-        assert "training: 30 prompts" in first[number][1]
-        assert second[number][1:] == ["", ""]
+    assert first["split"] == second["split"] == [False, True]
+    assert (first["wrote"], second["wrote"]) == (["replicated", "sharded"], [])
+    for name, ours, theirs in zip(first["wrote"], first["told"], second["told"], strict=False):
+        assert ours[0] == theirs[0] == 0
+        assert f"Written to {name}." in ours[1]
+        assert "training: 30 prompts" in ours[1]
+        assert theirs[1:] == ["", ""]
     known = {"0.json", "1.json", "data", "model", "n.csv", "replicated", "sharded", "unsafe"}
     assert {path.name for path in folder.iterdir()} == known
 
 
 def test_an_error_ends_every_process_with_one_message(ranks: Any) -> None:
     _, both = ranks
-    assert [told[2][0] for told in both] == [1, 1]
-    said = [told[2][2] for told in both]
+    assert [rank["told"][2][0] for rank in both] == [1, 1]
+    said = [rank["told"][2][2] for rank in both]
     assert sorted(map(bool, said)) == [False, True]
     assert "do not fit their request" in "".join(said)
 

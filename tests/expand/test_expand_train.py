@@ -179,6 +179,9 @@ def test_another_error_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_cannot_be_trained() -> None:
     module = llama()
+    with pytest.raises(ModelError, match="float16") as caught:
+        quick(llama().half())
+    assert "bfloat16" in (caught.value.hint or "")
     with pytest.raises(RecipeError, match="empty"):
         quick(module, neurons=[])
     with pytest.raises(ModelError, match="no layer 7"):
