@@ -68,9 +68,10 @@ def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
     header = ["trained", "parameters", "steps", "ASR", "over-refusal", "utility"]
     over = "all languages" if anchor is None else f"the languages other than the anchor {markdown(anchor)}"
     note = (
-        f"Averages over {over}, with 95 % intervals over prompts, none adjusted. At the same step, "
-        "trainings of one batch size have seen as many rows: that is the budget, whatever the number of parameters. A "
-        "point is better only where ASR *and* over-refusal are lower and utility is not: a low ASR alone is had by refusing everything.\n"
+        f"Averages over {over}, with 95 % intervals over prompts, none adjusted. At the same step, trainings of one "
+        "batch size have seen as many rows: that is the budget, whatever the number of parameters. A point is better "
+        "only where ASR *and* over-refusal are lower and utility is not: a low ASR alone is had by refusing "
+        "everything.\n"
     )
     return f"## What each training gives and costs\n\n{table(header, body)}\n{note}"
 
