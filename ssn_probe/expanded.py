@@ -88,9 +88,11 @@ def curves(
 
     A curve whose average is over other languages than the untouched model's is left out: it begins elsewhere.
     """
+    points = _points(recipe, told)
+    if not points or summary.is_empty():
+        return None
     measure = summary["measure"][0]
     usual = averaged(summary, BASELINE, measure, lab.anchor, role=BASELINE)
-    points = _points(recipe, told)
     found = {arm: point for arm, point in points.items() if averaged(summary, arm, measure, lab.anchor) == usual}
     others = {point.curve for arm, point in points.items() if arm not in found}
     if others:

@@ -92,7 +92,8 @@ def _where(summary: pl.DataFrame, arm: str, anchor: str | None, source: str | No
     """Which languages an arm's average is over: all but the anchor, and a Patch's source, or those that it names."""
     languages = averaged(summary, arm, "asr", anchor)
     usual = averaged(summary, "baseline", "asr", anchor, role="baseline")
-    return _outside(anchor, source) if languages == usual - {source} else f"on the average of {_list(languages)}"
+    alike = not languages or languages == usual - {source}
+    return _outside(anchor, source) if alike else f"on the average of {_list(languages)}"
 
 
 def _list(languages: Collection[str]) -> str:

@@ -66,7 +66,7 @@ def test_a_language_without_rows_to_learn(tmp_path: Path) -> None:
 
 def test_a_language_that_the_data_do_not_have(tmp_path: Path) -> None:
     arm = Expand(SS, PROMPTS, training=QUICK, languages=("qaa", "qax"))
-    refused(arm, tmp_path, DataError, "no language 'qax'", "Did you mean")
+    refused(arm, tmp_path, RecipeError, "unknown language 'qax'", "Did you mean")
 
 
 def test_neurons_of_another_model(tmp_path: Path) -> None:
