@@ -12,7 +12,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ssn_probe.agenda import rows_to_train
-from ssn_probe.cache import Entry
+from ssn_probe.cache import Entry, VanishedError
 from ssn_probe.expand.data import SafetyData, safety_data
 from ssn_probe.lab import Lab, Weights
 from ssn_probe.neurons import NeuronSet
@@ -44,11 +44,15 @@ class Outcome:
     history: pl.DataFrame
 
     def file(self, step: int | None = None) -> Any:
-        """The delta file of a step."""
+        """The delta file of a step. Raises VanishedError where the cache was deleted meanwhile."""
         from ssn_probe.expand.file import read_delta
 
         found = self.held[step]
-        return read_delta(found) if isinstance(found, Path) else found
+        if not isinstance(found, Path):
+            return found
+        if not found.exists():
+            raise VanishedError(f"{found} was removed while it was in use", "Run the same command again: it resumes.")
+        return read_delta(found)
 
 
 def trained_lab(

@@ -12,7 +12,7 @@ from ssn_probe.recipes import expand_ss
 
 from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
 from ssn_probe.arms import arms_of
-from ssn_probe.cache import Cache
+from ssn_probe.cache import Cache, VanishedError
 from ssn_probe.causal import collect_log_odds, collect_samples
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.expansion import expansion_what, trained
@@ -150,6 +150,18 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
         assert torch.equal(mine.change, theirs.change)
     assert history["step"].to_list() == [0, 1, 2, 3]
+
+
+def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> None:
+    import shutil
+
+    recipe = study()
+    lab = Lab(subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=Cache(root=tmp_path))
+    outcome = trained(lab, recipe.arms["x"], evaluate(lab, SS), "x: training")
+    shutil.rmtree(tmp_path)
+    with pytest.raises(VanishedError) as caught:
+        outcome.file()
+    assert "same command again" in (caught.value.hint or "")
 
 
 def test_settings_data_and_neurons_are_in_the_key() -> None:
