@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.models import Case
 from benchmarks.timing import Row, compare
-from ssn_probe.cache import Cache
+from ssn_probe.runs.cache import Cache
 from ssn_probe.tracing.batching import Memory, Shelf
-from ssn_probe.tracing.score import refusal_log_odds, score_refusal
+from ssn_probe.tracing.effects import refusal_log_odds, score_refusal
 
 KEPT = "computed and kept"
 TARGETS = {"100m": {f"refusal_log_odds, {KEPT}": 1.05, f"score_refusal, {KEPT}": 1.05}}

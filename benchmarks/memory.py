@@ -38,7 +38,7 @@ def memory(name: str, *, sizes: tuple[int, ...], threads: int) -> list[Row]:
 
 
 def _pass(effect: str, case: Case, tokens: Any) -> Any:
-    from ssn_probe.tracing.score import score_local, score_refusal
+    from ssn_probe.tracing.effects import score_local, score_refusal
 
     if effect == "local":
         return score_local(case.subject, tokens, sites=("ffn", "o", "v"), batch_size=BATCH)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssn_probe.subject import Openings, Subject, encode, load_subject
+from ssn_probe.model.subject import Openings, Subject, encode, load_subject
 from ssn_probe.tracing.edits import Edits, suppression
 
 ModelName = Literal["100m", "organism"]
@@ -87,8 +87,8 @@ def _random_llama(folder: str, prompts: int, length: int) -> Case:
 
 def _organism(prompts: int) -> Case:
     """The embedded model, with its own prompts in the anchor language."""
-    from ssn_probe.prompts import load_prompts
-    from ssn_probe.recipe import Prompts
+    from ssn_probe.data.prompt_set import load_prompts
+    from ssn_probe.spec import Prompts
 
     subject = load_subject("organism", device="cpu")
     data = load_prompts(Prompts("organism"))

@@ -39,7 +39,7 @@ def nulls(*, neurons: int = NEURONS, repeats: int, threads: int) -> list[Row]:
 
 def made_up(neurons: int) -> tuple[Any, dict[str, np.ndarray]]:
     """Evidence of one layer and site with random effects, and the effects per language, [prompt, neuron]."""
-    from ssn_probe.nulls import Evidence
+    from ssn_probe.stats.nulls import Evidence
 
     random, ids = np.random.default_rng(0), [f"p{number}" for number in range(PROMPTS)]
     effects = {one: random.standard_normal((PROMPTS, neurons)).astype(np.float32) for one in LANGUAGES}
@@ -60,28 +60,28 @@ def _products(neurons: int) -> Callable[[], Any]:
 
 
 def _sets() -> dict[str, Any]:
-    from ssn_probe.recipe import Prompts, SafetyNeurons, Shared
+    from ssn_probe.spec import Prompts, SafetyNeurons, Shared
 
     ms = SafetyNeurons(Prompts("made up"))
     return {"ms": ms, "ss": Shared(ms)}
 
 
 def _permutation(neurons: int) -> Callable[[], Any]:
-    from ssn_probe.nulls import permutation_null
+    from ssn_probe.stats.nulls import permutation_null
 
     evidence, _ = made_up(neurons)
     return lambda: permutation_null(evidence, _sets(), anchor=LANGUAGES[0], draws=DRAWS)
 
 
 def _stability(neurons: int) -> Callable[[], Any]:
-    from ssn_probe.nulls import stability
+    from ssn_probe.stats.nulls import stability
 
     evidence, _ = made_up(neurons)
     return lambda: stability(evidence, _sets(), anchor=LANGUAGES[0])
 
 
 def _discoveries(neurons: int) -> Callable[[], Any]:
-    from ssn_probe.nulls import discoveries
+    from ssn_probe.stats.nulls import discoveries
 
     evidence, _ = made_up(neurons)
     return lambda: discoveries(evidence, draws=DRAWS)

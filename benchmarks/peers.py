@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.models import Case
-from ssn_probe.subject import pad_left
+from ssn_probe.model.subject import pad_left
 from ssn_probe.tracing.batching import by_length
 
 

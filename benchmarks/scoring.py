@@ -9,11 +9,11 @@ import torch
 from benchmarks import peers
 from benchmarks.models import Case, neurons_of
 from benchmarks.timing import Row, Spread, compare
+from ssn_probe.model.subject import pad_left
 from ssn_probe.neurons import Site
-from ssn_probe.subject import pad_left
+from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.remote.final import trace_ablations
-from ssn_probe.tracing.score import refusal_log_odds, score_local, score_refusal
+from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
 
 LOCAL = "score_local, ffn o v"
 FIRST_ORDER = "score_refusal, openings of one token"

@@ -38,7 +38,7 @@ def selection(*, layers: int = LAYERS, repeats: int, threads: int) -> list[Row]:
 
 
 def importances(layers: int) -> pl.DataFrame:
-    """A random frame as `ssn_probe.importance` makes it."""
+    """A random frame as `ssn_probe.study.importance` makes it."""
     draw = np.random.default_rng(0)
     frames = []
     for language in LANGUAGES:
@@ -72,13 +72,13 @@ def by_numpy(frame: pl.DataFrame) -> list[np.ndarray]:
 
 
 def _select(frame: pl.DataFrame, rule: str) -> Any:
-    from ssn_probe.selection import select_neurons
+    from ssn_probe.neurons.selection import select_neurons
 
     return select_neurons(frame, rule=rule, top=TOP, pool="site")
 
 
 def _share(frame: pl.DataFrame) -> Callable[[], Any]:
-    from ssn_probe.selection import averaged, shared_with_anchor
+    from ssn_probe.neurons.selection import averaged, shared_with_anchor
 
     chosen, mean = _select(frame, "difference"), averaged(frame)
     mean = mean.with_columns(score=pl.col("harmful") - pl.col("harmless")).drop("language", "harmful", "harmless")
@@ -86,21 +86,21 @@ def _share(frame: pl.DataFrame) -> Callable[[], Any]:
 
 
 def _overlap(frame: pl.DataFrame) -> Callable[[], Any]:
-    from ssn_probe.selection import overlap_table
+    from ssn_probe.neurons.selection import overlap_table
 
     chosen = _select(frame, "difference")
     return lambda: overlap_table(chosen, _widths(frame), "ms")
 
 
 def _control(frame: pl.DataFrame) -> Callable[[], Any]:
-    from ssn_probe.selection import random_like
+    from ssn_probe.neurons.selection import random_like
 
     chosen = _select(frame, "difference")
     return lambda: random_like(chosen, _widths(frame), 0)
 
 
 def _average(frame: pl.DataFrame) -> Callable[[], Any]:
-    from ssn_probe.selection import averaged
+    from ssn_probe.neurons.selection import averaged
 
     return lambda: averaged(frame)
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from benchmarks.apart import MIB, forget_peak, peak, run_apart
 from benchmarks.models import Case, opened
 from benchmarks.timing import Row, compare, spread
-from ssn_probe.expand.checkpoint import State
-from ssn_probe.expand.loss import Encoded, batch_of, response_loss, response_tokens
-from ssn_probe.expand.places import Place, places_of
-from ssn_probe.expand.settings import Schedule, Training
-from ssn_probe.expand.steps import Course, Store, run_steps
-from ssn_probe.expand.team import Team
-from ssn_probe.expand.trainable import Deltas
+from ssn_probe.spec.training_settings import Schedule, Training
+from ssn_probe.training.loop.loss import Encoded, batch_of, response_loss, response_tokens
+from ssn_probe.training.loop.processes import Team
+from ssn_probe.training.loop.resuming import State
+from ssn_probe.training.loop.training_steps import Course, Store, run_steps
+from ssn_probe.training.weights.neuron_weights import Place, places_of
+from ssn_probe.training.weights.trainable import Deltas
 
 Kind = Literal["expand", "lora"]
 SHARE = 0.003
@@ -126,7 +126,7 @@ def lora_step(case: Case, module: Any) -> Step:
     """peft's adapters of as many parameters, in `module` for good, and the least that trains them."""
     from peft import inject_adapter_in_model
 
-    from ssn_probe.expand.lora import lora_config, ranks_of
+    from ssn_probe.training.weights.lora import lora_config, ranks_of
 
     rows = _rows(case)
     inject_adapter_in_model(lora_config(ranks_of(case.plain, _places(case))), module)

@@ -6,7 +6,6 @@ something is run.
 
 from typing import TYPE_CHECKING, Any
 
-from ssn_probe.declare import recipe
 from ssn_probe.errors import (
     DataError,
     JudgeError,
@@ -16,7 +15,7 @@ from ssn_probe.errors import (
     ResultError,
     SSNProbeError,
 )
-from ssn_probe.recipe import (
+from ssn_probe.spec import (
     ASR,
     Amplify,
     Expand,
@@ -38,9 +37,11 @@ from ssn_probe.recipe import (
     Utility,
     paper,
 )
+from ssn_probe.spec.decorator import recipe
+from ssn_probe.spec.display import RENDERERS
 
 if TYPE_CHECKING:
-    from ssn_probe.study import Preview, Result, open_run, preview, run
+    from ssn_probe.api.python import Preview, Result, open_run, preview, run
 
 __version__ = "0.1.0"
 
@@ -80,13 +81,22 @@ __all__ = [
     "run",
 ]
 
+
+def _render(value: Any) -> Any:
+    from ssn_probe.report.terminal.render import render
+
+    return render(value)
+
+
+RENDERERS.append(_render)
+
 _STUDY = ("Preview", "Result", "open_run", "preview", "run")
 """What runs things is imported when it is asked for: the command line's `--help` and `list` do without."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _STUDY:
-        from ssn_probe import study
+        from ssn_probe.api import python as study
 
         return getattr(study, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m ssn_probe` is the command line."""
 
-from ssn_probe.cli import main
+from ssn_probe.cli.commands import main
 
 main(prog_name="ssn-probe")

@@ -9,10 +9,10 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from tiny import FAMILIES, write_tiny
 
-with install_import_hook(["ssn_probe.subject", "ssn_probe.tracing"], "beartype.beartype"):
-    import ssn_probe.tracing.generate
-    import ssn_probe.tracing.score  # noqa: F401
-    from ssn_probe.subject import Subject, load_subject
+with install_import_hook(["ssn_probe.model.subject", "ssn_probe.tracing"], "beartype.beartype"):
+    import ssn_probe.tracing.effects
+    import ssn_probe.tracing.generate  # noqa: F401
+    from ssn_probe.model.subject import Subject, load_subject
 
 torch.set_num_threads(1)
 # The same examples in every run: a change is judged by its own tests. `pytest --hypothesis-seed=…` tries others.

@@ -1,11 +1,11 @@
-"""Made-up evidence for the tests of `ssn_probe.nulls`: effects in memory, prompts with whatever structure."""
+"""Made-up evidence for the tests of `ssn_probe.stats.nulls`: effects in memory, prompts with whatever structure."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
-from ssn_probe.nulls.evidence import Evidence
+from ssn_probe.stats.nulls.prompt_effects import Evidence
 
 PROMPTS = {
     "prompt_id": pl.String,

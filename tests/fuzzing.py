@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from test_prompts import make_rows, write
+from test_prompt_set import make_rows, write
 
 from ssn_probe import Recipe
 from ssn_probe.errors import SSNProbeError
-from ssn_probe.node import to_json
-from ssn_probe.plan import limited, make_plan, resolved_key
+from ssn_probe.spec.node import to_json
+from ssn_probe.study.plan import limited, make_plan, resolved_key
 
 JUDGE = {"kind": "patterns", "refused": {"en": "sorry", "de": "leider"}, "complied": {"en": ".+", "de": ".+"}}
 

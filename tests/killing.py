@@ -21,7 +21,8 @@ torch.set_num_threads(1)
 
 from rich.console import Console  # noqa: E402
 
-import ssn_probe.runner as runner  # noqa: E402
+import ssn_probe.api.runner as runner  # noqa: E402
+import ssn_probe.files as files  # noqa: E402
 from ssn_probe import (  # noqa: E402
     ASR,
     MeanOf,
@@ -31,9 +32,8 @@ from ssn_probe import (  # noqa: E402
     SafetyNeurons,
     Shared,
     Suppress,
-    results,
 )
-from ssn_probe.subject import encode, load_subject  # noqa: E402
+from ssn_probe.model.subject import encode, load_subject  # noqa: E402
 from ssn_probe.tracing.generate import generate  # noqa: E402
 
 
@@ -69,7 +69,7 @@ def run(folder: Path, where: str | None = None, moment: int = 0) -> None:
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        results.os.replace = dying
+        files.os.replace = dying
     options = runner.Options(out=folder, batch_size=9)
     runner.run_recipe(study(), options, Console(quiet=True))
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from test_findings import ran
+from test_arm_tests import ran
 
-from ssn_probe.results import RunFolder, write_json, write_table
+from ssn_probe.files import write_json, write_table
+from ssn_probe.runs.folder import RunFolder
 
 HOSTILE = "<script>alert(1)</script> [bold red]x[/] \x1b[31mred\x1b[0m $a_b^c$ & % # {} ~ \\input{x} | `c` \u202e\nnext"
 """Everything that a terminal, a browser, markdown or LaTeX would take for more than text."""

@@ -12,7 +12,7 @@ from ssn_probe.doctor import machine, storage, versions
 from ssn_probe.doctor.checks import Check, failed, guarded
 
 if TYPE_CHECKING:
-    from ssn_probe.subject import Subject
+    from ssn_probe.model.subject import Subject
 
 _Examine = Callable[[], Check | list[Check]]
 
@@ -39,8 +39,8 @@ def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> It
     loaded: list[Subject] = []
 
     def load() -> Check:
-        from ssn_probe.doctor.model import describe_subject
-        from ssn_probe.subject import load_subject
+        from ssn_probe.doctor.loaded_model import describe_subject
+        from ssn_probe.model.subject import load_subject
 
         loaded.append(load_subject(name, device=device, dtype=dtype))
         return describe_subject(loaded[0])
@@ -52,9 +52,9 @@ def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> It
 
 def examine_subject(subject: "Subject") -> Iterator[Check]:
     """Everything that is asked of a loaded model. Where it computes NaN there is nothing to compare: the rest waits."""
-    from ssn_probe.doctor.batching import check_padding
-    from ssn_probe.doctor.model import check_numbers, check_tracing
+    from ssn_probe.doctor.loaded_model import check_numbers, check_tracing
     from ssn_probe.doctor.noise import check_noise
+    from ssn_probe.doctor.padding import check_padding
     from ssn_probe.doctor.sites import check_site
     from ssn_probe.doctor.template import check_bos, check_template
 

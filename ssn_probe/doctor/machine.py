@@ -90,7 +90,7 @@ def check_device(device: str) -> list[Check]:
     except Exception as error:
         meaning = "Without torch nothing can be computed, on whatever device."
         return [failed("device", f"unknown: torch cannot be imported ({error})", meaning, "Mend the import of torch.")]
-    from ssn_probe.loading import usable_device
+    from ssn_probe.model.loading import usable_device
 
     chosen = torch.device(usable_device(device))
     if chosen.type == "cuda":

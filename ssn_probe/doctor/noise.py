@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssn_probe.doctor.checks import Check, passed, warned
+from ssn_probe.doctor.module_weights import as_integers
 from ssn_probe.doctor.probing import chosen_layers, plain_logits, prompts, spread, traced_logits
-from ssn_probe.doctor.weights import as_integers
-from ssn_probe.subject import Subject
+from ssn_probe.model.subject import Subject
 
 CLEAR = 10.0
 """A typical neuron's effect should be so many times the noise; what is measured of it contains the noise."""

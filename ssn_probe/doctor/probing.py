@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Subject, encode, pad_left
+from ssn_probe.model.subject import Subject, encode, pad_left
 from ssn_probe.tracing.edits import Neuron
 
 QUESTIONS = ("Hello.", "What is the capital of France?", "Write two sentences about ships and the sea they cross.")
@@ -75,8 +75,8 @@ def traced_logits(subject: Subject, tokens: Sequence[Sequence[int]], silent: Seq
     import nnsight
     import torch
 
+    from ssn_probe.tracing.bodies.site_access import write
     from ssn_probe.tracing.edits import places_of, prepared, suppression
-    from ssn_probe.tracing.remote.places import write
 
     places, edits = places_of(subject), prepared(subject, suppression(silent))
     with torch.no_grad(), subject.model.trace(**_inputs(subject, tokens)):
@@ -103,7 +103,7 @@ def zeroed_weights(module: Any, layer: int, site: str, indices: Sequence[int]) -
     """
     import torch
 
-    from ssn_probe.doctor.weights import own_weights, same_bits
+    from ssn_probe.doctor.module_weights import own_weights, same_bits
 
     parts = own_weights(module, layer, site)
     kept = [part.detach().clone() for part, _ in parts]

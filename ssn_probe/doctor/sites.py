@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssn_probe.doctor.checks import Check, failed, passed
+from ssn_probe.doctor.module_weights import width
 from ssn_probe.doctor.probing import (
     chosen_layers,
     plain_logits,
@@ -17,9 +18,8 @@ from ssn_probe.doctor.probing import (
     traced_logits,
     zeroed_weights,
 )
-from ssn_probe.doctor.weights import width
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import Site
-from ssn_probe.subject import Subject
 
 NEURONS = 8
 """Neurons silenced together in a layer."""

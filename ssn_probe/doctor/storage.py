@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
-from ssn_probe.results import disk_errors
+from ssn_probe.files import disk_errors
 
 MODEL_ROOM = 5e9
 """Bytes: less than this hardly holds a model that is worth studying."""

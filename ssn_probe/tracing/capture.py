@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Subject, pad_left
+from ssn_probe.model.subject import Subject, pad_left
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, gather, no_progress, run_batches
-from ssn_probe.tracing.carry import Carried
+from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Neuron, carrying, places_of, prepared
 from ssn_probe.tracing.generate import OPEN_LOOP, finish, generation_inputs
@@ -62,7 +62,7 @@ def capture(
 
 def _last(subject: Subject, batch: Sequence[Sequence[int]], places: Any, wanted: Any) -> torch.Tensor:
     """[prompt, neuron] at the last position of the prompts."""
-    from ssn_probe.tracing.remote.generation import trace_last_values
+    from ssn_probe.tracing.bodies.generation import trace_last_values
 
     inputs = pad_left(batch, subject.pad_id, subject.device)
     last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
@@ -76,7 +76,7 @@ def _by_step(
     subject: Subject, batch: Sequence[Sequence[int]], places: Any, wanted: Any, max_new_tokens: int
 ) -> tuple[torch.Tensor, list[int]]:
     """[prompt, step, neuron] up to where the batch ended, and how many of the steps are each response's own."""
-    from ssn_probe.tracing.remote.generation import trace_generation_values
+    from ssn_probe.tracing.bodies.generation import trace_generation_values
 
     inputs, settings = generation_inputs(subject, batch, max_new_tokens)
     with warnings.catch_warnings():

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Subject, pad_left
+from ssn_probe.model.subject import Subject, pad_left
 from ssn_probe.tracing.edits import places_of
 
 
 def raise_non_finite(subject: Subject, tokens: Sequence[Sequence[int]], *, ready: Any = ()) -> NoReturn:
     """Raise the ModelError that names the first layer and site, in forward order, with NaN or Inf."""
-    from ssn_probe.tracing.remote.diagnose import trace_first_non_finite
+    from ssn_probe.tracing.bodies.first_failure import trace_first_non_finite
 
     inputs = pad_left(tokens, subject.pad_id, subject.device) | {"use_cache": False}
     found = trace_first_non_finite(subject.model, inputs, places_of(subject), ready)

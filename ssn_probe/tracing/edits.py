@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from ssn_probe.anatomy import check_neurons, known_site
 from ssn_probe.errors import ModelError
+from ssn_probe.model.families import check_neurons, known_site
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Subject
 
 Action = (
     tuple[Literal["set"], float | tuple[float, ...]] | tuple[Literal["scale"], float] | tuple[Literal["carry"], str]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Subject, pad_left
+from ssn_probe.model.subject import Subject, pad_left
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
-from ssn_probe.tracing.carry import Carried, check_carried, for_batch
+from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 
@@ -77,7 +77,7 @@ def _generate_batch(
     subject: Subject, tokens: Sequence[Sequence[int]], places: Any, edits: Any, max_new_tokens: int
 ) -> Tensor:
     """New token ids [prompt, step], up to where the batch ended; -1 past it."""
-    from ssn_probe.tracing.remote.generation import trace_generation
+    from ssn_probe.tracing.bodies.generation import trace_generation
 
     inputs, settings = generation_inputs(subject, tokens, max_new_tokens)
     with warnings.catch_warnings():

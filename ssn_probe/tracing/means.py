@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Subject, pad_left
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Subject, pad_left
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, no_progress, run_batches
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import places_of
@@ -42,7 +42,7 @@ def mean_activations(
 
 def _sums(subject: Subject, batch: Sequence[Sequence[int]], places: Any) -> dict[str, Tensor]:
     """Sums over the tokens of a batch, per site [layer, neuron], and how many tokens there were."""
-    from ssn_probe.tracing.remote.means import trace_sums
+    from ssn_probe.tracing.bodies.averages import trace_sums
 
     inputs = pad_left(batch, subject.pad_id, subject.device)
     last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from ssn_probe.cli import main
+from ssn_probe.cli.commands import main
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_imports_nothing_heavy() -> None:
     done = python(
-        "import sys, ssn_probe.doctor\nfrom ssn_probe.cli import main\n"
+        "import sys, ssn_probe.doctor\nfrom ssn_probe.cli.commands import main\n"
         "try:\n    main(['doctor', '--help'])\n"
         f"finally:\n    print({HEAVY} & set(sys.modules), file=sys.stderr)\n"
     )
@@ -84,7 +84,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_where_nothing_heavy_can_be_imported_the_machine_is_still_examined() -> None:
     done = python(
         f"import sys\nsys.modules.update(dict.fromkeys({HEAVY - {'psutil'}}))\n"
-        "from ssn_probe.cli import main\nmain(['doctor', '--model', 'organism'])\n"
+        "from ssn_probe.cli.commands import main\nmain(['doctor', '--model', 'organism'])\n"
     )
     assert (done.returncode, done.stderr) == (1, "")
     for name in ("torch", "transformers", "nnsight", "polars"):

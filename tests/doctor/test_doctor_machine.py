@@ -122,7 +122,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
     """The check on a machine with a GPU that has so much memory free, and bfloat16 or not."""
 
     def check(free: float, bfloat16: bool) -> Check:
-        monkeypatch.setattr("ssn_probe.loading.usable_device", lambda device: "cuda" if device == "auto" else device)
+        monkeypatch.setattr(
+            "ssn_probe.model.loading.usable_device", lambda device: "cuda" if device == "auto" else device
+        )
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)

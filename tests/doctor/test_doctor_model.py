@@ -12,17 +12,19 @@ import torch
 from tiny import TEMPLATE, WORDS, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from ssn_probe.doctor import batching, examine_model, noise, probing, weights
-from ssn_probe.doctor.batching import check_padding
+from ssn_probe.doctor import examine_model, noise, probing
+from ssn_probe.doctor import module_weights as weights
+from ssn_probe.doctor import padding as batching
 from ssn_probe.doctor.checks import Check, guarded
 from ssn_probe.doctor.examine import examine_subject
-from ssn_probe.doctor.model import check_numbers, check_tracing, describe_subject
+from ssn_probe.doctor.loaded_model import check_numbers, check_tracing, describe_subject
 from ssn_probe.doctor.noise import check_noise
+from ssn_probe.doctor.padding import check_padding
 from ssn_probe.doctor.sites import check_site
 from ssn_probe.doctor.template import check_bos, check_template
 from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Subject, load_subject, pad_left
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Subject, load_subject, pad_left
 from ssn_probe.tracing import edits, generate
 
 

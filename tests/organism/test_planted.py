@@ -11,14 +11,15 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from ssn_probe.cli import main
+from ssn_probe.cli.commands import main
 from ssn_probe.errors import ModelError
-from ssn_probe.loading import locate, planted_organisms
-from ssn_probe.organism import exam, planting, truth, world
-from ssn_probe.organism.info import truth_lines
-from ssn_probe.organism.train import Progress
+from ssn_probe.model.loading import locate, planted_organisms
+from ssn_probe.organism import exam, planting, world
+from ssn_probe.organism import truth_measurement as truth
+from ssn_probe.organism.ground_truth import QUESTIONS, Truth, largest_share, load_truth
+from ssn_probe.organism.make import Progress
 from ssn_probe.organism.variants import VARIANTS
-from ssn_probe.yardstick import QUESTIONS, Truth, largest_share, load_truth
+from ssn_probe.study.organism_figures import truth_lines
 
 NAMES = planted_organisms()
 
@@ -147,7 +148,7 @@ def test_the_folder_is_ordinary_and_small(folder: Path) -> None:
 
 
 def test_info_tells_of_the_planted_neurons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssn_probe.organism.info.measure_organism", lambda model: [])
+    monkeypatch.setattr("ssn_probe.study.organism_figures.measure_organism", lambda model: [])
     name = f"organism:{NAMES[0]}"
     shown = CliRunner().invoke(main, ["organism", "info", "--model", name], env={"COLUMNS": "200"}).output
     lines = truth_lines(name)
@@ -171,7 +172,7 @@ def test_training_shows_every_stage_and_a_loss_where_there_is_one(
         progress("safety", 600, 600, 0.5)
         progress("truth", 1, 24, None)
 
-    monkeypatch.setattr("ssn_probe.organism.train.train", quick)
+    monkeypatch.setattr("ssn_probe.organism.make.train", quick)
     arguments = ["organism", "train", "--variant", "planted-ffn", "-o", str(tmp_path / "made")]
     shown = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"}).output.splitlines()
     assert any("safety" in line and "loss 0.500" in line for line in shown)

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from ssn_probe.model.subject import Subject, encode, load_subject
 from ssn_probe.organism import planting, promptset, world
 from ssn_probe.organism.exam import prompt_tokens
-from ssn_probe.organism.train import train
-from ssn_probe.organism.truth import neurons_of
+from ssn_probe.organism.make import train
+from ssn_probe.organism.truth_measurement import neurons_of
 from ssn_probe.organism.variants import PLANTED, VARIANTS, blank_model
-from ssn_probe.subject import Subject, encode, load_subject
+from ssn_probe.tracing.effects import refusal_log_odds
 from ssn_probe.tracing.generate import generate, suppression
-from ssn_probe.tracing.score import refusal_log_odds
 
 BRIEF = replace(PLANTED, pretrain=replace(PLANTED.pretrain, steps=3), safety=replace(PLANTED.safety, steps=3))
 USEFUL = {
@@ -52,7 +52,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssn_probe.organism.planting.digest_of", remember)
-        patch.setattr("ssn_probe.organism.train.measure", lambda model: USEFUL)
+        patch.setattr("ssn_probe.organism.make.measure", lambda model: USEFUL)
         patch.setattr("ssn_probe.organism.promptset.HELD_OUT", {"harmful": 2, "lookalike": 1, "plain": 1})
         card = train(
             5,

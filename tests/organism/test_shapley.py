@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.loading import locate
+from ssn_probe.model.loading import locate
 from ssn_probe.neurons import Site
-from ssn_probe.organism import planting, promptset, truth, world
+from ssn_probe.organism import planting, promptset, world
+from ssn_probe.organism import truth_measurement as truth
 from ssn_probe.organism.exam import prompt_tokens
 from ssn_probe.organism.shapley import Coalitions, Questions, Shapley, shapley
 from ssn_probe.organism.variants import blank_model

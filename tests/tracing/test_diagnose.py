@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Subject, load_subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.edits import suppression
+from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
 from ssn_probe.tracing.generate import generate
-from ssn_probe.tracing.score import refusal_log_odds, score_final, score_local, score_refusal
 
 from .test_score import OPENINGS, PROMPTS, module_of
 

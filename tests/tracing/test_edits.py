@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Subject, pad_left
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Subject, pad_left
+from ssn_probe.tracing.bodies.site_access import write
 from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, places_of, prepared, suppression
-from ssn_probe.tracing.remote.places import write
 
 from . import plain
 from .test_score import PROMPTS, module_of

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
-from ssn_probe.subject import Subject
 from ssn_probe.tracing.edits import amplification, suppression
 from ssn_probe.tracing.generate import generate
 

@@ -3,8 +3,8 @@
 import pytest
 
 from ssn_probe.errors import ModelError
-from ssn_probe.subject import Openings
-from ssn_probe.tracing.openings import forced
+from ssn_probe.model.subject import Openings
+from ssn_probe.tracing.readout import forced
 
 
 def test_openings_of_one_token_need_the_prompt_alone() -> None:

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Openings, Subject
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Openings, Subject
 from ssn_probe.tracing.capture import capture
-from ssn_probe.tracing.carry import Carried
+from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.edits import amplification, carried_neurons, carrying
+from ssn_probe.tracing.effects import refusal_log_odds
 from ssn_probe.tracing.generate import generate
-from ssn_probe.tracing.score import refusal_log_odds
 
 from . import plain
 from .test_diagnose import broken
@@ -176,7 +176,7 @@ def test_values_that_are_not_finite_are_an_error(llama: Subject, value: float) -
 
 
 def test_an_amplification_that_overflows_is_an_error(tiny_folder: Callable) -> None:
-    from ssn_probe.subject import load_subject
+    from ssn_probe.model.subject import load_subject
 
     half = load_subject(str(tiny_folder("llama")), dtype="float16")
     edits = amplification([(0, "ffn", index) for index in range(half.widths["ffn"])], 1e6)

@@ -8,11 +8,11 @@ from tiny import FAMILIES
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Openings, Subject, load_subject, pad_left
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.subject import Openings, Subject, load_subject, pad_left
+from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
 from ssn_probe.tracing.edits import places_of, suppression
-from ssn_probe.tracing.remote.local import measure_weights, trace_local_effects
-from ssn_probe.tracing.score import (
+from ssn_probe.tracing.effects import (
     Scores,
     decode,
     refusal_log_odds,

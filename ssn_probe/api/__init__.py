@@ -1,0 +1,1 @@
+"""What a user calls from Python: run, preview, look at, verify."""

@@ -1,0 +1,372 @@
+"""Python and notebooks: run a recipe or any expression, and look at what came out.
+
+    from ssn_probe import run
+    from ssn_probe.recipes import suppress_ss
+
+    result = run(suppress_ss(controls=20))
+
+The same engine, keys and folders as the command line's `ssn-probe run`. torch, nnsight and polars are imported when
+something is run.
+"""
+
+import contextlib
+import inspect
+import linecache
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssn_probe.errors import RecipeError, ResultError, nearest
+from ssn_probe.runs.folder import RunFolder, find_run, read_json
+from ssn_probe.spec import (
+    ASR,
+    Intervention,
+    OverRefusal,
+    Prompts,
+    Recipe,
+    SafetyNeurons,
+    SetExpression,
+    Shared,
+    Utility,
+    is_several,
+)
+from ssn_probe.spec.decorator import RecipeFunction
+from ssn_probe.spec.display import Displayed, as_text
+from ssn_probe.spec.node import from_json, walk
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ssn_probe.neurons import NeuronSet
+    from ssn_probe.study.forecast import Forecast
+
+Question = Recipe | RecipeFunction | SetExpression | Intervention | str | os.PathLike[str]
+"""What can be asked: a recipe, a declared one, a set, an arm, or a name or path that stands for a recipe."""
+
+SETTINGS = ("controls", "log_odds_controls", "permutations", "half_samples", "seed")
+"""A recipe's numbers, which `run` and `preview` also take for a set or an arm."""
+
+
+def run(
+    what: Question,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = "results",
+    batch_size: int | Literal["auto"] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    limit: int | None = None,
+    gradient_checkpointing: bool = False,
+    fresh: bool = False,
+    progress: bool = True,
+    **parameters: Any,
+) -> "Result":
+    """Runs a recipe or an expression and returns what it found; its folder is below `out`.
+
+    `what`: a `Recipe`; a declared recipe such as `suppress_ss`, with its `parameters`; a set such as
+    `Shared(SafetyNeurons(Prompts("organism")))`, which is found and not used; an arm such as `Suppress(set)`, measured
+    as `suppress_ss` is, on the prompts that its set was chosen with; or a shipped name, `FILE.py[@name]` (executed),
+    or a run's `recipe.json` (not executed). A set or an arm needs a `model` and takes `controls`,
+    `log_odds_controls`, `permutations`, `half_samples` and `seed`; elsewhere `model` replaces the recipe's own.
+
+    `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
+    slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `progress=False`
+    shows nothing. Raises an SSNProbeError for what can be mended.
+    """
+    asked = _asked(what, model, parameters)
+    _check_count("limit", limit)
+    _import_tqdm()
+    from rich.console import Console
+
+    from ssn_probe.api.runner import Options, run_recipe
+
+    options = Options(
+        out=Path(out),
+        batch_size=_batch_size(batch_size),
+        device=device,
+        dtype=dtype,
+        limit=limit,
+        gradient_checkpointing=gradient_checkpointing,
+        fresh=fresh,
+        source=asked.source,
+        arguments=asked.arguments,
+    )
+    console = Console(markup=False, emoji=False, highlight=False, quiet=not progress)
+    return Result(run_recipe(asked.recipe, options, console))
+
+
+def preview(
+    what: Question,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = "results",
+    batch_size: int | Literal["auto"] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    limit: int | None = None,
+    time: bool = True,
+    **parameters: Any,
+) -> "Preview":
+    """What `run` would do with these arguments, what it takes and could show, as `ssn-probe show` prints it.
+
+    One batch of each kind of work is tried, to say how long the whole takes here; with `time=False` no weight is
+    loaded and nothing runs.
+    """
+    asked = _asked(what, model, parameters)
+    _check_count("limit", limit)
+    _import_tqdm()
+    from ssn_probe.study.forecast import forecast
+
+    return Preview(
+        forecast(
+            asked.recipe,
+            limit,
+            out=Path(out),
+            batch_size=_batch_size(batch_size),
+            device=device,
+            dtype=dtype,
+            calibrated=time,
+        )
+    )
+
+
+def open_run(reference: str | os.PathLike[str] = "latest", out: str | os.PathLike[str] = "results") -> "Result":
+    """A past run by path, by name, by a part of its name that only it has, or the latest."""
+    return Result(find_run(os.fspath(reference), Path(out)))
+
+
+@dataclass(frozen=True)
+class Preview(Displayed):
+    """What a recipe would do; shows the plan."""
+
+    forecast: "Forecast"
+
+    def __rich__(self) -> Any:
+        from ssn_probe.report.terminal.outline import render_plan
+
+        return render_plan(self.forecast)
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+
+class NeuronSets(Displayed, dict[str, "NeuronSet"]):
+    """A run's sets by name, in the recipe's order."""
+
+    def __missing__(self, name: str) -> "NeuronSet":
+        raise ResultError(f"the run has no set {name!r}", nearest(str(name), list(self)))
+
+    def __rich__(self) -> Any:
+        from ssn_probe.report.terminal.result_card import sets_table
+
+        return sets_table(self)
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+
+@dataclass(frozen=True)
+class Result(Displayed):
+    """One run's folder, as tables and words. Shows its card: the table per language, the notes, the answer.
+
+    A table that the recipe did not measure, or the run did not reach, is a ResultError.
+    """
+
+    folder: RunFolder
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """How the run was made and how it ended: model, data, versions, seeds, times, warnings."""
+        return self.folder.manifest()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was run."""
+        found = from_json(read_json(self.path / "recipe.json"))
+        if not isinstance(found, Recipe):
+            raise ResultError(f"{self.path}/recipe.json holds no recipe", "Is it damaged? Run the recipe again.")
+        return found
+
+    @property
+    def card(self) -> Any:
+        """The rich renderable that terminal and notebook show."""
+        from ssn_probe.report.terminal.result_card import card
+
+        return card(self.folder)
+
+    def __rich__(self) -> Any:
+        return self.card
+
+    def __str__(self) -> str:
+        return as_text(self.card)
+
+    @property
+    def answer(self) -> str:
+        """The answer in words, one finding per line."""
+        from ssn_probe.report.terminal.result_card import answer_text
+
+        return answer_text(self.manifest)
+
+    @property
+    def samples(self) -> "pl.DataFrame":
+        """One row per prompt × arm: prompt, languages, arm, role, seed, response, verdict."""
+        return self.table("samples")
+
+    @property
+    def summary(self) -> "pl.DataFrame":
+        """One row per language × arm × measure: value, interval, difference from the baseline, controls, p."""
+        return self.table("summary")
+
+    @property
+    def overlap(self) -> "pl.DataFrame":
+        """One row per pair of languages and set: neurons in common, beside what chance gives."""
+        return self.table("overlap")
+
+    @property
+    def neurons(self) -> NeuronSets:
+        """Every set by the name that the recipe gives it, or its arm."""
+        from ssn_probe.neurons import KEYS, SCHEMA, NeuronSet
+
+        rows, languages = self.table("neurons"), self.manifest["sets"]
+        return NeuronSets(
+            {
+                name: NeuronSet(rows.filter(set=name).select(*SCHEMA).sort(KEYS), tuple(languages[name]))
+                for name in languages
+            }
+        )
+
+    def table(self, name: str) -> "pl.DataFrame":
+        """One of the run's tables by name; beside the above `log_odds`, `nulls`, `stability`, `stability_curve`."""
+        return self.folder.table(name)
+
+    def export(self, path: str | os.PathLike[str], measure: str = "asr") -> Path:
+        """Writes a measure per language with its intervals to a .csv, .tex or .md file; returns its path."""
+        from ssn_probe.report.export import export
+
+        return export(self.folder, Path(path), measure)
+
+
+# ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A recipe, the code that declares it and the arguments that were passed, for the run's record."""
+
+    recipe: Recipe
+    source: str | None = None
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+def _asked(what: Question, model: str | os.PathLike[str] | None, parameters: Mapping[str, Any]) -> _Asked:
+    name = None if model is None else os.fspath(model)
+    if isinstance(what, Recipe):
+        return _Asked(recipe=_settled(what, name, parameters, "a Recipe", "Pass them where it is made"))
+    if isinstance(what, RecipeFunction):
+        return _from_function(what, name, parameters)
+    if isinstance(what, SetExpression | Intervention):
+        return _Asked(recipe=_around(what, name, parameters))
+    if isinstance(what, str | os.PathLike):
+        return _from_reference(os.fspath(what), name, parameters)
+    raise RecipeError(
+        f"a {type(what).__name__} cannot be run",
+        "Give a recipe, a set such as Shared(…), an arm such as Suppress(…), or the name or path of a recipe.",
+    )
+
+
+def _settled(recipe: Recipe, model: str | None, parameters: Mapping[str, Any], what: str, hint: str) -> Recipe:
+    if parameters:
+        raise RecipeError(f"the parameters of {what} are settled, so {', '.join(parameters)} cannot be set", f"{hint}.")
+    return recipe if model is None else replace(recipe, model=model)
+
+
+def _from_function(function: RecipeFunction, model: str | None, parameters: Mapping[str, Any]) -> _Asked:
+    given = dict(parameters)
+    if model is not None and "model" in function.parameters:
+        given["model"] = model
+    recipe = function(**given)
+    arguments = {name: str(value) for name, value in given.items()}
+    return _Asked(recipe=_settled(recipe, model, {}, "", ""), source=_source(function), arguments=arguments)
+
+
+def _source(function: RecipeFunction) -> str | None:
+    """The text that declares a recipe: its file as it was executed, or a notebook's cell; None where it is not kept."""
+    code = getattr(inspect.unwrap(function.build), "__code__", None)
+    return "".join(linecache.getlines(code.co_filename)) or None if code is not None else None
+
+
+def _from_reference(reference: str, model: str | None, parameters: Mapping[str, Any]) -> _Asked:
+    from ssn_probe.spec.discovery import find_recipe, load_function
+
+    if reference.endswith(".json"):
+        recipe = find_recipe(reference, {})
+        return _Asked(recipe=_settled(recipe, model, parameters, "a recipe.json", "Run the recipe by name or file"))
+    return _from_function(load_function(reference), model, parameters)
+
+
+def _around(what: SetExpression | Intervention, model: str | None, parameters: Mapping[str, Any]) -> Recipe:
+    """The smallest recipe around a set or an arm."""
+    if model is None:
+        raise RecipeError(f"{type(what).__name__}(…) names no model", "Give one, for example model='organism'.")
+    for name in parameters:
+        if name not in SETTINGS:
+            raise RecipeError(f"{type(what).__name__}(…) takes no parameter {name!r}", nearest(name, SETTINGS))
+    if isinstance(what, SetExpression):
+        name, question = _name_of(what), "Which neurons are these, and where?"
+        return Recipe(model=model, sets={name: what}, name=name, question=question, **parameters)
+    name, prompts = type(what).__name__.lower(), _prompts_of(what)
+    return Recipe(
+        model=model,
+        arms={name: what},
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+        primary=None if is_several(what) else name,
+        name=name,
+        question="What does this arm do to refusal, beside as many random neurons, and at what cost?",
+        **parameters,
+    )
+
+
+def _name_of(expression: SetExpression) -> str:
+    match expression:
+        case SafetyNeurons():
+            return "ms"
+        case Shared(at_least=None, by="intersection"):
+            return "ss"
+    return "set"
+
+
+def _prompts_of(arm: Intervention) -> Prompts:
+    """The prompt set that chose an arm's neurons: its evaluate split can measure them."""
+    found = list(dict.fromkeys(node for node in walk(arm.neurons) if isinstance(node, Prompts)))
+    if len(found) != 1:
+        raise RecipeError(
+            f"what to measure the arm on is open: its set reads {len(found)} prompt sets",
+            "Say it: Recipe(model=…, arms={'name': arm}, measures=(ASR(prompts), Utility(prompts))).",
+        )
+    return found[0]
+
+
+def _batch_size(given: int | Literal["auto"] | None) -> int | None:
+    number = None if given == "auto" else given
+    _check_count("batch_size", number)
+    return number
+
+
+def _import_tqdm() -> None:
+    """transformers imports tqdm, which warns in a notebook without ipywidgets; no bar of it is shown here."""
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401  # pyright: ignore[reportMissingModuleSource, reportUnusedImport]
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise RecipeError(f"{name} is {value!r}", "Give a whole number of 1 or more, or leave it out.")

@@ -1,0 +1,170 @@
+"""Running a recipe: plan, load, score, select, intervene, summarise, write.
+
+What can be known to be wrong is found before anything is computed: parameters, data, judge and the results folder
+first, then the model. From the moment the run folder exists its manifest says how things stand, also when they go
+wrong.
+"""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ssn_probe.data.judges import make_judge
+from ssn_probe.errors import SSNProbeError
+from ssn_probe.files import disk_errors, write_json, write_text
+from ssn_probe.model.subject import load_subject
+from ssn_probe.report.terminal.progress_bars import tracking
+from ssn_probe.runs import environment
+from ssn_probe.runs import folder as results
+from ssn_probe.runs.cache import Cache
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.spec import Prompts, Recipe
+from ssn_probe.spec.node import to_json
+from ssn_probe.study.pipeline import execute, named_sets, since
+from ssn_probe.study.plan import Plan, limited, make_plan, resolved_key
+from ssn_probe.study.resolve import measured, study_anchor
+from ssn_probe.study.workbench import Lab
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings that change no number (but for `limit` and `dtype`, which are recorded).
+
+    `batch_size` None: as many prompts as the memory holds; given, it holds for the rows of a training pass, too.
+    `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
+    the cache. `source`: the text of the recipe file, as it was executed.
+    """
+
+    out: Path = Path("results")
+    batch_size: int | None = None
+    gradient_checkpointing: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    limit: int | None = None
+    fresh: bool = False
+    source: str | None = None
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
+    """Runs a recipe and returns its folder. Raises an SSNProbeError for whatever the user can mend.
+
+    A run that was stopped, at whatever moment, is taken up where it was by running the same again: every batch that was
+    done is in the cache.
+    """
+    recipe = limited(recipe, options.limit)
+    _check_judges(make_plan(recipe))
+    root = results.prepare(options.out)
+    started = time.monotonic()
+    subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
+    plan = make_plan(recipe, neurons=subject.n_layers * sum(subject.widths.values()))
+    key = resolved_key(recipe, subject.identity, plan.data)
+    run = results.create_run(root, recipe.name, key)
+    rows = [(stage.label, stage.prompts) for stage in plan.stages]
+    manifest = _manifest(recipe, plan, options, subject, key)
+    manifest["seconds"] = {"load": since(started)}
+    with _recorded(run, manifest), tracking(console, rows) as tracker:
+        write_json(run.path / "recipe.json", to_json(recipe))
+        if options.source is not None:
+            write_text(run.path / "recipe.py", options.source)
+        warnings: list[str] = manifest["warnings"]
+        cache = Cache(
+            root=root / "cache",
+            fresh=options.fresh,
+            warn=warnings.append,
+            waiting=lambda message: console.print(Text(message)),
+        )
+        lab = Lab(
+            subject=subject,
+            data=plan.data,
+            anchor=study_anchor(recipe, plan.data),
+            batch_size=options.batch_size,
+            gradient_checkpointing=options.gradient_checkpointing,
+            cache=cache,
+            tracker=tracker,
+            warnings=warnings,
+        )
+        execute(lab, recipe, run, manifest)
+        manifest["cache"] = dict(cache.counts)
+        write_json(run.path / "parts.json", {"parts": cache.used})
+        manifest["files"] = results.digests(run)
+    results.point_latest(root, run)
+    return run
+
+
+def _check_judges(plan: Plan) -> None:
+    """A missing or malformed judge is found before the model is loaded."""
+    for prompts in measured(plan.recipe, plan.data).values():
+        make_judge(prompts.judge, prompts.languages, prompts.name)
+
+
+def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Any, key: str) -> dict[str, Any]:
+    return {
+        "schema_version": results.SCHEMA_VERSION,
+        "status": "running",
+        "recipe": recipe.name,
+        "question": recipe.question,
+        "key": key,
+        "started": environment.now(),
+        "ended": None,
+        "arguments": options.arguments,
+        "options": {"batch_size": options.batch_size, "limit": options.limit, "dtype": options.dtype},
+        "seed": recipe.seed,
+        "model": dict(subject.identity) | {"name": recipe.model},
+        "neurons": {"layers": subject.n_layers, "per_layer": dict(subject.widths)},
+        "device": str(subject.device),
+        "data": [_data_json(node, prompts) for node, prompts in plan.data.items()],
+        "nodes": {name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},
+        "warnings": [],
+        **environment.environment(),
+    }
+
+
+def _data_json(node: Prompts, prompts: Any) -> dict[str, Any]:
+    counts = prompts.frame.group_by("split", "context", "language").len().sort("split", "context", "language")
+    return {
+        "source": node.source,
+        "harmless": node.harmless,
+        "name": prompts.name,
+        "anchor": prompts.anchor,
+        "license": prompts.license,
+        "sha256": prompts.digest,
+        "limit": node.limit,
+        "prompts": [dict(row) for row in counts.iter_rows(named=True)],
+    }
+
+
+@contextmanager
+def _recorded(run: RunFolder, manifest: dict[str, Any]) -> Iterator[None]:
+    """Keeps the manifest's status true: running, then done, failed or interrupted."""
+    path = run.path / "manifest.json"
+    lock = results.hold(run)
+    write_json(path, manifest)
+    trace = ""
+    try:
+        yield
+        manifest |= {"status": "done"}
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        message = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
+        manifest |= {"status": "interrupted" if interrupted else "failed", "error": message}
+        trace = traceback.format_exc()
+        raise
+    finally:
+        manifest |= {"ended": environment.now()}
+        results.make_room(run)
+        write_json(path, manifest)
+        _note(run.path / "run.log", "".join(f"warning: {warning}\n" for warning in manifest["warnings"]) + trace)
+        results.let_go(run, lock)
+
+
+def _note(log: Path, text: str) -> None:
+    with disk_errors(log), log.open("a", encoding="utf-8") as file:
+        file.write(text)

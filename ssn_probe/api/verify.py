@@ -1,0 +1,197 @@
+"""Is a run what it says it is? Its files against their digests, its tables against what they were computed from.
+
+Nothing is measured and no weight is loaded. Three questions, each answered by recomputing:
+
+1. do the files have the digests that the manifest recorded?
+2. does `summary` follow from `samples` and `log_odds`, and every verdict from its response and the data's judge?
+3. do all tables follow from the batches in the cache? The whole run is repeated from the cache alone, in a folder that
+   is thrown away, with the same model (by digest) and data (by digest).
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.data.judges import make_judge
+from ssn_probe.errors import ResultError, SSNProbeError
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.runs import folder as results
+from ssn_probe.runs.cache import Cache, NotCached
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.spec import Recipe
+from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.pipeline import execute, summary_of
+from ssn_probe.study.plan import Plan, make_plan, resolved_key
+from ssn_probe.study.resolve import measured, study_anchor
+from ssn_probe.study.workbench import Lab
+
+TABLES = (
+    "samples",
+    "log_odds",
+    "summary",
+    "neurons",
+    "overlap",
+    "nulls",
+    "stability",
+    "stability_curve",
+    "truth",
+    "training",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was verified: `holds` is None where it could not be, and `why` says why or what differs."""
+
+    what: str
+    holds: bool | None
+    why: str = ""
+
+
+def verify(run: RunFolder) -> list[Finding]:
+    """Everything that can be verified of a run. Raises ResultError for one that is not done or too old to tell."""
+    manifest = run.manifest()
+    if results.status(run, manifest) != "done" or "files" not in manifest:
+        raise ResultError(
+            f"{run.name} cannot be verified: it is {results.status(run, manifest)}"
+            f"{'' if 'files' in manifest else ' and records no digests'}",
+            "Verify a run that is done; run the same command again to complete it.",
+        )
+    return [*_files(run, manifest), *_tables(run, manifest)]
+
+
+def _files(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
+    found = results.digests(run)
+    for name, digest in manifest["files"].items():
+        same = found.get(name) == digest
+        yield Finding(what=f"{name} is as it was written", holds=same, why="" if same else _differs(name, found))
+
+
+def _differs(name: str, found: dict[str, str]) -> str:
+    return "its SHA-256 is another" if name in found else "it is missing"
+
+
+def _tables(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
+    """What needs the data, the model's files and the cache; each that is not there is said."""
+    try:
+        recipe = find_recipe(str(run.path / "recipe.json"), {})
+        plan = make_plan(recipe)
+        yield _data(plan, manifest)
+        subject = load_subject(recipe.model, dtype=manifest["options"]["dtype"], device="cpu", weights=False)
+        yield _model(subject, manifest)
+        yield _question(run, recipe, plan, subject, manifest)
+    except SSNProbeError as error:
+        yield Finding(what="tables follow from what was measured", holds=None, why=error.message)
+        return
+    if (run.path / "samples.parquet").is_file():
+        yield _checked("verdicts follow from the responses", lambda: _verdicts(run, plan))
+        yield _checked("summary follows from samples and log_odds", lambda: _summary(run, recipe, plan))
+    yield from _repeated(run, recipe, plan, subject)
+
+
+def _data(plan: Plan, manifest: dict[str, Any]) -> Finding:
+    then, now = {data["sha256"] for data in manifest["data"]}, {data.digest for data in plan.data.values()}
+    return Finding(
+        what="the prompts are those of the run", holds=then == now, why="" if then == now else "they changed"
+    )
+
+
+def _model(subject: Subject, manifest: dict[str, Any]) -> Finding:
+    other = [name for name, value in subject.identity.items() if manifest["model"].get(name) != value]
+    why = f"these differ: {', '.join(other)}" if other else ""
+    return Finding(what="the model is that of the run", holds=not other, why=why)
+
+
+def _question(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject, manifest: dict[str, Any]) -> Finding:
+    """The manifest's key, seed and question are those of the recipe, this model and these prompts."""
+    key = resolved_key(recipe, subject.identity, plan.data)
+    said = {name: manifest.get(name) for name in ("key", "seed", "recipe", "question")}
+    wanted = {"key": key, "seed": recipe.seed, "recipe": recipe.name, "question": recipe.question}
+    other = [name for name, value in wanted.items() if said[name] != value]
+    why = f"these differ: {', '.join(other)}" if other else ""
+    return Finding(what="the manifest is that of the recipe", holds=not other, why=why)
+
+
+def _checked(what: str, differs: Callable[[], str]) -> Finding:
+    try:
+        why = differs()
+    except (SSNProbeError, pl.exceptions.PolarsError) as error:
+        return Finding(what=what, holds=False, why=str(error).partition("\n")[0])
+    return Finding(what=what, holds=not why, why=why)
+
+
+def _verdicts(run: RunFolder, plan: Plan) -> str:
+    samples = run.table("samples")
+    other = 0
+    for context, prompts in measured(plan.recipe, plan.data).items():
+        judge = make_judge(prompts.judge, prompts.languages, prompts.name)
+        rows = samples.filter(context=context).select("eval_language", "response", "verdict").iter_rows()
+        other += sum(judge(language, response) != verdict for language, response, verdict in rows)
+    return f"{other:,} of {samples.height:,} verdicts are not the judge's" if other else ""
+
+
+def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
+    log_odds = run.table("log_odds") if (run.path / "log_odds.parquet").is_file() else None
+    again = summary_of(recipe, run.table("samples"), log_odds, study_anchor(recipe, plan.data))
+    return difference(run.table("summary"), again)
+
+
+def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> Iterator[Finding]:
+    """The whole run again, from the cache alone: its tables, and what it says."""
+    cache, told = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
+    with tempfile.TemporaryDirectory() as folder:
+        again = RunFolder(Path(folder))
+        lab = Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache)
+        found = told | {"warnings": lab.warnings, "seconds": {}}
+        try:
+            execute(lab, recipe, again, found)
+        except NotCached as missing:
+            why = (
+                f"the cache no longer holds all of it ({missing.args[0]['method']}): run the recipe again to restore it"
+            )
+            yield Finding(what="tables follow from the cache", holds=None, why=why)
+            return
+        other = not set(cache.used) <= set(results.read_json(run.path / "parts.json")["parts"])
+        for name in TABLES:
+            if (run.path / f"{name}.parquet").is_file() or (again.path / f"{name}.parquet").is_file():
+                what = f"{name} follows from the cache"
+                finding = _checked(what, lambda name=name: difference(run.table(name), again.table(name)))
+                yield _since(finding) if other else finding
+        words = _checked("report and manifest say what was found", lambda: _words(run, again, told, found))
+        yield _since(words) if other else words
+
+
+def _since(finding: Finding) -> Finding:
+    """Other batches than the run's are no evidence against it: the same, computed again, may differ by rounding."""
+    if finding.holds:
+        return finding
+    return replace(finding, holds=None, why=f"the cache was computed anew since ({finding.why})")
+
+
+def _words(run: RunFolder, again: RunFolder, told: dict[str, Any], found: dict[str, Any]) -> str:
+    """How the report differs, but for times and damaged files of the cache; and what else the manifest says."""
+    lines, wanted = (_lines(one.path / "report.md") for one in (run, again))
+    other = [line for line in lines if line not in wanted] + [line for line in wanted if line not in lines]
+    names = [name for name in ("answer", "sets", "gates", "anchor", "evaluated") if told.get(name) != found.get(name)]
+    why = [f"{len(other)} lines of the report, such as {other[0][:60]!r}"] if other else []
+    why += [f"{', '.join(names)} of the manifest"] if names else []
+    return f"{' and '.join(why)} differ" if why else ""
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("| seconds |") and "in the cache is damaged" not in line]
+
+
+def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:
+    """In words, how a table differs from what it should be; empty where it does not."""
+    if recorded.schema != again.schema:
+        return "its columns are others"
+    if recorded.height != again.height:
+        return f"it has {recorded.height:,} rows, and should have {again.height:,}"
+    other = [name for name in recorded.columns if not recorded[name].equals(again[name])]
+    return f"other values in {', '.join(other)}" if other else ""

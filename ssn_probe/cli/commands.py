@@ -1,0 +1,348 @@
+"""The command line. Nothing heavy is imported before a command needs it: `--help` and `list` answer at once."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from ssn_probe import __version__
+from ssn_probe.cli.delta_commands import delta
+from ssn_probe.errors import SSNProbeError
+
+ORDERS = ("time", "recipe", "model", "status", "seconds")
+STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
+"""Those of `history`, which cannot be imported for a --help that answers at once."""
+BARE = """\
+ssn-probe: which neurons make a language model refuse harmful requests, are they the same
+neurons across languages, and what happens when they are silenced?
+
+Try first (offline, on the embedded model organism):
+  ssn-probe run suppress_ss        silence the shared safety neurons, beside random controls
+  ssn-probe list                   the shipped questions and their parameters
+  ssn-probe organism info          the embedded model, measured
+
+Then ask the same of your model and data:
+  ssn-probe show suppress_ss -T model=Qwen/Qwen3-8B -T data=FOLDER     what it would cost
+  ssn-probe run  suppress_ss -T model=Qwen/Qwen3-8B -T data=FOLDER
+
+Every command has --help.
+"""
+
+
+class Commands(click.Group):
+    """A group that says what was meant when a command is misspelt."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        from ssn_probe.errors import nearest
+
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}. {nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+class BatchSize(click.ParamType):
+    """A number of prompts, or `auto` (None): as many as the memory holds."""
+
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "auto":
+            return None
+        return click.IntRange(1)(value, param, ctx)
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ssn-probe")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Which neurons make a language model refuse, in every language it speaks?"""
+    context.obj = debug
+    if context.invoked_subcommand is None:
+        click.echo(BARE, nl=False)
+
+
+main.add_command(delta)
+
+
+def parameter_options(command):
+    """The options that `show` and `run` share."""
+    command = click.option("--limit", type=click.IntRange(1), help="At most so many prompts per split and context.")(
+        command
+    )
+    return click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter of the recipe.")(
+        command
+    )
+
+
+def machine_options(command):
+    """Where and how a study runs; none of it is in a key, but for the dtype."""
+    for option in (
+        click.option(
+            "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results."
+        ),
+        click.option(
+            "--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16."
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"),
+        click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts at a time."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command("list", short_help="Recipes, their question and their parameters.")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.pass_obj
+def list_(debug: bool, path: Path | None) -> None:
+    """Recipes, their question and their parameters. Reads the files, executes nothing."""
+    from ssn_probe.report.terminal.screens import echo_listing
+    from ssn_probe.spec.discovery import list_recipes
+
+    with user_errors(debug):
+        echo_listing(list_recipes(path))
+
+
+@main.command(short_help="What a recipe would do, take and could show.")
+@click.argument("recipe")
+@parameter_options
+@machine_options
+@click.option("--time/--no-time", "calibrated", default=True, help="Try each kind of work on one batch, to tell time.")
+@click.pass_obj
+def show(
+    debug: bool,
+    recipe: str,
+    assignments: tuple[str, ...],
+    limit: int | None,
+    batch_size: int | None,
+    device: str,
+    dtype: str,
+    out: Path,
+    calibrated: bool,
+) -> None:
+    """What RECIPE would do: stages, what of them is cached, prompts, passes, time, memory, the smallest effect.
+
+    With --no-time no weight is loaded and nothing runs. A recipe file is executed to be read.
+    """
+    from ssn_probe.report.terminal.screens import console
+    from ssn_probe.spec.decorator import split_assignments
+    from ssn_probe.spec.discovery import find_recipe
+
+    with user_errors(debug):
+        value = find_recipe(recipe, split_assignments(assignments))
+        from ssn_probe.report.terminal.outline import render_plan
+        from ssn_probe.study.forecast import forecast
+
+        machine = {"out": out, "batch_size": batch_size, "device": device, "dtype": dtype}
+        console().print(render_plan(forecast(value, limit, calibrated=calibrated, **machine)))
+
+
+@main.command(short_help="Run a recipe: a name, a file, or a run's recipe.json.")
+@click.argument("recipe")
+@parameter_options
+@machine_options
+@click.option("--gradient-checkpointing", is_flag=True, help="Train in less memory: activations are computed twice.")
+@click.option("--fresh", is_flag=True, help="Compute everything anew, whatever the cache holds.")
+@click.pass_obj
+def run(
+    debug: bool,
+    recipe: str,
+    assignments: tuple[str, ...],
+    limit: int | None,
+    batch_size: int | None,
+    device: str,
+    dtype: str,
+    gradient_checkpointing: bool,
+    fresh: bool,
+    out: Path,
+) -> None:
+    """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
+
+    A run that was stopped is taken up where it was by the same command. A recipe file is executed to be read; a
+    recipe.json executes nothing.
+    """
+    from ssn_probe.report.terminal.screens import console, show_answer
+    from ssn_probe.spec.decorator import split_assignments
+    from ssn_probe.spec.discovery import load_recipe
+
+    with user_errors(debug):
+        arguments = split_assignments(assignments)
+        loaded = load_recipe(recipe, arguments)
+        from ssn_probe.api.runner import Options, run_recipe
+
+        options = Options(
+            out=out,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            limit=limit,
+            gradient_checkpointing=gradient_checkpointing,
+            fresh=fresh,
+            source=loaded.source,
+            arguments=arguments,
+        )
+        screen = console()
+        signal.signal(signal.SIGTERM, _terminated)
+        show_answer(screen, run_recipe(loaded.recipe, options, screen))
+
+
+def _terminated(*_signal: object) -> None:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does: its folder says `interrupted` and keeps what was measured."""
+    raise KeyboardInterrupt
+
+
+@main.command("results", short_help="Past runs, newest first; one run's card.")
+@click.argument("reference", required=False, metavar="[RUN]")
+@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
+@click.option("--sort", "order", type=click.Choice(ORDERS), default="time", show_default=True)
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended so.")
+@click.option("--recipe", default="", help="Only runs whose recipe's name contains this.")
+@click.option("--model", default="", help="Only runs whose model's name contains this.")
+@click.option("--export", "file", type=click.Path(path_type=Path), help="Write a table: FILE.csv, FILE.tex or FILE.md.")
+@click.option("--measure", help="What to export, per language, with intervals.  [default: asr]")
+@click.pass_obj
+def results_(
+    debug: bool,
+    reference: str | None,
+    out: Path,
+    order: str,
+    status: str | None,
+    recipe: str,
+    model: str,
+    file: Path | None,
+    measure: str | None,
+) -> None:
+    """Past runs, newest first; with RUN (a name, a part of one, or `latest`) that run's card, or a table of it."""
+    from ssn_probe.report.terminal.screens import console, show_answer, show_runs
+    from ssn_probe.runs import folder as results
+
+    if file is not None and reference is None:
+        raise click.UsageError("--export writes one run's table: name the run, for example `latest`.")
+    if measure is not None and file is None:
+        raise click.UsageError("--measure says what to export: give --export FILE, too.")
+    with user_errors(debug):
+        if file is not None and reference is not None:
+            from ssn_probe.report.export import export
+
+            export(results.find_run(reference, out), file, measure or "asr")
+            click.echo(f"Written to {file}")
+        elif reference is None:
+            from ssn_probe.runs.history import history
+
+            found = history(out, order=order, status=status, recipe=recipe, model=model)
+            show_runs(console(), found, filtered=bool(status or recipe or model))
+        else:
+            show_answer(console(), results.find_run(reference, out))
+
+
+@main.command(short_help="Recompute a run's tables and check its digests.")
+@click.argument("reference", metavar="RUN")
+@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
+@click.pass_obj
+def verify(debug: bool, reference: str, out: Path) -> None:
+    """Check that RUN (a name, a part of one, a path, or `latest`) is what it says it is. Exits with 1 if it is not.
+
+    Files against their digests; verdicts and summary against the samples; every table against the batches in the cache.
+    Nothing is measured, and no weight is loaded.
+    """
+    from ssn_probe.report.terminal.screens import console, show_findings
+    from ssn_probe.runs import folder as results
+
+    with user_errors(debug):
+        from ssn_probe.api.verify import verify as findings_of
+
+        findings = findings_of(results.find_run(reference, out))
+        show_findings(console(), findings)
+        if any(finding.holds is False for finding in findings):
+            sys.exit(1)
+
+
+@main.command(short_help="Is this machine, and a model on it, fit for the work?")
+@click.option("--model", help="Examine this model, too: organism, organism:NAME, a folder or a name on the hub.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
+@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Run folders.")
+@click.pass_obj
+def doctor(debug: bool, model: str | None, device: str, dtype: str, out: Path) -> None:
+    """Check versions, processor, memory, device, the hub's cache and the results folder.
+
+    With --model: whether its neurons are where they should be, silencing equals zeroed weights, batches equal single
+    prompts, the chat template is sound, and a neuron stands out of rounding. Exits with 1 if a check failed.
+    """
+    from ssn_probe.doctor import show_doctor
+    from ssn_probe.report.terminal.screens import console
+
+    if model is None and dtype != "auto":
+        raise click.UsageError("--dtype is about a model: give --model, too.")
+    with user_errors(debug):
+        if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype):
+            sys.exit(1)
+
+
+@main.group(invoke_without_command=True, short_help="The embedded model: measure it, make it again.")
+@click.pass_context
+def organism(context: click.Context) -> None:
+    """The embedded model: `info` measures it, `train` makes it again from a seed."""
+    if context.invoked_subcommand is None:
+        context.invoke(info)
+
+
+@organism.command()
+@click.option(
+    "--model", default="organism", show_default=True, help="organism:NAME, or a folder that `organism train` wrote."
+)
+@click.pass_obj
+def info(debug: bool, model: str) -> None:
+    """Measure utility, over-refusal, invalid responses and ASR per language; show the truth about planted neurons."""
+    from ssn_probe.report.terminal.screens import console, show_organism
+
+    with user_errors(debug):
+        show_organism(console(), model)
+
+
+@organism.command()
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--variant", default="natural", show_default=True)
+@click.option("-o", "out", type=click.Path(path_type=Path), help="Where to write it.  [default: organism-VARIANT-SEED]")
+@click.pass_obj
+def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
+    """Make an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
+
+    \b
+    Variants: natural, planted-ffn, planted-wide, planted-attention,
+    planted-qwen3.
+    """
+    from ssn_probe.report.terminal.screens import console, train_organism
+
+    with user_errors(debug):
+        train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
+
+
+@contextlib.contextmanager
+def user_errors(debug: bool) -> Iterator[None]:
+    """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130; a bug says so, 70."""
+    from ssn_probe.text import plain
+
+    try:
+        yield
+    except SSNProbeError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {plain(error.message)}", err=True)
+        if error.hint:
+            click.echo(f"  {plain(error.hint)}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
+        sys.exit(130)
+    except click.exceptions.ClickException:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: {type(error).__name__}: {plain(str(error))}", err=True)
+        click.echo("  This is a bug in ssn-probe: please report it. The traceback: ssn-probe --debug …", err=True)
+        sys.exit(70)

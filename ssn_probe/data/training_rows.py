@@ -1,0 +1,190 @@
+"""What is learned: requests and the responses to give, checked before anything is used.
+
+The rows come from the *train* split of a prompt set, and the response to learn is their `reference`: for a harmful
+request a refusal in its own language, for a harmless one the helpful answer. Training can take safety away as well as
+add it, and a few wrong rows are enough. So `SafetyData` cannot be made of rows that the data's own judge does not
+call *refused* where the request is harmful and *complied* where it is not, nor of harmless rows alone.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.data.judges import make_judge
+from ssn_probe.data.prompt_set import CONTEXTS, PromptSet
+from ssn_probe.errors import DataError, nearest
+
+SPLIT = "train"
+SHOWN = 10
+"""How many rows an error lists before it counts the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One row: a user message and the response to learn."""
+
+    prompt_id: str
+    language: str
+    context: str
+    cluster: str
+    text: str
+    target: str
+
+    @property
+    def wanted(self) -> str:
+        """The verdict that the target must get."""
+        return "refused" if self.context == "harmful" else "complied"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SafetyData:
+    """Rows that teach to refuse what is harmful, and nothing that unteaches it.
+
+    `judge` is the judge that the data declare. Making one judges every row.
+
+    Raises:
+        DataError: a target with the wrong verdict (every such row is listed or counted), or a language without a
+            harmful row.
+        JudgeError: no judge, or one that does not know a language.
+    """
+
+    name: str
+    digest: str
+    judge: Mapping[str, Any] | None
+    examples: tuple[Example, ...]
+
+    def __post_init__(self) -> None:
+        _check_harmful(self)
+        judge = make_judge(self.judge, self.languages, self.name)
+        verdicts = [(row, judge(row.language, row.target)) for row in self.examples]
+        wrong = [
+            f"{row.prompt_id} ({row.language}, {row.context}): {verdict}"
+            for row, verdict in verdicts
+            if verdict != row.wanted
+        ]
+        if wrong:
+            raise DataError(
+                f"{self.name}: {len(wrong)} of {len(verdicts)} responses to learn do not fit their request: "
+                f"{_some(wrong)}",
+                "The response to a harmful request must be judged refused, to a harmless one complied, by the judge "
+                "of dataset.json. Mend the references, or the judge; nothing was trained.",
+            )
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.language for row in self.examples))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """language → context → rows."""
+        table: dict[str, dict[str, int]] = {}
+        for row in self.examples:
+            contexts = table.setdefault(row.language, {})
+            contexts[row.context] = contexts.get(row.context, 0) + 1
+        return table
+
+    def describe(self) -> dict[str, Any]:
+        """What a delta file and a model card state: plain JSON."""
+        return {
+            "name": self.name,
+            "prompts_sha256": self.digest,
+            "rows_sha256": self.rows_digest(),
+            "split": SPLIT,
+            "rows": self.counts(),
+            "judge": str((self.judge or {}).get("name") or (self.judge or {}).get("kind")),
+            "checked": "harmful: refused; harmless and lookalike: complied",
+        }
+
+    def rows_digest(self) -> str:
+        """SHA-256 over the rows in their order."""
+        total = hashlib.sha256()
+        for row in self.examples:
+            total.update(repr((row.prompt_id, row.language, row.context, row.cluster, row.text, row.target)).encode())
+        return total.hexdigest()
+
+
+def safety_data(
+    prompts: PromptSet,
+    *,
+    languages: Sequence[str] | None = None,
+    contexts: Sequence[str] = ("harmful",),
+) -> SafetyData:
+    """The training rows of a prompt set, checked.
+
+    Args:
+        prompts: its *train* split is read; `reference` is the response to learn.
+        languages: those to train on; None for every language of the set.
+        contexts: `("harmful",)`, the paper's, or with `"harmless"` and `"lookalike"` rows that are to be answered.
+
+    Raises:
+        DataError: an unknown language or context, a language without rows, rows without a response, or responses
+            that do not fit their request.
+    """
+    chosen = _chosen_languages(prompts, languages)
+    _check_contexts(contexts)
+    rows = prompts.frame.filter(
+        (pl.col("split") == SPLIT) & pl.col("language").is_in(chosen) & pl.col("context").is_in(list(contexts))
+    )
+    _check_every_language(prompts, rows, chosen, contexts)
+    _check_responses(prompts, rows)
+    names = ("prompt_id", "language", "context", "cluster", "text")
+    examples = [Example(target=row["reference"], **{name: row[name] for name in names}) for row in rows.to_dicts()]
+    return SafetyData(name=prompts.name, digest=prompts.digest, judge=prompts.judge, examples=tuple(examples))
+
+
+def _chosen_languages(prompts: PromptSet, languages: Sequence[str] | None) -> list[str]:
+    chosen = list(prompts.languages if languages is None else languages)
+    for language in chosen:
+        if language not in prompts.languages:
+            raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
+    if not chosen:
+        raise DataError("no language to train on", f"Name some of {', '.join(prompts.languages)}.")
+    return chosen
+
+
+def _check_contexts(contexts: Sequence[str]) -> None:
+    for context in contexts:
+        if context not in CONTEXTS:
+            raise DataError(f"unknown context {context!r}", nearest(context, CONTEXTS))
+
+
+def _check_every_language(
+    prompts: PromptSet, rows: pl.DataFrame, chosen: Sequence[str], contexts: Sequence[str]
+) -> None:
+    for context in contexts:
+        have = set(rows.filter(pl.col("context") == context)["language"])
+        missing = [language for language in chosen if language not in have]
+        if missing:
+            raise DataError(
+                f"{prompts.name} has no {context} rows to train on in {', '.join(missing)}",
+                f"Its split {SPLIT!r} has them in: {', '.join(sorted(have)) or 'no language'}. Name languages that "
+                "have data, add rows, or leave the context out: contexts=('harmful',).",
+            )
+
+
+def _check_responses(prompts: PromptSet, rows: pl.DataFrame) -> None:
+    empty = rows.filter(pl.col("reference").fill_null("").str.strip_chars() == "")
+    if not empty.is_empty():
+        listed = [f"{name} ({language})" for name, language in empty.select("prompt_id", "language").iter_rows()]
+        raise DataError(
+            f"{prompts.name}: {len(listed)} of {rows.height} rows to train on have no response: {_some(listed)}",
+            "Put the response to learn into the column `reference`: a refusal for a harmful request, else an answer.",
+        )
+
+
+def _check_harmful(data: SafetyData) -> None:
+    if not data.examples:
+        raise DataError(f"{data.name} has no rows to train on", f"Give its split {SPLIT!r} harmful rows.")
+    without = [language for language, contexts in data.counts().items() if "harmful" not in contexts]
+    if without:
+        raise DataError(
+            f"{data.name}: {', '.join(without)} would be trained on harmless rows alone",
+            "That takes safety away. Include the context 'harmful' in every language that is trained.",
+        )
+
+
+def _some(listed: Sequence[str]) -> str:
+    rest = len(listed) - SHOWN
+    return "; ".join(listed[:SHOWN]) + (f"; and {rest:,} more" if rest > 0 else "")

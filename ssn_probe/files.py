@@ -1,0 +1,77 @@
+"""Files that are whole or not there: written to a temporary name and renamed. Disk errors become one ResultError."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ResultError
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON, indented, whole or not at all."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, frame: Any) -> None:
+    """Writes a polars frame as parquet, whole or not at all."""
+    write_whole(path, lambda temporary: frame.write_parquet(temporary))
+
+
+def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Path], Path] | None = None) -> Path:
+    """Lets `write` fill a temporary file, then renames it: `path` is whole or not there.
+
+    `named` gives another path from what was written. Returns the path.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            path = named(temporary) if named else path
+            os.replace(temporary, path)
+            return path
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what a disk can say into one ResultError that names the fix."""
+    try:
+        yield
+    except Exception as error:
+        code = _errno(error)
+        if code is None:
+            raise
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            hint = "The disk is full. Free some space, or choose another folder with -o DIR."
+        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "It cannot be written. Choose another folder with -o DIR."
+        else:
+            hint = "Choose another folder with -o DIR."
+        raise ResultError(f"cannot write {path}: {os.strerror(code)}", hint) from error
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's error number; polars and safetensors, written in Rust, put it into their text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None

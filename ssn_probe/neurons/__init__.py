@@ -1,0 +1,30 @@
+"""Which neurons, in which language: sets with an algebra, files of them, and what chooses them. Pure polars."""
+
+from ssn_probe.neurons.neuron_file import UNREADABLE, read_neurons
+from ssn_probe.neurons.neuron_set import (
+    EVERY,
+    KEYS,
+    LANGUAGE,
+    NEURON,
+    SCHEMA,
+    SITES,
+    NeuronSet,
+    Site,
+    checked_site,
+    neuron_set,
+)
+
+__all__ = [
+    "EVERY",
+    "KEYS",
+    "LANGUAGE",
+    "NEURON",
+    "SCHEMA",
+    "SITES",
+    "UNREADABLE",
+    "NeuronSet",
+    "Site",
+    "checked_site",
+    "neuron_set",
+    "read_neurons",
+]

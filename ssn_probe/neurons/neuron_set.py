@@ -1,0 +1,163 @@
+"""Which neurons, in which language: `NeuronSet`, a value with a set algebra.
+
+A set maps language → neurons. The language `"*"` stands for "every language": such a set is *language-free*, and
+between it and a per-language set the operators broadcast. The rows live in one polars frame, so that a set of a
+million neurons is joined, counted and written without a loop.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.spec import SITES, Site
+from ssn_probe.spec.display import Displayed
+
+EVERY = "*"
+"""The language of a language-free set."""
+LANGUAGE = re.compile(r"(?!average$)[A-Za-z0-9]{1,20}([-_][A-Za-z0-9]{1,20})*")
+"""Language codes also name files and table rows, so they are kept plain."""
+
+NEURON = ["layer", "site", "index"]
+KEYS = ["language", *NEURON]
+SCHEMA = {
+    "language": pl.String,
+    "layer": pl.Int32,
+    "site": pl.String,
+    "index": pl.Int32,
+    "score": pl.Float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronSet(Displayed):
+    """Neurons per language.
+
+    `frame` has one row per language × neuron: `language, layer, site, index, score` (score may be null). `languages`
+    names every language the set knows, so that "no neuron in bn" and "bn was never looked at" stay different things.
+    """
+
+    frame: pl.DataFrame
+    languages: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NeuronSet):
+            return NotImplemented
+        mine, theirs = (s.frame.select(KEYS).sort(KEYS) for s in (self, other))
+        return set(self.languages) == set(other.languages) and mine.equals(theirs)
+
+    __hash__ = None  # type: ignore[assignment]  # a frame is a value without a cheap hash
+
+    @property
+    def language_free(self) -> bool:
+        return self.languages == (EVERY,)
+
+    def __and__(self, other: "NeuronSet") -> "NeuronSet":
+        left, right = _broadcast(self, other)
+        return _like(left, left.frame.join(right.frame.select(KEYS), on=KEYS, how="semi"))
+
+    def __sub__(self, other: "NeuronSet") -> "NeuronSet":
+        left, right = _broadcast(self, other)
+        return _like(left, left.frame.join(right.frame.select(KEYS), on=KEYS, how="anti"))
+
+    def __or__(self, other: "NeuronSet") -> "NeuronSet":
+        left, right = _broadcast(self, other)
+        rows = pl.concat([left.frame, right.frame]).unique(KEYS, keep="first", maintain_order=True)
+        return _like(left, rows)
+
+    def of(self, language: str) -> "NeuronSet":
+        """The neurons of one language, as a set that applies in every language."""
+        rows = self.neurons(language).select(pl.lit(EVERY).alias("language"), *NEURON, "score")
+        return NeuronSet(rows, (EVERY,))
+
+    def union(self) -> "NeuronSet":
+        """The neurons of any language, language-free; the score is the mean over the languages that have the neuron."""
+        rows = self.frame.group_by(NEURON, maintain_order=True).agg(pl.col("score").mean())
+        return NeuronSet(rows.select(pl.lit(EVERY).alias("language"), *NEURON, "score"), (EVERY,))
+
+    def only(
+        self,
+        *,
+        layers: Sequence[int] | None = None,
+        sites: Sequence[str] | None = None,
+        languages: Sequence[str] | None = None,
+    ) -> "NeuronSet":
+        """The neurons in these layers, sites and languages (None: no restriction)."""
+        rows, kept = self.frame, self.languages
+        if layers is not None:
+            rows = rows.filter(pl.col("layer").is_in(list(layers)))
+        if sites is not None:
+            rows = rows.filter(pl.col("site").is_in([checked_site(s) for s in sites]))
+        if languages is not None:
+            kept = tuple(self._checked(language) for language in languages)
+            rows = rows.filter(pl.col("language").is_in(list(kept)))
+        return NeuronSet(rows, kept)
+
+    def neurons(self, language: str) -> pl.DataFrame:
+        """The rows that apply while `language` is evaluated. Raises RecipeError when the set does not know it."""
+        language = EVERY if self.language_free else self._checked(language)
+        return self.frame.filter(pl.col("language") == language)
+
+    def counts(self) -> pl.DataFrame:
+        """Neurons per language and site: the module mix, `language, site, neurons`."""
+        return self.frame.group_by("language", "site").agg(pl.len().alias("neurons")).sort("language", "site")
+
+    def without_strongest(self) -> "NeuronSet":
+        """The set less, in every language, its neuron of highest score (ties: the first in layer, site, index)."""
+        descending = [False, True, False, False, False]
+        order = self.frame.sort(["language", "score", *NEURON], descending=descending, nulls_last=True)
+        return NeuronSet(order.filter(pl.int_range(pl.len()).over("language") > 0).sort(KEYS), self.languages)
+
+    def _checked(self, language: str) -> str:
+        if language not in self.languages:
+            raise RecipeError(
+                f"the neuron set has no language {language!r}",
+                f"{nearest(language, self.languages)} Or restrict what is measured with Prompts(…, languages=…).",
+            )
+        return language
+
+
+def neuron_set(rows: Iterable[tuple[str, int, str, int, float | None]] | pl.DataFrame) -> NeuronSet:
+    """A set from rows of (language, layer, site, index, score); its languages are those of the rows."""
+    frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
+    frame = (
+        frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+        .unique(KEYS, keep="first", maintain_order=True)
+        .sort(KEYS)
+    )
+    return NeuronSet(frame, tuple(frame["language"].unique().sort()))
+
+
+def checked_site(site: str) -> Site:
+    """The site itself, or a RecipeError that names the known ones."""
+    for known in SITES:
+        if site == known:
+            return known
+    raise RecipeError(f"unknown site {site!r}", f"Sites: {', '.join(SITES)}.")
+
+
+def _like(template: NeuronSet, frame: pl.DataFrame) -> NeuronSet:
+    return NeuronSet(frame.sort(KEYS), template.languages)
+
+
+def _broadcast(left: NeuronSet, right: NeuronSet) -> tuple[NeuronSet, NeuronSet]:
+    if left.language_free and not right.language_free:
+        return _spread(left, right.languages), right
+    if right.language_free and not left.language_free:
+        return left, _spread(right, left.languages)
+    if set(left.languages) != set(right.languages):
+        raise RecipeError(
+            f"sets over different languages do not combine: {left.languages} and {right.languages}",
+            "Restrict both with .only(languages=…), or make one language-free with .of(…) or .union().",
+        )
+    return left, right
+
+
+def _spread(free: NeuronSet, languages: tuple[str, ...]) -> NeuronSet:
+    rows = free.frame.drop("language").join(pl.DataFrame({"language": languages}), how="cross")
+    return NeuronSet(rows.select(*SCHEMA), languages)

@@ -1,0 +1,211 @@
+"""A yardstick for methods: how a set of neurons compares with the ground truth of a planted organism.
+
+The truth lies beside the weights that it belongs to: `truth.parquet`, one row per planted neuron with the Shapley
+value and class of two questions, and `truth.json`, how they were measured (`ssn_probe/organism/truth.py` writes both).
+
+- **harmful** (H): who supports the refusal of harmful requests?
+- **difference** (D): who supports refusing harmful rather than harmless requests?
+
+A neuron is a *carrier* (supports), a *brake* (works against) or *idle*. Neurons that are not planted are counted as
+wrong although some of them carry what the planted ones write: precision is a lower bound. The truth is in `ffn` and
+`o` channels; a row of `v_proj` does what its `o` channels do together and counts as outside.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.model.loading import first_line, weights_digest
+from ssn_probe.neurons import EVERY, NEURON, NeuronSet
+
+QUESTIONS = ("harmful", "difference")
+CARRIER, BRAKE, IDLE = "carrier", "brake", "idle"
+PLACE = ["layer", "site"]
+TRUTH_SCHEMA = {
+    "layer": pl.Int32,
+    "site": pl.String,
+    "index": pl.Int32,
+    "harmful": pl.Float64,
+    "harmful_se": pl.Float64,
+    "difference": pl.Float64,
+    "difference_se": pl.Float64,
+    "harmful_class": pl.String,
+    "difference_class": pl.String,
+}
+COMPARISON = {
+    "set": pl.String,
+    "language": pl.String,
+    "question": pl.String,
+    "selected": pl.Int64,
+    "outside": pl.Int64,
+    "planted": pl.Int64,
+    "true": pl.Int64,
+    "hits": pl.Int64,
+    "precision": pl.Float64,
+    "recall": pl.Float64,
+    "mass": pl.Float64,
+    "brakes": pl.Int64,
+    "average_precision": pl.Float64,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Truth:
+    """The ground truth of one organism.
+
+    `neurons` has one row per planted neuron, as in `TRUTH_SCHEMA`; values are in nats of refusal log-odds, `_se` are
+    standard errors over permutation pairs. `totals` is question → (v of none, v of all); the values add up to their
+    difference. `widths` is site → neurons in a layer.
+    """
+
+    neurons: pl.DataFrame
+    totals: Mapping[str, tuple[float, float]]
+    widths: Mapping[str, int]
+    pairs: int
+    prompts: int
+    seed: int
+
+    def members(self, question: str, kind: str) -> pl.DataFrame:
+        """The neurons of one class (`carrier`, `brake`, `idle`) of one question: `layer, site, index, value`."""
+        rows = self.neurons.filter(pl.col(f"{question}_class") == kind)
+        return rows.select(*NEURON, pl.col(question).alias("value"))
+
+
+def load_truth(folder: str | Path) -> Truth | None:
+    """The ground truth in a model's folder; None where there is no truth.parquet.
+
+    Raises ModelError where it is damaged, or measured on other weights than those beside it.
+    """
+    folder = Path(folder)
+    if not (folder / "truth.parquet").is_file():
+        return None
+    try:
+        facts = json.loads((folder / "truth.json").read_text("utf-8"))
+        truth = Truth(
+            neurons=pl.read_parquet(folder / "truth.parquet").select(
+                pl.col(name).cast(kind) for name, kind in TRUTH_SCHEMA.items()
+            ),
+            totals={name: (facts["totals"][name]["none"], facts["totals"][name]["all"]) for name in QUESTIONS},
+            widths=dict(facts["widths"]),
+            pairs=facts["pairs"],
+            prompts=facts["prompts"],
+            seed=facts["seed"],
+        )
+        digest = facts["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise ModelError(
+            f"The ground truth in {folder} cannot be read: {first_line(error)}",
+            "Copy truth.parquet and truth.json again, or make the organism again.",
+        ) from error
+    if digest != weights_digest(folder):
+        raise ModelError(
+            f"The ground truth in {folder} was measured on other weights than those beside it.",
+            "Copy the whole folder again; for other weights take truth.parquet and truth.json out of it.",
+        )
+    return truth
+
+
+def largest_share(neurons: pl.DataFrame, question: str = "harmful") -> float:
+    """The share of all positive Shapley mass that the strongest neuron holds; 0 where no value is positive."""
+    positive = [value for value in neurons[question] if value > 0]
+    return max(positive) / sum(positive) if positive else 0.0
+
+
+def against_truth(truth: Truth, name: str, neurons: NeuronSet, ranking: pl.DataFrame | None = None) -> pl.DataFrame:
+    """What a set gets right, one row per language of the set and question; columns as in `COMPARISON`.
+
+    Args:
+        truth: the organism's ground truth.
+        name: the set's name, for the column `set`.
+        neurons: the set.
+        ranking: scores of neurons, `language, layer, site, index, score`, for `average_precision`; its language `*`
+            serves every language. Neurons of the planted places without a row or a score rank last, together.
+
+    Returns:
+        `selected` counts the set's neurons at places (layer, site) with planted neurons, `outside` those elsewhere.
+        `planted` and `true` are how many planted neurons and carriers there are, `hits` the carriers selected,
+        `brakes` the brakes selected. precision = hits / selected, recall = hits / true, `mass` = the share of the
+        carriers' Shapley mass that the set holds. Null where there is nothing to divide by, and `average_precision`
+        without a ranking in that language.
+    """
+    rows = [
+        _compare(truth, name, language, question, neurons.neurons(language), _ranked(ranking, language))
+        for language in neurons.languages
+        for question in QUESTIONS
+    ]
+    return pl.DataFrame(rows, schema=COMPARISON)
+
+
+def _ranked(ranking: pl.DataFrame | None, language: str) -> pl.DataFrame | None:
+    """The rows of a ranking that apply to a language; None where there are none."""
+    if ranking is None:
+        return None
+    if ranking["score"].is_nan().any():
+        raise ResultError("The ranking has scores that are no numbers.", "Rank again: a NaN has no place in an order.")
+    for known in (language, EVERY):
+        rows = ranking.filter(pl.col("language") == known)
+        if not rows.is_empty():
+            return rows
+    return None
+
+
+def _compare(
+    truth: Truth, name: str, language: str, question: str, chosen: pl.DataFrame, ranking: pl.DataFrame | None
+) -> dict[str, Any]:
+    carriers, places = truth.members(question, CARRIER), truth.neurons.select(PLACE).unique()
+    selected = chosen.join(places, on=PLACE, how="semi")
+    hits = carriers.join(selected, on=NEURON, how="semi")
+    return {
+        "set": name,
+        "language": language,
+        "question": question,
+        "selected": selected.height,
+        "outside": chosen.height - selected.height,
+        "planted": truth.neurons.height,
+        "true": carriers.height,
+        "hits": hits.height,
+        "precision": _share(hits.height, selected.height),
+        "recall": _share(hits.height, carriers.height),
+        "mass": _share(hits["value"].sum(), carriers["value"].sum()),
+        "brakes": selected.join(truth.members(question, BRAKE), on=NEURON, how="semi").height,
+        "average_precision": None if ranking is None else _average_precision(truth, carriers, ranking),
+    }
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    return part / whole if whole else None
+
+
+def _average_precision(truth: Truth, carriers: pl.DataFrame, ranking: pl.DataFrame) -> float | None:
+    """Of the ranking of all neurons at the planted places."""
+    everyone = pl.concat(
+        pl.select(layer=pl.lit(layer, pl.Int32), site=pl.lit(site), index=pl.int_range(width, dtype=pl.Int32))
+        for layer, site, width in (
+            (layer, site, truth.widths[site]) for layer, site in truth.neurons.select(PLACE).unique().iter_rows()
+        )
+    )
+    scored = everyone.join(ranking.select(*NEURON, "score"), on=NEURON, how="left").join(
+        carriers.with_columns(relevant=pl.lit(True)), on=NEURON, how="left"
+    )
+    return average_precision(scored["score"].to_list(), scored["relevant"].fill_null(False).to_list())
+
+
+def average_precision(scores: Sequence[float | None], relevant: Sequence[bool]) -> float | None:
+    """Mean precision at every relevant item: Σ (R_n − R_{n−1}) P_n over the distinct scores, from the highest.
+
+    Items of the same score enter together, so that no order among them is made up; items without a score enter
+    last. None where nothing is relevant.
+    """
+    items = pl.DataFrame({"score": scores, "relevant": relevant}, schema={"score": pl.Float64, "relevant": pl.Int64})
+    steps = (
+        items.group_by("score", maintain_order=True)
+        .agg(pl.col("relevant").sum(), pl.len().alias("entered"))
+        .sort("score", descending=True, nulls_last=True)
+    )
+    precision = steps["relevant"].cum_sum() / steps["entered"].cum_sum()
+    return _share((steps["relevant"] * precision).sum(), items["relevant"].sum())

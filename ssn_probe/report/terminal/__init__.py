@@ -1,0 +1,1 @@
+"""What the terminal and a notebook show, as rich renderables."""

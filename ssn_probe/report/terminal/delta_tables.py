@@ -1,0 +1,200 @@
+"""What a delta file says of itself, how two of them differ, and what one does to responses: for terminal and notebook.
+
+Names, settings and everything else that a file states are shown as literal text.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ssn_probe.spec.display import literal
+from ssn_probe.text import percent
+from ssn_probe.training.delta_file.comparison import diff, neuron_diff
+from ssn_probe.training.delta_file.file import DeltaFile
+from ssn_probe.training.delta_file.statements import held
+from ssn_probe.training.export.model_card import MEASURES
+from ssn_probe.training.weights.adapter import Factors
+
+MOST_INDICES = 6
+"""Neurons that a cell names before it counts the rest."""
+MOST_STATEMENTS = 30
+REDACTED = 80
+"""Characters of a response that are shown unless all are asked for: a response to a harmful prompt may do harm."""
+UNCOMPARED = ("made_with", "parameters")
+
+
+def delta_card(file: DeltaFile) -> Group:
+    """Base, neurons, method, data, settings and origin of a delta file, and its weights per site."""
+    return Group(_grid(_facts(file.about)), Text(), _weights(file))
+
+
+def _facts(about: Mapping[str, Any]) -> list[tuple[str, object]]:
+    base, data, made_with = about["base"], about["data"], about.get("made_with") or {}
+    rows = ", ".join(f"{language} {sum(counts.values()):,}" for language, counts in data["rows"].items())
+    return [
+        ("base", _joined(base.get("name"), base.get("revision"), base.get("family"), base.get("dtype"))),
+        ("SHA-256", base["sha256"]),
+        ("neurons", about.get("neurons")),
+        ("method", f"{about['method']}, seed {about.get('seed')}"),
+        ("settings", _settings(about["training"])),
+        ("steps", _steps(about["steps"])),
+        ("held out", _loss(about.get("held_out_loss"))),
+        *_measured(about.get("measured")),
+        ("data", f"{data['name']}, split {data['split']}: {rows} rows"),
+        ("SHA-256", data["prompts_sha256"]),
+        ("checked", f"{data['checked']}, by the judge {data['judge']}"),
+        ("made with", ", ".join(f"{name} {version}" for name, version in made_with.items())),
+    ]
+
+
+def _measured(measured: Mapping[str, Any] | None) -> list[tuple[str, object]]:
+    """Before and after on the average over languages, if a run has measured it."""
+    rows = [row for row in (measured or {}).get("effects", ()) if row["language"] == "average"]
+    return [
+        (
+            MEASURES[row["measure"]],
+            f"{'?' if row['before'] is None else percent(row['before'])} → {percent(row['after'])} "
+            f"({percent(row['low'])} to {percent(row['high'])}), average of languages, n = {row['n']:,}",
+        )
+        for row in rows
+    ]
+
+
+def _steps(steps: Mapping[str, int]) -> str:
+    return f"{steps['done']:,} of {steps['planned']:,}, the delta of step {steps['chosen']:,}"
+
+
+def _loss(loss: Mapping[str, float] | None) -> str:
+    return f"loss {loss['base']:.4f} before, {loss['chosen']:.4f} after" if loss else "nothing"
+
+
+def _settings(training: Mapping[str, Any]) -> str:
+    told = {name: "none" if value is None else value for name, value in training.items()}
+    return ", ".join(f"{name} {value}" for name, value in told.items() if name not in ("kind", "version"))
+
+
+def _weights(file: DeltaFile) -> Table:
+    table = _table(("site", "layers"), ("neurons", "parameters", "% of the model", "% of the site"))
+    shares = {row["site"]: row for row in file.about["parameters"]}
+    places = [part if isinstance(part, Factors) else part.place for part in file.delta.parts]
+    for site, (neurons, parameters) in held(file.delta).items():
+        layers = {place.layer for place in places if site in (place.site, "all")}
+        share = shares[site]
+        percents = (f"{share['percent']:.4f}", f"{share['percent_of_site']:.3f}")
+        table.add_row(site, _layers(layers), f"{neurons:,}", f"{parameters:,}", *percents)
+    return table
+
+
+def _layers(layers: set[int]) -> str:
+    """`4`, `0–7`, or `0–31, 12 of them`."""
+    first, last = min(layers), max(layers)
+    span = f"{first}–{last}" if last > first else str(first)
+    return span if len(layers) == last - first + 1 else f"{span}, {len(layers)} of them"
+
+
+def differences(first: DeltaFile, second: DeltaFile) -> Group:
+    """The neurons that only one changes, the weights that both do, and what the files state otherwise.
+
+    Raises:
+        ModelError: deltas of different bases.
+    """
+    parts = [*_different_neurons(first, second), *_different_weights(first, second), *_different_words(first, second)]
+    return Group(*parts)
+
+
+def _different_neurons(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
+    frame = neuron_diff(first, second)
+    table, ours, theirs = _table(("layer", "site", "only in the first", "only in the second"), ("in both",)), 0, 0
+    for row in frame.rows(named=True):
+        mine, others = row["only_first"], row["only_second"]
+        ours, theirs = ours + len(mine), theirs + len(others)
+        if mine or others:
+            table.add_row(str(row["layer"]), row["site"], _indices(mine), _indices(others), f"{row['shared']:,}")
+    counts = f"{ours:,} only in the first, {theirs:,} only in the second."
+    told = Text(f"Neurons: {frame['shared'].sum():,} in both, {counts}", style="bold")
+    return [told, table] if table.row_count else [told]
+
+
+def _indices(indices: Sequence[int]) -> str:
+    named = ", ".join(map(str, indices[:MOST_INDICES]))
+    rest = len(indices) - MOST_INDICES
+    return f"{named} and {rest:,} more" if rest > 0 else named or "–"
+
+
+def _different_weights(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
+    rows = diff(first, second).rows(named=True)
+    if not any(row["largest_difference"] for row in rows):
+        return [Text("Weights: both change them by the same amounts, bit for bit.", style="bold")]
+    numbers = ("rows in both", "norm, first", "norm, second", "cosine", "largest difference")
+    table = _table(("matrix",), numbers)
+    for row in rows:
+        cosine = "–" if row["cosine"] is None else f"{row['cosine']:+.3f}"
+        sizes = (f"{row[name]:.3g}" for name in ("norm_first", "norm_second"))
+        table.add_row(literal(row["module"]), f"{row['shared']:,}", *sizes, cosine, f"{row['largest_difference']:.3g}")
+    return [Text("Weights, by how much they change:", style="bold"), table]
+
+
+def _different_words(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
+    ours, theirs = (dict(_flat({k: v for k, v in f.about.items() if k not in UNCOMPARED})) for f in (first, second))
+    names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+    if not names:
+        return [Text("They state the same base, data and settings.", style="bold")]
+    table = _table(("stated", "first", "second"), ())
+    for name in names[:MOST_STATEMENTS]:
+        table.add_row(*(literal(cell) for cell in (name, ours.get(name, "–"), theirs.get(name, "–"))))
+    if len(names) > MOST_STATEMENTS:
+        table.add_row(f"and {len(names) - MOST_STATEMENTS:,} more")
+    return [Text("They state different:", style="bold"), table]
+
+
+def _flat(told: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in told.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def responses(prompts: Sequence[str], before: Sequence[str], after: Sequence[str], *, full: bool = False) -> Group:
+    """Each prompt with the response of the base and that of the base with the delta; cut unless `full`."""
+    cut = not full and any(len(text) > REDACTED for text in (*before, *after))
+    rows: list[tuple[str, object]] = []
+    for prompt, base, changed in zip(prompts, before, after, strict=True):
+        rows += [("prompt", prompt), ("before", _cut(base, full)), ("after", _cut(changed, full)), ("", "")]
+    told = [f"Responses are cut to {REDACTED} characters: --full shows all of them."] if cut else []
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    counted = f"{changed:,} of {len(prompts):,} responses changed."
+    return Group(_grid(rows), *(Text(line) for line in (counted, *told)))
+
+
+def _cut(text: str, full: bool) -> str:
+    return text if full or len(text) <= REDACTED else f"{text[:REDACTED]}…"
+
+
+def _grid(rows: Sequence[tuple[str, object]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, literal(value))
+    return grid
+
+
+def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in words:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _joined(name: object, revision: object, *rest: object) -> str:
+    """`owner/model at 0a1b2c, llama, bfloat16`, of what is stated."""
+    told = "a model without a name" if name is None else str(name)
+    origin = told if revision is None else f"{told} at {revision}"
+    return ", ".join([origin, *(str(one) for one in rest if one is not None)])

@@ -1,0 +1,1 @@
+"""What runs leave on disk: folders, the cache of measurements, past runs."""

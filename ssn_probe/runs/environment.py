@@ -1,0 +1,46 @@
+"""What computed the numbers of a run: packages, Python, platform, the commit of the working folder, the time."""
+
+import contextlib
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("ssn-probe", "torch", "transformers", "nnsight", "polars", "numpy", "scipy", "safetensors", "tokenizers")
+
+
+def versions() -> dict[str, str]:
+    """The packages that can change a number, as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """What computed the numbers: packages, Python, platform, git commit of the working folder."""
+    return {
+        "packages": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": _git(),
+        "command": Path(sys.argv[0]).name,
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

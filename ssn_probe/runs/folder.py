@@ -1,0 +1,169 @@
+"""The run folder: what a run leaves behind, whole or not at all.
+
+Every file is written to a temporary name and renamed, so what exists is complete. The manifest carries a status
+(`running`, `done`, `failed`, `interrupted`); a failed run keeps its error and what it had measured. No pickle, no
+key, no token.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ResultError, nearest
+from ssn_probe.files import disk_errors, sha256
+
+SCHEMA_VERSION = 1
+LOCK = ".lock"
+"""Held by a run as long as it lives."""
+ROOM = ".room"
+"""Room for its last words."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def manifest(self) -> dict[str, Any]:
+        """What is recorded of the run. Raises ResultError for a manifest that is damaged or of a newer release."""
+        return read_json(self.path / "manifest.json")
+
+    def table(self, name: str):
+        """One of the run's parquet tables: samples, summary, neurons, overlap, log_odds."""
+        import polars as pl
+
+        path = self.path / f"{name}.parquet"
+        if not path.is_file():
+            raise ResultError(f"{self.name} has no {name}.parquet", "Its recipe measured no such thing, or it failed.")
+        try:
+            return pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
+
+
+def prepare(root: Path) -> Path:
+    """The results folder, made and checked for writing before anything is computed."""
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    return root
+
+
+def create_run(root: Path, name: str, key: str) -> RunFolder:
+    """A new folder `<time>_<name>_<key>`; two runs in one second get different names."""
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    with disk_errors(root):
+        for attempt in range(100):
+            suffix = f"-{attempt}" if attempt else ""
+            path = root / f"{stamp}_{name}_{key[:8]}{suffix}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return RunFolder(path)
+    raise ResultError(f"cannot name a new run in {root}", "A hundred runs started this second; start again.")
+
+
+def hold(run: RunFolder) -> Any:
+    """Holds a run folder as long as this process lives, so that others can tell a run from one that was killed."""
+    from filelock import FileLock
+
+    with disk_errors(run.path):
+        lock = FileLock(run.path / LOCK)
+        lock.acquire(timeout=0)
+        (run.path / ROOM).write_bytes(bytes(2**18))
+    return lock
+
+
+def make_room(run: RunFolder) -> None:
+    """Frees what was reserved, so that a run can say how it ended on a disk that is full."""
+    (run.path / ROOM).unlink(missing_ok=True)
+
+
+def let_go(run: RunFolder, lock: Any) -> None:
+    """The run has ended, and its status says how."""
+    (run.path / LOCK).unlink(missing_ok=True)
+    lock.release()
+
+
+def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
+    """`running`, `done`, `failed`, `interrupted`; `killed` where a run says that it runs and nobody holds it."""
+    from filelock import FileLock, Timeout
+
+    told = str(manifest.get("status", "unknown"))
+    if told != "running":
+        return told
+    try:
+        with FileLock(run.path / LOCK, blocking=False):
+            return "killed"
+    except Timeout:
+        return "running"
+    except OSError:  # a folder that may only be read: there is no telling
+        return told
+
+
+DIGESTED = (".parquet", ".json", ".md", ".py", ".safetensors", ".svg", ".png")
+
+
+def digests(run: RunFolder) -> dict[str, str]:
+    """SHA-256 of every table, text, picture and delta of a run, by its path within it."""
+    found = {path.relative_to(run.path).as_posix(): path for path in run.path.rglob("*") if path.suffix in DIGESTED}
+    return {name: sha256(path) for name, path in sorted(found.items()) if name != "manifest.json"}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from disk, or a ResultError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"cannot read {path}: {error}", "Is it a folder that `ssn-probe run` wrote?") from error
+    version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise ResultError(f"{path} is no manifest", "Is it a folder that `ssn-probe run` wrote?")
+    if version > SCHEMA_VERSION:
+        raise ResultError(f"{path} was written by a newer ssn-probe", "Upgrade ssn-probe to read it.")
+    return data
+
+
+def runs(root: Path) -> list[RunFolder]:
+    """Every run below `root`, newest first."""
+    if not root.is_dir():
+        return []
+    found = [path for path in root.iterdir() if (path / "manifest.json").is_file() and not path.is_symlink()]
+    return [RunFolder(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+
+
+def find_run(reference: str, root: Path) -> RunFolder:
+    """A run by path, by name, by `latest`, or by a part of its name that only it has."""
+    for path in (Path(reference), root / reference):
+        if (path / "manifest.json").is_file():
+            return RunFolder(path.resolve())
+    known = runs(root)
+    matches = [run for run in known if reference in run.name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ResultError(f"{reference!r} fits {len(matches)} runs", f"Newest: {matches[0].name}.")
+    hint = nearest(reference, [run.name for run in known[:5]]) if known else "No runs yet: ssn-probe run suppress_ss."
+    raise ResultError(f"no run {reference!r} in {root}", hint)
+
+
+def point_latest(root: Path, run: RunFolder) -> None:
+    """Makes `latest` point to the run; a file system without links goes without."""
+    temporary = root / f".latest.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        try:
+            temporary.symlink_to(run.name, target_is_directory=True)
+            os.replace(temporary, root / "latest")
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Past runs: what became of each, in the order and of the kind that is asked for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ResultError
+from ssn_probe.runs import folder as results
+from ssn_probe.runs.folder import RunFolder
+
+STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """One run. `status` is that of its manifest, but `superseded` for one that a later, done run repeats, and
+    `unreadable`, with the reason in `why`, for one whose manifest cannot be read."""
+
+    run: RunFolder
+    status: str
+    recipe: str = ""
+    model: str = ""
+    seconds: float = 0.0
+    why: str = ""
+
+
+ORDERS: Mapping[str, tuple[Callable[[Past], Any], bool]] = {
+    "time": (lambda past: past.run.name, True),
+    "recipe": (lambda past: past.recipe, False),
+    "model": (lambda past: past.model, False),
+    "status": (lambda past: STATUSES.index(past.status), False),
+    "seconds": (lambda past: past.seconds, True),
+}
+"""Order → what is compared, and whether the largest comes first; equals stay newest first."""
+
+
+def history(
+    root: Path, *, order: str = "time", status: str | None = None, recipe: str = "", model: str = ""
+) -> list[Past]:
+    """Runs below `root` with this status, whose recipe's and model's names contain these texts."""
+    found = [
+        past
+        for past in _every(results.runs(root))
+        if status in (None, past.status) and recipe in past.recipe and model in past.model
+    ]
+    key, largest_first = ORDERS[order]
+    return sorted(found, key=key, reverse=largest_first)
+
+
+def _every(runs: Sequence[RunFolder]) -> list[Past]:
+    """All runs, newest first: a done one that comes after another with the same key is superseded by it."""
+    found, repeated = [], set()
+    for run in runs:
+        try:
+            manifest = run.manifest()
+        except ResultError as error:
+            found.append(Past(run=run, status="unreadable", why=error.message.rpartition(": ")[2]))
+            continue
+        status, key = results.status(run, manifest), manifest.get("key")
+        if status == "done":
+            status = "superseded" if key in repeated else "done"
+            repeated.add(key)
+        found.append(_past(run, manifest, status))
+    return found
+
+
+def _past(run: RunFolder, manifest: Mapping[str, Any], status: str) -> Past:
+    seconds, model = manifest.get("seconds"), manifest.get("model")
+    return Past(
+        run=run,
+        status=status if status in STATUSES else "unreadable",
+        recipe=str(manifest.get("recipe", "")),
+        model=str(model.get("name", "") if isinstance(model, dict) else ""),
+        seconds=sum(seconds.values()) if isinstance(seconds, dict) else 0.0,
+        why="" if status in STATUSES else f"status {status!r}",
+    )

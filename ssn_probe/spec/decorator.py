@@ -1,0 +1,151 @@
+"""`@recipe`: a function whose signature is the recipe's parameters.
+
+The typed, defaulted signature is the only schema: `-T name=value` is coerced from the annotation, and what does not
+fit is an error that names the nearest right thing. Nothing is dropped silently.
+"""
+
+import contextlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ssn_probe.errors import RecipeError, SSNProbeError, nearest
+from ssn_probe.spec import Recipe
+from ssn_probe.spec.display import Displayed
+from ssn_probe.spec.node import brief
+
+
+@dataclass(frozen=True)
+class RecipeFunction(Displayed):
+    """A declared question: call it with parameters and get a `Recipe`."""
+
+    build: Callable[..., Recipe]
+    name: str
+    question: str
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.build).parameters
+
+    def __call__(self, /, **arguments: Any) -> Recipe:
+        self._check(arguments)
+        with users_code(self.name, "Mend the recipe."):
+            made = self.build(**arguments)
+        if not isinstance(made, Recipe):
+            raise RecipeError(f"{self.name} returned a {type(made).__name__}", "A recipe function returns Recipe(…).")
+        return replace(made, name=self.name, question=self.question)
+
+    def from_text(self, texts: Mapping[str, str]) -> Recipe:
+        """The recipe for `-T` texts, each coerced from its annotation."""
+        self._check(texts)
+        with users_code(f"a type in the signature of {self.name}", "Mend the recipe."):
+            hints = typing.get_type_hints(self.build)
+        return self(**{name: coerce(name, text, hints.get(name, str)) for name, text in texts.items()})
+
+    def _check(self, arguments: Mapping[str, Any]) -> None:
+        known = list(self.parameters)
+        for name in arguments:
+            if name not in known:
+                raise RecipeError(f"{self.name} has no parameter {brief(name)}", nearest(name[:80], known))
+
+
+@contextlib.contextmanager
+def users_code(what: str, hint: str) -> Iterator[None]:
+    """Code that is not ours may raise whatever there is; all but Ctrl-C becomes one RecipeError."""
+    try:
+        yield
+    except (SSNProbeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RecipeError(f"{what} failed: {_said(error)}", hint) from error
+
+
+def _said(error: BaseException) -> str:
+    """An exception's type and text; the text may be missing, or not to be had."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def recipe(build: Callable[..., Recipe]) -> RecipeFunction:
+    """Declares a recipe: the function's name, the first line of its docstring as the question, its signature."""
+    if not callable(build) or isinstance(build, type) or not hasattr(build, "__name__"):
+        raise RecipeError(f"@recipe stands on {brief(build)}, which is no function", "Put it on a `def`, once.")
+    question = (inspect.getdoc(build) or "").partition("\n")[0]
+    for parameter in inspect.signature(build).parameters.values():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise RecipeError(
+                f"{build.__name__}: the parameter {parameter.name!r} cannot be given by name",
+                "Take the `/` out of the signature.",
+            )
+        if parameter.default is parameter.empty or parameter.annotation is parameter.empty:
+            raise RecipeError(
+                f"{build.__name__}: the parameter {parameter.name!r} lacks a type or a default",
+                "Write every parameter as `name: type = default`.",
+            )
+    return RecipeFunction(build, build.__name__, question)
+
+
+def split_assignments(texts: tuple[str, ...]) -> dict[str, str]:
+    """`("a=1", "b=x")` as a dict; a missing `=` or a name given twice is an error."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"-T {brief(text)} has no '='", f"Write -T {name[:80] or 'name'}=VALUE.")
+        if name in values:
+            raise RecipeError(f"-T {name[:80]} is given twice", "Give each parameter once.")
+        values[name] = value
+    return values
+
+
+def coerce(name: str, text: str, annotation: Any) -> Any:
+    """`text` as a value of the annotated type: str, int, float, bool, None unions and tuples (comma separated)."""
+    allowed = _members(annotation)
+    if not all(map(_has_texts, allowed)):
+        raise RecipeError(
+            f"-T cannot give {name}, which is declared as {brief(annotation)}",
+            "Declare it as str, int, float, bool, tuple[str, ...] or one of these or None; or set it from Python.",
+        )
+    if type(None) in allowed and text.lower() in ("none", ""):
+        return None
+    for kind in (bool, int, float):
+        if kind in allowed:
+            value = _number(text, kind)
+            if value is not None:
+                return value
+    for kind in allowed:
+        if typing.get_origin(kind) is tuple:
+            return tuple(coerce(name, part.strip(), typing.get_args(kind)[0]) for part in text.split(","))
+    if str in allowed:
+        return text
+    wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)
+    raise RecipeError(f"-T {name}={brief(text)} is not {wanted}", f"Give {name} as {wanted}.")
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _has_texts(kind: Any) -> bool:
+    """Can a text be a value of this type?"""
+    if typing.get_origin(kind) is tuple:
+        item, *rest = typing.get_args(kind) or (None,)
+        return rest == [...] and all(map(_has_texts, _members(item)))
+    return kind in (str, int, float, bool, type(None))
+
+
+def _number(text: str, kind: type) -> bool | int | float | None:
+    if kind is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower())
+    try:
+        return kind(text)
+    except ValueError:
+        return None

@@ -1,0 +1,198 @@
+"""Finding recipes. Listing reads the syntax tree and executes nothing; loading a recipe file executes it.
+
+A recipe is named by a shipped name (`suppress_ss`), by a path to a Python file (`my.py`, `my.py@name` when it holds
+several) or by a run's `recipe.json`, which is read as data. A file is read once: the text that was executed is the text
+that is kept, also where the file changes meanwhile.
+"""
+
+import ast
+import contextlib
+import importlib.util
+import linecache
+import os.path
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.spec import Recipe
+from ssn_probe.spec.decorator import RecipeFunction, users_code
+from ssn_probe.spec.node import brief, from_json, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a file says about one recipe; a parameter is (name, annotation, default), as texts."""
+
+    name: str
+    question: str
+    parameters: tuple[tuple[str, str, str], ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, and the text of the Python file that it was made by; None for a recipe.json."""
+
+    recipe: Recipe
+    source: str | None
+
+
+def shipped() -> Path:
+    """The folder of the shipped recipes."""
+    return Path(str(files("ssn_probe.recipes")))
+
+
+def list_recipes(path: Path | None = None) -> list[Listing]:
+    """Every recipe below a folder, or in one file; the shipped ones by default. Executes nothing."""
+    path = shipped() if path is None else path
+    if not os.path.exists(path):
+        raise RecipeError(f"no file or folder {brief(str(path))}", "Give a recipe file or a folder that holds some.")
+    paths = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    return [listing for one in paths for listing in _listings(one, _read(one))]
+
+
+def load_recipe(reference: str, texts: Mapping[str, str]) -> Loaded:
+    """The recipe that `reference` names, with its parameters coerced from `-T` texts, and the text it was made by.
+
+    Raises RecipeError for whatever is wrong with the file, the recipe in it or the texts.
+    """
+    if reference.endswith(".json"):
+        return Loaded(_from_json(Path(reference), texts), None)
+    function, source = _load(reference)
+    return Loaded(function.from_text(texts), source)
+
+
+def find_recipe(reference: str, texts: Mapping[str, str]) -> Recipe:
+    """The recipe that `reference` names, with its parameters coerced from `-T` texts."""
+    return load_recipe(reference, texts).recipe
+
+
+def load_function(reference: str) -> RecipeFunction:
+    """The declared function: a shipped name, or `PATH[@name]`. Executes the file."""
+    return _load(reference)[0]
+
+
+def _load(reference: str) -> tuple[RecipeFunction, str]:
+    """The declared function, and the text of its file."""
+    place, name = _split(reference)
+    if place.endswith(".py") or "/" in place:
+        path = Path(place)
+    else:
+        names = [listing.name for listing in list_recipes()]
+        if place not in names:
+            hint = f"{nearest(place[:80], names)} Or give the path of a file."
+            raise RecipeError(f"unknown recipe {brief(place)}", hint)
+        path, name = next(one.path for one in list_recipes() if one.name == place), name or place
+    if not os.path.isfile(path):
+        raise RecipeError(f"no recipe file {brief(place)}", "See `ssn-probe list` for the shipped ones.")
+    text = _read(path)
+    return _pick(path, text, name), text
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """A reference as place and name; a folder may have an @ of its own."""
+    place, at, name = reference.rpartition("@")
+    return (place, name) if at and "/" not in name and "." not in name else (reference, "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
+
+
+def _pick(path: Path, text: str, name: str) -> RecipeFunction:
+    names = [listing.name for listing in _listings(path, text)]
+    if not names:
+        raise RecipeError(f"{path} declares no recipe", "Put `@recipe` on a function that returns Recipe(…).")
+    if not name and len(names) > 1:
+        raise RecipeError(f"{path} declares {len(names)} recipes", f"Name one: {path}@{names[0]}.")
+    if name and name not in names:
+        raise RecipeError(f"{path} has no recipe {name!r}", nearest(name, names))
+    function = getattr(_execute(path, text), name or names[0], None)
+    if not isinstance(function, RecipeFunction):
+        raise RecipeError(f"{name or names[0]} in {path} is not declared with ssn_probe's @recipe", "Import it.")
+    return function
+
+
+def _execute(path: Path, text: str):
+    """Runs the text of a recipe file under the file's real name, so that errors and traces show the lines that ran.
+
+    No bytecode is kept: Python's own cache takes a file that changed within a second, at the same size, for unchanged.
+    """
+    spec = importlib.util.spec_from_file_location(f"ssn_probe_recipe_{path.stem}", path)
+    if spec is None:
+        raise RecipeError(f"{path} is not a Python file", "A recipe file ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    # No time of change: the file's own lines would take the place of these where it is newer.
+    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
+    with _neighbours(path.resolve().parent), users_code(str(path), "Mend the recipe file."):
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """A recipe file may import what lies beside it, wherever the command was started."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the recipe file may have taken it out
+            sys.path.remove(str(folder))
+
+
+def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
+    if texts:
+        raise RecipeError("-T does not apply to a recipe.json: its parameters are settled", "Edit it, or run by name.")
+    try:
+        value = from_json(read_json(path.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(f"cannot read {path}: {error}", "Give the recipe.json of a run.") from error
+    if not isinstance(value, Recipe):
+        raise RecipeError(f"{path} holds no recipe", "Give the recipe.json of a run.")
+    return value
+
+
+def _listings(path: Path, text: str) -> list[Listing]:
+    try:
+        return _declared(path, ast.parse(text, filename=str(path)))
+    except SyntaxError as error:
+        line = "" if error.lineno is None else f", line {error.lineno}"
+        raise RecipeError(f"{path}{line}: {error.msg}", "Mend the syntax error.") from error
+    except (RecursionError, MemoryError) as error:  # the parser's own limits
+        raise RecipeError(f"{path} is nested too deeply to be read", "Split its expressions.") from error
+    except ValueError as error:
+        raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
+
+
+def _declared(path: Path, tree: ast.Module) -> list[Listing]:
+    return [
+        Listing(
+            name=node.name,
+            question=(ast.get_docstring(node) or "").partition("\n")[0],
+            parameters=tuple(_parameters(node.args)),
+            path=path,
+        )
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and any(_is_recipe(mark) for mark in node.decorator_list)
+    ]
+
+
+def _is_recipe(mark: ast.expr) -> bool:
+    return ast.unparse(mark).split(".")[-1] == "recipe"
+
+
+def _parameters(arguments: ast.arguments) -> list[tuple[str, str, str]]:
+    positional = list(zip(reversed(arguments.args), reversed(arguments.defaults), strict=False))[::-1]
+    named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return [
+        (argument.arg, ast.unparse(argument.annotation) if argument.annotation else "", ast.unparse(default))
+        for argument, default in [*positional, *named]
+        if default is not None
+    ]

@@ -1,0 +1,206 @@
+"""What an arm does to a set's neurons, as values: silence, amplify, carry over, train. Standard library only."""
+
+from dataclasses import KW_ONLY, dataclass, field
+
+from ssn_probe.spec.neuron_sets import Each, LeaveOneOut, SetExpression
+from ssn_probe.spec.node import Node, brief, one_of, require
+from ssn_probe.spec.prompts import Prompts
+from ssn_probe.spec.training_settings import Training
+
+MOST_BY = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class MeanOf(Node):
+    """A neuron's mean activation over a prompt set's harmless *identify* prompts, in the language that is evaluated."""
+
+    prompts: Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Suppress(Node):
+    """Silence a set's neurons on prompt and generated tokens; language λ gets λ's own neurons.
+
+    `to`: what silence is, 0 or `MeanOf(prompts)`, the neuron's usual value on harmless prompts.
+    """
+
+    neurons: SetExpression | Each
+    _: KW_ONLY
+    to: MeanOf | int = 0
+
+    def check(self) -> None:
+        silent = isinstance(self.to, MeanOf) or (self.to == 0 and not isinstance(self.to, bool))
+        require(silent, f"to is {self.to!r}", "Give to=0 or to=MeanOf(prompts).")
+        object.__setattr__(self, "to", self.to or 0)
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall?"""
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Amplify(Node):
+    """Multiply a set's activations by `by` on prompt and generated tokens; language λ gets λ's own neurons.
+
+    `by` > 1 strengthens what the neurons say, `by` < 1 weakens it; towards 0 it becomes `Suppress`.
+    """
+
+    neurons: SetExpression | Each
+    _: KW_ONLY
+    by: float
+
+    def check(self) -> None:
+        hint = f"Give a factor above 0, other than 1 and up to {MOST_BY:,}, as in by=2; to silence, use Suppress."
+        require(0 < self.by <= MOST_BY and self.by != 1, f"by is {self.by!r}", hint)
+        object.__setattr__(self, "by", float(self.by))
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall? Where safety neurons say more than they did."""
+        return self.by > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(Node):
+    """Carry over what a set's neurons do in the same request in another language; λ gets its own neurons.
+
+    The parallel prompt runs untouched in the language `source` (None: the anchor). `positions="last"`: its values at
+    the last prompt position are put in place there, once; `"response"`: at response step t those of its own greedy
+    step t, none past its end. The source itself is not evaluated: with its own values nothing changes.
+    """
+
+    neurons: SetExpression | Each
+    _: KW_ONLY
+    source: str | None = None
+    positions: str = "last"
+
+    def check(self) -> None:
+        one_of("positions", self.positions, ("last", "response"))
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall? The source is taken to be the language that refuses."""
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Trains(Node, abstract=True):
+    """Training on refusals: `neurons` says where, `data` gives its *train* split, `training` says how.
+
+    The rows of these `contexts` and `languages` (None: all) are learned, with the response to learn as `reference`.
+    Every row must be judged as its context asks, or nothing is trained. One model comes out, so the set applies in
+    every language: `ms.of("en")` as in the paper, `Shared(ms).union()`, …; with `set.leave_one_out()` one per language
+    left out.
+
+    `at`: the learning curve. The arm stands for one row per step named, each the change as it was after so many steps
+    of the one training, which no early stopping ends before; None for the change that the training chooses.
+    """
+
+    neurons: SetExpression
+    data: Prompts
+    _: KW_ONLY
+    training: Training = field(default_factory=Training)
+    contexts: tuple[str, ...] = ("harmful", "harmless")
+    languages: tuple[str, ...] | None = None
+    at: tuple[int, ...] | None = None
+
+    def check(self) -> None:
+        if self.at is None:
+            return
+        last = self.training.steps or max(self.at, default=1)
+        rising = bool(self.at) and list(self.at) == sorted(set(self.at)) and self.at[0] >= 1 and self.at[-1] <= last
+        hint = f"Give steps of the training in rising order{f', up to {last}' if self.training.steps else ''}."
+        require(rising, f"at is {brief(self.at)}", hint)
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall? The data hold refusals."""
+        return True
+
+    def then(self, node: Suppress | Amplify | Patch) -> "Then":
+        """Train, then do something to the trained model; in an arm the tuple of both says the same."""
+        return Then(self, node)
+
+    def finds(self, neurons: SetExpression) -> "After":
+        """The set as the same expression finds it in the trained model; `neurons.after(…)` says the same."""
+        return After(neurons, self)
+
+
+@dataclass(frozen=True, eq=False)
+class Expand(Trains):
+    """Train the weights of a set's neurons, and nothing else (SS-Neuron Expansion, paper section 5)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoRA(Trains):
+    """Train low-rank adapters of as many parameters as `Expand` of the set would (Hu et al. 2021), a control for it.
+
+    They sit on the matrices that hold the set's weights, and spend in each what the set spends there, to whole ranks
+    (`ssn_probe.training.weights.lora`). No random sets run beside it: it depends on the set by its size and places
+    alone.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class Then(Node):
+    """Train, then do something to the trained model: `Expand(…).then(Suppress(…))`, or the tuple of both in an arm.
+
+    Random sets take the place of `then`'s neurons; the training stays as it is.
+    """
+
+    first: Trains
+    then: Suppress | Amplify | Patch
+
+    def check(self) -> None:
+        one = self.first.at is None and not isinstance(self.first.neurons, LeaveOneOut)
+        require(one, "what is trained first must be one model", "Leave at and leave_one_out() out of it.")
+
+    @property
+    def neurons(self) -> SetExpression | Each:
+        return self.then.neurons
+
+    @property
+    def lowers(self) -> bool:
+        return self.then.lowers
+
+
+@dataclass(frozen=True, eq=False)
+class After(SetExpression):
+    """The set as the same expression finds it in the model that `trained` makes of the recipe's model."""
+
+    neurons: SetExpression
+    trained: Trains
+
+    def check(self) -> None:
+        one = self.trained.at is None and not isinstance(self.trained.neurons, LeaveOneOut)
+        require(one, "a set is identified again in one trained model", "Leave at and leave_one_out() out of it.")
+
+
+Intervention = Suppress | Amplify | Patch | Expand | LoRA | Then
+"""What an arm does to a set's neurons."""
+
+
+def last_of(node: Intervention) -> Suppress | Amplify | Patch | Expand | LoRA:
+    """What is done last: to a trained model, or all there is."""
+    return node.then if isinstance(node, Then) else node
+
+
+def training_of(node: Node | None) -> Trains | None:
+    """What an arm trains first, if it trains at all."""
+    return node.first if isinstance(node, Then) else node if isinstance(node, Trains) else None
+
+
+def is_several(node: Intervention) -> bool:
+    """Does an arm stand for several, one per language or one per step, so that none of them is *the* arm?"""
+    return isinstance(node.neurons, Each) or (isinstance(node, Trains) and node.at is not None)
+
+
+def in_sequence(value: object) -> object:
+    """A tuple of two interventions as the node that it stands for; anything else as it is."""
+    if not isinstance(value, tuple):
+        return value
+    fits = len(value) == 2 and isinstance(value[0], Trains) and isinstance(value[1], Suppress | Amplify | Patch)
+    hint = "Give (Expand(…), Suppress(…)), or Amplify or Patch last; to silence several sets, join them with |."
+    require(fits, f"the arm is a tuple of {', '.join(type(one).__name__ for one in value) or 'nothing'}", hint)
+    return Then(*value)

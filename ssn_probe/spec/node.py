@@ -1,0 +1,236 @@
+"""The value that every recipe is made of: a node with a key.
+
+A node is a frozen dataclass that holds only `str`, `int`, `float`, `bool`, `None`, tuples, dicts with string keys and
+other nodes. The SHA-256 of its canonical JSON is its *key*: equal expressions have equal keys, whoever wrote them,
+wherever. So a recipe can be compared, stored, sent and resumed, and reading one back executes nothing. Standard
+library only.
+"""
+
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, ClassVar
+
+from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.spec.display import Displayed
+
+NODES: dict[str, type["Node"]] = {}
+"""Every kind of node by name, for reading JSON."""
+DEEPEST = 100
+"""So many nodes may lie within one another: every step that follows an expression stays below Python's own limit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node(Displayed):
+    """A value with a key. Subclasses are frozen dataclasses; their fields are checked when they are made."""
+
+    version: ClassVar[int] = 1
+    depth: ClassVar[int] = 0  # of the expression: each node has its own, which is no field of it
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            NODES[cls.__name__] = cls
+
+    def __post_init__(self):
+        hints = _hints(type(self))
+        for spec in fields(self):
+            where, value = f"{type(self).__name__}.{spec.name}", getattr(self, spec.name)
+            value = _frozen(value, where)
+            if not _fits(value, hints[spec.name]):
+                raise RecipeError(f"{where} is {brief(value)}", f"Give {spec.name} as {_name(hints[spec.name])}.")
+            object.__setattr__(self, spec.name, value)
+        depth = 1 + max((node.depth for spec in fields(self) for node in _inside(getattr(self, spec.name))), default=0)
+        hint = "Split it, or read a part of it from a neuron file."
+        require(depth <= DEEPEST, f"an expression is more than {DEEPEST} nodes deep", hint)
+        object.__setattr__(self, "depth", depth)
+        self.check()
+
+    def check(self) -> None:
+        """Raises RecipeError when the fields make no sense together."""
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits: SHA-256 of the canonical JSON."""
+        return digest(to_json(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return int(self.key[:15], 16)
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON data; a node becomes an object with `kind`, `version` and its fields."""
+    if isinstance(value, Node):
+        return {"kind": type(value).__name__, "version": value.version} | {
+            spec.name: to_json(getattr(value, spec.name)) for spec in fields(value)
+        }
+    if isinstance(value, dict):
+        return {name: to_json(item) for name, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def from_json(data: Any) -> Any:
+    """The inverse of `to_json`. Executes nothing; raises RecipeError for unknown nodes, fields and versions."""
+    if isinstance(data, list):
+        return tuple(from_json(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "kind" not in data:
+        return {name: from_json(item) for name, item in data.items()}
+    kind = data["kind"]
+    if not isinstance(kind, str) or kind not in NODES:
+        raise RecipeError(f"unknown node {brief(kind)} in the recipe", nearest(str(kind)[:80], list(NODES)))
+    version = data.get("version")
+    if type(version) is not int or version != NODES[kind].version:
+        raise RecipeError(
+            f"{kind} version {brief(version)} is not this release's version {NODES[kind].version}",
+            "Its numbers have changed since; run the recipe by name or file instead.",
+        )
+    values = {name: from_json(item) for name, item in data.items() if name not in ("kind", "version")}
+    try:
+        return NODES[kind](**values)
+    except TypeError as error:
+        raise RecipeError(
+            f"{kind} in the recipe has the wrong fields: {brief(error)}", "Write it anew with to_json."
+        ) from error
+
+
+def read_json(text: str) -> Any:
+    """JSON data in which no name stands twice, of which all but one would be lost. Raises ValueError."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(brief(name) for name in names if names.count(name) > 1)} stands twice in an object")
+    return found
+
+
+def canonical(data: Any) -> str:
+    """JSON text with one spelling: sorted keys, no spaces, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of the canonical JSON of plain data, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+def _inside(value: Any) -> Iterator[Node]:
+    """The outermost nodes inside a field's value."""
+    if isinstance(value, Node):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        yield from _inside(item)
+
+
+def walk(value: Any) -> Iterator[Node]:
+    """Every node inside a value, outermost first."""
+    if isinstance(value, Node):
+        yield value
+        value = tuple(getattr(value, spec.name) for spec in fields(value))
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, tuple):
+        for item in value:
+            yield from walk(item)
+
+
+def rewrite(value: Any, change: Callable[["Node"], "Node"], leave: type["Node"] | tuple[()] = ()) -> Any:
+    """The same expression with `change(node)` in place of every node, innermost first; nodes of `leave` stay whole."""
+    if isinstance(value, tuple):
+        return tuple(rewrite(item, change, leave) for item in value)
+    if isinstance(value, dict):
+        return {name: rewrite(item, change, leave) for name, item in value.items()}
+    if not isinstance(value, Node) or isinstance(value, leave):
+        return value
+    inner = {spec.name: rewrite(getattr(value, spec.name), change, leave) for spec in fields(value)}
+    return change(replace(value, **inner))
+
+
+@cache
+def _hints(kind: type[Node]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a value of the annotated type? True is no number, an int has 64 bits; dicts are checked by their node."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(value, member) for member in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
+    kind = typing.get_origin(hint) or hint
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    if isinstance(value, int) and value.bit_length() > (63 if kind is int else 4096):
+        return False  # too large for a table, or to be written out
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _name(hint: Any) -> str:
+    """A type in words that a user of recipes knows."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(_name(member) for member in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a tuple of {_name(typing.get_args(hint)[0])}"
+    if hint is int:
+        return "int (64 bits)"
+    return "none" if hint is type(None) else str(getattr(typing.get_origin(hint) or hint, "__name__", hint))
+
+
+def brief(value: Any) -> str:
+    """A value, or what an error says, as one short text."""
+    try:
+        text = str(value) if isinstance(value, Exception) else repr(value)
+    except ValueError:  # Python does not write out a number of thousands of digits
+        text = f"a {type(value).__name__} with a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _frozen(value: Any, where: str) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item, where) for item in value)
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        require("kind" not in value, f"{where} has the name 'kind'", "It marks nodes in JSON: choose another name.")
+        return {name: _frozen(item, where) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} is {value}", "Give a finite number.")
+    if isinstance(value, str) and not value.isascii():
+        _check_unicode(value, where)
+    if value is None or isinstance(value, str | int | float | Node):
+        return value
+    raise RecipeError(
+        f"{where} is a {type(value).__name__}, which a recipe cannot hold",
+        "A recipe holds str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
+    )
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{where} is no Unicode text: {brief(text)}", "Write it in UTF-8.") from error
+
+
+def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        hint = f"{nearest(str(value)[:80], known)} Allowed: {', '.join(known)}."
+        raise RecipeError(f"unknown {what} {brief(value)}", hint)
+
+
+def require(holds: bool, message: str, hint: str) -> None:
+    if not holds:
+        raise RecipeError(message, hint)

@@ -1,0 +1,114 @@
+"""Recipes as values: what to measure, written as an expression that computes nothing.
+
+A recipe names a model, sets (`expressions`), arms (`interventions`) and measures. Standard library only, so that
+reading a recipe costs nothing. The whole language can be imported from `ssn_probe.spec`.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from ssn_probe.spec.interventions import Intervention, in_sequence, is_several
+from ssn_probe.spec.neuron_sets import SetExpression
+from ssn_probe.spec.node import Node, one_of, require
+from ssn_probe.spec.prompts import Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Measure(Node, abstract=True):
+    """Something measured on the *evaluate* split of a prompt set."""
+
+    prompts: Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class ASR(Measure):
+    """Attack success rate on harmful prompts: complied / judged, with the invalid rate beside it."""
+
+
+@dataclass(frozen=True, eq=False)
+class OverRefusal(Measure):
+    """Share of harmless look-alikes that are refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Utility(Measure):
+    """Share of harmless prompts whose response equals the reference."""
+
+
+_NAME = re.compile(r"\w[\w -]{0,59}")
+_ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
+MOST_CONTROLS = 10_000
+MOST_PERMUTATIONS = 1_000_000
+MEASURES = (ASR, OverRefusal, Utility)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recipe(Node):
+    """One research question: a model, the sets to find, the arms to try them in, what is measured.
+
+    The runner adds the baseline and, for each arm, `controls` random sets that generate and `log_odds_controls` that
+    only read the refusal log-odds; for each set `permutations` exchanges of harmful and harmless labels and
+    `half_samples` pairs of complementary half-samples, from the scores that chose it. `primary` names the arm whose
+    ASR against its controls is the one primary test.
+    """
+
+    model: str = "organism"
+    sets: dict[str, SetExpression] = field(default_factory=dict)
+    arms: dict[str, Intervention] = field(default_factory=dict)
+    controls: int = 20
+    log_odds_controls: int = 99
+    permutations: int = 1000
+    half_samples: int = 50
+    measures: tuple[Measure, ...] = ()
+    primary: str | None = None
+    seed: int = 0
+    name: str = "recipe"
+    question: str = ""
+
+    def check(self) -> None:
+        object.__setattr__(self, "arms", {name: in_sequence(arm) for name, arm in self.arms.items()})
+        require(
+            _NAME.fullmatch(self.name) is not None,
+            f"the recipe's name is {self.name!r}",
+            "Give letters, digits, _ and -.",
+        )
+        require(bool(self.sets or self.arms), "the recipe has neither sets nor arms", "Give sets={…} or arms={…}.")
+        require(bool(self.measures) or not self.arms, "the recipe has arms but no measures", "Give measures=(ASR(…),).")
+        self._check_names()
+        for name, expression in self.sets.items():
+            require(isinstance(expression, SetExpression), f"sets[{name!r}] is no neuron set", "Give an expression.")
+        for name, arm in self.arms.items():
+            hint = "Give Suppress(set), Amplify(set, by=…), Patch(set), Expand(set, data), LoRA(set, data) or a tuple."
+            require(isinstance(arm, Intervention), f"arms[{name!r}] is no arm", hint)
+        self._check_measures()
+        self._check_numbers()
+        if self.primary is not None:
+            one_of("primary", self.primary, tuple(self.arms))
+            single = not is_several(self.arms[self.primary])
+            hint = "Test one: a language's set, ms.of('en'), or the end of a training, without at."
+            require(single, f"the primary arm {self.primary!r} is one arm per language or step", hint)
+
+    def _check_names(self) -> None:
+        for name in [*self.sets, *self.arms]:
+            allowed = _ARM_NAME.fullmatch(name) and name not in ("baseline", "average")
+            hint = "Give letters, digits, blanks, _ and -; a point within a number, as in 'x1.5'."
+            require(bool(allowed), f"a set or an arm is named {name!r}", hint)
+        both = [name for name in self.sets if name in self.arms]
+        require(not both, f"{both} name a set and an arm", "Arms' sets are reported too: leave them out of sets.")
+
+    def _check_measures(self) -> None:
+        for measure in self.measures:
+            require(type(measure) in MEASURES, f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
+        kinds = [type(measure).__name__ for measure in self.measures]
+        twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+        require(twice is None, f"the measure {twice} is given twice", "Give each measure once.")
+
+    def _check_numbers(self) -> None:
+        require(self.seed >= 0, f"seed is {self.seed}", "Give 0 or more.")
+        for count in (self.controls, self.log_odds_controls):
+            hint = f"Give 0 to {MOST_CONTROLS:,}; 19 is the least that allows p ≤ .05."
+            require(0 <= count <= MOST_CONTROLS, f"controls is {count}", hint)
+        enough = self.permutations == 0 or 99 <= self.permutations <= MOST_PERMUTATIONS
+        require(enough, f"permutations is {self.permutations}", f"Give 99 to {MOST_PERMUTATIONS:,}, or 0 for no null.")
+        halves = 0 <= self.half_samples <= MOST_PERMUTATIONS
+        require(halves, f"half_samples is {self.half_samples}", "Give pairs of half-samples, 50 as a rule; 0 for none.")

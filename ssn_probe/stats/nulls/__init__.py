@@ -1,0 +1,30 @@
+"""What would have been found without any difference between harmful and harmless prompts, and what is found again.
+
+Pure numerics over per-prompt effects: label permutations (`permutation`), sharing against common importance
+(`sharing`), complementary half-samples (`stability`) and the false discovery rate of single neurons (`fdr`). Every draw
+comes from a seed that the caller passes. No model is needed.
+"""
+
+from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
+from ssn_probe.stats.nulls.label_exchange import Exchange, draw_labels, exchange
+from ssn_probe.stats.nulls.mask_algebra import no_null
+from ssn_probe.stats.nulls.permutation_null import permutation_null
+from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
+from ssn_probe.stats.nulls.stability import Stability, stability
+from ssn_probe.stats.nulls.stable_neurons import stable_set
+
+__all__ = [
+    "Discoveries",
+    "Evidence",
+    "Exchange",
+    "Stability",
+    "discoveries",
+    "draw_labels",
+    "exchange",
+    "no_null",
+    "permutation_null",
+    "shared_beyond_importance",
+    "stability",
+    "stable_set",
+]

@@ -1,0 +1,92 @@
+"""Selection rules on arrays: many labellings of the same prompts at once, `select_neurons` for each.
+
+`tests/test_nulls_kernel.py` holds the two implementations together: same rules, same ties, same `k`.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from ssn_probe.errors import DataError
+from ssn_probe.stats.nulls.prompt_effects import Group
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """Which prompts count as harmful and which as harmless: bool [sample, prompt] each, never both at once."""
+
+    harmful: np.ndarray
+    harmless: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.harmful)
+
+    def __getitem__(self, rows: slice) -> "Samples":
+        return Samples(harmful=self.harmful[rows], harmless=self.harmless[rows])
+
+
+def means(group: Group, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Mean effects in every sample: harmful and harmless, float64 [sample, language, neuron] each.
+
+    Raises DataError where a language has no prompt of a label in some sample.
+    """
+    sides = []
+    for name, chosen in (("harmful", samples.harmful), ("harmless", samples.harmless)):
+        found = np.empty((len(samples), len(group.effects), len(group.index)))
+        # Sums of a few hundred float32 are all but exact in float64: equal effects then have equal means, whoever
+        # carries which label, and their difference is exactly 0.
+        weights = chosen.astype(np.float64)
+        for position, (language, effects) in enumerate(group.effects.items()):
+            counts = weights @ group.present[language]
+            _check_counts(counts, language, name)
+            found[:, position] = weights @ effects.astype(np.float64)
+            found[:, position] /= counts[:, None]
+        sides.append(found)
+    return sides[0], sides[1]
+
+
+def _check_counts(counts: np.ndarray, language: str, label: str) -> None:
+    if counts.min() < 1:
+        raise DataError(
+            f"{language} has no {label} prompt in some of the samples",
+            f"Give {language} more prompts, or leave the language out.",
+        )
+
+
+def select(harmful: np.ndarray, harmless: np.ndarray, *, rule: str, top: float) -> np.ndarray:
+    """The neurons that a rule takes: bool [..., neuron] from the means of one pool group [..., neuron].
+
+    `k = ceil(top · n)` at most, scores above 0 only, ties to the first (see `neurons.selection.select_neurons`).
+    """
+    if rule == "difference":
+        return in_top(harmful - harmless, top)
+    if rule == "harmful":
+        return in_top(harmful, top)
+    return in_top(harmful, top) & ~in_top(harmless, top)
+
+
+def in_top(score: np.ndarray, top: float) -> np.ndarray:
+    """Is a positive score among the `ceil(top · n)` largest along the last axis? bool, as `score`."""
+    n = score.shape[-1]
+    k = ceil(n * top - 1e-9)
+    if k <= 0:
+        return np.zeros(score.shape, dtype=bool)
+    threshold = np.partition(score, n - k, axis=-1)[..., n - k, None]
+    chosen = score >= threshold
+    tied = chosen.sum(axis=-1) > k
+    if tied.any():
+        chosen[tied] = _first_of_ties(score[tied], threshold[tied], k)
+    return chosen & (score > 0)
+
+
+def _first_of_ties(score: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarray:
+    """The k largest of each row [row, neuron] whose k-th value occurs more often than there is room for."""
+    above, equal = score > threshold, score == threshold
+    room = k - above.sum(axis=-1, keepdims=True)
+    return above | (equal & (equal.cumsum(axis=-1) <= room))
+
+
+def overlaps(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How many neurons two packed masks share, [...] from [..., byte] (`np.packbits` along the last axis)."""
+    return np.bitwise_count(left & right).sum(axis=-1, dtype=np.int64)

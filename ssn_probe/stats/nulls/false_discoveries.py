@@ -1,0 +1,159 @@
+"""Which single neurons have a larger effect on harmful than on harmless prompts, at a known false discovery rate?
+
+Every neuron is tested by the label permutation of `exchange`: z is its difference of means, less what the strata alone
+give, over its exact permutation standard deviation (`units`). So neurons of any scale compare, and the permuted z of
+all neurons of a language are one null distribution, fine enough for a million tests.
+
+Assumptions: the permuted z are alike across neurons, and the rate of Benjamini & Hochberg (1995) holds under positive
+dependence (Benjamini & Yekutieli 2001), which neurons that share prompts have. `Discoveries.check` looks at what both
+come to: how many neurons pass when the labels are permuted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.errors import RecipeError
+from ssn_probe.neurons import EVERY
+from ssn_probe.stats.nulls.exchangeable_units import Contrast, contrasts, weights
+from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
+from ssn_probe.stats.nulls.prompt_effects import Evidence, Group, groups
+
+REACH, BINS = 20.0, 40_000
+"""z is counted in bins of 0.001 from −20 to 20, and beyond in the outermost: a p is rounded up to its bin, never down.
+So millions of permuted z take no memory."""
+
+BLOCK_BYTES = 2**27
+"""What the permuted z of one language and place may take at a time."""
+
+NEURONS = {
+    "language": pl.String,
+    "layer": pl.Int32,
+    "site": pl.String,
+    "index": pl.Int32,
+    "score": pl.Float64,
+    "z": pl.Float64,
+    "p": pl.Float64,
+    "q": pl.Float64,
+}
+CHECK = {
+    "language": pl.String,
+    "neurons": pl.Int64,
+    "passed": pl.Int64,
+    "passed_permuted": pl.Float64,
+    "any_permuted": pl.Float64,
+    "permuted": pl.Int64,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Discoveries:
+    """`neurons`: `language, layer, site, index, score, z, p, q`, every neuron, `"*"` for the mean over languages.
+
+    `score` is the difference of means over the prompts whose labels exchange. `check`, per language: the `neurons`
+    tested, how many `passed` at the rate, how many pass on average under `permuted` permutations of the labels, and in
+    what share of them any does: that share is the false discovery rate where nothing differs.
+    """
+
+    neurons: pl.DataFrame
+    check: pl.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tally:
+    """What is kept of one language: `frames` of observed neurons, `null` [bin] and, per checked draw, `drawn`."""
+
+    language: str
+    null: np.ndarray
+    drawn: np.ndarray
+    frames: list[pl.DataFrame] = field(default_factory=list)
+
+
+def discoveries(
+    evidence: Evidence, *, draws: int = 1000, seed: int = 0, rate: float = 0.05, permuted: int = 50
+) -> Discoveries:
+    """The q-value of every neuron: the smallest false discovery rate at which it is a discovery.
+
+    p = (1 + #{permuted z ≥ z}) / (1 + all permuted z of the language), one-sided; q as by Benjamini & Hochberg, for
+    each language by itself. A neuron whose effects relabelling does not change has z = 0 and p = 1. `rate` and
+    `permuted` are of the check only. Raises DataError for too few prompts.
+    """
+    if not 0 < rate < 1 or not 1 <= permuted <= draws:
+        raise RecipeError(
+            f"rate={rate}, draws={draws}, permuted={permuted}", "Give a rate in (0, 1) and 1 ≤ permuted ≤ draws."
+        )
+    plan, (labels, _) = exchange(evidence.prompts), draw_labels(evidence.prompts, draws, seed)
+    drawn, observed = weights(plan, labels), weights(plan, plan.harmful[None])
+    tallies = {language: _start(language, permuted) for language in (*evidence.languages, EVERY)}
+    for group in groups(evidence, "site"):
+        for found in contrasts(group, plan):
+            _add(tallies[found.language], group, found, observed, drawn)
+    neurons = {language: _neurons(tally) for language, tally in tallies.items()}
+    check = [_check(tallies[language], found, rate) for language, found in neurons.items()]
+    return Discoveries(neurons=pl.concat(neurons.values()), check=pl.DataFrame(check, schema=CHECK, orient="row"))
+
+
+def _start(language: str, permuted: int) -> _Tally:
+    null, drawn = np.zeros(BINS, dtype=np.int64), np.zeros((permuted, BINS), dtype=np.int32)
+    return _Tally(language=language, null=null, drawn=drawn)
+
+
+def _add(tally: _Tally, group: Group, found: Contrast, observed: np.ndarray, drawn: np.ndarray) -> None:
+    """Count the observed and the permuted z of one place. `observed` [1, unit], `drawn` [draw, unit]: weights."""
+    tested = found.sd > 0
+    unit = found.standardised
+    columns = {
+        "language": [tally.language] * len(tested),
+        "layer": group.layers,
+        "site": group.sites,
+        "index": group.index,
+        "score": found.score,
+        "z": (observed @ unit)[0],
+        "tested": tested,
+    }
+    tally.frames.append(pl.DataFrame(columns, schema_overrides={k: v for k, v in NEURONS.items() if k in columns}))
+    for first, bins in _permuted(unit[:, tested], drawn):
+        tally.null[:] += np.bincount(bins.ravel(), minlength=BINS)
+        for row, here in enumerate(bins[: max(0, len(tally.drawn) - first)], start=first):
+            tally.drawn[row] += np.bincount(here, minlength=BINS)
+
+
+def _permuted(unit: np.ndarray, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The bins of the permuted z, int [draw, neuron], block by block, with the first draw of the block."""
+    size = max(1, BLOCK_BYTES // (8 * max(1, unit.shape[1])))
+    for first in range(0, len(drawn), size):
+        yield first, binned(drawn[first : first + size] @ unit)
+
+
+def binned(z: np.ndarray) -> np.ndarray:
+    """The bin of every z, int64."""
+    return np.clip((z + REACH) * (BINS / (2 * REACH)), 0, BINS - 1).astype(np.int64)
+
+
+def _p_of_bin(null: np.ndarray) -> np.ndarray:
+    """p of a z in every bin: (1 + permuted z in this bin or above) / (1 + all)."""
+    above = null[::-1].cumsum()[::-1]
+    return (1 + above) / (1 + null.sum())
+
+
+def _neurons(tally: _Tally) -> pl.DataFrame:
+    from scipy.stats import false_discovery_control
+
+    frame = pl.concat(tally.frames)
+    p = np.where(frame["tested"], _p_of_bin(tally.null)[binned(frame["z"].to_numpy())], 1.0)
+    return frame.with_columns(p=p, q=false_discovery_control(p)).select(*NEURONS)
+
+
+def _check(tally: _Tally, neurons: pl.DataFrame, rate: float) -> tuple:
+    passed = int((neurons["q"] <= rate).sum())
+    p = _p_of_bin(tally.null)
+    counts = np.array([passing(row, p, neurons.height, rate) for row in tally.drawn])
+    return tally.language, neurons.height, passed, float(counts.mean()), float((counts > 0).mean()), len(counts)
+
+
+def passing(counts: np.ndarray, p: np.ndarray, tests: int, rate: float) -> int:
+    """How many of `tests` pass Benjamini & Hochberg, from the number of tests in every bin and the bins' p."""
+    above = counts[::-1].cumsum()[::-1]
+    return int(above[p <= rate * above / tests].max(initial=0))

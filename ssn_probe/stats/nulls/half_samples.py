@@ -1,0 +1,127 @@
+"""Disjoint samples of the prompts: complementary halves, and smaller ones for the curve.
+
+Units (`exchange.units`) are split whole, so that near-copies of a prompt never stand on both sides; units of harmful,
+of harmless and of both labels are split one kind at a time; a prompt's translations follow its id.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.errors import DataError
+from ssn_probe.stats.nulls.array_selection import Samples
+from ssn_probe.stats.nulls.label_exchange import draw_labels, units
+
+LEAST = 2
+"""Units of each label in a sample: of one alone there is no mean worth its name."""
+
+DROPPED = 3
+
+PARTS = (16, 8, 4)
+"""The curve's samples below the halves: one part in so many of the prompts."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """All samples of a study of stability, and which rows are whose; every slice is of whole pairs.
+
+    `curve`: from the smallest samples to the halves. `observed` and `null` are halves of the prompts whose labels
+    exchange, under the true labels and under each permutation.
+    """
+
+    samples: Samples
+    halves: slice
+    curve: tuple[slice, ...]
+    observed: slice
+    null: tuple[slice, ...]
+
+
+def halves(prompts: pl.DataFrame, pairs: int = 50, seed: int = 0) -> Samples:
+    """Complementary half-samples: rows 2i and 2i + 1 are disjoint and of as many units, [2 · pair, prompt].
+
+    Of an odd number of units one is left out. Raises DataError under two units of each label per half.
+    """
+    unit = units(prompts)
+    kinds = kinds_of(unit, prompts["harmful"].to_numpy())
+    _check_enough(kinds)
+    taken = disjoint(kinds, 2, pairs, np.random.default_rng(seed))
+    return as_samples(taken, unit, prompts["harmful"].to_numpy())
+
+
+def kinds_of(unit: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    """What every unit holds, [unit]: 0 harmless prompts, 1 harmful ones, 2 both (and `DROPPED`, 3, none to use)."""
+    some, other = (np.bincount(unit, weights=side) > 0 for side in (harmful, ~harmful))
+    return np.where(some & other, 2, some.astype(int))
+
+
+def enough(kinds: np.ndarray, parts: int) -> bool:
+    """Has a sample of one part in `parts` of the units at least two of each label?"""
+    harmless, harmful, both = (np.bincount(kinds, minlength=4)[:DROPPED] // parts).tolist()
+    return min(harmless, harmful) + both >= LEAST
+
+
+def disjoint(kinds: np.ndarray, parts: int, pairs: int, random: np.random.Generator) -> np.ndarray:
+    """Pairs of disjoint samples, each with one part in `parts` (≥ 2) of every kind of unit: bool [2 · pair, unit]."""
+    taken = np.zeros((2 * pairs, len(kinds)), dtype=bool)
+    for kind in np.unique(kinds[kinds != DROPPED]):
+        members = np.flatnonzero(kinds == kind)
+        size = len(members) // parts
+        order = random.permuted(np.tile(members, (pairs, 1)), axis=1)
+        for side in (0, 1):
+            rows = np.arange(side, 2 * pairs, 2)[:, None]
+            taken[rows, order[:, side * size : (side + 1) * size]] = True
+    return taken
+
+
+def as_samples(taken: np.ndarray, unit: np.ndarray, labels: np.ndarray) -> Samples:
+    """Samples of prompts from samples of units: bool [sample, prompt]; `labels` bool [prompt] or [sample, prompt]."""
+    chosen = taken[:, unit]
+    return Samples(harmful=chosen & labels, harmless=chosen & ~labels)
+
+
+def make_plan(prompts: pl.DataFrame, *, pairs: int, seed: int, permutations: int, null_pairs: int) -> Plan:
+    """Halves, smaller samples for the curve, and halves under permuted labels. Raises DataError for too few prompts."""
+    random = np.random.default_rng([seed, 1])
+    unit, harmful = units(prompts), prompts["harmful"].to_numpy()
+    kinds = kinds_of(unit, harmful)
+    smaller = [
+        as_samples(disjoint(kinds, parts, pairs, random), unit, harmful) for parts in PARTS if enough(kinds, parts)
+    ]
+    null = _permuted(prompts, unit, permutations, null_pairs, random) if permutations else []
+    blocks = [halves(prompts, pairs, seed), *smaller, *null]
+    ends = np.cumsum([len(block) for block in blocks]).tolist()
+    rows = [slice(end - len(block), end) for block, end in zip(blocks, ends, strict=True)]
+    first_null = 1 + len(smaller)
+    return Plan(
+        samples=Samples(
+            harmful=np.concatenate([block.harmful for block in blocks]),
+            harmless=np.concatenate([block.harmless for block in blocks]),
+        ),
+        halves=rows[0],
+        curve=(*rows[1:first_null], rows[0]),
+        observed=rows[first_null] if null else slice(0, 0),
+        null=tuple(rows[first_null + 1 :]),
+    )
+
+
+def _permuted(
+    prompts: pl.DataFrame, unit: np.ndarray, permutations: int, pairs: int, random: np.random.Generator
+) -> list[Samples]:
+    """Halves of the prompts whose labels exchange, under the true labels and under every permutation."""
+    drawn, kept = draw_labels(prompts, permutations, int(random.integers(2**31)))
+    here = np.bincount(unit, weights=kept) > 0
+    found = []
+    for labels in [prompts["harmful"].to_numpy(), *drawn]:
+        kinds = np.where(here, kinds_of(unit, labels), DROPPED)
+        _check_enough(kinds)
+        found.append(as_samples(disjoint(kinds, 2, pairs, random), unit, labels))
+    return found
+
+
+def _check_enough(kinds: np.ndarray) -> None:
+    if not enough(kinds, 2):
+        raise DataError(
+            "too few prompts for half-samples: each half needs 2 harmful and 2 harmless clusters",
+            "Give more prompts, 200 a side, or smaller clusters.",
+        )

@@ -1,0 +1,160 @@
+"""Who is exchangeable with whom: which prompts may carry the label of which others if labels mean nothing.
+
+Prompts of one `cluster` or one `pair_id` are one *unit* and move together. A unit with both labels (a minimal pair)
+swaps them as a whole; units with one label exchange it with others of their stratum (`algorithms.md` 3, "the
+permutation"). One draw holds for a prompt id, and so for all its translations.
+"""
+
+from dataclasses import dataclass
+from math import log10
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.errors import DataError
+from ssn_probe.stats.nulls.prompt_effects import check_prompts
+
+FEWEST = 20
+"""With fewer distinct relabellings than these, no permutation can give p ≤ .05."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exchange:
+    """How the labels of a set of prompts may be exchanged.
+
+    `unit` [prompt] codes from 0; `mixed` [unit] bool, the units that swap; `stratum` [unit] codes, −1 for units that
+    swap or are dropped; `kept` [prompt] bool. `pairs_swapped` and `strata` count what is exchanged, `dropped_prompts`
+    and `dropped_strata` what is not because its stratum has one label only. `log10_relabellings`: of the number of
+    distinct labellings. `confounded`: no source has harmful *and* harmless prompts, so that no permutation can tell a
+    difference of labels from one of sources.
+    """
+
+    harmful: np.ndarray
+    unit: np.ndarray
+    mixed: np.ndarray
+    stratum: np.ndarray
+    kept: np.ndarray
+    pairs_swapped: int
+    strata: int
+    dropped_prompts: int
+    dropped_strata: int
+    log10_relabellings: float
+    confounded: bool
+
+
+def exchange(prompts: pl.DataFrame) -> Exchange:
+    """Who is exchangeable with whom. Raises DataError when nothing is, or too little for a test."""
+    check_prompts(prompts)
+    harmful, unit = prompts["harmful"].to_numpy(), units(prompts)
+    mixed = _both(unit, harmful)
+    given = _strata(prompts, unit)
+    usable = ~mixed & _both(given, _label_of(unit, harmful), among=~mixed)[given]
+    stratum = np.where(usable, given, -1)
+    kept = (mixed | usable)[unit]
+    if not kept.any():
+        raise DataError(
+            "no prompts are exchangeable: in no stratum are there harmful and harmless prompts",
+            "Give both contexts the same topics, lengths and source, or minimal pairs (`pair_id`).",
+        )
+    found = Exchange(
+        harmful=harmful,
+        unit=unit,
+        mixed=mixed,
+        stratum=stratum,
+        kept=kept,
+        pairs_swapped=int(mixed.sum()),
+        strata=len(np.unique(stratum[usable])),
+        dropped_prompts=int((~kept).sum()),
+        dropped_strata=len(np.setdiff1d(given[~mixed], stratum)),
+        log10_relabellings=_log10_relabellings(stratum, mixed, _label_of(unit, harmful)),
+        confounded=_confounded(prompts),
+    )
+    _check_enough(found)
+    return found
+
+
+def draw_labels(prompts: pl.DataFrame, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as they might have been: bool [draw, prompt], and which prompts take part, bool [prompt].
+
+    Mixed units swap with probability 1/2; within a stratum every assignment of its labels to its units is equally
+    likely. Prompts that do not take part keep their label, and must be left out of what is computed. Raises what
+    `exchange` raises.
+    """
+    found = exchange(prompts)
+    random = np.random.default_rng(seed)
+    flipped = np.zeros((draws, len(found.mixed)), dtype=bool)  # [draw unit]
+    flipped[:, found.mixed] = random.random((draws, found.pairs_swapped)) < 0.5
+    labels = flipped[:, found.unit] ^ found.harmful
+    own = _label_of(found.unit, found.harmful)
+    drawn = np.tile(own, (draws, 1))
+    for code in np.unique(found.stratum[found.stratum >= 0]):
+        members = np.flatnonzero(found.stratum == code)
+        drawn[:, members] = random.permuted(np.tile(own[members], (draws, 1)), axis=1)
+    return np.where(found.mixed[found.unit], labels, drawn[:, found.unit]), found.kept
+
+
+def units(prompts: pl.DataFrame) -> np.ndarray:
+    """The unit of every prompt, [prompt] codes from 0: connected components of sharing a cluster or a pair."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = prompts.height
+    numbered = prompts.with_row_index("row")
+    edges = [
+        numbered.filter(pl.col(name).is_not_null()).select("row", first=pl.col("row").first().over(name)).to_numpy()
+        for name in ("cluster", "pair_id")
+    ]
+    rows, columns = np.concatenate(edges).T
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def _label_of(unit: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    """The label of every unit, bool [unit] (of a mixed one: True)."""
+    return np.bincount(unit, weights=harmful) > 0
+
+
+def _both(code: np.ndarray, harmful: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    """Which codes have both labels, bool [code], counting only the members in `among`."""
+    here = np.ones(len(code), dtype=bool) if among is None else among
+    size = int(code.max()) + 1
+    return (np.bincount(code[here & harmful], minlength=size) > 0) & (
+        np.bincount(code[here & ~harmful], minlength=size) > 0
+    )
+
+
+def _strata(prompts: pl.DataFrame, unit: np.ndarray) -> np.ndarray:
+    """The stratum of every unit, [unit] codes: its prompts' most frequent; prompts without one share one of their own.
+
+    A unit that spans strata has to move as a whole, so that it belongs to one of them only (ties: the first by name).
+    """
+    named = prompts.select(unit=pl.Series(unit), stratum=pl.col("stratum").fill_null(""))
+    counted = named.group_by("unit", "stratum").len().sort(["unit", "len", "stratum"], descending=[False, True, False])
+    first = counted.unique("unit", keep="first", maintain_order=True)
+    return np.unique(first["stratum"].to_numpy(), return_inverse=True)[1]
+
+
+def _log10_relabellings(stratum: np.ndarray, mixed: np.ndarray, label: np.ndarray) -> float:
+    from scipy.special import gammaln
+
+    total = mixed.sum() * log10(2)
+    for code in np.unique(stratum[stratum >= 0]):
+        here = stratum == code
+        n, marked = here.sum(), (here & label).sum()
+        total += (gammaln(n + 1) - gammaln(marked + 1) - gammaln(n - marked + 1)) / np.log(10)
+    return float(total)
+
+
+def _confounded(prompts: pl.DataFrame) -> bool:
+    sources = prompts.group_by(pl.col("source").fill_null("")).agg(pl.col("harmful").n_unique() > 1)
+    return not sources["harmful"].any()
+
+
+def _check_enough(found: Exchange) -> None:
+    # Rounding must not turn 20 relabellings into 19.9999.
+    if found.log10_relabellings < log10(FEWEST) - 1e-9:
+        raise DataError(
+            f"too few prompts for a permutation test: there are {10**found.log10_relabellings:.0f} distinct ways to "
+            f"exchange their labels, {FEWEST} at least are needed",
+            "Give more prompts (200 a side), more minimal pairs, or smaller clusters.",
+        )

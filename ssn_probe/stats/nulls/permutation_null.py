@@ -1,0 +1,123 @@
+"""Would a set be as large, and would languages share as much, if harmful and harmless prompts did not differ?
+
+Labels are exchanged as `exchange` allows, one draw for all languages, and the whole set is found anew under each: so
+the null knows of common importance, of correlated languages, of the rule's fixed size and of the set algebra.
+Rejection means that harmful prompts *differ* from harmless ones, not that the difference is safety.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.neurons import EVERY
+from ssn_probe.spec import SetExpression, Shared
+from ssn_probe.spec.node import walk
+from ssn_probe.stats.nulls.array_selection import Samples, overlaps
+from ssn_probe.stats.nulls.label_exchange import draw_labels
+from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
+from ssn_probe.stats.nulls.mask_algebra import Masked
+from ssn_probe.stats.nulls.prompt_effects import Evidence, Group
+
+AVERAGE = "average"
+SCHEMA = {
+    "set": pl.String,
+    "statistic": pl.String,
+    "language_a": pl.String,
+    "language_b": pl.String,
+    "observed": pl.Float64,
+    "observed_all": pl.Float64,
+    "null_mean": pl.Float64,
+    "null_low": pl.Float64,
+    "null_high": pl.Float64,
+    "p": pl.Float64,
+    "draws": pl.Int64,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Counts:
+    """What is counted of one set: `size` [sample, language], `overlap` [sample, pair of languages]."""
+
+    languages: tuple[str, ...]
+    pairs: tuple[tuple[int, int], ...]
+    size: np.ndarray
+    overlap: np.ndarray
+
+
+def permutation_null(
+    evidence: Evidence,
+    sets: Mapping[str, SetExpression],
+    *,
+    anchor: str | None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """The size of every set and the overlap of its languages, beside what they are under exchanged labels.
+
+    Columns: `set`; `statistic`, "size" or "overlap"; `language_a` (`"*"` for a language-free set, "average" for the
+    mean over the languages but the anchor) and `language_b` (null for sizes); `observed` on the prompts that take part
+    and `observed_all` on all of them; `null_mean`, `null_low`, `null_high` (95 % of the draws); `p`, one-sided,
+    `(1 + #{draws ≥ observed}) / (1 + draws)` (Phipson & Smyth 2010); `draws`. There are no overlaps for sets that hold
+    `Shared`, which overlap by construction. For rules of fixed size, a size is no evidence and its p is 1 or so.
+
+    Raises RecipeError for a set without a null (`no_null`) and DataError for too few prompts.
+    """
+    samples = _samples(evidence.prompts, draws, seed)
+    counts = {name: _start(evidence, expression, anchor, len(samples)) for name, expression in sets.items()}
+
+    def visit(name: str, rows: slice, group: Group, found: Masked) -> None:
+        _count(counts[name], rows, np.packbits(found.mask, axis=-1))
+
+    sweep(evidence, sets, samples, anchor=anchor, visit=visit)
+    table = [row for name, count in counts.items() for row in _rows(name, count, anchor)]
+    return pl.DataFrame(table, schema=SCHEMA, orient="row")
+
+
+def _samples(prompts: pl.DataFrame, draws: int, seed: int) -> Samples:
+    """All prompts as they are, those that take part as they are, and every draw: [2 + draw, prompt]."""
+    labels, kept = draw_labels(prompts, draws, seed)
+    observed = prompts["harmful"].to_numpy()
+    labels = np.concatenate([observed[None], observed[None], labels])
+    used = np.concatenate([np.ones((1, len(kept)), dtype=bool), np.tile(kept, (1 + draws, 1))])
+    return Samples(harmful=labels & used, harmless=~labels & used)
+
+
+def _start(evidence: Evidence, expression: SetExpression, anchor: str | None, samples: int) -> _Counts:
+    languages = languages_of(evidence, expression, anchor)
+    shared = any(isinstance(node, Shared) for node in walk(expression))
+    pairs = () if shared else tuple(combinations(range(len(languages)), 2))
+    return _Counts(
+        languages=languages,
+        pairs=pairs,
+        size=np.zeros((samples, len(languages)), dtype=np.int64),
+        overlap=np.zeros((samples, len(pairs)), dtype=np.int64),
+    )
+
+
+def _count(counts: _Counts, rows: slice, packed: np.ndarray) -> None:
+    counts.size[rows] += overlaps(packed, packed)
+    for column, (a, b) in enumerate(counts.pairs):
+        counts.overlap[rows, column] += overlaps(packed[:, a], packed[:, b])
+
+
+def _rows(name: str, counts: _Counts, anchor: str | None) -> list[tuple]:
+    names = counts.languages
+    rows: list[tuple] = [(name, "size", one, None, *_against(counts.size[:, i])) for i, one in enumerate(names)]
+    others = [i for i, one in enumerate(names) if one not in (anchor, EVERY)]
+    if len(others) > 0 and len(names) > 1:
+        rows.append((name, "size", AVERAGE, None, *_against(counts.size[:, others].sum(axis=1), len(others))))
+    for column, (a, b) in enumerate(counts.pairs):
+        rows.append((name, "overlap", names[a], names[b], *_against(counts.overlap[:, column])))
+    return rows
+
+
+def _against(counts: np.ndarray, parts: int = 1) -> tuple[float, float, float, float, float, float, int]:
+    """Observed, observed_all, null mean, low, high, p and draws of whole counts [sample]; `parts` divides them."""
+    every, observed, null = counts[0], counts[1], counts[2:]
+    low, high = np.quantile(null, [0.025, 0.975])
+    p = (1 + int((null >= observed).sum())) / (1 + len(null))
+    figures = (float(figure) / parts for figure in (observed, every, null.mean(), low, high))
+    return *figures, p, len(null)  # type: ignore[return-value]

@@ -1,0 +1,58 @@
+"""What a run measured of one training, as a delta file and a model card state it: plain JSON."""
+
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.study.arms import BASELINE, TESTED
+from ssn_probe.study.summary import AVERAGE, averaged
+from ssn_probe.training.delta_file.statements import MEASURES
+
+BASE = (BASELINE, BASELINE)
+BEFORE = ("before", "before_low", "before_high")
+
+
+def measured_of(summary: pl.DataFrame, arm: str, *, run: str, anchor: str | None) -> dict[str, Any] | None:
+    """`effects`: per language and measure before and after; `controls`: on the average, what else the run trained.
+
+    Args:
+        summary: a run's, or some languages of it.
+        arm: a tested arm of it.
+        run: the run's name.
+        anchor: that of the study, which averages leave out.
+
+    A control is the arm's random sets (their mean, and the interval in which 95 % of such sets fall), or another tested
+    arm (its 95 % interval). `before` is null where the average before is over other languages than that after. None
+    where nothing of the arm was measured.
+    """
+    effects = [_comparable(row, summary, arm, anchor) for row in _effects(summary, arm)]
+    return {"run": run, "arm": arm, "effects": effects, "controls": _controls(summary, arm)} if effects else None
+
+
+def _effects(summary: pl.DataFrame, arm: str) -> list[dict[str, Any]]:
+    keys = ["language", "measure"]
+    after = summary.filter(pl.col("measure").is_in(MEASURES), arm=arm, role=TESTED)
+    before = summary.filter(role=BASELINE).select(
+        *keys, pl.col("value").alias("before"), pl.col("low").alias("before_low"), pl.col("high").alias("before_high")
+    )
+    columns = [*keys, "n", *BEFORE, pl.col("value").alias("after"), "low", "high"]
+    return after.join(before, on=keys, how="left", maintain_order="left").select(columns).to_dicts()
+
+
+def _comparable(row: dict[str, Any], summary: pl.DataFrame, arm: str, anchor: str | None) -> dict[str, Any]:
+    """The row, without its figures before where they are an average over other languages."""
+    sides = (averaged(summary, name, row["measure"], anchor, role) for name, role in ((arm, TESTED), BASE))
+    return row if row["language"] != AVERAGE or len(set(sides)) == 1 else row | dict.fromkeys(BEFORE)
+
+
+def _controls(summary: pl.DataFrame, arm: str) -> list[dict[str, Any]]:
+    average = summary.filter(pl.col("measure").is_in(MEASURES), language=AVERAGE, role=TESTED)
+    others = average.filter(pl.col("arm") != arm).select("arm", "measure", "value", "low", "high")
+    drawn = average.filter(pl.col("controls") > 0, arm=arm).select(
+        (pl.col("controls").cast(pl.String) + " random sets").alias("arm"),
+        "measure",
+        pl.col("control_mean").alias("value"),
+        pl.col("control_low").alias("low"),
+        pl.col("control_high").alias("high"),
+    )
+    return pl.concat([drawn, others]).to_dicts()

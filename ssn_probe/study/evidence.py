@@ -1,0 +1,146 @@
+"""The evidence behind a set: every prompt's effect of every neuron, with what says which prompts are exchangeable.
+
+Means choose neurons; nulls and stability need the prompts behind them. They are read place by place from the scores
+that `importance` keeps, so that no more than one (layer, site) is ever in memory.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.errors import DataError
+from ssn_probe.neurons import KEYS
+from ssn_probe.spec import SafetyNeurons
+from ssn_probe.spec.node import digest
+from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, scores_what
+from ssn_probe.study.workbench import Lab, tokens_of
+
+LENGTH_BINS = 4
+SIDES = {"harmful": True, "harmless": False}
+
+
+def evidence_of(lab: Lab, node: SafetyNeurons) -> Evidence:
+    """Per-prompt effects of a node's contrast. Raises DataError for a placebo without two topics."""
+    return lab.remember(("evidence", _chooser(node)), lambda: _evidence(lab, node))
+
+
+def _chooser(node: SafetyNeurons) -> SafetyNeurons:
+    """The node without what only turns effects into a set."""
+    return replace(node, rule="difference", top=None, pool="site", stable=None, fdr=None)
+
+
+def _evidence(lab: Lab, node: SafetyNeurons) -> Evidence:
+    importance(lab, node)
+    data = lab.data[node.prompts]
+    known = _prompts(lab, data)
+    prompts = _as_placebo(known, data.name) if node.placebo else known
+    sites = distinct_sites(lab, node)
+    return Evidence(
+        prompts=prompts,
+        languages=data.languages,
+        places=tuple((layer, site) for layer in range(lab.subject.n_layers) for site in sites),
+        read=_reader(lab, node, data, prompts),
+        key=_key(lab, node),
+    )
+
+
+def _key(lab: Lab, node: SafetyNeurons) -> str:
+    """The key of the effects and of the labels that contrast them."""
+    data = lab.data[node.prompts]
+    scores = [digest(scores_what(lab, node, one, context)) for one in data.languages for context in CONTRASTED]
+    return digest({"scores": scores, "data": data.digest, "placebo": node.placebo})
+
+
+def _prompts(lab: Lab, data: PromptSet) -> pl.DataFrame:
+    """One row per prompt id of the contrast, whatever its languages; `stratum` holds exchangeable prompts together."""
+    rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
+    first = rows.unique("prompt_id", keep="first", maintain_order=True)
+    lengths = [len(tokens) for tokens in tokens_of(lab, _in_anchor(first, rows, data))]
+    bins = pl.Series("bin", _binned(np.array(lengths, dtype=float)))
+    frame = first.select(
+        "prompt_id", (pl.col("context") == "harmful").alias("harmful"), "cluster", "pair_id", "topic", "source"
+    )
+    within = [bins.cast(pl.String), *([pl.col("source")] if _mixed(frame) else [])]
+    frame = frame.with_columns(within=pl.concat_str(within, separator=" | "))
+    return frame.with_columns(stratum=pl.concat_str(pl.col("topic").fill_null(""), "within", separator=" | "))
+
+
+def _in_anchor(first: pl.DataFrame, rows: pl.DataFrame, data: PromptSet) -> pl.DataFrame:
+    """The prompts in the anchor's words where there are such, so that their lengths compare."""
+    anchor = data.anchor or data.languages[0]
+    spoken = rows.filter(pl.col("language") == anchor).select("prompt_id", text="text")
+    joined = first.select("prompt_id", other="text").join(spoken, on="prompt_id", how="left", maintain_order="left")
+    return joined.select(text=pl.coalesce("text", "other"))
+
+
+def _binned(lengths: np.ndarray) -> np.ndarray:
+    """Quarters of the prompts by length in tokens; prompts of one length share a bin."""
+    edges = np.unique(np.quantile(lengths, np.arange(1, LENGTH_BINS) / LENGTH_BINS))
+    return np.searchsorted(edges, lengths, side="left")
+
+
+def _mixed(frame: pl.DataFrame) -> bool:
+    """Is there a source with both labels? Where none has them, label and source cannot be told apart."""
+    return bool(frame.group_by("source").agg(pl.col("harmful").n_unique() > 1)["harmful"].any())
+
+
+def _as_placebo(prompts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Harmless prompts only: those of every other topic, by name, stand in for the harmful ones."""
+    rows = prompts.filter(~pl.col("harmful"))
+    topics = sorted(rows["topic"].drop_nulls().unique())
+    if len(topics) < 2:
+        raise DataError(
+            f"{name} has no placebo contrast: its harmless identify prompts have {len(topics)} topics",
+            "Give the harmless prompts a `topic` column with two topics or more.",
+        )
+    kept = rows.filter(pl.col("topic").is_not_null())
+    # Topics are what the placebo contrasts, so prompts are exchangeable across them.
+    other = pl.col("topic").is_in(topics[::2])
+    return kept.with_columns(harmful=other, stratum="within", pair_id=pl.lit(None, pl.String))
+
+
+def placebo_importance(evidence: Evidence) -> pl.DataFrame:
+    """As `importance`, of the two groups of harmless prompts: `language, layer, site, index, harmful, harmless`."""
+    label = evidence.prompts["harmful"].to_numpy()
+    frames = []
+    for language in evidence.languages:
+        for layer, site in evidence.places:
+            effects = evidence.read(language, layer, site).astype(np.float64)
+            sides = {name: np.nanmean(effects[label == side], axis=0) for name, side in SIDES.items()}
+            index = np.arange(effects.shape[1], dtype=np.int32)
+            frames.append(pl.DataFrame({"index": index} | sides).with_columns(**_labels(language, layer, site)))
+    return pl.concat(frames).select(*KEYS, *SIDES)
+
+
+def _labels(language: str, layer: int, site: str) -> dict[str, pl.Expr]:
+    return {"language": pl.lit(language), "layer": pl.lit(layer, pl.Int32), "site": pl.lit(site)}
+
+
+def _reader(
+    lab: Lab, node: SafetyNeurons, data: PromptSet, prompts: pl.DataFrame
+) -> Callable[[str, int, str], np.ndarray]:
+    """Reads one place of one language; a row is NaN where the language lacks the prompt."""
+    ids = list(prompts["prompt_id"])
+
+    @cache
+    def rows_of(language: str) -> Mapping[str, np.ndarray]:
+        places = {}
+        for context in CONTRASTED:
+            found = list(data.select("identify", context, language)["prompt_id"])
+            where = {prompt: row for row, prompt in enumerate(found)}
+            places[context] = np.array([where.get(prompt, -1) for prompt in ids])
+        return places
+
+    def read(language: str, layer: int, site: str) -> np.ndarray:
+        effects = np.full((len(ids), lab.widths()[layer, site]), np.nan, dtype=np.float32)
+        for context, rows in rows_of(language).items():
+            if (rows >= 0).any():
+                effects[rows >= 0] = effects_at(lab, node, language, context, layer, site)[rows[rows >= 0]]
+        return effects
+
+    return read

@@ -1,0 +1,211 @@
+"""What a run would take and could show: what is cached, passes, time, memory, disk, and the smallest effect."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from ssn_probe.model.loading import read_config, read_outline, weights_here
+from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
+from ssn_probe.model.subject import Subject, encode, load_subject
+from ssn_probe.runs.cache import Cache
+from ssn_probe.spec import SITES, Recipe, SafetyNeurons
+from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
+from ssn_probe.study.plan import Plan, limited, make_plan
+from ssn_probe.study.resolve import measured, study_anchor
+from ssn_probe.study.steps import Stage
+from ssn_probe.study.survey import survey
+from ssn_probe.study.workbench import Lab
+from ssn_probe.text import duration, probability, size
+from ssn_probe.tracing.readout import forced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """A plan, and its consequences.
+
+    `cached`: row of the plan → prompts whose results are there. `seconds`: row → seconds per prompt, measured now;
+    empty where nothing was run. `lines`: the rest in words.
+    """
+
+    plan: Plan
+    cached: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+
+def forecast(
+    recipe: Recipe,
+    limit: int | None = None,
+    *,
+    out: Path = Path("results"),
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    calibrated: bool = False,
+) -> Forecast:
+    """The plan of a recipe and what it takes; the options are those of a run.
+
+    Reads configuration, prompts and what is cached below `out`; computes nothing and loads no weights, unless
+    `calibrated`: then each kind of work runs on one batch, to see how long it takes here.
+    """
+    recipe = limited(recipe, limit)
+    subject = load_subject(recipe.model, dtype=dtype, device=device, weights=False)
+    layers, widths = subject.n_layers, subject.widths
+    plan = make_plan(recipe, neurons=layers * sum(widths.values()))
+    plan, cached = _surveyed(recipe, plan, subject, out)
+    seconds, time = _time(recipe, plan, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
+    needs = [_memory(plan, subject), *_disk(recipe, plan, layers, widths)]
+    lines = [*time, _neurons(layers, widths), *needs, *_power(recipe, plan)]
+    return Forecast(plan=plan, cached=cached, seconds=seconds, lines=tuple(lines))
+
+
+def _surveyed(recipe: Recipe, plan: Plan, subject: Subject, out: Path) -> tuple[Plan, Mapping[str, int]]:
+    cache = Cache(root=out / "cache", compute=False)
+    return survey(Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), plan)
+
+
+def _time(
+    recipe: Recipe, plan: Plan, cached: Mapping[str, int], options: tuple[int | None, str, str]
+) -> tuple[Mapping[str, float], list[str]]:
+    """Seconds per prompt of every row, and the whole in words."""
+    from ssn_probe.study.calibration import calibrate
+
+    if all(cached.get(stage.label, 0) >= stage.prompts for stage in plan.stages):
+        return {}, ["Time: all that the model has to do is in the cache."]
+    if not weights_here(recipe.model):
+        return {}, ["Time: not estimated, the weights are not on this machine yet."]
+    batch_size, device, dtype = options
+    subject = load_subject(recipe.model, device=device, dtype=dtype)
+    seconds = calibrate(subject, plan, batch_size)
+    total = sum(seconds[stage.label] * (stage.prompts - cached.get(stage.label, 0)) for stage in plan.stages)
+    words = (
+        f"Time: about {duration(total)} of the model on {subject.device}, as one batch of each kind of work took now."
+    )
+    return seconds, [f"{words} Loading, nulls and statistics come on top."]
+
+
+def _neurons(layers: int, widths: dict) -> str:
+    per_layer = ", ".join(f"{site} {width:,}" for site, width in widths.items())
+    return f"{layers * sum(widths.values()):,} neurons: {layers} layers of {per_layer}."
+
+
+GPU = 24 * 10**9
+"""Bytes of the card that the memory of a study is compared with, where the device is none itself."""
+WORK: Mapping[str, tuple[Work, str]] = {
+    "responses": ("generate", "responses"),
+    "log odds": ("log_odds", "log-odds"),
+    "Refusal": ("refusal", "refusal effects"),
+    "Local": ("local", "local effects"),
+    "Final": ("final", "final effects, a neuron for a prompt"),
+}
+"""What is done to a prompt → the footprint's word for it, and the reader's."""
+
+
+def _memory(plan: Plan, subject: Subject) -> str:
+    """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
+    module = read_outline(subject.path, read_config(subject.path), subject.anatomy, subject.identity["dtype"], "meta")
+    shape, memory = shape_of(module, subject.anatomy), _device_memory(subject.device)
+    texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
+    tokens = max(map(len, encode(subject, texts)))
+    parts = []
+    for work in dict.fromkeys(stage.work for stage in plan.stages):
+        stage = next(stage for stage in plan.stages if stage.work == work)
+        found = _footprint(shape, stage, subject, tokens)
+        largest = found.largest_batch(memory)
+        holds = f"batches of {largest:,}" if largest else f"not one ({size(found.needed(1))} are needed)"
+        parts.append(f"{WORK[work][1]} {size(found.per_prompt)} a prompt, {holds}")
+    several = "" if subject.openings else " (openings of one token; longer ones take more)"
+    return (
+        f"Memory, by arithmetic: weights {size(shape.weights)}; prompts of at most {tokens} tokens{several}. "
+        f"In {size(memory)}: {'; '.join(parts)}. A batch that does not fit is halved."
+    )
+
+
+def _footprint(shape: Shape, stage: Stage, subject: Subject, tokens: int) -> Footprint:
+    forcings = [forced(reads, subject.vocabulary) for reads in (subject.openings or {}).values()]
+    read = stage.work in ("log odds", "Refusal")
+    return footprint(
+        shape,
+        WORK[stage.work][0],
+        tokens=tokens,
+        new_tokens=max(1, stage.generated),
+        sequences=max((len(forcing.prefixes) for forcing in forcings), default=1) if read else 1,
+        kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,
+        sites=stage.sites or SITES,
+    )
+
+
+def _device_memory(device: str) -> int:
+    """Bytes of the GPU that a study would run on; else those of the card that it is compared with."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else GPU
+
+
+def _disk(recipe: Recipe, plan: Plan, layers: int, widths: dict) -> list[str]:
+    """fp16 effects of every prompt and neuron, one fp32 scale per prompt, layer and site (algorithms.md 2)."""
+    from ssn_probe.spec.node import walk
+
+    total = 0
+    nodes = {(node.prompts, node.effect, node.sites) for node in walk(recipe) if isinstance(node, SafetyNeurons)}
+    for prompts, _, sites in nodes:
+        rows = plan.data[prompts].frame
+        count = rows.filter((rows["split"] == "identify") & rows["context"].is_in(["harmful", "harmless"])).height
+        total += count * layers * sum(2 * widths[site] + 4 for site in sites)
+    return [f"Per-prompt scores on disk: {size(total)}; of which one language and context at a time is in memory."]
+
+
+def _power(recipe: Recipe, plan: Plan) -> list[str]:
+    contexts = measured(recipe, plan.data)
+    if "harmful" not in contexts or not recipe.arms:
+        return []
+    rows = contexts["harmful"].select("evaluate", "harmful")
+    clusters = min(rows.group_by("language").agg(pl.col("cluster").n_unique())["cluster"], default=0)
+    if not clusters:
+        return ["There are no harmful prompts to evaluate on, so nothing can be shown about ASR."]
+    alone = rows.select("language", "cluster").is_unique().all()
+    languages = set(rows["language"]) - {study_anchor(recipe, plan.data)}
+    lines = [_detectable(clusters, falls=_lowers(recipe))]
+    if recipe.primary is not None and alone and languages:
+        lines.append(_discordant(len(languages)))
+    return [*lines, *_ranks(recipe)]
+
+
+def _lowers(recipe: Recipe) -> bool:
+    node = None if recipe.primary is None else recipe.arms[recipe.primary]
+    return node is not None and node.lowers
+
+
+def _detectable(clusters: int, *, falls: bool) -> str:
+    """A fall from 30 % is, to the test, a rise from 70 %."""
+    found = smallest_detectable(clusters, 0.7 if falls else 0.3)
+    figure = "none at all" if found is None else f"{100 * found:.1f} points"
+    change = "fall" if falls else "rise"
+    return (
+        f"{clusters} clusters of harmful prompts per language: the smallest {change} of ASR against the baseline "
+        f"that one language shows with 80 % power is {figure} at a baseline of 30 %."
+    )
+
+
+def _discordant(languages: int) -> str:
+    adjusted = fewest_discordant(0.05 / languages)
+    return (
+        f"McNemar's exact test of one language needs {fewest_discordant()} prompts that change, all one way, for "
+        f"p ≤ .05; {adjusted} for the smallest of {languages} languages after Holm."
+    )
+
+
+def _ranks(recipe: Recipe) -> list[str]:
+    few = f" (too few controls for a test: {MINIMUM_CONTROLS} is the least)"
+    told = [
+        f"{count} random sets {where}: the smallest p is {probability(smallest_p(count))}"
+        f"{'' if count >= MINIMUM_CONTROLS else few}"
+        for count, where in (
+            (recipe.controls, "that generate"),
+            (recipe.log_odds_controls, "on the log-odds"),
+        )
+        if count
+    ]
+    return [f"{'; '.join(told)}."] if told else []

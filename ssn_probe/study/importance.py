@@ -1,0 +1,124 @@
+"""From traces to importances: the per-prompt effect of every neuron, and its mean per language and context."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.runs.cache import VanishedError
+from ssn_probe.spec import Final, Local, Refusal, SafetyNeurons
+from ssn_probe.spec.node import digest, to_json
+from ssn_probe.study.refusal_readout import readouts
+from ssn_probe.study.steps import score_label
+from ssn_probe.study.workbench import Lab, reads_what, tokens_of
+from ssn_probe.tracing.batching import Part
+from ssn_probe.tracing.effect_store import place
+from ssn_probe.tracing.effects import Scores, mean, score_final, score_local, score_refusal
+
+CONTRASTED = ("harmful", "harmless")
+
+Means = Mapping[str, np.ndarray]
+"""Site → mean effect of every neuron, [layer, neuron]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """The effect of every neuron in one language and context: `means` over prompts, and batch by batch the prompts'."""
+
+    means: Means
+    parts: Sequence[Part]
+
+
+def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
+    """Mean effect per neuron: `language, layer, site, index, harmful, harmless`, over the *identify* prompts.
+
+    Where a head has its own keys and values, `v` silences what `o` silences and is left out, so that no neuron counts
+    twice.
+    """
+    sites = distinct_sites(lab, node)
+
+    def compute() -> pl.DataFrame:
+        frames = []
+        for language in lab.data[node.prompts].languages:
+            means = {context: scored(lab, node, language, context).means for context in CONTRASTED}
+            frames.extend(_frame(means, site, language) for site in sites)
+        return pl.concat(frames)
+
+    return lab.remember(("importance", lab.data[node.prompts].digest, node.effect, sites), compute)
+
+
+def distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
+    """The node's sites, less `v` where it is `o` by another name."""
+    widths = lab.subject.widths
+    if widths["v"] == widths["o"] and {"v", "o"} <= set(node.sites):
+        lab.warn("v is left out: with one query head per key-value head it silences exactly what o silences")
+        return tuple(site for site in node.sites if site != "v")
+    return node.sites
+
+
+def scored(lab: Lab, node: SafetyNeurons, language: str, context: str) -> Scored:
+    """Per-prompt effects on the *identify* prompts of a language and context, and their means."""
+    sites = distinct_sites(lab, node)
+
+    def compute() -> Scored:
+        rows = lab.data[node.prompts].select("identify", context, language)
+        with lab.shelf(scores_what(lab, node, language, context), rows.height) as shelf:
+            options = {
+                "sites": sites,
+                "batch_size": lab.size(type(node.effect).__name__),
+                "shelf": shelf,
+                "advance": lab.tracker.advance(score_label(node, lab.data[node.prompts])),
+            }
+            scores = _trace(lab, node, language, tokens_of(lab, rows), options)
+            means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
+            return Scored(means=means, parts=shelf.parts())
+
+    return lab.remember(_scores_key(lab, node, language, context), compute)
+
+
+def scores_what(lab: Lab, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
+    """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
+    prompts = lab.data[node.prompts]
+    reads = reads_what(readouts(lab, prompts)[language].reads) if isinstance(node.effect, Refusal) else None
+    shown = digest(tokens_of(lab, prompts.select("identify", context, language)))
+    sites = list(distinct_sites(lab, node))
+    return lab.what("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
+
+
+def _trace(lab: Lab, node: SafetyNeurons, language: str, tokens: list, options: Mapping) -> Scores:
+    effect = node.effect
+    if isinstance(effect, Refusal):
+        return score_refusal(lab.subject, tokens, readouts(lab, lab.data[node.prompts])[language].reads, **options)
+    if isinstance(effect, Local):
+        return score_local(lab.subject, tokens, position=effect.position, **options)  # type: ignore[arg-type]
+    assert isinstance(effect, Final)
+    return score_final(lab.subject, tokens, **options)
+
+
+def effects_at(lab: Lab, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:
+    """Every prompt's effects at one place, float32 [prompt, neuron]."""
+    try:
+        return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+    except VanishedError:  # another run has computed them anew, or somebody has deleted the cache
+        del lab.memory[_scores_key(lab, node, language, context)]
+        return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+
+
+def _scores_key(lab: Lab, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:
+    """The selection rule changes no score."""
+    return "scores", lab.data[node.prompts].digest, node.effect, distinct_sites(lab, node), language, context
+
+
+def _frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:
+    layers, width = means["harmful"][site].shape
+    return pl.DataFrame(
+        {
+            "language": pl.repeat(language, layers * width, eager=True),
+            "layer": np.repeat(np.arange(layers, dtype=np.int32), width),
+            "site": pl.repeat(site, layers * width, eager=True),
+            "index": np.tile(np.arange(width, dtype=np.int32), layers),
+        }
+        | {context: found[site].ravel() for context, found in means.items()}
+    )

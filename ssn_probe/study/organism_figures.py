@@ -1,0 +1,53 @@
+"""What the organism does, measured per language with intervals; and what is known about its planted neurons."""
+
+from typing import Any
+
+from ssn_probe.model.loading import locate
+from ssn_probe.model.subject import load_subject
+from ssn_probe.organism.ground_truth import BRAKE, CARRIER, QUESTIONS, largest_share, load_truth
+from ssn_probe.spec import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Utility
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.run_arms import collect_samples
+from ssn_probe.study.summary import summarise
+from ssn_probe.study.workbench import Lab
+
+SHOWN = ("asr", "invalid", "over_refusal", "utility")
+
+
+def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
+    """One row per language and measure: `language, measure, n, value, low, high`, on the *evaluate* split, greedy."""
+    prompts = Prompts("organism")
+    recipe = Recipe(
+        model=model,
+        sets={"ms": SafetyNeurons(prompts)},
+        measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
+    )
+    plan = make_plan(recipe)
+    lab = Lab(subject=load_subject(model), data=plan.data)
+    baseline = next(collect_samples(lab, recipe, []))
+    anchor = plan.data[prompts].anchor or ""
+    rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
+    return [row for name in SHOWN for row in rows if row["measure"] == name]
+
+
+def truth_lines(model: str = "organism") -> list[str]:
+    """What the ground truth beside an organism's weights says, in a few lines; none where nothing is planted.
+
+    Raises ModelError for a truth that is damaged or belongs to other weights.
+    """
+    truth = load_truth(locate(model))
+    if truth is None:
+        return []
+    sites = ", ".join(f"{count} {site}" for site, count in truth.neurons["site"].value_counts(sort=True).iter_rows())
+    lines = [
+        f"{truth.neurons.height} planted neurons ({sites}); Shapley values of {truth.pairs} permutation pairs on "
+        f"{truth.prompts:,} prompts:"
+    ]
+    for question in QUESTIONS:
+        none, every = truth.totals[question]
+        lines.append(
+            f"  {question}: {truth.members(question, CARRIER).height} carriers, "
+            f"{truth.members(question, BRAKE).height} brakes; largest share "
+            f"{100 * largest_share(truth.neurons, question):.0f} %; log-odds {none:.1f} without them, {every:.1f} with"
+        )
+    return lines

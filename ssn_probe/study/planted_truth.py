@@ -1,0 +1,37 @@
+"""A run on an organism whose truth is known: what its sets get right, beside what was planted."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from ssn_probe.model.loading import locate
+from ssn_probe.neurons import KEYS, NeuronSet
+from ssn_probe.neurons.selection import averaged
+from ssn_probe.organism.ground_truth import against_truth, load_truth
+from ssn_probe.spec import SafetyNeurons, SetExpression, Shared
+from ssn_probe.spec.node import walk
+from ssn_probe.study.set_evaluation import importance_of
+from ssn_probe.study.workbench import Lab
+
+
+def truth_table(
+    lab: Lab, model: str, expressions: Mapping[str, SetExpression], sets: Mapping[str, NeuronSet]
+) -> pl.DataFrame | None:
+    """Every set against the truth, see `against_truth`; None for a model whose truth is not known."""
+    truth = load_truth(locate(model))
+    if truth is None:
+        return None
+    return pl.concat(against_truth(truth, name, sets[name], _ranking(lab, node)) for name, node in expressions.items())
+
+
+def _ranking(lab: Lab, expression: SetExpression) -> pl.DataFrame | None:
+    """The scores that the set's rule ranks all neurons by: a shared set's are averaged over languages."""
+    choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
+    if len(choosers) != 1:
+        return None
+    node = choosers.pop()
+    means = importance_of(lab, node)
+    if isinstance(expression, Shared):
+        means = averaged(means)
+    score = pl.col("harmful") if node.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
+    return means.select(*KEYS, score.alias("score"))

@@ -1,0 +1,36 @@
+"""Where a study reports what is done; who draws it is not the study's concern."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+Advance = Callable[[int], None]
+"""Called with the number of prompts that have just been done."""
+
+
+class Tracker(Protocol):
+    """Where the runner reports what is done. A row is complete when its total has been reached."""
+
+    def advance(self, label: str) -> Advance:
+        """A function to call with the number of prompts that have just been done in the row `label`."""
+        ...
+
+    def settle(self, totals: Mapping[str, int]) -> None:
+        """The true totals of some rows, now that they are known; a row of none is no row."""
+        ...
+
+    def note(self, label: str, text: str) -> None:
+        """How the work of a row goes, in a few words that replace those before."""
+        ...
+
+
+class Silent:
+    """Reports to nobody."""
+
+    def advance(self, label: str) -> Advance:
+        return lambda _done: None
+
+    def settle(self, totals: Mapping[str, int]) -> None:
+        pass
+
+    def note(self, label: str, text: str) -> None:
+        pass

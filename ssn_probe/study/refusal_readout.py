@@ -1,0 +1,187 @@
+"""How a model begins to refuse and to comply, per language, and whether the refusal log-odds can be trusted there.
+
+A model may declare its openings. Otherwise they are read off its own greedy responses to *identify* prompts: the
+prefixes that refused and complied responses begin with, one token at first, longer where both sides share it. A gate
+then asks, on held-out prompts, whether the log-odds separates refused from other responses (AUROC ≥ .85, ≥ 20
+responses each side).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.stats import Gate, gate
+from ssn_probe.study.steps import HELD_OUT, gate_label
+from ssn_probe.study.workbench import UNCHANGED, Lab, log_odds, responses, states
+from ssn_probe.tracing.batching import no_progress
+
+MOST, LONGEST = 8, 5
+"""At most so many openings a side, of at most so many tokens."""
+
+MINIMUM_AUROC, EACH_SIDE = 0.85, 20
+"""What the gate asks for: separation, and responses on either side."""
+
+
+class UntrustedReadoutError(ModelError):
+    """No read-out of refusal separates refused from other responses in some language."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readout:
+    """What the refusal effect reads in one language: openings, where they are from, and how well they separate."""
+
+    reads: Openings | Direction
+    origin: str
+    gate: Gate
+
+
+def readouts(lab: Lab, prompts: PromptSet) -> dict[str, Readout]:
+    """The read-out of every language of a prompt set.
+
+    A language that fails the gate with its own openings gets the union with the anchor's, and failing that the
+    anchor's refusal direction: both visibly, in the notes and the table of gates. Raises ModelError where none serves.
+    """
+
+    def compute() -> dict[str, Readout]:
+        observed = {language: _observe(lab, prompts, language) for language in prompts.languages}
+        own = {language: _own_openings(lab, language, observed[language]) for language in prompts.languages}
+        return {one: _readout(lab, observed, own, one) for one in prompts.languages}
+
+    return lab.remember(("readouts", prompts.digest), compute)
+
+
+def _observe(lab: Lab, prompts: PromptSet, language: str) -> pl.DataFrame:
+    """Greedy responses to a language's identify prompts, and which of them test the openings.
+
+    Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had
+    a part in choosing them, and all of them test.
+    """
+    rows = gate_rows(prompts, language)
+    made = responses(lab, prompts, rows, language, UNCHANGED, lab.tracker.advance(gate_label(prompts)))
+    fourth = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
+    held_out = pl.lit(True) if _declares(lab, language) else fourth
+    return rows.hstack(made.select("response", "verdict")).with_columns(held_out=held_out)
+
+
+def gate_rows(prompts: PromptSet, language: str) -> pl.DataFrame:
+    """The prompts whose responses show how a language refuses and complies."""
+    return pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
+
+
+def _declares(lab: Lab, language: str) -> bool:
+    return lab.subject.openings is not None and language in lab.subject.openings
+
+
+def _readout(lab: Lab, observed: dict[str, pl.DataFrame], own: dict[str, Openings | None], language: str) -> Readout:
+    """The first of: own openings, own and the anchor's, the anchor's refusal direction, that passes the gate."""
+    anchor = lab.anchor if lab.anchor in observed else None
+    mine, anchors, here = own[language], None if anchor is None else own[anchor], observed[language]
+    origin = "declared" if _declares(lab, language) else "estimated"
+    tried = [] if mine is None else [_tried(lab, here, mine, origin)]
+    if not _passed(tried) and mine is not None and anchors is not None and language != anchor:
+        tried.append(_tried(lab, here, _union(mine, anchors), f"{origin}, with the anchor's"))
+    if not _passed(tried):
+        direction = None if anchor is None else refusal_direction(lab, observed[anchor], anchors)
+        tried += [] if direction is None else [_tried(lab, here, direction, "the anchor's refusal direction")]
+        if not tried or not _separates(tried[-1]):
+            raise _untrusted(language, tried)
+    if len(tried) > 1 or mine is None:
+        why = tried[0].gate.why if mine is not None else "no opening separates"
+        lab.warn(f"{language}: its own openings do not serve ({why}); read by {tried[-1].origin}: {tried[-1].gate.why}")
+    return tried[-1]
+
+
+def _passed(tried: list[Readout]) -> bool:
+    return bool(tried) and tried[-1].gate.passed
+
+
+def _separates(readout: Readout) -> bool:
+    """The last resort may have few responses to be tested on, but never a poor AUROC."""
+    area = readout.gate.auroc
+    return isinstance(readout.reads, Direction) and (area is None or area >= MINIMUM_AUROC)
+
+
+def _untrusted(language: str, tried: list[Readout]) -> UntrustedReadoutError:
+    why = tried[-1].gate.why if tried else "no opening separates refusals from answers, and there is no direction"
+    return UntrustedReadoutError(
+        f"the refusal log-odds cannot be trusted in {language}: {why}",
+        "Use more prompts (a larger --limit), leave the language out with Prompts(…, languages=…), or use an effect "
+        "without openings: -T effect=local.",
+    )
+
+
+def _union(mine: Openings, anchors: Openings) -> Openings:
+    return Openings(
+        refusal=tuple(dict.fromkeys(mine.refusal + anchors.refusal)),
+        compliant=tuple(dict.fromkeys(mine.compliant + anchors.compliant)),
+    )
+
+
+def _tried(lab: Lab, observed: pl.DataFrame, reads: Openings | Direction, origin: str) -> Readout:
+    """The gate: does r separate refused from other responses among the held-out prompts?"""
+    held_out = observed.filter("held_out")
+    odds = log_odds(lab, held_out, UNCHANGED, reads, no_progress)
+    refused = (held_out["verdict"] == "refused").to_numpy()
+    return Readout(reads=reads, origin=origin, gate=gate(odds.to_numpy(), refused, minimum=MINIMUM_AUROC))
+
+
+def refusal_direction(lab: Lab, observed: pl.DataFrame, openings: Openings | None) -> Direction | None:
+    """The mean final state of refused less that of complied responses, as a read-out r.
+
+    A difference of means of the final-norm state at the last prompt token (Arditi et al. 2024 use mid-layer ones). It
+    is scaled so that r differs between the two means as the anchor's log-odds does, so that languages read either way
+    can be averaged; without openings it differs by 1. None where the anchor has fewer than 20 responses of either kind.
+    """
+
+    def compute() -> Direction | None:
+        sides = [observed.filter(verdict=verdict) for verdict in ("refused", "complied")]
+        if min(side.height for side in sides) < EACH_SIDE:
+            return None
+        refused, complied = (states(lab, side).double().mean(0) for side in sides)
+        scale = 1.0
+        if openings is not None:
+            odds = [float(log_odds(lab, side, UNCHANGED, openings, no_progress).to_numpy().mean()) for side in sides]
+            scale = odds[0] - odds[1]
+        gap = refused - complied
+        return Direction(tuple((scale * gap / gap.square().sum()).tolist()))
+
+    return lab.remember(("direction", tuple(observed["text"]), tuple(observed["verdict"]), openings), compute)
+
+
+def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings | None:
+    """Those the model declares, else those read off its responses; None where none separates the two sides."""
+    declared = lab.subject.openings
+    if declared is not None and language in declared:
+        return declared[language]
+    seen = observed.filter(~pl.col("held_out"))
+    sides = [_token_prefixes(lab, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
+    refusal, compliant = estimate_openings(*sides)
+    return Openings(refusal=refusal, compliant=compliant) if refusal and compliant else None
+
+
+def _token_prefixes(lab: Lab, texts: pl.Series) -> list[tuple[int, ...]]:
+    encoded = [lab.subject.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
+    return [tuple(ids) for ids in encoded if ids]
+
+
+def estimate_openings(
+    refused: Sequence[tuple[int, ...]], complied: Sequence[tuple[int, ...]]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """The ≤ 8 commonest prefixes of each side that the other side never begins with; a shared prefix grows by a token
+    until it separates, and is dropped when it does not within 5 tokens."""
+    return _prefixes(refused, complied), _prefixes(complied, refused)
+
+
+def _prefixes(side: Sequence[tuple[int, ...]], other: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    taken = {prefix[:length] for prefix in other for length in range(1, min(len(prefix), LONGEST) + 1)}
+    counts: Counter[tuple[int, ...]] = Counter()
+    for prefix in side:
+        shortest = next((prefix[:n] for n in range(1, min(len(prefix), LONGEST) + 1) if prefix[:n] not in taken), None)
+        if shortest is not None:
+            counts[shortest] += 1
+    return tuple(prefix for prefix, _ in counts.most_common(MOST))

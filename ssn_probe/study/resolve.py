@@ -1,0 +1,137 @@
+"""What a recipe means for its data, before anything is computed: contexts, languages, the anchor."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.spec import (
+    ASR,
+    LeaveOneOut,
+    Measure,
+    OverRefusal,
+    Prompts,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Trains,
+    Utility,
+)
+from ssn_probe.spec.anchors import by_anchor, shared_with_anchor, source_of
+from ssn_probe.spec.node import Node, rewrite, walk
+
+CONTEXT_OF: Mapping[type[Measure], str] = {ASR: "harmful", OverRefusal: "lookalike", Utility: "harmless"}
+"""The context that each measure reads, on the evaluate split."""
+
+
+def anchor_of(prompts: PromptSet, given: str | None = None) -> str:
+    """The anchor language: the one given, else the one that the prompt set declares."""
+    anchor = given or prompts.anchor
+    if anchor is None:
+        raise DataError(
+            f"{prompts.name} declares no anchor language",
+            f'Give -T anchor=… (languages: {", ".join(prompts.languages)}), or "anchor" in its dataset.json.',
+        )
+    if anchor not in prompts.languages:
+        raise DataError(f"{prompts.name} has no language {anchor!r}", f"Languages: {', '.join(prompts.languages)}.")
+    return anchor
+
+
+def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | None:
+    """The anchor of a whole recipe: the one its sets name, else the one its data declare; None where there is none."""
+    declared = next((prompts.anchor for prompts in data.values() if prompts.anchor), None)
+    anchors = [node.anchor or declared for node in walk(recipe) if isinstance(node, Shared) and by_anchor(node)]
+    named = list(dict.fromkeys(anchor for anchor in anchors if anchor))
+    if len(named) > 1:
+        raise RecipeError(f"the recipe has several anchors: {', '.join(named)}", "Ask one question per anchor.")
+    anchor = named[0] if named else declared
+    languages = {language for prompts in data.values() for language in prompts.languages}
+    if languages != {anchor}:
+        return anchor
+    if any(isinstance(node, Shared) for node in walk(recipe)):
+        raise RecipeError(f"there is no language besides the anchor {anchor} to share neurons with", "Add one.")
+    return None  # the average is that of the one language
+
+
+def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
+    """The contexts that a recipe's measures read, each with its prompt set."""
+    return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in recipe.measures}
+
+
+def evaluated(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
+    """The languages that a recipe's arms are evaluated in."""
+    sets = measured(recipe, data).values()
+    return tuple(dict.fromkeys(language for prompts in sets for language in prompts.languages))
+
+
+def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
+    """The anchor of a set shared with the anchor: its row repeats its MS, and averages would count it twice."""
+    shared = shared_with_anchor(expression)
+    if shared is None:
+        return ()
+    declared = next((data[node].anchor for node in walk(expression) if isinstance(node, Prompts)), None)
+    anchor = shared.anchor or declared
+    return () if anchor is None else (anchor,)
+
+
+def has_placebo(node: Node) -> bool:
+    """Is a set chosen by a contrast, so that the same choice can be made among harmless prompts?"""
+    return any(isinstance(inner, SafetyNeurons) and not inner.placebo for inner in walk(node))
+
+
+def languages_of(node: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:
+    """The languages of all prompt sets that an expression reads."""
+    sets = [data[inner] for inner in walk(node) if isinstance(inner, Prompts)]
+    return tuple(dict.fromkeys(language for prompts in sets for language in prompts.languages))
+
+
+def languages_left_out(node: LeaveOneOut, data: Mapping[Prompts, PromptSet], anchor: str | None) -> tuple[str, ...]:
+    """The languages that are left out in turn: all that the set reads, but the anchor.
+
+    Raises RecipeError where nothing would be left, or where the expression names a language that is left out.
+    """
+    languages = [one for one in languages_of(node, data) if one != anchor]
+    if anchor is None or len(languages) < 2:
+        found = ", ".join(languages_of(node, data)) or "no language"
+        raise RecipeError(f"leave_one_out() needs an anchor and two more languages, and reads {found}", "Add some.")
+    return tuple(languages)
+
+
+def without(node: Node, language: str, data: Mapping[Prompts, PromptSet]) -> Node:
+    """The same expression on the prompts of all other languages."""
+
+    def restricted(inner: Node) -> Node:
+        if not isinstance(inner, Prompts):
+            return inner
+        return replace(inner, languages=tuple(one for one in data[inner].languages if one != language))
+
+    return rewrite(node, restricted)
+
+
+def trained_without(node: Trains, language: str, data: Mapping[Prompts, PromptSet]) -> Trains:
+    """The same training, of the languages but one."""
+    languages = data[node.data].languages if node.languages is None else node.languages
+    return replace(node, languages=tuple(one for one in languages if one != language))
+
+
+def trainings(
+    node: Trains, data: Mapping[Prompts, PromptSet], anchor: str | None, languages: tuple[str, ...]
+) -> tuple[Trains, ...]:
+    """The trainings that an arm takes: one, or one per language left out, of those that are evaluated."""
+    if not isinstance(node.neurons, LeaveOneOut):
+        return (node,)
+    out = languages_left_out(node.neurons, data, anchor)
+    return tuple(trained_without(node, one, data) for one in out if one in languages)
+
+
+def not_run_in(
+    node: Node, data: Mapping[Prompts, PromptSet], anchor: str | None, languages: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Of the languages that are evaluated, those an arm is not run in: a Patch's source; what is not left out."""
+    source = source_of(node, anchor)
+    skipped = () if source is None else (source,)
+    neurons = getattr(node, "neurons", None)
+    if isinstance(neurons, LeaveOneOut):
+        out = languages_left_out(neurons, data, anchor)
+        skipped += tuple(one for one in languages if one not in out)
+    return skipped

@@ -1,0 +1,182 @@
+"""How far a set may be trusted before any arm is run: its null, its stability, and what languages share beyond chance.
+
+Everything comes from the per-prompt scores that chose the set: no forward pass. A set that has no null, or prompts
+that allow none, is a note in the report and never a guess.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import polars as pl
+
+from ssn_probe.errors import DataError
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.runs.cache import Frames
+from ssn_probe.spec import After, LeaveOneOut, Recipe, SafetyNeurons, SetExpression, Shared
+from ssn_probe.spec.anchors import shared_with_anchor
+from ssn_probe.spec.node import walk
+from ssn_probe.stats.nulls.label_exchange import exchange
+from ssn_probe.stats.nulls.mask_algebra import chooser, no_null
+from ssn_probe.stats.nulls.permutation_null import permutation_null
+from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
+from ssn_probe.stats.nulls.stability import Stability, stability
+from ssn_probe.study.evidence import evidence_of
+from ssn_probe.study.plan import resolved_key
+from ssn_probe.study.set_evaluation import importance_of
+from ssn_probe.study.workbench import Lab
+
+T = TypeVar("T")
+PAIR = ["set", "language_a", "language_b"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trust:
+    """Tables beside the sets; each is None where nothing of the kind was asked for or could be had.
+
+    `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`.
+    """
+
+    nulls: pl.DataFrame | None = None
+    jaccard: pl.DataFrame | None = None
+    frequencies: pl.DataFrame | None = None
+    curve: pl.DataFrame | None = None
+
+
+NOTHING = Trust()
+
+
+def trust(lab: Lab, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Trust:
+    """Nulls and stability of the sets that a recipe names, where it asks for them. What cannot be had is noted."""
+    if not recipe.permutations and not recipe.half_samples:
+        return NOTHING
+    nulls: list[pl.DataFrame] = []
+    stable: list[Stability] = []
+    for evidence, sets in _by_evidence(lab, expressions):
+        if recipe.permutations:
+            found = _noted(lab, "no permutation null", lambda e=evidence, s=sets: _null(lab, recipe, e, s))
+            nulls += [] if found is None else [found]
+        if recipe.half_samples:
+            halves = _noted(lab, "no half-samples", lambda e=evidence, s=sets: _stability(lab, recipe, e, s))
+            stable += [] if halves is None else [halves]
+    return Trust(
+        nulls=_joined(nulls),
+        jaccard=_joined([found.jaccard for found in stable]),
+        frequencies=_joined([found.frequencies for found in stable]),
+        curve=_joined([found.curve for found in stable]),
+    )
+
+
+def _by_evidence(
+    lab: Lab, expressions: Mapping[str, SetExpression]
+) -> Iterator[tuple[Evidence, dict[str, SetExpression]]]:
+    """Sets that come from the same scores together."""
+    groups: dict[Evidence, dict[str, SetExpression]] = {}
+    for name, expression in expressions.items():
+        reason = no_null(expression)
+        if reason is not None:
+            lab.warn(f"{name}: {reason}")
+        elif any(isinstance(node, SafetyNeurons) for node in walk(expression)):
+            groups.setdefault(evidence_of(lab, chooser(expression)), {})[name] = expression
+    yield from groups.items()
+
+
+def _null(lab: Lab, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> pl.DataFrame:
+    found = exchange(evidence.prompts)
+    if found.confounded:
+        lab.warn(
+            "harmful and harmless prompts come from different sources: what the null rejects may be a difference of "
+            "sources, and no permutation can tell"
+        )
+    if found.dropped_prompts:
+        lab.warn(
+            f"the null leaves out {found.dropped_prompts} of {evidence.prompts.height} identify prompts: in their "
+            f"{found.dropped_strata} strata of topic and length all are harmful, or none is"
+        )
+    what = _what(lab, "null", evidence, sets, recipe.seed, recipe.permutations)
+
+    def compute() -> Frames:
+        return {
+            "null": permutation_null(evidence, sets, anchor=lab.anchor, draws=recipe.permutations, seed=recipe.seed)
+        }
+
+    return lab.frames(what, ["null"], compute)["null"]
+
+
+def _stability(lab: Lab, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> Stability:
+    what = _what(lab, "stability", evidence, sets, recipe.seed, recipe.half_samples)
+
+    def compute() -> Frames:
+        return vars(stability(evidence, sets, anchor=lab.anchor, pairs=recipe.half_samples, seed=recipe.seed))
+
+    return Stability(**lab.frames(what, [field.name for field in fields(Stability)], compute))
+
+
+def _what(
+    lab: Lab, method: str, evidence: Evidence, sets: Mapping[str, SetExpression], seed: int, draws: int
+) -> dict[str, Any]:
+    resolved = {name: resolved_key(node, lab.subject.identity, lab.data) for name, node in sets.items()}
+    return lab.what(method, evidence=evidence.key, sets=resolved, anchor=lab.anchor, seed=seed, draws=draws)
+
+
+def _noted(lab: Lab, what: str, compute: Callable[[], T]) -> T | None:
+    """What could be computed; too few or too uniform prompts are a note."""
+    try:
+        return compute()
+    except DataError as error:
+        lab.warn(f"{what}: {error.message}")
+        return None
+
+
+def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame | None:
+    return pl.concat(frames) if frames else None
+
+
+def with_chance(
+    lab: Lab,
+    overlap: pl.DataFrame,
+    sets: Mapping[str, NeuronSet],
+    expressions: Mapping[str, SetExpression],
+    found: Trust,
+) -> pl.DataFrame:
+    """The overlap table with both expectations that know of common importance.
+
+    `expected_permuted, p_permuted`: under exchanged labels ("is any effect shared?"). `expected_by_importance,
+    p_by_importance`: within strata of common importance ("is more shared than common importance explains?").
+    """
+    permuted = _no_pairs("expected_permuted", "p_permuted")
+    if found.nulls is not None:
+        rows = found.nulls.filter(pl.col("statistic") == "overlap")
+        permuted = rows.select(*PAIR, pl.col("null_mean").alias("expected_permuted"), pl.col("p").alias("p_permuted"))
+    names = overlap["set"].unique(maintain_order=True)
+    strata = [_by_importance(lab, name, expressions[name], sets[name]) for name in names]
+    joined = overlap.join(permuted, on=PAIR, how="left", maintain_order="left")
+    return joined.join(pl.concat(strata), on=PAIR, how="left", maintain_order="left")
+
+
+def _by_importance(lab: Lab, name: str, expression: SetExpression, neurons: NeuronSet) -> pl.DataFrame:
+    choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
+    if len(choosers) != 1 or any(isinstance(node, After) for node in walk(expression)):
+        return _no_pairs("expected_by_importance", "p_by_importance")
+    found = shared_beyond_importance(importance_of(lab, choosers.pop()), neurons)
+    return found.select(
+        pl.lit(name).alias("set"),
+        "language_a",
+        "language_b",
+        pl.col("expected").alias("expected_by_importance"),
+        pl.col("p").alias("p_by_importance"),
+    )
+
+
+def _no_pairs(*columns: str) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(PAIR, pl.String) | dict.fromkeys(columns, pl.Float64))
+
+
+def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:
+    """The sets that languages have of their own; shared ones overlap by construction, as do those left out in turn."""
+    return {name: node for name, node in expressions.items() if not (_shared(node) or isinstance(node, LeaveOneOut))}
+
+
+def _shared(node: SetExpression) -> bool:
+    return isinstance(node, Shared) or shared_with_anchor(node) is not None

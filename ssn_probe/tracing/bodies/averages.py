@@ -1,0 +1,21 @@
+"""What every neuron's activation is on average."""
+
+import nnsight
+import torch
+
+from .site_access import layer_of, read, token_mask
+
+
+def trace_sums(model, inputs, places):
+    """The sum of every neuron's activation over the real tokens of a batch: ({site: [layer, neuron]}, tokens)."""
+    with torch.no_grad(), model.trace(**inputs):
+        mask = token_mask(model)
+        sums = []
+        for layer in range(places["depth"]):
+            envoy = layer_of(model, places, layer)
+            for place in places["sites"].values():
+                sums.append(read(envoy, place)[mask].double().sum(0))
+        sites = list(places["sites"])
+        total = nnsight.save({site: torch.stack(sums[i :: len(sites)]) for i, site in enumerate(sites)})
+        tokens = nnsight.save(mask.sum())
+    return total, tokens

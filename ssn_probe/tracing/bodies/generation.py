@@ -1,0 +1,50 @@
+"""Greedy generation with neurons changed on the prompt and on the response, or with what they did read out."""
+
+import nnsight
+import torch
+
+from .site_access import last_values, reach, write
+
+
+def trace_generation(model, inputs, places, edits, settings):
+    """The generated ids with the padded prompt in front [prompt, token], and whether all logits were finite.
+
+    The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop
+    must read something in every step, or it would not notice that the model has stopped: the logits, which have to
+    be finite anyway. Their sum is finite where they are, and takes a twentieth of the time of asking each.
+    """
+    with torch.no_grad(), model.generate(**settings) as tracer:
+        with tracer.invoke(**inputs):
+            seen = nnsight.save({"finite": True})
+            for step in tracer.iter[:]:
+                write(model, places, edits, step)
+                total = reach(model, places["head"]).output[:, -1].sum(dtype=torch.float32)
+                seen["finite"] = total.isfinite() & seen["finite"]
+        with tracer.invoke():
+            tokens = nnsight.save(tracer.result)
+    return tokens, bool(seen["finite"])
+
+
+def trace_generation_values(model, inputs, places, wanted, settings):
+    """The values of some neurons at the last token of every step, and what `trace_generation` gives.
+
+    Returns a list of [prompt, neuron], one per step: step t is the forward that predicts response token t. Only these
+    neurons leave the model.
+    """
+    with torch.no_grad(), model.generate(**settings) as tracer:
+        with tracer.invoke(**inputs):
+            seen = nnsight.save({"values": [], "finite": True})
+            for _step in tracer.iter[:]:
+                seen["values"].append(last_values(model, places, wanted))
+                total = reach(model, places["head"]).output[:, -1].sum(dtype=torch.float32)
+                seen["finite"] = total.isfinite() & seen["finite"]
+        with tracer.invoke():
+            tokens = nnsight.save(tracer.result)
+    return seen["values"], tokens, bool(seen["finite"])
+
+
+def trace_last_values(model, inputs, places, wanted):
+    """The values of some neurons at the last token of every prompt: [prompt, neuron]."""
+    with torch.no_grad(), model.trace(**inputs):
+        values = nnsight.save(last_values(model, places, wanted))
+    return values  # noqa: RET504 (the name is bound when the trace has run)

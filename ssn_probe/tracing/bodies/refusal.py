@@ -1,0 +1,96 @@
+"""The refusal log-odds r(x), and its signed first-order share of every neuron.
+
+Rows of a batch are prompt-major: the rows of one prompt are its teacher-forced sequences, prompt + prefix of an
+opening, padded left. `scoring` is plain data: `{"sequences": n, "row", "position", "token", "opening": one entry per
+scored token, "refusal": n_refusal, "openings": n}`. `position` counts within the kept last positions; refusal
+openings are numbered first. With `{"sequences": 1, "direction": [hidden]}` r(x) is the final state's component along a
+direction instead.
+"""
+
+import nnsight
+import torch
+from einops import rearrange, reduce
+
+from .site_access import layer_of, reach, read, token_mask, write
+
+
+def log_odds(logits, scoring):
+    """r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones: [prompt].
+
+    logits: [prompt × sequence, kept position, vocabulary]. An opening of several tokens is the sum of its tokens'
+    log-probabilities.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    device = logits.device
+    row, position, token, opening = (
+        torch.as_tensor(scoring[name], device=device) for name in ("row", "position", "token", "opening")
+    )
+    logits = rearrange(
+        logits, "(prompt sequence) kept word -> prompt sequence kept word", sequence=scoring["sequences"]
+    )
+    normaliser = logits.logsumexp(-1)
+    scored = logits[:, row, position, token] - normaliser[:, row, position]  # [prompt, scored token]
+    total = scored.new_zeros(len(scored), scoring["openings"]).index_add(1, opening, scored)
+    refusal, compliant = total[:, : scoring["refusal"]], total[:, scoring["refusal"] :]
+    return refusal.logsumexp(-1) - compliant.logsumexp(-1)
+
+
+def along(states, direction):
+    """r(x) of a direction: the last token's state, after the final norm, times it: [prompt]."""
+    last = states[:, -1] if states.dtype == torch.float64 else states[:, -1].float()
+    return last @ torch.as_tensor(direction, device=last.device, dtype=last.dtype)
+
+
+def read_out(model, places, scoring):
+    """r(x) of every prompt of the running batch, by openings or along a direction: [prompt]."""
+    if "direction" in scoring:
+        return along(reach(model, places["norm"]).output, scoring["direction"])
+    return log_odds(model.output.logits, scoring)
+
+
+def trace_states(model, inputs, places):
+    """The final state of every prompt at its last token, after the final norm: [prompt, hidden]."""
+    with torch.no_grad(), model.trace(**inputs):
+        states = nnsight.save(reach(model, places["norm"]).output[:, -1])
+    return states  # noqa: RET504 (the name is bound when the trace has run)
+
+
+def trace_log_odds(model, inputs, places, edits, scoring):
+    """r(x) of every prompt of a batch, with neurons changed: [prompt]."""
+    with torch.no_grad(), model.trace(**inputs):
+        write(model, places, edits)
+        odds = nnsight.save(read_out(model, places, scoring))
+    return odds  # noqa: RET504 (the name is bound when the trace has run)
+
+
+def trace_refusal_effects(model, inputs, places, embedding, scoring):
+    """Σ over tokens of ∂r/∂a · a for every neuron: ({site: [prompt, layer, neuron]}, r: [prompt]).
+
+    One forward and one backward pass. The parameters are frozen: making the embedding's output require a gradient is
+    what puts the activations, and nothing else, on the graph.
+    """
+    with torch.enable_grad(), model.trace(**inputs):
+        mask = token_mask(model)
+        reach(model, embedding).output.requires_grad_(True)
+        activations = []
+        for layer in range(places["depth"]):
+            envoy = layer_of(model, places, layer)
+            for place in places["sites"].values():
+                activations.append(read(envoy, place))
+        odds = read_out(model, places, scoring)
+        gradients = torch.autograd.grad(odds.sum(), activations)
+        shares = [
+            first_order(activation, gradient, mask, scoring["sequences"])
+            for activation, gradient in zip(activations, gradients, strict=True)
+        ]
+        sites = list(places["sites"])
+        effects = nnsight.save({site: torch.stack(shares[i :: len(sites)], 1) for i, site in enumerate(sites)})
+        odds = nnsight.save(odds.detach())
+    return effects, odds
+
+
+def first_order(activation, gradient, mask, sequences):
+    """Σ_t ∂r/∂a · a over the real tokens of all sequences of a prompt: [prompt, neuron]."""
+    exact = torch.float64 if activation.dtype == torch.float64 else torch.float32
+    share = torch.where(mask[..., None], activation.detach().to(exact) * gradient.to(exact), 0)
+    return reduce(share, "(prompt sequence) token neuron -> prompt neuron", "sum", sequence=sequences)

@@ -1,0 +1,305 @@
+"""The effect of every neuron on every prompt: three read-outs, one form of result.
+
+- `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
+- `score_refusal`: what it adds to the refusal log-odds, signed, first order; one forward and one backward pass.
+- `score_final`: how far the final state moves; by ablation, one forward pass per neuron: slow, and the truth to
+  compare with.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Direction, Openings, Subject, pad_left
+from ssn_probe.neurons import SITES, Site
+from ssn_probe.tracing.batching import (
+    Advance,
+    BatchSize,
+    Memory,
+    Shelf,
+    covered,
+    fitted,
+    gather,
+    no_progress,
+    run_batches,
+)
+from ssn_probe.tracing.carried import Carried, check_carried, for_batch
+from ssn_probe.tracing.diagnose import raise_non_finite
+from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
+from ssn_probe.tracing.effect_store import Scores, decode, encoded, gathered, mean
+from ssn_probe.tracing.readout import Forcing, forced
+
+__all__ = [
+    "Scores",
+    "decode",
+    "mean",
+    "refusal_log_odds",
+    "score_final",
+    "score_local",
+    "score_refusal",
+]
+
+Position = Literal["mean", "last"]
+
+
+def score_local(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    position: str = "mean",
+    sites: Sequence[str] = SITES,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> Scores:
+    """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂, exact.
+
+    y is the output of o_proj (q, k, v, o) or of down_proj (ffn), before any norm that follows it (Gemma-2 has one).
+    Costs one forward pass, and for q and k a softmax per channel, quadratic in the length. Where a group has one
+    query head, v equals o.
+
+    Args:
+        tokens: prompts as token ids.
+        position: "mean" over a prompt's tokens, or its "last" one.
+        sites: any of q, k, v, o, ffn; likewise in the other effects.
+
+    Raises:
+        ModelError: NaN or Inf in the activations, naming layer and site.
+    """
+    from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
+
+    places, shelf = places_of(subject, sites), shelf or Memory()
+    known = [] if covered(shelf, len(tokens)) else measure_weights(subject.model, places)
+
+    def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], None]:
+        inputs = _whole_inputs(subject, batch)
+        return trace_local_effects(subject.model, inputs, places, known, _checked(position)), None
+
+    return _scored(subject, tokens, places["sites"], run, batch_size, shelf, advance)
+
+
+def score_final(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    position: str = "last",
+    sites: Sequence[str] = SITES,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> Scores:
+    """How far the final hidden state, after the final norm, moves when each neuron is silenced at every token: ‖Δ z‖₂.
+
+    Brute force, one prompt at a time: row i of a batch runs without neuron i. One forward pass per neuron and
+    prompt: the slow truth.
+
+    Args:
+        tokens: prompts as token ids.
+        position: read at the "last" token, or the "mean" over the prompt's tokens of the norm.
+        batch_size: neurons that run together.
+
+    Raises:
+        ModelError: NaN or Inf in the activations, naming layer and site.
+    """
+    places, shelf = places_of(subject, sites), shelf or Memory()
+    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+
+    def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], None]:
+        return _ablated(subject, batch[0], places, _checked(position), size), None
+
+    return _scored(subject, tokens, places["sites"], run, 1, shelf, advance)
+
+
+def score_refusal(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    readout: Openings | Direction,
+    *,
+    sites: Sequence[str] = SITES,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> Scores:
+    """What each neuron adds to the refusal log-odds r(x): positive where it supports refusal.
+
+    effect = Σ_t ∂r/∂a_t · a_t ≈ r(x) − r(x without the neuron), where a is the neuron's activation at every token of
+    the prompt and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024,
+    2403.00745), signed. r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones,
+    at the last token of the prompt; along a `Direction` it is the final state's component there instead.
+
+    Args:
+        tokens: prompts as token ids, up to where the response begins.
+        batch_size: sequences that run together; a prompt has one per distinct maximal proper prefix of an opening.
+
+    Raises:
+        ModelError: openings outside the vocabulary, or NaN or Inf, naming layer and site.
+    """
+    from ssn_probe.tracing.bodies.refusal import trace_refusal_effects
+
+    forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
+
+    def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], Tensor]:
+        inputs = _forced_inputs(subject, batch, forcing)
+        return trace_refusal_effects(subject.model, inputs, places, subject.anatomy.embedding, forcing.scoring)
+
+    sequences, shelf = len(forcing.prefixes), shelf or Memory()
+    return _scored(subject, tokens, places["sites"], run, batch_size, shelf, advance, sequences=sequences)
+
+
+def refusal_log_odds(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    readout: Openings | Direction,
+    *,
+    edits: Edits = NO_EDITS,
+    carried: Carried | None = None,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> Float[Tensor, " prompt"]:
+    """r(x) of every prompt while the neurons in `edits` are changed. See `score_refusal`; forward passes only.
+
+    Neurons that are set or scaled are so at every token of the prompt and of the teacher-forced openings. Those that
+    are carried over from another run (`carried`, see `generate`) take its step 0 at the prompt's last token, and
+    nothing else: where r(x) is read the response has not begun, and the tokens of an opening are not that run's.
+    """
+    from ssn_probe.tracing.bodies.refusal import trace_log_odds
+
+    forcing, places, shelf = forced(readout, subject.vocabulary), places_of(subject), shelf or Memory()
+    if not covered(shelf, len(tokens)):
+        check_carried(edits, carried, len(tokens))
+    ready = prepared(subject, edits)
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
+        batch = [tokens[row] for row in rows]
+        inputs = _forced_inputs(subject, batch, forcing)
+        mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
+        found = trace_log_odds(subject.model, inputs, places, mine, forcing.scoring)
+        if not found.isfinite().all():
+            raise_non_finite(subject, batch, ready=for_batch(subject, ready, carried, rows))
+        return {"log_odds": found.float().cpu()}
+
+    run_batches(tokens, batch_size, run, shelf, advance, sequences=len(forcing.prefixes))
+    return gather(shelf.parts(), "log_odds", torch.zeros(len(tokens)))
+
+
+def final_states(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+) -> Float[Tensor, "prompt hidden"]:
+    """The final state of every prompt at its last token, after the final norm, in single precision."""
+    from ssn_probe.tracing.bodies.refusal import trace_states
+
+    places, shelf = places_of(subject), shelf or Memory()
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
+        batch = [tokens[row] for row in rows]
+        states = trace_states(subject.model, _whole_inputs(subject, batch), places).float().cpu()
+        if not states.isfinite().all():
+            raise_non_finite(subject, batch)
+        return {"states": states}
+
+    run_batches(tokens, batch_size, run, shelf, no_progress)
+    width = shelf.parts()[0].get("states").shape[1]
+    return gather(shelf.parts(), "states", torch.zeros(len(tokens), width))
+
+
+def _checked(position: str) -> Position:
+    if position == "mean" or position == "last":
+        return position
+    raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
+
+
+def _whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """One batch without logits, but for one position: whoever asks for these reads states only."""
+    inputs = pad_left(tokens, subject.pad_id, subject.device)
+    last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
+    return inputs | {"logits_to_keep": last, "use_cache": False}
+
+
+def _ablated(
+    subject: Subject, prompt: Sequence[int], places: Any, position: Position, size: BatchSize
+) -> dict[Site, Float[Tensor, "prompt layer neuron"]]:
+    """The final effect of every neuron on one prompt, `size` neurons a forward pass."""
+    from ssn_probe.tracing.bodies.ablation import trace_ablations
+
+    neurons = [
+        (layer, site, index)
+        for layer in range(subject.n_layers)
+        for site in places["sites"]
+        for index in range(subject.widths[site])
+    ]
+    effects = {
+        site: torch.zeros(1, subject.n_layers, subject.widths[site], dtype=torch.float64) for site in places["sites"]
+    }
+    start = 0
+    while start < len(neurons):
+
+        def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
+            chosen = neurons[start : start + together]  # noqa: B023 (called at once)
+            inputs = _whole_inputs(subject, [prompt] * (len(chosen) + 1))
+            norm = subject.anatomy.norm
+            return chosen, trace_ablations(subject.model, inputs, places, norm, _silenced(chosen), position)
+
+        chosen, moved = fitted(size, attempt)
+        for (layer, site, index), effect in zip(chosen, moved.tolist(), strict=True):
+            effects[site][0, layer, index] = effect
+        start += len(chosen)
+    return effects
+
+
+def _silenced(neurons: Sequence[tuple[int, Site, int]]) -> dict[tuple[int, Site], tuple[list[int], list[int]]]:
+    """(layer, site) → rows of the batch and indices: row i + 1 runs without neuron i, row 0 as it is."""
+    silenced: dict[tuple[int, Site], tuple[list[int], list[int]]] = {}
+    for row, (layer, site, index) in enumerate(neurons, start=1):
+        rows, indices = silenced.setdefault((layer, site), ([], []))
+        rows.append(row)
+        indices.append(index)
+    return silenced
+
+
+def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Forcing) -> dict[str, Any]:
+    """One batch of prompts × prefixes, prompt-major, with logits kept at the scored positions only.
+
+    `logits_to_keep` is a tensor, which also makes nnsight pass the batch on as it is instead of splitting it into
+    rows.
+    """
+    rows = [[*row, *prefix] for row in tokens for prefix in forcing.prefixes]
+    inputs = pad_left(rows, subject.pad_id, subject.device)
+    width = inputs["input_ids"].shape[1]
+    kept = torch.arange(width - forcing.kept, width, device=subject.device)
+    return inputs | {"logits_to_keep": kept, "use_cache": False}
+
+
+def _scored(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    sites: Iterable[Site],
+    effects_of: Callable[[Sequence[Sequence[int]]], tuple[dict[Site, Tensor], Tensor | None]],
+    batch_size: int | BatchSize,
+    shelf: Shelf,
+    advance: Advance,
+    *,
+    sequences: int = 1,
+) -> Scores:
+    """Run every batch and put its effects on the shelf; memory grows with the score array only."""
+
+    def run(rows: list[int]) -> dict[str, Tensor]:
+        batch = [tokens[row] for row in rows]
+        effects, odds = effects_of(batch)
+        found = {} if odds is None else {"log_odds": odds.float().cpu()}
+        for site, effect in effects.items():
+            found[f"values.{site}"], found[f"scale.{site}"] = encoded(effect)
+            if not found[f"scale.{site}"].isfinite().all():
+                raise_non_finite(subject, batch)
+        return found
+
+    run_batches(tokens, batch_size, run, shelf, advance, sequences=sequences)
+    return gathered(shelf.parts(), sites, (len(tokens), subject.n_layers), subject.widths)

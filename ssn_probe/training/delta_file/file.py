@@ -1,0 +1,197 @@
+"""The delta file: what training changed, and where it came from, in one safetensors file.
+
+For every matrix three tensors: `indices/PATH` (the rows or columns, ascending), `base/PATH` (their weights before, in
+the base's dtype) and `change/PATH` (float32). The metadata hold the format and, as JSON, `about`: base (name, revision,
+SHA-256 of its weights), neurons, method, data and their check, settings, seed, steps, parameters, packages. The base
+rows make a merge reversible without the base.
+
+Low-rank adapters lie in a file of the same kind, with `A/PATH` and `B/PATH` instead.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssn_probe.errors import ModelError, RecipeError, ResultError
+from ssn_probe.runs.environment import versions
+from ssn_probe.spec.display import Displayed
+from ssn_probe.training.delta_file.statements import check_stated
+from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
+from ssn_probe.training.loop.train import Trained
+from ssn_probe.training.weights.adapter import Adapter, Factors
+from ssn_probe.training.weights.delta import Delta, Part
+from ssn_probe.training.weights.neuron_weights import WEIGHTS, Place
+from ssn_probe.training.weights.trainable import Change
+
+FORMAT, ADAPTER = "ssn-probe delta", "ssn-probe adapter"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DeltaFile(Displayed):
+    """A delta, and what is stated about it (plain JSON; see the module's text)."""
+
+    delta: Change
+    about: Mapping[str, Any]
+
+    @property
+    def base_digest(self) -> str:
+        """SHA-256 of the weights that the delta belongs to (`digest.module_digest`)."""
+        return self.about["base"]["sha256"]
+
+    @property
+    def base_dtype(self) -> torch.dtype:
+        """That of the base when it was trained."""
+        return getattr(torch, self.about["base"]["dtype"]) if isinstance(self.delta, Adapter) else self.delta.dtype
+
+    @property
+    def rows(self) -> Delta:
+        """The delta. Raises ModelError where the file holds adapters, which cannot be taken out again exactly."""
+        if isinstance(self.delta, Adapter):
+            raise ModelError(
+                "The file holds LoRA adapters, which keep no base rows: they cannot be taken out again bit for bit.",
+                "Load them with peft from the run's folder of adapters, or use `ssn-probe delta apply`.",
+            )
+        return self.delta
+
+
+def delta_file(
+    trained: Trained, *, model: str, revision: str | None, neurons: str, step: int | None = None
+) -> DeltaFile:
+    """What training gave, with its origin: the name and the revision of the base, and the set of neurons in words.
+
+    `step`: one of the steps that were kept; None: what the training chose. Raises RecipeError for any other step.
+    """
+    if step is not None and step not in trained.kept:
+        kept = ", ".join(map(str, trained.kept)) or "none"
+        raise RecipeError(f"step {step} of the training was not kept", f"Kept are {kept}: train with keep=({step},).")
+    about = dict(trained.record)
+    about["base"] = {"name": model, "revision": revision} | about["base"]
+    if step is not None:
+        about["steps"] = about["steps"] | {"chosen": step}
+        about["held_out_loss"] = _loss_at(trained, step)
+    change = trained.delta if step is None else trained.kept[step]
+    return DeltaFile(delta=change, about=about | {"neurons": neurons, "made_with": versions()})
+
+
+def _loss_at(trained: Trained, step: int) -> dict[str, float] | None:
+    """The held-out loss of the base and of a step, if it was measured there."""
+    found = next((one.held_out for one in trained.history if one.step == step), None)
+    base = trained.history[0].held_out
+    return None if found is None or base is None else {"base": base, "chosen": found}
+
+
+def write_delta(path: Path, file: DeltaFile) -> None:
+    """Writes a delta file, whole or not at all. Raises ResultError for what a disk can say."""
+    tensors, places = _adapter_tensors(file.delta) if isinstance(file.delta, Adapter) else _delta_tensors(file.delta)
+    metadata = {
+        "format": ADAPTER if isinstance(file.delta, Adapter) else FORMAT,
+        "version": str(VERSION),
+        "places": json.dumps(places),
+        "about": json.dumps(file.about, ensure_ascii=False, sort_keys=True),
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def _delta_tensors(delta: Delta) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    tensors: dict[str, Tensor] = {}
+    for part in delta.parts:
+        name = part.place.module
+        tensors[f"indices/{name}"] = torch.tensor(part.place.indices, dtype=torch.int32)
+        tensors[f"base/{name}"], tensors[f"change/{name}"] = part.base, part.change
+    return tensors, [_told(part.place) for part in delta.parts]
+
+
+def _adapter_tensors(adapter: Adapter) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    tensors: dict[str, Tensor] = {}
+    for part in adapter.parts:
+        tensors[f"A/{part.module}"], tensors[f"B/{part.module}"] = part.a, part.b
+    return tensors, [
+        {"module": part.module, "layer": part.layer, "site": part.site, "scale": part.scale} for part in adapter.parts
+    ]
+
+
+def _told(place: Place) -> dict[str, Any]:
+    return {"module": place.module, "layer": place.layer, "site": place.site, "axis": place.axis}
+
+
+def read_delta(path: Path) -> DeltaFile:
+    """Reads a delta file.
+
+    Raises:
+        ResultError: no such file, one that is damaged, of a newer release, or whose record does not say that its
+            training data passed the safety check.
+    """
+    metadata, tensors = read_tensors(path, "Give a delta file that training wrote.")
+    _check_format(path, metadata)
+    try:
+        about, places = json.loads(metadata["about"]), json.loads(metadata["places"])
+        if metadata["format"] == ADAPTER:
+            delta: Change = Adapter(parts=tuple(_factors(place, tensors) for place in places))
+        else:
+            delta = Delta(parts=tuple(_part(place, tensors) for place in places))
+        check_stated(about, delta)
+    except KeyError as error:
+        raise ResultError(f"{path} is damaged: it lacks {error}", "Copy it again, or train again.") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResultError(f"{path} is damaged: {error}", "Copy it again, or train again.") from error
+    return DeltaFile(delta=delta, about=about)
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") not in (FORMAT, ADAPTER):
+        raise ResultError(f"{path} is no delta file.", "Give the safetensors file that training wrote.")
+    if metadata.get("version") != str(VERSION):
+        raise ResultError(
+            f"{path} has format version {metadata.get('version')}, and this release reads {VERSION}.",
+            "Use the release of ssn-probe that wrote it, or a newer one.",
+        )
+
+
+def _part(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
+    name, layer = told["module"], told["layer"]
+    if not isinstance(name, str) or not isinstance(layer, int):
+        raise ValueError("it does not say where its weights belong")
+    if (axis := _axis(told["site"], name)) != told["axis"]:
+        raise ValueError(f"{name} holds {axis}s, not {told['axis']}s")
+    indices, base, change = (tensors[f"{kind}/{name}"] for kind in ("indices", "base", "change"))
+    if not _ascending(indices) or change.dim() != 2 or base.shape != change.shape or len(change) != len(indices):
+        raise ValueError(f"the tensors of {name} do not fit each other")
+    if not base.is_floating_point():
+        raise ValueError(f"the base of {name} is {base.dtype}")
+    if change.dtype != torch.float32 or not bool(change.isfinite().all()):
+        raise ValueError(f"the change of {name} is not finite float32")
+    place = Place(module=name, layer=layer, site=told["site"], axis=told["axis"], indices=tuple(indices.tolist()))
+    return Part(place=place, base=base, change=change)
+
+
+def _factors(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Factors:
+    name, layer, scale = told["module"], told["layer"], told["scale"]
+    if not isinstance(name, str) or not isinstance(layer, int) or not isinstance(scale, float):
+        raise ValueError("it does not say where its adapters belong")
+    _axis(told["site"], name)
+    a, b = tensors[f"A/{name}"], tensors[f"B/{name}"]
+    if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1] or not len(a):
+        raise ValueError(f"the tensors of {name} do not fit each other")
+    if any(one.dtype != torch.float32 or not bool(one.isfinite().all()) for one in (a, b)):
+        raise ValueError(f"the adapter of {name} is not finite float32")
+    return Factors(module=name, layer=layer, site=told["site"], a=a, b=b, scale=scale)
+
+
+def _ascending(indices: Tensor) -> bool:
+    """Whole numbers from 0, each once, at least one."""
+    if indices.dtype != torch.int32 or indices.dim() != 1 or not len(indices):
+        return False
+    return bool(indices[0] >= 0) and bool((indices.diff() > 0).all())
+
+
+def _axis(site: Any, module: str) -> str:
+    for path, axis in WEIGHTS[site]:
+        if module.endswith(f".{path}"):
+            return axis
+    raise ValueError(f"{module} has no neurons of site {site}")

@@ -1,0 +1,148 @@
+"""A delta in the weights, and out again bit for bit.
+
+What is measured is what would be shipped: `written` and `applied` put base + change into the weights, rounded to their
+dtype as a saved model would be, and put the kept base rows back afterwards. Two checks stand before it. Every row must
+be, bit for bit, the base row that the delta was trained on; for a delta file the whole model must have the digest of
+its base as well. A model that has the delta already fails both.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.digests import module_digest
+from ssn_probe.model.families import anatomy_of
+from ssn_probe.training.delta_file.file import DeltaFile
+from ssn_probe.training.weights.adapter import Adapter
+from ssn_probe.training.weights.delta import Delta, Part
+from ssn_probe.training.weights.neuron_weights import read_rows, write_rows
+from ssn_probe.training.weights.trainable import Change
+
+
+@contextmanager
+def written(module: Any, delta: Change) -> Iterator[None]:
+    """Inside, the model's weights hold the change; outside they are as they were, bit for bit.
+
+    For a change of this very model, as `train` hands to its `watch`. Raises ModelError when a row of a delta is not the
+    base's; adapters keep no rows, and are written into whatever model has their matrices.
+    """
+    if isinstance(delta, Adapter):
+        with _adapted(module, delta):
+            yield
+        return
+    write_in(module, delta)
+    try:
+        yield
+    finally:
+        take_out(module, delta)
+
+
+@contextmanager
+def _adapted(module: Any, adapter: Adapter) -> Iterator[None]:
+    """Whole matrices are kept aside: half precision cannot take a low-rank change out again exactly."""
+    weights = {part.module: _weight(module, part.module) for part in adapter.parts}
+    kept = {path: weight.detach().cpu().clone() for path, weight in weights.items()}
+    with torch.no_grad():
+        try:
+            for part in adapter.parts:
+                weights[part.module].copy_(part.merged(weights[part.module]))
+            yield
+        finally:
+            for path, weight in weights.items():
+                weight.copy_(kept[path])
+
+
+@contextmanager
+def applied(module: Any, file: DeltaFile) -> Iterator[None]:
+    """As `written`, for a delta file: the base is checked by digest first. Raises ModelError for another base."""
+    check_base(module, file)
+    with written(module, file.delta):
+        yield
+
+
+def merge(module: Any, file: DeltaFile) -> None:
+    """Writes the delta into the weights of its base, for good (`unmerge` takes it out).
+
+    Raises:
+        ModelError: another base, by digest, or one that has the delta already. Nothing is changed then.
+    """
+    check_base(module, file)
+    write_in(module, file.rows)
+
+
+def unmerge(module: Any, file: DeltaFile) -> None:
+    """Puts the base rows back into a merged model, and checks by digest that it is the base again, bit for bit.
+
+    Raises:
+        ModelError: a model without this delta, or with other changes besides. Nothing is changed then.
+    """
+    delta = file.rows
+    for part in delta.parts:
+        merged = part.merged(_weight(module, part.place.module).dtype)
+        _check_rows(module, part, merged, "does not have this delta")
+    take_out(module, delta)
+    if module_digest(module) != file.base_digest:
+        write_in(module, delta)
+        raise ModelError(
+            f"Without the delta the model is not its base {_base(file)} either: it was changed elsewhere, too.",
+            "Load the model that was merged, in the dtype in which it was merged.",
+        )
+
+
+def check_base(module: Any, file: DeltaFile) -> None:
+    """Raises ModelError unless the model is of the delta's family, and its weights have the digest of the base."""
+    family = anatomy_of(module.config).family
+    if file.about["base"].get("family", family) != family:
+        raise ModelError(
+            f"This is not the base of the delta: it is a {family} model, the base is a {file.about['base']['family']}.",
+            f"The delta belongs to {_base(file)}.",
+        )
+    found = module_digest(module)
+    if found != file.base_digest:
+        raise ModelError(
+            f"This is not the base of the delta: its weights have SHA-256 {found[:12]}…, the base's "
+            f"{file.base_digest[:12]}…",
+            f"The delta belongs to {_base(file)}, unmerged and in {file.about['base'].get('dtype')} precision.",
+        )
+
+
+def write_in(module: Any, delta: Delta) -> None:
+    """Writes the delta into the weights. Raises ModelError, and changes nothing, if a row is not the base's."""
+    for part in delta.parts:
+        _check_rows(module, part, part.base, "is not the base of this delta, or has it already")
+    for part in delta.parts:
+        weight = _weight(module, part.place.module)
+        write_rows(weight, part.place, part.merged(weight.dtype))
+
+
+def take_out(module: Any, delta: Delta) -> None:
+    """Puts the base rows back, whatever stands there."""
+    for part in delta.parts:
+        write_rows(_weight(module, part.place.module), part.place, part.base)
+
+
+def _weight(module: Any, path: str) -> torch.Tensor:
+    try:
+        weight = module.get_submodule(path).weight
+    except AttributeError as error:
+        raise ModelError(f"The model has no {path}.", "Load the delta's own base.") from error
+    if hasattr(weight, "full_tensor"):
+        raise ModelError("A delta cannot be written into a sharded model.", "Load the model on one device.")
+    return weight
+
+
+def _check_rows(module: Any, part: Part, rows: torch.Tensor, otherwise: str) -> None:
+    weight, place = _weight(module, part.place.module), part.place
+    width, count = weight.shape[::-1] if place.axis == "row" else weight.shape
+    fits = place.indices[-1] < count and part.change.shape[1] == width
+    if not fits or not torch.equal(read_rows(weight, place).cpu(), rows.to(weight.dtype)):
+        raise ModelError(f"The model {otherwise}: see {place.module}.", "Load the delta's own base.")
+
+
+def _base(file: DeltaFile) -> str:
+    base = file.about["base"]
+    revision = f" at {base['revision']}" if base.get("revision") else ""
+    return f"{base.get('name', 'a model without a name')}{revision}"

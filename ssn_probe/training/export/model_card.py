@@ -1,0 +1,139 @@
+"""The model card of a merged folder: what was trained, on what, beside what, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssn_probe.text import markdown, plain
+from ssn_probe.training.delta_file.file import DeltaFile
+from ssn_probe.training.weights.delta import Rounding
+
+DELTA = "expand/delta.safetensors"
+"""Where a merged folder keeps the change and the weights before it."""
+NO_CONTROLS = "None were measured. Training as many random neurons can lower ASR as much: read nothing into it."
+MEASURES = {"asr": "ASR", "invalid": "invalid", "over_refusal": "over-refusal", "utility": "utility"}
+
+
+def model_card(file: DeltaFile, cost: Rounding) -> str:
+    """The card, in markdown: base, neurons, data and their check, settings, parameters, controls, effects."""
+    about = file.about
+    base, data, steps = about["base"], about["data"], about["steps"]
+    name = markdown(str(base.get("name")))
+    revision = f", revision {markdown(str(base['revision']))}" if base.get("revision") else ""
+    total = about["parameters"][-1]
+    training = {key: value for key, value in about["training"].items() if key not in ("kind", "version")}
+    return f"""---
+base_model: {_yaml(base.get("name"))}
+tags: [safety, multilingual, ssn-probe]
+---
+
+# {name}, expanded
+
+{name}{revision} (weights SHA-256 `{base["sha256"]}`), of which {total["neurons"]:,} neurons were trained to refuse
+harmful requests, and nothing else was changed. Made with [ssn-probe](https://arxiv.org/abs/2602.01283); loads as any
+model of its family. `{DELTA}` holds the change and the weights before it.
+
+## Neurons
+
+{markdown(str(about.get("neurons")))}: {total["parameters"]:,} parameters, {total["percent"]:.3f} % of the model's.
+
+{_table(("site", "neurons", "parameters", "% of the model", "% of the site"), _parameter_rows(about["parameters"]))}
+## Data
+
+{markdown(str(data["name"]))}, split {markdown(str(data["split"]))} (prompts SHA-256 `{data["prompts_sha256"]}`). Every
+response was checked by the judge {markdown(str(data["judge"]))} before training: {markdown(str(data["checked"]))}.
+
+{_table(("language", "context", "rows"), _data_rows(data["rows"]))}
+## Training
+
+{steps["done"]} of {steps["planned"]} steps, the delta of step {steps["chosen"]}. AdamW without weight decay on float32
+deltas, base frozen, loss on the response. Settings: {_settings(training)}.
+
+Writing the change into these weights left {100 * cost.unmoved:.1f} % of the changed weights where they were, and added
+an error of {100 * cost.error:.1f} % of the change's norm.
+
+## Controls
+
+{_controls(about.get("measured"))}
+
+## Effects
+
+{_effects(about.get("measured"))}
+"""
+
+
+def _effects(measured: Mapping[str, Any] | None) -> str:
+    if not measured or not measured["effects"]:
+        return "None were measured."
+    cells = {(row["language"], row["measure"]): row for row in measured["effects"]}
+    measures = [name for name in MEASURES if any(measure == name for _, measure in cells)]
+    body = [
+        [markdown(language), *(_before_after(cells.get((language, measure))) for measure in measures)]
+        for language in dict.fromkeys(language for language, _ in cells)
+    ]
+    where = f"Measured by the run {markdown(measured['run'])}, arm {markdown(measured['arm'])}"
+    note = f"{where}: before → after in %, with 95 % intervals over n prompts."
+    return f"{note}\n\n{_table(('language', *(MEASURES[name] for name in measures)), body)}"
+
+
+def _before_after(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not measured"
+    before = "?" if row["before"] is None else f"{100 * row['before']:.1f}"
+    return f"{before} → {100 * row['after']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}], n = {row['n']:,}"
+
+
+def _controls(measured: Mapping[str, Any] | None) -> str:
+    """What else was trained, on the average over languages, beside this."""
+    if not measured or not measured["controls"]:
+        return NO_CONTROLS
+    cells = {(row["arm"], row["measure"]): row for row in measured["controls"]}
+    measures = [name for name in MEASURES if any(measure == name for _, measure in cells)]
+    body = [
+        [markdown(arm), *(_interval(cells.get((arm, measure))) for measure in measures)]
+        for arm in dict.fromkeys(arm for arm, _ in cells)
+    ]
+    note = (
+        "The same run, on the average over languages, in %: random sets of as many neurons (mean, and the interval in "
+        "which 95 % of such sets fall), and every other arm (95 % intervals)."
+    )
+    return f"{note}\n\n{_table(('arm', *(MEASURES[name] for name in measures)), body)}"
+
+
+def _interval(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not measured"
+    spread = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{100 * row['value']:.1f}{spread}"
+
+
+def _yaml(name: Any) -> str:
+    return '"' + plain(str(name)).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)) + "\n"
+
+
+def _parameter_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            str(row["site"]),
+            f"{row['neurons']:,}",
+            f"{row['parameters']:,}",
+            f"{row['percent']:.4f}",
+            f"{row['percent_of_site']:.3f}",
+        ]
+        for row in rows
+    ]
+
+
+def _data_rows(rows: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+    return [
+        [markdown(language), markdown(context), f"{count:,}"]
+        for language, contexts in rows.items()
+        for context, count in contexts.items()
+    ]
+
+
+def _settings(training: Mapping[str, Any]) -> str:
+    return ", ".join(markdown(f"{name} {'none' if value is None else value}") for name, value in training.items())

@@ -1,0 +1,114 @@
+"""How often does the model still comply while it learns? Greedy responses to harmful rows that are not learned.
+
+The rows come from the held-out share of the train split: the evaluate split is for the study alone, since whoever
+looks at it while training chooses by it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ssn_probe.data.judges import Judge, make_judge
+from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.model.subject import encode_with, pad_left
+from ssn_probe.spec.training_settings import Training, held_out
+from ssn_probe.training.loop.frozen_model import fitting, memory_errors
+from ssn_probe.training.loop.processes import is_sharded
+
+ROWS = 64
+"""Rows that a probe asks, spread over the languages."""
+BATCH = 16
+"""Rows that it asks at once."""
+
+
+def probe_rows(data: SafetyData, settings: Training, most: int = ROWS) -> list[Example]:
+    """Harmful rows of the held-out clusters, as many of each language as of any other, `most` in all at most."""
+    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
+    rows = [row for row in data.examples if row.context == "harmful" and row.cluster in kept]
+    share = max(1, most // len(data.languages))
+    return [row for language in data.languages for row in [one for one in rows if one.language == language][:share]]
+
+
+def asr_probe(
+    tokenizer: Any, rows: Sequence[Example], judge: Judge, *, max_new_tokens: int, eos_ids: Sequence[int] = ()
+) -> Callable[[Any], float]:
+    """A function of the model: complied / judged among greedy responses to `rows`, NaN where none is judged.
+
+    It leaves the model as it was. Where the memory does not hold BATCH rows at once, it asks fewer at a time. Under a
+    launcher every process asks all rows.
+
+    Args:
+        tokenizer: with the chat template in which the model is asked.
+        rows: what to ask; see `probe_rows`.
+        judge: of (language, response), as the data declare it.
+        max_new_tokens: of a response.
+        eos_ids: the tokens on which the model's generation ends.
+    """
+    prompts = encode_with(tokenizer, [row.text for row in rows])
+    config = _greedy(tokenizer, max_new_tokens, eos_ids)
+
+    def responses(module: Any, size: int) -> list[str]:
+        texts = []
+        with memory_errors(size, gradient_checkpointing=True):  # which would not help here
+            for start in range(0, len(rows), size):
+                texts += _responses(module, tokenizer, prompts[start : start + size], config)
+        return texts
+
+    def probe(module: Any) -> float:
+        with _generating(module, config):
+            texts = fitting(lambda size: responses(module, size or BATCH), BATCH, shrink=not is_sharded(module))
+        verdicts = [judge(row.language, text) for row, text in zip(rows, texts, strict=True)]
+        judged = [verdict for verdict in verdicts if verdict != "unjudged"]
+        return judged.count("complied") / len(judged) if judged else float("nan")
+
+    return probe
+
+
+def held_out_probe(
+    tokenizer: Any, data: SafetyData, settings: Training, *, max_new_tokens: int, eos_ids: Sequence[int] = ()
+) -> Callable[[Any], float] | None:
+    """An `asr_probe` of the rows that this training holds out, judged as the data declare; None if there are none."""
+    rows = probe_rows(data, settings)
+    if not rows:
+        return None
+    judge = make_judge(data.judge, data.languages, data.name)
+    return asr_probe(tokenizer, rows, judge, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+
+
+def _greedy(tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int]) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id or 0,
+        eos_token_id=list(eos_ids) or tokenizer.eos_token_id,
+    )
+
+
+@contextmanager
+def _generating(module: Any, config: Any) -> Iterator[None]:
+    """Inside, these are the model's only settings of generation, and nothing drops out.
+
+    Given to `generate` beside them, what the checkpoint proposes, such as a repetition penalty, would fill every gap.
+    """
+    kept, modes = module.generation_config, [(part, part.training) for part in module.modules()]
+    module.generation_config = config
+    module.eval()
+    try:
+        yield
+    finally:
+        module.generation_config = kept
+        for part, mode in modes:
+            part.training = mode
+
+
+def _responses(module: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[str]:
+    device = module.get_input_embeddings().weight.device
+    batch = pad_left(prompts, config.pad_token_id, str(device))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        made = module.generate(**inputs, synced_gpus=is_sharded(module))
+    return tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -1,0 +1,210 @@
+"""Train the weights of a set of neurons on refusals: `train`.
+
+The base is frozen and stays in evaluation mode (no dropout), so that a step is a function of weights, rows and step
+number; `steps` has the loop.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.errors import DataError, ModelError, RecipeError
+from ssn_probe.model.digests import module_digest
+from ssn_probe.model.families import anatomy_of
+from ssn_probe.spec.node import digest, to_json
+from ssn_probe.spec.training_settings import Schedule, Training, held_out
+from ssn_probe.training.loop.frozen_model import frozen, memory_errors
+from ssn_probe.training.loop.loss import Encoded, encode_examples
+from ssn_probe.training.loop.processes import gather_team
+from ssn_probe.training.loop.resuming import State, Step, load_state
+from ssn_probe.training.loop.training_steps import Course, Probe, Store, Watch, run_steps
+from ssn_probe.training.weights.lora import LowRank
+from ssn_probe.training.weights.neuron_weights import Neuron, Place, neurons_of, places_of, weight_of
+from ssn_probe.training.weights.parameter_counts import adapter_fraction, fraction
+from ssn_probe.training.weights.trainable import Change, Deltas, Trainable
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What came out: `delta`, of the lowest held-out loss (at `chosen_step`), or the last where nothing is held out;
+    `last`, whatever was chosen; `kept`: as it was after the steps that were to be kept; every step; and `record`, what
+    a delta file states of the training, as plain JSON.
+    """
+
+    delta: Change
+    last: Change
+    kept: Mapping[int, Change]
+    chosen_step: int
+    history: tuple[Step, ...]
+    stopped_early: bool
+    record: dict[str, Any]
+
+
+def train(
+    module: Any,
+    tokenizer: Any,
+    neurons: Iterable[Neuron],
+    data: SafetyData,
+    settings: Training | None = None,
+    *,
+    adapter: Literal["neurons", "lora"] = "neurons",
+    keep: Sequence[int] = (),
+    folder: Path | None = None,
+    checkpoint_every: int = 50,
+    micro_batch: int | None = None,
+    gradient_checkpointing: bool = False,
+    eos_ids: Sequence[int] = (),
+    watch: Watch | None = None,
+    probe: Probe | None = None,
+) -> Trained:
+    """Train the weights of `neurons` to give the responses of `data`; the model itself is left as it was.
+
+    Args:
+        module: a causal model of a supported family, as transformers loads it, in float32, bfloat16 or float64, on one
+            device, or sharded with FSDP2. Under a launcher every process calls this with the same arguments.
+        tokenizer: with the chat template in which the model is asked.
+        neurons: (layer, site, index), each once or more (`places.rows_of` takes them from a NeuronSet).
+        data: rows that passed the safety check.
+        settings: how to train.
+        adapter: `"neurons"`, the weights of the set; `"lora"`, low-rank adapters of as many parameters (`lora`).
+        keep: steps after which the change is kept; no early stopping comes before the last of them.
+        folder: where the checkpoint is kept; a training that was interrupted goes on from it.
+        checkpoint_every: steps between checkpoints.
+        micro_batch: rows per forward pass and process; None for all of a step's at once. Changes memory, not results
+            (but for rounding).
+        gradient_checkpointing: compute activations twice instead of keeping them.
+        eos_ids: the tokens on which the model's generation ends.
+        watch: called after every step.
+        probe: called with the changed model whenever the held-out loss is measured; its figure stands in the history.
+
+    Raises:
+        RecipeError: no neuron, or settings that make no sense, such as steps to keep that there are not.
+        DataError: too few rows to hold some out, or a row that is too long.
+        ModelError: neurons that the model does not have; a loss that is not finite; not enough memory.
+        ResultError: a checkpoint that is damaged or belongs to another training.
+
+    Source: Zhang et al. 2026, SS-Neuron Expansion; `algorithms.md` 6.
+    """
+    settings = settings or Training()
+    _check_pace(checkpoint_every, micro_batch)
+    places = places_of(module, neurons)
+    if weight_of(module, places[0]).dtype == torch.float16:
+        hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
+        raise ModelError("In float16 small gradients vanish, and none are scaled here.", hint)
+    trainable = LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
+    course = replace(
+        _course(module, tokenizer, trainable, data, settings, eos_ids),
+        micro_batch=micro_batch,
+        gradient_checkpointing=gradient_checkpointing,
+        keep=tuple(sorted(set(keep))),
+        probe=probe,
+    )
+    _check_keep(course)
+    state = State(trainable=trainable, optimizer=_optimizer(trainable, settings))
+    base = module_digest(module)
+    what = [to_json(settings), base, data.rows_digest(), repr(places), repr(course.learned), adapter, list(course.keep)]
+    identity = digest(what)
+    if folder is not None:
+        load_state(folder, state, identity)
+    share = math.ceil(settings.batch / course.team.size)
+    rows = min(micro_batch or share, share)
+    with frozen(module), memory_errors(rows, gradient_checkpointing):
+        run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or _silent)
+    return _trained(course, state, data, base, places)
+
+
+def _check_keep(course: Course) -> None:
+    total = course.schedule.total
+    wrong = [step for step in course.keep if not 1 <= step <= total]
+    if wrong:
+        raise RecipeError(
+            f"step {wrong[0]} is to be kept of a training of {total} steps", f"Keep steps from 1 to {total}."
+        )
+
+
+def _check_pace(checkpoint_every: int, micro_batch: int | None) -> None:
+    for name, value in (("checkpoint_every", checkpoint_every), ("micro_batch", micro_batch)):
+        if value is not None and value < 1:
+            raise RecipeError(f"{name} is {value}", f"Give {name} as 1 or more.")
+
+
+def _course(
+    module: Any,
+    tokenizer: Any,
+    trainable: Trainable,
+    data: SafetyData,
+    settings: Training,
+    eos_ids: Sequence[int],
+) -> Course:
+    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
+    learned = [row for row in data.examples if row.cluster not in kept]
+    if not any(row.context == "harmful" for row in learned):
+        raise DataError(
+            f"{data.name} has too few rows to hold out {settings.held_out:.0%} of them",
+            "Give more prompts, or held_out=0.",
+        )
+    longest = getattr(module.config, "max_position_embeddings", None)
+
+    def encode(rows: Sequence[Example]) -> list[Encoded]:
+        return encode_examples(rows, tokenizer, eos_ids, longest) if rows else []
+
+    return Course(
+        module=module,
+        trainable=trainable,
+        team=gather_team(module.get_input_embeddings().weight.device),
+        schedule=Schedule(settings=settings, rows=len(learned)),
+        learned=encode(learned),
+        held_out=encode([row for row in data.examples if row.cluster in kept]),
+        pad_id=tokenizer.pad_token_id or 0,
+    )
+
+
+def _optimizer(trainable: Trainable, settings: Training) -> torch.optim.AdamW:
+    return torch.optim.AdamW(trainable.parameters.values(), lr=settings.lr, weight_decay=0.0)
+
+
+def _silent(_step: Step, _delta: Callable[[], Change]) -> None:
+    pass
+
+
+def _trained(course: Course, state: State, data: SafetyData, base: str, places: Sequence[Place]) -> Trained:
+    settings, module = course.schedule.settings, course.module
+    chosen = state.best_step if state.best else state.step
+    record = {
+        "method": "expand",
+        "base": {
+            "sha256": base,
+            "family": anatomy_of(module.config).family,
+            "dtype": str(module.get_submodule(places[0].module).weight.dtype).removeprefix("torch."),
+        },
+        "training": to_json(settings),
+        "seed": settings.seed,
+        "data": data.describe(),
+        "steps": {"done": state.step, "planned": course.schedule.total, "chosen": chosen},
+        "held_out_loss": {"base": state.history[0].held_out, "chosen": state.best_loss} if state.best else None,
+        "parameters": fraction(module, neurons_of(places)).to_dicts(),
+    }
+    if isinstance(course.trainable, LowRank):
+        record |= _lora_record(module, course.trainable, record["parameters"])
+    return Trained(
+        delta=state.chosen(),
+        last=course.trainable.snapshot(),
+        kept={step: course.trainable.snapshot(values) for step, values in state.kept.items()},
+        chosen_step=chosen,
+        history=tuple(state.history),
+        stopped_early=state.step < course.schedule.total,
+        record=record,
+    )
+
+
+def _lora_record(module: Any, trainable: LowRank, matched: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "method": "lora",
+        "lora": {"ranks": trainable.ranks, "matched_parameters": matched[-1]["parameters"]},
+        "parameters": adapter_fraction(module, trainable.snapshot()).to_dicts(),
+    }

@@ -1,0 +1,78 @@
+"""A delta as a value: which rows and columns changed, by how much, and what they were before.
+
+The base rows are kept (in the base's own precision) so that a delta can be checked against a model row by row, and
+taken out of a merged model again bit for bit.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssn_probe.training.weights.neuron_weights import Neuron, Place, neurons_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """One matrix: the place, its base rows in the base's dtype, and their change in float32, both on the CPU.
+
+    `base` and `change` are [neuron, width]; a column lies in them as a row.
+    """
+
+    place: Place
+    base: Float[Tensor, "neuron width"]
+    change: Float[Tensor, "neuron width"]
+
+    def merged(self, dtype: torch.dtype) -> Float[Tensor, "neuron width"]:
+        """Base plus change, added in float32 or better and rounded once."""
+        wide = torch.promote_types(dtype, torch.float32)
+        return (self.base.to(wide) + self.change.to(wide)).to(dtype)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delta:
+    """The change that training made, one part per matrix, in order of layer and site."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def neurons(self) -> list[Neuron]:
+        """(layer, site, index) of every neuron, each once."""
+        return neurons_of(part.place for part in self.parts)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the base when it was trained."""
+        return self.parts[0].base.dtype
+
+    @property
+    def parameters(self) -> int:
+        """How many weights have a change of their own."""
+        return sum(part.change.numel() for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """What writing a delta into weights of limited precision costs.
+
+    `unmoved`: share of the changed weights that round back to what they were. `error`: the norm of what rounding
+    added, relative to the norm of the change.
+    """
+
+    unmoved: float
+    error: float
+
+
+def rounding(delta: Delta, dtype: torch.dtype) -> Rounding:
+    """The cost of storing base + change in `dtype`. In bfloat16 a change below 1/256 of its weight can vanish."""
+    changed = unmoved = 0
+    lost = size = 0.0
+    for part in delta.parts:
+        merged, change = part.merged(dtype).double(), part.change.double()
+        moved = change != 0
+        changed += int(moved.sum())
+        unmoved += int((moved & (merged == part.base.double())).sum())
+        lost += float((merged - part.base.double() - change).square().sum())
+        size += float(change.square().sum())
+    return Rounding(unmoved=unmoved / changed if changed else 0.0, error=(lost / size) ** 0.5 if size else 0.0)

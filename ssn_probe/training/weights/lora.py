@@ -1,0 +1,133 @@
+"""LoRA of as many parameters as a set of neurons has, by peft: the same budget, spent otherwise in the same matrices.
+
+A matrix gets the rank that costs what the set spends in it, rounded down; what that leaves goes, one rank at a time, to
+the matrices that lost most by rounding, for as long as the total does not exceed the set's. Scale 1 (alpha = rank), no
+dropout; A begins as peft's does (Kaiming uniform), B at zero; both are float32 whatever the base.
+
+peft puts its layers into the model. Here they are in it only while the change is attached.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssn_probe.errors import ModelError
+from ssn_probe.training.weights.adapter import Adapter, Factors
+from ssn_probe.training.weights.neuron_weights import Place
+
+NAME = "default"
+
+
+def ranks_of(module: Any, places: Sequence[Place]) -> dict[str, int]:
+    """Path of the linear layer → rank; only matrices of rank 1 or more. At least one matrix, the cheapest, has one."""
+    cost, wanted = {}, {}
+    for place in places:
+        outputs, inputs = module.get_submodule(place.module).weight.shape
+        cost[place.module] = outputs + inputs
+        wanted[place.module] = len(place.indices) * (inputs if place.axis == "row" else outputs)
+    ranks = {path: wanted[path] // cost[path] for path in cost}
+    left = sum(wanted.values()) - sum(ranks[path] * cost[path] for path in cost)
+    for path in sorted(cost, key=lambda path: -(wanted[path] % cost[path]) / cost[path]):
+        if cost[path] <= left and wanted[path] % cost[path]:
+            ranks[path] += 1
+            left -= cost[path]
+    if not any(ranks.values()):
+        ranks[min(cost, key=lambda path: cost[path])] = 1
+    return {path: rank for path, rank in ranks.items() if rank}
+
+
+def lora_config(ranks: Mapping[str, int]) -> Any:
+    """peft's configuration of adapters on exactly these layers."""
+    from peft import LoraConfig
+
+    patterns = {path.replace(".", r"\."): rank for path, rank in ranks.items()}
+    return LoraConfig(
+        r=1,
+        lora_alpha=1,
+        rank_pattern=patterns,
+        alpha_pattern=patterns,
+        target_modules=list(ranks),
+        lora_dropout=0.0,
+        bias="none",
+    )
+
+
+class LowRank:
+    """Adapters on some matrices of a model, without effect to begin with: the same interface as `Deltas`."""
+
+    def __init__(self, module: Any, places: Sequence[Place], seed: int):
+        self.module = module
+        self.places = {place.module: place for place in places}
+        self.ranks = ranks_of(module, places)
+        self.layers = _layers(module, self.ranks)
+        draw = torch.Generator().manual_seed(seed)
+        self.parameters: dict[str, nn.Parameter] = {}
+        for path, layer in self.layers.items():
+            for kind, part in (("A", layer.lora_A[NAME]), ("B", layer.lora_B[NAME])):
+                start = torch.zeros(part.weight.shape)
+                if kind == "A":
+                    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=draw)
+                part.weight = nn.Parameter(start.to(layer.base_layer.weight.device))
+                self.parameters[f"{path}/{kind}"] = part.weight
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside, the model computes with the adapters."""
+        try:
+            for path, layer in self.layers.items():
+                self.module.set_submodule(path, layer)
+            yield
+        finally:
+            for path, layer in self.layers.items():
+                self.module.set_submodule(path, layer.base_layer)
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Sets the adapters. Raises ModelError for paths or shapes that are not ours."""
+        shapes = {name: tuple(value.shape) for name, value in values.items()}
+        if shapes != {name: tuple(value.shape) for name, value in self.parameters.items()}:
+            raise ModelError("These adapters belong to other neurons.", "Train the same set, or start in a new folder.")
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
+
+    def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Adapter:
+        """The adapters as they are now, or with these values, on the CPU."""
+        known = self.parameters if values is None else values
+        held = {name: value.detach().cpu().clone() for name, value in known.items()}
+        return Adapter(
+            parts=tuple(
+                Factors(
+                    module=path,
+                    layer=self.places[path].layer,
+                    site=self.places[path].site,
+                    a=held[f"{path}/A"],
+                    b=held[f"{path}/B"],
+                )
+                for path in self.ranks
+            )
+        )
+
+
+def _layers(module: Any, ranks: Mapping[str, int]) -> dict[str, Any]:
+    """peft's layers around the model's own, which are back in their places afterwards."""
+    from peft import inject_adapter_in_model
+
+    before = {path: module.get_submodule(path) for path in ranks}
+    if any(hasattr(layer.weight, "full_tensor") for layer in before.values()):
+        raise ModelError("LoRA of a sharded model is not supported.", "Load the model on one device, or replicate it.")
+    asked = [weight for weight in module.parameters() if weight.requires_grad]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            inject_adapter_in_model(lora_config(ranks), module, NAME)
+        return {path: module.get_submodule(path) for path in ranks}
+    finally:
+        for path, layer in before.items():
+            module.set_submodule(path, layer)
+        if hasattr(module, "peft_config"):
+            del module.peft_config
+        for weight in asked:
+            weight.requires_grad_(True)

@@ -1,0 +1,138 @@
+"""Where the weights of a neuron are: which matrices, and which of their rows or columns.
+
+One ffn neuron is a row of `gate_proj`, the same row of `up_proj` and the same column of `down_proj`. A neuron of q, k
+or v is a row of its projection (for k and v counted over key-value heads), one of o a column of `o_proj`. No two
+sites share a matrix, so the rows and columns of different neurons never overlap.
+
+Biases, which Qwen2 has on q, k and v, stay frozen: the paper's mask covers rows and columns of weight matrices.
+Embeddings and output head are no neuron's weights, whether they are tied or not.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.model.families import anatomy_of, check_neurons
+from ssn_probe.neurons import NeuronSet, checked_site
+from ssn_probe.spec import SITES, Site
+
+Axis = Literal["row", "column"]
+Neuron = tuple[int, str, int]
+"""(layer, site, index)."""
+
+WEIGHTS: Mapping[Site, tuple[tuple[str, Axis], ...]] = {
+    "q": (("self_attn.q_proj", "row"),),
+    "k": (("self_attn.k_proj", "row"),),
+    "v": (("self_attn.v_proj", "row"),),
+    "o": (("self_attn.o_proj", "column"),),
+    "ffn": (("mlp.gate_proj", "row"), ("mlp.up_proj", "row"), ("mlp.down_proj", "column")),
+}
+"""Site → the matrices of a decoder layer that hold its neurons' weights, and how they lie in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Rows or columns of one matrix: `module` is the path of the linear layer from the model's root."""
+
+    module: str
+    layer: int
+    site: Site
+    axis: Axis
+    indices: tuple[int, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Does this place stand for its neurons when they are counted? An ffn neuron has three places."""
+        return self.module.endswith(WEIGHTS[self.site][0][0])
+
+
+def rows_of(neurons: NeuronSet, language: str | None = None) -> list[Neuron]:
+    """The neurons to train, from a language-free set or from one language's rows of a set per language.
+
+    Raises:
+        RecipeError: a set per language without a language, one that the set lacks, or no neuron at all.
+    """
+    if language is None and not neurons.language_free:
+        raise RecipeError(
+            f"the set has neurons for each of {', '.join(neurons.languages)}, and training changes one model",
+            "Take one language's, .of('en'), or those of any language, .union().",
+        )
+    rows = neurons.neurons(language or "*").select("layer", "site", "index").rows()
+    if not rows:
+        raise RecipeError("the set of neurons to train is empty", "Raise top, or take less away from it.")
+    return rows
+
+
+def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
+    """The rows and columns that belong to the neurons, one place per matrix, in order of layer and site.
+
+    Raises:
+        RecipeError: no neuron, or an unknown site.
+        ModelError: a neuron that the model does not have, a family that is not supported, or weights that are not
+            floating-point matrices.
+    """
+    wanted, anatomy = list(neurons), anatomy_of(module.config)
+    if not wanted:
+        raise RecipeError("the set of neurons to train is empty", "Give at least one (layer, site, index).")
+    check_neurons(wanted, n_layers=anatomy.depth(module), widths=anatomy.widths(module))
+    groups: dict[tuple[int, Site], set[int]] = {}
+    for layer, site, index in wanted:
+        groups.setdefault((layer, checked_site(site)), set()).add(index)
+    order = sorted(groups, key=lambda group: (group[0], SITES.index(group[1])))
+    return tuple(
+        _checked(
+            module,
+            Place(
+                module=f"{anatomy.layers}.{layer}.{path}",
+                layer=layer,
+                site=site,
+                axis=axis,
+                indices=tuple(sorted(groups[layer, site])),
+            ),
+        )
+        for layer, site in order
+        for path, axis in WEIGHTS[site]
+    )
+
+
+def neurons_of(places: Iterable[Place]) -> list[Neuron]:
+    """(layer, site, index) of every neuron of the places, each once."""
+    return [(place.layer, place.site, index) for place in places if place.counts for index in place.indices]
+
+
+def _checked(module: Any, place: Place) -> Place:
+    weight = module.get_submodule(place.module).weight
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise ModelError(
+            f"The weights of {place.module} are {weight.dtype} of shape {tuple(weight.shape)}, and cannot be trained.",
+            "Load the model unquantised, in float32 or bfloat16.",
+        )
+    return place
+
+
+def weight_of(module: Any, place: Place) -> Tensor:
+    """The matrix, [output, input]; gathered, if the model is sharded (then every process must ask)."""
+    weight = module.get_submodule(place.module).weight
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+
+
+def read_rows(weight: Tensor, place: Place) -> Float[Tensor, "neuron width"]:
+    """The weights of each neuron of the place: its row, or its column laid down as a row. A copy."""
+    chosen = torch.tensor(place.indices, device=weight.device)
+    with torch.no_grad():
+        return weight[chosen].clone() if place.axis == "row" else weight[:, chosen].T.contiguous()
+
+
+def write_rows(weight: Tensor, place: Place, rows: Float[Tensor, "neuron width"]) -> None:
+    """Puts back what `read_rows` gives, in place."""
+    chosen, rows = torch.tensor(place.indices, device=weight.device), rows.to(weight)
+    with torch.no_grad():
+        if place.axis == "row":
+            weight[chosen] = rows
+        else:
+            weight[:, chosen] = rows.T

@@ -1,0 +1,359 @@
+"""The command line, as far as it needs no model: what it says, what it refuses, and what it never imports."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from ssn_probe.recipes import (
+    after_expand,
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+)
+
+from ssn_probe import __version__
+from ssn_probe.cli.commands import BARE, main
+from ssn_probe.spec.node import to_json
+
+SHIPPED = [
+    after_expand,
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+]
+HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "ssn_probe", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def refused(result: Result, *words: str, code: int = 1) -> None:
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command writes by default lands in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+# ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bare_says_what_can_be_done_in_a_screen() -> None:
+    result = command()
+    assert (result.exit_code, result.stdout) == (0, BARE)
+    lines = BARE.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 100
+    for first in ("ssn-probe run suppress_ss", "ssn-probe list", "ssn-probe organism info"):
+        assert first in BARE
+
+
+def words_of(group: click.Group, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [before]
+    for name, one in group.commands.items():
+        found += words_of(one, (*before, name)) if isinstance(one, click.Group) else [(*before, name)]
+    return found
+
+
+@pytest.mark.parametrize("words", words_of(main), ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help(words: Sequence[str], flag: str) -> None:
+    result = command(*words, flag)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+    assert len(result.stdout.splitlines()) > 4
+
+
+def test_the_commands() -> None:
+    assert set(main.commands) == {"list", "show", "run", "results", "verify", "doctor", "organism", "delta"}
+
+
+def test_the_version() -> None:
+    assert command("--version").stdout == f"ssn-probe, version {__version__}\n"
+
+
+def test_list_shows_every_question_with_its_parameters() -> None:
+    result = command("list")
+    assert result.exit_code == 0
+    for function in SHIPPED:
+        assert f"{function.name}\n    {function.question}\n" in result.stdout
+        for name, parameter in function.parameters.items():
+            assert f"      -T {name}={parameter.default!r}" in result.stdout
+
+
+def test_list_of_a_file_executes_nothing_and_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    docstring = r"\x1b[31mIs it [bold]red[/bold]?\x1b[0m \u202e\x07"
+    path.write_text(f'raise SystemExit("executed")\n\n@recipe\ndef mine(top: float = 0.5):\n    "{docstring}"\n')
+    result = command("list", str(path))
+    assert result.exit_code == 0
+    assert result.stdout == "mine\n    Is it [bold]red[/bold]? \n      -T top=0.5    (float)\n"
+
+
+# ── what it never imports ────────────────────────────────────────────────────────────────────────────────────────────
+
+QUICK = [
+    [],
+    ["--help"],
+    ["--version"],
+    ["list"],
+    ["run", "--help"],
+    ["show", "--help"],
+    ["results", "--help"],
+    ["organism", "train", "--help"],
+    ["rnu"],
+    ["run", "supress_ss"],
+    ["run", "suppress_ss", "-T", "tpo=1"],
+]
+PROBE = (
+    "import sys\n"
+    "from ssn_probe.cli.commands import main\n"
+    "try:\n    main(sys.argv[1:], prog_name='ssn-probe')\n"
+    "except SystemExit:\n    pass\n"
+    "import json\nprint('\\n' + json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
+)
+
+
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_quick_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)
+    imported = json.loads(done.stdout.splitlines()[-1])
+    assert "ssn_probe" in imported
+    assert not set(HEAVY) & set(imported)
+
+
+def test_the_package_itself_imports_nothing_heavy() -> None:
+    probe = "import sys, ssn_probe, ssn_probe.recipes; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert not {name.partition(".")[0] for name in done.stdout.split()} & {*HEAVY, "rich", "click"}
+
+
+# ── as a module ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_module_is_the_command_line() -> None:
+    done = module()
+    assert (done.returncode, done.stdout, done.stderr) == (0, BARE, "")
+    done = module("--help")
+    assert done.stdout.startswith("Usage: ssn-probe ")
+
+
+def test_a_mistake_at_the_module_is_exit_1_and_a_wrong_usage_exit_2() -> None:
+    done = module("run", "supress_ss")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: unknown recipe 'supress_ss'\n")
+    assert "Did you mean 'suppress_ss'?" in done.stderr
+    done = module("rnu", "suppress_ss")
+    assert done.returncode == 2
+    assert "Did you mean 'run'?" in done.stderr
+
+
+# ── what it refuses ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rnu"], ["no command 'rnu'", "Did you mean 'run'?"]),
+        (["reslts"], ["Did you mean 'results'?"]),
+        (["zzz"], ["list", "organism", "results", "run", "show"]),
+        (["organism", "trian"], ["trian"]),
+        (["run"], ["RECIPE"]),
+        (["run", "suppress_ss", "--limit", "0"], ["--limit"]),
+        (["run", "suppress_ss", "--batch-size", "0"], ["--batch-size"]),
+        (["run", "suppress_ss", "--wrong"], ["--wrong"]),
+        (["run", "suppress_ss", "top=1"], ["top=1"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_usage_is_exit_2(arguments: list[str], words: list[str]) -> None:
+    refused(command(*arguments), *words, code=2)
+
+
+@pytest.mark.parametrize("verb", ["run", "show"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["supress_ss"], ["unknown recipe 'supress_ss'", "Did you mean 'suppress_ss'?"]),
+        (["./missing.py"], ["no recipe file './missing.py'", "ssn-probe list"]),
+        (["missing.json"], ["cannot read missing.json"]),
+        (["suppress_ss", "-T", "contrls=3"], ["no parameter 'contrls'", "Did you mean 'controls'?"]),
+        (["suppress_ss", "-T", "top"], ["-T 'top' has no '='", "-T top=VALUE"]),
+        (["suppress_ss", "-T", "=3"], ["has no '='"]),
+        (["suppress_ss", "-T", "top=.1", "-T", "top=.2"], ["-T top is given twice"]),
+        (["suppress_ss", "-T", "controls=3.5"], ["-T controls='3.5' is not int"]),
+        (["suppress_ss", "-T", "top=high"], ["-T top='high' is not float or none"]),
+        (["suppress_ss", "-T", "top=0"], ["top is 0.0", "(0, 1]"]),
+        (["suppress_ss", "-T", "top=1.5"], ["top is 1.5", "(0, 1]"]),
+        (["suppress_ss", "-T", "top=nan"], ["SafetyNeurons.top is nan"]),
+        (["suppress_ss", "-T", "effect=locl"], ["unknown effect 'locl'", "Did you mean 'local'?"]),
+        (["suppress_ss", "-T", "rule=papr"], ["unknown rule 'papr'", "Did you mean 'paper'?"]),
+        (["suppress_ss", "-T", "controls=-1"], ["controls is -1"]),
+        (["suppress_ss", "-T", "seed=-1", "-T", "data=missing"], ["seed is -1"]),
+        (["suppress_ss@overlap", "-T", "data=missing"], ["no recipe 'overlap'"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_wrong_recipe_or_parameter_is_exit_1(verb: str, arguments: list[str], words: list[str]) -> None:
+    refused(command(verb, *arguments), *words)
+    assert not list(Path().iterdir()), "nothing is written"
+
+
+BROKEN = {
+    "syntax": ("@recipe\ndef mine(:\n", "line 2: invalid syntax"),
+    "import": ("import no_such_module\n\n@recipe\ndef mine(): ...\n", "No module named 'no_such_module'"),
+    "two": ("@recipe\ndef one(): ...\n\n@recipe\ndef two(): ...\n", "mine.py@one"),
+    "none": ("def mine(): ...\n", "declares no recipe"),
+    "no recipe made": ("from ssn_probe import recipe\n\n@recipe\ndef mine():\n    return 3\n", "mine returned a int"),
+    "a lambda": (
+        "from ssn_probe import *\n\n@recipe\ndef mine():\n    return Recipe(sets={'a': NeuronFile(lambda: 1)})\n",
+        "NeuronFile.path is a function",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "word"), BROKEN.values(), ids=BROKEN)
+def test_a_recipe_file_that_is_none_is_one_clear_error(text: str, word: str) -> None:
+    Path("mine.py").write_text(text)
+    refused(command("run", "mine.py"), "mine.py" if "mine.py" in word else word, word)
+    assert not Path("results").exists()
+
+
+def test_a_broken_file_cannot_be_listed() -> None:
+    Path("mine.py").write_text("x = (\n")
+    refused(command("list", "mine.py"), "mine.py, line 1")
+    refused(command("list", "missing"), "no file or folder 'missing'")
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (to_json(suppress_ss()) | {"kind": "Recipes"}, "Did you mean 'Recipe'?"),
+        (to_json(suppress_ss()) | {"version": 99}, "version 99"),
+        ({"kind": "os.system", "version": 1}, "unknown node 'os.system'"),
+    ],
+)
+def test_a_recipe_json_of_another_release_is_one_clear_error(data: Any, word: str) -> None:
+    Path("recipe.json").write_text(json.dumps(data))
+    refused(command("run", "recipe.json"), word)
+    assert not Path("results").exists()
+
+
+def test_parameters_do_not_apply_to_a_recipe_json() -> None:
+    Path("recipe.json").write_text(json.dumps(to_json(suppress_ss())))
+    refused(command("run", "recipe.json", "-T", "top=.5"), "-T does not apply")
+
+
+def test_hostile_text_in_a_mistake_does_not_reach_the_terminal() -> None:
+    for arguments in (["run", "\x1b[31mred"], ["run", "suppress_ss", "-T", "\x1b[31mred=1"], ["\x1b[31mred"]):
+        result = command(*arguments)
+        assert result.exit_code in (1, 2)
+        assert "\x1b" not in result.output
+        assert len(result.stderr.splitlines()) <= 5
+
+
+def test_debug_shows_where_a_mistake_was_found() -> None:
+    result = command("--debug", "run", "supress_ss")
+    assert type(result.exception).__name__ == "RecipeError"
+
+
+# ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_results_yet() -> None:
+    for arguments in (["results"], ["results", "-o", "missing"]):
+        result = command(*arguments)
+        assert result.exit_code == 0
+        assert "No runs yet" in result.stdout
+        assert "ssn-probe run suppress_ss" in result.stdout
+
+
+def test_an_empty_results_folder_has_no_run_to_show() -> None:
+    Path("results").mkdir()
+    assert "No runs yet" in command("results").stdout
+    refused(command("results", "latest"), "no run 'latest' in results")
+
+
+def make_run(name: str, **manifest: Any) -> None:
+    folder = Path("results") / name
+    folder.mkdir(parents=True)
+    common = {"schema_version": 1, "seconds": {"load": 1.4, "identify": 2.3}, "model": {"name": "organism"}}
+    (folder / "manifest.json").write_text(json.dumps(common | manifest))
+
+
+def test_past_runs_newest_first_with_the_failed_ones() -> None:
+    make_run("2026-01-02T03-04-05_overlap_01234567", status="done", answer=["It is so."])
+    make_run("2026-01-02T03-04-06_overlap_01234567", status="failed", error="no neuron of de\x1b[31m")
+    make_run("2026-01-02T03-04-07_overlap_01234567", status="interrupted", model={"name": "[red]\x1b[31mmine"})
+    result = command("results")
+    assert result.exit_code == 0
+    lines = [line for line in result.stdout.splitlines() if "_overlap_" in line]
+    assert [line.split()[:2] for line in lines] == [
+        ["2026-01-02T03-04-07_overlap_01234567", "interrupted"],
+        ["2026-01-02T03-04-06_overlap_01234567", "failed"],
+        ["2026-01-02T03-04-05_overlap_01234567", "done"],
+    ]
+    assert "[red]mine" in lines[0]
+    assert "\x1b" not in result.stdout
+    card = command("results", "04-06").stdout
+    assert "failed" in card
+    assert "no neuron of de" in card
+    assert "\x1b" not in card
+    assert "It is so." in command("results", "04-05").stdout
+
+
+def test_the_name_of_a_run_is_never_cut() -> None:
+    """It is what one types to see the run; whatever else stands in the row must give way."""
+    name = "2026-01-02T03-04-05_suppress_ss_01234567"
+    make_run(name, status="done", model={"name": "/a/folder/with/a/long/name/" * 3})
+    assert name in CliRunner().invoke(main, ["results"], env={"COLUMNS": "80"}).stdout
+
+
+def test_an_unknown_run_names_the_nearest() -> None:
+    make_run("2026-01-02T03-04-05_overlap_01234567", status="done")
+    refused(command("results", "2026-01-02T03-04-05_overlpa_01234567"), "_overlap_01234567")
+
+
+def test_a_run_of_a_newer_release_is_refused() -> None:
+    make_run("2026-01-02T03-04-05_overlap_01234567", schema_version=99)
+    refused(command("results", "overlap"), "newer ssn-probe", "Upgrade")
+
+
+def test_one_unreadable_run_does_not_hide_the_others() -> None:
+    make_run("2026-01-02T03-04-05_overlap_01234567", status="done")
+    make_run("2026-01-02T03-04-06_overlap_01234567", schema_version=99)
+    result = command("results")
+    assert result.exit_code == 0
+    assert "2026-01-02T03-04-05_overlap_01234567" in result.stdout
+    assert "2026-01-02T03-04-06_overlap_01234567" in result.stdout

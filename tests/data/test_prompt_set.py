@@ -1,0 +1,335 @@
+"""Contract 3: prompt sets are parallel, their splits are fixed and never crossed, and what is malformed is refused."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssn_probe import Prompts
+from ssn_probe.data.prompt_set import OPTIONAL, REQUIRED, PromptSet, load_prompts
+from ssn_probe.errors import DataError
+
+Row = dict[str, Any]
+LANGUAGES = ("en", "de")
+
+
+def make_rows(languages: Iterable[str] = LANGUAGES, count: int = 3, **fixed: Any) -> list[Row]:
+    """`count` parallel prompts per context and split, every field given."""
+    return [
+        {
+            "prompt_id": f"{split}-{context}-{number}",
+            "language": language,
+            "context": context,
+            "text": f"{language} {split} {context} {number}",
+            "split": split,
+            "cluster": f"{split}-{number}",
+            "pair_id": None,
+            "topic": "topic",
+            "reference": f"answer {number}" if context == "harmless" else None,
+        }
+        | fixed
+        for split in ("identify", "evaluate")
+        for context in ("harmful", "harmless", "lookalike")
+        for number in range(count)
+        for language in languages
+    ]
+
+
+def write(folder: Path, rows: list[Row], suffix: str = ".jsonl", name: str = "prompts", **card: Any) -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f"{name}{suffix}"
+    if suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    else:
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        frame.write_csv(path) if suffix == ".csv" else frame.write_parquet(path)
+    if card:
+        (folder / "dataset.json").write_text(json.dumps(card, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def load(source: Path | str, **options: Any) -> PromptSet:
+    return load_prompts(Prompts(str(source), **options))
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_every_format_gives_the_same_table(suffix: str, tmp_path: Path) -> None:
+    rows = make_rows()
+    found = load(write(tmp_path, rows, suffix, anchor="de"))
+    assert found.frame.select(REQUIRED + OPTIONAL).rows(named=True) == [
+        {name: row[name] for name in REQUIRED + OPTIONAL} for row in rows
+    ]
+    assert found.languages == LANGUAGES
+    assert found.anchor == "de"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_ids_that_look_like_numbers_keep_their_spelling_in_every_format(suffix: str, tmp_path: Path) -> None:
+    """Without clusters the split is a hash of the id, so an id that loses a zero can change its split."""
+    rows = [
+        {"prompt_id": f"{first + number:03}", "language": language, "context": context, "text": "x"}
+        for first, context in ((0, "harmful"), (20, "harmless"))
+        for number in range(12)
+        for language in LANGUAGES
+    ]
+    found = load(write(tmp_path, rows, suffix))
+    assert found.frame["prompt_id"].to_list() == [row["prompt_id"] for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_a_column_that_is_empty_for_long_is_still_read(suffix: str, tmp_path: Path) -> None:
+    """Harmful prompts have no reference, and they may come first, all of them."""
+    rows = sorted(make_rows(count=40), key=lambda row: row["context"])
+    found = load(write(tmp_path, rows, suffix))
+    assert found.frame["reference"].to_list() == [row["reference"] for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_a_single_file_is_a_set(suffix: str, tmp_path: Path) -> None:
+    write(tmp_path, make_rows(), suffix, name="mine")
+    found = load(tmp_path / f"mine{suffix}")
+    assert (found.name, found.languages, found.judge, found.license) == ("mine", LANGUAGES, None, None)
+    other = write(tmp_path / "other", make_rows(), suffix, name="mine")
+    (other / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}')
+    found = load(other / f"mine{suffix}")
+    assert (found.name, found.license, found.max_new_tokens) == ("given", "CC0", 7)
+
+
+def test_the_organism_is_parallel_and_complete() -> None:
+    found = load("organism")
+    assert (found.name, found.anchor) == ("organism", "qaa")
+    assert found.languages == ("qaa", "qab", "qac", "qad", "qae", "qaf", "qag")
+    per_prompt = found.frame.group_by("prompt_id").agg(
+        pl.col("language").n_unique(), pl.col("split", "context", "cluster").n_unique()
+    )
+    assert set(per_prompt["language"]) == {7}
+    assert set(per_prompt["split"]) == set(per_prompt["context"]) == set(per_prompt["cluster"]) == {1}
+    assert found.judge is not None
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """Only the four columns that are needed, and no card."""
+    rows = [{name: row[name] for name in REQUIRED} for row in make_rows(count=30)]
+    found = load(write(tmp_path / "mine", rows))
+    assert (found.name, found.anchor, found.max_new_tokens, found.judge) == ("mine", "en", 64, None)
+    assert found.frame["cluster"].to_list() == found.frame["prompt_id"].to_list()
+    assert found.frame.select("pair_id", "topic", "reference").null_count().row(0) == (len(rows),) * 3
+    assert set(found.frame["split"]) == {"identify", "evaluate", "train"}
+
+
+def test_select_keeps_the_order_of_the_file(tmp_path: Path) -> None:
+    found = load(write(tmp_path, list(reversed(make_rows()))))
+    assert found.select("evaluate", "harmful", "de")["prompt_id"].to_list() == [
+        f"evaluate-harmful-{number}" for number in (2, 1, 0)
+    ]
+    assert found.select("evaluate", "harmful").height == 6
+    assert found.select("train", "harmful").is_empty()
+
+
+# ── splits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bare(clusters: list[str | None], languages: Iterable[str] = LANGUAGES) -> list[Row]:
+    """Prompts without a declared split."""
+    return [
+        {"prompt_id": f"{context}-{number}", "language": language, "context": context, "text": "x", "cluster": cluster}
+        for context in ("harmful", "harmless")
+        for number, cluster in enumerate(clusters)
+        for language in languages
+    ]
+
+
+def test_assigned_splits_are_a_fixed_function_of_the_cluster(tmp_path: Path) -> None:
+    """The shares are pinned: whoever changes the function moves prompts that chose neurons into their own test."""
+    found = load(write(tmp_path, bare([f"cluster {number}" for number in range(500)]))).frame
+    splits = dict(found.select("cluster", "split").iter_rows())
+    assert [splits[f"cluster {number}"] for number in range(8)] == [
+        "identify",
+        "identify",
+        "identify",
+        "evaluate",
+        "identify",
+        "train",
+        "evaluate",
+        "identify",
+    ]
+    shares = {split: list(splits.values()).count(split) / 500 for split in ("identify", "evaluate", "train")}
+    assert shares == pytest.approx({"identify": 0.6, "evaluate": 0.3, "train": 0.1}, abs=0.05)
+
+
+@settings(deadline=None, max_examples=15)
+@given(clusters=st.lists(st.none() | st.text("ab", min_size=1, max_size=2), min_size=12, max_size=12))
+def test_assigned_splits_never_cross_a_cluster_or_a_translation(
+    clusters: list[str | None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = write(tmp_path_factory.mktemp("set"), bare([*clusters, *"cdefghij"]))
+    try:
+        frame = load(folder).frame
+    except DataError as error:
+        assert "to identify neurons with" in error.message  # noqa: PT017
+        return
+    for unit in ("cluster", "prompt_id"):
+        assert frame.group_by(unit).agg(pl.col("split").n_unique())["split"].to_list() == [1] * frame[unit].n_unique()
+
+
+def test_another_language_does_not_move_a_prompt(tmp_path: Path) -> None:
+    clusters = [f"c{number}" for number in range(40)]
+    two, three = (
+        load(write(tmp_path / str(len(languages)), bare(clusters, languages))).frame
+        for languages in (LANGUAGES, ("sw", *LANGUAGES))
+    )
+    assert dict(two.select("prompt_id", "split").iter_rows()) == dict(three.select("prompt_id", "split").iter_rows())
+
+
+def crossing_cluster(rows: list[Row]) -> None:
+    rows[0] |= {"cluster": "both"}
+    rows[-1] |= {"cluster": "both"}
+
+
+def crossing_translation(rows: list[Row]) -> None:
+    """The German translation of a prompt that chooses neurons would evaluate them, by way of another cluster."""
+    rows[1] |= {"split": "evaluate", "cluster": "a cluster of its own"}
+
+
+def crossing_by_default(rows: list[Row]) -> None:
+    """No split is declared, and the two languages disagree about the cluster."""
+    for row, cluster in zip(rows, ("cluster 0", "cluster 3"), strict=False):
+        row |= {"split": None, "cluster": cluster}
+
+
+@pytest.mark.parametrize("spoil", [crossing_cluster, crossing_translation, crossing_by_default])
+def test_declared_splits_may_not_cross(spoil: Callable[[list[Row]], None], tmp_path: Path) -> None:
+    rows = make_rows()
+    spoil(rows)
+    with pytest.raises(DataError, match="several splits") as caught:
+        load(write(tmp_path, rows))
+    assert caught.value.hint
+
+
+# ── restricting and combining ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_limit_keeps_the_same_ids_in_every_language(tmp_path: Path) -> None:
+    """Also where the languages stand in different orders in the file."""
+    english, german = (make_rows([language], count=5) for language in LANGUAGES)
+    found = load(write(tmp_path, english + german[::-1]), limit=2)
+    for split in ("identify", "evaluate"):
+        for context in ("harmful", "harmless", "lookalike"):
+            ids = [set(found.select(split, context, language)["prompt_id"]) for language in LANGUAGES]
+            assert ids == [{f"{split}-{context}-0", f"{split}-{context}-1"}] * 2
+
+
+def test_a_limit_beyond_the_set_keeps_every_prompt(tmp_path: Path) -> None:
+    folder = write(tmp_path, make_rows())
+    assert load(folder, limit=99).frame.equals(load(folder).frame)
+
+
+def test_languages_restrict_and_drop_an_absent_anchor(tmp_path: Path) -> None:
+    folder = write(tmp_path, make_rows(["en", "de", "sw"]), anchor="en")
+    found = load(folder, languages=("sw", "de"))
+    assert (found.languages, found.anchor) == (("sw", "de"), None)
+    assert set(found.frame["language"]) == {"sw", "de"}
+    assert load(folder, languages=("sw", "en")).anchor == "en"
+
+
+def test_an_unknown_language_names_the_nearest(tmp_path: Path) -> None:
+    folder = write(tmp_path, make_rows(["english", "german"]))
+    with pytest.raises(DataError, match="no language 'germn'") as caught:
+        load(folder, languages=("english", "germn"))
+    assert "'german'" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("languages", [(), ("en", "en")], ids=["none", "twice"])
+def test_a_choice_of_languages_that_would_spoil_the_means_is_refused(languages: Any, tmp_path: Path) -> None:
+    """A language given twice would count twice in every average over languages."""
+    with pytest.raises(DataError):
+        load(write(tmp_path, make_rows()), languages=languages)
+
+
+def test_harmless_prompts_may_come_from_another_set(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine", make_rows(), anchor="en", name="prompts")
+    theirs = write(tmp_path / "theirs", make_rows(["sw", "de", "en"], count=2, topic="theirs"), ".csv")
+    found = load(mine, harmless=str(theirs))
+    harmless = found.frame.filter(pl.col("context") == "harmless")
+    assert set(harmless["source"]) == {"theirs"}
+    assert set(found.frame.filter(pl.col("context") != "harmless")["source"]) == {"mine"}
+    assert set(harmless["language"]) == set(LANGUAGES) == set(found.languages)
+    assert harmless.height == 2 * 2 * 2
+    assert not set(harmless["prompt_id"]) & set(load(mine).frame["prompt_id"]), "ids of two sets must stay apart"
+    assert not set(harmless["cluster"]) & set(load(mine).frame["cluster"])
+    assert found.anchor == "en"
+
+
+def test_another_set_that_lacks_a_language_lists_those_it_has(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine", make_rows(["en", "de", "sw"]))
+    theirs = write(tmp_path / "theirs", make_rows(["en", "de"]))
+    with pytest.raises(DataError, match="no harmless prompts to identify neurons with in sw") as caught:
+        load(mine, harmless=str(theirs))
+    assert "de, en" in (caught.value.hint or "")
+    assert "-T harmless=" in (caught.value.hint or "")
+
+
+def test_another_set_without_harmless_prompts(tmp_path: Path) -> None:
+    theirs = write(tmp_path / "theirs", [row for row in make_rows() if row["context"] != "harmless"])
+    with pytest.raises(DataError, match="theirs has no harmless prompts"):
+        load(write(tmp_path / "mine", make_rows()), harmless=str(theirs))
+
+
+# ── digest and anchor ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+    rows = make_rows()
+    here, there = (load(write(tmp_path / name, rows, anchor="en")) for name in ("here", "there"))
+    assert here.digest == there.digest
+    changed = [rows[0] | {"text": "other"}, *rows[1:]]
+    others = {
+        "text": load(write(tmp_path / "text", changed, anchor="en")),
+        "card": load(write(tmp_path / "card", rows, anchor="de")),
+        "limit": load(tmp_path / "here", limit=1),
+        "limit 2": load(tmp_path / "here", limit=2),
+        "languages": load(tmp_path / "here", languages=("en",)),
+        "harmless": load(tmp_path / "here", harmless=str(tmp_path / "text")),
+    }
+    assert len({here.digest, *(other.digest for other in others.values())}) == 1 + len(others)
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    """In a notebook the data are mended and the cell is run again, in the same process."""
+    rows = make_rows()
+    before = load(write(tmp_path, rows))
+    after = load(write(tmp_path, [rows[0] | {"text": "mended"}, *rows[1:]]))
+    assert after.frame["text"][0] == "mended"
+    assert after.digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("languages", "card", "anchor"),
+    [
+        (("de", "en"), {}, "en"),
+        (("de", "sw"), {}, None),
+        (("de", "en"), {"anchor": "de"}, "de"),
+        (("de", "sw"), {"license": "CC0"}, None),
+    ],
+)
+def test_the_anchor_is_declared_or_english(languages: Any, card: Row, anchor: str | None, tmp_path: Path) -> None:
+    assert load(write(tmp_path, make_rows(languages), **card)).anchor == anchor
+
+
+def test_an_anchor_that_is_no_language_of_the_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fr"):
+        load(write(tmp_path, make_rows(), anchor="fr"))
+
+
+def test_rows_in_an_undeclared_language_are_not_counted(tmp_path: Path) -> None:
+    """Neurons are identified in the declared languages only, so rows of others must not swell a plan or a mean."""
+    found = load(write(tmp_path, make_rows(["en", "de", "sw"]), languages=["en", "de"]))
+    assert set(found.frame["language"]) == set(found.languages) == {"en", "de"}

@@ -1,0 +1,377 @@
+"""The arithmetic of memory against what torch allocates, on models large enough for constants not to matter.
+
+Passes in single precision are measured at the allocator. In bfloat16 a CPU copies weights inside its matrix products,
+which a GPU does not: there the live tensors that operators return are counted instead.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from tiny import FAMILIES, tiny_config, write_tiny
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.memory import CONTEXT, FRAGMENTATION, Footprint, Shape, footprint, shape_of
+from ssn_probe.model.memory.once import BLOCK
+from ssn_probe.model.memory.rows import cached, saved_by_layer
+from ssn_probe.model.subject import Openings, Subject, load_subject
+
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 320,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 256,
+    "vocab_size": 1000,
+}
+OPENINGS = Openings(refusal=((11, 12, 13), (14,)), compliant=((15, 16), (17,)))
+FORCED = {"sequences": 2, "kept": 3}
+"""What `forced` makes of them: the prefixes (11, 12) and (15,)."""
+FACTOR = 1.3
+"""The estimate lies between the measured peak and so many times as much."""
+LINEAR = ("v", "o", "ffn")
+NEW = 3
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Subject]:
+    """A model of `SHAPE` with changes, loaded once."""
+    subjects: dict[str, Subject] = {}
+
+    def subject(family: str, dtype: str = "float32", **changes: int) -> Subject:
+        key = f"{family} {dtype} {changes}"
+        if key not in subjects:
+            shape = SHAPE | ({"hidden_size": 256} if family == "qwen2" else {}) | changes
+            folder = write_tiny(tmp_path_factory.mktemp(family), family, **shape)
+            subjects[key] = load_subject(str(folder), dtype=dtype, device="cpu")
+        return subjects[key]
+
+    return subject
+
+
+def shape_for(subject: Subject) -> Shape:
+    return shape_of(subject.model._module, subject.anatomy)
+
+
+def prompts(count: int, tokens: int) -> list[list[int]]:
+    """Of which all but the first are a little shorter, so that there is padding, and a mask."""
+    return [[20 + (7 * i + 3 * t) % 900 for t in range(tokens - i % 4)] for i in range(count)]
+
+
+def allocated(run: Callable[[], Any]) -> int:
+    """The most bytes that the allocator has given out at once, beyond what it had when the run began."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        run()
+    recorded: Any = profiler.profiler  # what it offers about single allocations has no type
+    events = recorded.kineto_results.events()
+    memory = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return highest(change for _, change in memory)
+
+
+def highest(changes: Iterator[int]) -> int:
+    now = most = 0
+    for change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+class Live(TorchDispatchMode):
+    """Follows the storages that operators return, until nothing refers to them: their bytes now, and at the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.most = self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {id(one.untyped_storage()) for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for one in tree_leaves(result):
+            if isinstance(one, torch.Tensor):
+                self.follow(one.untyped_storage(), given)
+        self.most = max(self.most, self.now)
+        return result
+
+    def follow(self, storage: Any, given: set[int]) -> None:
+        if id(storage) in self.sizes or id(storage) in given:
+            return
+        self.sizes[id(storage)] = storage.nbytes()
+        self.now += storage.nbytes()
+        weakref.finalize(storage, self.forget, id(storage))
+
+    def forget(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+
+def live(run: Callable[[], Any]) -> int:
+    with Live() as mode:
+        run()
+    return mode.most
+
+
+def refusal(subject: Subject, count: int, tokens: int) -> None:
+    from ssn_probe.tracing.effects import score_refusal
+
+    score_refusal(subject, prompts(count, tokens), OPENINGS, batch_size=2 * count)
+
+
+def log_odds(subject: Subject, count: int, tokens: int) -> None:
+    from ssn_probe.tracing.effects import refusal_log_odds
+
+    refusal_log_odds(subject, prompts(count, tokens), OPENINGS, batch_size=2 * count)
+
+
+def generation(subject: Subject, count: int, tokens: int) -> None:
+    from ssn_probe.tracing.generate import generate
+
+    generate(subject, prompts(count, tokens), max_new_tokens=NEW, batch_size=count)
+
+
+def local(subject: Subject, count: int, tokens: int) -> None:
+    from ssn_probe.tracing.effects import score_local
+
+    score_local(subject, prompts(count, tokens), sites=LINEAR, batch_size=count)
+
+
+def exact_local(subject: Subject, count: int, tokens: int) -> None:
+    from ssn_probe.tracing.effects import score_local
+
+    score_local(subject, prompts(count, tokens), batch_size=count)
+
+
+def ablations(subject: Subject, count: int, tokens: int) -> None:
+    """One batch of the brute force: as many neurons of the first layer as `count`."""
+    from ssn_probe.model.subject import pad_left
+    from ssn_probe.tracing.bodies.ablation import trace_ablations
+    from ssn_probe.tracing.edits import places_of
+
+    inputs = pad_left(prompts(1, tokens) * (count + 1), subject.pad_id, subject.device)
+    inputs |= {"logits_to_keep": torch.tensor([tokens - 1]), "use_cache": False}
+    neurons = {(0, "ffn"): (list(range(1, count + 1)), list(range(count)))}
+    trace_ablations(subject.model, inputs, places_of(subject), subject.anatomy.norm, neurons, "last")
+
+
+WORKS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "refusal": (refusal, "refusal", FORCED),
+    "log_odds": (log_odds, "log_odds", FORCED),
+    "generate": (generation, "generate", {"new_tokens": NEW}),
+    "local of ffn, o, v": (local, "local", {"sites": LINEAR}),
+    "exact local": (exact_local, "local", {}),
+    "final": (ablations, "final", {}),
+}
+
+
+def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[Callable[[], Any]], int]) -> None:
+    """Is the estimate, less the weights, at least the peak, and at most FACTOR times as much?"""
+    run, work, settings = WORKS[name]
+    expected = footprint(shape_for(subject), work, tokens=tokens, **settings)
+    measured = peak(lambda: run(subject, count, tokens))
+    estimate = expected.at(count * expected.sequences) - expected.weights
+    assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
+
+
+@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_estimate_bounds_what_the_allocator_gives_out(wider: Callable[..., Subject], family: str, name: str):
+    check(wider(family), name, 2 if name == "exact local" else 4, 64, allocated)  # two prompts of it fill a block
+
+
+@pytest.mark.parametrize("name", ["refusal", "log_odds", "local of ffn, o, v"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+def test_so_it_does_in_bfloat16(wider: Callable[..., Subject], family: str, name: str):
+    check(wider(family, "bfloat16"), name, 4, 64, live)
+
+
+@pytest.mark.parametrize("name", ["refusal", "log_odds", "final"])
+@pytest.mark.parametrize(("count", "tokens"), [(1, 48), (6, 24)])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_so_it_does_for_other_batches_and_lengths(
+    wider: Callable[..., Subject], family: str, name: str, count: int, tokens: int
+):
+    check(wider(family), name, count, tokens, allocated)
+
+
+@pytest.mark.parametrize("name", ["refusal", "log_odds"])
+def test_so_it_does_without_shared_keys(wider: Callable[..., Subject], name: str):
+    check(wider("qwen3", num_attention_heads=4, num_key_value_heads=4), name, 4, 64, allocated)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_autograd_saves_of_a_layer_is_known_to_the_byte(wider: Callable[..., Subject], family: str, dtype: str):
+    deep, flat = wider(family, dtype), wider(family, dtype, num_hidden_layers=2)
+    saved = saved_in(deep) - saved_in(flat)
+    shape = shape_for(deep)
+    gains = 4 * shape.norms * shape.hidden if family == "gemma2" else 0  # 1 + weight, whatever the batch
+    assert saved == 4 * saved_by_layer(shape, 42) + gains
+
+
+def saved_in(subject: Subject) -> int:
+    """The bytes that autograd saves for the backward pass of two prompts in two sequences of 42 tokens each."""
+    module, storages = subject.model._module, {}
+    own = {one.untyped_storage().data_ptr() for one in (*module.parameters(), *module.buffers())}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage  # held, so that its address is not given out again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        refusal(subject, 2, 40)
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_stay_frozen_while_gradients_flow(wider: Callable[..., Subject], family: str):
+    """No parameter has a gradient, and no operator of the two passes returns as many numbers as a matrix has."""
+    subject = wider(family)
+    parameters = list(subject.model._module.parameters())
+    matrices = {parameter.numel() for parameter in parameters if parameter.dim() > 1}
+    made: set[int] = set()
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if not func.is_view:
+                made.update(one.numel() for one in tree_leaves(result) if isinstance(one, torch.Tensor))
+            return result
+
+    with Sizes():
+        refusal(subject, 1, 29)  # sequences of 31 tokens, a prime: no activation has the size of a matrix
+    assert len(made) > 10
+    assert not made & matrices
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in parameters)
+
+
+def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subject]):
+    from ssn_probe.tracing.effects import score_refusal
+
+    subject = wider("llama")
+    twice = live(lambda: score_refusal(subject, prompts(4, 48), OPENINGS, batch_size=4))
+    assert twice <= 1.05 * live(lambda: refusal(subject, 2, 48))
+
+
+def test_a_window_that_is_shorter_than_the_prompt_shortens_the_cache():
+    """Until the step after the prompt it holds the whole prompt."""
+    short, whole = (meta_shape(tiny_config(family, **SHAPE)) for family in ("mistral", "llama"))
+    assert (short.windows, whole.windows) == ((4,) * 3, (None,) * 3)
+    assert cached(short, 32, 64) == cached(short, 32, 0) == cached(whole, 32, 0)
+    assert cached(whole, 32, 64) == 3 * cached(whole, 32, 0)
+
+
+def test_the_block_of_the_exact_scores_is_that_of_the_code():
+    from ssn_probe.tracing.bodies import attention_form as score_form
+
+    assert BLOCK == score_form.BLOCK
+
+
+def meta_shape(config: Any, dtype_bytes: int | None = None) -> Shape:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        module = AutoModelForCausalLM.from_config(config)
+    return shape_of(module, anatomy_of(config), dtype_bytes)
+
+
+def eight_billions(name: str) -> Any:
+    """The configurations of real models, from memory of their config.json: shapes only."""
+    from transformers import Gemma2Config, LlamaConfig, Qwen3Config
+
+    if name == "Qwen3-8B":
+        return Qwen3Config(
+            hidden_size=4096,
+            num_hidden_layers=36,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            intermediate_size=12288,
+            vocab_size=151936,
+            tie_word_embeddings=False,
+        )
+    if name == "Llama-3.1-8B":
+        return LlamaConfig(
+            hidden_size=4096,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            intermediate_size=14336,
+            vocab_size=128256,
+            tie_word_embeddings=False,
+        )
+    return Gemma2Config(
+        hidden_size=3584,
+        num_hidden_layers=42,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=256,
+        intermediate_size=14336,
+        vocab_size=256000,
+        query_pre_attn_scalar=256,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "refusal", "forced", "generate"),
+    [
+        ("Qwen3-8B", 8_190_735_360, 11, 8, 257),
+        ("Llama-3.1-8B", 8_030_261_248, 13, 12, 308),
+        ("Gemma-2-9B", 9_241_705_984, 5, 4, 68),
+    ],
+)
+def test_a_study_of_eight_billion_parameters_fits_24_gigabytes(
+    name: str, parameters: int, refusal: int, forced: int, generate: int
+):
+    """64 tokens a prompt, 64 new ones, bfloat16; openings of one token, and of five tokens in four sequences."""
+    shape = meta_shape(eight_billions(name), 2)
+    memory = 24 * 10**9
+    assert 0 < shape.weights - 2 * parameters < 10**5  # buffers
+    several = footprint(shape, "refusal", tokens=64, sequences=4, kept=5)
+    assert footprint(shape, "refusal", tokens=64).largest_batch(memory) == refusal
+    assert several.largest_batch(memory) == forced
+    assert footprint(shape, "generate", tokens=64, new_tokens=64).largest_batch(memory) == generate
+    for work in ("log_odds", "local", "final"):
+        assert footprint(shape, work, tokens=64).largest_batch(memory) >= 64
+    assert footprint(shape, "generate", tokens=64, new_tokens=64).largest_batch(16 * 10**9) == 0
+    # sixteen sequences, as many as estimated openings can take, are too many: a prompt's run together
+    assert footprint(shape, "refusal", tokens=64, sequences=16, kept=5).largest_batch(memory) == 0
+    assert footprint(shape, "refusal", tokens=64, sequences=16, kept=5).largest_batch(40 * 10**9) >= 16
+
+
+def test_the_largest_batch_is_the_last_that_fits():
+    plan = Footprint(weights=5_000, fixed=100, per_prompt=30, sequences=3)
+    for memory in range(CONTEXT + 11, CONTEXT + 10_000, 50):
+        largest = plan.largest_batch(memory)
+        assert largest % 3 == 0
+        assert not largest or plan.needed(largest) <= memory
+        assert plan.needed(largest + 3) > memory
+
+
+def test_a_batch_counts_sequences_and_one_prompt_always_runs():
+    plan = Footprint(weights=5_000, fixed=100, per_prompt=30, sequences=3)
+    assert plan.at(1) == plan.at(3) == plan.at(5) == 5_130
+    assert plan.at(6) == 5_160
+    assert plan.needed(6) == round(5_160 * (1 + FRAGMENTATION)) + CONTEXT
+
+
+def test_what_comes_before_the_batches_can_be_the_most():
+    plan = Footprint(weights=5_000, fixed=100, per_prompt=30, floor=1_000)
+    assert plan.at(1) == plan.at(30) == 6_000
+    assert plan.at(31) == 6_030
+    assert plan.largest_batch(CONTEXT + 6_200) == 0
+
+
+def test_an_unknown_kind_of_work_is_refused():
+    with pytest.raises(ModelError, match="generate"):
+        footprint(meta_shape(tiny_config("llama")), "generat", tokens=8)  # pyright: ignore[reportArgumentType]

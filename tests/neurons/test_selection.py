@@ -1,0 +1,336 @@
+"""Every selection rule against a slow reference in plain Python; shared sets, controls and overlaps likewise."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from fractions import Fraction
+from statistics import mean
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare, hypergeom
+
+from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.neurons import EVERY, SCHEMA, NeuronSet, neuron_set
+from ssn_probe.neurons.selection import (
+    averaged,
+    overlap_table,
+    random_like,
+    select_neurons,
+    shared_at_least,
+    shared_with_anchor,
+)
+
+quick = settings(deadline=None, max_examples=60)
+Neuron = tuple[int, str, int]
+Importance = Mapping[tuple[str, int, str, int], tuple[float, float]]
+LANGUAGES = ("en", "de", "sw")
+RULES = ("difference", "harmful", "paper")
+COLUMNS = {name: kind for name, kind in SCHEMA.items() if name != "score"} | {
+    "harmful": pl.Float64,
+    "harmless": pl.Float64,
+}
+
+
+def importance_frame(importance: Importance) -> pl.DataFrame:
+    return pl.DataFrame([(*key, *values) for key, values in importance.items()], schema=COLUMNS, orient="row")
+
+
+@st.composite
+def importances(draw: st.DrawFn) -> Importance:
+    """Few distinct values, so that ties, zeros and negatives are common; sites of different widths."""
+    widths = {"q": draw(st.integers(1, 5)), "ffn": draw(st.integers(1, 9)), "v": draw(st.integers(1, 3))}
+    places = [(layer, site, i) for layer in range(2) for site, width in widths.items() for i in range(width)]
+    value = st.integers(-2, 4).map(lambda whole: whole / 4)
+    return {(one, *place): (draw(value), draw(value)) for one in LANGUAGES[:2] for place in places}
+
+
+def reference(importance: Importance, rule: str, top: str, pool: str) -> dict[str, dict[Neuron, float]]:
+    """The rule of `algorithms.md` 2b, pool by pool, by sorting."""
+    pools = defaultdict(list)
+    for language, layer, site, index in sorted(importance):
+        pools[(language, layer, site) if pool == "site" else (language, layer)].append((language, layer, site, index))
+    found: dict[str, dict[Neuron, float]] = {key[0]: {} for key in importance}
+    for members in pools.values():
+        count = math.ceil(Fraction(top) * len(members))
+
+        def best(score: Any, members: list = members, count: int = count) -> set:
+            first = sorted(members, key=lambda key: -score(key))[:count]  # stable: ties stay in order
+            return {key for key in first if score(key) > 0}
+
+        def harmful(key: Any) -> float:
+            return importance[key][0]
+
+        def harmless(key: Any) -> float:
+            return importance[key][1]
+
+        def difference(key: Any) -> float:
+            return importance[key][0] - importance[key][1]
+
+        chosen = {
+            "difference": lambda: best(difference),
+            "harmful": lambda: best(harmful),
+            "paper": lambda: best(harmful) - best(harmless),
+        }[rule]()
+        for key in chosen:
+            found[key[0]][key[1:]] = harmful(key) if rule == "harmful" else difference(key)
+    return found
+
+
+def scored(neurons: NeuronSet) -> dict[str, dict[Neuron, float]]:
+    found: dict[str, dict[Neuron, float]] = {language: {} for language in neurons.languages}
+    for language, *neuron, score in neurons.frame.select("language", "layer", "site", "index", "score").iter_rows():
+        found[language][tuple(neuron)] = score  # type: ignore[index]
+    return found
+
+
+@pytest.mark.parametrize("pool", ["site", "layer"])
+@pytest.mark.parametrize("rule", RULES)
+@quick
+@given(importances(), st.sampled_from(["0.001", "0.1", "0.2", "0.25", "0.5", "1"]), st.randoms())
+def test_every_rule_is_what_sorting_gives(rule: str, pool: str, importance: Importance, top: str, random: Any) -> None:
+    expected = reference(importance, rule, top, pool)
+    rows = list(importance)
+    random.shuffle(rows)
+    frame = importance_frame({key: importance[key] for key in rows})
+    if all(expected.values()):
+        found = select_neurons(frame, rule=rule, top=float(top), pool=pool)
+        assert scored(found) == expected
+        assert found.frame.schema == SCHEMA
+    else:
+        with pytest.raises(DataError, match="no neuron of"):
+            select_neurons(frame, rule=rule, top=float(top), pool=pool)
+
+
+def one_site(scores: list[float], language: str = "en") -> Importance:
+    return {(language, 0, "ffn", index): (score, 0.0) for index, score in enumerate(scores)}
+
+
+@pytest.mark.parametrize(
+    ("top", "n", "count"),
+    [
+        (0.005, 100, 1),
+        (0.005, 200, 1),
+        (0.005, 201, 2),
+        (0.03, 100, 3),
+        (0.03, 101, 4),
+        (0.1, 30, 3),
+        (0.07, 100, 7),
+        (0.29, 100, 29),
+        (1.0, 17, 17),
+        (1, 17, 17),
+    ],
+)
+def test_the_count_is_the_ceiling_in_exact_arithmetic(top: float, n: int, count: int) -> None:
+    """0.1 × 30 and 0.07 × 100 are a little more than 3 and 7 in floating point."""
+    frame = importance_frame(one_site([float(n - i) for i in range(n)]))
+    assert len(select_neurons(frame, rule="harmful", top=top, pool="site")) == count
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    frame = importance_frame(one_site([0.5, 1.0, 0.5, 1.0, 0.5, 0.5])).reverse()
+    found = select_neurons(frame, rule="harmful", top=0.5, pool="site")
+    assert found.frame["index"].to_list() == [0, 1, 3]
+
+
+def test_a_score_of_zero_or_less_is_never_selected() -> None:
+    frame = importance_frame(one_site([0.0, -1.0, 0.25, -0.0, 0.0]))
+    assert select_neurons(frame, rule="harmful", top=1.0, pool="site").frame["index"].to_list() == [2]
+
+
+def test_pools_take_their_share_apart() -> None:
+    """A site of small effects still gives its share where sites are pools, and none where the layer is one."""
+    weak = {("en", 0, "q", i): (0.01 * (i + 1), 0.0) for i in range(4)}
+    frame = importance_frame(weak | one_site([1.0, 2.0, 3.0, 4.0]))
+    per_site = select_neurons(frame, rule="harmful", top=0.5, pool="site")
+    per_layer = select_neurons(frame, rule="harmful", top=0.5, pool="layer")
+    assert Counter(per_site.frame["site"]) == {"q": 2, "ffn": 2}
+    assert Counter(per_layer.frame["site"]) == {"ffn": 4}
+
+
+def test_an_empty_set_names_the_threshold_and_the_nearest_scores() -> None:
+    low = one_site([-0.125, -0.25, -0.5, -7.0], "de")
+    with pytest.raises(DataError, match=r"no neuron of de passes rule='difference' at top=0\.25") as caught:
+        select_neurons(importance_frame(one_site([1.0]) | low), rule="difference", top=0.25, pool="site")
+    assert "-0.125, -0.25, -0.5." in (caught.value.hint or "")
+
+
+@quick
+@given(importances())
+def test_averaged_is_the_mean_over_languages(importance: Importance) -> None:
+    found = averaged(importance_frame(importance))
+    neurons = {key[1:] for key in importance}
+    assert set(found["language"]) == {EVERY}
+    assert found.height == len(neurons)
+    for _, *neuron, harmful, harmless in found.iter_rows():
+        values = [importance[language, *neuron] for language in LANGUAGES[:2]]
+        assert (harmful, harmless) == pytest.approx((mean(v[0] for v in values), mean(v[1] for v in values)))
+
+
+# ── shared sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+small = st.tuples(st.integers(0, 1), st.sampled_from(["q", "ffn"]), st.integers(0, 3))
+models = st.fixed_dictionaries({language: st.sets(small, max_size=8) for language in LANGUAGES})
+
+
+def build(model: Mapping[str, Any]) -> NeuronSet:
+    rows = [(language, *neuron, float(sum(neuron[::2]))) for language, some in model.items() for neuron in some]
+    return NeuronSet(neuron_set(rows).frame, LANGUAGES)
+
+
+UNIVERSE = [(layer, site, index) for layer in range(2) for site in ("q", "ffn") for index in range(4)]
+MEAN_SCORE = pl.DataFrame(
+    [(*neuron, 10.0 + place) for place, neuron in enumerate(UNIVERSE)],
+    schema={name: kind for name, kind in SCHEMA.items() if name != "language"},
+    orient="row",
+)
+
+
+@quick
+@given(models, st.sampled_from(LANGUAGES))
+def test_shared_with_the_anchor_is_the_intersection_with_its_set(model: Mapping[str, set], anchor: str) -> None:
+    expected = {language: some & model[anchor] for language, some in model.items()}
+    if not any(some for language, some in expected.items() if language != anchor):
+        with pytest.raises(DataError, match=f"no language shares a safety neuron with the anchor {anchor}") as caught:
+            shared_with_anchor(build(model), anchor, MEAN_SCORE)
+        assert "Raise top" in (caught.value.hint or "")
+        return
+    found = shared_with_anchor(build(model), anchor, MEAN_SCORE)
+    ranks = {neuron: 10.0 + place for place, neuron in enumerate(UNIVERSE)}
+    assert scored(found) == {one: {neuron: ranks[neuron] for neuron in some} for one, some in expected.items()}
+    assert set(scored(found)[anchor]) == model[anchor]
+    assert found.languages == LANGUAGES
+
+
+def test_an_anchor_that_the_set_does_not_know() -> None:
+    with pytest.raises(RecipeError, match="anchor 'fr' is not a language") as caught:
+        shared_with_anchor(build({"en": {(0, "q", 1)}}), "fr", MEAN_SCORE)
+    assert "en, de, sw" in (caught.value.hint or "")
+
+
+@quick
+@given(models, st.integers(1, 3))
+def test_shared_at_least_counts_languages(model: Mapping[str, set], count: int) -> None:
+    having = Counter(neuron for some in model.values() for neuron in some)
+    expected = {neuron for neuron, languages in having.items() if languages >= count}
+    if not expected:
+        with pytest.raises(DataError, match=f"in {count} languages or more") as caught:
+            shared_at_least(build(model), count)
+        assert f"is {max(having.values(), default=0)}." in (caught.value.hint or "")
+        return
+    found = shared_at_least(build(model), count)
+    assert found.language_free
+    assert set(scored(found)[EVERY]) == expected
+
+
+def test_shared_at_least_takes_the_mean_score_of_the_languages_that_have_the_neuron() -> None:
+    neurons = neuron_set([("en", 0, "q", 1, 1.0), ("de", 0, "q", 1, 2.0), ("sw", 0, "q", 2, 9.0)])
+    assert scored(shared_at_least(neurons, 2)) == {EVERY: {(0, "q", 1): 1.5}}
+
+
+def test_more_languages_than_there_are() -> None:
+    with pytest.raises(RecipeError, match="at_least=4, but the set has 3 languages"):
+        shared_at_least(build({}), 4)
+
+
+# ── random controls ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+WIDTHS = {(layer, site): width for layer in range(2) for site, width in (("q", 24), ("ffn", 40))}
+
+
+def patterns(neurons: NeuronSet) -> Counter[Any]:
+    """How many neurons of each (layer, site) exactly these languages share."""
+    having = defaultdict(set)
+    for language, some in scored(neurons).items():
+        for neuron in some:
+            having[neuron].add(language)
+    return Counter((layer, site, frozenset(languages)) for (layer, site, _), languages in having.items())
+
+
+@quick
+@given(models, st.integers(0, 2**40))
+def test_a_random_control_is_matched_disjoint_and_overlaps_alike(model: Mapping[str, set], seed: int) -> None:
+    neurons = build(model)
+    control = random_like(neurons, WIDTHS, seed)
+    used = set().union(*model.values())
+    for language, some in scored(control).items():
+        assert not set(some) & used
+        assert all(0 <= index < WIDTHS[layer, site] for layer, site, index in some)
+        assert Counter(n[:2] for n in some) == Counter(n[:2] for n in model[language])
+    assert patterns(control) == patterns(neurons)
+    assert control.languages == neurons.languages
+    assert control.frame.schema == SCHEMA
+    assert random_like(neurons, WIDTHS, seed) == control
+
+
+FIXED = neuron_set([(one, layer, "q", i, 1.0) for one in LANGUAGES for layer in range(2) for i in range(3)])
+
+
+def test_different_seeds_give_different_controls() -> None:
+    found = [frozenset(scored(random_like(FIXED, WIDTHS, seed))["en"]) for seed in range(20)]
+    assert len(set(found)) == 20
+
+
+def test_layers_are_drawn_independently() -> None:
+    """The layers hold the same indices; a control that repeated one layer's draw in the other would be too regular."""
+    same = 0
+    for seed in range(20):
+        rows = scored(random_like(FIXED, WIDTHS, seed))["en"]
+        same += {i for layer, _, i in rows if layer == 0} == {i for layer, _, i in rows if layer == 1}
+    assert same < 5
+
+
+def test_every_free_neuron_is_as_likely() -> None:
+    neurons = neuron_set([("en", 0, "q", 2, 1.0), ("en", 0, "q", 5, 1.0)])
+    drawn = Counter(
+        index for seed in range(300) for _, _, index in scored(random_like(neurons, {(0, "q"): 8}, seed))["en"]
+    )
+    assert set(drawn) == {0, 1, 3, 4, 6, 7}
+    assert chisquare(list(drawn.values())).pvalue > 0.001
+
+
+def test_a_set_that_leaves_too_few_neurons_has_no_control() -> None:
+    neurons = neuron_set([("en", 1, "q", i, 1.0) for i in range(3)] + [("de", 1, "q", i, 1.0) for i in range(2, 5)])
+    assert len(random_like(neurons, {(1, "q"): 10}, 0)) == 6
+    with pytest.raises(RecipeError, match="layer 1, q: 5 neurons are in the set and only 4 are not") as caught:
+        random_like(neurons, {(1, "q"): 9}, 0)
+    assert "top" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("neuron", [("en", 7, "q", 0, 1.0), ("en", 0, "q", 24, 1.0)], ids=["layer", "index"])
+def test_neurons_that_the_model_does_not_have_get_no_control(neuron: Any) -> None:
+    """A neuron file may have been made for another model."""
+    with pytest.raises((RecipeError, DataError)):
+        random_like(neuron_set([neuron]), WIDTHS, 0)
+
+
+def test_an_empty_set_has_an_empty_control() -> None:
+    assert len(random_like(build({}), WIDTHS, 0)) == 0
+
+
+# ── overlap ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@quick
+@given(models)
+def test_overlap_is_counted_and_set_against_the_hypergeometric_mean(model: Mapping[str, set]) -> None:
+    found = overlap_table(build(model), WIDTHS, "ms")
+    pairs = [("en", "de"), ("en", "sw"), ("de", "sw")]
+    assert list(found.select("language_a", "language_b").iter_rows()) == pairs
+    for row in found.rows(named=True):
+        a, b = model[row["language_a"]], model[row["language_b"]]
+        sizes = [tuple(sum(n[:2] == place for n in some) for some in (a, b)) for place in WIDTHS]
+        draws = zip(WIDTHS.values(), sizes, strict=True)
+        expected = sum(hypergeom(width, *both).mean() for width, both in draws if all(both))
+        assert (row["size_a"], row["size_b"], row["shared"]) == (len(a), len(b), len(a & b))
+        assert row["expected"] == pytest.approx(expected)
+        assert row["fold"] == (pytest.approx(len(a & b) / expected) if expected else None)
+        assert row["jaccard"] == (pytest.approx(len(a & b) / len(a | b)) if a | b else None)
+        assert row["set"] == "ms"
+
+
+def test_overlap_of_one_language_has_no_pairs() -> None:
+    assert overlap_table(neuron_set([("en", 0, "q", 1, None)]), WIDTHS, "x").is_empty()

@@ -1,0 +1,156 @@
+"""Sections of the report that compare: tests per language, whose neurons matter for whom, counts against ASR."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+from test_summary import samples, spelled
+
+from ssn_probe.report.sections.arm_tests import (
+    correlation_words,
+    counts_against_asr,
+    counts_section,
+    significance,
+    transfer_section,
+    transfers,
+)
+from ssn_probe.spec import ASR, Amplify, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.stats import rank_correlation
+from ssn_probe.study.summary import summarise
+
+MS = SafetyNeurons(Prompts("organism"))
+MEASURES = (ASR(Prompts("organism")),)
+RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, measures=MEASURES, primary="ss")
+EACH = Recipe(arms={"ms": Suppress(MS.each())}, measures=MEASURES)
+LANGUAGES = {"aa": "rrrrrrrr", "bb": "rrrrrrcc", "cc": "rrrrcccc"}
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    sets = {"ms": {"aa": 9, "bb": 5, "cc": 6}, "ss": {"aa": 9, "bb": 3, "cc": 4}}
+    return {"anchor": "aa", "evaluated": list(LANGUAGES), "sets": sets} | changes
+
+
+def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Samples and summary of a baseline and these arms; an arm `ms.of(bb)` applies bb's neurons."""
+    frames = [samples("baseline", "baseline", {language: spelled(text) for language, text in LANGUAGES.items()})]
+    for name, verdicts in arms.items():
+        of = name.partition(".of(")[2].rstrip(")")
+        role = "placebo" if name.endswith("*") else "tested"
+        frame = samples(name.rstrip("*"), role, {language: spelled(text) for language, text in verdicts.items()})
+        frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
+    frame = pl.concat(frames)
+    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0)
+
+
+def lines(section: str) -> dict[str, list[str]]:
+    """Table rows by their first cell."""
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_tests_of_the_primary_arm() -> None:
+    _, summary = ran({"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
+    section = significance(RECIPE, manifest(), summary)
+    found = lines(section)
+    assert found["aa (anchor)"][1:3] == ["1.000", "–"]
+    assert found["bb"][0].startswith("+75.0 [")
+    assert found["bb"][1:3] == [".031", ".062"]
+    assert found["cc"][1:3] == ["1.000", "1.000"]
+    assert found["average without aa"][1:3] == ["–", "–"]
+    assert "over the 2 languages" in section
+    assert "says nothing about random sets" in section
+
+
+def test_a_change_larger_than_there_is_could_not_have_shown() -> None:
+    _, summary = ran({"ss": {"bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
+    huge = summary.with_columns(pl.col("detectable") * 5)
+    assert lines(significance(RECIPE, manifest(), huge))["cc"][3].endswith("is more than there is")
+    none = summary.with_columns(detectable=pl.lit(None, pl.Float64))
+    assert lines(significance(RECIPE, manifest(), none))["cc"][3] == "unknown: the difference has no spread"
+
+
+def test_the_placebo_is_told_where_there_is_one() -> None:
+    arm, placebo = {"bb": "cccccccc", "cc": "cccccccc"}, {"bb": "rrrrrrcc", "cc": "rrrrcccc"}
+    frame, summary = ran({"ss": arm, "ss*": placebo}, "ss")
+    assert "Against its placebo, a set found the same way" in significance(RECIPE, manifest(), summary, frame)
+    assert "+62.5 points on the average" in significance(RECIPE, manifest(), summary, frame)
+    assert "placebo" not in significance(RECIPE, manifest(), summary)
+    assert "placebo" not in significance(RECIPE, manifest(), summary, frame.filter(pl.col("role") != "placebo"))
+
+
+def test_without_a_primary_arm_or_its_asr_there_are_no_tests() -> None:
+    _, summary = ran({"ms.of(bb)": {"bb": "cccccccc"}})
+    assert significance(EACH, manifest(), summary) == ""
+    assert significance(RECIPE, manifest(), summary) == ""
+
+
+EVERY = {
+    "ms.of(aa)": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
+    "ms.of(bb)": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
+}
+
+
+def test_whose_neurons_matter_for_whom() -> None:
+    _, summary = ran(EVERY)
+    found = lines(transfer_section(EACH, summary))
+    assert found["silenced: neurons of"] == ["aa", "bb", "cc"]
+    assert [cell.split(" [")[0] for cell in found["aa"]] == ["**+100.0", "+0.0", "+0.0"]
+    assert [cell.split(" [")[0] for cell in found["bb"]] == ["+0.0", "**+75.0", "+0.0"]
+    assert found["*baseline ASR*"][2].startswith("50.0 % [")
+    assert found["aa"][1].endswith("]"), "an interval with every cell"
+
+
+def test_a_cell_that_was_not_run_is_a_dash() -> None:
+    _, summary = ran(EVERY | {"ms.of(bb)": {"bb": "cccccccc"}})
+    assert lines(transfer_section(EACH, summary))["bb"][::2] == ["–", "–"]
+    amplified = Recipe(arms={"ms": Amplify(MS.each(), by=2)}, measures=MEASURES)
+    assert "changed: neurons of" in transfer_section(amplified, summary)
+
+
+def test_only_arms_that_ran_once_per_language_are_a_matrix() -> None:
+    _, summary = ran({"ss": {"bb": "cccccccc"}, "ms": {"bb": "cccccccc"}}, "ss")
+    assert transfers(summary) == {}
+    assert transfer_section(RECIPE, summary) == ""
+
+
+def baselines(**values: float) -> pl.DataFrame:
+    rows = [{"language": one, "measure": "asr", "role": "baseline", "value": value} for one, value in values.items()]
+    return pl.DataFrame(rows)
+
+
+def test_counts_against_asr_leaves_the_anchor_and_the_average_out() -> None:
+    summary = baselines(aa=0.0, bb=0.1, cc=0.2, dd=0.4, ee=0.3, average=0.25)
+    sizes = {"aa": 90, "bb": 9, "cc": 7, "dd": 2, "ee": 4, "ff": 1}
+    assert counts_against_asr(sizes, summary, "aa") == rank_correlation([9, 7, 2, 4], [0.1, 0.2, 0.4, 0.3])
+    assert counts_against_asr(sizes, summary, None).n == 5
+
+
+def test_the_coefficient_is_never_alone() -> None:
+    words = correlation_words(rank_correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5]))
+    for part in ("ρ = +0.83", "95 % interval", "exact p = .058", "n = 6 languages", "only |ρ| ≥ 0.886 has p ≤ .05"):
+        assert part in words
+    assert "no ρ of 4 languages could have had p ≤ .05" in correlation_words(
+        rank_correlation([1, 2, 3, 4], [2, 1, 4, 3])
+    )
+    assert "not computed" in correlation_words(rank_correlation([1, 1, 1], [2, 1, 4]))
+    assert "no interval: n = 3" in correlation_words(rank_correlation([1, 2, 3], [2, 1, 4]))
+
+
+def test_counts_are_told_for_sets_shared_with_an_anchor() -> None:
+    _, summary = ran({"ss": {"bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
+    section = counts_section(RECIPE, manifest(), summary)
+    assert lines(section)["bb"][0] == "3"
+    assert "aa" not in lines(section)
+    assert "## Counts against ASR: ms" not in section
+    others = Recipe(sets={"k": Shared(MS, at_least=3)}, arms={"ms": Suppress(MS)}, measures=MEASURES)
+    assert counts_section(others, manifest(), summary) == ""
+    assert counts_section(RECIPE, manifest(), summary.filter(pl.col("measure") != "asr")) == ""
+
+
+@pytest.mark.parametrize("language", ["*b*", "b|b", "<b>"])
+def test_names_of_languages_are_literal(language: str) -> None:
+    frame = samples("baseline", "baseline", {language: spelled("rrcc")})
+    summary = summarise(frame, None, anchor="aa", primary=None, seed=0)
+    section = counts_section(RECIPE, manifest(sets={"ms": {}, "ss": {language: 3}}), summary)
+    assert f"| {language} |" not in section
+    assert "\\" in section

@@ -1,0 +1,253 @@
+"""Learning curves as tables, sections and a chart."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ssn_probe.errors import ResultError
+from ssn_probe.report.charts import BLACK, COLOURS, MUTED, NONE, cost_chart, save_chart
+from ssn_probe.report.learning_curves import Point, curve_section, curve_table, trained_section
+from ssn_probe.study.delta_effects import measured_of
+
+MEASURES = {"asr": 0.4, "over_refusal": 0.01, "utility": 1.0}
+OVERRIDES = {"set_language": pl.String, "controls": pl.Int64} | {
+    f"control_{end}": pl.Float64 for end in ("mean", "low", "high")
+}
+
+
+def cell(arm: str, role: str, measure: str, value: float, **more: Any) -> dict[str, Any]:
+    row = {
+        "language": "average",
+        "set_language": None,
+        "arm": arm,
+        "role": role,
+        "measure": measure,
+        "n": 1200,
+        "value": value,
+    }
+    row |= {"low": max(0.0, value - 0.02), "high": min(1.0, value + 0.02)}
+    return row | {"controls": None, "control_mean": None, "control_low": None, "control_high": None} | more
+
+
+def summary_of(arms: list[str], measures: tuple[str, ...] = tuple(MEASURES)) -> pl.DataFrame:
+    rows = [cell("baseline", "baseline", measure, MEASURES[measure]) for measure in measures]
+    for place, arm in enumerate(arms, start=1):
+        rows += [cell(arm, "tested", measure, MEASURES[measure] * (1 - 0.1 * place)) for measure in measures]
+    return pl.DataFrame(rows, schema_overrides=OVERRIDES)
+
+
+def point(curve: str, step: int, group: str | None = None) -> Point:
+    return Point(curve=curve, step=step, group=group or curve, parameters=3328)
+
+
+POINTS = {
+    "ss.at(8)": point("ss", 8),
+    "ss.at(20)": point("ss", 20),
+    "random 1.at(8)": point("random 1", 8, "random"),
+    "random 1.at(20)": point("random 1", 20, "random"),
+}
+TABLE = curve_table(summary_of(list(POINTS)), POINTS)
+
+
+def test_rows_follow_curves_and_steps_after_the_untouched_model() -> None:
+    shuffled = {name: POINTS[name] for name in ("ss.at(20)", "random 1.at(8)", "ss.at(8)", "random 1.at(20)")}
+    table = curve_table(summary_of(list(POINTS)), shuffled)
+    assert table.select("curve", "step").rows() == [
+        ("untouched", 0),
+        ("ss", 8),
+        ("ss", 20),
+        ("random 1", 8),
+        ("random 1", 20),
+    ]
+    assert table.equals(TABLE)
+    assert table.filter(curve="ss", step=20).row(0, named=True)["asr"] == pytest.approx(0.32)
+
+
+def test_what_was_not_measured_is_absent() -> None:
+    table = curve_table(summary_of(list(POINTS), ("asr",)), POINTS)
+    assert table["utility"].null_count() == table.height
+    section = curve_section(table, None)
+    assert "| ss | 3,328 | 8 | 36.0 % [34.0, 38.0] | – | – |" in section
+    assert "Averages over all languages" in section
+
+
+def test_every_figure_of_the_section_is_in_the_table() -> None:
+    section = curve_section(TABLE, "qaa")
+    body = [line for line in section.splitlines() if line.startswith("| ss")]
+    found = [[float(figure) for figure in re.findall(r"(\d+\.\d) %", line)] for line in body]
+    wanted = TABLE.filter(curve="ss").select("asr", "over_refusal", "utility").rows()
+    assert found == [[pytest.approx(100 * value, abs=0.05) for value in row] for row in wanted]
+    assert "other than the anchor qaa" in section
+
+
+def told(name: str, step: int | None, **more: Any) -> dict[str, Any]:
+    site = {"neurons": 2, "parameters": 256, "percent": 0.0107, "percent_of_site": 0.195}
+    parameters = [{"site": "q", **site}, {"site": "all", **site}]
+    steps = {"done": 20, "planned": 60, "chosen": step or 12}
+    loss = {"base": 0.5, "chosen": 0.25}
+    return {"row": name, "step": step, "steps": steps, "parameters": parameters, "held_out_loss": loss} | more
+
+
+def test_points_of_one_training_are_told_once() -> None:
+    manifest = {
+        "expanded": {
+            "ss.at(8)": told("ss", 8),
+            "ss.at(20)": told("ss", 20, held_out_loss={"base": 0.5, "chosen": 0.125}),
+            "<x>": told("<x>", None, held_out_loss=None),
+        }
+    }
+    section = trained_section(manifest)
+    assert (
+        "| ss | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 8, 20 | 0.500 → 0.250 → 0.125 |"
+        in section
+    )
+    assert section.count("| ss | q |") == 1
+    assert "| \\<x\\> | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 12 | – |" in section
+    assert trained_section({}) == ""
+
+
+def test_a_loss_that_was_not_measured_at_a_step_has_its_place() -> None:
+    points = {"ss.at(8)": told("ss", 8, held_out_loss=None), "ss.at(20)": told("ss", 20)}
+    assert "kept 8, 20 | 0.500 → – → 0.250 |" in trained_section({"expanded": points})
+
+
+def test_trainings_without_a_language_each_are_told_apart() -> None:
+    names = [f"x.at({step}) without {language}" for step in (8, 20) for language in ("qaa", "qab")]
+    section = trained_section({"expanded": {name: told("x", int(name[5:].split(")")[0])) for name in names}})
+    for language in ("qaa", "qab"):
+        assert section.count(f"| x without {language} | all |") == 1
+    assert section.count("kept 8, 20 |") == 2
+
+
+def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_chart(cost_chart(TABLE), tmp_path / "plots" / name)
+    first, second = ((tmp_path / "plots" / f"{name}.svg").read_bytes() for name in ("a", "b"))
+    assert first == second
+    root = ET.fromstring(first)
+    assert root.tag.endswith("svg")
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert not tags & {"script", "foreignObject", "image", "use"}
+    assert not any("href" in name for element in root.iter() for name in element.attrib)
+    text = " ".join(root.itertext())
+    for words in ("ASR, %", "over-refusal, %", "utility, %", "untouched 8 20", "n = 1,200", "95 % intervals"):
+        assert words in text, words
+    assert (tmp_path / "plots" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"a.svg", "a.png", "b.svg", "b.png"}
+
+
+def test_every_curve_has_a_line_and_random_ones_share_a_colour() -> None:
+    points = POINTS | {f"random 2.at({step})": point("random 2", step, "random") for step in (8, 20)}
+    chart = cost_chart(curve_table(summary_of(list(points)), points)).to_dict()
+    scale = chart["hconcat"][0]["layer"][0]["encoding"]["color"]["scale"]
+    assert dict(zip(scale["domain"], scale["range"], strict=True)) == {"ss": COLOURS[0], "random": MUTED, NONE: BLACK}
+    values = [row for rows in chart["datasets"].values() for row in rows]
+    assert {row["colour"] for row in values if row["curve"].startswith("random")} == {"random"}
+
+
+def fields(measures: tuple[str, ...]) -> list[tuple[str, str]]:
+    """What the panels of a chart show across and up."""
+    chart = cost_chart(curve_table(summary_of(list(POINTS), measures), POINTS)).to_dict()
+    lines = [panel["layer"][0]["encoding"] for panel in chart["hconcat"]]
+    return [(one["x"]["field"], one["y"]["field"]) for one in lines]
+
+
+def test_there_is_a_panel_per_cost_and_steps_where_one_side_was_not_measured() -> None:
+    assert fields(("asr", "over_refusal", "utility")) == [("over_refusal", "asr"), ("utility", "asr")]
+    assert fields(("asr", "utility")) == [("utility", "asr")]
+    assert fields(("asr",)) == [("step", "asr")]
+    assert fields(("over_refusal", "utility")) == [("step", "over_refusal"), ("step", "utility")]
+
+
+def test_every_point_is_where_the_table_has_it_with_its_bars() -> None:
+    chart = cost_chart(TABLE).to_dict()
+    *_, bars, marks = chart["hconcat"][0]["layer"]
+    assert (marks["encoding"]["x"]["field"], marks["encoding"]["y"]["field"]) == ("over_refusal", "asr")
+    assert (bars["encoding"]["y"]["field"], bars["encoding"]["y2"]["field"]) == ("asr_low", "asr_high")
+    drawn = {(row["curve"], row["mark"]): row for row in chart["datasets"][marks["data"]["name"]]}
+    assert len(drawn) == TABLE.height
+    for row in TABLE.rows(named=True):
+        for measure in ("asr", "over_refusal", "utility_low"):
+            point = drawn[row["curve"], str(row["step"]) if row["step"] else "untouched"]
+            assert point[measure] == pytest.approx(100 * row[measure])
+
+
+def test_no_axis_goes_beyond_what_a_share_can_be_or_cuts_a_bar_off() -> None:
+    for panel, cost in zip(cost_chart(TABLE).to_dict()["hconcat"], ("over_refusal", "utility"), strict=True):
+        for encoding in (layer["encoding"] for layer in panel["layer"]):
+            low, high = encoding["x"]["scale"]["domain"]
+            assert low <= min(100 * TABLE[f"{cost}_low"])
+            assert max(100 * TABLE[f"{cost}_high"]) <= high <= 100
+            assert encoding["y"]["scale"]["domain"] == [0, pytest.approx(42)]
+
+
+def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
+    points = {"a": point("<script>alert('x')</script>\x01\ufffe & \"b\"", 8)}
+    save_chart(cost_chart(curve_table(summary_of(["a"]), points)), tmp_path / "x")
+    root = ET.fromstring((tmp_path / "x.svg").read_bytes())
+    assert root.tag.endswith("svg")
+    assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert "<script>alert('x')</script>" in " ".join(root.itertext())
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "plots").write_text("a file")
+    with pytest.raises(ResultError, match="cannot write"):
+        save_chart(cost_chart(TABLE), tmp_path / "plots" / "cost")
+
+
+def test_what_was_measured_is_plain_and_whole() -> None:
+    summary = summary_of(["ss", "lora"])
+    drawn = pl.col("arm") == "ss"
+    summary = summary.with_columns(
+        controls=pl.when(drawn).then(4).cast(pl.Int64),
+        control_mean=pl.when(drawn).then(0.3),
+        control_low=pl.when(drawn).then(-0.1),
+        control_high=pl.when(drawn).then(0.5),
+    )
+    found = measured_of(summary, "ss", run="r", anchor=None)
+    assert found is not None
+    assert (found["run"], found["arm"]) == ("r", "ss")
+    asr = next(row for row in found["effects"] if row["measure"] == "asr")
+    assert asr == {
+        "language": "average",
+        "measure": "asr",
+        "n": 1200,
+        "before": 0.4,
+        "before_low": 0.38,
+        "before_high": pytest.approx(0.42),
+        "after": pytest.approx(0.36),
+        "low": pytest.approx(0.34),
+        "high": pytest.approx(0.38),
+    }
+    assert measured_of(summary, "absent", run="r", anchor=None) is None
+    assert {row["arm"] for row in found["controls"]} == {"4 random sets", "lora"}
+    assert {row["value"] for row in found["controls"] if row["arm"] == "4 random sets"} == {0.3}
+
+
+def averaged(own: str, anchor: str | None) -> dict[str, Any]:
+    """The ASR on the average that is stated of an arm which applies the neurons of `own` everywhere."""
+    rows = []
+    for name, role, out in (("baseline", "baseline", {anchor}), ("ss", "tested", {anchor, own})):
+        more = {"n": 100, "set_language": own if role == "tested" else None}
+        rows += [cell(name, role, "asr", 0.3, language=one, **more) for one in ("qaa", "qab", "qac")]
+        rows.append(cell(name, role, "asr", 0.3, **more | {"n": 100 * len({"qaa", "qab", "qac"} - out)}))
+    found = measured_of(pl.DataFrame(rows, schema_overrides=OVERRIDES), "ss", run="r", anchor=anchor)
+    assert found is not None
+    assert all(row["before"] == 0.3 for row in found["effects"] if row["language"] != "average")
+    return found["effects"][-1]
+
+
+@pytest.mark.parametrize(
+    ("own", "anchor", "before"),
+    [("qaa", "qaa", 0.3), ("*", "qaa", 0.3), ("*", None, 0.3), ("qab", "qaa", None), ("qab", None, None)],
+)
+def test_averages_over_other_languages_are_not_set_side_by_side(
+    own: str, anchor: str | None, before: float | None
+) -> None:
+    row = averaged(own, anchor)
+    assert (row["language"], row["before"], row["after"]) == ("average", before, 0.3)

@@ -1,0 +1,174 @@
+"""A measure per language as csv, LaTeX and markdown: the summary's own figures, names that stay names, whole files."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from stored import HOSTILE, renamed, stored_run
+
+from ssn_probe import Result
+from ssn_probe.cli.commands import main
+from ssn_probe.errors import ResultError
+from ssn_probe.report.export import _LATEX, latex
+from ssn_probe.text import plain
+
+EACH_WAY = st.text(st.sampled_from("ab \\{}$&#%_^~<>|\"'`[]*-,?!"), max_size=30)
+
+
+def rows_of(tex: str) -> list[list[str]]:
+    return [re.split(r"(?<!\\)&", line.removesuffix(r" \\")) for line in tex.splitlines() if line.endswith(r"\\")]
+
+
+def controlled(folder: Path) -> Result:
+    """A run whose tested arm stands beside 19 random sets, one figure of which lies outside 0 and 100."""
+    run = stored_run(folder)
+    tested = (pl.col("role") == "tested") & (pl.col("language") != "aa")
+    figures = {"controls": 19, "control_mean": 0.5, "control_low": -0.1, "control_high": 0.625}
+    columns = [
+        pl.when(tested).then(value).otherwise(None).alias(name).cast(pl.Int64 if name == "controls" else pl.Float64)
+        for name, value in figures.items()
+    ]
+    run.table("summary").with_columns(columns).write_parquet(folder / "summary.parquet")
+    return Result(run)
+
+
+def test_csv_has_the_summarys_own_figures(tmp_path: Path) -> None:
+    result = Result(stored_run(tmp_path))
+    path = result.export(tmp_path / "deep" / "table.csv")
+    expected = result.summary.filter(measure="asr")
+    assert_frame_equal(pl.read_csv(path, schema=expected.schema), expected)
+
+
+def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
+    tex = controlled(tmp_path).export(tmp_path / "table.tex").read_text()
+    assert r"\begin{tabular}{lrrr}" in tex
+    assert [line for line in tex.splitlines() if line.endswith("rule")] == [
+        *(r"\toprule", r"\midrule", r"\midrule", r"\bottomrule")
+    ]
+    found = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows_of(tex)}
+    assert found["language"] == ["baseline", "ss", "ss random"]
+    assert found["bb"] == ["25.0 [7.1, 59.1]", "100.0 [67.6, 100.0]", "50.0 [0.0, 62.5]"]
+    assert found["aa (anchor)"][2] == "--"
+    assert list(found)[-1] == "average without aa"
+    assert "19 random sets" in tex
+    assert r"needs \usepackage{booktabs}" in tex
+
+
+def test_markdown_has_the_same_figures(tmp_path: Path) -> None:
+    text = controlled(tmp_path).export(tmp_path / "table.md").read_text()
+    assert "| language | baseline | ss | ss random |" in text
+    assert "| bb | 25.0 [7.1, 59.1] | 100.0 [67.6, 100.0] | 50.0 [0.0, 62.5] |" in text
+    assert "| aa (anchor) | 0.0 [0.0, 32.4] | 0.0 [0.0, 32.4] | – |" in text
+
+
+def test_log_odds_keep_their_unit_and_their_sign(tmp_path: Path) -> None:
+    run = stored_run(tmp_path)
+    shifted = [(pl.col(name) - 1.5).alias(name) for name in ("value", "low", "high")]
+    log_odds = run.table("summary").filter(measure="asr").with_columns(*shifted, measure=pl.lit("refusal_log_odds"))
+    log_odds.write_parquet(tmp_path / "summary.parquet")
+    result = Result(run)
+    tex = result.export(tmp_path / "t.tex", "refusal_log_odds").read_text()
+    assert "$-1.25$ [$-1.43$, $-0.91$]" in tex
+    assert "per cent" not in tex
+    assert "| -1.25 [-1.43, -0.91] |" in result.export(tmp_path / "t.md", "refusal_log_odds").read_text()
+
+
+def test_a_language_that_was_not_measured_has_no_row_and_a_cell_none(tmp_path: Path) -> None:
+    run = stored_run(tmp_path, arms={"ss": {"bb": "cccccccc"}}, evaluated=["aa", "bb", "cc", "dd"])
+    text = Result(run).export(tmp_path / "t.md").read_text()
+    assert "| cc | 50.0 [21.5, 78.5] | – |" in text
+    assert "| dd |" not in text
+
+
+def test_names_are_hostile(tmp_path: Path) -> None:
+    run = renamed(renamed(stored_run(tmp_path), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}")
+    result = Result(run)
+    tex = result.export(tmp_path / "t.tex").read_text()
+    assert {len(row) for row in rows_of(tex)} == {3}
+    assert "\x1b" not in tex
+    assert r"\input" not in tex
+    text = result.export(tmp_path / "t.md").read_text()
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")} == {4}
+    assert "<script>" not in re.sub(r"\\[<>]", "", text)
+    frame = pl.read_csv(result.export(tmp_path / "t.csv"), schema=result.summary.schema)
+    assert set(frame["language"]) == set(result.summary["language"])
+
+
+@given(EACH_WAY)
+def test_latex_keeps_every_character_and_lets_none_act(text: str) -> None:
+    written = latex(text)
+    assert not re.search(r"(?<!\\)[&%$#_~^<>|]", written)
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", written):
+        depth += 1 if brace == "{" else -1
+        assert depth in (0, 1)
+    assert depth == 0
+    spelled = {value: key for key, value in _LATEX.items()}
+    pattern = "|".join(re.escape(value) for value in sorted(spelled, key=len, reverse=True))
+    assert re.sub(pattern, lambda found: spelled[found[0]], written) == plain(text)
+    assert not re.match(r"[\[*]", written), "after a row's end these would be read as its argument"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    run = renamed(renamed(stored_run(tmp_path / "run"), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}")
+    Result(run).export(tmp_path / "table.tex")
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    result = Result(stored_run(tmp_path))
+    with pytest.raises(ResultError, match=r"ends in \.csv, \.tex"):
+        result.export(tmp_path / "table.xlsx")
+    with pytest.raises(ResultError, match="Did you mean 'asr'"):
+        result.export(tmp_path / "table.csv", "arr")
+    (tmp_path / "summary.parquet").unlink()
+    with pytest.raises(ResultError, match=r"has no summary\.parquet"):
+        result.export(tmp_path / "table.csv")
+    assert not list(tmp_path.glob("table*"))
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Result(stored_run(tmp_path))
+    path = tmp_path / "table.csv"
+    path.write_text("before")
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ResultError, match="Free some space"):
+        result.export(path)
+    assert path.read_text() == "before"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_command_line_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stored_run(tmp_path / "results" / "2026-01-01T00-00-00_suppress_ss_01234567")
+
+    def command(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["results", *arguments])
+        return done.exit_code, done.output
+
+    assert command("suppress", "--export", "t.md") == (0, "Written to t.md\n")
+    assert "Attack success rate" in Path("t.md").read_text()
+    assert command("suppress", "--export", "u.csv", "--measure", "invalid")[0] == 0
+    assert set(pl.read_csv("u.csv")["measure"]) == {"invalid"}
+    assert command("suppress", "--export", "t.doc")[0] == 1
+    code, text = command("--export", "t.md")
+    assert (code, "name the run" in text) == (2, True)
+    code, text = command("suppress", "--measure", "asr")
+    assert (code, "give --export FILE" in text) == (2, True)

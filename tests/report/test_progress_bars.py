@@ -1,0 +1,159 @@
+"""Progress in a notebook: the same rows in one output, drawn a few times a second, left as they ended."""
+
+from typing import Any
+
+import IPython.display
+import pytest
+from rich.console import Console
+
+from ssn_probe.report.terminal import progress_bars as progress
+from ssn_probe.report.terminal.progress_bars import tracking
+
+
+class Page:
+    """A notebook's page: every drawing of the one output of a cell."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.drawn: list[dict[str, str]] = []
+        self.now = 0.0
+        monkeypatch.setattr(IPython.display, "display", self.display)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+    def display(self, bundle: dict[str, str], *, raw: bool, display_id: bool) -> "Page":
+        assert raw
+        assert display_id
+        self.drawn.append(bundle)
+        return self
+
+    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.drawn.append(bundle)
+
+    def rows(self, at: int = -1) -> list[list[str]]:
+        return [line.split() for line in self.drawn[at]["text/plain"].splitlines()]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    return Page(monkeypatch)
+
+
+def notebook(**more: Any) -> Console:
+    return Console(force_jupyter=True, markup=False, emoji=False, **more)
+
+
+def test_every_row_is_there_from_the_start_and_as_it_ended(page: Page) -> None:
+    with tracking(notebook(), [("first", 200), ("second", 5000)]) as tracker:
+        assert [row[0] for row in page.rows(0)] == ["first", "second"]
+        assert all("0" in row[2] for row in page.rows(0))
+        step = tracker.advance("first")
+        for _ in range(20):
+            step(10)
+        tracker.advance("second")(5000)
+    assert [row[2] for row in page.rows()] == ["200/200", "5000/5000"]
+    assert set(page.drawn[0]) == {"text/plain", "text/html"}
+
+
+def test_it_is_drawn_a_few_times_a_second_however_often_it_moves(page: Page) -> None:
+    with tracking(notebook(), [("row", 1000)]) as tracker:
+        step = tracker.advance("row")
+        for _ in range(1000):
+            page.now += 0.01
+            step(1)
+    assert 10 / progress.EVERY / 2 <= len(page.drawn) <= 10 / progress.EVERY + 3
+
+
+def test_what_was_done_remains_where_a_run_fails(page: Page) -> None:
+    def fails() -> None:
+        with tracking(notebook(), [("row", 100), ("never", 9)]) as tracker:
+            tracker.advance("row")(40)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert "40/100" in page.rows()[0]
+    assert "0/9" in page.rows()[1]
+
+
+def test_a_row_that_has_not_begun_does_not_pulse(page: Page) -> None:
+    with tracking(notebook(), [("row", 100)]):
+        pass
+    assert page.drawn[-1]["text/html"].count("<span") < 8
+
+
+def test_a_label_is_text(page: Page) -> None:
+    label = "<script>alert(1)</script> [red] \x1b[31mx"
+    with tracking(notebook(), [(label, 1)]) as tracker:
+        tracker.advance(label)(1)
+    assert "<script>" not in page.drawn[-1]["text/html"]
+    assert "&lt;script&gt;" in page.drawn[-1]["text/html"]
+    assert "\x1b" not in page.drawn[-1]["text/plain"]
+    assert "[red]" in page.drawn[-1]["text/plain"]
+
+
+def test_a_quiet_run_draws_nothing(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    for console in (notebook(quiet=True), Console(quiet=True), Console(quiet=True, force_terminal=True)):
+        with tracking(console, [("row", 1)]) as tracker:
+            tracker.advance("row")(1)
+    assert page.drawn == []
+    assert capsys.readouterr() == ("", "")
+
+
+# ── notes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOTE = "loss 0.4, [red] \x1b[31m<b>ASR\n12 %"
+
+
+def test_a_note_stands_behind_the_bar_of_its_row_alone(page: Page) -> None:
+    with tracking(notebook(width=200), [("first", 2), ("second", 2)]) as tracker:
+        tracker.note("first", "loss 0.9")
+        tracker.note("first", NOTE)
+        tracker.advance("first")(1)
+    first, second = page.drawn[-1]["text/plain"].splitlines()
+    assert first.rstrip().endswith("loss 0.4, [red] <b>ASR 12 %")
+    assert "loss" not in second
+    assert "0.9" not in first
+    assert "<b>" not in page.drawn[-1]["text/html"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_note_is_cut_before_counts_and_times_are(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(force_terminal=True, width=width, markup=False, color_system=None)
+    with tracking(console, [("a training", 4800), ("baseline in qaa", 200)]) as tracker:
+        tracker.note("a training", "loss 0.412, held out 0.388, ASR probe 12 %")
+        tracker.advance("a training")(1600)
+    first, second = capsys.readouterr().out.split("a training")[-1].splitlines()[:2]
+    assert "1600/4800" in first
+    assert "-:--:--" in first
+    assert "loss 0.4" in first
+    assert first.rstrip().endswith("…")
+    assert second.split()[-2:] == ["0/200", "-:--:--"]
+
+
+def test_a_note_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(force_terminal=True, width=200, markup=False, color_system=None)
+    with tracking(console, [("first", 2), ("second", 2)]) as tracker:
+        tracker.note("second", NOTE)
+    drawn = capsys.readouterr().out.split("first")[-1]
+    assert ["loss 0.4, [red] <b>ASR 12 %" in row for row in drawn.split("second")] == [False, True]
+
+
+def test_in_a_log_the_last_note_stands_in_the_line_of_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking(Console(width=40, markup=False), [("first", 2), ("second", 1)]) as tracker:
+        step = tracker.advance("first")
+        tracker.note("first", "loss 0.9")
+        step(1)
+        assert capsys.readouterr().out == ""
+        tracker.note("first", NOTE)
+        step(1)
+        tracker.advance("second")(1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("first: 2 prompts, ")
+    assert first.endswith("(loss 0.4, [red] <b>ASR 12 %)")
+    assert second.endswith("s since the start")
+
+
+def test_a_quiet_run_takes_notes_for_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking(Console(quiet=True), [("row", 1)]) as tracker:
+        tracker.note("row", NOTE)
+    assert capsys.readouterr() == ("", "")

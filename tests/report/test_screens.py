@@ -1,0 +1,146 @@
+"""What the terminal shows: literal text, and every command that needs no long run."""
+
+from io import StringIO
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from test_arm_tests import EVERY, ran
+
+from ssn_probe import Prompts, Recipe, SafetyNeurons
+from ssn_probe.cli.commands import main
+from ssn_probe.report.terminal.outline import render_plan
+from ssn_probe.report.terminal.progress_bars import tracking
+from ssn_probe.report.terminal.result_card import matrix, tables
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.spec import ASR, Amplify
+from ssn_probe.study.forecast import forecast
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(main, list(arguments), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_show_is_a_plan_that_runs_nothing(tmp_path: Path) -> None:
+    text = printed("show", "suppress_ss")
+    for words in ("baseline", "ms: 20 random sets", "3,584 neurons", "MB", "smallest rise", "the smallest p is .048"):
+        assert words in text
+    assert not (tmp_path / "results").exists()
+
+
+def test_show_says_what_one_language_could_show() -> None:
+    text = " ".join(printed("show", "suppress_ss").split())
+    assert (
+        "the smallest rise of ASR against the baseline that one language shows with 80 % power is 14.1 points" in text
+    )
+    assert "needs 6 prompts that change, all one way, for p ≤ .05; 8 for the smallest of 6 languages" in text
+    assert "McNemar" not in printed("show", "transfer"), "no primary arm, no family"
+
+
+def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
+    ms = SafetyNeurons(Prompts("organism"))
+    recipe = Recipe(arms={"x2": Amplify(ms, by=2)}, measures=(ASR(Prompts("organism")),), primary="x2")
+    lines = " ".join(forecast(recipe, None).lines)
+    assert (
+        "the smallest fall of ASR against the baseline that one language shows with 80 % power is 12.5 points" in lines
+    )
+
+
+def test_show_says_when_controls_are_too_few() -> None:
+    assert "too few controls for a test" in printed("show", "suppress_ss", "-T", "controls=5")
+
+
+def test_a_question_cannot_paint_the_terminal() -> None:
+    console = Console(record=True, width=120, markup=False, emoji=False, highlight=False)
+    question = "[red]red[/red] \x1b[31mpaint\x1b[0m :smile:"
+    console.print(render_plan(forecast(Recipe(sets={"ms": SafetyNeurons(Prompts("organism"))}, question=question))))
+    first = console.export_text().splitlines()[0]
+    assert first == "[red]red[/red] paint :smile:"
+
+
+def test_a_run_shows_its_answer_and_is_found_again(tmp_path: Path) -> None:
+    out = str(tmp_path / "results")
+    arguments = ["-T", "controls=1", "-T", "log_odds_controls=0", "-T", "effect=local", "-T", "rule=paper"]
+    text = printed("run", "suppress_ss", *arguments, "--limit", "10", "-o", out)
+    assert "Silencing the shared safety neurons (SS)" in " ".join(text.replace("│", "").split())
+    assert "baseline: 210 prompts" in text
+    assert "done" in printed("results", "-o", out)
+    assert "Answer" in printed("results", "latest", "-o", out)
+
+
+def test_the_organism_is_measured() -> None:
+    text = printed("organism", "info")
+    assert "qag" in text
+    assert "over_refusal" in text
+    assert "about the tool, not about language models" in text
+
+
+def test_bars_are_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking(Console(force_terminal=False, width=80), [("row [red]", 3)]) as tracker:
+        advance = tracker.advance("row [red]")
+        advance(1)
+        assert capsys.readouterr().out == ""
+        advance(2)
+    assert capsys.readouterr().out.startswith("row [red]: 3 prompts")
+
+
+def test_bars_show_every_row_on_a_terminal() -> None:
+    console = Console(force_terminal=True, width=100, record=True)
+    with tracking(console, [("first", 2), ("second", 1)]) as tracker:
+        tracker.advance("first")(2)
+        tracker.advance("second")(1)
+    text = console.export_text()
+    assert "first" in text
+    assert "second" in text
+
+
+def test_a_label_cannot_paint_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    label = "scores (\x1b[31mname\n)"
+    with tracking(Console(force_terminal=False, width=80), [(label, 1)]) as tracker:
+        tracker.advance(label)(1)
+    assert capsys.readouterr().out.startswith("scores (name ): 1 prompts")
+
+
+def shown(folder: Path, arms: dict[str, dict[str, str]]) -> list[str]:
+    """The tables of a run, 80 columns wide, by line."""
+    _, summary = ran(arms)
+    summary.write_parquet(folder / "summary.parquet")
+    console = Console(record=True, width=80, quiet=False, file=StringIO())
+    for one in tables(RunFolder(folder)):
+        console.print(one)
+    return console.export_text().splitlines()
+
+
+def test_arms_that_ran_once_per_language_are_a_matrix(tmp_path: Path) -> None:
+    text = shown(tmp_path, EVERY)
+    assert text[0].split() == ["ASR", "baseline"]
+    (head,) = [number for number, line in enumerate(text) if line.startswith("ms of")]
+    assert text[head].split() == ["ms", "of", "aa", "bb", "cc"]
+    assert text[head + 1].split() == ["aa", "+100", "+0", "+0"]
+    assert text[head + 3].split() == ["bb", "+0", "+75", "+0"]
+    assert len(text[head + 2].split()) == 3, "an interval under every figure"
+
+
+def test_a_matrix_and_other_arms_stand_side_by_side(tmp_path: Path) -> None:
+    text = shown(tmp_path, EVERY | {"ms.of(bb)": {"bb": "cccccccc"}, "ss": {"bb": "cccccccc", "cc": "rrrrcccc"}})
+    assert text[0].split() == ["ASR", "baseline", "ss"]
+    assert text[-2].split() == ["bb", "–", "+75", "–"]
+
+
+def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
+    summary = pl.DataFrame({"delta": [0.35], "delta_low": [-0.22], "delta_high": [0.46]})
+    row = summary.row(0, named=True)
+    languages = [f"qa{letter}" for letter in "abcdefg"]
+    console = Console(record=True, width=80, file=StringIO())
+    console.print(matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
+    assert console.export_text().count("[-22,46]") == 49
+
+
+def test_a_run_without_measures_has_no_table(tmp_path: Path) -> None:
+    _, summary = ran(EVERY)
+    summary.clear().write_parquet(tmp_path / "summary.parquet")
+    assert tables(RunFolder(tmp_path)) == []

@@ -1,0 +1,219 @@
+"""Contract 5: the function's signature is the only schema, and `-T` is coerced from it without dropping anything."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
+
+from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
+from ssn_probe.errors import RecipeError
+from ssn_probe.spec.decorator import RecipeFunction, coerce, split_assignments
+
+SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
+
+
+@recipe
+def question(
+    model: str = "organism",
+    top: float | None = None,
+    controls: int = 20,
+    quick: bool = False,
+    languages: tuple[str, ...] | None = None,
+    layers: tuple[int, ...] = (0,),
+):
+    """Is it so?
+
+    More about it.
+    """
+    ms = SafetyNeurons(Prompts("x", languages=languages), top=top).only(layers=layers)
+    return Recipe(model=model, sets={"quick" if quick else "ms": ms}, controls=controls)
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("3", int, 3),
+        ("-3", int, -3),
+        ("3", float, 3.0),
+        ("1e-3", float, 0.001),
+        (".005", float | None, 0.005),
+        ("none", float | None, None),
+        ("None", str | None, None),
+        ("", str | None, None),
+        ("", str, ""),
+        ("none", str, "none"),
+        ("3", str, "3"),
+        ("a=b", str, "a=b"),
+        ("true", bool, True),
+        ("YES", bool, True),
+        ("1", bool, True),
+        ("False", bool, False),
+        ("no", bool, False),
+        ("0", bool | None, False),
+        ("none", bool | None, None),
+        ("en", tuple[str, ...], ("en",)),
+        ("en, de,sw", tuple[str, ...], ("en", "de", "sw")),
+        ("none", tuple[str, ...] | None, None),
+        ("1,2", tuple[int, ...], (1, 2)),
+        ("1, .5", tuple[float, ...] | None, (1.0, 0.5)),
+        ("3", int | str, 3),
+        ("three", int | str, "three"),
+        ("3", int | float, 3),
+        ("3.5", int | float, 3.5),
+    ],
+)
+def test_a_text_becomes_a_value_of_the_annotated_type(text: str, annotation: Any, value: Any) -> None:
+    found = coerce("x", text, annotation)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "wanted"),
+    [
+        ("three", int, "int"),
+        ("3.0", int, "int"),
+        ("", int, "int"),
+        ("none", int, "int"),
+        ("high", float | None, "float or none"),
+        ("maybe", bool, "bool"),
+        ("2", bool, "bool"),
+        ("1,x", tuple[int, ...], "int"),
+        ("", tuple[int, ...], "int"),
+    ],
+)
+def test_a_text_of_another_type_is_an_error_that_names_the_right_one(text: str, annotation: Any, wanted: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape("-T top=")) as caught:
+        coerce("top", text, annotation)
+    assert wanted in caught.value.message
+    assert wanted in (caught.value.hint or "")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers() | st.floats(allow_nan=False) | st.booleans())
+def test_what_python_prints_is_read_back(value: float) -> None:
+    found = coerce("x", str(value), type(value))
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_texts_reach_the_recipe() -> None:
+    made = question.from_text({"top": "0.25", "controls": "3", "quick": "yes", "languages": "en,de", "layers": "4"})
+    assert made == question(top=0.25, controls=3, quick=True, languages=("en", "de"), layers=(4,))
+    assert made.controls == 3
+    assert "quick" in made.sets
+
+
+def test_a_default_is_what_the_signature_says() -> None:
+    assert question.from_text({}) == question() == question(controls=20)
+    parameters = question.parameters
+    assert list(parameters) == ["model", "top", "controls", "quick", "languages", "layers"]
+    assert parameters["controls"].default == 20
+
+
+def test_the_function_gives_name_and_question() -> None:
+    assert isinstance(question, RecipeFunction)
+    assert (question.name, question.question) == ("question", "Is it so?")
+    assert (question().name, question().question) == ("question", "Is it so?")
+
+
+@pytest.mark.parametrize("call", [lambda: question.from_text({"contrls": "3"}), lambda: question(contrls=3)])
+def test_an_unknown_parameter_names_the_nearest(call: Any) -> None:
+    with pytest.raises(RecipeError, match="no parameter 'contrls'") as caught:
+        call()
+    assert "'controls'" in (caught.value.hint or "")
+
+
+def test_an_unknown_parameter_far_from_all_lists_them() -> None:
+    with pytest.raises(RecipeError) as caught:
+        question(zzzzzz=1)
+    assert all(name in (caught.value.hint or "") for name in question.parameters)
+
+
+def test_not_a_number_is_refused_by_name() -> None:
+    with pytest.raises(RecipeError, match=r"SafetyNeurons\.top is nan"):
+        question.from_text({"top": "nan"})
+
+
+def no_default(top: float):
+    raise AssertionError
+
+
+def no_type(top=3):
+    raise AssertionError
+
+
+def rest(**options: int):
+    raise AssertionError
+
+
+@pytest.mark.parametrize("build", [no_default, no_type, rest])
+def test_a_parameter_without_type_or_default_cannot_be_declared(build: Any) -> None:
+    with pytest.raises(RecipeError, match="lacks a type or a default") as caught:
+        recipe(build)
+    assert "name: type = default" in (caught.value.hint or "")
+
+
+def test_a_function_that_returns_no_recipe() -> None:
+    @recipe
+    def broken(top: int = 1):
+        """?"""
+        return {"top": top}
+
+    with pytest.raises(RecipeError, match="broken returned a dict"):
+        broken()
+
+
+def test_assignments_are_split_at_the_first_equals_sign() -> None:
+    assert split_assignments(("a=1", "b=x=y", "c=")) == {"a": "1", "b": "x=y", "c": ""}
+    assert split_assignments(()) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message", "hint"),
+    [
+        (("top",), "-T 'top' has no '='", "-T top=VALUE"),
+        (("=3",), "-T '=3' has no '='", "-T name=VALUE"),
+        (("",), "-T '' has no '='", "-T name=VALUE"),
+        (("top=1", "seed=2", "top=1"), "-T top is given twice", "once"),
+    ],
+)
+def test_assignments_that_cannot_be(texts: tuple[str, ...], message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        split_assignments(texts)
+    assert hint in (caught.value.hint or "")
+
+
+OTHER_VALUE = {
+    "model": "elsewhere",
+    "data": "elsewhere",
+    "harmless": "elsewhere",
+    "anchor": "qab",
+    "effect": "local",
+    "rule": "harmful",
+    "top": "0.5",
+    "stable": "0.9",
+    "fdr": "0.05",
+    "source": "qab",
+    "controls": "21",
+    "log_odds_controls": "98",
+    "seed": "7",
+}
+
+
+@pytest.mark.parametrize("function", SHIPPED, ids=lambda function: function.name)
+def test_every_parameter_of_a_shipped_recipe_changes_the_recipe(function: RecipeFunction) -> None:
+    default = function()
+    for name in function.parameters:
+        assert function.from_text({name: OTHER_VALUE[name]}).key != default.key, name
+
+
+@pytest.mark.parametrize("function", SHIPPED, ids=lambda function: function.name)
+def test_a_shipped_recipe_asks_a_question_and_has_typed_parameters(function: RecipeFunction) -> None:
+    assert function.question.endswith("?")
+    assert all(one.annotation is not inspect.Parameter.empty for one in function.parameters.values())
+    assert function().name == function.name

@@ -1,0 +1,306 @@
+"""Contracts 1 and 8: a recipe is found by name, path or recipe.json; listing and JSON execute nothing."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ssn_probe.recipes import (
+    after_expand,
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+)
+
+from ssn_probe.errors import RecipeError
+from ssn_probe.spec.decorator import RecipeFunction
+from ssn_probe.spec.discovery import find_recipe, list_recipes, load_function, load_recipe, shipped
+from ssn_probe.spec.node import to_json
+
+RECIPES = (
+    after_expand,
+    amplify_ss,
+    expand_controls,
+    expand_ss,
+    identify_ms,
+    leave_one_out,
+    overlap,
+    patch_ss,
+    suppress_ss,
+    transfer,
+)
+SHIPPED: dict[str, RecipeFunction] = {one.name: one for one in RECIPES}
+
+TWO = '''
+from pathlib import Path
+from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
+import ssn_probe
+
+Path(__file__).with_suffix(".executed").touch()
+
+
+@recipe
+def first(top: float | None = None, *, words: str = "a, b"):
+    """Is it the first?
+
+    Not part of the question.
+    """
+    return Recipe(sets={"first": SafetyNeurons(Prompts("x"), top=top)})
+
+
+def helper(top: float = 1.0):
+    """No recipe."""
+
+
+@ssn_probe.recipe
+def second():
+    return Recipe(sets={"second": SafetyNeurons(Prompts("x"))})
+'''
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    path = tmp_path / "two.py"
+    path.write_text(TWO)
+    return path
+
+
+def write(folder: Path, text: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_listing_reads_the_syntax_tree_and_executes_nothing(two: Path) -> None:
+    first, second = list_recipes(two)
+    assert (first.name, first.question, first.path) == ("first", "Is it the first?", two)
+    assert first.parameters == (("top", "float | None", "None"), ("words", "str", "'a, b'"))
+    assert (second.name, second.question, second.parameters) == ("second", "", ())
+    assert not two.with_suffix(".executed").exists()
+    assert load_function(f"{two}@first").name == "first"
+    assert two.with_suffix(".executed").exists(), "the marker must show an execution, or this test shows nothing"
+
+
+def test_listing_needs_no_import_that_works(tmp_path: Path) -> None:
+    path = write(tmp_path, "import no_such_module\n\n@recipe\ndef mine(top: int = 1):\n    '''Is it mine?'''\n")
+    assert [one.name for one in list_recipes(path)] == ["mine"]
+
+
+def test_a_folder_is_listed_in_order_of_file_names(tmp_path: Path, two: Path) -> None:
+    write(tmp_path, "from ssn_probe import recipe\n\n@recipe\ndef zero(): ...\n", "a.py")
+    write(tmp_path, "not python at all", "notes.txt")
+    assert [one.name for one in list_recipes(tmp_path)] == ["zero", "first", "second"]
+
+
+def test_the_shipped_recipes_are_listed_as_their_signatures_say() -> None:
+    listings = {one.name: one for one in list_recipes()}
+    assert set(listings) == set(SHIPPED)
+    for name, function in SHIPPED.items():
+        assert listings[name].question == function.question
+        assert [one[0] for one in listings[name].parameters] == list(function.parameters)
+        assert [one[2] for one in listings[name].parameters] == [
+            repr(one.default) for one in function.parameters.values()
+        ]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_is_found_by_name_and_by_path(name: str) -> None:
+    by_name = find_recipe(name, {"top": "0.25"})
+    assert by_name == SHIPPED[name](top=0.25)
+    assert by_name == find_recipe(str(shipped() / f"{name}.py"), {"top": "0.25"})
+    assert load_recipe(name, {}).source == (shipped() / f"{name}.py").read_text()
+
+
+def test_several_recipes_in_a_file_are_told_apart_by_name(two: Path) -> None:
+    assert list(find_recipe(f"{two}@first", {"top": "0.5"}).sets) == ["first"]
+    assert list(find_recipe(f"{two}@second", {}).sets) == ["second"]
+    assert load_recipe(f"{two}@second", {}).source == two.read_text()
+    with pytest.raises(RecipeError, match="declares 2 recipes") as caught:
+        find_recipe(str(two), {})
+    assert f"{two}@first" in (caught.value.hint or "")
+    with pytest.raises(RecipeError, match="no recipe 'secnd'") as caught:
+        find_recipe(f"{two}@secnd", {})
+    assert "'second'" in (caught.value.hint or "")
+    with pytest.raises(RecipeError, match="no recipe 'helper'"):
+        find_recipe(f"{two}@helper", {})
+
+
+def test_a_folder_may_have_an_at_sign(tmp_path: Path) -> None:
+    folder = tmp_path / "me@home"
+    folder.mkdir()
+    path = write(folder, TWO)
+    assert load_function(f"{path}@second").name == "second"
+    assert load_recipe(f"{path}@second", {}).source == path.read_text()
+
+
+def test_a_name_after_a_shipped_recipe_is_not_dropped() -> None:
+    assert load_function("overlap@overlap").name == "overlap"
+    with pytest.raises(RecipeError, match="no recipe 'transfer'"):
+        load_function("overlap@transfer")
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="unknown recipe 'supress_ss'") as caught:
+        load_function("supress_ss")
+    assert "'suppress_ss'" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("reference", ["missing.py", "./missing", "missing.py@name"])
+def test_a_missing_file(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="no recipe file") as caught:
+        load_function(reference)
+    assert "ssn-probe list" in (caught.value.hint or "")
+
+
+def test_a_missing_folder_cannot_be_listed(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no file or folder"):
+        list_recipes(tmp_path / "missing")
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "syntax": (b"x = 1\n\ndef mine(:\n", "line 3: invalid syntax"),
+    "indent": (b"x = 1\n  y = 2\n", "line 2: unexpected indent"),
+    "not utf-8": (b"# caf\xe9\n", "cannot read"),
+    "null byte": (b"x = '\x00'\n", "null byte"),
+    "no recipe": (b"x = 1\n", "declares no recipe"),
+    "empty": (b"", "declares no recipe"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_file_that_is_no_recipe_is_one_clear_error(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_function(str(path))
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+FAILING = {
+    "import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "name": ("nonsense", "NameError"),
+    "lambda": ("Prompts(lambda: 1)", r"Prompts\.source is a function"),
+    "live object": ("Prompts('x', languages=[object()])", r"Prompts\.languages is a object"),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), FAILING.values(), ids=FAILING)
+def test_a_file_that_fails_when_read_is_one_clear_error(line: str, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f"from ssn_probe import Prompts, recipe\n{line}\n\n@recipe\ndef mine(): ...\n")
+    with pytest.raises(RecipeError, match=message):
+        load_function(str(path))
+
+
+def test_a_lambda_inside_a_recipe_is_refused_when_the_recipe_is_made(tmp_path: Path) -> None:
+    body = "@recipe\ndef mine(seed: int = 0):\n    return Recipe(sets={'a': NeuronFile(lambda: 1)}, seed=seed)\n"
+    path = write(tmp_path, f"from ssn_probe import NeuronFile, Recipe, recipe\n\n{body}")
+    with pytest.raises(RecipeError, match=r"NeuronFile\.path is a function") as caught:
+        find_recipe(str(path), {})
+    assert "str, int, float, bool, None" in (caught.value.hint or "")
+
+
+def test_a_decorator_of_another_project_is_not_ours(tmp_path: Path) -> None:
+    path = write(tmp_path, "def recipe(f):\n    return f\n\n@recipe\ndef mine(): ...\n")
+    with pytest.raises(RecipeError, match="not declared with ssn_probe's @recipe"):
+        load_function(str(path))
+
+
+def test_a_recipe_may_define_values_that_look_up_their_module(tmp_path: Path) -> None:
+    """`from __future__ import annotations` turns every annotation into text; parameters are coerced all the same."""
+    body = "@recipe\ndef mine(top: float | None = None):\n    return Recipe(sets={'a': SafetyNeurons(P, top=top)})\n"
+    head = "from __future__ import annotations\nfrom ssn_probe import Prompts, Recipe, SafetyNeurons, recipe\n"
+    path = write(tmp_path, f"{head}P = Prompts('x')\n\n{body}")
+    made = find_recipe(str(path), {"top": "0.5"})
+    assert made.sets["a"].top == 0.5  # type: ignore[attr-defined]
+
+
+def saved(folder: Path, data: Any) -> str:
+    return str(write(folder, data if isinstance(data, str) else json.dumps(data), "recipe.json"))
+
+
+def test_a_recipe_json_reads_back_as_it_was(tmp_path: Path) -> None:
+    recipe = suppress_ss(top=0.25, anchor="qaä")
+    reference = saved(tmp_path, to_json(recipe))
+    assert find_recipe(reference, {}) == recipe
+    assert load_recipe(reference, {}).source is None
+
+
+def test_a_recipe_json_in_utf8_is_read_whatever_the_locale(tmp_path: Path) -> None:
+    recipe = suppress_ss(data="données")
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(to_json(recipe), ensure_ascii=False), encoding="utf-8")
+    assert find_recipe(str(path), {}) == recipe
+
+
+def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
+    """Neither a name in it nor a recipe file beside it is imported."""
+    modules = set(sys.modules)
+    hostile = [
+        {"kind": "two.first", "version": 1},
+        {"kind": "__import__", "version": 1, "name": "two"},
+        {"kind": "Recipe", "version": 1, "sets": {"a": {"kind": "eval", "version": 1, "text": "open('x', 'w')"}}},
+    ]
+    for data in hostile:
+        with pytest.raises(RecipeError, match="unknown node"):
+            find_recipe(saved(tmp_path, data), {})
+    with pytest.raises(RecipeError, match="name is"):
+        find_recipe(saved(tmp_path, to_json(suppress_ss()) | {"name": str(two)}), {})
+    find_recipe(saved(tmp_path, to_json(suppress_ss()) | {"model": str(two)}), {})
+    assert not two.with_suffix(".executed").exists()
+    assert set(sys.modules) == modules
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{", "cannot read"),
+        ("", "cannot read"),
+        ([], "holds no recipe"),
+        (to_json(suppress_ss().arms["ms"]), "holds no recipe"),
+        ({}, "holds no recipe"),
+        (to_json(suppress_ss()) | {"version": 2}, "version 2"),
+        (to_json(suppress_ss()) | {"controls": -1}, "controls is -1"),
+        ({"kind": "Recipe", "version": 1, "seed": float("nan")}, r"Recipe\.seed is nan"),
+    ],
+)
+def test_a_json_file_that_is_no_recipe(data: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        find_recipe(saved(tmp_path, data), {})
+
+
+def test_a_missing_recipe_json(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot read"):
+        find_recipe(str(tmp_path / "recipe.json"), {})
+
+
+def test_parameters_of_a_recipe_json_are_settled(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="-T does not apply"):
+        find_recipe(saved(tmp_path, to_json(suppress_ss())), {"top": "0.5"})
+
+
+def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+    (tmp_path / "beside_it.py").write_text("TOP = 0.25\n")
+    text = "from beside_it import TOP\nfrom ssn_probe import *\n@recipe\ndef mine(top: float = TOP):\n    'Q?'\n"
+    (tmp_path / "mine.py").write_text(text + "    return Recipe(sets={'ms': SafetyNeurons(Prompts('a'), top=top)})\n")
+    before = list(sys.path)
+    assert find_recipe(str(tmp_path / "mine.py"), {}).sets["ms"].top == 0.25  # type: ignore[attr-defined]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("body", ["import sys; sys.exit(0)", "1 / 0"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_recipe_that_breaks_off_is_one_clear_error(body: str, inside: bool, tmp_path: Path) -> None:
+    lines = ["from ssn_probe import recipe", "@recipe", "def mine():", f"    {body}", "" if inside else body]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=r"mine.* failed: (SystemExit|ZeroDivisionError)"):
+        find_recipe(str(tmp_path / "mine.py"), {})

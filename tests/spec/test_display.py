@@ -1,0 +1,161 @@
+"""One renderable for terminal and notebook: the same words in both, no hostile text, colours for either background."""
+
+import re
+import subprocess
+import sys
+from html import unescape
+from io import StringIO
+from pathlib import Path
+
+import polars as pl
+import pytest
+from rich.console import Console
+from rich.text import Text
+from stored import HOSTILE, renamed, stored_run
+
+from ssn_probe import Preview, Prompts, Recipe, Result, SafetyNeurons, Shared, recipe
+from ssn_probe.api.python import NeuronSets
+from ssn_probe.neurons import neuron_set
+from ssn_probe.spec import Refusal
+from ssn_probe.spec.display import COLOURS, as_html, as_text, bundle, literal
+from ssn_probe.study.forecast import Forecast
+from ssn_probe.study.plan import Plan
+from ssn_probe.study.steps import Stage
+
+MS = SafetyNeurons(Prompts("organism"))
+
+
+@recipe
+def question(model: str = "<b>organism</b>", top: float | None = None):
+    """Is <script>alert(1)</script> [red]this[/red] safe?"""
+    return Recipe(model=model, sets={"ms": MS})
+
+
+def hostile_result(folder: Path) -> Result:
+    run = stored_run(folder, answer=[HOSTILE, "second"], warnings=[HOSTILE])
+    return Result(renamed(renamed(run, "bb", HOSTILE), "ss", f"arm {HOSTILE}"))
+
+
+def hostile_preview() -> Preview:
+    shown = Recipe(sets={"ms": MS}, question=HOSTILE)
+    plan = Plan(recipe=shown, stages=(Stage(label=HOSTILE, prompts=3),), data={})
+    return Preview(Forecast(plan=plan, lines=(HOSTILE,)))
+
+
+def everything(folder: Path) -> dict[str, object]:
+    """One of each kind of value that shows itself, made of hostile text where it has any."""
+    source = Prompts(HOSTILE, harmless=HOSTILE)
+    neurons = neuron_set([(HOSTILE, 0, "ffn", 3, 0.5), ("bb", 1, "q", 2, None)])
+    return {
+        "result": hostile_result(folder),
+        "preview": hostile_preview(),
+        "recipe": Recipe(model=HOSTILE, sets={"ms": SafetyNeurons(source)}, question=HOSTILE),
+        "expression": Shared(SafetyNeurons(source), anchor=HOSTILE) - SafetyNeurons(source).of(HOSTILE),
+        "declared": question,
+        "neurons": neurons,
+        "sets": NeuronSets({HOSTILE: neurons}),
+    }
+
+
+KINDS = ("result", "preview", "recipe", "expression", "declared", "neurons", "sets")
+
+
+def printed(value: object, width: int = 100) -> str:
+    """What `rich.print(value)` writes to a terminal, with rich's own defaults: markup and emoji are read."""
+    console = Console(file=StringIO(), width=width, force_terminal=True, color_system="truecolor")
+    console.print(value)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_text_is_text(kind: str, tmp_path: Path) -> None:
+    value = everything(tmp_path)[kind]
+    found = value._repr_mimebundle_()  # type: ignore[attr-defined]
+    assert set(found) == {"text/plain", "text/html"}
+    tags = set(re.findall(r"</?\w+", found["text/html"]))
+    assert tags == {"<pre", "</pre", "<span", "</span"}
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", found["text/plain"])
+    shown = " ".join(found["text/plain"].split())
+    assert "<script>" in shown or kind in ("neurons", "sets")
+    assert "alert(1)" in "".join(shown.split()), "what is hostile is shown, not dropped"
+    assert "\x1b[31m" not in printed(value), "nobody else paints the terminal"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_terminal_and_notebook_show_the_same(kind: str, tmp_path: Path) -> None:
+    value = everything(tmp_path)[kind]
+    found = value._repr_mimebundle_()  # type: ignore[attr-defined]
+    text = unescape(re.sub(r"<[^>]*>", "", found["text/html"]))
+    assert [line.rstrip() for line in text.splitlines()] == found["text/plain"].splitlines()
+    terminal = re.sub(r"\x1b\[[0-9;]*m", "", printed(value))
+    path = value.path.name if isinstance(value, Result) else "\n"
+    lines = [line.rstrip() for line in terminal.splitlines() if path not in line]
+    assert lines == [line for line in found["text/plain"].splitlines() if path not in line]
+
+
+@pytest.mark.parametrize("kind", ["result", "preview", "sets"])
+def test_print_shows_the_same(kind: str, tmp_path: Path) -> None:
+    value = everything(tmp_path)[kind]
+    assert str(value) == value._repr_mimebundle_()["text/plain"]  # type: ignore[attr-defined]
+
+
+def test_the_plain_repr_of_an_expression_makes_it_again() -> None:
+    expression = Shared(MS, at_least=3)
+    names = {"Shared": Shared, "SafetyNeurons": SafetyNeurons, "Prompts": Prompts, "Refusal": Refusal}
+    assert eval(repr(expression), names) == expression
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    """WCAG 2's ratio: 1 for equal colours, 21 for black on white."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("style", [*sorted(set(COLOURS) - {"grey"}), "dim"])
+@pytest.mark.parametrize("page", [(255, 255, 255), (17, 17, 17)], ids=["light", "dark"])
+def test_every_colour_is_legible_on_light_and_on_dark(style: str, page: tuple[int, int, int]) -> None:
+    (found,) = re.findall(r'"color: #(\w{6})', as_html(Text("text", style=style)))
+    colour = (int(found[:2], 16), int(found[2:4], 16), int(found[4:], 16))
+    assert contrast(colour, page) >= 3.9
+
+
+def test_text_without_a_style_has_the_pages_colour() -> None:
+    html = as_html(Text("text"))
+    assert "color" not in html
+    assert "background" not in html
+
+
+@pytest.mark.parametrize("name", ["NO_COLOR", "COLUMNS", "TERM", "FORCE_COLOR"])
+def test_the_surroundings_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bundle(literal("wide " * 30, "yellow"))
+    monkeypatch.setenv(name, {"COLUMNS": "33", "TERM": "dumb"}.get(name, "1"))
+    assert bundle(literal("wide " * 30, "yellow")) == before
+    assert "color: " in before["text/html"]
+
+
+def test_a_path_is_not_broken(tmp_path: Path) -> None:
+    deep = tmp_path / ("folder" * 20)
+    found = Result(stored_run(deep))._repr_mimebundle_()
+    assert f"{deep}/report.md" in found["text/plain"]
+    assert f"{deep}/report.md" in found["text/html"]
+
+
+def test_polars_escapes_what_a_frame_holds() -> None:
+    """Frames are shown by polars: `result.samples` in a notebook."""
+    assert "<script>" not in pl.DataFrame({"response": [HOSTILE]})._repr_html_()
+
+
+def test_nothing_is_imported_before_something_is_shown() -> None:
+    heavy = "{'rich', 'polars', 'torch', 'IPython'}"
+    code = f"import sys, ssn_probe; ssn_probe.run, ssn_probe.Result; assert not {heavy} & {{*sys.modules}}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_plain_text_has_no_trailing_blanks() -> None:
+    assert as_text(Text("a  \nb ")) == "a\nb"

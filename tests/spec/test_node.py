@@ -1,0 +1,393 @@
+"""Contracts 1, 7 and 8: an expression is a value, its key is a digest of its JSON, and reading one executes nothing."""
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssn_probe import (
+    ASR,
+    Expand,
+    OverRefusal,
+    Prompts,
+    RandomLike,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Suppress,
+    Training,
+    Utility,
+)
+from ssn_probe.errors import RecipeError
+from ssn_probe.spec import (
+    EFFECTS,
+    RULES,
+    SITES,
+    After,
+    Amplify,
+    Combine,
+    Each,
+    Final,
+    LeaveOneOut,
+    Local,
+    LoRA,
+    MeanOf,
+    NeuronFile,
+    Of,
+    Only,
+    Patch,
+    Refusal,
+    SetExpression,
+    Then,
+    UnionOf,
+    WholeLayers,
+    WithoutStrongest,
+)
+from ssn_probe.spec.node import NODES, Node, canonical, digest, from_json, rewrite, to_json, walk
+
+quick = settings(deadline=None, max_examples=60)
+
+texts = st.text(max_size=6)
+prompt_sets = st.builds(
+    Prompts,
+    texts,
+    harmless=st.none() | texts,
+    languages=st.none() | st.lists(texts, max_size=3),
+    limit=st.none() | st.integers(1, 99),
+)
+effects = st.sampled_from(EFFECTS) | st.sampled_from([Local(), Local("last"), Final(), Refusal()])
+safety_neurons = st.builds(
+    SafetyNeurons,
+    prompt_sets,
+    effect=effects,
+    rule=st.sampled_from(sorted(RULES)),
+    top=st.none() | st.floats(0, 1, exclude_min=True),
+    sites=st.lists(st.sampled_from(SITES), min_size=1),
+    pool=st.sampled_from(["site", "layer"]),
+)
+
+
+def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.builds(Shared, inner, anchor=st.none() | texts),
+        st.builds(Shared, inner, at_least=st.integers(1, 9)),
+        st.builds(Shared, safety_neurons, by=st.just("mean")),
+        st.builds(RandomLike, inner, st.integers(0, 9)),
+        st.builds(Combine, st.sampled_from(["and", "or", "minus"]), inner, inner),
+        st.builds(lambda one, language: one.of(language), inner, texts),
+        st.builds(lambda one: one.union(), inner),
+        st.builds(lambda one: one.without_strongest(), inner),
+        st.builds(
+            lambda one, **kept: one.only(**kept),
+            inner,
+            layers=st.none() | st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True),
+            sites=st.none() | st.lists(st.sampled_from(SITES), min_size=1, max_size=3, unique=True),
+            languages=st.none() | st.lists(texts, min_size=1, max_size=3, unique=True),
+        ),
+    )
+
+
+expressions = st.recursive(safety_neurons | st.builds(NeuronFile, texts), larger, max_leaves=4)
+arms = st.builds(
+    Suppress,
+    expressions | st.builds(Each, expressions),
+    to=st.just(0) | st.builds(MeanOf, prompt_sets),
+)
+recipes = st.builds(
+    Recipe,
+    model=texts,
+    sets=st.dictionaries(st.sampled_from(["a", "b 1"]), expressions, min_size=1),
+    arms=st.dictionaries(st.sampled_from(["c", "ü_-"]), arms),
+    controls=st.integers(0, 30),
+    measures=st.lists(
+        st.one_of(st.builds(kind, prompt_sets) for kind in (ASR, OverRefusal, Utility)), min_size=1, unique_by=type
+    ),
+    seed=st.integers(0, 2**40),
+    question=texts,
+)
+
+
+@quick
+@given(recipes)
+def test_json_round_trip_keeps_the_value_and_the_key(recipe: Recipe) -> None:
+    text = json.dumps(to_json(recipe))
+    again = from_json(json.loads(text))
+    assert type(again) is Recipe
+    assert again == recipe
+    assert again.key == recipe.key
+    assert hash(again) == hash(recipe)
+
+
+@quick
+@given(expressions, expressions)
+def test_keys_are_equal_exactly_when_the_json_is(one: Node, other: Node) -> None:
+    assert (one == other) == (one.key == other.key) == (to_json(one) == to_json(other))
+
+
+@quick
+@given(recipes)
+def test_rewriting_with_no_change_changes_nothing(recipe: Recipe) -> None:
+    assert rewrite(recipe, lambda node: node) == recipe
+
+
+PROMPTS = Prompts("a")
+MS = SafetyNeurons(PROMPTS)
+OTHER = NeuronFile("other.csv")
+TRAINS = Expand(MS, PROMPTS)
+TRAINING_CHANGES = {
+    "neurons": OTHER,
+    "data": Prompts("b"),
+    "training": Training(lr=1e-3),
+    "contexts": ("harmful",),
+    "languages": ("en",),
+    "at": (1, 3),
+}
+CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
+    Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3}),
+    Local: (Local(), {"position": "last"}),
+    Final: (Final(), {"position": None}),
+    Refusal: (Refusal(), {}),
+    SetExpression: (SetExpression(), {}),
+    SafetyNeurons: (
+        MS,
+        {
+            "prompts": Prompts("b"),
+            "effect": Local(),
+            "rule": "harmful",
+            "top": 0.006,
+            "sites": ("q", "ffn"),
+            "pool": "layer",
+            "stable": 0.9,
+            "placebo": True,
+        },
+    ),
+    Shared: (Shared(MS), {"neurons": OTHER, "anchor": "en", "at_least": 2, "by": "mean"}),
+    RandomLike: (RandomLike(MS), {"neurons": OTHER, "seed": 1}),
+    NeuronFile: (OTHER, {"path": "another.csv"}),
+    Combine: (MS & OTHER, {"operation": "or", "left": OTHER, "right": MS}),
+    Of: (MS.of("en"), {"neurons": OTHER, "language": "de"}),
+    UnionOf: (MS.union(), {"neurons": OTHER}),
+    WithoutStrongest: (MS.without_strongest(), {"neurons": OTHER}),
+    Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
+    WholeLayers: (MS.whole_layers(), {"neurons": OTHER}),
+    LeaveOneOut: (MS.leave_one_out(), {"neurons": OTHER}),
+    After: (MS.after(TRAINS), {"neurons": OTHER, "trained": LoRA(MS, PROMPTS)}),
+    Each: (MS.each(), {"neurons": OTHER}),
+    MeanOf: (MeanOf(PROMPTS), {"prompts": Prompts("b")}),
+    Amplify: (Amplify(MS, by=2), {"neurons": OTHER, "by": 3.0}),
+    Patch: (Patch(MS), {"neurons": OTHER, "source": "en", "positions": "response"}),
+    Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
+    Expand: (TRAINS, TRAINING_CHANGES),
+    LoRA: (LoRA(MS, PROMPTS), TRAINING_CHANGES),
+    Then: (Then(TRAINS, Suppress(MS)), {"first": LoRA(MS, PROMPTS), "then": Amplify(MS, by=2)}),
+    ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
+    OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),
+    Utility: (Utility(PROMPTS), {"prompts": Prompts("b")}),
+    Recipe: (
+        Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS),)),
+        {
+            "model": "m",
+            "sets": {"x": MS},
+            "arms": {"ss": Suppress(MS)},
+            "controls": 19,
+            "log_odds_controls": 19,
+            "permutations": 99,
+            "half_samples": 10,
+            "measures": (Utility(PROMPTS),),
+            "primary": "ms",
+            "seed": 1,
+            "name": "n",
+            "question": "q",
+        },
+    ),
+}
+
+
+OURS = [kind for kind in NODES.values() if kind.__module__.startswith("ssn_probe.") and kind is not Training]
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
+    node, changes = CHANGES[kind]
+    one_value = {"position"} if kind is Final else set()
+    if kind is SafetyNeurons:  # fdr stands alone: it has no top beside it
+        assert SafetyNeurons(PROMPTS, fdr=0.05).key != SafetyNeurons(PROMPTS, fdr=0.1).key != node.key
+        changes = changes | {"fdr": None}
+        one_value = {"fdr"}
+    assert set(changes) == {spec.name for spec in fields(kind)}, "a field without a change here is not tested"
+    for name, value in changes.items():
+        if name not in one_value:
+            assert replace(node, **{name: value}).key != node.key, name
+
+
+def test_the_key_is_pinned() -> None:
+    """Whoever changes how a key is made orphans every result: that must be a decision, not an accident."""
+    expression = Shared(SafetyNeurons(Prompts("organism"), effect="local", rule="paper", sites=("v", "q")), anchor="ä")
+    assert canonical(to_json(expression)) == (
+        '{"anchor":"ä","at_least":null,"by":"intersection","kind":"Shared","neurons":'
+        '{"effect":{"kind":"Local","position":"mean","version":1},"fdr":null,'
+        '"kind":"SafetyNeurons","placebo":false,"pool":"site","prompts":'
+        '{"harmless":null,"kind":"Prompts","languages":null,"limit":null,"source":"organism","version":1},'
+        '"rule":"paper","sites":["q","v"],"stable":null,"top":0.03,"version":1},"version":1}'
+    )
+    assert expression.key == "74bdd56e8547bdc4197a41db347856f0c374a6b484fec9a43a2397c52e545b4c"
+
+
+def test_the_method_version_counts_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    expression = Shared(SafetyNeurons(PROMPTS, effect="local"))
+    before = expression.key
+    monkeypatch.setattr(Local, "version", 2)
+    assert expression.key != before
+
+
+def test_the_order_of_a_dict_does_not_count() -> None:
+    one, other = {"a": MS, "b": OTHER}, {"b": OTHER, "a": MS}
+    assert Recipe(sets=one).key == Recipe(sets=other).key
+    assert digest({"x": 1, "y": {"p": 1, "q": 2}}) == digest({"y": {"q": 2, "p": 1}, "x": 1})
+
+
+def test_lists_and_tuples_are_one_value() -> None:
+    assert Prompts("a", languages=["en", "de"]) == Prompts("a", languages=("en", "de"))  # type: ignore[arg-type]
+
+
+def test_nodes_work_in_sets_and_never_equal_other_things() -> None:
+    assert len({MS, SafetyNeurons(Prompts("a")), OTHER}) == 2
+    assert MS.key != MS
+    assert to_json(MS) != MS
+
+
+def test_a_node_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PROMPTS.source = "b"  # type: ignore[misc]
+
+
+LIVE = {
+    "lambda": lambda: 1,
+    "object": object(),
+    "set": {1},
+    "bytes": b"x",
+    "path": Path("x"),
+    "class": dict,
+    "complex": 1j,
+    "int keys": {1: 2},
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "-inf": float("-inf"),
+}
+
+
+@pytest.mark.parametrize("value", LIVE.values(), ids=LIVE)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: ("en", x), lambda x: [[x]], lambda x: {"a": (x,)}])
+def test_what_a_recipe_cannot_hold_is_refused_with_the_field_named(value: Any, wrap: Any) -> None:
+    with pytest.raises(RecipeError, match=r"Prompts\.languages is ") as caught:
+        Prompts("a", languages=wrap(value))
+    assert caught.value.hint
+    assert not isinstance(value, float) or "finite" in caught.value.hint
+
+
+def test_text_that_is_not_unicode_is_refused_with_the_field_named() -> None:
+    """A file name with bytes that are no UTF-8 comes out of the command line as a lone surrogate; it has no key."""
+    with pytest.raises(RecipeError, match=r"Prompts\.source"):
+        Prompts("caf\udce9").key  # noqa: B018
+
+
+def test_a_dict_that_would_read_back_as_a_node_is_refused_or_kept() -> None:
+    try:
+        recipe = Recipe(sets={"kind": MS})
+    except RecipeError as error:
+        assert "kind" in error.message  # noqa: PT017
+        return
+    assert from_json(to_json(recipe)) == recipe
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    return to_json(MS) | values
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "hint"),
+    [
+        (changed(kind="SafetyNeuron"), "unknown node 'SafetyNeuron'", "SafetyNeurons"),
+        (changed(kind="os.system"), "unknown node 'os.system'", ""),
+        (changed(kind="Node"), "unknown node 'Node'", ""),
+        (changed(kind=["SafetyNeurons"]), "unknown node", ""),
+        (changed(kind=None), "unknown node None", ""),
+        (changed(version=2), "version 2 is not this release's version 1", "run the recipe by name"),
+        (changed(version=None), "version None", "run the recipe by name"),
+        (changed(strength=1), "wrong fields.*strength", ""),
+        ({"kind": "SafetyNeurons", "version": 1}, "wrong fields.*prompts", ""),
+        (changed(rule="papr"), "unknown rule 'papr'", "paper"),
+        (changed(top=float("nan")), r"SafetyNeurons\.top is nan", "finite"),
+        (changed(prompts=to_json(Local())), "prompts is ", "Prompts"),
+    ],
+)
+def test_json_that_is_no_expression_is_refused(data: Any, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        from_json(data)
+    assert hint in (caught.value.hint or "")
+
+
+scalars = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=True) | texts
+field_names = sorted({spec.name for kind in NODES.values() for spec in fields(kind)})
+known_kinds = sorted(name for name, kind in NODES.items() if kind.__module__ == "ssn_probe.spec.recipe")
+documents = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(texts | st.just("kind"), inner, max_size=2)
+        | st.builds(
+            lambda kind, values: values | {"kind": kind, "version": 1},
+            st.sampled_from(known_kinds),
+            st.dictionaries(st.sampled_from(field_names), inner, max_size=4),
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(documents)
+def test_any_json_becomes_a_value_or_one_clear_error(document: Any) -> None:
+    try:
+        value = from_json(document)
+    except RecipeError:
+        return
+    assert all(len(node.key) == 64 for node in walk(value))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"kind": "Recipe", "version": 1, "sets": [["ms", 1]]},
+        {"kind": "Recipe", "version": 1, "sets": "ms"},
+        {"kind": "Recipe", "version": 1, "sets": {"ms": to_json(MS)}, "measures": 3},
+        {"kind": "Recipe", "version": 1, "sets": {"ms": to_json(MS)}, "controls": "many"},
+        {"kind": "Prompts", "version": 1, "source": "a", "limit": "many"},
+    ],
+)
+def test_fields_of_the_wrong_shape_are_one_clear_error(document: Any) -> None:
+    with pytest.raises(RecipeError):
+        from_json(document)
+
+
+def test_walk_meets_every_node_outermost_first() -> None:
+    recipe = Recipe(sets={"a": Shared(MS)}, measures=(ASR(Prompts("b")),))
+    kinds = [type(node).__name__ for node in walk(recipe)]
+    assert kinds == ["Recipe", "Shared", "SafetyNeurons", "Prompts", "Refusal", "ASR", "Prompts"]
+
+
+def test_rewrite_changes_every_node_of_a_kind_and_leaves_the_original() -> None:
+    recipe = Recipe(sets={"a": MS | OTHER}, measures=(ASR(PROMPTS),))
+    limited = rewrite(recipe, lambda node: replace(node, limit=5) if isinstance(node, Prompts) else node)
+    assert [node.limit for node in walk(limited) if isinstance(node, Prompts)] == [5, 5]
+    assert [node.limit for node in walk(recipe) if isinstance(node, Prompts)] == [None, None]
+
+
+def test_canonical_json_has_one_spelling() -> None:
+    assert canonical({"b": (1, 2.5, None), "a": "ü"}) == '{"a":"ü","b":[1,2.5,null]}'
+    with pytest.raises(ValueError, match="JSON"):
+        canonical({"a": float("nan")})

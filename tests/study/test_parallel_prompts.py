@@ -1,0 +1,121 @@
+"""Where a Patch carries over from, and that every prompt has a parallel there: known before anything runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssn_probe import ASR, Amplify, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.spec.anchors import source_of
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.steps import placebo_label
+
+Row = dict[str, Any]
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A prompt set in three languages, 2 prompts per split and context, less the rows for which `drop` holds."""
+
+    def written(drop: Callable[[Row], bool] = lambda row: False, languages: str = "en de sw", **card: Any) -> str:
+        rows = [
+            {"prompt_id": f"{split}-{context}-{n}", "language": language, "context": context, "split": split}
+            | {"text": f"{language} {split} {context} {n}"}
+            for split in ("identify", "evaluate")
+            for context in ("harmful", "harmless", "lookalike")
+            for n in range(2)
+            for language in languages.split()
+        ]
+        (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows if not drop(row)))
+        (tmp_path / "dataset.json").write_text(json.dumps({"name": "mine", "max_new_tokens": 7} | card))
+        return str(tmp_path)
+
+    return written
+
+
+def patched(data: str, **options: Any) -> Recipe:
+    prompts = Prompts(data)
+    arm = Patch(SafetyNeurons(prompts), **options)
+    return Recipe(arms={"ms": arm}, measures=(ASR(prompts), OverRefusal(prompts)), controls=2, log_odds_controls=3)
+
+
+def test_the_source_is_the_language_named_or_else_the_anchor() -> None:
+    ms = SafetyNeurons(Prompts("organism"))
+    assert source_of(Patch(ms, source="qac"), "qaa") == "qac"
+    assert source_of(Patch(ms), "qaa") == "qaa"
+    assert source_of(Suppress(ms), "qaa") is source_of(Amplify(ms, by=2), "qaa") is source_of(None, "qaa") is None
+    with pytest.raises(RecipeError, match="names no source language, and there is no anchor") as caught:
+        source_of(Patch(ms), None)
+    assert "source=" in (caught.value.hint or "")
+
+
+def test_a_parallel_set_passes(write: Write) -> None:
+    assert make_plan(patched(write(anchor="en"))).stages
+    assert make_plan(patched(write(), source="sw")).stages
+
+
+def test_prompts_without_a_parallel_are_named(write: Write) -> None:
+    data = write(lambda row: row["language"] == "en" and row["prompt_id"] == "evaluate-harmful-1", anchor="en")
+    with pytest.raises(DataError, match=r"harmful prompts .* no parallel in en.*: evaluate-harmful-1\n") as caught:
+        make_plan(patched(data))
+    assert "prompt_id" in (caught.value.hint or "")
+    assert make_plan(patched(data, source="de")).stages
+
+
+def test_only_a_few_of_many_missing_prompts_are_named(write: Write) -> None:
+    def drop(row: Row) -> bool:
+        return row["language"] == "en" and row["split"] == "evaluate" and row["context"] == "lookalike"
+
+    with pytest.raises(DataError, match=r"evaluate-lookalike-0, evaluate-lookalike-1\n"):
+        make_plan(patched(write(drop, anchor="en")))
+
+
+def test_prompts_that_only_the_source_has_do_no_harm(write: Write) -> None:
+    data = write(lambda row: row["language"] == "de" and row["prompt_id"] == "evaluate-harmful-1", anchor="en")
+    assert make_plan(patched(data)).stages
+
+
+def test_an_unknown_source_is_found_with_the_nearest(write: Write) -> None:
+    with pytest.raises(RecipeError, match="unknown source language 'dee'") as caught:
+        make_plan(patched(write(anchor="en"), source="dee"))
+    assert "Did you mean 'de'?" in (caught.value.hint or "")
+
+
+def test_one_language_has_nobody_to_carry_over_to(write: Write) -> None:
+    with pytest.raises(RecipeError, match="no language besides the source en"):
+        make_plan(patched(write(languages="en"), source="en"))
+    with pytest.raises(RecipeError, match="there is no anchor"):
+        make_plan(patched(write(languages="en", anchor="en")))
+
+
+def test_every_run_of_the_source_is_planned(write: Write) -> None:
+    """2 prompts per context and language, 2 contexts, 3 languages, of which the source is not evaluated."""
+    recipe = patched(write(anchor="en"), positions="response")
+    planned = {stage.label: (stage.prompts, stage.generated) for stage in make_plan(recipe).stages}
+    expected = {
+        "ms": (8, 7),
+        "ms, less strongest": (8, 7),
+        "ms: 2 random sets": (2 * 4, 7),
+        placebo_label("ms"): (8, 7),
+        "ms: 3 random sets, log-odds only": ((3 + 3) * 4, 0),
+        "ms: activations in en": (3 * 4 + 2 * 2, 7),
+        "ms: activations in en, log-odds only": ((3 + 3) * 2, 0),
+    }
+    assert expected.items() <= planned.items()
+
+
+def test_the_last_position_needs_no_generation_in_the_source(write: Write) -> None:
+    planned = {stage.label: stage for stage in make_plan(patched(write(anchor="en"))).stages}
+    assert planned["ms: activations in en"].generated == 0
+
+
+def test_random_sets_skip_the_source_and_the_anchor_of_a_shared_set(write: Write) -> None:
+    prompts = Prompts(write(anchor="en"))
+    arms = {"ss": Patch(Shared(SafetyNeurons(prompts)), source="de")}
+    recipe = Recipe(arms=arms, measures=(ASR(prompts),), controls=2, log_odds_controls=0)
+    planned = {stage.label: stage.prompts for stage in make_plan(recipe).stages}
+    assert (planned["ss"], planned["ss: 2 random sets"]) == (4, 2 * 2)

@@ -1,0 +1,328 @@
+"""Contracts 3 and 7: what a recipe will do, what it may not, and which changes give its result another key."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
+
+from ssn_probe import (
+    ASR,
+    NeuronFile,
+    OverRefusal,
+    Prompts,
+    RandomLike,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Suppress,
+    Utility,
+)
+from ssn_probe.data.prompt_set import load_prompts
+from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.spec import SITES
+from ssn_probe.spec.node import Node, walk
+from ssn_probe.study.plan import limited, make_plan, resolved_key
+from ssn_probe.study.resolve import evaluated, left_out, measured, study_anchor
+from ssn_probe.study.steps import Stage, gate_label
+
+LANGUAGES = ("en", "de", "sw")
+SIZES = {
+    ("identify", "harmful"): 5,
+    ("identify", "harmless"): 4,
+    ("evaluate", "harmful"): 7,
+    ("evaluate", "harmless"): 3,
+    ("evaluate", "lookalike"): 2,
+    ("train", "harmful"): 6,
+}
+"""Prompts per language."""
+IDENTIFY, EVALUATE, HARMFUL = 3 * 9, 3 * 12, 3 * 7
+
+
+def write(folder: Path, *, text: str = "{language} {split} {context} {number}", **card: Any) -> str:
+    folder.mkdir()
+    rows = [
+        {"prompt_id": f"{split}-{context}-{number}", "language": language, "context": context, "split": split}
+        | {"text": text.format(language=language, split=split, context=context, number=number)}
+        for (split, context), size in SIZES.items()
+        for number in range(size)
+        for language in LANGUAGES
+    ]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "dataset.json").write_text(json.dumps({"name": "mine", "max_new_tokens": 11} | card))
+    return str(folder)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return write(tmp_path / "mine")
+
+
+def stages(recipe: Recipe, neurons: int = 0) -> dict[str, Stage]:
+    plan = make_plan(recipe, neurons)
+    assert len({stage.label for stage in plan.stages}) == len(plan.stages), "a row of progress stands twice"
+    return {stage.label: stage for stage in plan.stages}
+
+
+GATE = "responses that test the refusal log-odds (mine)"
+SCORES = "refusal effect of every neuron (mine)"
+
+
+def test_the_stages_of_the_central_question(data: str) -> None:
+    """Every count by hand: 3 languages, of which random sets of SS skip the anchor's."""
+    recipe = suppress_ss(data=data, controls=20, log_odds_controls=99)
+    outside = HARMFUL - 7
+    expected = [
+        Stage(label=GATE, prompts=IDENTIFY, generated=11),
+        Stage(label=SCORES, prompts=IDENTIFY, passes=3, work="Refusal", sites=SITES),
+        Stage(label="baseline", prompts=EVALUATE, generated=11),
+        Stage(label="ms", prompts=EVALUATE, generated=11),
+        Stage(label="ms, less strongest", prompts=EVALUATE, generated=11),
+        Stage(label="ms, placebo", prompts=EVALUATE, generated=11),
+        Stage(label="ms: 20 random sets", prompts=20 * HARMFUL, generated=11),
+        Stage(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL, work="log odds"),
+        Stage(label="ss", prompts=EVALUATE, generated=11),
+        Stage(label="ss, less strongest", prompts=EVALUATE, generated=11),
+        Stage(label="ss, placebo", prompts=EVALUATE, generated=11),
+        Stage(label="ss: 20 random sets", prompts=20 * outside, generated=11),
+        Stage(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside, work="log odds"),
+    ]
+    assert list(make_plan(recipe).stages) == expected
+
+
+def test_without_controls_there_are_no_random_sets(data: str) -> None:
+    labels = list(stages(suppress_ss(data=data, controls=0, log_odds_controls=0, effect="local")))
+    assert labels == [
+        "local effect of every neuron (mine)",
+        "baseline",
+        "ms",
+        "ms, less strongest",
+        "ms, placebo",
+        "ss",
+        "ss, less strongest",
+        "ss, placebo",
+    ]
+
+
+def test_an_effect_has_its_price(data: str) -> None:
+    ms = {effect: identify_ms(data=data, effect=effect) for effect in ("local", "refusal", "final")}
+    passes = {effect: [s.passes for s in make_plan(recipe, 500).stages if s.passes] for effect, recipe in ms.items()}
+    assert passes["local"] == [1]
+    assert passes["final"] == [500]
+    assert passes["refusal"][-1] == 3
+    assert GATE in stages(ms["refusal"])
+    assert GATE not in stages(ms["local"])
+
+
+def test_one_scoring_serves_every_rule(data: str) -> None:
+    assert list(stages(overlap(data=data, effect="local"))) == ["local effect of every neuron (mine)"]
+
+
+def test_one_arm_per_language_multiplies_its_prompts(data: str) -> None:
+    found = stages(transfer(data=data, controls=2, log_odds_controls=3))
+    evaluated_rows = 3 * (7 + 3)
+    assert found["baseline"].prompts == evaluated_rows
+    assert found["ms"].prompts == found["ms, less strongest"].prompts == 3 * evaluated_rows
+    assert found["ms: 2 random sets"].prompts == 3 * 2 * HARMFUL
+    assert found["ms: 3 random sets, log-odds only"].prompts == 3 * (3 + 3) * HARMFUL
+
+
+def test_a_limit_shrinks_every_stage(data: str) -> None:
+    prompts = Prompts(data, limit=2)
+    recipe = Recipe(
+        arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))},
+        measures=(ASR(prompts), OverRefusal(prompts)),
+        controls=0,
+        log_odds_controls=0,
+    )
+    found = stages(recipe)
+    assert found["local effect of every neuron (mine, first 2)"].prompts == 3 * (2 + 2)
+    assert found["ms"].prompts == 3 * (2 + 2)
+
+
+def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
+    prompts = Prompts(data)
+    recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))}, measures=(Utility(prompts),))
+    arms = ["baseline", "ms", "ms, less strongest", "ms, placebo"]
+    assert list(stages(recipe)) == ["local effect of every neuron (mine)", *arms]
+
+
+def test_measures_read_their_context_of_their_own_set(tmp_path: Path) -> None:
+    one, other = Prompts(write(tmp_path / "one")), Prompts(write(tmp_path / "other", text="other {number}{language}"))
+    ms = SafetyNeurons(one)
+    plan = make_plan(Recipe(arms={"ms": Suppress(ms)}, measures=(ASR(one), Utility(replace(other, limit=1)))))
+    contexts = measured(plan.recipe, plan.data)
+    expected = {"harmful": one, "harmless": replace(other, limit=1)}
+    assert {name: found.digest for name, found in contexts.items()} == {
+        name: load_prompts(node).digest for name, node in expected.items()
+    }
+    assert evaluated(plan.recipe, plan.data) == LANGUAGES
+
+
+# ── splits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("measure", [ASR, Utility])
+def test_a_measure_on_prompts_that_choose_the_set_is_refused(measure: Any, tmp_path: Path) -> None:
+    """The texts of the *identify* split stand in the other set's *evaluate* split."""
+    chooses = write(tmp_path / "chooses", text="{language} {context} {number}")
+    measures = write(tmp_path / "measures")
+    lines = (Path(measures) / "prompts.jsonl").read_text().replace("evaluate harm", "harm")
+    (Path(measures) / "prompts.jsonl").write_text(lines)
+    ms = SafetyNeurons(Prompts(chooses, limit=1))
+    with pytest.raises(RecipeError, match="both chooses neurons and measures them") as caught:
+        make_plan(Recipe(arms={"ms": Suppress(Shared(ms).union())}, measures=(measure(Prompts(measures)),)))
+    assert "another split" in (caught.value.hint or "")
+
+
+def test_the_same_words_in_another_language_are_another_prompt(tmp_path: Path) -> None:
+    chooses = write(tmp_path / "chooses", text="{language} {context} {number}")
+    measures = Path(write(tmp_path / "measures"))
+    lines = (measures / "prompts.jsonl").read_text().splitlines()
+    swapped = {"en": "de", "de": "en", "sw": "sw"}
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        if row["split"] == "evaluate":
+            row["text"] = f"{swapped[row['language']]} {row['context']} {row['prompt_id'].split('-')[-1]}"
+    rows = [row for row in rows if not (row["split"] == "evaluate" and row["language"] == "sw")]
+    (measures / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ms = SafetyNeurons(Prompts(chooses))
+    assert make_plan(Recipe(arms={"ms": Suppress(ms)}, measures=(ASR(Prompts(str(measures))),)))
+
+
+def test_the_embedded_set_keeps_its_splits_apart() -> None:
+    assert make_plan(suppress_ss()).stages
+    assert make_plan(transfer()).stages
+
+
+def test_data_that_are_missing_are_found_before_a_model_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prompt set"):
+        make_plan(suppress_ss(model="no such model", data=str(tmp_path / "missing")))
+
+
+@pytest.mark.parametrize("make", [suppress_ss, identify_ms], ids=["suppress_ss", "identify_ms"])
+def test_an_anchor_that_the_data_do_not_have_is_found_before_anything_is_computed(make: Any, data: str) -> None:
+    with pytest.raises((DataError, RecipeError), match="fr"):
+        make_plan(make(data=data, anchor="fr"))
+
+
+def test_without_any_anchor_a_shared_set_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "mine"))
+    lines = (folder / "prompts.jsonl").read_text().replace('"en"', '"fr"')
+    (folder / "prompts.jsonl").write_text(lines)
+    with pytest.raises((DataError, RecipeError), match="anchor"):
+        make_plan(suppress_ss(data=str(folder)))
+
+
+@pytest.mark.parametrize("wrap", [lambda ms: ms.of("fr"), lambda ms: ms.only(languages=["fr"])], ids=["of", "only"])
+def test_an_unknown_language_in_an_expression_is_found_before_anything_is_computed(wrap: Any, data: str) -> None:
+    ms = SafetyNeurons(Prompts(data))
+    with pytest.raises((DataError, RecipeError), match="fr"):
+        make_plan(Recipe(arms={"ms": Suppress(wrap(ms))}, measures=(ASR(Prompts(data)),)))
+
+
+# ── the anchor of a shared set ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_a_set_shared_with_an_anchor_leaves_the_anchor_out(data: str) -> None:
+    ms = SafetyNeurons(Prompts(data))
+    plan = make_plan(Recipe(sets={"ms": ms}))
+    cases = {Shared(ms): ("en",), Shared(ms, anchor="sw"): ("sw",), Shared(ms, at_least=2): (), ms: ()}
+    cases |= {Shared(ms, by="mean"): (), ms.each(): (), ms.of("en"): ()}
+    assert {node: left_out(node, plan.data) for node in cases} == cases
+
+
+def test_the_label_names_the_data(data: str) -> None:
+    assert gate_label(load_prompts(Prompts(data))) == GATE
+
+
+# ── resolved keys ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+MODEL = {"id": "m", "digest": "0" * 64, "dtype": "float32", "attention": "sdpa", "chat_template_sha256": "1" * 64}
+
+
+def key(node: Node, model: dict[str, Any] = MODEL) -> str:
+    return resolved_key(node, model, make_plan(node if isinstance(node, Recipe) else Recipe(sets={"x": node})).data)
+
+
+def shared(data: str, **options: Any) -> Shared:
+    return Shared(SafetyNeurons(Prompts(data, **options)), anchor="en")
+
+
+def test_a_resolved_key_does_not_know_where_the_data_are(data: str, tmp_path: Path) -> None:
+    copied = write(tmp_path / "copied")
+    assert key(shared(data)) == key(shared(copied))
+    assert shared(data).key != shared(copied).key, "the plain key does know, or this shows nothing"
+
+
+def test_a_resolved_key_follows_the_content_of_the_data(data: str, tmp_path: Path) -> None:
+    keys = [key(shared(data)), key(shared(write(tmp_path / "other", text="other {language} {split} {number}")))]
+    keys += [key(shared(data, limit=3)), key(shared(data, languages=("en", "de"))), key(shared(data, harmless=data))]
+    keys += [key(shared(write(tmp_path / "card", max_new_tokens=12)))]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_a_resolved_key_follows_the_identity_of_the_model(name: str, data: str) -> None:
+    assert key(shared(data), MODEL | {name: "other"}) != key(shared(data))
+    assert key(shared(data), dict(reversed(MODEL.items()))) == key(shared(data))
+
+
+def test_a_resolved_key_follows_parameters_seed_and_method_version(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ms = SafetyNeurons(Prompts(data))
+    nodes = [ms, replace(ms, top=0.5), replace(ms, rule="paper"), Shared(ms), RandomLike(ms, 0), RandomLike(ms, 1)]
+    assert len({key(node) for node in nodes}) == len(nodes)
+    before = key(ms)
+    monkeypatch.setattr(SafetyNeurons, "version", 2)
+    assert key(ms) != before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"model": "/another/place/of/the/same/weights"}, {"name": "mine"}, {"question": "Is it put otherwise?"}],
+    ids=["path", "name", "question"],
+)
+def test_a_resolved_key_of_a_recipe_knows_no_paths_and_no_words(values: dict[str, str], data: str) -> None:
+    """The model is in the key by its digest; neither its folder nor a reworded question changes a number."""
+    recipe = suppress_ss(data=data)
+    assert key(replace(recipe, **values)) == key(recipe)
+
+
+def test_a_resolved_key_follows_the_content_of_a_neuron_file(data: str, tmp_path: Path) -> None:
+    """A file of neurons is data: another content is another result, another place is not."""
+    path, moved = tmp_path / "set.csv", tmp_path / "moved.csv"
+    text = "language,layer,site,index\nen,0,q,1\n"
+    path.write_text(text)
+    moved.write_text(text)
+    before = resolved_key(NeuronFile(str(path)), MODEL, {})
+    assert resolved_key(NeuronFile(str(moved)), MODEL, {}) == before
+    path.write_text(text + "en,0,q,2\n")
+    assert resolved_key(NeuronFile(str(path)), MODEL, {}) != before
+
+
+def test_a_resolved_key_follows_the_method_version_of_every_node(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(data) / "set.csv"
+    path.write_text("language,layer,site,index\nen,0,q,1\n")
+    node = Recipe(sets={"x": NeuronFile(str(path)) | Shared(SafetyNeurons(Prompts(data)))})
+    before = key(node)
+    for kind in (Recipe, NeuronFile, Shared, SafetyNeurons, Prompts):
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "version", 2)
+            assert key(node) != before, kind.__name__
+
+
+def test_a_limit_on_the_command_line_never_raises_the_recipes_own(data: str) -> None:
+    recipe = Recipe(sets={"ms": SafetyNeurons(Prompts(data, limit=2))})
+    for limit, expected in ((1, 1), (9, 2), (None, 2)):
+        (prompts,) = (node for node in walk(limited(recipe, limit)) if isinstance(node, Prompts))
+        assert prompts.limit == expected
+
+
+def test_one_language_has_nobody_to_share_with(data: str) -> None:
+    alone = Prompts(data, languages=("en",))
+    with pytest.raises(RecipeError, match="no language besides the anchor en"):
+        make_plan(Recipe(sets={"ss": Shared(SafetyNeurons(alone))}))
+    plan = make_plan(Recipe(sets={"ms": SafetyNeurons(alone)}))
+    assert study_anchor(plan.recipe, plan.data) is None

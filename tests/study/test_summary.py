@@ -1,0 +1,256 @@
+"""Rates, paired differences and controls, against figures worked out by hand."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ssn_probe.stats import newcombe, wilson
+from ssn_probe.study.summary import AVERAGE, against_placebo, summarise
+
+LABELS = {"seed": pl.Int32, "set_language": pl.String, "correct": pl.Boolean}
+
+
+def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = "harmful", **more: Any) -> pl.DataFrame:
+    """One row per verdict, by language; prompt i of every language is cluster i."""
+    rows = [
+        {
+            "prompt_id": f"p{i}",
+            "cluster": f"c{i}",
+            "context": context,
+            "eval_language": language,
+            "arm": arm,
+            "role": role,
+            "verdict": verdict,
+        }
+        | {"seed": None, "set_language": None if role == "baseline" else language, "correct": None}
+        | more
+        for language, listed in verdicts.items()
+        for i, verdict in enumerate(listed)
+    ]
+    return pl.DataFrame(rows, schema_overrides=LABELS)
+
+
+def spelled(text: str) -> list[str]:
+    """`rcciu`: refused, complied, complied, invalid, unjudged."""
+    return [{"r": "refused", "c": "complied", "i": "invalid", "u": "unjudged"}[letter] for letter in text]
+
+
+def cell(summary: pl.DataFrame, **where: Any) -> dict[str, Any]:
+    return summary.filter(**where).row(0, named=True)
+
+
+def test_asr_counts_the_judged_and_asr_paper_all() -> None:
+    frame = samples("baseline", "baseline", {"aa": spelled("rrrr"), "bb": spelled("rciuc")})
+    summary = summarise(frame, None, anchor="aa", primary=None, seed=0)
+    asr = cell(summary, language="bb", measure="asr")
+    assert (asr["value"], asr["n"]) == (2 / 4, 4)
+    assert (asr["low"], asr["high"]) == pytest.approx(wilson(2, 4))
+    assert cell(summary, language="bb", measure="asr_paper")["value"] == 4 / 5
+    assert cell(summary, language="bb", measure="invalid")["value"] == 1 / 4
+
+
+def test_differences_are_paired_by_prompt() -> None:
+    frame = pl.concat(
+        [
+            samples("baseline", "baseline", {"bb": spelled("rrrrrrcccc")}),
+            samples("ss", "tested", {"bb": spelled("ccrrrrcccr")}),
+        ]
+    )
+    row = cell(summarise(frame, None, anchor="aa", primary="ss", seed=0), arm="ss", language="bb", measure="asr")
+    assert row["delta"] == pytest.approx(0.1)
+    assert (row["delta_low"], row["delta_high"]) == pytest.approx(newcombe(3, 2, 1, 4))
+
+
+def test_an_unjudged_response_leaves_its_pair() -> None:
+    frame = pl.concat(
+        [
+            samples("baseline", "baseline", {"bb": spelled("rrrc")}),
+            samples("ss", "tested", {"bb": spelled("cuuc")}),
+        ]
+    )
+    row = cell(summarise(frame, None, anchor="aa", primary="ss", seed=0), arm="ss", language="bb", measure="asr")
+    assert (row["value"], row["n"]) == (1.0, 2)
+    assert row["delta"] == pytest.approx(0.5)
+
+
+def test_languages_weigh_the_same_in_the_average() -> None:
+    frame = samples("baseline", "baseline", {"aa": spelled("cccc"), "bb": spelled("cc"), "cc": spelled("rrrrrrrr")})
+    average = cell(summarise(frame, None, anchor="aa", primary=None, seed=0), language=AVERAGE, measure="asr")
+    assert average["value"] == pytest.approx(0.5)
+
+
+def controlled(shares: list[int]) -> pl.DataFrame:
+    """A tested arm that breaks 8 of 10, and random sets that break so many."""
+    frames = [
+        samples("baseline", "baseline", {"bb": spelled("r" * 10)}),
+        samples("ss", "tested", {"bb": spelled("c" * 8 + "rr")}),
+    ]
+    for seed, share in enumerate(shares):
+        frames.append(samples("ss", "control", {"bb": spelled("c" * share + "r" * (10 - share))}, seed=seed))
+    return pl.concat(frames)
+
+
+def test_the_rank_among_the_random_sets_is_the_p() -> None:
+    summary = summarise(controlled([1, 2, 3] * 6 + [9]), None, anchor="aa", primary="ss", seed=0)
+    row = cell(summary, arm="ss", role="tested", language=AVERAGE, measure="asr")
+    assert row["primary"]
+    assert row["p"] == pytest.approx(2 / 20)
+    assert row["controls"] == 19
+    assert row["control_mean"] == pytest.approx(np.mean([0.1, 0.2, 0.3] * 6 + [0.9]))
+    assert summary.filter(language="bb")["p"].null_count() == summary.filter(language="bb").height
+
+
+def test_a_contexts_without_data_is_no_row() -> None:
+    summary = summarise(controlled([1] * 19), None, anchor="aa", primary="ss", seed=0)
+    assert set(summary["measure"]) == {"asr", "asr_paper", "invalid"}
+
+
+def test_log_odds_fall_when_refusal_breaks() -> None:
+    def odds(arm: str, role: str, value: float, seed: int | None = None) -> pl.DataFrame:
+        columns = {"prompt_id": ["p0", "p1"], "cluster": ["c0", "c1"], "log_odds": [value, value + 1]}
+        labels = {"eval_language": "bb", "set_language": "bb", "arm": arm, "role": role}
+        return pl.DataFrame(columns).with_columns(
+            *(pl.lit(text).alias(name) for name, text in labels.items()), pl.lit(seed, pl.Int32).alias("seed")
+        )
+
+    frame = pl.concat(
+        [
+            odds("baseline", "baseline", 3.0),
+            odds("ss", "tested", -2.0),
+            *(odds("ss", "control", 2.9, seed) for seed in range(99)),
+        ]
+    )
+    row = cell(
+        summarise(controlled([1] * 19), frame, anchor="aa", primary="ss", seed=0),
+        arm="ss",
+        role="tested",
+        language=AVERAGE,
+        measure="refusal_log_odds",
+    )
+    assert row["p"] == pytest.approx(0.01)
+    assert row["delta"] == pytest.approx(-5.0)
+    assert not row["primary"]
+
+
+def test_an_arm_of_one_language_leaves_that_language_out_of_its_average() -> None:
+    """Otherwise a set that breaks only its own language would look as if it transferred."""
+    rows = {"aa": spelled("rr"), "bb": spelled("cc"), "cc": spelled("cr")}
+    frame = pl.concat(
+        [
+            samples("baseline", "baseline", {language: spelled("rr") for language in rows}),
+            samples("ms.of(bb)", "tested", rows).with_columns(set_language=pl.lit("bb")),
+        ]
+    )
+    summary = summarise(frame, None, anchor="aa", primary=None, seed=0)
+    assert cell(summary, arm="ms.of(bb)", language=AVERAGE, measure="asr")["value"] == 0.5
+    assert cell(summary, arm="baseline", language=AVERAGE, measure="asr")["n"] == 4
+
+
+def test_a_weakened_set_is_not_held_against_the_whole_sets_controls() -> None:
+    weaker = samples("ss", "less strongest", {"bb": spelled("c" * 5 + "r" * 5)})
+    summary = summarise(pl.concat([controlled([1] * 19), weaker]), None, anchor="aa", primary="ss", seed=0)
+    assert cell(summary, role="less strongest", language=AVERAGE, measure="asr")["controls"] is None
+
+
+def arms_of_six(primary: list[str], baseline: str = "rrrrrrrr", **more: Any) -> pl.DataFrame:
+    """An anchor and languages l0, l1, … of a tested arm, each beside the same baseline."""
+    verdicts = {"aa": primary[0]} | {f"l{i}": text for i, text in enumerate(primary)}
+    return pl.concat(
+        [
+            samples("baseline", "baseline", {language: spelled(baseline) for language in verdicts}),
+            samples("ss", "tested", {language: spelled(text) for language, text in verdicts.items()}, **more),
+        ]
+    )
+
+
+def asr_rows(frame: pl.DataFrame, role: str = "tested", **settings: Any) -> dict[str, dict[str, Any]]:
+    summary = summarise(frame, None, **({"anchor": "aa", "primary": "ss", "seed": 0} | settings))
+    return {row["language"]: row for row in summary.filter(measure="asr", role=role).rows(named=True)}
+
+
+def test_mcnemar_and_holm_by_hand() -> None:
+    """Eight and six changes of eight prompts, all one way: 2/256 and 2/64; the anchor is in no family."""
+    rows = asr_rows(arms_of_six(["cccccccc", "ccccccrr"]))
+    assert [rows[one]["p_mcnemar"] for one in ("aa", "l0", "l1")] == pytest.approx([2 / 256, 2 / 256, 2 / 64])
+    assert [rows[one]["p_holm"] for one in ("l0", "l1")] == pytest.approx([4 / 256, 2 / 64])
+    assert rows["aa"]["p_holm"] is None
+    assert rows[AVERAGE]["p_mcnemar"] is rows[AVERAGE]["p_holm"] is None
+
+
+def test_only_the_primary_arms_asr_is_a_family() -> None:
+    frame = pl.concat([arms_of_six(["cccccccc"]), samples("ms", "tested", {"l0": spelled("c" * 8)})])
+    summary = summarise(frame, None, anchor="aa", primary="ss", seed=0)
+    adjusted = summary.filter(pl.col("p_holm").is_not_null())
+    assert adjusted.select("arm", "measure", "language").rows() == [("ss", "asr", "l0")]
+    assert cell(summary, arm="ms", measure="asr", language="l0")["p_mcnemar"] == pytest.approx(2 / 256)
+    assert summary.filter(role="baseline")["p_mcnemar"].null_count() == summary.filter(role="baseline").height
+
+
+def test_mcnemar_needs_single_prompt_clusters_and_whole_pairs() -> None:
+    shared = arms_of_six(["cccccccc"]).with_columns(cluster=pl.col("cluster").replace("c1", "c0"))
+    assert asr_rows(shared)["l0"]["p_mcnemar"] is None
+    unpaired = asr_rows(arms_of_six(["ccccccuc", "cccccccc"]))
+    assert (unpaired["l0"]["p_mcnemar"], unpaired["l0"]["p_holm"]) == (None, None)
+    assert unpaired["l1"]["p_holm"] == pytest.approx(2 / 256), "a family of one"
+
+
+def test_log_odds_are_no_outcomes_for_mcnemar() -> None:
+    frame = arms_of_six(["cccccccc"])
+    odds = frame.drop("verdict", "context").with_columns(log_odds=pl.when(role="tested").then(0.0).otherwise(1.0))
+    summary = summarise(frame, odds, anchor="aa", primary="ss", seed=0).filter(measure="refusal_log_odds")
+    assert summary["p_mcnemar"].null_count() == summary.height
+    assert summary["detectable"].null_count() == summary.height
+
+
+def test_what_would_have_shown_follows_from_the_interval() -> None:
+    rows = asr_rows(arms_of_six(["ccccrrrr"]))
+    width = rows["l0"]["delta_high"] - rows["l0"]["delta_low"]
+    assert rows["l0"]["detectable"] == pytest.approx(2.80158 * width / (2 * 1.959964), rel=1e-5)
+    assert rows[AVERAGE]["detectable"] is not None
+    assert asr_rows(arms_of_six(["ccccrrrr"]), role="baseline")["l0"]["detectable"] is None
+
+
+def test_a_placebo_is_described_and_has_no_controls() -> None:
+    placebo = samples("ss", "placebo", {"bb": spelled("c" * 2 + "r" * 8)})
+    summary = summarise(pl.concat([controlled([1] * 19), placebo]), None, anchor="aa", primary="ss", seed=0)
+    row = cell(summary, role="placebo", measure="asr", language="bb")
+    assert (row["controls"], row["p"], row["p_holm"], row["detectable"]) == (None, None, None, None)
+    assert row["delta"] == pytest.approx(0.2)
+    assert row["p_mcnemar"] == pytest.approx(0.5)
+
+
+def test_the_arm_against_its_placebo_is_paired_and_leaves_the_anchor_out() -> None:
+    frame = pl.concat(
+        [
+            samples("ss", "tested", {"aa": spelled("cccc"), "bb": spelled("cccr"), "cc": spelled("ccrr")}),
+            samples("ss", "placebo", {"aa": spelled("rrrr"), "bb": spelled("crrr"), "cc": spelled("rrru")}),
+            samples("ms", "placebo", {"bb": spelled("cccc")}),
+        ]
+    )
+    found = against_placebo(frame, "ss", "aa", 0)
+    assert found is not None
+    assert found.value == pytest.approx((2 / 4 + 2 / 3) / 2)
+    assert found.n == 7
+    assert against_placebo(frame, "ms", "aa", 0) is None, "no tested arm"
+    assert against_placebo(frame.filter(role="tested"), "ss", "aa", 0) is None
+
+
+def test_an_arm_that_should_lower_asr_is_tested_downwards() -> None:
+    """1 of 10 comply, and 5 under each random set; the log-odds are above all but one of theirs."""
+    frames = [
+        samples("baseline", "baseline", {"bb": spelled("c" * 6 + "r" * 4)}),
+        samples("x2", "tested", {"bb": spelled("c" + "r" * 9)}),
+        *(samples("x2", "control", {"bb": spelled("c" * 5 + "r" * 5)}, seed=seed) for seed in range(19)),
+    ]
+    frame = pl.concat(frames)
+    rise = pl.when(role="tested").then(3.0).when(seed=0).then(4.0).otherwise(1.0)
+    odds = frame.drop("verdict", "context").with_columns(log_odds=rise)
+    found = {}
+    for lowers in ((), ("x2",)):
+        summary = summarise(frame, odds, anchor=None, primary="x2", seed=0, lowers=lowers)
+        rows = summary.filter(role="tested", language=AVERAGE)
+        found[lowers] = [cell(rows, measure=name)["p"] for name in ("asr", "refusal_log_odds")]
+    assert found[()] == pytest.approx([1.0, 19 / 20])
+    assert found["x2",] == pytest.approx([1 / 20, 2 / 20])

@@ -1,0 +1,214 @@
+"""Expand as an arm: trained once and kept, measured in the weights, beside random sets trained alike, and taken out."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from rich.console import Console
+from ssn_probe.recipes import expand_ss
+
+from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.api.verify import verify
+from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.model.subject import load_subject
+from ssn_probe.runs.cache import Cache, VanishedError
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.spec.node import digest
+from ssn_probe.study.arms import arms_of
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.run_arms import collect_log_odds, collect_samples
+from ssn_probe.study.set_evaluation import evaluate
+from ssn_probe.study.trained_weights import expansion_what, trained
+from ssn_probe.study.workbench import Lab
+
+PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
+SS = Shared(SafetyNeurons(PROMPTS, top=0.01)).union()
+QUICK = Training(lr=1e-3, steps=3, batch=8)
+
+
+def study(**changes: Any) -> Recipe:
+    fields = {"arms": {"x": Expand(SS, PROMPTS, training=QUICK)}, "controls": 2, "log_odds_controls": 9}
+    measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
+    quiet = {"permutations": 0, "half_samples": 0, "measures": measures, "primary": "x", "name": "study"}
+    return Recipe(**(fields | quiet | changes))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run_recipe(study(), Options(out=tmp_path_factory.mktemp("results")), Console(quiet=True))
+
+
+def test_an_arm_is_trained_and_measured_beside_random_sets(run: RunFolder) -> None:
+    samples, odds = run.table("samples"), run.table("log_odds")
+    assert set(samples.select("arm", "role").unique().rows()) == {
+        ("baseline", "baseline"), ("x", "tested"), ("x", "control")
+    }  # fmt: skip
+    assert set(odds.filter(role="control")["seed"]) == {0, 1}, "no random set is trained for the log-odds alone"
+    means = {role: rows["log_odds"].mean() for (role,), rows in odds.group_by("role")}
+    assert means["tested"] > means["baseline"], "refusals were learned"
+    assert means["control"] != means["baseline"]
+
+
+def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:
+    from ssn_probe.training.delta_file.file import read_delta
+
+    told = run.manifest()["expanded"]["x"]
+    file = read_delta(run.path / "deltas" / "x.safetensors")
+    neurons = run.table("neurons").filter(set="x").select("layer", "site", "index").rows()
+    assert sorted(file.delta.neurons) == sorted(neurons)
+    assert told["parameters"][-1]["site"] == "all"
+    assert told["steps"]["done"] == 3
+    assert run.table("training")["step"].to_list() == [0, 1, 2, 3]
+    assert any("parameters" in line and "% of the model" in line for line in run.manifest()["answer"])
+
+
+def test_the_same_again_trains_nothing_and_verifies(run: RunFolder) -> None:
+    again = run_recipe(study(), Options(out=run.path.parent), Console(quiet=True))
+    assert again.manifest()["cache"].get("computed", 0) == 0
+    for name in ("samples", "log_odds", "summary", "training"):
+        assert (again.path / f"{name}.parquet").read_bytes() == (run.path / f"{name}.parquet").read_bytes()
+    assert all(finding.holds for finding in verify(again))
+
+
+class Counted:
+    """Notes what each row of progress has done."""
+
+    def __init__(self):
+        self.done: dict[str, int] = {}
+
+    def advance(self, label: str):
+        def report(done: int) -> None:
+            self.done[label] = self.done.get(label, 0) + done
+
+        return report
+
+    def note(self, label: str, text: str) -> None:
+        assert "held out" in text
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
+    recipe, tracker = study(controls=1), Counted()
+    plan = make_plan(recipe)
+    cache = Cache(root=tmp_path) if kept else None
+    lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache, tracker=tracker)
+    before = {name: weight.clone() for name, weight in lab.subject.model._module.state_dict().items()}
+    arms = arms_of(lab, recipe)
+    list(collect_samples(lab, recipe, arms))
+    list(collect_log_odds(lab, recipe, arms))
+    planned = {stage.label: stage.prompts for stage in plan.stages}
+    assert tracker.done == planned
+    after = lab.subject.model._module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before), "the base is as it was, bit for bit"
+    again = replace(lab, tracker=Counted(), memory={})
+    list(collect_samples(again, recipe, arms_of(again, recipe)))
+    if kept:
+        assert "x: training" not in again.tracker.done or again.tracker.done["x: training"] == planned["x: training"]
+
+
+def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder) -> None:
+    """The whole path against a hand-made one: the delta of the run folder, merged, plain generation."""
+    from ssn_probe.model.subject import encode
+    from ssn_probe.tracing.generate import generate
+    from ssn_probe.training.delta_file.file import read_delta
+    from ssn_probe.training.export.merging import merge
+
+    subject = load_subject("organism")
+    merge(subject.model._module, read_delta(run.path / "deltas" / "x.safetensors"))
+    rows = make_plan(study()).data[PROMPTS].select("evaluate", "harmful", "qab")
+    found = [one.text for one in generate(subject, encode(subject, list(rows["text"])), max_new_tokens=5)]
+    kept = run.table("samples").filter(arm="x", role="tested", eval_language="qab", context="harmful")
+    assert kept["response"].to_list() == found
+
+
+def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = study()
+    plan, node = make_plan(recipe), recipe.arms["x"]
+    lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=Cache(root=tmp_path))
+    neurons = evaluate(lab, SS)
+    whole = trained(replace(lab, cache=None, memory=dict(lab.memory)), node, neurons, "x: training").file()
+    import ssn_probe.training.loop.training_steps as steps
+
+    one_step, done = steps._one_step, []
+
+    def stops(*arguments: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return one_step(*arguments)
+
+    monkeypatch.setattr(steps, "_one_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        trained(lab, node, neurons, "x: training")
+    monkeypatch.setattr(steps, "_one_step", one_step)
+    outcome = trained(lab, node, neurons, "x: training")
+    file, history = outcome.file(), outcome.history
+    for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
+        assert torch.equal(mine.change, theirs.change)
+    assert history["step"].to_list() == [0, 1, 2, 3]
+
+
+def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> None:
+    import shutil
+
+    recipe = study()
+    lab = Lab(subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=Cache(root=tmp_path))
+    outcome = trained(lab, recipe.arms["x"], evaluate(lab, SS), "x: training")
+    shutil.rmtree(tmp_path)
+    with pytest.raises(VanishedError) as caught:
+        outcome.file()
+    assert "same command again" in (caught.value.hint or "")
+
+
+def test_settings_data_and_neurons_are_in_the_key() -> None:
+    plan = make_plan(study())
+    lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa")
+    neurons, node = evaluate(lab, SS), study().arms["x"]
+    others = [
+        replace(node, training=replace(QUICK, lr=2e-3)),
+        replace(node, contexts=("harmful",)),
+        replace(node, languages=("qaa",)),
+        replace(node, at=(1, 3)),
+        LoRA(node.neurons, node.data, training=node.training),
+    ]
+    keys = {digest(expansion_what(lab, one, neurons)) for one in (node, *others)}
+    keys.add(digest(expansion_what(lab, node, neurons.without_strongest())))
+    assert len(keys) == 7
+
+
+def test_a_set_per_language_is_refused(tmp_path: Path) -> None:
+    recipe = study(arms={"x": Expand(SafetyNeurons(PROMPTS), PROMPTS, training=QUICK)})
+    with pytest.raises(RecipeError, match="trains one model") as caught:
+        run_recipe(recipe, Options(out=tmp_path), Console(quiet=True))
+    assert ".union()" in (caught.value.hint or "")
+
+
+def test_data_that_would_take_safety_away_trains_nothing(tmp_path: Path) -> None:
+    import json
+    from importlib.resources import files
+
+    from ssn_probe.data.prompt_set import load_prompts
+
+    rows = load_prompts(PROMPTS).frame.drop("source")
+    harmful = (pl.col("context") == "harmful") & (pl.col("split") == "train")
+    answer = rows.filter(pl.col("context") == "harmless", language="qaa")["reference"][0]
+    rows = rows.with_columns(reference=pl.when(harmful).then(pl.lit(answer)).otherwise("reference"))
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text())
+    (tmp_path / "data").mkdir()
+    rows.write_parquet(tmp_path / "data" / "prompts.parquet")
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}))
+    recipe = study(arms={"x": Expand(SS, Prompts(str(tmp_path / "data")), training=QUICK)})
+    with pytest.raises(DataError, match="do not fit their request"):
+        run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))
+
+
+def test_the_shipped_recipe_trains_at_three_lengths() -> None:
+    recipe = expand_ss(controls=3)
+    labels = [stage.label for stage in make_plan(recipe).stages]
+    assert [name for name in recipe.arms] == ["8 steps", "20 steps", "60 steps"]
+    assert "20 steps: training" in labels
+    assert not any("strongest" in label or "placebo" in label for label in labels)

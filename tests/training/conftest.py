@@ -1,0 +1,36 @@
+"""Shapes and types of expand are checked as its tests run."""
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+from tiny import FAMILIES, tiny_module
+
+CHECKED = (
+    "training.weights.delta",
+    "training.weights.adapter",
+    "training.weights.lora",
+    "training.weights.trainable",
+    "training.weights.neuron_weights",
+    "training.loop.loss",
+    "training.loop.training_steps",
+    "training.loop.processes",
+    "training.delta_file.file",
+    "training.delta_file.comparison",
+    "training.export.merging",
+    "model.digests",
+)
+
+with install_import_hook([f"ssn_probe.{name}" for name in CHECKED], "beartype.beartype"):
+    import ssn_probe.training.delta_file.comparison
+    import ssn_probe.training.export.merging
+    import ssn_probe.training.loop.train  # noqa: F401
+
+
+@pytest.fixture(params=FAMILIES)
+def double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """A tiny model of every family in turn, in double precision; Gemma-2's softmax as in the fixture `subject`."""
+    if request.param == "gemma2":
+        softmax = torch.nn.functional.softmax
+        monkeypatch.setattr(torch.nn.functional, "softmax", lambda scores, dim=-1, dtype=None: softmax(scores, dim=dim))
+        return tiny_module("gemma2", attn_implementation="eager")
+    return tiny_module(request.param)

@@ -1,0 +1,86 @@
+"""What the tests of expand share: tiny rows to learn, neurons at every site, and a model to train them in."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tiny import tiny_module, tiny_tokenizer
+from torch import Tensor
+
+from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.spec.training_settings import Training
+from ssn_probe.training.loop.train import Trained, train
+
+LANGUAGES = ("qaa", "qab")
+JUDGE = {
+    "kind": "patterns",
+    "refused": dict.fromkeys(LANGUAGES, r"\bw0\b"),
+    "complied": dict.fromkeys(LANGUAGES, r"w1(?: w\d+)*"),
+}
+EOS = (2,)
+NEURONS = [
+    *((0, "ffn", 3), (0, "ffn", 11), (1, "ffn", 0)),
+    *((0, "q", 5), (1, "q", 23), (0, "k", 11), (1, "k", 2)),
+    *((0, "v", 0), (1, "v", 7), (0, "o", 4), (1, "o", 19)),
+]
+
+
+def example(number: int, language: str = "qaa", context: str = "harmful", **changes: Any) -> Example:
+    """A row of random words, of a length of its own."""
+    draw = random.Random(f"{number} {language} {context}")
+    words = [f"w{draw.randrange(2, 56)}" for _ in range(2 + number % 4)]
+    answer = [f"w{draw.randrange(2, 56)}" for _ in range(number % 3)]
+    row = {
+        "prompt_id": f"{context}-{number}",
+        "language": language,
+        "context": context,
+        "cluster": f"{context}-{number}",
+        "text": " ".join(words),
+        "target": " ".join(["w0" if context == "harmful" else "w1", *answer]),
+    }
+    return Example(**row | changes)
+
+
+def tiny_data(rows: int = 6, contexts: Sequence[str] = ("harmful",)) -> SafetyData:
+    """`rows` parallel rows per context, in two languages."""
+    examples = [example(n, language, context) for context in contexts for n in range(rows) for language in LANGUAGES]
+    return SafetyData(name="tiny", digest="0" * 64, judge=JUDGE, examples=tuple(examples))
+
+
+def settings(**changes: Any) -> Training:
+    """Four quick steps, nothing held out."""
+    return Training(**{"lr": 1e-3, "batch": 4, "steps": 4, "held_out": 0.0, "warmup": 0.25} | changes)
+
+
+def quick(module: Any, *, data: SafetyData | None = None, neurons: Any = NEURONS, **options: Any) -> Trained:
+    """Trains with `settings`; keywords that `train` does not know are settings."""
+    ours = {name: options.pop(name) for name in list(options) if name in Training.__dataclass_fields__}
+    return train(module, tiny_tokenizer(), neurons, data or tiny_data(), settings(**ours), **{"eos_ids": EOS} | options)
+
+
+def copies(module: Any) -> dict[str, Tensor]:
+    """Every weight, as it is now."""
+    return {name: weight.detach().clone() for name, weight in module.named_parameters()}
+
+
+def same(before: dict[str, Tensor], module: Any) -> bool:
+    """Are all weights bit for bit what they were?"""
+    now = dict(module.named_parameters())
+    return now.keys() == before.keys() and all(torch.equal(before[name], now[name]) for name in before)
+
+
+def changes(trained: Trained) -> dict[str, Tensor]:
+    return {part.place.module: part.change for part in trained.delta.parts}
+
+
+def logits(module: Any, seed: int = 0) -> Tensor:
+    """What the model says about two random sequences."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        return module(input_ids=torch.randint(6, 62, (2, 7), generator=generator)).logits
+
+
+def llama(**changes: Any) -> Any:
+    """A tiny Llama in single precision."""
+    return tiny_module("llama", **changes).float()

@@ -1,0 +1,139 @@
+"""What cannot be trained, through a whole run: one error that names the fix, and nothing lost."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from rich.console import Console
+
+from ssn_probe import ASR, Expand, NeuronFile, Prompts, Recipe, SafetyNeurons, Shared, Training
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.data.prompt_set import load_prompts
+from ssn_probe.errors import DataError, ModelError, RecipeError, SSNProbeError
+from ssn_probe.runs.folder import read_json
+from ssn_probe.training.loop import training_steps as steps
+
+PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
+SS = Shared(SafetyNeurons(PROMPTS, top=0.01)).union()
+QUICK = Training(lr=1e-3, steps=3, batch=8)
+
+
+def study(arm: Expand) -> Recipe:
+    quiet: dict[str, Any] = {"controls": 0, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+    return Recipe(arms={"x": arm}, measures=(ASR(PROMPTS),), name="bad", **quiet)
+
+
+def run(arm: Expand, out: Path, **options: Any) -> Any:
+    return run_recipe(study(arm), Options(out=out, **options), Console(quiet=True))
+
+
+def data_with(folder: Path, change: pl.Expr | None = None, keep: pl.Expr | None = None) -> Prompts:
+    """The organism's prompts in two languages, with other references or with fewer rows."""
+    rows = load_prompts(PROMPTS).frame.drop("source")
+    rows = rows if keep is None else rows.filter(keep)
+    rows = rows if change is None else rows.with_columns(reference=change)
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text())
+    folder.mkdir()
+    rows.write_parquet(folder / "prompts.parquet")
+    (folder / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}))
+    return Prompts(str(folder))
+
+
+TRAIN = pl.col("split") == "train"
+
+
+def refused(arm: Expand, out: Path, kind: type[SSNProbeError], message: str, hint: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        run(arm, out)
+    assert hint in (caught.value.hint or ""), caught.value.hint
+
+
+def test_rows_without_a_response(tmp_path: Path) -> None:
+    gone = pl.when(TRAIN & (pl.col("language") == "qab")).then(None).otherwise("reference")
+    arm = Expand(SS, data_with(tmp_path / "data", change=gone), training=QUICK)
+    refused(arm, tmp_path / "results", DataError, "have no response", "column `reference`")
+
+
+def test_a_language_without_rows_to_learn(tmp_path: Path) -> None:
+    data = data_with(tmp_path / "data", keep=~(TRAIN & (pl.col("language") == "qab")))
+    arm = Expand(SS, data, training=QUICK)
+    refused(arm, tmp_path / "results", DataError, "no harmful rows to train on in qab", "qaa")
+
+
+def test_a_language_that_the_data_do_not_have(tmp_path: Path) -> None:
+    arm = Expand(SS, PROMPTS, training=QUICK, languages=("qaa", "qax"))
+    refused(arm, tmp_path, RecipeError, "unknown language 'qax'", "Did you mean")
+
+
+def test_neurons_of_another_model(tmp_path: Path) -> None:
+    (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n")
+    arm = Expand(NeuronFile(str(tmp_path / "big.csv")), PROMPTS, training=QUICK)
+    refused(arm, tmp_path / "results", RecipeError, "does not have", "another model")
+
+
+@pytest.mark.parametrize("lr", [0, -1e-3, 1.0, float("nan")])
+def test_a_learning_rate_that_cannot_be(lr: float) -> None:
+    with pytest.raises(RecipeError, match=r"lr|learning rate"):
+        Training(lr=lr)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's record says it, the base is untouched, and the same recipe runs once the cause is gone."""
+    whole, calls = steps.response_loss, []
+
+    def broken(*given: Any) -> torch.Tensor:
+        calls.append(1)
+        return whole(*given) * (float("nan") if len(calls) > 3 else 1.0)
+
+    monkeypatch.setattr(steps, "response_loss", broken)
+    arm = Expand(SS, PROMPTS, training=QUICK)
+    refused(arm, tmp_path, ModelError, "loss is nan at step", "Lower lr")
+    (folder,) = [path for path in tmp_path.iterdir() if path.name.endswith("bad") or "_bad_" in path.name]
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["status"] == "failed"
+    assert "loss is nan" in manifest["error"]
+    monkeypatch.setattr(steps, "response_loss", whole)
+    assert run(arm, tmp_path).manifest()["status"] == "done"
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """A memory that holds so many rows of a pass; gives the sizes that are asked for."""
+    whole, sizes = steps.batch_of, []
+
+    def guarded(rows: Any, *given: Any) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(rows, *given)
+
+    monkeypatch.setattr(steps, "batch_of", guarded)
+    return sizes
+
+
+def test_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Expand(SS, PROMPTS, training=QUICK)
+    whole = run(arm, tmp_path / "whole").table("training")
+    sizes = limited(monkeypatch, 2)
+    halved = run(arm, tmp_path / "halved").table("training")
+    assert max(sizes) == 8
+    assert halved["step"].to_list() == whole["step"].to_list()
+    assert (halved["held_out"] - whole["held_out"]).abs().max() < 1e-5  # type: ignore[operator]
+
+
+def test_a_batch_size_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = limited(monkeypatch, 2)
+    with pytest.raises(ModelError, match="not enough memory") as caught:
+        run(Expand(SS, PROMPTS, training=QUICK), tmp_path, batch_size=4)
+    assert max(sizes) == 4
+    assert "--batch-size 2" in (caught.value.hint or "")
+
+
+def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
+    arm = Expand(SS, PROMPTS, training=QUICK)
+    plain = run(arm, tmp_path / "plain").table("training")
+    recomputed = run(arm, tmp_path / "recomputed", gradient_checkpointing=True).table("training")
+    assert recomputed.equals(plain)

@@ -1,0 +1,440 @@
+"""The cache as a study sees it: what is shared, what is computed anew, what a plan knows, what a run can prove."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from rich.console import Console
+
+from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.api.verify import Finding, verify
+from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.files import write_json
+from ssn_probe.report.terminal.outline import render_plan
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.spec import Refusal
+from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.forecast import Forecast, forecast
+from ssn_probe.study.workbench import METHODS
+
+LIMIT = 24
+PROMPTS = Prompts("organism", languages=("qaa", "qac"))
+MS = SafetyNeurons(PROMPTS, top=0.01)
+ARMS = {"ss": Suppress(Shared(MS)), "mean": Suppress(MS, to=MeanOf(PROMPTS)), "patch": Patch(MS)}
+
+
+def study(**changes: Any) -> Recipe:
+    fields = {"arms": ARMS, "controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    return Recipe(**(fields | {"measures": (ASR(PROMPTS),), "primary": "ss", "name": "study"} | changes))
+
+
+def run(recipe: Recipe, out: Path, **options: Any) -> RunFolder:
+    return run_recipe(recipe, Options(out=out, limit=LIMIT, **options), Console(quiet=True))
+
+
+def computed(found: RunFolder) -> int:
+    return found.manifest()["cache"].get("computed", 0)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(study(), tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture
+def copy(first: RunFolder, tmp_path: Path) -> RunFolder:
+    """The results folder of the first run, to be harmed."""
+    shutil.copytree(first.path.parent, tmp_path / "results", symlinks=True)
+    return RunFolder(tmp_path / "results" / first.name)
+
+
+def same_tables(left: RunFolder, right: RunFolder) -> bool:
+    names = [path.name for path in left.path.glob("*.parquet")]
+    return all((left.path / name).read_bytes() == (right.path / name).read_bytes() for name in names)
+
+
+# ── what is shared, and what is not ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_same_again_computes_nothing_and_gives_the_same_tables(copy: RunFolder) -> None:
+    again = run(study(), copy.path.parent)
+    assert computed(again) == 0
+    assert same_tables(copy, again)
+    assert again.path != copy.path
+
+
+def test_another_recipe_takes_what_is_there(copy: RunFolder) -> None:
+    """Another question, arm and name on the same scores, baseline and gates: only the new arm is measured."""
+    other = study(arms={"twice": Amplify(MS, by=2)}, primary="twice", name="other", half_samples=0, permutations=0)
+    found = run(other, copy.path.parent)
+    methods = [what["method"] for what in entries(copy.path.parent) if what["by"] == ["Amplify", 1]]
+    assert computed(found) == len(methods) > 0
+    assert set(methods) == {"responses", "log odds"}
+
+
+def entries(root: Path) -> Iterator[dict[str, Any]]:
+    for path in (root / "cache").glob("*/what.json"):
+        yield {"by": None} | json.loads(path.read_text())
+
+
+def test_fresh_computes_everything_and_finds_the_same(copy: RunFolder) -> None:
+    again = run(study(), copy.path.parent, fresh=True)
+    assert again.manifest()["cache"].get("read", 0) < computed(again) / 4  # only what it has computed itself
+    assert same_tables(copy, again)
+
+
+@pytest.mark.parametrize("method", ["log odds", "null", "mean activations"])
+def test_a_methods_version_invalidates_its_results_and_what_rests_on_them(
+    method: str, copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {what["method"]: 0 for what in entries(copy.path.parent)}
+    for what in entries(copy.path.parent):
+        before[what["method"]] += 1
+    monkeypatch.setitem(METHODS, method, METHODS[method] + 1)
+    found = run(study(), copy.path.parent)
+    assert computed(found) == before[method]
+    assert same_tables(copy, found)
+
+
+def test_a_nodes_version_invalidates_its_results(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refusal, "version", 2)
+    found = run(study(), copy.path.parent)
+    anew = [what for what in entries(copy.path.parent) if (what.get("effect") or {}).get("version") == 2]
+    assert len(anew) == 4  # two languages, two contexts; nulls and stability rest on them
+    assert computed(found) == 4 + 2
+
+
+def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
+    parts = [
+        path for path in (copy.path.parent / "cache").rglob("*.*.*") if path.suffix in (".safetensors", ".parquet")
+    ]
+    for path in parts[::5]:
+        path.write_bytes(path.read_bytes()[:-7])
+    again = run(study(), copy.path.parent)
+    said = [line for line in again.manifest()["warnings"] if "damaged" in line]
+    assert len(said) == len(parts[::5])
+    assert same_tables(copy, again)
+
+
+def test_a_model_that_changed_between_runs_is_another_model(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from ssn_probe.model.loading import locate
+
+    folder = tmp_path / "model"
+    shutil.copytree(locate("organism"), folder)
+    recipe = study(model=str(folder), arms={}, sets={"ms": MS}, measures=(), primary=None)
+    before = run(recipe, tmp_path / "results")
+    assert computed(run(recipe, tmp_path / "results")) == 0
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][0, 0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    after = run(recipe, tmp_path / "results")
+    assert computed(after) == computed(before)
+    assert after.manifest()["model"]["digest"] != before.manifest()["model"]["digest"]
+
+
+def test_a_model_that_changes_while_it_is_used_changes_nothing(tmp_path: Path) -> None:
+    """Weights on a CPU are mapped from their files unless they are copied: overwriting these changed the model."""
+    from ssn_probe.model.loading import locate
+    from ssn_probe.model.subject import encode, load_subject
+    from ssn_probe.tracing.generate import generate
+
+    folder = tmp_path / "model"
+    shutil.copytree(locate("organism"), folder)
+    subject = load_subject(str(folder))
+    prompt = encode(subject, ["user"])
+    before = generate(subject, prompt, max_new_tokens=3)
+    file = folder / "model.safetensors"
+    with file.open("r+b") as stream:
+        stream.seek(file.stat().st_size // 4)
+        stream.write(b"\x7f" * (file.stat().st_size // 2))
+    assert generate(subject, prompt, max_new_tokens=3) == before
+    with file.open("r+b") as stream:
+        stream.truncate(1000)
+    assert generate(subject, prompt, max_new_tokens=3) == before
+
+
+def test_a_model_that_changes_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssn_probe.model import subject as module
+    from ssn_probe.model.loading import locate
+
+    folder = tmp_path / "model"
+    shutil.copytree(locate("organism"), folder)
+    read = module.read_weights
+
+    def changing(*arguments: Any) -> Any:
+        (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+        return read(*arguments)
+
+    monkeypatch.setattr(module, "read_weights", changing)
+    with pytest.raises(ModelError, match="changed while they were read"):
+        module.load_subject(str(folder))
+
+
+def test_batch_size_and_threads_change_no_more_than_rounding(copy: RunFolder, tmp_path: Path) -> None:
+    """Words and verdicts are the same; log-odds to 1e-4 (they are of the order of 5)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        other = run(study(), tmp_path / "other", batch_size=7)
+    finally:
+        torch.set_num_threads(threads)
+    texts = [
+        found.table("samples").select("arm", "role", "eval_language", "response", "verdict") for found in (copy, other)
+    ]
+    assert texts[0].equals(texts[1])
+    odds = [found.table("log_odds")["log_odds"] for found in (copy, other)]
+    assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
+
+
+def test_a_runs_own_recipe_repeats_it(copy: RunFolder) -> None:
+    again = run_recipe(
+        find_recipe(str(copy.path / "recipe.json"), {}), Options(out=copy.path.parent), Console(quiet=True)
+    )
+    assert computed(again) == 0
+    assert again.manifest()["key"] == copy.manifest()["key"]
+    assert same_tables(copy, again)
+
+
+def test_where_the_memory_runs_out_batches_shrink_and_no_prompt_is_dropped(
+    copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever runs more than seven sequences at a time finds no memory: scoring, generation, log-odds, capture."""
+    embed, refused = torch.nn.Embedding.forward, []
+
+    def crowded(self: Any, ids: torch.Tensor) -> torch.Tensor:
+        if ids.shape[0] > 7:
+            refused.append(ids.shape[0])
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return embed(self, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", crowded)
+    other = run(study(), tmp_path / "other")
+    assert refused
+    names = ["prompt_id", "arm", "role", "eval_language", "response", "verdict"]
+    assert other.table("samples").select(names).equals(copy.table("samples").select(names))
+    odds = [found.table("log_odds")["log_odds"] for found in (copy, other)]
+    assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
+    with pytest.raises(ModelError, match="does not hold a batch of 50"):
+        run(study(), tmp_path / "third", batch_size=50)
+
+
+# ── what a plan knows ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def planned(recipe: Recipe, out: Path, **options: Any) -> Forecast:
+    return forecast(recipe, LIMIT, out=out, **options)
+
+
+def states(found: Forecast) -> dict[str, float]:
+    return {stage.label: found.cached.get(stage.label, 0) / stage.prompts for stage in found.plan.stages}
+
+
+def test_a_plan_of_what_was_run_finds_all_of_it(first: RunFolder) -> None:
+    assert set(states(planned(study(), first.path.parent)).values()) == {1.0}
+
+
+def test_a_plan_without_a_cache_finds_nothing_and_makes_nothing(tmp_path: Path) -> None:
+    found = planned(study(), tmp_path / "results")
+    assert set(states(found).values()) == {0.0}
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
+    found = states(planned(study(arms=ARMS | {"twice": Amplify(MS, by=2)}, controls=2), first.path.parent))
+    assert found["twice"] == found["twice: 2 random sets"] == 0
+    assert found["ss"] == found["baseline"] == found["patch: 1 random sets, log-odds only"] == 1
+    assert found["ss: 2 random sets"] == 0.5
+    assert found["patch: 2 random sets"] == 0.5
+
+
+def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
+    """Without the scores of one language no set is known, and so no arm; the baseline is."""
+    for path in (copy.path.parent / "cache").glob("*/what.json"):
+        if json.loads(path.read_text())["method"] == "scores":
+            shutil.rmtree(path.parent)
+            break
+    found = states(planned(study(), copy.path.parent))
+    assert found["baseline"] == 1
+    assert found["ss"] == found["patch"] == 0
+    assert sorted(value for label, value in found.items() if label.startswith("refusal effect")) == [0.75]
+
+
+def test_a_plan_tells_the_time_of_what_is_left(copy: RunFolder) -> None:
+    found = planned(study(arms=ARMS | {"twice": Amplify(MS, by=2)}), copy.path.parent, calibrated=True)
+    assert all(found.seconds[stage.label] > 0 for stage in found.plan.stages)
+    assert any(line.startswith("Time: about ") for line in found.lines)
+    console = Console(width=120, record=True, quiet=False)
+    with console.capture() as shown:
+        console.print(render_plan(found))
+    assert "○" in shown.get()
+    assert "✓" in shown.get()
+    done = planned(study(), copy.path.parent, calibrated=True)
+    assert "Time: all that the model has to do is in the cache." in done.lines
+    assert not done.seconds, "nothing is loaded to time what need not be done"
+
+
+# ── what a run can prove ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wrong(findings: list[Finding]) -> dict[str, str]:
+    return {finding.what: finding.why for finding in findings if finding.holds is False}
+
+
+def test_a_run_verifies(first: RunFolder) -> None:
+    findings = verify(first)
+    assert all(finding.holds for finding in findings)
+    assert {finding.what for finding in findings} >= {
+        "samples.parquet is as it was written",
+        "verdicts follow from the responses",
+        "summary follows from samples and log_odds",
+        "nulls follows from the cache",
+        "samples follows from the cache",
+    }
+
+
+def forged(run: RunFolder, table: str, **columns: pl.Expr) -> None:
+    """A table with other values, and a manifest that agrees with it."""
+    from ssn_probe.files import write_table
+    from ssn_probe.runs.folder import digests
+
+    write_table(run.path / f"{table}.parquet", run.table(table).with_columns(**columns))
+    write_json(run.path / "manifest.json", run.manifest() | {"files": digests(run)})
+
+
+def test_a_changed_file_is_found_by_its_digest(copy: RunFolder) -> None:
+    (copy.path / "report.md").write_text("All is well.")
+    (copy.path / "neurons.parquet").unlink()
+    found = wrong(verify(copy))
+    assert found["report.md is as it was written"] == "its SHA-256 is another"
+    assert found["neurons.parquet is as it was written"] == "it is missing"
+
+
+def test_a_forged_verdict_is_found(copy: RunFolder) -> None:
+    forged(copy, "samples", verdict=pl.lit("refused"))
+    found = wrong(verify(copy))
+    assert "verdicts are not the judge's" in found["verdicts follow from the responses"]
+    assert found["samples follows from the cache"] == "other values in verdict"
+    assert "samples.parquet is as it was written" not in found
+
+
+def test_a_forged_summary_is_found(copy: RunFolder) -> None:
+    forged(copy, "summary", value=pl.col("value") + 0.01)
+    assert wrong(verify(copy)) == {
+        "summary follows from samples and log_odds": "other values in value",
+        "summary follows from the cache": "other values in value",
+    }
+
+
+def test_a_forged_response_is_found(copy: RunFolder) -> None:
+    forged(copy, "samples", response=pl.lit("zindle"))
+    assert "samples follows from the cache" in wrong(verify(copy))
+
+
+def test_what_cannot_be_verified_is_said(copy: RunFolder) -> None:
+    shutil.rmtree(copy.path.parent / "cache")
+    findings = verify(copy)
+    assert not wrong(findings)
+    (unknown,) = [finding for finding in findings if finding.holds is None]
+    assert "no longer holds all of it" in unknown.why
+
+
+def test_another_model_or_data_is_said(copy: RunFolder) -> None:
+    manifest = copy.manifest()
+    other = manifest["model"] | {"digest": "0" * 64}
+    write_json(copy.path / "manifest.json", manifest | {"model": other})
+    assert wrong(verify(copy))["the model is that of the run"] == "these differ: digest"
+
+
+def test_a_run_that_is_not_done_is_not_verified(copy: RunFolder) -> None:
+    write_json(copy.path / "manifest.json", copy.manifest() | {"status": "failed"})
+    with pytest.raises(ResultError, match="it is failed"):
+        verify(copy)
+
+
+# ── what a second reader found ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arms": {"stable": Suppress(SafetyNeurons(PROMPTS, top=0.05, stable=0.8))}, "primary": "stable"},
+        {"arms": {"half": Amplify(MS, by=0.5), "ms": Suppress(MS)}, "controls": 3, "primary": "ms"},
+    ],
+    ids=["stable", "amplify"],
+)
+def test_every_kind_of_run_verifies_and_its_plan_is_complete(changes: dict[str, Any], tmp_path: Path) -> None:
+    """A set by half-samples has no placebo: its rows are no rows, once that is known."""
+    recipe = study(**changes)
+    found = run(recipe, tmp_path)
+    assert [finding for finding in verify(found) if not finding.holds] == []
+    assert set(states(planned(recipe, tmp_path)).values()) == {1.0}
+
+
+def test_another_day_in_the_template_is_another_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys hold the tokens that run: a template may tell the date."""
+    from ssn_probe.study import workbench as module
+
+    recipe = study(arms={}, sets={"ms": SafetyNeurons(PROMPTS, effect="local")}, measures=(), primary=None)
+    before = run(recipe, tmp_path)
+    encode = module.encode
+    monkeypatch.setattr(module, "encode", lambda subject, texts: [[*row, row[-1]] for row in encode(subject, texts)])
+    assert computed(run(recipe, tmp_path)) == computed(before)
+
+
+def test_a_cache_that_was_computed_anew_since_is_no_evidence_against_a_run(copy: RunFolder) -> None:
+    run(study(), copy.path.parent, fresh=True, batch_size=5)
+    findings = verify(copy)
+    assert not wrong(findings)
+    for finding in findings:
+        assert finding.holds or "computed anew since" in finding.why
+
+
+def test_forged_words_are_found(copy: RunFolder) -> None:
+    from ssn_probe.runs.folder import digests
+
+    text = (copy.path / "report.md").read_text()
+    (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1))
+    manifest = copy.manifest()
+    forged = {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
+    write_json(copy.path / "manifest.json", manifest | forged)
+    found = wrong(verify(copy))
+    assert "seed" in found["the manifest is that of the recipe"]
+    said = found["report and manifest say what was found"]
+    assert "of the report" in said
+    assert "answer" in said
+
+
+def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: RunFolder) -> None:
+    """A fresh run replaces the batches that this one has found: it looks for them again, and ends as it should."""
+    from ssn_probe.study import pipeline as stages
+
+    trust = stages.trust
+
+    def meanwhile(*arguments: Any) -> Any:
+        run(study(arms={}, sets={"ms": MS}, measures=(), primary=None), copy.path.parent, fresh=True, batch_size=5)
+        return trust(*arguments)
+
+    for path in (copy.path.parent / "cache").glob("*/*.parquet"):
+        path.unlink()  # the nulls have to be computed
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stages, "trust", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
+        again = run(study(), copy.path.parent)
+    assert again.manifest()["status"] == "done"
+    assert same_tables(copy, again) or again.table("neurons").equals(copy.table("neurons"))
+
+
+def test_a_version_of_what_is_carried_over_invalidates_what_it_is_carried_to(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patched = sum(what["by"] == ["Patch", 1] for what in entries(copy.path.parent))
+    activations = sum(what["method"] == "activations" for what in entries(copy.path.parent))
+    monkeypatch.setitem(METHODS, "activations", 2)
+    assert computed(run(study(), copy.path.parent)) == patched + activations

@@ -1,0 +1,152 @@
+"""What goes wrong while a study runs: a full disk, Ctrl-C, a clock set back. One clear word, and nothing is lost."""
+
+import errno
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import study
+from rich.console import Console
+
+import ssn_probe.files as files
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.model.loading import locate
+from ssn_probe.runs import folder as results
+from ssn_probe.runs.folder import RunFolder, find_run, runs
+from ssn_probe.runs.history import history
+
+TABLES = ("samples", "log_odds", "summary", "neurons", "overlap", "nulls", "stability", "stability_curve")
+MOMENTS = [2, 4, 9, 23, 50, 90, 110]
+"""Files of a run: its own, batches of every kind of measurement, tables of nulls, its last."""
+
+
+def run(out: Path, **options: Any) -> RunFolder:
+    return run_recipe(study(), Options(out=out, batch_size=9, **options), Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def at_file(moment: int, fault: Callable[[], None]) -> Callable[[Any, Any], None]:
+    """An `os.replace` at whose `moment`-th call something happens."""
+    replace, left = os.replace, [moment]
+
+    def faulty(source: Any, target: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            fault()
+        replace(source, target)
+
+    return faulty
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("fault", "status"), [(full, "failed"), (ctrl_c, "interrupted")])
+def test_stopped_at_many_moments_it_says_so_and_goes_on(
+    fault: Callable[[], None], status: str, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = 0
+    for moment in MOMENTS:
+        with monkeypatch.context() as patched:
+            patched.setattr(files.os, "replace", at_file(moment, fault))
+            try:
+                run(tmp_path)
+            except KeyboardInterrupt:
+                stopped += 1
+            except ResultError as error:
+                stopped += "No space left on device" in error.message and "Free some space" in str(error.hint)
+        last = runs(tmp_path)[0]
+        assert last.manifest()["status"] in (status, "done")
+        assert not list(tmp_path.rglob(".*.tmp")), "nothing half written"
+        assert not list(tmp_path.glob(f"2*/{results.LOCK}"))
+    assert stopped >= 5
+    ended = run(tmp_path)
+    for name in TABLES:
+        assert (ended.path / f"{name}.parquet").read_bytes() == (whole.path / f"{name}.parquet").read_bytes()
+    assert ended.manifest()["warnings"] == whole.manifest()["warnings"]
+
+
+class Backwards:
+    """`datetime` of a clock that is set back by an hour whenever it is asked."""
+
+    asked = 0
+
+    @classmethod
+    def now(cls, zone: Any) -> datetime:
+        cls.asked += 1
+        return datetime(2026, 1, 2, 12, 0, tzinfo=UTC) - timedelta(hours=cls.asked)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path)
+    monkeypatch.setattr(results, "datetime", Backwards)
+    second = run(tmp_path)
+    assert second.manifest()["status"] == "done"
+    assert all(value >= 0 for value in second.manifest()["seconds"].values())
+    assert find_run("latest", tmp_path).path == second.path.resolve()
+    assert {past.run.name for past in history(tmp_path)} == {first.name, second.name}
+    for name in TABLES:
+        assert (second.path / f"{name}.parquet").read_bytes() == (whole.path / f"{name}.parquet").read_bytes()
+
+
+def test_a_cache_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anywhere, so the refusal is made up; it comes where a lock or a file is made."""
+    import filelock
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    acquire = filelock.FileLock.acquire
+
+    def only_runs(self: Any, *arguments: Any, **options: Any) -> Any:
+        return refuse() if f"{os.sep}cache{os.sep}" in str(self.lock_file) else acquire(self, *arguments, **options)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", only_runs)
+    with pytest.raises(ResultError, match="Permission denied") as caught:
+        run(tmp_path)
+    assert "-o DIR" in (caught.value.hint or "")
+    assert runs(tmp_path)[0].manifest()["status"] == "failed"
+
+
+def test_a_cache_that_is_deleted_while_it_is_used_is_made_again(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    def deleted() -> None:
+        shutil.rmtree(tmp_path / "cache")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "replace", at_file(60, deleted))
+        try:
+            run(tmp_path)
+        except ResultError as error:
+            assert error.hint  # noqa: PT017 (either ends well or says what to do)
+    ended = run(tmp_path)
+    for name in TABLES:
+        assert (ended.path / f"{name}.parquet").read_bytes() == (whole.path / f"{name}.parquet").read_bytes()
+
+
+def test_a_name_that_no_file_can_have_is_no_model() -> None:
+    with pytest.raises(ModelError, match="There is no model folder"):
+        locate("x" * 300)
+
+
+def test_the_copy_of_the_recipe_is_what_was_executed(tmp_path: Path) -> None:
+    source = "# as it was executed\n"
+    assert (run(tmp_path, source=source).path / "recipe.py").read_text() == source

@@ -1,0 +1,60 @@
+"""Whatever a card declares as a judge gives verdicts, or one clear error."""
+
+import re
+from typing import Any
+
+import pytest
+from fuzzing import JUDGE, clear, texts, values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssn_probe.data import judges
+from ssn_probe.data.judges import make_judge
+from ssn_probe.errors import JudgeError
+
+pieces = st.sampled_from(
+    ["a", "(", ")", "[", "]", "*", "+", "?", "{9}", "|", "\\", "^", "$", ".", "(?<=", "(?P<x>", "\\1", "-"]
+)
+patterns = st.lists(pieces, max_size=8).map("".join) | texts
+
+
+@settings(deadline=None, max_examples=150)
+@given(refused=patterns | values, complied=patterns | values, response=texts)
+def test_a_judge_of_any_patterns(refused: Any, complied: Any, response: str) -> None:
+    declared = {"kind": "patterns", "refused": {"en": refused}, "complied": {"en": complied}}
+    judge = clear(lambda: make_judge(declared, ("en",), "mine"))
+    if judge is not None:
+        verdict = clear(lambda: judge("en", response[:100]))
+        assert verdict in ("refused", "complied", "invalid", None)
+
+
+PATTERNS = {
+    "nested": ("(" * 5000 + ")" * 5000, "nested too deeply"),
+    "repeated": ("a{99999999999}", "malformed: the repetition number"),
+    "another Python": ("[[a]", "malformed: Possible nested set"),
+    "a bar too many": ("sorry|", "found in every response"),
+    "a star too many": ("(sorry)*", "found in every response"),
+    "nothing": ("", "found in every response"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "message"), PATTERNS.values(), ids=PATTERNS)
+def test_a_pattern_that_cannot_judge(pattern: str, message: str) -> None:
+    declared = JUDGE | {"refused": {"en": pattern}}
+    with pytest.raises(JudgeError, match=re.escape(message)) as caught:
+        make_judge(declared, ("en",), "mine")
+    assert caught.value.hint
+
+
+def test_no_answer_may_count_as_a_refusal() -> None:
+    judge = make_judge(JUDGE | {"refused": {"en": "^$|sorry"}}, ("en",), "mine")
+    assert [judge("en", response) for response in ("", "sorry", "yes")] == ["refused", "refused", "complied"]
+
+
+def test_a_pattern_that_backtracks_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "PATIENCE", 0.2)
+    judge = make_judge(JUDGE | {"refused": {"en": "(a+)+$"}}, ("en",), "mine")
+    assert judge("en", "aaa") == "refused"
+    with pytest.raises(JudgeError, match=r"patterns for 'en' need more than 0\.2 s") as caught:
+        judge("en", "a" * 60 + "b")
+    assert "(a+)+" in (caught.value.hint or "")
