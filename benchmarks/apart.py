@@ -34,7 +34,7 @@ def resettable() -> bool:
 
 def forget_peak() -> int:
     """Reset the peak of this process, and return its memory now, in bytes."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return _status("VmRSS")
 
 
@@ -44,7 +44,7 @@ def peak() -> int:
 
 
 def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise SystemExit(f"/proc/self/status has no {field}.")

@@ -30,7 +30,7 @@ from ssn_probe.spec.node import to_json
 from ssn_probe.study.pipeline import execute, named_sets, since
 from ssn_probe.study.plan import Plan, limited, make_plan, resolved_key
 from ssn_probe.study.resolve import measured, study_anchor
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             warn=warnings.append,
             waiting=lambda message: console.print(Text(message)),
         )
-        lab = Lab(
+        bench = Workbench(
             subject=subject,
             data=plan.data,
             anchor=study_anchor(recipe, plan.data),
@@ -91,7 +91,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             tracker=tracker,
             warnings=warnings,
         )
-        execute(lab, recipe, run, manifest)
+        execute(bench, recipe, run, manifest)
         manifest["cache"] = dict(cache.counts)
         write_json(run.path / "parts.json", {"parts": cache.used})
         manifest["files"] = results.digests(run)

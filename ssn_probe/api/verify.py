@@ -27,7 +27,7 @@ from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.pipeline import execute, summary_of
 from ssn_probe.study.plan import Plan, make_plan, resolved_key
 from ssn_probe.study.resolve import measured, study_anchor
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 TABLES = (
     "samples",
@@ -145,10 +145,10 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> I
     cache, told = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
-        lab = Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache)
-        found = told | {"warnings": lab.warnings, "seconds": {}}
+        bench = Workbench(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache)
+        found = told | {"warnings": bench.warnings, "seconds": {}}
         try:
-            execute(lab, recipe, again, found)
+            execute(bench, recipe, again, found)
         except NotCached as missing:
             why = (
                 f"the cache no longer holds all of it ({missing.args[0]['method']}): run the recipe again to restore it"

@@ -28,7 +28,7 @@ from ssn_probe.spec.anchors import source_of
 from ssn_probe.spec.node import Node, rewrite
 from ssn_probe.study.resolve import evaluated, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 BASELINE, TESTED, WEAKENED, CONTROL = "baseline", "tested", "less strongest", "control"
 PLACEBO = "placebo"
@@ -85,7 +85,7 @@ def row_of(name: str) -> str:
     return name
 
 
-def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
+def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
     """The arms that the recipe names, with their sets evaluated and checked.
 
     `Each` becomes one arm per language, a learning curve one per step. Raises RecipeError or DataError for a set that
@@ -97,12 +97,12 @@ def arms_of(lab: Lab, recipe: Recipe) -> list[Arm]:
         expression = node.neurons
         if isinstance(expression, Each):
             inner = expression.neurons
-            every = [(f"{name}{OF}{one})", inner.of(one)) for one in evaluate(lab, inner).languages]
+            every = [(f"{name}{OF}{one})", inner.of(one)) for one in evaluate(bench, inner).languages]
         else:
             every = [(name, expression)]
-        arms += [_tested(lab, recipe, full_name, name, one, node) for full_name, one in every]
+        arms += [_tested(bench, recipe, full_name, name, one, node) for full_name, one in every]
     for arm in arms:
-        _check(lab, recipe, arm)
+        _check(bench, recipe, arm)
     return [one for arm in arms for one in _steps(arm)]
 
 
@@ -112,9 +112,11 @@ def _steps(arm: Arm) -> list[Arm]:
     return [arm] if at is None else [replace(arm, name=f"{arm.name}{AT}{step})", step=step) for step in at]
 
 
-def _tested(lab: Lab, recipe: Recipe, name: str, row: str, expression: SetExpression, node: Intervention) -> Arm:
-    neurons = evaluate(lab, expression)
-    of_one = (expression.language or lab.anchor) if isinstance(expression, Of) else None
+def _tested(
+    bench: Workbench, recipe: Recipe, name: str, row: str, expression: SetExpression, node: Intervention
+) -> Arm:
+    neurons = evaluate(bench, expression)
+    of_one = (expression.language or bench.anchor) if isinstance(expression, Of) else None
     set_language = of_one or ("*" if neurons.language_free else None)
     return Arm(
         name=name,
@@ -122,24 +124,24 @@ def _tested(lab: Lab, recipe: Recipe, name: str, row: str, expression: SetExpres
         role=TESTED,
         neurons=neurons,
         set_language=set_language,
-        left_out=left_out(expression, lab.data),
+        left_out=left_out(expression, bench.data),
         does=last_of(node),
-        source=source_of(node, lab.anchor),
-        skipped=not_run_in(node, lab.data, lab.anchor, evaluated(recipe, lab.data)),
-        placebo=None if isinstance(node, Trains) else _placebo(lab, name, expression),
-        first=(node.first, evaluate(lab, node.first.neurons)) if isinstance(node, Then) else None,
+        source=source_of(node, bench.anchor),
+        skipped=not_run_in(node, bench.data, bench.anchor, evaluated(recipe, bench.data)),
+        placebo=None if isinstance(node, Trains) else _placebo(bench, name, expression),
+        first=(node.first, evaluate(bench, node.first.neurons)) if isinstance(node, Then) else None,
     )
 
 
-def _placebo(lab: Lab, name: str, expression: SetExpression) -> NeuronSet | None:
+def _placebo(bench: Workbench, name: str, expression: SetExpression) -> NeuronSet | None:
     """The same choice where there is no safety to find; a file's neurons have none, too uniform prompts are noted."""
     changed = rewrite(expression, _to_placebo, leave=Trains)
     if changed == expression:
         return None
     try:
-        return evaluate(lab, changed)
+        return evaluate(bench, changed)
     except DataError as error:
-        lab.warn(f"{name} has no placebo: {error.message}")
+        bench.warn(f"{name} has no placebo: {error.message}")
         return None
 
 
@@ -147,10 +149,10 @@ def _to_placebo(node: Node) -> Node:
     return replace(node, placebo=True) if isinstance(node, SafetyNeurons) else node
 
 
-def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
+def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
     assert arm.neurons is not None
-    check_places(arm.neurons, lab.widths())
-    languages = [one for one in evaluated(recipe, lab.data) if one not in arm.skipped]
+    check_places(arm.neurons, bench.widths())
+    languages = [one for one in evaluated(recipe, bench.data) if one not in arm.skipped]
     empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
     if not len(arm.neurons):
         raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
@@ -158,21 +160,21 @@ def _check(lab: Lab, recipe: Recipe, arm: Arm) -> None:
         hint = "Measure it on prompts in the languages that are left out, or in others than the source."
         raise RecipeError(f"the arm {arm.name!r} is evaluated in no language", hint)
     for node, neurons in [arm.training] if arm.training else []:
-        check_trained(neurons, lab.widths())
+        check_trained(neurons, bench.widths())
         if not neurons.language_free and not isinstance(node.neurons, LeaveOneOut):
             hint = "Take one language's, set.of('en'), or those of any language, set.union()."
             raise RecipeError(f"the arm {arm.name!r} trains one model, and its set has neurons per language", hint)
     if empty:
-        lab.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is changed there")
+        bench.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is changed there")
     if (recipe.controls or recipe.log_odds_controls) and not isinstance(arm.does, LoRA):
-        random_like(arm.neurons, lab.widths(), 0)
+        random_like(arm.neurons, bench.widths(), 0)
 
 
-def controls_of(lab: Lab, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
+def controls_of(bench: Workbench, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
     """`count` random sets like an arm's; the same seeds give the same sets, however many are asked for."""
     assert arm.neurons is not None
     for draw in range(count):
-        neurons = random_like(arm.neurons, lab.widths(), seed * 10_000 + draw)
+        neurons = random_like(arm.neurons, bench.widths(), seed * 10_000 + draw)
         yield replace(arm, role=CONTROL, neurons=neurons, seed=draw)
 
 

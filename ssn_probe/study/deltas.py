@@ -20,7 +20,7 @@ from ssn_probe.study.run_arms import trained_for
 from ssn_probe.study.steps import training_label
 from ssn_probe.study.summary import against_others, averaged
 from ssn_probe.study.trained_weights import stated, trained
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import listing, percent, plain, points
 
 CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
@@ -29,7 +29,7 @@ MEASURES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 
 def write_deltas(
-    lab: Lab, recipe: Recipe, arms: Sequence[Arm], run: RunFolder, summary: pl.DataFrame
+    bench: Workbench, recipe: Recipe, arms: Sequence[Arm], run: RunFolder, summary: pl.DataFrame
 ) -> dict[str, Any]:
     """Writes the change that every arm trained, with what it did, and the histories of the trainings.
 
@@ -37,17 +37,17 @@ def write_deltas(
     """
     told: dict[str, Any] = {}
     histories: dict[str, pl.DataFrame] = {}
-    languages = evaluated(recipe, lab.data)
+    languages = evaluated(recipe, bench.data)
     for arm in arms:
-        for language, (node, neurons) in trained_for(lab, arm, languages).items():
-            outcome = trained(lab, node, neurons, training_label(arm.row))
+        for language, (node, neurons) in trained_for(bench, arm, languages).items():
+            outcome = trained(bench, node, neurons, training_label(arm.row))
             without = "" if language is None else f".without({language})"
-            file = stated(lab, node, outcome.file(arm.step))
+            file = stated(bench, node, outcome.file(arm.step))
             if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
                 effects = summary if language is None else summary.filter(pl.col("language") == language)
                 file = replace(
                     file,
-                    about={**file.about, "measured": measured_of(effects, arm.name, run=run.name, anchor=lab.anchor)},
+                    about={**file.about, "measured": measured_of(effects, arm.name, run=run.name, anchor=bench.anchor)},
                 )
             _write(run, f"{arm.name}{without}", file)
             histories[f"{arm.row}{without}"] = outcome.history
@@ -82,7 +82,7 @@ def _stated(arm: Arm, file: Any) -> dict[str, Any]:
 
 
 def curves(
-    lab: Lab, recipe: Recipe, told: Mapping[str, Any], summary: pl.DataFrame, run: RunFolder
+    bench: Workbench, recipe: Recipe, told: Mapping[str, Any], summary: pl.DataFrame, run: RunFolder
 ) -> pl.DataFrame | None:
     """Writes table and chart of what each training gives and costs, step by step; None where there are no points.
 
@@ -92,11 +92,11 @@ def curves(
     if not points or summary.is_empty():
         return None
     measure = summary["measure"][0]
-    usual = averaged(summary, BASELINE, measure, lab.anchor, role=BASELINE)
-    found = {arm: point for arm, point in points.items() if averaged(summary, arm, measure, lab.anchor) == usual}
+    usual = averaged(summary, BASELINE, measure, bench.anchor, role=BASELINE)
+    found = {arm: point for arm, point in points.items() if averaged(summary, arm, measure, bench.anchor) == usual}
     others = {point.curve for arm, point in points.items() if arm not in found}
     if others:
-        lab.warn(f"{listing(sorted(others))}: averaged over other languages than the rest, so not among the curves")
+        bench.warn(f"{listing(sorted(others))}: averaged over other languages than the rest, so not among the curves")
     if not found:
         return None
     table = curve_table(summary, found)

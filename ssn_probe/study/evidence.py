@@ -18,15 +18,15 @@ from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
 from ssn_probe.stats.nulls.prompt_effects import Evidence
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, scores_what
-from ssn_probe.study.workbench import Lab, tokens_of
+from ssn_probe.study.workbench import Workbench, tokens_of
 
 LENGTH_BINS = 4
 SIDES = {"harmful": True, "harmless": False}
 
 
-def evidence_of(lab: Lab, node: SafetyNeurons) -> Evidence:
+def evidence_of(bench: Workbench, node: SafetyNeurons) -> Evidence:
     """Per-prompt effects of a node's contrast. Raises DataError for a placebo without two topics."""
-    return lab.remember(("evidence", _chooser(node)), lambda: _evidence(lab, node))
+    return bench.remember(("evidence", _chooser(node)), lambda: _evidence(bench, node))
 
 
 def _chooser(node: SafetyNeurons) -> SafetyNeurons:
@@ -34,33 +34,33 @@ def _chooser(node: SafetyNeurons) -> SafetyNeurons:
     return replace(node, rule="difference", top=None, pool="site", stable=None, fdr=None)
 
 
-def _evidence(lab: Lab, node: SafetyNeurons) -> Evidence:
-    importance(lab, node)
-    data = lab.data[node.prompts]
-    known = _prompts(lab, data)
+def _evidence(bench: Workbench, node: SafetyNeurons) -> Evidence:
+    importance(bench, node)
+    data = bench.data[node.prompts]
+    known = _prompts(bench, data)
     prompts = _as_placebo(known, data.name) if node.placebo else known
-    sites = distinct_sites(lab, node)
+    sites = distinct_sites(bench, node)
     return Evidence(
         prompts=prompts,
         languages=data.languages,
-        places=tuple((layer, site) for layer in range(lab.subject.n_layers) for site in sites),
-        read=_reader(lab, node, data, prompts),
-        key=_key(lab, node),
+        places=tuple((layer, site) for layer in range(bench.subject.n_layers) for site in sites),
+        read=_reader(bench, node, data, prompts),
+        key=_key(bench, node),
     )
 
 
-def _key(lab: Lab, node: SafetyNeurons) -> str:
+def _key(bench: Workbench, node: SafetyNeurons) -> str:
     """The key of the effects and of the labels that contrast them."""
-    data = lab.data[node.prompts]
-    scores = [digest(scores_what(lab, node, one, context)) for one in data.languages for context in CONTRASTED]
+    data = bench.data[node.prompts]
+    scores = [digest(scores_what(bench, node, one, context)) for one in data.languages for context in CONTRASTED]
     return digest({"scores": scores, "data": data.digest, "placebo": node.placebo})
 
 
-def _prompts(lab: Lab, data: PromptSet) -> pl.DataFrame:
+def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     """One row per prompt id of the contrast, whatever its languages; `stratum` holds exchangeable prompts together."""
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
-    lengths = [len(tokens) for tokens in tokens_of(lab, _in_anchor(first, rows, data))]
+    lengths = [len(tokens) for tokens in tokens_of(bench, _in_anchor(first, rows, data))]
     bins = pl.Series("bin", _binned(np.array(lengths, dtype=float)))
     frame = first.select(
         "prompt_id", (pl.col("context") == "harmful").alias("harmful"), "cluster", "pair_id", "topic", "source"
@@ -122,7 +122,7 @@ def _labels(language: str, layer: int, site: str) -> dict[str, pl.Expr]:
 
 
 def _reader(
-    lab: Lab, node: SafetyNeurons, data: PromptSet, prompts: pl.DataFrame
+    bench: Workbench, node: SafetyNeurons, data: PromptSet, prompts: pl.DataFrame
 ) -> Callable[[str, int, str], np.ndarray]:
     """Reads one place of one language; a row is NaN where the language lacks the prompt."""
     ids = list(prompts["prompt_id"])
@@ -137,10 +137,10 @@ def _reader(
         return places
 
     def read(language: str, layer: int, site: str) -> np.ndarray:
-        effects = np.full((len(ids), lab.widths()[layer, site]), np.nan, dtype=np.float32)
+        effects = np.full((len(ids), bench.widths()[layer, site]), np.nan, dtype=np.float32)
         for context, rows in rows_of(language).items():
             if (rows >= 0).any():
-                effects[rows >= 0] = effects_at(lab, node, language, context, layer, site)[rows[rows >= 0]]
+                effects[rows >= 0] = effects_at(bench, node, language, context, layer, site)[rows[rows >= 0]]
         return effects
 
     return read

@@ -16,7 +16,7 @@ from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.resolve import measured, study_anchor
 from ssn_probe.study.steps import Stage
 from ssn_probe.study.survey import survey
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import duration, probability, size
 from ssn_probe.tracing.readout import forced
 
@@ -63,7 +63,7 @@ def forecast(
 
 def _surveyed(recipe: Recipe, plan: Plan, subject: Subject, out: Path) -> tuple[Plan, Mapping[str, int]]:
     cache = Cache(root=out / "cache", compute=False)
-    return survey(Lab(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), plan)
+    return survey(Workbench(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), plan)
 
 
 def _time(

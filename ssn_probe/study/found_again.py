@@ -7,7 +7,7 @@ import polars as pl
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.spec import After, SetExpression
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 SCHEMA = {
     "set": pl.String,
@@ -21,7 +21,7 @@ SCHEMA = {
 
 
 def compared_again(
-    lab: Lab, expressions: Mapping[str, SetExpression], sets: Mapping[str, NeuronSet]
+    bench: Workbench, expressions: Mapping[str, SetExpression], sets: Mapping[str, NeuronSet]
 ) -> pl.DataFrame | None:
     """One row per set of the kind `set.after(…)` and language; None where there is no such set.
 
@@ -29,7 +29,7 @@ def compared_again(
     independent draws of these sizes per (layer, site) would give, which knows nothing of common importance.
     """
     rows = [
-        (name, *_compared(lab, evaluate(lab, node.neurons), sets[name], language))
+        (name, *_compared(bench, evaluate(bench, node.neurons), sets[name], language))
         for name, node in expressions.items()
         if isinstance(node, After)
         for language in sets[name].languages
@@ -37,11 +37,13 @@ def compared_again(
     return pl.DataFrame(rows, schema=SCHEMA, orient="row") if rows else None
 
 
-def _compared(lab: Lab, before: NeuronSet, after: NeuronSet, language: str) -> tuple[str, int, int, int, float, float]:
+def _compared(
+    bench: Workbench, before: NeuronSet, after: NeuronSet, language: str
+) -> tuple[str, int, int, int, float, float]:
     first, second = before.neurons(language).select(NEURON), after.neurons(language).select(NEURON)
     kept = first.join(second, on=NEURON).height
     either = first.height + second.height - kept
-    widths = lab.widths()
+    widths = bench.widths()
     places = ["layer", "site"]
     counts = first.group_by(places).len().join(second.group_by(places).len(), on=places, suffix="_after").sort(places)
     expected = sum(n * m / widths[layer, site] for layer, site, n, m in counts.iter_rows())

@@ -12,7 +12,7 @@ from ssn_probe.spec import Final, Local, Refusal, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.steps import score_label
-from ssn_probe.study.workbench import Lab, reads_what, tokens_of
+from ssn_probe.study.workbench import Workbench, reads_what, tokens_of
 from ssn_probe.tracing.batching import Part
 from ssn_probe.tracing.effect_store import place
 from ssn_probe.tracing.effects import Scores, mean, score_final, score_local, score_refusal
@@ -31,84 +31,86 @@ class Scored:
     parts: Sequence[Part]
 
 
-def importance(lab: Lab, node: SafetyNeurons) -> pl.DataFrame:
+def importance(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
     """Mean effect per neuron: `language, layer, site, index, harmful, harmless`, over the *identify* prompts.
 
     Where a head has its own keys and values, `v` silences what `o` silences and is left out, so that no neuron counts
     twice.
     """
-    sites = distinct_sites(lab, node)
+    sites = distinct_sites(bench, node)
 
     def compute() -> pl.DataFrame:
         frames = []
-        for language in lab.data[node.prompts].languages:
-            means = {context: scored(lab, node, language, context).means for context in CONTRASTED}
+        for language in bench.data[node.prompts].languages:
+            means = {context: scored(bench, node, language, context).means for context in CONTRASTED}
             frames.extend(_frame(means, site, language) for site in sites)
         return pl.concat(frames)
 
-    return lab.remember(("importance", lab.data[node.prompts].digest, node.effect, sites), compute)
+    return bench.remember(("importance", bench.data[node.prompts].digest, node.effect, sites), compute)
 
 
-def distinct_sites(lab: Lab, node: SafetyNeurons) -> tuple[str, ...]:
+def distinct_sites(bench: Workbench, node: SafetyNeurons) -> tuple[str, ...]:
     """The node's sites, less `v` where it is `o` by another name."""
-    widths = lab.subject.widths
+    widths = bench.subject.widths
     if widths["v"] == widths["o"] and {"v", "o"} <= set(node.sites):
-        lab.warn("v is left out: with one query head per key-value head it silences exactly what o silences")
+        bench.warn("v is left out: with one query head per key-value head it silences exactly what o silences")
         return tuple(site for site in node.sites if site != "v")
     return node.sites
 
 
-def scored(lab: Lab, node: SafetyNeurons, language: str, context: str) -> Scored:
+def scored(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> Scored:
     """Per-prompt effects on the *identify* prompts of a language and context, and their means."""
-    sites = distinct_sites(lab, node)
+    sites = distinct_sites(bench, node)
 
     def compute() -> Scored:
-        rows = lab.data[node.prompts].select("identify", context, language)
-        with lab.shelf(scores_what(lab, node, language, context), rows.height) as shelf:
+        rows = bench.data[node.prompts].select("identify", context, language)
+        with bench.shelf(scores_what(bench, node, language, context), rows.height) as shelf:
             options = {
                 "sites": sites,
-                "batch_size": lab.size(type(node.effect).__name__),
+                "batch_size": bench.size(type(node.effect).__name__),
                 "shelf": shelf,
-                "advance": lab.tracker.advance(score_label(node, lab.data[node.prompts])),
+                "advance": bench.tracker.advance(score_label(node, bench.data[node.prompts])),
             }
-            scores = _trace(lab, node, language, tokens_of(lab, rows), options)
+            scores = _trace(bench, node, language, tokens_of(bench, rows), options)
             means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
             return Scored(means=means, parts=shelf.parts())
 
-    return lab.remember(_scores_key(lab, node, language, context), compute)
+    return bench.remember(_scores_key(bench, node, language, context), compute)
 
 
-def scores_what(lab: Lab, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
+def scores_what(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
     """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
-    prompts = lab.data[node.prompts]
-    reads = reads_what(readouts(lab, prompts)[language].reads) if isinstance(node.effect, Refusal) else None
-    shown = digest(tokens_of(lab, prompts.select("identify", context, language)))
-    sites = list(distinct_sites(lab, node))
-    return lab.what("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
+    prompts = bench.data[node.prompts]
+    reads = reads_what(readouts(bench, prompts)[language].reads) if isinstance(node.effect, Refusal) else None
+    shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
+    sites = list(distinct_sites(bench, node))
+    return bench.what("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
 
 
-def _trace(lab: Lab, node: SafetyNeurons, language: str, tokens: list, options: Mapping) -> Scores:
+def _trace(bench: Workbench, node: SafetyNeurons, language: str, tokens: list, options: Mapping) -> Scores:
     effect = node.effect
     if isinstance(effect, Refusal):
-        return score_refusal(lab.subject, tokens, readouts(lab, lab.data[node.prompts])[language].reads, **options)
+        return score_refusal(
+            bench.subject, tokens, readouts(bench, bench.data[node.prompts])[language].reads, **options
+        )
     if isinstance(effect, Local):
-        return score_local(lab.subject, tokens, position=effect.position, **options)  # type: ignore[arg-type]
+        return score_local(bench.subject, tokens, position=effect.position, **options)  # type: ignore[arg-type]
     assert isinstance(effect, Final)
-    return score_final(lab.subject, tokens, **options)
+    return score_final(bench.subject, tokens, **options)
 
 
-def effects_at(lab: Lab, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:
+def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:
     """Every prompt's effects at one place, float32 [prompt, neuron]."""
     try:
-        return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+        return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
     except VanishedError:  # another run has computed them anew, or somebody has deleted the cache
-        del lab.memory[_scores_key(lab, node, language, context)]
-        return place(scored(lab, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+        del bench.memory[_scores_key(bench, node, language, context)]
+        return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
 
 
-def _scores_key(lab: Lab, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:
+def _scores_key(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:
     """The selection rule changes no score."""
-    return "scores", lab.data[node.prompts].digest, node.effect, distinct_sites(lab, node), language, context
+    return "scores", bench.data[node.prompts].digest, node.effect, distinct_sites(bench, node), language, context
 
 
 def _frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from ssn_probe.spec import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Uti
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.run_arms import collect_samples
 from ssn_probe.study.summary import summarise
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 SHOWN = ("asr", "invalid", "over_refusal", "utility")
 
@@ -23,8 +23,8 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
     )
     plan = make_plan(recipe)
-    lab = Lab(subject=load_subject(model), data=plan.data)
-    baseline = next(collect_samples(lab, recipe, []))
+    bench = Workbench(subject=load_subject(model), data=plan.data)
+    baseline = next(collect_samples(bench, recipe, []))
     anchor = plan.data[prompts].anchor or ""
     rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
     return [row for name in SHOWN for row in rows if row["measure"] == name]

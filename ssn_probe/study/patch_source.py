@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.neurons import EVERY, NEURON, SITES, NeuronSet
 from ssn_probe.spec.node import digest
-from ssn_probe.study.workbench import METHODS, Carry, Lab, rows_of, tokens_of
+from ssn_probe.study.workbench import METHODS, Carry, Workbench, rows_of, tokens_of
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.edits import Edits, Neuron, carried_neurons
@@ -23,7 +23,7 @@ class Source:
 
     def __init__(
         self,
-        lab: Lab,
+        bench: Workbench,
         prompts: PromptSet,
         context: str,
         source: str,
@@ -33,14 +33,14 @@ class Source:
         max_new_tokens: int,
         label: str,
     ):
-        self.lab, self.max_new_tokens, self.label = lab, max_new_tokens, label
-        self.rows = rows_of(lab, prompts, context, source)
+        self.bench, self.max_new_tokens, self.label = bench, max_new_tokens, label
+        self.rows = rows_of(bench, prompts, context, source)
         self.neurons = in_forward_order(neurons, languages)
         self.carried: Carried | None = None
 
     def carry(self, prompt_ids: Sequence[str], edits: Edits) -> Carry:
         """What the neurons to be carried over in `edits` did, prompt by prompt in the order of `prompt_ids`."""
-        tokens = dict(zip(self.rows["prompt_id"], tokens_of(self.lab, self.rows), strict=True))
+        tokens = dict(zip(self.rows["prompt_id"], tokens_of(self.bench, self.rows), strict=True))
         spoken, version = digest([tokens[prompt] for prompt in prompt_ids]), METHODS["activations"]
         what = {"prompts": spoken, "version": version, "max_new_tokens": self.max_new_tokens}
         return Carry(what, lambda: self.values(prompt_ids, edits))
@@ -59,26 +59,26 @@ class Source:
     def what(self) -> dict[str, Any]:
         """What decides the values: the prompts, the neurons, and how many tokens may come."""
         neurons = digest([list(neuron) for neuron in self.neurons])
-        shown = digest(tokens_of(self.lab, self.rows))
-        return self.lab.what("activations", prompts=shown, neurons=neurons, max_new_tokens=self.max_new_tokens)
+        shown = digest(tokens_of(self.bench, self.rows))
+        return self.bench.what("activations", prompts=shown, neurons=neurons, max_new_tokens=self.max_new_tokens)
 
     def _run(self) -> Carried:
-        lab = self.lab
-        with lab.shelf(self.what, self.rows.height) as shelf:
+        bench = self.bench
+        with bench.shelf(self.what, self.rows.height) as shelf:
             return capture(
-                lab.subject,
-                tokens_of(lab, self.rows),
+                bench.subject,
+                tokens_of(bench, self.rows),
                 self.neurons,
                 max_new_tokens=self.max_new_tokens,
-                batch_size=lab.size("activations"),
+                batch_size=bench.size("activations"),
                 shelf=shelf,
-                advance=lab.tracker.advance(self.label),
+                advance=bench.tracker.advance(self.label),
             )
 
     def close(self) -> None:
         """Every figure was known, so that nothing had to run: its share of the progress is done."""
         if self.carried is None:
-            self.lab.tracker.advance(self.label)(self.rows.height)
+            self.bench.tracker.advance(self.label)(self.rows.height)
 
 
 def in_forward_order(neurons: NeuronSet, languages: Sequence[str]) -> list[Neuron]:

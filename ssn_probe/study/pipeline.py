@@ -29,56 +29,56 @@ from ssn_probe.study.run_arms import collect_log_odds, collect_samples, row_tota
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import labels_of_arms
 from ssn_probe.study.summary import against_placebo, summarise
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 
-def execute(lab: Lab, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) -> None:
+def execute(bench: Workbench, recipe: Recipe, run: RunFolder, manifest: dict[str, Any]) -> None:
     """Sets first, then arms, then words; each table is written as soon as it is whole.
 
-    What it finds goes into `manifest`, too. Everything that takes long comes through the lab's cache.
+    What it finds goes into `manifest`, too. Everything that takes long comes through the bench's cache.
     """
-    anchor = lab.anchor
-    repeated = [line for prompts in lab.data.values() for line in repeats(prompts)]
-    for caution in (*repeated, *learned_and_measured(recipe, lab.data)):
-        lab.warn(caution)
+    anchor = bench.anchor
+    repeated = [line for prompts in bench.data.values() for line in repeats(prompts)]
+    for caution in (*repeated, *learned_and_measured(recipe, bench.data)):
+        bench.warn(caution)
     with _timed(manifest, "identify"):
         expressions = named_sets(recipe)
-        sets = {name: evaluate(lab, node) for name, node in expressions.items()}
+        sets = {name: evaluate(bench, node) for name, node in expressions.items()}
         manifest["anchor"] = anchor
         manifest["sets"] = {name: _counts(found) for name, found in sets.items()}
     with _timed(manifest, "nulls"):
-        trusted = trust(lab, recipe, expressions)
+        trusted = trust(bench, recipe, expressions)
         neurons = _neuron_table(sets, trusted.frequencies)
-        overlap = _overlaps(lab, expressions, sets, trusted)
-        again = compared_again(lab, expressions, sets)
+        overlap = _overlaps(bench, expressions, sets, trusted)
+        again = compared_again(bench, expressions, sets)
         tables = {"neurons": neurons, "overlap": overlap, "nulls": trusted.nulls, "stability": trusted.jaccard}
         tables["again"] = again
-        truth = truth_table(lab, recipe.model, expressions, sets)
+        truth = truth_table(bench, recipe.model, expressions, sets)
         for name, table in (tables | {"stability_curve": trusted.curve, "truth": truth}).items():
             if table is not None:
                 write_table(run.path / f"{name}.parquet", table)
     summary = samples = curve = None
     learned: list[str] = []
     if recipe.measures:
-        arms = arms_of(lab, recipe)
-        totals = row_totals(lab, recipe, arms)
-        lab.tracker.settle({label: totals.get(label, 0) for label in labels_of_arms(recipe, lab.data)})
+        arms = arms_of(bench, recipe)
+        totals = row_totals(bench, recipe, arms)
+        bench.tracker.settle({label: totals.get(label, 0) for label in labels_of_arms(recipe, bench.data)})
         with _timed(manifest, "generate"):
-            samples = _written_as_it_comes(run, "samples", collect_samples(lab, recipe, arms))
+            samples = _written_as_it_comes(run, "samples", collect_samples(bench, recipe, arms))
         with _timed(manifest, "log_odds"):
-            log_odds = _written_as_it_comes(run, "log_odds", collect_log_odds(lab, recipe, arms))
+            log_odds = _written_as_it_comes(run, "log_odds", collect_log_odds(bench, recipe, arms))
         with _timed(manifest, "summarise"):
             assert samples is not None
             summary = summary_of(recipe, samples, log_odds, anchor)
             write_table(run.path / "summary.parquet", summary)
             for caution in cautions(summary, samples, anchor):
-                lab.warn(caution)
-            manifest["expanded"] = write_deltas(lab, recipe, arms, run, summary)
-            curve = curves(lab, recipe, manifest["expanded"], summary, run)
+                bench.warn(caution)
+            manifest["expanded"] = write_deltas(bench, recipe, arms, run, summary)
+            curve = curves(bench, recipe, manifest["expanded"], summary, run)
             if curve is not None:
                 learned += curve_lines(recipe, curve, manifest["expanded"], samples, anchor)
-    manifest["gates"] = _gates(lab)
-    manifest["evaluated"] = list(evaluated(recipe, lab.data))
+    manifest["gates"] = _gates(bench)
+    manifest["evaluated"] = list(evaluated(recipe, bench.data))
     manifest["tokens"] = None if samples is None else int(samples["tokens"].sum())
     beside = Beside(trusted=trusted, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
     told = answer(recipe, manifest, neurons, summary, anchor)
@@ -148,18 +148,18 @@ def _neuron_table(sets: dict[str, NeuronSet], frequencies: pl.DataFrame | None) 
 
 
 def _overlaps(
-    lab: Lab, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], trusted: Trust
+    bench: Workbench, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], trusted: Trust
 ) -> pl.DataFrame | None:
     """Overlaps of the sets that languages have of their own, beside what chance gives."""
     several = [name for name in own_sets(expressions) if len(sets[name].languages) > 1]
-    frames = [overlap_table(sets[name], lab.widths(), name) for name in several]
-    return with_chance(lab, pl.concat(frames), sets, expressions, trusted) if frames else None
+    frames = [overlap_table(sets[name], bench.widths(), name) for name in several]
+    return with_chance(bench, pl.concat(frames), sets, expressions, trusted) if frames else None
 
 
-def _gates(lab: Lab) -> list[dict[str, Any]]:
+def _gates(bench: Workbench) -> list[dict[str, Any]]:
     """How the refusal log-odds was read in each language, for the manifest and the report."""
-    names = {prompts.digest: prompts.name for prompts in lab.data.values()}
-    read = {key[1]: found for key, found in lab.memory.items() if key[0] == "readouts" and key[1] in names}
+    names = {prompts.digest: prompts.name for prompts in bench.data.values()}
+    read = {key[1]: found for key, found in bench.memory.items() if key[0] == "readouts" and key[1] in names}
     return [
         {"data": names[data], "language": language} | _gate_json(readout)
         for data, found in read.items()

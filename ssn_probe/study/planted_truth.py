@@ -11,26 +11,28 @@ from ssn_probe.organism.ground_truth import against_truth, load_truth
 from ssn_probe.spec import SafetyNeurons, SetExpression, Shared
 from ssn_probe.spec.node import walk
 from ssn_probe.study.set_evaluation import importance_of
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 
 def truth_table(
-    lab: Lab, model: str, expressions: Mapping[str, SetExpression], sets: Mapping[str, NeuronSet]
+    bench: Workbench, model: str, expressions: Mapping[str, SetExpression], sets: Mapping[str, NeuronSet]
 ) -> pl.DataFrame | None:
     """Every set against the truth, see `against_truth`; None for a model whose truth is not known."""
     truth = load_truth(locate(model))
     if truth is None:
         return None
-    return pl.concat(against_truth(truth, name, sets[name], _ranking(lab, node)) for name, node in expressions.items())
+    return pl.concat(
+        against_truth(truth, name, sets[name], _ranking(bench, node)) for name, node in expressions.items()
+    )
 
 
-def _ranking(lab: Lab, expression: SetExpression) -> pl.DataFrame | None:
+def _ranking(bench: Workbench, expression: SetExpression) -> pl.DataFrame | None:
     """The scores that the set's rule ranks all neurons by: a shared set's are averaged over languages."""
     choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
     if len(choosers) != 1:
         return None
     node = choosers.pop()
-    means = importance_of(lab, node)
+    means = importance_of(bench, node)
     if isinstance(expression, Shared):
         means = averaged(means)
     score = pl.col("harmful") if node.rule == "harmful" else pl.col("harmful") - pl.col("harmless")

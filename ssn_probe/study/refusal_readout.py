@@ -17,7 +17,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Direction, Openings
 from ssn_probe.stats import Gate, gate
 from ssn_probe.study.steps import HELD_OUT, gate_label
-from ssn_probe.study.workbench import UNCHANGED, Lab, log_odds, responses, states
+from ssn_probe.study.workbench import UNCHANGED, Workbench, log_odds, responses, states
 from ssn_probe.tracing.batching import no_progress
 
 MOST, LONGEST = 8, 5
@@ -40,7 +40,7 @@ class Readout:
     gate: Gate
 
 
-def readouts(lab: Lab, prompts: PromptSet) -> dict[str, Readout]:
+def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     """The read-out of every language of a prompt set.
 
     A language that fails the gate with its own openings gets the union with the anchor's, and failing that the
@@ -48,23 +48,23 @@ def readouts(lab: Lab, prompts: PromptSet) -> dict[str, Readout]:
     """
 
     def compute() -> dict[str, Readout]:
-        observed = {language: _observe(lab, prompts, language) for language in prompts.languages}
-        own = {language: _own_openings(lab, language, observed[language]) for language in prompts.languages}
-        return {one: _readout(lab, observed, own, one) for one in prompts.languages}
+        observed = {language: _observe(bench, prompts, language) for language in prompts.languages}
+        own = {language: _own_openings(bench, language, observed[language]) for language in prompts.languages}
+        return {one: _readout(bench, observed, own, one) for one in prompts.languages}
 
-    return lab.remember(("readouts", prompts.digest), compute)
+    return bench.remember(("readouts", prompts.digest), compute)
 
 
-def _observe(lab: Lab, prompts: PromptSet, language: str) -> pl.DataFrame:
+def _observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFrame:
     """Greedy responses to a language's identify prompts, and which of them test the openings.
 
     Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had
     a part in choosing them, and all of them test.
     """
     rows = gate_rows(prompts, language)
-    made = responses(lab, prompts, rows, language, UNCHANGED, lab.tracker.advance(gate_label(prompts)))
+    made = responses(bench, prompts, rows, language, UNCHANGED, bench.tracker.advance(gate_label(prompts)))
     fourth = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
-    held_out = pl.lit(True) if _declares(lab, language) else fourth
+    held_out = pl.lit(True) if _declares(bench, language) else fourth
     return rows.hstack(made.select("response", "verdict")).with_columns(held_out=held_out)
 
 
@@ -73,26 +73,30 @@ def gate_rows(prompts: PromptSet, language: str) -> pl.DataFrame:
     return pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
 
 
-def _declares(lab: Lab, language: str) -> bool:
-    return lab.subject.openings is not None and language in lab.subject.openings
+def _declares(bench: Workbench, language: str) -> bool:
+    return bench.subject.openings is not None and language in bench.subject.openings
 
 
-def _readout(lab: Lab, observed: dict[str, pl.DataFrame], own: dict[str, Openings | None], language: str) -> Readout:
+def _readout(
+    bench: Workbench, observed: dict[str, pl.DataFrame], own: dict[str, Openings | None], language: str
+) -> Readout:
     """The first of: own openings, own and the anchor's, the anchor's refusal direction, that passes the gate."""
-    anchor = lab.anchor if lab.anchor in observed else None
+    anchor = bench.anchor if bench.anchor in observed else None
     mine, anchors, here = own[language], None if anchor is None else own[anchor], observed[language]
-    origin = "declared" if _declares(lab, language) else "estimated"
-    tried = [] if mine is None else [_tried(lab, here, mine, origin)]
+    origin = "declared" if _declares(bench, language) else "estimated"
+    tried = [] if mine is None else [_tried(bench, here, mine, origin)]
     if not _passed(tried) and mine is not None and anchors is not None and language != anchor:
-        tried.append(_tried(lab, here, _union(mine, anchors), f"{origin}, with the anchor's"))
+        tried.append(_tried(bench, here, _union(mine, anchors), f"{origin}, with the anchor's"))
     if not _passed(tried):
-        direction = None if anchor is None else refusal_direction(lab, observed[anchor], anchors)
-        tried += [] if direction is None else [_tried(lab, here, direction, "the anchor's refusal direction")]
+        direction = None if anchor is None else refusal_direction(bench, observed[anchor], anchors)
+        tried += [] if direction is None else [_tried(bench, here, direction, "the anchor's refusal direction")]
         if not tried or not _separates(tried[-1]):
             raise _untrusted(language, tried)
     if len(tried) > 1 or mine is None:
         why = tried[0].gate.why if mine is not None else "no opening separates"
-        lab.warn(f"{language}: its own openings do not serve ({why}); read by {tried[-1].origin}: {tried[-1].gate.why}")
+        bench.warn(
+            f"{language}: its own openings do not serve ({why}); read by {tried[-1].origin}: {tried[-1].gate.why}"
+        )
     return tried[-1]
 
 
@@ -122,15 +126,15 @@ def _union(mine: Openings, anchors: Openings) -> Openings:
     )
 
 
-def _tried(lab: Lab, observed: pl.DataFrame, reads: Openings | Direction, origin: str) -> Readout:
+def _tried(bench: Workbench, observed: pl.DataFrame, reads: Openings | Direction, origin: str) -> Readout:
     """The gate: does r separate refused from other responses among the held-out prompts?"""
     held_out = observed.filter("held_out")
-    odds = log_odds(lab, held_out, UNCHANGED, reads, no_progress)
+    odds = log_odds(bench, held_out, UNCHANGED, reads, no_progress)
     refused = (held_out["verdict"] == "refused").to_numpy()
     return Readout(reads=reads, origin=origin, gate=gate(odds.to_numpy(), refused, minimum=MINIMUM_AUROC))
 
 
-def refusal_direction(lab: Lab, observed: pl.DataFrame, openings: Openings | None) -> Direction | None:
+def refusal_direction(bench: Workbench, observed: pl.DataFrame, openings: Openings | None) -> Direction | None:
     """The mean final state of refused less that of complied responses, as a read-out r.
 
     A difference of means of the final-norm state at the last prompt token (Arditi et al. 2024 use mid-layer ones). It
@@ -142,30 +146,30 @@ def refusal_direction(lab: Lab, observed: pl.DataFrame, openings: Openings | Non
         sides = [observed.filter(verdict=verdict) for verdict in ("refused", "complied")]
         if min(side.height for side in sides) < EACH_SIDE:
             return None
-        refused, complied = (states(lab, side).double().mean(0) for side in sides)
+        refused, complied = (states(bench, side).double().mean(0) for side in sides)
         scale = 1.0
         if openings is not None:
-            odds = [float(log_odds(lab, side, UNCHANGED, openings, no_progress).to_numpy().mean()) for side in sides]
+            odds = [float(log_odds(bench, side, UNCHANGED, openings, no_progress).to_numpy().mean()) for side in sides]
             scale = odds[0] - odds[1]
         gap = refused - complied
         return Direction(tuple((scale * gap / gap.square().sum()).tolist()))
 
-    return lab.remember(("direction", tuple(observed["text"]), tuple(observed["verdict"]), openings), compute)
+    return bench.remember(("direction", tuple(observed["text"]), tuple(observed["verdict"]), openings), compute)
 
 
-def _own_openings(lab: Lab, language: str, observed: pl.DataFrame) -> Openings | None:
+def _own_openings(bench: Workbench, language: str, observed: pl.DataFrame) -> Openings | None:
     """Those the model declares, else those read off its responses; None where none separates the two sides."""
-    declared = lab.subject.openings
+    declared = bench.subject.openings
     if declared is not None and language in declared:
         return declared[language]
     seen = observed.filter(~pl.col("held_out"))
-    sides = [_token_prefixes(lab, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
+    sides = [_token_prefixes(bench, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
     refusal, compliant = estimate_openings(*sides)
     return Openings(refusal=refusal, compliant=compliant) if refusal and compliant else None
 
 
-def _token_prefixes(lab: Lab, texts: pl.Series) -> list[tuple[int, ...]]:
-    encoded = [lab.subject.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
+def _token_prefixes(bench: Workbench, texts: pl.Series) -> list[tuple[int, ...]]:
+    encoded = [bench.subject.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
     return [tuple(ids) for ids in encoded if ids]
 
 

@@ -25,7 +25,7 @@ from ssn_probe.stats.nulls.stability import Stability, stability
 from ssn_probe.study.evidence import evidence_of
 from ssn_probe.study.plan import resolved_key
 from ssn_probe.study.set_evaluation import importance_of
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 T = TypeVar("T")
 PAIR = ["set", "language_a", "language_b"]
@@ -47,18 +47,18 @@ class Trust:
 NOTHING = Trust()
 
 
-def trust(lab: Lab, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Trust:
+def trust(bench: Workbench, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Trust:
     """Nulls and stability of the sets that a recipe names, where it asks for them. What cannot be had is noted."""
     if not recipe.permutations and not recipe.half_samples:
         return NOTHING
     nulls: list[pl.DataFrame] = []
     stable: list[Stability] = []
-    for evidence, sets in _by_evidence(lab, expressions):
+    for evidence, sets in _by_evidence(bench, expressions):
         if recipe.permutations:
-            found = _noted(lab, "no permutation null", lambda e=evidence, s=sets: _null(lab, recipe, e, s))
+            found = _noted(bench, "no permutation null", lambda e=evidence, s=sets: _null(bench, recipe, e, s))
             nulls += [] if found is None else [found]
         if recipe.half_samples:
-            halves = _noted(lab, "no half-samples", lambda e=evidence, s=sets: _stability(lab, recipe, e, s))
+            halves = _noted(bench, "no half-samples", lambda e=evidence, s=sets: _stability(bench, recipe, e, s))
             stable += [] if halves is None else [halves]
     return Trust(
         nulls=_joined(nulls),
@@ -69,63 +69,63 @@ def trust(lab: Lab, recipe: Recipe, expressions: Mapping[str, SetExpression]) ->
 
 
 def _by_evidence(
-    lab: Lab, expressions: Mapping[str, SetExpression]
+    bench: Workbench, expressions: Mapping[str, SetExpression]
 ) -> Iterator[tuple[Evidence, dict[str, SetExpression]]]:
     """Sets that come from the same scores together."""
     groups: dict[Evidence, dict[str, SetExpression]] = {}
     for name, expression in expressions.items():
         reason = no_null(expression)
         if reason is not None:
-            lab.warn(f"{name}: {reason}")
+            bench.warn(f"{name}: {reason}")
         elif any(isinstance(node, SafetyNeurons) for node in walk(expression)):
-            groups.setdefault(evidence_of(lab, chooser(expression)), {})[name] = expression
+            groups.setdefault(evidence_of(bench, chooser(expression)), {})[name] = expression
     yield from groups.items()
 
 
-def _null(lab: Lab, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> pl.DataFrame:
+def _null(bench: Workbench, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> pl.DataFrame:
     found = exchange(evidence.prompts)
     if found.confounded:
-        lab.warn(
+        bench.warn(
             "harmful and harmless prompts come from different sources: what the null rejects may be a difference of "
             "sources, and no permutation can tell"
         )
     if found.dropped_prompts:
-        lab.warn(
+        bench.warn(
             f"the null leaves out {found.dropped_prompts} of {evidence.prompts.height} identify prompts: in their "
             f"{found.dropped_strata} strata of topic and length all are harmful, or none is"
         )
-    what = _what(lab, "null", evidence, sets, recipe.seed, recipe.permutations)
+    what = _what(bench, "null", evidence, sets, recipe.seed, recipe.permutations)
 
     def compute() -> Frames:
         return {
-            "null": permutation_null(evidence, sets, anchor=lab.anchor, draws=recipe.permutations, seed=recipe.seed)
+            "null": permutation_null(evidence, sets, anchor=bench.anchor, draws=recipe.permutations, seed=recipe.seed)
         }
 
-    return lab.frames(what, ["null"], compute)["null"]
+    return bench.frames(what, ["null"], compute)["null"]
 
 
-def _stability(lab: Lab, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> Stability:
-    what = _what(lab, "stability", evidence, sets, recipe.seed, recipe.half_samples)
+def _stability(bench: Workbench, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> Stability:
+    what = _what(bench, "stability", evidence, sets, recipe.seed, recipe.half_samples)
 
     def compute() -> Frames:
-        return vars(stability(evidence, sets, anchor=lab.anchor, pairs=recipe.half_samples, seed=recipe.seed))
+        return vars(stability(evidence, sets, anchor=bench.anchor, pairs=recipe.half_samples, seed=recipe.seed))
 
-    return Stability(**lab.frames(what, [field.name for field in fields(Stability)], compute))
+    return Stability(**bench.frames(what, [field.name for field in fields(Stability)], compute))
 
 
 def _what(
-    lab: Lab, method: str, evidence: Evidence, sets: Mapping[str, SetExpression], seed: int, draws: int
+    bench: Workbench, method: str, evidence: Evidence, sets: Mapping[str, SetExpression], seed: int, draws: int
 ) -> dict[str, Any]:
-    resolved = {name: resolved_key(node, lab.subject.identity, lab.data) for name, node in sets.items()}
-    return lab.what(method, evidence=evidence.key, sets=resolved, anchor=lab.anchor, seed=seed, draws=draws)
+    resolved = {name: resolved_key(node, bench.subject.identity, bench.data) for name, node in sets.items()}
+    return bench.what(method, evidence=evidence.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
 
 
-def _noted(lab: Lab, what: str, compute: Callable[[], T]) -> T | None:
+def _noted(bench: Workbench, what: str, compute: Callable[[], T]) -> T | None:
     """What could be computed; too few or too uniform prompts are a note."""
     try:
         return compute()
     except DataError as error:
-        lab.warn(f"{what}: {error.message}")
+        bench.warn(f"{what}: {error.message}")
         return None
 
 
@@ -134,7 +134,7 @@ def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame | None:
 
 
 def with_chance(
-    lab: Lab,
+    bench: Workbench,
     overlap: pl.DataFrame,
     sets: Mapping[str, NeuronSet],
     expressions: Mapping[str, SetExpression],
@@ -150,16 +150,16 @@ def with_chance(
         rows = found.nulls.filter(pl.col("statistic") == "overlap")
         permuted = rows.select(*PAIR, pl.col("null_mean").alias("expected_permuted"), pl.col("p").alias("p_permuted"))
     names = overlap["set"].unique(maintain_order=True)
-    strata = [_by_importance(lab, name, expressions[name], sets[name]) for name in names]
+    strata = [_by_importance(bench, name, expressions[name], sets[name]) for name in names]
     joined = overlap.join(permuted, on=PAIR, how="left", maintain_order="left")
     return joined.join(pl.concat(strata), on=PAIR, how="left", maintain_order="left")
 
 
-def _by_importance(lab: Lab, name: str, expression: SetExpression, neurons: NeuronSet) -> pl.DataFrame:
+def _by_importance(bench: Workbench, name: str, expression: SetExpression, neurons: NeuronSet) -> pl.DataFrame:
     choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
     if len(choosers) != 1 or any(isinstance(node, After) for node in walk(expression)):
         return _no_pairs("expected_by_importance", "p_by_importance")
-    found = shared_beyond_importance(importance_of(lab, choosers.pop()), neurons)
+    found = shared_beyond_importance(importance_of(bench, choosers.pop()), neurons)
     return found.select(
         pl.lit(name).alias("set"),
         "language_a",

@@ -17,7 +17,7 @@ from ssn_probe.study.refusal_readout import UntrustedReadoutError, gate_rows, re
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.run_arms import (
     Pass,
-    bench,
+    bench_of,
     change_of,
     evaluated_in,
     odds_passes,
@@ -37,34 +37,34 @@ from ssn_probe.study.steps import (
     score_label,
     training_label,
 )
-from ssn_probe.study.trained_weights import expansion_what, trained_lab
-from ssn_probe.study.workbench import UNCHANGED, Lab, log_odds_what, responses_what, rows_of
+from ssn_probe.study.trained_weights import expansion_what, trained_bench
+from ssn_probe.study.workbench import UNCHANGED, Workbench, log_odds_what, responses_what, rows_of
 
 Found = Iterator[tuple[str, int]]
 """(row of the plan, prompts of it whose results are in the cache)."""
 
 
-def survey(lab: Lab, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
-    """The plan, settled as far as it can be, and row of it → prompts whose results are in the cache of the lab.
+def survey(bench: Workbench, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
+    """The plan, settled as far as it can be, and row of it → prompts whose results are in the cache of the bench.
 
     Where the neurons of the arms do not follow from what is there, nothing of their rows is known: they count as 0.
     """
     recipe, found = plan.recipe, Counter()
-    for prompts in reads_log_odds(recipe, lab.data):
-        _add(found, _gate(lab, prompts))
+    for prompts in reads_log_odds(recipe, bench.data):
+        _add(found, _gate(bench, prompts))
     for node in dict.fromkeys(choosers(recipe)):
-        _add(found, _scores(lab, node), once=score_label(node, lab.data[node.prompts]))
+        _add(found, _scores(bench, node), once=score_label(node, bench.data[node.prompts]))
     for trained, nodes in found_again(recipe).items():
-        _add(found, _found_again(lab, trained, nodes))
-    arms = _arms(lab, recipe)
-    if arms is not None and measured(recipe, lab.data):
-        plan = settled(plan, row_totals(lab, recipe, arms))
-    passes = list(sample_passes(lab, recipe, arms or [])) if measured(recipe, lab.data) else []
+        _add(found, _found_again(bench, trained, nodes))
+    arms = _arms(bench, recipe)
+    if arms is not None and measured(recipe, bench.data):
+        plan = settled(plan, row_totals(bench, recipe, arms))
+    passes = list(sample_passes(bench, recipe, arms or [])) if measured(recipe, bench.data) else []
     for one in passes:
-        _add(found, _samples(lab, one))
-    _add(found, _trainings(lab, passes))
-    for one in odds_passes(lab, recipe, arms or []):
-        _add(found, _odds(lab, one))
+        _add(found, _samples(bench, one))
+    _add(found, _trainings(bench, passes))
+    for one in odds_passes(bench, recipe, arms or []):
+        _add(found, _odds(bench, one))
     return plan, found
 
 
@@ -79,93 +79,93 @@ def _add(found: Counter[str], rows: Found, once: str | None = None) -> None:
         return
 
 
-def _arms(lab: Lab, recipe: Recipe) -> list[Arm] | None:
+def _arms(bench: Workbench, recipe: Recipe) -> list[Arm] | None:
     try:
-        return arms_of(lab, recipe)
+        return arms_of(bench, recipe)
     except NotCached:
         return None
 
 
-def _has(lab: Lab, what: Mapping[str, Any], prompts: int) -> int:
+def _has(bench: Workbench, what: Mapping[str, Any], prompts: int) -> int:
     """The prompts, if all of them have been measured; else none."""
-    assert lab.cache is not None
-    with lab.cache.entry(what) as entry:
+    assert bench.cache is not None
+    with bench.cache.entry(what) as entry:
         return prompts if entry.complete(prompts) else 0
 
 
-def _gate(lab: Lab, prompts: PromptSet) -> Found:
+def _gate(bench: Workbench, prompts: PromptSet) -> Found:
     for language in prompts.languages:
         rows = gate_rows(prompts, language)
-        yield gate_label(prompts), _has(lab, responses_what(lab, prompts, rows, UNCHANGED), rows.height)
+        yield gate_label(prompts), _has(bench, responses_what(bench, prompts, rows, UNCHANGED), rows.height)
 
 
-def _scores(lab: Lab, node: SafetyNeurons) -> Found:
-    prompts = lab.data[node.prompts]
+def _scores(bench: Workbench, node: SafetyNeurons) -> Found:
+    prompts = bench.data[node.prompts]
     for language in prompts.languages:
         for context in CONTRASTED:
             count = prompts.select("identify", context, language).height
-            yield score_label(node, prompts), _has(lab, scores_what(lab, node, language, context), count)
+            yield score_label(node, prompts), _has(bench, scores_what(bench, node, language, context), count)
 
 
-def _found_again(lab: Lab, trained: Trains, nodes: list[SafetyNeurons]) -> Found:
+def _found_again(bench: Workbench, trained: Trains, nodes: list[SafetyNeurons]) -> Found:
     """The training that sets are identified after, and the scores in what it makes."""
-    neurons, label = evaluate(lab, trained.neurons), AFTER + "training"
-    yield label, _trained(lab, trained, neurons)
-    inside = trained_lab(lab, trained, neurons, label)
+    neurons, label = evaluate(bench, trained.neurons), AFTER + "training"
+    yield label, _trained(bench, trained, neurons)
+    inside = trained_bench(bench, trained, neurons, label)
     for node in nodes:
-        prompts = lab.data[node.prompts]
+        prompts = bench.data[node.prompts]
         gated = isinstance(node.effect, Refusal)
         for row, count in [*(_gate(inside, prompts) if gated else ()), *_scores(inside, node)]:
             yield AFTER + row, count
 
 
-def _trainings(lab: Lab, passes: Iterable[Pass]) -> Found:
+def _trainings(bench: Workbench, passes: Iterable[Pass]) -> Found:
     """What the passes need to have trained, each once."""
     seen = set()
     for one in passes:
-        for node, neurons in trainings_of(lab, one):
-            key = (one.arm.row, digest(expansion_what(lab, node, neurons)))
+        for node, neurons in trainings_of(bench, one):
+            key = (one.arm.row, digest(expansion_what(bench, node, neurons)))
             if key not in seen:
                 seen.add(key)
-                yield training_label(one.arm.row), _trained(lab, node, neurons)
+                yield training_label(one.arm.row), _trained(bench, node, neurons)
 
 
-def _trained(lab: Lab, node: Trains, neurons: NeuronSet) -> int:
+def _trained(bench: Workbench, node: Trains, neurons: NeuronSet) -> int:
     """The rows of a training, if it is done."""
-    assert lab.cache is not None
-    with lab.cache.entry(expansion_what(lab, node, neurons)) as entry:
-        return rows_to_train(node, lab.data[node.data]) if "history" in entry.frames() else 0
+    assert bench.cache is not None
+    with bench.cache.entry(expansion_what(bench, node, neurons)) as entry:
+        return rows_to_train(node, bench.data[node.data]) if "history" in entry.frames() else 0
 
 
-def _samples(lab: Lab, one: Pass) -> Found:
+def _samples(bench: Workbench, one: Pass) -> Found:
     for context, prompts in one.contexts.items():
-        source, missing = source_of_pass(lab, one.arm, prompts, context), False
+        source, missing = source_of_pass(bench, one.arm, prompts, context), False
         for language in evaluated_in(one.arm, prompts):
-            rows = rows_of(lab, prompts, context, language)
-            here = bench(lab, one.arm, language)
+            rows = rows_of(bench, prompts, context, language)
+            here = bench_of(bench, one.arm, language)
             what = responses_what(here, prompts, rows, change_of(here, one.arm, language, rows, source))
-            known = _has(lab, what, rows.height)
+            known = _has(bench, what, rows.height)
             missing |= known < rows.height
             yield one.row, known
-        yield from _carried(lab, source, missing)
+        yield from _carried(bench, source, missing)
 
 
-def _odds(lab: Lab, one: Pass) -> Found:
+def _odds(bench: Workbench, one: Pass) -> Found:
     prompts, missing = one.contexts["harmful"], False
-    found, source = readouts(lab, prompts), source_of_pass(lab, one.arm, prompts, "harmful", log_odds_only=True)
+    found, source = readouts(bench, prompts), source_of_pass(bench, one.arm, prompts, "harmful", log_odds_only=True)
     if one.arm is UNTOUCHED:
         return
     for language in evaluated_in(one.arm, prompts):
-        rows = rows_of(lab, prompts, "harmful", language)
-        here = bench(lab, one.arm, language)
+        rows = rows_of(bench, prompts, "harmful", language)
+        here = bench_of(bench, one.arm, language)
         change = change_of(here, one.arm, language, rows, source)
-        known = _has(lab, log_odds_what(here, rows, change, found[language].reads), rows.height)
+        known = _has(bench, log_odds_what(here, rows, change, found[language].reads), rows.height)
         missing |= known < rows.height
         yield one.row, known
-    yield from _carried(lab, source, missing)
+    yield from _carried(bench, source, missing)
 
 
-def _carried(lab: Lab, source: Source | None, missing: bool) -> Found:
+def _carried(bench: Workbench, source: Source | None, missing: bool) -> Found:
     """A source need not run where all that takes values from it is known."""
     if source is not None:
-        yield source.label, _has(lab, source.what, source.rows.height) if missing else source.rows.height
+        yield source.label, _has(bench, source.what, source.rows.height) if missing else source.rows.height

@@ -19,7 +19,7 @@ from ssn_probe.spec.labels import called
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.progress import Tracker
 from ssn_probe.study.steps import rows_to_train
-from ssn_probe.study.workbench import Lab, Weights
+from ssn_probe.study.workbench import Weights, Workbench
 
 HISTORY = {
     "step": pl.Int64,
@@ -30,7 +30,7 @@ HISTORY = {
     "probe": pl.Float64,
 }
 OF_THE_PROMPTS = ("rows", "tokens", "judge")
-"""What a lab remembers of the prompts, whatever the weights."""
+"""What a bench remembers of the prompts, whatever the weights."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,34 +55,40 @@ class Outcome:
         return read_delta(found)
 
 
-def trained_lab(
-    lab: Lab, node: Trains, neurons: NeuronSet, label: str, *, step: int | None = None, tracker: Tracker | None = None
-) -> Lab:
-    """The lab whose model has the weights that `node` trains, as they were after `step` (None: as it chose them).
+def trained_bench(
+    bench: Workbench,
+    node: Trains,
+    neurons: NeuronSet,
+    label: str,
+    *,
+    step: int | None = None,
+    tracker: Tracker | None = None,
+) -> Workbench:
+    """The bench whose model has the weights that `node` trains, as they were after `step` (None: as it chose them).
 
     Nothing is trained before something has to be computed with them. `label` is the training's row of progress,
-    `tracker` where that of the new lab goes.
+    `tracker` where that of the new bench goes.
     """
-    what = {"expansion": digest(expansion_what(lab, node, neurons)), "step": step}
+    what = {"expansion": digest(expansion_what(bench, node, neurons)), "step": step}
 
     @contextmanager
     def put_in() -> Iterator[None]:
         from ssn_probe.training.export.merging import written
 
-        file = trained(lab, node, neurons, label).file(step)
-        with lab_weights(lab), written(lab.subject.model._module, file.delta):
+        file = trained(bench, node, neurons, label).file(step)
+        with bench_weights(bench), written(bench.subject.model._module, file.delta):
             yield
 
-    def made() -> Lab:
-        known = {key: value for key, value in lab.memory.items() if key[0] in OF_THE_PROMPTS}
-        return replace(lab, weights=Weights(what, _once(put_in)), memory=known, tracker=tracker or lab.tracker)
+    def made() -> Workbench:
+        known = {key: value for key, value in bench.memory.items() if key[0] in OF_THE_PROMPTS}
+        return replace(bench, weights=Weights(what, _once(put_in)), memory=known, tracker=tracker or bench.tracker)
 
-    return lab.remember(("trained lab", digest(what), tracker is None), made)
+    return bench.remember(("trained bench", digest(what), tracker is None), made)
 
 
-def lab_weights(lab: Lab) -> AbstractContextManager[None]:
-    """Inside, the model has the lab's weights."""
-    return nullcontext() if lab.weights is None else lab.weights.inside()
+def bench_weights(bench: Workbench) -> AbstractContextManager[None]:
+    """Inside, the model has the bench's weights."""
+    return nullcontext() if bench.weights is None else bench.weights.inside()
 
 
 def _once(put_in: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
@@ -105,14 +111,14 @@ def _once(put_in: Callable[[], AbstractContextManager[None]]) -> Callable[[], Ab
     return guarded
 
 
-def expansion_what(lab: Lab, node: Trains, neurons: NeuronSet) -> dict[str, Any]:
+def expansion_what(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[str, Any]:
     """What decides the trained weights: the neurons, the rows to learn, and how."""
-    return lab.what(
+    return bench.what(
         "expansion",
         adapter=_adapter(node),
         neurons=digest([list(neuron) for neuron in _neurons(neurons)]),
-        rows=lab.remember(("rows digest", data_of(lab, node)), data_of(lab, node).rows_digest),
-        probe=[to_json(dict(lab.data[node.data].judge or {})), lab.data[node.data].max_new_tokens],
+        rows=bench.remember(("rows digest", data_of(bench, node)), data_of(bench, node).rows_digest),
+        probe=[to_json(dict(bench.data[node.data].judge or {})), bench.data[node.data].max_new_tokens],
         training=to_json(node.training),
         kept=to_json(node.at),
     )
@@ -128,48 +134,48 @@ def _neurons(neurons: NeuronSet) -> list[tuple[int, str, int]]:
     return sorted(rows_of(neurons))
 
 
-def data_of(lab: Lab, node: Trains) -> SafetyData:
+def data_of(bench: Workbench, node: Trains) -> SafetyData:
     """The rows to learn, each judged. Raises DataError for one that its judge does not call what it must be."""
-    prompts = lab.data[node.data]
+    prompts = bench.data[node.data]
     key = ("safety data", prompts.digest, node.contexts, node.languages)
-    return lab.remember(key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts))
+    return bench.remember(key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts))
 
 
-def trained(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> Outcome:
+def trained(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Outcome:
     """The delta files of a training and its history, from the cache or made."""
-    what = expansion_what(lab, node, neurons)
+    what = expansion_what(bench, node, neurons)
 
     def compute() -> Outcome:
-        if lab.cache is None:
-            return _train(lab, node, neurons, label, None)
-        anew = lab.cache.fresh and digest(what) not in lab.cache.opened
-        with lab.cache.entry(what) as entry:
+        if bench.cache is None:
+            return _train(bench, node, neurons, label, None)
+        anew = bench.cache.fresh and digest(what) not in bench.cache.opened
+        with bench.cache.entry(what) as entry:
             found = _kept(entry, node)
-            lab.cache.count(found is not None, what)
+            bench.cache.count(found is not None, what)
             if found is None:
                 if anew:
                     _forget_checkpoint(entry)
-                found = _keep(entry, _train(lab, node, neurons, label, entry.folder))
+                found = _keep(entry, _train(bench, node, neurons, label, entry.folder))
                 _forget_checkpoint(entry)
             return found
 
-    outcome = lab.remember(("expansion", digest(what)), compute)
-    done(lab, node, neurons, label)
+    outcome = bench.remember(("expansion", digest(what)), compute)
+    done(bench, node, neurons, label)
     return outcome
 
 
-def done(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> None:
+def done(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> None:
     """Completes the row of a training that was not needed, or whose rows have not all been counted."""
-    left = _left(lab, node, neurons, label)
+    left = _left(bench, node, neurons, label)
     if left[0]:
-        lab.tracker.advance(label)(left[0])
+        bench.tracker.advance(label)(left[0])
         left[0] = 0
 
 
-def _left(lab: Lab, node: Trains, neurons: NeuronSet, label: str) -> list[int]:
+def _left(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> list[int]:
     """The rows of a training that its row of progress has not counted yet, to be lowered in place."""
-    key = ("rows left", label, digest(expansion_what(lab, node, neurons)))
-    return lab.remember(key, lambda: [rows_to_train(node, lab.data[node.data])])
+    key = ("rows left", label, digest(expansion_what(bench, node, neurons)))
+    return bench.remember(key, lambda: [rows_to_train(node, bench.data[node.data])])
 
 
 def _name(step: int | None) -> str:
@@ -200,60 +206,60 @@ def _forget_checkpoint(entry: Entry) -> None:
     (entry.folder / FILE).unlink(missing_ok=True)
 
 
-def _train(lab: Lab, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
+def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
     from ssn_probe.training.delta_file.file import delta_file
     from ssn_probe.training.loop.frozen_model import fitting
     from ssn_probe.training.loop.train import train
 
-    subject, settings, auto = lab.subject, node.training, lab.batch_size is None
-    watch = _watch(lab, label, settings.batch, _left(lab, node, neurons, label))
+    subject, settings, auto = bench.subject, node.training, bench.batch_size is None
+    watch = _watch(bench, label, settings.batch, _left(bench, node, neurons, label))
 
     def work(rows: int | None) -> Any:
         return train(
             subject.model._module,
             subject.tokenizer,
             _neurons(neurons),
-            data_of(lab, node),
+            data_of(bench, node),
             settings,
             adapter=_adapter(node),
             keep=node.at or (),
             folder=folder,
             micro_batch=rows,
-            gradient_checkpointing=lab.gradient_checkpointing,
+            gradient_checkpointing=bench.gradient_checkpointing,
             eos_ids=subject.eos_ids,
             watch=watch,
-            probe=_probe(lab, node),
+            probe=_probe(bench, node),
         )
 
-    with lab_weights(lab):
-        found = fitting(work, lab.batch_size, shrink=auto)
+    with bench_weights(bench):
+        found = fitting(work, bench.batch_size, shrink=auto)
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
     return Outcome(held=files, history=pl.DataFrame(columns, schema=HISTORY))
 
 
-def stated(lab: Lab, node: Trains, file: Any) -> Any:
+def stated(bench: Workbench, node: Trains, file: Any) -> Any:
     """The file as this study states it: its names for the base, the neurons and the data.
 
     The cache keeps one file for all that comes to the same neurons and rows, whoever asked first.
     """
-    base = {**file.about["base"], "name": lab.subject.name, "revision": lab.subject.identity.get("commit")}
+    base = {**file.about["base"], "name": bench.subject.name, "revision": bench.subject.identity.get("commit")}
     neurons = f"{called(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
-    about = {**file.about, "base": base, "neurons": neurons, "data": data_of(lab, node).describe()}
+    about = {**file.about, "base": base, "neurons": neurons, "data": data_of(bench, node).describe()}
     return replace(file, about=about)
 
 
-def _watch(lab: Lab, label: str, batch: int, left: list[int]) -> Callable[[Any, Any], None]:
+def _watch(bench: Workbench, label: str, batch: int, left: list[int]) -> Callable[[Any, Any], None]:
     """Moves the training's row of progress on, and says there how it goes."""
     from ssn_probe.training.loop.step_figures import FIGURES, figures
 
-    advance = lab.tracker.advance(label)
+    advance = bench.tracker.advance(label)
     told: dict[str, str] = {}
 
     def watch(step: Any, _change: Any) -> None:
         told.update(figures(step))
-        lab.tracker.note(label, ", ".join(told[name] for name in FIGURES if name in told))
+        bench.tracker.note(label, ", ".join(told[name] for name in FIGURES if name in told))
         taken = min(left[0], batch if step.step else 0)
         if taken:
             left[0] -= taken
@@ -262,10 +268,10 @@ def _watch(lab: Lab, label: str, batch: int, left: list[int]) -> Callable[[Any, 
     return watch
 
 
-def _probe(lab: Lab, node: Trains) -> Callable[[Any], float] | None:
+def _probe(bench: Workbench, node: Trains) -> Callable[[Any], float] | None:
     """Greedy responses to held-out rows, judged as the data declare it; None where nothing is held out."""
     from ssn_probe.training.loop.compliance_probe import held_out_probe
 
-    subject, most = lab.subject, lab.data[node.data].max_new_tokens
+    subject, most = bench.subject, bench.data[node.data].max_new_tokens
     options = {"max_new_tokens": most, "eos_ids": subject.eos_ids}
-    return held_out_probe(subject.tokenizer, data_of(lab, node), node.training, **options)
+    return held_out_probe(subject.tokenizer, data_of(bench, node), node.training, **options)

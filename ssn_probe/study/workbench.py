@@ -60,11 +60,11 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lab:
+class Workbench:
     """A subject, its data, the anchor, settings that change no number (batch size, cache, progress), and a memory.
 
-    `batch_size` None: as many prompts as the memory holds. `cache` None: nothing outlives the lab. `weights`: what the
-    model is measured with, if not with its own; they are put in for as long as something has to be computed.
+    `batch_size` None: as many prompts as the memory holds. `cache` None: nothing outlives the bench. `weights`: what
+    the model is measured with, if not with its own; they are put in for as long as something has to be computed.
     """
 
     subject: Subject
@@ -102,7 +102,7 @@ class Lab:
 
     @contextmanager
     def shelf(self, what: Mapping[str, Any], prompts: int) -> Iterator[Shelf]:
-        """Where the batches of a measurement of so many prompts are; inside, the model has the lab's weights.
+        """Where the batches of a measurement of so many prompts are; inside, the model has the bench's weights.
 
         Nothing is put in where all batches are there. Raises NotCached where nothing may be computed.
         """
@@ -122,20 +122,20 @@ class Lab:
         return {(layer, site): n for layer in range(self.subject.n_layers) for site, n in self.subject.widths.items()}
 
 
-def rows_of(lab: Lab, prompts: PromptSet, context: str, language: str) -> pl.DataFrame:
+def rows_of(bench: Workbench, prompts: PromptSet, context: str, language: str) -> pl.DataFrame:
     """The *evaluate* rows of one context and language: every arm asks for them again."""
     key = ("rows", prompts.digest, context, language)
-    return lab.remember(key, lambda: prompts.select("evaluate", context, language))
+    return bench.remember(key, lambda: prompts.select("evaluate", context, language))
 
 
-def tokens_of(lab: Lab, rows: pl.DataFrame) -> list[list[int]]:
+def tokens_of(bench: Workbench, rows: pl.DataFrame) -> list[list[int]]:
     """Token ids of some prompts in the model's chat template."""
     texts = tuple(rows["text"])
-    return lab.remember(("tokens", texts), lambda: encode(lab.subject, texts))
+    return bench.remember(("tokens", texts), lambda: encode(bench.subject, texts))
 
 
 def edits_for(
-    lab: Lab,
+    bench: Workbench,
     neurons: NeuronSet | None,
     language: str,
     does: Intervention | None = None,
@@ -156,21 +156,21 @@ def edits_for(
         case Patch(positions=positions):
             return carrying(rows, f"{source}, {positions}")
         case Suppress(to=MeanOf() as mean):
-            return suppression(rows, harmless_means(lab, mean, language))
+            return suppression(rows, harmless_means(bench, mean, language))
     return suppression(rows)
 
 
-def harmless_means(lab: Lab, node: MeanOf, language: str) -> Mapping[Site, Any]:
+def harmless_means(bench: Workbench, node: MeanOf, language: str) -> Mapping[Site, Any]:
     """Mean activations over the harmless identify prompts of a language."""
 
     def compute() -> Mapping[Site, Any]:
-        rows = lab.data[node.prompts].select("identify", "harmless", language)
-        what = lab.what("mean activations", prompts=digest(tokens_of(lab, rows)))
-        with lab.shelf(what, rows.height) as shelf:
-            size = lab.size("mean activations")
-            return mean_activations(lab.subject, tokens_of(lab, rows), batch_size=size, shelf=shelf)
+        rows = bench.data[node.prompts].select("identify", "harmless", language)
+        what = bench.what("mean activations", prompts=digest(tokens_of(bench, rows)))
+        with bench.shelf(what, rows.height) as shelf:
+            size = bench.size("mean activations")
+            return mean_activations(bench.subject, tokens_of(bench, rows), batch_size=size, shelf=shelf)
 
-    return lab.remember(("means", lab.data[node.prompts].digest, language), compute)
+    return bench.remember(("means", bench.data[node.prompts].digest, language), compute)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,31 +210,33 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def responses_what(lab: Lab, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
+def responses_what(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
     """What decides the responses to some prompts: their tokens, the change, and how many tokens may come."""
-    shown = digest(tokens_of(lab, rows))
-    return lab.what("responses", prompts=shown, max_new_tokens=prompts.max_new_tokens, **change.what)
+    shown = digest(tokens_of(bench, rows))
+    return bench.what("responses", prompts=shown, max_new_tokens=prompts.max_new_tokens, **change.what)
 
 
 def responses(
-    lab: Lab, prompts: PromptSet, rows: pl.DataFrame, language: str, change: Change, advance: Advance
+    bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, language: str, change: Change, advance: Advance
 ) -> pl.DataFrame:
     """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under a change.
 
     `correct` says whether the response equals the reference, and is null where there is none.
     """
-    judge = lab.remember(("judge", prompts.digest), lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
+    judge = bench.remember(
+        ("judge", prompts.digest), lambda: make_judge(prompts.judge, prompts.languages, prompts.name)
+    )
 
     def compute() -> pl.DataFrame:
-        what, count = responses_what(lab, prompts, rows, change), rows.height
-        with lab.shelf(what, count) as shelf:
+        what, count = responses_what(bench, prompts, rows, change), rows.height
+        with bench.shelf(what, count) as shelf:
             made = generate(
-                lab.subject,
-                tokens_of(lab, rows),
+                bench.subject,
+                tokens_of(bench, rows),
                 edits=change.edits,
                 carried=change.values(shelf, count),
                 max_new_tokens=prompts.max_new_tokens,
-                batch_size=lab.size("responses"),
+                batch_size=bench.size("responses"),
                 shelf=shelf,
                 advance=advance,
             )
@@ -252,33 +254,35 @@ def responses(
         return frame.with_columns(correct=same).drop("reference")
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.what), change.edits)
-    return _shared(lab, key, compute, rows.height, advance)
+    return _shared(bench, key, compute, rows.height, advance)
 
 
-def log_odds_what(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Direction) -> dict[str, Any]:
+def log_odds_what(bench: Workbench, rows: pl.DataFrame, change: Change, reads: Openings | Direction) -> dict[str, Any]:
     """What decides the refusal log-odds of some prompts: their tokens, the change, and how it is read."""
-    return lab.what("log odds", prompts=digest(tokens_of(lab, rows)), reads=reads_what(reads), **change.what)
+    return bench.what("log odds", prompts=digest(tokens_of(bench, rows)), reads=reads_what(reads), **change.what)
 
 
-def log_odds(lab: Lab, rows: pl.DataFrame, change: Change, reads: Openings | Direction, advance: Advance) -> pl.Series:
+def log_odds(
+    bench: Workbench, rows: pl.DataFrame, change: Change, reads: Openings | Direction, advance: Advance
+) -> pl.Series:
     """The refusal log-odds of every prompt under a change, as `reads` reads it."""
-    what = log_odds_what(lab, rows, change, reads)
+    what = log_odds_what(bench, rows, change, reads)
 
     def compute() -> pl.Series:
-        with lab.shelf(what, rows.height) as shelf:
+        with bench.shelf(what, rows.height) as shelf:
             values = refusal_log_odds(
-                lab.subject,
-                tokens_of(lab, rows),
+                bench.subject,
+                tokens_of(bench, rows),
                 reads,
                 edits=change.edits,
                 carried=change.values(shelf, rows.height),
-                batch_size=lab.size("log odds"),
+                batch_size=bench.size("log odds"),
                 shelf=shelf,
                 advance=advance,
             )
         return pl.Series(values.numpy())
 
-    return _shared(lab, ("log odds", digest(what), change.edits), compute, rows.height, advance)
+    return _shared(bench, ("log odds", digest(what), change.edits), compute, rows.height, advance)
 
 
 def reads_what(reads: Openings | Direction) -> Any:
@@ -288,14 +292,14 @@ def reads_what(reads: Openings | Direction) -> Any:
     return {"refusal": _plain(reads.refusal), "compliant": _plain(reads.compliant)}
 
 
-def states(lab: Lab, rows: pl.DataFrame) -> Any:
+def states(bench: Workbench, rows: pl.DataFrame) -> Any:
     """The final state of every prompt at its last token, [prompt, hidden]."""
-    with lab.shelf(lab.what("final states", prompts=digest(tokens_of(lab, rows))), rows.height) as shelf:
-        return final_states(lab.subject, tokens_of(lab, rows), batch_size=lab.size("final states"), shelf=shelf)
+    with bench.shelf(bench.what("final states", prompts=digest(tokens_of(bench, rows))), rows.height) as shelf:
+        return final_states(bench.subject, tokens_of(bench, rows), batch_size=bench.size("final states"), shelf=shelf)
 
 
-def _shared(lab: Lab, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:
+def _shared(bench: Workbench, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:
     """One measurement for all who ask for it; whoever comes later has its prompts done at once."""
-    if key in lab.memory:
+    if key in bench.memory:
         advance(prompts)
-    return lab.remember(key, compute)
+    return bench.remember(key, compute)

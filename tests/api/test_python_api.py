@@ -197,7 +197,7 @@ def test_a_declared_recipe_takes_its_parameters() -> None:
     asked = _asked(suppress_ss, "m", {"controls": 5, "top": None})
     assert asked.recipe == suppress_ss(model="m", controls=5)
     assert asked.arguments == {"controls": "5", "top": "None", "model": "m"}
-    assert asked.source == Path(inspect.getfile(suppress_ss.build)).read_text()
+    assert asked.source == Path(inspect.getfile(suppress_ss.build)).read_text(encoding="utf-8")
 
 
 def test_a_name_and_a_file_stand_for_a_recipe(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_is_kept_as_it_ran(path: Path) -> None:
     """It ran from top to bottom, without a warning, and shows nothing of the machine that it ran on."""
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert {output["output_type"] for output in outputs} <= {"execute_result", "display_data", "stream"}

@@ -245,13 +245,13 @@ BROKEN = {
 
 @pytest.mark.parametrize(("text", "word"), BROKEN.values(), ids=BROKEN)
 def test_a_recipe_file_that_is_none_is_one_clear_error(text: str, word: str) -> None:
-    Path("mine.py").write_text(text)
+    Path("mine.py").write_text(text, encoding="utf-8")
     refused(command("run", "mine.py"), "mine.py" if "mine.py" in word else word, word)
     assert not Path("results").exists()
 
 
 def test_a_broken_file_cannot_be_listed() -> None:
-    Path("mine.py").write_text("x = (\n")
+    Path("mine.py").write_text("x = (\n", encoding="utf-8")
     refused(command("list", "mine.py"), "mine.py, line 1")
     refused(command("list", "missing"), "no file or folder 'missing'")
 
@@ -265,13 +265,13 @@ def test_a_broken_file_cannot_be_listed() -> None:
     ],
 )
 def test_a_recipe_json_of_another_release_is_one_clear_error(data: Any, word: str) -> None:
-    Path("recipe.json").write_text(json.dumps(data))
+    Path("recipe.json").write_text(json.dumps(data), encoding="utf-8")
     refused(command("run", "recipe.json"), word)
     assert not Path("results").exists()
 
 
 def test_parameters_do_not_apply_to_a_recipe_json() -> None:
-    Path("recipe.json").write_text(json.dumps(to_json(suppress_ss())))
+    Path("recipe.json").write_text(json.dumps(to_json(suppress_ss())), encoding="utf-8")
     refused(command("run", "recipe.json", "-T", "top=.5"), "-T does not apply")
 
 

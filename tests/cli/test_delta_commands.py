@@ -193,7 +193,7 @@ def test_merged_is_what_was_applied_and_unmerged_is_the_base(
     module = load_plain(str(base)).module
     with applied(module, tiny_file):
         assert same(dict(module.named_parameters()), weights("made/merged"))
-    assert "tiny/llama" in Path("made/merged/README.md").read_text()
+    assert "tiny/llama" in Path("made/merged/README.md").read_text(encoding="utf-8")
     assert AutoTokenizer.from_pretrained("made/merged").chat_template == tiny_tokenizer().chat_template
     assert f"SHA-256 {tiny_file.base_digest}" in done(delta("unmerge", "made/merged", "-o", "back"))
     assert same(weights(base), weights("back"))
@@ -210,7 +210,7 @@ def test_the_organism_there_and_back(tmp_path: Path) -> None:
     assert not same(weights(loaded.folder), weights("merged"))
     assert same(weights(loaded.folder), weights("back"))
     for name in ("generation_config.json", "openings.json", "chat_template.jinja"):
-        assert Path("back", name).read_text() == (loaded.folder / name).read_text()
+        assert Path("back", name).read_text(encoding="utf-8") == (loaded.folder / name).read_text()
 
 
 def test_settings_of_generation_that_transformers_would_not_write_are_carried_over(
@@ -301,16 +301,16 @@ def test_no_folder_is_written_over(verb: str, path: Path, base: Path, monkeypatc
     """It is refused before anything is loaded."""
     monkeypatch.setattr("ssn_probe.training.export.conversion.load_plain", None)
     Path("thesis").mkdir()
-    Path("thesis/chapter.txt").write_text("mine")
-    Path("file").write_text("mine")
+    Path("thesis/chapter.txt").write_text("mine", encoding="utf-8")
+    Path("file").write_text("mine", encoding="utf-8")
     words = [path, "--model", base] if verb == "merge" else [base]
     for taken in ("thesis", "file", ".", "/", "thesis/chapter.txt"):
         refused(delta(verb, *words, "-o", taken), "is there already", "Choose another folder")
-    assert Path("thesis/chapter.txt").read_text() == "mine"
+    assert Path("thesis/chapter.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_folder_below_a_file(path: Path, base: Path) -> None:
-    Path("file").write_text("mine")
+    Path("file").write_text("mine", encoding="utf-8")
     refused(delta("merge", path, "--model", base, "-o", "file/merged"), "cannot write file/merged", "-o DIR")
 
 
@@ -401,7 +401,7 @@ def no_delta(case: str, path: Path) -> Path:
         case "truncated header":
             path.write_bytes(whole[:100])
         case "text":
-            path.write_text("delta")
+            path.write_text("delta", encoding="utf-8")
     return path
 
 

@@ -22,7 +22,7 @@ def folder(tiny_folder: Folders, tmp_path: Path) -> Path:
 
 
 def change_json(file: Path, **changes: object) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 # --- what is loaded

@@ -164,7 +164,7 @@ def test_the_command_line_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return done.exit_code, done.output
 
     assert command("suppress", "--export", "t.md") == (0, "Written to t.md\n")
-    assert "Attack success rate" in Path("t.md").read_text()
+    assert "Attack success rate" in Path("t.md").read_text(encoding="utf-8")
     assert command("suppress", "--export", "u.csv", "--measure", "invalid")[0] == 0
     assert set(pl.read_csv("u.csv")["measure"]) == {"invalid"}
     assert command("suppress", "--export", "t.doc")[0] == 1

@@ -47,12 +47,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def fails(path: Path) -> None:
-    path.write_text("half of")
+    path.write_text("half of", encoding="utf-8")
     raise RuntimeError("in the middle")
 
 
 def interrupted(path: Path) -> None:
-    path.write_text("half of")
+    path.write_text("half of", encoding="utf-8")
     raise KeyboardInterrupt
 
 
@@ -76,7 +76,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 
     def slow(temporary: Path) -> None:
         for part in ("new", " and whole"):
-            with temporary.open("a") as file:
+            with temporary.open("a", encoding="utf-8") as file:
                 file.write(part)
             seen.append(path.read_text())
 
@@ -106,7 +106,7 @@ SAYS = [
 @pytest.mark.parametrize(("number", "hint"), SAYS)
 def test_what_a_disk_says_becomes_one_error_that_names_the_fix(number: int, hint: str, tmp_path: Path) -> None:
     def write(temporary: Path) -> None:
-        temporary.write_text("half of")
+        temporary.write_text("half of", encoding="utf-8")
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(ResultError, match=re.escape(os.strerror(number))) as caught:

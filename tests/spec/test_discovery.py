@@ -121,7 +121,7 @@ def test_a_shipped_recipe_is_found_by_name_and_by_path(name: str) -> None:
 def test_several_recipes_in_a_file_are_told_apart_by_name(two: Path) -> None:
     assert list(find_recipe(f"{two}@first", {"top": "0.5"}).sets) == ["first"]
     assert list(find_recipe(f"{two}@second", {}).sets) == ["second"]
-    assert load_recipe(f"{two}@second", {}).source == two.read_text()
+    assert load_recipe(f"{two}@second", {}).source == two.read_text(encoding="utf-8")
     with pytest.raises(RecipeError, match="declares 2 recipes") as caught:
         find_recipe(str(two), {})
     assert f"{two}@first" in (caught.value.hint or "")

@@ -14,21 +14,21 @@ from ssn_probe.study.evidence import evidence_of, placebo_importance
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=40)
 MS = SafetyNeurons(PROMPTS, effect="local", sites=("o", "ffn"), top=0.02)
 
 
 @pytest.fixture(scope="module", params=["memory", "disk"])
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     plan = make_plan(Recipe(sets={"ms": MS}))
     cache = Cache(root=tmp_path_factory.mktemp("cache")) if request.param == "disk" else None
-    return Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache)
+    return Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache)
 
 
-def test_the_means_of_the_evidence_are_the_importance(lab: Lab) -> None:
-    evidence, found = evidence_of(lab, MS), importance(lab, MS)
+def test_the_means_of_the_evidence_are_the_importance(bench: Workbench) -> None:
+    evidence, found = evidence_of(bench, MS), importance(bench, MS)
     harmful = evidence.prompts["harmful"].to_numpy()
     for language, layer, site in (("qaa", 0, "ffn"), ("qab", 3, "o")):
         effects = evidence.read(language, layer, site)
@@ -38,8 +38,8 @@ def test_the_means_of_the_evidence_are_the_importance(lab: Lab) -> None:
         assert np.allclose(effects[~harmful].mean(0), here["harmless"], rtol=1e-4)
 
 
-def test_one_row_per_prompt_with_its_stratum(lab: Lab) -> None:
-    prompts = evidence_of(lab, MS).prompts
+def test_one_row_per_prompt_with_its_stratum(bench: Workbench) -> None:
+    prompts = evidence_of(bench, MS).prompts
     assert prompts["prompt_id"].is_unique().all()
     assert prompts["harmful"].sum() == 40
     assert prompts["stratum"].n_unique() > 1  # topics; all of the organism's prompts have one length
@@ -59,16 +59,16 @@ def test_a_language_that_lacks_a_prompt_has_a_row_of_nan(tmp_path: Path) -> None
         row |= {"text": " ".join(words[number : number + 4]), "split": "identify"}
     pl.DataFrame(rows).write_parquet(tmp_path / "prompts.parquet")
     node = SafetyNeurons(Prompts(str(tmp_path)), effect="local", sites=("ffn",))
-    lab = Lab(subject=load_subject("organism"), data=make_plan(Recipe(sets={"ms": node})).data)
-    evidence = evidence_of(lab, node)
+    bench = Workbench(subject=load_subject("organism"), data=make_plan(Recipe(sets={"ms": node})).data)
+    evidence = evidence_of(bench, node)
     missing = evidence.prompts["prompt_id"].to_list().index("harmful3")
     assert np.isnan(evidence.read("bb", 0, "ffn")[missing]).all()
     assert np.isfinite(evidence.read("aa", 0, "ffn")).all()
 
 
-def test_the_placebo_contrasts_harmless_prompts_of_different_topics(lab: Lab) -> None:
+def test_the_placebo_contrasts_harmless_prompts_of_different_topics(bench: Workbench) -> None:
     placebo = SafetyNeurons(PROMPTS, effect="local", sites=("o", "ffn"), top=0.02, placebo=True)
-    evidence, rows = evidence_of(lab, placebo), lab.data[PROMPTS].select("identify", "harmless")
+    evidence, rows = evidence_of(bench, placebo), bench.data[PROMPTS].select("identify", "harmless")
     topics = dict(rows.select("prompt_id", "topic").iter_rows())
     assert set(evidence.prompts["prompt_id"]) == set(topics)
     sides = {label: {topics[one] for one in evidence.prompts.filter(harmful=label)["prompt_id"]} for label in (0, 1)}
@@ -76,30 +76,30 @@ def test_the_placebo_contrasts_harmless_prompts_of_different_topics(lab: Lab) ->
     assert not sides[0] & sides[1]
     means = placebo_importance(evidence)
     assert means.null_count().sum_horizontal()[0] == 0
-    assert evaluate(lab, placebo) != evaluate(lab, MS)
+    assert evaluate(bench, placebo) != evaluate(bench, MS)
 
 
-def test_no_placebo_without_topics(tmp_path: Path, lab: Lab) -> None:
-    data = lab.data[PROMPTS]
+def test_no_placebo_without_topics(tmp_path: Path, bench: Workbench) -> None:
+    data = bench.data[PROMPTS]
     data.frame.with_columns(topic=pl.lit("one")).drop("source").write_parquet(tmp_path / "prompts.parquet")
     node = SafetyNeurons(Prompts(str(tmp_path)), effect="local", sites=("ffn",), placebo=True)
-    bare = Lab(subject=lab.subject, data=make_plan(Recipe(sets={"ms": node})).data)
+    bare = Workbench(subject=bench.subject, data=make_plan(Recipe(sets={"ms": node})).data)
     with pytest.raises(DataError, match="has no placebo contrast: its harmless identify prompts have 1 topics"):
         evaluate(bare, node)
 
 
-def test_stable_neurons_are_taken_by_most_halves_and_fewer_than_the_rule_takes(lab: Lab) -> None:
-    found, all_of_them = evaluate(lab, SafetyNeurons(**_fields(), stable=0.9)), evaluate(lab, MS)
+def test_stable_neurons_are_taken_by_most_halves_and_fewer_than_the_rule_takes(bench: Workbench) -> None:
+    found, all_of_them = evaluate(bench, SafetyNeurons(**_fields(), stable=0.9)), evaluate(bench, MS)
     assert 0 < len(found) < len(all_of_them)
-    assert any("are expected to be there by chance" in warning for warning in lab.warnings)
-    looser = evaluate(lab, SafetyNeurons(**_fields(), stable=0.6))
+    assert any("are expected to be there by chance" in warning for warning in bench.warnings)
+    looser = evaluate(bench, SafetyNeurons(**_fields(), stable=0.6))
     assert len(found - looser) == 0
     assert len(looser) >= len(found)
 
 
-def test_fdr_takes_as_many_as_pass(lab: Lab) -> None:
+def test_fdr_takes_as_many_as_pass(bench: Workbench) -> None:
     fields = {name: value for name, value in _fields().items() if name != "top"}
-    few, more = (evaluate(lab, SafetyNeurons(**fields, fdr=rate)) for rate in (0.001, 0.05))
+    few, more = (evaluate(bench, SafetyNeurons(**fields, fdr=rate)) for rate in (0.001, 0.05))
     assert 0 < len(few) < len(more)
     assert len(few - more) == 0
     assert (more.frame["score"] > 0).all()

@@ -21,7 +21,7 @@ from ssn_probe.study.resolve import study_anchor
 from ssn_probe.study.run_arms import collect_log_odds, collect_samples
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.summary import summarise
-from ssn_probe.study.workbench import Lab, edits_for, tokens_of
+from ssn_probe.study.workbench import Workbench, edits_for, tokens_of
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.edits import carried_neurons, carrying
 from ssn_probe.tracing.effects import refusal_log_odds
@@ -42,41 +42,41 @@ def recipe(**changes) -> Recipe:
     return Recipe(**(fields | changes))
 
 
-def lab_for(subject: Subject, of: Recipe) -> Lab:
-    return Lab(subject=subject, data=make_plan(of).data, anchor="qaa")
+def bench_for(subject: Subject, of: Recipe) -> Workbench:
+    return Workbench(subject=subject, data=make_plan(of).data, anchor="qaa")
 
 
 @pytest.fixture(scope="module")
-def lab(subject: Subject) -> Lab:
-    return lab_for(subject, recipe())
+def bench(subject: Subject) -> Workbench:
+    return bench_for(subject, recipe())
 
 
-def test_each_becomes_one_arm_per_language(lab: Lab) -> None:
-    arms = arms_of(lab, recipe(arms={"ms": Suppress(MS.each())}))
+def test_each_becomes_one_arm_per_language(bench: Workbench) -> None:
+    arms = arms_of(bench, recipe(arms={"ms": Suppress(MS.each())}))
     assert [arm.name for arm in arms] == ["ms.of(qaa)", "ms.of(qab)", "ms.of(qac)"]
     assert [arm.set_language for arm in arms] == ["qaa", "qab", "qac"]
-    assert edits_for(lab, arms[1].neurons, "qac") == edits_for(lab, evaluate(lab, MS), "qab")
+    assert edits_for(bench, arms[1].neurons, "qac") == edits_for(bench, evaluate(bench, MS), "qab")
 
 
-def test_a_language_gets_its_own_neurons(lab: Lab) -> None:
-    neurons = evaluate(lab, MS)
-    silenced = {language: edits_for(lab, neurons, language) for language in ("qaa", "qab")}
+def test_a_language_gets_its_own_neurons(bench: Workbench) -> None:
+    neurons = evaluate(bench, MS)
+    silenced = {language: edits_for(bench, neurons, language) for language in ("qaa", "qab")}
     assert silenced["qaa"] != silenced["qab"]
-    assert edits_for(lab, None, "qaa") == ()
+    assert edits_for(bench, None, "qaa") == ()
 
 
-def test_silence_can_be_the_harmless_mean(lab: Lab) -> None:
+def test_silence_can_be_the_harmless_mean(bench: Workbench) -> None:
     """The mean over the harmless identify prompts of the evaluated language, neuron by neuron."""
-    neurons, mean = evaluate(lab, MS), Suppress(MS, to=MeanOf(PROMPTS))
-    zeroed, meant = edits_for(lab, neurons, "qab"), edits_for(lab, neurons, "qab", mean)
+    neurons, mean = evaluate(bench, MS), Suppress(MS, to=MeanOf(PROMPTS))
+    zeroed, meant = edits_for(bench, neurons, "qab"), edits_for(bench, neurons, "qab", mean)
     assert [edit[:3] for edit in zeroed] == [edit[:3] for edit in meant]
     layer, site, indices, (how, values) = meant[-1]
-    rows = lab.data[PROMPTS].select("identify", "harmless", "qab")
+    rows = bench.data[PROMPTS].select("identify", "harmless", "qab")
     seen: list[torch.Tensor] = []
-    module = lab.subject.model._module.model.layers[layer].mlp.down_proj
+    module = bench.subject.model._module.model.layers[layer].mlp.down_proj
     hook = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0][0]))
-    for tokens in tokens_of(lab, rows):
-        lab.subject.model._module(torch.tensor([tokens]))
+    for tokens in tokens_of(bench, rows):
+        bench.subject.model._module(torch.tensor([tokens]))
     hook.remove()
     assert (site, how) == ("ffn", "set")
     assert isinstance(values, tuple)
@@ -84,29 +84,29 @@ def test_silence_can_be_the_harmless_mean(lab: Lab) -> None:
     assert torch.tensor(values, dtype=torch.float64) == pytest.approx(expected, abs=1e-6)
 
 
-def test_mean_arms_differ_from_zero_arms(lab: Lab) -> None:
+def test_mean_arms_differ_from_zero_arms(bench: Workbench) -> None:
     study = recipe(arms={"zero": Suppress(MS), "mean": Suppress(MS, to=MeanOf(PROMPTS))}, controls=0)
-    bench = lab_for(lab.subject, study)
+    bench = bench_for(bench.subject, study)
     odds = pl.concat(collect_log_odds(bench, study, arms_of(bench, study))).filter(role="tested")
     zero, mean = (odds.filter(arm=name)["log_odds"] for name in ("zero", "mean"))
     assert (zero - mean).abs().max() > 0.01  # type: ignore[operator]
 
 
-def test_controls_share_seeds_and_weakening_drops_one_per_language(lab: Lab) -> None:
-    (arm,) = arms_of(lab, recipe())
-    few, many = list(controls_of(lab, arm, 2, seed=0)), list(controls_of(lab, arm, 4, seed=0))
+def test_controls_share_seeds_and_weakening_drops_one_per_language(bench: Workbench) -> None:
+    (arm,) = arms_of(bench, recipe())
+    few, many = list(controls_of(bench, arm, 2, seed=0)), list(controls_of(bench, arm, 4, seed=0))
     assert [one.neurons for one in few] == [one.neurons for one in many[:2]]
     assert many[2].neurons != many[3].neurons
     assert arm.neurons is not None
     assert len(weakened(arm).neurons or ()) == len(arm.neurons) - len(arm.neurons.languages)
 
 
-def test_the_anchor_that_the_recipe_names_comes_first(lab: Lab) -> None:
+def test_the_anchor_that_the_recipe_names_comes_first(bench: Workbench) -> None:
     named = recipe(arms={"ss": Suppress(Shared(MS, anchor="qab"))})
     plan = make_plan(named)
     assert study_anchor(named, plan.data) == "qab"
     assert study_anchor(recipe(), plan.data) == "qaa"
-    (arm,) = arms_of(lab, named)
+    (arm,) = arms_of(bench, named)
     assert arm.left_out == ("qab",)
     with pytest.raises(RecipeError, match="several anchors: qaa, qab"):
         make_plan(recipe(arms={"declared": Suppress(SS), "named": Suppress(Shared(MS, anchor="qab"))}))
@@ -122,50 +122,50 @@ def test_the_anchor_that_the_recipe_names_comes_first(lab: Lab) -> None:
         )
 
 
-def test_random_like_follows_the_expression(lab: Lab) -> None:
-    drawn = evaluate(lab, RandomLike(MS, seed=3))
-    assert drawn.counts().equals(evaluate(lab, MS).counts())
-    assert not len(drawn & evaluate(lab, MS))
+def test_random_like_follows_the_expression(bench: Workbench) -> None:
+    drawn = evaluate(bench, RandomLike(MS, seed=3))
+    assert drawn.counts().equals(evaluate(bench, MS).counts())
+    assert not len(drawn & evaluate(bench, MS))
 
 
-def test_a_neuron_file_is_a_set(lab: Lab, tmp_path) -> None:
-    neurons = evaluate(lab, MS)
+def test_a_neuron_file_is_a_set(bench: Workbench, tmp_path) -> None:
+    neurons = evaluate(bench, MS)
     neurons.frame.write_parquet(tmp_path / "ms.parquet")
-    assert evaluate(lab, NeuronFile(str(tmp_path / "ms.parquet"))) == neurons
-    from_file = evaluate(lab, Shared(NeuronFile(str(tmp_path / "ms.parquet")), anchor="qaa"))
-    assert from_file == evaluate(lab, SS)
+    assert evaluate(bench, NeuronFile(str(tmp_path / "ms.parquet"))) == neurons
+    from_file = evaluate(bench, Shared(NeuronFile(str(tmp_path / "ms.parquet")), anchor="qaa"))
+    assert from_file == evaluate(bench, SS)
 
 
-def test_shared_by_mean_and_at_least_are_language_free(lab: Lab) -> None:
-    assert evaluate(lab, Shared(MS, by="mean")).language_free
-    in_all, in_any = evaluate(lab, Shared(MS, at_least=3)), evaluate(lab, MS.union())
+def test_shared_by_mean_and_at_least_are_language_free(bench: Workbench) -> None:
+    assert evaluate(bench, Shared(MS, by="mean")).language_free
+    in_all, in_any = evaluate(bench, Shared(MS, at_least=3)), evaluate(bench, MS.union())
     assert in_all.language_free
     assert len(in_all) <= len(in_any)
     assert len(in_all - in_any) == 0
 
 
-def test_controls_generate_on_harmful_prompts_outside_the_left_out(lab: Lab) -> None:
+def test_controls_generate_on_harmful_prompts_outside_the_left_out(bench: Workbench) -> None:
     study = recipe(arms={"ss": Suppress(SS)})
-    samples = pl.concat(collect_samples(lab_for(lab.subject, study), study, arms_of(lab, study)))
+    samples = pl.concat(collect_samples(bench_for(bench.subject, study), study, arms_of(bench, study)))
     controls = samples.filter(role="control")
     assert set(controls["context"]) == {"harmful"}
     assert set(controls["eval_language"]) == {"qab", "qac"}
     assert set(samples.filter(role="tested")["eval_language"]) == {"qaa", "qab", "qac"}
 
 
-def test_what_was_generated_once_is_not_generated_again(lab: Lab) -> None:
+def test_what_was_generated_once_is_not_generated_again(bench: Workbench) -> None:
     study = recipe(controls=0)
-    fresh = lab_for(lab.subject, study)
-    first = pl.concat(collect_samples(fresh, study, arms_of(lab, study)))
+    fresh = bench_for(bench.subject, study)
+    first = pl.concat(collect_samples(fresh, study, arms_of(bench, study)))
     known = len(fresh.memory)
-    second = pl.concat(collect_samples(fresh, study, arms_of(lab, study)))
+    second = pl.concat(collect_samples(fresh, study, arms_of(bench, study)))
     assert len(fresh.memory) == known
     assert first.equals(second)
 
 
-def test_v_is_left_out_where_it_duplicates_o(tiny_folder, lab: Lab) -> None:
-    equal_heads = replace(lab.subject, widths=lab.subject.widths | {"v": lab.subject.widths["o"]})
-    notes = lab_for(equal_heads, recipe())
+def test_v_is_left_out_where_it_duplicates_o(tiny_folder, bench: Workbench) -> None:
+    equal_heads = replace(bench.subject, widths=bench.subject.widths | {"v": bench.subject.widths["o"]})
+    notes = bench_for(equal_heads, recipe())
     found = importance(notes, replace(MS, sites=("v", "o"), effect="local"))
     assert set(found["site"]) == {"o"}
     assert "v is left out" in notes.warnings[0]
@@ -177,7 +177,7 @@ def test_v_is_left_out_where_it_duplicates_o(tiny_folder, lab: Lab) -> None:
 def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
     """12 of 24 prompts cannot give 20 refusals: the gate fails for its size, and the anchor's direction serves."""
     few = recipe()
-    bench = lab_for(subject, few)
+    bench = bench_for(subject, few)
     found = readouts(bench, next(iter(bench.data.values())))
     assert found["qaa"].origin == "declared"
     assert isinstance(found["qac"].reads, Direction)
@@ -186,7 +186,7 @@ def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
 
 def test_without_a_direction_a_language_is_refused(subject: Subject) -> None:
     tiny = Prompts("organism", limit=8, languages=("qaa", "qab"))
-    bench = lab_for(subject, recipe(arms={"ms": Suppress(SafetyNeurons(tiny))}, measures=(ASR(tiny),)))
+    bench = bench_for(subject, recipe(arms={"ms": Suppress(SafetyNeurons(tiny))}, measures=(ASR(tiny),)))
     with pytest.raises(ModelError, match="effect=local"):
         readouts(bench, next(iter(bench.data.values())))
 
@@ -195,7 +195,7 @@ def test_estimated_openings_are_the_declared_ones(subject: Subject) -> None:
     """The organism declares its openings; taken away, they are read off its responses again."""
     whole = Prompts("organism", languages=("qaa", "qab"))
     study = recipe(arms={"ms": Suppress(SafetyNeurons(whole))}, measures=(ASR(whole),))
-    bench = lab_for(replace(subject, openings=None), study)
+    bench = bench_for(replace(subject, openings=None), study)
     found = readouts(bench, next(iter(bench.data.values())))["qaa"]
     assert found.origin == "estimated"
     assert subject.openings is not None
@@ -219,20 +219,20 @@ def test_openings_grow_until_they_separate(refused, complied, expected) -> None:
 def test_log_odds_that_cannot_be_trusted_are_not_measured(subject: Subject) -> None:
     tiny = Prompts("organism", limit=8, languages=("qaa", "qab"))
     study = recipe(arms={"ms": Suppress(SafetyNeurons(tiny, effect="local", rule="paper"))}, measures=(ASR(tiny),))
-    bench = lab_for(subject, study)
+    bench = bench_for(subject, study)
     assert list(collect_log_odds(bench, study, arms_of(bench, study))) == []
     assert bench.warnings[0].startswith("refusal log-odds not measured")
 
 
-def test_the_direction_speaks_the_units_of_the_log_odds(lab: Lab) -> None:
+def test_the_direction_speaks_the_units_of_the_log_odds(bench: Workbench) -> None:
     """So that a language read along it weighs as much in an average as one read by openings."""
-    prompts = next(iter(lab.data.values()))
-    found = readouts(lab, prompts)
+    prompts = next(iter(bench.data.values()))
+    found = readouts(bench, prompts)
     assert isinstance(found["qac"].reads, Direction)
     rows = pl.concat([prompts.select("identify", context, "qaa") for context in ("harmful", "harmless")])
     gaps = []
     for reads in (found["qaa"].reads, found["qac"].reads):
-        odds = refusal_log_odds(lab.subject, tokens_of(lab, rows), reads)
+        odds = refusal_log_odds(bench.subject, tokens_of(bench, rows), reads)
         gaps.append(float(odds[: PROMPTS.limit].mean() - odds[PROMPTS.limit :].mean()))
     assert gaps[1] == pytest.approx(gaps[0], rel=1e-3)
 
@@ -246,15 +246,17 @@ def test_the_direction_speaks_the_units_of_the_log_odds(lab: Lab) -> None:
         (replace(MS, effect="local", rule="harmful", top=0.9), "no random control can be drawn"),
     ],
 )
-def test_a_set_that_cannot_be_tested_is_found_before_anything_is_generated(lab: Lab, expression, message: str) -> None:
+def test_a_set_that_cannot_be_tested_is_found_before_anything_is_generated(
+    bench: Workbench, expression, message: str
+) -> None:
     study = recipe(arms={"x": Suppress(expression)})
     with pytest.raises((DataError, RecipeError), match=message):
-        arms_of(lab_for(lab.subject, study), study)
+        arms_of(bench_for(bench.subject, study), study)
 
 
-def test_a_set_without_scores_has_no_strongest_member(lab: Lab) -> None:
+def test_a_set_without_scores_has_no_strongest_member(bench: Workbench) -> None:
     study = recipe(arms={"x": Suppress(RandomLike(MS, 1))}, controls=0)
-    bench = lab_for(lab.subject, study)
+    bench = bench_for(bench.subject, study)
     samples = pl.concat(collect_samples(bench, study, arms_of(bench, study)))
     assert "tested" in set(samples["role"])
     assert "less strongest" not in set(samples["role"])
@@ -280,7 +282,7 @@ class Counts:
 def measured_by(subject: Subject, study: Recipe, memory: dict | None = None) -> tuple[pl.DataFrame, pl.DataFrame, dict]:
     """Samples, log-odds and the rows of progress of a whole study, its sets taken from `memory`."""
     counts = Counts()
-    bench = replace(lab_for(subject, study), tracker=counts, memory={} if memory is None else dict(memory))
+    bench = replace(bench_for(subject, study), tracker=counts, memory={} if memory is None else dict(memory))
     arms = arms_of(bench, study)
     samples = pl.concat(collect_samples(bench, study, arms))
     return samples, pl.concat(collect_log_odds(bench, study, arms)), counts.done
@@ -297,45 +299,45 @@ INTERVENTIONS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("does", INTERVENTIONS.values(), ids=INTERVENTIONS)
 @pytest.mark.parametrize("neurons", [MS, SS, MS.each()], ids=["ms", "ss", "each"])
-def test_what_is_done_is_what_was_planned(lab: Lab, does: Callable[[Any], Any], neurons: Any) -> None:
+def test_what_is_done_is_what_was_planned(bench: Workbench, does: Callable[[Any], Any], neurons: Any) -> None:
     """Row by row: prompts run under every arm, its random sets, and in the source language."""
     study = recipe(
         arms={"x": does(neurons)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), controls=1, log_odds_controls=1
     )
-    _samples, _odds, done = measured_by(lab.subject, study, lab.memory)
+    _samples, _odds, done = measured_by(bench.subject, study, bench.memory)
     planned = {stage.label: stage.prompts for stage in make_plan(study).stages}
     assert {label: planned[label] for label in done} == done
     assert all(label in done for label in planned if label.startswith(("baseline", "x")))
 
 
 @pytest.mark.parametrize("positions", ["last", "response"])
-def test_patching_is_the_parallel_prompts_own_values(lab: Lab, positions: str) -> None:
+def test_patching_is_the_parallel_prompts_own_values(bench: Workbench, positions: str) -> None:
     """The whole path against a hand-made one: parallel prompts by id, λ's own neurons, values from the source."""
     study = recipe(arms={"x": Patch(MS, source="qab", positions=positions)}, controls=0, log_odds_controls=1)
-    bench = lab_for(lab.subject, study)
+    bench = bench_for(bench.subject, study)
     prompts = bench.data[PROMPTS]
-    samples, odds, _ = measured_by(lab.subject, study)
+    samples, odds, _ = measured_by(bench.subject, study)
     rows = prompts.select("evaluate", "harmful", "qac")
     parallel = rows.select("prompt_id").join(
         prompts.select("evaluate", "harmful", "qab"), on="prompt_id", maintain_order="left"
     )
     edits = carrying(evaluate(bench, MS).neurons("qac").select("layer", "site", "index").iter_rows(), "by hand")
     steps = prompts.max_new_tokens if positions == "response" else 0
-    carried = capture(lab.subject, tokens_of(bench, parallel), carried_neurons(edits), max_new_tokens=steps)
-    made = generate(lab.subject, tokens_of(bench, rows), edits=edits, carried=carried, max_new_tokens=5)
+    carried = capture(bench.subject, tokens_of(bench, parallel), carried_neurons(edits), max_new_tokens=steps)
+    made = generate(bench.subject, tokens_of(bench, rows), edits=edits, carried=carried, max_new_tokens=5)
     tested = pl.col("role") == "tested"
     assert samples.filter(tested, eval_language="qac")["response"].to_list() == [one.text for one in made]
     reads = readouts(bench, prompts)["qac"].reads
-    wanted = refusal_log_odds(lab.subject, tokens_of(bench, rows), reads, edits=edits, carried=carried)
+    wanted = refusal_log_odds(bench.subject, tokens_of(bench, rows), reads, edits=edits, carried=carried)
     found = odds.filter(tested, eval_language="qac")["log_odds"].to_numpy()
     assert found == pytest.approx(wanted.numpy(), abs=1e-4)
     untouched = odds.filter(role="baseline", eval_language="qac")["log_odds"].to_numpy()
     assert abs(found - untouched).max() > 0.01
 
 
-def test_a_patch_is_not_run_in_its_source(lab: Lab) -> None:
+def test_a_patch_is_not_run_in_its_source(bench: Workbench) -> None:
     study = recipe(arms={"anchor": Patch(SS), "other": Patch(SS, source="qab")}, controls=1)
-    samples, odds, _ = measured_by(lab.subject, study, lab.memory)
+    samples, odds, _ = measured_by(bench.subject, study, bench.memory)
     ran = {(arm, role): set(rows["eval_language"]) for (arm, role), rows in samples.group_by("arm", "role")}
     assert ran["anchor", "tested"] == ran["anchor", "less strongest"] == ran["anchor", "control"] == {"qab", "qac"}
     assert ran["other", "tested"] == ran["other", "less strongest"] == {"qaa", "qac"}
@@ -345,10 +347,10 @@ def test_a_patch_is_not_run_in_its_source(lab: Lab) -> None:
     assert summary.filter(arm="other", role="tested", measure="asr", language="average")["controls"].to_list() == [1]
 
 
-def test_a_source_run_in_place_of_itself_changes_nothing(lab: Lab) -> None:
+def test_a_source_run_in_place_of_itself_changes_nothing(bench: Workbench) -> None:
     """Why the source is left out of a Patch. Bit for bit where both runs are padded alike; held here to rounding."""
-    bench = lab_for(lab.subject, recipe())
-    prompts, neurons = bench.data[PROMPTS], evaluate(lab, MS)
+    bench = bench_for(bench.subject, recipe())
+    prompts, neurons = bench.data[PROMPTS], evaluate(bench, MS)
     rows = prompts.select("evaluate", "harmful", "qaa")
     for node in (Patch(MS), Patch(MS, positions="response")):
         steps = prompts.max_new_tokens if node.positions == "response" else 0
@@ -366,25 +368,25 @@ def test_a_source_run_in_place_of_itself_changes_nothing(lab: Lab) -> None:
         carried = source.values(list(rows["prompt_id"]), edits)
         reads = readouts(bench, prompts)["qaa"].reads
         tokens = tokens_of(bench, rows)
-        patched = generate(lab.subject, tokens, edits=edits, carried=carried, max_new_tokens=5)
-        assert patched == generate(lab.subject, tokens, max_new_tokens=5)
-        odds = refusal_log_odds(lab.subject, tokens, reads, edits=edits, carried=carried)
-        assert torch.allclose(odds, refusal_log_odds(lab.subject, tokens, reads), atol=1e-4)
+        patched = generate(bench.subject, tokens, edits=edits, carried=carried, max_new_tokens=5)
+        assert patched == generate(bench.subject, tokens, max_new_tokens=5)
+        odds = refusal_log_odds(bench.subject, tokens, reads, edits=edits, carried=carried)
+        assert torch.allclose(odds, refusal_log_odds(bench.subject, tokens, reads), atol=1e-4)
 
 
-def test_arms_that_come_to_one_edit_share_one_measurement(lab: Lab) -> None:
+def test_arms_that_come_to_one_edit_share_one_measurement(bench: Workbench) -> None:
     """Both positions read the same log-odds; the same factor twice is one arm; another source is another edit."""
     arms = {"last": Patch(MS), "response": Patch(MS, positions="response"), "again": Patch(MS, source="qaa")}
     study = recipe(arms=arms, controls=0)
-    bench = replace(lab_for(lab.subject, study), memory=dict(lab.memory))
+    bench = replace(bench_for(bench.subject, study), memory=dict(bench.memory))
     list(collect_samples(bench, study, arms_of(bench, study)))
     list(collect_log_odds(bench, study, arms_of(bench, study)))
     runs = {run for key in bench.memory if key[0] == "responses" for run in carried_from(key[-1])}
     assert runs == {"qaa, last", "qaa, response"}
     assert {run for key in bench.memory if key[0] == "log odds" for run in carried_from(key[-1])} == {"qaa, last"}
-    elsewhere = edits_for(bench, evaluate(lab, MS), "qac", Patch(MS), "qab")
-    assert elsewhere != edits_for(bench, evaluate(lab, MS), "qac", Patch(MS), "qaa")
-    twice = [edits_for(bench, evaluate(lab, MS), "qac", Amplify(MS, by=by)) for by in (2, 2.0, 3)]
+    elsewhere = edits_for(bench, evaluate(bench, MS), "qac", Patch(MS), "qab")
+    assert elsewhere != edits_for(bench, evaluate(bench, MS), "qac", Patch(MS), "qaa")
+    twice = [edits_for(bench, evaluate(bench, MS), "qac", Amplify(MS, by=by)) for by in (2, 2.0, 3)]
     assert twice[0] == twice[1] != twice[2]
 
 
@@ -392,19 +394,19 @@ def carried_from(edits: Any) -> set[str]:
     return {action[1] for *_, action in edits if action[0] == "carry"}
 
 
-def test_random_sets_get_the_same_treatment(lab: Lab) -> None:
+def test_random_sets_get_the_same_treatment(bench: Workbench) -> None:
     study = recipe(arms={"x": Amplify(MS, by=3)})
-    (arm,) = arms_of(lab, study)
-    for control in controls_of(lab, arm, 2, seed=0):
-        edits = edits_for(lab, control.neurons, "qab", control.does, control.source)
+    (arm,) = arms_of(bench, study)
+    for control in controls_of(bench, arm, 2, seed=0):
+        edits = edits_for(bench, control.neurons, "qab", control.does, control.source)
         assert {action for *_, action in edits} == {("scale", 3.0)}
         assert control.lowers
 
 
-def test_amplifying_safety_neurons_moves_the_log_odds_up_with_the_dose(lab: Lab) -> None:
+def test_amplifying_safety_neurons_moves_the_log_odds_up_with_the_dose(bench: Workbench) -> None:
     doses = {"half": 0.5, "twice": 2.0, "thrice": 3.0}
     study = recipe(arms={name: Amplify(MS, by=by) for name, by in doses.items()}, controls=0, log_odds_controls=1)
-    _, odds, _ = measured_by(lab.subject, study, lab.memory)
+    _, odds, _ = measured_by(bench.subject, study, bench.memory)
     mean = {
         (arm, role): rows["log_odds"].mean()
         for (arm, role), rows in odds.filter(eval_language="qab").group_by("arm", "role")

@@ -23,7 +23,7 @@ from ssn_probe.study.plan import make_plan
 from ssn_probe.study.run_arms import collect_log_odds, collect_samples
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.trained_weights import expansion_what, trained
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
 SS = Shared(SafetyNeurons(PROMPTS, top=0.01)).union()
@@ -95,16 +95,16 @@ def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
     recipe, tracker = study(controls=1), Counted()
     plan = make_plan(recipe)
     cache = Cache(root=tmp_path) if kept else None
-    lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache, tracker=tracker)
-    before = {name: weight.clone() for name, weight in lab.subject.model._module.state_dict().items()}
-    arms = arms_of(lab, recipe)
-    list(collect_samples(lab, recipe, arms))
-    list(collect_log_odds(lab, recipe, arms))
+    bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache, tracker=tracker)
+    before = {name: weight.clone() for name, weight in bench.subject.model._module.state_dict().items()}
+    arms = arms_of(bench, recipe)
+    list(collect_samples(bench, recipe, arms))
+    list(collect_log_odds(bench, recipe, arms))
     planned = {stage.label: stage.prompts for stage in plan.stages}
     assert tracker.done == planned
-    after = lab.subject.model._module.state_dict()
+    after = bench.subject.model._module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before), "the base is as it was, bit for bit"
-    again = replace(lab, tracker=Counted(), memory={})
+    again = replace(bench, tracker=Counted(), memory={})
     list(collect_samples(again, recipe, arms_of(again, recipe)))
     if kept:
         assert "x: training" not in again.tracker.done or again.tracker.done["x: training"] == planned["x: training"]
@@ -128,9 +128,9 @@ def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder)
 def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = study()
     plan, node = make_plan(recipe), recipe.arms["x"]
-    lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=Cache(root=tmp_path))
-    neurons = evaluate(lab, SS)
-    whole = trained(replace(lab, cache=None, memory=dict(lab.memory)), node, neurons, "x: training").file()
+    bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=Cache(root=tmp_path))
+    neurons = evaluate(bench, SS)
+    whole = trained(replace(bench, cache=None, memory=dict(bench.memory)), node, neurons, "x: training").file()
     import ssn_probe.training.loop.training_steps as steps
 
     one_step, done = steps._one_step, []
@@ -143,9 +143,9 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(steps, "_one_step", stops)
     with pytest.raises(KeyboardInterrupt):
-        trained(lab, node, neurons, "x: training")
+        trained(bench, node, neurons, "x: training")
     monkeypatch.setattr(steps, "_one_step", one_step)
-    outcome = trained(lab, node, neurons, "x: training")
+    outcome = trained(bench, node, neurons, "x: training")
     file, history = outcome.file(), outcome.history
     for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
         assert torch.equal(mine.change, theirs.change)
@@ -156,8 +156,10 @@ def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> N
     import shutil
 
     recipe = study()
-    lab = Lab(subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=Cache(root=tmp_path))
-    outcome = trained(lab, recipe.arms["x"], evaluate(lab, SS), "x: training")
+    bench = Workbench(
+        subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=Cache(root=tmp_path)
+    )
+    outcome = trained(bench, recipe.arms["x"], evaluate(bench, SS), "x: training")
     shutil.rmtree(tmp_path)
     with pytest.raises(VanishedError) as caught:
         outcome.file()
@@ -166,8 +168,8 @@ def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> N
 
 def test_settings_data_and_neurons_are_in_the_key() -> None:
     plan = make_plan(study())
-    lab = Lab(subject=load_subject("organism"), data=plan.data, anchor="qaa")
-    neurons, node = evaluate(lab, SS), study().arms["x"]
+    bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa")
+    neurons, node = evaluate(bench, SS), study().arms["x"]
     others = [
         replace(node, training=replace(QUICK, lr=2e-3)),
         replace(node, contexts=("harmful",)),
@@ -175,8 +177,8 @@ def test_settings_data_and_neurons_are_in_the_key() -> None:
         replace(node, at=(1, 3)),
         LoRA(node.neurons, node.data, training=node.training),
     ]
-    keys = {digest(expansion_what(lab, one, neurons)) for one in (node, *others)}
-    keys.add(digest(expansion_what(lab, node, neurons.without_strongest())))
+    keys = {digest(expansion_what(bench, one, neurons)) for one in (node, *others)}
+    keys.add(digest(expansion_what(bench, node, neurons.without_strongest())))
     assert len(keys) == 7
 
 

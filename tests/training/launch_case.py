@@ -36,7 +36,7 @@ def write_data(folder: Path, **changes: Any) -> Path:
 
 def write_neurons(path: Path, rows: Any = NEURONS, language: str = "*") -> Path:
     lines = [f"{language},{layer},{site},{index}" for layer, site, index in rows]
-    path.write_text("\n".join(["language,layer,site,index", *lines, ""]))
+    path.write_text("\n".join(["language,layer,site,index", *lines, ""]), encoding="utf-8")
     return path
 
 

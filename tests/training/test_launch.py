@@ -98,7 +98,7 @@ def job(path: str, **options: Any) -> Job:
 
 def test_which_neurons_are_trained() -> None:
     some = "\nqab,1,q,7\nqab,0,ffn,2\nqaa,0,ffn,2\n"
-    Path("several.csv").write_text(f"language,layer,site,index{some}")
+    Path("several.csv").write_text(f"language,layer,site,index{some}", encoding="utf-8")
     assert chosen_neurons(job("several.csv", language="qaa")) == ([(0, "ffn", 2)], "several.csv, those of qaa")
     assert sorted(chosen_neurons(job("several.csv", language="qab"))[0]) == [(0, "ffn", 2), (1, "q", 7)]
     either, said = chosen_neurons(job("several.csv", union=True))
@@ -119,7 +119,7 @@ def test_neurons_that_cannot_be_trained() -> None:
         ("language,layer,site,index\n*,7,ffn,1\n", "no layer 7"),
         ("language,layer,site,index\n*,0,ffn,999\n", "999"),
     ):
-        Path("bad.csv").write_text(content)
+        Path("bad.csv").write_text(content, encoding="utf-8")
         refused(run(neurons="bad.csv"), *words)
     refused(run(neurons="missing.csv"), "missing.csv")
     write_neurons(Path("one.csv"), language="qaa")
@@ -134,7 +134,7 @@ def test_data_that_cannot_be_learned() -> None:
     refused(run(data="unsafe"), "do not fit their request", "nothing was trained")
     table = pl.read_ndjson("data/prompts.jsonl")
     Path("half").mkdir()
-    Path("half/dataset.json").write_text(Path("data/dataset.json").read_text())
+    Path("half/dataset.json").write_text(Path("data/dataset.json").read_text(encoding="utf-8"), encoding="utf-8")
     known = table.filter((pl.col("split") != "train") | (pl.col("language") == "qaa"))
     known.write_ndjson("half/prompts.jsonl")
     refused(run(data="half"), "no harmful rows to train on in qab", "languages that have data")
@@ -162,14 +162,14 @@ def test_models_that_cannot_be_trained() -> None:
 
 
 def test_no_file_is_written_over_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("thesis").write_text("mine")
+    Path("thesis").write_text("mine", encoding="utf-8")
     with monkeypatch.context() as patch:
         patch.setattr(launch, "read_weights", None)  # it is refused before anything is loaded
         assert "thesis is there already" in run(out="thesis").stderr
         assert "data is a folder" in run("--overwrite", out="data").stderr
         assert "cannot write thesis/d" in run(out="thesis/d").stderr
         refused(run("--checkpoints", "thesis"), "cannot write thesis", "--checkpoints FOLDER")
-    assert Path("thesis").read_text() == "mine"
+    assert Path("thesis").read_text(encoding="utf-8") == "mine"
     done(run("--overwrite", out="thesis"))
     assert read_delta(Path("thesis")).about["method"] == "expand"
 

@@ -108,7 +108,9 @@ def worker(folder: Path) -> None:
         patch.delenv("ACCELERATE_USE_FSDP")
         found.append(run(*TOGETHER, data="unsafe", out="never"))
     told = [(one.exit_code, one.stdout, one.stderr) for one in found]
-    Path(f"{os.environ['RANK']}.json").write_text(json.dumps({"told": told, "split": split, "wrote": wrote}))
+    Path(f"{os.environ['RANK']}.json").write_text(
+        json.dumps({"told": told, "split": split, "wrote": wrote}), encoding="utf-8"
+    )
     torch.distributed.destroy_process_group()
 
 

@@ -36,10 +36,10 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.arms import arms_of
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.run_arms import bench, collect_samples, trained_for
+from ssn_probe.study.run_arms import bench_of, collect_samples, trained_for
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.trained_weights import data_of, trained
-from ssn_probe.study.workbench import Lab
+from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.edits import suppression
 from ssn_probe.tracing.generate import generate
 from ssn_probe.training.export.merging import written
@@ -69,9 +69,9 @@ def silent(recipe: Recipe, out: Path) -> RunFolder:
     return run_recipe(recipe, Options(out=out), Console(quiet=True))
 
 
-def lab_of(recipe: Recipe, cache: Path | None = None) -> Lab:
+def lab_of(recipe: Recipe, cache: Path | None = None) -> Workbench:
     kept = None if cache is None else Cache(root=cache)
-    return Lab(subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=kept)
+    return Workbench(subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=kept)
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +125,16 @@ class Counted:
 def test_what_is_done_is_what_was_planned(tmp_path: Path) -> None:
     """Also where everything is in the cache."""
     recipe = study(arms={name: ARMS[name] for name in ("left out", "then", "ss")}, log_odds_controls=0)
-    lab, planned = (
+    bench, planned = (
         lab_of(recipe, tmp_path),
         {one.label: one.prompts for one in make_plan(recipe).stages},
     )
     for _ in range(2):
-        lab = replace(lab, tracker=Counted(), memory={})
-        evaluate(lab, recipe.sets["ms"])
-        evaluate(lab, recipe.sets["again"])
-        list(collect_samples(lab, recipe, arms_of(lab, recipe)))
-        assert lab.tracker.done == planned  # type: ignore[attr-defined]
+        bench = replace(bench, tracker=Counted(), memory={})
+        evaluate(bench, recipe.sets["ms"])
+        evaluate(bench, recipe.sets["again"])
+        list(collect_samples(bench, recipe, arms_of(bench, recipe)))
+        assert bench.tracker.done == planned  # type: ignore[attr-defined]
 
 
 # ── one language left out ────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,16 +143,16 @@ def test_what_is_done_is_what_was_planned(tmp_path: Path) -> None:
 def test_a_language_that_is_left_out_is_in_neither_set_nor_data(tmp_path: Path) -> None:
     """Set and weights for qab are those of a study that has no prompt of qab at all."""
     recipe = study(arms={"left out": ARMS["left out"]}, sets={})
-    lab = lab_of(recipe)
-    (arm,) = arms_of(lab, recipe)
-    trainings = trained_for(lab, arm, ("qaa", "qab", "qac"))
+    bench = lab_of(recipe)
+    (arm,) = arms_of(bench, recipe)
+    trainings = trained_for(bench, arm, ("qaa", "qab", "qac"))
     assert list(trainings) == ["qab", "qac"], "the anchor is not left out"
     node, neurons = trainings["qab"]
-    assert data_of(lab, node).languages == ("qaa", "qac")
+    assert data_of(bench, node).languages == ("qaa", "qac")
     seen = replace(PROMPTS, languages=("qaa", "qac"))
     alone = Recipe(sets={"ss": Shared(SafetyNeurons(seen, top=0.01)).union()})
     assert evaluate(lab_of(alone), alone.sets["ss"]) == neurons
-    mine = trained(lab, node, neurons, "left out: training").file().delta
+    mine = trained(bench, node, neurons, "left out: training").file().delta
     theirs = Expand(alone.sets["ss"], seen, training=QUICK)
     elsewhere = lab_of(study(arms={"x": theirs}, sets={}))
     other = trained(elsewhere, theirs, neurons, "x: training").file().delta
@@ -192,13 +192,13 @@ def test_a_set_per_language_has_nothing_for_the_one_left_out(tmp_path: Path) -> 
 def test_silencing_in_a_trained_model_is_both_at_once(run: RunFolder) -> None:
     """By hand: the delta in the weights, the set's neurons at zero, plain generation."""
     recipe = study()
-    lab = lab_of(recipe)
-    outcome = trained(lab, TRAINED, evaluate(lab, TRAINED.neurons), "x")
+    bench = lab_of(recipe)
+    outcome = trained(bench, TRAINED, evaluate(bench, TRAINED.neurons), "x")
     rows = load_prompts(PROMPTS).select("evaluate", "harmful", "qac")
-    silenced = evaluate(lab, SS).neurons("qac").select("layer", "site", "index").iter_rows()
-    with written(lab.subject.model._module, outcome.file().delta):
-        tokens = encode(lab.subject, list(rows["text"]))
-        made = generate(lab.subject, tokens, edits=suppression(silenced), max_new_tokens=5)
+    silenced = evaluate(bench, SS).neurons("qac").select("layer", "site", "index").iter_rows()
+    with written(bench.subject.model._module, outcome.file().delta):
+        tokens = encode(bench.subject, list(rows["text"]))
+        made = generate(bench.subject, tokens, edits=suppression(silenced), max_new_tokens=5)
     kept = run.table("samples").filter(arm="then", role="tested", eval_language="qac", context="harmful")
     assert kept["response"].to_list() == [one.text for one in made]
     other = run.table("samples").filter(arm="ss.at(4)", role="tested", eval_language="qac", context="harmful")
@@ -206,10 +206,10 @@ def test_silencing_in_a_trained_model_is_both_at_once(run: RunFolder) -> None:
 
 
 def test_its_random_sets_are_silenced_in_the_same_trained_model(run: RunFolder) -> None:
-    lab = lab_of(study())
-    (arm,) = [one for one in arms_of(lab, study()) if one.name == "then"]
+    bench = lab_of(study())
+    (arm,) = [one for one in arms_of(bench, study()) if one.name == "then"]
     assert arm.training is not None
-    assert bench(lab, arm, "qab") is bench(lab, replace(arm, neurons=evaluate(lab, MS.of())), "qab")
+    assert bench_of(bench, arm, "qab") is bench_of(bench, replace(arm, neurons=evaluate(bench, MS.of())), "qab")
     assert "then" in {path.stem for path in (run.path / "deltas").iterdir()}
 
 
@@ -233,16 +233,16 @@ def test_one_model_is_trained_before_something_else_is_done() -> None:
 
 def test_a_set_that_is_found_again_is_that_of_the_merged_model(run: RunFolder) -> None:
     """The base with the delta written into it for good, as if it were another model."""
-    lab = lab_of(study())
-    outcome = trained(lab, TRAINED, evaluate(lab, TRAINED.neurons), "x")
-    with written(lab.subject.model._module, outcome.file().delta):
-        merged = evaluate(lab_of_same(lab), MS)
+    bench = lab_of(study())
+    outcome = trained(bench, TRAINED, evaluate(bench, TRAINED.neurons), "x")
+    with written(bench.subject.model._module, outcome.file().delta):
+        merged = evaluate(lab_of_same(bench), MS)
     found = run.table("neurons").filter(set="again").select("language", "layer", "site", "index")
     assert found.sort(found.columns).equals(merged.frame.select(found.columns).sort(found.columns))
 
 
-def lab_of_same(lab: Lab) -> Lab:
-    return replace(lab, memory={}, cache=None)
+def lab_of_same(bench: Workbench) -> Workbench:
+    return replace(bench, memory={}, cache=None)
 
 
 def test_before_and_after_are_compared(run: RunFolder) -> None:
@@ -330,8 +330,8 @@ def test_a_curve_cannot_go_beyond_its_training_or_be_the_primary_arm() -> None:
 
 def test_the_union_of_a_set_found_again_leaves_the_anchor_out_too() -> None:
     recipe = study(sets={"one": SS.after(TRAINED).union(), "two": SS.union().after(TRAINED)}, arms={}, measures=())
-    lab = lab_of(recipe)
-    assert evaluate(lab, recipe.sets["one"]) == evaluate(lab, recipe.sets["two"])
+    bench = lab_of(recipe)
+    assert evaluate(bench, recipe.sets["one"]) == evaluate(bench, recipe.sets["two"])
 
 
 def test_figures_before_are_those_of_the_languages_after(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_random_set_is_no_control_of_another_training() -> None:
 )
 def test_nothing_brings_back_what_is_left_out(neurons: Any, message: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("x.csv").write_text("language,layer,site,index\n*,0,ffn,1\n")
+    Path("x.csv").write_text("language,layer,site,index\n*,0,ffn,1\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
         make_plan(study(arms={"x": Suppress(neurons)}, sets={}))
     only = study(arms={"x": replace(ARMS["left out"], languages=("qab",))}, sets={})
@@ -414,21 +414,21 @@ def test_ids_that_are_learned_and_measured_are_said() -> None:
 
 def test_shared_neurons_of_any_language_leave_the_anchor_out() -> None:
     """The anchor's own row is its whole MS: with it the union would be that, and no more."""
-    lab = lab_of(study())
-    shared, union = evaluate(lab, SS), evaluate(lab, SS.union())
+    bench = lab_of(study())
+    shared, union = evaluate(bench, SS), evaluate(bench, SS.union())
     assert union == shared.only(languages=["qab", "qac"]).union()
-    assert len(union) < len(evaluate(lab, MS.of("qaa")))
+    assert len(union) < len(evaluate(bench, MS.of("qaa")))
 
 
 def test_whole_layers_are_every_neuron_of_the_layers_that_a_set_touches() -> None:
     recipe = Recipe(sets={"whole": MS.only(layers=[1, 3]).whole_layers(), "of": MS.of()})
-    lab = lab_of(recipe)
-    found = evaluate(lab, recipe.sets["whole"])
-    widths = {place: width for place, width in lab.widths().items() if place[0] in (1, 3)}
+    bench = lab_of(recipe)
+    found = evaluate(bench, recipe.sets["whole"])
+    widths = {place: width for place, width in bench.widths().items() if place[0] in (1, 3)}
     counts = {(layer, site): n for layer, site, n in found.frame.group_by("layer", "site").len().iter_rows()}
     assert counts == widths
     assert found.language_free
-    assert evaluate(lab, recipe.sets["of"]) == evaluate(lab, MS.of("qaa")), "the anchor's, where none is named"
+    assert evaluate(bench, recipe.sets["of"]) == evaluate(bench, MS.of("qaa")), "the anchor's, where none is named"
 
 
 def test_the_shipped_recipes_spend_the_same_rows() -> None:

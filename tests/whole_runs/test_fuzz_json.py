@@ -103,7 +103,7 @@ def test_a_recipe_json_with_bytes_put_in_or_taken_out(at: int, new: bytes, taken
 
 
 def test_a_name_that_stands_twice_is_refused(data: str, file: Path) -> None:
-    file.write_text(json.dumps(to_json(suppress_ss(data=data)))[:-1] + ', "seed": 1}')
+    file.write_text(json.dumps(to_json(suppress_ss(data=data)))[:-1] + ', "seed": 1}', encoding="utf-8")
     with pytest.raises(RecipeError, match="'seed' stands twice"):
         find_recipe(str(file), {})
     with pytest.raises(ValueError, match="nested too deeply"):

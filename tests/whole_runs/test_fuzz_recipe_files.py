@@ -221,7 +221,7 @@ def test_a_traceback_shows_the_lines_that_ran(tmp_path: Path) -> None:
 
 
 def load_function_again(path: Path) -> Any:
-    path.write_text(REWRITING.replace("    return", "    1 / 0  # here\n    return"))
+    path.write_text(REWRITING.replace("    return", "    1 / 0  # here\n    return"), encoding="utf-8")
     return load_function(str(path))
 
 
