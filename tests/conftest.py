@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 from tiny import FAMILIES, write_tiny
 
 with install_import_hook(["ssn_probe.model.subject", "ssn_probe.tracing"], "beartype.beartype"):
-    import ssn_probe.tracing.effects
+    import ssn_probe.tracing.effects  # noqa: F401
     import ssn_probe.tracing.generate  # noqa: F401
     from ssn_probe.model.subject import Subject, load_subject
 

@@ -21,8 +21,8 @@ CHECKED = (
 )
 
 with install_import_hook([f"ssn_probe.{name}" for name in CHECKED], "beartype.beartype"):
-    import ssn_probe.training.delta_file.comparison
-    import ssn_probe.training.export.merging
+    import ssn_probe.training.delta_file.comparison  # noqa: F401
+    import ssn_probe.training.export.merging  # noqa: F401
     import ssn_probe.training.loop.train  # noqa: F401
 
 
