@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.neurons import SITES
-from ssn_probe.report.phrases import doing, sentence, verdict
+from ssn_probe.report.phrases import sentence, verdict
 from ssn_probe.spec import (
     Amplify,
     Each,
@@ -21,9 +21,9 @@ from ssn_probe.spec import (
     last_of,
 )
 from ssn_probe.spec.anchors import shared_with_anchor
-from ssn_probe.spec.labels import called
+from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import Node
-from ssn_probe.study.arms import AT, PLACEBO
+from ssn_probe.study.arms import BASELINE, PLACEBO, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE, averaged
 from ssn_probe.text import listing, percent, plain, points, probability
 
@@ -75,7 +75,8 @@ def _primary(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame,
 
 
 def _doing(recipe: Recipe, arm: str, anchor: str | None) -> str:
-    return doing(recipe.arms[arm], _name(recipe, arm), _source(recipe, arm, anchor))
+    source = _source(recipe, arm, anchor)
+    return recipe.arms[arm].phrase(_name(recipe, arm), None if source is None else plain(source))
 
 
 def _source(recipe: Recipe, arm: str, anchor: str | None) -> str | None:
@@ -91,8 +92,8 @@ def _before(recipe: Recipe, arm: str, summary: pl.DataFrame, measure: str, ancho
 
 def _where(summary: pl.DataFrame, arm: str, anchor: str | None, source: str | None = None) -> str:
     """Which languages an arm's average is over: all but the anchor, and a Patch's source, or those that it names."""
-    languages = averaged(summary, arm, "asr", anchor)
-    usual = averaged(summary, "baseline", "asr", anchor, role="baseline")
+    languages = averaged(summary, ArmName(arm), "asr", anchor)
+    usual = averaged(summary, ArmName(BASELINE), "asr", anchor, role=BASELINE)
     alike = not languages or languages == usual - {source}
     return _outside(anchor, source) if alike else f"on the average of {_list(languages)}"
 
@@ -133,8 +134,8 @@ def _range(row: Mapping[str, Any]) -> str:
 
 def _trained(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     """How much of the model the primary arm trained."""
-    told = manifest.get("expanded", {}).get(recipe.primary)
-    if not told:
+    told = next((one for one in manifest.get("trained") or () if one["arm"] == recipe.primary), None)
+    if told is None:
         return ""
     every = next(row for row in told["parameters"] if row["site"] == "all")
     return (
@@ -144,7 +145,7 @@ def _trained(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
 
 
 def _weakened(arm: str, summary: pl.DataFrame) -> str:
-    row, whole = _cell(summary, arm, "asr", role="less strongest"), _cell(summary, arm, "asr")
+    row, whole = _cell(summary, arm, "asr", role=WEAKENED), _cell(summary, arm, "asr")
     if row is None or whole is None:
         return ""
     return (
@@ -230,7 +231,7 @@ def _dose_curves(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFr
 
 def _kept(manifest: Mapping[str, Any], arm: str) -> str:
     """The step whose change was measured, where the training chose an earlier one than its last."""
-    steps = (manifest.get("expanded") or {}).get(arm, {}).get("steps")
+    steps = next((one["steps"] for one in manifest.get("trained") or () if one["arm"] == arm), None)
     return f" (step {steps['chosen']} of {steps['done']})" if steps and steps["chosen"] != steps["planned"] else ""
 
 
@@ -266,18 +267,25 @@ def _baseline(summary: pl.DataFrame, anchor: str | None) -> str:
 def _descriptive(summary: pl.DataFrame, anchor: str | None) -> list[str]:
     """For recipes without a primary arm: the largest and the smallest change on the average."""
     of_arms = (pl.col("role") == "tested") & (pl.col("language") == AVERAGE) & (pl.col("measure") == "asr")
-    of_arms &= ~pl.col("arm").str.contains(AT, literal=True)
+    of_arms &= pl.col("step").is_null()
     rows = summary.filter(of_arms).sort("delta", descending=True).rows(named=True)
     return [
-        f"{plain(row['arm'])}: ASR {percent(row['value'])} on the average of {_others(summary, row, anchor)} "
-        f"({_change(row)}; n = {row['n']:,}; descriptive, no test)."
+        f"{plain(_name_of(summary, row).title)}: ASR {percent(row['value'])} on the average of "
+        f"{_others(summary, row, anchor)} ({_change(row)}; n = {row['n']:,}; descriptive, no test)."
         for row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
     ]
 
 
+def _name_of(summary: pl.DataFrame, row: Mapping[str, Any]) -> ArmName:
+    """The arm of a row; one of an arm per language is known by the several languages whose neurons apply."""
+    several = summary.filter(arm=row["arm"], role=row["role"], language=AVERAGE)["set_language"].n_unique() > 1
+    return ArmName(row["arm"], row["set_language"] if several else None, row["step"])
+
+
 def _others(summary: pl.DataFrame, row: Mapping[str, Any], anchor: str | None) -> str:
-    own, languages = row["set_language"], averaged(summary, row["arm"], "asr", anchor)
-    if languages != averaged(summary, "baseline", "asr", anchor, role="baseline") - {own}:
+    own = row["set_language"]
+    languages = averaged(summary, _name_of(summary, row), "asr", anchor)
+    if languages != averaged(summary, ArmName(BASELINE), "asr", anchor, role=BASELINE) - {own}:
         return _list(languages)
     return "the languages but the anchor" + ("" if own in (None, "*") else f" and {plain(own)}, its own")
 
@@ -313,7 +321,7 @@ def _expression(recipe: Recipe, name: str) -> Any:
 
 
 def _name(recipe: Recipe, arm: str) -> str:
-    return called(_expression(recipe, arm)) or f"the set {plain(arm)}"
+    return set_label(_expression(recipe, arm)) or f"the set {plain(arm)}"
 
 
 def _cell(

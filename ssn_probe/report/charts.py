@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ssn_probe.files import write_whole
-from ssn_probe.report.learning_curves import MEASURES, UNTOUCHED
+from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, UNTOUCHED
 from ssn_probe.text import plain
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SHAPES = ("circle", "square", "triangle-up", "cross", "triangle-down", "triangle
 """Of the steps, in order; where there are more they begin again, larger. The diamond is the untouched model."""
 SIZES = (55, 110)
 SIDE = 340
-RANDOM, NONE = "random", ""
+NONE = ""
 TITLES = {"asr": "ASR, %", "over_refusal": "over-refusal, %", "utility": "utility, %", "step": "steps"}
 BETTER = {"over_refusal": "better: towards the lower left", "utility": "better: towards the lower right"}
 CONFIG = {
@@ -45,7 +45,7 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
 
     told = curves.with_columns(pl.col("curve", "group").map_elements(_drawable, return_dtype=pl.String))
     rows = _in_percent(told)
-    measured = [measure for measure in MEASURES if curves[measure].null_count() < curves.height]
+    measured = [measure for measure in CURVE_MEASURES if curves[measure].null_count() < curves.height]
     costs = [measure for measure in measured if measure != "asr"]
     pairs = [(cost, "asr") for cost in costs] if "asr" in measured else []
     panels = [_panel(told, rows, x, y) for x, y in pairs or [("step", measure) for measure in measured]]
@@ -67,7 +67,7 @@ def _said(curves: pl.DataFrame) -> list[str]:
 
 def _in_percent(curves: pl.DataFrame) -> list[dict[str, Any]]:
     """Rows for altair, in the order in which they are drawn: random sets below, the untouched model on top."""
-    figures = [name for name in curves.columns if name.startswith(MEASURES)]
+    figures = [name for name in curves.columns if name.startswith(CURVE_MEASURES)]
     rows = curves.with_columns(pl.col(figures) * 100).to_dicts()
     for row in rows:
         row["colour"] = NONE if not row["step"] else RANDOM if row["group"] == RANDOM else row["curve"]

@@ -65,7 +65,7 @@ def _arm(recipe: Recipe, summary: pl.DataFrame | None) -> Iterator[Finding]:
         return
     lowers = recipe.arms[recipe.primary].lowers
     yield _primary(plain(recipe.primary), "strengthens" if lowers else "weakens", row, _moved(row, lowers))
-    weaker = _row(summary, recipe.primary, "less strongest")
+    weaker = _row(summary, recipe.primary, "without top neuron")
     if weaker is None:
         return
     figures = (

@@ -1,57 +1,17 @@
-"""Learning curves as tables: what every training gives and costs after so many steps."""
+"""What every training gives and costs after so many steps, for the answer and the report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.report.markdown_tables import ABSENT, table
-from ssn_probe.study.arms import AT, BASELINE, TESTED
-from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import markdown, percent
+from ssn_probe.spec import Recipe
+from ssn_probe.study.training_curves import CURVE_MEASURES, Difference, learning_curves
+from ssn_probe.text import listing, markdown, percent, plain, points
 
-MEASURES = ("asr", "over_refusal", "utility")
-UNTOUCHED = "untouched"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One arm as a point: its curve, the steps that were taken, the group of like curves, and how much was trained."""
-
-    curve: str
-    step: int
-    group: str
-    parameters: int
-
-
-SCHEMA = {"curve": pl.String, "group": pl.String, "step": pl.Int64, "parameters": pl.Int64, "n": pl.Int64} | {
-    f"{measure}{end}": pl.Float64 for measure in MEASURES for end in ("", "_low", "_high")
-}
-
-
-def curve_table(summary: pl.DataFrame, points: Mapping[str, Point]) -> pl.DataFrame:
-    """One row per point, by curve and step, after one of the model as it was: `SCHEMA`.
-
-    `points`: an arm's name → its point. Measures are those of the average over languages, with their 95 % intervals,
-    null where they were not measured; `n`: responses to harmful prompts.
-    """
-    origin = Point(curve=UNTOUCHED, step=0, group=UNTOUCHED, parameters=0)
-    order = list(dict.fromkeys(point.curve for point in points.values()))
-    ranked = sorted(points.items(), key=lambda item: (order.index(item[1].curve), item[1].step))
-    rows = [_row(summary, BASELINE, BASELINE, origin), *(_row(summary, arm, TESTED, point) for arm, point in ranked)]
-    return pl.DataFrame(rows, schema=SCHEMA)
-
-
-def _row(summary: pl.DataFrame, arm: str, role: str, point: Point) -> dict[str, Any]:
-    row: dict[str, Any] = dict(vars(point))
-    for measure in MEASURES:
-        cells = summary.filter(arm=arm, role=role, measure=measure, language=AVERAGE)
-        if cells.height:
-            found = cells.row(0, named=True)
-            row |= {measure: found["value"], f"{measure}_low": found["low"], f"{measure}_high": found["high"]}
-            row |= {"n": found["n"]} if measure == "asr" else {}
-    return {name: row.get(name) for name in SCHEMA}
+CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
+NAMES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 
 def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
@@ -61,7 +21,7 @@ def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
             markdown(row["curve"]),
             f"{row['parameters']:,}",
             str(row["step"]),
-            *(_cell(row, measure) for measure in MEASURES),
+            *(_cell(row, measure) for measure in CURVE_MEASURES),
         ]
         for row in curves.rows(named=True)
     ]
@@ -86,13 +46,15 @@ def _cell(row: Mapping[str, Any], measure: str) -> str:
 
 
 def trained_section(manifest: Mapping[str, Any]) -> str:
-    """How much was trained, per site, and how each training went: one group of rows per training."""
-    told: Mapping[str, Any] = manifest.get("expanded") or {}
-    if not told:
+    """How much was trained, per site, and how each training went: a group of rows per training."""
+    trained: Sequence[Mapping[str, Any]] = manifest.get("trained") or ()
+    if not trained:
         return ""
-    body: list[list[str]] = []
-    for name, points in _by_training(told):
-        body += _trained_rows(name, points)
+    points: dict[str, list[Mapping[str, Any]]] = {}
+    for one in trained:
+        name = one["arm"] if one["without"] is None else f"{one['arm']} without {one['without']}"
+        points.setdefault(name, []).append(one)
+    body = [row for name, several in points.items() for row in _trained_rows(name, several)]
     header = ["trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss"]
     note = (
         "Steps: done of those planned, and the one whose change was kept. A LoRA adapter is no neuron's own. The "
@@ -100,15 +62,6 @@ def trained_section(manifest: Mapping[str, Any]) -> str:
         "measured at that step.\n"
     )
     return f"## What was trained\n\n{table(header, body)}\n{note}"
-
-
-def _by_training(told: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Points of one learning curve come from one training; one without another language is another training."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for name, said in told.items():
-        training = name if said["step"] is None else name.replace(f"{AT}{said['step']})", "", 1)
-        found.setdefault(training, []).append(said)
-    return list(found.items())
 
 
 def _trained_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -137,3 +90,40 @@ def _loss(points: Sequence[Mapping[str, Any]]) -> str:
     if base is None:
         return ABSENT
     return " → ".join([f"{base:.3f}", *(f"{loss['chosen']:.3f}" if loss else ABSENT for loss in losses)])
+
+
+def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequence[Difference]) -> Iterator[str]:
+    """A line per learning curve; then each beside the random sets of as many neurons that were trained as long."""
+    if curves is None:
+        return
+    rows = curves.filter(pl.col("curve").is_in(list(learning_curves(recipe))))
+    for (curve,), own in rows.group_by("curve", maintain_order=True):
+        values = "; ".join(
+            f"{name} {' → '.join(percent(value) for value in own[measure])}"
+            for measure, name in NAMES.items()
+            if own[measure].null_count() == 0
+        )
+        steps = listing([str(step) for step in own["step"]])
+        if values:
+            yield f"{plain(str(curve))}, {own['parameters'][0]:,} parameters, after {steps} steps: {values}."
+    for curve in dict.fromkeys(one.curve for one in differences):
+        mine = [one for one in differences if one.curve == curve]
+        parts = [_step_differences(step, mine) for step in dict.fromkeys(one.step for one in mine)]
+        yield (
+            f"{plain(curve)} less the mean of its {mine[0].random_sets} random sets, in points: {'; '.join(parts)} "
+            "(95 % intervals over prompts, for these very sets; descriptive, no test)."
+        )
+
+
+def _step_differences(step: int, differences: Sequence[Difference]) -> str:
+    parts = [
+        f"{NAMES[one.measure]} {points(one.estimate.value)} ({points(one.estimate.low)} to {points(one.estimate.high)})"
+        for one in differences
+        if one.step == step and (one.measure != "utility" or one.estimate.value)
+    ]
+    return f"after {step} steps {', '.join(parts)}"
+
+
+def ends(summary: pl.DataFrame) -> pl.DataFrame:
+    """A summary without the points of learning curves but the last of each, which is all a table has room for."""
+    return summary.filter(pl.col("step").is_null() | (pl.col("step") == pl.col("step").max().over("arm")))

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.conclusions import NONE, Beside, conclusions
-from ssn_probe.report.learning_curves import curve_section, trained_section
+from ssn_probe.report.learning_curves import CHART, CHART_TITLE, curve_section, ends, trained_section
 from ssn_probe.report.markdown_tables import language_cell, rate_cell, table
 from ssn_probe.report.sections.arm_tests import counts_section, significance, transfer_section
 from ssn_probe.report.sections.planted_truth_section import truth_section
@@ -14,7 +14,6 @@ from ssn_probe.report.sections.set_reliability import mix_section, null_section,
 from ssn_probe.report.sections.sets_after_training import again_section
 from ssn_probe.spec import ASR, Each, OverRefusal, Recipe, Utility
 from ssn_probe.spec.anchors import shared_with_anchor
-from ssn_probe.study.deltas import CHART, CHART_TITLE, ends
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import markdown, probability
 

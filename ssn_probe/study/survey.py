@@ -124,10 +124,10 @@ def _trainings(bench: Workbench, passes: Iterable[Pass]) -> Found:
     seen = set()
     for one in passes:
         for node, neurons in trainings_of(bench, one):
-            key = (one.arm.row, digest(expansion_what(bench, node, neurons)))
+            key = (one.arm.name, digest(expansion_what(bench, node, neurons)))
             if key not in seen:
                 seen.add(key)
-                yield training_label(one.arm.row), _trained(bench, node, neurons)
+                yield training_label(one.arm.name), _trained(bench, node, neurons)
 
 
 def _trained(bench: Workbench, node: Trains, neurons: NeuronSet) -> int:

@@ -12,7 +12,7 @@ from ssn_probe.report.markdown_tables import ABSENT, change_cell, language_cell,
 from ssn_probe.spec import Each, Recipe, SetExpression, Suppress
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.stats import Estimate, RankCorrelation, rank_correlation
-from ssn_probe.study.arms import BASELINE, OF, TESTED
+from ssn_probe.study.arms import BASELINE, TESTED
 from ssn_probe.study.summary import AVERAGE, against_placebo
 from ssn_probe.text import markdown, points, probability
 
@@ -79,11 +79,12 @@ def _placebo(found: Estimate) -> str:
 
 def transfers(summary: pl.DataFrame, measure: str = "asr") -> dict[str, dict[tuple[str, str], dict[str, Any]]]:
     """The cells (language of the neurons, language evaluated) of every arm that ran once per language, by its name."""
-    rows = summary.filter(pl.col("arm").str.contains(OF, literal=True), measure=measure, role=TESTED)
+    rows = summary.filter(measure=measure, role=TESTED)
+    several = pl.col("set_language").filter(pl.col("language") == AVERAGE).n_unique().over("arm") > 1
+    rows = rows.filter(several, pl.col("step").is_null())
     found: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for row in rows.filter(pl.col("language") != AVERAGE).rows(named=True):
-        name, _, source = row["arm"].partition(OF)
-        found.setdefault(name, {})[source.removesuffix(")"), row["language"]] = row
+        found.setdefault(row["arm"], {})[row["set_language"], row["language"]] = row
     return found
 
 

@@ -50,16 +50,15 @@ def tables(run: RunFolder) -> list[Table]:
     import polars as pl
 
     from ssn_probe.report.sections.arm_tests import transfers
-    from ssn_probe.study.arms import AT, OF
 
     summary = run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]))
     if summary.is_empty():
         return []
     measure = summary["measure"][0]
     # The untouched model stands beside the matrices: a change is read against where it began.
-    one_each = [name for name in summary["arm"].unique(maintain_order=True) if OF not in name and AT not in name]
-    rows = summary.filter(pl.col("arm").is_in(one_each), measure=measure)
-    matrices = [matrix(name, cells, measure) for name, cells in transfers(summary, measure).items()]
+    per_language = transfers(summary, measure)
+    rows = summary.filter(~pl.col("arm").is_in(list(per_language)), pl.col("step").is_null(), measure=measure)
+    matrices = [matrix(name, cells, measure) for name, cells in per_language.items()]
     curves = [curve_table(run.table("curves"))] if (run.path / "curves.parquet").is_file() else []
     return [language_table(rows, measure), *matrices, *curves]
 
