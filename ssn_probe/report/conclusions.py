@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.spec import Recipe, Refusal, SafetyNeurons
+from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
 from ssn_probe.stats import Estimate
@@ -163,8 +163,9 @@ def _planted(truth: pl.DataFrame | None) -> Iterator[Finding]:
 def _always(recipe: Recipe, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     if recipe.arms:
         yield False, "That these neurons alone carry refusal: others may, which this rule did not choose."
-    if any(isinstance(node, SafetyNeurons) and isinstance(node.effect, Refusal) for node in walk(recipe)):
-        yield False, "What q and k do through the softmax: the refusal effect is first order and misses part of it."
+    effects = (node.scored_by for node in walk(recipe) if isinstance(node, SafetyNeurons))
+    for caution in dict.fromkeys(effect.caution for effect in effects if effect.caution):
+        yield False, caution
     if str(manifest["model"]["name"]).startswith("organism"):
         yield False, "Anything about language models: the organism's figures are about the tool."
 
