@@ -9,7 +9,7 @@ import polars as pl
 
 from ssn_probe.files import write_table, write_text
 from ssn_probe.neurons import NEURON, NeuronSet
-from ssn_probe.neurons.selection import overlap_table
+from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions, learned_and_measured, repeats
 from ssn_probe.report.conclusions import Beside, headlines
@@ -24,7 +24,7 @@ from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import Readout
 from ssn_probe.study.resolve import evaluated
-from ssn_probe.study.robustness import Trust, own_sets, trust, with_chance
+from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
 from ssn_probe.study.run_arms import collect_log_odds, collect_samples, row_totals
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import labels_of_arms
@@ -47,14 +47,14 @@ def execute(bench: Workbench, recipe: Recipe, run: RunFolder, manifest: dict[str
         manifest["anchor"] = anchor
         manifest["sets"] = {name: _counts(found) for name, found in sets.items()}
     with _timed(manifest, "nulls"):
-        trusted = trust(bench, recipe, expressions)
-        neurons = _neuron_table(sets, trusted.frequencies)
-        overlap = _overlaps(bench, expressions, sets, trusted)
+        robustness = robustness_of(bench, recipe, expressions)
+        neurons = _neuron_table(sets, robustness.frequencies)
+        overlap = _overlaps(bench, expressions, sets, robustness)
         again = compared_again(bench, expressions, sets)
-        tables = {"neurons": neurons, "overlap": overlap, "nulls": trusted.nulls, "stability": trusted.jaccard}
+        tables = {"neurons": neurons, "overlap": overlap, "nulls": robustness.nulls, "stability": robustness.jaccard}
         tables["again"] = again
         truth = truth_table(bench, recipe.model, expressions, sets)
-        for name, table in (tables | {"stability_curve": trusted.curve, "truth": truth}).items():
+        for name, table in (tables | {"stability_curve": robustness.curve, "truth": truth}).items():
             if table is not None:
                 write_table(run.path / f"{name}.parquet", table)
     summary = samples = curve = None
@@ -80,7 +80,7 @@ def execute(bench: Workbench, recipe: Recipe, run: RunFolder, manifest: dict[str
     manifest["gates"] = _gates(bench)
     manifest["evaluated"] = list(evaluated(recipe, bench.data))
     manifest["tokens"] = None if samples is None else int(samples["tokens"].sum())
-    beside = Beside(trusted=trusted, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
+    beside = Beside(robustness=robustness, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
     told = answer(recipe, manifest, neurons, summary, anchor)
     manifest["answer"] = [*told, *learned, *again_lines(again), *headlines(recipe, beside)]
     text = report(recipe, manifest, neurons, overlap, summary, beside, curve=curve, again=again)
@@ -148,12 +148,12 @@ def _neuron_table(sets: dict[str, NeuronSet], frequencies: pl.DataFrame | None) 
 
 
 def _overlaps(
-    bench: Workbench, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], trusted: Trust
+    bench: Workbench, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], robustness: Robustness
 ) -> pl.DataFrame | None:
     """Overlaps of the sets that languages have of their own, beside what chance gives."""
     several = [name for name in own_sets(expressions) if len(sets[name].languages) > 1]
     frames = [overlap_table(sets[name], bench.widths(), name) for name in several]
-    return with_chance(bench, pl.concat(frames), sets, expressions, trusted) if frames else None
+    return with_chance(bench, pl.concat(frames), sets, expressions, robustness) if frames else None
 
 
 def _gates(bench: Workbench) -> list[dict[str, Any]]:
