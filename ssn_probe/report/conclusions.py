@@ -11,7 +11,7 @@ from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
 from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
-from ssn_probe.study.robustness import NOTHING, Trust
+from ssn_probe.study.robustness import NOTHING, Robustness
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import markdown, percent, plain, points, probability
 
@@ -27,7 +27,7 @@ Finding = tuple[bool, str]
 class Beside:
     """What stands beside the arms: nulls and stability, the arm less its placebo, the comparison with the truth."""
 
-    trusted: Trust = NOTHING
+    robustness: Robustness = NOTHING
     placebo: Estimate | None = None
     truth: pl.DataFrame | None = None
 
@@ -38,7 +38,7 @@ NONE = Beside()
 def conclusions(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame | None, beside: Beside) -> str:
     """The section of the report. What is not listed under *may* was not shown here."""
     arms = [*_arm(recipe, summary), *_beside(recipe, beside)]
-    found = [*arms, *_stable(beside.trusted), *_always(recipe, manifest)]
+    found = [*arms, *_stable(beside.robustness), *_always(recipe, manifest)]
     sections = {True: "## What may be concluded", False: "## What may not be concluded"}
     parts = []
     for allowed, title in sections.items():
@@ -54,7 +54,7 @@ def headlines(recipe: Recipe, beside: Beside) -> list[str]:
 
 
 def _beside(recipe: Recipe, beside: Beside) -> list[Finding]:
-    found = [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.trusted), *_planted(beside.truth)]
+    found = [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.robustness), *_planted(beside.truth)]
     return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
 
@@ -108,11 +108,11 @@ def _placebo(found: Estimate | None, recipe: Recipe) -> Iterator[Finding]:
         yield False, f"That it does more than its placebo, a set found alike between harmless topics ({figures})."
 
 
-def _sharing(recipe: Recipe, trusted: Trust) -> Iterator[Finding]:
+def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
     """Would as much be shared with the anchor under exchanged labels? On the average over languages."""
-    if trusted.nulls is None:
+    if robustness.nulls is None:
         return
-    rows = trusted.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)
+    rows = robustness.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)
     for row in rows.rows(named=True):
         expression = recipe.sets.get(row["set"]) or recipe.arms[row["set"]].neurons
         if shared_with_anchor(expression) is None:
@@ -129,11 +129,11 @@ def _sharing(recipe: Recipe, trusted: Trust) -> Iterator[Finding]:
             yield False, line
 
 
-def _stable(trusted: Trust) -> Iterator[Finding]:
-    if trusted.jaccard is None:
+def _stable(robustness: Robustness) -> Iterator[Finding]:
+    if robustness.jaccard is None:
         return
-    for name in trusted.jaccard["set"].unique(maintain_order=True):
-        found = trusted.jaccard.filter(set=name)["jaccard"].drop_nulls().to_list()
+    for name in robustness.jaccard["set"].unique(maintain_order=True):
+        found = robustness.jaccard.filter(set=name)["jaccard"].drop_nulls().to_list()
         if not found:
             yield False, f"Which neurons {plain(name)} are: no half of the prompts found any."
             continue

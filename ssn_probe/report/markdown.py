@@ -51,7 +51,7 @@ def report(
         parts += [_reading(recipe, summary), significance(recipe, manifest, summary)]
         parts += [transfer_section(recipe, summary), counts_section(recipe, manifest, summary)]
     parts += [conclusions(recipe, manifest, summary, beside), truth_section(beside.truth)]
-    parts += [null_section(beside.trusted), stability_section(beside.trusted)]
+    parts += [null_section(beside.robustness), stability_section(beside.robustness)]
     parts += [_neurons(neurons, manifest), mix_section(neurons, manifest), overlap_section(overlap)]
     parts += [_warnings(manifest), _gates(manifest), _made(recipe, manifest)]
     return "\n".join(part for part in parts if part)

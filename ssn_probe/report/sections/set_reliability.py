@@ -7,15 +7,15 @@ import polars as pl
 
 from ssn_probe.neurons import EVERY
 from ssn_probe.report.markdown_tables import ABSENT, table
-from ssn_probe.study.robustness import Trust
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.text import markdown, percent, probability
 
 
-def null_section(trusted: Trust) -> str:
+def null_section(robustness: Robustness) -> str:
     """Sizes of sets beside what exchanged labels give; sets of a fixed size are named, since theirs says nothing."""
-    if trusted.nulls is None:
+    if robustness.nulls is None:
         return ""
-    sizes = trusted.nulls.filter(pl.col("statistic") == "size")
+    sizes = robustness.nulls.filter(pl.col("statistic") == "size")
     fixed = sizes.group_by("set", maintain_order=True).agg(
         ((pl.col("null_low") == pl.col("null_high")) & (pl.col("observed") == pl.col("null_mean"))).all().alias("fixed")
     )
@@ -51,20 +51,20 @@ def _language(language: str) -> str:
     return "every language" if language == EVERY else markdown(language)
 
 
-def stability_section(trusted: Trust) -> str:
+def stability_section(robustness: Robustness) -> str:
     """Split-half Jaccard beside its null, and its curve over the number of prompts."""
-    if trusted.jaccard is None or trusted.curve is None:
+    if robustness.jaccard is None or robustness.curve is None:
         return ""
-    curve, sizes = trusted.curve, sorted(trusted.curve["prompts"].unique())
+    curve, sizes = robustness.curve, sorted(robustness.curve["prompts"].unique())
     smaller = [size for size in sizes if size < max(sizes)]
     body = []
-    for row in trusted.jaccard.rows(named=True):
+    for row in robustness.jaccard.rows(named=True):
         mine = curve.filter((pl.col("set") == row["set"]) & (pl.col("language") == row["language"]))
         found = dict(mine.select("prompts", "jaccard").iter_rows())
         body.append([*_jaccard_cells(row), *(_share(found.get(size)) for size in smaller)])
     header = ["set", "language", "split-half Jaccard", "under exchanged labels", "p"]
     header += [f"with {size:.0f} prompts" for size in smaller]
-    pairs = trusted.jaccard["pairs"][0]
+    pairs = robustness.jaccard["pairs"][0]
     note = (
         f"The prompts were halved {pairs} times (clusters and pairs whole, translations together) and the set was "
         "found in each half: the Jaccard overlap of the two, with the spread of 95 % of the pairs of halves in "
