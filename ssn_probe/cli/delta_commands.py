@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssn_probe.cli.user_errors import user_errors
 from ssn_probe.spec.training_settings import Training
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ class Verb(click.Command):
     """A command of this group. A user's mistake is one message and a hint; nothing is left half done by Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from ssn_probe.cli.commands import user_errors  # which imports this module
-
         with user_errors(ctx.obj):
             try:
                 return super().invoke(ctx)
