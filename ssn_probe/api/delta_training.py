@@ -21,6 +21,7 @@ from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors
 from ssn_probe.model.families import anatomy_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights, settle_generation
+from ssn_probe.model.out_of_memory import fitting
 from ssn_probe.model.subject import DTYPES
 from ssn_probe.neurons import read_neurons
 from ssn_probe.report.terminal.progress_bars import tracking
@@ -30,7 +31,6 @@ from ssn_probe.study.progress import Tracker
 from ssn_probe.text import plain
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, write_delta
 from ssn_probe.training.loop.compliance_probe import held_out_probe
-from ssn_probe.training.loop.frozen_model import fitting
 from ssn_probe.training.loop.processes import Team, gather_team, one_voice, own_device, sharded
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.step_figures import FIGURES, figures, share

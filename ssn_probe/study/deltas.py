@@ -61,7 +61,8 @@ def write_deltas(
 def _write(run: RunFolder, name: str, file: Any) -> None:
     """A delta file; of LoRA also the folder that peft loads."""
     from ssn_probe.training.delta_file.file import write_delta
-    from ssn_probe.training.weights.adapter import Adapter, save_adapter
+    from ssn_probe.training.export.peft_folder import save_adapter
+    from ssn_probe.training.weights.adapter import Adapter
 
     write_delta(run.path / "deltas" / f"{file_name(name)}.safetensors", file)
     if isinstance(file.delta, Adapter):

@@ -207,8 +207,8 @@ def _forget_checkpoint(entry: Entry) -> None:
 
 
 def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
+    from ssn_probe.model.out_of_memory import fitting
     from ssn_probe.training.delta_file.file import delta_file
-    from ssn_probe.training.loop.frozen_model import fitting
     from ssn_probe.training.loop.train import train
 
     subject, settings, auto = bench.subject, node.training, bench.batch_size is None

@@ -16,13 +16,13 @@ from ssn_probe.api import delta_training as launch
 from ssn_probe.api.delta_training import Job, chosen_neurons
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import safety_data
+from ssn_probe.model import out_of_memory as guard
+from ssn_probe.model.out_of_memory import OutOfMemory, fitting
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.delta_file.file import read_delta
 from ssn_probe.training.export.conversion import load_plain
-from ssn_probe.training.loop import frozen_model as guard
 from ssn_probe.training.loop import training_steps as steps
-from ssn_probe.training.loop.frozen_model import OutOfMemory, fitting
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.train import train
 
@@ -223,9 +223,9 @@ def test_a_size_that_is_given_is_kept(memory: Callable[[int], list[int]]) -> Non
 
 def test_memory_that_does_not_hold_one_row(memory: Callable[[int], list[int]]) -> None:
     memory(0)
-    refused(run(), "not enough memory", "shorten the longest", "--gradient-checkpointing")
+    refused(run(), "not enough memory", "Shorten the longest row", "--gradient-checkpointing")
     result = run("--gradient-checkpointing")
-    refused(result, "shorten the longest")
+    refused(result, "Shorten the longest row")
     assert "--gradient-checkpointing" not in result.stderr
 
 

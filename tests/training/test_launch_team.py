@@ -19,9 +19,9 @@ from test_team import free_port
 
 from ssn_probe.api import delta_training as launch
 from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.training.delta_file.file import read_delta
 from ssn_probe.training.loop import processes as team
-from ssn_probe.training.loop.frozen_model import OutOfMemory
 
 TESTS = Path(__file__).parent
 

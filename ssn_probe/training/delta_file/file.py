@@ -21,8 +21,8 @@ from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.runs.environment import versions
 from ssn_probe.spec.display import Displayed
 from ssn_probe.training.delta_file.statements import check_stated
-from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
 from ssn_probe.training.loop.train import Trained
+from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.adapter import Adapter, Factors
 from ssn_probe.training.weights.delta import Delta, Part
 from ssn_probe.training.weights.neuron_weights import WEIGHTS, Place

@@ -12,9 +12,9 @@ import torch
 
 from ssn_probe.data.judges import Judge, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.model.out_of_memory import fitting, memory_errors
 from ssn_probe.model.subject import encode_with, pad_left
 from ssn_probe.spec.training_settings import Training, held_out
-from ssn_probe.training.loop.frozen_model import fitting, memory_errors
 from ssn_probe.training.loop.processes import is_sharded
 
 ROWS = 64
@@ -51,7 +51,8 @@ def asr_probe(
 
     def responses(module: Any, size: int) -> list[str]:
         texts = []
-        with memory_errors(size, gradient_checkpointing=True):  # which would not help here
+        message = f"There is not enough memory for the ASR probe with {size} row{'s' * (size > 1)} at a time"
+        with memory_errors(size, message, "Shorten the longest request, or lower max_new_tokens in dataset.json."):
             for start in range(0, len(rows), size):
                 texts += _responses(module, tokenizer, prompts[start : start + size], config)
         return texts

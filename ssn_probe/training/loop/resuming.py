@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ResultError
-from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
+from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.trainable import Change, Trainable
 
 FILE = "checkpoint.safetensors"

@@ -18,7 +18,7 @@ from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import anatomy_of
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.spec.training_settings import Schedule, Training, held_out
-from ssn_probe.training.loop.frozen_model import frozen, memory_errors
+from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
 from ssn_probe.training.loop.loss import Encoded, encode_examples
 from ssn_probe.training.loop.processes import gather_team
 from ssn_probe.training.loop.resuming import State, Step, load_state
@@ -113,7 +113,7 @@ def train(
         load_state(folder, state, identity)
     share = math.ceil(settings.batch / course.team.size)
     rows = min(micro_batch or share, share)
-    with frozen(module), memory_errors(rows, gradient_checkpointing):
+    with frozen(module), step_memory_errors(rows, gradient_checkpointing):
         run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or _silent)
     return _trained(course, state, data, base, places)
 
