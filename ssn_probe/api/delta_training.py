@@ -7,8 +7,8 @@ until the file is written, so that the same command goes on wherever it was stop
 import contextlib
 import errno
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,18 @@ from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors
 from ssn_probe.model.families import anatomy_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights, settle_generation
-from ssn_probe.model.out_of_memory import fitting
 from ssn_probe.model.subject import DTYPES
 from ssn_probe.neurons import read_neurons
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.spec import Prompts
-from ssn_probe.spec.training_settings import Schedule, Training, held_out
-from ssn_probe.study.progress import Tracker
+from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.text import plain
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, write_delta
-from ssn_probe.training.loop.compliance_probe import held_out_probe
 from ssn_probe.training.loop.processes import Team, gather_team, one_voice, own_device, sharded
-from ssn_probe.training.loop.resuming import FILE, Step
-from ssn_probe.training.loop.step_figures import FIGURES, figures, share
-from ssn_probe.training.loop.train import Trained, train
+from ssn_probe.training.loop.resuming import FILE
+from ssn_probe.training.loop.train import Trained
+from ssn_probe.training.loop.train_within_memory import train_within_memory
+from ssn_probe.training.loop.training_progress import TrainingProgress, share
 from ssn_probe.training.weights.neuron_weights import Neuron, rows_of
 
 LABEL = "training"
@@ -107,17 +105,9 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         prompts = load_prompts(Prompts(job.data))
         data = safety_data(prompts, languages=job.languages, contexts=job.contexts)
         base = _load(job, team)
-        probe = held_out_probe(
-            base.tokenizer, data, job.training, max_new_tokens=prompts.max_new_tokens, eos_ids=base.eos_ids
-        )
         if job.has_checkpoint:
-            screen.print(Text(plain(f"Going on from {job.folder / FILE}.")), soft_wrap=True)
-        rows = _rows_to_train(data, job.training)
-        with tracking(screen, [(LABEL, rows)]) as tracker:
-            trained = _train(job, team, base, neurons, data, probe, _watch(tracker, job.training.batch, rows))
-            if trained.stopped_early:  # the row is complete all the same
-                tracker.settle({LABEL: min(trained.history[-1].step * job.training.batch, rows)})
-                tracker.advance(LABEL)(0)
+            screen.print(Text(plain(f"Continuing from {job.folder / FILE}.")), soft_wrap=True)
+        trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
         file = delta_file(trained, model=job.model, revision=base.revision, neurons=said)
         team.wait()  # until every process has read the checkpoint that goes now
         if team.leads:
@@ -188,49 +178,36 @@ def _load(job: Job, team: Team) -> Base:
     return Base(module=module, tokenizer=tokenizer, eos_ids=eos_ids, revision=revision)
 
 
-def _rows_to_train(data: SafetyData, settings: Training) -> int:
-    """Rows that the training sees, every epoch anew, if it does not stop early."""
-    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
-    learned = sum(row.cluster not in kept for row in data.examples)
-    return Schedule(settings=settings, rows=learned).total * settings.batch
-
-
-def _train(job: Job, team: Team, base: Base, neurons: Any, data: SafetyData, probe: Any, watch: Any) -> Trained:
-    def work(micro_batch: int | None) -> Trained:
-        return train(
+def _train(
+    job: Job, team: Team, base: Base, neurons: list[Neuron], data: SafetyData, max_new_tokens: int, screen: Console
+) -> Trained:
+    """Trains, and shows how far it is."""
+    batch, learned = job.training.batch, data.split(job.training)[0]
+    total = Schedule(settings=job.training, rows=len(learned)).total * batch
+    progress = TrainingProgress(total=total, batch=batch)
+    with tracking(screen, [(LABEL, total)]) as tracker:
+        advance = tracker.advance(LABEL)
+        trained = train_within_memory(
             base.module,
             base.tokenizer,
             neurons,
             data,
             job.training,
+            eos_ids=base.eos_ids,
+            max_new_tokens=max_new_tokens,
+            micro_batch=job.micro_batch,
+            # A process that starts again alone would wait for the others for ever.
+            shrink=job.micro_batch is None and team.size == 1,
             folder=job.folder,
             checkpoint_every=job.checkpoint_every,
-            micro_batch=micro_batch,
             gradient_checkpointing=job.gradient_checkpointing,
-            eos_ids=base.eos_ids,
-            watch=watch,
-            probe=probe,
+            watch=progress.watch(advance, partial(tracker.note, LABEL)),
         )
-
-    # A process that starts again alone would wait for the others for ever: several say what does not fit.
-    return fitting(work, job.micro_batch, shrink=job.micro_batch is None and team.size == 1)
-
-
-def _watch(tracker: Tracker, batch: int, total: int) -> Callable[[Step, Any], None]:
-    """Moves the training's row of progress on, also past what a checkpoint has done, and says there how it goes."""
-    advance, done = tracker.advance(LABEL), 0
-    told: dict[str, str] = {}
-
-    def watch(step: Step, _change: Any) -> None:
-        nonlocal done
-        told.update(figures(step))
-        tracker.note(LABEL, ", ".join(told[name] for name in FIGURES if name in told))
-        now = total if step.step == step.total else min(step.step * batch, total)
-        if now > done:
-            advance(now - done)
-            done = now
-
-    return watch
+        progress.count(trained.history[-1].step, advance)
+        if trained.stopped_early:  # the row is complete all the same
+            tracker.settle({LABEL: progress.counted})
+            advance(0)
+    return trained
 
 
 def _remove_checkpoint(job: Job) -> None:

@@ -16,6 +16,7 @@ import polars as pl
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import CONTEXTS, PromptSet
 from ssn_probe.errors import DataError, nearest
+from ssn_probe.spec.training_settings import Training, held_out
 
 SPLIT = "train"
 SHOWN = 10
@@ -84,6 +85,12 @@ class SafetyData:
             contexts = table.setdefault(row.language, {})
             contexts[row.context] = contexts.get(row.context, 0) + 1
         return table
+
+    def split(self, settings: Training) -> tuple[list[Example], list[Example]]:
+        """The rows to learn from, and those that are held out to measure the loss."""
+        kept = held_out([(row.context, row.cluster) for row in self.examples], settings)
+        learned = [row for row in self.examples if row.cluster not in kept]
+        return learned, [row for row in self.examples if row.cluster in kept]
 
     def describe(self) -> dict[str, Any]:
         """What a delta file and a model card state: plain JSON."""

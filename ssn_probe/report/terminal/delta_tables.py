@@ -15,9 +15,8 @@ from ssn_probe.spec.display import literal
 from ssn_probe.text import percent
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
 from ssn_probe.training.delta_file.file import DeltaFile
-from ssn_probe.training.delta_file.statements import held
+from ssn_probe.training.delta_file.record import weights_by_site
 from ssn_probe.training.export.model_card import MEASURES
-from ssn_probe.training.weights.adapter import Factors
 
 MOST_INDICES = 6
 """Neurons that a cell names before it counts the rest."""
@@ -80,9 +79,8 @@ def _settings(training: Mapping[str, Any]) -> str:
 def _weights(file: DeltaFile) -> Table:
     table = _table(("site", "layers"), ("neurons", "parameters", "% of the model", "% of the site"))
     shares = {row["site"]: row for row in file.about["parameters"]}
-    places = [part if isinstance(part, Factors) else part.place for part in file.delta.parts]
-    for site, (neurons, parameters) in held(file.delta).items():
-        layers = {place.layer for place in places if site in (place.site, "all")}
+    for site, (neurons, parameters) in weights_by_site(file.delta).items():
+        layers = {part.layer for part in file.delta.parts if site in (part.site, "all")}
         share = shares[site]
         percents = (f"{share['percent']:.4f}", f"{share['percent_of_site']:.3f}")
         table.add_row(site, _layers(layers), f"{neurons:,}", f"{parameters:,}", *percents)

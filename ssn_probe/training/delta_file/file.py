@@ -20,7 +20,7 @@ from torch import Tensor
 from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.runs.environment import versions
 from ssn_probe.spec.display import Displayed
-from ssn_probe.training.delta_file.statements import check_stated
+from ssn_probe.training.delta_file.record import check_record
 from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.adapter import Adapter, Factors
@@ -135,7 +135,7 @@ def read_delta(path: Path) -> DeltaFile:
             delta: Change = Adapter(parts=tuple(_factors(place, tensors) for place in places))
         else:
             delta = Delta(parts=tuple(_part(place, tensors) for place in places))
-        check_stated(about, delta)
+        check_record(about, delta)
     except KeyError as error:
         raise ResultError(f"{path} is damaged: it lacks {error}", "Copy it again, or train again.") from error
     except (TypeError, ValueError, RecursionError) as error:

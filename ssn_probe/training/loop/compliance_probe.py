@@ -14,7 +14,7 @@ from ssn_probe.data.judges import Judge, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.model.out_of_memory import fitting, memory_errors
 from ssn_probe.model.subject import encode_with, pad_left
-from ssn_probe.spec.training_settings import Training, held_out
+from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.loop.processes import is_sharded
 
 ROWS = 64
@@ -25,10 +25,9 @@ BATCH = 16
 
 def probe_rows(data: SafetyData, settings: Training, most: int = ROWS) -> list[Example]:
     """Harmful rows of the held-out clusters, as many of each language as of any other, `most` in all at most."""
-    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
-    rows = [row for row in data.examples if row.context == "harmful" and row.cluster in kept]
+    rows = [row for row in data.split(settings)[1] if row.context == "harmful"]
     share = max(1, most // len(data.languages))
-    return [row for language in data.languages for row in [one for one in rows if one.language == language][:share]]
+    return [row for code in data.languages for row in [row for row in rows if row.language == code][:share]]
 
 
 def asr_probe(

@@ -17,7 +17,7 @@ from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import anatomy_of
 from ssn_probe.spec.node import digest, to_json
-from ssn_probe.spec.training_settings import Schedule, Training, held_out
+from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
 from ssn_probe.training.loop.loss import Encoded, encode_examples
 from ssn_probe.training.loop.processes import gather_team
@@ -141,8 +141,7 @@ def _course(
     settings: Training,
     eos_ids: Sequence[int],
 ) -> Course:
-    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
-    learned = [row for row in data.examples if row.cluster not in kept]
+    learned, kept = data.split(settings)
     if not any(row.context == "harmful" for row in learned):
         raise DataError(
             f"{data.name} has too few rows to hold out {settings.held_out:.0%} of them",
@@ -159,7 +158,7 @@ def _course(
         team=gather_team(module.get_input_embeddings().weight.device),
         schedule=Schedule(settings=settings, rows=len(learned)),
         learned=encode(learned),
-        held_out=encode([row for row in data.examples if row.cluster in kept]),
+        held_out=encode(kept),
         pad_id=tokenizer.pad_token_id or 0,
     )
 

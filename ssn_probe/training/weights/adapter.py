@@ -1,6 +1,7 @@
 """Low-rank adapters as a value (LoRA, Hu et al. 2021): W + scale · B A, matrix by matrix."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,8 @@ class Factors:
     a: Float[Tensor, "rank input"]
     b: Float[Tensor, "output rank"]
     scale: float = 1.0
+    neuron_count: ClassVar[int] = 0
+    """Adapters are no neuron's own."""
 
     @property
     def parameters(self) -> int:
