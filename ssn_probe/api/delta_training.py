@@ -1,7 +1,7 @@
 """`ssn-probe delta train`: from a neuron file, a model and data to a delta file, in one process or in several.
 
-Everything that can be wrong without the model is looked at before it is loaded. What was trained lies in a checkpoint
-until the file is written, so that the same command goes on wherever it was stopped.
+Everything that can be checked without the model is checked before it is loaded. A checkpoint keeps the state of the
+training until the file is written, so that the same command continues wherever it was interrupted.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.text import plain
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, write_delta
-from ssn_probe.training.loop.processes import Team, gather_team, one_voice, own_device, sharded
+from ssn_probe.training.loop.processes import Team, gather_team, own_device, sharded, single_error
 from ssn_probe.training.loop.resuming import FILE
 from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.loop.train_within_memory import train_within_memory
@@ -40,12 +40,12 @@ LABEL = "training"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to train on what and how, and where the delta goes: the options of the command.
+    """The options of the command: neurons, model, data, settings, and where the delta goes.
 
-    `neurons`: a neuron file; of a set per language the neurons of `language`, or with `union` those of any.
-    `micro_batch`: rows per pass and process; None: all of a step's, and half as many whenever that does not fit.
-    `checkpoints`: a folder that is kept; None: one beside `out`, which goes when `out` is written. `shard`: split the
-    frozen base over the processes, each of which reads all of it into the memory of the machine before.
+    `neurons`: a neuron file; from a set per language, the neurons of `language`, or with `union` those of any.
+    `micro_batch`: rows per pass and process; None: all rows of a step, and half as many whenever they do not fit.
+    `checkpoints`: a folder that is kept; None: a folder beside `out`, removed when `out` is written. `shard`: split
+    the frozen base over the processes, each of which first reads all of it into the memory of the machine.
     """
 
     neurons: Path
@@ -68,18 +68,18 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoint lies."""
+        """Where the checkpoint is."""
         return self.checkpoints or self.out.with_name(f"{self.out.name}.checkpoints")
 
     @property
     def has_checkpoint(self) -> bool:
-        """Does the same command go on, rather than begin anew?"""
+        """Would the same command continue, rather than start again?"""
         return (self.folder / FILE).exists()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Base:
-    """The model to train beside, with what training and probe have to know of it; `revision`: on the hub."""
+    """The model to train beside, with what training and probe need; `revision`: on the hub."""
 
     module: Any
     tokenizer: Any
@@ -88,32 +88,32 @@ class Base:
 
 
 def train_delta(job: Job, screen: Console) -> DeltaFile:
-    """Trains and writes the delta file. The first process alone writes, shows progress and says what came out.
+    """Trains and writes the delta file. Only the first process writes, shows progress and reports the result.
 
     Raises:
-        RecipeError: no neuron, a set per language of which none was chosen, or settings that make no sense.
+        RecipeError: no neuron, a set per language without a choice, or settings that make no sense.
         DataError: a neuron file or a prompt set that cannot be used, or responses that do not fit their request.
         ModelError: a model or a device that cannot be used, neurons of another model, a loss that is not finite, or
             (`OutOfMemory`) not even one row at a time fits.
-        ResultError: a file that is there already, a disk that cannot be written, or the checkpoint of another training.
+        ResultError: a file that already exists, a disk that cannot be written, or the checkpoint of another training.
     """
-    with one_voice():
+    with single_error():
         team = gather_team(own_device(job.device))
         screen = screen if team.leads else Console(quiet=True)
         _check_out(job)
-        neurons, said = chosen_neurons(job)
+        neurons, description = chosen_neurons(job)
         prompts = load_prompts(Prompts(job.data))
         data = safety_data(prompts, languages=job.languages, contexts=job.contexts)
         base = _load(job, team)
         if job.has_checkpoint:
             screen.print(Text(plain(f"Continuing from {job.folder / FILE}.")), soft_wrap=True)
         trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
-        file = delta_file(trained, model=job.model, revision=base.revision, neurons=said)
-        team.wait()  # until every process has read the checkpoint that goes now
+        file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)
+        team.wait()  # until every process has read the checkpoint, which is removed now
         if team.leads:
             write_delta(job.out, file)
             _remove_checkpoint(job)
-        _tell(screen, job, trained, file)
+        _report(screen, job, trained, file)
     return file
 
 
@@ -122,13 +122,13 @@ def _check_out(job: Job) -> None:
         if job.out.is_dir():
             raise ResultError(f"{job.out} is a folder.", "Name a file, such as delta.safetensors.")
         if job.out.exists() and not job.overwrite:
-            raise ResultError(f"{job.out} is there already.", "Choose another file, or give --overwrite.")
+            raise ResultError(f"{job.out} already exists.", "Choose another file, or add --overwrite.")
         _make_folder(job.out.parent)
     try:
         if job.checkpoints or job.folder.exists():  # beside the file, it is made with the first checkpoint
             _make_folder(job.folder)
     except OSError as error:
-        hint = "Name another folder for the checkpoint: --checkpoints FOLDER."
+        hint = "Choose another folder for the checkpoint: --checkpoints FOLDER."
         raise ResultError(f"cannot write {job.folder}: {error.strerror}", hint) from error
 
 
@@ -139,7 +139,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def chosen_neurons(job: Job) -> tuple[list[Neuron], str]:
-    """The neurons to train, (layer, site, index), and what a delta file says of where they come from.
+    """The neurons to train, (layer, site, index), and their description for the delta file.
 
     Raises:
         DataError: a file that cannot be read.
@@ -147,7 +147,9 @@ def chosen_neurons(job: Job) -> tuple[list[Neuron], str]:
     """
     found, name = read_neurons(job.neurons), job.neurons.name
     if job.union and job.language is not None:
-        raise RecipeError("both --language and --union are given", "One language's neurons, or those of any: choose.")
+        raise RecipeError(
+            "both --language and --union are given", "Choose the neurons of one language or those of any language."
+        )
     if job.union:
         return rows_of(found.union()), f"{name}, those of any language"
     if found.language_free:
@@ -155,8 +157,8 @@ def chosen_neurons(job: Job) -> tuple[list[Neuron], str]:
     first, *others = found.languages
     if job.language is None and others:
         raise RecipeError(
-            f"{job.neurons} has neurons for each of {', '.join(found.languages)}, and training changes one model",
-            "Take one language's, --language CODE, or those of any language, --union.",
+            f"{job.neurons} has different neurons for {', '.join(found.languages)}, but training changes one model",
+            "Choose the neurons of one language (--language CODE) or those of any language (--union).",
         )
     language = first if job.language is None else job.language
     if language not in found.languages:
@@ -165,7 +167,7 @@ def chosen_neurons(job: Job) -> tuple[list[Neuron], str]:
 
 
 def _load(job: Job, team: Team) -> Base:
-    """A sharded base is loaded into the memory of the machine, and moves to the devices layer by layer."""
+    """Loads the base; to be sharded, into the memory of the machine, and from there to the devices layer by layer."""
     if job.dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {job.dtype!r}.", nearest(job.dtype, DTYPES))
     shard = job.shard or (team.size > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true")
@@ -213,18 +215,18 @@ def _train(
 def _remove_checkpoint(job: Job) -> None:
     if job.checkpoints is None:
         (job.folder / FILE).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds something of the user's
+        with contextlib.suppress(OSError):  # the user keeps something in it
             job.folder.rmdir()
 
 
-def _tell(screen: Console, job: Job, trained: Trained, file: DeltaFile) -> None:
-    """What the file states, what the probe said before and after, and where the file is."""
+def _report(screen: Console, job: Job, trained: Trained, file: DeltaFile) -> None:
+    """Shows the file, the probe before and after, and where the file is."""
     screen.print(file, crop=False)
     probes = {step.step: step.probe for step in trained.history if step.probe is not None}
     if 0 in probes and trained.chosen_step in probes:
         before, after = (share(probes[step]) for step in (0, trained.chosen_step))
-        said = f"ASR on held-out harmful rows (a probe, for a result run a study): {before} → {after}"
-        screen.print(said, soft_wrap=True)
+        line = f"ASR on held-out harmful rows: {before} → {after} (a quick probe; for a result, run a study)"
+        screen.print(line, soft_wrap=True)
     if trained.stopped_early:
-        screen.print("Stopped early: the held-out loss had not fallen any more.")
+        screen.print("Stopped early: the held-out loss no longer fell.")
     screen.print(Text(plain(f"Written to {job.out}.")), soft_wrap=True)

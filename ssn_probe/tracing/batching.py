@@ -112,7 +112,7 @@ def run_batches(
         run: row numbers → tensors.
 
     Raises:
-        ModelError: the memory does not hold a batch, or with an automatic size not even one prompt.
+        OutOfMemory: the memory does not hold a batch, or with an automatic size not even one prompt.
     """
     known = {row for part in shelf.parts() for row in part.rows}
     if known:
@@ -134,7 +134,7 @@ def run_batches(
 
 
 def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
-    """`attempt(size)`; where the memory runs out and the size is automatic, half of it, and so on. Drops nothing."""
+    """`attempt(size)`; where the memory runs out and the size is automatic, with half of it, and so on."""
 
     def within_memory(together: int) -> T:
         size.size = together

@@ -60,7 +60,7 @@ def test_the_first_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) 
     """Also before they are connected."""
 
     def fails() -> None:
-        with team.one_voice():
+        with team.single_error():
             raise RecipeError("wrong")
 
     with pytest.raises(RecipeError):

@@ -1,4 +1,4 @@
-"""A frozen model to train beside, given back as it was; and what to do when memory runs out."""
+"""A model that is frozen while a change is trained beside it, and afterwards as it was."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,24 +13,34 @@ from ssn_probe.model.out_of_memory import memory_errors
 
 @contextmanager
 def frozen(module: Any) -> Iterator[None]:
-    """Inside, no weight of the model takes a gradient, and nothing drops out; outside it is as it was before."""
-    asked = [weight for weight in module.parameters() if weight.requires_grad]
+    """Inside, no weight of the model takes a gradient, and there is no dropout; outside it is as it was before."""
+    trained_before = [weight for weight in module.parameters() if weight.requires_grad]
+    module.requires_grad_(False)
+    try:
+        with evaluating(module):
+            yield
+    finally:
+        for weight in trained_before:
+            weight.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """Inside, every part of the model is in evaluation mode, without dropout."""
     modes = [(part, part.training) for part in module.modules()]
-    module.requires_grad_(False).eval()
+    module.eval()
     try:
         yield
     finally:
-        for weight in asked:
-            weight.requires_grad_(True)
         for part, mode in modes:
             part.training = mode
 
 
 @contextmanager
 def recomputing(module: Any, wanted: bool) -> Iterator[None]:
-    """Inside, if it is wanted, each decoder layer keeps its input alone, and is computed again in the backward pass.
+    """Inside, if `wanted`, each decoder layer keeps only its input, and is computed again in the backward pass.
 
-    transformers has a switch for this that works in training mode only, where dropout would begin.
+    transformers' own switch works in training mode only, where there is dropout.
     """
     layers = module.get_submodule(anatomy_of(module.config).layers) if wanted else ()
     for layer in layers:

@@ -21,7 +21,7 @@ class Factors:
     b: Float[Tensor, "output rank"]
     scale: float = 1.0
     neuron_count: ClassVar[int] = 0
-    """Adapters are no neuron's own."""
+    """No neuron has an adapter of its own."""
 
     @property
     def parameters(self) -> int:
