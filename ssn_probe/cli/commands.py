@@ -1,16 +1,14 @@
 """The command line. Nothing heavy is imported before a command needs it: `--help` and `list` answer at once."""
 
-import contextlib
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
-from ssn_probe.errors import SSNProbeError
+from ssn_probe.cli.user_errors import user_errors
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
@@ -319,30 +317,3 @@ def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
 
     with user_errors(debug):
         train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
-
-
-@contextlib.contextmanager
-def user_errors(debug: bool) -> Iterator[None]:
-    """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130; a bug says so, 70."""
-    from ssn_probe.text import plain
-
-    try:
-        yield
-    except SSNProbeError as error:
-        if debug:
-            raise
-        click.echo(f"Error: {plain(error.message)}", err=True)
-        if error.hint:
-            click.echo(f"  {plain(error.hint)}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
-        sys.exit(130)
-    except click.exceptions.ClickException:
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"Error: {type(error).__name__}: {plain(str(error))}", err=True)
-        click.echo("  This is a bug in ssn-probe: please report it. The traceback: ssn-probe --debug …", err=True)
-        sys.exit(70)
