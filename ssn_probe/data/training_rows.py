@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.data.judges import make_judge
-from ssn_probe.data.prompt_set import CONTEXTS, PromptSet
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.table_checks import CONTEXTS
 from ssn_probe.errors import DataError, nearest
 
 SPLIT = "train"
@@ -70,7 +71,7 @@ class SafetyData:
                 f"{self.name}: {len(wrong)} of {len(verdicts)} responses to learn do not fit their request: "
                 f"{_some(wrong)}",
                 "The response to a harmful request must be judged refused, to a harmless one complied, by the judge "
-                "of dataset.json. Mend the references, or the judge; nothing was trained.",
+                "of dataset.json. Fix the references, or the judge; nothing was trained.",
             )
 
     @property
