@@ -31,27 +31,27 @@ def _is_list(value: Any) -> bool:
 
 
 CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("name", _is_text, "a text"),
+    ("name", _is_text, "a non-empty text"),
     ("anchor", _is_text, "a language code"),
-    ("license", _is_text, "a text"),
+    ("license", _is_text, "a non-empty text"),
     (
         "max_new_tokens",
         lambda value: type(value) is int and 0 < value <= MOST_NEW_TOKENS,
         f"a whole number from 1 to {MOST_NEW_TOKENS:,}",
     ),
-    ("languages", _is_list, "a list of codes, each once"),
-    ("judge", lambda value: isinstance(value, dict), "an object"),
+    ("languages", _is_list, "a list of language codes, each once"),
+    ("judge", lambda value: isinstance(value, dict), "a JSON object"),
 )
-"""What a card may declare: name, check, and what it must be, in words."""
+"""What a card may declare: the name, whether a value is valid, and a description of valid values."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptSet:
-    """Prompts with what is declared about them.
+    """Prompts and what their card declares about them.
 
     `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
     prompt × language. `anchor` is the high-resource language; `judge` the declared judge (`ssn_probe.data.judges`),
-    `digest` a SHA-256 over the files, so that a result names the data it came from.
+    `digest` a SHA-256 over the files, which identifies the data in results.
     """
 
     name: str
@@ -140,7 +140,7 @@ def _bytes(path: Path) -> bytes:
 def _read_card(card: Path, content: bytes) -> dict[str, Any]:
     try:
         declared = read_json(content.decode("utf-8-sig"))
-        canonical(declared).encode()  # raises for NaN and for half a character, which no result could hold
+        canonical(declared).encode()  # raises for NaN and for half a character, which no result file could contain
     except (ValueError, RecursionError) as error:
         raise DataError(f"{card} is not JSON: {error}", "Fix it, or remove it.") from error
     if not isinstance(declared, dict):
@@ -165,7 +165,7 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
 
 def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
     if not languages or len(set(languages)) < len(languages):
-        raise DataError(f"the choice of languages is {languages}", "Name each language once, at least one.")
+        raise DataError(f"languages is {languages}", "Name at least one language, and each only once.")
     for language in languages:
         if language not in prompts.languages:
             raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))

@@ -1,4 +1,4 @@
-"""What is learned: requests and the responses to give, checked before anything is used.
+"""The rows to train on: requests and the responses to learn, checked before anything is used.
 
 The rows come from the *train* split of a prompt set, and the response to learn is their `reference`: for a harmful
 request a refusal in its own language, for a harmless one the helpful answer. Training can take safety away as well as

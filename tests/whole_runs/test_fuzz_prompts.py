@@ -187,7 +187,7 @@ def test_a_card_of_anything(card: Any, folder: Path) -> None:
 
 
 CARDS = {
-    "name twice": (b'{"name": "a", "name": "b"}', "'name' stands twice"),
+    "name twice": (b'{"name": "a", "name": "b"}', "'name' appears twice"),
     "half a character": (b'{"license": "\\ud800"}', "surrogates not allowed"),
     "not a number": (b'{"judge": {"threshold": NaN}}', "not JSON compliant"),
     "nested": (b'{"a":' * 100_000, "nested too deeply"),
