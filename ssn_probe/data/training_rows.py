@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.data.judges import make_judge
-from ssn_probe.data.prompt_set import CONTEXTS, PromptSet
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.table_checks import CONTEXTS
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.spec.training_settings import Training, held_out
 
