@@ -5,12 +5,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.errors import SSNProbeError
+from ssn_probe.text import make_printable, plain
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
@@ -33,7 +35,11 @@ Every command has --help.
 
 
 class Commands(click.Group):
-    """A group that says what was meant when a command is misspelt."""
+    """A group that prints to any terminal, and says what was meant when a command is misspelt."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
+        return super().main(*args, **kwargs)
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         from ssn_probe.errors import nearest
@@ -324,8 +330,6 @@ def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
 @contextlib.contextmanager
 def user_errors(debug: bool) -> Iterator[None]:
     """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130; a bug says so, 70."""
-    from ssn_probe.text import plain
-
     try:
         yield
     except SSNProbeError as error:

@@ -58,7 +58,7 @@ def check_results(out: Path) -> Check:
 
 def standing(path: Path) -> Path:
     """The path, or the nearest one above it that exists."""
-    path = path.expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     # Path.exists raises where we may not look
     return next(one for one in (path, *path.parents) if os.path.exists(one))
 
@@ -66,7 +66,7 @@ def standing(path: Path) -> Path:
 def size_of(folder: Path) -> int:
     """The bytes of all files below a folder; links are not followed, what cannot be read counts nothing."""
     total = 0
-    for where, _, files in os.walk(folder):
+    for where, _, files in sorted(os.walk(folder)):
         for file in files:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(where, file)).st_size

@@ -55,7 +55,7 @@ def copy(first: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def same_tables(left: RunFolder, right: RunFolder) -> bool:
-    names = [path.name for path in left.path.glob("*.parquet")]
+    names = [path.name for path in sorted(left.path.glob("*.parquet"))]
     return all((left.path / name).read_bytes() == (right.path / name).read_bytes() for name in names)
 
 
@@ -79,7 +79,7 @@ def test_another_recipe_takes_what_is_there(copy: RunFolder) -> None:
 
 
 def entries(root: Path) -> Iterator[dict[str, Any]]:
-    for path in (root / "cache").glob("*/what.json"):
+    for path in sorted((root / "cache").glob("*/what.json")):
         yield {"by": None} | json.loads(path.read_text())
 
 
@@ -110,16 +110,36 @@ def test_a_nodes_version_invalidates_its_results(copy: RunFolder, monkeypatch: p
     assert computed(found) == 4 + 2
 
 
-def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
-    parts = [
-        path for path in (copy.path.parent / "cache").rglob("*.*.*") if path.suffix in (".safetensors", ".parquet")
-    ]
-    for path in parts[::5]:
+def damage(found: RunFolder, method: str = "") -> list[Path]:
+    """Cuts the end off every part that a method has in the cache, or off all of them."""
+    entries = sorted((found.path.parent / "cache").glob("*/what.json"))
+    folders = [path.parent for path in entries if method in ("", json.loads(path.read_text("utf-8"))["method"])]
+    parts = [path for folder in folders for path in sorted(folder.glob("*.*.*"))]
+    assert parts
+    for path in parts:
         path.write_bytes(path.read_bytes()[:-7])
+    return parts
+
+
+def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
+    parts = damage(copy)
     again = run(study(), copy.path.parent)
     said = [line for line in again.manifest()["warnings"] if "damaged" in line]
-    assert len(said) == len(parts[::5])
+    assert sorted(said) == [f"{path} in the cache is damaged: what it held is computed again" for path in parts]
     assert same_tables(copy, again)
+
+
+def test_a_damaged_file_that_nothing_needs_is_harmless_and_verify_lists_it(copy: RunFolder) -> None:
+    """A Patch's responses are in the cache: the activations that they were made from are not read again."""
+    missing, *damaged = damage(copy, "activations")
+    missing.unlink()
+    again = run(study(), copy.path.parent)
+    assert (computed(again), again.manifest()["warnings"]) == (0, copy.manifest()["warnings"])
+    assert same_tables(copy, again)
+    (unread,) = [finding for finding in verify(copy) if not finding.holds]
+    assert unread.holds is None
+    names = [f"{missing} (activations) is missing", *(f"{path} (activations) is damaged" for path in damaged[:2])]
+    assert unread.why == f"{'; '.join(names)}; and {len(damaged) - 2} more"
 
 
 def test_a_model_that_changed_between_runs_is_another_model(tmp_path: Path) -> None:
@@ -257,7 +277,7 @@ def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
 
 def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
     """Without the scores of one language no set is known, and so no arm; the baseline is."""
-    for path in (copy.path.parent / "cache").glob("*/what.json"):
+    for path in sorted((copy.path.parent / "cache").glob("*/what.json")):
         if json.loads(path.read_text())["method"] == "scores":
             shutil.rmtree(path.parent)
             break
@@ -297,6 +317,7 @@ def test_a_run_verifies(first: RunFolder) -> None:
         "summary follows from samples and log_odds",
         "nulls follows from the cache",
         "samples follows from the cache",
+        "parts of the cache that no table needs are as they were written",
     }
 
 
@@ -422,7 +443,7 @@ def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: Ru
         run(study(arms={}, sets={"ms": MS}, measures=(), primary=None), copy.path.parent, fresh=True, batch_size=5)
         return trust(*arguments)
 
-    for path in (copy.path.parent / "cache").glob("*/*.parquet"):
+    for path in sorted((copy.path.parent / "cache").glob("*/*.parquet")):
         path.unlink()  # the nulls have to be computed
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stages, "trust", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
