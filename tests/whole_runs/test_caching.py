@@ -80,7 +80,7 @@ def test_another_recipe_takes_what_is_there(copy: RunFolder) -> None:
 
 def entries(root: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((root / "cache").glob("*/what.json")):
-        yield {"by": None} | json.loads(path.read_text())
+        yield {"by": None} | json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_fresh_computes_everything_and_finds_the_same(copy: RunFolder) -> None:
@@ -190,7 +190,9 @@ def test_a_model_that_changes_while_it_is_read_is_an_error(tmp_path: Path, monke
     read = module.read_weights
 
     def changing(*arguments: Any) -> Any:
-        (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+        (folder / "config.json").write_text(
+            (folder / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+        )
         return read(*arguments)
 
     monkeypatch.setattr(module, "read_weights", changing)
@@ -278,7 +280,7 @@ def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
 def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
     """Without the scores of one language no set is known, and so no arm; the baseline is."""
     for path in sorted((copy.path.parent / "cache").glob("*/what.json")):
-        if json.loads(path.read_text())["method"] == "scores":
+        if json.loads(path.read_text(encoding="utf-8"))["method"] == "scores":
             shutil.rmtree(path.parent)
             break
     found = states(planned(study(), copy.path.parent))
@@ -331,7 +333,7 @@ def forged(run: RunFolder, table: str, **columns: pl.Expr) -> None:
 
 
 def test_a_changed_file_is_found_by_its_digest(copy: RunFolder) -> None:
-    (copy.path / "report.md").write_text("All is well.")
+    (copy.path / "report.md").write_text("All is well.", encoding="utf-8")
     (copy.path / "neurons.parquet").unlink()
     found = wrong(verify(copy))
     assert found["report.md is as it was written"] == "its SHA-256 is another"
@@ -421,8 +423,8 @@ def test_a_cache_that_was_computed_anew_since_is_no_evidence_against_a_run(copy:
 def test_forged_words_are_found(copy: RunFolder) -> None:
     from ssn_probe.runs.folder import digests
 
-    text = (copy.path / "report.md").read_text()
-    (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1))
+    text = (copy.path / "report.md").read_text(encoding="utf-8")
+    (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1), encoding="utf-8")
     manifest = copy.manifest()
     forged = {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
     write_json(copy.path / "manifest.json", manifest | forged)
