@@ -215,7 +215,8 @@ def _before_and_after(
     file: "DeltaFile", model: str, prompts: tuple[str, ...], dtype: str | None, device: str, most: int
 ) -> list[list[str]]:
     """As a study generates them. The delta goes first: it refuses another base before anything is generated."""
-    from ssn_probe.model.subject import encode, load_subject
+    from ssn_probe.model.chat import encode
+    from ssn_probe.model.subject import load_subject
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.export.conversion import precision
     from ssn_probe.training.export.merging import applied

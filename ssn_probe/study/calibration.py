@@ -7,7 +7,9 @@ it.
 import time
 from collections.abc import Mapping
 
-from ssn_probe.model.subject import Openings, Subject, encode
+from ssn_probe.model.chat import encode
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject
 from ssn_probe.study.plan import Plan
 from ssn_probe.study.steps import Stage
 from ssn_probe.study.workbench import LARGEST_BATCH

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
-from ssn_probe.model.subject import Subject, encode, load_subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.spec import SITES, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
@@ -105,8 +106,8 @@ WORK: Mapping[str, tuple[Work, str]] = {
 
 def _memory(plan: Plan, subject: Subject) -> str:
     """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
-    module = read_outline(subject.path, read_config(subject.path), subject.anatomy, subject.identity["dtype"], "meta")
-    shape, memory = shape_of(module, subject.anatomy), _device_memory(subject.device)
+    module = read_outline(subject.path, read_config(subject.path), subject.family, subject.identity["dtype"], "meta")
+    shape, memory = shape_of(module, subject.family), _device_memory(subject.device)
     texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
     tokens = max(map(len, encode(subject, texts)))
     parts = []

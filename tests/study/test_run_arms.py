@@ -10,7 +10,8 @@ import torch
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import DataError, ModelError, RecipeError
-from ssn_probe.model.subject import Direction, Subject, load_subject
+from ssn_probe.model.openings import Direction
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
 from ssn_probe.study.arms import arms_of, controls_of, weakened
 from ssn_probe.study.importance import importance

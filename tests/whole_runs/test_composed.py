@@ -30,7 +30,8 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import RecipeError
-from ssn_probe.model.subject import encode, load_subject
+from ssn_probe.model.chat import encode
+from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.arms import arms_of

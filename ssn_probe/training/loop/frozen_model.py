@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def recomputing(module: Any, wanted: bool) -> Iterator[None]:
 
     transformers has a switch for this that works in training mode only, where dropout would begin.
     """
-    layers = module.get_submodule(anatomy_of(module.config).layers) if wanted else ()
+    layers = module.get_submodule(family_of(module.config).layers) if wanted else ()
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
     try:
