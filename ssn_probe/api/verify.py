@@ -28,10 +28,10 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import Manifest
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.study.pipeline import summary_of
 from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.pipeline import summary_of
 from ssn_probe.study.plan import Plan, make_plan
-from ssn_probe.study.resolve import measured, study_anchor
+from ssn_probe.study.resolve import measured
 from ssn_probe.study.workbench import Workbench
 
 TABLES = (

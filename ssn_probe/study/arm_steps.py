@@ -1,4 +1,4 @@
-"""The causal study as steps: the same prompts under every arm, from the untouched model to random sets of the same size."""
+"""The causal study as steps: the same prompts under every arm, from the untouched model to random sets."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -246,9 +246,7 @@ def _trainings(bench: Workbench, one: Pass) -> dict[str | None, tuple[Trains, Fi
     return trained_for(bench, one.arm, tuple(languages))
 
 
-def trained_for(
-    bench: Workbench, arm: Arm, languages: tuple[str, ...]
-) -> dict[str | None, tuple[Trains, Find]]:
+def trained_for(bench: Workbench, arm: Arm, languages: tuple[str, ...]) -> dict[str | None, tuple[Trains, Find]]:
     """What an arm trains: under None one model for all languages, or under each of them the model without it."""
     if arm.training is None:
         return {}

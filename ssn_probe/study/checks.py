@@ -1,17 +1,12 @@
 """What can be known to be wrong with a recipe and its data before a model is loaded."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from ssn_probe.data.prompt_set import PromptSet, check_can_identify, load_prompts
+from ssn_probe.data.prompt_set import PromptSet, check_can_identify
 from ssn_probe.data.training_rows import safety_data
-from ssn_probe.errors import DataError, RecipeError, nearest
-from ssn_probe.neurons import read_neurons
+from ssn_probe.errors import RecipeError, nearest
 from ssn_probe.spec import (
     Each,
     LeaveOneOut,
@@ -27,11 +22,18 @@ from ssn_probe.spec import (
     Trains,
 )
 from ssn_probe.spec.anchors import by_anchor
-from ssn_probe.spec.node import Node, brief, digest, rewrite, to_json, walk
+from ssn_probe.spec.node import Node, brief, walk
 from ssn_probe.study.parallel_prompts import check_sources
-from ssn_probe.study.resolve import anchor_of, evaluated, languages_left_out, measured, reads_log_odds, rows_to_train, study_anchor, trainings
-
-
+from ssn_probe.study.resolve import (
+    anchor_of,
+    evaluated,
+    languages_left_out,
+    measured,
+    reads_log_odds,
+    rows_to_train,
+    study_anchor,
+    trainings,
+)
 
 
 def check_recipe(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
-from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Recipe, SafetyNeurons
@@ -97,7 +97,9 @@ def _time(
     subject = load_subject(plan.recipe.model, device=device, dtype=dtype)
     seconds = calibrate(subject, plan, rows, batch_size)
     total = sum(seconds[row.label] * (row.prompts - cached.get(row.label, 0)) for row in rows)
-    estimate = f"Time: about {duration(total)} of the model on {subject.device}, judged by a batch of each kind of work."
+    estimate = (
+        f"Time: about {duration(total)} of the model on {subject.device}, judged by a batch of each kind of work."
+    )
     return seconds, [f"{estimate} Loading, nulls and statistics take more time."]
 
 

@@ -1,4 +1,4 @@
-"""The steps that find neurons: responses that test the refusal log-odds, effects of every neuron, in a trained model too."""
+"""The steps that find neurons: responses that test the refusal log-odds, and the effects of every neuron."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
-from ssn_probe.study.refusal_readout import readouts
-from ssn_probe.study.progress import Advance
 from ssn_probe.study.measurements import reads_json, tokens_of
+from ssn_probe.study.progress import Advance
+from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Part, no_progress
 from ssn_probe.tracing.effect_store import place

@@ -5,36 +5,15 @@ They cover what changes a number (model, data, parameters, seed, method version)
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from ssn_probe.data.prompt_set import PromptSet, check_can_identify, load_prompts
-from ssn_probe.data.training_rows import safety_data
-from ssn_probe.errors import DataError, RecipeError, nearest
-from ssn_probe.neurons import read_neurons
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.errors import DataError
 from ssn_probe.spec import (
-    Each,
-    LeaveOneOut,
-    MeanOf,
-    NeuronFile,
-    Of,
-    Only,
     Prompts,
-    Recipe,
-    SafetyNeurons,
-    SetExpression,
-    Shared,
-    Trains,
 )
-from ssn_probe.spec.anchors import by_anchor
-from ssn_probe.spec.node import Node, brief, digest, rewrite, to_json, walk
-from ssn_probe.study.parallel_prompts import check_sources
-from ssn_probe.study.resolve import anchor_of, evaluated, languages_left_out, measured, study_anchor, trainings
-
-
+from ssn_probe.spec.node import Node, digest, to_json
 
 
 def resolved_key(node: Node, model: Mapping[str, Any], data: Mapping[Prompts, PromptSet]) -> str:

@@ -8,8 +8,8 @@ from ssn_probe.model.loading import locate
 from ssn_probe.model.subject import load_subject
 from ssn_probe.organism.ground_truth import BRAKE, CARRIER, QUESTIONS, largest_share, load_truth
 from ssn_probe.spec import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Utility
-from ssn_probe.study.plan import make_plan
 from ssn_probe.study.arm_steps import sample_steps
+from ssn_probe.study.plan import make_plan
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.workbench import Workbench
 

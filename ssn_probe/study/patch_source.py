@@ -6,10 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.neurons import EVERY, NEURON, SITES, NeuronSet
 from ssn_probe.spec.node import digest
-from ssn_probe.study.measurements import Carry, rows_of, tokens_of
+from ssn_probe.study.measurements import Carry, tokens_of
 from ssn_probe.study.workbench import METHODS, Workbench
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.carried import Carried

@@ -14,10 +14,10 @@ from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.stats import Estimate
 from ssn_probe.study.arm_steps import arm_steps, can_read_log_odds, note_gaps, odds_steps, sample_steps
 from ssn_probe.study.arms import Arm, arms_of, expected_arms
-from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
+from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
 from ssn_probe.study.resolve import evaluated

@@ -1,38 +1,18 @@
 """A recipe with the prompt sets that it reads, checked before anything is loaded or computed."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import polars as pl
-
-from ssn_probe.data.prompt_set import PromptSet, check_can_identify, load_prompts
-from ssn_probe.data.training_rows import safety_data
-from ssn_probe.errors import DataError, RecipeError, nearest
+from ssn_probe.data.prompt_set import PromptSet, load_prompts
 from ssn_probe.neurons import read_neurons
 from ssn_probe.spec import (
-    Each,
-    LeaveOneOut,
-    MeanOf,
     NeuronFile,
-    Of,
-    Only,
     Prompts,
     Recipe,
-    SafetyNeurons,
-    SetExpression,
-    Shared,
-    Trains,
 )
-from ssn_probe.spec.anchors import by_anchor
-from ssn_probe.spec.node import Node, brief, digest, rewrite, to_json, walk
-from ssn_probe.study.parallel_prompts import check_sources
+from ssn_probe.spec.node import Node, rewrite, walk
 from ssn_probe.study.checks import check_recipe
-from ssn_probe.study.resolve import anchor_of, evaluated, languages_left_out, measured, study_anchor, trainings
-
-
+from ssn_probe.study.resolve import study_anchor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.stats import Gate, gate
 from ssn_probe.study.measurements import UNCHANGED, log_odds, responses, states
 from ssn_probe.study.workbench import Workbench
@@ -126,7 +126,8 @@ def _readout(
     if len(tried) > 1 or mine is None:
         why = tried[0].gate.why if mine is not None else "no opening separates"
         bench.warn(
-            f"{language}: its own openings failed the AUROC gate ({why}); read by {tried[-1].origin}: {tried[-1].gate.why}"
+            f"{language}: its own openings failed the AUROC gate ({why}); "
+            f"refusal is read by {tried[-1].origin}: {tried[-1].gate.why}"
         )
     return tried[-1]
 

@@ -9,7 +9,9 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import (
     ASR,
+    After,
     LeaveOneOut,
+    LoRA,
     Measure,
     OverRefusal,
     Prompts,
@@ -18,7 +20,6 @@ from ssn_probe.spec import (
     Shared,
     Trains,
     Utility,
-    LoRA,
 )
 from ssn_probe.spec.anchors import by_anchor, shared_with_anchor, source_of
 from ssn_probe.spec.node import Node, rewrite, walk

@@ -1,6 +1,6 @@
 """Evaluating set expressions: a `SetExpression` becomes a `NeuronSet` of this model and these prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 

@@ -57,9 +57,7 @@ class Outcome:
         return read_delta(found)
 
 
-def trained_bench(
-    bench: Workbench, node: Trains, neurons: NeuronSet, label: str, step: int | None = None
-) -> Workbench:
+def trained_bench(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, step: int | None = None) -> Workbench:
     """The bench whose model has the weights that `node` trains, as they were after `step` (None: as it chose them).
 
     Nothing is trained before something has to be computed with them. `label` is the training's row of progress.

@@ -8,22 +8,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import polars as pl
-
-from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.model.subject import Direction, Openings, Subject, encode
-from ssn_probe.neurons import NeuronSet, Site
+from ssn_probe.model.subject import Subject
 from ssn_probe.runs.cache import Cache, Frames
-from ssn_probe.spec import Amplify, Intervention, MeanOf, Patch, Prompts, Suppress, Trains
-from ssn_probe.spec.node import digest
-from ssn_probe.study.progress import Advance, Silent, Tracker
+from ssn_probe.spec import Prompts
+from ssn_probe.study.progress import Silent, Tracker
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, covered
-from ssn_probe.tracing.carried import Carried
-from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, suppression
-from ssn_probe.tracing.effects import final_states, refusal_log_odds
-from ssn_probe.tracing.generate import generate
-from ssn_probe.tracing.means import mean_activations
 
 T = TypeVar("T")
 METHODS = {
