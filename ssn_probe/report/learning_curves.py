@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.markdown_tables import ABSENT, table
+from ssn_probe.report.markdown_tables import ABSENT, number, section, share_cell, table
 from ssn_probe.study.arms import AT, BASELINE, TESTED
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import markdown, percent
+from ssn_probe.text import markdown
 
 MEASURES = ("asr", "over_refusal", "utility")
 UNTOUCHED = "untouched"
@@ -61,25 +61,18 @@ def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
             markdown(row["curve"]),
             f"{row['parameters']:,}",
             str(row["step"]),
-            *(_cell(row, measure) for measure in MEASURES),
+            *(share_cell(row, measure) for measure in MEASURES),
         ]
         for row in curves.rows(named=True)
     ]
-    header = ["trained", "parameters", "steps", "ASR", "over-refusal", "utility"]
+    header = ["trained", "parameters", "steps", "ASR, %", "over-refusal, %", "utility, %"]
     over = "all languages" if anchor is None else f"the languages other than the anchor {markdown(anchor)}"
     note = (
         f"Averages over {over}, with 95 % intervals over prompts, none adjusted. At the same step, trainings of one "
         "batch size have seen as many rows: that is the budget, whatever the number of parameters. A point is better "
-        "only where ASR *and* over-refusal are lower and utility is not: a low ASR alone is had by refusing "
-        "everything.\n"
+        "only where ASR *and* over-refusal are lower and utility is not: refusing everything also gives a low ASR.\n"
     )
-    return f"## What each training gives and costs\n\n{table(header, body)}\n{note}"
-
-
-def _cell(row: Mapping[str, Any], measure: str) -> str:
-    if row[measure] is None:
-        return ABSENT
-    return f"{percent(row[measure])} [{100 * row[f'{measure}_low']:.1f}, {100 * row[f'{measure}_high']:.1f}]"
+    return section("What each training gives and costs", table(header, body), note)
 
 
 # ── what was trained ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,39 +80,35 @@ def _cell(row: Mapping[str, Any], measure: str) -> str:
 
 def trained_section(manifest: Mapping[str, Any]) -> str:
     """How much was trained, per site, and how each training went: one group of rows per training."""
-    told: Mapping[str, Any] = manifest.get("expanded") or {}
-    if not told:
+    trainings: Mapping[str, Any] = manifest.get("expanded") or {}
+    if not trainings:
         return ""
-    body: list[list[str]] = []
-    for name, points in _by_training(told):
-        body += _trained_rows(name, points)
+    body = [row for name, steps in _by_training(trainings) for row in _training_rows(name, steps)]
     header = ["trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss"]
     note = (
-        "Steps: done of those planned, and the one whose change was kept. A LoRA adapter is no neuron's own. The "
-        "held-out loss is per response token, in nats, on rows of the train split that were not learned; a dash: not "
-        "measured at that step.\n"
+        "Steps: done of those planned, and the step or steps whose weights were kept. A LoRA adapter belongs to no "
+        "single neuron. The held-out loss is per response token, in nats, on rows of the train split that were not "
+        "learned: first before training, then at each step kept; a dash: not measured at that step.\n"
     )
-    return f"## What was trained\n\n{table(header, body)}\n{note}"
+    return section("What was trained", table(header, body), note)
 
 
-def _by_training(told: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+def _by_training(trainings: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Points of one learning curve come from one training; one without another language is another training."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for name, said in told.items():
-        training = name if said["step"] is None else name.replace(f"{AT}{said['step']})", "", 1)
-        found.setdefault(training, []).append(said)
+    for name, facts in trainings.items():
+        training = name if facts["step"] is None else name.replace(f"{AT}{facts['step']})", "", 1)
+        found.setdefault(training, []).append(facts)
     return list(found.items())
 
 
-def _trained_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    first = points[0]
-    went = [_steps(points), _loss(points)]
+def _training_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows = []
-    for row in first["parameters"]:
-        numbers = [f"{row['neurons']:,}" if row["neurons"] else ABSENT, f"{row['parameters']:,}"]
+    for row in points[0]["parameters"]:
+        course = [_steps(points), _loss(points)] if row["site"] == "all" else ["", ""]
+        neurons = f"{row['neurons']:,}" if row["neurons"] else ABSENT
         shares = [f"{row['percent']:.4f}", f"{row['percent_of_site']:.3f}"]
-        whole = row["site"] == "all"
-        rows.append([markdown(name), row["site"], *numbers, *shares, *(went if whole else ["", ""])])
+        rows.append([markdown(name), row["site"], neurons, f"{row['parameters']:,}", *shares, *course])
     return rows
 
 
@@ -136,4 +125,4 @@ def _loss(points: Sequence[Mapping[str, Any]]) -> str:
     base = next((loss["base"] for loss in losses if loss), None)
     if base is None:
         return ABSENT
-    return " → ".join([f"{base:.3f}", *(f"{loss['chosen']:.3f}" if loss else ABSENT for loss in losses)])
+    return " → ".join(number(loss and loss["chosen"], 3) for loss in [{"chosen": base}, *losses])

@@ -13,14 +13,14 @@ from ssn_probe.spec import (
     Then,
     Trains,
 )
-from ssn_probe.spec.labels import called
+from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import Node
 from ssn_probe.text import plain
 
 ALPHA = 0.05
 
 
-def doing(node: Node, what: str, source: str | None) -> str:
+def intervention_phrase(node: Node, what: str, source: str | None) -> str:
     """`silencing the shared safety neurons`; `source` is the language that a Patch carries over from."""
     match node:
         case Amplify(by=by) if by > 1:
@@ -37,12 +37,12 @@ def doing(node: Node, what: str, source: str | None) -> str:
         case LoRA():
             return f"training LoRA adapters of as many parameters as {what}"
         case Then(first=first, then=then):
-            trained = called(first.neurons) or "another set"
-            return f"{doing(first, trained, None)}, then {doing(then, what, source)}"
+            trained = set_label(first.neurons) or "another set"
+            return f"{intervention_phrase(first, trained, None)}, then {intervention_phrase(then, what, source)}"
     return f"silencing {what}"
 
 
-def doing_at_random(node: Intervention) -> str:
+def phrase_at_random(node: Intervention) -> str:
     """The same, done to a random set of the same size."""
     match node:
         case Amplify(by=by):
@@ -50,16 +50,16 @@ def doing_at_random(node: Intervention) -> str:
         case Patch():
             return "carrying over as many random neurons"
         case Then(then=then):
-            return doing_at_random(then)
+            return phrase_at_random(then)
         case Trains():
             return "training as many random neurons"
     return "silencing as many random neurons"
 
 
 def verdict(node: Intervention, row: Mapping[str, Any]) -> str:
-    """What the primary row shows of an arm that is meant to raise, or to lower, ASR.
+    """What the primary row shows of an arm that is expected to raise, or to lower, ASR.
 
-    Failing to reject is no proof of absence: the words stay with what was shown, the interval says how much.
+    Failing to reject is no proof of absence: the words claim no more than the test, the interval says how much.
     """
     if row["p"] is None:
         return "was not tested against enough random sets"
@@ -67,13 +67,8 @@ def verdict(node: Intervention, row: Mapping[str, Any]) -> str:
     did, opposite = (lowered, raised) if node.lowers else (raised, lowered)
     moved = ("lowered ASR", "raised ASR") if node.lowers else ("raised ASR", "lowered ASR")
     if did and row["p"] <= ALPHA:
-        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {doing_at_random(node)}"
+        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {phrase_at_random(node)}"
     if did:
         return f"{moved[0]}, but was not shown to do so more than random sets of as many neurons"
     shown = f"was not shown to {'strengthen' if node.lowers else 'break'} refusal"
     return f"{shown}; it {moved[1]}" if opposite else shown
-
-
-def sentence(words: str) -> str:
-    """The words with a capital letter."""
-    return words[:1].upper() + words[1:]

@@ -4,8 +4,8 @@ from ssn_probe.spec.neuron_sets import LeaveOneOut, SafetyNeurons, Shared, Union
 from ssn_probe.spec.node import Node
 
 
-def called(expression: Node) -> str:
-    """A set in words that a reader of the paper knows; empty for any other."""
+def set_label(expression: Node) -> str:
+    """The name that readers of the paper know a set by; empty where it has none."""
     match expression:
         case SafetyNeurons():
             return "the monolingual safety neurons (MS)"
@@ -13,6 +13,6 @@ def called(expression: Node) -> str:
             return "the shared safety neurons (SS)"
         case UnionOf(neurons=Shared(at_least=None, by="intersection")):
             return "the shared safety neurons (SS) of any language"
-        case LeaveOneOut(neurons=inner) if called(inner):
-            return f"{called(inner)}, found without the language that is evaluated"
+        case LeaveOneOut(neurons=inner) if set_label(inner):
+            return f"{set_label(inner)}, found without the language that is evaluated"
     return ""

@@ -11,7 +11,7 @@ from ssn_probe.report.charts import cost_chart, save_chart
 from ssn_probe.report.learning_curves import Point, curve_table
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import Expand, RandomLike, Recipe, Trains, last_of
-from ssn_probe.spec.labels import called
+from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import Node, walk
 from ssn_probe.study.arms import AT, BASELINE, Arm, row_of
 from ssn_probe.study.delta_effects import measured_of
@@ -129,7 +129,7 @@ def _lengths(recipe: Recipe) -> dict[str, str]:
         if isinstance(node, Trains) and node.at is None:
             groups.setdefault(replace(node, training=replace(node.training, steps=None)), []).append(name)
     several = {node: names for node, names in groups.items() if len(names) > 1}
-    words = [called(node.neurons) if isinstance(node, Expand) else "" for node in several]
+    words = [set_label(node.neurons) if isinstance(node, Expand) else "" for node in several]
     return {
         name: word if word and words.count(word) == 1 else " / ".join(names)
         for word, names in zip(words, several.values(), strict=True)

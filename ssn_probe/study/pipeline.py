@@ -14,7 +14,7 @@ from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions, learned_and_measured, repeats
 from ssn_probe.report.conclusions import Beside, headlines
 from ssn_probe.report.markdown import report
-from ssn_probe.report.sections.sets_after_training import again_lines
+from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.stats import Estimate
@@ -82,7 +82,7 @@ def execute(bench: Workbench, recipe: Recipe, run: RunFolder, manifest: dict[str
     manifest["tokens"] = None if samples is None else int(samples["tokens"].sum())
     beside = Beside(trusted=trusted, placebo=_beyond_placebo(recipe, samples, anchor), truth=truth)
     told = answer(recipe, manifest, neurons, summary, anchor)
-    manifest["answer"] = [*told, *learned, *again_lines(again), *headlines(recipe, beside)]
+    manifest["answer"] = [*told, *learned, *found_again_lines(again), *headlines(recipe, beside)]
     text = report(recipe, manifest, neurons, overlap, summary, beside, curve=curve, again=again)
     write_text(run.path / "report.md", text)
 

@@ -15,7 +15,7 @@ from ssn_probe.data.training_rows import SafetyData, safety_data
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Entry, VanishedError
 from ssn_probe.spec import LoRA, Trains
-from ssn_probe.spec.labels import called
+from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.progress import Tracker
 from ssn_probe.study.steps import rows_to_train
@@ -245,7 +245,7 @@ def stated(bench: Workbench, node: Trains, file: Any) -> Any:
     The cache keeps one file for all that comes to the same neurons and rows, whoever asked first.
     """
     base = {**file.about["base"], "name": bench.subject.name, "revision": bench.subject.identity.get("commit")}
-    neurons = f"{called(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
+    neurons = f"{set_label(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
     about = {**file.about, "base": base, "neurons": neurons, "data": data_of(bench, node).describe()}
     return replace(file, about=about)
 

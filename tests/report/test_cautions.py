@@ -49,7 +49,7 @@ def test_one_cluster_is_one_observation() -> None:
     one = pl.col("eval_language") == "bb"
     frame = baseline(bb=MIXED).with_columns(cluster=pl.when(one).then(pl.lit("c0")).otherwise("cluster"))
     (note,) = notes(frame)
-    assert note.startswith("All harmful prompts of bb are one cluster")
+    assert note.endswith("in bb: no interval can be trusted there.")
 
 
 def test_too_little_room_for_any_rise() -> None:

@@ -9,6 +9,7 @@ from ssn_probe.spec import ASR, Amplify, Prompts, Recipe, SafetyNeurons, Shared,
 from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import SCHEMA
 from ssn_probe.stats.nulls.stability import JACCARD
+from ssn_probe.study.arms import WEAKENED
 from ssn_probe.study.robustness import Trust
 
 MAY, MAY_NOT = "## What may be concluded", "## What may not be concluded"
@@ -24,7 +25,7 @@ def recipe(arm: Suppress | Amplify) -> Recipe:
 def summary(p: float | None, low: float, high: float, weaker: tuple[float, float] = (0.02, 0.1)) -> pl.DataFrame:
     common = {"measure": "asr", "arm": "ss", "language": "average", "controls": 20}
     tested = common | {"role": "tested", "p": p, "delta": (low + high) / 2, "delta_low": low, "delta_high": high}
-    less = {"role": "less strongest", "p": None, "delta": 0.05, "delta_low": weaker[0], "delta_high": weaker[1]}
+    less = {"role": WEAKENED, "p": None, "delta": 0.05, "delta_low": weaker[0], "delta_high": weaker[1]}
     return pl.DataFrame([tested, common | less], schema_overrides={"p": pl.Float64})
 
 
@@ -47,14 +48,14 @@ def test_amplifying_is_judged_by_its_own_direction() -> None:
     rows = summary(0.048, -0.2, -0.1, weaker=(-0.1, 0.1))
     may, may_not = sides(conclusions(recipe(Amplify(SS, by=2)), MANIFEST, rows, Beside()))
     assert "strengthens refusal more than" in may
-    assert "one neuron's: not shown" in may_not
+    assert "single neuron: not shown" in may_not
 
 
 @pytest.mark.parametrize("low", [0.01, -0.01])
 def test_the_placebo(low: float) -> None:
     found = Estimate(value=0.05, low=low, high=0.1, n=10, clusters=10, method="cluster bootstrap")
     (line,) = headlines(recipe(Suppress(SS)), Beside(placebo=found))
-    assert line.startswith("Displayed: " if low > 0 else "Not shown: ")
+    assert line.startswith("Shown: " if low > 0 else "Not shown: ")
 
 
 @pytest.mark.parametrize("p", [0.01, 0.9])
@@ -62,7 +63,7 @@ def test_sharing(p: float) -> None:
     row = ("ss", "size", "average", None, 10.0, 10.0, 5.0, 3.0, 7.0, p, 1000)
     trusted = Trust(nulls=pl.DataFrame([row], schema=SCHEMA, orient="row"))
     (line,) = headlines(recipe(Suppress(SS)), Beside(trusted=trusted))
-    assert line.startswith("Displayed: more" if p < 0.05 else "Not shown: that languages share")
+    assert line.startswith("Shown: more" if p < 0.05 else "Not shown: that languages share")
     assert "no evidence of shared safety" in line or p < 0.05
 
 
@@ -72,15 +73,15 @@ def test_stability(jaccard: float | None, shown: bool) -> None:
     rows = pl.DataFrame([row], schema=JACCARD)
     text = conclusions(recipe(Suppress(SS)), MANIFEST, None, Beside(trusted=Trust(jaccard=rows)))
     assert ("mostly the same ss" in sides(text)[0]) == shown
-    assert ("Which neurons ss are" in sides(text)[1]) != shown
+    assert ("neurons ss consists of" in sides(text)[1]) != shown
 
 
 @pytest.mark.parametrize(
     ("mass", "precision", "words"),
     [
-        (0.9, 0.9, "Displayed: ss is most of what was planted"),
+        (0.9, 0.9, "Shown: ss is most of what was planted"),
         (0.2, 0.9, "Not shown: that ss is all that carries refusal"),
-        (0.9, 0.1, "Not shown: that ss is the set that carries refusal: it is not the planted one"),
+        (0.9, 0.1, "Not shown: that ss is the set that carries refusal: it is not the planted set"),
     ],
 )
 def test_a_set_that_is_not_the_planted_one_is_said_to_be_so(mass: float, precision: float, words: str) -> None:

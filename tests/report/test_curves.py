@@ -71,14 +71,14 @@ def test_what_was_not_measured_is_absent() -> None:
     table = curve_table(summary_of(list(POINTS), ("asr",)), POINTS)
     assert table["utility"].null_count() == table.height
     section = curve_section(table, None)
-    assert "| ss | 3,328 | 8 | 36.0 % [34.0, 38.0] | – | – |" in section
+    assert "| ss | 3,328 | 8 | 36.0 [34.0, 38.0] | – | – |" in section
     assert "Averages over all languages" in section
 
 
 def test_every_figure_of_the_section_is_in_the_table() -> None:
     section = curve_section(TABLE, "qaa")
     body = [line for line in section.splitlines() if line.startswith("| ss")]
-    found = [[float(figure) for figure in re.findall(r"(\d+\.\d) %", line)] for line in body]
+    found = [[float(figure) for figure in re.findall(r" (\d+\.\d) \[", line)] for line in body]
     wanted = TABLE.filter(curve="ss").select("asr", "over_refusal", "utility").rows()
     assert found == [[pytest.approx(100 * value, abs=0.05) for value in row] for row in wanted]
     assert "other than the anchor qaa" in section

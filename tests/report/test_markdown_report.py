@@ -34,8 +34,11 @@ def titles(recipe: Recipe, arms: dict[str, dict[str, str]], primary: str | None 
 def test_sections_of_a_test() -> None:
     found = titles(RECIPE, ARMS, "ss", warnings=["Careful."])
     assert found[:5] == [
-        *("Attack success rate (complied / judged)", "Not refused / all, the figure that papers print"),
-        *("Invalid responses", "Tests: ss against the baseline", "Counts against ASR: ss"),
+        *(
+            "Attack success rate (ASR) in %: complied / judged",
+            "Not refused / all responses in %, the figure that papers print",
+        ),
+        *("Invalid responses in %", "Tests: ss against the baseline", "Counts against ASR: ss"),
     ]
     assert found[-2:] == ["Notes", "How it was made"]
 

@@ -11,7 +11,7 @@ from test_arm_tests import EVERY, ran
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main
-from ssn_probe.report.terminal.outline import render_plan
+from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.report.terminal.result_card import matrix, tables
 from ssn_probe.runs.folder import RunFolder
