@@ -117,7 +117,7 @@ def shown(folder: Path, arms: dict[str, dict[str, str]]) -> list[str]:
 
 def test_arms_that_ran_once_per_language_are_a_matrix(tmp_path: Path) -> None:
     text = shown(tmp_path, EVERY)
-    assert text[0].split() == ["ASR", "baseline"]
+    assert text[0].split() == ["ASR,", "%", "baseline"]
     (head,) = [number for number, line in enumerate(text) if line.startswith("ms of")]
     assert text[head].split() == ["ms", "of", "aa", "bb", "cc"]
     assert text[head + 1].split() == ["aa", "+100", "+0", "+0"]
@@ -127,7 +127,7 @@ def test_arms_that_ran_once_per_language_are_a_matrix(tmp_path: Path) -> None:
 
 def test_a_matrix_and_other_arms_stand_side_by_side(tmp_path: Path) -> None:
     text = shown(tmp_path, EVERY | {"ms.of(bb)": {"bb": "cccccccc"}, "ss": {"bb": "cccccccc", "cc": "rrrrcccc"}})
-    assert text[0].split() == ["ASR", "baseline", "ss"]
+    assert text[0].split() == ["ASR,", "%", "baseline", "ss"]
     assert text[-2].split() == ["bb", "–", "+75", "–"]
 
 

@@ -15,7 +15,7 @@ from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import SITES
 from ssn_probe.spec.display import literal
-from ssn_probe.text import counted, percent, plain
+from ssn_probe.text import counted, plain
 
 if TYPE_CHECKING:
     from ssn_probe.report.conditions import Condition, Row
@@ -102,7 +102,7 @@ def language_table(conditions: Mapping["Condition", Mapping[str, "Row"]], measur
     short = len(conditions) > 4
     columns = [column for column in columns_of(conditions) if not (short and column.random)]
     table = Table(box=None, pad_edge=False)
-    table.add_column(literal(measure_title(measure)))
+    table.add_column(literal(f"{measure_title(measure)}, %"))
     for column in columns:
         table.add_column(literal(column.title), justify="right", style="dim" if column.random else "")
     languages = dict.fromkeys(language for rows in conditions.values() for language in rows)
@@ -120,7 +120,7 @@ def _column_cell(column: "Column", language: str, short: bool) -> Text:
     row, figures = column.rows.get(language), column.figures(language)
     if row is None or figures is None:
         return Text(ABSENT)
-    return Text(f"{figures[0]:.1f} %" if column.random else interval(row, short=short))
+    return Text(f"{figures[0]:.1f}" if column.random else interval(row, short=short))
 
 
 def matrix(arm: str, cells: Mapping[tuple[str, str], "Row"], measure: str) -> Table:
@@ -150,7 +150,7 @@ def interval(row: Mapping[str, Any], *, short: bool = False, digits: int = 0) ->
     """A share with its 95 % interval in per cent; `short`: the share alone."""
     if short:
         return f"{100 * row['value']:.0f}"
-    return f"{percent(row['value'])} [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]"
+    return f"{100 * row['value']:.1f} [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]"
 
 
 # ── neuron sets ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -75,8 +75,7 @@ def show_organism(terminal: Console, model: str) -> None:
         table.add_column(f"{measure} %", justify="right")
     for language in dict.fromkeys(row["language"] for row in rows):
         cells = [row for row in rows if row["language"] == language]
-        shown = [interval(row, digits=1).replace(" %", "") for row in cells]
-        table.add_row(*(Text(cell) for cell in (language, *shown)))
+        table.add_row(Text(language), *(Text(interval(row, digits=1)) for row in cells))
     terminal.print(table)
     for line in known:
         terminal.print(Text(plain(line)), soft_wrap=True)
