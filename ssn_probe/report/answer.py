@@ -13,7 +13,8 @@ from ssn_probe.neurons import SITES
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.phrases import intervention_phrase, verdict
-from ssn_probe.spec import Each, Patch, Recipe, SetExpression, Trains, last_of
+from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.spec import Patch, Recipe, Trains, last_of
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.labels import set_label
 from ssn_probe.study.arms import AT, BASELINE, PLACEBO, TESTED, WEAKENED
@@ -231,7 +232,7 @@ class _Study:
         return node.source or self.anchor if isinstance(node, Patch) else None
 
     def _set_name(self, arm: str) -> str:
-        return set_label(_expression(self.recipe, arm)) or f"the set {plain(arm)}"
+        return set_label(expression_of(self.recipe, arm)) or f"the set {plain(arm)}"
 
 
 def _languages(languages: Collection[str]) -> str:
@@ -278,14 +279,10 @@ def _set_sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFram
 def _size(recipe: Recipe, manifest: Mapping[str, Any], name: str) -> str:
     """Neurons per language; those of a shared set without the anchor's, which are its whole MS."""
     found: Mapping[str, int] = manifest["sets"][name]
-    shared = shared_with_anchor(_expression(recipe, name)) is not None and len(found) > 1
+    shared = shared_with_anchor(expression_of(recipe, name)) is not None and len(found) > 1
     counts = [count for language, count in found.items() if not (shared and language == manifest["anchor"])]
     total = manifest["neurons"]["layers"] * sum(manifest["neurons"]["per_layer"].values())
     least, most = min(counts), max(counts)
     size = counted(most, "neuron") if least == most else f"{least:,} to {counted(most, 'neuron')}"
     where = "for every language" if list(found) == ["*"] else "per language"
     return f"{size} {where}, at most {percent(most / total, 2)} of the model's {total:,}"
-
-
-def _expression(recipe: Recipe, name: str) -> SetExpression | Each:
-    return recipe.sets[name] if name in recipe.sets else recipe.arms[name].neurons

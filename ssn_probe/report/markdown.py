@@ -9,6 +9,7 @@ from ssn_probe.report.conclusions import NONE, Beside, conclusions
 from ssn_probe.report.learning_curves import curve_section, trained_section
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.measure_tables import TITLES, measure_section, reading
+from ssn_probe.report.recipe_sets import beside_without_repeats, distinct_sets, same_sets_note, without_repeats
 from ssn_probe.report.sections.against_planted_truth import truth_section
 from ssn_probe.report.sections.counts_and_asr import counts_section
 from ssn_probe.report.sections.how_it_was_made import gates_section, made_section, notes_section
@@ -46,9 +47,13 @@ def report(
         parts += _measures(recipe, manifest, summary)
         parts += [tests_section(recipe, manifest, summary), transfer_section(recipe, summary)]
         parts += [counts_section(recipe, manifest, summary)]
-    parts += [conclusions(recipe, manifest, summary, beside), truth_section(beside.truth)]
+    names = distinct_sets(recipe)
+    beside = beside_without_repeats(beside, names)
+    neurons = neurons.filter(pl.col("set").is_in(list(names)))
+    parts += [conclusions(recipe, manifest, summary, beside), same_sets_note(names), truth_section(beside.truth)]
     parts += [null_section(beside.trusted), stability_section(beside.trusted)]
-    parts += [neurons_section(neurons, manifest), mix_section(neurons, manifest), overlap_section(overlap)]
+    parts += [neurons_section(neurons, manifest), mix_section(neurons, manifest)]
+    parts += [overlap_section(without_repeats(overlap, names))]
     parts += [notes_section(manifest["warnings"]), gates_section(manifest), made_section(recipe, manifest)]
     return "\n".join(part for part in parts if part)
 

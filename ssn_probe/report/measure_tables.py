@@ -21,7 +21,7 @@ TITLES = {
     "utility": "Utility in %: exact answers to harmless prompts",
     LOG_ODDS: "Refusal log-odds of harmful prompts",
 }
-MOST_COLUMNS = 8
+MOST_COLUMNS = 9
 """Columns beside the language's; more make another table."""
 
 Figures = tuple[float, float | None, float | None]

@@ -161,6 +161,21 @@ def test_doses_are_one_line_with_what_they_cost() -> None:
     assert not any(line.startswith("For comparison") for line in lines)
 
 
+def test_the_log_odds_have_their_own_line_where_they_were_tested() -> None:
+    cells = {
+        "value": -1.5,
+        "delta": -2.74,
+        "delta_low": -2.88,
+        "delta_high": -2.6,
+        "controls": 99,
+        "control_mean": 1.06,
+    }
+    tested, untested = (row("ss", "refusal_log_odds", **cells, p=p) for p in (0.01, None))
+    line = "changed by -2.74 (-2.88 to -2.60) to -1.50; 99 random sets left it at 1.06 on average, rank p = .010"
+    assert any(line in words for words in found_for({"ss": Suppress(SS)}, "ss", tested))
+    assert not any("log-odds" in words for words in found_for({"ss": Suppress(SS)}, "ss", untested))
+
+
 def test_the_other_arm_is_labelled_descriptive() -> None:
     assert any("MS" in line and "descriptive, no test" in line for line in found())
 

@@ -7,7 +7,8 @@ import polars as pl
 
 from ssn_probe.report.conditions import baseline_rows
 from ssn_probe.report.markdown_tables import section, share_cell, table
-from ssn_probe.spec import Each, Recipe, SetExpression
+from ssn_probe.report.recipe_sets import distinct_sets, expression_of
+from ssn_probe.spec import Recipe
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.stats import RankCorrelation, rank_correlation
 from ssn_probe.study.summary import AVERAGE
@@ -28,7 +29,9 @@ def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.Data
     """The number of shared neurons beside the baseline's ASR, for every set that is shared with an anchor."""
     before = baseline_rows(summary)
     parts = []
-    for name in _shared_with_anchor(recipe):
+    for name in distinct_sets(recipe):
+        if not shared_with_anchor(expression_of(recipe, name)):
+            continue
         sizes = {one: count for one, count in manifest["sets"][name].items() if one != manifest["anchor"]}
         body = [[markdown(one), str(sizes[one]), share_cell(before[one])] for one in sizes if one in before]
         if body:
@@ -38,16 +41,11 @@ def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.Data
     return "\n".join(parts)
 
 
-def _shared_with_anchor(recipe: Recipe) -> list[str]:
-    sets: dict[str, SetExpression | Each] = recipe.sets | {name: arm.neurons for name, arm in recipe.arms.items()}
-    return [name for name, node in sets.items() if shared_with_anchor(node)]
-
-
 def correlation_sentence(found: RankCorrelation) -> str:
     """The coefficient with all that it takes to read it, never alone."""
     languages = counted(found.n, "language")
     if found.rho is None or found.p is None:
-        return f"Spearman's ρ was not computed: {found.note} (n = {languages})."
+        return f"Spearman's ρ of {languages} was not computed ({found.note})."
     interval = f"95 % interval {found.low:+.2f} to {found.high:+.2f}" if found.low is not None else str(found.note)
     needed = (
         f"no ρ of {languages} could have had p ≤ .05"

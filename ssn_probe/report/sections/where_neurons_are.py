@@ -13,8 +13,8 @@ def neurons_section(neurons: pl.DataFrame, manifest: Mapping[str, Any]) -> str:
     """How many neurons every set has per language and site."""
     sites = [site for site in manifest["neurons"]["per_layer"] if site in set(neurons["site"])]
     body = []
-    for name, languages in manifest["sets"].items():
-        for language, count in languages.items():
+    for name in neurons["set"].unique(maintain_order=True):
+        for language, count in manifest["sets"][name].items():
             counts = _by_site(neurons.filter(set=name, language=language))
             by_site = [str(counts.get(site, 0)) for site in sites]
             body.append([markdown(name), set_language_cell(language), str(count), *by_site])
