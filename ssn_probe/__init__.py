@@ -18,6 +18,7 @@ from ssn_probe.errors import (
 from ssn_probe.spec import (
     ASR,
     Amplify,
+    Effect,
     Expand,
     Final,
     Local,
@@ -36,6 +37,7 @@ from ssn_probe.spec import (
     Training,
     Utility,
     paper,
+    scores,
 )
 from ssn_probe.spec.decorator import recipe
 from ssn_probe.spec.display import RENDERERS
@@ -49,6 +51,7 @@ __all__ = [
     "ASR",
     "Amplify",
     "DataError",
+    "Effect",
     "Expand",
     "Final",
     "JudgeError",
@@ -79,6 +82,7 @@ __all__ = [
     "preview",
     "recipe",
     "run",
+    "scores",
 ]
 
 

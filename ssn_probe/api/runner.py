@@ -1,15 +1,14 @@
-"""Running a recipe: plan, load, score, select, intervene, summarise, write.
+"""Running a recipe: check, load, study, report.
 
 What can be known to be wrong is found before anything is computed: parameters, data, judge and the results folder
-first, then the model. From the moment the run folder exists its manifest says how things stand, also when they go
-wrong.
+first, then the model. From the moment the run folder exists its manifest says how things are, also when they go wrong.
 """
 
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,18 @@ from rich.text import Text
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
-from ssn_probe.model.subject import load_subject
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.runs import environment
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.manifest import Manifest
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
-from ssn_probe.study.pipeline import execute, named_sets, since
+from ssn_probe.study.findings import Findings
+from ssn_probe.study.pipeline import named_sets, run_study, since
 from ssn_probe.study.plan import Plan, limited, make_plan, resolved_key
 from ssn_probe.study.resolve import measured, study_anchor
 from ssn_probe.study.workbench import Workbench
@@ -54,9 +56,9 @@ class Options:
 
 
 def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
-    """Runs a recipe and returns its folder. Raises an SSNProbeError for whatever the user can mend.
+    """Runs a recipe and returns its folder. Raises an SSNProbeError for whatever the user can fix.
 
-    A run that was stopped, at whatever moment, is taken up where it was by running the same again: every batch that was
+    A run that was stopped, at whatever moment, continues where it was when the same is run again: every batch that was
     done is in the cache.
     """
     recipe = limited(recipe, options.limit)
@@ -67,18 +69,17 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     plan = make_plan(recipe, neurons=subject.n_layers * sum(subject.widths.values()))
     key = resolved_key(recipe, subject.identity, plan.data)
     run = results.create_run(root, recipe.name, key)
+    record = Record(_manifest(recipe, plan, options, subject, key))
+    record.note(seconds={"load": since(started)})
     rows = [(stage.label, stage.prompts) for stage in plan.stages]
-    manifest = _manifest(recipe, plan, options, subject, key)
-    manifest["seconds"] = {"load": since(started)}
-    with _recorded(run, manifest), tracking(console, rows) as tracker:
+    with _recorded(run, record), tracking(console, rows) as tracker:
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)
-        warnings: list[str] = manifest["warnings"]
         cache = Cache(
             root=root / "cache",
             fresh=options.fresh,
-            warn=warnings.append,
+            warn=record.warnings.append,
             waiting=lambda message: console.print(Text(message)),
         )
         bench = Workbench(
@@ -89,14 +90,50 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             gradient_checkpointing=options.gradient_checkpointing,
             cache=cache,
             tracker=tracker,
-            warnings=warnings,
+            warnings=record.warnings,
         )
-        execute(bench, recipe, run, manifest)
-        manifest["cache"] = dict(cache.counts)
+        study_and_report(bench, recipe, run, record)
+        record.note(cache=dict(cache.counts))
         write_json(run.path / "parts.json", {"parts": cache.used})
-        manifest["files"] = results.digests(run)
+        record.note(files=results.digests(run))
     results.point_latest(root, run)
     return run
+
+
+@dataclass
+class Record:
+    """The manifest of a run as far as it has come, and the warnings that are still being made."""
+
+    manifest: Manifest
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, **changes: Any) -> None:
+        """Puts what is known now into the manifest."""
+        self.manifest = replace(self.manifest, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        return replace(self.manifest, warnings=tuple(self.warnings)).to_json()
+
+
+def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
+    """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
+    for note in notes_on_data(recipe, bench.data):
+        bench.warn(note)
+    findings = run_study(bench, recipe, run.path)
+    for note in notes_on_findings(findings):
+        bench.warn(note)
+    record.note(
+        anchor=findings.anchor,
+        sets=findings.sets,
+        evaluated=findings.evaluated,
+        tokens=findings.tokens,
+        gates=[asdict(gate) for gate in findings.gates],
+        trained=[asdict(trained) for trained in findings.trained],
+        seconds={**record.manifest.seconds, **findings.seconds},
+    )
+    record.note(answer=answer_lines(recipe, record.to_json(), findings))
+    write_report(run.path, recipe, record.to_json(), findings)
+    return findings
 
 
 def _check_judges(plan: Plan) -> None:
@@ -105,26 +142,22 @@ def _check_judges(plan: Plan) -> None:
         make_judge(prompts.judge, prompts.languages, prompts.name)
 
 
-def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Any, key: str) -> dict[str, Any]:
-    return {
-        "schema_version": results.SCHEMA_VERSION,
-        "status": "running",
-        "recipe": recipe.name,
-        "question": recipe.question,
-        "key": key,
-        "started": environment.now(),
-        "ended": None,
-        "arguments": options.arguments,
-        "options": {"batch_size": options.batch_size, "limit": options.limit, "dtype": options.dtype},
-        "seed": recipe.seed,
-        "model": dict(subject.identity) | {"name": recipe.model},
-        "neurons": {"layers": subject.n_layers, "per_layer": dict(subject.widths)},
-        "device": str(subject.device),
-        "data": [_data_json(node, prompts) for node, prompts in plan.data.items()],
-        "nodes": {name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},
-        "warnings": [],
-        **environment.environment(),
-    }
+def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:
+    return Manifest(
+        recipe=recipe.name,
+        question=recipe.question,
+        key=key,
+        started=environment.now(),
+        arguments=options.arguments,
+        options={"batch_size": options.batch_size, "limit": options.limit, "dtype": options.dtype},
+        seed=recipe.seed,
+        model=dict(subject.identity) | {"name": recipe.model},
+        neurons={"layers": subject.n_layers, "per_layer": dict(subject.widths)},
+        device=str(subject.device),
+        data=[_data_json(node, prompts) for node, prompts in plan.data.items()],
+        nodes={name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},
+        environment=environment.environment(),
+    )
 
 
 def _data_json(node: Prompts, prompts: Any) -> dict[str, Any]:
@@ -142,29 +175,29 @@ def _data_json(node: Prompts, prompts: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _recorded(run: RunFolder, manifest: dict[str, Any]) -> Iterator[None]:
+def _recorded(run: RunFolder, record: Record) -> Iterator[None]:
     """Keeps the manifest's status true: running, then done, failed or interrupted."""
     path = run.path / "manifest.json"
     lock = results.hold(run)
-    write_json(path, manifest)
+    write_json(path, record.to_json())
     trace = ""
     try:
         yield
-        manifest |= {"status": "done"}
+        record.note(status="done")
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         message = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
-        manifest |= {"status": "interrupted" if interrupted else "failed", "error": message}
+        record.note(status="interrupted" if interrupted else "failed", error=message)
         trace = traceback.format_exc()
         raise
     finally:
-        manifest |= {"ended": environment.now()}
+        record.note(ended=environment.now())
         results.make_room(run)
-        write_json(path, manifest)
-        _note(run.path / "run.log", "".join(f"warning: {warning}\n" for warning in manifest["warnings"]) + trace)
+        write_json(path, record.to_json())
+        _log(run.path / "run.log", "".join(f"warning: {warning}\n" for warning in record.warnings) + trace)
         results.let_go(run, lock)
 
 
-def _note(log: Path, text: str) -> None:
+def _log(log: Path, text: str) -> None:
     with disk_errors(log), log.open("a", encoding="utf-8") as file:
         file.write(text)

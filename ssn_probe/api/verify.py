@@ -16,15 +16,17 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.api.runner import Record, study_and_report
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.manifest import Manifest
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.study.pipeline import execute, summary_of
+from ssn_probe.study.pipeline import summary_of
 from ssn_probe.study.plan import Plan, make_plan, resolved_key
 from ssn_probe.study.resolve import measured, study_anchor
 from ssn_probe.study.workbench import Workbench
@@ -146,9 +148,9 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> I
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
         bench = Workbench(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache)
-        found = told | {"warnings": bench.warnings, "seconds": {}}
+        record = Record(replace(Manifest.from_json(told), seconds={}), bench.warnings)
         try:
-            execute(bench, recipe, again, found)
+            study_and_report(bench, recipe, again, record)
         except NotCached as missing:
             why = (
                 f"the cache no longer holds all of it ({missing.args[0]['method']}): run the recipe again to restore it"
@@ -161,7 +163,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> I
                 what = f"{name} follows from the cache"
                 finding = _checked(what, lambda name=name: difference(run.table(name), again.table(name)))
                 yield _since(finding) if other else finding
-        words = _checked("report and manifest say what was found", lambda: _words(run, again, told, found))
+        words = _checked("report and manifest say what was found", lambda: _words(run, again, told, record.to_json()))
         yield _since(words) if other else words
 
 
@@ -176,7 +178,11 @@ def _words(run: RunFolder, again: RunFolder, told: dict[str, Any], found: dict[s
     """How the report differs, but for times and damaged files of the cache; and what else the manifest says."""
     lines, wanted = (_lines(one.path / "report.md") for one in (run, again))
     other = [line for line in lines if line not in wanted] + [line for line in wanted if line not in lines]
-    names = [name for name in ("answer", "sets", "gates", "anchor", "evaluated") if told.get(name) != found.get(name)]
+    names = [
+        name
+        for name in ("answer", "sets", "gates", "anchor", "evaluated", "trained")
+        if told.get(name) != found.get(name)
+    ]
     why = [f"{len(other)} lines of the report, such as {other[0][:60]!r}"] if other else []
     why += [f"{', '.join(names)} of the manifest"] if names else []
     return f"{' and '.join(why)} differ" if why else ""

@@ -10,14 +10,13 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.neurons import SITES
-from ssn_probe.report.conditions import Row, summary_row
+from ssn_probe.report.conditions import Row, arm_names, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
-from ssn_probe.report.phrases import intervention_phrase, verdict
 from ssn_probe.report.recipe_sets import expression_of
-from ssn_probe.spec import Patch, Recipe, Trains, last_of
+from ssn_probe.spec import Intervention, Patch, Recipe, Trains, last_of
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.labels import set_label
-from ssn_probe.study.arms import AT, BASELINE, PLACEBO, TESTED, WEAKENED
+from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE, LOG_ODDS, averaged
 from ssn_probe.text import (
     capitalised,
@@ -30,6 +29,7 @@ from ssn_probe.text import (
     points,
 )
 
+ALPHA = 0.05
 SIDE_EFFECTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
 """What an arm may change beside ASR, by measure."""
 MOST_NAMED = 8
@@ -88,8 +88,8 @@ class _Study:
 
     def trained(self, arm: str) -> str:
         """How much of the model the arm trained."""
-        facts = self.manifest.get("expanded", {}).get(arm)
-        if not facts:
+        facts = self._training(arm)
+        if facts is None:
             return ""
         whole = next(row for row in facts["parameters"] if row["site"] == "all")
         return (
@@ -171,8 +171,10 @@ class _Study:
 
     def _kept_step(self, arm: str) -> str:
         """The step whose weights were measured, where the training chose an earlier one than its last."""
-        steps = (self.manifest.get("expanded") or {}).get(arm, {}).get("steps")
-        return f" (step {steps['chosen']} of {steps['done']})" if steps and steps["chosen"] != steps["planned"] else ""
+        facts = self._training(arm)
+        if facts is None or facts["steps"]["chosen"] == facts["steps"]["planned"]:
+            return ""
+        return f" (step {facts['steps']['chosen']} of {facts['steps']['done']})"
 
     # ── a recipe without a primary arm ───────────────────────────────────────────────────────────────────────────────
 
@@ -188,16 +190,18 @@ class _Study:
 
     def extremes(self) -> list[str]:
         """The arms with the largest and the smallest change on the average."""
-        rows = self.summary.filter(~pl.col("arm").str.contains(AT, literal=True), role=TESTED)
-        rows = rows.filter(language=AVERAGE, measure="asr").sort("delta", descending=True).rows(named=True)
+        asr = self.summary.filter(pl.col("step").is_null(), role=TESTED, measure="asr")
+        named = zip(arm_names(asr), asr.rows(named=True), strict=True)
+        rows = [(name, row) for name, row in named if row["language"] == AVERAGE]
+        rows.sort(key=lambda item: -item[1]["delta"])
         return [
-            f"{plain(row['arm'])}: ASR {percent(row['value'])} on the average of {self._averaged(row)} "
+            f"{plain(name.title)}: ASR {percent(row['value'])} on the average of {self._averaged(name, row)} "
             f"({_change(row)}; n = {counted(row['n'], 'response')}; descriptive, no test)."
-            for row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
+            for name, row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
         ]
 
-    def _averaged(self, row: Row) -> str:
-        own, languages = row["set_language"], averaged(self.summary, row["arm"], "asr", self.anchor)
+    def _averaged(self, name: ArmName, row: Row) -> str:
+        own, languages = row["set_language"], averaged(self.summary, name, "asr", self.anchor)
         if languages != self._usual() - {own}:
             return _languages(languages)
         other = [] if self.anchor is None else [f"the anchor {plain(self.anchor)}"]
@@ -214,18 +218,24 @@ class _Study:
         row = self._row(arm, measure)
         return None if row is None or row["delta"] is None else round(row["value"] - row["delta"], 12)
 
+    def _training(self, arm: str) -> Mapping[str, Any] | None:
+        """What the manifest states of an arm's one training."""
+        trained = [facts for facts in self.manifest.get("trained") or () if facts["arm"] == arm]
+        return trained[0] if len(trained) == 1 else None
+
     def _usual(self) -> frozenset[str]:
         """The languages of the baseline's average."""
-        return averaged(self.summary, BASELINE, "asr", self.anchor, role=BASELINE)
+        return averaged(self.summary, ArmName(BASELINE), "asr", self.anchor, role=BASELINE)
 
     def _where(self, arm: str, source: str | None = None) -> str:
         """The languages of an arm's average: all but the anchor and a Patch's source, or those that it names."""
-        languages = averaged(self.summary, arm, "asr", self.anchor)
+        languages = averaged(self.summary, ArmName(arm), "asr", self.anchor)
         usual = not languages or languages == self._usual() - {source}
         return _outside(self.anchor, source) if usual else f"on the average of {_languages(languages)}"
 
     def _phrase(self, arm: str) -> str:
-        return intervention_phrase(self.recipe.arms[arm], self._set_name(arm), self._source(arm))
+        source = self._source(arm)
+        return self.recipe.arms[arm].phrase(self._set_name(arm), None if source is None else plain(source))
 
     def _source(self, arm: str) -> str | None:
         node = last_of(self.recipe.arms[arm])
@@ -233,6 +243,24 @@ class _Study:
 
     def _set_name(self, arm: str) -> str:
         return set_label(expression_of(self.recipe, arm)) or f"the set {plain(arm)}"
+
+
+def verdict(node: Intervention, row: Row) -> str:
+    """What the primary row shows of an arm that is expected to raise, or to lower, ASR.
+
+    Failing to reject is no proof of absence: the words claim no more than the test, the interval says how much.
+    """
+    if row["p"] is None:
+        return "was not tested against enough random sets"
+    raised, lowered = row["delta_low"] > 0, row["delta_high"] < 0
+    as_expected, opposite = (lowered, raised) if node.lowers else (raised, lowered)
+    moved = ("lowered ASR", "raised ASR") if node.lowers else ("raised ASR", "lowered ASR")
+    if as_expected and row["p"] <= ALPHA:
+        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {node.random_phrase()}"
+    if as_expected:
+        return f"{moved[0]}, but was not shown to do so more than random sets of as many neurons"
+    not_shown = f"was not shown to {'strengthen' if node.lowers else 'break'} refusal"
+    return f"{not_shown}; it {moved[1]}" if opposite else not_shown
 
 
 def _languages(languages: Collection[str]) -> str:

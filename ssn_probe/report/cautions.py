@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.report.conditions import Condition, applied_language
 from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.stats import smallest_detectable
-from ssn_probe.study.arms import BASELINE, CONTROL
+from ssn_probe.study.arms import BASELINE, CONTROL, ArmName
 from ssn_probe.study.summary import AVERAGE, HARMFUL, JUDGED
 from ssn_probe.text import counted, listing, plain
 
@@ -74,10 +75,12 @@ def _named(language: str, anchor: str | None) -> str:
 def _all_invalid(judged: pl.DataFrame, anchor: str | None) -> list[str]:
     """Per arm: an intervention that breaks the model has an ASR of 0 %, as one that makes it refuse."""
     found = []
-    for (arm, role), rows in judged.group_by("arm", "role", maintain_order=True):
+    identity = ["arm", applied_language("eval_language").alias("of"), "step", "role"]
+    for (*name, role), rows in judged.group_by(identity, maintain_order=True):
         counts = _verdicts(rows)
         languages = _languages(counts.filter(pl.col("invalid") == pl.col("n")), anchor)
-        where = "at baseline" if role == BASELINE else f"under {plain(str(arm))} ({role})"
+        condition = Condition(ArmName(*name), str(role))
+        where = "at baseline" if role == BASELINE else f"under {plain(condition.title)}"
         found.append(
             _sentence(
                 f"Every response {where} is invalid in", languages, ": its ASR of 0 % there is no sign of refusal."

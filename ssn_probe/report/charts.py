@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ssn_probe.files import write_whole
-from ssn_probe.report.learning_curves import MEASURES, UNTOUCHED
+from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, UNTOUCHED
 from ssn_probe.text import plain
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SHAPES = ("circle", "square", "triangle-up", "cross", "triangle-down", "triangle
 """Of the steps, in order; where there are more they begin again, larger. The diamond is the untouched model."""
 SIZES = (55, 110)
 SIDE = 340
-RANDOM, NONE = "random", ""
+NONE = ""
 TITLES = {"asr": "ASR, %", "over_refusal": "over-refusal, %", "utility": "utility, %", "step": "steps"}
 BETTER = {"over_refusal": "better: towards the lower left", "utility": "better: towards the lower right"}
 CONFIG = {
@@ -38,14 +38,14 @@ CONFIG = {
 def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     """ASR against over-refusal, and against utility: one line per curve, its steps in order, from the untouched model.
 
-    `curves` as `curves.curve_table` makes it; the curves of the group `random` share one colour. Bars: 95 % intervals.
-    Where ASR or both costs were not measured, what was measured is drawn against the steps.
+    `curves`: see `training_curves.curve_table`; those of the group `random` share a colour. Bars: 95 % intervals. Where
+    ASR or both costs were not measured, what was measured is drawn against the steps.
     """
     import altair as alt
 
     drawn = curves.with_columns(pl.col("curve", "group").map_elements(_drawable, return_dtype=pl.String))
     rows = _in_percent(drawn)
-    measured = [measure for measure in MEASURES if curves[measure].null_count() < curves.height]
+    measured = [measure for measure in CURVE_MEASURES if curves[measure].null_count() < curves.height]
     costs = [measure for measure in measured if measure != "asr"]
     pairs = [(cost, "asr") for cost in costs] if "asr" in measured else []
     panels = [_panel(drawn, rows, x, y) for x, y in pairs or [("step", measure) for measure in measured]]
@@ -67,7 +67,7 @@ def _subtitle(curves: pl.DataFrame) -> list[str]:
 
 def _in_percent(curves: pl.DataFrame) -> list[dict[str, Any]]:
     """Rows for altair, in the order in which they are drawn: random sets below, the untouched model on top."""
-    figures = [name for name in curves.columns if name.startswith(MEASURES)]
+    figures = [name for name in curves.columns if name.startswith(CURVE_MEASURES)]
     rows = curves.with_columns(pl.col(figures) * 100).to_dicts()
     for row in rows:
         row["colour"] = NONE if not row["step"] else RANDOM if row["group"] == RANDOM else row["curve"]

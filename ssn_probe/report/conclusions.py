@@ -8,7 +8,7 @@ import polars as pl
 
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.markdown_tables import section
-from ssn_probe.spec import Recipe, Refusal, SafetyNeurons
+from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
 from ssn_probe.stats import Estimate
@@ -168,7 +168,8 @@ def _limits(recipe: Recipe, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """What no run of the kind can show."""
     if recipe.arms:
         yield False, "That these neurons alone carry refusal: others may, which this rule did not choose."
-    if any(isinstance(node, SafetyNeurons) and isinstance(node.effect, Refusal) for node in walk(recipe)):
-        yield False, "What q and k do through the softmax: the refusal effect is first order and misses part of it."
+    effects = (node.scored_by for node in walk(recipe) if isinstance(node, SafetyNeurons))
+    for caution in dict.fromkeys(effect.caution for effect in effects if effect.caution):
+        yield False, caution
     if str(manifest["model"]["name"]).startswith("organism"):
         yield False, "Anything about language models: the organism's figures are about the tool."

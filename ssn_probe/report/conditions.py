@@ -1,12 +1,11 @@
-"""The conditions that a summary has rows of, how a reader calls them, and how their rows are found."""
+"""The conditions that a summary has rows of, what a reader calls them, and how their rows are found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from ssn_probe.study.arms import AT, BASELINE, OF, PLACEBO, TESTED, WEAKENED
+from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE
 
 Row = Mapping[str, Any]
@@ -15,63 +14,48 @@ VARIANTS = {WEAKENED: "without its top neuron", PLACEBO: "placebo"}
 """Conditions beside a tested arm, in words."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """An arm in one role; `set_language`: whose neurons apply everywhere; `step`: the step of a learning curve."""
+class Condition(NamedTuple):
+    """An arm in one role."""
 
-    arm: str
+    name: ArmName
     role: str = TESTED
-    set_language: str | None = None
-    step: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The arm in plain words: `ms of qab`, `ss after 8 steps`."""
-        owner = "" if self.set_language is None else f" of {self.set_language}"
-        return f"{self.arm}{owner}{'' if self.step is None else f' after {self.step:,} steps'}"
 
     @property
     def title(self) -> str:
-        """The name, and the role where the arm is not as the recipe has it."""
-        return f"{self.name}, {VARIANTS[self.role]}" if self.role in VARIANTS else self.name
+        """The arm in words, and the role where the arm is not as the recipe has it."""
+        return f"{self.name.title}, {VARIANTS[self.role]}" if self.role in VARIANTS else self.name.title
+
+
+def applied_language(language: str = "language") -> pl.Expr:
+    """The language whose neurons an arm per language applies everywhere, null for other arms; `language`: evaluated."""
+    several = pl.col("set_language").n_unique().over("arm", "role", "step", language).max().over("arm") > 1
+    return pl.when(several).then(pl.col("set_language"))
+
+
+def arm_names(rows: pl.DataFrame) -> list[ArmName]:
+    """The arm of every row of one measure."""
+    return [ArmName(*row) for row in rows.select("arm", applied_language(), "step").iter_rows()]
 
 
 def by_condition(rows: pl.DataFrame) -> dict[Condition, dict[str, Row]]:
     """The rows of one measure by condition and language, in the order of the table."""
     found: dict[Condition, dict[str, Row]] = {}
-    for row in rows.rows(named=True):
-        found.setdefault(_condition(row), {})[row["language"]] = row
+    for name, row in zip(arm_names(rows), rows.rows(named=True), strict=True):
+        found.setdefault(Condition(name, row["role"]), {})[row["language"]] = row
     return found
 
 
-def _condition(row: Row) -> Condition:
-    name, _, step = row["arm"].partition(AT)
-    arm, _, owner = name.partition(OF)
-    return Condition(
-        arm=arm,
-        role=row["role"],
-        set_language=owner.removesuffix(")") or None,
-        step=int(step.removesuffix(")")) if step else None,
-    )
-
-
-def last_steps(conditions: Mapping[Condition, dict[str, Row]]) -> dict[Condition, dict[str, Row]]:
-    """Without the points of learning curves but the last of each, which is what a table per language has room for."""
-    last: dict[tuple[str, str, str | None], int] = {}
-    for one in conditions:
-        place = (one.arm, one.role, one.set_language)
-        last[place] = max(last.get(place, 0), one.step or 0)
-    return {
-        one: rows for one, rows in conditions.items() if (one.step or 0) == last[one.arm, one.role, one.set_language]
-    }
+def last_steps(rows: pl.DataFrame) -> pl.DataFrame:
+    """Without the points of learning curves but the last of each, which is all a table per language has room for."""
+    return rows.filter(pl.col("step").is_null() | (pl.col("step") == pl.col("step").max().over("arm")))
 
 
 def summary_row(
     summary: pl.DataFrame, arm: str, measure: str, *, role: str = TESTED, language: str = AVERAGE
 ) -> Row | None:
     """The row of an arm that has one per measure and language, by default that of the average."""
-    rows = summary.filter(arm=arm, measure=measure, role=role, language=language)
-    return rows.row(0, named=True) if rows.height else None
+    rows = summary.filter(ArmName(arm).rows, measure=measure, role=role, language=language)
+    return rows.row(0, named=True) if rows.height == 1 else None
 
 
 def baseline_rows(summary: pl.DataFrame, measure: str = "asr") -> dict[str, Row]:

@@ -1,71 +1,31 @@
-"""Learning curves as tables: what every training gives and costs after so many steps."""
+"""What every training gives and costs after so many steps, for the answer and the report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.report.markdown_tables import ABSENT, number, section, share_cell, table
-from ssn_probe.study.arms import AT, BASELINE, TESTED
-from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import markdown
+from ssn_probe.spec import Recipe
+from ssn_probe.study.training_curves import CURVE_MEASURES, Difference, learning_curves
+from ssn_probe.text import counted, listing, markdown, percent, plain, points, points_interval
 
-MEASURES = ("asr", "over_refusal", "utility")
-UNTOUCHED = "untouched"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One arm as a point: its curve, the steps that were taken, the group of like curves, and how much was trained."""
-
-    curve: str
-    step: int
-    group: str
-    parameters: int
-
-
-SCHEMA = {"curve": pl.String, "group": pl.String, "step": pl.Int64, "parameters": pl.Int64, "n": pl.Int64} | {
-    f"{measure}{end}": pl.Float64 for measure in MEASURES for end in ("", "_low", "_high")
-}
-
-
-def curve_table(summary: pl.DataFrame, points: Mapping[str, Point]) -> pl.DataFrame:
-    """One row per point, by curve and step, after one of the model as it was: `SCHEMA`.
-
-    `points`: an arm's name → its point. Measures are those of the average over languages, with their 95 % intervals,
-    null where they were not measured; `n`: responses to harmful prompts.
-    """
-    origin = Point(curve=UNTOUCHED, step=0, group=UNTOUCHED, parameters=0)
-    order = list(dict.fromkeys(point.curve for point in points.values()))
-    ranked = sorted(points.items(), key=lambda item: (order.index(item[1].curve), item[1].step))
-    rows = [_row(summary, BASELINE, BASELINE, origin), *(_row(summary, arm, TESTED, point) for arm, point in ranked)]
-    return pl.DataFrame(rows, schema=SCHEMA)
-
-
-def _row(summary: pl.DataFrame, arm: str, role: str, point: Point) -> dict[str, Any]:
-    row: dict[str, Any] = dict(vars(point))
-    for measure in MEASURES:
-        cells = summary.filter(arm=arm, role=role, measure=measure, language=AVERAGE)
-        if cells.height:
-            found = cells.row(0, named=True)
-            row |= {measure: found["value"], f"{measure}_low": found["low"], f"{measure}_high": found["high"]}
-            row |= {"n": found["n"]} if measure == "asr" else {}
-    return {name: row.get(name) for name in SCHEMA}
+CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
+NAMES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 
 def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
-    """The table of the report: every curve, step by step."""
+    """Every curve as a table, step by step."""
     body = [
         [
             markdown(row["curve"]),
             f"{row['parameters']:,}",
             str(row["step"]),
-            *(share_cell(row, measure) for measure in MEASURES),
+            *(share_cell(row, measure) for measure in CURVE_MEASURES),
         ]
         for row in curves.rows(named=True)
     ]
-    header = ["trained", "parameters", "steps", "ASR, %", "over-refusal, %", "utility, %"]
+    header = ["trained", "parameters", "steps", *(f"{name}, %" for name in NAMES.values())]
     over = "all languages" if anchor is None else f"the languages other than the anchor {markdown(anchor)}"
     note = (
         f"Averages over {over}, with 95 % intervals over prompts, none adjusted. At the same step, trainings of one "
@@ -75,15 +35,15 @@ def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
     return section("What each training gives and costs", table(header, body), note)
 
 
-# ── what was trained ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def trained_section(manifest: Mapping[str, Any]) -> str:
-    """How much was trained, per site, and how each training went: one group of rows per training."""
-    trainings: Mapping[str, Any] = manifest.get("expanded") or {}
+    """How much was trained, per site, and how each training went: a group of rows per training."""
+    trainings: dict[str, list[Mapping[str, Any]]] = {}
+    for point in manifest.get("trained") or ():
+        name = point["arm"] if point["without"] is None else f"{point['arm']} without {point['without']}"
+        trainings.setdefault(name, []).append(point)
     if not trainings:
         return ""
-    body = [row for name, steps in _by_training(trainings) for row in _training_rows(name, steps)]
+    body = [row for name, points in trainings.items() for row in _training_rows(name, points)]
     header = ["trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss"]
     note = (
         "Steps: done of those planned, and the step or steps whose weights were kept. A LoRA adapter belongs to no "
@@ -91,15 +51,6 @@ def trained_section(manifest: Mapping[str, Any]) -> str:
         "learned: first before training, then at each step kept; a dash: not measured at that step.\n"
     )
     return section("What was trained", table(header, body), note)
-
-
-def _by_training(trainings: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Points of one learning curve come from one training; one without another language is another training."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for name, facts in trainings.items():
-        training = name if facts["step"] is None else name.replace(f"{AT}{facts['step']})", "", 1)
-        found.setdefault(training, []).append(facts)
-    return list(found.items())
 
 
 def _training_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -126,3 +77,38 @@ def _loss(points: Sequence[Mapping[str, Any]]) -> str:
     if base is None:
         return ABSENT
     return " → ".join(number(loss and loss["chosen"], 3) for loss in [{"chosen": base}, *losses])
+
+
+def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequence[Difference]) -> Iterator[str]:
+    """A line per learning curve; then each beside the random sets of as many neurons that were trained as long."""
+    if curves is None:
+        return
+    rows = curves.filter(pl.col("curve").is_in(list(learning_curves(recipe))))
+    for (curve,), own in rows.group_by("curve", maintain_order=True):
+        values = "; ".join(
+            f"{name} {' → '.join(percent(value) for value in own[measure])}"
+            for measure, name in NAMES.items()
+            if own[measure].null_count() == 0
+        )
+        steps = listing([str(step) for step in own["step"]])
+        if values:
+            yield f"{plain(str(curve))}, {counted(own['parameters'][0], 'parameter')}, after {steps} steps: {values}."
+    for curve in dict.fromkeys(difference.curve for difference in differences):
+        own = [difference for difference in differences if difference.curve == curve]
+        parts = [_step_differences(step, own) for step in dict.fromkeys(difference.step for difference in own)]
+        random_sets = (
+            "its random set" if own[0].random_sets == 1 else f"the mean of its {own[0].random_sets} random sets"
+        )
+        yield (
+            f"{plain(curve)} less {random_sets}, in points: {'; '.join(parts)} (95 % intervals over prompts, for these "
+            "very sets; descriptive, no test)."
+        )
+
+
+def _step_differences(step: int, differences: Sequence[Difference]) -> str:
+    parts = [
+        f"{NAMES[one.measure]} {points(one.estimate.value)} ({points_interval(one.estimate.low, one.estimate.high)})"
+        for one in differences
+        if one.step == step and (one.measure != "utility" or one.estimate.value)
+    ]
+    return f"after {step} steps {', '.join(parts)}"

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.conclusions import NONE, Beside, conclusions
-from ssn_probe.report.learning_curves import curve_section, trained_section
+from ssn_probe.report.learning_curves import CHART, CHART_TITLE, curve_section, trained_section
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.measure_tables import TITLES, measure_section, reading
 from ssn_probe.report.recipe_sets import beside_without_repeats, distinct_sets, same_sets_note, without_repeats
@@ -19,7 +19,6 @@ from ssn_probe.report.sections.sets_after_training import found_again_section
 from ssn_probe.report.sections.transfer_matrix import transfer_section
 from ssn_probe.report.sections.where_neurons_are import mix_section, neurons_section
 from ssn_probe.spec import ASR, OverRefusal, Recipe, Utility
-from ssn_probe.study.deltas import CHART, CHART_TITLE
 from ssn_probe.text import markdown
 
 TABLES_OF = {ASR: ("asr", "asr_paper", "invalid"), OverRefusal: ("over_refusal",), Utility: ("utility",)}

@@ -9,7 +9,7 @@ from ssn_probe.report.conditions import Condition, Row, by_condition, last_steps
 from ssn_probe.report.markdown_tables import ABSENT, language_cell, section, table
 from ssn_probe.spec import Each, LeaveOneOut, Recipe
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
-from ssn_probe.study.arms import BASELINE
+from ssn_probe.study.arms import BASELINE, ArmName
 from ssn_probe.study.summary import AVERAGE, LOG_ODDS
 from ssn_probe.text import markdown, probability
 
@@ -88,14 +88,14 @@ def blocks(columns: Sequence[Column], primary: str | None) -> list[list[Column]]
     The baseline leads every table.
     """
     baseline = [column for column in columns if column.condition.role == BASELINE]
-    arms: dict[tuple[str, str | None], list[Column]] = {}
+    arms: dict[ArmName, list[Column]] = {}
     for column in columns:
         if column.condition.role != BASELINE:
-            arms.setdefault((column.condition.arm, column.condition.set_language), []).append(column)
-    tables = [[*baseline, *own] for (arm, _), own in arms.items() if arm == primary]
+            arms.setdefault(column.condition.name, []).append(column)
+    tables = [[*baseline, *own] for name, own in arms.items() if name.arm == primary]
     current = list(baseline)
-    for (arm, _), own in arms.items():
-        if arm == primary:
+    for name, own in arms.items():
+        if name.arm == primary:
             continue
         if len(current) > len(baseline) and len(current) + len(own) > MOST_COLUMNS:
             tables.append(current)
@@ -109,7 +109,7 @@ def measure_section(recipe: Recipe, evaluated: Sequence[str], anchor: str | None
     measure = rows["measure"][0]
     shared = any(shared_with_anchor(arm.neurons) for arm in recipe.arms.values())
     tables = []
-    for columns in blocks(columns_of(last_steps(by_condition(rows))), recipe.primary):
+    for columns in blocks(columns_of(by_condition(last_steps(rows))), recipe.primary):
         body = [
             [
                 language_cell(language, anchor, ": its SS is its MS" if shared else ""),
@@ -133,7 +133,7 @@ def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, mea
 
 
 def _why_absent(recipe: Recipe, condition: Condition, language: str, anchor: str | None) -> str:
-    node = recipe.arms.get(condition.arm)
+    node = recipe.arms.get(condition.name.arm)
     if node is not None and language == source_of(node, anchor):
         return "not run: source language"
     if node is not None and isinstance(node.neurons, LeaveOneOut) and language != AVERAGE:

@@ -17,8 +17,9 @@ from typing import Any
 
 from ssn_probe.errors import ResultError, nearest
 from ssn_probe.files import disk_errors, sha256
+from ssn_probe.runs.manifest import SCHEMA_VERSION
+from ssn_probe.runs.schema_1 import upgraded_manifest, upgraded_table
 
-SCHEMA_VERSION = 1
 LOCK = ".lock"
 """Held by a run as long as it lives."""
 ROOM = ".room"
@@ -37,7 +38,8 @@ class RunFolder:
 
     def manifest(self) -> dict[str, Any]:
         """What is recorded of the run. Raises ResultError for a manifest that is damaged or of a newer release."""
-        return read_json(self.path / "manifest.json")
+        found = read_json(self.path / "manifest.json")
+        return upgraded_manifest(found) if found["schema_version"] == 1 else found
 
     def table(self, name: str):
         """One of the run's parquet tables: samples, summary, neurons, overlap, log_odds."""
@@ -47,9 +49,10 @@ class RunFolder:
         if not path.is_file():
             raise ResultError(f"{self.name} has no {name}.parquet", "Its recipe measured no such thing, or it failed.")
         try:
-            return pl.read_parquet(path)
+            table = pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
+        return upgraded_table(name, table) if self.manifest()["schema_version"] == 1 else table
 
 
 def prepare(root: Path) -> Path:

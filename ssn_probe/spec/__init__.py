@@ -1,6 +1,6 @@
 """The language of recipes: values that compute nothing. Standard library only."""
 
-from ssn_probe.spec.effects import EFFECTS, Effect, Final, Local, Refusal
+from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, Local, Refusal, scores
 from ssn_probe.spec.interventions import (
     After,
     Amplify,
@@ -86,5 +86,6 @@ __all__ = [
     "is_several",
     "last_of",
     "paper",
+    "scores",
     "training_of",
 ]

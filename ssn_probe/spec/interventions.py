@@ -1,13 +1,42 @@
-"""What an arm does to a set's neurons, as values: silence, amplify, carry over, train. Standard library only."""
+"""What an arm does to a set's neurons, as values: silence, amplify, carry over, train. Standard library only.
+
+An intervention says here what it is called and which way it should move ASR. How it changes a running model is
+registered where the study is made (`ssn_probe.study.edits_of_arms`).
+"""
 
 from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
 
+from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.neuron_sets import Each, LeaveOneOut, SetExpression
 from ssn_probe.spec.node import Node, brief, one_of, require
 from ssn_probe.spec.prompts import Prompts
 from ssn_probe.spec.training_settings import Training
 
 MOST_BY = 1_000_000
+
+
+class Intervention(Node, abstract=True):
+    """What an arm does to the neurons of its field `neurons`; a subclass is a frozen dataclass with that field."""
+
+    if TYPE_CHECKING:
+        neurons: SetExpression | Each
+
+    @property
+    def lowers(self) -> bool:
+        """Is ASR expected to fall?"""
+        return False
+
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        """What is done to the set that is called `neurons`, as in "silencing the shared safety neurons".
+
+        `source`: the language that a `Patch` carries over from.
+        """
+        return f"applying {type(self).__name__} to {neurons}"
+
+    def random_phrase(self) -> str:
+        """The same, done to a random set of the same size."""
+        return self.phrase("as many random neurons")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +47,7 @@ class MeanOf(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Suppress(Node):
+class Suppress(Intervention):
     """Silence a set's neurons on prompt and generated tokens; language λ gets λ's own neurons.
 
     `to`: what silence is, 0 or `MeanOf(prompts)`, the neuron's usual value on harmless prompts.
@@ -33,14 +62,12 @@ class Suppress(Node):
         require(silent, f"to is {self.to!r}", "Give to=0 or to=MeanOf(prompts).")
         object.__setattr__(self, "to", self.to or 0)
 
-    @property
-    def lowers(self) -> bool:
-        """Is ASR expected to fall?"""
-        return False
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        return f"silencing {neurons}"
 
 
 @dataclass(frozen=True, eq=False)
-class Amplify(Node):
+class Amplify(Intervention):
     """Multiply a set's activations by `by` on prompt and generated tokens; language λ gets λ's own neurons.
 
     `by` > 1 strengthens what the neurons say, `by` < 1 weakens it; towards 0 it becomes `Suppress`.
@@ -57,12 +84,19 @@ class Amplify(Node):
 
     @property
     def lowers(self) -> bool:
-        """Is ASR expected to fall? Where safety neurons say more than they did."""
         return self.by > 1
+
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        if self.by > 1:
+            return f"amplifying {neurons} by {self.by:g}"
+        return f"weakening {neurons} to {self.by:g} of their activation"
+
+    def random_phrase(self) -> str:
+        return f"{'amplifying' if self.by > 1 else 'weakening'} as many random neurons"
 
 
 @dataclass(frozen=True, eq=False)
-class Patch(Node):
+class Patch(Intervention):
     """Carry over what a set's neurons do in the same request in another language; λ gets its own neurons.
 
     The parallel prompt runs untouched in the language `source` (None: the anchor). `positions="last"`: its values at
@@ -80,12 +114,19 @@ class Patch(Node):
 
     @property
     def lowers(self) -> bool:
-        """Is ASR expected to fall? The source is taken to be the language that refuses."""
+        """The source is taken to be the language that refuses."""
         return True
+
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        where = "the last prompt position" if self.positions == "last" else "every step of the response"
+        return f"carrying over from {source} the activation of {neurons} at {where}"
+
+    def random_phrase(self) -> str:
+        return "carrying over as many random neurons"
 
 
 @dataclass(frozen=True, eq=False)
-class Trains(Node, abstract=True):
+class Trains(Intervention, abstract=True):
     """Training on refusals: `neurons` says where, `data` gives its *train* split, `training` says how.
 
     The rows of these `contexts` and `languages` (None: all) are learned, with the response to learn as `reference`.
@@ -115,10 +156,13 @@ class Trains(Node, abstract=True):
 
     @property
     def lowers(self) -> bool:
-        """Is ASR expected to fall? The data hold refusals."""
+        """The data hold refusals."""
         return True
 
-    def then(self, node: Suppress | Amplify | Patch) -> "Then":
+    def random_phrase(self) -> str:
+        return "training as many random neurons"
+
+    def then(self, node: Intervention) -> "Then":
         """Train, then do something to the trained model; in an arm the tuple of both says the same."""
         return Then(self, node)
 
@@ -131,6 +175,10 @@ class Trains(Node, abstract=True):
 class Expand(Trains):
     """Train the weights of a set's neurons, and nothing else (SS-Neuron Expansion, paper section 5)."""
 
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        rest = ", on data without it," if isinstance(self.neurons, LeaveOneOut) else ""
+        return f"training the weights of {neurons}{rest}"
+
 
 @dataclass(frozen=True, eq=False)
 class LoRA(Trains):
@@ -141,20 +189,25 @@ class LoRA(Trains):
     alone.
     """
 
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        return f"training LoRA adapters of as many parameters as {neurons}"
+
 
 @dataclass(frozen=True, eq=False)
-class Then(Node):
+class Then(Intervention):
     """Train, then do something to the trained model: `Expand(…).then(Suppress(…))`, or the tuple of both in an arm.
 
     Random sets take the place of `then`'s neurons; the training stays as it is.
     """
 
     first: Trains
-    then: Suppress | Amplify | Patch
+    then: Intervention
 
     def check(self) -> None:
         one = self.first.at is None and not isinstance(self.first.neurons, LeaveOneOut)
         require(one, "what is trained first must be one model", "Leave at and leave_one_out() out of it.")
+        hint = "Let a Suppress, an Amplify or a Patch follow the training."
+        require(not isinstance(self.then, Trains | Then), f"{type(self.then).__name__}(…) follows a training", hint)
 
     @property
     def neurons(self) -> SetExpression | Each:
@@ -163,6 +216,13 @@ class Then(Node):
     @property
     def lowers(self) -> bool:
         return self.then.lowers
+
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        trained = set_label(self.first.neurons) or "another set"
+        return f"{self.first.phrase(trained)}, then {self.then.phrase(neurons, source)}"
+
+    def random_phrase(self) -> str:
+        return self.then.random_phrase()
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,11 +237,7 @@ class After(SetExpression):
         require(one, "a set is identified again in one trained model", "Leave at and leave_one_out() out of it.")
 
 
-Intervention = Suppress | Amplify | Patch | Expand | LoRA | Then
-"""What an arm does to a set's neurons."""
-
-
-def last_of(node: Intervention) -> Suppress | Amplify | Patch | Expand | LoRA:
+def last_of(node: Intervention) -> Intervention:
     """What is done last: to a trained model, or all there is."""
     return node.then if isinstance(node, Then) else node
 
@@ -200,7 +256,7 @@ def in_sequence(value: object) -> object:
     """A tuple of two interventions as the node that it stands for; anything else as it is."""
     if not isinstance(value, tuple):
         return value
-    fits = len(value) == 2 and isinstance(value[0], Trains) and isinstance(value[1], Suppress | Amplify | Patch)
+    fits = len(value) == 2 and isinstance(value[0], Trains) and isinstance(value[1], Intervention)
     hint = "Give (Expand(…), Suppress(…)), or Amplify or Patch last; to silence several sets, join them with |."
     require(fits, f"the arm is a tuple of {', '.join(type(one).__name__ for one in value) or 'nothing'}", hint)
     return Then(*value)

@@ -5,7 +5,7 @@ from ssn_probe.spec.node import Node
 
 
 def set_label(expression: Node) -> str:
-    """The name that readers of the paper know a set by; empty where it has none."""
+    """A set in words that a reader of the paper knows; empty for any other."""
     match expression:
         case SafetyNeurons():
             return "the monolingual safety neurons (MS)"

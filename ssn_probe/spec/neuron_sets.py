@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssn_probe.spec.effects import EFFECT_OF, EFFECTS, Effect, Final
+from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final
 from ssn_probe.spec.node import Node, brief, one_of, require
 from ssn_probe.spec.prompts import Prompts
 
@@ -82,9 +82,9 @@ class SetExpression(Node, abstract=True):
 class SafetyNeurons(SetExpression):
     """Monolingual safety neurons (MS): important on harmful prompts and not on harmless ones (paper, section 3).
 
-    `effect` is what moves when a neuron is silenced (`"local" | "final" | "refusal"` or its node); `rule` turns the
-    two means into a set (`ssn_probe.neurons.selection`); `top` is the share taken per `pool`: `"site"` for each (layer,
-    site), `"layer"` for all sites of a layer together. Reads the *identify* split.
+    `effect` is what moves when a neuron is silenced (`"local" | "final" | "refusal"`, your own, or its node); `rule`
+    turns the two means into a set (`ssn_probe.neurons.selection`); `top` is the share taken per `pool`: `"site"` for
+    each (layer, site), `"layer"` for all sites of a layer together. Reads the *identify* split.
 
     `stable=π` keeps instead what the rule takes in a share π or more of complementary half-samples of the prompts,
     which bounds the number taken by chance (Shah & Samworth 2013). `fdr=q` takes, whatever their number, the neurons
@@ -106,8 +106,8 @@ class SafetyNeurons(SetExpression):
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
         if isinstance(self.effect, str):
-            one_of("effect", self.effect, EFFECTS)
-            object.__setattr__(self, "effect", EFFECT_OF[self.effect]())
+            one_of("effect", self.effect, tuple(EFFECTS))
+            object.__setattr__(self, "effect", EFFECTS[self.effect]())
         require(isinstance(self.effect, Effect), f"effect is {self.effect!r}", f"Effects: {', '.join(EFFECTS)}.")
         one_of("rule", self.rule, tuple(RULES))
         one_of("pool", self.pool, ("site", "layer"))
@@ -127,6 +127,12 @@ class SafetyNeurons(SetExpression):
             "Give a share of neurons in (0, 1], for example top=0.005.",
         )
         object.__setattr__(self, "top", float(top))
+
+    @property
+    def scored_by(self) -> Effect:
+        """The effect as a node, which `effect` is once the fields have been checked."""
+        assert isinstance(self.effect, Effect)
+        return self.effect
 
     def _check_fdr(self, rate: float) -> None:
         require(0 < rate < 1, f"fdr is {rate!r}", "Give a false discovery rate in (0, 1), for example fdr=0.05.")

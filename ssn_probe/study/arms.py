@@ -7,6 +7,9 @@ from it. Everything that can be wrong with a set is found here, before anything 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import NeuronSet
@@ -30,17 +33,39 @@ from ssn_probe.study.resolve import evaluated, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
-BASELINE, TESTED, WEAKENED, CONTROL = "baseline", "tested", "less strongest", "control"
-PLACEBO = "placebo"
-OF, AT = ".of(", ".at("
-"""An arm per language is named `ms.of(qab)`, one of a learning curve `ss.at(8)`."""
+BASELINE, TESTED, CONTROL = "baseline", "tested", "control"
+WEAKENED, PLACEBO = "without top neuron", "placebo"
+
+
+class ArmName(NamedTuple):
+    """Which arm a row of a table belongs to.
+
+    `arm` is the recipe's name; `of` the language whose neurons the arm applies everywhere, where the recipe asks for
+    one arm per language (`set.each()`); `step` the step of a learning curve.
+    """
+
+    arm: str
+    of: str | None = None
+    step: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The arm in words: `ms`, `ms of qab`, `ss after 8 steps`."""
+        of = "" if self.of is None else f" of {self.of}"
+        return f"{self.arm}{of}{'' if self.step is None else f' after {self.step} steps'}"
+
+    @property
+    def rows(self) -> pl.Expr:
+        """The rows of `samples`, `log_odds` or `summary` that belong to the arm, whatever their role."""
+        rows = (pl.col("arm") == self.arm) & pl.col("step").eq_missing(pl.lit(self.step, pl.Int64))
+        return rows if self.of is None else rows & (pl.col("set_language") == self.of)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arm:
     """One condition. `set_language` is the language whose neurons apply everywhere, None where each has its own.
 
-    `row`: the recipe's name for the arm, `ms` for `ms.of(qab)`. `left_out`: languages that its random controls skip
+    `each`: is it one of an arm per language? `left_out`: languages that its random controls skip
     (the anchor of a shared set, whose SS is its whole MS). `does`: what is done to the neurons, None for the baseline.
     `source`: the language that a Patch carries over from; `skipped`: languages that the arm is not run in, such as
     that. `placebo`: the set that the same expression finds between topics of harmless prompts, None where there is
@@ -48,7 +73,6 @@ class Arm:
     """
 
     name: str
-    row: str
     role: str
     neurons: NeuronSet | None
     set_language: str | None = None
@@ -60,6 +84,12 @@ class Arm:
     placebo: NeuronSet | None = None
     first: tuple[Trains, NeuronSet] | None = None
     step: int | None = None
+    each: bool = False
+
+    @property
+    def title(self) -> str:
+        """The arm in words."""
+        return ArmName(self.name, self.set_language if self.each else None, self.step).title
 
     @property
     def training(self) -> tuple[Trains, NeuronSet] | None:
@@ -75,14 +105,7 @@ class Arm:
         return self.does is not None and self.does.lowers
 
 
-UNTOUCHED = Arm(name=BASELINE, row=BASELINE, role=BASELINE, neurons=None)
-
-
-def row_of(name: str) -> str:
-    """The recipe's name for an arm: `ms` for `ms.of(qab)` and for `ms.at(8)`. No recipe's name has a parenthesis."""
-    for part in (OF, AT):
-        name = name.partition(part)[0]
-    return name
+UNTOUCHED = Arm(name=BASELINE, role=BASELINE, neurons=None)
 
 
 def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
@@ -97,10 +120,9 @@ def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
         expression = node.neurons
         if isinstance(expression, Each):
             inner = expression.neurons
-            every = [(f"{name}{OF}{one})", inner.of(one)) for one in evaluate(bench, inner).languages]
+            arms += [_tested(bench, recipe, name, inner.of(one), node) for one in evaluate(bench, inner).languages]
         else:
-            every = [(name, expression)]
-        arms += [_tested(bench, recipe, full_name, name, one, node) for full_name, one in every]
+            arms.append(_tested(bench, recipe, name, expression, node))
     for arm in arms:
         _check(bench, recipe, arm)
     return [one for arm in arms for one in _steps(arm)]
@@ -109,18 +131,15 @@ def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
 def _steps(arm: Arm) -> list[Arm]:
     """One arm per step of a learning curve."""
     at = arm.does.at if isinstance(arm.does, Trains) else None
-    return [arm] if at is None else [replace(arm, name=f"{arm.name}{AT}{step})", step=step) for step in at]
+    return [arm] if at is None else [replace(arm, step=step) for step in at]
 
 
-def _tested(
-    bench: Workbench, recipe: Recipe, name: str, row: str, expression: SetExpression, node: Intervention
-) -> Arm:
+def _tested(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression, node: Intervention) -> Arm:
     neurons = evaluate(bench, expression)
     of_one = (expression.language or bench.anchor) if isinstance(expression, Of) else None
     set_language = of_one or ("*" if neurons.language_free else None)
-    return Arm(
+    arm = Arm(
         name=name,
-        row=row,
         role=TESTED,
         neurons=neurons,
         set_language=set_language,
@@ -128,9 +147,10 @@ def _tested(
         does=last_of(node),
         source=source_of(node, bench.anchor),
         skipped=not_run_in(node, bench.data, bench.anchor, evaluated(recipe, bench.data)),
-        placebo=None if isinstance(node, Trains) else _placebo(bench, name, expression),
         first=(node.first, evaluate(bench, node.first.neurons)) if isinstance(node, Then) else None,
+        each=isinstance(node.neurons, Each),
     )
+    return arm if isinstance(node, Trains) else replace(arm, placebo=_placebo(bench, arm.title, expression))
 
 
 def _placebo(bench: Workbench, name: str, expression: SetExpression) -> NeuronSet | None:
@@ -155,17 +175,17 @@ def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
     languages = [one for one in evaluated(recipe, bench.data) if one not in arm.skipped]
     empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
     if not len(arm.neurons):
-        raise DataError(f"the set of the arm {arm.name!r} is empty", "Raise top, or take less away from it.")
+        raise DataError(f"the set of the arm {arm.title!r} is empty", "Raise top, or take less away from it.")
     if not languages:
         hint = "Measure it on prompts in the languages that are left out, or in others than the source."
-        raise RecipeError(f"the arm {arm.name!r} is evaluated in no language", hint)
+        raise RecipeError(f"the arm {arm.title!r} is evaluated in no language", hint)
     for node, neurons in [arm.training] if arm.training else []:
         check_trained(neurons, bench.widths())
         if not neurons.language_free and not isinstance(node.neurons, LeaveOneOut):
             hint = "Take one language's, set.of('en'), or those of any language, set.union()."
-            raise RecipeError(f"the arm {arm.name!r} trains one model, and its set has neurons per language", hint)
+            raise RecipeError(f"the arm {arm.title!r} trains one model, and its set has neurons per language", hint)
     if empty:
-        bench.warn(f"{arm.name} has no neurons in {', '.join(empty)}: nothing is changed there")
+        bench.warn(f"{arm.title} has no neurons in {', '.join(empty)}: nothing is changed there")
     if (recipe.controls or recipe.log_odds_controls) and not isinstance(arm.does, LoRA):
         random_like(arm.neurons, bench.widths(), 0)
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.study.arms import BASELINE, TESTED
+from ssn_probe.study.arms import BASELINE, TESTED, ArmName
 from ssn_probe.study.summary import AVERAGE, averaged
 from ssn_probe.training.delta_file.statements import MEASURES
 
-BASE = (BASELINE, BASELINE)
+BASE = (ArmName(BASELINE), BASELINE)
 BEFORE = ("before", "before_low", "before_high")
 
 
-def measured_of(summary: pl.DataFrame, arm: str, *, run: str, anchor: str | None) -> dict[str, Any] | None:
+def measured_of(summary: pl.DataFrame, arm: ArmName, *, run: str, anchor: str | None) -> dict[str, Any] | None:
     """`effects`: per language and measure before and after; `controls`: on the average, what else the run trained.
 
     Args:
@@ -26,12 +26,12 @@ def measured_of(summary: pl.DataFrame, arm: str, *, run: str, anchor: str | None
     where nothing of the arm was measured.
     """
     effects = [_comparable(row, summary, arm, anchor) for row in _effects(summary, arm)]
-    return {"run": run, "arm": arm, "effects": effects, "controls": _controls(summary, arm)} if effects else None
+    return {"run": run, "arm": arm.title, "effects": effects, "controls": _controls(summary, arm)} if effects else None
 
 
-def _effects(summary: pl.DataFrame, arm: str) -> list[dict[str, Any]]:
+def _effects(summary: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
     keys = ["language", "measure"]
-    after = summary.filter(pl.col("measure").is_in(MEASURES), arm=arm, role=TESTED)
+    after = summary.filter(arm.rows, pl.col("measure").is_in(MEASURES), role=TESTED)
     before = summary.filter(role=BASELINE).select(
         *keys, pl.col("value").alias("before"), pl.col("low").alias("before_low"), pl.col("high").alias("before_high")
     )
@@ -39,16 +39,18 @@ def _effects(summary: pl.DataFrame, arm: str) -> list[dict[str, Any]]:
     return after.join(before, on=keys, how="left", maintain_order="left").select(columns).to_dicts()
 
 
-def _comparable(row: dict[str, Any], summary: pl.DataFrame, arm: str, anchor: str | None) -> dict[str, Any]:
+def _comparable(row: dict[str, Any], summary: pl.DataFrame, arm: ArmName, anchor: str | None) -> dict[str, Any]:
     """The row, without its figures before where they are an average over other languages."""
     sides = (averaged(summary, name, row["measure"], anchor, role) for name, role in ((arm, TESTED), BASE))
     return row if row["language"] != AVERAGE or len(set(sides)) == 1 else row | dict.fromkeys(BEFORE)
 
 
-def _controls(summary: pl.DataFrame, arm: str) -> list[dict[str, Any]]:
+def _controls(summary: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
     average = summary.filter(pl.col("measure").is_in(MEASURES), language=AVERAGE, role=TESTED)
-    others = average.filter(pl.col("arm") != arm).select("arm", "measure", "value", "low", "high")
-    drawn = average.filter(pl.col("controls") > 0, arm=arm).select(
+    step = pl.when(pl.col("step").is_not_null()).then(pl.format(" after {} steps", "step")).otherwise(pl.lit(""))
+    title = pl.concat_str("arm", step).alias("arm")
+    others = average.filter(~arm.rows).select(title, "measure", "value", "low", "high")
+    drawn = average.filter(arm.rows, pl.col("controls") > 0).select(
         (pl.col("controls").cast(pl.String) + " random sets").alias("arm"),
         "measure",
         pl.col("control_mean").alias("value"),

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ssn_probe.model.subject import Direction, Openings
 from ssn_probe.runs.cache import VanishedError
-from ssn_probe.spec import Final, Local, Refusal, SafetyNeurons
+from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.steps import score_label
 from ssn_probe.study.workbench import Workbench, reads_what, tokens_of
 from ssn_probe.tracing.batching import Part
 from ssn_probe.tracing.effect_store import place
-from ssn_probe.tracing.effects import Scores, mean, score_final, score_local, score_refusal
+from ssn_probe.tracing.effects import mean, score
 
 CONTRASTED = ("harmful", "harmless")
 
@@ -65,13 +66,16 @@ def scored(bench: Workbench, node: SafetyNeurons, language: str, context: str) -
     def compute() -> Scored:
         rows = bench.data[node.prompts].select("identify", context, language)
         with bench.shelf(scores_what(bench, node, language, context), rows.height) as shelf:
-            options = {
-                "sites": sites,
-                "batch_size": bench.size(type(node.effect).__name__),
-                "shelf": shelf,
-                "advance": bench.tracker.advance(score_label(node, bench.data[node.prompts])),
-            }
-            scores = _trace(bench, node, language, tokens_of(bench, rows), options)
+            scores = score(
+                node.scored_by,
+                bench.subject,
+                tokens_of(bench, rows),
+                reads=_reads(bench, node, language),
+                sites=sites,
+                batch_size=bench.size(node.scored_by.name),
+                shelf=shelf,
+                advance=bench.tracker.advance(score_label(node, bench.data[node.prompts])),
+            )
             means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
             return Scored(means=means, parts=shelf.parts())
 
@@ -81,22 +85,16 @@ def scored(bench: Workbench, node: SafetyNeurons, language: str, context: str) -
 def scores_what(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
     """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
     prompts = bench.data[node.prompts]
-    reads = reads_what(readouts(bench, prompts)[language].reads) if isinstance(node.effect, Refusal) else None
+    found = _reads(bench, node, language)
+    reads = None if found is None else reads_what(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
     sites = list(distinct_sites(bench, node))
     return bench.what("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
 
 
-def _trace(bench: Workbench, node: SafetyNeurons, language: str, tokens: list, options: Mapping) -> Scores:
-    effect = node.effect
-    if isinstance(effect, Refusal):
-        return score_refusal(
-            bench.subject, tokens, readouts(bench, bench.data[node.prompts])[language].reads, **options
-        )
-    if isinstance(effect, Local):
-        return score_local(bench.subject, tokens, position=effect.position, **options)  # type: ignore[arg-type]
-    assert isinstance(effect, Final)
-    return score_final(bench.subject, tokens, **options)
+def _reads(bench: Workbench, node: SafetyNeurons, language: str) -> Openings | Direction | None:
+    """How refusal is read in a language; None for an effect that does not ask."""
+    return readouts(bench, bench.data[node.prompts])[language].reads if node.scored_by.needs_openings else None
 
 
 def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:

@@ -40,6 +40,36 @@ class Readout:
     gate: Gate
 
 
+@dataclass(frozen=True, kw_only=True)
+class LanguageGate:
+    """How the refusal log-odds was read in a language, and how well it separates refusals there; plain JSON values."""
+
+    data: str
+    language: str
+    origin: str
+    auroc: float | None
+    refused: int
+    other: int
+
+
+def gates(bench: Workbench) -> tuple[LanguageGate, ...]:
+    """The gates of every prompt set that has been read so far."""
+    names = {prompts.digest: prompts.name for prompts in bench.data.values()}
+    return tuple(
+        LanguageGate(
+            data=names[data],
+            language=language,
+            origin=found.origin,
+            auroc=found.gate.auroc,
+            refused=found.gate.n_refused,
+            other=found.gate.n_other,
+        )
+        for data, languages in bench.readouts.items()
+        if data in names
+        for language, found in languages.items()
+    )
+
+
 def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     """The read-out of every language of a prompt set.
 
@@ -47,12 +77,11 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     anchor's refusal direction: both visibly, in the notes and the table of gates. Raises ModelError where none serves.
     """
 
-    def compute() -> dict[str, Readout]:
+    if prompts.digest not in bench.readouts:
         observed = {language: _observe(bench, prompts, language) for language in prompts.languages}
         own = {language: _own_openings(bench, language, observed[language]) for language in prompts.languages}
-        return {one: _readout(bench, observed, own, one) for one in prompts.languages}
-
-    return bench.remember(("readouts", prompts.digest), compute)
+        bench.readouts[prompts.digest] = {one: _readout(bench, observed, own, one) for one in prompts.languages}
+    return bench.readouts[prompts.digest]
 
 
 def _observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFrame:

@@ -41,17 +41,17 @@ class Pass:
 def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
     """Who generates, in order: baseline, tested, less strongest, placebo, then the controls on harmful prompts only."""
     contexts = measured(recipe, bench.data)
-    yield Pass(arm=UNTOUCHED, row=UNTOUCHED.row, contexts=contexts)
+    yield Pass(arm=UNTOUCHED, row=UNTOUCHED.name, contexts=contexts)
     for arm in arms:
-        yield Pass(arm=arm, row=arm.row, contexts=contexts)
+        yield Pass(arm=arm, row=arm.name, contexts=contexts)
         if is_weakened(arm):
-            yield Pass(arm=weakened(arm), row=weakened_label(arm.row), contexts=contexts)
+            yield Pass(arm=weakened(arm), row=weakened_label(arm.name), contexts=contexts)
         if arm.placebo is not None:
-            yield Pass(arm=as_placebo(arm), row=placebo_label(arm.row), contexts=contexts)
+            yield Pass(arm=as_placebo(arm), row=placebo_label(arm.name), contexts=contexts)
     harmful = {context: prompts for context, prompts in contexts.items() if context == "harmful"}
     for arm in arms if harmful else ():
         for control in controls_of(bench, arm, random_sets(recipe, arm.does), recipe.seed):
-            yield Pass(arm=control, row=random_label(arm.row, recipe), contexts=harmful)
+            yield Pass(arm=control, row=random_label(arm.name, recipe), contexts=harmful)
 
 
 def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
@@ -64,7 +64,7 @@ def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[P
         beside = [weakened(arm)] if is_weakened(arm) else []
         beside += [] if arm.placebo is None else [as_placebo(arm)]
         for one in (arm, *beside, *controls_of(bench, arm, odds_controls(recipe, arm.does), recipe.seed)):
-            yield Pass(arm=at_the_prompt(one), row=log_odds_label(arm.row, recipe), contexts=contexts)
+            yield Pass(arm=at_the_prompt(one), row=log_odds_label(arm.name, recipe), contexts=contexts)
 
 
 def row_totals(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Mapping[str, int]:
@@ -93,7 +93,7 @@ def collect_samples(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterat
                 bench.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
     for arm in arms:
         if not is_ranked(arm) and not isinstance(arm.does, Trains):
-            bench.warn(f"{arm.name} has no scores, so none of its neurons is known to be the strongest")
+            bench.warn(f"{arm.title} has no scores, so none of its neurons is known to be the strongest")
     for one in sample_passes(bench, recipe, arms):
         if any(evaluated_in(one.arm, prompts) for prompts in one.contexts.values()):
             yield _samples(bench, one)
@@ -108,7 +108,7 @@ def _samples(bench: Workbench, one: Pass) -> pl.DataFrame:
         if source is not None:
             source.close()
     for node, neurons in trainings_of(bench, one):
-        done(bench, node, neurons, training_label(one.arm.row))
+        done(bench, node, neurons, training_label(one.arm.name))
     return pl.concat(frames).with_columns(error=pl.lit(None, pl.String))
 
 
@@ -141,7 +141,7 @@ def bench_of(bench: Workbench, arm: Arm, language: str) -> Workbench:
     node, neurons = arm.training
     if isinstance(node.neurons, LeaveOneOut):
         node, neurons = _left_out(bench, node, neurons, language)
-    return trained_bench(bench, node, neurons, training_label(arm.row), step=arm.step)
+    return trained_bench(bench, node, neurons, training_label(arm.name), step=arm.step)
 
 
 def source_of_pass(
@@ -159,7 +159,7 @@ def source_of_pass(
         neurons=arm.neurons,
         languages=evaluated_in(arm, prompts),
         max_new_tokens=prompts.max_new_tokens if arm.does.positions == "response" else 0,
-        label=source_label(arm.row, arm.source, log_odds_only),
+        label=source_label(arm.name, arm.source, log_odds_only),
     )
 
 
@@ -188,6 +188,7 @@ def _labels(arm: Arm, language: str) -> list[pl.Expr]:
         pl.lit(arm.name).alias("arm"),
         pl.lit(arm.role).alias("role"),
         pl.lit(arm.seed, pl.Int32).alias("seed"),
+        pl.lit(arm.step, pl.Int64).alias("step"),
     ]
 
 

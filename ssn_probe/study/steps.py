@@ -10,13 +10,10 @@ from ssn_probe.spec import (
     SITES,
     After,
     Each,
-    Final,
-    Local,
     LoRA,
     Patch,
     Prompts,
     Recipe,
-    Refusal,
     SafetyNeurons,
     Trains,
     last_of,
@@ -74,10 +71,10 @@ def _scores(
     stages: dict[str, Stage] = {}
     for node in nodes:
         prompts = data[node.prompts]
-        if isinstance(node.effect, Refusal):
+        if node.scored_by.needs_openings:
             stages |= _gate(prompts, before)
         work = type(node.effect).__name__
-        passes = 3 if isinstance(node.effect, Refusal) else neurons if isinstance(node.effect, Final) else 1
+        passes = node.scored_by.passes(neurons)
         label, count = before + score_label(node, prompts), _identify(prompts)
         stages.setdefault(label, Stage(label=label, prompts=count, passes=passes, work=work, sites=node.sites))
     return stages
@@ -120,7 +117,7 @@ def _after(recipe: Recipe, data: Mapping[Prompts, PromptSet], neurons: int) -> l
 
 def reads_log_odds(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[PromptSet, ...]:
     """The prompt sets whose responses must show that the refusal log-odds can be trusted."""
-    scored = [data[node.prompts] for node in choosers(recipe) if isinstance(node.effect, Refusal)]
+    scored = [data[node.prompts] for node in choosers(recipe) if node.scored_by.needs_openings]
     contexts = measured(recipe, data)
     if recipe.arms and recipe.log_odds_controls and "harmful" in contexts:
         scored.append(contexts["harmful"])
@@ -188,9 +185,7 @@ def gate_label(prompts: PromptSet) -> str:
 
 
 def score_label(node: SafetyNeurons, prompts: PromptSet) -> str:
-    position = getattr(node.effect, "position", "")
-    where = f", {position}" if isinstance(node.effect, Local) and position != "mean" else ""
-    return f"{type(node.effect).__name__.lower()} effect of every neuron ({prompts.name}{where})"
+    return node.scored_by.label(prompts.name)
 
 
 def _causal(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[Stage]:

@@ -22,7 +22,7 @@ from ssn_probe.stats import (
     rank_test,
     rate,
 )
-from ssn_probe.study.arms import BASELINE, CONTROL, PLACEBO, TESTED
+from ssn_probe.study.arms import BASELINE, CONTROL, PLACEBO, TESTED, ArmName
 
 AVERAGE = "average"
 LOG_ODDS = "refusal_log_odds"
@@ -30,6 +30,7 @@ LOG_ODDS = "refusal_log_odds"
 COLUMNS = {
     "language": pl.String,
     "set_language": pl.String,
+    "step": pl.Int64,
     "arm": pl.String,
     "role": pl.String,
     "measure": pl.String,
@@ -81,7 +82,13 @@ class _Study:
     anchor: str | None
     primary: str | None
     lowers: frozenset[str]
+    each: frozenset[str]
     seed: int
+
+    @property
+    def of(self) -> pl.Expr:
+        """The language whose neurons an arm per language applies everywhere; null for other arms."""
+        return pl.when(pl.col("arm").is_in(sorted(self.each))).then(pl.col("set_language"))
 
 
 def summarise(
@@ -92,16 +99,17 @@ def summarise(
     primary: str | None,
     seed: int,
     lowers: Collection[str] = (),
+    each: Collection[str] = (),
 ) -> pl.DataFrame:
     """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts.
 
     `lowers` names the arms that are meant to lower ASR (and to raise the refusal log-odds): their rank tests look that
-    way. `p_mcnemar`: per language, for outcomes of 0 and 1, where every cluster is a single prompt and no prompt lacks
-    its pair. `p_holm`: those of the primary arm's ASR, adjusted over the languages of its average. `detectable`: the
-    smallest change of a tested arm's ASR that would have shown, from the spread of its difference
-    (`stats.detectable`). Null elsewhere.
+    way. `each` names those that stand for one arm per language. `p_mcnemar`: per language, for outcomes of 0 and 1,
+    where every cluster is a single prompt and no prompt lacks its pair. `p_holm`: those of the primary arm's ASR,
+    adjusted over the languages of its average. `detectable`: the smallest change of a tested arm's ASR that would have
+    shown, from the spread of its difference (`stats.detectable`). Null elsewhere.
     """
-    study = _Study(anchor=anchor, primary=primary, lowers=frozenset(lowers), seed=seed)
+    study = _Study(anchor=anchor, primary=primary, lowers=frozenset(lowers), each=frozenset(each), seed=seed)
     rows = []
     for name, measure in MEASURES.items():
         values = samples.filter(measure.counts).with_columns(y=measure.value.cast(pl.Float64))
@@ -115,15 +123,17 @@ def _measure_rows(name: str, values: pl.DataFrame, study: _Study) -> list[dict]:
     baseline = values.filter(pl.col("role") == BASELINE)
     controls = values.filter(pl.col("role") == CONTROL)
     rows: list[dict] = []
-    for (arm, role), chosen in values.filter(pl.col("role") != CONTROL).group_by("arm", "role", maintain_order=True):
-        mine = controls.filter(pl.col("arm") == arm) if role == TESTED else controls.clear()
+    identity = ["arm", study.of.alias("of"), "step", "role"]
+    groups = values.filter(pl.col("role") != CONTROL).group_by(identity, maintain_order=True)
+    for (arm, of, step, role), chosen in groups:
+        mine = controls.filter(ArmName(str(arm), of, step).rows) if role == TESTED else controls.clear()  # type: ignore[arg-type]
         left_out = _left_out(chosen, study.anchor)
         found = []
         for language in [*_ordered(chosen, study.anchor), AVERAGE]:
             of_arm, of_baseline, of_controls = (_of(frame, language, left_out) for frame in (chosen, baseline, mine))
             if not of_arm.is_empty():
                 cells = {"language": language, "arm": arm, "role": role, "measure": name}
-                found.append(cells | _row(cells, of_arm, of_baseline, of_controls, study))
+                found.append(cells | {"step": step} | _row(cells, of_arm, of_baseline, of_controls, study))
         if _is_primary(study, arm, role, name):
             _adjust(found, left_out)
         rows += found
@@ -238,16 +248,18 @@ def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: i
     return _paired(_of(_pairs(tested, placebo), AVERAGE, left_out), True, seed)
 
 
-def averaged(summary: pl.DataFrame, arm: str, measure: str, anchor: str | None, role: str = TESTED) -> frozenset[str]:
+def averaged(
+    summary: pl.DataFrame, arm: ArmName, measure: str, anchor: str | None, role: str = TESTED
+) -> frozenset[str]:
     """The languages that an arm's average row is over: all it was measured in, less the anchor and the set's own."""
-    rows = summary.filter(arm=arm, role=role, measure=measure)
+    rows = summary.filter(arm.rows, role=role, measure=measure)
     languages = set(rows["language"]) - {AVERAGE}
     own = set(rows.filter(language=AVERAGE)["set_language"]) if len(languages) > 1 else set()
     return frozenset(languages - {anchor} - own)
 
 
 def against_others(
-    samples: pl.DataFrame, arm: str, others: Collection[str], measure: str, anchor: str | None, seed: int
+    samples: pl.DataFrame, arm: ArmName, others: Collection[ArmName], measure: str, anchor: str | None, seed: int
 ) -> Estimate | None:
     """How much higher is a measure under an arm than on the mean of others, prompt by prompt, averaged over languages?
 
@@ -256,7 +268,7 @@ def against_others(
     """
     column = MEASURES[measure]
     values = samples.filter(column.counts, pl.col("role") == TESTED).with_columns(y=column.value.cast(pl.Float64))
-    tested, rest = values.filter(pl.col("arm") == arm), values.filter(pl.col("arm").is_in(list(others)))
+    tested, rest = values.filter(arm.rows), values.filter(pl.any_horizontal(other.rows for other in others))
     keys = ["prompt_id", "eval_language"]
     mean = rest.group_by(keys, maintain_order=True).agg(pl.col("y").mean(), pl.len().alias("arms"))
     paired = _pairs(tested, mean.filter(pl.col("arms") == len(others)))

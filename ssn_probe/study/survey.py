@@ -7,7 +7,7 @@ from typing import Any
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import NotCached
-from ssn_probe.spec import Recipe, Refusal, SafetyNeurons, Trains
+from ssn_probe.spec import Recipe, SafetyNeurons, Trains
 from ssn_probe.spec.node import digest
 from ssn_probe.study.arms import UNTOUCHED, Arm, arms_of
 from ssn_probe.study.importance import CONTRASTED, scores_what
@@ -114,7 +114,7 @@ def _found_again(bench: Workbench, trained: Trains, nodes: list[SafetyNeurons]) 
     inside = trained_bench(bench, trained, neurons, label)
     for node in nodes:
         prompts = bench.data[node.prompts]
-        gated = isinstance(node.effect, Refusal)
+        gated = node.scored_by.needs_openings
         for row, count in [*(_gate(inside, prompts) if gated else ()), *_scores(inside, node)]:
             yield AFTER + row, count
 
@@ -124,10 +124,10 @@ def _trainings(bench: Workbench, passes: Iterable[Pass]) -> Found:
     seen = set()
     for one in passes:
         for node, neurons in trainings_of(bench, one):
-            key = (one.arm.row, digest(expansion_what(bench, node, neurons)))
+            key = (one.arm.name, digest(expansion_what(bench, node, neurons)))
             if key not in seen:
                 seen.add(key)
-                yield training_label(one.arm.row), _trained(bench, node, neurons)
+                yield training_label(one.arm.name), _trained(bench, node, neurons)
 
 
 def _trained(bench: Workbench, node: Trains, neurons: NeuronSet) -> int:

@@ -76,6 +76,8 @@ class Workbench:
     cache: Cache | None = None
     tracker: Tracker = field(default_factory=Silent)
     memory: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How refusal is read (`refusal_readout.Readout`), by digest of the prompt set and by language."""
     warnings: list[str] = field(default_factory=list)
     sizes: dict[str, BatchSize] = field(default_factory=dict)
 

@@ -1,4 +1,6 @@
-"""The effect of every neuron on every prompt: three read-outs, one form of result.
+"""The effect of every neuron on every prompt: three read-outs and those of users, one form of result.
+
+`score` computes whichever effect a recipe names, by the function that is registered for it with `@scores`:
 
 - `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
 - `score_refusal`: what it adds to the refusal log-odds, signed, first order; one forward and one backward pass.
@@ -6,16 +8,18 @@
   compare with.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.errors import ModelError
+from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.model.subject import Direction, Openings, Subject, pad_left
 from ssn_probe.neurons import SITES, Site
+from ssn_probe.spec import Effect, Final, Local, Refusal, scores
+from ssn_probe.spec.effect_registry import SCORERS
 from ssn_probe.tracing.batching import (
     Advance,
     BatchSize,
@@ -38,12 +42,60 @@ __all__ = [
     "decode",
     "mean",
     "refusal_log_odds",
+    "run_scores",
+    "score",
     "score_final",
     "score_local",
     "score_refusal",
+    "whole_inputs",
 ]
 
 Position = Literal["mean", "last"]
+
+
+def score(
+    effect: Effect,
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    reads: Openings | Direction | None = None,
+    sites: Sequence[str] = SITES,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> Scores:
+    """The effect of every neuron on every prompt, by the function that is registered for it.
+
+    Args:
+        tokens: prompts as token ids.
+        reads: how refusal is read, for effects that need openings; None for all others.
+        sites: any of q, k, v, o, ffn.
+        batch_size: sequences that run together; of an effect with a pass per neuron, neurons.
+
+    Raises:
+        RecipeError: no function is registered for the effect.
+        ModelError: NaN or Inf, naming layer and site.
+    """
+    if effect.name not in SCORERS:
+        hint = f"Put @scores({type(effect).__name__}) on the function that does: see docs/extend/score.md."
+        raise RecipeError(f"no function computes the effect {effect.name!r}", hint)
+    options = {"sites": sites, "batch_size": batch_size, "shelf": shelf, "advance": advance}
+    return SCORERS[effect.name](effect, subject, tokens, reads=reads, **options)
+
+
+@scores(Local)
+def _local(effect: Local, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
+    return score_local(subject, tokens, position=effect.position, **options)
+
+
+@scores(Final)
+def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
+    return score_final(subject, tokens, position=effect.position, **options)
+
+
+@scores(Refusal)
+def _refusal(_effect: Refusal, subject: Subject, tokens: Any, *, reads: Openings | Direction, **options: Any) -> Scores:
+    return score_refusal(subject, tokens, reads, **options)
 
 
 def score_local(
@@ -75,11 +127,10 @@ def score_local(
     places, shelf = places_of(subject, sites), shelf or Memory()
     known = [] if covered(shelf, len(tokens)) else measure_weights(subject.model, places)
 
-    def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], None]:
-        inputs = _whole_inputs(subject, batch)
-        return trace_local_effects(subject.model, inputs, places, known, _checked(position)), None
+    def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        return trace_local_effects(subject.model, whole_inputs(subject, batch), places, known, _checked(position))
 
-    return _scored(subject, tokens, places["sites"], run, batch_size, shelf, advance)
+    return run_scores(subject, tokens, places["sites"], run, batch_size=batch_size, shelf=shelf, advance=advance)
 
 
 def score_final(
@@ -105,13 +156,13 @@ def score_final(
     Raises:
         ModelError: NaN or Inf in the activations, naming layer and site.
     """
-    places, shelf = places_of(subject, sites), shelf or Memory()
+    places = places_of(subject, sites)
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
 
-    def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], None]:
-        return _ablated(subject, batch[0], places, _checked(position), size), None
+    def run(batch: Sequence[Sequence[int]]) -> Mapping[str, Tensor]:
+        return _ablated(subject, batch[0], places, _checked(position), size)
 
-    return _scored(subject, tokens, places["sites"], run, 1, shelf, advance)
+    return run_scores(subject, tokens, places["sites"], run, batch_size=1, shelf=shelf, advance=advance)
 
 
 def score_refusal(
@@ -142,12 +193,14 @@ def score_refusal(
 
     forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
 
-    def run(batch: Sequence[Sequence[int]]) -> tuple[dict[Site, Tensor], Tensor]:
+    def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
-        return trace_refusal_effects(subject.model, inputs, places, subject.anatomy.embedding, forcing.scoring)
+        embedding = subject.anatomy.embedding
+        effects, odds = trace_refusal_effects(subject.model, inputs, places, embedding, forcing.scoring)
+        return effects | {"log_odds": odds}
 
-    sequences, shelf = len(forcing.prefixes), shelf or Memory()
-    return _scored(subject, tokens, places["sites"], run, batch_size, shelf, advance, sequences=sequences)
+    settings = {"batch_size": batch_size, "shelf": shelf, "advance": advance, "sequences": len(forcing.prefixes)}
+    return run_scores(subject, tokens, places["sites"], run, **settings)
 
 
 def refusal_log_odds(
@@ -201,7 +254,7 @@ def final_states(
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
-        states = trace_states(subject.model, _whole_inputs(subject, batch), places).float().cpu()
+        states = trace_states(subject.model, whole_inputs(subject, batch), places).float().cpu()
         if not states.isfinite().all():
             raise_non_finite(subject, batch)
         return {"states": states}
@@ -217,8 +270,8 @@ def _checked(position: str) -> Position:
     raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
 
 
-def _whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """One batch without logits, but for one position: whoever asks for these reads states only."""
+def whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """One batch for a pass that reads states only: logits of the last position alone, and no cache."""
     inputs = pad_left(tokens, subject.pad_id, subject.device)
     last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
     return inputs | {"logits_to_keep": last, "use_cache": False}
@@ -226,7 +279,7 @@ def _whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str
 
 def _ablated(
     subject: Subject, prompt: Sequence[int], places: Any, position: Position, size: BatchSize
-) -> dict[Site, Float[Tensor, "prompt layer neuron"]]:
+) -> dict[str, Float[Tensor, "prompt layer neuron"]]:
     """The final effect of every neuron on one prompt, `size` neurons a forward pass."""
     from ssn_probe.tracing.bodies.ablation import trace_ablations
 
@@ -236,7 +289,7 @@ def _ablated(
         for site in places["sites"]
         for index in range(subject.widths[site])
     ]
-    effects = {
+    effects: dict[str, Tensor] = {
         site: torch.zeros(1, subject.n_layers, subject.widths[site], dtype=torch.float64) for site in places["sites"]
     }
     start = 0
@@ -244,7 +297,7 @@ def _ablated(
 
         def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
             chosen = neurons[start : start + together]  # noqa: B023 (called at once)
-            inputs = _whole_inputs(subject, [prompt] * (len(chosen) + 1))
+            inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
             norm = subject.anatomy.norm
             return chosen, trace_ablations(subject.model, inputs, places, norm, _silenced(chosen), position)
 
@@ -278,23 +331,29 @@ def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: F
     return inputs | {"logits_to_keep": kept, "use_cache": False}
 
 
-def _scored(
+def run_scores(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     sites: Iterable[Site],
-    effects_of: Callable[[Sequence[Sequence[int]]], tuple[dict[Site, Tensor], Tensor | None]],
-    batch_size: int | BatchSize,
-    shelf: Shelf,
-    advance: Advance,
+    effects_of: Callable[[Sequence[Sequence[int]]], Mapping[str, Tensor]],
     *,
+    batch_size: int | BatchSize,
+    shelf: Shelf | None,
+    advance: Advance,
     sequences: int = 1,
 ) -> Scores:
-    """Run every batch and put its effects on the shelf; memory grows with the score array only."""
+    """Scores batch by batch, each on the shelf as it is done; memory grows with the score array only.
+
+    Args:
+        effects_of: some prompts → {site: effects [prompt, layer, neuron]}, and their "log_odds" where r(x) is read.
+        sequences: how many sequences a prompt takes in a batch.
+    """
+    shelf = shelf or Memory()
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
-        effects, odds = effects_of(batch)
-        found = {} if odds is None else {"log_odds": odds.float().cpu()}
+        effects = dict(effects_of(batch))
+        found = {"log_odds": effects.pop("log_odds").float().cpu()} if "log_odds" in effects else {}
         for site, effect in effects.items():
             found[f"values.{site}"], found[f"scale.{site}"] = encoded(effect)
             if not found[f"scale.{site}"].isfinite().all():

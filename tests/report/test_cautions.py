@@ -36,7 +36,7 @@ def test_all_invalid_is_no_refusal_and_no_success() -> None:
     broken = samples("ss", "tested", {"ok": spelled("i" * 20), "bb": spelled("i" * 19 + "r")})
     first, second = notes(pl.concat([baseline(bb="i" * 20), broken]))
     assert first.startswith("Every response at baseline is invalid in bb: its ASR of 0 %")
-    assert second.startswith("Every response under ss (tested) is invalid in ok")
+    assert second.startswith("Every response under ss is invalid in ok")
 
 
 def test_random_sets_are_no_arms() -> None:

@@ -59,7 +59,7 @@ prompt_sets = st.builds(
     languages=st.none() | st.lists(texts, max_size=3),
     limit=st.none() | st.integers(1, 99),
 )
-effects = st.sampled_from(EFFECTS) | st.sampled_from([Local(), Local("last"), Final(), Refusal()])
+effects = st.sampled_from(tuple(EFFECTS)) | st.sampled_from([Local(), Local("last"), Final(), Refusal()])
 safety_neurons = st.builds(
     SafetyNeurons,
     prompt_sets,

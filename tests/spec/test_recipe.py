@@ -47,6 +47,7 @@ def test_the_public_names() -> None:
             "paper",
             "recipe",
         ),
+        *("Effect", "scores"),
         *("run", "preview", "open_run", "Result", "Preview"),
         *("DataError", "JudgeError", "ModelError", "RecipeError", "RemoteError", "ResultError", "SSNProbeError"),
     }

@@ -19,9 +19,9 @@ def transfers(summary: pl.DataFrame, measure: str = "asr") -> dict[str, Cells]:
     """The cells of every arm that ran once per language of its neurons, by the arm's name."""
     found: dict[str, dict[tuple[str, str], Row]] = {}
     for condition, rows in by_condition(summary.filter(measure=measure, role=TESTED)).items():
-        if condition.set_language is not None:
-            cells = {(condition.set_language, one): row for one, row in rows.items() if one != AVERAGE}
-            found.setdefault(condition.arm, {}).update(cells)
+        if condition.name.of is not None and condition.name.step is None:
+            cells = {(condition.name.of, one): row for one, row in rows.items() if one != AVERAGE}
+            found.setdefault(condition.name.arm, {}).update(cells)
     return dict(found)
 
 

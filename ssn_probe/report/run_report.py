@@ -1,0 +1,59 @@
+"""From what a study found to what a reader gets: notes, the answer in words, `report.md`, the chart."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.files import write_text
+from ssn_probe.report.answer import answer
+from ssn_probe.report.cautions import cautions, learned_and_measured, repeats
+from ssn_probe.report.charts import cost_chart, save_chart
+from ssn_probe.report.conclusions import Beside, headlines
+from ssn_probe.report.learning_curves import CHART, curve_lines
+from ssn_probe.report.markdown import report
+from ssn_probe.report.sections.sets_after_training import found_again_lines
+from ssn_probe.spec import Prompts, Recipe
+from ssn_probe.study.findings import Findings
+from ssn_probe.text import listing
+
+
+def notes_on_data(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
+    """What a reader must know of the prompts, before anything is measured."""
+    for prompts in data.values():
+        yield from repeats(prompts)
+    yield from learned_and_measured(recipe, data)
+
+
+def notes_on_findings(findings: Findings) -> Iterator[str]:
+    """What a reader must know before trusting a figure."""
+    if findings.summary is not None and findings.samples is not None:
+        yield from cautions(findings.summary, findings.samples, findings.anchor)
+    if findings.curves_left_out:
+        curves = listing(list(findings.curves_left_out))
+        yield f"{curves}: averaged over other languages than the rest, so not among the curves"
+
+
+def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> list[str]:
+    """The answer in words, one finding per line, the most important first."""
+    return [
+        *answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor),
+        *curve_lines(recipe, findings.curves, findings.differences),
+        *found_again_lines(findings.found_again),
+        *headlines(recipe, _beside(findings)),
+    ]
+
+
+def write_report(folder: Path, recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> None:
+    """Writes `report.md`, and the chart of learning curves where there are some; `manifest` holds the answer."""
+    if findings.curves is not None:
+        save_chart(cost_chart(findings.curves), folder / CHART)
+    tables = {"curve": findings.curves, "again": findings.found_again}
+    beside, summary = _beside(findings), findings.summary
+    write_text(
+        folder / "report.md", report(recipe, manifest, findings.neurons, findings.overlap, summary, beside, **tables)
+    )
+
+
+def _beside(findings: Findings) -> Beside:
+    return Beside(trusted=findings.robustness, placebo=findings.beyond_placebo, truth=findings.truth)

@@ -1,0 +1,67 @@
+"""The manifest of a run: how it was made, how it ended, and what it found, as far as it is no table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+SCHEMA_VERSION = 2
+"""Of the whole run folder: raised when a table, a column or a field of the manifest gets another name or meaning."""
+REACHED_LATER = ("error", "anchor", "sets", "evaluated", "tokens", "gates", "trained", "answer", "cache", "files")
+"""Fields that are left out of the file until the run has reached them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` records.
+
+    `model`: the model's identity and the name it was asked for by. `neurons`: layers, and neurons per layer and site.
+    `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
+    read in each language. `trained`: what is stated of every training. `cache`: measurements read and computed.
+    `files`: SHA-256 of every file of the folder. `seconds`: per stage.
+    """
+
+    status: str = "running"
+    recipe: str
+    question: str
+    key: str
+    started: str
+    ended: str | None = None
+    arguments: Mapping[str, str]
+    options: Mapping[str, Any]
+    seed: int
+    model: Mapping[str, Any]
+    neurons: Mapping[str, Any]
+    device: str
+    data: Sequence[Mapping[str, Any]]
+    nodes: Mapping[str, str]
+    environment: Mapping[str, Any]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    error: str | None = None
+    anchor: str | None = None
+    sets: Mapping[str, Mapping[str, int]] | None = None
+    evaluated: Sequence[str] | None = None
+    tokens: int | None = None
+    gates: Sequence[Mapping[str, Any]] | None = None
+    trained: Sequence[Mapping[str, Any]] | None = None
+    answer: Sequence[str] | None = None
+    cache: Mapping[str, int] | None = None
+    files: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
+        """The manifest that `to_json` wrote. Raises TypeError for an object that lacks a field."""
+        known = {one.name for one in fields(cls)} - {"environment"}
+        environment = {name: value for name, value in data.items() if name not in {*known, "schema_version"}}
+        return cls(environment=environment, **{name: value for name, value in data.items() if name in known})
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `manifest.json` holds; the environment's names are its own."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "environment"}
+        reached = self.sets is not None
+        kept = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None or name not in REACHED_LATER or (name in ("anchor", "tokens") and reached)
+        }
+        return {"schema_version": SCHEMA_VERSION} | kept | dict(self.environment)

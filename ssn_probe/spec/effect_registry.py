@@ -1,0 +1,117 @@
+"""Effects as values: what moves when a neuron is silenced, and the one registry of them. Standard library only.
+
+An effect is a class here and a function with `@scores(…)`, here or in a user's file; the rest of the program asks the
+class what it takes and the function for the scores, and knows none of them by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from ssn_probe.errors import RecipeError
+from ssn_probe.spec.node import NODES, Node, one_of
+
+EFFECTS: dict[str, type["Effect"]] = {}
+"""Every effect by the name that `effect=…` takes: that of its class, in lower case."""
+SCORERS: dict[str, Callable[..., Any]] = {}
+"""How the effects are computed, by the same names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Effect(Node, abstract=True):
+    """What is measured of every neuron; a subclass registers itself when it is defined.
+
+    A subclass is a frozen dataclass whose fields, if any, are its parameters. `version` is raised when its numbers
+    change: it is part of every key.
+    """
+
+    formula: ClassVar[str]
+    """The effect of a neuron with activation a, as a reader would write it down."""
+    needs_openings: ClassVar[bool] = False
+    """Does it read refusal off the openings of responses, so that these must pass their gate first?"""
+    needs_gradients: ClassVar[bool] = False
+    """Does every prompt take a backward pass, too?"""
+    by_neuron: ClassVar[bool] = False
+    """Does every neuron take a pass of its own?"""
+    memory: ClassVar[str | None] = None
+    """The work of `model.memory` that estimates what it takes on a device; None: not estimated."""
+    caution: ClassVar[str] = ""
+    """What may not be concluded from it, for the report."""
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):
+        known = NODES.get(cls.__name__)
+        if known is not None and _shipped(known) and not _shipped(cls):
+            raise RecipeError(f"the name {cls.__name__} belongs to ssn-probe", "Give your effect another name.")
+        super().__init_subclass__(abstract=abstract, **kwargs)
+        if not abstract:
+            EFFECTS[cls.__name__.lower()] = cls
+
+    @property
+    def name(self) -> str:
+        """The word that `effect=…` takes."""
+        return type(self).__name__.lower()
+
+    def label(self, prompts: str) -> str:
+        """The row of progress of its scores on a prompt set."""
+        changed = [str(getattr(self, one.name)) for one in fields(self) if getattr(self, one.name) != one.default]
+        return f"{self.name} effect of every neuron ({', '.join([prompts, *changed])})"
+
+    def passes(self, neurons: int) -> float:
+        """Forward passes per prompt of a model of so many neurons; a backward pass counts two."""
+        return neurons if self.by_neuron else 3 if self.needs_gradients else 1
+
+
+def _shipped(kind: type) -> bool:
+    return kind.__module__.startswith("ssn_probe.")
+
+
+def scores(kind: type[Effect]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers the function that computes an effect.
+
+    It is called as `function(effect, subject, tokens, *, reads, sites, batch_size, shelf, advance)` and returns
+    `Scores`; see `ssn_probe.tracing.effects.score` for the arguments, and docs/extend/score.md.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        SCORERS[kind.__name__.lower()] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True, eq=False)
+class Local(Effect):
+    """Effect on the neuron's own module output: closed form, one forward pass (`algorithms.md` 2a)."""
+
+    formula = "‖Δ module output‖, exact"
+    memory = "local"
+
+    position: str = "mean"
+
+    def check(self) -> None:
+        one_of("position", self.position, ("mean", "last"))
+
+
+@dataclass(frozen=True, eq=False)
+class Final(Effect):
+    """Effect on the final hidden state at the last prompt token, by brute force: one forward per neuron."""
+
+    formula = "‖Δ final state‖, by ablation"
+    by_neuron = True
+    memory = "final"
+
+    position: str = "last"
+
+    def check(self) -> None:
+        one_of("position", self.position, ("last",))
+
+
+@dataclass(frozen=True, eq=False)
+class Refusal(Effect):
+    """Signed first-order effect on the refusal log-odds: positive supports refusal."""
+
+    formula = "Σ ∂r/∂a · a, r the refusal log-odds"
+    needs_openings = True
+    needs_gradients = True
+    memory = "refusal"
+    caution = "What q and k do through the softmax: the refusal effect is first order and misses part of it."

@@ -1,0 +1,44 @@
+"""Everything that a study finds, as tables and figures; sentences are made of it elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from ssn_probe.stats import Estimate
+from ssn_probe.study.deltas import TrainedArm
+from ssn_probe.study.refusal_readout import LanguageGate
+from ssn_probe.study.robustness import Trust
+from ssn_probe.study.training_curves import Difference
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """What a recipe's sets and arms gave. A table is None where the recipe asks for nothing of the kind.
+
+    `sets`: neurons per set and language. `beyond_placebo`: how much more the primary arm does than its placebo.
+    `differences`: every learning curve beside its random sets; `curves_left_out`: curves that average over other
+    languages than the untouched model. `tokens`: generated, over all arms. `seconds`: per stage.
+    """
+
+    anchor: str | None
+    evaluated: tuple[str, ...]
+    sets: Mapping[str, Mapping[str, int]]
+    neurons: pl.DataFrame
+    robustness: Trust
+    overlap: pl.DataFrame | None
+    found_again: pl.DataFrame | None
+    truth: pl.DataFrame | None
+    gates: tuple[LanguageGate, ...]
+    seconds: Mapping[str, float]
+    samples: pl.DataFrame | None = None
+    summary: pl.DataFrame | None = None
+    curves: pl.DataFrame | None = None
+    trained: tuple[TrainedArm, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    curves_left_out: tuple[str, ...] = ()
+    beyond_placebo: Estimate | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        return None if self.samples is None else int(self.samples["tokens"].sum())
