@@ -39,7 +39,7 @@ def nulls(*, neurons: int = NEURONS, repeats: int, threads: int) -> list[Row]:
 
 def made_up(neurons: int) -> tuple[Any, dict[str, np.ndarray]]:
     """Evidence of one layer and site with random effects, and the effects per language, [prompt, neuron]."""
-    from ssn_probe.stats.nulls import Evidence
+    from ssn_probe.stats.nulls import PromptEffects
 
     random, ids = np.random.default_rng(0), [f"p{number}" for number in range(PROMPTS)]
     effects = {one: random.standard_normal((PROMPTS, neurons)).astype(np.float32) for one in LANGUAGES}
@@ -48,7 +48,7 @@ def made_up(neurons: int) -> tuple[Any, dict[str, np.ndarray]]:
         cluster="prompt_id", pair_id=empty, stratum=empty, source=empty
     )
     places = ((0, "ffn"),)
-    return Evidence(
+    return PromptEffects(
         prompts=prompts, languages=LANGUAGES, places=places, read=lambda one, layer, site: effects[one]
     ), effects
 
@@ -69,22 +69,22 @@ def _sets() -> dict[str, Any]:
 def _permutation(neurons: int) -> Callable[[], Any]:
     from ssn_probe.stats.nulls import permutation_null
 
-    evidence, _ = made_up(neurons)
-    return lambda: permutation_null(evidence, _sets(), anchor=LANGUAGES[0], draws=DRAWS)
+    effects, _ = made_up(neurons)
+    return lambda: permutation_null(effects, _sets(), anchor=LANGUAGES[0], draws=DRAWS)
 
 
 def _stability(neurons: int) -> Callable[[], Any]:
     from ssn_probe.stats.nulls import stability
 
-    evidence, _ = made_up(neurons)
-    return lambda: stability(evidence, _sets(), anchor=LANGUAGES[0])
+    effects, _ = made_up(neurons)
+    return lambda: stability(effects, _sets(), anchor=LANGUAGES[0])
 
 
 def _discoveries(neurons: int) -> Callable[[], Any]:
     from ssn_probe.stats.nulls import discoveries
 
-    evidence, _ = made_up(neurons)
-    return lambda: discoveries(evidence, draws=DRAWS)
+    effects, _ = made_up(neurons)
+    return lambda: discoveries(effects, draws=DRAWS)
 
 
 STEPS: dict[str, Callable[[int], Callable[[], Any]]] = {

@@ -86,14 +86,14 @@ def _share(frame: pl.DataFrame) -> Callable[[], Any]:
 
 
 def _overlap(frame: pl.DataFrame) -> Callable[[], Any]:
-    from ssn_probe.neurons.selection import overlap_table
+    from ssn_probe.neurons.overlap import overlap_table
 
     chosen = _select(frame, "difference")
     return lambda: overlap_table(chosen, _widths(frame), "ms")
 
 
 def _control(frame: pl.DataFrame) -> Callable[[], Any]:
-    from ssn_probe.neurons.selection import random_like
+    from ssn_probe.neurons.random_controls import random_like
 
     chosen = _select(frame, "difference")
     return lambda: random_like(chosen, _widths(frame), 0)

@@ -108,7 +108,7 @@ class NeuronSet(Displayed):
         return self.frame.group_by("language", "site").agg(pl.len().alias("neurons")).sort("language", "site")
 
     def without_strongest(self) -> "NeuronSet":
-        """The set less, in every language, its neuron of highest score (ties: the first in layer, site, index)."""
+        """The set without the neuron of highest score in every language (ties: the first in layer, site, index)."""
         descending = [False, True, False, False, False]
         order = self.frame.sort(["language", "score", *NEURON], descending=descending, nulls_last=True)
         return NeuronSet(order.filter(pl.int_range(pl.len()).over("language") > 0).sort(KEYS), self.languages)
@@ -145,19 +145,28 @@ def _like(template: NeuronSet, frame: pl.DataFrame) -> NeuronSet:
     return NeuronSet(frame.sort(KEYS), template.languages)
 
 
-def _broadcast(left: NeuronSet, right: NeuronSet) -> tuple[NeuronSet, NeuronSet]:
-    if left.language_free and not right.language_free:
-        return _spread(left, right.languages), right
-    if right.language_free and not left.language_free:
-        return left, _spread(right, left.languages)
-    if set(left.languages) != set(right.languages):
+def combined_languages(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
+    """The languages of two sets that are combined: a language-free set takes those of the other set.
+
+    Raises RecipeError for sets over different languages.
+    """
+    if left == (EVERY,):
+        return right
+    if right != (EVERY,) and set(left) != set(right):
         raise RecipeError(
-            f"sets over different languages do not combine: {left.languages} and {right.languages}",
+            f"sets over different languages do not combine: {left} and {right}",
             "Restrict both with .only(languages=…), or make one language-free with .of(…) or .union().",
         )
-    return left, right
+    return left
 
 
-def _spread(free: NeuronSet, languages: tuple[str, ...]) -> NeuronSet:
-    rows = free.frame.drop("language").join(pl.DataFrame({"language": languages}), how="cross")
+def _broadcast(left: NeuronSet, right: NeuronSet) -> tuple[NeuronSet, NeuronSet]:
+    languages = combined_languages(left.languages, right.languages)
+    return _spread(left, languages), _spread(right, languages)
+
+
+def _spread(neurons: NeuronSet, languages: tuple[str, ...]) -> NeuronSet:
+    if not neurons.language_free or languages == (EVERY,):
+        return neurons
+    rows = neurons.frame.drop("language").join(pl.DataFrame({"language": languages}), how="cross")
     return NeuronSet(rows.select(*SCHEMA), languages)

@@ -14,7 +14,7 @@ from ssn_probe.spec.node import walk
 from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.study.arms import WEAKENED
-from ssn_probe.study.robustness import NOTHING, Trust
+from ssn_probe.study.robustness import NOTHING, Robustness
 from ssn_probe.text import change_in_points, counted, markdown, p_equals, percent, plain
 
 ALPHA = 0.05
@@ -29,7 +29,7 @@ Finding = tuple[bool, str]
 class Beside:
     """What no arm shows: nulls and stability, the primary arm less its placebo, the comparison with the truth."""
 
-    trusted: Trust = NOTHING
+    robustness: Robustness = NOTHING
     placebo: Estimate | None = None
     truth: pl.DataFrame | None = None
 
@@ -42,7 +42,7 @@ def conclusions(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFra
     findings = [
         *_primary_arm(recipe, summary),
         *_beyond_arms(recipe, beside),
-        *_stability(beside.trusted),
+        *_stability(beside.robustness),
         *_limits(recipe, manifest),
     ]
     sections = {True: "What may be concluded", False: "What may not be concluded"}
@@ -60,7 +60,7 @@ def headlines(recipe: Recipe, beside: Beside) -> list[str]:
 
 
 def _beyond_arms(recipe: Recipe, beside: Beside) -> list[Finding]:
-    found = [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.trusted), *_planted(beside.truth)]
+    found = [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.robustness), *_planted(beside.truth)]
     return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
 
@@ -112,11 +112,11 @@ def _placebo(found: Estimate | None, recipe: Recipe) -> Iterator[Finding]:
     yield more, f"{'The set does' if more else 'That the set does'} more than {placebo} ({figures})."
 
 
-def _sharing(recipe: Recipe, trusted: Trust) -> Iterator[Finding]:
+def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
     """Would as much be shared with the anchor under exchanged labels? On the average over languages."""
-    if trusted.nulls is None:
+    if robustness.nulls is None:
         return
-    rows = trusted.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)
+    rows = robustness.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)
     for row in rows.rows(named=True):
         expression = recipe.sets.get(row["set"]) or recipe.arms[row["set"]].neurons
         if shared_with_anchor(expression) is None:
@@ -133,11 +133,11 @@ def _sharing(recipe: Recipe, trusted: Trust) -> Iterator[Finding]:
             yield False, f"{sharing}: {null}. Their number is no evidence of shared safety."
 
 
-def _stability(trusted: Trust) -> Iterator[Finding]:
-    if trusted.jaccard is None:
+def _stability(robustness: Robustness) -> Iterator[Finding]:
+    if robustness.jaccard is None:
         return
-    for name in trusted.jaccard["set"].unique(maintain_order=True):
-        found = trusted.jaccard.filter(set=name)["jaccard"].drop_nulls().to_list()
+    for name in robustness.jaccard["set"].unique(maintain_order=True):
+        found = robustness.jaccard.filter(set=name)["jaccard"].drop_nulls().to_list()
         if not found:
             yield False, f"Which neurons {plain(name)} consists of: no half of the prompts gave any."
             continue

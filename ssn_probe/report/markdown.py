@@ -50,7 +50,7 @@ def report(
     beside = beside_without_repeats(beside, names)
     neurons = neurons.filter(pl.col("set").is_in(list(names)))
     parts += [conclusions(recipe, manifest, summary, beside), same_sets_note(names), truth_section(beside.truth)]
-    parts += [null_section(beside.trusted), stability_section(beside.trusted)]
+    parts += [null_section(beside.robustness), stability_section(beside.robustness)]
     parts += [neurons_section(neurons, manifest), mix_section(neurons, manifest)]
     parts += [overlap_section(without_repeats(overlap, names))]
     parts += [notes_section(manifest["warnings"]), gates_section(manifest), made_section(recipe, manifest)]

@@ -49,6 +49,7 @@ def without_repeats(table: pl.DataFrame | None, names: Mapping[str, list[str]]) 
 def beside_without_repeats(beside: Beside, names: Mapping[str, list[str]]) -> Beside:
     """The same for the tables of the nulls, of stability and of what was planted."""
     tables: dict[str, Any] = {
-        field.name: without_repeats(getattr(beside.trusted, field.name), names) for field in fields(beside.trusted)
+        field.name: without_repeats(getattr(beside.robustness, field.name), names)
+        for field in fields(beside.robustness)
     }
-    return replace(beside, trusted=type(beside.trusted)(**tables), truth=without_repeats(beside.truth, names))
+    return replace(beside, robustness=type(beside.robustness)(**tables), truth=without_repeats(beside.truth, names))

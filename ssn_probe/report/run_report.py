@@ -56,4 +56,4 @@ def write_report(folder: Path, recipe: Recipe, manifest: Mapping[str, Any], find
 
 
 def _beside(findings: Findings) -> Beside:
-    return Beside(trusted=findings.robustness, placebo=findings.beyond_placebo, truth=findings.truth)
+    return Beside(robustness=findings.robustness, placebo=findings.beyond_placebo, truth=findings.truth)

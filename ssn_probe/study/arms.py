@@ -13,7 +13,8 @@ import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import NeuronSet
-from ssn_probe.neurons.selection import check_places, check_trained, random_like
+from ssn_probe.neurons.model_neurons import check_places, check_trained
+from ssn_probe.neurons.random_controls import random_like
 from ssn_probe.spec import (
     Each,
     Intervention,

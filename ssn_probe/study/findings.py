@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.stats import Estimate
 from ssn_probe.study.deltas import TrainedArm
 from ssn_probe.study.refusal_readout import LanguageGate
-from ssn_probe.study.robustness import Trust
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.training_curves import Difference
 
 
@@ -25,7 +25,7 @@ class Findings:
     evaluated: tuple[str, ...]
     sets: Mapping[str, Mapping[str, int]]
     neurons: pl.DataFrame
-    robustness: Trust
+    robustness: Robustness
     overlap: pl.DataFrame | None
     found_again: pl.DataFrame | None
     truth: pl.DataFrame | None

@@ -9,7 +9,7 @@ import polars as pl
 
 from ssn_probe.files import write_table
 from ssn_probe.neurons import NEURON, NeuronSet
-from ssn_probe.neurons.selection import overlap_table
+from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.stats import Estimate
 from ssn_probe.study.arms import Arm, arms_of
@@ -19,7 +19,7 @@ from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
 from ssn_probe.study.resolve import evaluated
-from ssn_probe.study.robustness import Trust, own_sets, trust, with_chance
+from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
 from ssn_probe.study.run_arms import collect_log_odds, collect_samples, row_totals
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import labels_of_arms
@@ -46,7 +46,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
         expressions = named_sets(recipe)
         sets = {name: evaluate(bench, node) for name, node in expressions.items()}
     with _timed(seconds, "nulls"):
-        robustness = trust(bench, recipe, expressions)
+        robustness = robustness_of(bench, recipe, expressions)
         tables = {
             "neurons": _neuron_table(sets, robustness.frequencies),
             "overlap": _overlaps(bench, expressions, sets, robustness),
@@ -174,7 +174,7 @@ def _neuron_table(sets: Mapping[str, NeuronSet], frequencies: pl.DataFrame | Non
 
 
 def _overlaps(
-    bench: Workbench, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], robustness: Trust
+    bench: Workbench, expressions: dict[str, SetExpression], sets: dict[str, NeuronSet], robustness: Robustness
 ) -> pl.DataFrame | None:
     """Overlaps of the sets that languages have of their own, beside what chance gives."""
     several = [name for name in own_sets(expressions) if len(sets[name].languages) > 1]

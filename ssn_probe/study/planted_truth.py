@@ -5,12 +5,11 @@ from collections.abc import Mapping
 import polars as pl
 
 from ssn_probe.model.loading import locate
-from ssn_probe.neurons import KEYS, NeuronSet
-from ssn_probe.neurons.selection import averaged
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.neurons.selection import averaged, scored
 from ssn_probe.organism.ground_truth import against_truth, load_truth
-from ssn_probe.spec import SafetyNeurons, SetExpression, Shared
-from ssn_probe.spec.node import walk
-from ssn_probe.study.set_evaluation import importance_of
+from ssn_probe.spec import SetExpression, Shared
+from ssn_probe.study.set_evaluation import choosers, importance_of
 from ssn_probe.study.workbench import Workbench
 
 
@@ -28,12 +27,8 @@ def truth_table(
 
 def _ranking(bench: Workbench, expression: SetExpression) -> pl.DataFrame | None:
     """The scores that the set's rule ranks all neurons by: a shared set's are averaged over languages."""
-    choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
-    if len(choosers) != 1:
+    chosen = choosers(expression)
+    if len(chosen) != 1:
         return None
-    node = choosers.pop()
-    means = importance_of(bench, node)
-    if isinstance(expression, Shared):
-        means = averaged(means)
-    score = pl.col("harmful") if node.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
-    return means.select(*KEYS, score.alias("score"))
+    means = importance_of(bench, chosen[0])
+    return scored(averaged(means) if isinstance(expression, Shared) else means, chosen[0].rule)

@@ -13,18 +13,18 @@ import polars as pl
 from ssn_probe.errors import DataError
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Frames
-from ssn_probe.spec import After, LeaveOneOut, Recipe, SafetyNeurons, SetExpression, Shared
+from ssn_probe.spec import After, LeaveOneOut, Recipe, SetExpression, Shared
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.label_exchange import exchange
 from ssn_probe.stats.nulls.mask_algebra import chooser, no_null
 from ssn_probe.stats.nulls.permutation_null import permutation_null
-from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
 from ssn_probe.stats.nulls.stability import Stability, stability
-from ssn_probe.study.evidence import evidence_of
+from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.plan import resolved_key
-from ssn_probe.study.set_evaluation import importance_of
+from ssn_probe.study.set_evaluation import choosers, importance_of
 from ssn_probe.study.workbench import Workbench
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ PAIR = ["set", "language_a", "language_b"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trust:
+class Robustness:
     """Tables beside the sets; each is None where nothing of the kind was asked for or could be had.
 
     `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`.
@@ -44,23 +44,23 @@ class Trust:
     curve: pl.DataFrame | None = None
 
 
-NOTHING = Trust()
+NOTHING = Robustness()
 
 
-def trust(bench: Workbench, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Trust:
+def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Robustness:
     """Nulls and stability of the sets that a recipe names, where it asks for them. What cannot be had is noted."""
     if not recipe.permutations and not recipe.half_samples:
         return NOTHING
     nulls: list[pl.DataFrame] = []
     stable: list[Stability] = []
-    for evidence, sets in _by_evidence(bench, expressions):
+    for effects, sets in _by_effects(bench, expressions):
         if recipe.permutations:
-            found = _noted(bench, "no permutation null", lambda e=evidence, s=sets: _null(bench, recipe, e, s))
+            found = _noted(bench, "no permutation null", lambda e=effects, s=sets: _null(bench, recipe, e, s))
             nulls += [] if found is None else [found]
         if recipe.half_samples:
-            halves = _noted(bench, "no half-samples", lambda e=evidence, s=sets: _stability(bench, recipe, e, s))
+            halves = _noted(bench, "no half-samples", lambda e=effects, s=sets: _stability(bench, recipe, e, s))
             stable += [] if halves is None else [halves]
-    return Trust(
+    return Robustness(
         nulls=_joined(nulls),
         jaccard=_joined([found.jaccard for found in stable]),
         frequencies=_joined([found.frequencies for found in stable]),
@@ -68,22 +68,22 @@ def trust(bench: Workbench, recipe: Recipe, expressions: Mapping[str, SetExpress
     )
 
 
-def _by_evidence(
+def _by_effects(
     bench: Workbench, expressions: Mapping[str, SetExpression]
-) -> Iterator[tuple[Evidence, dict[str, SetExpression]]]:
+) -> Iterator[tuple[PromptEffects, dict[str, SetExpression]]]:
     """Sets that come from the same scores together."""
-    groups: dict[Evidence, dict[str, SetExpression]] = {}
+    groups: dict[PromptEffects, dict[str, SetExpression]] = {}
     for name, expression in expressions.items():
         reason = no_null(expression)
         if reason is not None:
             bench.warn(f"{name}: {reason}")
-        elif any(isinstance(node, SafetyNeurons) for node in walk(expression)):
-            groups.setdefault(evidence_of(bench, chooser(expression)), {})[name] = expression
+        elif choosers(expression):
+            groups.setdefault(prompt_effects(bench, chooser(expression)), {})[name] = expression
     yield from groups.items()
 
 
-def _null(bench: Workbench, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> pl.DataFrame:
-    found = exchange(evidence.prompts)
+def _null(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> pl.DataFrame:
+    found = exchange(effects.prompts)
     if found.confounded:
         bench.warn(
             "harmful and harmless prompts come from different sources: what the null rejects may be a difference of "
@@ -91,33 +91,33 @@ def _null(bench: Workbench, recipe: Recipe, evidence: Evidence, sets: dict[str, 
         )
     if found.dropped_prompts:
         bench.warn(
-            f"the null leaves out {found.dropped_prompts} of {evidence.prompts.height} identify prompts: in their "
+            f"the null leaves out {found.dropped_prompts} of {effects.prompts.height} identify prompts: in their "
             f"{found.dropped_strata} strata of topic and length all are harmful, or none is"
         )
-    what = _what(bench, "null", evidence, sets, recipe.seed, recipe.permutations)
+    what = _what(bench, "null", effects, sets, recipe.seed, recipe.permutations)
 
     def compute() -> Frames:
         return {
-            "null": permutation_null(evidence, sets, anchor=bench.anchor, draws=recipe.permutations, seed=recipe.seed)
+            "null": permutation_null(effects, sets, anchor=bench.anchor, draws=recipe.permutations, seed=recipe.seed)
         }
 
     return bench.frames(what, ["null"], compute)["null"]
 
 
-def _stability(bench: Workbench, recipe: Recipe, evidence: Evidence, sets: dict[str, SetExpression]) -> Stability:
-    what = _what(bench, "stability", evidence, sets, recipe.seed, recipe.half_samples)
+def _stability(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> Stability:
+    what = _what(bench, "stability", effects, sets, recipe.seed, recipe.half_samples)
 
     def compute() -> Frames:
-        return vars(stability(evidence, sets, anchor=bench.anchor, pairs=recipe.half_samples, seed=recipe.seed))
+        return vars(stability(effects, sets, anchor=bench.anchor, pairs=recipe.half_samples, seed=recipe.seed))
 
     return Stability(**bench.frames(what, [field.name for field in fields(Stability)], compute))
 
 
 def _what(
-    bench: Workbench, method: str, evidence: Evidence, sets: Mapping[str, SetExpression], seed: int, draws: int
+    bench: Workbench, method: str, effects: PromptEffects, sets: Mapping[str, SetExpression], seed: int, draws: int
 ) -> dict[str, Any]:
     resolved = {name: resolved_key(node, bench.subject.identity, bench.data) for name, node in sets.items()}
-    return bench.what(method, evidence=evidence.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
+    return bench.what(method, evidence=effects.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
 
 
 def _noted(bench: Workbench, what: str, compute: Callable[[], T]) -> T | None:
@@ -138,7 +138,7 @@ def with_chance(
     overlap: pl.DataFrame,
     sets: Mapping[str, NeuronSet],
     expressions: Mapping[str, SetExpression],
-    found: Trust,
+    found: Robustness,
 ) -> pl.DataFrame:
     """The overlap table with both expectations that know of common importance.
 
@@ -156,10 +156,10 @@ def with_chance(
 
 
 def _by_importance(bench: Workbench, name: str, expression: SetExpression, neurons: NeuronSet) -> pl.DataFrame:
-    choosers = {node for node in walk(expression) if isinstance(node, SafetyNeurons)}
-    if len(choosers) != 1 or any(isinstance(node, After) for node in walk(expression)):
+    chosen = choosers(expression)
+    if len(chosen) != 1 or any(isinstance(node, After) for node in walk(expression)):
         return _no_pairs("expected_by_importance", "p_by_importance")
-    found = shared_beyond_importance(importance_of(bench, choosers.pop()), neurons)
+    found = shared_beyond_importance(importance_of(bench, chosen[0]), neurons)
     return found.select(
         pl.lit(name).alias("set"),
         "language_a",

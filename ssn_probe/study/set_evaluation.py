@@ -1,42 +1,33 @@
 """Evaluating set expressions: a `SetExpression` becomes a `NeuronSet` of this model and these prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import polars as pl
 
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import EVERY, KEYS, NeuronSet, read_neurons
-from ssn_probe.neurons.selection import (
-    averaged,
-    check_trained,
-    random_like,
-    select_neurons,
-    shared_at_least,
-    shared_with_anchor,
-    whole_layers,
-)
+from ssn_probe.neurons.model_neurons import check_trained, whole_layers
+from ssn_probe.neurons.random_controls import random_like
+from ssn_probe.neurons.selection import averaged, scored, select_neurons, shared_at_least, shared_with_anchor
+from ssn_probe.neurons.set_algebra import SetAlgebra
 from ssn_probe.runs.cache import Frames
 from ssn_probe.spec import (
     After,
-    Combine,
     LeaveOneOut,
     NeuronFile,
-    Of,
-    Only,
     Prompts,
     RandomLike,
     SafetyNeurons,
     SetExpression,
     Shared,
-    UnionOf,
     WholeLayers,
     WithoutStrongest,
 )
-from ssn_probe.spec.anchors import the_anchor
-from ssn_probe.spec.node import walk
-from ssn_probe.study.evidence import evidence_of, placebo_importance
+from ssn_probe.spec.node import Node, walk
+from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import resolved_key
 from ssn_probe.study.progress import Advance, Silent, Tracker
@@ -48,38 +39,71 @@ from ssn_probe.study.workbench import Workbench
 
 def evaluate(bench: Workbench, expression: SetExpression) -> NeuronSet:
     """The neurons that an expression stands for. Raises what its parts raise: DataError, RecipeError, ModelError."""
-    return bench.remember(("set", expression), lambda: _evaluate(bench, expression))
+    return NeuronSets(bench).evaluate(expression)
 
 
-def _evaluate(bench: Workbench, expression: SetExpression) -> NeuronSet:
-    match expression:
-        case SafetyNeurons():
-            return _chosen(bench, expression)
-        case Shared():
-            return _shared(bench, expression)
-        case Combine(operation=operation, left=left, right=right):
-            first, second = evaluate(bench, left), evaluate(bench, right)
-            return {"and": first.__and__, "or": first.__or__, "minus": first.__sub__}[operation](second)
-        case Of(neurons=inner, language=language):
-            return evaluate(bench, inner).of(language or the_anchor(bench.anchor))
-        case UnionOf(neurons=inner):
-            found, own = evaluate(bench, inner), left_out(inner, bench.data)
-            return found.only(languages=[one for one in found.languages if one not in own]).union()
-        case WithoutStrongest(neurons=inner):
-            return evaluate(bench, inner).without_strongest()
-        case Only(neurons=inner, layers=layers, sites=sites, languages=languages):
-            return evaluate(bench, inner).only(layers=layers, sites=sites, languages=languages)
-        case RandomLike(neurons=inner, seed=seed):
-            return random_like(evaluate(bench, inner), bench.widths(), seed)
-        case NeuronFile(path=path):
-            return read_neurons(path)
-        case WholeLayers(neurons=inner):
-            return whole_layers(evaluate(bench, inner), bench.widths())
-        case LeaveOneOut():
-            return _left_out(bench, expression)
-        case After():
-            return _found_again(bench, expression)
-    raise TypeError(f"{type(expression).__name__} is no set expression")
+def choosers(expression: Node) -> list[SafetyNeurons]:
+    """The different `SafetyNeurons` that an expression is made of."""
+    return list(dict.fromkeys(node for node in walk(expression) if isinstance(node, SafetyNeurons)))
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronSets(SetAlgebra[NeuronSet]):
+    """Set expressions as sets of neurons; each is evaluated once per bench."""
+
+    bench: Workbench
+
+    @property
+    def anchor(self) -> str | None:
+        return self.bench.anchor
+
+    def evaluate(self, expression: SetExpression) -> NeuronSet:
+        return self.bench.remember(("set", expression), partial(super().evaluate, expression))
+
+    def chosen(self, node: SafetyNeurons) -> NeuronSet:
+        """Safety neurons by rank, by stability over half-samples, or at a false discovery rate."""
+        if node.fdr is not None:
+            return _discovered(self.bench, node, node.fdr)
+        if node.stable is not None:
+            return _stable(self.bench, node, node.stable)
+        return _ranked(node, importance_of(self.bench, node))
+
+    def chosen_by_mean(self, node: SafetyNeurons) -> NeuronSet:
+        return _ranked(node, averaged(importance_of(self.bench, node)))
+
+    def shared_with_anchor(self, node: Shared, found: NeuronSet) -> NeuronSet:
+        chosen = choosers(node)
+        if len(chosen) == 1:
+            anchor = anchor_of(self.bench.data[chosen[0].prompts], node.anchor)
+            mean = scored(averaged(importance_of(self.bench, chosen[0])), chosen[0].rule)
+            return shared_with_anchor(found, anchor, mean.drop("language"))
+        # Neurons of files, or of several choices, are ranked by their own scores, averaged over languages.
+        anchor = node.anchor or self.anchor
+        if anchor is None:
+            raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
+        return shared_with_anchor(found, anchor, found.union().frame.drop("language"))
+
+    def shared_at_least(self, found: NeuronSet, count: int) -> NeuronSet:
+        return shared_at_least(found, count)
+
+    def left_out(self, inner: SetExpression) -> Sequence[str]:
+        return left_out(inner, self.bench.data)
+
+    def other(self, expression: SetExpression) -> NeuronSet:
+        match expression:
+            case WithoutStrongest(neurons=inner):
+                return self.evaluate(inner).without_strongest()
+            case RandomLike(neurons=inner, seed=seed):
+                return random_like(self.evaluate(inner), self.bench.widths(), seed)
+            case WholeLayers(neurons=inner):
+                return whole_layers(self.evaluate(inner), self.bench.widths())
+            case NeuronFile(path=path):
+                return read_neurons(path)
+            case LeaveOneOut():
+                return _left_out(self.bench, expression)
+            case After():
+                return _found_again(self.bench, expression)
+        raise TypeError(f"{type(expression).__name__} is not a set expression")
 
 
 def _left_out(bench: Workbench, node: LeaveOneOut) -> NeuronSet:
@@ -129,27 +153,22 @@ def importance_of(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
     """The two means that a node's rule contrasts: harmful and harmless, or for a placebo harmless and harmless."""
     if not node.placebo:
         return importance(bench, node)
-    evidence = evidence_of(bench, node)
-    return bench.remember(("placebo", evidence), lambda: placebo_importance(evidence))
+    effects = prompt_effects(bench, node)
+    return bench.remember(("placebo", effects), lambda: placebo_importance(effects))
 
 
-def _chosen(bench: Workbench, node: SafetyNeurons) -> NeuronSet:
-    """Safety neurons by rank, by stability over half-samples, or at a false discovery rate."""
-    if node.fdr is not None:
-        return _discovered(bench, node, node.fdr)
-    if node.stable is not None:
-        return _stable(bench, node, node.stable)
+def _ranked(node: SafetyNeurons, means: pl.DataFrame) -> NeuronSet:
     assert node.top is not None
-    return select_neurons(importance_of(bench, node), rule=node.rule, top=node.top, pool=node.pool)
+    return select_neurons(means, rule=node.rule, top=node.top, pool=node.pool)
 
 
 def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet:
     """Neurons with a q-value of `rate` or less, of each language, and how many pass where nothing differs."""
     from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
 
-    evidence = evidence_of(bench, node)
-    what = bench.what("discoveries", evidence=evidence.key, rate=rate)
-    frames = bench.frames(what, ["neurons", "check"], lambda: vars(discoveries(evidence, rate=rate)))
+    effects = prompt_effects(bench, node)
+    what = bench.what("discoveries", evidence=effects.key, rate=rate)
+    frames = bench.frames(what, ["neurons", "check"], lambda: vars(discoveries(effects, rate=rate)))
     found = Discoveries(**frames)
     own = found.check.filter(pl.col("language") != EVERY)
     bench.warn(
@@ -165,15 +184,15 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
     from ssn_probe.stats.nulls.stability import Stability, stability
     from ssn_probe.stats.nulls.stable_neurons import stable_set
 
-    evidence, bare = evidence_of(bench, node), replace(node, stable=None)
+    effects, bare = prompt_effects(bench, node), replace(node, stable=None)
     ranked = resolved_key(bare, bench.subject.identity, bench.data)
-    what = bench.what("stability", evidence=evidence.key, stable=ranked, share=share)
+    what = bench.what("stability", evidence=effects.key, stable=ranked, share=share)
 
     def compute() -> Frames:
-        return vars(stability(evidence, {"ms": bare}, permutations=20, null_pairs=50, share=share))
+        return vars(stability(effects, {"ms": bare}, permutations=20, null_pairs=50, share=share))
 
     found = Stability(**bench.frames(what, ["frequencies", "jaccard", "curve"], compute))
-    chosen, bounds = stable_set(found.frequencies, evidence, share)
+    chosen, bounds = stable_set(found.frequencies, effects, share)
     worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
     bench.warn(
         f"stable={share:g}: at most {worst['bound']:.2g} of a language's neurons are expected to be there by chance if "
@@ -181,9 +200,7 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
         f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013); under exchanged labels "
         f"{found.jaccard['stable_permuted'].max():.2g} are"
     )
-    contrast = pl.col("harmful") if node.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
-    scored = importance_of(bench, node).select(*KEYS, contrast.alias("score"))
-    rows = chosen.frame.select(KEYS).join(scored, on=KEYS, how="left")
+    rows = chosen.frame.select(KEYS).join(scored(importance_of(bench, node), node.rule), on=KEYS, how="left")
     hint = "Lower stable, raise top, or give more prompts."
     return _set_of(rows, bench.data[node.prompts].languages, f"by {share:.0%} of the half-samples", hint)
 
@@ -193,26 +210,3 @@ def _set_of(rows: pl.DataFrame, languages: tuple[str, ...], how: str, hint: str)
     if without:
         raise DataError(f"no neuron of {', '.join(without)} is taken {how}", hint)
     return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), languages)
-
-
-def _shared(bench: Workbench, node: Shared) -> NeuronSet:
-    if node.at_least is not None:
-        return shared_at_least(evaluate(bench, node.neurons), node.at_least)
-    choosers = [inner for inner in walk(node) if isinstance(inner, SafetyNeurons)]
-    if len(set(choosers)) != 1:
-        return _shared_by_own_scores(evaluate(bench, node.neurons), node.anchor or bench.anchor)
-    chosen = choosers[0]
-    mean = averaged(importance_of(bench, chosen))
-    if node.by == "mean":
-        assert chosen.top is not None
-        return select_neurons(mean, rule=chosen.rule, top=chosen.top, pool=chosen.pool)
-    score = pl.col("harmful") if chosen.rule == "harmful" else pl.col("harmful") - pl.col("harmless")
-    anchor = anchor_of(bench.data[chosen.prompts], node.anchor)
-    return shared_with_anchor(evaluate(bench, node.neurons), anchor, mean.with_columns(score=score).drop("language"))
-
-
-def _shared_by_own_scores(neurons: NeuronSet, anchor: str | None) -> NeuronSet:
-    """Shared neurons of files, or of several choices: ranked by their own scores, averaged over languages."""
-    if anchor is None:
-        raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
-    return shared_with_anchor(neurons, anchor, neurons.union().frame.drop("language"))

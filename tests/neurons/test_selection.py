@@ -15,14 +15,9 @@ from scipy.stats import chisquare, hypergeom
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import EVERY, SCHEMA, NeuronSet, neuron_set
-from ssn_probe.neurons.selection import (
-    averaged,
-    overlap_table,
-    random_like,
-    select_neurons,
-    shared_at_least,
-    shared_with_anchor,
-)
+from ssn_probe.neurons.overlap import overlap_table
+from ssn_probe.neurons.random_controls import random_like
+from ssn_probe.neurons.selection import averaged, select_neurons, shared_at_least, shared_with_anchor
 
 quick = settings(deadline=None, max_examples=60)
 Neuron = tuple[int, str, int]

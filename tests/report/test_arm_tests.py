@@ -26,15 +26,16 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 
 def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples and summary of a baseline and these arms; an arm `ms.of(bb)` applies bb's neurons."""
+    """Samples and summary of a baseline and these arms; `ms of bb` applies the neurons of bb everywhere."""
     frames = [samples("baseline", "baseline", {language: spelled(text) for language, text in LANGUAGES.items()})]
     for name, verdicts in arms.items():
-        of = name.partition(".of(")[2].rstrip(")")
+        arm, _, of = name.rstrip("*").partition(" of ")
         role = "placebo" if name.endswith("*") else "tested"
-        frame = samples(name.rstrip("*"), role, {language: spelled(text) for language, text in verdicts.items()})
+        frame = samples(arm, role, {language: spelled(text) for language, text in verdicts.items()})
         frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
     frame = pl.concat(frames)
-    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0)
+    each = [name.partition(" of ")[0] for name in arms if " of " in name]
+    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0, each=each)
 
 
 def lines(section: str) -> dict[str, list[str]]:
@@ -65,14 +66,14 @@ def test_a_change_larger_than_there_is_could_not_have_shown() -> None:
 
 
 def test_without_a_primary_arm_or_its_asr_there_are_no_tests() -> None:
-    _, summary = ran({"ms.of(bb)": {"bb": "cccccccc"}})
+    _, summary = ran({"ms of bb": {"bb": "cccccccc"}})
     assert primary_tests(EACH, manifest(), summary) == ""
     assert primary_tests(RECIPE, manifest(), summary) == ""
 
 
 EVERY = {
-    "ms.of(aa)": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
-    "ms.of(bb)": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
+    "ms of aa": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
+    "ms of bb": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
 }
 
 
@@ -87,7 +88,7 @@ def test_whose_neurons_matter_for_whom() -> None:
 
 
 def test_a_cell_that_was_not_run_is_a_dash() -> None:
-    _, summary = ran(EVERY | {"ms.of(bb)": {"bb": "cccccccc"}})
+    _, summary = ran(EVERY | {"ms of bb": {"bb": "cccccccc"}})
     assert lines(transfer_section(EACH, summary))["bb"][::2] == ["–", "–"]
     amplified = Recipe(arms={"ms": Amplify(MS.each(), by=2)}, measures=MEASURES)
     assert "changed: neurons of" in transfer_section(amplified, summary)

@@ -10,7 +10,7 @@ from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import SCHEMA
 from ssn_probe.stats.nulls.stability import JACCARD
 from ssn_probe.study.arms import WEAKENED
-from ssn_probe.study.robustness import Trust
+from ssn_probe.study.robustness import Robustness
 
 MAY, MAY_NOT = "## What may be concluded", "## What may not be concluded"
 PROMPTS = Prompts("organism")
@@ -23,10 +23,10 @@ def recipe(arm: Suppress | Amplify) -> Recipe:
 
 
 def summary(p: float | None, low: float, high: float, weaker: tuple[float, float] = (0.02, 0.1)) -> pl.DataFrame:
-    common = {"measure": "asr", "arm": "ss", "language": "average", "controls": 20}
+    common = {"measure": "asr", "arm": "ss", "step": None, "language": "average", "controls": 20}
     tested = common | {"role": "tested", "p": p, "delta": (low + high) / 2, "delta_low": low, "delta_high": high}
     less = {"role": WEAKENED, "p": None, "delta": 0.05, "delta_low": weaker[0], "delta_high": weaker[1]}
-    return pl.DataFrame([tested, common | less], schema_overrides={"p": pl.Float64})
+    return pl.DataFrame([tested, common | less], schema_overrides={"p": pl.Float64, "step": pl.Int64})
 
 
 def sides(text: str) -> tuple[str, str]:
@@ -61,8 +61,8 @@ def test_the_placebo(low: float) -> None:
 @pytest.mark.parametrize("p", [0.01, 0.9])
 def test_sharing(p: float) -> None:
     row = ("ss", "size", "average", None, 10.0, 10.0, 5.0, 3.0, 7.0, p, 1000)
-    trusted = Trust(nulls=pl.DataFrame([row], schema=SCHEMA, orient="row"))
-    (line,) = headlines(recipe(Suppress(SS)), Beside(trusted=trusted))
+    robustness = Robustness(nulls=pl.DataFrame([row], schema=SCHEMA, orient="row"))
+    (line,) = headlines(recipe(Suppress(SS)), Beside(robustness=robustness))
     assert line.startswith("Shown: more" if p < 0.05 else "Not shown: that languages share")
     assert "no evidence of shared safety" in line or p < 0.05
 
@@ -71,7 +71,7 @@ def test_sharing(p: float) -> None:
 def test_stability(jaccard: float | None, shown: bool) -> None:
     row = dict.fromkeys(JACCARD) | {"set": "ss", "language": "qaa", "jaccard": jaccard, "pairs": 50}
     rows = pl.DataFrame([row], schema=JACCARD)
-    text = conclusions(recipe(Suppress(SS)), MANIFEST, None, Beside(trusted=Trust(jaccard=rows)))
+    text = conclusions(recipe(Suppress(SS)), MANIFEST, None, Beside(robustness=Robustness(jaccard=rows)))
     assert ("mostly the same ss" in sides(text)[0]) == shown
     assert ("neurons ss consists of" in sides(text)[1]) != shown
 
@@ -99,6 +99,6 @@ def test_figures_of_the_organism_are_about_the_tool() -> None:
 
 def test_doses_of_one_set_give_one_finding() -> None:
     rows = [(name, "size", "average", None, 10.0, 10.0, 12.0, 9.0, 14.0, 0.9, 1000) for name in ("low", "high")]
-    trusted = Trust(nulls=pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    robustness = Robustness(nulls=pl.DataFrame(rows, schema=SCHEMA, orient="row"))
     doses = Recipe(arms={"low": Amplify(SS, by=2), "high": Amplify(SS, by=4)}, measures=(ASR(PROMPTS),))
-    assert len(headlines(doses, Beside(trusted=trusted))) == 1
+    assert len(headlines(doses, Beside(robustness=robustness))) == 1

@@ -9,7 +9,7 @@ import pytest
 from ssn_probe.stats import newcombe, wilson
 from ssn_probe.study.summary import AVERAGE, against_placebo, summarise
 
-LABELS = {"seed": pl.Int32, "set_language": pl.String, "correct": pl.Boolean}
+LABELS = {"seed": pl.Int32, "set_language": pl.String, "step": pl.Int64, "correct": pl.Boolean}
 
 
 def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = "harmful", **more: Any) -> pl.DataFrame:
@@ -24,7 +24,8 @@ def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = 
             "role": role,
             "verdict": verdict,
         }
-        | {"seed": None, "set_language": None if role == "baseline" else language, "correct": None}
+        | {"seed": None, "step": None, "correct": None}
+        | {"set_language": None if role == "baseline" else language}
         | more
         for language, listed in verdicts.items()
         for i, verdict in enumerate(listed)

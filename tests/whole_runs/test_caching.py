@@ -416,16 +416,16 @@ def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: Ru
     """A fresh run replaces the batches that this one has found: it looks for them again, and ends as it should."""
     from ssn_probe.study import pipeline as stages
 
-    trust = stages.trust
+    robustness_of = stages.robustness_of
 
     def meanwhile(*arguments: Any) -> Any:
         run(study(arms={}, sets={"ms": MS}, measures=(), primary=None), copy.path.parent, fresh=True, batch_size=5)
-        return trust(*arguments)
+        return robustness_of(*arguments)
 
     for path in (copy.path.parent / "cache").glob("*/*.parquet"):
         path.unlink()  # the nulls have to be computed
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stages, "trust", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
+        patched.setattr(stages, "robustness_of", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
         again = run(study(), copy.path.parent)
     assert again.manifest()["status"] == "done"
     assert same_tables(copy, again) or again.table("neurons").equals(copy.table("neurons"))

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from ssn_probe import NeuronFile, Recipe
 from ssn_probe.errors import DataError
 from ssn_probe.neurons import EVERY, KEYS, read_neurons
-from ssn_probe.neurons.selection import check_places, overlap_table, random_like, shared_with_anchor
+from ssn_probe.neurons.model_neurons import check_places
+from ssn_probe.neurons.overlap import overlap_table
+from ssn_probe.neurons.random_controls import random_like
+from ssn_probe.neurons.selection import shared_with_anchor
 from ssn_probe.study.plan import make_plan
 
 WIDTHS = {(layer, site): 16 for layer in range(4) for site in ("q", "k", "v", "o", "ffn")}

@@ -1,4 +1,4 @@
-"""How far can the sets be trusted: against chance, with other prompts, and in what languages share?"""
+"""How far can the sets be robustness: against chance, with other prompts, and in what languages share?"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.markdown_tables import number, p_value, section, set_language_cell, table
-from ssn_probe.study.robustness import Trust
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.text import counted, listing, markdown, probability
 
 
-def null_section(trusted: Trust) -> str:
+def null_section(robustness: Robustness) -> str:
     """Sizes of sets beside those under exchanged labels; sets whose size the rule fixes are only named."""
-    if trusted.nulls is None:
+    if robustness.nulls is None:
         return ""
-    sizes = trusted.nulls.filter(statistic="size")
+    sizes = robustness.nulls.filter(statistic="size")
     is_fixed = (pl.col("null_low") == pl.col("null_high")) & (pl.col("observed") == pl.col("null_mean"))
     sizes = sizes.with_columns(fixed=is_fixed.all().over("set"))
     body = [_size_row(row) for row in sizes.filter(~pl.col("fixed")).rows(named=True)]
@@ -47,20 +47,20 @@ def _size_row(row: Mapping[str, Any]) -> list[str]:
     return [markdown(row["set"]), set_language_cell(row["language_a"]), size, null, probability(row["p"])]
 
 
-def stability_section(trusted: Trust) -> str:
+def stability_section(robustness: Robustness) -> str:
     """Split-half Jaccard beside its null, and its curve over the number of prompts."""
-    if trusted.jaccard is None or trusted.curve is None:
+    if robustness.jaccard is None or robustness.curve is None:
         return ""
-    curve, sizes = trusted.curve, sorted(trusted.curve["prompts"].unique())
+    curve, sizes = robustness.curve, sorted(robustness.curve["prompts"].unique())
     smaller = [size for size in sizes if size < max(sizes)]
     body = []
-    for row in trusted.jaccard.rows(named=True):
+    for row in robustness.jaccard.rows(named=True):
         own = dict(curve.filter(set=row["set"], language=row["language"]).select("prompts", "jaccard").iter_rows())
         body.append([*_jaccard_cells(row), *(number(own.get(size)) for size in smaller)])
     header = ["set", "language", "split-half Jaccard", "under exchanged labels", "p"]
     header += [f"with {size:.0f} prompts" for size in smaller]
     note = (
-        f"The prompts were halved {counted(trusted.jaccard['pairs'][0], 'time')} (clusters and pairs whole, "
+        f"The prompts were halved {counted(robustness.jaccard['pairs'][0], 'time')} (clusters and pairs whole, "
         "translations together) and the set was found in each half: the Jaccard overlap of the two, with the spread of "
         "95 % of the pairs of halves in brackets. On the right, two samples of fewer prompts each, of the "
         f"{max(sizes):.0f} in a half. 1 means that other prompts of the kind give the same neurons.\n"

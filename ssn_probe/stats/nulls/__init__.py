@@ -9,15 +9,15 @@ from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
 from ssn_probe.stats.nulls.label_exchange import Exchange, draw_labels, exchange
 from ssn_probe.stats.nulls.mask_algebra import no_null
 from ssn_probe.stats.nulls.permutation_null import permutation_null
-from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
 from ssn_probe.stats.nulls.stability import Stability, stability
 from ssn_probe.stats.nulls.stable_neurons import stable_set
 
 __all__ = [
     "Discoveries",
-    "Evidence",
     "Exchange",
+    "PromptEffects",
     "Stability",
     "discoveries",
     "draw_labels",

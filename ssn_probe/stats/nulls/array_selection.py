@@ -1,6 +1,6 @@
-"""Selection rules on arrays: many labellings of the same prompts at once, `select_neurons` for each.
+"""Top-p selection on arrays, for many labellings of the same prompts at once: `select_neurons` for each of them.
 
-`tests/test_nulls_kernel.py` holds the two implementations together: same rules, same ties, same `k`.
+A test compares the two implementations: the same rules, the same order of ties, the same `k`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ssn_probe.stats.nulls.prompt_effects import Group
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """Which prompts count as harmful and which as harmless: bool [sample, prompt] each, never both at once."""
+    """Which prompts count as harmful and which as harmless: bool [sample, prompt] each; no prompt counts as both."""
 
     harmful: np.ndarray
     harmless: np.ndarray
@@ -34,8 +34,8 @@ def means(group: Group, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     sides = []
     for name, chosen in (("harmful", samples.harmful), ("harmless", samples.harmless)):
         found = np.empty((len(samples), len(group.effects), len(group.index)))
-        # Sums of a few hundred float32 are all but exact in float64: equal effects then have equal means, whoever
-        # carries which label, and their difference is exactly 0.
+        # Sums of a few hundred float32 are nearly exact in float64: equal effects have equal means under every
+        # labelling, and their difference is exactly 0.
         weights = chosen.astype(np.float64)
         for position, (language, effects) in enumerate(group.effects.items()):
             counts = weights @ group.present[language]
@@ -54,20 +54,11 @@ def _check_counts(counts: np.ndarray, language: str, label: str) -> None:
         )
 
 
-def select(harmful: np.ndarray, harmless: np.ndarray, *, rule: str, top: float) -> np.ndarray:
-    """The neurons that a rule takes: bool [..., neuron] from the means of one pool group [..., neuron].
-
-    `k = ceil(top · n)` at most, scores above 0 only, ties to the first (see `neurons.selection.select_neurons`).
-    """
-    if rule == "difference":
-        return in_top(harmful - harmless, top)
-    if rule == "harmful":
-        return in_top(harmful, top)
-    return in_top(harmful, top) & ~in_top(harmless, top)
-
-
 def in_top(score: np.ndarray, top: float) -> np.ndarray:
-    """Is a positive score among the `ceil(top · n)` largest along the last axis? bool, as `score`."""
+    """Is a score positive and among the `ceil(top · n)` largest along the last axis? bool, in the shape of `score`.
+
+    Ties go to the first neuron.
+    """
     n = score.shape[-1]
     k = ceil(n * top - 1e-9)
     if k <= 0:

@@ -17,9 +17,9 @@ import polars as pl
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons import EVERY
-from ssn_probe.stats.nulls.exchangeable_units import Contrast, contrasts, weights
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
-from ssn_probe.stats.nulls.prompt_effects import Evidence, Group, groups
+from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
+from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
 
 REACH, BINS = 20.0, 40_000
 """z is counted in bins of 0.001 from −20 to 20, and beyond in the outermost: a p is rounded up to its bin, never down.
@@ -72,7 +72,7 @@ class _Tally:
 
 
 def discoveries(
-    evidence: Evidence, *, draws: int = 1000, seed: int = 0, rate: float = 0.05, permuted: int = 50
+    effects: PromptEffects, *, draws: int = 1000, seed: int = 0, rate: float = 0.05, permuted: int = 50
 ) -> Discoveries:
     """The q-value of every neuron: the smallest false discovery rate at which it is a discovery.
 
@@ -84,10 +84,10 @@ def discoveries(
         raise RecipeError(
             f"rate={rate}, draws={draws}, permuted={permuted}", "Give a rate in (0, 1) and 1 ≤ permuted ≤ draws."
         )
-    plan, (labels, _) = exchange(evidence.prompts), draw_labels(evidence.prompts, draws, seed)
+    plan, (labels, _) = exchange(effects.prompts), draw_labels(effects.prompts, draws, seed)
     drawn, observed = weights(plan, labels), weights(plan, plan.harmful[None])
-    tallies = {language: _start(language, permuted) for language in (*evidence.languages, EVERY)}
-    for group in groups(evidence, "site"):
+    tallies = {language: _start(language, permuted) for language in (*effects.languages, EVERY)}
+    for group in groups(effects, "site"):
         for found in contrasts(group, plan):
             _add(tallies[found.language], group, found, observed, drawn)
     neurons = {language: _neurons(tally) for language, tally in tallies.items()}

@@ -23,7 +23,7 @@ PARTS = (16, 8, 4)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class SamplePlan:
     """All samples of a study of stability, and which rows are whose; every slice is of whole pairs.
 
     `curve`: from the smallest samples to the halves. `observed` and `null` are halves of the prompts whose labels
@@ -80,7 +80,7 @@ def as_samples(taken: np.ndarray, unit: np.ndarray, labels: np.ndarray) -> Sampl
     return Samples(harmful=chosen & labels, harmless=chosen & ~labels)
 
 
-def make_plan(prompts: pl.DataFrame, *, pairs: int, seed: int, permutations: int, null_pairs: int) -> Plan:
+def plan_samples(prompts: pl.DataFrame, *, pairs: int, seed: int, permutations: int, null_pairs: int) -> SamplePlan:
     """Halves, smaller samples for the curve, and halves under permuted labels. Raises DataError for too few prompts."""
     random = np.random.default_rng([seed, 1])
     unit, harmful = units(prompts), prompts["harmful"].to_numpy()
@@ -93,7 +93,7 @@ def make_plan(prompts: pl.DataFrame, *, pairs: int, seed: int, permutations: int
     ends = np.cumsum([len(block) for block in blocks]).tolist()
     rows = [slice(end - len(block), end) for block, end in zip(blocks, ends, strict=True)]
     first_null = 1 + len(smaller)
-    return Plan(
+    return SamplePlan(
         samples=Samples(
             harmful=np.concatenate([block.harmful for block in blocks]),
             harmless=np.concatenate([block.harmless for block in blocks]),

@@ -1,54 +1,72 @@
-"""Every set under every labelling, pool group by pool group: the loop that the permutation and the halves share."""
+"""Every set under every labelling, pool group by pool group: for the permutation null and for the half-samples."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.neurons import KEYS, NeuronSet
 from ssn_probe.spec import SafetyNeurons, SetExpression
 from ssn_probe.stats.nulls.array_selection import Samples, means
-from ssn_probe.stats.nulls.mask_algebra import Masked, Means, chooser, evaluate
-from ssn_probe.stats.nulls.prompt_effects import Evidence, Group, groups
+from ssn_probe.stats.nulls.mask_algebra import MaskAlgebra, MaskSet, chooser
+from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
 
 BLOCK_BYTES = 2**26
-"""What the means of one context may take at a time; selecting holds five to eight times as much."""
+"""What the means of one context may take at a time; selection needs five to eight times as much."""
 
-Visit = Callable[[str, slice, Group, Masked], None]
-"""Called with a set's name, the samples (from an even one on), the pool group and the set's mask there."""
+Visit = Callable[[str, slice, MaskSet], None]
+"""Called with a set's name, the samples (from an even one on) and the set's masks in a pool group."""
 
 
 def sweep(
-    evidence: Evidence, sets: Mapping[str, SetExpression], samples: Samples, *, anchor: str | None, visit: Visit
+    effects: PromptEffects, sets: Mapping[str, SetExpression], samples: Samples, *, anchor: str | None, visit: Visit
 ) -> None:
     """Evaluate every set in every sample. Raises RecipeError for a set without a null, and what `means` raises."""
     choosers = _choosers(sets)
     for pool in sorted({node.pool for node in choosers.values()}):
         here = {name: sets[name] for name, node in choosers.items() if node.pool == pool}
-        for group in groups(evidence, pool):
+        for group in groups(effects, pool):
             for rows in _blocks(len(samples), group):
-                found = _means(evidence, group, samples[rows], anchor)
+                algebra = _algebra(effects, group, anchor, *means(group, samples[rows]))
                 for name, expression in here.items():
-                    visit(name, rows, group, evaluate(expression, found))
+                    visit(name, rows, algebra.evaluate(expression))
 
 
-def languages_of(evidence: Evidence, expression: SetExpression, anchor: str | None) -> tuple[str, ...]:
+def sets_under(
+    effects: PromptEffects, expression: SetExpression, samples: Samples, *, anchor: str | None
+) -> list[NeuronSet]:
+    """The set in every sample, neurons without scores; it may be empty. Raises what `sweep` raises."""
+    languages = languages_of(effects, expression, anchor)
+    frames: list[list[pl.DataFrame]] = [[] for _ in range(len(samples))]
+
+    def visit(name: str, rows: slice, found: MaskSet) -> None:
+        for sample, mask in enumerate(found.mask, start=rows.start):
+            frames[sample].append(found.neurons(mask))
+
+    sweep(effects, {"set": expression}, samples, anchor=anchor, visit=visit)
+    unscored = pl.lit(None, pl.Float64).alias("score")
+    return [NeuronSet(pl.concat(found).select(*KEYS, unscored).sort(KEYS), languages) for found in frames]
+
+
+def languages_of(effects: PromptEffects, expression: SetExpression, anchor: str | None) -> tuple[str, ...]:
     """The languages that a set has, `("*",)` when it is language-free, without reading an effect."""
     chooser(expression)
-    nothing = np.zeros((1, len(evidence.languages), 1))
-    shape = {"layers": np.zeros(1, dtype=int), "sites": np.array([evidence.places[0][1]])}
-    empty = Means(harmful=nothing, harmless=nothing, languages=evidence.languages, anchor=anchor, **shape)
-    return evaluate(expression, empty).languages
+    site = np.array([effects.places[0][1]])
+    group = Group(effects={}, present={}, layers=np.zeros(1, int), sites=site, index=np.zeros(1, int))
+    nothing = np.zeros((1, len(effects.languages), 1))
+    return _algebra(effects, group, anchor, nothing, nothing).evaluate(expression).languages
 
 
 def _choosers(sets: Mapping[str, SetExpression]) -> dict[str, SafetyNeurons]:
     found = {name: chooser(expression) for name, expression in sets.items()}
-    # What only turns effects into a set may differ; the effects themselves may not.
-    traces = {replace(node, rule="difference", top=None, pool="site") for node in found.values()}
-    if len(traces) > 1:
+    # The fields that only turn effects into a set may differ; the effects themselves may not.
+    contrasts = {replace(node, rule="difference", top=None, pool="site") for node in found.values()}
+    if len(contrasts) > 1:
         raise RecipeError(
-            "the sets contrast different prompts, effects or sites: one evidence cannot speak for all of them",
-            "Ask for their nulls one by one.",
+            "the sets contrast different prompts, effects or sites, so they have no null in common",
+            "Ask for the null of each set by itself.",
         )
     return found
 
@@ -60,13 +78,7 @@ def _blocks(samples: int, group: Group) -> Iterator[slice]:
         yield slice(first, min(first + size, samples))
 
 
-def _means(evidence: Evidence, group: Group, samples: Samples, anchor: str | None) -> Means:
-    harmful, harmless = means(group, samples)
-    return Means(
-        harmful=harmful,
-        harmless=harmless,
-        languages=evidence.languages,
-        layers=group.layers,
-        sites=group.sites,
-        anchor=anchor,
-    )
+def _algebra(
+    effects: PromptEffects, group: Group, anchor: str | None, harmful: np.ndarray, harmless: np.ndarray
+) -> MaskAlgebra:
+    return MaskAlgebra(harmful=harmful, harmless=harmless, languages=effects.languages, group=group, anchor=anchor)

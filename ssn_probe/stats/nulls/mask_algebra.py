@@ -1,65 +1,169 @@
-"""Set expressions on masks: the set algebra of `neuron_set` for many labellings of the prompts at once."""
+"""Neuron sets as masks: set expressions for many labellings of the prompts at once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import polars as pl
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.neurons import EVERY
+from ssn_probe.neurons.neuron_set import EVERY, SCHEMA, combined_languages
+from ssn_probe.neurons.selection import selected
+from ssn_probe.neurons.set_algebra import SetAlgebra
 from ssn_probe.spec import (
     After,
-    Combine,
     LeaveOneOut,
     NeuronFile,
-    Of,
-    Only,
     RandomLike,
     SafetyNeurons,
     SetExpression,
     Shared,
-    UnionOf,
     WholeLayers,
     WithoutStrongest,
 )
-from ssn_probe.spec.anchors import shared_with_anchor, the_anchor
+from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
-from ssn_probe.stats.nulls.array_selection import select
+from ssn_probe.stats.nulls.array_selection import in_top
+from ssn_probe.stats.nulls.prompt_effects import Group
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Masked:
-    """A neuron set in many samples, one pool group of it: `mask` bool [sample, language, neuron].
+class MaskSet:
+    """A neuron set in many samples at the neurons of one pool group: `mask` bool [sample, language, neuron].
 
-    A language-free set has the one language `"*"`.
+    A language-free set has the one language `"*"`. The operators are those of `NeuronSet`; an empty set is no error.
     """
 
     mask: np.ndarray
     languages: tuple[str, ...]
+    group: Group
 
     @property
     def language_free(self) -> bool:
         return self.languages == (EVERY,)
 
-    def at(self, language: str) -> np.ndarray:
-        """The mask [sample, neuron] that applies in a language. Raises RecipeError when the set does not know it."""
+    def __and__(self, other: "MaskSet") -> "MaskSet":
+        return self._combined(np.logical_and, other)
+
+    def __or__(self, other: "MaskSet") -> "MaskSet":
+        return self._combined(np.logical_or, other)
+
+    def __sub__(self, other: "MaskSet") -> "MaskSet":
+        return self._combined(np.greater, other)
+
+    def _combined(self, operator: np.ufunc, other: "MaskSet") -> "MaskSet":
+        languages = combined_languages(self.languages, other.languages)
+        return self._in(languages, operator(self._mask_of(languages), other._mask_of(languages)))
+
+    def of(self, language: str) -> "MaskSet":
+        return self._in((EVERY,), self._mask_of((language,)))
+
+    def union(self) -> "MaskSet":
+        return self._in((EVERY,), np.logical_or.reduce(self.mask, axis=1, keepdims=True))
+
+    def at_least(self, count: int) -> "MaskSet":
+        """The neurons of `count` languages or more, language-free."""
+        if count > len(self.languages):
+            raise RecipeError(f"at_least={count}, but the set has {len(self.languages)} languages", "Give fewer.")
+        return self._in((EVERY,), self.mask.sum(axis=1, keepdims=True) >= count)
+
+    def only(
+        self,
+        *,
+        layers: Sequence[int] | None = None,
+        sites: Sequence[str] | None = None,
+        languages: Sequence[str] | None = None,
+    ) -> "MaskSet":
+        chosen = self.languages if languages is None else tuple(languages)
+        if self.language_free and not set(chosen) <= {EVERY}:
+            raise RecipeError(
+                "a language-free set has no languages to choose from", "Choose them before .of or .union."
+            )
+        here = np.ones(len(self.group.index), dtype=bool)
+        for values, allowed in ((self.group.layers, layers), (self.group.sites, sites)):
+            if allowed is not None:
+                here &= np.isin(values, allowed)
+        return self._in(chosen, self._mask_of(chosen) & here)
+
+    def neurons(self, counts: np.ndarray) -> pl.DataFrame:
+        """The neurons whose count is above 0: `language, layer, site, index, count`, from [language, neuron]."""
+        language, neuron = np.nonzero(counts)
+        columns = {
+            "language": np.array(self.languages)[language],
+            "layer": self.group.layers[neuron],
+            "site": self.group.sites[neuron],
+            "index": self.group.index[neuron],
+            "count": counts[language, neuron],
+        }
+        return pl.DataFrame(columns, schema_overrides={name: kind for name, kind in SCHEMA.items() if name in columns})
+
+    def _in(self, languages: tuple[str, ...], mask: np.ndarray) -> "MaskSet":
+        return MaskSet(mask=mask, languages=languages, group=self.group)
+
+    def _mask_of(self, languages: tuple[str, ...]) -> np.ndarray:
+        """The mask [sample, language, neuron] that applies in these languages."""
+        if languages == self.languages:
+            return self.mask
         if self.language_free:
-            return self.mask[:, 0]
-        if language not in self.languages:
-            raise RecipeError(f"the set has no language {language!r}", f"Languages: {', '.join(self.languages)}.")
-        return self.mask[:, self.languages.index(language)]
+            return np.repeat(self.mask, len(languages), axis=1)
+        unknown = [language for language in languages if language not in self.languages]
+        if unknown:
+            raise RecipeError(f"the set has no language {unknown[0]!r}", f"Languages: {', '.join(self.languages)}.")
+        return self.mask[:, [self.languages.index(language) for language in languages]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Means:
-    """Mean effects of one pool group, float64 [sample, language, neuron], and where its neurons are ([neuron])."""
+class MaskAlgebra(SetAlgebra[MaskSet]):
+    """Set expressions as masks, from mean effects of one pool group: float64 [sample, language, neuron] each."""
 
     harmful: np.ndarray
     harmless: np.ndarray
     languages: tuple[str, ...]
-    layers: np.ndarray
-    sites: np.ndarray
+    group: Group
     anchor: str | None
+    found: dict[SetExpression, MaskSet] = field(default_factory=dict)
+
+    def evaluate(self, expression: SetExpression) -> MaskSet:
+        if expression not in self.found:
+            self.found[expression] = super().evaluate(expression)
+        return self.found[expression]
+
+    def chosen(self, node: SafetyNeurons) -> MaskSet:
+        return self._taken(node, self.harmful, self.harmless, self.languages)
+
+    def chosen_by_mean(self, node: SafetyNeurons) -> MaskSet:
+        harmful, harmless = (side.mean(axis=1, keepdims=True) for side in (self.harmful, self.harmless))
+        return self._taken(node, harmful, harmless, (EVERY,))
+
+    def _taken(
+        self, node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray, languages: tuple[str, ...]
+    ) -> MaskSet:
+        assert node.top is not None
+        mask = selected(node.rule, harmful, harmless, partial(in_top, top=node.top))
+        return MaskSet(mask=mask, languages=languages, group=self.group)
+
+    def shared_with_anchor(self, node: Shared, found: MaskSet) -> MaskSet:
+        anchor = node.anchor or self.anchor
+        if anchor is None:
+            raise RecipeError("Shared(…) needs an anchor language", "Give Shared(…, anchor=…).")
+        if anchor not in found.languages:
+            raise RecipeError(
+                f"the anchor {anchor!r} is not a language of the set", f"Languages: {', '.join(found.languages)}."
+            )
+        return found & found.of(anchor)
+
+    def shared_at_least(self, found: MaskSet, count: int) -> MaskSet:
+        return found.at_least(count)
+
+    def left_out(self, inner: SetExpression) -> Sequence[str]:
+        shared = shared_with_anchor(inner)
+        anchor = None if shared is None else shared.anchor or self.anchor
+        return () if anchor is None else (anchor,)
+
+    def other(self, expression: SetExpression) -> MaskSet:
+        reason = no_null(expression) or f"no null for this set: {type(expression).__name__} has no masks"
+        raise RecipeError(reason, "Leave the set out of the nulls.")
 
 
 _REASONS: Mapping[type, str] = {
@@ -76,7 +180,7 @@ def no_null(expression: SetExpression) -> str | None:
     """Why this set has no permutation null and no half-samples, in words; None when it has both."""
     for node in walk(expression):
         if type(node) in _REASONS:
-            return f"no null for this set: it holds {type(node).__name__}, and {_REASONS[type(node)]}"
+            return f"no null for this set: it contains {type(node).__name__}, and {_REASONS[type(node)]}"
         if isinstance(node, SafetyNeurons) and node.stable is not None:
             return "no null for this set: stable=… would repeat its half-samples in every draw; see its error bound"
         if isinstance(node, SafetyNeurons) and node.fdr is not None:
@@ -92,86 +196,3 @@ def chooser(expression: SetExpression) -> SafetyNeurons:
     if reason is not None:
         raise RecipeError(reason, "Leave the set out of the nulls.")
     return next(node for node in walk(expression) if isinstance(node, SafetyNeurons))
-
-
-def evaluate(expression: SetExpression, means: Means) -> Masked:
-    """The set in every sample, with the semantics of `study.set_evaluation.evaluate`; an empty set is no error here."""
-    match expression:
-        case SafetyNeurons():
-            return Masked(mask=_taken(expression, means), languages=means.languages)
-        case Shared():
-            return _shared(expression, means)
-        case Combine(operation=operation, left=left, right=right):
-            return _combined(operation, evaluate(left, means), evaluate(right, means))
-        case Of(neurons=inner, language=language):
-            language = language or the_anchor(means.anchor)
-            return Masked(mask=evaluate(inner, means).at(language)[:, None], languages=(EVERY,))
-        case UnionOf(neurons=inner):
-            found = evaluate(inner, means)
-            shared = shared_with_anchor(inner)
-            anchor = None if shared is None else shared.anchor or means.anchor
-            mask = found.mask[:, [place for place, one in enumerate(found.languages) if one != anchor]]
-            return Masked(mask=np.logical_or.reduce(mask, axis=1, keepdims=True), languages=(EVERY,))
-        case Only(neurons=inner):
-            return _only(expression, evaluate(inner, means), means)
-    raise RecipeError(str(no_null(expression)), "Leave the set out of the nulls.")
-
-
-def _taken(node: SafetyNeurons, means: Means) -> np.ndarray:
-    assert node.top is not None
-    return select(means.harmful, means.harmless, rule=node.rule, top=node.top)
-
-
-def _shared(node: Shared, means: Means) -> Masked:
-    if node.by == "mean":
-        assert isinstance(node.neurons, SafetyNeurons)
-        harmful, harmless = (side.mean(axis=1, keepdims=True) for side in (means.harmful, means.harmless))
-        average = replace(means, harmful=harmful, harmless=harmless)
-        return Masked(mask=_taken(node.neurons, average), languages=(EVERY,))
-    inner = evaluate(node.neurons, means)
-    if node.at_least is not None:
-        return _at_least(inner, node.at_least)
-    anchor = node.anchor or means.anchor
-    if anchor is None:
-        raise RecipeError("Shared(…) needs an anchor language", "Give Shared(…, anchor=…).")
-    if anchor not in inner.languages:
-        raise RecipeError(
-            f"the anchor {anchor!r} is not a language of the set", f"Languages: {', '.join(inner.languages)}."
-        )
-    return replace(inner, mask=inner.mask & inner.at(anchor)[:, None])
-
-
-def _at_least(inner: Masked, count: int) -> Masked:
-    if count > len(inner.languages):
-        raise RecipeError(f"at_least={count}, but the set has {len(inner.languages)} languages", "Give fewer.")
-    languages = inner.mask.sum(axis=1, keepdims=True)
-    return Masked(mask=languages >= count, languages=(EVERY,))
-
-
-def _combined(operation: str, left: Masked, right: Masked) -> Masked:
-    if not (left.language_free or right.language_free) and set(left.languages) != set(right.languages):
-        raise RecipeError(
-            f"sets over different languages do not combine: {left.languages} and {right.languages}",
-            "Restrict both with .only(languages=…), or make one language-free with .of(…) or .union().",
-        )
-    languages = right.languages if left.language_free else left.languages
-    first, second = (
-        np.stack([side.at(language) for language in languages], axis=1) if languages != side.languages else side.mask
-        for side in (left, right)
-    )
-    mask = {"and": np.logical_and, "or": np.logical_or, "minus": np.greater}[operation](first, second)
-    return Masked(mask=mask, languages=languages)
-
-
-def _only(node: Only, inner: Masked, means: Means) -> Masked:
-    here = np.ones(len(means.layers), dtype=bool)
-    if node.layers is not None:
-        here &= np.isin(means.layers, node.layers)
-    if node.sites is not None:
-        here &= np.isin(means.sites, node.sites)
-    if node.languages is None:
-        return replace(inner, mask=inner.mask & here)
-    if inner.language_free and EVERY not in node.languages:
-        raise RecipeError("a language-free set has no languages to choose from", "Choose them before .of or .union.")
-    rows = np.stack([inner.at(language) for language in node.languages], axis=1)
-    return Masked(mask=rows & here, languages=node.languages)

@@ -1,8 +1,8 @@
 """Would a set be as large, and would languages share as much, if harmful and harmless prompts did not differ?
 
-Labels are exchanged as `exchange` allows, one draw for all languages, and the whole set is found anew under each: so
-the null knows of common importance, of correlated languages, of the rule's fixed size and of the set algebra.
-Rejection means that harmful prompts *differ* from harmless ones, not that the difference is safety.
+Labels are exchanged as `exchange` allows, one draw for all languages, and the whole set is chosen again in each draw.
+So the null takes account of common importance, correlated languages, the rule's fixed size and the set algebra.
+Rejection means that harmful prompts *differ* from harmless prompts, not that the difference is safety.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.array_selection import Samples, overlaps
 from ssn_probe.stats.nulls.label_exchange import draw_labels
 from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
-from ssn_probe.stats.nulls.mask_algebra import Masked
-from ssn_probe.stats.nulls.prompt_effects import Evidence, Group
+from ssn_probe.stats.nulls.mask_algebra import MaskSet
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 AVERAGE = "average"
 SCHEMA = {
@@ -48,7 +48,7 @@ class _Counts:
 
 
 def permutation_null(
-    evidence: Evidence,
+    effects: PromptEffects,
     sets: Mapping[str, SetExpression],
     *,
     anchor: str | None,
@@ -61,23 +61,24 @@ def permutation_null(
     mean over the languages but the anchor) and `language_b` (null for sizes); `observed` on the prompts that take part
     and `observed_all` on all of them; `null_mean`, `null_low`, `null_high` (95 % of the draws); `p`, one-sided,
     `(1 + #{draws ≥ observed}) / (1 + draws)` (Phipson & Smyth 2010); `draws`. There are no overlaps for sets that hold
-    `Shared`, which overlap by construction. For rules of fixed size, a size is no evidence and its p is 1 or so.
+    `Shared`, which overlap by construction. Where the rule fixes the size, the size carries no information: its p is
+    about 1.
 
     Raises RecipeError for a set without a null (`no_null`) and DataError for too few prompts.
     """
-    samples = _samples(evidence.prompts, draws, seed)
-    counts = {name: _start(evidence, expression, anchor, len(samples)) for name, expression in sets.items()}
+    samples = _samples(effects.prompts, draws, seed)
+    counts = {name: _start(effects, expression, anchor, len(samples)) for name, expression in sets.items()}
 
-    def visit(name: str, rows: slice, group: Group, found: Masked) -> None:
+    def visit(name: str, rows: slice, found: MaskSet) -> None:
         _count(counts[name], rows, np.packbits(found.mask, axis=-1))
 
-    sweep(evidence, sets, samples, anchor=anchor, visit=visit)
+    sweep(effects, sets, samples, anchor=anchor, visit=visit)
     table = [row for name, count in counts.items() for row in _rows(name, count, anchor)]
     return pl.DataFrame(table, schema=SCHEMA, orient="row")
 
 
 def _samples(prompts: pl.DataFrame, draws: int, seed: int) -> Samples:
-    """All prompts as they are, those that take part as they are, and every draw: [2 + draw, prompt]."""
+    """The observed labels of all prompts, those of the prompts that take part, and every draw: [2 + draw, prompt]."""
     labels, kept = draw_labels(prompts, draws, seed)
     observed = prompts["harmful"].to_numpy()
     labels = np.concatenate([observed[None], observed[None], labels])
@@ -85,8 +86,8 @@ def _samples(prompts: pl.DataFrame, draws: int, seed: int) -> Samples:
     return Samples(harmful=labels & used, harmless=~labels & used)
 
 
-def _start(evidence: Evidence, expression: SetExpression, anchor: str | None, samples: int) -> _Counts:
-    languages = languages_of(evidence, expression, anchor)
+def _start(effects: PromptEffects, expression: SetExpression, anchor: str | None, samples: int) -> _Counts:
+    languages = languages_of(effects, expression, anchor)
     shared = any(isinstance(node, Shared) for node in walk(expression))
     pairs = () if shared else tuple(combinations(range(len(languages)), 2))
     return _Counts(
@@ -105,8 +106,10 @@ def _count(counts: _Counts, rows: slice, packed: np.ndarray) -> None:
 
 def _rows(name: str, counts: _Counts, anchor: str | None) -> list[tuple]:
     names = counts.languages
-    rows: list[tuple] = [(name, "size", one, None, *_against(counts.size[:, i])) for i, one in enumerate(names)]
-    others = [i for i, one in enumerate(names) if one not in (anchor, EVERY)]
+    rows: list[tuple] = [
+        (name, "size", language, None, *_against(counts.size[:, i])) for i, language in enumerate(names)
+    ]
+    others = [i for i, language in enumerate(names) if language not in (anchor, EVERY)]
     if len(others) > 0 and len(names) > 1:
         rows.append((name, "size", AVERAGE, None, *_against(counts.size[:, others].sum(axis=1), len(others))))
     for column, (a, b) in enumerate(counts.pairs):

@@ -15,7 +15,7 @@ Place = tuple[int, str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evidence:
+class PromptEffects:
     """The per-prompt effects behind one `SafetyNeurons` node, read place by place.
 
     `prompts` has one row per prompt id of the two contexts, all its translations together: `prompt_id, harmful` (bool),
@@ -34,7 +34,7 @@ class Evidence:
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
         if not self.languages or not self.places:
-            raise DataError("the evidence has no language or no place", "Give one language and one site at least.")
+            raise DataError("the effects have no language or no place", "Give one language and one site at least.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,10 +65,10 @@ def check_prompts(prompts: pl.DataFrame) -> None:
         raise DataError("the prompts have one label only", "Give harmful and harmless prompts.")
 
 
-def groups(evidence: Evidence, pool: str) -> Iterator[Group]:
+def groups(effects: PromptEffects, pool: str) -> Iterator[Group]:
     """Every pool group in turn: `pool="site"`, one (layer, site); `"layer"`, all sites of a layer."""
-    for places in pooled(evidence.places, pool):
-        yield read_group(evidence, places)
+    for places in pooled(effects.places, pool):
+        yield read_group(effects, places)
 
 
 def pooled(places: tuple[Place, ...], pool: str) -> list[list[Place]]:
@@ -79,17 +79,17 @@ def pooled(places: tuple[Place, ...], pool: str) -> list[list[Place]]:
     return [[place for place in sorted(places) if place[0] == layer] for layer in layers]
 
 
-def read_group(evidence: Evidence, places: list[Place]) -> Group:
+def read_group(effects: PromptEffects, places: list[Place]) -> Group:
     """The effects at these places. Raises DataError for shapes that do not fit and ModelError for half a row of NaN."""
-    effects, present = {}, {}
-    for language in evidence.languages:
-        blocks = [_read(evidence, language, *place) for place in places]
+    values, present = {}, {}
+    for language in effects.languages:
+        blocks = [_read(effects, language, *place) for place in places]
         rows = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
         present[language] = _present(rows, language, places)
-        effects[language] = np.where(present[language][:, None], rows, np.float32(0))
+        values[language] = np.where(present[language][:, None], rows, np.float32(0))
     widths = [block.shape[1] for block in blocks]
     return Group(
-        effects=effects,
+        effects=values,
         present=present,
         layers=np.repeat([layer for layer, _ in places], widths),
         sites=np.repeat([site for _, site in places], widths),
@@ -97,12 +97,12 @@ def read_group(evidence: Evidence, places: list[Place]) -> Group:
     )
 
 
-def _read(evidence: Evidence, language: str, layer: int, site: str) -> np.ndarray:
-    rows = np.asarray(evidence.read(language, layer, site), dtype=np.float32)
-    if rows.ndim != 2 or rows.shape[0] != evidence.prompts.height or not rows.shape[1]:
+def _read(effects: PromptEffects, language: str, layer: int, site: str) -> np.ndarray:
+    rows = np.asarray(effects.read(language, layer, site), dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[0] != effects.prompts.height or not rows.shape[1]:
         raise DataError(
             f"the effects of {language} in layer {layer}, {site} have shape {rows.shape}",
-            f"Give [prompt, neuron] with {evidence.prompts.height} prompts.",
+            f"Give [prompt, neuron] with {effects.prompts.height} prompts.",
         )
     return rows
 
@@ -118,7 +118,7 @@ def _present(rows: np.ndarray, language: str, places: list[Place]) -> np.ndarray
     return finite
 
 
-def widths(evidence: Evidence) -> dict[Place, int]:
+def widths(effects: PromptEffects) -> dict[Place, int]:
     """The number of neurons at every place."""
-    first = evidence.languages[0]
-    return {place: _read(evidence, first, *place).shape[1] for place in sorted(evidence.places)}
+    first = effects.languages[0]
+    return {place: _read(effects, first, *place).shape[1] for place in sorted(effects.places)}

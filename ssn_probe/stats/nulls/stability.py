@@ -14,10 +14,10 @@ import polars as pl
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec import SetExpression
 from ssn_probe.stats.nulls.array_selection import overlaps
-from ssn_probe.stats.nulls.half_samples import Plan, make_plan
+from ssn_probe.stats.nulls.half_samples import SamplePlan, plan_samples
 from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
-from ssn_probe.stats.nulls.mask_algebra import Masked
-from ssn_probe.stats.nulls.prompt_effects import Evidence, Group
+from ssn_probe.stats.nulls.mask_algebra import MaskSet
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.stable_neurons import check_share
 
 FREQUENCIES = {
@@ -62,7 +62,7 @@ class Stability:
 
 
 def stability(
-    evidence: Evidence,
+    effects: PromptEffects,
     sets: Mapping[str, SetExpression],
     *,
     anchor: str | None = None,
@@ -82,16 +82,16 @@ def stability(
     if pairs < 1 or permutations < 0 or null_pairs < 1:
         raise RecipeError(f"pairs={pairs}, permutations={permutations}, null_pairs={null_pairs}", "Give 1 or more.")
     check_share(share)
-    plan = make_plan(evidence.prompts, pairs=pairs, seed=seed, permutations=permutations, null_pairs=null_pairs)
-    tallies = {name: _start(languages_of(evidence, expression, anchor), plan) for name, expression in sets.items()}
+    plan = plan_samples(effects.prompts, pairs=pairs, seed=seed, permutations=permutations, null_pairs=null_pairs)
+    tallies = {name: _start(languages_of(effects, expression, anchor), plan) for name, expression in sets.items()}
     frames: list[pl.DataFrame] = [pl.DataFrame(schema=FREQUENCIES)]
 
-    def visit(name: str, rows: slice, group: Group, found: Masked) -> None:
+    def visit(name: str, rows: slice, found: MaskSet) -> None:
         _count(tallies[name], rows, np.packbits(found.mask, axis=-1))
         _count_permuted(tallies[name], rows, found.mask, plan, share)
-        frames.append(_taken(name, group, found, plan.halves.stop - rows.start, 2 * pairs))
+        frames.append(_taken(name, found, plan.halves.stop - rows.start, 2 * pairs))
 
-    sweep(evidence, sets, plan.samples, anchor=anchor, visit=visit)
+    sweep(effects, sets, plan.samples, anchor=anchor, visit=visit)
     keys = [name for name in FREQUENCIES if name != "frequency"]
     return Stability(
         frequencies=pl.concat(frames).group_by(keys, maintain_order=True).agg(pl.col("frequency").sum()).sort(keys),
@@ -119,7 +119,7 @@ class _Tally:
         return np.divide(self.shared, either, out=np.full(either.shape, np.nan), where=either > 0)
 
 
-def _start(languages: tuple[str, ...], plan: Plan) -> _Tally:
+def _start(languages: tuple[str, ...], plan: SamplePlan) -> _Tally:
     rows = (len(plan.samples), len(plan.samples) // 2, len(plan.null))
     size, shared, stable = (np.zeros((count, len(languages)), dtype=np.int64) for count in rows)
     return _Tally(languages=languages, size=size, shared=shared, stable=stable, here={})
@@ -130,7 +130,7 @@ def _count(tally: _Tally, rows: slice, packed: np.ndarray) -> None:
     tally.shared[rows.start // 2 : rows.stop // 2] += overlaps(packed[::2], packed[1::2])
 
 
-def _count_permuted(tally: _Tally, rows: slice, mask: np.ndarray, plan: Plan, share: float) -> None:
+def _count_permuted(tally: _Tally, rows: slice, mask: np.ndarray, plan: SamplePlan, share: float) -> None:
     """Add a block of samples to the selection frequencies under permuted labels; the group's last block counts them."""
     if rows.start == 0:
         tally.here["taken"] = np.zeros((len(plan.null), *mask.shape[1:]), dtype=np.int16)
@@ -144,19 +144,10 @@ def _count_permuted(tally: _Tally, rows: slice, mask: np.ndarray, plan: Plan, sh
         tally.stable[:] += (taken >= share * halves - 1e-9).sum(axis=-1)
 
 
-def _taken(name: str, group: Group, found: Masked, rows: int, samples: int) -> pl.DataFrame:
-    """What the first `rows` samples add to the selection frequency of every neuron, of `samples` in all."""
-    counts = found.mask[: max(rows, 0)].sum(axis=0)
-    language, neuron = np.nonzero(counts)
-    columns = {
-        "set": [name] * len(neuron),
-        "language": np.array(found.languages)[language],
-        "layer": group.layers[neuron],
-        "site": group.sites[neuron],
-        "index": group.index[neuron],
-        "frequency": counts[language, neuron] / samples,
-    }
-    return pl.DataFrame(columns, schema_overrides=FREQUENCIES)
+def _taken(name: str, found: MaskSet, rows: int, samples: int) -> pl.DataFrame:
+    """What the first `rows` samples add to the selection frequency of every neuron, out of `samples`."""
+    taken = found.neurons(found.mask[: max(rows, 0)].sum(axis=0))
+    return taken.select(pl.lit(name).alias("set"), pl.exclude("count"), frequency=pl.col("count") / samples)
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -164,7 +155,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _jaccard_table(tallies: Mapping[str, _Tally], plan: Plan) -> pl.DataFrame:
+def _jaccard_table(tallies: Mapping[str, _Tally], plan: SamplePlan) -> pl.DataFrame:
     rows = []
     for name, tally in tallies.items():
         found = tally.jaccard
@@ -178,7 +169,7 @@ def _jaccard_table(tallies: Mapping[str, _Tally], plan: Plan) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=JACCARD, orient="row")
 
 
-def _against_null(values: np.ndarray, plan: Plan) -> tuple[float | None, float | None]:
+def _against_null(values: np.ndarray, plan: SamplePlan) -> tuple[float | None, float | None]:
     """The mean Jaccard under permuted labels, and the rank p of the observed one; None where there is none.
 
     A permutation whose samples are all empty has no Jaccard, and counts against the observed one.
@@ -193,7 +184,7 @@ def _against_null(values: np.ndarray, plan: Plan) -> tuple[float | None, float |
     return (float(np.mean(known)) if known else None), (1 + extreme) / (1 + len(null))
 
 
-def _curve_table(tallies: Mapping[str, _Tally], plan: Plan) -> pl.DataFrame:
+def _curve_table(tallies: Mapping[str, _Tally], plan: SamplePlan) -> pl.DataFrame:
     rows = []
     for name, tally in tallies.items():
         found = tally.jaccard

@@ -4,7 +4,8 @@ import polars as pl
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons import EVERY, KEYS, SCHEMA, NeuronSet
-from ssn_probe.stats.nulls.prompt_effects import Evidence, widths
+from ssn_probe.neurons.model_neurons import width_table
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects, widths
 
 BOUND = {
     "language": pl.String,
@@ -16,7 +17,7 @@ BOUND = {
 }
 
 
-def stable_set(frequencies: pl.DataFrame, evidence: Evidence, share: float = 0.9) -> tuple[NeuronSet, pl.DataFrame]:
+def stable_set(frequencies: pl.DataFrame, effects: PromptEffects, share: float = 0.9) -> tuple[NeuronSet, pl.DataFrame]:
     """The neurons of one set that a `share` of the half-samples take, and the bound on the false ones among them.
 
     `frequencies`: those of one set from `stability`; the score of a neuron is its frequency. The second value has one
@@ -38,8 +39,8 @@ def stable_set(frequencies: pl.DataFrame, evidence: Evidence, share: float = 0.9
     kept = frequencies.filter(pl.col("frequency") >= share - 1e-9)
     rows = kept.select(*KEYS, score="frequency").cast(dict(SCHEMA)).sort(KEYS)  # type: ignore[arg-type]
     free = (frequencies["language"] == EVERY).any()
-    languages = (EVERY,) if free else evidence.languages
-    return NeuronSet(rows, languages), _bounds(frequencies, rows, evidence, languages, share)
+    languages = (EVERY,) if free else effects.languages
+    return NeuronSet(rows, languages), _bounds(frequencies, rows, effects, languages, share)
 
 
 def check_share(share: float) -> None:
@@ -49,17 +50,12 @@ def check_share(share: float) -> None:
 
 
 def _bounds(
-    frequencies: pl.DataFrame, kept: pl.DataFrame, evidence: Evidence, languages: tuple[str, ...], share: float
+    frequencies: pl.DataFrame, kept: pl.DataFrame, effects: PromptEffects, languages: tuple[str, ...], share: float
 ) -> pl.DataFrame:
-    sizes = widths(evidence)
-    width = pl.DataFrame(
-        [(layer, site, size) for (layer, site), size in sizes.items()],
-        schema={"layer": pl.Int32, "site": pl.String, "width": pl.Int64},
-        orient="row",
-    )
+    sizes = widths(effects)
     per_place = frequencies.group_by("language", "layer", "site", maintain_order=True).agg(q=pl.col("frequency").sum())
     squares = (
-        per_place.join(width, on=["layer", "site"])
+        per_place.join(width_table(sizes), on=["layer", "site"])
         .group_by("language", maintain_order=True)
         .agg(per_half=pl.col("q").sum(), bound_by_place=(pl.col("q") ** 2 / pl.col("width")).sum() / (2 * share - 1))
     )

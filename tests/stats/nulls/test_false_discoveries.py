@@ -5,25 +5,25 @@ from itertools import combinations, product
 import numpy as np
 import polars as pl
 import pytest
-from evidences import correlated, evidence_from, prompt_table, sides
+from made_up_effects import correlated, effects_from, prompt_table, sides
 from scipy.stats import false_discovery_control
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.stats.nulls import false_discoveries as fdr
-from ssn_probe.stats.nulls.exchangeable_units import Contrast, contrasts, weights
 from ssn_probe.stats.nulls.false_discoveries import binned, discoveries, passing
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
-from ssn_probe.stats.nulls.prompt_effects import Evidence, groups
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
+from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
 
 LANGUAGES = ("en", "de", "sw")
 
 
-def contrast_of(evidence: Evidence, language: str = "en") -> Contrast:
-    group = next(groups(evidence, "site"))
-    return next(found for found in contrasts(group, exchange(evidence.prompts)) if found.language == language)
+def contrast_of(measured: PromptEffects, language: str = "en") -> Contrast:
+    group = next(groups(measured, "site"))
+    return next(found for found in contrasts(group, exchange(measured.prompts)) if found.language == language)
 
 
-def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 200) -> Evidence:
+def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 200) -> PromptEffects:
     shift = np.zeros(neurons)
     shift[:planted] = 1.5
     return correlated(np.random.default_rng(seed), prompt_table(sides(n)), LANGUAGES, neurons, shift)
@@ -32,7 +32,7 @@ def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 200) -> Evi
 def test_the_standard_deviation_of_swapped_pairs_is_exact() -> None:
     effects = np.random.default_rng(0).normal(size=(12, 3))
     table = prompt_table(sides(6), pair=[f"pair {i // 2}" for i in range(12)])
-    found = contrast_of(evidence_from(table, {("en", 0, "o"): effects}))
+    found = contrast_of(effects_from(table, {("en", 0, "o"): effects}))
     differences = effects.astype(np.float32)[::2] - effects.astype(np.float32)[1::2]
     every = np.array([np.array(signs) @ differences / 6 for signs in product((1, -1), repeat=6)])
     assert found.score == pytest.approx(differences.mean(axis=0))
@@ -47,7 +47,7 @@ def test_the_standard_deviation_of_strata_is_exact_and_their_mean_taken_off() ->
     effects[5:] += 5
     table = prompt_table(harmful.tolist(), stratum=["a"] * 5 + ["b"] * 5)
     plan = exchange(table)
-    found = contrast_of(evidence_from(table, {("en", 0, "o"): effects}))
+    found = contrast_of(effects_from(table, {("en", 0, "o"): effects}))
     every = []
     for first, second in product(combinations(range(5), 4), combinations(range(5, 10), 1)):
         label = np.isin(np.arange(10), [*first, *second])
@@ -66,9 +66,9 @@ def test_z_has_mean_0_and_variance_1_under_permutation_whatever_the_structure() 
     table = prompt_table(harmful, pair=pair, cluster=cluster, stratum=["x"] * 40)
     effects = random.normal(size=(40, 5)) * [1, 10, 1e-6, 1e6, 3]
     effects[[3, 30]] = np.nan
-    evidence = evidence_from(table, {("en", 0, "o"): effects})
+    measured = effects_from(table, {("en", 0, "o"): effects})
     drawn = weights(exchange(table), draw_labels(table, 20_000, 0)[0])
-    z = drawn @ contrast_of(evidence).standardised
+    z = drawn @ contrast_of(measured).standardised
     assert z.mean(axis=0) == pytest.approx(0, abs=0.04)
     assert z.std(axis=0) == pytest.approx(1, abs=0.03)
 
@@ -81,13 +81,13 @@ def test_the_average_over_languages_is_the_mean_of_their_scores() -> None:
 
 
 def test_p_is_the_pooled_permutation_p_and_q_its_bh() -> None:
-    evidence = made(1, planted=20)
-    labels = draw_labels(evidence.prompts, 100, 0)[0]
-    unit = contrast_of(evidence).standardised
-    plan = exchange(evidence.prompts)
+    measured = made(1, planted=20)
+    labels = draw_labels(measured.prompts, 100, 0)[0]
+    unit = contrast_of(measured).standardised
+    plan = exchange(measured.prompts)
     null, observed = (weights(plan, labels) @ unit).ravel(), (weights(plan, plan.harmful[None]) @ unit)[0]
     p = np.array([(1 + (null >= z).sum()) / (1 + null.size) for z in observed])
-    found = discoveries(evidence, draws=100, permuted=5).neurons.filter(language="en")
+    found = discoveries(measured, draws=100, permuted=5).neurons.filter(language="en")
     mine = found["p"].to_numpy()
     # Bins round p up, by no more than the z in one of them.
     assert (mine >= p - 1e-12).all()
@@ -143,7 +143,7 @@ def test_clusters_count_once(keep: bool) -> None:
         cluster = [f"c{i // 10}" for i in range(160)] if keep else None
         table = prompt_table([i // 10 % 2 == 0 for i in range(160)], cluster=cluster)
         effects = np.repeat(random.normal(size=(16, 60)), 10, axis=0) + 0.2 * random.normal(size=(160, 60))
-        check = discoveries(evidence_from(table, {("en", 0, "o"): effects}), draws=60, seed=seed, permuted=5).check
+        check = discoveries(effects_from(table, {("en", 0, "o"): effects}), draws=60, seed=seed, permuted=5).check
         passed.append(check["passed"][0] > 0)
     assert np.mean(passed) <= 0.15 if keep else np.mean(passed) > 0.9
 
@@ -156,12 +156,12 @@ def test_effects_that_labels_cannot_change_are_no_discoveries_and_no_nan() -> No
     effects[::2] += 9
     effects[:, 0] = 0.1
     effects[:, 1] = [1.1 if name == "x" else 0.3 for name in stratum]
-    found = discoveries(evidence_from(table, {("en", 0, "o"): effects}), draws=200).neurons.filter(language="en")
+    found = discoveries(effects_from(table, {("en", 0, "o"): effects}), draws=200).neurons.filter(language="en")
     assert found["p"][:2].to_list() == [1.0, 1.0]
     assert found["z"][:2].to_list() == [0.0, 0.0]
     assert found["p"][2] < 0.02
     assert not found.select(pl.selectors.float().is_nan().any()).row(0).count(True)
-    nothing = discoveries(evidence_from(table, {("en", 0, "o"): np.full((20, 4), 0.1)}), draws=50)
+    nothing = discoveries(effects_from(table, {("en", 0, "o"): np.full((20, 4), 0.1)}), draws=50)
     assert nothing.neurons["q"].to_list() == [1.0] * 8
     assert nothing.check["passed_permuted"].to_list() == [0.0, 0.0]
 
@@ -170,9 +170,9 @@ def test_what_cannot_be_tested_is_refused() -> None:
     effects = np.random.default_rng(0).normal(size=(20, 2))
     effects[::2] = np.nan
     with pytest.raises(DataError, match="en has 0 harmful and 10 harmless"):
-        discoveries(evidence_from(prompt_table(sides(10)), {("en", 0, "o"): effects}))
+        discoveries(effects_from(prompt_table(sides(10)), {("en", 0, "o"): effects}))
     with pytest.raises(DataError, match="too few prompts"):
-        discoveries(evidence_from(prompt_table(sides(2)), {("en", 0, "o"): np.ones((4, 1))}))
+        discoveries(effects_from(prompt_table(sides(2)), {("en", 0, "o"): np.ones((4, 1))}))
     with pytest.raises(RecipeError, match="permuted"):
         discoveries(made(0), draws=10, permuted=50)
     with pytest.raises(RecipeError, match="rate"):

@@ -6,9 +6,9 @@ from math import comb, log10
 import numpy as np
 import polars as pl
 import pytest
-from evidences import prompt_table, sides
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_effects import prompt_table, sides
 
 from ssn_probe.errors import DataError
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange, units

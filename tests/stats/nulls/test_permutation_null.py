@@ -3,24 +3,24 @@
 import numpy as np
 import polars as pl
 import pytest
-from evidences import correlated, evidence_from, prompt_table, sides
+from made_up_effects import correlated, effects_from, prompt_table, sides
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import Prompts, SafetyNeurons, SetExpression, Shared
 from ssn_probe.stats.nulls import labelling_sweep as sweep
 from ssn_probe.stats.nulls.permutation_null import permutation_null
-from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 prompts = Prompts("made up")
 ms = SafetyNeurons(prompts, top=0.1)
 LANGUAGES = ("en", "de", "sw")
 
 
-def null_of(evidence: Evidence, expression: SetExpression, draws: int = 99, seed: int = 0) -> pl.DataFrame:
-    return permutation_null(evidence, {"set": expression}, anchor="en", draws=draws, seed=seed)
+def null_of(measured: PromptEffects, expression: SetExpression, draws: int = 99, seed: int = 0) -> pl.DataFrame:
+    return permutation_null(measured, {"set": expression}, anchor="en", draws=draws, seed=seed)
 
 
-def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 100) -> Evidence:
+def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 100) -> PromptEffects:
     random = np.random.default_rng(seed)
     shift = np.zeros(neurons)
     shift[:planted] = 3.0
@@ -28,14 +28,14 @@ def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 100) -> Evi
 
 
 def test_observed_figures_are_those_of_the_set() -> None:
-    evidence = made(0)
-    labels = evidence.prompts["harmful"].to_numpy()
+    measured = made(0)
+    labels = measured.prompts["harmful"].to_numpy()
     chosen = {}
     for language in LANGUAGES:
-        effects = evidence.read(language, 0, "ffn").astype(float)
+        effects = measured.read(language, 0, "ffn").astype(float)
         score = effects[labels].mean(axis=0) - effects[~labels].mean(axis=0)
         chosen[language] = {int(i) for i in np.argsort(-score)[:10] if score[i] > 0}
-    found = null_of(evidence, ms)
+    found = null_of(measured, ms)
     size = dict(found.filter(statistic="size").select("language_a", "observed").iter_rows())
     average = (len(chosen["de"]) + len(chosen["sw"])) / 2
     assert size == {one: len(chosen[one]) for one in LANGUAGES} | {"average": average}
@@ -43,16 +43,16 @@ def test_observed_figures_are_those_of_the_set() -> None:
     overlap = {(a, b): n for a, b, n in rows}
     pairs = [("en", "de"), ("en", "sw"), ("de", "sw")]
     assert overlap == {(a, b): len(chosen[a] & chosen[b]) for a, b in pairs}
-    shared = null_of(evidence, Shared(ms)).filter(language_a="sw")
+    shared = null_of(measured, Shared(ms)).filter(language_a="sw")
     assert shared["observed"].to_list() == [len(chosen["en"] & chosen["sw"])]
 
 
 def test_shared_sets_have_sizes_only_and_language_free_sets_one() -> None:
-    evidence = made(0)
-    assert null_of(evidence, Shared(ms))["statistic"].to_list() == ["size"] * 4
-    free = null_of(evidence, Shared(ms, by="mean"))
+    measured = made(0)
+    assert null_of(measured, Shared(ms))["statistic"].to_list() == ["size"] * 4
+    free = null_of(measured, Shared(ms, by="mean"))
     assert free["language_a"].to_list() == ["*"]
-    assert permutation_null(evidence, {}, anchor="en").is_empty()
+    assert permutation_null(measured, {}, anchor="en").is_empty()
 
 
 def test_a_planted_difference_is_found() -> None:
@@ -77,14 +77,14 @@ def test_the_null_of_shared_sets_is_calibrated_where_overlap_by_chance_is_large(
     assert 0.35 < p.mean() < 0.68
 
 
-def clustered(seed: int, *, keep: bool) -> Evidence:
+def clustered(seed: int, *, keep: bool) -> PromptEffects:
     """No difference, but the 10 prompts of a cluster share, in both languages, much of what they do."""
     random = np.random.default_rng(seed)
     names = [f"c{i // 10}" for i in range(160)]
     table = prompt_table([i // 10 % 2 == 0 for i in range(160)], cluster=names if keep else None)
     common = np.repeat(random.normal(size=(16, 100)), 10, axis=0)
     effects = {(one, 0, "o"): common + 2 * random.normal(size=(160, 100)) for one in ("en", "de")}
-    return evidence_from(table, effects)
+    return effects_from(table, effects)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -104,7 +104,7 @@ def test_clusters_are_permuted_as_clusters(keep: bool) -> None:
 def test_effects_that_never_differ_give_an_empty_set_and_p_1() -> None:
     table = prompt_table(sides(10))
     same = {(one, 0, "o"): np.full((20, 5), 0.1) for one in ("en", "de")}
-    found = null_of(evidence_from(table, same), ms)
+    found = null_of(effects_from(table, same), ms)
     assert found["observed"].to_list() == [0.0] * 4
     assert found["p"].to_list() == [1.0] * 4
     assert not found.select(pl.selectors.float().is_nan().any()).row(0).count(True)
@@ -116,7 +116,7 @@ def test_dropped_prompts_count_in_observed_all_only() -> None:
     effects = np.random.default_rng(0).normal(size=(24, 4))
     effects[20:, 0] = 100
     effects[:20, 0] = [-1 if harmful else 0 for harmful in sides(10)]
-    found = null_of(evidence_from(table, {("en", 0, "o"): effects}), SafetyNeurons(prompts, top=1.0))
+    found = null_of(effects_from(table, {("en", 0, "o"): effects}), SafetyNeurons(prompts, top=1.0))
     labels = table["harmful"].to_numpy()
     every = effects[labels].mean(axis=0) - effects[~labels].mean(axis=0)
     kept = effects[:20][labels[:20]].mean(axis=0) - effects[~labels].mean(axis=0)
@@ -125,7 +125,7 @@ def test_dropped_prompts_count_in_observed_all_only() -> None:
 
 
 def test_what_cannot_be_tested_is_refused() -> None:
-    few = evidence_from(prompt_table(sides(2)), {("en", 0, "o"): np.ones((4, 2))})
+    few = effects_from(prompt_table(sides(2)), {("en", 0, "o"): np.ones((4, 2))})
     with pytest.raises(DataError, match="too few prompts"):
         null_of(few, ms)
     with pytest.raises(RecipeError, match="several different"):

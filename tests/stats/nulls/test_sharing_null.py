@@ -9,7 +9,8 @@ from scipy.stats import hypergeom
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import NeuronSet, neuron_set
-from ssn_probe.neurons.selection import overlap_table, select_neurons
+from ssn_probe.neurons.overlap import overlap_table
+from ssn_probe.neurons.selection import select_neurons
 from ssn_probe.stats.nulls.sharing_null import importance_strata, overlap_pmf, shared_beyond_importance
 
 WIDTH = 2048

@@ -3,16 +3,16 @@
 import numpy as np
 import polars as pl
 import pytest
-from evidences import correlated, evidence_from, prompt_table, sides
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_effects import correlated, effects_from, prompt_table, sides
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import Prompts, SafetyNeurons, SetExpression, Shared
 from ssn_probe.stats.nulls import labelling_sweep as sweep
-from ssn_probe.stats.nulls.half_samples import halves, make_plan
+from ssn_probe.stats.nulls.half_samples import halves, plan_samples
 from ssn_probe.stats.nulls.label_exchange import units
-from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.stability import stability
 from ssn_probe.stats.nulls.stable_neurons import stable_set
 
@@ -21,7 +21,7 @@ ms = SafetyNeurons(prompts, top=0.1)
 LANGUAGES = ("en", "de", "sw")
 
 
-def made(seed: int, *, planted: int = 0, n: int = 40, neurons: int = 100, size: float = 1.5) -> Evidence:
+def made(seed: int, *, planted: int = 0, n: int = 40, neurons: int = 100, size: float = 1.5) -> PromptEffects:
     shift = np.zeros(neurons)
     shift[:planted] = size
     return correlated(np.random.default_rng(seed), prompt_table(sides(n)), LANGUAGES, neurons, shift)
@@ -54,7 +54,7 @@ def test_halves_hold_half_of_each_label_and_all_of_an_even_number() -> None:
 
 
 def test_samples_under_permuted_labels_keep_their_sizes() -> None:
-    plan = make_plan(prompt_table(sides(33)), pairs=4, seed=0, permutations=5, null_pairs=3)
+    plan = plan_samples(prompt_table(sides(33)), pairs=4, seed=0, permutations=5, null_pairs=3)
     assert [rows.stop - rows.start for rows in (plan.halves, plan.observed, *plan.null)] == [8] + [6] * 6
     expected = [(rows, 16) for rows in (plan.observed, *plan.null)] + list(zip(plan.curve, (2, 4, 8, 16), strict=True))
     for rows, size in expected:
@@ -63,10 +63,10 @@ def test_samples_under_permuted_labels_keep_their_sizes() -> None:
 
 
 def test_frequencies_and_jaccard_are_those_of_the_halves() -> None:
-    evidence = made(0)
-    found = stability(evidence, {"ms": ms}, pairs=6, seed=3, permutations=0)
-    samples = halves(evidence.prompts, 6, 3)
-    effects = evidence.read("de", 0, "ffn").astype(float)
+    measured = made(0)
+    found = stability(measured, {"ms": ms}, pairs=6, seed=3, permutations=0)
+    samples = halves(measured.prompts, 6, 3)
+    effects = measured.read("de", 0, "ffn").astype(float)
     taken = []
     for harmful, harmless in zip(samples.harmful, samples.harmless, strict=True):
         score = effects[harmful].mean(axis=0) - effects[harmless].mean(axis=0)
@@ -85,12 +85,12 @@ def test_blocks_do_not_change_the_figures(pool: str, monkeypatch: pytest.MonkeyP
     random = np.random.default_rng(0)
     places = [(layer, site) for layer in range(2) for site in ("q", "o")]
     effects = {(one, *place): random.normal(size=(40, 12)) for one in ("en", "de") for place in places}
-    evidence = evidence_from(prompt_table(sides(20)), effects)
+    measured = effects_from(prompt_table(sides(20)), effects)
     shared = Shared(SafetyNeurons(prompts, top=0.3), at_least=2)
     sets: dict[str, SetExpression] = {"ms": SafetyNeurons(prompts, top=0.2, pool=pool), "free": shared}
-    whole = stability(evidence, sets, pairs=5, permutations=4, null_pairs=2)
+    whole = stability(measured, sets, pairs=5, permutations=4, null_pairs=2)
     monkeypatch.setattr(sweep, "BLOCK_BYTES", 16 * 2 * 24 * 2)
-    parts = stability(evidence, sets, pairs=5, permutations=4, null_pairs=2)
+    parts = stability(measured, sets, pairs=5, permutations=4, null_pairs=2)
     assert parts.jaccard.equals(whole.jaccard)
     assert parts.curve.equals(whole.curve)
     assert parts.frequencies.drop("frequency").equals(whole.frequencies.drop("frequency"))
@@ -125,29 +125,29 @@ def test_near_copies_of_prompts_do_not_make_a_set_stable() -> None:
     jaccard = {}
     for kept in (True, False):
         table = prompt_table([i // 10 % 2 == 0 for i in range(160)], cluster=names if kept else None)
-        found = stability(evidence_from(table, {("en", 0, "o"): effects}), {"ms": ms}, pairs=20, permutations=0)
+        found = stability(effects_from(table, {("en", 0, "o"): effects}), {"ms": ms}, pairs=20, permutations=0)
         jaccard[kept] = found.jaccard["jaccard"][0]
     assert jaccard[True] < 0.15
     assert jaccard[False] > 0.3
 
 
-def noisy(seed: int, *, spread: float, planted: int = 0) -> Evidence:
+def noisy(seed: int, *, spread: float, planted: int = 0) -> PromptEffects:
     """Independent noise whose size differs between neurons, log-normal with σ = `spread`."""
     random = np.random.default_rng(seed)
     table = prompt_table(sides(30))
     effects = random.normal(size=(60, 200)) * np.exp(random.normal(0, spread, 200))
     effects[:, :planted] += 1.2 * table["harmful"].to_numpy()[:, None]
-    return evidence_from(table, {("en", 0, "o"): effects})
+    return effects_from(table, {("en", 0, "o"): effects})
 
 
 def chance_of(spread: float, planted: int, studies: int) -> tuple[float, float, float, float]:
     """Means over studies: false neurons, their bound, `stable_permuted`, and the share of planted neurons kept."""
     rows = []
     for seed in range(studies):
-        evidence = noisy(seed, spread=spread, planted=planted)
+        measured = noisy(seed, spread=spread, planted=planted)
         null = {"permutations": 9, "null_pairs": 15, "share": 0.8}
-        found = stability(evidence, {"ms": SafetyNeurons(prompts, top=0.05)}, pairs=25, seed=seed, **null)
-        kept, table = stable_set(found.frequencies, evidence, 0.8)
+        found = stability(measured, {"ms": SafetyNeurons(prompts, top=0.05)}, pairs=25, seed=seed, **null)
+        kept, table = stable_set(found.frequencies, measured, 0.8)
         index = kept.neurons("en")["index"].to_numpy()
         right = (index < planted).sum() / max(1, planted)
         rows.append(((index >= planted).sum(), table["bound"][0], found.jaccard["stable_permuted"][0], right))
@@ -171,10 +171,10 @@ def test_the_permuted_count_holds_where_noise_is_not_alike_and_the_bound_does_no
 
 
 def test_the_stable_set_and_its_bound_are_as_defined() -> None:
-    evidence = made(2, planted=10)
-    found = stability(evidence, {"ms": ms, "free": Shared(ms, by="mean")}, pairs=10, permutations=0)
+    measured = made(2, planted=10)
+    found = stability(measured, {"ms": ms, "free": Shared(ms, by="mean")}, pairs=10, permutations=0)
     own = found.frequencies.filter(set="ms")
-    kept, table = stable_set(own, evidence, 0.9)
+    kept, table = stable_set(own, measured, 0.9)
     assert kept.languages == LANGUAGES
     assert set(kept.frame["score"]) <= {0.9, 0.95, 1.0}
     assert len(kept) == own.filter(pl.col("frequency") > 0.89).height
@@ -184,10 +184,10 @@ def test_the_stable_set_and_its_bound_are_as_defined() -> None:
     assert row["candidates"] == 100
     assert row["bound"] == pytest.approx(per_half**2 / (0.8 * 100))
     assert row["bound_by_place"] == pytest.approx(row["bound"])
-    free, bounds = stable_set(found.frequencies.filter(set="free"), evidence, 1.0)
+    free, bounds = stable_set(found.frequencies.filter(set="free"), measured, 1.0)
     assert free.language_free
     assert bounds["language"].to_list() == ["*"]
-    nothing, bounds = stable_set(own.clear(), evidence, 0.9)
+    nothing, bounds = stable_set(own.clear(), measured, 0.9)
     assert len(nothing) == 0
     assert bounds["bound"].to_list() == [0.0] * 3
 
@@ -196,15 +196,15 @@ def test_the_bound_by_place_is_never_the_smaller_one() -> None:
     random = np.random.default_rng(0)
     effects = {("en", 0, site): random.normal(size=(40, width)) for site, width in (("q", 10), ("ffn", 200))}
     effects["en", 0, "q"] *= 20
-    evidence = evidence_from(prompt_table(sides(20)), effects)
-    found = stability(evidence, {"ms": SafetyNeurons(prompts, top=0.05, pool="layer")}, pairs=10, permutations=0)
-    row = stable_set(found.frequencies, evidence, 0.9)[1].row(0, named=True)
+    measured = effects_from(prompt_table(sides(20)), effects)
+    found = stability(measured, {"ms": SafetyNeurons(prompts, top=0.05, pool="layer")}, pairs=10, permutations=0)
+    row = stable_set(found.frequencies, measured, 0.9)[1].row(0, named=True)
     assert row["bound_by_place"] > 2 * row["bound"]
 
 
 def test_empty_sets_have_no_jaccard_and_no_nan() -> None:
-    evidence = evidence_from(prompt_table(sides(20)), {("en", 0, "o"): np.full((40, 5), 0.1)})
-    found = stability(evidence, {"ms": ms}, permutations=3)
+    measured = effects_from(prompt_table(sides(20)), {("en", 0, "o"): np.full((40, 5), 0.1)})
+    found = stability(measured, {"ms": ms}, permutations=3)
     assert found.frequencies.is_empty()
     row = found.jaccard.row(0, named=True)
     assert [row[name] for name in ("jaccard", "low", "high", "null_jaccard", "p", "pairs")] == [None] * 5 + [0]
@@ -212,17 +212,17 @@ def test_empty_sets_have_no_jaccard_and_no_nan() -> None:
 
 
 def test_what_cannot_be_split_or_bounded_is_refused() -> None:
-    evidence = made(0)
+    measured = made(0)
     with pytest.raises(DataError, match="too few prompts for half-samples"):
         halves(prompt_table(sides(3)))
     with pytest.raises(DataError, match="too few prompts for half-samples"):
         halves(prompt_table(sides(30), cluster=["all"] * 60))
     with pytest.raises(RecipeError, match="pairs=0"):
-        stability(evidence, {"ms": ms}, pairs=0)
+        stability(measured, {"ms": ms}, pairs=0)
     with pytest.raises(RecipeError, match="several different"):
-        stability(evidence, {"ms": ms | SafetyNeurons(prompts, rule="harmful")})
-    frequencies = stability(evidence, {"a": ms, "b": ms}, pairs=2, permutations=0).frequencies
+        stability(measured, {"ms": ms | SafetyNeurons(prompts, rule="harmful")})
+    frequencies = stability(measured, {"a": ms, "b": ms}, pairs=2, permutations=0).frequencies
     with pytest.raises(RecipeError, match="several sets: a, b"):
-        stable_set(frequencies, evidence)
+        stable_set(frequencies, measured)
     with pytest.raises(RecipeError, match=r"share is 0\.5"):
-        stable_set(frequencies.filter(set="a"), evidence, 0.5)
+        stable_set(frequencies.filter(set="a"), measured, 0.5)

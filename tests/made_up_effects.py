@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 PROMPTS = {
     "prompt_id": pl.String,
@@ -44,9 +44,9 @@ def sides(n: int) -> list[bool]:
     return [i % 2 == 0 for i in range(2 * n)]
 
 
-def evidence_from(prompts: pl.DataFrame, effects: Mapping[tuple[str, int, str], np.ndarray]) -> Evidence:
+def effects_from(prompts: pl.DataFrame, effects: Mapping[tuple[str, int, str], np.ndarray]) -> PromptEffects:
     """Evidence that reads (language, layer, site) → [prompt, neuron] from memory."""
-    return Evidence(
+    return PromptEffects(
         prompts=prompts,
         languages=tuple(dict.fromkeys(language for language, _, _ in effects)),
         places=tuple(dict.fromkeys((layer, site) for _, layer, site in effects)),
@@ -56,7 +56,7 @@ def evidence_from(prompts: pl.DataFrame, effects: Mapping[tuple[str, int, str], 
 
 def correlated(
     random: np.random.Generator, prompts: pl.DataFrame, languages: Sequence[str], neurons: int, planted: np.ndarray
-) -> Evidence:
+) -> PromptEffects:
     """One ffn layer: importances common to the languages, noise of a prompt shared between its translations.
 
     `planted` [neuron]: what harmful prompts add, in standard deviations of a neuron's noise.
@@ -68,4 +68,4 @@ def correlated(
     for language in languages:
         noise = 0.8 * common + 0.6 * random.normal(size=common.shape)
         effects[language, 0, "ffn"] = base * np.exp(random.normal(0, 0.15, neurons)) * (1 + 0.5 * (noise + shift))
-    return evidence_from(prompts, effects)
+    return effects_from(prompts, effects)

@@ -1,16 +1,20 @@
-"""The evidence behind a set: rows follow prompts, languages may lack some, and the placebo contrasts topics."""
+"""The per-prompt effects of a contrast, and sets under labellings of its prompts, against sets of the means."""
 
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
-from ssn_probe.spec import Prompts, Recipe, SafetyNeurons, Shared
-from ssn_probe.study.evidence import evidence_of, placebo_importance
+from ssn_probe.spec import Combine, Of, Prompts, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
+from ssn_probe.stats.nulls.array_selection import Samples
+from ssn_probe.stats.nulls.labelling_sweep import sets_under
+from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
@@ -28,10 +32,10 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_means_of_the_evidence_are_the_importance(bench: Workbench) -> None:
-    evidence, found = evidence_of(bench, MS), importance(bench, MS)
-    harmful = evidence.prompts["harmful"].to_numpy()
+    measured, found = prompt_effects(bench, MS), importance(bench, MS)
+    harmful = measured.prompts["harmful"].to_numpy()
     for language, layer, site in (("qaa", 0, "ffn"), ("qab", 3, "o")):
-        effects = evidence.read(language, layer, site)
+        effects = measured.read(language, layer, site)
         here = found.filter(language=language, layer=layer, site=site)
         assert effects.shape == (80, here.height)
         assert np.allclose(effects[harmful].mean(0), here["harmful"], rtol=1e-4)
@@ -39,7 +43,7 @@ def test_the_means_of_the_evidence_are_the_importance(bench: Workbench) -> None:
 
 
 def test_one_row_per_prompt_with_its_stratum(bench: Workbench) -> None:
-    prompts = evidence_of(bench, MS).prompts
+    prompts = prompt_effects(bench, MS).prompts
     assert prompts["prompt_id"].is_unique().all()
     assert prompts["harmful"].sum() == 40
     assert prompts["stratum"].n_unique() > 1  # topics; all of the organism's prompts have one length
@@ -60,21 +64,21 @@ def test_a_language_that_lacks_a_prompt_has_a_row_of_nan(tmp_path: Path) -> None
     pl.DataFrame(rows).write_parquet(tmp_path / "prompts.parquet")
     node = SafetyNeurons(Prompts(str(tmp_path)), effect="local", sites=("ffn",))
     bench = Workbench(subject=load_subject("organism"), data=make_plan(Recipe(sets={"ms": node})).data)
-    evidence = evidence_of(bench, node)
-    missing = evidence.prompts["prompt_id"].to_list().index("harmful3")
-    assert np.isnan(evidence.read("bb", 0, "ffn")[missing]).all()
-    assert np.isfinite(evidence.read("aa", 0, "ffn")).all()
+    measured = prompt_effects(bench, node)
+    missing = measured.prompts["prompt_id"].to_list().index("harmful3")
+    assert np.isnan(measured.read("bb", 0, "ffn")[missing]).all()
+    assert np.isfinite(measured.read("aa", 0, "ffn")).all()
 
 
 def test_the_placebo_contrasts_harmless_prompts_of_different_topics(bench: Workbench) -> None:
     placebo = SafetyNeurons(PROMPTS, effect="local", sites=("o", "ffn"), top=0.02, placebo=True)
-    evidence, rows = evidence_of(bench, placebo), bench.data[PROMPTS].select("identify", "harmless")
+    measured, rows = prompt_effects(bench, placebo), bench.data[PROMPTS].select("identify", "harmless")
     topics = dict(rows.select("prompt_id", "topic").iter_rows())
-    assert set(evidence.prompts["prompt_id"]) == set(topics)
-    sides = {label: {topics[one] for one in evidence.prompts.filter(harmful=label)["prompt_id"]} for label in (0, 1)}
+    assert set(measured.prompts["prompt_id"]) == set(topics)
+    sides = {label: {topics[one] for one in measured.prompts.filter(harmful=label)["prompt_id"]} for label in (0, 1)}
     assert all(sides.values())
     assert not sides[0] & sides[1]
-    means = placebo_importance(evidence)
+    means = placebo_importance(measured)
     assert means.null_count().sum_horizontal()[0] == 0
     assert evaluate(bench, placebo) != evaluate(bench, MS)
 
@@ -123,6 +127,42 @@ def test_what_makes_no_sense_is_refused(fields: dict, message: str) -> None:
 def test_the_mean_over_languages_is_ranked_and_nothing_else() -> None:
     with pytest.raises(RecipeError, match="by='mean' ranks neurons"):
         Shared(SafetyNeurons(PROMPTS, fdr=0.05), by="mean")
+
+
+BASES = (MS, Shared(MS), Shared(MS, at_least=2), Shared(MS, by="mean"))
+PARTS = ({"layers": [0, 3]}, {"sites": ["ffn"]}, {"languages": ["qab"]}, {"languages": ["qab", "qaa"], "sites": ["o"]})
+
+
+def larger(inner: st.SearchStrategy[SetExpression]) -> st.SearchStrategy[SetExpression]:
+    """Expressions that are made of others."""
+    return st.one_of(
+        st.builds(Combine, st.sampled_from(["and", "or", "minus"]), inner, inner),
+        st.builds(Of, inner, st.sampled_from([None, "qaa", "qab"])),
+        st.builds(UnionOf, inner),
+        st.builds(lambda found, part: found.only(**part), inner, st.sampled_from(PARTS)),
+        st.builds(lambda found, count: Shared(found, at_least=count), inner, st.integers(1, 3)),
+        st.builds(lambda found, anchor: Shared(found, anchor=anchor), inner, st.sampled_from([None, "qab"])),
+    )
+
+
+@pytest.mark.parametrize("bench", ["memory"], indirect=True)
+@settings(deadline=None, max_examples=150)
+@given(st.recursive(st.sampled_from(BASES), larger, max_leaves=4))
+def test_masks_and_neuron_sets_give_an_expression_the_same_meaning(bench: Workbench, expression: SetExpression) -> None:
+    measured = prompt_effects(bench, MS)
+    labels = measured.prompts["harmful"].to_numpy()[None]
+    samples = Samples(harmful=labels, harmless=~labels)
+    try:
+        wanted = evaluate(bench, expression)
+    except DataError:  # a set is empty, which is no error under exchanged labels
+        return
+    except RecipeError:
+        with pytest.raises(RecipeError):
+            sets_under(measured, expression, samples, anchor="qaa")
+        return
+    (found,) = sets_under(measured, expression, samples, anchor="qaa")
+    assert found == wanted
+    assert found.languages == wanted.languages
 
 
 def _fields() -> dict:

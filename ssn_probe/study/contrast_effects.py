@@ -1,12 +1,13 @@
-"""The evidence behind a set: every prompt's effect of every neuron, with what says which prompts are exchangeable.
+"""The effects of single prompts behind the means that choose a set, and which of those prompts are exchangeable.
 
-Means choose neurons; nulls and stability need the prompts behind them. They are read place by place from the scores
-that `importance` keeps, so that no more than one (layer, site) is ever in memory.
+Means choose neurons; nulls and stability need the prompts behind them. Effects are read place by place from the scores
+that `importance` stores, so that no more than one (layer, site) is in memory at a time.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from ssn_probe.errors import DataError
 from ssn_probe.neurons import KEYS
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
-from ssn_probe.stats.nulls.prompt_effects import Evidence
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, scores_what
 from ssn_probe.study.workbench import Workbench, tokens_of
 
@@ -24,23 +25,23 @@ LENGTH_BINS = 4
 SIDES = {"harmful": True, "harmless": False}
 
 
-def evidence_of(bench: Workbench, node: SafetyNeurons) -> Evidence:
+def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
     """Per-prompt effects of a node's contrast. Raises DataError for a placebo without two topics."""
-    return bench.remember(("evidence", _chooser(node)), lambda: _evidence(bench, node))
+    return bench.remember(("prompt effects", _contrast(node)), lambda: _prompt_effects(bench, node))
 
 
-def _chooser(node: SafetyNeurons) -> SafetyNeurons:
-    """The node without what only turns effects into a set."""
+def _contrast(node: SafetyNeurons) -> SafetyNeurons:
+    """The node without the fields that only turn effects into a set."""
     return replace(node, rule="difference", top=None, pool="site", stable=None, fdr=None)
 
 
-def _evidence(bench: Workbench, node: SafetyNeurons) -> Evidence:
+def _prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
     importance(bench, node)
     data = bench.data[node.prompts]
     known = _prompts(bench, data)
     prompts = _as_placebo(known, data.name) if node.placebo else known
     sites = distinct_sites(bench, node)
-    return Evidence(
+    return PromptEffects(
         prompts=prompts,
         languages=data.languages,
         places=tuple((layer, site) for layer in range(bench.subject.n_layers) for site in sites),
@@ -52,12 +53,13 @@ def _evidence(bench: Workbench, node: SafetyNeurons) -> Evidence:
 def _key(bench: Workbench, node: SafetyNeurons) -> str:
     """The key of the effects and of the labels that contrast them."""
     data = bench.data[node.prompts]
-    scores = [digest(scores_what(bench, node, one, context)) for one in data.languages for context in CONTRASTED]
+    sides = product(data.languages, CONTRASTED)
+    scores = [digest(scores_what(bench, node, language, context)) for language, context in sides]
     return digest({"scores": scores, "data": data.digest, "placebo": node.placebo})
 
 
 def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
-    """One row per prompt id of the contrast, whatever its languages; `stratum` holds exchangeable prompts together."""
+    """One row per prompt id of the contrast, whatever its languages; exchangeable prompts have one `stratum`."""
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
     lengths = [len(tokens) for tokens in tokens_of(bench, _in_anchor(first, rows, data))]
@@ -71,7 +73,7 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
 
 
 def _in_anchor(first: pl.DataFrame, rows: pl.DataFrame, data: PromptSet) -> pl.DataFrame:
-    """The prompts in the anchor's words where there are such, so that their lengths compare."""
+    """The prompts in the anchor language where they have such a text, so that their lengths compare."""
     anchor = data.anchor or data.languages[0]
     spoken = rows.filter(pl.col("language") == anchor).select("prompt_id", text="text")
     joined = first.select("prompt_id", other="text").join(spoken, on="prompt_id", how="left", maintain_order="left")
@@ -79,24 +81,24 @@ def _in_anchor(first: pl.DataFrame, rows: pl.DataFrame, data: PromptSet) -> pl.D
 
 
 def _binned(lengths: np.ndarray) -> np.ndarray:
-    """Quarters of the prompts by length in tokens; prompts of one length share a bin."""
+    """Quarters of the prompts by length in tokens; prompts of equal length share a bin."""
     edges = np.unique(np.quantile(lengths, np.arange(1, LENGTH_BINS) / LENGTH_BINS))
     return np.searchsorted(edges, lengths, side="left")
 
 
 def _mixed(frame: pl.DataFrame) -> bool:
-    """Is there a source with both labels? Where none has them, label and source cannot be told apart."""
+    """Is there a source with both labels? Otherwise label and source cannot be distinguished."""
     return bool(frame.group_by("source").agg(pl.col("harmful").n_unique() > 1)["harmful"].any())
 
 
 def _as_placebo(prompts: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Harmless prompts only: those of every other topic, by name, stand in for the harmful ones."""
+    """The harmless prompts; those of every second topic, by name, take the part of harmful prompts."""
     rows = prompts.filter(~pl.col("harmful"))
     topics = sorted(rows["topic"].drop_nulls().unique())
     if len(topics) < 2:
         raise DataError(
             f"{name} has no placebo contrast: its harmless identify prompts have {len(topics)} topics",
-            "Give the harmless prompts a `topic` column with two topics or more.",
+            "Give the harmless prompts a `topic` column with at least two topics.",
         )
     kept = rows.filter(pl.col("topic").is_not_null())
     # Topics are what the placebo contrasts, so prompts are exchangeable across them.
@@ -104,27 +106,24 @@ def _as_placebo(prompts: pl.DataFrame, name: str) -> pl.DataFrame:
     return kept.with_columns(harmful=other, stratum="within", pair_id=pl.lit(None, pl.String))
 
 
-def placebo_importance(evidence: Evidence) -> pl.DataFrame:
+def placebo_importance(effects: PromptEffects) -> pl.DataFrame:
     """As `importance`, of the two groups of harmless prompts: `language, layer, site, index, harmful, harmless`."""
-    label = evidence.prompts["harmful"].to_numpy()
+    label = effects.prompts["harmful"].to_numpy()
     frames = []
-    for language in evidence.languages:
-        for layer, site in evidence.places:
-            effects = evidence.read(language, layer, site).astype(np.float64)
-            sides = {name: np.nanmean(effects[label == side], axis=0) for name, side in SIDES.items()}
-            index = np.arange(effects.shape[1], dtype=np.int32)
-            frames.append(pl.DataFrame({"index": index} | sides).with_columns(**_labels(language, layer, site)))
+    for language in effects.languages:
+        for layer, site in effects.places:
+            values = effects.read(language, layer, site).astype(np.float64)
+            sides = {name: np.nanmean(values[label == side], axis=0) for name, side in SIDES.items()}
+            frame = pl.DataFrame({"index": np.arange(values.shape[1], dtype=np.int32)} | sides)
+            place = {"language": pl.lit(language), "layer": pl.lit(layer, pl.Int32), "site": pl.lit(site)}
+            frames.append(frame.with_columns(**place))
     return pl.concat(frames).select(*KEYS, *SIDES)
-
-
-def _labels(language: str, layer: int, site: str) -> dict[str, pl.Expr]:
-    return {"language": pl.lit(language), "layer": pl.lit(layer, pl.Int32), "site": pl.lit(site)}
 
 
 def _reader(
     bench: Workbench, node: SafetyNeurons, data: PromptSet, prompts: pl.DataFrame
 ) -> Callable[[str, int, str], np.ndarray]:
-    """Reads one place of one language; a row is NaN where the language lacks the prompt."""
+    """A function that reads the effects at a place in a language; a row is NaN where the language lacks the prompt."""
     ids = list(prompts["prompt_id"])
 
     @cache

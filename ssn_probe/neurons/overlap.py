@@ -1,0 +1,46 @@
+"""How many neurons the languages of a set share."""
+
+from itertools import combinations
+
+import polars as pl
+
+from ssn_probe.neurons.model_neurons import Widths, width_table
+from ssn_probe.neurons.neuron_set import NEURON, NeuronSet
+
+PAIR = ["language_a", "language_b"]
+PLACE = ["layer", "site"]
+
+
+def overlap_table(neurons: NeuronSet, widths: Widths, name: str) -> pl.DataFrame:
+    """How many neurons each pair of languages shares, beside what independent draws per (layer, site) would give.
+
+    `expected` is hypergeometric: it knows how many neurons each language has in each (layer, site), and not that some
+    neurons are important whatever the prompt; true chance overlap can be ten times larger. `fold` is shared / expected.
+    """
+    shared = _paired(neurons.frame.select("language", *NEURON), NEURON).group_by(PAIR).agg(shared=pl.len())
+    counts = neurons.frame.group_by("language", *PLACE, maintain_order=True).agg(n=pl.len().cast(pl.Float64))
+    counts = counts.join(width_table(widths), on=PLACE, maintain_order="left")
+    expected = (
+        _paired(counts, PLACE)
+        .group_by(PAIR, maintain_order=True)
+        .agg(expected=(pl.col("n_a") * pl.col("n_b") / pl.col("width_a")).sum())
+    )
+    pairs = list(combinations(neurons.languages, 2))
+    table = pl.DataFrame(pairs, schema=dict.fromkeys(PAIR, pl.String), orient="row")
+    sizes = neurons.frame.group_by("language").agg(size=pl.len())
+    for other in (sizes.select(pl.all().name.suffix("_a")), sizes.select(pl.all().name.suffix("_b")), shared, expected):
+        keys = [column for column in PAIR if column in other.columns]
+        table = table.join(other, on=keys, how="left", maintain_order="left")
+    either = pl.col("size_a") + pl.col("size_b") - pl.col("shared")
+    return (
+        table.with_columns(pl.col("size_a", "size_b", "shared", "expected").fill_null(0))
+        .with_columns(jaccard=pl.when(either > 0).then(pl.col("shared") / either))
+        .with_columns(fold=pl.when(pl.col("expected") > 0).then(pl.col("shared") / pl.col("expected")))
+        .select(pl.lit(name).alias("set"), pl.all())
+    )
+
+
+def _paired(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Every two rows that agree in the keys; columns of the first end in `_a`, of the second in `_b`."""
+    first, second = (rows.select(*keys, pl.exclude(keys).name.suffix(side)) for side in ("_a", "_b"))
+    return first.join(second, on=keys, maintain_order="left_right")

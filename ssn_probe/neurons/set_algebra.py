@@ -1,0 +1,89 @@
+"""What every set expression means, written once for every representation of a set.
+
+`SetAlgebra.evaluate` follows an expression from its leaves up. A representation (`NeuronSet`, or masks over many
+labellings of the prompts) brings its own operators and says how the leaves are found.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from operator import and_, or_, sub
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from ssn_probe.spec import Combine, Of, Only, SafetyNeurons, SetExpression, Shared, UnionOf
+from ssn_probe.spec.anchors import the_anchor
+
+OPERATORS = {"and": and_, "or": or_, "minus": sub}
+
+
+class Operators(Protocol):
+    """What a representation of a set can do; `NeuronSet` documents the methods."""
+
+    @property
+    def languages(self) -> tuple[str, ...]: ...
+    def __and__(self, other: Any) -> Any: ...
+    def __or__(self, other: Any) -> Any: ...
+    def __sub__(self, other: Any) -> Any: ...
+    def of(self, language: str) -> Self: ...
+    def union(self) -> Self: ...
+    def only(
+        self,
+        *,
+        layers: Sequence[int] | None = None,
+        sites: Sequence[str] | None = None,
+        languages: Sequence[str] | None = None,
+    ) -> Self: ...
+
+
+Found = TypeVar("Found", bound=Operators)
+
+
+class SetAlgebra(ABC, Generic[Found]):
+    """How set expressions are evaluated in one representation; `anchor` is the anchor language of the study."""
+
+    anchor: str | None
+
+    def evaluate(self, expression: SetExpression) -> Found:
+        """The set that an expression stands for. Raises RecipeError where its parts do not fit together."""
+        match expression:
+            case SafetyNeurons():
+                return self.chosen(expression)
+            case Shared(neurons=SafetyNeurons() as inner, by="mean"):
+                return self.chosen_by_mean(inner)
+            case Shared(neurons=inner, at_least=int(count)):
+                return self.shared_at_least(self.evaluate(inner), count)
+            case Shared(neurons=inner):
+                return self.shared_with_anchor(expression, self.evaluate(inner))
+            case Combine(operation=operation, left=left, right=right):
+                return OPERATORS[operation](self.evaluate(left), self.evaluate(right))
+            case Of(neurons=inner, language=language):
+                return self.evaluate(inner).of(language or the_anchor(self.anchor))
+            case UnionOf(neurons=inner):
+                found, own = self.evaluate(inner), self.left_out(inner)
+                return found.only(languages=[language for language in found.languages if language not in own]).union()
+            case Only(neurons=inner, layers=layers, sites=sites, languages=languages):
+                return self.evaluate(inner).only(layers=layers, sites=sites, languages=languages)
+        return self.other(expression)
+
+    @abstractmethod
+    def chosen(self, node: SafetyNeurons) -> Found:
+        """The neurons that a rule takes in every language."""
+
+    @abstractmethod
+    def chosen_by_mean(self, node: SafetyNeurons) -> Found:
+        """The neurons that a rule takes from the importance averaged over languages, language-free."""
+
+    @abstractmethod
+    def shared_with_anchor(self, node: Shared, found: Found) -> Found:
+        """The neurons of every language that the anchor has, too."""
+
+    @abstractmethod
+    def shared_at_least(self, found: Found, count: int) -> Found:
+        """The neurons that `count` languages or more have, language-free."""
+
+    @abstractmethod
+    def left_out(self, inner: SetExpression) -> Sequence[str]:
+        """The languages that a union of a set leaves out: the anchor, where the set is shared with it."""
+
+    @abstractmethod
+    def other(self, expression: SetExpression) -> Found:
+        """A set that is not made of the operators above."""
