@@ -1,4 +1,4 @@
-"""Train shared safety neurons, find the safety neurons again in the trained model, and silence the old ones there."""
+"""Train the shared safety neurons, find the safety neurons of the trained model, and silence the first ones there."""
 
 from ssn_probe import (
     ASR,
@@ -31,7 +31,7 @@ def after_expand(
     log_odds_controls: int = 19,
     seed: int = 0,
 ):
-    """After training them, are the safety neurons still the same neurons, and does refusal still hang on them?"""
+    """After training them, are the safety neurons still the same neurons, and does refusal still depend on them?"""
     prompts = Prompts(data, harmless=harmless)
     contexts = ("harmful", "harmless") if answers else ("harmful",)
     ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top)

@@ -1,9 +1,9 @@
-"""Amplify shared safety neurons, dose by dose, beside random neurons amplified as much, and see what it costs."""
+"""Amplify the shared safety neurons by several factors, compare with random neurons, and measure the cost."""
 
 from ssn_probe import ASR, Amplify, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Utility, recipe
 
 DOSES = (0.5, 2.0, 4.0)
-"""Half, for the other direction; twice, the primary dose, fixed before anything was measured; and four times."""
+"""The factors: 0.5 for the opposite direction, 2 as the primary one (fixed before anything was measured), and 4."""
 
 
 @recipe

@@ -1,4 +1,4 @@
-"""The same rows, steps and learning rate, spent on safety neurons, on random ones, on LoRA and on whole layers."""
+"""Train safety neurons, random neurons, a LoRA and whole layers with the same rows, steps and learning rate."""
 
 from ssn_probe import (
     ASR,
@@ -16,7 +16,7 @@ from ssn_probe import (
 )
 
 STEPS = (8, 20, 60)
-"""The points of every learning curve, fixed before anything was measured."""
+"""The steps of every learning curve, fixed before anything was measured."""
 
 
 @recipe
@@ -34,7 +34,7 @@ def expand_controls(
     full: bool = True,
     seed: int = 0,
 ):
-    """Is training safety neurons better than spending the same budget elsewhere, at every step of the way?"""
+    """Is training safety neurons better than spending the same budget elsewhere, at every step?"""
     prompts = Prompts(data, harmless=harmless)
     contexts = ("harmful", "harmless") if answers else ("harmful",)
     ms = SafetyNeurons(prompts, effect=effect, top=top)

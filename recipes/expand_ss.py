@@ -1,9 +1,9 @@
-"""Train only safety neurons on parallel refusals, at three lengths, beside as many random neurons trained as long."""
+"""Train only the shared safety neurons on parallel refusals, for three lengths, and compare with random neurons."""
 
 from ssn_probe import ASR, Expand, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility, recipe
 
 STEPS = (8, 20, 60)
-"""The curve: early, the primary point, fixed before anything was measured, and late."""
+"""Early, the primary length (fixed before anything was measured), and late."""
 
 
 @recipe

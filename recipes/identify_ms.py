@@ -1,4 +1,4 @@
-"""Find the monolingual and the shared safety neurons, and change nothing."""
+"""Find the monolingual and the shared safety neurons, without changing the model."""
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, Shared, recipe
 

@@ -1,4 +1,4 @@
-"""Leave each language but the anchor out in turn, of the set and of the data, train, and measure it there."""
+"""Leave out each language but the anchor in turn, from the set and from the data, train, and measure it there."""
 
 from ssn_probe import ASR, Expand, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility, recipe
 

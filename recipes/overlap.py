@@ -1,4 +1,4 @@
-"""How far the safety neurons of two languages are the same neurons, beside what chance gives."""
+"""How many safety neurons two languages have in common, compared with chance."""
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 

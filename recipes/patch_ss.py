@@ -1,4 +1,4 @@
-"""Carry what the shared safety neurons do in the anchor over into the same request in every other language."""
+"""Copy the activations of the shared safety neurons in the anchor into the same request in every other language."""
 
 from ssn_probe import ASR, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Utility, recipe
 
@@ -17,7 +17,7 @@ def patch_ss(
     log_odds_controls: int = 99,
     seed: int = 0,
 ):
-    """Does the anchor's activation of shared safety neurons, carried over, strengthen refusal in other languages?"""
+    """Do the anchor's activations of shared safety neurons, copied into other languages, strengthen refusal there?"""
     prompts = Prompts(data, harmless=harmless)
     ss = Shared(SafetyNeurons(prompts, effect=effect, rule=rule, top=top), anchor=anchor)
     return Recipe(

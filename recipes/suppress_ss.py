@@ -1,4 +1,4 @@
-"""The paper's central question: suppress shared safety neurons and see what refusal does, beside random controls."""
+"""The paper's central question: silence the shared safety neurons, measure refusal, and compare with random neurons."""
 
 from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, recipe
 

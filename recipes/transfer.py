@@ -1,4 +1,4 @@
-"""Silence the safety neurons of one language and evaluate every language, for each language in turn."""
+"""Silence the safety neurons of each language in turn, and evaluate every language."""
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Suppress, Utility, recipe
 
@@ -15,7 +15,7 @@ def transfer(
     log_odds_controls: int = 0,
     seed: int = 0,
 ):
-    """Whose safety neurons matter for whom: does silencing one language's break refusal in the others?"""
+    """Whose safety neurons matter for whom: does silencing those of one language break refusal in the others?"""
     prompts = Prompts(data, harmless=harmless)
     ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top)
     return Recipe(

@@ -1,12 +1,11 @@
-"""What can go wrong, as a tree: every mistake a user can make is one of these, with a hint that names the fix.
+"""The exceptions of ssn-probe: a tree, in which every mistake of a user has a message and a hint that names the fix.
 
-The command line prints `message` and `hint` and exits with 1; anything else is a bug in ssn-probe and shows a
-traceback.
+The command line prints `message` and `hint` and exits with 1. Any other exception is a bug in ssn-probe.
 """
 
 
 class SSNProbeError(Exception):
-    """A mistake with a remedy: `message` says what was given and what is allowed, `hint` what to do."""
+    """A mistake that a user can fix: `message` says what is wrong, `hint` what to do."""
 
     def __init__(self, message: str, hint: str | None = None):
         super().__init__(message if hint is None else f"{message}\n{hint}")
@@ -15,31 +14,31 @@ class SSNProbeError(Exception):
 
 
 class RecipeError(SSNProbeError):
-    """A recipe, a parameter or an expression that cannot be."""
+    """A recipe, a parameter or an expression that is not valid."""
 
 
 class DataError(SSNProbeError):
-    """A prompt set that is missing, malformed, empty or lacks a language or context."""
+    """A prompt set or a neuron file that is missing or malformed, or lacks a language or context."""
 
 
 class ModelError(SSNProbeError):
-    """A model that cannot be loaded, is of an unknown family, or computes NaN."""
+    """A model that cannot be loaded, has an unknown family, or computes NaN."""
 
 
 class RemoteError(SSNProbeError):
-    """A remote host that refuses, fails or cannot do what was asked."""
+    """A remote host that refuses a request or fails."""
 
 
 class JudgeError(SSNProbeError):
-    """A judge that is missing or whose answer does not parse."""
+    """A judge that is missing or malformed, or whose answer cannot be parsed."""
 
 
 class ResultError(SSNProbeError):
-    """A results folder that cannot be read or written."""
+    """A results folder or a file in it that cannot be read or written."""
 
 
 def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
-    """'Did you mean …?' with the nearest known word, else the whole list."""
+    """'Did you mean …?' with the nearest known word, or else the whole list."""
     import difflib
 
     close = difflib.get_close_matches(word, known, n=1)

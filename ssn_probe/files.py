@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name and renamed. Disk errors become one ResultError."""
+"""Writing files completely or not at all: under a temporary name, then renamed. Disk errors become one ResultError."""
 
 import contextlib
 import errno
@@ -20,24 +20,24 @@ def sha256(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a text file completely or not at all."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes JSON, indented, whole or not at all."""
+    """Writes indented JSON, completely or not at all."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_table(path: Path, frame: Any) -> None:
-    """Writes a polars frame as parquet, whole or not at all."""
+    """Writes a polars frame as parquet, completely or not at all."""
     write_whole(path, lambda temporary: frame.write_parquet(temporary))
 
 
 def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Path], Path] | None = None) -> Path:
-    """Lets `write` fill a temporary file, then renames it: `path` is whole or not there.
+    """Calls `write` with a temporary path and renames that file to `path`, which it returns.
 
-    `named` gives another path from what was written. Returns the path.
+    If `named` is given, it computes the final path from the temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
@@ -53,7 +53,7 @@ def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Pa
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns what a disk can say into one ResultError that names the fix."""
+    """Turns an error of the disk into a ResultError that names the fix."""
     try:
         yield
     except Exception as error:
@@ -63,14 +63,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         if code in (errno.ENOSPC, errno.EDQUOT):
             hint = "The disk is full. Free some space, or choose another folder with -o DIR."
         elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            hint = "It cannot be written. Choose another folder with -o DIR."
+            hint = "The folder cannot be written. Choose another folder with -o DIR."
         else:
             hint = "Choose another folder with -o DIR."
         raise ResultError(f"cannot write {path}: {os.strerror(code)}", hint) from error
 
 
 def _errno(error: Exception) -> int | None:
-    """The system's error number; polars and safetensors, written in Rust, put it into their text."""
+    """The error number of the system. Polars and safetensors, written in Rust, mention it only in their text."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))

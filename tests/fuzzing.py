@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from test_prompt_set import make_rows, write
+from prompt_rows import make_rows, write
 
 from ssn_probe import Recipe
 from ssn_probe.errors import SSNProbeError

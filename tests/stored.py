@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from test_arm_tests import ran
+from arm_samples import ran
 
 from ssn_probe.files import write_json, write_table
 from ssn_probe.runs.folder import RunFolder

@@ -348,8 +348,8 @@ def _prompts_of(arm: Intervention) -> Prompts:
     found = list(dict.fromkeys(node for node in walk(arm.neurons) if isinstance(node, Prompts)))
     if len(found) != 1:
         raise RecipeError(
-            f"what to measure the arm on is open: its set reads {len(found)} prompt sets",
-            "Say it: Recipe(model=…, arms={'name': arm}, measures=(ASR(prompts), Utility(prompts))).",
+            f"cannot tell which prompt set to measure the arm on: its set reads {len(found)} prompt sets",
+            "Name it in a recipe: Recipe(model=…, arms={'name': arm}, measures=(ASR(prompts), Utility(prompts))).",
         )
     return found[0]
 

@@ -1,31 +1,29 @@
-"""The command line. Nothing heavy is imported before a command needs it: `--help` and `list` answer at once."""
+"""The command line. Heavy packages are imported only by the commands that need them, so `--help` is fast."""
 
-import contextlib
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
-from ssn_probe.errors import SSNProbeError
+from ssn_probe.cli.user_errors import user_errors
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
-"""Those of `history`, which cannot be imported for a --help that answers at once."""
+"""The choices of `history`, repeated here because importing it would slow down `--help`."""
 BARE = """\
 ssn-probe: which neurons make a language model refuse harmful requests, are they the same
 neurons across languages, and what happens when they are silenced?
 
 Try first (offline, on the embedded model organism):
-  ssn-probe run suppress_ss        silence the shared safety neurons, beside random controls
-  ssn-probe list                   the shipped questions and their parameters
-  ssn-probe organism info          the embedded model, measured
+  ssn-probe run suppress_ss        silence the shared safety neurons, and random ones to compare
+  ssn-probe list                   the shipped recipes and their parameters
+  ssn-probe organism info          how well the embedded model refuses and answers
 
-Then ask the same of your model and data:
-  ssn-probe show suppress_ss -T model=Qwen/Qwen3-8B -T data=FOLDER     what it would cost
+Then ask the same question of your model and your data:
+  ssn-probe show suppress_ss -T model=Qwen/Qwen3-8B -T data=FOLDER     what the run would take
   ssn-probe run  suppress_ss -T model=Qwen/Qwen3-8B -T data=FOLDER
 
 Every command has --help.
@@ -33,7 +31,7 @@ Every command has --help.
 
 
 class Commands(click.Group):
-    """A group that says what was meant when a command is misspelt."""
+    """A group that suggests the nearest command for a misspelt one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         from ssn_probe.errors import nearest
@@ -44,7 +42,7 @@ class Commands(click.Group):
 
 
 class BatchSize(click.ParamType):
-    """A number of prompts, or `auto` (None): as many as the memory holds."""
+    """A number of prompts, or `auto` (None) for as many as fit into memory."""
 
     name = "N|auto"
 
@@ -59,7 +57,7 @@ class BatchSize(click.ParamType):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def main(context: click.Context, debug: bool) -> None:
-    """Which neurons make a language model refuse, in every language it speaks?"""
+    """Find out which neurons make a language model refuse, in every language that it speaks."""
     context.obj = debug
     if context.invoked_subcommand is None:
         click.echo(BARE, nl=False)
@@ -69,36 +67,38 @@ main.add_command(delta)
 
 
 def parameter_options(command):
-    """The options that `show` and `run` share."""
-    command = click.option("--limit", type=click.IntRange(1), help="At most so many prompts per split and context.")(
-        command
-    )
-    return click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter of the recipe.")(
-        command
-    )
+    """The options for the recipe, shared by `show` and `run`."""
+    command = click.option(
+        "--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."
+    )(command)
+    return click.option(
+        "-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."
+    )(command)
 
 
 def machine_options(command):
-    """Where and how a study runs; none of it is in a key, but for the dtype."""
+    """The options for where and how a study runs. Of these, only the dtype can change a number."""
     for option in (
         click.option(
-            "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results."
+            "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
         ),
         click.option(
             "--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16."
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"),
-        click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts at a time."),
+        click.option(
+            "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."
+        ),
     ):
         command = option(command)
     return command
 
 
-@main.command("list", short_help="Recipes, their question and their parameters.")
+@main.command("list", short_help="List recipes with their questions and parameters.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.pass_obj
 def list_(debug: bool, path: Path | None) -> None:
-    """Recipes, their question and their parameters. Reads the files, executes nothing."""
+    """List the shipped recipes, or those in PATH, with their questions and parameters. Executes nothing."""
     from ssn_probe.report.terminal.screens import echo_listing
     from ssn_probe.spec.discovery import list_recipes
 
@@ -106,11 +106,13 @@ def list_(debug: bool, path: Path | None) -> None:
         echo_listing(list_recipes(path))
 
 
-@main.command(short_help="What a recipe would do, take and could show.")
+@main.command(short_help="Show what a recipe would do and take, without running it.")
 @click.argument("recipe")
 @parameter_options
 @machine_options
-@click.option("--time/--no-time", "calibrated", default=True, help="Try each kind of work on one batch, to tell time.")
+@click.option(
+    "--time/--no-time", "calibrated", default=True, help="Measure the speed on one batch of each kind of work."
+)
 @click.pass_obj
 def show(
     debug: bool,
@@ -123,9 +125,9 @@ def show(
     out: Path,
     calibrated: bool,
 ) -> None:
-    """What RECIPE would do: stages, what of them is cached, prompts, passes, time, memory, the smallest effect.
+    """Show what RECIPE would do: steps, how many of them are cached, prompts, passes, time, memory, smallest effect.
 
-    With --no-time no weight is loaded and nothing runs. A recipe file is executed to be read.
+    With --no-time no weights are loaded and nothing runs. A recipe file is executed to read it.
     """
     from ssn_probe.report.terminal.screens import console
     from ssn_probe.spec.decorator import split_assignments
@@ -144,8 +146,8 @@ def show(
 @click.argument("recipe")
 @parameter_options
 @machine_options
-@click.option("--gradient-checkpointing", is_flag=True, help="Train in less memory: activations are computed twice.")
-@click.option("--fresh", is_flag=True, help="Compute everything anew, whatever the cache holds.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
+@click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
 @click.pass_obj
 def run(
     debug: bool,
@@ -161,8 +163,7 @@ def run(
 ) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
-    A run that was stopped is taken up where it was by the same command. A recipe file is executed to be read; a
-    recipe.json executes nothing.
+    The same command continues a run that was stopped. A recipe file is executed to read it; a recipe.json is not.
     """
     from ssn_probe.report.terminal.screens import console, show_answer
     from ssn_probe.spec.decorator import split_assignments
@@ -194,15 +195,22 @@ def _terminated(*_signal: object) -> None:
     raise KeyboardInterrupt
 
 
-@main.command("results", short_help="Past runs, newest first; one run's card.")
+@main.command("results", short_help="List past runs, or show one.")
 @click.argument("reference", required=False, metavar="[RUN]")
-@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
+@click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
 @click.option("--sort", "order", type=click.Choice(ORDERS), default="time", show_default=True)
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended so.")
-@click.option("--recipe", default="", help="Only runs whose recipe's name contains this.")
-@click.option("--model", default="", help="Only runs whose model's name contains this.")
-@click.option("--export", "file", type=click.Path(path_type=Path), help="Write a table: FILE.csv, FILE.tex or FILE.md.")
-@click.option("--measure", help="What to export, per language, with intervals.  [default: asr]")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option("--recipe", default="", help="Only runs whose recipe name contains this text.")
+@click.option("--model", default="", help="Only runs whose model name contains this text.")
+@click.option(
+    "--export",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Write one measure of RUN as a table: FILE.csv, FILE.tex or FILE.md.",
+)
+@click.option("--measure", help="The measure to export, per language, with intervals.  [default: asr]")
 @click.pass_obj
 def results_(
     debug: bool,
@@ -215,14 +223,14 @@ def results_(
     file: Path | None,
     measure: str | None,
 ) -> None:
-    """Past runs, newest first; with RUN (a name, a part of one, or `latest`) that run's card, or a table of it."""
+    """List past runs, newest first. With RUN (a name, part of a name, or `latest`), show or export that run."""
     from ssn_probe.report.terminal.screens import console, show_answer, show_runs
     from ssn_probe.runs import folder as results
 
     if file is not None and reference is None:
-        raise click.UsageError("--export writes one run's table: name the run, for example `latest`.")
+        raise click.UsageError("--export writes a table of one run: name the run, for example `latest`.")
     if measure is not None and file is None:
-        raise click.UsageError("--measure says what to export: give --export FILE, too.")
+        raise click.UsageError("--measure chooses what to export: give --export FILE, too.")
     with user_errors(debug):
         if file is not None and reference is not None:
             from ssn_probe.report.export import export
@@ -238,15 +246,17 @@ def results_(
             show_answer(console(), results.find_run(reference, out))
 
 
-@main.command(short_help="Recompute a run's tables and check its digests.")
+@main.command(short_help="Check a run: its digests, and its tables computed again.")
 @click.argument("reference", metavar="RUN")
-@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Where to look.")
+@click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
 @click.pass_obj
 def verify(debug: bool, reference: str, out: Path) -> None:
-    """Check that RUN (a name, a part of one, a path, or `latest`) is what it says it is. Exits with 1 if it is not.
+    """Check that the files of RUN (a name, part of a name, a path, or `latest`) are intact and agree with each other.
 
-    Files against their digests; verdicts and summary against the samples; every table against the batches in the cache.
-    Nothing is measured, and no weight is loaded.
+    Compares files with their digests, verdicts and summary with the samples, and every table with the batches in the
+    cache. Measures nothing and loads no weights. Exits with 1 if something differs.
     """
     from ssn_probe.report.terminal.screens import console, show_findings
     from ssn_probe.runs import folder as results
@@ -260,32 +270,35 @@ def verify(debug: bool, reference: str, out: Path) -> None:
             sys.exit(1)
 
 
-@main.command(short_help="Is this machine, and a model on it, fit for the work?")
-@click.option("--model", help="Examine this model, too: organism, organism:NAME, a folder or a name on the hub.")
+@main.command(short_help="Check this machine, and a model on it.")
+@click.option("--model", help="Check this model, too: organism, organism:NAME, a folder or a name on the hub.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
-@click.option("-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Run folders.")
+@click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
 @click.pass_obj
 def doctor(debug: bool, model: str | None, device: str, dtype: str, out: Path) -> None:
     """Check versions, processor, memory, device, the hub's cache and the results folder.
 
-    With --model: whether its neurons are where they should be, silencing equals zeroed weights, batches equal single
-    prompts, the chat template is sound, and a neuron stands out of rounding. Exits with 1 if a check failed.
+    With --model, also check that neurons are where they should be, that silencing them equals zeroing their weights,
+    that batches equal single prompts, that the chat template is sound, and that the effect of one neuron is larger than
+    rounding errors. Exits with 1 if a check failed.
     """
     from ssn_probe.doctor import show_doctor
     from ssn_probe.report.terminal.screens import console
 
     if model is None and dtype != "auto":
-        raise click.UsageError("--dtype is about a model: give --model, too.")
+        raise click.UsageError("--dtype applies to a model: give --model, too.")
     with user_errors(debug):
         if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype):
             sys.exit(1)
 
 
-@main.group(invoke_without_command=True, short_help="The embedded model: measure it, make it again.")
+@main.group(invoke_without_command=True, short_help="Measure the embedded model, or train it again.")
 @click.pass_context
 def organism(context: click.Context) -> None:
-    """The embedded model: `info` measures it, `train` makes it again from a seed."""
+    """Measure the embedded model (`info`, the default), or train it again from a seed (`train`)."""
     if context.invoked_subcommand is None:
         context.invoke(info)
 
@@ -306,10 +319,10 @@ def info(debug: bool, model: str) -> None:
 @organism.command()
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--variant", default="natural", show_default=True)
-@click.option("-o", "out", type=click.Path(path_type=Path), help="Where to write it.  [default: organism-VARIANT-SEED]")
+@click.option("-o", "out", type=click.Path(path_type=Path), help="Output folder.  [default: organism-VARIANT-SEED]")
 @click.pass_obj
 def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
-    """Make an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
+    """Train an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
 
     \b
     Variants: natural, planted-ffn, planted-wide, planted-attention,
@@ -319,30 +332,3 @@ def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
 
     with user_errors(debug):
         train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
-
-
-@contextlib.contextmanager
-def user_errors(debug: bool) -> Iterator[None]:
-    """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130; a bug says so, 70."""
-    from ssn_probe.text import plain
-
-    try:
-        yield
-    except SSNProbeError as error:
-        if debug:
-            raise
-        click.echo(f"Error: {plain(error.message)}", err=True)
-        if error.hint:
-            click.echo(f"  {plain(error.hint)}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
-        sys.exit(130)
-    except click.exceptions.ClickException:
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"Error: {type(error).__name__}: {plain(str(error))}", err=True)
-        click.echo("  This is a bug in ssn-probe: please report it. The traceback: ssn-probe --debug …", err=True)
-        sys.exit(70)

@@ -1,1 +1,1 @@
-"""Prompts and what judges the responses to them: prompt sets, judges, rows to train on."""
+"""Prompt sets, the judges of responses, and the rows to train on."""

@@ -5,34 +5,21 @@ prompt in one language; rows of one `prompt_id` are translations of each other a
 that a translation of a prompt that chose a neuron is never used to evaluate it.
 """
 
-import codecs
 import hashlib
-import io
-import os.path
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ssn_probe.data.sources import find_files
+from ssn_probe.data.table_checks import read_table
 from ssn_probe.errors import DataError, nearest
-from ssn_probe.neurons import LANGUAGE, UNREADABLE
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.node import brief, canonical, read_json
 
-CONTEXTS = ("harmful", "harmless", "lookalike")
-SPLITS = ("identify", "evaluate", "train")
-REQUIRED = ("prompt_id", "language", "context", "text")
-OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
 MOST_NEW_TOKENS = 1_000_000
-READERS = {
-    ".parquet": pl.read_parquet,
-    ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
-    ".csv": partial(pl.read_csv, infer_schema=False),  # an id such as 007 is a word
-}
 
 
 def _is_text(value: Any) -> bool:
@@ -44,27 +31,27 @@ def _is_list(value: Any) -> bool:
 
 
 CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("name", _is_text, "a text"),
+    ("name", _is_text, "a non-empty text"),
     ("anchor", _is_text, "a language code"),
-    ("license", _is_text, "a text"),
+    ("license", _is_text, "a non-empty text"),
     (
         "max_new_tokens",
         lambda value: type(value) is int and 0 < value <= MOST_NEW_TOKENS,
         f"a whole number from 1 to {MOST_NEW_TOKENS:,}",
     ),
-    ("languages", _is_list, "a list of codes, each once"),
-    ("judge", lambda value: isinstance(value, dict), "an object"),
+    ("languages", _is_list, "a list of language codes, each once"),
+    ("judge", lambda value: isinstance(value, dict), "a JSON object"),
 )
-"""What a card may declare: name, check, and what it must be, in words."""
+"""What a card may declare: the name, whether a value is valid, and a description of valid values."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptSet:
-    """Prompts with what is declared about them.
+    """Prompts and what their card declares about them.
 
     `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
     prompt × language. `anchor` is the high-resource language; `judge` the declared judge (`ssn_probe.data.judges`),
-    `digest` a SHA-256 over the files, so that a result names the data it came from.
+    `digest` a SHA-256 over the files, which identifies the data in results.
     """
 
     name: str
@@ -93,26 +80,47 @@ def load_prompts(node: Prompts) -> PromptSet:
         digest = _derived(prompts.digest, f"limit {node.limit}")
         name = f"{prompts.name}, first {node.limit}"
         prompts = replace(prompts, name=name, frame=_first(prompts.frame, node.limit), digest=digest)
-    _check_contexts(prompts)
     return prompts
 
 
+def check_can_identify(
+    prompts: PromptSet,
+    *,
+    contexts: Sequence[str] = ("harmful", "harmless"),
+    purpose: str = "to identify neurons with",
+    otherwise: str = "",
+) -> None:
+    """Raises DataError unless every language has prompts of these contexts in the split *identify*.
+
+    `purpose` says what they are needed for, and `otherwise` what to do where it can be left out.
+    """
+    for context in contexts:
+        have = set(prompts.select("identify", context)["language"])
+        missing = [language for language in prompts.languages if language not in have]
+        if missing:
+            raise DataError(
+                f"{prompts.name} has no {context} prompts {purpose} in {', '.join(missing)}",
+                f"Languages with {context} prompts in the split 'identify': {', '.join(sorted(have)) or 'none'}. "
+                f"Restrict with Prompts(…, languages=…), or give -T harmless=FOLDER with those languages.{otherwise}",
+            )
+
+
 def _read(source: str) -> PromptSet:
-    path = Path(str(files("ssn_probe.organism") / "data")) if source == "organism" else Path(source)
-    table, card = _locate(path, source)
+    name, table, card = find_files(source)
     contents = [_bytes(file) for file in (table, card) if file is not None]  # read once: the digest is that of the rows
     declared = {} if card is None else _read_card(card, contents[1])
-    frame = _with_defaults(_read_table(table, contents[0]), table)
-    _check_table(frame, table)
+    frame = read_table(table, contents[0])
     languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
-    frame = frame.filter(pl.col("language").is_in(languages))
+    absent = [language for language in languages if language not in frame["language"]]
+    if absent:
+        raise DataError(f"{table} has no prompts in {', '.join(absent)}", f"Add them, or edit 'languages' in {card}.")
     anchor = declared.get("anchor") or ("en" if "en" in languages else None)
     if anchor is not None and anchor not in languages:
-        raise DataError(f"{card}: the anchor {anchor!r} is no language of the set", nearest(anchor, languages))
-    name = declared.get("name") or path.stem
+        raise DataError(f"{card}: the anchor {anchor!r} is not a language of the set", nearest(anchor, languages))
+    name = declared.get("name") or name
     return PromptSet(
         name=name,
-        frame=frame.with_columns(source=pl.lit(name)),
+        frame=frame.filter(pl.col("language").is_in(languages)).with_columns(source=pl.lit(name)),
         languages=languages,
         anchor=anchor,
         judge=declared.get("judge"),
@@ -120,23 +128,6 @@ def _read(source: str) -> PromptSet:
         license=declared.get("license"),
         digest=_digest(contents),
     )
-
-
-def _locate(path: Path, source: str) -> tuple[Path, Path | None]:
-    """The table and, where there is one, the card of a folder or of a single file."""
-    if os.path.isdir(path):
-        tables = [path / f"prompts{suffix}" for suffix in READERS if os.path.isfile(path / f"prompts{suffix}")]
-        card = path / "dataset.json"
-    elif os.path.isfile(path) and path.suffix in READERS:
-        tables, card = [path], path.with_suffix(".json")
-    else:
-        raise DataError(
-            f"no prompt set {brief(source)}",
-            "Give 'organism', a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, or one such file.",
-        )
-    if not tables:
-        raise DataError(f"{path} has no prompts.parquet, prompts.jsonl or prompts.csv", "Put one of them there.")
-    return tables[0], card if os.path.lexists(card) else None
 
 
 def _bytes(path: Path) -> bytes:
@@ -149,95 +140,15 @@ def _bytes(path: Path) -> bytes:
 def _read_card(card: Path, content: bytes) -> dict[str, Any]:
     try:
         declared = read_json(content.decode("utf-8-sig"))
-        canonical(declared).encode()  # raises for NaN and for half a character, which no result could hold
+        canonical(declared).encode()  # raises for NaN and for half a character, which no result file could contain
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{card} is not JSON: {error}", "Mend it, or remove it.") from error
+        raise DataError(f"{card} is not JSON: {error}", "Fix it, or remove it.") from error
     if not isinstance(declared, dict):
         raise DataError(f"{card} is not a JSON object", 'Write {"name": …, "anchor": …, "judge": …}.')
     for name, fits, wanted in CARD:
         if name in declared and not fits(declared[name]):
             raise DataError(f"{card}: {name} is {brief(declared[name])}", f"Give {name} as {wanted}, or leave it out.")
     return declared
-
-
-def _read_table(table: Path, content: bytes) -> pl.DataFrame:
-    try:
-        frame = READERS[table.suffix](io.BytesIO(content.removeprefix(codecs.BOM_UTF8)))
-    except UNREADABLE as error:
-        raise DataError(f"cannot read {table}: {error}", f"Give one of {', '.join(READERS)}.") from error
-    missing = [name for name in REQUIRED if name not in frame.columns]
-    if missing:
-        raise DataError(f"{table} lacks the columns {missing}", f"Needed: {', '.join(REQUIRED)}.")
-    if frame.is_empty():
-        raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
-    return frame
-
-
-def _with_defaults(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
-    """Fills optional columns: cluster is the id itself, the split a fixed function of the cluster."""
-    for name in OPTIONAL:
-        if name not in frame.columns:
-            frame = frame.with_columns(pl.lit(None, pl.String).alias(name))
-    hint = f"Give {', '.join(REQUIRED + OPTIONAL)} as text."
-    for name in REQUIRED + OPTIONAL:
-        if frame[name].dtype.is_nested():
-            raise DataError(f"{table} has a column that is no text: {name} is {frame[name].dtype}", hint)
-    try:
-        frame = frame.select(pl.col(name).cast(pl.String) for name in REQUIRED + OPTIONAL)
-    except UNREADABLE as error:
-        raise DataError(f"{table} has a column that is no text: {error}", hint) from error
-    frame = frame.with_columns(pl.col("cluster").fill_null(pl.col("prompt_id")))
-    assigned = pl.col("cluster").map_elements(_split_of, return_dtype=pl.String)
-    return frame.with_columns(pl.col("split").fill_null(assigned))
-
-
-def _split_of(cluster: str) -> str:
-    """60 % identify, 30 % evaluate, 10 % train, by a hash of the cluster: the same on every machine, for ever."""
-    share = int(hashlib.sha256(cluster.encode()).hexdigest()[:8], 16) / 2**32
-    return "identify" if share < 0.6 else "evaluate" if share < 0.9 else "train"
-
-
-def _check_table(frame: pl.DataFrame, table: Path) -> None:
-    blank = pl.col(REQUIRED).str.strip_chars().replace("", None).is_null().any()
-    if frame.select(pl.any_horizontal(blank))[0, 0]:
-        raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
-    for column in frame.columns:
-        if frame[column].str.contains("\0", literal=True).any():
-            hint = "Remove it. In JSON, \\ud800 to \\udfff stand for a character only in pairs."
-            raise DataError(f"{table} has a null character, or half a character, in {column}", hint)
-    for column, known in (("context", CONTEXTS), ("split", SPLITS)):
-        for value in frame[column].unique():
-            if value not in known:
-                raise DataError(f"{table}: unknown {column} {brief(value)}", nearest(str(value)[:80], known))
-    for language in frame["language"].unique():
-        if not LANGUAGE.fullmatch(language):
-            raise DataError(f"{table}: {brief(language)} is no language code", "Give codes such as en, zh-Hans or qaa.")
-    twice = frame.filter(frame.select("prompt_id", "language").is_duplicated())
-    if not twice.is_empty():
-        raise DataError(
-            f"{table}: {brief(twice['prompt_id'][0])} stands more than once in {twice['language'][0]!r}",
-            "Give each prompt_id once per language.",
-        )
-    for unit in ("cluster", "prompt_id"):
-        crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-        if not crossing.is_empty():
-            raise DataError(
-                f"{table}: the {unit} {brief(crossing[unit][0])} is in several splits",
-                "Prompts that are not independent, and translations of one prompt, belong in one split.",
-            )
-
-
-def _check_contexts(prompts: PromptSet) -> None:
-    """Every language needs harmful and harmless prompts where neurons are identified."""
-    for context in ("harmful", "harmless"):
-        have = set(prompts.select("identify", context)["language"])
-        missing = [language for language in prompts.languages if language not in have]
-        if missing:
-            raise DataError(
-                f"{prompts.name} has no {context} prompts to identify neurons with in {', '.join(missing)}",
-                f"Languages with {context} prompts: {', '.join(sorted(have)) or 'none'}. "
-                "Restrict with Prompts(…, languages=…), or give -T harmless=FOLDER with those languages.",
-            )
 
 
 def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
@@ -254,7 +165,7 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
 
 def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
     if not languages or len(set(languages)) < len(languages):
-        raise DataError(f"the choice of languages is {languages}", "Name each language once, at least one.")
+        raise DataError(f"languages is {languages}", "Name at least one language, and each only once.")
     for language in languages:
         if language not in prompts.languages:
             raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))

@@ -1,9 +1,9 @@
-"""What is learned: requests and the responses to give, checked before anything is used.
+"""The rows to learn: requests with the responses to give, all checked before any is used.
 
 The rows come from the *train* split of a prompt set, and the response to learn is their `reference`: for a harmful
 request a refusal in its own language, for a harmless one the helpful answer. Training can take safety away as well as
-add it, and a few wrong rows are enough. So `SafetyData` cannot be made of rows that the data's own judge does not
-call *refused* where the request is harmful and *complied* where it is not, nor of harmless rows alone.
+add it, and a few wrong rows are enough. So the data's own judge must call every response *refused* where the request is
+harmful and *complied* where it is not, and harmless rows alone are refused.
 """
 
 import hashlib
@@ -14,8 +14,10 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.data.judges import make_judge
-from ssn_probe.data.prompt_set import CONTEXTS, PromptSet
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.table_checks import CONTEXTS
 from ssn_probe.errors import DataError, nearest
+from ssn_probe.spec.training_settings import Training, held_out
 
 SPLIT = "train"
 SHOWN = 10
@@ -41,14 +43,14 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SafetyData:
-    """Rows that teach to refuse what is harmful, and nothing that unteaches it.
+    """Rows that teach to refuse harmful requests, and none that unteaches it.
 
-    `judge` is the judge that the data declare. Making one judges every row.
+    `judge` is the judge that the data declare; every row is judged when the value is made.
 
     Raises:
         DataError: a target with the wrong verdict (every such row is listed or counted), or a language without a
             harmful row.
-        JudgeError: no judge, or one that does not know a language.
+        JudgeError: no judge, or a judge that does not know a language.
     """
 
     name: str
@@ -70,7 +72,7 @@ class SafetyData:
                 f"{self.name}: {len(wrong)} of {len(verdicts)} responses to learn do not fit their request: "
                 f"{_some(wrong)}",
                 "The response to a harmful request must be judged refused, to a harmless one complied, by the judge "
-                "of dataset.json. Mend the references, or the judge; nothing was trained.",
+                "of dataset.json. Correct the references or the judge. Nothing was trained.",
             )
 
     @property
@@ -85,8 +87,14 @@ class SafetyData:
             contexts[row.context] = contexts.get(row.context, 0) + 1
         return table
 
+    def split(self, settings: Training) -> tuple[list[Example], list[Example]]:
+        """The rows to learn from, and those that are held out to measure the loss."""
+        kept = held_out([(row.context, row.cluster) for row in self.examples], settings)
+        learned = [row for row in self.examples if row.cluster not in kept]
+        return learned, [row for row in self.examples if row.cluster in kept]
+
     def describe(self) -> dict[str, Any]:
-        """What a delta file and a model card state: plain JSON."""
+        """The data's part of a delta file's record: plain JSON."""
         return {
             "name": self.name,
             "prompts_sha256": self.digest,
@@ -115,8 +123,8 @@ def safety_data(
 
     Args:
         prompts: its *train* split is read; `reference` is the response to learn.
-        languages: those to train on; None for every language of the set.
-        contexts: `("harmful",)`, the paper's, or with `"harmless"` and `"lookalike"` rows that are to be answered.
+        languages: the languages to train on; None for all languages of the set.
+        contexts: `("harmful",)`, the paper's, or also `"harmless"` and `"lookalike"`, rows that are to be answered.
 
     Raises:
         DataError: an unknown language or context, a language without rows, rows without a response, or responses
@@ -159,7 +167,7 @@ def _check_every_language(
         if missing:
             raise DataError(
                 f"{prompts.name} has no {context} rows to train on in {', '.join(missing)}",
-                f"Its split {SPLIT!r} has them in: {', '.join(sorted(have)) or 'no language'}. Name languages that "
+                f"Its split {SPLIT!r} has them in: {', '.join(sorted(have)) or 'no language'}. Choose languages that "
                 "have data, add rows, or leave the context out: contexts=('harmful',).",
             )
 
@@ -176,7 +184,7 @@ def _check_responses(prompts: PromptSet, rows: pl.DataFrame) -> None:
 
 def _check_harmful(data: SafetyData) -> None:
     if not data.examples:
-        raise DataError(f"{data.name} has no rows to train on", f"Give its split {SPLIT!r} harmful rows.")
+        raise DataError(f"{data.name} has no rows to train on", f"Add harmful rows to its split {SPLIT!r}.")
     without = [language for language, contexts in data.counts().items() if "harmful" not in contexts]
     if without:
         raise DataError(

@@ -1,9 +1,10 @@
-"""Is this machine, and a model on it, fit for the work? Each answer that is not yes says what it means and what to do.
+"""Can this machine, and a model on it, do the work? Every problem is shown with what it means and what to do.
 
-`examine_machine` looks at versions, processor, memory, device, the hub's cache and the results folder; it works where
-torch cannot be imported, and says so. `examine_model` loads a model and tries on it what every result rests on: that
-the neurons are where the anatomy says, that silencing them in a trace equals zeroing their weights, that padding
-changes nothing, that the chat template asks once, and that rounding does not drown a neuron. `show_doctor` shows both.
+`examine_machine` looks at versions, processor, memory, device, the hub's cache and the results folder; it also works
+where torch cannot be imported, and reports it. `examine_model` loads a model and checks what every result relies on:
+that the neurons are where the anatomy says, that silencing them in a trace equals zeroing their weights, that padding
+changes nothing, that the chat template contains the request once, and that the effect of a neuron is larger than
+rounding errors. `show_doctor` shows both.
 """
 
 from ssn_probe.doctor.checks import Check, Status

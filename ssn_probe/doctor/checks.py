@@ -1,4 +1,4 @@
-"""One finding of the doctor, and what becomes of a check that breaks off: a finding too, so that the others go on."""
+"""A finding of the doctor. A check that raises is a finding, too, so that the other checks continue."""
 
 import traceback
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Status = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What was looked at, how it stands, what was found; unless all is well, what that means and what to do."""
+    """The name of a check, its status and what it found; unless it passed, what that means and what to do."""
 
     name: str
     status: Status
@@ -27,12 +27,12 @@ class Check:
 
 
 def passed(name: str, found: str) -> Check:
-    """All is well."""
+    """The check passed."""
     return Check(name=name, status="ok", found=found)
 
 
 def warned(name: str, found: str, meaning: str, remedy: str) -> Check:
-    """It works, but the user should know."""
+    """It works, with a limitation that the user should know."""
     return Check(name=name, status="warning", found=found, meaning=meaning, remedy=remedy)
 
 
@@ -47,11 +47,16 @@ def guarded(name: str, examine: Callable[[], Check | list[Check]]) -> list[Check
         found = examine()
     except SSNProbeError as error:
         meaning = "`ssn-probe run` would stop at the same point, with the same message."
-        return [failed(name, error.message, meaning, error.hint or "Mend what the message names, then ask again.")]
+        return [failed(name, error.message, meaning, error.hint or "Fix what the message names, then check again.")]
     except Exception as error:
-        meaning = "This check broke off, so nothing is known about what it asks."
+        meaning = "This check ended with an exception, so its question is not answered."
         return [
-            failed(name, named(error), meaning, "Mend the failed checks above first; if it stays, report this line.")
+            failed(
+                name,
+                named(error),
+                meaning,
+                "Fix the failed checks above first. If this one still fails, report this line.",
+            )
         ]
     return found if isinstance(found, list) else [found]
 

@@ -1,4 +1,4 @@
-"""What computes: processor, memory, and the device that a run would take."""
+"""Processor, memory, and the device that a run would use."""
 
 import os
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from ssn_probe.doctor.storage import gigabytes
 LITTLE_MEMORY = 2e9
 """Bytes: importing torch and running the organism takes about half of it."""
 FREE_SHARE = 0.2
-"""Less of a GPU's memory free than this, before we use it, and somebody else does."""
+"""If a smaller share of a GPU's memory is free before a run, another process uses the GPU."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def check_processor(device: str) -> Check:
-    """How many cores may be used, and does torch start as many threads as help? Asked of runs on the CPU only."""
+    """How many cores may be used, and does torch start a helpful number of threads? Only for runs on the CPU."""
     cores, usable, busy, threads = os.cpu_count() or 1, usable_cores(), os.getloadavg()[0], torch_threads()
     found = f"{cores} cores, {usable} usable, load {busy:.1f}"
     if threads is None:
@@ -37,29 +37,29 @@ def on_cpu(device: str) -> bool:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, as its affinity and its container's quota allow."""
+    """The number of cores that this process may use, given its affinity and the quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _control_group("cpu.max").partition(" ")
     return max(1, min(allowed, int(quota) // int(period))) if quota.isdigit() else allowed
 
 
 def _control_group(name: str) -> str:
-    """A setting of the container's control group; empty where there is none."""
+    """A setting of the container's control group; empty if there is none."""
     file = Path("/sys/fs/cgroup") / name
     return file.read_text(encoding="ascii").strip() if file.is_file() else ""
 
 
 def torch_threads() -> int | None:
-    """As many threads as torch uses in one operation; None where it cannot be imported."""
+    """The number of threads that torch uses in an operation; None if torch cannot be imported."""
     try:
         import torch
-    except Exception:  # why it cannot be imported is another check's finding
+    except Exception:  # another check reports why it cannot be imported
         return None
     return torch.get_num_threads()
 
 
 def check_memory() -> Check:
-    """How much memory is there, and how much of it is free?"""
+    """How much memory does the machine have, and how much of it is free?"""
     total, free = memory()
     found = f"{gigabytes(free)} free of {gigabytes(total)}"
     if free >= LITTLE_MEMORY:
@@ -69,7 +69,7 @@ def check_memory() -> Check:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes in all and free, within the container's limit."""
+    """Total and free bytes, within the limit of the container."""
     import psutil
 
     seen = psutil.virtual_memory()
@@ -80,7 +80,7 @@ def memory() -> tuple[int, int]:
 
 
 def check_device(device: str) -> list[Check]:
-    """Which device would a run take, and what can it do?
+    """Which device would a run use, and what can it do?
 
     Raises:
         ModelError: a device that cannot be used.
@@ -88,8 +88,8 @@ def check_device(device: str) -> list[Check]:
     try:
         import torch
     except Exception as error:
-        meaning = "Without torch nothing can be computed, on whatever device."
-        return [failed("device", f"unknown: torch cannot be imported ({error})", meaning, "Mend the import of torch.")]
+        meaning = "Without torch nothing can be computed on any device."
+        return [failed("device", f"unknown: torch cannot be imported ({error})", meaning, "Fix the import of torch.")]
     from ssn_probe.model.loading import usable_device
 
     chosen = torch.device(usable_device(device))
@@ -97,7 +97,7 @@ def check_device(device: str) -> list[Check]:
         index = torch.cuda.current_device() if chosen.index is None else chosen.index
         return [_check_gpu(index, gpu(index))]
     if chosen.type == "cpu" and device == "auto" and torch.version.cuda is None and DRIVER.is_file():
-        meaning = "An NVIDIA driver is here, but this torch was built without CUDA: runs take the CPU."
+        meaning = "An NVIDIA driver is here, but this torch was built without CUDA: runs use the CPU."
         remedy = "Install the CUDA build of torch: https://pytorch.org/get-started/locally"
         return [warned("device", f"cpu; torch {torch.__version__}", meaning, remedy)]
     return [passed("device", f"{chosen}" + ("" if torch.cuda.is_available() else ", no CUDA device"))]

@@ -1,4 +1,4 @@
-"""The doctor's findings on the terminal: a line each, and two more where something is not well."""
+"""The doctor's findings on the terminal: one line for each, and two more for a problem."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ def show_doctor(
 
 
 def show_checks(screen: Console, checks: Iterable[Check]) -> list[Check]:
-    """Show checks as they come; returns them. What they found is literal text."""
+    """Show checks as they come, and return them."""
     done = []
     for check in checks:
         done.append(check)
@@ -38,7 +38,7 @@ def show_checks(screen: Console, checks: Iterable[Check]) -> list[Check]:
 
 
 def lines(check: Check) -> list[Text]:
-    """The mark, the name and what was found; below, if all is not well, what it means and what to do."""
+    """The mark, the name and what was found; for a problem also what it means and what to do."""
     mark, style = MARKS[check.status]
     first = Text.assemble((mark, style), f" {plain(check.name):{WIDTH}} {plain(check.found)}")
     more = [] if check.status == "ok" else [check.meaning, f"→ {check.remedy}"]
@@ -49,7 +49,7 @@ def conclusion(done: list[Check], model: str | None) -> str:
     """How many checks there were and how they ended; the next step."""
     failures, warnings = (sum(check.status == one for check in done) for one in ("failed", "warning"))
     if failures:
-        return f"{failures} of {len(done)} checks failed. Mend them before you trust a result."
+        return f"{failures} of {len(done)} checks failed. Fix them before you trust a result."
     well = f"{len(done)} checks, none failed" + (f", {_counted(warnings, 'warning')}." if warnings else ".")
     return well if model is not None else f"{well} A model is examined with: ssn-probe doctor --model organism"
 

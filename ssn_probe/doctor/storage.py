@@ -10,23 +10,23 @@ from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.files import disk_errors
 
 MODEL_ROOM = 5e9
-"""Bytes: less than this hardly holds a model that is worth studying."""
+"""Bytes: a model that is worth studying hardly fits into less."""
 RUN_ROOM, LEAST_ROOM = 1e9, 1e8
 """Bytes: a run of a large model, with its scores in the cache, takes gigabytes; the organism's some ten megabytes."""
 
 
 def check_hub() -> Check:
-    """Where is the hub's cache, has it room, is the hub switched off, is there a token? The token is never shown."""
+    """Where is the hub's cache, has it space, is the hub offline, is there a token? The token is never shown."""
     from huggingface_hub import constants, get_token
 
     folder = Path(constants.HF_HUB_CACHE)
-    room = shutil.disk_usage(standing(folder)).free
+    room = shutil.disk_usage(existing(folder)).free
     switched_off = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
     offline = f"offline ({', '.join(switched_off) or 'HF_HUB_OFFLINE'})" if constants.HF_HUB_OFFLINE else "online"
     holds = f"holds {gigabytes(size_of(folder))}" if folder.is_dir() else "not made yet"
     token = "a token" if get_token() else "no token"
     found = f"{folder} {holds}, {gigabytes(room)} free; {offline}; {token}"
-    if not os.access(standing(folder), os.W_OK):
+    if not os.access(existing(folder), os.W_OK):
         meaning = "The cache cannot be written: models that are not in it cannot be downloaded."
         return warned("hub", found, meaning, "Set HF_HOME to a folder that you may write, or give --model a folder.")
     if room < MODEL_ROOM:
@@ -36,35 +36,35 @@ def check_hub() -> Check:
 
 
 def check_results(out: Path) -> Check:
-    """Can runs be written to the results folder, and is there room? Nothing is left behind.
+    """Can runs be written to the results folder, and is there space? Leaves no file there.
 
     Raises:
         ResultError: the folder cannot be written.
     """
-    folder, cache = standing(out), out / "cache"
+    folder, cache = existing(out), out / "cache"
     with disk_errors(out), tempfile.TemporaryFile(dir=folder) as trial:
         trial.write(bytes(2**16))  # an empty file fits on a full disk
         trial.flush()
     room = shutil.disk_usage(folder).free
     holds = f"{gigabytes(size_of(cache))} in {cache}" if cache.is_dir() else "nothing cached"
     found = f"{out} can be written, {gigabytes(room)} free, {holds}"
-    remedy = f"Free some space ({cache} can be deleted: it is computed anew), or choose another folder with -o DIR."
+    remedy = f"Free some space ({cache} can be deleted: it is computed again), or choose another folder with -o DIR."
     if room < LEAST_ROOM:
-        return failed("results", found, "The disk is all but full: a run would stop when it writes its tables.", remedy)
+        return failed("results", found, "The disk is almost full: a run would stop when it writes its tables.", remedy)
     if room < RUN_ROOM:
         return warned("results", found, "Enough for the organism; scores of a large model take gigabytes.", remedy)
     return passed("results", found)
 
 
-def standing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     """The path, or the nearest one above it that exists."""
     path = path.expanduser().absolute()
-    # Path.exists raises where we may not look
+    # Path.exists raises for a folder that may not be read
     return next(one for one in (path, *path.parents) if os.path.exists(one))
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of all files below a folder; links are not followed, what cannot be read counts nothing."""
+    """The bytes of all files below a folder. Links are not followed; files that cannot be read are not counted."""
     total = 0
     for where, _, files in os.walk(folder):
         for file in files:

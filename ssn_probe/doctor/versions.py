@@ -1,4 +1,4 @@
-"""What is installed, beside what ssn-probe was tested with (constraints.txt) and what it allows (pyproject.toml)."""
+"""The installed versions, compared with those tested (constraints.txt) and those allowed (pyproject.toml)."""
 
 import importlib
 import platform
@@ -19,7 +19,7 @@ NEEDED = {
     "nnsight": "TransformersModel",
     "polars": "DataFrame",
 }
-"""What every run imports, and a name in each that makes a lazy package load for good."""
+"""The packages that every run imports, and for each a name whose use loads the whole package."""
 
 
 def check_ours() -> Check:
@@ -27,7 +27,7 @@ def check_ours() -> Check:
     version, folder = installed(OURS), LOCK.parent
     if version is not None:
         return passed(OURS, f"{version} in {folder}")
-    meaning = "It runs from a folder without being installed: what it requires cannot be read, nor compared."
+    meaning = "It runs from a folder without being installed, so its requirements cannot be read and compared."
     remedy = f"Install it: python -m pip install -c {shlex.quote(str(LOCK))} -e {shlex.quote(str(folder.parent))}"
     return failed(OURS, f"not installed; its code is in {folder}", meaning, remedy)
 
@@ -40,14 +40,14 @@ def check_python() -> Check:
     found = f"{platform.python_implementation()} {version} on {platform.platform()}"
     if SpecifierSet(allowed).contains(version, prereleases=True):
         return passed("python", found)
-    meaning = f"ssn-probe needs Python {allowed}; what it does with another is not known."
+    meaning = f"ssn-probe needs Python {allowed}; other versions are not tested."
     return failed("python", found, meaning, "Make an environment with such a Python, and install ssn-probe there.")
 
 
 def check_packages() -> list[Check]:
-    """Are the packages that run with ssn-probe there, within the allowed ranges, and as tested?
+    """Are the packages that ssn-probe needs installed, within the allowed ranges, and in the tested versions?
 
-    Development tools are left out: only what ssn-probe's own requirements lead to counts.
+    Includes the requirements of requirements, but no development tools.
     """
     direct = required(OURS)
     outside = [check for name, allowed in direct.items() if (check := _outside(name, allowed)) is not None]
@@ -71,7 +71,7 @@ def required(package: str) -> dict[str, str]:
 
 
 def runtime(names: Iterable[str]) -> set[str]:
-    """These packages, those that they require, and so on, as far as they are installed."""
+    """These packages, those that they require, and so on, if they are installed."""
     found, ahead = set(), list(names)
     while ahead:
         name = ahead.pop()
@@ -98,7 +98,7 @@ def pins() -> Mapping[str, str]:
 
 
 def pip_command(names: Iterable[str]) -> str:
-    """The command that installs these packages as tested."""
+    """The command that installs the tested versions of these packages."""
     return f"python -m pip install -c {shlex.quote(str(LOCK))} {' '.join(names)}"
 
 
@@ -111,8 +111,8 @@ def _outside(name: str, allowed: str) -> Check | None:
         return failed(name, "not installed", meaning, f"Install it: {pip_command([name])}")
     if SpecifierSet(allowed).contains(version, prereleases=True):
         return None
-    meaning = f"ssn-probe allows {name} {allowed} only; its interface or its numbers differ outside."
-    return failed(name, f"{version}, outside {allowed}", meaning, f"Install the tested one: {pip_command([name])}")
+    meaning = f"ssn-probe allows {name} {allowed} only; in other versions its interface or its numbers differ."
+    return failed(name, f"{version}, outside {allowed}", meaning, f"Install the tested version: {pip_command([name])}")
 
 
 def _as_tested(title: str, names: list[str]) -> Check:
@@ -124,17 +124,17 @@ def _as_tested(title: str, names: list[str]) -> Check:
         return passed(title, count)
     listed = ", ".join(f"{name} {version} (tested: {pin})" for name, version, pin in other)
     meaning = "Allowed, but ssn-probe was not tested with these versions: numbers may differ from published ones."
-    remedy = f"To have the tested ones: {pip_command(name for name, _, _ in other)}"
+    remedy = f"To install the tested versions: {pip_command(name for name, _, _ in other)}"
     return warned(title, f"{count}; not {listed}", meaning, remedy)
 
 
 def _without_pin(count: int) -> str:
-    """Torch's CUDA builds bring packages that the pins, made with its CPU build, do not have."""
+    """CUDA builds of torch require packages that are not pinned, since the pins were made with its CPU build."""
     return f", {count} without a pin" if count else ""
 
 
 def _differing(names: Iterable[str], tested: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Package, installed and tested version where they differ. The build of a version (+cpu, +cu130) may differ."""
+    """Package, installed and tested version, where the versions differ in more than their build (+cpu, +cu130)."""
     from packaging.version import Version
 
     for name in names:
@@ -144,7 +144,7 @@ def _differing(names: Iterable[str], tested: Mapping[str, str]) -> Iterator[tupl
 
 
 def check_imports() -> list[Check]:
-    """Can what every run needs be imported?"""
+    """Can the packages that every run needs be imported?"""
     tried = {name: _import_error(name, probe) for name, probe in NEEDED.items()}
     works = [f"{name} {installed(name)}" for name, error in tried.items() if error is None]
     broken = [_broken(name, error) for name, error in tried.items() if error is not None]
@@ -152,7 +152,7 @@ def check_imports() -> list[Check]:
 
 
 def _import_error(name: str, probe: str) -> Exception | None:
-    """Why a package cannot be imported: it may say so in many ways (a missing library is an OSError)."""
+    """The exception of an import, of any type (a missing library gives an OSError); None if it succeeds."""
     try:
         getattr(importlib.import_module(name), probe)
     except Exception as error:

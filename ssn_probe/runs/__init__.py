@@ -1,1 +1,1 @@
-"""What runs leave on disk: folders, the cache of measurements, past runs."""
+"""What runs leave on disk: run folders, the cache of measurements, the history of runs."""

@@ -1,4 +1,4 @@
-"""What computed the numbers of a run: packages, Python, platform, the commit of the working folder, the time."""
+"""The environment that computed the numbers of a run: packages, Python, platform, git commit, time."""
 
 import contextlib
 import platform
@@ -13,7 +13,7 @@ PACKAGES = ("ssn-probe", "torch", "transformers", "nnsight", "polars", "numpy", 
 
 
 def versions() -> dict[str, str]:
-    """The packages that can change a number, as they are installed."""
+    """The installed version of every package that can change a number."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """What computed the numbers: packages, Python, platform, git commit of the working folder."""
+    """Packages, Python, platform, and the git commit of the working folder, for the manifest."""
     return {
         "packages": versions(),
         "python": platform.python_version(),

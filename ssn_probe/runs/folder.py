@@ -1,8 +1,8 @@
-"""The run folder: what a run leaves behind, whole or not at all.
+"""The run folder: the files that a run leaves behind.
 
-Every file is written to a temporary name and renamed, so what exists is complete. The manifest carries a status
-(`running`, `done`, `failed`, `interrupted`); a failed run keeps its error and what it had measured. No pickle, no
-key, no token.
+Every file is written under a temporary name and renamed, so that a file that exists is complete. The manifest has a
+status (`running`, `done`, `failed`, `interrupted`); a failed run keeps its error and what it had measured. A run folder
+contains no pickle and no token.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from ssn_probe.runs.manifest import SCHEMA_VERSION
 from ssn_probe.runs.schema_1 import upgraded_manifest, upgraded_table
 
 LOCK = ".lock"
-"""Held by a run as long as it lives."""
+"""A run locks this file until it ends."""
 ROOM = ".room"
-"""Room for its last words."""
+"""Disk space that a run reserves for its last manifest."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk."""
+    """A run on disk."""
 
     path: Path
 
@@ -37,17 +37,19 @@ class RunFolder:
         return self.path.name
 
     def manifest(self) -> dict[str, Any]:
-        """What is recorded of the run. Raises ResultError for a manifest that is damaged or of a newer release."""
+        """The record of the run. Raises ResultError for a manifest that is damaged or from a newer release."""
         found = read_json(self.path / "manifest.json")
         return upgraded_manifest(found) if found["schema_version"] == 1 else found
 
     def table(self, name: str):
-        """One of the run's parquet tables: samples, summary, neurons, overlap, log_odds."""
+        """A parquet table of the run, such as samples, summary, neurons, overlap or log_odds."""
         import polars as pl
 
         path = self.path / f"{name}.parquet"
         if not path.is_file():
-            raise ResultError(f"{self.name} has no {name}.parquet", "Its recipe measured no such thing, or it failed.")
+            raise ResultError(
+                f"{self.name} has no {name}.parquet", "Its recipe does not make this table, or the run failed before."
+            )
         try:
             table = pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -56,7 +58,7 @@ class RunFolder:
 
 
 def prepare(root: Path) -> Path:
-    """The results folder, made and checked for writing before anything is computed."""
+    """Makes the results folder, and checks that files can be written there, before anything is computed."""
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
@@ -65,7 +67,7 @@ def prepare(root: Path) -> Path:
 
 
 def create_run(root: Path, name: str, key: str) -> RunFolder:
-    """A new folder `<time>_<name>_<key>`; two runs in one second get different names."""
+    """A new folder `<time>_<name>_<key>`; a number is added for runs that start in the same second."""
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     with disk_errors(root):
         for attempt in range(100):
@@ -74,11 +76,11 @@ def create_run(root: Path, name: str, key: str) -> RunFolder:
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
                 return RunFolder(path)
-    raise ResultError(f"cannot name a new run in {root}", "A hundred runs started this second; start again.")
+    raise ResultError(f"cannot name a new run in {root}", "A hundred runs started in this second: start it again.")
 
 
 def hold(run: RunFolder) -> Any:
-    """Holds a run folder as long as this process lives, so that others can tell a run from one that was killed."""
+    """Locks a run folder until this process ends, so that others can distinguish a run from one that was killed."""
     from filelock import FileLock
 
     with disk_errors(run.path):
@@ -89,57 +91,57 @@ def hold(run: RunFolder) -> Any:
 
 
 def make_room(run: RunFolder) -> None:
-    """Frees what was reserved, so that a run can say how it ended on a disk that is full."""
+    """Frees the reserved space, so that a run can record its end on a full disk."""
     (run.path / ROOM).unlink(missing_ok=True)
 
 
 def let_go(run: RunFolder, lock: Any) -> None:
-    """The run has ended, and its status says how."""
+    """Unlocks the folder of a run whose status says how it ended."""
     (run.path / LOCK).unlink(missing_ok=True)
     lock.release()
 
 
 def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
-    """`running`, `done`, `failed`, `interrupted`; `killed` where a run says that it runs and nobody holds it."""
+    """`running`, `done`, `failed` or `interrupted`; `killed` for a run that says `running` but has no lock."""
     from filelock import FileLock, Timeout
 
-    told = str(manifest.get("status", "unknown"))
-    if told != "running":
-        return told
+    recorded = str(manifest.get("status", "unknown"))
+    if recorded != "running":
+        return recorded
     try:
         with FileLock(run.path / LOCK, blocking=False):
             return "killed"
     except Timeout:
         return "running"
-    except OSError:  # a folder that may only be read: there is no telling
-        return told
+    except OSError:  # in a read-only folder a lock cannot be tried
+        return recorded
 
 
 DIGESTED = (".parquet", ".json", ".md", ".py", ".safetensors", ".svg", ".png")
 
 
 def digests(run: RunFolder) -> dict[str, str]:
-    """SHA-256 of every table, text, picture and delta of a run, by its path within it."""
+    """Path within the run → SHA-256, for every table, text, picture and delta."""
     found = {path.relative_to(run.path).as_posix(): path for path in run.path.rglob("*") if path.suffix in DIGESTED}
     return {name: sha256(path) for name, path in sorted(found.items()) if name != "manifest.json"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from disk, or a ResultError."""
+    """A JSON object from disk. Raises ResultError if it cannot be read or is from a newer release."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"cannot read {path}: {error}", "Is it a folder that `ssn-probe run` wrote?") from error
     version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else None
     if not isinstance(version, int):
-        raise ResultError(f"{path} is no manifest", "Is it a folder that `ssn-probe run` wrote?")
+        raise ResultError(f"{path} is not a manifest", "Is it a folder that `ssn-probe run` wrote?")
     if version > SCHEMA_VERSION:
         raise ResultError(f"{path} was written by a newer ssn-probe", "Upgrade ssn-probe to read it.")
     return data
 
 
 def runs(root: Path) -> list[RunFolder]:
-    """Every run below `root`, newest first."""
+    """All runs in `root`, newest first."""
     if not root.is_dir():
         return []
     found = [path for path in root.iterdir() if (path / "manifest.json").is_file() and not path.is_symlink()]
@@ -147,7 +149,7 @@ def runs(root: Path) -> list[RunFolder]:
 
 
 def find_run(reference: str, root: Path) -> RunFolder:
-    """A run by path, by name, by `latest`, or by a part of its name that only it has."""
+    """A run by its path, its name, `latest`, or a part of its name that no other run has."""
     for path in (Path(reference), root / reference):
         if (path / "manifest.json").is_file():
             return RunFolder(path.resolve())
@@ -156,13 +158,13 @@ def find_run(reference: str, root: Path) -> RunFolder:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ResultError(f"{reference!r} fits {len(matches)} runs", f"Newest: {matches[0].name}.")
+        raise ResultError(f"{reference!r} matches {len(matches)} runs", f"The newest is {matches[0].name}.")
     hint = nearest(reference, [run.name for run in known[:5]]) if known else "No runs yet: ssn-probe run suppress_ss."
     raise ResultError(f"no run {reference!r} in {root}", hint)
 
 
 def point_latest(root: Path, run: RunFolder) -> None:
-    """Makes `latest` point to the run; a file system without links goes without."""
+    """Makes `latest` a link to the run, on file systems that have links."""
     temporary = root / f".latest.{os.getpid()}"
     with contextlib.suppress(OSError):
         try:

@@ -1,4 +1,4 @@
-"""Past runs: what became of each, in the order and of the kind that is asked for."""
+"""The history of runs: how each ended, filtered and sorted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,11 @@ STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """One run. `status` is that of its manifest, but `superseded` for one that a later, done run repeats, and
-    `unreadable`, with the reason in `why`, for one whose manifest cannot be read."""
+    """A past run.
+
+    `status` is that of its manifest, `superseded` if a later run with the same key is done, or `unreadable`, with the
+    reason in `why`, if its manifest cannot be read.
+    """
 
     run: RunFolder
     status: str
@@ -32,13 +35,13 @@ ORDERS: Mapping[str, tuple[Callable[[Past], Any], bool]] = {
     "status": (lambda past: STATUSES.index(past.status), False),
     "seconds": (lambda past: past.seconds, True),
 }
-"""Order → what is compared, and whether the largest comes first; equals stay newest first."""
+"""Order → the value to sort by, and whether the largest comes first; equal values are sorted newest first."""
 
 
 def history(
     root: Path, *, order: str = "time", status: str | None = None, recipe: str = "", model: str = ""
 ) -> list[Past]:
-    """Runs below `root` with this status, whose recipe's and model's names contain these texts."""
+    """The runs in `root` with this status, whose names of recipe and model contain these texts."""
     found = [
         past
         for past in _every(results.runs(root))
@@ -49,7 +52,7 @@ def history(
 
 
 def _every(runs: Sequence[RunFolder]) -> list[Past]:
-    """All runs, newest first: a done one that comes after another with the same key is superseded by it."""
+    """All runs, newest first. A run that is done is superseded by a newer one that is done with the same key."""
     found, repeated = [], set()
     for run in runs:
         try:

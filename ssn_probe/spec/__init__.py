@@ -1,4 +1,4 @@
-"""The language of recipes: values that compute nothing. Standard library only."""
+"""The language of recipes: values that describe a study and compute nothing. Standard library only."""
 
 from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, Local, Refusal, scores
 from ssn_probe.spec.interventions import (

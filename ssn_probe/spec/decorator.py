@@ -1,7 +1,7 @@
-"""`@recipe`: a function whose signature is the recipe's parameters.
+"""`@recipe`: a function whose signature declares the recipe's parameters.
 
-The typed, defaulted signature is the only schema: `-T name=value` is coerced from the annotation, and what does not
-fit is an error that names the nearest right thing. Nothing is dropped silently.
+The signature, with a type and a default for every parameter, is the only schema: the text of `-T name=value` is
+converted to the annotated type. A text that does not convert, or an unknown name, is an error; nothing is ignored.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from ssn_probe.spec.node import brief
 
 @dataclass(frozen=True)
 class RecipeFunction(Displayed):
-    """A declared question: call it with parameters and get a `Recipe`."""
+    """A declared recipe: call it with parameters to get a `Recipe`."""
 
     build: Callable[..., Recipe]
     name: str
@@ -32,16 +32,16 @@ class RecipeFunction(Displayed):
 
     def __call__(self, /, **arguments: Any) -> Recipe:
         self._check(arguments)
-        with users_code(self.name, "Mend the recipe."):
+        with users_code(self.name, "Fix the recipe."):
             made = self.build(**arguments)
         if not isinstance(made, Recipe):
             raise RecipeError(f"{self.name} returned a {type(made).__name__}", "A recipe function returns Recipe(…).")
         return replace(made, name=self.name, question=self.question)
 
     def from_text(self, texts: Mapping[str, str]) -> Recipe:
-        """The recipe for `-T` texts, each coerced from its annotation."""
+        """The recipe for the texts of `-T`, each converted to the annotated type."""
         self._check(texts)
-        with users_code(f"a type in the signature of {self.name}", "Mend the recipe."):
+        with users_code(f"a type in the signature of {self.name}", "Fix the recipe."):
             hints = typing.get_type_hints(self.build)
         return self(**{name: coerce(name, text, hints.get(name, str)) for name, text in texts.items()})
 
@@ -54,17 +54,17 @@ class RecipeFunction(Displayed):
 
 @contextlib.contextmanager
 def users_code(what: str, hint: str) -> Iterator[None]:
-    """Code that is not ours may raise whatever there is; all but Ctrl-C becomes one RecipeError."""
+    """A user's code may raise any exception: all but Ctrl-C become one RecipeError."""
     try:
         yield
     except (SSNProbeError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise RecipeError(f"{what} failed: {_said(error)}", hint) from error
+        raise RecipeError(f"{what} failed: {_described(error)}", hint) from error
 
 
-def _said(error: BaseException) -> str:
-    """An exception's type and text; the text may be missing, or not to be had."""
+def _described(error: BaseException) -> str:
+    """An exception's type and text; the text may be empty, or fail to be made."""
     try:
         text = str(error)
     except Exception:
@@ -75,13 +75,13 @@ def _said(error: BaseException) -> str:
 def recipe(build: Callable[..., Recipe]) -> RecipeFunction:
     """Declares a recipe: the function's name, the first line of its docstring as the question, its signature."""
     if not callable(build) or isinstance(build, type) or not hasattr(build, "__name__"):
-        raise RecipeError(f"@recipe stands on {brief(build)}, which is no function", "Put it on a `def`, once.")
+        raise RecipeError(f"@recipe decorates {brief(build)}, which is not a function", "Write it once, above a `def`.")
     question = (inspect.getdoc(build) or "").partition("\n")[0]
     for parameter in inspect.signature(build).parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise RecipeError(
                 f"{build.__name__}: the parameter {parameter.name!r} cannot be given by name",
-                "Take the `/` out of the signature.",
+                "Remove the `/` from the signature.",
             )
         if parameter.default is parameter.empty or parameter.annotation is parameter.empty:
             raise RecipeError(
@@ -92,7 +92,7 @@ def recipe(build: Callable[..., Recipe]) -> RecipeFunction:
 
 
 def split_assignments(texts: tuple[str, ...]) -> dict[str, str]:
-    """`("a=1", "b=x")` as a dict; a missing `=` or a name given twice is an error."""
+    """`("a=1", "b=x")` as a dict. Raises RecipeError for a missing `=` and for a repeated name."""
     values: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -105,12 +105,12 @@ def split_assignments(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def coerce(name: str, text: str, annotation: Any) -> Any:
-    """`text` as a value of the annotated type: str, int, float, bool, None unions and tuples (comma separated)."""
+    """`text` as a value of the annotated type: str, int, float, bool, a tuple of them (with commas), or None."""
     allowed = _members(annotation)
-    if not all(map(_has_texts, allowed)):
+    if not all(map(_is_written_as_text, allowed)):
         raise RecipeError(
-            f"-T cannot give {name}, which is declared as {brief(annotation)}",
-            "Declare it as str, int, float, bool, tuple[str, ...] or one of these or None; or set it from Python.",
+            f"-T cannot set {name}, which is declared as {brief(annotation)}",
+            "Declare it as str, int, float, bool or tuple[str, ...], each with None if you like; or set it in Python.",
         )
     if type(None) in allowed and text.lower() in ("none", ""):
         return None
@@ -134,11 +134,11 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _has_texts(kind: Any) -> bool:
-    """Can a text be a value of this type?"""
+def _is_written_as_text(kind: Any) -> bool:
+    """Can a text be converted to this type?"""
     if typing.get_origin(kind) is tuple:
         item, *rest = typing.get_args(kind) or (None,)
-        return rest == [...] and all(map(_has_texts, _members(item)))
+        return rest == [...] and all(map(_is_written_as_text, _members(item)))
     return kind in (str, int, float, bool, type(None))
 
 

@@ -1,8 +1,8 @@
 """Finding recipes. Listing reads the syntax tree and executes nothing; loading a recipe file executes it.
 
-A recipe is named by a shipped name (`suppress_ss`), by a path to a Python file (`my.py`, `my.py@name` when it holds
-several) or by a run's `recipe.json`, which is read as data. A file is read once: the text that was executed is the text
-that is kept, also where the file changes meanwhile.
+A recipe is named by a shipped name (`suppress_ss`), by the path of a Python file (`my.py`, or `my.py@name` if it
+declares several) or by a run's `recipe.json`, which is read as data. A file is read once, so that the text kept with a
+run is the text that was executed, even if the file changes meanwhile.
 """
 
 import ast
@@ -24,7 +24,7 @@ from ssn_probe.spec.node import brief, from_json, read_json
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a file says about one recipe; a parameter is (name, annotation, default), as texts."""
+    """What a file declares about a recipe; a parameter is (name, annotation, default), as texts."""
 
     name: str
     question: str
@@ -34,7 +34,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A recipe, and the text of the Python file that it was made by; None for a recipe.json."""
+    """A recipe and the text of the Python file that made it; None for a recipe.json."""
 
     recipe: Recipe
     source: str | None
@@ -46,18 +46,18 @@ def shipped() -> Path:
 
 
 def list_recipes(path: Path | None = None) -> list[Listing]:
-    """Every recipe below a folder, or in one file; the shipped ones by default. Executes nothing."""
+    """Every recipe in a folder or in a file; by default the shipped recipes. Executes nothing."""
     path = shipped() if path is None else path
     if not os.path.exists(path):
-        raise RecipeError(f"no file or folder {brief(str(path))}", "Give a recipe file or a folder that holds some.")
+        raise RecipeError(f"no file or folder {brief(str(path))}", "Give a recipe file, or a folder with recipe files.")
     paths = sorted(path.glob("*.py")) if path.is_dir() else [path]
-    return [listing for one in paths for listing in _listings(one, _read(one))]
+    return [listing for file in paths for listing in _listings(file, _read(file))]
 
 
 def load_recipe(reference: str, texts: Mapping[str, str]) -> Loaded:
-    """The recipe that `reference` names, with its parameters coerced from `-T` texts, and the text it was made by.
+    """The recipe that `reference` names, with parameters from the texts of `-T`, and the text of its file.
 
-    Raises RecipeError for whatever is wrong with the file, the recipe in it or the texts.
+    Raises RecipeError when the file, the recipe in it or a parameter is wrong.
     """
     if reference.endswith(".json"):
         return Loaded(_from_json(Path(reference), texts), None)
@@ -66,34 +66,34 @@ def load_recipe(reference: str, texts: Mapping[str, str]) -> Loaded:
 
 
 def find_recipe(reference: str, texts: Mapping[str, str]) -> Recipe:
-    """The recipe that `reference` names, with its parameters coerced from `-T` texts."""
+    """The recipe that `reference` names, with parameters from the texts of `-T`."""
     return load_recipe(reference, texts).recipe
 
 
 def load_function(reference: str) -> RecipeFunction:
-    """The declared function: a shipped name, or `PATH[@name]`. Executes the file."""
+    """The recipe function that a shipped name or `PATH[@name]` names. Executes the file."""
     return _load(reference)[0]
 
 
 def _load(reference: str) -> tuple[RecipeFunction, str]:
-    """The declared function, and the text of its file."""
+    """The recipe function and the text of its file."""
     place, name = _split(reference)
     if place.endswith(".py") or "/" in place:
         path = Path(place)
     else:
-        names = [listing.name for listing in list_recipes()]
-        if place not in names:
-            hint = f"{nearest(place[:80], names)} Or give the path of a file."
+        paths = {listing.name: listing.path for listing in list_recipes()}
+        if place not in paths:
+            hint = f"{nearest(place[:80], list(paths))} Or give the path of a file."
             raise RecipeError(f"unknown recipe {brief(place)}", hint)
-        path, name = next(one.path for one in list_recipes() if one.name == place), name or place
+        path, name = paths[place], name or place
     if not os.path.isfile(path):
-        raise RecipeError(f"no recipe file {brief(place)}", "See `ssn-probe list` for the shipped ones.")
+        raise RecipeError(f"no recipe file {brief(place)}", "`ssn-probe list` shows the shipped recipes.")
     text = _read(path)
     return _pick(path, text, name), text
 
 
 def _split(reference: str) -> tuple[str, str]:
-    """A reference as place and name; a folder may have an @ of its own."""
+    """A reference as place and name; the name of a folder may contain an @, too."""
     place, at, name = reference.rpartition("@")
     return (place, name) if at and "/" not in name and "." not in name else (reference, "")
 
@@ -110,52 +110,57 @@ def _pick(path: Path, text: str, name: str) -> RecipeFunction:
     if not names:
         raise RecipeError(f"{path} declares no recipe", "Put `@recipe` on a function that returns Recipe(…).")
     if not name and len(names) > 1:
-        raise RecipeError(f"{path} declares {len(names)} recipes", f"Name one: {path}@{names[0]}.")
+        raise RecipeError(f"{path} declares {len(names)} recipes", f"Choose one, for example {path}@{names[0]}.")
     if name and name not in names:
         raise RecipeError(f"{path} has no recipe {name!r}", nearest(name, names))
     function = getattr(_execute(path, text), name or names[0], None)
     if not isinstance(function, RecipeFunction):
-        raise RecipeError(f"{name or names[0]} in {path} is not declared with ssn_probe's @recipe", "Import it.")
+        raise RecipeError(
+            f"{name or names[0]} in {path} is not declared with ssn_probe's @recipe",
+            "Write `from ssn_probe import recipe`.",
+        )
     return function
 
 
 def _execute(path: Path, text: str):
     """Runs the text of a recipe file under the file's real name, so that errors and traces show the lines that ran.
 
-    No bytecode is kept: Python's own cache takes a file that changed within a second, at the same size, for unchanged.
+    Bytecode is not used: Python would take a file that changed within a second, at the same size, for unchanged.
     """
     spec = importlib.util.spec_from_file_location(f"ssn_probe_recipe_{path.stem}", path)
     if spec is None:
         raise RecipeError(f"{path} is not a Python file", "A recipe file ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    # No time of change: the file's own lines would take the place of these where it is newer.
+    # Without a time of change, so that a newer file does not replace these lines.
     linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
-    with _neighbours(path.resolve().parent), users_code(str(path), "Mend the recipe file."):
+    with _neighbours(path.resolve().parent), users_code(str(path), "Fix the recipe file."):
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     return module
 
 
 @contextlib.contextmanager
 def _neighbours(folder: Path) -> Iterator[None]:
-    """A recipe file may import what lies beside it, wherever the command was started."""
+    """A recipe file may import the files beside it, wherever the command was started."""
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # the recipe file may have taken it out
+        with contextlib.suppress(ValueError):  # the recipe file may have removed it
             sys.path.remove(str(folder))
 
 
 def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
     if texts:
-        raise RecipeError("-T does not apply to a recipe.json: its parameters are settled", "Edit it, or run by name.")
+        raise RecipeError(
+            "-T does not apply to a recipe.json: its parameters are fixed", "Edit it, or run the recipe by name."
+        )
     try:
         value = from_json(read_json(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give the recipe.json of a run.") from error
     if not isinstance(value, Recipe):
-        raise RecipeError(f"{path} holds no recipe", "Give the recipe.json of a run.")
+        raise RecipeError(f"{path} is not a recipe", "Give the recipe.json of a run.")
     return value
 
 
@@ -164,8 +169,8 @@ def _listings(path: Path, text: str) -> list[Listing]:
         return _declared(path, ast.parse(text, filename=str(path)))
     except SyntaxError as error:
         line = "" if error.lineno is None else f", line {error.lineno}"
-        raise RecipeError(f"{path}{line}: {error.msg}", "Mend the syntax error.") from error
-    except (RecursionError, MemoryError) as error:  # the parser's own limits
+        raise RecipeError(f"{path}{line}: {error.msg}", "Fix the syntax error.") from error
+    except (RecursionError, MemoryError) as error:  # limits of the parser
         raise RecipeError(f"{path} is nested too deeply to be read", "Split its expressions.") from error
     except ValueError as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error

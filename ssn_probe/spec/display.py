@@ -1,15 +1,15 @@
-"""Values that display themselves: one rich renderable, for the terminal, for a notebook and for `print`.
+"""Values that display themselves, as one rich renderable for the terminal, for a notebook and for `print`.
 
-How a value looks is decided far above this room: the package installs one function that turns any `Displayed` value
-into a rich renderable. Standard library only until something is displayed. HTML takes its text colour from the page
-and has no background, and every colour in it is legible on white and on black.
+How a value looks is decided in `report/terminal`: the package installs one function that turns any `Displayed` value
+into a rich renderable. Standard library only until something is displayed. The HTML has the page's own text colour and
+no background, and every colour in it is legible on white and on black.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 WIDTH = 100
-"""Columns in a notebook, whatever the size of its window: what is stored looks alike everywhere."""
+"""Columns in a notebook, independent of its window, so that a stored notebook looks the same everywhere."""
 
 COLOURS = {
     "red": (210, 60, 60),
@@ -20,7 +20,7 @@ COLOURS = {
     "cyan": (0, 130, 145),
     "grey": (118, 118, 118),
 }
-"""The terminal's colours in HTML: of middling luminance, so that they stand out from white and from black."""
+"""The terminal's colours in HTML, of medium luminance, so that they are legible on white and on black."""
 
 PRE = (
     '<pre style="white-space:pre;overflow-x:auto;line-height:normal;margin:0;'
@@ -29,17 +29,17 @@ PRE = (
 
 
 RENDERERS: list[Callable[[Any], Any]] = []
-"""The function that makes a rich renderable of a value; the package puts it here when it is imported."""
+"""The function that makes a rich renderable of a value; importing the package puts it here."""
 
 
 class Displayed:
-    """What a terminal (`rich.print`) and a notebook display alike."""
+    """A value that a terminal (`rich.print`) and a notebook display in the same way."""
 
     def __rich__(self) -> Any:
         return RENDERERS[-1](self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What a notebook displays (IPython's protocol); it picks from the two by itself."""
+        """Plain text and HTML, of which a notebook (IPython's protocol) chooses."""
         return bundle(self.__rich__())
 
 
@@ -88,7 +88,7 @@ def _recorded(renderable: Any, width: int) -> Any:
 
 
 def literal(text: object, style: str = "") -> Any:
-    """Text that is shown as it is: no markup, no control characters, on one line."""
+    """Text that is shown literally: no markup, no control characters, on one line."""
     from rich.text import Text
 
     from ssn_probe.text import plain

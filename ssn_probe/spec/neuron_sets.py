@@ -1,6 +1,6 @@
 """Neuron sets as values: expressions that compute nothing. Standard library only.
 
-`version` on a node is raised whenever the numbers of its method change.
+The `version` of a node is raised whenever its method gives other numbers.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ssn_probe.spec.interventions import After, Trains
 
 RULES = {"difference": 0.005, "harmful": 0.005, "paper": 0.03}
-"""Selection rules and the share of neurons, per layer and site, that each takes when `top` is not given."""
+"""Selection rule → the share of neurons per layer and site that it takes when `top` is not given."""
 Site = Literal["q", "k", "v", "o", "ffn"]
 SITES: tuple[Site, ...] = ("q", "k", "v", "o", "ffn")
 """Every site, in the order in which a decoder layer computes them."""
@@ -23,7 +23,7 @@ SITES: tuple[Site, ...] = ("q", "k", "v", "o", "ffn")
 
 @dataclass(frozen=True, eq=False)
 class SetExpression(Node, abstract=True):
-    """An expression that stands for a `NeuronSet`; `& | -` build new expressions."""
+    """An expression for a `NeuronSet`; `& | -` build new expressions."""
 
     def __and__(self, other: "SetExpression") -> "Combine":
         return Combine("and", self, _set(other))
@@ -35,13 +35,13 @@ class SetExpression(Node, abstract=True):
         return Combine("minus", self, _set(other))
 
     def of(self, language: str | None = None) -> "Of":
-        """One language's neurons, the anchor's where none is named, applied in every language."""
+        """The neurons of one language (by default the anchor), applied in every language."""
         return Of(self, language)
 
     def union(self) -> "UnionOf":
         """The neurons of any language, applied in every language.
 
-        Of a set that is shared with an anchor: of any language but the anchor, whose own are shared with nobody.
+        For a set that is shared with an anchor, the neurons of any language but the anchor.
         """
         return UnionOf(self)
 
@@ -50,7 +50,7 @@ class SetExpression(Node, abstract=True):
         return Each(self)
 
     def without_strongest(self) -> "WithoutStrongest":
-        """The set less its highest-scoring neuron in every language."""
+        """The set without its highest-scoring neuron in every language."""
         return WithoutStrongest(self)
 
     def whole_layers(self) -> "WholeLayers":
@@ -58,13 +58,13 @@ class SetExpression(Node, abstract=True):
         return WholeLayers(self)
 
     def leave_one_out(self) -> "LeaveOneOut":
-        """For each language but the anchor, the set as it is found without that language."""
+        """For each language but the anchor, the set as found without that language."""
         return LeaveOneOut(self)
 
     def after(self, trained: "Trains") -> "After":
-        """The set as it is found in the model that an `Expand` or `LoRA` trains."""
+        """The set as found in the model that an `Expand` or `LoRA` trains."""
         finds = getattr(trained, "finds", None)
-        require(finds is not None, f"after(…) is given {brief(trained)}", "Give an Expand(…) or a LoRA(…).")
+        require(finds is not None, f"after(…) got {brief(trained)}", "Give an Expand(…) or a LoRA(…).")
         return trained.finds(self)
 
     def only(
@@ -82,14 +82,15 @@ class SetExpression(Node, abstract=True):
 class SafetyNeurons(SetExpression):
     """Monolingual safety neurons (MS): important on harmful prompts and not on harmless ones (paper, section 3).
 
-    `effect` is what moves when a neuron is silenced (`"local" | "final" | "refusal"`, your own, or its node); `rule`
-    turns the two means into a set (`ssn_probe.neurons.selection`); `top` is the share taken per `pool`: `"site"` for
-    each (layer, site), `"layer"` for all sites of a layer together. Reads the *identify* split.
+    `effect` is the quantity that changes when a neuron is silenced (`"local"`, `"final"`, `"refusal"` or your own);
+    `rule` makes a set of the mean effects on harmful and on harmless prompts (`ssn_probe.neurons.selection`); `top` is
+    the share of neurons taken per `pool`: `"site"` for each (layer, site), `"layer"` for all sites of a layer together.
+    Reads the *identify* split.
 
-    `stable=π` keeps instead what the rule takes in a share π or more of complementary half-samples of the prompts,
-    which bounds the number taken by chance (Shah & Samworth 2013). `fdr=q` takes, whatever their number, the neurons
-    whose harmful exceeds their harmless effect at a false discovery rate of q. `placebo` contrasts harmless prompts
-    with harmless prompts of other topics: what the method finds where there is no safety to find.
+    `stable=π` keeps instead the neurons that the rule takes in a share of at least π of complementary half-samples of
+    the prompts, which bounds the number taken by chance (Shah & Samworth 2013). `fdr=q` takes the neurons, however
+    many, whose effect is larger on harmful than on harmless prompts at a false discovery rate of q. `placebo` contrasts
+    harmless prompts with harmless prompts of other topics, and so shows what the method finds without any safety.
     """
 
     prompts: Prompts
@@ -113,7 +114,7 @@ class SafetyNeurons(SetExpression):
         one_of("pool", self.pool, ("site", "layer"))
         for site in self.sites:
             one_of("site", site, SITES)
-        require(bool(self.sites), "no sites are given", f"Sites: {', '.join(SITES)}.")
+        require(bool(self.sites), "sites is empty", f"Sites: {', '.join(SITES)}.")
         object.__setattr__(self, "sites", tuple(site for site in SITES if site in self.sites))
         if self.fdr is not None:
             self._check_fdr(self.fdr)
@@ -137,25 +138,30 @@ class SafetyNeurons(SetExpression):
     def _check_fdr(self, rate: float) -> None:
         require(0 < rate < 1, f"fdr is {rate!r}", "Give a false discovery rate in (0, 1), for example fdr=0.05.")
         alone = self.top is None and self.stable is None
-        require(alone, "fdr decides by itself how many neurons it takes", "Leave top and stable out, or fdr.")
+        require(
+            alone,
+            "fdr decides how many neurons it takes, so top and stable do not apply",
+            "Leave out top and stable, or fdr.",
+        )
         require(
             self.rule == "difference",
-            f"fdr tests harmful against harmless effects, which rule={self.rule!r} does not rank by",
-            "Give rule='difference', or leave fdr out.",
+            f"fdr tests the difference of harmful and harmless effects, but rule={self.rule!r} does not rank by it",
+            "Give rule='difference', or leave out fdr.",
         )
 
 
 def paper(prompts: Prompts) -> SafetyNeurons:
-    """The paper's set: final effect; q, k, v, o pooled per layer; top 3 % on harmful less top 3 % on harmless."""
+    """The paper's set: final effect; q, k, v, o pooled per layer; top 3 % on harmful minus top 3 % on harmless."""
     return SafetyNeurons(prompts, effect=Final(), rule="paper", sites=("q", "k", "v", "o"), pool="layer")
 
 
 @dataclass(frozen=True, eq=False)
 class Shared(SetExpression):
-    """Shared safety neurons (SS). With `anchor`: MS of a language that are also MS of the anchor (paper, section 3).
+    """Shared safety neurons (SS): the MS of each language that are also MS of the `anchor` (paper, section 3).
 
-    `at_least=k`: neurons that are MS in k languages or more; `by="mean"`: the rule applied to the importance averaged
-    over languages. Both of these are language-free. `anchor=None` takes the anchor that the prompt set declares.
+    `anchor=None` takes the anchor that the prompt set declares. `at_least=k` takes the neurons that are MS in at least
+    k languages; `by="mean"` applies the rule to the importance averaged over languages. Both give one set that is
+    applied in every language.
     """
 
     neurons: SetExpression
@@ -168,10 +174,14 @@ class Shared(SetExpression):
         one_of("by", self.by, ("intersection", "mean"))
         averages = self.by != "mean" or isinstance(self.neurons, SafetyNeurons)
         require(
-            averages, "by='mean' averages importances, which only SafetyNeurons have", "Give Shared(SafetyNeurons(…))."
+            averages, "by='mean' averages importance, which only SafetyNeurons have", "Give Shared(SafetyNeurons(…))."
         )
         ranked = not isinstance(self.neurons, SafetyNeurons) or (self.neurons.stable is self.neurons.fdr is None)
-        require(self.by != "mean" or ranked, "by='mean' ranks neurons", "Leave stable and fdr out, or by='mean'.")
+        require(
+            self.by != "mean" or ranked,
+            "by='mean' ranks neurons, which stable and fdr do not",
+            "Leave out stable and fdr, or by='mean'.",
+        )
         given = [self.anchor is not None, self.at_least is not None, self.by == "mean"]
         require(sum(given) <= 1, "anchor, at_least and by='mean' exclude each other", "Give one of them.")
         require(self.at_least is None or self.at_least >= 1, f"at_least is {self.at_least}", "Give 1 or more.")
@@ -179,7 +189,7 @@ class Shared(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class RandomLike(SetExpression):
-    """As many neurons per (language, layer, site) as `neurons`, drawn from the rest."""
+    """As many random neurons per (language, layer, site) as `neurons` has, drawn from all others there."""
 
     neurons: SetExpression
     seed: int = 0
@@ -190,7 +200,7 @@ class RandomLike(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class NeuronFile(SetExpression):
-    """Neurons from a parquet or csv file: language, layer, site, index and, if it likes, score."""
+    """Neurons from a parquet or csv file with the columns language, layer, site, index and, optionally, score."""
 
     path: str
 
@@ -209,7 +219,7 @@ class Combine(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class Of(SetExpression):
-    """One language's neurons, in every language; `language` None: the anchor's."""
+    """The neurons of one language (None: the anchor), applied in every language."""
 
     neurons: SetExpression
     language: str | None = None
@@ -217,7 +227,7 @@ class Of(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class UnionOf(SetExpression):
-    """The neurons of any language; of a set shared with an anchor, of any language but the anchor."""
+    """The neurons of any language; for a set shared with an anchor, of any language but the anchor."""
 
     version = 2
     neurons: SetExpression
@@ -242,16 +252,18 @@ class Only(SetExpression):
         for name in ("layers", "sites", "languages"):
             values = getattr(self, name)
             each_once = values is None or (bool(values) and len(set(values)) == len(values))
-            hint = "Name each once, at least one; or leave it out."
-            require(each_once, f"only(…) is given {name}={brief(values)}", hint)
-        require(min(self.layers or (0,)) >= 0, f"only(…) is given layers={brief(self.layers)}", "Layers count from 0.")
+            hint = "Name at least one, and each only once; or leave the argument out."
+            require(each_once, f"only(…) got {name}={brief(values)}", hint)
+        require(
+            min(self.layers or (0,)) >= 0, f"only(…) got layers={brief(self.layers)}", "Layers are numbered from 0."
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class WholeLayers(SetExpression):
-    """Every neuron, of every site, of the layers in which `neurons` has one, in every language.
+    """Every neuron of the layers in which `neurons` has at least one, at every site and in every language.
 
-    In `Expand` it is full fine-tuning of these layers' matrices (norms, biases and embeddings stay frozen).
+    In `Expand` this fine-tunes all matrices of these layers (norms, biases and embeddings stay frozen).
     """
 
     neurons: SetExpression
@@ -259,10 +271,11 @@ class WholeLayers(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class LeaveOneOut(SetExpression):
-    """For each language but the anchor, the set as it is found from the prompts of all other languages.
+    """For each language but the anchor, the set as found from the prompts of all other languages.
 
-    While λ is evaluated it applies what was found without λ, so `neurons` must be language-free: `Shared(ms).union()`.
-    In `Expand` each λ has a model of its own, whose data leave λ out, too. The anchor is not evaluated.
+    When a language is evaluated, the set found without it is applied, so `neurons` must be one set for all languages,
+    such as `Shared(ms).union()`. In `Expand` each language has a model of its own, whose data leave it out, too. The
+    anchor is not evaluated.
     """
 
     neurons: SetExpression
@@ -270,13 +283,13 @@ class LeaveOneOut(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class Each(Node):
-    """Stands in an arm for one arm per language of `neurons`."""
+    """In an arm: one arm for each language of `neurons`."""
 
     neurons: SetExpression
 
 
 def _set(value: Any) -> SetExpression:
-    require(isinstance(value, SetExpression), f"{value!r} is no neuron set", "Give SafetyNeurons(…), Shared(…), … .")
+    require(isinstance(value, SetExpression), f"{value!r} is not a neuron set", "Give SafetyNeurons(…), Shared(…), … .")
     return value
 
 

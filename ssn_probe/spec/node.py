@@ -1,9 +1,8 @@
 """The value that every recipe is made of: a node with a key.
 
 A node is a frozen dataclass that holds only `str`, `int`, `float`, `bool`, `None`, tuples, dicts with string keys and
-other nodes. The SHA-256 of its canonical JSON is its *key*: equal expressions have equal keys, whoever wrote them,
-wherever. So a recipe can be compared, stored, sent and resumed, and reading one back executes nothing. Standard
-library only.
+other nodes. The SHA-256 of its canonical JSON is its *key*: equal expressions have equal keys on every machine. So a
+recipe can be compared, stored, sent and resumed, and reading it back executes nothing. Standard library only.
 """
 
 import hashlib
@@ -22,15 +21,15 @@ from ssn_probe.spec.display import Displayed
 NODES: dict[str, type["Node"]] = {}
 """Every kind of node by name, for reading JSON."""
 DEEPEST = 100
-"""So many nodes may lie within one another: every step that follows an expression stays below Python's own limit."""
+"""Nodes that may be nested within one another, so that recursion over an expression stays below Python's limit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node(Displayed):
-    """A value with a key. Subclasses are frozen dataclasses; their fields are checked when they are made."""
+    """A value with a key. Subclasses are frozen dataclasses, whose fields are checked when an instance is made."""
 
     version: ClassVar[int] = 1
-    depth: ClassVar[int] = 0  # of the expression: each node has its own, which is no field of it
+    depth: ClassVar[int] = 0  # of nested nodes; set per instance, and not a field
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -46,13 +45,13 @@ class Node(Displayed):
                 raise RecipeError(f"{where} is {brief(value)}", f"Give {spec.name} as {_name(hints[spec.name])}.")
             object.__setattr__(self, spec.name, value)
         depth = 1 + max((node.depth for spec in fields(self) for node in _inside(getattr(self, spec.name))), default=0)
-        hint = "Split it, or read a part of it from a neuron file."
-        require(depth <= DEEPEST, f"an expression is more than {DEEPEST} nodes deep", hint)
+        hint = "Split it, or read part of it from a neuron file."
+        require(depth <= DEEPEST, f"an expression is nested more than {DEEPEST} nodes deep", hint)
         object.__setattr__(self, "depth", depth)
         self.check()
 
     def check(self) -> None:
-        """Raises RecipeError when the fields make no sense together."""
+        """Raises RecipeError when the values of the fields do not fit together."""
 
     @property
     def key(self) -> str:
@@ -67,7 +66,7 @@ class Node(Displayed):
 
 
 def to_json(value: Any) -> Any:
-    """Plain JSON data; a node becomes an object with `kind`, `version` and its fields."""
+    """A value as plain JSON data; a node becomes an object with `kind`, `version` and its fields."""
     if isinstance(value, Node):
         return {"kind": type(value).__name__, "version": value.version} | {
             spec.name: to_json(getattr(value, spec.name)) for spec in fields(value)
@@ -91,20 +90,20 @@ def from_json(data: Any) -> Any:
     version = data.get("version")
     if type(version) is not int or version != NODES[kind].version:
         raise RecipeError(
-            f"{kind} version {brief(version)} is not this release's version {NODES[kind].version}",
-            "Its numbers have changed since; run the recipe by name or file instead.",
+            f"{kind} has version {brief(version)} in the recipe, but this release has version {NODES[kind].version}",
+            "Its numbers differ between the versions: run the recipe by name or file instead.",
         )
     values = {name: from_json(item) for name, item in data.items() if name not in ("kind", "version")}
     try:
         return NODES[kind](**values)
     except TypeError as error:
         raise RecipeError(
-            f"{kind} in the recipe has the wrong fields: {brief(error)}", "Write it anew with to_json."
+            f"{kind} in the recipe has the wrong fields: {brief(error)}", "Write the file again with to_json."
         ) from error
 
 
 def read_json(text: str) -> Any:
-    """JSON data in which no name stands twice, of which all but one would be lost. Raises ValueError."""
+    """JSON data. Raises ValueError also for a name that appears twice in an object, since one value would be lost."""
     try:
         return json.loads(text, object_pairs_hook=_each_once)
     except RecursionError as error:
@@ -115,12 +114,12 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(brief(name) for name in names if names.count(name) > 1)} stands twice in an object")
+        raise ValueError(f"{next(brief(name) for name in names if names.count(name) > 1)} appears twice in an object")
     return found
 
 
 def canonical(data: Any) -> str:
-    """JSON text with one spelling: sorted keys, no spaces, no NaN."""
+    """JSON text in its only spelling: sorted keys, no spaces, no NaN."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -150,7 +149,7 @@ def walk(value: Any) -> Iterator[Node]:
 
 
 def rewrite(value: Any, change: Callable[["Node"], "Node"], leave: type["Node"] | tuple[()] = ()) -> Any:
-    """The same expression with `change(node)` in place of every node, innermost first; nodes of `leave` stay whole."""
+    """The expression with `change(node)` in place of every node, innermost first; nodes of type `leave` are kept."""
     if isinstance(value, tuple):
         return tuple(rewrite(item, change, leave) for item in value)
     if isinstance(value, dict):
@@ -167,7 +166,7 @@ def _hints(kind: type[Node]) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Is a value of the annotated type? True is no number, an int has 64 bits; dicts are checked by their node."""
+    """Is a value of the annotated type? A bool is not a number, and an int has 64 bits; nodes check their dicts."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return any(_fits(value, member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -176,12 +175,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind in (int, float) and isinstance(value, bool):
         return False
     if isinstance(value, int) and value.bit_length() > (63 if kind is int else 4096):
-        return False  # too large for a table, or to be written out
+        return False  # too large for a table, or to be written as digits
     return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _name(hint: Any) -> str:
-    """A type in words that a user of recipes knows."""
+    """The name of a type for users."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join(_name(member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -192,10 +191,10 @@ def _name(hint: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value, or what an error says, as one short text."""
+    """A value, or the text of an error, in at most 80 characters."""
     try:
         text = str(value) if isinstance(value, Exception) else repr(value)
-    except ValueError:  # Python does not write out a number of thousands of digits
+    except ValueError:  # Python refuses to write a number with thousands of digits
         text = f"a {type(value).__name__} with a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}…"
 
@@ -204,7 +203,7 @@ def _frozen(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_frozen(item, where) for item in value)
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        require("kind" not in value, f"{where} has the name 'kind'", "It marks nodes in JSON: choose another name.")
+        require("kind" not in value, f"{where} has the name 'kind'", "JSON uses it to mark nodes: choose another name.")
         return {name: _frozen(item, where) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is {value}", "Give a finite number.")
@@ -213,8 +212,8 @@ def _frozen(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str | int | float | Node):
         return value
     raise RecipeError(
-        f"{where} is a {type(value).__name__}, which a recipe cannot hold",
-        "A recipe holds str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
+        f"{where} is a {type(value).__name__}, which a recipe cannot contain",
+        "A recipe contains str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
     )
 
 
@@ -222,7 +221,7 @@ def _check_unicode(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RecipeError(f"{where} is no Unicode text: {brief(text)}", "Write it in UTF-8.") from error
+        raise RecipeError(f"{where} is not valid Unicode: {brief(text)}", "Write it in UTF-8.") from error
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:

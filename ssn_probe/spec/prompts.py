@@ -1,4 +1,4 @@
-"""Prompt sets as values. Standard library only."""
+"""Prompt sets as values."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -7,10 +7,11 @@ from ssn_probe.spec.node import Node, require
 
 @dataclass(frozen=True, eq=False)
 class Prompts(Node):
-    """A prompt set with fixed splits *identify | evaluate | train* by parallel id.
+    """A prompt set with the fixed splits *identify | evaluate | train*.
 
-    `source` is `"organism"` or a folder or file (see `ssn_probe.data.prompt_set`); `harmless` names another set that
-    provides the harmless context; `languages` restricts; `limit` keeps the first so many ids per split and context.
+    `source` is `"organism"`, a folder or a file (see `ssn_probe.data.prompt_set`); `harmless` is the source of another
+    set, whose harmless prompts replace those of this one; `languages` are those to use (default: all); `limit` keeps
+    the first ids of every split and context.
     """
 
     source: str

@@ -1,7 +1,6 @@
 """Recipes as values: what to measure, written as an expression that computes nothing.
 
-A recipe names a model, sets (`expressions`), arms (`interventions`) and measures. Standard library only, so that
-reading a recipe costs nothing. The whole language can be imported from `ssn_probe.spec`.
+A recipe names a model, neuron sets, arms (interventions) and measures.
 """
 
 import re
@@ -15,14 +14,14 @@ from ssn_probe.spec.prompts import Prompts
 
 @dataclass(frozen=True, eq=False)
 class Measure(Node, abstract=True):
-    """Something measured on the *evaluate* split of a prompt set."""
+    """A quantity that is measured on the *evaluate* split of a prompt set."""
 
     prompts: Prompts
 
 
 @dataclass(frozen=True, eq=False)
 class ASR(Measure):
-    """Attack success rate on harmful prompts: complied / judged, with the invalid rate beside it."""
+    """Attack success rate on harmful prompts: complied / judged; the rate of invalid responses is shown beside it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +43,12 @@ MEASURES = (ASR, OverRefusal, Utility)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Recipe(Node):
-    """One research question: a model, the sets to find, the arms to try them in, what is measured.
+    """One research question: a model, the sets to find, the arms that use sets, and the measures.
 
-    The runner adds the baseline and, for each arm, `controls` random sets that generate and `log_odds_controls` that
-    only read the refusal log-odds; for each set `permutations` exchanges of harmful and harmless labels and
-    `half_samples` pairs of complementary half-samples, from the scores that chose it. `primary` names the arm whose
-    ASR against its controls is the one primary test.
+    A run adds a baseline and, for each arm, random sets: `controls` of them generate responses, `log_odds_controls` of
+    them only read the refusal log-odds. For each set it exchanges harmful and harmless labels `permutations` times and
+    draws `half_samples` pairs of complementary half-samples, from the scores that chose the set. `primary` names the
+    arm whose ASR against its controls is the one primary test.
     """
 
     model: str = "organism"
@@ -70,45 +69,59 @@ class Recipe(Node):
         require(
             _NAME.fullmatch(self.name) is not None,
             f"the recipe's name is {self.name!r}",
-            "Give letters, digits, _ and -.",
+            "Use letters, digits, spaces, _ and - only.",
         )
         require(bool(self.sets or self.arms), "the recipe has neither sets nor arms", "Give sets={…} or arms={…}.")
         require(bool(self.measures) or not self.arms, "the recipe has arms but no measures", "Give measures=(ASR(…),).")
         self._check_names()
         for name, expression in self.sets.items():
-            require(isinstance(expression, SetExpression), f"sets[{name!r}] is no neuron set", "Give an expression.")
+            require(
+                isinstance(expression, SetExpression),
+                f"sets[{name!r}] is not a neuron set",
+                "Give an expression, such as SafetyNeurons(…).",
+            )
         for name, arm in self.arms.items():
             hint = "Give Suppress(set), Amplify(set, by=…), Patch(set), Expand(set, data), LoRA(set, data) or a tuple."
-            require(isinstance(arm, Intervention), f"arms[{name!r}] is no arm", hint)
+            require(isinstance(arm, Intervention), f"arms[{name!r}] is not an intervention", hint)
         self._check_measures()
         self._check_numbers()
         if self.primary is not None:
             one_of("primary", self.primary, tuple(self.arms))
             single = not is_several(self.arms[self.primary])
-            hint = "Test one: a language's set, ms.of('en'), or the end of a training, without at."
-            require(single, f"the primary arm {self.primary!r} is one arm per language or step", hint)
+            hint = "Choose a single arm: the set of one language, ms.of('en'), or the end of a training, without at."
+            require(single, f"the primary arm {self.primary!r} is several arms, one per language or step", hint)
 
     def _check_names(self) -> None:
         for name in [*self.sets, *self.arms]:
             allowed = _ARM_NAME.fullmatch(name) and name not in ("baseline", "average")
-            hint = "Give letters, digits, blanks, _ and -; a point within a number, as in 'x1.5'."
+            hint = "Use letters, digits, spaces, _ and -, and a point only within a number, as in 'x1.5'."
             require(bool(allowed), f"a set or an arm is named {name!r}", hint)
         both = [name for name in self.sets if name in self.arms]
-        require(not both, f"{both} name a set and an arm", "Arms' sets are reported too: leave them out of sets.")
+        require(
+            not both, f"{both} name a set and an arm", "The sets of arms are reported, too: leave them out of sets."
+        )
 
     def _check_measures(self) -> None:
         for measure in self.measures:
-            require(type(measure) in MEASURES, f"{measure!r} is no measure", "Measures: ASR, OverRefusal, Utility.")
+            require(type(measure) in MEASURES, f"{measure!r} is not a measure", "Measures: ASR, OverRefusal, Utility.")
         kinds = [type(measure).__name__ for measure in self.measures]
-        twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
-        require(twice is None, f"the measure {twice} is given twice", "Give each measure once.")
+        repeated = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+        require(repeated is None, f"the measure {repeated} is given twice", "Give each measure once.")
 
     def _check_numbers(self) -> None:
         require(self.seed >= 0, f"seed is {self.seed}", "Give 0 or more.")
         for count in (self.controls, self.log_odds_controls):
-            hint = f"Give 0 to {MOST_CONTROLS:,}; 19 is the least that allows p ≤ .05."
+            hint = f"Give 0 to {MOST_CONTROLS:,}; p ≤ .05 needs at least 19."
             require(0 <= count <= MOST_CONTROLS, f"controls is {count}", hint)
         enough = self.permutations == 0 or 99 <= self.permutations <= MOST_PERMUTATIONS
-        require(enough, f"permutations is {self.permutations}", f"Give 99 to {MOST_PERMUTATIONS:,}, or 0 for no null.")
+        require(
+            enough,
+            f"permutations is {self.permutations}",
+            f"Give 99 to {MOST_PERMUTATIONS:,}, or 0 to leave out the permutation null.",
+        )
         halves = 0 <= self.half_samples <= MOST_PERMUTATIONS
-        require(halves, f"half_samples is {self.half_samples}", "Give pairs of half-samples, 50 as a rule; 0 for none.")
+        require(
+            halves,
+            f"half_samples is {self.half_samples}",
+            "Give a number of pairs, usually 50, or 0 to leave out half-samples.",
+        )

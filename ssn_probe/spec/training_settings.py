@@ -1,7 +1,7 @@
 """How to train: a value that a recipe can hold. Standard library only.
 
-What changes a number stands here. What changes only how fast or in how much memory it is computed (rows per forward
-pass, gradient checkpointing, how often a checkpoint is written) is an argument of `train`.
+These settings change the result. What only changes speed or memory (rows per forward pass, gradient checkpointing, how
+often a checkpoint is written) is an argument of `train`.
 """
 
 import math
@@ -19,15 +19,15 @@ class Training(Node):
     """AdamW without weight decay, on the deltas alone.
 
     The defaults are those of the paper's first author in later work (learning rate, batch, epochs, warm-up, clip). How
-    the rate goes on after the warm-up is not stated there; `"linear"` takes it down to zero, as common trainers do.
+    the rate changes after the warm-up is not reported there; `"linear"` takes it down to zero, as common trainers do.
 
     `lr`: the highest learning rate. `batch`: rows per step, over all processes and accumulated micro-batches.
-    `epochs`: passes over the training rows. `steps`: ends earlier or later than that, if given. `warmup`: share of
+    `epochs`: passes over the training rows. `steps`: the number of steps, if given, instead. `warmup`: share of
     the steps in which the rate rises linearly. `clip`: largest norm of the gradient of all deltas together.
     `held_out`: share of the clusters of the training data that is not trained on but measures the loss; 0 for none.
     `evaluate_every`: steps between these measurements (None: once per epoch, and at the end). `patience`: stop after
-    so many without a new lowest loss (None: never). With held-out data the result is the delta of the lowest loss,
-    otherwise the last. `seed`: the order of the rows and what is held out.
+    this many measurements without a new lowest loss (None: never). With held-out data the result is the delta of the
+    lowest loss, otherwise the last. `seed`: decides the order of the rows and which are held out.
     """
 
     _: KW_ONLY
@@ -97,9 +97,9 @@ class Schedule:
 
 
 def held_out(clusters: Sequence[tuple[str, str]], settings: Training) -> set[str]:
-    """The clusters that are not trained on: a share of those of each context, at least one.
+    """The clusters that are not trained on: a share of those of each context, at least one each.
 
-    `clusters` is one (context, cluster) per row; a cluster in two contexts goes with the first.
+    `clusters` has a (context, cluster) per row; a cluster in two contexts counts in the first.
     """
     if not settings.held_out:
         return set()

@@ -79,7 +79,8 @@ def _named(name: tuple[str, str | None], history: pl.DataFrame) -> pl.DataFrame:
 def _write(folder: Path, name: str, file: Any) -> None:
     """A delta file; of LoRA also the folder that peft loads."""
     from ssn_probe.training.delta_file.file import write_delta
-    from ssn_probe.training.weights.adapter import Adapter, save_adapter
+    from ssn_probe.training.export.peft_folder import save_adapter
+    from ssn_probe.training.weights.adapter import Adapter
 
     write_delta(folder / "deltas" / f"{name}.safetensors", file)
     if isinstance(file.delta, Adapter):

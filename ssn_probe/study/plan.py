@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.data.prompt_set import PromptSet, load_prompts
+from ssn_probe.data.prompt_set import PromptSet, check_can_identify, load_prompts
 from ssn_probe.data.training_rows import safety_data
 from ssn_probe.errors import DataError, RecipeError, nearest
 from ssn_probe.neurons import read_neurons
@@ -34,7 +34,7 @@ from ssn_probe.spec.anchors import by_anchor
 from ssn_probe.spec.node import Node, brief, digest, rewrite, to_json, walk
 from ssn_probe.study.parallel_prompts import check_sources
 from ssn_probe.study.resolve import anchor_of, evaluated, languages_left_out, measured, study_anchor, trainings
-from ssn_probe.study.steps import Stage, labels_of_arms, rows_to_train, stages_of
+from ssn_probe.study.steps import Stage, labels_of_arms, reads_log_odds, rows_to_train, stages_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ def make_plan(recipe: Recipe, neurons: int = 0) -> Plan:
         if isinstance(node, NeuronFile):
             read_neurons(node.path)
     data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
+    check_identify(recipe, data)
     check_splits(recipe, data)
     check_languages(recipe, data)
     check_means(recipe, data)
@@ -83,6 +84,18 @@ def settled(plan: Plan, totals: Mapping[str, int]) -> Plan:
     known = {label: totals.get(label, 0) for label in labels_of_arms(plan.recipe, plan.data)}
     stages = (replace(stage, prompts=known.get(stage.label, stage.prompts)) for stage in plan.stages)
     return replace(plan, stages=tuple(stage for stage in stages if stage.prompts))
+
+
+def check_identify(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """What a set, a mean or the gate of the refusal log-odds reads has *identify* prompts in every language."""
+    for node in walk(recipe):
+        if isinstance(node, SafetyNeurons):
+            check_can_identify(data[node.prompts])
+        if isinstance(node, MeanOf):
+            check_can_identify(data[node.prompts], contexts=("harmless",), purpose="to average activations over")
+    for prompts in reads_log_odds(recipe, data):
+        otherwise = " Or measure without the refusal log-odds: log_odds_controls=0."
+        check_can_identify(prompts, purpose="to test the refusal log-odds with", otherwise=otherwise)
 
 
 def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

@@ -6,6 +6,7 @@ A training that was killed goes on from its last checkpoint, which lies beside i
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,16 +167,16 @@ def trained(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> O
 
 def done(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> None:
     """Completes the row of a training that was not needed, or whose rows have not all been counted."""
-    left = _left(bench, node, neurons, label)
-    if left[0]:
-        bench.tracker.advance(label)(left[0])
-        left[0] = 0
+    _progress(bench, node, neurons, label).complete(bench.tracker.advance(label))
 
 
-def _left(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> list[int]:
-    """The rows of a training that its row of progress has not counted yet, to be lowered in place."""
-    key = ("rows left", label, digest(expansion_what(bench, node, neurons)))
-    return bench.remember(key, lambda: [rows_to_train(node, bench.data[node.data])])
+def _progress(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Any:
+    """What the training's row of progress has counted."""
+    from ssn_probe.training.loop.training_progress import TrainingProgress
+
+    key = ("training progress", label, digest(expansion_what(bench, node, neurons)))
+    total, batch = rows_to_train(node, bench.data[node.data]), node.training.batch
+    return bench.remember(key, lambda: TrainingProgress(total=total, batch=batch))
 
 
 def _name(step: int | None) -> str:
@@ -208,31 +209,26 @@ def _forget_checkpoint(entry: Entry) -> None:
 
 def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folder: Path | None) -> Outcome:
     from ssn_probe.training.delta_file.file import delta_file
-    from ssn_probe.training.loop.frozen_model import fitting
-    from ssn_probe.training.loop.train import train
+    from ssn_probe.training.loop.train_within_memory import train_within_memory
 
-    subject, settings, auto = bench.subject, node.training, bench.batch_size is None
-    watch = _watch(bench, label, settings.batch, _left(bench, node, neurons, label))
-
-    def work(rows: int | None) -> Any:
-        return train(
+    subject, progress = bench.subject, _progress(bench, node, neurons, label)
+    with bench_weights(bench):
+        found = train_within_memory(
             subject.model._module,
             subject.tokenizer,
             _neurons(neurons),
             data_of(bench, node),
-            settings,
+            node.training,
+            eos_ids=subject.eos_ids,
+            max_new_tokens=bench.data[node.data].max_new_tokens,
+            micro_batch=bench.batch_size,
+            shrink=bench.batch_size is None,
             adapter=_adapter(node),
             keep=node.at or (),
             folder=folder,
-            micro_batch=rows,
             gradient_checkpointing=bench.gradient_checkpointing,
-            eos_ids=subject.eos_ids,
-            watch=watch,
-            probe=_probe(bench, node),
+            watch=progress.watch(bench.tracker.advance(label), partial(bench.tracker.note, label)),
         )
-
-    with bench_weights(bench):
-        found = fitting(work, bench.batch_size, shrink=auto)
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
@@ -248,30 +244,3 @@ def stated(bench: Workbench, node: Trains, file: Any) -> Any:
     neurons = f"{set_label(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
     about = {**file.about, "base": base, "neurons": neurons, "data": data_of(bench, node).describe()}
     return replace(file, about=about)
-
-
-def _watch(bench: Workbench, label: str, batch: int, left: list[int]) -> Callable[[Any, Any], None]:
-    """Moves the training's row of progress on, and says there how it goes."""
-    from ssn_probe.training.loop.step_figures import FIGURES, figures
-
-    advance = bench.tracker.advance(label)
-    told: dict[str, str] = {}
-
-    def watch(step: Any, _change: Any) -> None:
-        told.update(figures(step))
-        bench.tracker.note(label, ", ".join(told[name] for name in FIGURES if name in told))
-        taken = min(left[0], batch if step.step else 0)
-        if taken:
-            left[0] -= taken
-            advance(taken)
-
-    return watch
-
-
-def _probe(bench: Workbench, node: Trains) -> Callable[[Any], float] | None:
-    """Greedy responses to held-out rows, judged as the data declare it; None where nothing is held out."""
-    from ssn_probe.training.loop.compliance_probe import held_out_probe
-
-    subject, most = bench.subject, bench.data[node.data].max_new_tokens
-    options = {"max_new_tokens": most, "eos_ids": subject.eos_ids}
-    return held_out_probe(subject.tokenizer, data_of(bench, node), node.training, **options)

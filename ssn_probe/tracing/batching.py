@@ -4,15 +4,13 @@ A batch is the unit of work that can be lost. Which prompts run together follows
 left of it, so a run that resumes computes the very batches that it would have computed.
 """
 
-import gc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from ssn_probe.errors import ModelError
+from ssn_probe.model.out_of_memory import fitting, memory_errors
 
 Advance = Callable[[int], None]
 """Called after each batch with the number of prompts that are done."""
@@ -114,7 +112,7 @@ def run_batches(
         run: row numbers → tensors.
 
     Raises:
-        ModelError: the memory does not hold a batch, or with an automatic size not even one prompt.
+        OutOfMemory: the memory does not hold a batch, or with an automatic size not even one prompt.
     """
     known = {row for part in shelf.parts() for row in part.rows}
     if known:
@@ -136,43 +134,23 @@ def run_batches(
 
 
 def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
-    """`attempt(size)`; where the memory runs out and the size is automatic, half of it, and so on. Drops nothing."""
-    while True:
-        try:
-            return attempt(size.size)
-        except Exception as error:
-            if isinstance(error, ModelError) or not out_of_memory(error):
-                raise
-            if not size.auto:
-                raise ModelError(
-                    f"The memory does not hold a batch of {size.size}: {_first_line(error)}",
-                    "Give a smaller --batch-size, or --batch-size auto.",
-                ) from None
-            if size.size == 1:
-                raise ModelError(
-                    f"The memory does not hold a single sequence: {_first_line(error)}",
-                    "Use --dtype bfloat16, shorter prompts or fewer new tokens, or a device with more memory.",
-                ) from None
-        # The exception has gone by now, and with it the frames that hold the batch's activations.
-        size.size //= 2
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    """`attempt(size)`; where the memory runs out and the size is automatic, with half of it, and so on."""
+
+    def within_memory(together: int) -> T:
+        size.size = together
+        with memory_errors(together, *_advice(size)):
+            return attempt(together)
+
+    return fitting(within_memory, size.size, shrink=size.auto)
 
 
-def out_of_memory(error: BaseException | None) -> bool:
-    """Did the memory run out? nnsight and torch wrap what a device says, and the CPU says it in words only."""
-    while error is not None:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return True
-        if isinstance(error, RuntimeError) and ("out of memory" in str(error) or "allocate memory" in str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _advice(size: BatchSize) -> tuple[str, str]:
+    """Message and hint for a batch that does not fit."""
+    if size.size == 1:
+        hint = "Use --dtype bfloat16, shorter prompts or fewer new tokens, or a device with more memory."
+        return "The memory does not hold a single sequence", hint
+    hint = "Give a smaller --batch-size, or --batch-size auto."
+    return f"The memory does not hold a batch of {size.size}", hint
 
 
 def gather(parts: Sequence[Part], name: str, into: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def test_an_expression_is_found(out: Path, capfd: pytest.CaptureFixture[str]) ->
     assert found.recipe.permutations == 99
     assert capfd.readouterr() == ("", "")
     for table in ("samples", "summary"):
-        with pytest.raises(ResultError, match="measured no such thing"):
+        with pytest.raises(ResultError, match="does not make this table"):
             getattr(found, table)
     assert "\n**\n" not in (found.path / "report.md").read_text()
 
@@ -188,7 +188,7 @@ def test_an_arm_is_measured_as_suppress_ss_is() -> None:
     "arm", [Suppress(NeuronFile("x.csv")), Suppress(MS | SafetyNeurons(Prompts("organism", limit=9), top=0.1))]
 )
 def test_what_to_measure_an_arm_on_must_be_plain(arm: Any) -> None:
-    with pytest.raises(RecipeError, match="what to measure the arm on is open") as error:
+    with pytest.raises(RecipeError, match="cannot tell which prompt set to measure the arm on") as error:
         run(arm, model="organism")
     assert "measures=(ASR(prompts)" in str(error.value.hint)
 

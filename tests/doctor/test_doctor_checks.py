@@ -25,7 +25,7 @@ def test_an_unexpected_exception_is_a_failed_check_that_names_it() -> None:
     assert (check.name, check.status) == ("disk", "failed")
     assert check.found.startswith("KeyError: ")
     assert check.found.endswith(f"(test_doctor_checks.py, line {broken.__code__.co_firstlineno + 1})")
-    assert "nothing is known" in check.meaning
+    assert "not answered" in check.meaning
     assert "report this line" in check.remedy
 
 

@@ -102,9 +102,7 @@ def test_the_cache_of_a_results_folder(tmp_path: Path, room) -> None:
     assert results(tmp_path).found.endswith(f"5 MB in {tmp_path / 'cache'}")
 
 
-@pytest.mark.parametrize(
-    ("free", "status", "meaning"), [(5e7, "failed", "all but full"), (5e8, "warning", "gigabytes")]
-)
+@pytest.mark.parametrize(("free", "status", "meaning"), [(5e7, "failed", "almost full"), (5e8, "warning", "gigabytes")])
 def test_a_disk_without_room(free: float, status: str, meaning: str, tmp_path: Path, room) -> None:
     room(free)
     check = results(tmp_path)

@@ -1,41 +1,15 @@
 """Sections of the report that compare: tests per language, whose neurons matter for whom, counts against ASR."""
 
-from typing import Any
-
 import polars as pl
 import pytest
-from test_summary import samples, spelled
+from arm_samples import EACH, EVERY, MEASURES, MS, RECIPE, manifest, ran, samples, spelled
 
 from ssn_probe.report.sections.counts_and_asr import correlation_sentence, counts_against_asr, counts_section
 from ssn_probe.report.sections.primary_tests import tests_section as primary_tests
 from ssn_probe.report.sections.transfer_matrix import transfer_section, transfers
-from ssn_probe.spec import ASR, Amplify, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.spec import Amplify, Recipe, Shared, Suppress
 from ssn_probe.stats import rank_correlation
 from ssn_probe.study.summary import summarise
-
-MS = SafetyNeurons(Prompts("organism"))
-MEASURES = (ASR(Prompts("organism")),)
-RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, measures=MEASURES, primary="ss")
-EACH = Recipe(arms={"ms": Suppress(MS.each())}, measures=MEASURES)
-LANGUAGES = {"aa": "rrrrrrrr", "bb": "rrrrrrcc", "cc": "rrrrcccc"}
-
-
-def manifest(**changes: Any) -> dict[str, Any]:
-    sets = {"ms": {"aa": 9, "bb": 5, "cc": 6}, "ss": {"aa": 9, "bb": 3, "cc": 4}}
-    return {"anchor": "aa", "evaluated": list(LANGUAGES), "sets": sets} | changes
-
-
-def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples and summary of a baseline and these arms; `ms of bb` applies the neurons of bb everywhere."""
-    frames = [samples("baseline", "baseline", {language: spelled(text) for language, text in LANGUAGES.items()})]
-    for name, verdicts in arms.items():
-        arm, _, of = name.rstrip("*").partition(" of ")
-        role = "placebo" if name.endswith("*") else "tested"
-        frame = samples(arm, role, {language: spelled(text) for language, text in verdicts.items()})
-        frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
-    frame = pl.concat(frames)
-    each = [name.partition(" of ")[0] for name in arms if " of " in name]
-    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0, each=each)
 
 
 def lines(section: str) -> dict[str, list[str]]:
@@ -69,12 +43,6 @@ def test_without_a_primary_arm_or_its_asr_there_are_no_tests() -> None:
     _, summary = ran({"ms of bb": {"bb": "cccccccc"}})
     assert primary_tests(EACH, manifest(), summary) == ""
     assert primary_tests(RECIPE, manifest(), summary) == ""
-
-
-EVERY = {
-    "ms of aa": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
-    "ms of bb": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
-}
 
 
 def test_whose_neurons_matter_for_whom() -> None:

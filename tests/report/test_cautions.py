@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from test_summary import samples, spelled
+from arm_samples import samples, spelled
 
 from ssn_probe.report.cautions import cautions
 from ssn_probe.study.summary import summarise

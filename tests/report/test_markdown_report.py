@@ -3,8 +3,8 @@
 from typing import Any
 
 import polars as pl
-from test_arm_tests import EACH, EVERY, RECIPE, ran
-from test_arm_tests import manifest as manifest_of
+from arm_samples import EACH, EVERY, RECIPE, ran
+from arm_samples import manifest as manifest_of
 
 from ssn_probe.report.markdown import report
 from ssn_probe.spec import Recipe

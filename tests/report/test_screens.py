@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from arm_samples import EVERY, ran
 from click.testing import CliRunner
 from rich.console import Console
-from test_arm_tests import EVERY, ran
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main

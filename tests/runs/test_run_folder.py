@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+import ssn_probe
 from ssn_probe.errors import ResultError
 from ssn_probe.files import write_json, write_table, write_text, write_whole
 from ssn_probe.runs import environment
@@ -268,7 +269,7 @@ def test_a_run_is_found_by_path_name_and_part_of_its_name(tmp_path: Path, monkey
 def test_a_part_that_fits_several_runs(tmp_path: Path) -> None:
     make_run(tmp_path, "2026-01-02T03-04-05_overlap_1")
     newest = make_run(tmp_path, "2026-01-02T03-04-06_overlap_2")
-    with pytest.raises(ResultError, match="'overlap' fits 2 runs") as caught:
+    with pytest.raises(ResultError, match="'overlap' matches 2 runs") as caught:
         find_run("overlap", tmp_path)
     assert newest.name in (caught.value.hint or "")
 
@@ -315,8 +316,8 @@ def test_a_manifest_that_is_none_is_a_result_error(content: bytes, tmp_path: Pat
 
 
 def test_no_pickle_is_ever_read_or_written() -> None:
-    package = Path(results.__file__).parent
-    for path in package.rglob("*.py"):
+    package = Path(ssn_probe.__file__).parent
+    for path in sorted(package.rglob("*.py")):
         imported = re.findall(r"^\s*(?:import|from) (pickle|dill|joblib|shelve|marshal)\b", path.read_text(), re.M)
         assert not imported, path
 

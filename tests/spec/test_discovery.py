@@ -6,37 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssn_probe.recipes import (
-    after_expand,
-    amplify_ss,
-    expand_controls,
-    expand_ss,
-    identify_ms,
-    leave_one_out,
-    overlap,
-    patch_ss,
-    suppress_ss,
-    transfer,
-)
+import ssn_probe.recipes
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.discovery import find_recipe, list_recipes, load_function, load_recipe, shipped
 from ssn_probe.spec.node import to_json
 
-RECIPES = (
-    after_expand,
-    amplify_ss,
-    expand_controls,
-    expand_ss,
-    identify_ms,
-    leave_one_out,
-    overlap,
-    patch_ss,
-    suppress_ss,
-    transfer,
-)
-SHIPPED: dict[str, RecipeFunction] = {one.name: one for one in RECIPES}
+SHIPPED: dict[str, RecipeFunction] = {name: getattr(ssn_probe.recipes, name) for name in ssn_probe.recipes.__all__}
+
 
 TWO = '''
 from pathlib import Path
@@ -264,9 +243,9 @@ def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
     [
         ("{", "cannot read"),
         ("", "cannot read"),
-        ([], "holds no recipe"),
-        (to_json(suppress_ss().arms["ms"]), "holds no recipe"),
-        ({}, "holds no recipe"),
+        ([], "is not a recipe"),
+        (to_json(suppress_ss().arms["ms"]), "is not a recipe"),
+        ({}, "is not a recipe"),
         (to_json(suppress_ss()) | {"version": 2}, "version 2"),
         (to_json(suppress_ss()) | {"controls": -1}, "controls is -1"),
         ({"kind": "Recipe", "version": 1, "seed": float("nan")}, r"Recipe\.seed is nan"),

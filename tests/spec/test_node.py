@@ -316,7 +316,7 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(kind="Node"), "unknown node 'Node'", ""),
         (changed(kind=["SafetyNeurons"]), "unknown node", ""),
         (changed(kind=None), "unknown node None", ""),
-        (changed(version=2), "version 2 is not this release's version 1", "run the recipe by name"),
+        (changed(version=2), "has version 2 in the recipe, but this release has version 1", "run the recipe by name"),
         (changed(version=None), "version None", "run the recipe by name"),
         (changed(strength=1), "wrong fields.*strength", ""),
         ({"kind": "SafetyNeurons", "version": 1}, "wrong fields.*prompts", ""),

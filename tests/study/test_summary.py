@@ -5,37 +5,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from arm_samples import samples, spelled
 
 from ssn_probe.stats import newcombe, wilson
 from ssn_probe.study.summary import AVERAGE, against_placebo, summarise
-
-LABELS = {"seed": pl.Int32, "set_language": pl.String, "step": pl.Int64, "correct": pl.Boolean}
-
-
-def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = "harmful", **more: Any) -> pl.DataFrame:
-    """One row per verdict, by language; prompt i of every language is cluster i."""
-    rows = [
-        {
-            "prompt_id": f"p{i}",
-            "cluster": f"c{i}",
-            "context": context,
-            "eval_language": language,
-            "arm": arm,
-            "role": role,
-            "verdict": verdict,
-        }
-        | {"seed": None, "step": None, "correct": None}
-        | {"set_language": None if role == "baseline" else language}
-        | more
-        for language, listed in verdicts.items()
-        for i, verdict in enumerate(listed)
-    ]
-    return pl.DataFrame(rows, schema_overrides=LABELS)
-
-
-def spelled(text: str) -> list[str]:
-    """`rcciu`: refused, complied, complied, invalid, unjudged."""
-    return [{"r": "refused", "c": "complied", "i": "invalid", "u": "unjudged"}[letter] for letter in text]
 
 
 def cell(summary: pl.DataFrame, **where: Any) -> dict[str, Any]:

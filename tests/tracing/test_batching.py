@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.out_of_memory import out_of_memory
 from ssn_probe.tracing.batching import (
     BatchSize,
     Memory,
@@ -16,7 +17,6 @@ from ssn_probe.tracing.batching import (
     fitted,
     gather,
     no_progress,
-    out_of_memory,
     run_batches,
 )
 

@@ -9,7 +9,7 @@ from expand_case import llama, quick
 
 from ssn_probe.spec.display import as_text
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file
-from ssn_probe.training.delta_file.statements import check_stated
+from ssn_probe.training.delta_file.record import check_record
 from ssn_probe.training.export.model_card import NO_CONTROLS, model_card
 from ssn_probe.training.weights.delta import Rounding
 
@@ -87,14 +87,14 @@ def test_the_card_escapes_settings_and_contexts(file: DeltaFile) -> None:
 
 def test_a_digest_that_is_none_is_refused(file: DeltaFile) -> None:
     with pytest.raises(ValueError, match="name its prompts"):
-        check_stated({**file.about, "data": {**file.about["data"], "prompts_sha256": TRAP}}, file.delta)
+        check_record({**file.about, "data": {**file.about["data"], "prompts_sha256": TRAP}}, file.delta)
 
 
 def test_adapters_of_a_base_in_no_known_precision_are_refused() -> None:
     found = delta_file(quick(llama(), adapter="lora"), model="tiny", revision=None, neurons="some")
-    check_stated(found.about, found.delta)
+    check_record(found.about, found.delta)
     with pytest.raises(ValueError, match="its precision"):
-        check_stated({**found.about, "base": {**found.about["base"], "dtype": "load"}}, found.delta)
+        check_record({**found.about, "base": {**found.about["base"], "dtype": "load"}}, found.delta)
 
 
 def test_a_language_alone_has_no_controls_and_nothing_measured_no_effects(file: DeltaFile) -> None:
@@ -110,7 +110,7 @@ def test_a_language_alone_has_no_controls_and_nothing_measured_no_effects(file: 
 def test_before_over_other_languages_is_a_question_mark(file: DeltaFile) -> None:
     row = effects("average")[0] | {"before": None, "before_low": None, "before_high": None}
     found = measured(file, effects=[row])
-    check_stated(found.about, found.delta)
+    check_record(found.about, found.delta)
     assert "| average | ? → 15.1 [14.1, 16.1], n = 1,200 |" in card(found)
     assert "? → 15.1 %" in as_text(found)
 
@@ -149,11 +149,11 @@ def test_the_file_shows_the_average_before_and_after(file: DeltaFile) -> None:
     ],
 )
 def test_what_no_run_writes_is_refused(file: DeltaFile, broken: dict) -> None:
-    check_stated(measured(file).about, file.delta)
+    check_record(measured(file).about, file.delta)
     with pytest.raises((ValueError, TypeError, KeyError)):
-        check_stated(measured(file, **broken).about, file.delta)
+        check_record(measured(file, **broken).about, file.delta)
 
 
 def test_a_loss_beyond_every_number_is_refused(file: DeltaFile) -> None:
     with pytest.raises(ValueError, match="held-out loss"):
-        check_stated({**file.about, "held_out_loss": {"base": 10**400, "chosen": 0.1}}, file.delta)
+        check_record({**file.about, "held_out_loss": {"base": 10**400, "chosen": 0.1}}, file.delta)

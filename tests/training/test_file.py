@@ -15,8 +15,8 @@ from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.model.digests import module_digest
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, read_delta, write_delta
-from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
 from ssn_probe.training.export.merging import applied, merge, unmerge, written
+from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.delta import Delta, Part, rounding
 from ssn_probe.training.weights.neuron_weights import Place, places_of
 from ssn_probe.training.weights.trainable import Deltas

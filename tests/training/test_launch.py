@@ -16,13 +16,14 @@ from ssn_probe.api import delta_training as launch
 from ssn_probe.api.delta_training import Job, chosen_neurons
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import safety_data
+from ssn_probe.model import out_of_memory as guard
+from ssn_probe.model.out_of_memory import OutOfMemory, fitting
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.delta_file.file import read_delta
 from ssn_probe.training.export.conversion import load_plain
-from ssn_probe.training.loop import frozen_model as guard
+from ssn_probe.training.loop import training_progress
 from ssn_probe.training.loop import training_steps as steps
-from ssn_probe.training.loop.frozen_model import OutOfMemory, fitting
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.train import train
 
@@ -78,10 +79,10 @@ def test_a_training_that_stops_early_is_complete() -> None:
 
 
 def test_how_training_goes_in_words() -> None:
-    assert launch.figures(Step(step=1, total=2, loss=0.41249)) == {"loss": "loss 0.412"}
-    measured = launch.figures(Step(step=0, total=2, held_out=0.3876, probe=0.123))
+    assert training_progress.figures(Step(step=1, total=2, loss=0.41249)) == {"loss": "loss 0.412"}
+    measured = training_progress.figures(Step(step=0, total=2, held_out=0.3876, probe=0.123))
     assert list(measured.values()) == ["held out 0.388", "ASR probe 12 %"]
-    assert launch.figures(Step(step=0, total=2, probe=math.nan)) == {"probe": "ASR probe –"}
+    assert training_progress.figures(Step(step=0, total=2, probe=math.nan)) == {"probe": "ASR probe –"}
 
 
 def test_the_organism(tmp_path: Path) -> None:
@@ -223,9 +224,9 @@ def test_a_size_that_is_given_is_kept(memory: Callable[[int], list[int]]) -> Non
 
 def test_memory_that_does_not_hold_one_row(memory: Callable[[int], list[int]]) -> None:
     memory(0)
-    refused(run(), "not enough memory", "shorten the longest", "--gradient-checkpointing")
+    refused(run(), "not enough memory", "Shorten the longest row", "--gradient-checkpointing")
     result = run("--gradient-checkpointing")
-    refused(result, "shorten the longest")
+    refused(result, "Shorten the longest row")
     assert "--gradient-checkpointing" not in result.stderr
 
 
@@ -249,14 +250,14 @@ def test_fitting_starts_again_with_half_as_many() -> None:
 
 
 def stop_at(step: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = launch.figures
+    figures = training_progress.figures
 
     def stops(done: Any) -> Any:
         if done.step == step:
             raise error
         return figures(done)
 
-    monkeypatch.setattr(launch, "figures", stops)
+    monkeypatch.setattr(training_progress, "figures", stops)
 
 
 def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,10 +273,10 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
     assert [path.name for path in Path("d.checkpoints").iterdir()] == [FILE]
     refused(run("--lr", "1e-4"), "belongs to another training")
     steps_seen: list[int] = []
-    figures = launch.figures
-    monkeypatch.setattr(launch, "figures", lambda step: steps_seen.append(step.step) or figures(step))
+    figures = training_progress.figures
+    monkeypatch.setattr(training_progress, "figures", lambda step: steps_seen.append(step.step) or figures(step))
     shown = done(run("--checkpoint-every", 1))
-    assert f"Going on from d.checkpoints/{FILE}." in shown
+    assert f"Continuing from d.checkpoints/{FILE}." in shown
     assert "training: 30 prompts" in shown
     assert steps_seen[0] > 1
     assert same(read_delta(Path("d")), read_delta(Path("whole")))

@@ -19,9 +19,10 @@ from test_team import free_port
 
 from ssn_probe.api import delta_training as launch
 from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.training.delta_file.file import read_delta
 from ssn_probe.training.loop import processes as team
-from ssn_probe.training.loop.frozen_model import OutOfMemory
+from ssn_probe.training.loop import train_within_memory
 
 TESTS = Path(__file__).parent
 
@@ -59,7 +60,7 @@ def test_the_first_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) 
     """Also before they are connected."""
 
     def fails() -> None:
-        with team.one_voice():
+        with team.single_error():
             raise RecipeError("wrong")
 
     with pytest.raises(RecipeError):
@@ -90,7 +91,7 @@ def test_several_processes_do_not_start_again_alone(monkeypatch: pytest.MonkeyPa
         asked.append(micro_batch)
         raise OutOfMemory("full", "less", 4)
 
-    monkeypatch.setattr(launch, "train", full)
+    monkeypatch.setattr(train_within_memory, "train", full)
     monkeypatch.setattr(launch, "gather_team", lambda device: team.Team(size=2, device=device))
     assert run().exit_code == 1
     assert asked == [None]
@@ -118,7 +119,7 @@ def notes(patch: pytest.MonkeyPatch) -> tuple[list[bool], list[str]]:
     """Of every training in this process: is its base sharded, and which files does it write?"""
     split: list[bool] = []
     wrote: list[str] = []
-    train, write = launch.train, launch.write_delta
+    train, write = train_within_memory.train, launch.write_delta
 
     def trains(module: Any, *given: Any, **options: Any) -> Any:
         split.append(team.is_sharded(module))
@@ -128,7 +129,7 @@ def notes(patch: pytest.MonkeyPatch) -> tuple[list[bool], list[str]]:
         wrote.append(str(out))
         write(out, file)
 
-    patch.setattr(launch, "train", trains)
+    patch.setattr(train_within_memory, "train", trains)
     patch.setattr(launch, "write_delta", writes)
     return split, wrote
 

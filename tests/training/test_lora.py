@@ -14,10 +14,11 @@ from ssn_probe.spec.display import as_text
 from ssn_probe.spec.training_settings import Schedule
 from ssn_probe.training.delta_file.comparison import diff
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, read_delta, write_delta
-from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
 from ssn_probe.training.export.merging import merge, unmerge, written
+from ssn_probe.training.export.peft_folder import save_adapter
 from ssn_probe.training.loop.loss import batch_of, encode_examples, response_loss, response_tokens
-from ssn_probe.training.weights.adapter import Adapter, save_adapter
+from ssn_probe.training.tensor_files import read_tensors, write_tensors
+from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.lora import ranks_of
 from ssn_probe.training.weights.neuron_weights import places_of
 from ssn_probe.training.weights.parameter_counts import fraction

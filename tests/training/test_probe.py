@@ -10,12 +10,12 @@ from expand_case import EOS, LANGUAGES, changes, example, llama, quick, settings
 from tiny import tiny_tokenizer
 from transformers import GenerationConfig
 
+from ssn_probe.model import out_of_memory as guard
+from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.spec.training_settings import held_out
 from ssn_probe.training.export.merging import written
 from ssn_probe.training.loop import compliance_probe as probes
-from ssn_probe.training.loop import frozen_model as guard
 from ssn_probe.training.loop.compliance_probe import asr_probe, held_out_probe, probe_rows
-from ssn_probe.training.loop.frozen_model import OutOfMemory
 
 ROWS = [example(number, language) for number in range(4) for language in LANGUAGES]
 
@@ -150,7 +150,7 @@ def test_little_memory_leaves_no_row_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_memory_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     module = llama()
     small(module, 0, monkeypatch)
-    with pytest.raises(OutOfMemory, match="1 rows"):
+    with pytest.raises(OutOfMemory, match="1 row at a time"):
         ask(module, Heard())
 
 

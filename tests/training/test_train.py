@@ -167,7 +167,7 @@ def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, error
     )
     with pytest.raises(ModelError) as caught:
         quick(module, micro_batch=1, gradient_checkpointing=True)
-    assert caught.value.hint == "Take fewer rows at a time (it is one: shorten the longest)."
+    assert caught.value.hint == "Shorten the longest row."
 
 
 def test_another_error_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

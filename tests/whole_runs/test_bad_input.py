@@ -162,7 +162,7 @@ def test_a_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_prompt_id_given_twice(tmp_path: Path, organism: pl.DataFrame) -> None:
     data = data_folder(tmp_path / "data", pl.concat([organism, organism.head(1)]))
     result = command("run", "suppress_ss", "-T", f"data={data}", "-o", str(tmp_path / "r"))
-    refused(result, "'identify-harmful-000' stands more than once in 'qaa'")
+    refused(result, "'identify-harmful-000' appears more than once in 'qaa'")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_command_line_shows_one_message_and_one_hint(name: str, value: str, 
     "annotation", [3, [], list, list[int], tuple, tuple[()], tuple[int, str], tuple[list, ...], Any, Prompts]
 )
 def test_a_parameter_whose_type_no_text_can_have(annotation: Any) -> None:
-    with pytest.raises(RecipeError, match="-T cannot give x") as caught:
+    with pytest.raises(RecipeError, match="-T cannot set x") as caught:
         coerce("x", "1", annotation)
     assert "tuple[str, ...]" in (caught.value.hint or "")
 

@@ -1,4 +1,4 @@
-"""Whatever stands in a recipe.json is a recipe that can be planned, or one clear error; nothing breaks later."""
+"""Any content of a recipe.json is a recipe that can be planned, or one clear error; nothing breaks later."""
 
 import json
 from collections.abc import Iterator
@@ -102,9 +102,9 @@ def test_a_recipe_json_with_bytes_put_in_or_taken_out(at: int, new: bytes, taken
     read_and_planned(file, content[:at] + new + content[at + taken :])
 
 
-def test_a_name_that_stands_twice_is_refused(data: str, file: Path) -> None:
+def test_a_name_that_appears_twice_is_refused(data: str, file: Path) -> None:
     file.write_text(json.dumps(to_json(suppress_ss(data=data)))[:-1] + ', "seed": 1}', encoding="utf-8")
-    with pytest.raises(RecipeError, match="'seed' stands twice"):
+    with pytest.raises(RecipeError, match="'seed' appears twice"):
         find_recipe(str(file), {})
     with pytest.raises(ValueError, match="nested too deeply"):
         read_json("[" * 100_000)
@@ -117,7 +117,7 @@ def test_a_byte_order_mark_is_no_mistake(data: str, file: Path) -> None:
 
 @pytest.mark.parametrize("version", [True, 1.0, "1", [1], "x" * 100_000])
 def test_a_version_is_a_whole_number(version: Any) -> None:
-    with pytest.raises(RecipeError, match="is not this release's version 1"):
+    with pytest.raises(RecipeError, match="but this release has version 1"):
         from_json(to_json(Prompts("a")) | {"version": version})
 
 
@@ -161,7 +161,7 @@ def test_a_number_that_no_table_can_hold(number: int) -> None:
 @pytest.mark.parametrize("given", [{"layers": []}, {"sites": []}, {"languages": []}, {"languages": ["en", "en"]}])
 def test_a_restriction_to_nothing_or_to_one_thing_twice(given: Any) -> None:
     """Nothing would be left, or a language would be compared with itself."""
-    with pytest.raises(RecipeError, match=rf"only\(…\) is given {next(iter(given))}="):
+    with pytest.raises(RecipeError, match=rf"only\(…\) got {next(iter(given))}="):
         SafetyNeurons(Prompts("a")).only(**given)
     with pytest.raises(RecipeError, match="layers="):
         SafetyNeurons(Prompts("a")).only(layers=[-1])

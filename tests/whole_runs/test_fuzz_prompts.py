@@ -10,11 +10,12 @@ import pytest
 from fuzzing import JUDGE, PANIC, cells, clear, small_set, stored, texts, values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_prompt_set import make_rows, write
+from prompt_rows import make_rows, write
 
 from ssn_probe import ASR, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Suppress, Utility
 from ssn_probe.data.judges import make_judge
-from ssn_probe.data.prompt_set import CARD, OPTIONAL, REQUIRED, load_prompts
+from ssn_probe.data.prompt_set import CARD, load_prompts
+from ssn_probe.data.table_checks import OPTIONAL, READERS, REQUIRED
 from ssn_probe.errors import DataError
 from ssn_probe.neurons import LANGUAGE
 from ssn_probe.study.plan import make_plan
@@ -112,7 +113,7 @@ def test_a_table_with_other_cells(column: str, drawn: list[Any], row: int, folde
 def test_a_column_of_records_is_no_text(column: str, tmp_path: Path) -> None:
     """polars would write a record out as {"user","…"}, and the model be asked that."""
     rows = [row | {column: {"role": "user", "content": row[column]}} for row in make_rows()]
-    with pytest.raises(DataError, match=f"no text: {column} is Struct"):
+    with pytest.raises(DataError, match=f"not text: {column} is Struct"):
         load_prompts(Prompts(str(write(tmp_path, rows, ".parquet"))))
 
 
@@ -163,7 +164,7 @@ def test_the_digest_is_that_of_the_rows_that_were_read(tmp_path: Path, monkeypat
         (tmp_path / "prompts.csv").write_text("changed\n")
         return read(*arguments, **options)
 
-    monkeypatch.setitem(load_prompts.__globals__["READERS"], ".csv", changing)
+    monkeypatch.setitem(READERS, ".csv", changing)
     after = load_prompts(Prompts(str(tmp_path)))
     assert after.frame.equals(before.frame)
     assert after.digest == before.digest
@@ -186,7 +187,7 @@ def test_a_card_of_anything(card: Any, folder: Path) -> None:
 
 
 CARDS = {
-    "name twice": (b'{"name": "a", "name": "b"}', "'name' stands twice"),
+    "name twice": (b'{"name": "a", "name": "b"}', "'name' appears twice"),
     "half a character": (b'{"license": "\\ud800"}', "surrogates not allowed"),
     "not a number": (b'{"judge": {"threshold": NaN}}', "not JSON compliant"),
     "nested": (b'{"a":' * 100_000, "nested too deeply"),

@@ -104,9 +104,9 @@ RAISED = {
     "generator": ("raise GeneratorExit", "GeneratorExit"),
     "stop": ("raise StopIteration", "StopIteration"),
     "own": ("class Own(BaseException): ...\nraise Own('why')", "Own: why"),
-    "unspeakable": ("class E(Exception):\n    def __str__(self): return 1 / 0\nraise E", "failed: E\nMend"),
+    "unspeakable": ("class E(Exception):\n    def __str__(self): return 1 / 0\nraise E", "failed: E\nFix"),
     "recursion": ("def f(): f()\nf()", "RecursionError"),
-    "memory": ("raise MemoryError", "failed: MemoryError\nMend"),
+    "memory": ("raise MemoryError", "failed: MemoryError\nFix"),
     "half a character": ("raise ValueError('\\ud800')", "ValueError"),
 }
 
@@ -147,21 +147,21 @@ def test_whatever_a_recipe_does_to_its_surroundings(line: str, file: Path, monke
 
 
 class Called:
-    """Callable, and no function."""
+    """Callable, but not a function."""
 
     def __call__(self) -> None: ...
 
 
 @pytest.mark.parametrize("thing", [3, None, dict, Called, Called(), property(), "mine"])
 def test_a_thing_that_is_no_function_cannot_be_declared(thing: Any) -> None:
-    with pytest.raises(RecipeError, match=r"@recipe stands on .*, which is no function") as caught:
+    with pytest.raises(RecipeError, match=r"@recipe decorates .*, which is not a function") as caught:
         recipe(thing)
     assert "`def`" in (caught.value.hint or "")
 
 
 def test_a_function_is_declared_once(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(GOOD.replace("@recipe", "@recipe\n@recipe"))
-    with pytest.raises(RecipeError, match="which is no function"):
+    with pytest.raises(RecipeError, match="which is not a function"):
         find_recipe(str(tmp_path / "mine.py"), {})
 
 

@@ -1,6 +1,6 @@
-"""What a delta file says of itself, how two of them differ, and what one does to responses: for terminal and notebook.
+"""A delta file, the differences of two, and its effect on responses: for terminal and notebook.
 
-Names, settings and everything else that a file states are shown as literal text.
+Names, settings and everything else from a file are shown as literal text.
 """
 
 import json
@@ -15,15 +15,15 @@ from ssn_probe.spec.display import literal
 from ssn_probe.text import percent
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
 from ssn_probe.training.delta_file.file import DeltaFile
-from ssn_probe.training.delta_file.statements import held
+from ssn_probe.training.delta_file.record import weights_by_site
 from ssn_probe.training.export.model_card import MEASURES
-from ssn_probe.training.weights.adapter import Factors
 
 MOST_INDICES = 6
-"""Neurons that a cell names before it counts the rest."""
-MOST_STATEMENTS = 30
+"""Neurons that a cell lists before it counts the rest."""
+MOST_DIFFERENCES = 30
+"""Entries of two records that are compared before the rest is counted."""
 REDACTED = 80
-"""Characters of a response that are shown unless all are asked for: a response to a harmful prompt may do harm."""
+"""Characters of a response that are shown by default: a response to a harmful prompt may do harm."""
 UNCOMPARED = ("made_with", "parameters")
 
 
@@ -52,7 +52,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _measured(measured: Mapping[str, Any] | None) -> list[tuple[str, object]]:
-    """Before and after on the average over languages, if a run has measured it."""
+    """The averages over languages before and after, if a run has measured them."""
     rows = [row for row in (measured or {}).get("effects", ()) if row["language"] == "average"]
     return [
         (
@@ -73,16 +73,15 @@ def _loss(loss: Mapping[str, float] | None) -> str:
 
 
 def _settings(training: Mapping[str, Any]) -> str:
-    told = {name: "none" if value is None else value for name, value in training.items()}
-    return ", ".join(f"{name} {value}" for name, value in told.items() if name not in ("kind", "version"))
+    shown = {name: "none" if value is None else value for name, value in training.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if name not in ("kind", "version"))
 
 
 def _weights(file: DeltaFile) -> Table:
     table = _table(("site", "layers"), ("neurons", "parameters", "% of the model", "% of the site"))
     shares = {row["site"]: row for row in file.about["parameters"]}
-    places = [part if isinstance(part, Factors) else part.place for part in file.delta.parts]
-    for site, (neurons, parameters) in held(file.delta).items():
-        layers = {place.layer for place in places if site in (place.site, "all")}
+    for site, (neurons, parameters) in weights_by_site(file.delta).items():
+        layers = {part.layer for part in file.delta.parts if site in (part.site, "all")}
         share = shares[site]
         percents = (f"{share['percent']:.4f}", f"{share['percent_of_site']:.3f}")
         table.add_row(site, _layers(layers), f"{neurons:,}", f"{parameters:,}", *percents)
@@ -97,12 +96,12 @@ def _layers(layers: set[int]) -> str:
 
 
 def differences(first: DeltaFile, second: DeltaFile) -> Group:
-    """The neurons that only one changes, the weights that both do, and what the files state otherwise.
+    """The neurons that only one changes, by how much the weights change, and where the records differ.
 
     Raises:
         ModelError: deltas of different bases.
     """
-    parts = [*_different_neurons(first, second), *_different_weights(first, second), *_different_words(first, second)]
+    parts = [*_different_neurons(first, second), *_different_weights(first, second), *_different_records(first, second)]
     return Group(*parts)
 
 
@@ -115,8 +114,8 @@ def _different_neurons(first: DeltaFile, second: DeltaFile) -> list[RenderableTy
         if mine or others:
             table.add_row(str(row["layer"]), row["site"], _indices(mine), _indices(others), f"{row['shared']:,}")
     counts = f"{ours:,} only in the first, {theirs:,} only in the second."
-    told = Text(f"Neurons: {frame['shared'].sum():,} in both, {counts}", style="bold")
-    return [told, table] if table.row_count else [told]
+    summary = Text(f"Neurons: {frame['shared'].sum():,} in both, {counts}", style="bold")
+    return [summary, table] if table.row_count else [summary]
 
 
 def _indices(indices: Sequence[int]) -> str:
@@ -128,31 +127,31 @@ def _indices(indices: Sequence[int]) -> str:
 def _different_weights(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
     rows = diff(first, second).rows(named=True)
     if not any(row["largest_difference"] for row in rows):
-        return [Text("Weights: both change them by the same amounts, bit for bit.", style="bold")]
+        return [Text("Weights: both files change them by the same amounts, bit for bit.", style="bold")]
     numbers = ("rows in both", "norm, first", "norm, second", "cosine", "largest difference")
     table = _table(("matrix",), numbers)
     for row in rows:
         cosine = "–" if row["cosine"] is None else f"{row['cosine']:+.3f}"
         sizes = (f"{row[name]:.3g}" for name in ("norm_first", "norm_second"))
         table.add_row(literal(row["module"]), f"{row['shared']:,}", *sizes, cosine, f"{row['largest_difference']:.3g}")
-    return [Text("Weights, by how much they change:", style="bold"), table]
+    return [Text("Weights: by how much they change", style="bold"), table]
 
 
-def _different_words(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
+def _different_records(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
     ours, theirs = (dict(_flat({k: v for k, v in f.about.items() if k not in UNCOMPARED})) for f in (first, second))
     names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
     if not names:
-        return [Text("They state the same base, data and settings.", style="bold")]
-    table = _table(("stated", "first", "second"), ())
-    for name in names[:MOST_STATEMENTS]:
+        return [Text("Both files state the same base, data and settings.", style="bold")]
+    table = _table(("entry", "first", "second"), ())
+    for name in names[:MOST_DIFFERENCES]:
         table.add_row(*(literal(cell) for cell in (name, ours.get(name, "–"), theirs.get(name, "–"))))
-    if len(names) > MOST_STATEMENTS:
-        table.add_row(f"and {len(names) - MOST_STATEMENTS:,} more")
-    return [Text("They state different:", style="bold"), table]
+    if len(names) > MOST_DIFFERENCES:
+        table.add_row(f"and {len(names) - MOST_DIFFERENCES:,} more")
+    return [Text("The files state different values:", style="bold"), table]
 
 
-def _flat(told: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in told.items():
+def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in record.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
         else:
@@ -160,15 +159,15 @@ def _flat(told: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]
 
 
 def responses(prompts: Sequence[str], before: Sequence[str], after: Sequence[str], *, full: bool = False) -> Group:
-    """Each prompt with the response of the base and that of the base with the delta; cut unless `full`."""
+    """Each prompt with the base's responses without and with the delta; cut unless `full`."""
     cut = not full and any(len(text) > REDACTED for text in (*before, *after))
     rows: list[tuple[str, object]] = []
     for prompt, base, changed in zip(prompts, before, after, strict=True):
         rows += [("prompt", prompt), ("before", _cut(base, full)), ("after", _cut(changed, full)), ("", "")]
-    told = [f"Responses are cut to {REDACTED} characters: --full shows all of them."] if cut else []
+    note = [f"Responses are cut to {REDACTED} characters: --full shows all of them."] if cut else []
     changed = sum(a != b for a, b in zip(before, after, strict=True))
     counted = f"{changed:,} of {len(prompts):,} responses changed."
-    return Group(_grid(rows), *(Text(line) for line in (counted, *told)))
+    return Group(_grid(rows), *(Text(line) for line in (counted, *note)))
 
 
 def _cut(text: str, full: bool) -> str:
@@ -194,7 +193,7 @@ def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _joined(name: object, revision: object, *rest: object) -> str:
-    """`owner/model at 0a1b2c, llama, bfloat16`, of what is stated."""
-    told = "a model without a name" if name is None else str(name)
-    origin = told if revision is None else f"{told} at {revision}"
-    return ", ".join([origin, *(str(one) for one in rest if one is not None)])
+    """`owner/model at 0a1b2c, llama, bfloat16`, of what is known."""
+    model = "a model without a name" if name is None else str(name)
+    origin = model if revision is None else f"{model} at {revision}"
+    return ", ".join([origin, *(str(value) for value in rest if value is not None)])

@@ -1,1 +1,1 @@
-"""The delta file: what training changed and where that came from, in one safetensors file."""
+"""The delta file: what training changed and where the change comes from, in one safetensors file."""

@@ -29,9 +29,10 @@ SCHEMA = {
 def diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
     """One row per matrix that either changes.
 
-    `only_first`, `only_second`, `shared`: rows (or columns) that one or both change. `norm_first`, `norm_second`: of
-    the whole change. `cosine`: between the changes of the shared rows, null where there are none or one is zero.
-    `largest_difference` between two weights, a row that only one changes counting as unchanged by the other.
+    `only_first`, `only_second`, `shared`: how many rows (or columns) only one or both of them change. `norm_first`,
+    `norm_second`: norms of the whole change. `cosine`: between the changes of the shared rows, null without shared
+    rows or if a change is zero. `largest_difference`: between two weights; a row that only one changes is unchanged by
+    the other.
 
     Raises:
         ModelError: deltas of different bases.
@@ -74,14 +75,14 @@ def _check_same_base(first: DeltaFile, second: DeltaFile) -> None:
 
 
 def _by_module(delta: Delta) -> dict[str, Part]:
-    return {part.place.module: part for part in delta.parts}
+    return {part.module: part for part in delta.parts}
 
 
 def _order(ours: dict[str, Part], theirs: dict[str, Part]) -> Any:
     sites = list(WEIGHTS)
 
     def place(name: str) -> tuple[int, int, str]:
-        found = (ours.get(name) or theirs[name]).place
+        found = ours.get(name) or theirs[name]
         return found.layer, sites.index(found.site), name
 
     return place

@@ -1,4 +1,4 @@
-"""The delta file: what training changed, and where it came from, in one safetensors file.
+"""The delta file: what training changed and where the change comes from, in one safetensors file.
 
 For every matrix three tensors: `indices/PATH` (the rows or columns, ascending), `base/PATH` (their weights before, in
 the base's dtype) and `change/PATH` (float32). The metadata hold the format and, as JSON, `about`: base (name, revision,
@@ -20,9 +20,9 @@ from torch import Tensor
 from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.runs.environment import versions
 from ssn_probe.spec.display import Displayed
-from ssn_probe.training.delta_file.statements import check_stated
-from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
+from ssn_probe.training.delta_file.record import check_record
 from ssn_probe.training.loop.train import Trained
+from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.adapter import Adapter, Factors
 from ssn_probe.training.weights.delta import Delta, Part
 from ssn_probe.training.weights.neuron_weights import WEIGHTS, Place
@@ -34,7 +34,7 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DeltaFile(Displayed):
-    """A delta, and what is stated about it (plain JSON; see the module's text)."""
+    """A delta and its record, `about` (plain JSON; see the docstring of the module)."""
 
     delta: Change
     about: Mapping[str, Any]
@@ -51,10 +51,10 @@ class DeltaFile(Displayed):
 
     @property
     def rows(self) -> Delta:
-        """The delta. Raises ModelError where the file holds adapters, which cannot be taken out again exactly."""
+        """The delta. Raises ModelError for LoRA adapters, which cannot be taken out again exactly."""
         if isinstance(self.delta, Adapter):
             raise ModelError(
-                "The file holds LoRA adapters, which keep no base rows: they cannot be taken out again bit for bit.",
+                "The file has LoRA adapters, which keep no base rows: they cannot be taken out again bit for bit.",
                 "Load them with peft from the run's folder of adapters, or use `ssn-probe delta apply`.",
             )
         return self.delta
@@ -63,13 +63,16 @@ class DeltaFile(Displayed):
 def delta_file(
     trained: Trained, *, model: str, revision: str | None, neurons: str, step: int | None = None
 ) -> DeltaFile:
-    """What training gave, with its origin: the name and the revision of the base, and the set of neurons in words.
+    """The file of a training, with its origin: name and revision of the base, and a description of the neurons.
 
-    `step`: one of the steps that were kept; None: what the training chose. Raises RecipeError for any other step.
+    `step`: one of the steps that were kept; None: the step that the training chose. Raises RecipeError for others.
     """
     if step is not None and step not in trained.kept:
         kept = ", ".join(map(str, trained.kept)) or "none"
-        raise RecipeError(f"step {step} of the training was not kept", f"Kept are {kept}: train with keep=({step},).")
+        raise RecipeError(
+            f"step {step} of the training was not kept",
+            f"Steps that were kept: {kept}. Train again with keep=({step},).",
+        )
     about = dict(trained.record)
     about["base"] = {"name": model, "revision": revision} | about["base"]
     if step is not None:
@@ -81,13 +84,13 @@ def delta_file(
 
 def _loss_at(trained: Trained, step: int) -> dict[str, float] | None:
     """The held-out loss of the base and of a step, if it was measured there."""
-    found = next((one.held_out for one in trained.history if one.step == step), None)
+    found = next((each.held_out for each in trained.history if each.step == step), None)
     base = trained.history[0].held_out
     return None if found is None or base is None else {"base": base, "chosen": found}
 
 
 def write_delta(path: Path, file: DeltaFile) -> None:
-    """Writes a delta file, whole or not at all. Raises ResultError for what a disk can say."""
+    """Writes a delta file, whole or not at all. Raises ResultError for a disk that cannot be written."""
     tensors, places = _adapter_tensors(file.delta) if isinstance(file.delta, Adapter) else _delta_tensors(file.delta)
     metadata = {
         "format": ADAPTER if isinstance(file.delta, Adapter) else FORMAT,
@@ -101,10 +104,12 @@ def write_delta(path: Path, file: DeltaFile) -> None:
 def _delta_tensors(delta: Delta) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     tensors: dict[str, Tensor] = {}
     for part in delta.parts:
-        name = part.place.module
+        name = part.module
         tensors[f"indices/{name}"] = torch.tensor(part.place.indices, dtype=torch.int32)
         tensors[f"base/{name}"], tensors[f"change/{name}"] = part.base, part.change
-    return tensors, [_told(part.place) for part in delta.parts]
+    return tensors, [
+        {"module": part.module, "layer": part.layer, "site": part.site, "axis": part.place.axis} for part in delta.parts
+    ]
 
 
 def _adapter_tensors(adapter: Adapter) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
@@ -116,15 +121,11 @@ def _adapter_tensors(adapter: Adapter) -> tuple[dict[str, Tensor], list[dict[str
     ]
 
 
-def _told(place: Place) -> dict[str, Any]:
-    return {"module": place.module, "layer": place.layer, "site": place.site, "axis": place.axis}
-
-
 def read_delta(path: Path) -> DeltaFile:
     """Reads a delta file.
 
     Raises:
-        ResultError: no such file, one that is damaged, of a newer release, or whose record does not say that its
+        ResultError: no such file, a damaged file, a file of a newer release, or a record that does not say that the
             training data passed the safety check.
     """
     metadata, tensors = read_tensors(path, "Give a delta file that training wrote.")
@@ -135,7 +136,7 @@ def read_delta(path: Path) -> DeltaFile:
             delta: Change = Adapter(parts=tuple(_factors(place, tensors) for place in places))
         else:
             delta = Delta(parts=tuple(_part(place, tensors) for place in places))
-        check_stated(about, delta)
+        check_record(about, delta)
     except KeyError as error:
         raise ResultError(f"{path} is damaged: it lacks {error}", "Copy it again, or train again.") from error
     except (TypeError, ValueError, RecursionError) as error:
@@ -145,20 +146,20 @@ def read_delta(path: Path) -> DeltaFile:
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") not in (FORMAT, ADAPTER):
-        raise ResultError(f"{path} is no delta file.", "Give the safetensors file that training wrote.")
+        raise ResultError(f"{path} is not a delta file.", "Give the safetensors file that training wrote.")
     if metadata.get("version") != str(VERSION):
         raise ResultError(
-            f"{path} has format version {metadata.get('version')}, and this release reads {VERSION}.",
+            f"{path} has format version {metadata.get('version')}; this release reads version {VERSION}.",
             "Use the release of ssn-probe that wrote it, or a newer one.",
         )
 
 
-def _part(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
-    name, layer = told["module"], told["layer"]
+def _part(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
+    name, layer = place["module"], place["layer"]
     if not isinstance(name, str) or not isinstance(layer, int):
         raise ValueError("it does not say where its weights belong")
-    if (axis := _axis(told["site"], name)) != told["axis"]:
-        raise ValueError(f"{name} holds {axis}s, not {told['axis']}s")
+    if (axis := _axis(place["site"], name)) != place["axis"]:
+        raise ValueError(f"the neurons of {name} are {axis}s, not {place['axis']}s")
     indices, base, change = (tensors[f"{kind}/{name}"] for kind in ("indices", "base", "change"))
     if not _ascending(indices) or change.dim() != 2 or base.shape != change.shape or len(change) != len(indices):
         raise ValueError(f"the tensors of {name} do not fit each other")
@@ -166,21 +167,21 @@ def _part(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
         raise ValueError(f"the base of {name} is {base.dtype}")
     if change.dtype != torch.float32 or not bool(change.isfinite().all()):
         raise ValueError(f"the change of {name} is not finite float32")
-    place = Place(module=name, layer=layer, site=told["site"], axis=told["axis"], indices=tuple(indices.tolist()))
-    return Part(place=place, base=base, change=change)
+    where = Place(module=name, layer=layer, site=place["site"], axis=place["axis"], indices=tuple(indices.tolist()))
+    return Part(place=where, base=base, change=change)
 
 
-def _factors(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Factors:
-    name, layer, scale = told["module"], told["layer"], told["scale"]
+def _factors(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Factors:
+    name, layer, scale = place["module"], place["layer"], place["scale"]
     if not isinstance(name, str) or not isinstance(layer, int) or not isinstance(scale, float):
         raise ValueError("it does not say where its adapters belong")
-    _axis(told["site"], name)
+    _axis(place["site"], name)
     a, b = tensors[f"A/{name}"], tensors[f"B/{name}"]
     if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1] or not len(a):
         raise ValueError(f"the tensors of {name} do not fit each other")
-    if any(one.dtype != torch.float32 or not bool(one.isfinite().all()) for one in (a, b)):
+    if any(factor.dtype != torch.float32 or not bool(factor.isfinite().all()) for factor in (a, b)):
         raise ValueError(f"the adapter of {name} is not finite float32")
-    return Factors(module=name, layer=layer, site=told["site"], a=a, b=b, scale=scale)
+    return Factors(module=name, layer=layer, site=place["site"], a=a, b=b, scale=scale)
 
 
 def _ascending(indices: Tensor) -> bool:

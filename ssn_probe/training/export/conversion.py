@@ -1,4 +1,4 @@
-"""From a model's name to a merged folder, and from a merged folder back to the base: all of it on the CPU.
+"""From a model's name to a merged folder, and from a merged folder back to the base, on the CPU.
 
 The base is loaded in the precision in which the delta was trained: there it has the digest that the delta names.
 """
@@ -13,7 +13,8 @@ from ssn_probe.errors import ModelError, ResultError, nearest
 from ssn_probe.model.families import anatomy_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta
-from ssn_probe.training.export.merged_folder import DELTA, DTYPES, cast, check_free, new_folder, save_merged, save_plain
+from ssn_probe.training.delta_file.record import DTYPES
+from ssn_probe.training.export.merged_folder import DELTA, cast, check_free, new_folder, save_merged, save_plain
 from ssn_probe.training.export.merging import unmerge
 from ssn_probe.training.weights.delta import Rounding, rounding
 
@@ -42,8 +43,8 @@ def load_plain(name: str, dtype: str = "auto") -> Loaded:
 def precision(file: DeltaFile, dtype: str | None = None) -> str:
     """The dtype in which to load the base of a delta that is to be used in `dtype` (None: that of its training).
 
-    A narrower one than the training's is tried: a bfloat16 checkpoint that was trained in float32 has one digest in
-    both, any other base is refused by it. A wider one is a matter of writing, not of loading.
+    A narrower dtype than that of the training is tried: a bfloat16 checkpoint that was trained in float32 has the same
+    digest in both, and any other base is refused by its digest. A wider dtype matters for writing, not for loading.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
@@ -53,11 +54,11 @@ def precision(file: DeltaFile, dtype: str | None = None) -> str:
 
 
 def merge_folder(model: str, file: DeltaFile, folder: Path, *, dtype: str | None = None) -> Rounding:
-    """Writes `model` with the delta in it as an ordinary Hugging Face folder, and says what rounding cost.
+    """Writes `model` with the delta in it as an ordinary Hugging Face folder, and returns what rounding cost.
 
     Args:
         model: the base: a folder, a name on the hub, or `organism`.
-        folder: the new folder; it must not exist, or be empty.
+        folder: the new folder: absent or empty.
         dtype: of the written weights; None for that of the training. See `save_merged`.
 
     Raises:
@@ -71,14 +72,14 @@ def merge_folder(model: str, file: DeltaFile, folder: Path, *, dtype: str | None
 
 
 def unmerge_folder(merged: Path, folder: Path) -> DeltaFile:
-    """Writes the base of a merged folder, bit for bit, by the rows that the folder keeps. Gives the delta taken out.
+    """Writes the base of a merged folder, bit for bit, from the rows that the folder keeps. Returns the delta.
 
-    Checked by digest before anything is written. In the precision of the training, or that of the merged folder where
-    it is narrower.
+    The digest is checked before anything is written. The weights have the precision of the training, or that of the
+    merged folder where it is narrower.
 
     Raises:
-        ModelError: a folder that cannot be loaded, that does not have its delta, or was changed elsewhere, too.
-        ResultError: a folder that was not merged, one that is in the way, or a disk that cannot be written.
+        ModelError: a folder that cannot be loaded, does not have its delta, or was also changed elsewhere.
+        ResultError: a folder that was not merged, a new folder that already exists, or a disk that cannot be written.
     """
     check_free(folder)
     if not (merged / DELTA).is_file():

@@ -1,7 +1,7 @@
 """A merged model as an ordinary Hugging Face folder, which loads without ssn-probe.
 
-Beside weights, configuration and tokenizer stand a model card, which says what was trained on what and what came of
-it, and `expand/delta.safetensors`, with which `unmerge` gives the base back.
+Beside weights, configuration and tokenizer it has a model card, and `expand/delta.safetensors`, from which `unmerge`
+restores the base.
 """
 
 import os
@@ -16,14 +16,14 @@ import torch
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.files import disk_errors
 from ssn_probe.training.delta_file.file import DeltaFile, write_delta
+from ssn_probe.training.delta_file.record import DTYPES
 from ssn_probe.training.export.merging import applied
 from ssn_probe.training.export.model_card import DELTA, model_card
 from ssn_probe.training.weights.delta import rounding
 
 GENERATION = "generation_config.json"
 CARRIED = (GENERATION, "openings.json")
-"""Files of the base's folder that belong to the merged model as they are."""
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Files that are copied from the base's folder unchanged."""
 
 
 def save_merged(
@@ -35,20 +35,20 @@ def save_merged(
     source: Path | None = None,
     dtype: str | None = None,
 ) -> None:
-    """Writes the merged model; `module` is the base, and is as it was afterwards, bit for bit.
+    """Writes the merged model. `module`, the base, is afterwards as it was, bit for bit.
 
     Args:
-        folder: the new folder; it must not exist, or be empty.
+        folder: the new folder: absent or empty.
         module: the base, loaded.
         tokenizer: its tokenizer.
         file: the delta.
         source: the base's folder, for its generation settings; without it, those of the loaded module are written.
-        dtype: of the written weights; None for the base's. In bfloat16 small changes can round away, and the card
-            says how much; `"float32"` keeps them.
+        dtype: of the written weights; None for the base's. In bfloat16 small changes can round away: the card states
+            how many. `"float32"` keeps them.
 
     Raises:
         ModelError: another base, or an unknown dtype.
-        ResultError: a folder that has something in it, or a disk that cannot be written.
+        ResultError: a folder that is not empty, or a disk that cannot be written.
     """
     check_free(folder)
     if dtype is not None and dtype not in DTYPES:
@@ -63,17 +63,17 @@ def save_merged(
 
 
 def check_free(folder: Path) -> None:
-    """Raises ResultError unless the folder can be made anew: nothing is ever written over."""
+    """Raises ResultError unless the folder is absent or empty: nothing is ever overwritten."""
     with disk_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ResultError(f"{folder} is there already.", "Choose another folder, or remove it.")
+            raise ResultError(f"{folder} already exists.", "Choose another folder, or remove it.")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, which takes its name at the end: it is whole, or not there.
+    """A temporary folder beside `folder`, renamed to it at the end: `folder` is complete, or absent.
 
-    Raises ResultError for a folder that has something in it, and for what a disk can say.
+    Raises ResultError for a folder that is not empty, and for a disk that cannot be written.
     """
     check_free(folder)
     whole = Path(os.path.abspath(folder))
@@ -90,11 +90,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def save_plain(folder: Path, module: Any, tokenizer: Any, source: Path | None) -> None:
-    """Weights, configuration and tokenizer as transformers reads them, and what is carried over from `source`."""
+    """Weights, configuration and tokenizer as transformers reads them, and the files that are copied from `source`."""
     kept = module.generation_config
     try:
         if source is not None and (source / GENERATION).is_file():
-            # Carried over as it is: transformers would refuse to write settings that it reads, such as a temperature
+            # Copied unchanged below: transformers refuses to write some settings that it reads, such as a temperature
             # without sampling.
             module.generation_config = type(kept)()
         module.save_pretrained(folder)
@@ -106,10 +106,10 @@ def save_plain(folder: Path, module: Any, tokenizer: Any, source: Path | None) -
 
 @contextmanager
 def _in_dtype(module: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Inside, the weights are in a dtype that holds them exactly."""
+    """Inside, the weights are in a dtype that represents them exactly."""
     before = module.dtype
     if torch.promote_types(before, dtype) != dtype:
-        raise ModelError(f"{dtype} does not hold {before} weights exactly.", "Leave dtype out, or give a wider one.")
+        raise ModelError(f"{dtype} cannot represent {before} weights exactly.", "Omit dtype, or give a wider one.")
     if before == dtype:
         yield
         return

@@ -1,9 +1,9 @@
-"""A delta in the weights, and out again bit for bit.
+"""A delta in the weights of a model, and out again bit for bit.
 
-What is measured is what would be shipped: `written` and `applied` put base + change into the weights, rounded to their
-dtype as a saved model would be, and put the kept base rows back afterwards. Two checks stand before it. Every row must
-be, bit for bit, the base row that the delta was trained on; for a delta file the whole model must have the digest of
-its base as well. A model that has the delta already fails both.
+A study measures the weights that would be shipped: `written` and `applied` put base + change into the weights, rounded
+to their dtype as in a saved model, and put the kept base rows back afterwards. Two checks come first. Every row must
+be, bit for bit, the base row that the delta was trained on; for a delta file the whole model must also have the digest
+of its base. A model that already has the delta fails both.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ from ssn_probe.training.weights.trainable import Change
 def written(module: Any, delta: Change) -> Iterator[None]:
     """Inside, the model's weights hold the change; outside they are as they were, bit for bit.
 
-    For a change of this very model, as `train` hands to its `watch`. Raises ModelError when a row of a delta is not the
-    base's; adapters keep no rows, and are written into whatever model has their matrices.
+    For a change of this very model, as `train` passes to its `watch`. Raises ModelError if a row of a delta is not the
+    base's; adapters keep no rows, and can be written into any model that has their matrices.
     """
     if isinstance(delta, Adapter):
         with _adapted(module, delta):
@@ -57,7 +57,7 @@ def _adapted(module: Any, adapter: Adapter) -> Iterator[None]:
 
 @contextmanager
 def applied(module: Any, file: DeltaFile) -> Iterator[None]:
-    """As `written`, for a delta file: the base is checked by digest first. Raises ModelError for another base."""
+    """Like `written`, for a delta file: the base is checked by digest first. Raises ModelError for another base."""
     check_base(module, file)
     with written(module, file.delta):
         yield
@@ -67,7 +67,7 @@ def merge(module: Any, file: DeltaFile) -> None:
     """Writes the delta into the weights of its base, for good (`unmerge` takes it out).
 
     Raises:
-        ModelError: another base, by digest, or one that has the delta already. Nothing is changed then.
+        ModelError: another base, by digest, or a model that already has the delta. Nothing is changed then.
     """
     check_base(module, file)
     write_in(module, file.rows)
@@ -81,13 +81,13 @@ def unmerge(module: Any, file: DeltaFile) -> None:
     """
     delta = file.rows
     for part in delta.parts:
-        merged = part.merged(_weight(module, part.place.module).dtype)
+        merged = part.merged(_weight(module, part.module).dtype)
         _check_rows(module, part, merged, "does not have this delta")
     take_out(module, delta)
     if module_digest(module) != file.base_digest:
         write_in(module, delta)
         raise ModelError(
-            f"Without the delta the model is not its base {_base(file)} either: it was changed elsewhere, too.",
+            f"Without the delta, the model is still not its base {_base(file)}: it was also changed elsewhere.",
             "Load the model that was merged, in the dtype in which it was merged.",
         )
 
@@ -97,14 +97,15 @@ def check_base(module: Any, file: DeltaFile) -> None:
     family = anatomy_of(module.config).family
     if file.about["base"].get("family", family) != family:
         raise ModelError(
-            f"This is not the base of the delta: it is a {family} model, the base is a {file.about['base']['family']}.",
+            f"This is not the base of the delta: it is a {family} model, the base a "
+            f"{file.about['base']['family']} model.",
             f"The delta belongs to {_base(file)}.",
         )
     found = module_digest(module)
     if found != file.base_digest:
         raise ModelError(
-            f"This is not the base of the delta: its weights have SHA-256 {found[:12]}…, the base's "
-            f"{file.base_digest[:12]}…",
+            f"This is not the base of the delta: its weights have SHA-256 {found[:12]}…, those of "
+            f"the base {file.base_digest[:12]}…",
             f"The delta belongs to {_base(file)}, unmerged and in {file.about['base'].get('dtype')} precision.",
         )
 
@@ -112,16 +113,16 @@ def check_base(module: Any, file: DeltaFile) -> None:
 def write_in(module: Any, delta: Delta) -> None:
     """Writes the delta into the weights. Raises ModelError, and changes nothing, if a row is not the base's."""
     for part in delta.parts:
-        _check_rows(module, part, part.base, "is not the base of this delta, or has it already")
+        _check_rows(module, part, part.base, "is not the base of this delta, or already has it")
     for part in delta.parts:
-        weight = _weight(module, part.place.module)
+        weight = _weight(module, part.module)
         write_rows(weight, part.place, part.merged(weight.dtype))
 
 
 def take_out(module: Any, delta: Delta) -> None:
-    """Puts the base rows back, whatever stands there."""
+    """Writes the base rows back without a check."""
     for part in delta.parts:
-        write_rows(_weight(module, part.place.module), part.place, part.base)
+        write_rows(_weight(module, part.module), part.place, part.base)
 
 
 def _weight(module: Any, path: str) -> torch.Tensor:
@@ -139,7 +140,7 @@ def _check_rows(module: Any, part: Part, rows: torch.Tensor, otherwise: str) -> 
     width, count = weight.shape[::-1] if place.axis == "row" else weight.shape
     fits = place.indices[-1] < count and part.change.shape[1] == width
     if not fits or not torch.equal(read_rows(weight, place).cpu(), rows.to(weight.dtype)):
-        raise ModelError(f"The model {otherwise}: see {place.module}.", "Load the delta's own base.")
+        raise ModelError(f"The model {otherwise}: the weights of {place.module} differ.", "Load the delta's own base.")
 
 
 def _base(file: DeltaFile) -> str:

@@ -1,6 +1,6 @@
-"""The model card of a merged folder: what was trained, on what, beside what, and what came of it."""
+"""The model card of a merged folder: neurons, data, training, controls and effects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssn_probe.text import markdown, plain
@@ -8,8 +8,11 @@ from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.delta import Rounding
 
 DELTA = "expand/delta.safetensors"
-"""Where a merged folder keeps the change and the weights before it."""
-NO_CONTROLS = "None were measured. Training as many random neurons can lower ASR as much: read nothing into it."
+"""Where a merged folder keeps the change, with the weights before it."""
+NO_CONTROLS = (
+    "None were measured. Training as many random neurons may lower ASR just as much, so an effect of this training "
+    "says nothing about these neurons."
+)
 MEASURES = {"asr": "ASR", "invalid": "invalid", "over_refusal": "over-refusal", "utility": "utility"}
 
 
@@ -48,8 +51,8 @@ response was checked by the judge {markdown(str(data["judge"]))} before training
 {steps["done"]} of {steps["planned"]} steps, the delta of step {steps["chosen"]}. AdamW without weight decay on float32
 deltas, base frozen, loss on the response. Settings: {_settings(training)}.
 
-Writing the change into these weights left {100 * cost.unmoved:.1f} % of the changed weights where they were, and added
-an error of {100 * cost.error:.1f} % of the change's norm.
+Rounding to the precision of these weights left {100 * cost.unmoved:.1f} % of the changed weights as they were, and
+added an error of {100 * cost.error:.1f} % of the change's norm.
 
 ## Controls
 
@@ -64,46 +67,41 @@ an error of {100 * cost.error:.1f} % of the change's norm.
 def _effects(measured: Mapping[str, Any] | None) -> str:
     if not measured or not measured["effects"]:
         return "None were measured."
-    cells = {(row["language"], row["measure"]): row for row in measured["effects"]}
-    measures = [name for name in MEASURES if any(measure == name for _, measure in cells)]
-    body = [
-        [markdown(language), *(_before_after(cells.get((language, measure))) for measure in measures)]
-        for language in dict.fromkeys(language for language, _ in cells)
-    ]
     where = f"Measured by the run {markdown(measured['run'])}, arm {markdown(measured['arm'])}"
     note = f"{where}: before → after in %, with 95 % intervals over n prompts."
-    return f"{note}\n\n{_table(('language', *(MEASURES[name] for name in measures)), body)}"
+    return f"{note}\n\n{_by_measure(measured['effects'], 'language', _before_after)}"
 
 
-def _before_after(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return "not measured"
+def _before_after(row: Mapping[str, Any]) -> str:
     before = "?" if row["before"] is None else f"{100 * row['before']:.1f}"
     return f"{before} → {100 * row['after']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}], n = {row['n']:,}"
 
 
 def _controls(measured: Mapping[str, Any] | None) -> str:
-    """What else was trained, on the average over languages, beside this."""
+    """The other trainings of the same run, on the average over languages."""
     if not measured or not measured["controls"]:
         return NO_CONTROLS
-    cells = {(row["arm"], row["measure"]): row for row in measured["controls"]}
-    measures = [name for name in MEASURES if any(measure == name for _, measure in cells)]
-    body = [
-        [markdown(arm), *(_interval(cells.get((arm, measure))) for measure in measures)]
-        for arm in dict.fromkeys(arm for arm, _ in cells)
-    ]
     note = (
-        "The same run, on the average over languages, in %: random sets of as many neurons (mean, and the interval in "
-        "which 95 % of such sets fall), and every other arm (95 % intervals)."
+        "From the same run, averaged over languages, in %: random sets of as many neurons (their mean, and the "
+        "interval in which 95 % of such sets fall), and every other arm (with its 95 % interval)."
     )
-    return f"{note}\n\n{_table(('arm', *(MEASURES[name] for name in measures)), body)}"
+    return f"{note}\n\n{_by_measure(measured['controls'], 'arm', _with_interval)}"
 
 
-def _interval(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return "not measured"
-    spread = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-    return f"{100 * row['value']:.1f}{spread}"
+def _with_interval(row: Mapping[str, Any]) -> str:
+    interval = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{100 * row['value']:.1f}{interval}"
+
+
+def _by_measure(rows: Sequence[Mapping[str, Any]], key: str, cell: Callable[[Mapping[str, Any]], str]) -> str:
+    """A table with one line per value of `key` and one column per measure."""
+    found = {(row[key], row["measure"]): row for row in rows}
+    measures = [name for name in MEASURES if any(measure == name for _, measure in found)]
+    body = [
+        [markdown(name), *(cell(found[name, each]) if (name, each) in found else "not measured" for each in measures)]
+        for name in dict.fromkeys(name for name, _ in found)
+    ]
+    return _table((key, *(MEASURES[name] for name in measures)), body)
 
 
 def _yaml(name: Any) -> str:

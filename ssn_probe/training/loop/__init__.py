@@ -1,1 +1,1 @@
-"""Training: rows, loss, steps, processes, and where it goes on after an interruption."""
+"""Training: rows, loss, steps, processes, and how an interrupted training continues."""

@@ -1,7 +1,7 @@
-"""How often does the model still comply while it learns? Greedy responses to harmful rows that are not learned.
+"""How often does the model still comply while it learns? Greedy responses to harmful rows that are held out.
 
-The rows come from the held-out share of the train split: the evaluate split is for the study alone, since whoever
-looks at it while training chooses by it.
+The rows come from the held-out share of the train split: the evaluate split is for the study alone, since
+looking at it while training would mean choosing by it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,23 +12,23 @@ import torch
 
 from ssn_probe.data.judges import Judge, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.model.out_of_memory import fitting, memory_errors
 from ssn_probe.model.subject import encode_with, pad_left
-from ssn_probe.spec.training_settings import Training, held_out
-from ssn_probe.training.loop.frozen_model import fitting, memory_errors
+from ssn_probe.spec.training_settings import Training
+from ssn_probe.training.loop.frozen_model import evaluating
 from ssn_probe.training.loop.processes import is_sharded
 
 ROWS = 64
-"""Rows that a probe asks, spread over the languages."""
+"""Rows of a probe, spread over the languages."""
 BATCH = 16
-"""Rows that it asks at once."""
+"""Rows that are generated together."""
 
 
 def probe_rows(data: SafetyData, settings: Training, most: int = ROWS) -> list[Example]:
-    """Harmful rows of the held-out clusters, as many of each language as of any other, `most` in all at most."""
-    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
-    rows = [row for row in data.examples if row.context == "harmful" and row.cluster in kept]
+    """Harmful held-out rows, equally many of each language, at most `most` in all."""
+    rows = [row for row in data.split(settings)[1] if row.context == "harmful"]
     share = max(1, most // len(data.languages))
-    return [row for language in data.languages for row in [one for one in rows if one.language == language][:share]]
+    return [row for code in data.languages for row in [row for row in rows if row.language == code][:share]]
 
 
 def asr_probe(
@@ -36,13 +36,13 @@ def asr_probe(
 ) -> Callable[[Any], float]:
     """A function of the model: complied / judged among greedy responses to `rows`, NaN where none is judged.
 
-    It leaves the model as it was. Where the memory does not hold BATCH rows at once, it asks fewer at a time. Under a
-    launcher every process asks all rows.
+    It leaves the model as it was. Where the memory does not hold BATCH rows, it generates fewer together. Under a
+    launcher every process generates all responses.
 
     Args:
         tokenizer: with the chat template in which the model is asked.
-        rows: what to ask; see `probe_rows`.
-        judge: of (language, response), as the data declare it.
+        rows: requests; see `probe_rows`.
+        judge: a function of (language, response), as the data declare it.
         max_new_tokens: of a response.
         eos_ids: the tokens on which the model's generation ends.
     """
@@ -51,7 +51,8 @@ def asr_probe(
 
     def responses(module: Any, size: int) -> list[str]:
         texts = []
-        with memory_errors(size, gradient_checkpointing=True):  # which would not help here
+        message = f"There is not enough memory for the ASR probe with {size} row{'s' * (size > 1)} at a time"
+        with memory_errors(size, message, "Shorten the longest request, or lower max_new_tokens in dataset.json."):
             for start in range(0, len(rows), size):
                 texts += _responses(module, tokenizer, prompts[start : start + size], config)
         return texts
@@ -69,7 +70,7 @@ def asr_probe(
 def held_out_probe(
     tokenizer: Any, data: SafetyData, settings: Training, *, max_new_tokens: int, eos_ids: Sequence[int] = ()
 ) -> Callable[[Any], float] | None:
-    """An `asr_probe` of the rows that this training holds out, judged as the data declare; None if there are none."""
+    """An `asr_probe` of the rows that this training holds out, by the judge of the data; None if there are none."""
     rows = probe_rows(data, settings)
     if not rows:
         return None
@@ -90,19 +91,17 @@ def _greedy(tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int]) -> Any:
 
 @contextmanager
 def _generating(module: Any, config: Any) -> Iterator[None]:
-    """Inside, these are the model's only settings of generation, and nothing drops out.
+    """Inside, these are the model's only generation settings, and there is no dropout.
 
-    Given to `generate` beside them, what the checkpoint proposes, such as a repetition penalty, would fill every gap.
+    Passed to `generate` instead, they would be completed by those of the checkpoint, such as a repetition penalty.
     """
-    kept, modes = module.generation_config, [(part, part.training) for part in module.modules()]
+    kept = module.generation_config
     module.generation_config = config
-    module.eval()
     try:
-        yield
+        with evaluating(module):
+            yield
     finally:
         module.generation_config = kept
-        for part, mode in modes:
-            part.training = mode
 
 
 def _responses(module: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: Any) -> list[str]:

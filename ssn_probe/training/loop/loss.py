@@ -1,4 +1,4 @@
-"""The loss: cross-entropy of the response, and of nothing else, given the request in the model's chat template.
+"""The loss: cross-entropy of the response alone, given the request in the model's chat template.
 
 A batch is padded on the left, so that all responses end in the last column and logits are computed for the last few
 positions alone: with a vocabulary of 150,000 they would otherwise be most of the memory.
@@ -29,8 +29,8 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """`inputs`: `input_ids`, `attention_mask`, `position_ids`, each [row, token]. `labels`: what the last positions
-    are to say, IGNORED before a response that is shorter than the longest.
+    """`inputs`: `input_ids`, `attention_mask`, `position_ids`, each [row, token]. `labels`: the tokens to
+    predict at the last positions, IGNORED before a response that is shorter than the longest.
     """
 
     inputs: dict[str, Tensor]
@@ -45,7 +45,7 @@ def encode_examples(
     Args:
         examples: the rows.
         tokenizer: with a chat template; in thinking models the think block is closed.
-        eos_ids: the tokens on which the model's generation ends; none stands for the tokenizer's own.
+        eos_ids: the tokens on which the model's generation ends; empty for the tokenizer's own.
         longest: the most tokens that a row may have.
 
     Raises:
@@ -60,11 +60,14 @@ def encode_examples(
         length = len(row.prompt) + len(row.response)
         if longest is not None and length > longest:
             raise DataError(
-                f"{example.prompt_id} ({example.language}) has {length:,} tokens, and the model takes {longest:,}",
+                f"{example.prompt_id} ({example.language}) has {length:,} tokens, but the model takes {longest:,}",
                 "Shorten it, or leave it out.",
             )
         if len(row.response) == 1:
-            raise DataError(f"the response of {example.prompt_id} ({example.language}) has no token", "Mend it.")
+            raise DataError(
+                f"the response of {example.prompt_id} ({example.language}) has no tokens",
+                "Write a response, or leave the row out.",
+            )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""One process or several: who takes which rows of a step, how the shares come together, and who speaks.
+"""One process or several: which process takes which rows of a step, how gradients are added, and which one reports.
 
 Deltas are small, so every process holds all of them and only gradients travel: one float32 buffer per step. That works
 the same beside a replicated base (data parallel) and beside one that is sharded with FSDP2, whose own parameters
@@ -21,10 +21,9 @@ from ssn_probe.model.loading import first_line, usable_device
 
 T = TypeVar("T")
 
-
 CPU = torch.device("cpu")
 FAILED = "ssn-probe: a process failed"
-"""Where the processes count, in the store that connects them, who has failed."""
+"""The counter of failed processes in the store that connects them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class Team:
     def shares(self, rows: Sequence[T], most: int | None) -> list[list[T]]:
         """This process's micro-batches of at most `most` rows.
 
-        Every process gets as many, because a sharded base makes them work in step: what is missing is empty.
+        Every process gets as many, because a sharded base makes them work in step; the missing ones are empty.
         """
         mine = list(rows[self.rank :: self.size])
         largest = -(-len(rows) // self.size)
@@ -68,7 +67,7 @@ class Team:
         return float(buffer[-1])
 
     def wait(self) -> None:
-        """Until every process is here. Raises ModelError where another process has ended."""
+        """Waits for every process. Raises ModelError where another process has ended."""
         if self.size > 1:
             with _lost_processes():
                 torch.distributed.barrier()
@@ -81,7 +80,7 @@ def _lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         raise ModelError(
             f"Another process of this training has ended: {first_line(error)}",
-            "The launcher says which and why; the same command goes on from the last checkpoint.",
+            "The launcher reports which and why. The same command continues from the last checkpoint.",
         ) from error
 
 
@@ -109,7 +108,9 @@ def own_device(device: str) -> torch.device:
         raise RecipeError(f"{processes()} processes cannot share the device {device!r}", hint)
     here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if here > gpus > 0:
-        raise ModelError(f"There are {here} processes and {gpus} GPUs.", f"Start {gpus} processes, or give cpu.")
+        raise ModelError(
+            f"There are {here} processes and {gpus} GPUs.", f"Start {gpus} processes, or use the CPU: --device cpu."
+        )
     return torch.device(usable_device(f"cuda:{os.environ['LOCAL_RANK']}"))  # `cuda` would open the first in each
 
 
@@ -139,7 +140,7 @@ def sharded(module: Any, team: Team) -> Any:
 
     if team.size == 1:
         hint = "Start several: torchrun --nproc-per-node 2 -m ssn_probe delta train …"
-        raise RecipeError("a model is sharded over several processes, and there is one", hint)
+        raise RecipeError("a model is sharded over several processes, but there is only one", hint)
     mesh = init_device_mesh(team.device.type, (team.size,))
     for layer in module.get_submodule(anatomy_of(module.config).layers):
         fully_shard(layer, mesh=mesh)
@@ -152,11 +153,11 @@ def is_sharded(module: Any) -> bool:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
-    """Of several processes that fail, the first says why; the others end with status 1 and without a word.
+def single_error() -> Iterator[None]:
+    """Of several processes that fail, the first reports why; the others end with status 1 and no message.
 
-    Data that are wrong fail everywhere, and a process that ends takes the others with it: one message is true, the
-    rest would be noise. Processes that were connected inside are parted again.
+    Wrong data fail everywhere, and a process that ends takes the others with it: one message is enough. Processes that
+    were connected inside are disconnected again.
     """
     before = torch.distributed.is_initialized()
     try:
@@ -164,15 +165,15 @@ def one_voice() -> Iterator[None]:
         if not before and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     except (Exception, KeyboardInterrupt):
-        if not _speaks():
+        if not _reports():
             sys.exit(1)
         raise
 
 
-def _speaks() -> bool:
+def _reports() -> bool:
     if processes() == 1:
         return True
-    if not torch.distributed.is_initialized():  # what fails so early fails on the whole machine
+    if not torch.distributed.is_initialized():  # an error this early occurs in every process
         return os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         return torch.distributed.distributed_c10d._get_default_store().add(FAILED, 1) == 1

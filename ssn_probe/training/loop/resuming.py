@@ -1,8 +1,8 @@
-"""Where training stands, and that on disk: what resumes is bit for bit what would not have been interrupted.
+"""The state of a training, and its checkpoint: a training that resumes gives, bit for bit, what it would have given.
 
 One safetensors file holds deltas, both moments of Adam, the best deltas so far and the history. It is written to a
-temporary name and renamed, so that it is whole or the one before it, also after `kill -9`. It names the training it
-belongs to; another one is refused.
+temporary name and renamed, so that a whole checkpoint is there even after `kill -9`. It has the digest of the training
+that it belongs to; the checkpoint of any other training is refused.
 """
 
 import json
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ResultError
-from ssn_probe.training.delta_file.tensors import read_tensors, write_tensors
-from ssn_probe.training.weights.trainable import Change, Trainable
+from ssn_probe.training.tensor_files import read_tensors, write_tensors
+from ssn_probe.training.weights.trainable import Change, Trainable, load_parameters
 
 FILE = "checkpoint.safetensors"
 FORMAT = "ssn-probe training 2"
@@ -24,11 +24,11 @@ FORMAT = "ssn-probe training 2"
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one step did. Step 0 is the base, where held-out data measure it.
+    """A step's figures. Step 0 is the base, where there are held-out rows to measure it.
 
     `loss`: mean cross-entropy per response token of the step's rows, in nats, before its update. `lr`: its learning
     rate. `norm`: of the gradient of all deltas, before clipping. `held_out`: the loss on held-out rows after the step,
-    None where it was not measured; `probe`: what the probe said then. `seconds` since this process began; `total`:
+    None where it was not measured; `probe`: the probe's figure then. `seconds` since this process began; `total`:
     steps planned.
     """
 
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(kw_only=True, eq=False)
 class State:
-    """What changes from step to step: what is trained, its optimiser, what has been measured, and steps to keep."""
+    """What changes from step to step: parameters, optimiser, measurements, and the steps to keep."""
 
     trainable: Trainable
     optimizer: torch.optim.AdamW
@@ -61,7 +61,7 @@ class State:
         return {name: value.detach().cpu().clone() for name, value in self.trainable.parameters.items()}
 
     def measured(self, loss: float) -> None:
-        """Takes note of a held-out loss: the deltas of the lowest are kept."""
+        """Notes a held-out loss, and keeps the parameters of the lowest."""
         if self.best_loss is not None and loss >= self.best_loss:
             self.unimproved += 1
             return
@@ -74,7 +74,7 @@ class State:
 
 
 def save_state(folder: Path, state: State, identity: str) -> None:
-    """Writes the checkpoint, whole or not at all. Raises ResultError for what a disk can say."""
+    """Writes the checkpoint, whole or not at all. Raises ResultError for a disk that cannot be written."""
     tensors = {f"best/{path}": value for path, value in state.best.items()}
     for step, values in state.kept.items():
         tensors |= {f"kept/{step}/{path}": value for path, value in values.items()}
@@ -82,7 +82,7 @@ def save_state(folder: Path, state: State, identity: str) -> None:
         moments = state.optimizer.state[delta]
         tensors |= {f"change/{path}": delta.detach(), f"mean/{path}": moments["exp_avg"]}
         tensors[f"square/{path}"] = moments["exp_avg_sq"]
-    told = {
+    progress = {
         "step": state.step,
         "best_step": state.best_step,
         "best_loss": state.best_loss,
@@ -90,7 +90,7 @@ def save_state(folder: Path, state: State, identity: str) -> None:
         "kept": sorted(state.kept),
         "history": [asdict(step) for step in state.history],
     }
-    metadata = {"format": FORMAT, "identity": identity, "state": json.dumps(told)}
+    metadata = {"format": FORMAT, "identity": identity, "state": json.dumps(progress)}
     write_tensors(folder / FILE, tensors, metadata)
 
 
@@ -98,26 +98,26 @@ def load_state(folder: Path, state: State, identity: str) -> bool:
     """Puts the checkpoint of the folder into `state`; False where there is none.
 
     Raises:
-        ResultError: a damaged file, one of another release, or the checkpoint of another training.
+        ResultError: a damaged file, a file of another release, or the checkpoint of another training.
     """
     file = folder / FILE
     if not file.exists():
         return False
     metadata, tensors = read_tensors(file, "Remove it to start the training anew.")
     if metadata.get("format") != FORMAT:
-        raise ResultError(f"{file} is no checkpoint of this release.", "Remove it, or choose another folder.")
+        raise ResultError(f"{file} is not a checkpoint of this release.", "Remove it, or choose another folder.")
     if metadata.get("identity") != identity:
         raise ResultError(
             f"{file} belongs to another training: model, neurons, data or settings differ.",
             "Choose another folder, or remove it to start anew.",
         )
-    told = json.loads(metadata["state"])
-    state.trainable.load(_group(tensors, "change/"))
-    _load_moments(state, tensors, told["step"])
-    state.history = [Step(**step) for step in told.pop("history")]
+    progress = json.loads(metadata["state"])
+    load_parameters(state.trainable, _group(tensors, "change/"))
+    _load_moments(state, tensors, progress["step"])
+    state.history = [Step(**step) for step in progress.pop("history")]
     state.best = _group(tensors, "best/")
-    state.kept = {step: _group(tensors, f"kept/{step}/") for step in told.pop("kept")}
-    for name, value in told.items():
+    state.kept = {step: _group(tensors, f"kept/{step}/") for step in progress.pop("kept")}
+    for name, value in progress.items():
         setattr(state, name, value)
     return True
 

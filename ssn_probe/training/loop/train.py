@@ -1,7 +1,7 @@
 """Train the weights of a set of neurons on refusals: `train`.
 
 The base is frozen and stays in evaluation mode (no dropout), so that a step is a function of weights, rows and step
-number; `steps` has the loop.
+number. The loop is in `training_steps`.
 """
 
 import math
@@ -17,8 +17,8 @@ from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import anatomy_of
 from ssn_probe.spec.node import digest, to_json
-from ssn_probe.spec.training_settings import Schedule, Training, held_out
-from ssn_probe.training.loop.frozen_model import frozen, memory_errors
+from ssn_probe.spec.training_settings import Schedule, Training
+from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
 from ssn_probe.training.loop.loss import Encoded, encode_examples
 from ssn_probe.training.loop.processes import gather_team
 from ssn_probe.training.loop.resuming import State, Step, load_state
@@ -31,9 +31,11 @@ from ssn_probe.training.weights.trainable import Change, Deltas, Trainable
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """What came out: `delta`, of the lowest held-out loss (at `chosen_step`), or the last where nothing is held out;
-    `last`, whatever was chosen; `kept`: as it was after the steps that were to be kept; every step; and `record`, what
-    a delta file states of the training, as plain JSON.
+    """The result of a training.
+
+    `delta`: the change of the lowest held-out loss (at `chosen_step`), or the last where nothing is held out. `last`:
+    the last change in any case. `kept`: the change after each step to keep. `record`: the part of a delta file's record
+    that training knows, as plain JSON.
     """
 
     delta: Change
@@ -68,24 +70,24 @@ def train(
         module: a causal model of a supported family, as transformers loads it, in float32, bfloat16 or float64, on one
             device, or sharded with FSDP2. Under a launcher every process calls this with the same arguments.
         tokenizer: with the chat template in which the model is asked.
-        neurons: (layer, site, index), each once or more (`places.rows_of` takes them from a NeuronSet).
+        neurons: (layer, site, index), each once or more (`neuron_weights.rows_of` takes them from a NeuronSet).
         data: rows that passed the safety check.
         settings: how to train.
         adapter: `"neurons"`, the weights of the set; `"lora"`, low-rank adapters of as many parameters (`lora`).
-        keep: steps after which the change is kept; no early stopping comes before the last of them.
-        folder: where the checkpoint is kept; a training that was interrupted goes on from it.
+        keep: steps after which the change is kept; the training does not stop early before the last of them.
+        folder: where the checkpoint is kept; an interrupted training continues from it.
         checkpoint_every: steps between checkpoints.
         micro_batch: rows per forward pass and process; None for all of a step's at once. Changes memory, not results
             (but for rounding).
         gradient_checkpointing: compute activations twice instead of keeping them.
         eos_ids: the tokens on which the model's generation ends.
         watch: called after every step.
-        probe: called with the changed model whenever the held-out loss is measured; its figure stands in the history.
+        probe: called with the changed model whenever the held-out loss is measured; its figure goes into the history.
 
     Raises:
-        RecipeError: no neuron, or settings that make no sense, such as steps to keep that there are not.
+        RecipeError: no neuron, or settings that make no sense, such as steps to keep beyond the last.
         DataError: too few rows to hold some out, or a row that is too long.
-        ModelError: neurons that the model does not have; a loss that is not finite; not enough memory.
+        ModelError: neurons that the model does not have; a loss that is not finite; too little memory.
         ResultError: a checkpoint that is damaged or belongs to another training.
 
     Source: Zhang et al. 2026, SS-Neuron Expansion; `algorithms.md` 6.
@@ -95,7 +97,7 @@ def train(
     places = places_of(module, neurons)
     if weight_of(module, places[0]).dtype == torch.float16:
         hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
-        raise ModelError("In float16 small gradients vanish, and none are scaled here.", hint)
+        raise ModelError("Training in float16 would lose small gradients.", hint)
     trainable = LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
     course = replace(
         _course(module, tokenizer, trainable, data, settings, eos_ids),
@@ -107,13 +109,13 @@ def train(
     _check_keep(course)
     state = State(trainable=trainable, optimizer=_optimizer(trainable, settings))
     base = module_digest(module)
-    what = [to_json(settings), base, data.rows_digest(), repr(places), repr(course.learned), adapter, list(course.keep)]
-    identity = digest(what)
+    rows = [data.rows_digest(), repr(places), repr(course.learned)]
+    identity = digest([to_json(settings), base, *rows, adapter, list(course.keep)])
     if folder is not None:
         load_state(folder, state, identity)
     share = math.ceil(settings.batch / course.team.size)
     rows = min(micro_batch or share, share)
-    with frozen(module), memory_errors(rows, gradient_checkpointing):
+    with frozen(module), step_memory_errors(rows, gradient_checkpointing):
         run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or _silent)
     return _trained(course, state, data, base, places)
 
@@ -123,7 +125,7 @@ def _check_keep(course: Course) -> None:
     wrong = [step for step in course.keep if not 1 <= step <= total]
     if wrong:
         raise RecipeError(
-            f"step {wrong[0]} is to be kept of a training of {total} steps", f"Keep steps from 1 to {total}."
+            f"step {wrong[0]} cannot be kept: the training has {total} steps", f"Keep steps from 1 to {total}."
         )
 
 
@@ -141,8 +143,7 @@ def _course(
     settings: Training,
     eos_ids: Sequence[int],
 ) -> Course:
-    kept = held_out([(row.context, row.cluster) for row in data.examples], settings)
-    learned = [row for row in data.examples if row.cluster not in kept]
+    learned, kept = data.split(settings)
     if not any(row.context == "harmful" for row in learned):
         raise DataError(
             f"{data.name} has too few rows to hold out {settings.held_out:.0%} of them",
@@ -159,7 +160,7 @@ def _course(
         team=gather_team(module.get_input_embeddings().weight.device),
         schedule=Schedule(settings=settings, rows=len(learned)),
         learned=encode(learned),
-        held_out=encode([row for row in data.examples if row.cluster in kept]),
+        held_out=encode(kept),
         pad_id=tokenizer.pad_token_id or 0,
     )
 

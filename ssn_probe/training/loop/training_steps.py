@@ -27,10 +27,10 @@ from ssn_probe.training.loop.resuming import FILE, State, Step, save_state
 from ssn_probe.training.weights.trainable import Change, Trainable
 
 Watch = Callable[[Step, Callable[[], Change]], None]
-"""Called after every step, in every process, with what it did and a function that gives the present delta. The model is
-as it was before training; `merge.written(model, delta())` measures it with the delta."""
+"""Called after every step, in every process, with the step's figures and a function that gives the present change.
+The model is as it was before training; `merging.written(model, change())` puts the change in."""
 Probe = Callable[[Any], float]
-"""Called in every process with the changed model, whenever the held-out loss is measured; NaN: it has no figure."""
+"""Called in every process with the changed model whenever the held-out loss is measured; NaN is no figure."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ class Course:
     probe: Probe | None = None
 
     def gradients(self, step: int) -> float:
-        """Leaves the gradients of a step in what is trained; gives its mean loss per response token."""
+        """Computes the gradients of a step; returns its mean loss per response token."""
         rows = [self.learned[number] for number in self.schedule.batch(step)]
         loss = 0.0
         with self.trainable.attached(), recomputing(self.module, self.gradient_checkpointing):
@@ -70,7 +70,7 @@ class Course:
         return self.team.add_up([], total) / response_tokens(self.held_out)
 
     def probed(self) -> float | None:
-        """What the probe says of the changed model."""
+        """The probe's figure for the changed model, if it has one."""
         if self.probe is None:
             return None
         with torch.no_grad(), self.trainable.attached():
@@ -78,7 +78,7 @@ class Course:
         return value if math.isfinite(value) else None
 
     def _losses(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[Encoded], Tensor]]:
-        """This process's micro-batches with their share of the mean loss; an empty one costs a forward, and is zero."""
+        """This process's micro-batches, each with its part of the mean loss, which is zero for an empty one."""
         tokens, device = response_tokens(rows), self.module.get_input_embeddings().weight.device
         for share in self.team.shares(rows, self.micro_batch):
             batch = batch_of(share or rows[:1], self.pad_id, device)
@@ -101,17 +101,17 @@ class Store:
             team.wait()
             self.saved = state.step
 
-    def where(self) -> str:
-        """The last good checkpoint, in words."""
+    def last_checkpoint(self) -> str:
+        """A sentence about the last good checkpoint."""
         if self.folder is None:
-            return "No checkpoint was kept, since no folder was given."
+            return "There is no checkpoint, since no folder was given."
         if not self.saved:
-            return "It had not come to a checkpoint yet."
+            return "No checkpoint had been written yet."
         return f"The last good checkpoint, of step {self.saved}, is {self.folder / FILE}."
 
 
 def run_steps(course: Course, state: State, store: Store, watch: Watch) -> None:
-    """Goes from where `state` stands to the end. Raises ModelError for a loss or a gradient that is not finite."""
+    """Trains from the step of `state` to the end. Raises ModelError for a loss or a gradient that is not finite."""
     started = time.monotonic()
     if course.held_out and not state.history:
         step = Step(step=0, total=course.schedule.total, held_out=course.held_out_loss(), probe=course.probed())
@@ -144,8 +144,8 @@ def _one_step(course: Course, state: State, store: Store, started: float) -> Ste
     loss = course.gradients(state.step)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
     if not math.isfinite(loss) or not math.isfinite(norm):
-        what = "The gradient is" if math.isfinite(loss) else "The loss is"
-        raise _diverged(what, norm if math.isfinite(loss) else loss, state.step + 1, course, store)
+        quantity = "The gradient is" if math.isfinite(loss) else "The loss is"
+        raise _diverged(quantity, norm if math.isfinite(loss) else loss, state.step + 1, course, store)
     if state.step - store.saved >= store.every:
         store.save(state, course.team)
     for group in state.optimizer.param_groups:
@@ -177,10 +177,16 @@ def _measure(course: Course, state: State, store: Store) -> float | None:
     return loss
 
 
-def _diverged(what: str, value: float, step: int, course: Course, store: Store) -> ModelError:
+def _diverged(quantity: str, value: float, step: int, course: Course, store: Store) -> ModelError:
     settings = course.schedule.settings
-    remedy = f"Lower lr (it is {settings.lr:g}) or clip ({settings.clip:g})." if step > 1 else "The base computes it."
-    return ModelError(f"{what} {value} at step {step} of {course.schedule.total}.", f"{store.where()} {remedy}")
+    remedy = (
+        f"Lower lr (it is {settings.lr:g}) or clip ({settings.clip:g})."
+        if step > 1
+        else "The untrained model gives the same."
+    )
+    return ModelError(
+        f"{quantity} {value} at step {step} of {course.schedule.total}.", f"{store.last_checkpoint()} {remedy}"
+    )
 
 
 def _gradient(delta: torch.nn.Parameter) -> Tensor:

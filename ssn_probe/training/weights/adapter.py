@@ -1,21 +1,13 @@
-"""Low-rank adapters as a value (LoRA, Hu et al. 2021): W + scale · B A, matrix by matrix; and as peft's own folder."""
+"""Low-rank adapters as a value (LoRA, Hu et al. 2021): W + scale · B A, matrix by matrix."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.errors import ModelError
-from ssn_probe.files import write_json
 from ssn_probe.spec import Site
-from ssn_probe.training.delta_file.tensors import write_tensors
-
-if TYPE_CHECKING:
-    from ssn_probe.training.delta_file.file import DeltaFile
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +20,8 @@ class Factors:
     a: Float[Tensor, "rank input"]
     b: Float[Tensor, "output rank"]
     scale: float = 1.0
+    neuron_count: ClassVar[int] = 0
+    """No neuron has an adapter of its own."""
 
     @property
     def parameters(self) -> int:
@@ -50,32 +44,3 @@ class Adapter:
     def parameters(self) -> int:
         """How many weights were trained."""
         return sum(part.parameters for part in self.parts)
-
-
-def save_adapter(folder: Path, file: "DeltaFile") -> None:
-    """Writes an adapter as `peft.PeftModel.from_pretrained(base, folder)` loads it; what is stated lies beside it.
-
-    Raises ModelError for a delta of neurons, and ResultError for what a disk can say.
-    """
-    adapter = file.delta
-    if not isinstance(adapter, Adapter):
-        raise ModelError("The file holds a delta of neurons, not LoRA adapters.", "Use `ssn-probe delta merge`.")
-    tensors: dict[str, Tensor] = {}
-    for part in adapter.parts:
-        tensors[f"base_model.model.{part.module}.lora_A.weight"] = part.a
-        tensors[f"base_model.model.{part.module}.lora_B.weight"] = part.b
-    write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
-    write_json(folder / "adapter_config.json", _config(adapter, file.about["base"].get("name")))
-    write_json(folder / "about.json", dict(file.about))
-
-
-def _config(adapter: Adapter, base: Any) -> dict[str, Any]:
-    from ssn_probe.training.weights.lora import lora_config
-
-    config = lora_config({part.module: len(part.a) for part in adapter.parts}).to_dict()
-    config |= {
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "target_modules": sorted(config["target_modules"]),
-    }
-    return json.loads(json.dumps(config, default=str))

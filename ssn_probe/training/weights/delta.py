@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ssn_probe.spec import Site
 from ssn_probe.training.weights.neuron_weights import Neuron, Place, neurons_of
 
 
@@ -23,6 +24,27 @@ class Part:
     place: Place
     base: Float[Tensor, "neuron width"]
     change: Float[Tensor, "neuron width"]
+
+    @property
+    def module(self) -> str:
+        return self.place.module
+
+    @property
+    def layer(self) -> int:
+        return self.place.layer
+
+    @property
+    def site(self) -> Site:
+        return self.place.site
+
+    @property
+    def neuron_count(self) -> int:
+        """Neurons that are counted by this matrix; an ffn neuron has three."""
+        return len(self.place.indices) * self.place.counts
+
+    @property
+    def parameters(self) -> int:
+        return self.change.numel()
 
     def merged(self, dtype: torch.dtype) -> Float[Tensor, "neuron width"]:
         """Base plus change, added in float32 or better and rounded once."""
@@ -49,7 +71,7 @@ class Delta:
     @property
     def parameters(self) -> int:
         """How many weights have a change of their own."""
-        return sum(part.change.numel() for part in self.parts)
+        return sum(part.parameters for part in self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""LoRA of as many parameters as a set of neurons has, by peft: the same budget, spent otherwise in the same matrices.
+"""LoRA of as many parameters as a set of neurons has, by peft: the same budget in the same matrices.
 
 A matrix gets the rank that costs what the set spends in it, rounded down; what that leaves goes, one rank at a time, to
 the matrices that lost most by rounding, for as long as the total does not exceed the set's. Scale 1 (alpha = rank), no
@@ -57,7 +57,7 @@ def lora_config(ranks: Mapping[str, int]) -> Any:
 
 
 class LowRank:
-    """Adapters on some matrices of a model, without effect to begin with: the same interface as `Deltas`."""
+    """Adapters on some matrices of a model, without effect to begin with: a `Trainable`, like `Deltas`."""
 
     def __init__(self, module: Any, places: Sequence[Place], seed: int):
         self.module = module
@@ -85,27 +85,18 @@ class LowRank:
             for path, layer in self.layers.items():
                 self.module.set_submodule(path, layer.base_layer)
 
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """Sets the adapters. Raises ModelError for paths or shapes that are not ours."""
-        shapes = {name: tuple(value.shape) for name, value in values.items()}
-        if shapes != {name: tuple(value.shape) for name, value in self.parameters.items()}:
-            raise ModelError("These adapters belong to other neurons.", "Train the same set, or start in a new folder.")
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(values[name])
-
     def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Adapter:
         """The adapters as they are now, or with these values, on the CPU."""
         known = self.parameters if values is None else values
-        held = {name: value.detach().cpu().clone() for name, value in known.items()}
+        copied = {name: value.detach().cpu().clone() for name, value in known.items()}
         return Adapter(
             parts=tuple(
                 Factors(
                     module=path,
                     layer=self.places[path].layer,
                     site=self.places[path].site,
-                    a=held[f"{path}/A"],
-                    b=held[f"{path}/B"],
+                    a=copied[f"{path}/A"],
+                    b=copied[f"{path}/B"],
                 )
                 for path in self.ranks
             )
@@ -113,13 +104,13 @@ class LowRank:
 
 
 def _layers(module: Any, ranks: Mapping[str, int]) -> dict[str, Any]:
-    """peft's layers around the model's own, which are back in their places afterwards."""
+    """peft's layers around those of the model, which is afterwards as it was."""
     from peft import inject_adapter_in_model
 
     before = {path: module.get_submodule(path) for path in ranks}
     if any(hasattr(layer.weight, "full_tensor") for layer in before.values()):
         raise ModelError("LoRA of a sharded model is not supported.", "Load the model on one device, or replicate it.")
-    asked = [weight for weight in module.parameters() if weight.requires_grad]
+    trained_before = [weight for weight in module.parameters() if weight.requires_grad]
     try:
         with torch.random.fork_rng(devices=[]):
             inject_adapter_in_model(lora_config(ranks), module, NAME)
@@ -129,5 +120,5 @@ def _layers(module: Any, ranks: Mapping[str, int]) -> dict[str, Any]:
             module.set_submodule(path, layer)
         if hasattr(module, "peft_config"):
             del module.peft_config
-        for weight in asked:
+        for weight in trained_before:
             weight.requires_grad_(True)

@@ -47,7 +47,7 @@ class Place:
 
     @property
     def counts(self) -> bool:
-        """Does this place stand for its neurons when they are counted? An ffn neuron has three places."""
+        """Are its neurons counted here? An ffn neuron has three places, of which the first counts."""
         return self.module.endswith(WEIGHTS[self.site][0][0])
 
 
@@ -59,12 +59,12 @@ def rows_of(neurons: NeuronSet, language: str | None = None) -> list[Neuron]:
     """
     if language is None and not neurons.language_free:
         raise RecipeError(
-            f"the set has neurons for each of {', '.join(neurons.languages)}, and training changes one model",
-            "Take one language's, .of('en'), or those of any language, .union().",
+            f"the set has different neurons for {', '.join(neurons.languages)}, but training changes one model",
+            "Use those of one language, .of('en'), or of all languages together, .union().",
         )
     rows = neurons.neurons(language or "*").select("layer", "site", "index").rows()
     if not rows:
-        raise RecipeError("the set of neurons to train is empty", "Raise top, or take less away from it.")
+        raise RecipeError("the set of neurons to train is empty", "Raise top, or subtract less from it.")
     return rows
 
 
@@ -116,7 +116,7 @@ def _checked(module: Any, place: Place) -> Place:
 
 
 def weight_of(module: Any, place: Place) -> Tensor:
-    """The matrix, [output, input]; gathered, if the model is sharded (then every process must ask)."""
+    """The matrix, [output, input]; gathered if the model is sharded (then every process must call this)."""
     weight = module.get_submodule(place.module).weight
     return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
@@ -129,7 +129,7 @@ def read_rows(weight: Tensor, place: Place) -> Float[Tensor, "neuron width"]:
 
 
 def write_rows(weight: Tensor, place: Place, rows: Float[Tensor, "neuron width"]) -> None:
-    """Puts back what `read_rows` gives, in place."""
+    """Writes rows as `read_rows` gives them, in place."""
     chosen, rows = torch.tensor(place.indices, device=weight.device), rows.to(weight)
     with torch.no_grad():
         if place.axis == "row":

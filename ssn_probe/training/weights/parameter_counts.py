@@ -1,7 +1,7 @@
 """How much of a model is trained: parameters per site, in number and per cent.
 
 The paper's 0.51–0.57 % is the size of a whole top-3 % set of q, k, v and o; a set of 0.3 % of the neurons trains less.
-So the real figure is counted, and stands in every delta file and card.
+So the real figure is counted for every delta file and card.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,12 +26,12 @@ def fraction(module: Any, neurons: Iterable[Neuron]) -> pl.DataFrame:
     """
     places = places_of(module, neurons)
     sites = [site for site in SITES if any(place.site == site for place in places)]
-    counts = {site: _counts(module, [one for one in places if one.site == site]) for site in sites}
+    counts = {site: _counts(module, [place for place in places if place.site == site]) for site in sites}
     return _table(module, counts)
 
 
 def adapter_fraction(module: Any, adapter: Adapter) -> pl.DataFrame:
-    """The same of low-rank adapters, by the site of their matrices; they are no neuron's own, so `neurons` is 0."""
+    """The same for low-rank adapters, by the site of their matrices; `neurons` is 0."""
     sites = [site for site in SITES if any(part.site == site for part in adapter.parts)]
     counts = {site: (0, sum(part.parameters for part in adapter.parts if part.site == site)) for site in sites}
     return _table(module, counts)
@@ -40,7 +40,7 @@ def adapter_fraction(module: Any, adapter: Adapter) -> pl.DataFrame:
 def _table(module: Any, counts: Mapping[Any, tuple[int, int]]) -> pl.DataFrame:
     everything = sum(weight.numel() for weight in module.parameters())
     rows = [(site, *both, _site_size(module, site)) for site, both in counts.items()]
-    neurons, parameters = (sum(both[one] for both in counts.values()) for one in (0, 1))
+    neurons, parameters = (sum(column) for column in zip(*counts.values(), strict=True))
     rows = [*rows, (ALL, neurons, parameters, sum(_site_size(module, site) for site in SITES))]
     frame = pl.DataFrame(rows, schema=["site", "neurons", "parameters", "of_site"], orient="row")
     return frame.select(

@@ -6,8 +6,8 @@ rest, and memory is 16 bytes per trained weight. Under AdamW without weight deca
 matrices under a gradient mask (`algorithms.md` 6).
 
 Deltas are float32 whatever the base. They are used in the precision of the base, as in mixed-precision training: the
-product accumulates in float32 and is rounded like the layer's own output; what must not be rounded is the sum of many
-small steps, and that is kept in float32.
+product accumulates in float32 and is rounded like the layer's own output. What must not be rounded, the sum of many
+small steps, is in float32.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +24,8 @@ from ssn_probe.training.weights.delta import Delta, Part
 from ssn_probe.training.weights.neuron_weights import Place, read_rows, weight_of
 
 Hook = Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]
-
-
 Change = Delta | Adapter
-"""What training makes of a model, as a value."""
+"""The change that training made, as a value."""
 
 
 @runtime_checkable
@@ -40,13 +38,19 @@ class Trainable(Protocol):
         """Inside, the model computes with the change."""
         ...
 
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """Sets all parameters."""
-        ...
-
     def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Change:
         """The change as it is now, or with these parameters."""
         ...
+
+
+def load_parameters(trainable: Trainable, values: Mapping[str, Tensor]) -> None:
+    """Sets all parameters. Raises ModelError for other names or shapes than those of `trainable`."""
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    if shapes != {name: tuple(parameter.shape) for name, parameter in trainable.parameters.items()}:
+        raise ModelError("The parameters belong to other neurons.", "Train the same set, or start in a new folder.")
+    with torch.no_grad():
+        for name, parameter in trainable.parameters.items():
+            parameter.copy_(values[name])
 
 
 class Deltas:
@@ -80,15 +84,6 @@ class Deltas:
         finally:
             for handle in handles:
                 handle.remove()
-
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """Sets the change, [neuron, width] per path. Raises ModelError for paths or shapes that are not ours."""
-        shapes = {path: tuple(value.shape) for path, value in values.items()}
-        if shapes != {path: tuple(delta.shape) for path, delta in self.parameters.items()}:
-            raise ModelError("These deltas belong to other neurons.", "Train the same set, or start in a new folder.")
-        with torch.no_grad():
-            for path, delta in self.parameters.items():
-                delta.copy_(values[path])
 
     def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Delta:
         """The change as it is now, or with these values, on the CPU, as a value that later steps do not alter."""

@@ -1,4 +1,4 @@
-"""Tensors on disk: one safetensors file, whole or not at all, read into memory of its own."""
+"""Tensors in a safetensors file, written whole or not at all, and read into memory of their own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from ssn_probe.files import write_whole
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes the file under another name and renames it. Raises ResultError for what a disk can say."""
+    """Writes the file under another name and renames it. Raises ResultError for a disk that cannot be written."""
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

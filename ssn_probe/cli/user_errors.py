@@ -1,0 +1,36 @@
+"""What a command does with an error: one message and a hint for a mistake, and a request to report for a bug."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import click
+
+from ssn_probe.errors import SSNProbeError
+
+
+@contextlib.contextmanager
+def user_errors(debug: bool) -> Iterator[None]:
+    """A user's mistake is one message and a hint, exit 1; Ctrl-C says what is kept, exit 130; a bug says so, 70."""
+    from ssn_probe.text import plain
+
+    try:
+        yield
+    except SSNProbeError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {plain(error.message)}", err=True)
+        if error.hint:
+            click.echo(f"  {plain(error.hint)}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
+        sys.exit(130)
+    except click.exceptions.ClickException:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: {type(error).__name__}: {plain(str(error))}", err=True)
+        click.echo("  This is a bug in ssn-probe: please report it. The traceback: ssn-probe --debug …", err=True)
+        sys.exit(70)

@@ -1,0 +1,35 @@
+"""A prompt set on disk: a folder with `prompts.parquet` (or .jsonl, .csv) and `dataset.json`, or one such file."""
+
+import os.path
+from pathlib import Path
+from typing import NamedTuple
+
+from ssn_probe.data.table_checks import READERS
+from ssn_probe.errors import DataError
+from ssn_probe.spec.node import brief
+
+
+class SetFiles(NamedTuple):
+    """The files of a prompt set, and its name unless its card gives another."""
+
+    name: str
+    table: Path
+    card: Path | None
+
+
+def local_files(source: str) -> SetFiles:
+    """The table and, where there is one, the card of a folder or of a single file."""
+    path = Path(source)
+    if os.path.isdir(path):
+        tables = [path / f"prompts{suffix}" for suffix in READERS if os.path.isfile(path / f"prompts{suffix}")]
+        card = path / "dataset.json"
+    elif os.path.isfile(path) and path.suffix in READERS:
+        tables, card = [path], path.with_suffix(".json")
+    else:
+        raise DataError(
+            f"no prompt set {brief(source)}",
+            "Give 'organism', a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, or one such file.",
+        )
+    if not tables:
+        raise DataError(f"{path} has no prompts.parquet, prompts.jsonl or prompts.csv", "Add one of them.")
+    return SetFiles(path.stem, tables[0], card if os.path.lexists(card) else None)

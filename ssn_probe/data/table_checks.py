@@ -1,0 +1,102 @@
+"""The table of a prompt set: read, completed and checked."""
+
+import codecs
+import hashlib
+import io
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from ssn_probe.errors import DataError, nearest
+from ssn_probe.neurons import LANGUAGE, UNREADABLE
+from ssn_probe.spec.node import brief
+
+CONTEXTS = ("harmful", "harmless", "lookalike")
+SPLITS = ("identify", "evaluate", "train")
+REQUIRED = ("prompt_id", "language", "context", "text")
+OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
+READERS = {
+    ".parquet": pl.read_parquet,
+    ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
+    ".csv": partial(pl.read_csv, infer_schema=False),  # an id such as 007 is text
+}
+
+
+def read_table(table: Path, content: bytes) -> pl.DataFrame:
+    """The rows of a table, every column as text, optional ones filled. Raises DataError for what is malformed."""
+    try:
+        frame = READERS[table.suffix](io.BytesIO(content.removeprefix(codecs.BOM_UTF8)))
+    except UNREADABLE as error:
+        raise DataError(f"cannot read {table}: {error}", f"Give one of {', '.join(READERS)}.") from error
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise DataError(f"{table} lacks the columns {missing}", f"Required: {', '.join(REQUIRED)}.")
+    if frame.is_empty():
+        raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
+    frame = _with_defaults(_as_text(frame, table))
+    _check_cells(frame, table)
+    _check_units(frame, table)
+    return frame
+
+
+def _as_text(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
+    """The known columns as text; a column of records or of bytes is refused."""
+    absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in frame.columns]
+    frame = frame.with_columns(absent).select(REQUIRED + OPTIONAL)
+    hint = f"Give {', '.join(REQUIRED + OPTIONAL)} as text."
+    for name, kind in frame.schema.items():
+        if kind.is_nested():
+            raise DataError(f"{table} has a column that is not text: {name} is {kind}", hint)
+    try:
+        return frame.select(pl.all().cast(pl.String))
+    except UNREADABLE as error:
+        raise DataError(f"{table} has a column that is not text: {error}", hint) from error
+
+
+def _with_defaults(frame: pl.DataFrame) -> pl.DataFrame:
+    """A cluster is the id itself, a split a fixed function of the cluster, unless they are given."""
+    frame = frame.with_columns(pl.col("cluster").fill_null(pl.col("prompt_id")))
+    return frame.with_columns(pl.col("split").fill_null(pl.col("cluster").map_elements(_split_of, pl.String)))
+
+
+def _split_of(cluster: str) -> str:
+    """60 % identify, 30 % evaluate, 10 % train, by a hash of the cluster: the same on every machine, for ever."""
+    share = int(hashlib.sha256(cluster.encode()).hexdigest()[:8], 16) / 2**32
+    return "identify" if share < 0.6 else "evaluate" if share < 0.9 else "train"
+
+
+def _check_cells(frame: pl.DataFrame, table: Path) -> None:
+    """Every cell by itself: not empty where required, real characters, known contexts, splits and language codes."""
+    blank = pl.col(REQUIRED).str.strip_chars().replace("", None).is_null().any()
+    if frame.select(pl.any_horizontal(blank))[0, 0]:
+        raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
+    for column in frame.columns:
+        if frame[column].str.contains("\0", literal=True).any():
+            hint = "Remove it. In JSON, \\ud800 to \\udfff stand for a character only in pairs."
+            raise DataError(f"{table} has a null character, or half a character, in {column}", hint)
+    for column, known in (("context", CONTEXTS), ("split", SPLITS)):
+        for value in frame[column].unique(maintain_order=True):
+            if value not in known:
+                raise DataError(f"{table}: unknown {column} {brief(value)}", nearest(str(value)[:80], known))
+    for language in frame["language"].unique(maintain_order=True):
+        if not LANGUAGE.fullmatch(language):
+            hint = "Give codes such as en, zh-Hans or qaa."
+            raise DataError(f"{table}: {brief(language)} is not a language code", hint)
+
+
+def _check_units(frame: pl.DataFrame, table: Path) -> None:
+    """A prompt appears once per language; its translations, and its cluster, are in one split."""
+    repeated = frame.filter(frame.select("prompt_id", "language").is_duplicated())
+    if not repeated.is_empty():
+        raise DataError(
+            f"{table}: {brief(repeated['prompt_id'][0])} appears more than once in {repeated['language'][0]!r}",
+            "Give each prompt_id once per language.",
+        )
+    for unit in ("cluster", "prompt_id"):
+        crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+        if not crossing.is_empty():
+            raise DataError(
+                f"{table}: the {unit} {brief(crossing[unit].min())} is in several splits",
+                "Prompts that are not independent, and translations of one prompt, belong in one split.",
+            )

@@ -1,0 +1,163 @@
+"""The record of a delta file, `about`, checked as it is read: a file may come from anywhere, and cards show its record.
+
+What the record states about the tensors (neurons and parameters per site) must be what they hold; everything else must
+at least have the form in which training writes it.
+"""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ssn_probe.spec import SITES
+from ssn_probe.training.weights.adapter import Adapter
+from ssn_probe.training.weights.trainable import Change
+
+Measure = Literal["asr", "invalid", "over_refusal", "utility"]
+MEASURES = get_args(Measure)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Bound = Annotated[float, Field(ge=-100, le=100)]
+"""The interval of further random sets may go beyond what a share can be: to about 12 either way, of two sets."""
+Name = Annotated[str, Field(max_length=300)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Checked(BaseModel):
+    """Values of the declared types alone, and finite; further entries are ignored."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Base(Checked):
+    sha256: Digest
+    dtype: Any = None
+
+
+class Data(Checked):
+    name: Any
+    split: Any
+    judge: Any
+    checked: Any
+    prompts_sha256: Digest
+    rows: dict[str, dict[str, Count]]
+
+
+class Steps(Checked):
+    done: Count
+    planned: Count
+    chosen: Count
+
+
+class HeldOutLoss(Checked):
+    base: float
+    chosen: float
+
+
+class SiteParameters(Checked):
+    site: str
+    neurons: Count
+    parameters: Count
+    percent: Percent
+    percent_of_site: Percent
+
+
+class Interval(Checked):
+    """Two bounds in their order, or neither."""
+
+    low: Bound | None
+    high: Bound | None
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
+            raise ValueError(f"there is no interval from {self.low} to {self.high}")
+        return self
+
+
+class Effect(Interval):
+    language: Name
+    measure: Measure
+    n: Count
+    before: Share | None
+    before_low: Share | None
+    before_high: Share | None
+    after: Share
+    low: Share
+    high: Share
+
+
+class Control(Interval):
+    arm: Name
+    measure: Measure
+    value: Share
+
+
+class Measured(Checked):
+    run: Name
+    arm: Name
+    effects: list[Effect]
+    controls: list[Control]
+
+    @model_validator(mode="after")
+    def distinct(self) -> Self:
+        if len({(row.language, row.measure) for row in self.effects}) < len(self.effects):
+            raise ValueError("an effect is stated twice")
+        return self
+
+
+class Record(Checked):
+    base: Base
+    method: Any
+    data: Data
+    training: dict[str, Any]
+    steps: Steps
+    held_out_loss: HeldOutLoss | None = None
+    parameters: list[SiteParameters]
+    measured: Measured | None = None
+    made_with: dict[str, Any] | None = None
+
+
+def check_record(about: Any, change: Change) -> None:
+    """Raises ValueError unless the record is one that training writes, of these tensors."""
+    lora, modules = isinstance(change, Adapter), [part.module for part in change.parts]
+    if not modules or len(set(modules)) < len(modules):
+        raise ValueError("it has no change, or two of one matrix")
+    try:
+        record = Record.model_validate(about)
+    except ValidationError as error:
+        raise ValueError(_first(error)) from None
+    if record.method != ("lora" if lora else "expand") or not record.data.checked:
+        raise ValueError("its record does not say that its training data were checked")
+    if isinstance(change, Adapter):
+        if record.base.dtype not in DTYPES:
+            raise ValueError("its record does not name the precision of its base")
+    elif len({part.base.dtype for part in change.parts}) > 1:
+        raise ValueError("its base has weights of more than one precision")
+    stated = [(row.site, (row.neurons, row.parameters)) for row in record.parameters]
+    if stated != list(weights_by_site(change).items()):
+        raise ValueError("its record states other neurons or parameters than its tensors have")
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong: where, what, and the value."""
+    found = error.errors(include_url=False)[0]
+    where = ".".join(map(str, found["loc"])) or "all of it"
+    if found["type"] == "missing":
+        return f"its record lacks {where}"
+    reason = found["msg"].removeprefix("Value error, ")
+    return f"its record is wrong at {where}: {reason} (found {found['input']!r:.40})"
+
+
+def weights_by_site(change: Change) -> dict[str, tuple[int, int]]:
+    """Neurons and parameters per site, in the order of the sites, then of `all`; adapters are no neuron's own."""
+    counts = {
+        site: (
+            sum(part.neuron_count for part in change.parts if part.site == site),
+            sum(part.parameters for part in change.parts if part.site == site),
+        )
+        for site in SITES
+    }
+    sites = {site: both for site, both in counts.items() if both[1]}
+    return sites | {"all": (sum(n for n, _ in sites.values()), sum(n for _, n in sites.values()))}

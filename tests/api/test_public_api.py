@@ -1,0 +1,141 @@
+"""The public interface, pinned: whoever changes a name, an option, a node or a file of a run changes this file, too."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+import ssn_probe.recipes
+from rich.console import Console
+
+import ssn_probe
+from ssn_probe import ASR, Expand, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Training
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.cli.commands import main
+from ssn_probe.spec.node import NODES
+
+NAMES = """
+ASR Amplify DataError Expand Final JudgeError LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Preview Prompts
+RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons Shared Suppress
+Training Utility open_run paper preview recipe run
+"""
+RECIPES = """
+after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
+"""
+ARGUMENTS = {
+    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh progress parameters",
+    "preview": "what model out batch_size device dtype limit time parameters",
+    "open_run": "reference out",
+}
+COMMANDS = {
+    "": "--version --debug",
+    "list": "path",
+    "show": "recipe -T --limit --batch-size --device --dtype -o --time --no-time",
+    "run": "recipe -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
+    "results": "reference -o --sort --status --recipe --model --export --measure",
+    "verify": "reference -o",
+    "doctor": "--model --device --dtype -o",
+    "organism": "",
+    "organism info": "--model",
+    "organism train": "--seed --variant -o",
+    "delta": "",
+    "delta train": "neurons -m --model --data -o --overwrite --language --union --contexts --languages --lr --batch "
+    "--epochs --steps --warmup --clip --held-out --evaluate-every --seed --micro-batch --gradient-checkpointing "
+    "--checkpoints --checkpoint-every --shard --device --dtype",
+    "delta info": "file",
+    "delta diff": "first second",
+    "delta merge": "file --model -o --dtype",
+    "delta unmerge": "folder -o",
+    "delta apply": "file prompts --model --dtype --device --max-new-tokens --full",
+}
+TRAINS = "neurons data training contexts languages at"
+KINDS = {
+    "Local": "position",
+    "Final": "position",
+    "Refusal": "",
+    "Prompts": "source harmless languages limit",
+    "SafetyNeurons": "prompts effect rule top sites pool stable fdr placebo",
+    "Shared": "neurons anchor at_least by",
+    "RandomLike": "neurons seed",
+    "NeuronFile": "path",
+    "Combine": "operation left right",
+    "Of": "neurons language",
+    "UnionOf": "neurons",
+    "WithoutStrongest": "neurons",
+    "Only": "neurons layers sites languages",
+    "WholeLayers": "neurons",
+    "LeaveOneOut": "neurons",
+    "Each": "neurons",
+    "Training": "lr batch epochs steps warmup schedule clip held_out evaluate_every patience seed",
+    "MeanOf": "prompts",
+    "Suppress": "neurons to",
+    "Amplify": "neurons by",
+    "Patch": "neurons source positions",
+    "Expand": TRAINS,
+    "LoRA": TRAINS,
+    "Then": "first then",
+    "After": "neurons trained",
+    "ASR": "prompts",
+    "OverRefusal": "prompts",
+    "Utility": "prompts",
+    "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
+    "question",
+}
+VERSIONS = {"UnionOf": 2}
+"""Every other kind has version 1."""
+FILES = """
+curves.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json recipe.json
+report.md samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
+"""
+
+
+def test_names() -> None:
+    assert set(ssn_probe.__all__) == set(NAMES.split())
+    assert all(hasattr(ssn_probe, name) for name in ssn_probe.__all__)
+    assert set(ssn_probe.recipes.__all__) == set(RECIPES.split())
+
+
+def test_no_public_name_hides_a_module() -> None:
+    assert not {module.name for module in pkgutil.iter_modules(ssn_probe.__path__)} & set(ssn_probe.__all__)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("ssn_probe.recipe")
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_arguments(name: str) -> None:
+    assert list(inspect.signature(getattr(ssn_probe, name)).parameters) == ARGUMENTS[name].split()
+
+
+def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, list[str]]]:
+    yield name, [text for option in command.params for text in (*option.opts, *option.secondary_opts)]
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {word}".strip())
+
+
+def test_commands_and_their_options() -> None:
+    assert dict(commands(main)) == {name: options.split() for name, options in COMMANDS.items()}
+
+
+def test_kinds_of_nodes() -> None:
+    """Fields and versions are parts of keys: a change here makes every result of the kind unreachable."""
+    ours = {name: kind for name, kind in NODES.items() if kind.__module__.startswith("ssn_probe.spec.")}
+    assert {name: [field.name for field in fields(kind)] for name, kind in ours.items()} == {
+        name: names.split() for name, names in KINDS.items()
+    }
+    assert {name: kind.version for name, kind in ours.items() if kind.version != 1} == VERSIONS
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    prompts = Prompts("organism", languages=("qaa", "qab"), limit=8)
+    ss = Shared(SafetyNeurons(prompts, effect="local", rule="paper"))
+    trained = Expand(ss.union(), prompts, training=Training(steps=2, batch=8), at=(1, 2))
+    arms = {"silent": Suppress(ss), "trained": trained}
+    numbers = {"controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    recipe = Recipe(sets={"ms": ss.neurons}, arms=arms, measures=(ASR(prompts),), **numbers)  # type: ignore[arg-type]
+    run = run_recipe(recipe, Options(out=tmp_path), Console(quiet=True))
+    assert {path.name for path in run.path.iterdir() if path.is_file()} == set(FILES.split())
+    assert {path.name for path in run.path.iterdir() if path.is_dir()} <= {"deltas", "plots"}

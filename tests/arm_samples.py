@@ -1,0 +1,67 @@
+"""Samples, summaries and recipes of small studies, made by hand."""
+
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.study.summary import summarise
+
+LABELS = {"seed": pl.Int32, "set_language": pl.String, "step": pl.Int64, "correct": pl.Boolean}
+
+
+def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = "harmful", **more: Any) -> pl.DataFrame:
+    """One row per verdict, by language; prompt i of every language is cluster i."""
+    rows = [
+        {
+            "prompt_id": f"p{i}",
+            "cluster": f"c{i}",
+            "context": context,
+            "eval_language": language,
+            "arm": arm,
+            "role": role,
+            "verdict": verdict,
+        }
+        | {"seed": None, "step": None, "correct": None}
+        | {"set_language": None if role == "baseline" else language}
+        | more
+        for language, listed in verdicts.items()
+        for i, verdict in enumerate(listed)
+    ]
+    return pl.DataFrame(rows, schema_overrides=LABELS)
+
+
+def spelled(text: str) -> list[str]:
+    """`rcciu`: refused, complied, complied, invalid, unjudged."""
+    return [{"r": "refused", "c": "complied", "i": "invalid", "u": "unjudged"}[letter] for letter in text]
+
+
+MS = SafetyNeurons(Prompts("organism"))
+MEASURES = (ASR(Prompts("organism")),)
+RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, measures=MEASURES, primary="ss")
+EACH = Recipe(arms={"ms": Suppress(MS.each())}, measures=MEASURES)
+LANGUAGES = {"aa": "rrrrrrrr", "bb": "rrrrrrcc", "cc": "rrrrcccc"}
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    sets = {"ms": {"aa": 9, "bb": 5, "cc": 6}, "ss": {"aa": 9, "bb": 3, "cc": 4}}
+    return {"anchor": "aa", "evaluated": list(LANGUAGES), "sets": sets} | changes
+
+
+def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Samples and summary of a baseline and these arms; `ms of bb` applies bb's neurons; a placebo ends in `*`."""
+    frames = [samples("baseline", "baseline", {language: spelled(text) for language, text in LANGUAGES.items()})]
+    for name, verdicts in arms.items():
+        arm, _, of = name.removesuffix("*").partition(" of ")
+        role = "placebo" if name.endswith("*") else "tested"
+        frame = samples(arm, role, {language: spelled(text) for language, text in verdicts.items()})
+        frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
+    frame = pl.concat(frames)
+    each = [name.partition(" of ")[0] for name in arms if " of " in name]
+    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0, each=each)
+
+
+EVERY = {
+    "ms of aa": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
+    "ms of bb": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
+}

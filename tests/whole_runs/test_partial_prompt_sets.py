@@ -1,0 +1,123 @@
+"""Prompt sets with some splits only: identify prompts are asked for where something is identified, and only there."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from ssn_probe import ASR, Expand, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Suppress, Training, Utility
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.cli.commands import main
+from ssn_probe.data.prompt_set import load_prompts
+from ssn_probe.errors import DataError
+from ssn_probe.spec import SetExpression
+from ssn_probe.study.plan import make_plan
+
+QUIET: dict[str, Any] = {"controls": 0, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+
+
+def part(folder: Path, keep: pl.Expr) -> Prompts:
+    """A few of the organism's prompts in two languages."""
+    rows = load_prompts(Prompts("organism", languages=("qaa", "qab"), limit=16)).frame.drop("source").filter(keep)
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
+    folder.mkdir()
+    rows.write_parquet(folder / "prompts.parquet")
+    (folder / "dataset.json").write_text(json.dumps(card | {"name": folder.name, "languages": ["qaa", "qab"]}))
+    return Prompts(str(folder))
+
+
+@pytest.fixture
+def evaluate_only(tmp_path: Path) -> Prompts:
+    return part(tmp_path / "evaluate-only", pl.col("split") == "evaluate")
+
+
+@pytest.fixture
+def train_only(tmp_path: Path) -> Prompts:
+    return part(tmp_path / "train-only", pl.col("split") == "train")
+
+
+@pytest.fixture
+def neurons(tmp_path: Path) -> NeuronFile:
+    path = tmp_path / "set.csv"
+    path.write_text("language,layer,site,index\n*,0,ffn,1\n*,1,q,2\n")
+    return NeuronFile(str(path))
+
+
+def test_a_neuron_file_needs_no_prompts_to_identify(
+    evaluate_only: Prompts, train_only: Prompts, neurons: NeuronFile, tmp_path: Path
+) -> None:
+    arms = {"silent": Suppress(neurons), "trained": Expand(neurons, train_only, training=Training(steps=2, batch=8))}
+    recipe = Recipe(arms=arms, measures=(ASR(evaluate_only), Utility(evaluate_only)), **QUIET)
+    run = run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))
+    assert run.manifest()["status"] == "done"
+    assert set(run.table("samples")["arm"]) == {"baseline", "silent", "trained"}
+
+
+def test_a_delta_is_trained_on_a_set_with_rows_to_train_alone(
+    train_only: Prompts, neurons: NeuronFile, tmp_path: Path
+) -> None:
+    command = ["delta", "train", neurons.path, "-m", "organism", "--data", train_only.source, "--steps", "2"]
+    done = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "delta.safetensors")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "delta.safetensors").exists()
+
+
+LACKING = {
+    "no identify prompts": (pl.col("split") != "identify", "no harmful prompts", "qaa, qab", "none"),
+    "a language without harmful": (
+        (pl.col("language") != "qab") | (pl.col("context") != "harmful"),
+        "no harmful prompts",
+        "qab",
+        "qaa",
+    ),
+    "a language without harmless": (
+        (pl.col("language") != "qab") | (pl.col("context") != "harmless"),
+        "no harmless prompts",
+        "qab",
+        "-T harmless=",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keep", "message", "languages", "hint"), LACKING.values(), ids=LACKING)
+def test_a_set_that_cannot_identify_is_one_clear_error(
+    keep: pl.Expr, message: str, languages: str, hint: str, tmp_path: Path
+) -> None:
+    """Found by the plan, which loads no model."""
+    recipe = Recipe(model="missing", sets={"ms": SafetyNeurons(part(tmp_path / "mine", keep))})
+    with pytest.raises(DataError, match=f"mine has {message} to identify neurons with in {languages}") as caught:
+        make_plan(recipe)
+    assert hint in (caught.value.hint or "")
+
+
+def test_another_set_that_lacks_a_language_lists_those_it_has(tmp_path: Path) -> None:
+    theirs = part(tmp_path / "theirs", (pl.col("language") == "qaa"))
+    card = Path(theirs.source) / "dataset.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"languages": ["qaa"]}))
+    mine = Prompts(part(tmp_path / "mine", pl.lit(True)).source, harmless=theirs.source)
+    with pytest.raises(DataError, match="no harmless prompts to identify neurons with in qab") as caught:
+        make_plan(Recipe(sets={"ms": SafetyNeurons(mine)}))
+    assert "'identify': qaa." in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("to", "log_odds_controls", "message", "hint"),
+    [
+        (True, 0, "no harmless prompts to average activations over in qaa", "languages="),
+        (False, 99, "no harmful prompts to test the refusal log-odds with in qaa", "log_odds_controls=0"),
+    ],
+    ids=["mean", "gate"],
+)
+def test_means_and_the_refusal_gate_read_identify_prompts(
+    to: bool, log_odds_controls: int, message: str, hint: str, evaluate_only: Prompts, neurons: SetExpression
+) -> None:
+    arm = Suppress(neurons, to=MeanOf(evaluate_only) if to else 0)
+    numbers = QUIET | {"log_odds_controls": log_odds_controls}
+    with pytest.raises(DataError, match=message) as caught:
+        make_plan(Recipe(arms={"a": arm}, measures=(ASR(evaluate_only),), **numbers))
+    assert hint in (caught.value.hint or "")
