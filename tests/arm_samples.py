@@ -5,6 +5,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.study.findings import Findings
+from ssn_probe.study.robustness import NOTHING
 from ssn_probe.study.summary import summarise
 
 LABELS = {"seed": pl.Int32, "set_language": pl.String, "step": pl.Int64, "correct": pl.Boolean}
@@ -46,6 +48,13 @@ LANGUAGES = {"aa": "rrrrrrrr", "bb": "rrrrrrcc", "cc": "rrrrcccc"}
 def manifest(**changes: Any) -> dict[str, Any]:
     sets = {"ms": {"aa": 9, "bb": 5, "cc": 6}, "ss": {"aa": 9, "bb": 3, "cc": 4}}
     return {"anchor": "aa", "evaluated": list(LANGUAGES), "sets": sets} | changes
+
+
+def findings(**found: Any) -> Findings:
+    """What a study found, as far as it is given."""
+    nothing = {"sets": {}, "neurons": None, "robustness": NOTHING, "gates": (), "seconds": {}, "overlap": None}
+    nothing |= {"anchor": "aa", "evaluated": tuple(LANGUAGES), "found_again": None, "truth": None}
+    return Findings(**nothing | found)
 
 
 def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:

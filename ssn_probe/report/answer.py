@@ -265,7 +265,7 @@ def verdict(node: Intervention, row: Row) -> str:
 
 def _languages(languages: Collection[str]) -> str:
     named = len(languages) <= MOST_NAMED
-    return listing([plain(one) for one in sorted(languages)]) if named else f"{len(languages)} languages"
+    return listing([plain(language) for language in sorted(languages)]) if named else f"{len(languages)} languages"
 
 
 def _outside(anchor: str | None, source: str | None = None) -> str:

@@ -1,8 +1,6 @@
 """What may and what may not be concluded from a run, in plain words, each with the figures that support it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -14,7 +12,8 @@ from ssn_probe.spec.node import walk
 from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.study.arms import WEAKENED
-from ssn_probe.study.robustness import NOTHING, Robustness
+from ssn_probe.study.findings import Findings
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.text import change_in_points, counted, markdown, p_equals, percent, plain
 
 ALPHA = 0.05
@@ -25,42 +24,31 @@ Finding = tuple[bool, str]
 """Whether it may be concluded, and the conclusion."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Beside:
-    """What no arm shows: nulls and stability, the primary arm less its placebo, the comparison with the truth."""
-
-    robustness: Robustness = NOTHING
-    placebo: Estimate | None = None
-    truth: pl.DataFrame | None = None
-
-
-NONE = Beside()
-
-
-def conclusions(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame | None, beside: Beside) -> str:
+def conclusions(recipe: Recipe, findings: Findings) -> str:
     """The section of the report. What is not listed under *may* was not shown here."""
-    findings = [
-        *_primary_arm(recipe, summary),
-        *_beyond_arms(recipe, beside),
-        *_stability(beside.robustness),
-        *_limits(recipe, manifest),
+    found = [
+        *_primary_arm(recipe, findings.summary),
+        *_beyond_arms(recipe, findings),
+        *_stability(findings.robustness),
+        *_limits(recipe),
     ]
     sections = {True: "What may be concluded", False: "What may not be concluded"}
     parts = []
     for allowed, title in sections.items():
-        lines = [f"- {markdown(line)}" for is_allowed, line in findings if is_allowed == allowed]
+        lines = [f"- {markdown(line)}" for is_allowed, line in found if is_allowed == allowed]
         parts += [section(title, "\n".join(lines))] if lines else []
     return "\n".join(parts)
 
 
-def headlines(recipe: Recipe, beside: Beside) -> list[str]:
+def headlines(recipe: Recipe, findings: Findings) -> list[str]:
     """What no arm can show, for the end of the answer: placebo, sharing, ground truth."""
-    findings = _beyond_arms(recipe, beside)
-    return [f"{'Shown' if allowed else 'Not shown'}: {line[0].lower()}{line[1:]}" for allowed, line in findings]
+    found = _beyond_arms(recipe, findings)
+    return [f"{'Shown' if allowed else 'Not shown'}: {line[0].lower()}{line[1:]}" for allowed, line in found]
 
 
-def _beyond_arms(recipe: Recipe, beside: Beside) -> list[Finding]:
-    found = [*_placebo(beside.placebo, recipe), *_sharing(recipe, beside.robustness), *_planted(beside.truth)]
+def _beyond_arms(recipe: Recipe, findings: Findings) -> list[Finding]:
+    placebo = _placebo(findings.beyond_placebo, recipe)
+    found = [*placebo, *_sharing(recipe, findings.robustness), *_planted(findings.truth)]
     return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
 
@@ -164,12 +152,12 @@ def _planted(truth: pl.DataFrame | None) -> Iterator[Finding]:
             yield False, f"{line}, whatever silencing it does."
 
 
-def _limits(recipe: Recipe, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _limits(recipe: Recipe) -> Iterator[Finding]:
     """What no run of the kind can show."""
     if recipe.arms:
         yield False, "That these neurons alone carry refusal: others may, which this rule did not choose."
     effects = (node.scored_by for node in walk(recipe) if isinstance(node, SafetyNeurons))
     for caution in dict.fromkeys(effect.caution for effect in effects if effect.caution):
         yield False, caution
-    if str(manifest["model"]["name"]).startswith("organism"):
+    if recipe.model.startswith("organism"):
         yield False, "Anything about language models: the organism's figures are about the tool."

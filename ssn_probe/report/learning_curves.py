@@ -107,8 +107,9 @@ def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequen
 
 def _step_differences(step: int, differences: Sequence[Difference]) -> str:
     parts = [
-        f"{NAMES[one.measure]} {points(one.estimate.value)} ({points_interval(one.estimate.low, one.estimate.high)})"
-        for one in differences
-        if one.step == step and (one.measure != "utility" or one.estimate.value)
+        f"{NAMES[found.measure]} {points(found.estimate.value)} "
+        f"({points_interval(found.estimate.low, found.estimate.high)})"
+        for found in differences
+        if found.step == step and (found.measure != "utility" or found.estimate.value)
     ]
     return f"after {step} steps {', '.join(parts)}"

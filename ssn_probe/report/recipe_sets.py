@@ -1,14 +1,14 @@
 """The sets that a recipe names. Of several names of one set, one stands for all in the tables about sets."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.conclusions import Beside
 from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.spec.node import Node
+from ssn_probe.study.findings import Findings
 from ssn_probe.text import listing, markdown
 
 
@@ -41,15 +41,13 @@ def same_sets_note(names: Mapping[str, list[str]]) -> str:
     return "\n".join([" ".join(lines), ""]) if lines else ""
 
 
-def without_repeats(table: pl.DataFrame | None, names: Mapping[str, list[str]]) -> pl.DataFrame | None:
-    """The rows of the sets that stand for others."""
-    return None if table is None else table.filter(pl.col("set").is_in(list(names)))
+def without_repeats(findings: Findings, names: Mapping[str, list[str]]) -> Findings:
+    """The findings with the rows of the sets that stand for others alone."""
+    robustness = replace(findings.robustness, **_of_sets(vars(findings.robustness), names))
+    tables = {"neurons": findings.neurons, "overlap": findings.overlap, "truth": findings.truth}
+    return replace(findings, robustness=robustness, **_of_sets(tables, names))
 
 
-def beside_without_repeats(beside: Beside, names: Mapping[str, list[str]]) -> Beside:
-    """The same for the tables of the nulls, of stability and of what was planted."""
-    tables: dict[str, Any] = {
-        field.name: without_repeats(getattr(beside.robustness, field.name), names)
-        for field in fields(beside.robustness)
-    }
-    return replace(beside, robustness=type(beside.robustness)(**tables), truth=without_repeats(beside.truth, names))
+def _of_sets(tables: Mapping[str, pl.DataFrame | None], names: Mapping[str, list[str]]) -> dict[str, Any]:
+    kept = pl.col("set").is_in(list(names))
+    return {name: None if table is None else table.filter(kept) for name, table in tables.items()}

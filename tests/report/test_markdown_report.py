@@ -1,9 +1,9 @@
-"""The whole report from tables alone: which sections there are, in which order, and that old callers still work."""
+"""The whole report from tables alone: which sections there are and in which order."""
 
 from typing import Any
 
 import polars as pl
-from arm_samples import EACH, EVERY, RECIPE, ran
+from arm_samples import EACH, EVERY, RECIPE, findings, ran
 from arm_samples import manifest as manifest_of
 
 from ssn_probe.report.markdown import report
@@ -27,7 +27,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 def titles(recipe: Recipe, arms: dict[str, dict[str, str]], primary: str | None = None, **changes: Any) -> list[str]:
     _, summary = ran(arms, primary)
-    text = report(recipe, manifest(**changes), NEURONS, None, summary)
+    text = report(recipe, manifest(**changes), findings(neurons=NEURONS, summary=summary))
     return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
 
 
@@ -51,12 +51,12 @@ def test_sections_of_a_transfer() -> None:
 
 def test_the_answer_comes_first() -> None:
     _, summary = ran(ARMS, "ss")
-    text = report(RECIPE, manifest(), NEURONS, None, summary)
+    text = report(RECIPE, manifest(), findings(neurons=NEURONS, summary=summary))
     assert text.startswith("An answer.")
     assert "## Tests: ss against the baseline" in text
 
 
 def test_a_run_that_measured_nothing_has_no_tests() -> None:
-    text = report(RECIPE, manifest(), NEURONS, None, None)
+    text = report(RECIPE, manifest(), findings(neurons=NEURONS))
     assert "## Tests" not in text
     assert "## Neurons per language and site" in text

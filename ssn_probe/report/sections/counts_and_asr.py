@@ -22,7 +22,7 @@ def counts_against_asr(sizes: Mapping[str, int], summary: pl.DataFrame, anchor: 
     """
     asr = {language: row["value"] for language, row in baseline_rows(summary).items()}
     languages = [language for language in sizes if language in asr and language not in (anchor, AVERAGE)]
-    return rank_correlation([sizes[one] for one in languages], [asr[one] for one in languages])
+    return rank_correlation([sizes[language] for language in languages], [asr[language] for language in languages])
 
 
 def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame) -> str:
@@ -32,8 +32,9 @@ def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.Data
     for name in distinct_sets(recipe):
         if not shared_with_anchor(expression_of(recipe, name)):
             continue
-        sizes = {one: count for one, count in manifest["sets"][name].items() if one != manifest["anchor"]}
-        body = [[markdown(one), str(sizes[one]), share_cell(before[one])] for one in sizes if one in before]
+        sizes = {language: count for language, count in manifest["sets"][name].items() if language in before}
+        sizes.pop(manifest["anchor"], None)
+        body = [[markdown(language), str(count), share_cell(before[language])] for language, count in sizes.items()]
         if body:
             found = counts_against_asr(sizes, summary, manifest["anchor"])
             rows = table(["language", "shared neurons", "baseline ASR, %"], body)

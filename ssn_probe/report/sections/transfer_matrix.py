@@ -20,7 +20,8 @@ def transfers(summary: pl.DataFrame, measure: str = "asr") -> dict[str, Cells]:
     found: dict[str, dict[tuple[str, str], Row]] = {}
     for condition, rows in by_condition(summary.filter(measure=measure, role=TESTED)).items():
         if condition.name.of is not None and condition.name.step is None:
-            cells = {(condition.name.of, one): row for one, row in rows.items() if one != AVERAGE}
+            of = condition.name.of
+            cells = {(of, language): row for language, row in rows.items() if language != AVERAGE}
             found.setdefault(condition.name.arm, {}).update(cells)
     return dict(found)
 
@@ -44,7 +45,7 @@ def transfer_section(recipe: Recipe, summary: pl.DataFrame) -> str:
 def _matrix(arm: str, cells: Cells, before: Mapping[str, Row], silenced: bool) -> str:
     sources, targets = sides(cells)
     verb = "silenced" if silenced else "changed"
-    first = ["*baseline ASR, %*", *(share_cell(before[one]) if one in before else ABSENT for one in targets)]
+    first = ["*baseline ASR, %*", *(share_cell(before[target]) if target in before else ABSENT for target in targets)]
     body = [[markdown(source), *(_cell(cells, source, target) for target in targets)] for source in sources]
     header = [f"{verb}: neurons of", *(markdown(target) for target in targets)]
     note = (

@@ -62,7 +62,7 @@ def tables(run: RunFolder) -> list[Table]:
     measure = summary["measure"][0]
     conditions = by_condition(summary.filter(measure=measure))
     # The untouched model stands beside the matrices: a change is read against where it began.
-    single = {one: rows for one, rows in conditions.items() if one.name.of is one.name.step is None}
+    single = {key: rows for key, rows in conditions.items() if key.name.of is key.name.step is None}
     matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
     curves = [curve_table(run.table("curves"))] if (run.path / "curves.parquet").is_file() else []
     return [language_table(single, measure), *matrices, *curves]
