@@ -68,8 +68,9 @@ def plain_number(value: float, digits: int) -> str:
 
 def written(figures: Figures, digits: int, number: Callable[[float, int], str] = plain_number) -> str:
     """`26.5 [20.9, 33.0]`; `number` writes each figure."""
-    value, *ends = figures
-    return number(value, digits) + ("" if None in ends else f" [{', '.join(number(end, digits) for end in ends)}]")
+    value, low, high = figures
+    interval = "" if low is None or high is None else f" [{number(low, digits)}, {number(high, digits)}]"
+    return f"{number(value, digits)}{interval}"
 
 
 def columns_of(conditions: Mapping[Condition, Mapping[str, Row]]) -> list[Column]:

@@ -83,9 +83,9 @@ class Bars:
 
     def note(self, label: str, text: str) -> None:
         """Cut where the line has no room for it, since rich would take that from the count and the time instead."""
-        text = Text(plain(text))
-        text.truncate(max(0, self.progress.console.width - self.taken), overflow="ellipsis")
-        self.progress.update(self.tasks[label], note=text.plain)
+        note = Text(plain(text))
+        note.truncate(max(0, self.progress.console.width - self.taken), overflow="ellipsis")
+        self.progress.update(self.tasks[label], note=note.plain)
 
 
 class Cell:
