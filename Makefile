@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint types format notebooks bench clean
 
 demo: $(STAMP)
-	$(BIN)/ssn-probe run suppress_ss -o $(OUT)
+	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks tests

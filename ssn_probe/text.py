@@ -1,12 +1,37 @@
 """Text for readers: hostile text made harmless (prompts, responses, names from files), and how numbers are written."""
 
+import codecs
+import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+IN_ASCII = {
+    **{
+        "✓": "+",
+        "✗": "x",
+        "○": "o",
+        "◐": "~",
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "·": ".",
+        "…": "...",
+        "→": "->",
+        "←": "<-",
+    },
+    **{"×": "x", "≤": "<=", "≥": ">=", "±": "+-", "≈": "~", "Δ": "D", "²": "2", "━": "-", "╸": "-", "╺": "-", "•": "*"},
+}
+"""How our own marks are written where they cannot be shown; other characters become `\\u` escapes."""
 
 
 def plain(text: str) -> str:
-    """`text` on one line, without control characters, ANSI sequences and bidirectional overrides."""
+    """`text` on one line, without control characters, ANSI sequences and bidirectional overrides.
+
+    Bytes of a path that are no text here (Python's surrogates) are shown as `\\xNN`.
+    """
+    text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])", "", text)
     return "".join(" " if _is_line_break(character) else character for character in text if _is_visible(character))
 
@@ -88,3 +113,33 @@ def listing(words: Sequence[str]) -> str:
 def capitalised(words: str) -> str:
     """The words with a capital letter."""
     return words[:1].upper() + words[1:]
+
+
+def make_printable(streams: Iterable[TextIO | None]) -> None:
+    """Streams that write whatever their encoding lacks in ASCII, rather than raise UnicodeEncodeError."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=PLAIN_ASCII if ascii_only else None, errors="in_ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    written = (IN_ASCII.get(character, character) for character in lacking)
+    return "".join(written).encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+def _plain_ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by another name: click writes UTF-8 to a stream whose encoding it knows as ASCII."""
+    if name != PLAIN_ASCII:
+        return None
+    known = codecs.lookup("ascii")
+    coders = {"incrementalencoder": known.incrementalencoder, "incrementaldecoder": known.incrementaldecoder}
+    return codecs.CodecInfo(known.encode, known.decode, name=PLAIN_ASCII, **coders)
+
+
+PLAIN_ASCII = "ascii_without_marks"
+codecs.register_error("in_ascii", _in_ascii)
+codecs.register(_plain_ascii)

@@ -1,7 +1,9 @@
 """Fixtures shared by all tests: the tiny models, as folders and loaded. Shapes and types are checked as tests run."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,48 @@ torch.set_num_threads(1)
 # The same examples in every run: a change is judged by its own tests. `pytest --hypothesis-seed=…` tries others.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
+SCANDIR, LISTDIR = os.scandir, os.listdir
+
+
+class Backwards:
+    """`os.scandir`, from Z to A."""
+
+    def __init__(self, path: Any = "."):
+        with SCANDIR(path) as entries:
+            self.entries = sorted(entries, key=lambda entry: entry.name)
+
+    def __iter__(self) -> "Backwards":
+        return self
+
+    def __next__(self) -> Any:
+        if not self.entries:
+            raise StopIteration
+        return self.entries.pop()
+
+    def __enter__(self) -> "Backwards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.entries.clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def folders_are_listed_backwards() -> Iterator[None]:
+    """So that what relies on the order of a file system fails on every one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "scandir", Backwards)
+        patched.setattr(os, "listdir", lambda path=".": sorted(LISTDIR(path), reverse=True))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader's own wishes for width and colour do not reach a test: where they matter, it sets them."""
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -79,9 +79,8 @@ def run(
     asked = _asked(what, model, parameters)
     _check_count("limit", limit)
     _import_tqdm()
-    from rich.console import Console
-
     from ssn_probe.api.runner import Options, run_recipe
+    from ssn_probe.report.terminal.screens import console
 
     options = Options(
         out=Path(out),
@@ -94,8 +93,7 @@ def run(
         source=asked.source,
         arguments=asked.arguments,
     )
-    console = Console(markup=False, emoji=False, highlight=False, quiet=not progress)
-    return Result(run_recipe(asked.recipe, options, console))
+    return Result(run_recipe(asked.recipe, options, console(quiet=not progress)))
 
 
 def preview(

@@ -9,6 +9,7 @@ Nothing is measured and no weight is loaded. Three questions, each answered by r
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import polars as pl
 from ssn_probe.api.runner import Record, study_and_report
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
+from ssn_probe.files import sha256
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache, NotCached
@@ -43,6 +45,8 @@ TABLES = (
     "truth",
     "training",
 )
+LISTED = 3
+"""Parts of the cache that a finding names; of the others it says how many they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,8 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> I
             )
             yield Finding(what="tables follow from the cache", holds=None, why=why)
             return
-        other = not set(cache.used) <= set(results.read_json(run.path / "parts.json")["parts"])
+        parts = results.read_json(run.path / "parts.json")["parts"]
+        other = not set(cache.used) <= set(parts)
         for name in TABLES:
             if (run.path / f"{name}.parquet").is_file() or (again.path / f"{name}.parquet").is_file():
                 what = f"{name} follows from the cache"
@@ -165,6 +170,36 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> I
                 yield _since(finding) if other else finding
         words = _checked("report and manifest say what was found", lambda: _words(run, again, told, record.to_json()))
         yield _since(words) if other else words
+    if unread := sorted(set(parts) - set(cache.used)):
+        finding = _unread(cache.root, unread)
+        yield _since(finding) if other else finding
+
+
+def _unread(root: Path, parts: list[str]) -> Finding:
+    """Parts that the run wrote or read, and that none of its tables needs any more: carried activations, mostly."""
+    what = "parts of the cache that no table needs are as they were written"
+    harm = {root / part: _harm(root / part) for part in parts}
+    if harmed := [f"{path} ({_method(path)}) is {why}" for path, why in harm.items() if why]:
+        more = f"; and {len(harmed) - LISTED:,} more" if len(harmed) > LISTED else ""
+        return Finding(what=what, holds=None, why="; ".join(harmed[:LISTED]) + more)
+    counts = Counter(_method(path) for path in harm)
+    return Finding(what=what, holds=True, why=", ".join(f"{count:,} of {name}" for name, count in counts.items()))
+
+
+def _harm(part: Path) -> str:
+    try:
+        return "" if sha256(part) == part.name.split(".")[-2] else "damaged"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _method(part: Path) -> str:
+    try:
+        return str(results.read_json(part.parent / "what.json")["method"])
+    except (ResultError, KeyError):
+        return "unknown method"
 
 
 def _since(finding: Finding) -> Finding:

@@ -3,12 +3,14 @@
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.user_errors import user_errors
+from ssn_probe.text import make_printable
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
@@ -31,7 +33,11 @@ Every command has --help.
 
 
 class Commands(click.Group):
-    """A group that suggests the nearest command for a misspelt one."""
+    """A group that prints to any terminal, and says what was meant when a command is misspelt."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
+        return super().main(*args, **kwargs)
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         from ssn_probe.errors import nearest

@@ -58,15 +58,15 @@ def check_results(out: Path) -> Check:
 
 def existing(path: Path) -> Path:
     """The path, or the nearest one above it that exists."""
-    path = path.expanduser().absolute()
-    # Path.exists raises for a folder that may not be read
+    path = Path(os.path.expanduser(path)).absolute()
+    # Path.exists raises where we may not look
     return next(one for one in (path, *path.parents) if os.path.exists(one))
 
 
 def size_of(folder: Path) -> int:
     """The bytes of all files below a folder. Links are not followed; files that cannot be read are not counted."""
     total = 0
-    for where, _, files in os.walk(folder):
+    for where, _, files in sorted(os.walk(folder)):
         for file in files:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(where, file)).st_size

@@ -23,7 +23,7 @@ def locate(name: str) -> str:
     """The folder or hub name that `name` stands for."""
     if name == ORGANISM or name.startswith(f"{ORGANISM}:"):
         return _embedded(name)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, it leaves an unknown user's `~name` as it is
     if os.path.isdir(folder):  # unlike Path's, these take any text
         return _model_folder(folder)
     if os.path.exists(folder):

@@ -91,7 +91,7 @@ class Cache:
                 self.waiting("another run is computing the same; waiting for it")
                 lock.acquire(poll_interval=0.2)
         try:
-            for left in folder.glob(".*.tmp"):  # by a run that was killed as it wrote
+            for left in sorted(folder.glob(".*.tmp")):  # by a run that was killed as it wrote
                 left.unlink(missing_ok=True)
             yield
         finally:
@@ -228,4 +228,4 @@ def _rows(path: Path) -> tuple[int, ...]:
 
 def _files(folder: Path) -> list[Path]:
     """The parts of an entry, by name: `<name>.<sha256>.<suffix>`."""
-    return sorted(path for path in folder.glob("[!.]*.*.*") if path.suffix in (".safetensors", ".parquet"))
+    return [path for path in sorted(folder.glob("[!.]*.*.*")) if path.suffix in (".safetensors", ".parquet")]

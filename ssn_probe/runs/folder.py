@@ -59,6 +59,11 @@ class RunFolder:
 
 def prepare(root: Path) -> Path:
     """Makes the results folder, and checks that files can be written there, before anything is computed."""
+    try:
+        str(root.absolute()).encode()
+    except UnicodeEncodeError as error:  # polars opens files by Unicode names only
+        hint = "Set PYTHONUTF8=1 before the command, or choose another folder with -o DIR."
+        raise ResultError(f"the name of the results folder is not Unicode text: {str(root)!r}", hint) from error
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
@@ -122,7 +127,8 @@ DIGESTED = (".parquet", ".json", ".md", ".py", ".safetensors", ".svg", ".png")
 
 def digests(run: RunFolder) -> dict[str, str]:
     """Path within the run → SHA-256, for every table, text, picture and delta."""
-    found = {path.relative_to(run.path).as_posix(): path for path in run.path.rglob("*") if path.suffix in DIGESTED}
+    paths = [path for path in sorted(run.path.rglob("*")) if path.suffix in DIGESTED]
+    found = {path.relative_to(run.path).as_posix(): path for path in paths}
     return {name: sha256(path) for name, path in sorted(found.items()) if name != "manifest.json"}
 
 
@@ -144,8 +150,8 @@ def runs(root: Path) -> list[RunFolder]:
     """All runs in `root`, newest first."""
     if not root.is_dir():
         return []
-    found = [path for path in root.iterdir() if (path / "manifest.json").is_file() and not path.is_symlink()]
-    return [RunFolder(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+    newest_first = sorted(root.iterdir(), reverse=True)
+    return [RunFolder(path) for path in newest_first if (path / "manifest.json").is_file() and not path.is_symlink()]
 
 
 def find_run(reference: str, root: Path) -> RunFolder:

@@ -70,7 +70,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small(out: Path) -> Path:
     """A recipe's file."""
-    (out / "small.py").write_text(SMALL)
+    (out / "small.py").write_text(SMALL, encoding="utf-8")
     return out / "small.py"
 
 
@@ -92,7 +92,7 @@ def test_it_is_the_command_lines_run(result: Result, small: Path, tmp_path: Path
     assert other.manifest["arguments"] == result.manifest["arguments"]
     assert {path.name for path in other.path.iterdir()} == {path.name for path in result.path.iterdir()}
     for name in ("recipe.json", "recipe.py"):
-        assert (other.path / name).read_text() == (result.path / name).read_text()
+        assert (other.path / name).read_text(encoding="utf-8") == (result.path / name).read_text(encoding="utf-8")
     for name in ("samples", "neurons", "summary"):
         assert_frame_equal(other.table(name), result.table(name))
     assert other.answer == result.answer
@@ -157,7 +157,7 @@ def test_an_expression_is_found(out: Path, capfd: pytest.CaptureFixture[str]) ->
     for table in ("samples", "summary"):
         with pytest.raises(ResultError, match="does not make this table"):
             getattr(found, table)
-    assert "\n**\n" not in (found.path / "report.md").read_text()
+    assert "\n**\n" not in (found.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_progress_is_shown(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,11 +203,11 @@ def test_a_declared_recipe_takes_its_parameters() -> None:
 def test_a_name_and_a_file_stand_for_a_recipe(tmp_path: Path) -> None:
     assert _asked("suppress_ss", None, {"controls": 5}).recipe == suppress_ss(controls=5)
     path = tmp_path / "mine.py"
-    path.write_text(inspect.getsource(inspect.getmodule(identify_ms.build)))  # type: ignore[arg-type]
+    path.write_text(inspect.getsource(inspect.getmodule(identify_ms.build)), encoding="utf-8")  # type: ignore[arg-type]
     asked = _asked(path, "m", {"top": 0.01})
     assert asked.recipe == identify_ms(model="m", top=0.01)
-    executed = path.read_text()
-    path.write_text("changed since")
+    executed = path.read_text(encoding="utf-8")
+    path.write_text("changed since", encoding="utf-8")
     assert asked.source == executed
 
 

@@ -66,7 +66,7 @@ def test_the_manifest_says_what_was_done(run: RunFolder) -> None:
 
 
 def test_the_recipe_on_disk_is_the_recipe(run: RunFolder) -> None:
-    stored = from_json(json.loads((run.path / "recipe.json").read_text()))
+    stored = from_json(json.loads((run.path / "recipe.json").read_text(encoding="utf-8")))
     assert stored == limited(small_recipe(), LIMIT)
 
 
@@ -115,7 +115,7 @@ def test_the_average_leaves_the_anchor_out(run: RunFolder) -> None:
 
 def test_too_few_controls_give_no_p(run: RunFolder) -> None:
     assert run.table("summary")["p"].null_count() == run.table("summary").height
-    assert "too few controls for a test" in (run.path / "report.md").read_text()
+    assert "too few controls for a test" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_only_one_row_is_primary(run: RunFolder) -> None:
@@ -132,7 +132,7 @@ def test_controls_match_and_avoid_the_set(run: RunFolder) -> None:
 
 def test_per_prompt_scores_are_kept(run: RunFolder) -> None:
     """Seven languages and two contexts, each under its own key, which says what it is."""
-    entries = [json.loads(path.read_text()) for path in (run.path.parent / "cache").glob("*/what.json")]
+    entries = [json.loads(path.read_text(encoding="utf-8")) for path in (run.path.parent / "cache").glob("*/what.json")]
     scores = [what for what in entries if what["method"] == "scores"]
     assert len(scores) == 14
     assert {what["effect"]["kind"] for what in scores} == {"Refusal"}
@@ -142,7 +142,7 @@ def test_per_prompt_scores_are_kept(run: RunFolder) -> None:
 
 
 def test_the_question_is_shown_literally(run: RunFolder) -> None:
-    assert r"Is \<b\>this\</b\> \| a question?" in (run.path / "report.md").read_text()
+    assert r"Is \<b\>this\</b\> \| a question?" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_same_recipe_gives_the_same_tables(run: RunFolder, tmp_path: Path) -> None:
@@ -203,10 +203,12 @@ def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
     rows = load_prompts(Prompts("organism", limit=24, languages=("qaa", "qab", "qac"))).frame.drop("source")
     absent = (pl.col("split") == "evaluate") & (pl.col("context") == "harmful") & (pl.col("language") == "qab")
     rows = rows.filter(~absent & (pl.col("context") != "lookalike")).with_columns(reference=pl.lit(None, pl.String))
-    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text())
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
     (tmp_path / "data").mkdir()
     rows.write_parquet(tmp_path / "data" / "prompts.parquet")
-    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab", "qac"]}))
+    (tmp_path / "data" / "dataset.json").write_text(
+        json.dumps(card | {"languages": ["qaa", "qab", "qac"]}), encoding="utf-8"
+    )
     prompts = Prompts(str(tmp_path / "data"))
     arms = {"ms": Suppress(SafetyNeurons(prompts))}
     measures = (ASR(prompts), OverRefusal(prompts), Utility(prompts))
@@ -214,7 +216,7 @@ def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
     found = run_recipe(recipe, Options(out=tmp_path / "results"), quiet())
     asr = found.table("summary").filter((pl.col("measure") == "asr") & (pl.col("role") == "tested"))
     assert set(asr["language"]) == {"qaa", "qac", AVERAGE}
-    report = (found.path / "report.md").read_text()
+    report = (found.path / "report.md").read_text(encoding="utf-8")
     assert "| qab | not measured: no data |" in report
     assert report.count("not measured: no data\n") == 2  # over-refusal and utility, as a whole
 
@@ -230,7 +232,7 @@ def test_any_model_and_any_file_take_the_same_path(family: str, tmp_path: Path, 
     ]
     pl.DataFrame(rows).write_ndjson(tmp_path / "mine.jsonl")
     judge = {"kind": "patterns", "refused": {"en": "w1", "de": "w2"}, "complied": {"en": "w.*", "de": "w.*"}}
-    (tmp_path / "mine.json").write_text(json.dumps({"judge": judge, "max_new_tokens": 3}))
+    (tmp_path / "mine.json").write_text(json.dumps({"judge": judge, "max_new_tokens": 3}), encoding="utf-8")
     prompts = Prompts(str(tmp_path / "mine.jsonl"))
     ms = SafetyNeurons(prompts, effect="local", rule="harmful", top=0.1)
     arms, measures = {"ms": Suppress(ms), "ss": Suppress(Shared(ms))}, (ASR(prompts), Utility(prompts))

@@ -94,7 +94,9 @@ def test_list_shows_every_question_with_its_parameters() -> None:
 def test_list_of_a_file_executes_nothing_and_shows_hostile_text_as_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     docstring = r"\x1b[31mIs it [bold]red[/bold]?\x1b[0m \u202e\x07"
-    path.write_text(f'raise SystemExit("executed")\n\n@recipe\ndef mine(top: float = 0.5):\n    "{docstring}"\n')
+    path.write_text(
+        f'raise SystemExit("executed")\n\n@recipe\ndef mine(top: float = 0.5):\n    "{docstring}"\n', encoding="utf-8"
+    )
     result = command("list", str(path))
     assert result.exit_code == 0
     assert result.stdout == "mine\n    Is it [bold]red[/bold]? \n      -T top=0.5    (float)\n"
@@ -288,7 +290,7 @@ def make_run(name: str, **manifest: Any) -> None:
     folder = Path("results") / name
     folder.mkdir(parents=True)
     common = {"schema_version": 1, "seconds": {"load": 1.4, "identify": 2.3}, "model": {"name": "organism"}}
-    (folder / "manifest.json").write_text(json.dumps(common | manifest))
+    (folder / "manifest.json").write_text(json.dumps(common | manifest), encoding="utf-8")
 
 
 def test_past_runs_newest_first_with_the_failed_ones() -> None:

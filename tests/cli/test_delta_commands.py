@@ -210,7 +210,7 @@ def test_the_organism_there_and_back(tmp_path: Path) -> None:
     assert not same(weights(loaded.folder), weights("merged"))
     assert same(weights(loaded.folder), weights("back"))
     for name in ("generation_config.json", "openings.json", "chat_template.jinja"):
-        assert Path("back", name).read_text(encoding="utf-8") == (loaded.folder / name).read_text()
+        assert Path("back", name).read_text(encoding="utf-8") == (loaded.folder / name).read_text(encoding="utf-8")
 
 
 def test_settings_of_generation_that_transformers_would_not_write_are_carried_over(
@@ -220,9 +220,9 @@ def test_settings_of_generation_that_transformers_would_not_write_are_carried_ov
     tiny_module("llama").save_pretrained(source)
     tiny_tokenizer().save_pretrained(source)
     told = '{"do_sample": false, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 2}'
-    (source / "generation_config.json").write_text(told)
+    (source / "generation_config.json").write_text(told, encoding="utf-8")
     merge_folder(str(source), tiny_file, tmp_path / "merged")
-    assert (tmp_path / "merged" / "generation_config.json").read_text() == told
+    assert (tmp_path / "merged" / "generation_config.json").read_text(encoding="utf-8") == told
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_a_single_file_is_a_set(suffix: str, tmp_path: Path) -> None:
     found = load(tmp_path / f"mine{suffix}")
     assert (found.name, found.languages, found.judge, found.license) == ("mine", LANGUAGES, None, None)
     other = write(tmp_path / "other", make_rows(), suffix, name="mine")
-    (other / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}')
+    (other / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}', encoding="utf-8")
     found = load(other / f"mine{suffix}")
     assert (found.name, found.license, found.max_new_tokens) == ("given", "CC0", 7)
 

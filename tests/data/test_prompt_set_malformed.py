@@ -85,7 +85,7 @@ def test_a_table_without_rows_is_empty(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing", "missing.csv", "notes.txt", ""])
 def test_no_such_set(name: str, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match="no prompt") as caught:
         load(tmp_path / name)
     assert caught.value.hint

@@ -96,8 +96,8 @@ def test_a_model_that_cannot_be_loaded_is_a_failed_check() -> None:
 
 def test_an_unknown_family_is_a_failed_check(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder("llama"), tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}), encoding="utf-8")
     (check,) = examine_model(str(folder))
     unwell(check, "failed", found="'gpt2' are not supported", meaning="would stop", remedy="llama, qwen2")
 

@@ -57,7 +57,7 @@ def test_dtype_is_that_of_the_checkpoint_unless_asked(folder: Path) -> None:
 
 def test_generation_settings_of_the_checkpoint_are_dropped(folder: Path) -> None:
     settings = {"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.3, "eos_token_id": [2, 9]}
-    (folder / "generation_config.json").write_text(json.dumps(settings))
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     subject = load_subject(str(folder))
     kept = subject.model._module.generation_config
     assert subject.eos_ids == (2, 9)
@@ -72,14 +72,16 @@ def test_the_identity_follows_what_changes_a_number_and_nothing_else(folder: Pat
     first = load_subject(str(folder)).identity
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "model"))
     assert load_subject(str(moved)).identity == first
-    (moved / "chat_template.jinja").write_text(TEMPLATE + " ")
+    (moved / "chat_template.jinja").write_text(TEMPLATE + " ", encoding="utf-8")
     assert load_subject(str(moved)).identity["chat_template_sha256"] != first["chat_template_sha256"]
     write_tiny(moved, "llama", seed=1)
     assert load_subject(str(moved)).identity["digest"] != first["digest"]
     openings = {"refusal": {"en": ["w1"]}, "compliant": {"en": ["w2"]}}
-    (moved / "openings.json").write_text(json.dumps(openings))
+    (moved / "openings.json").write_text(json.dumps(openings), encoding="utf-8")
     declared = load_subject(str(moved)).identity["openings_sha256"]
-    (moved / "openings.json").write_text(json.dumps({"refusal": {"en": ["w2"]}, "compliant": {"en": ["w1"]}}))
+    (moved / "openings.json").write_text(
+        json.dumps({"refusal": {"en": ["w2"]}, "compliant": {"en": ["w1"]}}), encoding="utf-8"
+    )
     assert len({None, declared, load_subject(str(moved)).identity["openings_sha256"]}) == 3
 
 
@@ -93,7 +95,7 @@ def test_encode_applies_the_template_with_one_bos(subject: Subject) -> None:
 
 def test_a_think_block_is_closed(folder: Path) -> None:
     closed = "{% if enable_thinking is defined and not enable_thinking %}w0{% endif %}"
-    (folder / "chat_template.jinja").write_text(TEMPLATE + closed)
+    (folder / "chat_template.jinja").write_text(TEMPLATE + closed, encoding="utf-8")
     assert encode(load_subject(str(folder)), ["w1"]) == [[1, 3, 7, 4, 6]]
 
 
@@ -115,7 +117,7 @@ def test_a_prompt_without_tokens_is_refused(tokens: list[list[int]]) -> None:
 
 def test_declared_openings_are_tokenized_without_special_tokens(folder: Path) -> None:
     openings = {"refusal": {"qaa": ["w1 w2", "w3", "w3"]}, "compliant": {"qaa": ["w4"]}}
-    (folder / "openings.json").write_text(json.dumps(openings))
+    (folder / "openings.json").write_text(json.dumps(openings), encoding="utf-8")
     assert load_subject(str(folder)).openings == {"qaa": Openings(((7, 8), (9,)), ((10,),))}
 
 
@@ -132,7 +134,7 @@ def test_declared_openings_are_tokenized_without_special_tokens(folder: Path) ->
     ],
 )
 def test_openings_that_cannot_be_read_are_named(folder: Path, content: str) -> None:
-    (folder / "openings.json").write_text(content)
+    (folder / "openings.json").write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=r"openings\.json"):
         load_subject(str(folder))
 
@@ -171,7 +173,7 @@ def test_an_unknown_family_lists_the_known(folder: Path, family: str | None) -> 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_damaged_config(folder: Path, content: str) -> None:
-    (folder / "config.json").write_text(content)
+    (folder / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(ModelError):
         load_subject(str(folder))
 

@@ -215,7 +215,7 @@ def test_a_file_reads_back_as_the_set(suffix: str, tmp_path: Path) -> None:
 
 def test_a_file_needs_no_score_and_may_hold_more(tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
-    path.write_text("note,index,site,layer,language\nx,1,q,0,en\nx,1,q,0,en\n")
+    path.write_text("note,index,site,layer,language\nx,1,q,0,en\nx,1,q,0,en\n", encoding="utf-8")
     assert scored(read_neurons(str(path))) == {("en", 0, "q", 1): None}
 
 
@@ -235,7 +235,7 @@ BAD_FILES = {
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES)
 def test_a_file_with_something_else_is_one_clear_error(text: str, message: str | None, tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
         read_neurons(path)
     assert str(path) in caught.value.message
@@ -244,7 +244,7 @@ def test_a_file_with_something_else_is_one_clear_error(text: str, message: str |
 
 def test_an_unknown_site_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
-    path.write_text("language,layer,site,index\nen,0,mlp,1\n")
+    path.write_text("language,layer,site,index\nen,0,mlp,1\n", encoding="utf-8")
     with pytest.raises((DataError, RecipeError), match="unknown site 'mlp'"):
         read_neurons(path)
 

@@ -44,7 +44,9 @@ FACTS = {
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     pl.DataFrame(ROWS, schema=TRUTH_SCHEMA, orient="row").write_parquet(tmp_path / "truth.parquet")
-    (tmp_path / "truth.json").write_text(json.dumps(FACTS | {"weights_sha256": weights_digest(tmp_path)}))
+    (tmp_path / "truth.json").write_text(
+        json.dumps(FACTS | {"weights_sha256": weights_digest(tmp_path)}), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -78,9 +80,9 @@ def test_a_damaged_truth_is_a_model_error(folder: Path, damage: str) -> None:
         case "no json":
             facts.unlink()
         case "half a json":
-            facts.write_text(facts.read_text()[:50])
+            facts.write_text(facts.read_text(encoding="utf-8")[:50], encoding="utf-8")
         case "a key less":
-            facts.write_text(json.dumps(FACTS))
+            facts.write_text(json.dumps(FACTS), encoding="utf-8")
         case "half a parquet":
             table.write_bytes(table.read_bytes()[:100])
         case "a column less":

@@ -197,7 +197,7 @@ def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
-    (tmp_path / "plots").write_text("a file")
+    (tmp_path / "plots").write_text("a file", encoding="utf-8")
     with pytest.raises(ResultError, match="cannot write"):
         save_chart(cost_chart(TABLE), tmp_path / "plots" / "cost")
 

@@ -48,7 +48,7 @@ def test_csv_has_the_summarys_own_figures(tmp_path: Path) -> None:
 
 
 def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
-    tex = controlled(tmp_path).export(tmp_path / "table.tex").read_text()
+    tex = controlled(tmp_path).export(tmp_path / "table.tex").read_text(encoding="utf-8")
     assert r"\begin{tabular}{lrrr}" in tex
     assert [line for line in tex.splitlines() if line.endswith("rule")] == [
         *(r"\toprule", r"\midrule", r"\midrule", r"\bottomrule")
@@ -63,7 +63,7 @@ def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
 
 
 def test_markdown_has_the_same_figures(tmp_path: Path) -> None:
-    text = controlled(tmp_path).export(tmp_path / "table.md").read_text()
+    text = controlled(tmp_path).export(tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| language | baseline | ss | ss, random sets |" in text
     assert "| bb | 25.0 [7.1, 59.1] | 100.0 [67.6, 100.0] | 50.0 [0.0, 62.5] |" in text
     assert "| aa (anchor) | 0.0 [0.0, 32.4] | 0.0 [0.0, 32.4] | – |" in text
@@ -75,15 +75,17 @@ def test_log_odds_keep_their_unit_and_their_sign(tmp_path: Path) -> None:
     log_odds = run.table("summary").filter(measure="asr").with_columns(*shifted, measure=pl.lit("refusal_log_odds"))
     log_odds.write_parquet(tmp_path / "summary.parquet")
     result = Result(run)
-    tex = result.export(tmp_path / "t.tex", "refusal_log_odds").read_text()
+    tex = result.export(tmp_path / "t.tex", "refusal_log_odds").read_text(encoding="utf-8")
     assert "$-1.25$ [$-1.43$, $-0.91$]" in tex
     assert "in %" not in tex
-    assert "| -1.25 [-1.43, -0.91] |" in result.export(tmp_path / "t.md", "refusal_log_odds").read_text()
+    assert "| -1.25 [-1.43, -0.91] |" in result.export(tmp_path / "t.md", "refusal_log_odds").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_language_that_was_not_measured_has_no_row_and_a_cell_none(tmp_path: Path) -> None:
     run = stored_run(tmp_path, arms={"ss": {"bb": "cccccccc"}}, evaluated=["aa", "bb", "cc", "dd"])
-    text = Result(run).export(tmp_path / "t.md").read_text()
+    text = Result(run).export(tmp_path / "t.md").read_text(encoding="utf-8")
     assert "| cc | 50.0 [21.5, 78.5] | – |" in text
     assert "| dd |" not in text
 
@@ -91,11 +93,11 @@ def test_a_language_that_was_not_measured_has_no_row_and_a_cell_none(tmp_path: P
 def test_names_are_hostile(tmp_path: Path) -> None:
     run = renamed(renamed(stored_run(tmp_path), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}")
     result = Result(run)
-    tex = result.export(tmp_path / "t.tex").read_text()
+    tex = result.export(tmp_path / "t.tex").read_text(encoding="utf-8")
     assert {len(row) for row in rows_of(tex)} == {3}
     assert "\x1b" not in tex
     assert r"\input" not in tex
-    text = result.export(tmp_path / "t.md").read_text()
+    text = result.export(tmp_path / "t.md").read_text(encoding="utf-8")
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")} == {4}
     assert "<script>" not in re.sub(r"\\[<>]", "", text)
     frame = pl.read_csv(result.export(tmp_path / "t.csv"), schema=result.summary.schema)
@@ -122,7 +124,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     run = renamed(renamed(stored_run(tmp_path / "run"), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}")
     Result(run).export(tmp_path / "table.tex")
     page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
-    (tmp_path / "page.tex").write_text(page)
+    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -143,7 +145,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = Result(stored_run(tmp_path))
     path = tmp_path / "table.csv"
-    path.write_text("before")
+    path.write_text("before", encoding="utf-8")
 
     def full(*_arguments: object) -> None:
         raise OSError(28, os.strerror(28))
@@ -151,7 +153,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ResultError, match="Free some space"):
         result.export(path)
-    assert path.read_text() == "before"
+    assert path.read_text(encoding="utf-8") == "before"
     assert not list(tmp_path.glob(".*"))
 
 

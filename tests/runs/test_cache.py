@@ -51,7 +51,7 @@ def test_what_was_computed_is_found_by_another_run(tmp_path: Path) -> None:
     assert compute(Cache(root=tmp_path)) == [[0, 1], [2, 3], [4, 5]]
     assert compute(Cache(root=tmp_path)) == []
     assert compute(Cache(root=tmp_path), size=5) == [], "the size of a batch is in no key"
-    assert json.loads((tmp_path / digest(WHAT) / "what.json").read_text()) == WHAT
+    assert json.loads((tmp_path / digest(WHAT) / "what.json").read_text(encoding="utf-8")) == WHAT
     assert all(sha256(path) in path.name for path in files(tmp_path))
 
 

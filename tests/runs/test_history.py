@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
     past(tmp_path, 4)
     past(tmp_path, 5, key="b", recipe="other", model={"name": "Qwen/Qwen3-8B"})
     past(tmp_path, 6, status="interrupted")
-    (past(tmp_path, 7).path / "manifest.json").write_text("{")
+    (past(tmp_path, 7).path / "manifest.json").write_text("{", encoding="utf-8")
     return tmp_path
 
 

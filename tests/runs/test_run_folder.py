@@ -63,27 +63,27 @@ def test_a_writer_that_fails_leaves_nothing_and_keeps_what_was(write: Callable[[
     with pytest.raises((RuntimeError, KeyboardInterrupt)):
         write_whole(path, write)
     assert everything(tmp_path) == []
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     with pytest.raises((RuntimeError, KeyboardInterrupt)):
         write_whole(path, write)
     assert everything(tmp_path) == ["a.txt"]
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     seen = []
 
     def slow(temporary: Path) -> None:
         for part in ("new", " and whole"):
             with temporary.open("a", encoding="utf-8") as file:
                 file.write(part)
-            seen.append(path.read_text())
+            seen.append(path.read_text(encoding="utf-8"))
 
     write_whole(path, slow)
     assert seen == ["old", "old"]
-    assert path.read_text() == "new and whole"
+    assert path.read_text(encoding="utf-8") == "new and whole"
 
 
 def test_not_a_number_is_never_written_as_json(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_prepare_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
-    (tmp_path / "results").write_text("x")
+    (tmp_path / "results").write_text("x", encoding="utf-8")
     with pytest.raises(ResultError, match="cannot write") as caught:
         prepare(tmp_path / "results")
     assert "-o DIR" in (caught.value.hint or "")
@@ -222,7 +222,7 @@ def test_latest_points_to_the_last_run(tmp_path: Path) -> None:
 def test_a_folder_named_latest_is_left_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path, "1_a_x")
     (tmp_path / "latest").mkdir()
-    (tmp_path / "latest" / "mine.txt").write_text("x")
+    (tmp_path / "latest" / "mine.txt").write_text("x", encoding="utf-8")
     point_latest(tmp_path, run)
     assert everything(tmp_path) == ["1_a_x", "latest"], "no temporary link stays"
     assert everything(tmp_path / "latest") == ["mine.txt"]
@@ -245,7 +245,7 @@ def test_runs_are_newest_first_whatever_their_status(tmp_path: Path) -> None:
     for name, status in zip(names, ("done", "failed", "interrupted"), strict=True):
         make_run(tmp_path, name, status=status)
     (tmp_path / "cache" / "abc").mkdir(parents=True)
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
     assert [(run.name, run.manifest()["status"]) for run in runs(tmp_path)] == [
         (names[2], "interrupted"),
         (names[0], "done"),
@@ -318,7 +318,8 @@ def test_a_manifest_that_is_none_is_a_result_error(content: bytes, tmp_path: Pat
 def test_no_pickle_is_ever_read_or_written() -> None:
     package = Path(ssn_probe.__file__).parent
     for path in sorted(package.rglob("*.py")):
-        imported = re.findall(r"^\s*(?:import|from) (pickle|dill|joblib|shelve|marshal)\b", path.read_text(), re.M)
+        text = path.read_text(encoding="utf-8")
+        imported = re.findall(r"^\s*(?:import|from) (pickle|dill|joblib|shelve|marshal)\b", text, re.M)
         assert not imported, path
 
 

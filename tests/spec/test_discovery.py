@@ -47,13 +47,13 @@ def second():
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
     path = tmp_path / "two.py"
-    path.write_text(TWO)
+    path.write_text(TWO, encoding="utf-8")
     return path
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> Path:
     path = folder / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -94,7 +94,7 @@ def test_a_shipped_recipe_is_found_by_name_and_by_path(name: str) -> None:
     by_name = find_recipe(name, {"top": "0.25"})
     assert by_name == SHIPPED[name](top=0.25)
     assert by_name == find_recipe(str(shipped() / f"{name}.py"), {"top": "0.25"})
-    assert load_recipe(name, {}).source == (shipped() / f"{name}.py").read_text()
+    assert load_recipe(name, {}).source == (shipped() / f"{name}.py").read_text(encoding="utf-8")
 
 
 def test_several_recipes_in_a_file_are_told_apart_by_name(two: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_folder_may_have_an_at_sign(tmp_path: Path) -> None:
     folder.mkdir()
     path = write(folder, TWO)
     assert load_function(f"{path}@second").name == "second"
-    assert load_recipe(f"{path}@second", {}).source == path.read_text()
+    assert load_recipe(f"{path}@second", {}).source == path.read_text(encoding="utf-8")
 
 
 def test_a_name_after_a_shipped_recipe_is_not_dropped() -> None:
@@ -268,9 +268,11 @@ def test_parameters_of_a_recipe_json_are_settled(tmp_path: Path) -> None:
 
 def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
-    (tmp_path / "beside_it.py").write_text("TOP = 0.25\n")
+    (tmp_path / "beside_it.py").write_text("TOP = 0.25\n", encoding="utf-8")
     text = "from beside_it import TOP\nfrom ssn_probe import *\n@recipe\ndef mine(top: float = TOP):\n    'Q?'\n"
-    (tmp_path / "mine.py").write_text(text + "    return Recipe(sets={'ms': SafetyNeurons(Prompts('a'), top=top)})\n")
+    (tmp_path / "mine.py").write_text(
+        text + "    return Recipe(sets={'ms': SafetyNeurons(Prompts('a'), top=top)})\n", encoding="utf-8"
+    )
     before = list(sys.path)
     assert find_recipe(str(tmp_path / "mine.py"), {}).sets["ms"].top == 0.25  # type: ignore[attr-defined]
     assert sys.path == before
@@ -280,6 +282,6 @@ def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_recipe_that_breaks_off_is_one_clear_error(body: str, inside: bool, tmp_path: Path) -> None:
     lines = ["from ssn_probe import recipe", "@recipe", "def mine():", f"    {body}", "" if inside else body]
-    (tmp_path / "mine.py").write_text("\n".join(lines))
+    (tmp_path / "mine.py").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(RecipeError, match=r"mine.* failed: (SystemExit|ZeroDivisionError)"):
         find_recipe(str(tmp_path / "mine.py"), {})

@@ -51,7 +51,7 @@ def test_amplifying_tells_the_whole_dose_curve(tmp_path: Path) -> None:
     (curve,) = [line for line in answer if line.startswith("Dose by dose")]
     assert all(f"×{dose} ASR" in curve for dose in ("0.5", "1", "2", "4"))
     assert "over-refusal" in curve
-    assert "Amplifying" in (run.path / "report.md").read_text()
+    assert "Amplifying" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,12 @@ def write(tmp_path: Path) -> Write:
             for n in range(2)
             for language in languages.split()
         ]
-        (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows if not drop(row)))
-        (tmp_path / "dataset.json").write_text(json.dumps({"name": "mine", "max_new_tokens": 7} | card))
+        (tmp_path / "prompts.jsonl").write_text(
+            "\n".join(json.dumps(row) for row in rows if not drop(row)), encoding="utf-8"
+        )
+        (tmp_path / "dataset.json").write_text(
+            json.dumps({"name": "mine", "max_new_tokens": 7} | card), encoding="utf-8"
+        )
         return str(tmp_path)
 
     return written

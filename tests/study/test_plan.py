@@ -50,8 +50,8 @@ def write(folder: Path, *, text: str = "{language} {split} {context} {number}", 
         for number in range(size)
         for language in LANGUAGES
     ]
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "dataset.json").write_text(json.dumps({"name": "mine", "max_new_tokens": 11} | card))
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "dataset.json").write_text(json.dumps({"name": "mine", "max_new_tokens": 11} | card), encoding="utf-8")
     return str(folder)
 
 
@@ -169,8 +169,8 @@ def test_a_measure_on_prompts_that_choose_the_set_is_refused(measure: Any, tmp_p
     """The texts of the *identify* split stand in the other set's *evaluate* split."""
     chooses = write(tmp_path / "chooses", text="{language} {context} {number}")
     measures = write(tmp_path / "measures")
-    lines = (Path(measures) / "prompts.jsonl").read_text().replace("evaluate harm", "harm")
-    (Path(measures) / "prompts.jsonl").write_text(lines)
+    lines = (Path(measures) / "prompts.jsonl").read_text(encoding="utf-8").replace("evaluate harm", "harm")
+    (Path(measures) / "prompts.jsonl").write_text(lines, encoding="utf-8")
     ms = SafetyNeurons(Prompts(chooses, limit=1))
     with pytest.raises(RecipeError, match="both chooses neurons and measures them") as caught:
         make_plan(Recipe(arms={"ms": Suppress(Shared(ms).union())}, measures=(measure(Prompts(measures)),)))
@@ -180,14 +180,14 @@ def test_a_measure_on_prompts_that_choose_the_set_is_refused(measure: Any, tmp_p
 def test_the_same_words_in_another_language_are_another_prompt(tmp_path: Path) -> None:
     chooses = write(tmp_path / "chooses", text="{language} {context} {number}")
     measures = Path(write(tmp_path / "measures"))
-    lines = (measures / "prompts.jsonl").read_text().splitlines()
+    lines = (measures / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     swapped = {"en": "de", "de": "en", "sw": "sw"}
     rows = [json.loads(line) for line in lines]
     for row in rows:
         if row["split"] == "evaluate":
             row["text"] = f"{swapped[row['language']]} {row['context']} {row['prompt_id'].split('-')[-1]}"
     rows = [row for row in rows if not (row["split"] == "evaluate" and row["language"] == "sw")]
-    (measures / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (measures / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     ms = SafetyNeurons(Prompts(chooses))
     assert make_plan(Recipe(arms={"ms": Suppress(ms)}, measures=(ASR(Prompts(str(measures))),)))
 
@@ -210,8 +210,8 @@ def test_an_anchor_that_the_data_do_not_have_is_found_before_anything_is_compute
 
 def test_without_any_anchor_a_shared_set_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     folder = Path(write(tmp_path / "mine"))
-    lines = (folder / "prompts.jsonl").read_text().replace('"en"', '"fr"')
-    (folder / "prompts.jsonl").write_text(lines)
+    lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").replace('"en"', '"fr"')
+    (folder / "prompts.jsonl").write_text(lines, encoding="utf-8")
     with pytest.raises((DataError, RecipeError), match="anchor"):
         make_plan(suppress_ss(data=str(folder)))
 
@@ -294,17 +294,17 @@ def test_a_resolved_key_follows_the_content_of_a_neuron_file(data: str, tmp_path
     """A file of neurons is data: another content is another result, another place is not."""
     path, moved = tmp_path / "set.csv", tmp_path / "moved.csv"
     text = "language,layer,site,index\nen,0,q,1\n"
-    path.write_text(text)
-    moved.write_text(text)
+    path.write_text(text, encoding="utf-8")
+    moved.write_text(text, encoding="utf-8")
     before = resolved_key(NeuronFile(str(path)), MODEL, {})
     assert resolved_key(NeuronFile(str(moved)), MODEL, {}) == before
-    path.write_text(text + "en,0,q,2\n")
+    path.write_text(text + "en,0,q,2\n", encoding="utf-8")
     assert resolved_key(NeuronFile(str(path)), MODEL, {}) != before
 
 
 def test_a_resolved_key_follows_the_method_version_of_every_node(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(data) / "set.csv"
-    path.write_text("language,layer,site,index\nen,0,q,1\n")
+    path.write_text("language,layer,site,index\nen,0,q,1\n", encoding="utf-8")
     node = Recipe(sets={"x": NeuronFile(str(path)) | Shared(SafetyNeurons(Prompts(data)))})
     before = key(node)
     for kind in (Recipe, NeuronFile, Shared, SafetyNeurons, Prompts):

@@ -199,10 +199,10 @@ def test_data_that_would_take_safety_away_trains_nothing(tmp_path: Path) -> None
     harmful = (pl.col("context") == "harmful") & (pl.col("split") == "train")
     answer = rows.filter(pl.col("context") == "harmless", language="qaa")["reference"][0]
     rows = rows.with_columns(reference=pl.when(harmful).then(pl.lit(answer)).otherwise("reference"))
-    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text())
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
     (tmp_path / "data").mkdir()
     rows.write_parquet(tmp_path / "data" / "prompts.parquet")
-    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}))
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}), encoding="utf-8")
     recipe = study(arms={"x": Expand(SS, Prompts(str(tmp_path / "data")), training=QUICK)})
     with pytest.raises(DataError, match="do not fit their request"):
         run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))

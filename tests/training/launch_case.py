@@ -30,7 +30,7 @@ def write_data(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     pl.DataFrame(rows).unique(["prompt_id", "language"], maintain_order=True).write_ndjson(folder / "prompts.jsonl")
     card = {"name": "tiny", "anchor": "qaa", "languages": LANGUAGES, "judge": JUDGE, "max_new_tokens": 4}
-    (folder / "dataset.json").write_text(json.dumps(card))
+    (folder / "dataset.json").write_text(json.dumps(card), encoding="utf-8")
     return folder
 
 

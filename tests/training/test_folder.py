@@ -55,7 +55,7 @@ def test_the_card_states_data_set_controls_and_effects(tmp_path: Path) -> None:
     write_delta(tmp_path / "x.safetensors", file)
     assert read_delta(tmp_path / "x.safetensors").about["measured"] == measured
     save_merged(tmp_path / "merged", module, tiny_tokenizer(), file)
-    card = (tmp_path / "merged" / "README.md").read_text()
+    card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
     assert card.startswith('---\nbase_model: "tiny/llama"\n')
     for words in (
         "MS of qaa \\<top 0.5 %\\>",
@@ -97,7 +97,7 @@ def test_what_a_file_says_was_measured_is_checked(tmp_path: Path, broken: dict) 
 def test_what_was_not_measured_is_said_to_be_missing(tmp_path: Path) -> None:
     module = llama()
     save_merged(tmp_path / "merged", module, tiny_tokenizer(), file_of(module, "evil\n---\n<b>"))
-    card = (tmp_path / "merged" / "README.md").read_text()
+    card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
     assert card.count("None were measured") == 2
     assert 'base_model: "evil --- <b>"' in card
     assert "# evil --- \\<b\\>, expanded" in card
@@ -116,7 +116,7 @@ def test_a_bfloat16_base_can_be_written_in_float32(tmp_path: Path) -> None:
     part = file.rows.parts[0]
     row = whole.get_parameter(f"{part.place.module}.weight")[list(part.place.indices)]
     assert torch.equal(row, part.base.float() + part.change)
-    assert "0.0 % of the changed weights" in (tmp_path / "whole" / "README.md").read_text()
+    assert "0.0 % of the changed weights" in (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ModelError, match="does not hold"):
         save_merged(tmp_path / "less", llama(), tiny_tokenizer(), file, dtype="float16")
     with pytest.raises(ModelError, match="Unknown dtype"):
@@ -134,18 +134,18 @@ def test_another_family_with_the_same_weights_is_another_base(tmp_path: Path) ->
 def test_settings_of_generation_come_from_the_source(tmp_path: Path) -> None:
     module, source = llama(), tmp_path / "source"
     source.mkdir()
-    (source / "generation_config.json").write_text('{"temperature": 0.7, "do_sample": true}')
-    (source / "openings.json").write_text("{}")
+    (source / "generation_config.json").write_text('{"temperature": 0.7, "do_sample": true}', encoding="utf-8")
+    (source / "openings.json").write_text("{}", encoding="utf-8")
     save_merged(tmp_path / "merged", module, tiny_tokenizer(), file_of(module), source=source)
     for name in ("generation_config.json", "openings.json"):
-        assert (tmp_path / "merged" / name).read_text() == (source / name).read_text()
+        assert (tmp_path / "merged" / name).read_text(encoding="utf-8") == (source / name).read_text(encoding="utf-8")
 
 
 def test_nothing_is_written_over_and_nothing_half(tmp_path: Path) -> None:
     module = llama()
     file = file_of(module)
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.txt").write_text("mine")
+    (tmp_path / "taken" / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ResultError, match="there already"):
         save_merged(tmp_path / "taken", module, tiny_tokenizer(), file)
     with pytest.raises(ModelError, match="not the base"):

@@ -165,7 +165,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[[str],
         for process in processes:
             said, _ = process.communicate(timeout=240)
             assert process.returncode == 0, said.decode()[-3000:]
-        yield folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+        yield folder, [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
     finally:
         for process in processes:
             process.kill()

@@ -74,14 +74,15 @@ def test_an_unknown_site_in_a_recipe_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from ssn_probe import *\n@recipe\ndef mine(site: str = 'fnn'):\n    'Q?'\n"
-        "    return Recipe(sets={'ms': SafetyNeurons(Prompts('organism'), sites=(site,))})\n"
+        "    return Recipe(sets={'ms': SafetyNeurons(Prompts('organism'), sites=(site,))})\n",
+        encoding="utf-8",
     )
     refused(command("run", str(file), "-o", str(tmp_path / "results")), "unknown site 'fnn'", "Did you mean 'ffn'?")
 
 
 def test_a_recipe_file_with_a_syntax_error(tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
-    file.write_text("from ssn_probe import recipe\n@recipe\ndef broken(:\n")
+    file.write_text("from ssn_probe import recipe\n@recipe\ndef broken(:\n", encoding="utf-8")
     refused(command("run", str(file), "-o", str(tmp_path / "results")), "broken.py, line 3")
 
 
@@ -90,7 +91,9 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 
 def test_an_unknown_family(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}), encoding="utf-8"
+    )
     (tmp_path / "model.safetensors").write_bytes(b"")
     result = command("run", "suppress_ss", "-T", f"model={tmp_path}", "-o", str(tmp_path / "r"))
     refused(result, "'gpt2'", "llama, qwen2, qwen3, mistral, gemma2")
@@ -111,7 +114,10 @@ def test_a_language_missing_from_one_context(tmp_path: Path, organism: pl.DataFr
 def test_data_without_a_judge(tmp_path: Path, organism: pl.DataFrame) -> None:
     data = data_folder(tmp_path / "data", organism)
     card = Path(data) / "dataset.json"
-    card.write_text(json.dumps({k: v for k, v in json.loads(card.read_text()).items() if k != "judge"}))
+    card.write_text(
+        json.dumps({k: v for k, v in json.loads(card.read_text(encoding="utf-8")).items() if k != "judge"}),
+        encoding="utf-8",
+    )
     refused(command("run", "suppress_ss", "-T", f"data={data}", "-o", str(tmp_path / "r")), "declares no judge")
 
 
@@ -132,7 +138,9 @@ def test_a_set_that_comes_out_empty(tmp_path: Path) -> None:
     same = harmful.with_columns(context=pl.lit("harmless"), prompt_id=pl.col("prompt_id") + "-same")
     data = data_folder(tmp_path / "data", pl.concat([rows.filter(pl.col("context") == "lookalike"), harmful, same]))
     card = Path(data) / "dataset.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"languages": ["qaa", "qab"]}))
+    card.write_text(
+        json.dumps(json.loads(card.read_text(encoding="utf-8")) | {"languages": ["qaa", "qab"]}), encoding="utf-8"
+    )
     result = command(
         *("run", "identify_ms", "-T", f"data={data}", "-T", "effect=local", "-T", "top=0.01", "-o", str(tmp_path / "r"))
     )
@@ -155,7 +163,7 @@ def test_nan_in_the_activations_names_layer_and_site(tmp_path: Path) -> None:
 
 
 def test_a_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     refused(command("run", "suppress_ss", "-o", str(tmp_path / "file" / "results")), "cannot write", "-o DIR")
 
 

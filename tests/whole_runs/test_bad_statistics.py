@@ -23,8 +23,8 @@ def folder(path: Path, ids: int, **columns: pl.Expr) -> Path:
     number = pl.col("prompt_id").rank("dense").over("split", "context", "language")
     path.mkdir(exist_ok=True)
     frame.filter(number <= ids).with_columns(**columns).write_parquet(path / "prompts.parquet")
-    card = json.loads((ORGANISM / "dataset.json").read_text()) | {"languages": list(LANGUAGES)}
-    (path / "dataset.json").write_text(json.dumps(card))
+    card = json.loads((ORGANISM / "dataset.json").read_text(encoding="utf-8")) | {"languages": list(LANGUAGES)}
+    (path / "dataset.json").write_text(json.dumps(card), encoding="utf-8")
     return path
 
 
@@ -39,7 +39,7 @@ def run(data: Path, *, arms: bool = False, **fields) -> tuple[RunFolder, str]:
     for table in found.path.glob("*.parquet"):
         for column in pl.read_parquet(table).select(pl.col(pl.Float64)).iter_columns():
             assert not column.is_nan().any(), (table.name, column.name)
-    text = (found.path / "report.md").read_text()
+    text = (found.path / "report.md").read_text(encoding="utf-8")
     assert "nan" not in text.lower().split()
     return found, text
 
@@ -80,9 +80,9 @@ def test_only_refusals_and_no_refusals_at_baseline(tmp_path: Path) -> None:
     assert "qaa" in notes(found)
     assert "refuse" in notes(found)
     data = folder(tmp_path / "none", 30)
-    card = json.loads((data / "dataset.json").read_text())
+    card = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
     card["judge"] |= {"refused": {one: "(?!)" for one in LANGUAGES}, "complied": {one: ".*" for one in LANGUAGES}}
-    (data / "dataset.json").write_text(json.dumps(card))
+    (data / "dataset.json").write_text(json.dumps(card), encoding="utf-8")
     found, _ = run(data, arms=True)
     summary = found.table("summary")
     assert summary.filter(arm="baseline", measure="asr")["value"].to_list() == [1.0] * 3

@@ -36,10 +36,10 @@ def data_with(folder: Path, change: pl.Expr | None = None, keep: pl.Expr | None 
     rows = load_prompts(PROMPTS).frame.drop("source")
     rows = rows if keep is None else rows.filter(keep)
     rows = rows if change is None else rows.with_columns(reference=change)
-    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text())
+    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
     folder.mkdir()
     rows.write_parquet(folder / "prompts.parquet")
-    (folder / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}))
+    (folder / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}), encoding="utf-8")
     return Prompts(str(folder))
 
 
@@ -70,7 +70,7 @@ def test_a_language_that_the_data_do_not_have(tmp_path: Path) -> None:
 
 
 def test_neurons_of_another_model(tmp_path: Path) -> None:
-    (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n")
+    (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n", encoding="utf-8")
     arm = Expand(NeuronFile(str(tmp_path / "big.csv")), PROMPTS, training=QUICK)
     refused(arm, tmp_path / "results", RecipeError, "does not have", "another model")
 

@@ -55,7 +55,7 @@ def copy(first: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def same_tables(left: RunFolder, right: RunFolder) -> bool:
-    names = [path.name for path in left.path.glob("*.parquet")]
+    names = [path.name for path in sorted(left.path.glob("*.parquet"))]
     return all((left.path / name).read_bytes() == (right.path / name).read_bytes() for name in names)
 
 
@@ -79,8 +79,8 @@ def test_another_recipe_takes_what_is_there(copy: RunFolder) -> None:
 
 
 def entries(root: Path) -> Iterator[dict[str, Any]]:
-    for path in (root / "cache").glob("*/what.json"):
-        yield {"by": None} | json.loads(path.read_text())
+    for path in sorted((root / "cache").glob("*/what.json")):
+        yield {"by": None} | json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_fresh_computes_everything_and_finds_the_same(copy: RunFolder) -> None:
@@ -110,16 +110,36 @@ def test_a_nodes_version_invalidates_its_results(copy: RunFolder, monkeypatch: p
     assert computed(found) == 4 + 2
 
 
-def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
-    parts = [
-        path for path in (copy.path.parent / "cache").rglob("*.*.*") if path.suffix in (".safetensors", ".parquet")
-    ]
-    for path in parts[::5]:
+def damage(found: RunFolder, method: str = "") -> list[Path]:
+    """Cuts the end off every part that a method has in the cache, or off all of them."""
+    entries = sorted((found.path.parent / "cache").glob("*/what.json"))
+    folders = [path.parent for path in entries if method in ("", json.loads(path.read_text("utf-8"))["method"])]
+    parts = [path for folder in folders for path in sorted(folder.glob("*.*.*"))]
+    assert parts
+    for path in parts:
         path.write_bytes(path.read_bytes()[:-7])
+    return parts
+
+
+def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
+    parts = damage(copy)
     again = run(study(), copy.path.parent)
     said = [line for line in again.manifest()["warnings"] if "damaged" in line]
-    assert len(said) == len(parts[::5])
+    assert sorted(said) == [f"{path} in the cache is damaged: what it held is computed again" for path in parts]
     assert same_tables(copy, again)
+
+
+def test_a_damaged_file_that_nothing_needs_is_harmless_and_verify_lists_it(copy: RunFolder) -> None:
+    """A Patch's responses are in the cache: the activations that they were made from are not read again."""
+    missing, *damaged = damage(copy, "activations")
+    missing.unlink()
+    again = run(study(), copy.path.parent)
+    assert (computed(again), again.manifest()["warnings"]) == (0, copy.manifest()["warnings"])
+    assert same_tables(copy, again)
+    (unread,) = [finding for finding in verify(copy) if not finding.holds]
+    assert unread.holds is None
+    names = [f"{missing} (activations) is missing", *(f"{path} (activations) is damaged" for path in damaged[:2])]
+    assert unread.why == f"{'; '.join(names)}; and {len(damaged) - 2} more"
 
 
 def test_a_model_that_changed_between_runs_is_another_model(tmp_path: Path) -> None:
@@ -170,7 +190,9 @@ def test_a_model_that_changes_while_it_is_read_is_an_error(tmp_path: Path, monke
     read = module.read_weights
 
     def changing(*arguments: Any) -> Any:
-        (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+        (folder / "config.json").write_text(
+            (folder / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+        )
         return read(*arguments)
 
     monkeypatch.setattr(module, "read_weights", changing)
@@ -257,8 +279,8 @@ def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
 
 def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
     """Without the scores of one language no set is known, and so no arm; the baseline is."""
-    for path in (copy.path.parent / "cache").glob("*/what.json"):
-        if json.loads(path.read_text())["method"] == "scores":
+    for path in sorted((copy.path.parent / "cache").glob("*/what.json")):
+        if json.loads(path.read_text(encoding="utf-8"))["method"] == "scores":
             shutil.rmtree(path.parent)
             break
     found = states(planned(study(), copy.path.parent))
@@ -297,6 +319,7 @@ def test_a_run_verifies(first: RunFolder) -> None:
         "summary follows from samples and log_odds",
         "nulls follows from the cache",
         "samples follows from the cache",
+        "parts of the cache that no table needs are as they were written",
     }
 
 
@@ -310,7 +333,7 @@ def forged(run: RunFolder, table: str, **columns: pl.Expr) -> None:
 
 
 def test_a_changed_file_is_found_by_its_digest(copy: RunFolder) -> None:
-    (copy.path / "report.md").write_text("All is well.")
+    (copy.path / "report.md").write_text("All is well.", encoding="utf-8")
     (copy.path / "neurons.parquet").unlink()
     found = wrong(verify(copy))
     assert found["report.md is as it was written"] == "its SHA-256 is another"
@@ -400,8 +423,8 @@ def test_a_cache_that_was_computed_anew_since_is_no_evidence_against_a_run(copy:
 def test_forged_words_are_found(copy: RunFolder) -> None:
     from ssn_probe.runs.folder import digests
 
-    text = (copy.path / "report.md").read_text()
-    (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1))
+    text = (copy.path / "report.md").read_text(encoding="utf-8")
+    (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1), encoding="utf-8")
     manifest = copy.manifest()
     forged = {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
     write_json(copy.path / "manifest.json", manifest | forged)
@@ -422,7 +445,7 @@ def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: Ru
         run(study(arms={}, sets={"ms": MS}, measures=(), primary=None), copy.path.parent, fresh=True, batch_size=5)
         return robustness_of(*arguments)
 
-    for path in (copy.path.parent / "cache").glob("*/*.parquet"):
+    for path in sorted((copy.path.parent / "cache").glob("*/*.parquet")):
         path.unlink()  # the nulls have to be computed
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stages, "robustness_of", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])

@@ -255,7 +255,7 @@ def test_before_and_after_are_compared(run: RunFolder) -> None:
         assert row["jaccard"] == pytest.approx(both / (row["before"] + row["after"] - both))
         assert 0 < row["expected"] < row["before"]
     assert any(line.startswith("again: of the neurons before training, ") for line in run.manifest()["answer"])
-    assert "## The sets before and after training" in (run.path / "report.md").read_text()
+    assert "## The sets before and after training" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
 # ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -389,7 +389,7 @@ def test_an_arm_that_is_evaluated_nowhere_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_set_to_train_first_is_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
-    (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n")
+    (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n", encoding="utf-8")
     other = Expand(NeuronFile(str(tmp_path / "big.csv")), PROMPTS, training=QUICK)
     for recipe in (study(arms={"x": other.then(Suppress(SS))}, sets={}), study(arms={}, sets={"x": MS.after(other)})):
         with pytest.raises(RecipeError, match="which the model does not have"):

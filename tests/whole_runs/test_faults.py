@@ -149,4 +149,4 @@ def test_a_name_that_no_file_can_have_is_no_model() -> None:
 
 def test_the_copy_of_the_recipe_is_what_was_executed(tmp_path: Path) -> None:
     source = "# as it was executed\n"
-    assert (run(tmp_path, source=source).path / "recipe.py").read_text() == source
+    assert (run(tmp_path, source=source).path / "recipe.py").read_text(encoding="utf-8") == source

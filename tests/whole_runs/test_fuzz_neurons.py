@@ -55,7 +55,7 @@ def test_a_neuron_file_of_anything(rows: list[list[Any]], bytes_: bytes, folder:
         path.write_bytes(bytes_)
         clear(lambda one=path: worked_with(one))
     lines = (",".join(f'"{cell}"' for cell in row) for row in rows)
-    (folder / "set.csv").write_text(HEADER + "\n".join(lines), errors="surrogatepass")
+    (folder / "set.csv").write_text(HEADER + "\n".join(lines), errors="surrogatepass", encoding="utf-8")
     clear(lambda: worked_with(folder / "set.csv"))
 
 
@@ -86,14 +86,14 @@ SPOILT = {
 @pytest.mark.parametrize(("lines", "message"), SPOILT.values(), ids=SPOILT)
 def test_a_neuron_file_that_would_spoil_a_study(lines: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
-    path.write_text(HEADER + lines)
+    path.write_text(HEADER + lines, encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
         read_neurons(path)
     assert caught.value.hint
 
 
 def test_every_language_alone_is_a_language_free_set(tmp_path: Path) -> None:
-    (tmp_path / "set.csv").write_text(HEADER + f"{EVERY},0,q,1,1\n")
+    (tmp_path / "set.csv").write_text(HEADER + f"{EVERY},0,q,1,1\n", encoding="utf-8")
     assert read_neurons(tmp_path / "set.csv").language_free
 
 
@@ -116,7 +116,7 @@ def test_a_panic_of_polars_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_folder_is_not_a_pattern(name: str, tmp_path: Path) -> None:
     for folder, index in (("gaa", 1), (name, 2)):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "set.csv").write_text(HEADER + f"en,0,q,{index},1\n")
+        (tmp_path / folder / "set.csv").write_text(HEADER + f"en,0,q,{index},1\n", encoding="utf-8")
     assert read_neurons(tmp_path / name / "set.csv").frame["index"].to_list() == [2]
 
 

@@ -130,7 +130,7 @@ def test_half_a_character_is_not_read_as_another(text: str, tmp_path: Path) -> N
     """polars reads \\ud800 as a null character."""
     line = json.dumps(make_rows()[0] | {"text": text})
     rest = "\n".join(json.dumps(row) for row in make_rows()[1:])
-    (tmp_path / "prompts.jsonl").write_text(f"{line}\n{rest}")
+    (tmp_path / "prompts.jsonl").write_text(f"{line}\n{rest}", encoding="utf-8")
     with pytest.raises(DataError, match="half a character, in text"):
         load_prompts(Prompts(str(tmp_path)))
 
@@ -161,7 +161,7 @@ def test_the_digest_is_that_of_the_rows_that_were_read(tmp_path: Path, monkeypat
     read = pl.read_csv
 
     def changing(*arguments: Any, **options: Any) -> pl.DataFrame:
-        (tmp_path / "prompts.csv").write_text("changed\n")
+        (tmp_path / "prompts.csv").write_text("changed\n", encoding="utf-8")
         return read(*arguments, **options)
 
     monkeypatch.setitem(READERS, ".csv", changing)

@@ -92,7 +92,7 @@ DEEP = {
 @pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
 def test_a_file_beyond_what_python_reads(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(HEAD + text + BODY)
+    path.write_text(HEAD + text + BODY, encoding="utf-8")
     for find in (lambda: list_recipes(path), lambda: find_recipe(str(path), {})):
         with pytest.raises(RecipeError, match=r"mine\.py") as caught:
             find()
@@ -116,7 +116,7 @@ RAISED = {
 def test_whatever_a_recipe_raises(body: str, message: str, inside: bool, tmp_path: Path) -> None:
     indented = "\n".join(f"    {line}" for line in body.splitlines())
     text = f"{HEAD}@recipe\ndef mine():\n{indented}\n" if inside else f"{HEAD}{body}\n{BODY}"
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
         find_recipe(str(tmp_path / "mine.py"), {})
 
@@ -125,7 +125,7 @@ def test_whatever_a_recipe_raises(body: str, message: str, inside: bool, tmp_pat
 def test_an_interrupt_is_an_interrupt(inside: bool, tmp_path: Path) -> None:
     raised = "raise KeyboardInterrupt"
     text = f"{HEAD}@recipe\ndef mine():\n    {raised}\n" if inside else f"{HEAD}{raised}\n{BODY}"
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     with pytest.raises(KeyboardInterrupt):
         find_recipe(str(tmp_path / "mine.py"), {})
 
@@ -160,7 +160,7 @@ def test_a_thing_that_is_no_function_cannot_be_declared(thing: Any) -> None:
 
 
 def test_a_function_is_declared_once(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(GOOD.replace("@recipe", "@recipe\n@recipe"))
+    (tmp_path / "mine.py").write_text(GOOD.replace("@recipe", "@recipe\n@recipe"), encoding="utf-8")
     with pytest.raises(RecipeError, match="which is not a function"):
         find_recipe(str(tmp_path / "mine.py"), {})
 
@@ -174,9 +174,9 @@ REWRITING = GOOD.replace(
 
 def test_a_file_that_changes_while_it_runs_keeps_the_text_that_ran(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(REWRITING)
+    path.write_text(REWRITING, encoding="utf-8")
     found = load_recipe(str(path), {"top": "0.25"})
-    assert path.read_text() == "changed = True\n", "otherwise this test shows nothing"
+    assert path.read_text(encoding="utf-8") == "changed = True\n", "otherwise this test shows nothing"
     assert found.source == REWRITING
     assert found.recipe.sets["ms"].top == 0.25  # type: ignore[attr-defined]
 
@@ -184,16 +184,16 @@ def test_a_file_that_changes_while_it_runs_keeps_the_text_that_ran(tmp_path: Pat
 def test_a_file_that_changes_between_reading_and_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The declared names, the code and the kept text are of one reading, however many there were before."""
     path = tmp_path / "mine.py"
-    path.write_text(GOOD)
+    path.write_text(GOOD, encoding="utf-8")
     compiled = builtins.compile
 
     def change_first(*arguments: Any, **options: Any) -> Any:
-        path.write_text("nothing = 1\n")
+        path.write_text("nothing = 1\n", encoding="utf-8")
         return compiled(*arguments, **options)
 
     monkeypatch.setattr(builtins, "compile", change_first)
     found = load_recipe(str(path), {})
-    assert path.read_text() == "nothing = 1\n"
+    assert path.read_text(encoding="utf-8") == "nothing = 1\n"
     assert (found.source, found.recipe.name) == (GOOD, "mine")
 
 
@@ -201,17 +201,17 @@ def test_a_file_that_changed_within_a_second_is_run_as_it_is_now(tmp_path: Path)
     """Python's bytecode cache would run the old one: same time of change, same size."""
     path = tmp_path / "mine.py"
     for top in ("0.25", "0.75"):
-        path.write_text(GOOD.replace("0.5", top))
+        path.write_text(GOOD.replace("0.5", top), encoding="utf-8")
         os.utime(path, (1_700_000_000, 1_700_000_000))
         found = load_recipe(str(path), {})
         assert found.recipe.sets["ms"].top == float(top)  # type: ignore[attr-defined]
-        assert found.source == path.read_text()
+        assert found.source == path.read_text(encoding="utf-8")
     assert not (tmp_path / "__pycache__").exists()
 
 
 def test_a_traceback_shows_the_lines_that_ran(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(REWRITING.replace("    return", "    1 / 0  # here\n    return"))
+    path.write_text(REWRITING.replace("    return", "    1 / 0  # here\n    return"), encoding="utf-8")
     with pytest.raises(RecipeError, match="ZeroDivisionError") as caught:
         find_recipe(str(path), {})
     shown = "".join(traceback.format_exception(caught.value))
@@ -228,7 +228,7 @@ def load_function_again(path: Path) -> Any:
 def test_the_text_of_shipped_recipes_and_of_json(tmp_path: Path) -> None:
     assert load_recipe("overlap", {}).source == (shipped() / "overlap.py").read_text(encoding="utf-8")
     made = find_recipe("overlap", {})
-    (tmp_path / "recipe.json").write_text(json.dumps(to_json(made)))
+    (tmp_path / "recipe.json").write_text(json.dumps(to_json(made)), encoding="utf-8")
     assert load_recipe(str(tmp_path / "recipe.json"), {}) == Loaded(made, None)
 
 

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    (folder / "times").write_text(str(done.stdout.count("killed")))
+    (folder / "times").write_text(str(done.stdout.count("killed")), encoding="utf-8")
     return folder
 
 
@@ -30,7 +30,7 @@ def last(folder: Path) -> RunFolder:
 
 
 def test_killed_at_many_moments_it_ends_with_the_same_tables(folder: Path) -> None:
-    times = int((folder / "times").read_text())
+    times = int((folder / "times").read_text(encoding="utf-8"))
     assert times >= 7
     whole, resumed = last(folder / "whole"), last(folder / "killed")
     # The first was killed before it had written anything, its manifest included.
@@ -41,7 +41,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_tables(folder: Path) -> No
     assert {name: told[name] for name in ("answer", "warnings", "sets", "nodes", "key")} == {
         name: again[name] for name in ("answer", "warnings", "sets", "nodes", "key")
     }
-    texts = [(run.path / "report.md").read_text().splitlines() for run in (whole, resumed)]
+    texts = [(run.path / "report.md").read_text(encoding="utf-8").splitlines() for run in (whole, resumed)]
     texts = [[line for line in text if not line.startswith("| seconds |")] for text in texts]
     assert texts[0] == texts[1]
     assert again["cache"]["read"] > 0

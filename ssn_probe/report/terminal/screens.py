@@ -1,5 +1,6 @@
 """What the commands print. Text from prompts, models and files is literal: no markup, no control characters."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,16 @@ from ssn_probe.report.terminal.result_card import card, interval
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.history import Past
 from ssn_probe.spec.discovery import Listing
-from ssn_probe.text import plain
+from ssn_probe.text import make_printable, plain
 
 if TYPE_CHECKING:
     from ssn_probe.api.verify import Finding
 
 
-def console() -> Console:
-    """The terminal; markup and emoji codes stay literal."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+def console(*, quiet: bool = False) -> Console:
+    """The terminal, whatever its encoding; markup and emoji codes stay literal."""
+    make_printable((sys.stdout,))
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False, quiet=quiet)
 
 
 def echo_listing(listings: Sequence[Listing]) -> None:

@@ -82,7 +82,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            for file in temporary.rglob("*.safetensors"):
+            for file in sorted(temporary.rglob("*.safetensors")):
                 file.chmod(0o644)  # safetensors writes files that only their owner can read
             os.replace(temporary, whole)
         finally:
