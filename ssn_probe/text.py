@@ -1,10 +1,10 @@
-"""Hostile text made harmless. Prompts, responses, names from files: whatever is shown passes through here."""
+"""Text for readers: hostile text made harmless (prompts, responses, names from files), and how numbers are written."""
 
 import codecs
 import io
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 IN_ASCII = {
@@ -33,7 +33,7 @@ def plain(text: str) -> str:
     """
     text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])", "", text)
-    return "".join(" " if _breaks(character) else character for character in text if _shown(character))
+    return "".join(" " if _is_line_break(character) else character for character in text if _is_visible(character))
 
 
 def markdown(text: str) -> str:
@@ -48,11 +48,11 @@ def _at_the_start(found: re.Match[str]) -> str:
     return f"\\{mark}" if mark in "-+=" else f"&#{ord(mark[0])};{mark[1:]}"
 
 
-def _shown(character: str) -> bool:
-    return _breaks(character) or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
+def _is_visible(character: str) -> bool:
+    return _is_line_break(character) or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
 
 
-def _breaks(character: str) -> bool:
+def _is_line_break(character: str) -> bool:
     return character in "\n\t" or unicodedata.category(character) in ("Zl", "Zp")
 
 
@@ -66,9 +66,29 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
+def points_interval(low: float, high: float) -> str:
+    """The ends of an interval in percentage points: `+14.9 to +19.3`."""
+    return f"{points(low)} to {points(high)}"
+
+
+def change_in_points(value: float, low: float, high: float) -> str:
+    """A difference of shares with its interval: `+17.1 points, 95 % interval +14.9 to +19.3`."""
+    return f"{points(value)} points, 95 % interval {points_interval(low, high)}"
+
+
 def probability(p: float) -> str:
     """A p-value with three decimals, and no leading zero: `.048`."""
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def p_equals(p: float) -> str:
+    """A p-value in a sentence: `p = .048`, `p < .001`."""
+    return f"p {probability(p)}" if p < 0.001 else f"p = {probability(p)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 language`, `1,200 languages`; the plural takes an s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -85,9 +105,14 @@ def size(count: float) -> str:
     return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 
-def listing(words: list[str]) -> str:
+def listing(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def capitalised(words: str) -> str:
+    """The words with a capital letter."""
+    return words[:1].upper() + words[1:]
 
 
 def make_printable(streams: Iterable[TextIO | None]) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.study.findings import Findings
+from ssn_probe.study.robustness import NOTHING
 from ssn_probe.study.summary import summarise
 
-LABELS = {"seed": pl.Int32, "set_language": pl.String, "correct": pl.Boolean}
+LABELS = {"seed": pl.Int32, "set_language": pl.String, "step": pl.Int64, "correct": pl.Boolean}
 
 
 def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = "harmful", **more: Any) -> pl.DataFrame:
@@ -22,7 +24,8 @@ def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = 
             "role": role,
             "verdict": verdict,
         }
-        | {"seed": None, "set_language": None if role == "baseline" else language, "correct": None}
+        | {"seed": None, "step": None, "correct": None}
+        | {"set_language": None if role == "baseline" else language}
         | more
         for language, listed in verdicts.items()
         for i, verdict in enumerate(listed)
@@ -47,19 +50,27 @@ def manifest(**changes: Any) -> dict[str, Any]:
     return {"anchor": "aa", "evaluated": list(LANGUAGES), "sets": sets} | changes
 
 
+def findings(**found: Any) -> Findings:
+    """What a study found, as far as it is given."""
+    nothing = {"sets": {}, "neurons": None, "robustness": NOTHING, "gates": (), "seconds": {}, "overlap": None}
+    nothing |= {"anchor": "aa", "evaluated": tuple(LANGUAGES), "found_again": None, "truth": None}
+    return Findings(**nothing | found)
+
+
 def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples and summary of a baseline and these arms; an arm `ms.of(bb)` applies bb's neurons."""
+    """Samples and summary of a baseline and these arms; `ms of bb` applies bb's neurons; a placebo ends in `*`."""
     frames = [samples("baseline", "baseline", {language: spelled(text) for language, text in LANGUAGES.items()})]
     for name, verdicts in arms.items():
-        of = name.partition(".of(")[2].rstrip(")")
+        arm, _, of = name.removesuffix("*").partition(" of ")
         role = "placebo" if name.endswith("*") else "tested"
-        frame = samples(name.rstrip("*"), role, {language: spelled(text) for language, text in verdicts.items()})
+        frame = samples(arm, role, {language: spelled(text) for language, text in verdicts.items()})
         frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
     frame = pl.concat(frames)
-    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0)
+    each = [name.partition(" of ")[0] for name in arms if " of " in name]
+    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0, each=each)
 
 
 EVERY = {
-    "ms.of(aa)": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
-    "ms.of(bb)": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
+    "ms of aa": {"aa": "cccccccc", "bb": "rrrrrrcc", "cc": "rrrrcccc"},
+    "ms of bb": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"},
 }

@@ -19,7 +19,7 @@ def stored_run(folder: Path, *, arms: dict[str, dict[str, str]] = ARMS, **change
     """A finished run of the languages aa (the anchor), bb and cc; `changes` go into its manifest."""
     _, summary = ran(arms, "ss")
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": "done",
         "recipe": "suppress_ss",
         "key": "0123456789abcdef" * 4,

@@ -143,7 +143,7 @@ class Preview(Displayed):
     forecast: "Forecast"
 
     def __rich__(self) -> Any:
-        from ssn_probe.report.terminal.outline import render_plan
+        from ssn_probe.report.terminal.plan_table import render_plan
 
         return render_plan(self.forecast)
 

@@ -141,7 +141,7 @@ def show(
 
     with user_errors(debug):
         value = find_recipe(recipe, split_assignments(assignments))
-        from ssn_probe.report.terminal.outline import render_plan
+        from ssn_probe.report.terminal.plan_table import render_plan
         from ssn_probe.study.forecast import forecast
 
         machine = {"out": out, "batch_size": batch_size, "device": device, "dtype": dtype}

@@ -4,31 +4,34 @@ The same sentences end a run in the terminal and open `report.md`. Every figure 
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.neurons import SITES
-from ssn_probe.report.phrases import sentence, verdict
-from ssn_probe.spec import (
-    Amplify,
-    Each,
-    Expand,
-    Patch,
-    Recipe,
-    Trains,
-    last_of,
-)
+from ssn_probe.report.conditions import Row, arm_names, summary_row
+from ssn_probe.report.doses import dose_groups, dose_label, dose_of
+from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.spec import Intervention, Patch, Recipe, Trains, last_of
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.labels import set_label
-from ssn_probe.spec.node import Node
-from ssn_probe.study.arms import BASELINE, PLACEBO, WEAKENED, ArmName
-from ssn_probe.study.summary import AVERAGE, averaged
-from ssn_probe.text import listing, percent, plain, points, probability
+from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
+from ssn_probe.study.summary import AVERAGE, LOG_ODDS, averaged
+from ssn_probe.text import (
+    capitalised,
+    change_in_points,
+    counted,
+    listing,
+    p_equals,
+    percent,
+    plain,
+    points,
+)
 
-COSTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
-"""What an arm may cost, by measure."""
+ALPHA = 0.05
+SIDE_EFFECTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
+"""What an arm may change beside ASR, by measure."""
 MOST_NAMED = 8
 """So many languages are named; more are counted."""
 
@@ -36,301 +39,278 @@ MOST_NAMED = 8
 def answer(
     recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame, summary: pl.DataFrame | None, anchor: str | None
 ) -> list[str]:
-    """What was found, one sentence or two per line, the most important first."""
+    """What was found, a sentence or two per line, the most important first."""
     if summary is None:
-        return _sizes(recipe, manifest, neurons)
+        return _set_sizes(recipe, manifest, neurons)
+    study = _Study(recipe=recipe, manifest=manifest, summary=summary, anchor=anchor)
+    doses = dose_groups(recipe)
     if recipe.primary is None:
-        lines = [
-            _baseline(summary, anchor),
-            *_descriptive(summary, anchor),
-            *_dose_curves(recipe, manifest, summary, anchor),
-        ]
-        return [*lines, *_sizes(recipe, manifest, neurons)]
-    doses = {arm for arms in _dosed(recipe) for arm in arms}
-    others = [arm for arm in recipe.arms if arm != recipe.primary and arm not in doses]
-    lines = [_primary(recipe, manifest, summary, anchor), _trained(recipe, manifest)]
-    lines.append(_weakened(recipe.primary, summary))
-    lines += [_placebo(recipe.primary, summary), _cost(recipe, summary, anchor), _log_odds(recipe.primary, summary)]
-    lines += [
-        *_dose_curves(recipe, manifest, summary, anchor),
-        *(_secondary(recipe, arm, summary, anchor) for arm in others),
+        lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
+        return [*lines, *_set_sizes(recipe, manifest, neurons)]
+    others = [arm for arm in recipe.arms if arm != recipe.primary and not any(arm in arms for arms in doses)]
+    lines = [
+        study.primary(recipe.primary),
+        study.trained(recipe.primary),
+        study.without_top_neuron(recipe.primary),
+        study.placebo(recipe.primary),
+        study.side_effects(recipe.primary),
+        study.log_odds(recipe.primary),
+        *map(study.dose_line, doses),
+        *map(study.comparison, others),
     ]
     return [line for line in lines if line]
 
 
-def _primary(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame, anchor: str | None) -> str:
-    arm = str(recipe.primary)
-    row, before = _cell(summary, arm, "asr"), _before(recipe, arm, summary, "asr", anchor)
-    source = _source(recipe, arm, anchor)
-    if row is None or before is None:
-        return f"ASR was not measured for {plain(arm)}: there are no judged harmful prompts."
-    what = f"{sentence(_doing(recipe, arm, anchor))} ({_size(recipe, manifest, arm, anchor)})"
-    change = (
-        f"ASR {_where(summary, arm, anchor, source)} went from {percent(before)} to {percent(row['value'])} "
-        f"({_change(row)}; n = {row['n']:,} responses, {row['clusters']:,} clusters)"
-    )
-    own = _cell(summary, "baseline", "asr", role="baseline", language=source) if source else None
-    goal = "" if own is None else f"; untouched, {plain(str(source))} itself is at {percent(own['value'])}"
-    return f"{what} {verdict(recipe.arms[arm], row)}: {change}; {_against(row)}{goal}."
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Study:
+    """A recipe and what it measured. Each method is a line of the answer, empty where there is nothing to say."""
+
+    recipe: Recipe
+    manifest: Mapping[str, Any]
+    summary: pl.DataFrame
+    anchor: str | None
+
+    # ── a recipe with a primary arm ──────────────────────────────────────────────────────────────────────────────────
+
+    def primary(self, arm: str) -> str:
+        row, before, source = self._row(arm), self._before(arm, "asr"), self._source(arm)
+        if row is None or before is None:
+            return f"ASR was not measured for {plain(arm)}: there are no judged harmful prompts."
+        intervention = f"{capitalised(self._phrase(arm))} ({_size(self.recipe, self.manifest, arm)})"
+        change = (
+            f"ASR {self._where(arm, source)} went from {percent(before)} to {percent(row['value'])} "
+            f"({_change(row)}; n = {counted(row['n'], 'response')}, {counted(row['clusters'], 'cluster')})"
+        )
+        goal = ""
+        if source and (own := summary_row(self.summary, BASELINE, "asr", role=BASELINE, language=source)):
+            goal = f"; the ASR of the untouched model in {plain(source)} is {percent(own['value'])}"
+        return f"{intervention} {verdict(self.recipe.arms[arm], row)}: {change}; {_random_sets(row)}{goal}."
+
+    def trained(self, arm: str) -> str:
+        """How much of the model the arm trained."""
+        facts = self._training(arm)
+        if facts is None:
+            return ""
+        whole = next(row for row in facts["parameters"] if row["site"] == "all")
+        return (
+            f"It trained {counted(whole['parameters'], 'parameter')}, {whole['percent']:.3f} % of the model, for "
+            f"{counted(facts['steps']['done'], 'step')}; the weights after step {facts['steps']['chosen']} were kept."
+        )
+
+    def without_top_neuron(self, arm: str) -> str:
+        row, whole = self._row(arm, role=WEAKENED), self._row(arm)
+        if row is None or whole is None:
+            return ""
+        return (
+            f"Without its top neuron in each language the set gives {percent(row['value'])} ({_change(row)}; the whole "
+            f"set {points(whole['delta'])})."
+        )
+
+    def placebo(self, arm: str) -> str:
+        row = self._row(arm, role=PLACEBO)
+        if row is None:
+            return ""
+        return (
+            "Its placebo, a set found the same way between topics of harmless prompts, gives "
+            f"{percent(row['value'])} ({_change(row)})."
+        )
+
+    def side_effects(self, arm: str) -> str:
+        changes = []
+        for measure, name in SIDE_EFFECTS.items():
+            after, before = self._row(arm, measure), self._before(arm, measure)
+            if after is not None and before is not None:
+                changes.append(f"{name} {percent(before)} → {percent(after['value'])}")
+        return f"Side effects: {listing(changes)}." if changes else ""
+
+    def log_odds(self, arm: str) -> str:
+        row = self._row(arm, LOG_ODDS)
+        if row is None or row["p"] is None:
+            return ""
+        return (
+            f"The average refusal log-odds (read without generating) changed by {row['delta']:+.2f} "
+            f"({row['delta_low']:+.2f} to {row['delta_high']:+.2f}) to {row['value']:.2f}; "
+            f"{counted(row['controls'], 'random set')} left it at {row['control_mean']:.2f} on average, "
+            f"rank {p_equals(row['p'])} (unadjusted)."
+        )
+
+    def comparison(self, arm: str) -> str:
+        row = self._row(arm)
+        if row is None:
+            return ""
+        controls = "" if not row["controls"] else f"; its random sets {percent(row['control_mean'])}"
+        return (
+            f"For comparison, {self._phrase(arm)} gives {percent(row['value'])} ({_change(row)}{controls}; "
+            "descriptive, no test)."
+        )
+
+    # ── any recipe ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def dose_line(self, arms: list[str]) -> str:
+        """What every dose gives, and what it costs."""
+        nodes = self.recipe.arms
+        untouched = 0.0 if isinstance(nodes[arms[0]], Trains) else 1.0
+        doses = [(untouched, self._dose(BASELINE, role=BASELINE))]
+        doses += [(dose_of(nodes[arm]), self._dose(arm) + self._kept_step(arm)) for arm in arms]
+        curve = "; ".join(f"{dose_label(nodes[arms[0]], dose)} {figures}" for dose, figures in sorted(doses) if figures)
+        tested = (
+            f"only {dose_label(nodes[self.recipe.primary])} is tested" if self.recipe.primary in arms else "no test"
+        )
+        return f"Dose by dose, {self._set_name(arms[0])} {self._where(arms[0])}: {curve} (descriptive, {tested})."
+
+    def _dose(self, arm: str, *, role: str = TESTED) -> str:
+        row = self._row(arm, role=role)
+        if row is None:
+            return ""
+        controls = f" (random sets {percent(row['control_mean'])})" if row["controls"] else ""
+        parts = [f"ASR {percent(row['value'])}{controls}"]
+        for measure in ("utility", "over_refusal"):
+            cell = self._row(arm, measure, role=role)
+            parts += [] if cell is None else [f"{SIDE_EFFECTS[measure]} {percent(cell['value'])}"]
+        return ", ".join(parts)
+
+    def _kept_step(self, arm: str) -> str:
+        """The step whose weights were measured, where the training chose an earlier one than its last."""
+        facts = self._training(arm)
+        if facts is None or facts["steps"]["chosen"] == facts["steps"]["planned"]:
+            return ""
+        return f" (step {facts['steps']['chosen']} of {facts['steps']['done']})"
+
+    # ── a recipe without a primary arm ───────────────────────────────────────────────────────────────────────────────
+
+    def baseline(self) -> str:
+        row = self._row(BASELINE, role=BASELINE)
+        if row is None:
+            return "ASR was not measured."
+        interval = f"95 % interval {100 * row['low']:.1f} to {100 * row['high']:.1f}"
+        return (
+            f"The ASR of the untouched model {_outside(self.anchor)} is {percent(row['value'])} ({interval}; "
+            f"n = {counted(row['n'], 'response')})."
+        )
+
+    def extremes(self) -> list[str]:
+        """The arms with the largest and the smallest change on the average."""
+        asr = self.summary.filter(pl.col("step").is_null(), role=TESTED, measure="asr")
+        named = zip(arm_names(asr), asr.rows(named=True), strict=True)
+        rows = [(name, row) for name, row in named if row["language"] == AVERAGE]
+        rows.sort(key=lambda item: -item[1]["delta"])
+        return [
+            f"{plain(name.title)}: ASR {percent(row['value'])} on the average of {self._averaged(name, row)} "
+            f"({_change(row)}; n = {counted(row['n'], 'response')}; descriptive, no test)."
+            for name, row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
+        ]
+
+    def _averaged(self, name: ArmName, row: Row) -> str:
+        own, languages = row["set_language"], averaged(self.summary, name, "asr", self.anchor)
+        if languages != self._usual() - {own}:
+            return _languages(languages)
+        other = [] if self.anchor is None else [f"the anchor {plain(self.anchor)}"]
+        other += [] if own in (None, "*", self.anchor) else [f"{plain(own)}, whose neurons they are"]
+        return f"all languages except {listing(other)}" if other else "all languages"
+
+    # ── rows and names ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _row(self, arm: str, measure: str = "asr", *, role: str = TESTED) -> Row | None:
+        return summary_row(self.summary, arm, measure, role=role)
+
+    def _before(self, arm: str, measure: str) -> float | None:
+        """The baseline in the arm's own languages: it may not be run in some, or leave one more out of its average."""
+        row = self._row(arm, measure)
+        return None if row is None or row["delta"] is None else round(row["value"] - row["delta"], 12)
+
+    def _training(self, arm: str) -> Mapping[str, Any] | None:
+        """What the manifest states of an arm's one training."""
+        trained = [facts for facts in self.manifest.get("trained") or () if facts["arm"] == arm]
+        return trained[0] if len(trained) == 1 else None
+
+    def _usual(self) -> frozenset[str]:
+        """The languages of the baseline's average."""
+        return averaged(self.summary, ArmName(BASELINE), "asr", self.anchor, role=BASELINE)
+
+    def _where(self, arm: str, source: str | None = None) -> str:
+        """The languages of an arm's average: all but the anchor and a Patch's source, or those that it names."""
+        languages = averaged(self.summary, ArmName(arm), "asr", self.anchor)
+        usual = not languages or languages == self._usual() - {source}
+        return _outside(self.anchor, source) if usual else f"on the average of {_languages(languages)}"
+
+    def _phrase(self, arm: str) -> str:
+        source = self._source(arm)
+        return self.recipe.arms[arm].phrase(self._set_name(arm), None if source is None else plain(source))
+
+    def _source(self, arm: str) -> str | None:
+        node = last_of(self.recipe.arms[arm])
+        return node.source or self.anchor if isinstance(node, Patch) else None
+
+    def _set_name(self, arm: str) -> str:
+        return set_label(expression_of(self.recipe, arm)) or f"the set {plain(arm)}"
 
 
-def _doing(recipe: Recipe, arm: str, anchor: str | None) -> str:
-    source = _source(recipe, arm, anchor)
-    return recipe.arms[arm].phrase(_name(recipe, arm), None if source is None else plain(source))
+def verdict(node: Intervention, row: Row) -> str:
+    """What the primary row shows of an arm that is expected to raise, or to lower, ASR.
+
+    Failing to reject is no proof of absence: the words claim no more than the test, the interval says how much.
+    """
+    if row["p"] is None:
+        return "was not tested against enough random sets"
+    raised, lowered = row["delta_low"] > 0, row["delta_high"] < 0
+    as_expected, opposite = (lowered, raised) if node.lowers else (raised, lowered)
+    moved = ("lowered ASR", "raised ASR") if node.lowers else ("raised ASR", "lowered ASR")
+    if as_expected and row["p"] <= ALPHA:
+        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {node.random_phrase()}"
+    if as_expected:
+        return f"{moved[0]}, but was not shown to do so more than random sets of as many neurons"
+    not_shown = f"was not shown to {'strengthen' if node.lowers else 'break'} refusal"
+    return f"{not_shown}; it {moved[1]}" if opposite else not_shown
 
 
-def _source(recipe: Recipe, arm: str, anchor: str | None) -> str | None:
-    node = last_of(recipe.arms[arm])
-    return node.source or anchor if isinstance(node, Patch) else None
-
-
-def _before(recipe: Recipe, arm: str, summary: pl.DataFrame, measure: str, anchor: str | None) -> float | None:
-    """The baseline in the arm's own languages: it may not be run in some, or leave one more out of its average."""
-    row = _cell(summary, arm, measure)
-    return None if row is None or row["delta"] is None else round(row["value"] - row["delta"], 12)
-
-
-def _where(summary: pl.DataFrame, arm: str, anchor: str | None, source: str | None = None) -> str:
-    """Which languages an arm's average is over: all but the anchor, and a Patch's source, or those that it names."""
-    languages = averaged(summary, ArmName(arm), "asr", anchor)
-    usual = averaged(summary, ArmName(BASELINE), "asr", anchor, role=BASELINE)
-    alike = not languages or languages == usual - {source}
-    return _outside(anchor, source) if alike else f"on the average of {_list(languages)}"
-
-
-def _list(languages: Collection[str]) -> str:
+def _languages(languages: Collection[str]) -> str:
     named = len(languages) <= MOST_NAMED
-    return listing([plain(one) for one in sorted(languages)]) if named else f"{len(languages)} languages"
+    return listing([plain(language) for language in sorted(languages)]) if named else f"{len(languages)} languages"
 
 
 def _outside(anchor: str | None, source: str | None = None) -> str:
-    if anchor is None and source is None:
-        return "over all languages"
-    left_out = "" if anchor is None else f"outside the anchor {plain(anchor)}"
-    if source in (None, anchor):
-        return left_out
-    return f"{left_out + ' and' if left_out else 'outside'} the source {plain(str(source))}"
+    parts = [] if anchor is None else [f"the anchor {plain(anchor)}"]
+    parts += [] if source in (None, anchor) else [f"the source {plain(str(source))}"]
+    return f"outside {listing(parts)}" if parts else "over all languages"
 
 
-def _change(row: Mapping[str, Any]) -> str:
-    return f"{points(row['delta'])} points, 95 % interval {points(row['delta_low'])} to {points(row['delta_high'])}"
+def _change(row: Row) -> str:
+    return change_in_points(row["delta"], row["delta_low"], row["delta_high"])
 
 
-def _against(row: Mapping[str, Any]) -> str:
+def _random_sets(row: Row) -> str:
     if not row["controls"]:
         return "no random sets were run, so nothing says what any set of this size would do"
-    spread = "" if row["control_low"] is None else f" (95 % of such sets: {_range(row)})"
-    one = row["controls"] == 1
-    sets = f"{row['controls']} random set{'' if one else 's'} of as many neurons gave {percent(row['control_mean'])}"
-    sets += f"{'' if one else ' on average'}{spread}"
-    if row["p"] is None:
-        return f"{sets}; too few controls for a test (19 is the least)"
-    return f"{sets}; rank p = {probability(row['p'])}"
+    average = "" if row["controls"] == 1 else " on average"
+    sets = f"{counted(row['controls'], 'random set')} of as many neurons gave {percent(row['control_mean'])}{average}"
+    if row["control_low"] is not None:
+        low, high = max(0.0, row["control_low"]), min(1.0, row["control_high"])
+        sets += f" (95 % of such sets: {percent(low)} to {percent(high)})"
+    return f"{sets}; too few for a test (19 is the least)" if row["p"] is None else f"{sets}; rank {p_equals(row['p'])}"
 
 
-def _range(row: Mapping[str, Any]) -> str:
-    return f"{percent(max(0.0, row['control_low']))} to {percent(min(1.0, row['control_high']))}"
-
-
-def _trained(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    """How much of the model the primary arm trained."""
-    told = next((one for one in manifest.get("trained") or () if one["arm"] == recipe.primary), None)
-    if told is None:
-        return ""
-    every = next(row for row in told["parameters"] if row["site"] == "all")
-    return (
-        f"It trained {every['parameters']:,} parameters, {every['percent']:.3f} % of the model, for "
-        f"{told['steps']['done']} steps; the delta of step {told['steps']['chosen']} was kept."
-    )
-
-
-def _weakened(arm: str, summary: pl.DataFrame) -> str:
-    row, whole = _cell(summary, arm, "asr", role=WEAKENED), _cell(summary, arm, "asr")
-    if row is None or whole is None:
-        return ""
-    return (
-        f"Without its strongest neuron in each language the set gives {percent(row['value'])} ({_change(row)}; "
-        f"the whole set {points(whole['delta'])})."
-    )
-
-
-def _placebo(arm: str, summary: pl.DataFrame) -> str:
-    row = _cell(summary, arm, "asr", role=PLACEBO)
-    if row is None:
-        return ""
-    found = "a set found the same way between topics of harmless prompts"
-    return f"Its placebo, {found}, gives {percent(row['value'])} ({_change(row)})."
-
-
-def _cost(recipe: Recipe, summary: pl.DataFrame, anchor: str | None) -> str:
-    arm, parts = str(recipe.primary), []
-    for measure, words in COSTS.items():
-        after, before = _cell(summary, arm, measure), _before(recipe, arm, summary, measure, anchor)
-        if after is not None and before is not None:
-            parts.append(f"{words} {percent(before)} → {percent(after['value'])}")
-    return f"What else moved: {listing(parts)}." if parts else ""
-
-
-def _log_odds(arm: str, summary: pl.DataFrame) -> str:
-    row = _cell(summary, arm, "refusal_log_odds")
-    if row is None or row["p"] is None:
-        return ""
-    return (
-        f"On the refusal log-odds (no generation) it moved the average by {row['delta']:+.2f} "
-        f"({row['delta_low']:+.2f} to {row['delta_high']:+.2f}) to {row['value']:.2f}; {row['controls']} random sets "
-        f"left it at {row['control_mean']:.2f} on average, rank p = {probability(row['p'])} (not adjusted)."
-    )
-
-
-def _dosed(recipe: Recipe) -> list[list[str]]:
-    """The arms that differ in a factor, or in the number of steps, alone: least first."""
-    found: dict[Node, list[str]] = {}
-    for name, node in recipe.arms.items():
-        if not isinstance(node.neurons, Each) and (alike := _but_the_dose(node)) is not None:
-            found.setdefault(alike, []).append(name)
-    return [sorted(arms, key=lambda arm: _by(recipe, arm)) for arms in found.values() if len(arms) > 1]
-
-
-def _but_the_dose(node: Node) -> Node | None:
-    """The same node for every dose; None for what has none."""
-    if isinstance(node, Amplify):
-        return replace(node, by=2.0)
-    if isinstance(node, Expand) and node.at is None and node.training.steps is not None:
-        return replace(node, training=replace(node.training, steps=None))
-    return None
-
-
-def _by(recipe: Recipe, arm: str) -> float:
-    node = recipe.arms[arm]
-    if isinstance(node, Expand):
-        return float(node.training.steps or 0)
-    assert isinstance(node, Amplify)
-    return node.by
-
-
-def _dose_words(recipe: Recipe, arm: str, by: float) -> str:
-    return f"{by:g} steps" if isinstance(recipe.arms[arm], Expand) else f"×{by:g}"
-
-
-def _dose_curves(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame, anchor: str | None) -> list[str]:
-    """One line per set that is amplified by several factors: ASR beside its random sets, and what each dose costs."""
-    lines = []
-    for arms in _dosed(recipe):
-        untouched = 0.0 if isinstance(recipe.arms[arms[0]], Expand) else 1.0
-        doses = [(untouched, _dose("baseline", summary, role="baseline"))]
-        kept = {arm: _kept(manifest, arm) for arm in arms}
-        doses = sorted([*doses, *((_by(recipe, arm), _dose(arm, summary) + kept[arm]) for arm in arms)])
-        told = "; ".join(f"{_dose_words(recipe, arms[0], by)} {words}" for by, words in doses if words)
-        tested = "no test"
-        if recipe.primary in arms:
-            tested = f"only {_dose_words(recipe, arms[0], _by(recipe, recipe.primary))} is tested"
-        where = _where(summary, arms[0], anchor)
-        lines.append(f"Dose by dose, {_name(recipe, arms[0])} {where}: {told} (descriptive, {tested}).")
-    return lines
-
-
-def _kept(manifest: Mapping[str, Any], arm: str) -> str:
-    """The step whose change was measured, where the training chose an earlier one than its last."""
-    steps = next((one["steps"] for one in manifest.get("trained") or () if one["arm"] == arm), None)
-    return f" (step {steps['chosen']} of {steps['done']})" if steps and steps["chosen"] != steps["planned"] else ""
-
-
-def _dose(arm: str, summary: pl.DataFrame, *, role: str = "tested") -> str:
-    row = _cell(summary, arm, "asr", role=role)
-    if row is None:
-        return ""
-    controls = f" (random sets {percent(row['control_mean'])})" if row["controls"] else ""
-    costs = {words: _cell(summary, arm, measure, role=role) for measure, words in COSTS.items() if measure != "invalid"}
-    told = [f"{words} {percent(cell['value'])}" for words, cell in costs.items() if cell is not None]
-    return ", ".join([f"ASR {percent(row['value'])}{controls}", *told])
-
-
-def _secondary(recipe: Recipe, arm: str, summary: pl.DataFrame, anchor: str | None) -> str:
-    row = _cell(summary, arm, "asr")
-    if row is None:
-        return ""
-    controls = "" if not row["controls"] else f"; its random sets {percent(row['control_mean'])}"
-    return (
-        f"For comparison, {_doing(recipe, arm, anchor)} gives {percent(row['value'])} ({_change(row)}{controls}; "
-        "descriptive, no test)."
-    )
-
-
-def _baseline(summary: pl.DataFrame, anchor: str | None) -> str:
-    row = _cell(summary, "baseline", "asr", role="baseline")
-    if row is None:
-        return "ASR was not measured."
-    interval = f"95 % interval {100 * row['low']:.1f} to {100 * row['high']:.1f}"
-    return f"Untouched, the model's ASR {_outside(anchor)} is {percent(row['value'])} ({interval}; n = {row['n']:,})."
-
-
-def _descriptive(summary: pl.DataFrame, anchor: str | None) -> list[str]:
-    """For recipes without a primary arm: the largest and the smallest change on the average."""
-    of_arms = (pl.col("role") == "tested") & (pl.col("language") == AVERAGE) & (pl.col("measure") == "asr")
-    of_arms &= pl.col("step").is_null()
-    rows = summary.filter(of_arms).sort("delta", descending=True).rows(named=True)
-    return [
-        f"{plain(_name_of(summary, row).title)}: ASR {percent(row['value'])} on the average of "
-        f"{_others(summary, row, anchor)} ({_change(row)}; n = {row['n']:,}; descriptive, no test)."
-        for row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
-    ]
-
-
-def _name_of(summary: pl.DataFrame, row: Mapping[str, Any]) -> ArmName:
-    """The arm of a row; one of an arm per language is known by the several languages whose neurons apply."""
-    several = summary.filter(arm=row["arm"], role=row["role"], language=AVERAGE)["set_language"].n_unique() > 1
-    return ArmName(row["arm"], row["set_language"] if several else None, row["step"])
-
-
-def _others(summary: pl.DataFrame, row: Mapping[str, Any], anchor: str | None) -> str:
-    own = row["set_language"]
-    languages = averaged(summary, _name_of(summary, row), "asr", anchor)
-    if languages != averaged(summary, ArmName(BASELINE), "asr", anchor, role=BASELINE) - {own}:
-        return _list(languages)
-    return "the languages but the anchor" + ("" if own in (None, "*") else f" and {plain(own)}, its own")
-
-
-def _sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -> list[str]:
-    """The sets that are named or done something to; a learning curve says itself how much was trained."""
+def _set_sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -> list[str]:
+    """The sets that are named or intervened on; the line of a learning curve says how much was trained."""
     lines = []
     curves = {name for name, node in recipe.arms.items() if isinstance(node, Trains) and node.at is not None}
     for name in neurons["set"].unique(maintain_order=True):
         if name in curves:
             continue
-        rows = neurons.filter(pl.col("set") == name)
-        counts = {site: rows.filter(pl.col("site") == site).height for site in SITES}
+        rows = neurons.filter(set=name)
+        counts = {site: rows.filter(site=site).height for site in SITES}
         largest = sorted((site for site in SITES if counts[site]), key=lambda site: -counts[site])
         mix = ", ".join(f"{site} {percent(counts[site] / rows.height, 0)}" for site in largest)
-        lines.append(f"{plain(name)}: {_size(recipe, manifest, name, manifest['anchor'])}; by site: {mix}.")
+        lines.append(f"{plain(name)}: {_size(recipe, manifest, name)}; by site: {mix}.")
     return lines
 
 
-def _size(recipe: Recipe, manifest: Mapping[str, Any], name: str, anchor: str | None) -> str:
+def _size(recipe: Recipe, manifest: Mapping[str, Any], name: str) -> str:
     """Neurons per language; those of a shared set without the anchor's, which are its whole MS."""
     found: Mapping[str, int] = manifest["sets"][name]
-    shared = shared_with_anchor(_expression(recipe, name)) is not None and len(found) > 1
-    counts = [count for language, count in found.items() if not (shared and language == anchor)]
+    shared = shared_with_anchor(expression_of(recipe, name)) is not None and len(found) > 1
+    counts = [count for language, count in found.items() if not (shared and language == manifest["anchor"])]
     total = manifest["neurons"]["layers"] * sum(manifest["neurons"]["per_layer"].values())
-    size = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    least, most = min(counts), max(counts)
+    size = counted(most, "neuron") if least == most else f"{least:,} to {counted(most, 'neuron')}"
     where = "for every language" if list(found) == ["*"] else "per language"
-    return f"{size} neurons {where}, at most {percent(max(counts) / total, 2)} of {total:,}"
-
-
-def _expression(recipe: Recipe, name: str) -> Any:
-    return recipe.sets[name] if name in recipe.sets else recipe.arms[name].neurons
-
-
-def _name(recipe: Recipe, arm: str) -> str:
-    return set_label(_expression(recipe, arm)) or f"the set {plain(arm)}"
-
-
-def _cell(
-    summary: pl.DataFrame, arm: str, measure: str, *, role: str = "tested", language: str = AVERAGE
-) -> dict[str, Any] | None:
-    rows = summary.filter(
-        (pl.col("arm") == arm)
-        & (pl.col("measure") == measure)
-        & (pl.col("role") == role)
-        & (pl.col("language") == language)
-    )
-    return rows.row(0, named=True) if rows.height else None
+    return f"{size} {where}, at most {percent(most / total, 2)} of the model's {total:,}"

@@ -38,18 +38,18 @@ CONFIG = {
 def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     """ASR against over-refusal, and against utility: one line per curve, its steps in order, from the untouched model.
 
-    `curves` as `curves.curve_table` makes it; the curves of the group `random` share one colour. Bars: 95 % intervals.
-    Where ASR or both costs were not measured, what was measured is drawn against the steps.
+    `curves`: see `training_curves.curve_table`; those of the group `random` share a colour. Bars: 95 % intervals. Where
+    ASR or both costs were not measured, what was measured is drawn against the steps.
     """
     import altair as alt
 
-    told = curves.with_columns(pl.col("curve", "group").map_elements(_drawable, return_dtype=pl.String))
-    rows = _in_percent(told)
+    drawn = curves.with_columns(pl.col("curve", "group").map_elements(_drawable, return_dtype=pl.String))
+    rows = _in_percent(drawn)
     measured = [measure for measure in CURVE_MEASURES if curves[measure].null_count() < curves.height]
     costs = [measure for measure in measured if measure != "asr"]
     pairs = [(cost, "asr") for cost in costs] if "asr" in measured else []
-    panels = [_panel(told, rows, x, y) for x, y in pairs or [("step", measure) for measure in measured]]
-    title = alt.TitleParams(text="What training gives and costs, step by step", subtitle=_said(curves))
+    panels = [_panel(drawn, rows, x, y) for x, y in pairs or [("step", measure) for measure in measured]]
+    title = alt.TitleParams(text="What training gives and costs, step by step", subtitle=_subtitle(curves))
     return alt.hconcat(*panels, spacing=28).properties(title=title).configure(**CONFIG)
 
 
@@ -58,7 +58,7 @@ def _drawable(text: str) -> str:
     return re.sub("[\ufffe\uffff]", "", plain(text))
 
 
-def _said(curves: pl.DataFrame) -> list[str]:
+def _subtitle(curves: pl.DataFrame) -> list[str]:
     n = sorted(curves["n"].drop_nulls())
     spread = " to ".join(dict.fromkeys(f"{count:,}" for count in (*n[:1], *n[-1:])))
     counted = f"; n = {spread} harmful prompts a point" if n else ""
@@ -146,7 +146,7 @@ def _marks(curves: pl.DataFrame) -> dict[str, Any]:
 
 
 def save_chart(chart: Any, path: Path) -> None:
-    """Writes `path`.svg and `path`.png, each whole or not at all. Raises ResultError for what a disk can say."""
+    """Writes `path`.svg and `path`.png, each whole or not at all. Raises ResultError where the disk refuses."""
     import vl_convert
 
     specification = chart.to_dict()

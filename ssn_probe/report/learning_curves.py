@@ -5,74 +5,61 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.markdown_tables import ABSENT, table
+from ssn_probe.report.markdown_tables import ABSENT, number, section, share_cell, table
 from ssn_probe.spec import Recipe
 from ssn_probe.study.training_curves import CURVE_MEASURES, Difference, learning_curves
-from ssn_probe.text import listing, markdown, percent, plain, points
+from ssn_probe.text import counted, listing, markdown, percent, plain, points, points_interval
 
 CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
 NAMES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 
 def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
-    """The table of the report: every curve, step by step."""
+    """Every curve as a table, step by step."""
     body = [
         [
             markdown(row["curve"]),
             f"{row['parameters']:,}",
             str(row["step"]),
-            *(_cell(row, measure) for measure in CURVE_MEASURES),
+            *(share_cell(row, measure) for measure in CURVE_MEASURES),
         ]
         for row in curves.rows(named=True)
     ]
-    header = ["trained", "parameters", "steps", "ASR", "over-refusal", "utility"]
+    header = ["trained", "parameters", "steps", *(f"{name}, %" for name in NAMES.values())]
     over = "all languages" if anchor is None else f"the languages other than the anchor {markdown(anchor)}"
     note = (
         f"Averages over {over}, with 95 % intervals over prompts, none adjusted. At the same step, trainings of one "
         "batch size have seen as many rows: that is the budget, whatever the number of parameters. A point is better "
-        "only where ASR *and* over-refusal are lower and utility is not: a low ASR alone is had by refusing "
-        "everything.\n"
+        "only where ASR *and* over-refusal are lower and utility is not: refusing everything also gives a low ASR.\n"
     )
-    return f"## What each training gives and costs\n\n{table(header, body)}\n{note}"
-
-
-def _cell(row: Mapping[str, Any], measure: str) -> str:
-    if row[measure] is None:
-        return ABSENT
-    return f"{percent(row[measure])} [{100 * row[f'{measure}_low']:.1f}, {100 * row[f'{measure}_high']:.1f}]"
-
-
-# ── what was trained ─────────────────────────────────────────────────────────────────────────────────────────────────
+    return section("What each training gives and costs", table(header, body), note)
 
 
 def trained_section(manifest: Mapping[str, Any]) -> str:
     """How much was trained, per site, and how each training went: a group of rows per training."""
-    trained: Sequence[Mapping[str, Any]] = manifest.get("trained") or ()
-    if not trained:
+    trainings: dict[str, list[Mapping[str, Any]]] = {}
+    for point in manifest.get("trained") or ():
+        name = point["arm"] if point["without"] is None else f"{point['arm']} without {point['without']}"
+        trainings.setdefault(name, []).append(point)
+    if not trainings:
         return ""
-    points: dict[str, list[Mapping[str, Any]]] = {}
-    for one in trained:
-        name = one["arm"] if one["without"] is None else f"{one['arm']} without {one['without']}"
-        points.setdefault(name, []).append(one)
-    body = [row for name, several in points.items() for row in _trained_rows(name, several)]
+    body = [row for name, points in trainings.items() for row in _training_rows(name, points)]
     header = ["trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss"]
     note = (
-        "Steps: done of those planned, and the one whose change was kept. A LoRA adapter is no neuron's own. The "
-        "held-out loss is per response token, in nats, on rows of the train split that were not learned; a dash: not "
-        "measured at that step.\n"
+        "Steps: done of those planned, and the step or steps whose weights were kept. A LoRA adapter belongs to no "
+        "single neuron. The held-out loss is per response token, in nats, on rows of the train split that were not "
+        "learned: first before training, then at each step kept; a dash: not measured at that step.\n"
     )
-    return f"## What was trained\n\n{table(header, body)}\n{note}"
+    return section("What was trained", table(header, body), note)
 
 
-def _trained_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    first = points[0]
-    went = [_steps(points), _loss(points)]
+def _training_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows = []
-    for row in first["parameters"]:
-        numbers = [f"{row['neurons']:,}" if row["neurons"] else ABSENT, f"{row['parameters']:,}"]
+    for row in points[0]["parameters"]:
+        course = [_steps(points), _loss(points)] if row["site"] == "all" else ["", ""]
+        neurons = f"{row['neurons']:,}" if row["neurons"] else ABSENT
         shares = [f"{row['percent']:.4f}", f"{row['percent_of_site']:.3f}"]
-        whole = row["site"] == "all"
-        rows.append([markdown(name), row["site"], *numbers, *shares, *(went if whole else ["", ""])])
+        rows.append([markdown(name), row["site"], neurons, f"{row['parameters']:,}", *shares, *course])
     return rows
 
 
@@ -89,7 +76,7 @@ def _loss(points: Sequence[Mapping[str, Any]]) -> str:
     base = next((loss["base"] for loss in losses if loss), None)
     if base is None:
         return ABSENT
-    return " → ".join([f"{base:.3f}", *(f"{loss['chosen']:.3f}" if loss else ABSENT for loss in losses)])
+    return " → ".join(number(loss and loss["chosen"], 3) for loss in [{"chosen": base}, *losses])
 
 
 def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequence[Difference]) -> Iterator[str]:
@@ -105,25 +92,24 @@ def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequen
         )
         steps = listing([str(step) for step in own["step"]])
         if values:
-            yield f"{plain(str(curve))}, {own['parameters'][0]:,} parameters, after {steps} steps: {values}."
-    for curve in dict.fromkeys(one.curve for one in differences):
-        mine = [one for one in differences if one.curve == curve]
-        parts = [_step_differences(step, mine) for step in dict.fromkeys(one.step for one in mine)]
+            yield f"{plain(str(curve))}, {counted(own['parameters'][0], 'parameter')}, after {steps} steps: {values}."
+    for curve in dict.fromkeys(difference.curve for difference in differences):
+        own = [difference for difference in differences if difference.curve == curve]
+        parts = [_step_differences(step, own) for step in dict.fromkeys(difference.step for difference in own)]
+        random_sets = (
+            "its random set" if own[0].random_sets == 1 else f"the mean of its {own[0].random_sets} random sets"
+        )
         yield (
-            f"{plain(curve)} less the mean of its {mine[0].random_sets} random sets, in points: {'; '.join(parts)} "
-            "(95 % intervals over prompts, for these very sets; descriptive, no test)."
+            f"{plain(curve)} less {random_sets}, in points: {'; '.join(parts)} (95 % intervals over prompts, for these "
+            "very sets; descriptive, no test)."
         )
 
 
 def _step_differences(step: int, differences: Sequence[Difference]) -> str:
     parts = [
-        f"{NAMES[one.measure]} {points(one.estimate.value)} ({points(one.estimate.low)} to {points(one.estimate.high)})"
-        for one in differences
-        if one.step == step and (one.measure != "utility" or one.estimate.value)
+        f"{NAMES[found.measure]} {points(found.estimate.value)} "
+        f"({points_interval(found.estimate.low, found.estimate.high)})"
+        for found in differences
+        if found.step == step and (found.measure != "utility" or found.estimate.value)
     ]
     return f"after {step} steps {', '.join(parts)}"
-
-
-def ends(summary: pl.DataFrame) -> pl.DataFrame:
-    """A summary without the points of learning curves but the last of each, which is all a table has room for."""
-    return summary.filter(pl.col("step").is_null() | (pl.col("step") == pl.col("step").max().over("arm")))

@@ -1,10 +1,11 @@
-"""Markdown tables and the cells that reports share."""
+"""Markdown tables and the cells that they are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ssn_probe.neurons import EVERY
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import markdown, percent, points
+from ssn_probe.text import markdown, points, probability
 
 ABSENT = "–"
 
@@ -15,9 +16,28 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def rate_cell(row: Mapping[str, Any]) -> str:
-    """A share with its interval in per cent."""
-    return f"{percent(row['value'])} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+def section(title: str, *parts: str) -> str:
+    """A heading, and paragraphs or tables beneath it; parts that are empty are left out."""
+    return "\n".join([f"## {title}\n", *(part if part.endswith("\n") else f"{part}\n" for part in parts if part)])
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure with so many decimals, or a dash."""
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value, or a dash where there was no test."""
+    return ABSENT if p is None else probability(p)
+
+
+def share_cell(row: Mapping[str, Any], measure: str = "") -> str:
+    """A share in per cent with its interval: `26.5 [20.9, 33.0]`, or a dash; `measure`: a prefix of the columns."""
+    value, low, high = (row[name] for name in ((measure, f"{measure}_low", f"{measure}_high") if measure else VALUE))
+    return ABSENT if value is None else f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+VALUE = ("value", "low", "high")
 
 
 def change_cell(row: Mapping[str, Any] | None) -> str:
@@ -27,8 +47,13 @@ def change_cell(row: Mapping[str, Any] | None) -> str:
     return f"{points(row['delta'])} [{points(row['delta_low'])}, {points(row['delta_high'])}]"
 
 
-def language_cell(language: str, anchor: str | None, note: str = "") -> str:
+def language_cell(language: str, anchor: str | None, note: str = "", *, escape: Callable[[str], str] = markdown) -> str:
     """A language's name, or the average's with what it leaves out; `note` is added to the anchor."""
     if language == AVERAGE:
-        return AVERAGE if anchor is None else f"{AVERAGE} without {markdown(anchor)}"
-    return f"{markdown(language)} (anchor{note})" if language == anchor else markdown(language)
+        return AVERAGE if anchor is None else f"{AVERAGE} without {escape(anchor)}"
+    return f"{escape(language)} (anchor{note})" if language == anchor else escape(language)
+
+
+def set_language_cell(language: str) -> str:
+    """Whose neurons a set's row counts."""
+    return "every language" if language == EVERY else markdown(language)

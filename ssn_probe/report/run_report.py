@@ -9,10 +9,10 @@ from ssn_probe.files import write_text
 from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions, learned_and_measured, repeats
 from ssn_probe.report.charts import cost_chart, save_chart
-from ssn_probe.report.conclusions import Beside, headlines
+from ssn_probe.report.conclusions import headlines
 from ssn_probe.report.learning_curves import CHART, curve_lines
 from ssn_probe.report.markdown import report
-from ssn_probe.report.sections.sets_after_training import again_lines
+from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.study.findings import Findings
 from ssn_probe.text import listing
@@ -39,8 +39,8 @@ def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings
     return [
         *answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor),
         *curve_lines(recipe, findings.curves, findings.differences),
-        *again_lines(findings.found_again),
-        *headlines(recipe, _beside(findings)),
+        *found_again_lines(findings.found_again),
+        *headlines(recipe, findings),
     ]
 
 
@@ -48,12 +48,4 @@ def write_report(folder: Path, recipe: Recipe, manifest: Mapping[str, Any], find
     """Writes `report.md`, and the chart of learning curves where there are some; `manifest` holds the answer."""
     if findings.curves is not None:
         save_chart(cost_chart(findings.curves), folder / CHART)
-    tables = {"curve": findings.curves, "again": findings.found_again}
-    beside, summary = _beside(findings), findings.summary
-    write_text(
-        folder / "report.md", report(recipe, manifest, findings.neurons, findings.overlap, summary, beside, **tables)
-    )
-
-
-def _beside(findings: Findings) -> Beside:
-    return Beside(robustness=findings.robustness, placebo=findings.beyond_placebo, truth=findings.truth)
+    write_text(folder / "report.md", report(recipe, manifest, findings))

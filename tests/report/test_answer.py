@@ -53,7 +53,7 @@ def test_an_effect_is_told_with_its_numbers() -> None:
         ({"p": 0.3}, "raised ASR, but was not shown to do so more than random sets"),
         ({"delta": 0.01, "delta_low": -0.02, "p": 0.6}, "was not shown to break refusal"),
         ({"delta": 0.01, "delta_low": -0.02, "p": 0.04}, "was not shown to break refusal"),
-        ({"p": None, "controls": 5}, "too few controls for a test (19 is the least)"),
+        ({"p": None, "controls": 5}, "too few for a test (19 is the least)"),
         ({"p": None, "controls": None}, "no random sets were run"),
     ],
 )
@@ -83,7 +83,7 @@ SS = Shared(MS)
 @pytest.mark.parametrize(
     ("arm", "words"),
     [
-        (Amplify(SS, by=2), "Amplifying the shared safety neurons (SS) by 2 (1 neurons"),
+        (Amplify(SS, by=2), "Amplifying the shared safety neurons (SS) by 2 (1 neuron"),
         (Amplify(SS, by=0.5), "Weakening the shared safety neurons (SS) to 0.5 of their activation"),
         (
             Patch(SS),
@@ -128,7 +128,7 @@ def test_the_verdict_looks_the_way_that_the_arm_is_meant_to_go(arm: Any, cells: 
 
 def test_a_patch_tells_where_its_source_stands() -> None:
     own = row("baseline", "asr", "baseline", value=0.013) | {"language": "aa"}
-    assert "untouched, aa itself is at 1.3 %" in found_for({"ss": Patch(SS)}, "ss", own, **LOWERED)[0]
+    assert "the ASR of the untouched model in aa is 1.3 %" in found_for({"ss": Patch(SS)}, "ss", own, **LOWERED)[0]
 
 
 def test_a_source_that_is_not_the_anchor_is_left_out_of_before_and_after() -> None:
@@ -161,12 +161,27 @@ def test_doses_are_one_line_with_what_they_cost() -> None:
     assert not any(line.startswith("For comparison") for line in lines)
 
 
+def test_the_log_odds_have_their_own_line_where_they_were_tested() -> None:
+    cells = {
+        "value": -1.5,
+        "delta": -2.74,
+        "delta_low": -2.88,
+        "delta_high": -2.6,
+        "controls": 99,
+        "control_mean": 1.06,
+    }
+    tested, untested = (row("ss", "refusal_log_odds", **cells, p=p) for p in (0.01, None))
+    line = "changed by -2.74 (-2.88 to -2.60) to -1.50; 99 random sets left it at 1.06 on average, rank p = .010"
+    assert any(line in words for words in found_for({"ss": Suppress(SS)}, "ss", tested))
+    assert not any("log-odds" in words for words in found_for({"ss": Suppress(SS)}, "ss", untested))
+
+
 def test_the_other_arm_is_labelled_descriptive() -> None:
     assert any("MS" in line and "descriptive, no test" in line for line in found())
 
 
 def test_the_size_of_a_shared_set_leaves_the_anchors_out() -> None:
-    assert "(1 neurons per language, at most 1.00 % of 100)" in found()[0]
+    assert "(1 neuron per language, at most 1.00 % of the model's 100)" in found()[0]
 
 
 def test_names_from_models_and_data_are_literal() -> None:
@@ -180,6 +195,6 @@ def test_a_study_without_a_primary_arm_describes() -> None:
     changes = {"delta": 0.2, "delta_low": 0.1, "delta_high": 0.3, "set_language": "bb"}
     rows = [row("baseline", "asr", "baseline", value=0.4), row("ms", "asr", **changes)]
     lines = answer(recipe, MANIFEST, NEURONS.filter(set="ms"), pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
-    assert "ASR outside the anchor aa is 40.0 %" in lines[0]
-    assert "bb, its own" in lines[1]
+    assert "ASR of the untouched model outside the anchor aa is 40.0 %" in lines[0]
+    assert "all languages except the anchor aa and bb, whose neurons they are" in lines[1]
     assert "descriptive, no test" in lines[1]

@@ -4,14 +4,9 @@ import polars as pl
 import pytest
 from arm_samples import EACH, EVERY, MEASURES, MS, RECIPE, manifest, ran, samples, spelled
 
-from ssn_probe.report.sections.arm_tests import (
-    correlation_words,
-    counts_against_asr,
-    counts_section,
-    significance,
-    transfer_section,
-    transfers,
-)
+from ssn_probe.report.sections.counts_and_asr import correlation_sentence, counts_against_asr, counts_section
+from ssn_probe.report.sections.primary_tests import tests_section as primary_tests
+from ssn_probe.report.sections.transfer_matrix import transfer_section, transfers
 from ssn_probe.spec import Amplify, Recipe, Shared, Suppress
 from ssn_probe.stats import rank_correlation
 from ssn_probe.study.summary import summarise
@@ -25,7 +20,7 @@ def lines(section: str) -> dict[str, list[str]]:
 
 def test_the_tests_of_the_primary_arm() -> None:
     _, summary = ran({"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
-    section = significance(RECIPE, manifest(), summary)
+    section = primary_tests(RECIPE, manifest(), summary)
     found = lines(section)
     assert found["aa (anchor)"][1:3] == ["1.000", "–"]
     assert found["bb"][0].startswith("+75.0 [")
@@ -33,30 +28,21 @@ def test_the_tests_of_the_primary_arm() -> None:
     assert found["cc"][1:3] == ["1.000", "1.000"]
     assert found["average without aa"][1:3] == ["–", "–"]
     assert "over the 2 languages" in section
-    assert "says nothing about random sets" in section
+    assert "say nothing about random sets" in section
 
 
 def test_a_change_larger_than_there_is_could_not_have_shown() -> None:
     _, summary = ran({"ss": {"bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
     huge = summary.with_columns(pl.col("detectable") * 5)
-    assert lines(significance(RECIPE, manifest(), huge))["cc"][3].endswith("is more than there is")
+    assert lines(primary_tests(RECIPE, manifest(), huge))["cc"][3].endswith("is more than any possible change")
     none = summary.with_columns(detectable=pl.lit(None, pl.Float64))
-    assert lines(significance(RECIPE, manifest(), none))["cc"][3] == "unknown: the difference has no spread"
-
-
-def test_the_placebo_is_told_where_there_is_one() -> None:
-    arm, placebo = {"bb": "cccccccc", "cc": "cccccccc"}, {"bb": "rrrrrrcc", "cc": "rrrrcccc"}
-    frame, summary = ran({"ss": arm, "ss*": placebo}, "ss")
-    assert "Against its placebo, a set found the same way" in significance(RECIPE, manifest(), summary, frame)
-    assert "+62.5 points on the average" in significance(RECIPE, manifest(), summary, frame)
-    assert "placebo" not in significance(RECIPE, manifest(), summary)
-    assert "placebo" not in significance(RECIPE, manifest(), summary, frame.filter(pl.col("role") != "placebo"))
+    assert lines(primary_tests(RECIPE, manifest(), none))["cc"][3] == "unknown: the difference has no spread"
 
 
 def test_without_a_primary_arm_or_its_asr_there_are_no_tests() -> None:
-    _, summary = ran({"ms.of(bb)": {"bb": "cccccccc"}})
-    assert significance(EACH, manifest(), summary) == ""
-    assert significance(RECIPE, manifest(), summary) == ""
+    _, summary = ran({"ms of bb": {"bb": "cccccccc"}})
+    assert primary_tests(EACH, manifest(), summary) == ""
+    assert primary_tests(RECIPE, manifest(), summary) == ""
 
 
 def test_whose_neurons_matter_for_whom() -> None:
@@ -65,12 +51,12 @@ def test_whose_neurons_matter_for_whom() -> None:
     assert found["silenced: neurons of"] == ["aa", "bb", "cc"]
     assert [cell.split(" [")[0] for cell in found["aa"]] == ["**+100.0", "+0.0", "+0.0"]
     assert [cell.split(" [")[0] for cell in found["bb"]] == ["+0.0", "**+75.0", "+0.0"]
-    assert found["*baseline ASR*"][2].startswith("50.0 % [")
+    assert found["*baseline ASR, %*"][2].startswith("50.0 [")
     assert found["aa"][1].endswith("]"), "an interval with every cell"
 
 
 def test_a_cell_that_was_not_run_is_a_dash() -> None:
-    _, summary = ran(EVERY | {"ms.of(bb)": {"bb": "cccccccc"}})
+    _, summary = ran(EVERY | {"ms of bb": {"bb": "cccccccc"}})
     assert lines(transfer_section(EACH, summary))["bb"][::2] == ["–", "–"]
     amplified = Recipe(arms={"ms": Amplify(MS.each(), by=2)}, measures=MEASURES)
     assert "changed: neurons of" in transfer_section(amplified, summary)
@@ -95,14 +81,14 @@ def test_counts_against_asr_leaves_the_anchor_and_the_average_out() -> None:
 
 
 def test_the_coefficient_is_never_alone() -> None:
-    words = correlation_words(rank_correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5]))
+    words = correlation_sentence(rank_correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5]))
     for part in ("ρ = +0.83", "95 % interval", "exact p = .058", "n = 6 languages", "only |ρ| ≥ 0.886 has p ≤ .05"):
         assert part in words
-    assert "no ρ of 4 languages could have had p ≤ .05" in correlation_words(
+    assert "no ρ of 4 languages could have had p ≤ .05" in correlation_sentence(
         rank_correlation([1, 2, 3, 4], [2, 1, 4, 3])
     )
-    assert "not computed" in correlation_words(rank_correlation([1, 1, 1], [2, 1, 4]))
-    assert "no interval: n = 3" in correlation_words(rank_correlation([1, 2, 3], [2, 1, 4]))
+    assert "not computed" in correlation_sentence(rank_correlation([1, 1, 1], [2, 1, 4]))
+    assert "no interval: n = 3" in correlation_sentence(rank_correlation([1, 2, 3], [2, 1, 4]))
 
 
 def test_counts_are_told_for_sets_shared_with_an_anchor() -> None:

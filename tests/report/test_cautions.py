@@ -36,7 +36,7 @@ def test_all_invalid_is_no_refusal_and_no_success() -> None:
     broken = samples("ss", "tested", {"ok": spelled("i" * 20), "bb": spelled("i" * 19 + "r")})
     first, second = notes(pl.concat([baseline(bb="i" * 20), broken]))
     assert first.startswith("Every response at baseline is invalid in bb: its ASR of 0 %")
-    assert second.startswith("Every response under ss (tested) is invalid in ok")
+    assert second.startswith("Every response under ss is invalid in ok")
 
 
 def test_random_sets_are_no_arms() -> None:
@@ -49,7 +49,7 @@ def test_one_cluster_is_one_observation() -> None:
     one = pl.col("eval_language") == "bb"
     frame = baseline(bb=MIXED).with_columns(cluster=pl.when(one).then(pl.lit("c0")).otherwise("cluster"))
     (note,) = notes(frame)
-    assert note.startswith("All harmful prompts of bb are one cluster")
+    assert note.endswith("in bb: no interval can be trusted there.")
 
 
 def test_too_little_room_for_any_rise() -> None:

@@ -10,20 +10,23 @@ import pytest
 
 from ssn_probe.errors import ResultError
 from ssn_probe.report.charts import BLACK, COLOURS, MUTED, NONE, cost_chart, save_chart
-from ssn_probe.report.learning_curves import Point, curve_section, curve_table, trained_section
+from ssn_probe.report.learning_curves import curve_section, trained_section
+from ssn_probe.study.arms import ArmName
 from ssn_probe.study.delta_effects import measured_of
+from ssn_probe.study.training_curves import Point, curve_table
 
 MEASURES = {"asr": 0.4, "over_refusal": 0.01, "utility": 1.0}
-OVERRIDES = {"set_language": pl.String, "controls": pl.Int64} | {
+OVERRIDES = {"set_language": pl.String, "step": pl.Int64, "controls": pl.Int64} | {
     f"control_{end}": pl.Float64 for end in ("mean", "low", "high")
 }
 
 
-def cell(arm: str, role: str, measure: str, value: float, **more: Any) -> dict[str, Any]:
+def cell(arm: ArmName, role: str, measure: str, value: float, **more: Any) -> dict[str, Any]:
     row = {
         "language": "average",
         "set_language": None,
-        "arm": arm,
+        "step": arm.step,
+        "arm": arm.arm,
         "role": role,
         "measure": measure,
         "n": 1200,
@@ -33,8 +36,8 @@ def cell(arm: str, role: str, measure: str, value: float, **more: Any) -> dict[s
     return row | {"controls": None, "control_mean": None, "control_low": None, "control_high": None} | more
 
 
-def summary_of(arms: list[str], measures: tuple[str, ...] = tuple(MEASURES)) -> pl.DataFrame:
-    rows = [cell("baseline", "baseline", measure, MEASURES[measure]) for measure in measures]
+def summary_of(arms: list[ArmName], measures: tuple[str, ...] = tuple(MEASURES)) -> pl.DataFrame:
+    rows = [cell(ArmName("baseline"), "baseline", measure, MEASURES[measure]) for measure in measures]
     for place, arm in enumerate(arms, start=1):
         rows += [cell(arm, "tested", measure, MEASURES[measure] * (1 - 0.1 * place)) for measure in measures]
     return pl.DataFrame(rows, schema_overrides=OVERRIDES)
@@ -45,16 +48,16 @@ def point(curve: str, step: int, group: str | None = None) -> Point:
 
 
 POINTS = {
-    "ss.at(8)": point("ss", 8),
-    "ss.at(20)": point("ss", 20),
-    "random 1.at(8)": point("random 1", 8, "random"),
-    "random 1.at(20)": point("random 1", 20, "random"),
+    ArmName("ss", step=8): point("ss", 8),
+    ArmName("ss", step=20): point("ss", 20),
+    ArmName("random 1", step=8): point("random 1", 8, "random"),
+    ArmName("random 1", step=20): point("random 1", 20, "random"),
 }
 TABLE = curve_table(summary_of(list(POINTS)), POINTS)
 
 
 def test_rows_follow_curves_and_steps_after_the_untouched_model() -> None:
-    shuffled = {name: POINTS[name] for name in ("ss.at(20)", "random 1.at(8)", "ss.at(8)", "random 1.at(20)")}
+    shuffled = {name: POINTS[name] for name in (list(POINTS)[place] for place in (1, 2, 0, 3))}
     table = curve_table(summary_of(list(POINTS)), shuffled)
     assert table.select("curve", "step").rows() == [
         ("untouched", 0),
@@ -71,36 +74,35 @@ def test_what_was_not_measured_is_absent() -> None:
     table = curve_table(summary_of(list(POINTS), ("asr",)), POINTS)
     assert table["utility"].null_count() == table.height
     section = curve_section(table, None)
-    assert "| ss | 3,328 | 8 | 36.0 % [34.0, 38.0] | – | – |" in section
+    assert "| ss | 3,328 | 8 | 36.0 [34.0, 38.0] | – | – |" in section
     assert "Averages over all languages" in section
 
 
 def test_every_figure_of_the_section_is_in_the_table() -> None:
     section = curve_section(TABLE, "qaa")
     body = [line for line in section.splitlines() if line.startswith("| ss")]
-    found = [[float(figure) for figure in re.findall(r"(\d+\.\d) %", line)] for line in body]
+    found = [[float(figure) for figure in re.findall(r" (\d+\.\d) \[", line)] for line in body]
     wanted = TABLE.filter(curve="ss").select("asr", "over_refusal", "utility").rows()
     assert found == [[pytest.approx(100 * value, abs=0.05) for value in row] for row in wanted]
     assert "other than the anchor qaa" in section
 
 
-def told(name: str, step: int | None, **more: Any) -> dict[str, Any]:
+def training(arm: str, step: int | None, without: str | None = None, **more: Any) -> dict[str, Any]:
     site = {"neurons": 2, "parameters": 256, "percent": 0.0107, "percent_of_site": 0.195}
     parameters = [{"site": "q", **site}, {"site": "all", **site}]
     steps = {"done": 20, "planned": 60, "chosen": step or 12}
     loss = {"base": 0.5, "chosen": 0.25}
-    return {"row": name, "step": step, "steps": steps, "parameters": parameters, "held_out_loss": loss} | more
+    name = {"arm": arm, "step": step, "without": without}
+    return name | {"steps": steps, "parameters": parameters, "held_out_loss": loss} | more
 
 
-def test_points_of_one_training_are_told_once() -> None:
-    manifest = {
-        "expanded": {
-            "ss.at(8)": told("ss", 8),
-            "ss.at(20)": told("ss", 20, held_out_loss={"base": 0.5, "chosen": 0.125}),
-            "<x>": told("<x>", None, held_out_loss=None),
-        }
-    }
-    section = trained_section(manifest)
+def test_points_of_one_training_are_one_group_of_rows() -> None:
+    trained = [
+        training("ss", 8),
+        training("ss", 20, held_out_loss={"base": 0.5, "chosen": 0.125}),
+        training("<x>", None, held_out_loss=None),
+    ]
+    section = trained_section({"trained": trained})
     assert (
         "| ss | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 8, 20 | 0.500 → 0.250 → 0.125 |"
         in section
@@ -111,13 +113,13 @@ def test_points_of_one_training_are_told_once() -> None:
 
 
 def test_a_loss_that_was_not_measured_at_a_step_has_its_place() -> None:
-    points = {"ss.at(8)": told("ss", 8, held_out_loss=None), "ss.at(20)": told("ss", 20)}
-    assert "kept 8, 20 | 0.500 → – → 0.250 |" in trained_section({"expanded": points})
+    trained = [training("ss", 8, held_out_loss=None), training("ss", 20)]
+    assert "kept 8, 20 | 0.500 → – → 0.250 |" in trained_section({"trained": trained})
 
 
-def test_trainings_without_a_language_each_are_told_apart() -> None:
-    names = [f"x.at({step}) without {language}" for step in (8, 20) for language in ("qaa", "qab")]
-    section = trained_section({"expanded": {name: told("x", int(name[5:].split(")")[0])) for name in names}})
+def test_trainings_without_a_language_each_are_groups_of_their_own() -> None:
+    trained = [training("x", step, language) for step in (8, 20) for language in ("qaa", "qab")]
+    section = trained_section({"trained": trained})
     for language in ("qaa", "qab"):
         assert section.count(f"| x without {language} | all |") == 1
     assert section.count("kept 8, 20 |") == 2
@@ -141,7 +143,7 @@ def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tm
 
 
 def test_every_curve_has_a_line_and_random_ones_share_a_colour() -> None:
-    points = POINTS | {f"random 2.at({step})": point("random 2", step, "random") for step in (8, 20)}
+    points = POINTS | {ArmName("random 2", step=step): point("random 2", step, "random") for step in (8, 20)}
     chart = cost_chart(curve_table(summary_of(list(points)), points)).to_dict()
     scale = chart["hconcat"][0]["layer"][0]["encoding"]["color"]["scale"]
     assert dict(zip(scale["domain"], scale["range"], strict=True)) == {"ss": COLOURS[0], "random": MUTED, NONE: BLACK}
@@ -186,8 +188,8 @@ def test_no_axis_goes_beyond_what_a_share_can_be_or_cuts_a_bar_off() -> None:
 
 
 def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
-    points = {"a": point("<script>alert('x')</script>\x01\ufffe & \"b\"", 8)}
-    save_chart(cost_chart(curve_table(summary_of(["a"]), points)), tmp_path / "x")
+    points = {ArmName("a"): point("<script>alert('x')</script>\x01\ufffe & \"b\"", 8)}
+    save_chart(cost_chart(curve_table(summary_of([ArmName("a")]), points)), tmp_path / "x")
     root = ET.fromstring((tmp_path / "x.svg").read_bytes())
     assert root.tag.endswith("svg")
     assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
@@ -201,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
 
 
 def test_what_was_measured_is_plain_and_whole() -> None:
-    summary = summary_of(["ss", "lora"])
+    summary = summary_of([ArmName("ss"), ArmName("lora")])
     drawn = pl.col("arm") == "ss"
     summary = summary.with_columns(
         controls=pl.when(drawn).then(4).cast(pl.Int64),
@@ -209,7 +211,7 @@ def test_what_was_measured_is_plain_and_whole() -> None:
         control_low=pl.when(drawn).then(-0.1),
         control_high=pl.when(drawn).then(0.5),
     )
-    found = measured_of(summary, "ss", run="r", anchor=None)
+    found = measured_of(summary, ArmName("ss"), run="r", anchor=None)
     assert found is not None
     assert (found["run"], found["arm"]) == ("r", "ss")
     asr = next(row for row in found["effects"] if row["measure"] == "asr")
@@ -224,7 +226,7 @@ def test_what_was_measured_is_plain_and_whole() -> None:
         "low": pytest.approx(0.34),
         "high": pytest.approx(0.38),
     }
-    assert measured_of(summary, "absent", run="r", anchor=None) is None
+    assert measured_of(summary, ArmName("absent"), run="r", anchor=None) is None
     assert {row["arm"] for row in found["controls"]} == {"4 random sets", "lora"}
     assert {row["value"] for row in found["controls"] if row["arm"] == "4 random sets"} == {0.3}
 
@@ -232,11 +234,11 @@ def test_what_was_measured_is_plain_and_whole() -> None:
 def averaged(own: str, anchor: str | None) -> dict[str, Any]:
     """The ASR on the average that is stated of an arm which applies the neurons of `own` everywhere."""
     rows = []
-    for name, role, out in (("baseline", "baseline", {anchor}), ("ss", "tested", {anchor, own})):
+    for name, role, out in ((ArmName("baseline"), "baseline", {anchor}), (ArmName("ss"), "tested", {anchor, own})):
         more = {"n": 100, "set_language": own if role == "tested" else None}
         rows += [cell(name, role, "asr", 0.3, language=one, **more) for one in ("qaa", "qab", "qac")]
         rows.append(cell(name, role, "asr", 0.3, **more | {"n": 100 * len({"qaa", "qab", "qac"} - out)}))
-    found = measured_of(pl.DataFrame(rows, schema_overrides=OVERRIDES), "ss", run="r", anchor=anchor)
+    found = measured_of(pl.DataFrame(rows, schema_overrides=OVERRIDES), ArmName("ss"), run="r", anchor=anchor)
     assert found is not None
     assert all(row["before"] == 0.3 for row in found["effects"] if row["language"] != "average")
     return found["effects"][-1]

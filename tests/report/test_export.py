@@ -54,7 +54,7 @@ def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
         *(r"\toprule", r"\midrule", r"\midrule", r"\bottomrule")
     ]
     found = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows_of(tex)}
-    assert found["language"] == ["baseline", "ss", "ss random"]
+    assert found["language"] == ["baseline", "ss", "ss{,} random sets"]
     assert found["bb"] == ["25.0 [7.1, 59.1]", "100.0 [67.6, 100.0]", "50.0 [0.0, 62.5]"]
     assert found["aa (anchor)"][2] == "--"
     assert list(found)[-1] == "average without aa"
@@ -64,7 +64,7 @@ def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
 
 def test_markdown_has_the_same_figures(tmp_path: Path) -> None:
     text = controlled(tmp_path).export(tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "| language | baseline | ss | ss random |" in text
+    assert "| language | baseline | ss | ss, random sets |" in text
     assert "| bb | 25.0 [7.1, 59.1] | 100.0 [67.6, 100.0] | 50.0 [0.0, 62.5] |" in text
     assert "| aa (anchor) | 0.0 [0.0, 32.4] | 0.0 [0.0, 32.4] | – |" in text
 
@@ -77,7 +77,7 @@ def test_log_odds_keep_their_unit_and_their_sign(tmp_path: Path) -> None:
     result = Result(run)
     tex = result.export(tmp_path / "t.tex", "refusal_log_odds").read_text(encoding="utf-8")
     assert "$-1.25$ [$-1.43$, $-0.91$]" in tex
-    assert "per cent" not in tex
+    assert "in %" not in tex
     assert "| -1.25 [-1.43, -0.91] |" in result.export(tmp_path / "t.md", "refusal_log_odds").read_text(
         encoding="utf-8"
     )

@@ -1,9 +1,9 @@
-"""The whole report from tables alone: which sections there are, in which order, and that old callers still work."""
+"""The whole report from tables alone: which sections there are and in which order."""
 
 from typing import Any
 
 import polars as pl
-from arm_samples import EACH, EVERY, RECIPE, ran
+from arm_samples import EACH, EVERY, RECIPE, findings, ran
 from arm_samples import manifest as manifest_of
 
 from ssn_probe.report.markdown import report
@@ -27,15 +27,18 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 def titles(recipe: Recipe, arms: dict[str, dict[str, str]], primary: str | None = None, **changes: Any) -> list[str]:
     _, summary = ran(arms, primary)
-    text = report(recipe, manifest(**changes), NEURONS, None, summary)
+    text = report(recipe, manifest(**changes), findings(neurons=NEURONS, summary=summary))
     return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
 
 
 def test_sections_of_a_test() -> None:
     found = titles(RECIPE, ARMS, "ss", warnings=["Careful."])
     assert found[:5] == [
-        *("Attack success rate (complied / judged)", "Not refused / all, the figure that papers print"),
-        *("Invalid responses", "Tests: ss against the baseline", "Counts against ASR: ss"),
+        *(
+            "Attack success rate (ASR) in %: complied / judged",
+            "Not refused / all responses in %, the figure that papers print",
+        ),
+        *("Invalid responses in %", "Tests: ss against the baseline", "Counts against ASR: ss"),
     ]
     assert found[-2:] == ["Notes", "How it was made"]
 
@@ -48,12 +51,12 @@ def test_sections_of_a_transfer() -> None:
 
 def test_the_answer_comes_first() -> None:
     _, summary = ran(ARMS, "ss")
-    text = report(RECIPE, manifest(), NEURONS, None, summary)
+    text = report(RECIPE, manifest(), findings(neurons=NEURONS, summary=summary))
     assert text.startswith("An answer.")
     assert "## Tests: ss against the baseline" in text
 
 
 def test_a_run_that_measured_nothing_has_no_tests() -> None:
-    text = report(RECIPE, manifest(), NEURONS, None, None)
+    text = report(RECIPE, manifest(), findings(neurons=NEURONS))
     assert "## Tests" not in text
     assert "## Neurons per language and site" in text

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main
-from ssn_probe.report.terminal.outline import render_plan
+from ssn_probe.files import write_json
+from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.report.terminal.result_card import matrix, tables
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.manifest import SCHEMA_VERSION
 from ssn_probe.spec import ASR, Amplify
 from ssn_probe.study.forecast import forecast
 
@@ -105,19 +107,24 @@ def test_a_label_cannot_paint_the_terminal(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith("scores (name ): 1 prompts")
 
 
+def run_of(folder: Path, summary: pl.DataFrame) -> RunFolder:
+    write_json(folder / "manifest.json", {"schema_version": SCHEMA_VERSION})
+    summary.write_parquet(folder / "summary.parquet")
+    return RunFolder(folder)
+
+
 def shown(folder: Path, arms: dict[str, dict[str, str]]) -> list[str]:
     """The tables of a run, 80 columns wide, by line."""
     _, summary = ran(arms)
-    summary.write_parquet(folder / "summary.parquet")
     console = Console(record=True, width=80, quiet=False, file=StringIO())
-    for one in tables(RunFolder(folder)):
+    for one in tables(run_of(folder, summary)):
         console.print(one)
     return console.export_text().splitlines()
 
 
 def test_arms_that_ran_once_per_language_are_a_matrix(tmp_path: Path) -> None:
     text = shown(tmp_path, EVERY)
-    assert text[0].split() == ["ASR", "baseline"]
+    assert text[0].split() == ["ASR,", "%", "baseline"]
     (head,) = [number for number, line in enumerate(text) if line.startswith("ms of")]
     assert text[head].split() == ["ms", "of", "aa", "bb", "cc"]
     assert text[head + 1].split() == ["aa", "+100", "+0", "+0"]
@@ -126,8 +133,8 @@ def test_arms_that_ran_once_per_language_are_a_matrix(tmp_path: Path) -> None:
 
 
 def test_a_matrix_and_other_arms_stand_side_by_side(tmp_path: Path) -> None:
-    text = shown(tmp_path, EVERY | {"ms.of(bb)": {"bb": "cccccccc"}, "ss": {"bb": "cccccccc", "cc": "rrrrcccc"}})
-    assert text[0].split() == ["ASR", "baseline", "ss"]
+    text = shown(tmp_path, EVERY | {"ms of bb": {"bb": "cccccccc"}, "ss": {"bb": "cccccccc", "cc": "rrrrcccc"}})
+    assert text[0].split() == ["ASR,", "%", "baseline", "ss"]
     assert text[-2].split() == ["bb", "–", "+75", "–"]
 
 
@@ -142,5 +149,4 @@ def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
 
 def test_a_run_without_measures_has_no_table(tmp_path: Path) -> None:
     _, summary = ran(EVERY)
-    summary.clear().write_parquet(tmp_path / "summary.parquet")
-    assert tables(RunFolder(tmp_path)) == []
+    assert tables(run_of(tmp_path, summary.clear())) == []

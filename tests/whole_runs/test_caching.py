@@ -16,7 +16,7 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import Finding, verify
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.files import write_json
-from ssn_probe.report.terminal.outline import render_plan
+from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import Refusal
 from ssn_probe.spec.discovery import find_recipe

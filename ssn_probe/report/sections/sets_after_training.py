@@ -1,48 +1,47 @@
-"""Are they still the same neurons after training? For the answer and the report."""
+"""Are they still the same neurons after training? A sentence per set for the answer, a table for the report."""
 
 import polars as pl
 
 from ssn_probe.neurons import EVERY
-from ssn_probe.report.markdown_tables import table
+from ssn_probe.report.markdown_tables import number, section, set_language_cell, table
 from ssn_probe.text import listing, markdown, plain
 
 
-def again_lines(found: pl.DataFrame | None) -> list[str]:
-    """One line per set, for the answer."""
+def found_again_lines(found: pl.DataFrame | None) -> list[str]:
+    """One sentence per set."""
     if found is None:
         return []
     return [
-        f"{plain(str(name))}: of the neurons before training, {listing(_kept(rows))} are chosen again (by chance about "
-        f"{rows['expected'].mean():.1f} would be)."
+        f"{plain(str(name))}: of the neurons before training, {listing(_counts(rows))} are chosen again (by chance "
+        f"about {rows['expected'].mean():.1f} would be)."
         for (name,), rows in found.group_by("set", maintain_order=True)
     ]
 
 
-def _kept(rows: pl.DataFrame) -> list[str]:
+def _counts(rows: pl.DataFrame) -> list[str]:
     return [
         f"{kept} of {before}{'' if language == EVERY else f' in {plain(language)}'}"
         for language, before, kept in rows.select("language", "before", "kept").iter_rows()
     ]
 
 
-def again_section(found: pl.DataFrame | None) -> str:
-    """The same as a table of the report."""
+def found_again_section(found: pl.DataFrame | None) -> str:
+    """Sizes before and after, what is in both, and what chance gives."""
     if found is None:
         return ""
     body = [
         [
             markdown(row["set"]),
-            "every language" if row["language"] == EVERY else markdown(row["language"]),
+            set_language_cell(row["language"]),
             *(str(row[name]) for name in ("before", "after", "kept")),
-            f"{row['jaccard']:.2f}",
-            f"{row['expected']:.2f}",
+            *(number(row[name]) for name in ("jaccard", "expected")),
         ]
         for row in found.rows(named=True)
     ]
     header = ["set", "language", "before", "after", "in both", "Jaccard", "expected by chance"]
     note = (
-        "The same expression, evaluated in the model as it is and in the one that training makes. Expected by chance: "
-        "independent draws of as many neurons per layer and site; common importance alone gives more. How far other "
-        "prompts would change the set is the split-half Jaccard below.\n"
+        "The same expression, evaluated in the model as it is and in the model that training makes. Expected by "
+        "chance: independent draws of as many neurons per layer and site; common importance alone gives more. How far "
+        "other prompts would change the set is its split-half Jaccard below.\n"
     )
-    return f"## The sets before and after training\n\n{table(header, body)}\n{note}"
+    return section("The sets before and after training", table(header, body), note)

@@ -1,15 +1,12 @@
-"""What is written, before anything is computed: recipes and expressions as trees, plans as tables.
+"""Recipes and expressions as trees.
 
-An expression that the recipe has already named is called by its name, so that a tree is as short as the question.
+An expression that the recipe has already named appears under its name, so that a tree is as short as the question.
 """
 
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
 
-from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -17,16 +14,15 @@ from ssn_probe.spec import Combine, Effect, Measure, Prompts, Recipe, SafetyNeur
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.display import literal
 from ssn_probe.spec.node import Node
-from ssn_probe.text import duration
 
 SIGNS = {"and": "& in both", "or": "| in either", "minus": "- in the first and not in the second"}
 """How each operation of `Combine` is written, and what it means."""
 
 ALWAYS: Mapping[type[Node], tuple[str, ...]] = {SafetyNeurons: ("effect", "rule", "top")}
-"""Fields that are shown though they have their default: what a reader asks first."""
+"""Fields that are shown even with their default: what a reader asks first."""
 
 Names = Mapping[str, str]
-"""Key of an expression → what the recipe calls it."""
+"""Key of an expression → its name in the recipe."""
 
 
 def outline(node: Node) -> Tree:
@@ -34,9 +30,9 @@ def outline(node: Node) -> Tree:
     return _recipe(node) if isinstance(node, Recipe) else _expression(node, {}, key=True)
 
 
-def declared(function: RecipeFunction) -> Tree:
+def declaration(function: RecipeFunction) -> Tree:
     """A declared question and its parameters, with their types and defaults."""
-    tree = Tree(_head(function.name, function.question), guide_style="dim")
+    tree = Tree(_heading(function.name, function.question), guide_style="dim")
     for name, parameter in function.parameters.items():
         kind = inspect.formatannotation(parameter.annotation)
         value = literal(f" = {parameter.default!r}")
@@ -45,14 +41,14 @@ def declared(function: RecipeFunction) -> Tree:
 
 
 def _recipe(recipe: Recipe) -> Tree:
-    tree = Tree(_head(recipe.name, recipe.question, recipe.key), guide_style="dim")
+    tree = Tree(_heading(recipe.name, recipe.question, recipe.key), guide_style="dim")
     tree.add(_field("model", recipe.model))
     names: dict[str, str] = {}
     for name, neurons in recipe.sets.items():
-        _hang(tree, _field("set", name), neurons, names)
+        _add_named(tree, _field("set", name), neurons, names)
         names.setdefault(neurons.key, f"the set {name}")
     for name, arm in recipe.arms.items():
-        _hang(tree, _field("primary arm" if name == recipe.primary else "arm", name), arm, names)
+        _add_named(tree, _field("primary arm" if name == recipe.primary else "arm", name), arm, names)
         names.setdefault(arm.neurons.key, f"the set of {name}")
     for measure in _measures(recipe):
         tree.add(measure)
@@ -61,7 +57,7 @@ def _recipe(recipe: Recipe) -> Tree:
     return tree
 
 
-def _head(name: str, question: str, key: str = "") -> Text:
+def _heading(name: str, question: str, key: str = "") -> Text:
     parts = [literal(name, "bold"), literal(f"  key {key[:8]}" if key else "", "dim")]
     return Text.assemble(*parts, *([Text("\n"), literal(question, "italic")] if question else []))
 
@@ -70,7 +66,7 @@ def _field(name: str, value: object) -> Text:
     return Text.assemble((f"{name} ", "dim"), literal(value, "bold"))
 
 
-def _hang(tree: Tree, label: Text, node: Node, names: Names) -> None:
+def _add_named(tree: Tree, label: Text, node: Node, names: Names) -> None:
     """Adds a named expression: its name and its outermost node on one line."""
     branch = _expression(node, names)
     assert isinstance(branch.label, Text)
@@ -84,8 +80,8 @@ def _measures(recipe: Recipe) -> Iterator[Text]:
     for measure in recipe.measures:
         by_prompts.setdefault(measure.prompts, []).append(measure)
     for prompts, measures in by_prompts.items():
-        words = ", ".join(type(measure).__name__ for measure in measures)
-        yield Text.assemble(_field("measures", words), literal(f" on {_prompts(prompts)}"))
+        kinds = ", ".join(type(measure).__name__ for measure in measures)
+        yield Text.assemble(_field("measures", kinds), literal(f" on {_prompts(prompts)}"))
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -115,23 +111,23 @@ def _label(node: Node, key: bool) -> Text:
     elif isinstance(node, SafetyNeurons):
         label.append_text(literal(f" on {_prompts(node.prompts)}"))
     if not isinstance(node, Prompts | Combine):
-        given = ", ".join(f"{name}={value}" for name, value in _parameters(node))
-        label.append_text(literal(f" ({given})" if given else "", "cyan"))
+        parameters = ", ".join(f"{name}={value}" for name, value in _parameters(node))
+        label.append_text(literal(f" ({parameters})" if parameters else "", "cyan"))
     return label.append_text(literal(f"  key {node.key[:8]}", "dim")) if key else label
 
 
 def _prompts(node: Prompts) -> str:
     """A prompt set in a few words: its source and what restricts it."""
-    given = ", ".join(f"{name}={value}" for name, value in _parameters(node) if name != "source")
-    return f"{node.source} ({given})" if given else node.source
+    parameters = ", ".join(f"{name}={value}" for name, value in _parameters(node) if name != "source")
+    return f"{node.source} ({parameters})" if parameters else node.source
 
 
 def _parameters(node: Node) -> Iterator[tuple[str, str]]:
     """The values of a node that differ from their defaults, and those that a reader asks first."""
     for spec in fields(node):
-        value, asked = getattr(node, spec.name), spec.name in ALWAYS.get(type(node), ())
+        value, always = getattr(node, spec.name), spec.name in ALWAYS.get(type(node), ())
         beneath = isinstance(value, Node) and not isinstance(value, Effect)
-        if not beneath and value is not None and (asked or value != spec.default):
+        if not beneath and value is not None and (always or value != spec.default):
             yield spec.name, _value(value)
 
 
@@ -141,34 +137,3 @@ def _value(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(_value(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-# ── plans ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def render_plan(forecast: Any) -> Group:
-    """A recipe's stages with prompts, passes, tokens and time, what is cached, and what it takes and could show.
-
-    ✓ cached, ◐ in part, ○ to compute; the figures are those of the whole, the time that of what is left.
-    """
-    recipe = forecast.plan.recipe
-    table = Table("", "stage", box=None, pad_edge=False)
-    for header in ("prompts", "passes", "new tokens", *(["time left"] if forecast.seconds else [])):
-        table.add_column(header, justify="right")
-    for stage in forecast.plan.stages:
-        done = forecast.cached.get(stage.label, 0)
-        passes = f"{stage.prompts * (stage.passes + max(0, stage.generated - 1)):,.0f}"
-        new = f"≤ {stage.prompts * stage.generated:,}" if stage.generated else "–"
-        seconds = forecast.seconds.get(stage.label)
-        left = [] if seconds is None else ["–" if done >= stage.prompts else duration(seconds * (stage.prompts - done))]
-        table.add_row(_mark(done, stage.prompts), literal(stage.label), f"{stage.prompts:,}", passes, new, *left)
-    return Group(
-        literal(recipe.question or recipe.name, "bold"),
-        table,
-        literal("✓ cached   ◐ cached in part   ○ to compute", "dim"),
-        *(literal(line) for line in forecast.lines),
-    )
-
-
-def _mark(done: int, prompts: int) -> str:
-    return "✓" if done >= prompts else "◐" if done else "○"

@@ -83,9 +83,9 @@ class Bars:
 
     def note(self, label: str, text: str) -> None:
         """Cut where the line has no room for it, since rich would take that from the count and the time instead."""
-        shown = Text(plain(text))
-        shown.truncate(max(0, self.progress.console.width - self.taken), overflow="ellipsis")
-        self.progress.update(self.tasks[label], note=shown.plain)
+        note = Text(plain(text))
+        note.truncate(max(0, self.progress.console.width - self.taken), overflow="ellipsis")
+        self.progress.update(self.tasks[label], note=note.plain)
 
 
 class Cell:

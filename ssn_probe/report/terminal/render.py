@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ssn_probe.report.terminal.outline import declared, outline
+from ssn_probe.report.terminal.outline import declaration, outline
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.node import Node
 
@@ -12,7 +12,7 @@ def render(value: Any) -> Any:
     if isinstance(value, Node):
         return outline(value)
     if isinstance(value, RecipeFunction):
-        return declared(value)
+        return declaration(value)
     from ssn_probe.neurons import NeuronSet
 
     if isinstance(value, NeuronSet):

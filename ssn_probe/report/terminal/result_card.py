@@ -1,10 +1,10 @@
-"""What was found: a run's card (its table per language, its notes, its answer in words) and a neuron set's counts.
+"""A finished run as a card (table per language, notes, answer in words), and the counts of neuron sets.
 
 One renderable for the terminal, the notebook and `print`. Text from prompts, models and files is literal.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -15,11 +15,15 @@ from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import SITES
 from ssn_probe.spec.display import literal
-from ssn_probe.text import percent, plain
+from ssn_probe.text import counted, plain
 
+if TYPE_CHECKING:
+    from ssn_probe.report.conditions import Condition, Row
+    from ssn_probe.report.measure_tables import Column
+
+ABSENT = "–"
 MOST_LANGUAGES = 30
 """Languages of a neuron set that are shown before the rest is counted."""
-
 STRONGEST = 3
 """Neurons named per language."""
 
@@ -49,102 +53,104 @@ def tables(run: RunFolder) -> list[Table]:
     """The first measure of a run: per language, and language × language for arms that ran once per language."""
     import polars as pl
 
-    from ssn_probe.report.sections.arm_tests import transfers
+    from ssn_probe.report.conditions import by_condition
+    from ssn_probe.report.sections.transfer_matrix import transfers
 
     summary = run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]))
     if summary.is_empty():
         return []
     measure = summary["measure"][0]
+    conditions = by_condition(summary.filter(measure=measure))
     # The untouched model stands beside the matrices: a change is read against where it began.
-    per_language = transfers(summary, measure)
-    rows = summary.filter(~pl.col("arm").is_in(list(per_language)), pl.col("step").is_null(), measure=measure)
-    matrices = [matrix(name, cells, measure) for name, cells in per_language.items()]
+    single = {key: rows for key, rows in conditions.items() if key.name.of is key.name.step is None}
+    matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
     curves = [curve_table(run.table("curves"))] if (run.path / "curves.parquet").is_file() else []
-    return [language_table(rows, measure), *matrices, *curves]
+    return [language_table(single, measure), *matrices, *curves]
 
 
 def curve_table(curves: Any) -> Table:
     """Every learning curve: what is left of ASR after so many steps, and at which over-refusal and utility."""
     steps = [step for step in curves["step"].unique().sort() if step]
-    title = Text("After so many steps: ASR / over-refusal / utility, in %, on the average")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("trained")
+    table = _titled("After so many steps: ASR / over-refusal / utility in %, on the average", "trained")
     table.add_column("parameters", justify="right")
     for step in steps:
         table.add_column(f"{step:,}", justify="right")
     for (curve, parameters), rows in curves.group_by("curve", "parameters", maintain_order=True):
         points = {row["step"]: row for row in rows.rows(named=True)}
         cells = [points.get(step) or points.get(0) for step in steps]
-        table.add_row(Text(plain(str(curve))), f"{parameters:,}", *(Text(_point(cell)) for cell in cells))
+        table.add_row(literal(curve), f"{parameters:,}", *(Text(_point(cell)) for cell in cells))
+    return table
+
+
+def _titled(title: str, first: str) -> Table:
+    table = Table(title=literal(title), title_justify="left", box=None, pad_edge=False)
+    table.add_column(literal(first))
     return table
 
 
 def _point(row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return "–"
+        return ABSENT
     figures = (row[measure] for measure in ("asr", "over_refusal", "utility"))
-    return " / ".join("–" if figure is None else f"{100 * figure:.0f}" for figure in figures)
+    return " / ".join(ABSENT if figure is None else f"{100 * figure:.0f}" for figure in figures)
 
 
-def language_table(rows: Any, measure: str) -> Table:
+def language_table(conditions: Mapping["Condition", Mapping[str, "Row"]], measure: str) -> Table:
     """A measure per language: every arm with its interval, and what random sets of the same size give."""
-    arms = list(rows["arm"].unique(maintain_order=True))
-    controlled = set() if len(arms) > 4 else set(rows.filter(rows["controls"].is_not_null())["arm"])
+    from ssn_probe.report.measure_tables import columns_of
+
+    short = len(conditions) > 4
+    columns = [column for column in columns_of(conditions) if not (short and column.random)]
     table = Table(box=None, pad_edge=False)
-    table.add_column(Text(title_of(measure)))
-    for arm in arms:
-        table.add_column(Text(plain(arm)), justify="right")
-        if arm in controlled:
-            table.add_column(Text(f"{plain(arm)} random"), justify="right", style="dim")
-    for language in rows["language"].unique(maintain_order=True):
-        table.add_row(*_language_row(rows.filter(rows["language"] == language), language, arms, controlled))
+    table.add_column(literal(f"{measure_title(measure)}, %"))
+    for column in columns:
+        table.add_column(literal(column.title), justify="right", style="dim" if column.random else "")
+    languages = dict.fromkeys(language for rows in conditions.values() for language in rows)
+    for language in languages:
+        table.add_row(literal(language), *(_column_cell(column, language, short) for column in columns))
     return table
 
 
-def title_of(measure: str) -> str:
+def measure_title(measure: str) -> str:
     """A measure's name in a table's corner."""
-    return plain(measure).replace("_", " ").replace("asr", "ASR")
+    return measure.replace("_", " ").replace("asr", "ASR")
 
 
-def matrix(name: str, cells: Mapping[tuple[str, str], dict[str, Any]], measure: str) -> Table:
+def _column_cell(column: "Column", language: str, short: bool) -> Text:
+    row, figures = column.rows.get(language), column.figures(language)
+    if row is None or figures is None:
+        return Text(ABSENT)
+    return Text(f"{figures[0]:.1f}" if column.random else interval(row, short=short))
+
+
+def matrix(arm: str, cells: Mapping[tuple[str, str], "Row"], measure: str) -> Table:
     """Rows: whose neurons; columns: the language evaluated; a cell: the change in points, its interval beneath."""
-    sources, targets = (list(dict.fromkeys(pair[side] for pair in cells)) for side in (0, 1))
-    title = Text(f"Change of {title_of(measure)} in points. Row: whose {plain(name)}; column: the language evaluated.")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(Text(f"{plain(name)} of"))
+    from ssn_probe.report.sections.transfer_matrix import sides
+
+    sources, targets = sides(cells)
+    title = f"Change of {measure_title(measure)} in points. Row: whose {arm}; column: the language evaluated."
+    table = _titled(title, f"{arm} of")
     for target in targets:
-        table.add_column(Text(plain(target)), justify="right")
+        table.add_column(literal(target), justify="right")
     for source in sources:
         own = [_change(cells.get((source, target)), source == target) for target in targets]
-        table.add_row(Text(plain(source)), *own)
+        table.add_row(literal(source), *own)
     return table
 
 
 def _change(row: Mapping[str, Any] | None, own: bool) -> Text:
     if row is None or row["delta"] is None:
-        return Text("–")
+        return Text(ABSENT)
     value, low, high = (round(100 * row[name]) for name in ("delta", "delta_low", "delta_high"))
     # Narrow, so that seven languages fit 80 columns.
     return Text.assemble((f"{value:+d}", "bold" if own else ""), (f"\n[{low},{high}]", "dim"))
-
-
-def _language_row(cells: Any, language: str, arms: Sequence[str], controlled: set[str]) -> list[Text]:
-    by_arm = {row["arm"]: row for row in cells.rows(named=True)}
-    line = [plain(language)]
-    for arm in arms:
-        row = by_arm.get(arm)
-        line.append("–" if row is None else interval(row, short=len(arms) > 4))
-        if arm in controlled:
-            mean = None if row is None else row["control_mean"]
-            line.append("–" if mean is None else percent(mean))
-    return [Text(cell) for cell in line]
 
 
 def interval(row: Mapping[str, Any], *, short: bool = False, digits: int = 0) -> str:
     """A share with its 95 % interval in per cent; `short`: the share alone."""
     if short:
         return f"{100 * row['value']:.0f}"
-    return f"{percent(row['value'])} [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]"
+    return f"{100 * row['value']:.1f} [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]"
 
 
 # ── neuron sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,11 +167,9 @@ def neuron_table(neurons: Any, name: str = "") -> Table:
 
     rows = neurons.frame
     sites = [site for site in SITES if site in set(rows["site"])]
-    size = f"{rows.height:,} neuron{'' if rows.height == 1 else 's'}"
-    where = "for every language" if neurons.language_free else f"in {len(neurons.languages):,} languages"
-    title = literal(f"{name}: {size} {where}" if name else f"{size} {where}")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("language")
+    size = counted(rows.height, "neuron")
+    where = "for every language" if neurons.language_free else f"in {counted(len(neurons.languages), 'language')}"
+    table = _titled(f"{name}: {size} {where}" if name else f"{size} {where}", "language")
     for header in (*sites, "all"):
         table.add_column(header, justify="right")
     table.add_column("strongest: layer.site.index (score)", style="dim")

@@ -1,4 +1,4 @@
-"""What the terminal shows. Text from prompts, models and files is literal: no markup, no control characters."""
+"""What the commands print. Text from prompts, models and files is literal: no markup, no control characters."""
 
 import sys
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ def console(*, quiet: bool = False) -> Console:
 
 def echo_listing(listings: Sequence[Listing]) -> None:
     """Recipes as plain lines, so that listing needs no table layout."""
-    for one in listings:
-        click.echo(f"{plain(one.name)}\n    {plain(one.question)}")
-        for name, annotation, default in one.parameters:
+    for listing in listings:
+        click.echo(f"{plain(listing.name)}\n    {plain(listing.question)}")
+        for name, annotation, default in listing.parameters:
             click.echo(f"      -T {plain(name)}={plain(default)}    ({plain(annotation)})")
 
 
-def show_answer(screen: Console, run: RunFolder) -> None:
+def show_answer(terminal: Console, run: RunFolder) -> None:
     """A run's card: its table per language, its notes, and its answer in words, the words last."""
-    screen.print(card(run), crop=False)
+    terminal.print(card(run), crop=False)
 
 
-def show_runs(screen: Console, runs: Sequence[Past], *, filtered: bool = False) -> None:
+def show_runs(terminal: Console, runs: Sequence[Past], *, filtered: bool = False) -> None:
     """Past runs with what became of them."""
     if not runs:
-        screen.print("No such runs." if filtered else "No runs yet. Try: ssn-probe run suppress_ss")
+        terminal.print("No such runs." if filtered else "No runs yet. Try: ssn-probe run suppress_ss")
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True, min_width=max(len(past.run.name) for past in runs))
@@ -51,22 +51,22 @@ def show_runs(screen: Console, runs: Sequence[Past], *, filtered: bool = False) 
     for past in runs:
         cells = (past.run.name, past.status, past.why or past.model, f"{past.seconds:.0f}")
         table.add_row(*(Text(plain(cell)) for cell in cells))
-    screen.print(table)
+    terminal.print(table)
 
 
-def show_findings(screen: Console, findings: "Sequence[Finding]") -> None:
+def show_findings(terminal: Console, findings: "Sequence[Finding]") -> None:
     """What was verified of a run, and what could not be."""
     for finding in findings:
         mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "yellow")}[finding.holds]
         why = f": {finding.why}" if finding.why else ""
-        screen.print(Text.assemble((mark, style), f" {plain(finding.what)}{plain(why)}"), soft_wrap=True)
+        terminal.print(Text.assemble((mark, style), f" {plain(finding.what)}{plain(why)}"), soft_wrap=True)
     wrong = sum(finding.holds is False for finding in findings)
     unknown = sum(finding.holds is None for finding in findings)
     total = f"{len(findings) - wrong - unknown} hold, {wrong} do not, {unknown} could not be verified."
-    screen.print(Text(total, style="bold"))
+    terminal.print(Text(total, style="bold"))
 
 
-def show_organism(screen: Console, model: str) -> None:
+def show_organism(terminal: Console, model: str) -> None:
     """Utility, over-refusal, invalid responses and ASR of an organism per language, measured now; planted neurons."""
     from ssn_probe.study.organism_figures import measure_organism, truth_lines
 
@@ -77,15 +77,14 @@ def show_organism(screen: Console, model: str) -> None:
         table.add_column(f"{measure} %", justify="right")
     for language in dict.fromkeys(row["language"] for row in rows):
         cells = [row for row in rows if row["language"] == language]
-        shown = [interval(row, digits=1).replace(" %", "") for row in cells]
-        table.add_row(*(Text(cell) for cell in (language, *shown)))
-    screen.print(table)
+        table.add_row(Text(language), *(Text(interval(row, digits=1)) for row in cells))
+    terminal.print(table)
     for line in known:
-        screen.print(Text(plain(line)), soft_wrap=True)
-    screen.print("Conclusions about the organism are about the tool, not about language models.")
+        terminal.print(Text(plain(line)), soft_wrap=True)
+    terminal.print("Conclusions about the organism are about the tool, not about language models.")
 
 
-def train_organism(screen: Console, seed: int, variant: str, out: Path) -> None:
+def train_organism(terminal: Console, seed: int, variant: str, out: Path) -> None:
     """Trains an organism with one progress bar per stage."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -98,7 +97,7 @@ def train_organism(screen: Console, seed: int, variant: str, out: Path) -> None:
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=screen) as progress:
+    with Progress(*columns, console=terminal) as progress:
         tasks: dict[str, Any] = {}
 
         def advance(stage: str, done: int, total: int, loss: float | None) -> None:
@@ -107,4 +106,4 @@ def train_organism(screen: Console, seed: int, variant: str, out: Path) -> None:
             progress.update(tasks[stage], completed=done, loss="" if loss is None else f"loss {loss:.3f}")
 
         train(seed, out, variant=variant, progress=advance)
-    screen.print(Text(f"Written to {out}. Measure it: ssn-probe organism info --model {out}"), soft_wrap=True)
+    terminal.print(Text(f"Written to {out}. Measure it: ssn-probe organism info --model {out}"), soft_wrap=True)

@@ -1,0 +1,63 @@
+"""The conditions that a summary has rows of, what a reader calls them, and how their rows are found."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
+from ssn_probe.study.summary import AVERAGE
+
+Row = Mapping[str, Any]
+"""One row of the summary, by column."""
+VARIANTS = {WEAKENED: "without its top neuron", PLACEBO: "placebo"}
+"""Conditions beside a tested arm, in words."""
+
+
+class Condition(NamedTuple):
+    """An arm in one role."""
+
+    name: ArmName
+    role: str = TESTED
+
+    @property
+    def title(self) -> str:
+        """The arm in words, and the role where the arm is not as the recipe has it."""
+        return f"{self.name.title}, {VARIANTS[self.role]}" if self.role in VARIANTS else self.name.title
+
+
+def applied_language(language: str = "language") -> pl.Expr:
+    """The language whose neurons an arm per language applies everywhere, null for other arms; `language`: evaluated."""
+    several = pl.col("set_language").n_unique().over("arm", "role", "step", language).max().over("arm") > 1
+    return pl.when(several).then(pl.col("set_language"))
+
+
+def arm_names(rows: pl.DataFrame) -> list[ArmName]:
+    """The arm of every row of one measure."""
+    return [ArmName(*row) for row in rows.select("arm", applied_language(), "step").iter_rows()]
+
+
+def by_condition(rows: pl.DataFrame) -> dict[Condition, dict[str, Row]]:
+    """The rows of one measure by condition and language, in the order of the table."""
+    found: dict[Condition, dict[str, Row]] = {}
+    for name, row in zip(arm_names(rows), rows.rows(named=True), strict=True):
+        found.setdefault(Condition(name, row["role"]), {})[row["language"]] = row
+    return found
+
+
+def last_steps(rows: pl.DataFrame) -> pl.DataFrame:
+    """Without the points of learning curves but the last of each, which is all a table per language has room for."""
+    return rows.filter(pl.col("step").is_null() | (pl.col("step") == pl.col("step").max().over("arm")))
+
+
+def summary_row(
+    summary: pl.DataFrame, arm: str, measure: str, *, role: str = TESTED, language: str = AVERAGE
+) -> Row | None:
+    """The row of an arm that has one per measure and language, by default that of the average."""
+    rows = summary.filter(ArmName(arm).rows, measure=measure, role=role, language=language)
+    return rows.row(0, named=True) if rows.height == 1 else None
+
+
+def baseline_rows(summary: pl.DataFrame, measure: str = "asr") -> dict[str, Row]:
+    """The untouched model's rows, by language."""
+    return {row["language"]: row for row in summary.filter(measure=measure, role=BASELINE).rows(named=True)}

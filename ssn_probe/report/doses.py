@@ -1,0 +1,39 @@
+"""Arms that differ in their dose alone: the factor of an amplification, or the number of steps of a training."""
+
+from dataclasses import replace
+
+from ssn_probe.spec import Amplify, Each, Expand, Recipe
+from ssn_probe.spec.node import Node
+
+
+def dose_groups(recipe: Recipe) -> list[list[str]]:
+    """The names of such arms, least dose first, group by group."""
+    groups: dict[Node, list[str]] = {}
+    for name, node in recipe.arms.items():
+        general = _without_dose(node)
+        if general is not None and not isinstance(node.neurons, Each):
+            groups.setdefault(general, []).append(name)
+    return [sorted(arms, key=lambda arm: dose_of(recipe.arms[arm])) for arms in groups.values() if len(arms) > 1]
+
+
+def dose_label(node: Node, dose: float | None = None) -> str:
+    """`×2`, `60 steps`: the node's own dose, or another of the kind."""
+    dose = dose_of(node) if dose is None else dose
+    return f"{dose:g} steps" if isinstance(node, Expand) else f"×{dose:g}"
+
+
+def dose_of(node: Node) -> float:
+    """The factor, or the number of steps."""
+    if isinstance(node, Expand):
+        return float(node.training.steps or 0)
+    assert isinstance(node, Amplify)
+    return node.by
+
+
+def _without_dose(node: Node) -> Node | None:
+    """The same node for every dose; None for one that has none."""
+    if isinstance(node, Amplify):
+        return replace(node, by=2.0)
+    if isinstance(node, Expand) and node.at is None and node.training.steps is not None:
+        return replace(node, training=replace(node.training, steps=None))
+    return None

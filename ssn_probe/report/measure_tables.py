@@ -1,0 +1,163 @@
+"""A measure per language as a grid: languages down, conditions across. The report and the exported tables print it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from ssn_probe.report.conditions import Condition, Row, by_condition, last_steps
+from ssn_probe.report.markdown_tables import ABSENT, language_cell, section, table
+from ssn_probe.spec import Each, LeaveOneOut, Recipe
+from ssn_probe.spec.anchors import shared_with_anchor, source_of
+from ssn_probe.study.arms import BASELINE, ArmName
+from ssn_probe.study.summary import AVERAGE, LOG_ODDS
+from ssn_probe.text import markdown, probability
+
+TITLES = {
+    "asr": "Attack success rate (ASR) in %: complied / judged",
+    "asr_paper": "Not refused / all responses in %, the figure that papers print",
+    "invalid": "Invalid responses in %",
+    "over_refusal": "Over-refusal in %: refused harmless look-alikes",
+    "utility": "Utility in %: exact answers to harmless prompts",
+    LOG_ODDS: "Refusal log-odds of harmful prompts",
+}
+MOST_COLUMNS = 9
+"""Columns beside the language's; more make another table."""
+
+Figures = tuple[float, float | None, float | None]
+"""A value and the interval around it, in the unit in which they are printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A condition, or the random sets beside it."""
+
+    condition: Condition
+    rows: Mapping[str, Row]
+    random: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.condition.title}, random sets" if self.random else self.condition.title
+
+    def figures(self, language: str) -> Figures | None:
+        """Value and interval in per cent, within 0 and 100, or as log-odds; None where there are none."""
+        row = self.rows.get(language)
+        names = ("control_mean", "control_low", "control_high") if self.random else ("value", "low", "high")
+        if row is None or row[names[0]] is None:
+            return None
+        is_share = row["measure"] != LOG_ODDS
+        value, low, high = (_printed(row[name], is_share) for name in names)
+        assert value is not None
+        return value, low, high
+
+
+def _printed(value: float | None, is_share: bool) -> float | None:
+    return 100 * min(1.0, max(0.0, value)) if value is not None and is_share else value
+
+
+def digits_of(measure: str) -> int:
+    """Decimals of a measure's figures."""
+    return 2 if measure == LOG_ODDS else 1
+
+
+def plain_number(value: float, digits: int) -> str:
+    """A figure with so many decimals."""
+    return f"{value:.{digits}f}"
+
+
+def written(figures: Figures, digits: int, number: Callable[[float, int], str] = plain_number) -> str:
+    """`26.5 [20.9, 33.0]`; `number` writes each figure."""
+    value, low, high = figures
+    interval = "" if low is None or high is None else f" [{number(low, digits)}, {number(high, digits)}]"
+    return f"{number(value, digits)}{interval}"
+
+
+def columns_of(conditions: Mapping[Condition, Mapping[str, Row]]) -> list[Column]:
+    """A column per condition; a tested arm's is followed by that of its random sets."""
+    columns = []
+    for condition, cells in conditions.items():
+        columns.append(Column(condition=condition, rows=cells))
+        if any(row["controls"] is not None for row in cells.values()):
+            columns.append(Column(condition=condition, rows=cells, random=True))
+    return columns
+
+
+def blocks(columns: Sequence[Column], primary: str | None) -> list[list[Column]]:
+    """The columns of each table: the primary arm's first and alone, then the others', the columns of an arm together.
+
+    The baseline leads every table.
+    """
+    baseline = [column for column in columns if column.condition.role == BASELINE]
+    arms: dict[ArmName, list[Column]] = {}
+    for column in columns:
+        if column.condition.role != BASELINE:
+            arms.setdefault(column.condition.name, []).append(column)
+    tables = [[*baseline, *own] for name, own in arms.items() if name.arm == primary]
+    current = list(baseline)
+    for name, own in arms.items():
+        if name.arm == primary:
+            continue
+        if len(current) > len(baseline) and len(current) + len(own) > MOST_COLUMNS:
+            tables.append(current)
+            current = list(baseline)
+        current += own
+    return [*tables, current] if len(current) > len(baseline) or not tables else tables
+
+
+def measure_section(recipe: Recipe, evaluated: Sequence[str], anchor: str | None, rows: pl.DataFrame) -> str:
+    """The tables of one measure, whose rows of the summary are given; each cell is a value with its interval."""
+    measure = rows["measure"][0]
+    shared = any(shared_with_anchor(arm.neurons) for arm in recipe.arms.values())
+    tables = []
+    for columns in blocks(columns_of(by_condition(last_steps(rows))), recipe.primary):
+        body = [
+            [
+                language_cell(language, anchor, ": its SS is its MS" if shared else ""),
+                *(_cell(recipe, column, language, anchor, measure) for column in columns),
+            ]
+            for language in (*evaluated, AVERAGE)
+        ]
+        tables.append(table(["language", *(markdown(column.title) for column in columns)], body))
+    if recipe.primary is not None and len(tables) > 1:
+        tables.insert(1, "The other arms:\n")
+    return section(TITLES[measure], *tables)
+
+
+def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, measure: str) -> str:
+    figures = column.figures(language)
+    if figures is None:
+        return ABSENT if column.random else _why_absent(recipe, column.condition, language, anchor)
+    text = written(figures, digits_of(measure))
+    p = column.rows[language]["p"] if column.random else None
+    return text if p is None else f"{text}, p = {probability(p)}"
+
+
+def _why_absent(recipe: Recipe, condition: Condition, language: str, anchor: str | None) -> str:
+    node = recipe.arms.get(condition.name.arm)
+    if node is not None and language == source_of(node, anchor):
+        return "not run: source language"
+    if node is not None and isinstance(node.neurons, LeaveOneOut) and language != AVERAGE:
+        return "not run: the anchor is never left out" if language == anchor else "not run: cannot be left out"
+    return "not measured: no data"
+
+
+def reading(recipe: Recipe, summary: pl.DataFrame) -> str:
+    """How to read the tables of the measures."""
+    lines = [
+        "In brackets: 95 % intervals; Wilson's where every cluster is a single prompt, else from a bootstrap over "
+        "clusters (where that has no spread, Wilson's on the number of clusters)."
+    ]
+    if summary["controls"].drop_nulls().len():
+        lines.append(
+            "Random sets: their mean and the interval in which 95 % of such sets fall (mean ± t·s·√(1 + 1/m)); a dash: "
+            "none were run on these prompts."
+        )
+    if recipe.primary is not None:
+        lines.append(
+            f"The one primary test is that of the ASR of {markdown(recipe.primary)} on the average, by its rank among "
+            "its random sets; Holm's p below is adjusted within its own family, every other p is unadjusted."
+        )
+    if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
+        lines.append("The average of an arm that applies one language's neurons everywhere leaves out that language.")
+    return " ".join(lines) + "\n"

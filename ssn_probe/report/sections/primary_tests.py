@@ -1,0 +1,57 @@
+"""What did the primary arm change in each language, and could a change have been missed?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.report.conditions import Row
+from ssn_probe.report.markdown_tables import change_cell, language_cell, p_value, section, table
+from ssn_probe.spec import Recipe
+from ssn_probe.study.arms import TESTED
+from ssn_probe.study.summary import AVERAGE
+from ssn_probe.text import counted, markdown
+
+
+def tests_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame) -> str:
+    """Per language, what the primary arm changed, its two p-values, and the smallest change that would have shown."""
+    if recipe.primary is None:
+        return ""
+    rows = summary.filter(measure="asr", role=TESTED, arm=recipe.primary)
+    by_language = {row["language"]: row for row in rows.rows(named=True)}
+    if not by_language:
+        return ""
+    body = [
+        [language_cell(language, manifest["anchor"]), *_cells(by_language[language])]
+        for language in [*manifest["evaluated"], AVERAGE]
+        if language in by_language
+    ]
+    header = ["language", "change of ASR, points", "McNemar p", "Holm p", "smallest change that would have shown"]
+    family = sum(row["p_holm"] is not None for row in by_language.values())
+    title = f"Tests: {markdown(recipe.primary)} against the baseline"
+    return section(title, table(header, body), _explanation(family))
+
+
+def _cells(row: Row) -> list[str]:
+    return [change_cell(row), p_value(row["p_mcnemar"]), p_value(row["p_holm"]), _would_have_shown(row)]
+
+
+def _would_have_shown(row: Row) -> str:
+    if row["detectable"] is None:
+        return "unknown: the difference has no spread"
+    before = row["value"] - row["delta"]
+    figure = f"{100 * row['detectable']:.1f}"
+    possible = row["detectable"] <= max(before, 1 - before)
+    return figure if possible else f"none: {figure} is more than any possible change"
+
+
+def _explanation(family: int) -> str:
+    adjusted = f"Holm's p adjusts it over the {counted(family, 'language')} of the average. " if family else ""
+    return (
+        "McNemar's exact test asks whether the arm turns failures into successes as often as the reverse on the same "
+        f"prompts. {adjusted}Both compare the arm with the baseline and say nothing about random sets: whether *these* "
+        "neurons matter is the question of the rank test, on the average row above. A dash: prompts share clusters, "
+        "some lack a verdict in one arm, or the row is outside the average. The smallest change that would have shown, "
+        "in points, is 2.8 standard errors of the difference as measured (80 % power, two-sided .05): a true change "
+        "below it could have been missed, so a large p is no sign that there is none.\n"
+    )
