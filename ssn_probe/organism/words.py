@@ -1,7 +1,7 @@
-"""The sounds of the seven invented languages: readable words that mean nothing in any language of people.
+"""The sounds of the seven invented languages: readable words without meaning in any human language.
 
-Every language has its own syllables, so that a reader sees at a glance which language a prompt is in, and no word is
-shared by two languages. The draw is deterministic (`random.Random` of a string seed gives the same words everywhere).
+Every language has its own syllables, so that a reader sees at a glance which language a prompt is in, and no two
+languages share a word. The draw is deterministic (`random.Random` of a string seed gives the same words everywhere).
 """
 
 import itertools
@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-# One word is one choice from each list, in order.
+# A word is a choice from each list, in order.
 SOUNDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "qaa": (
         (

@@ -1,4 +1,4 @@
-"""What the organism does, measured per language with intervals; and what is known about its planted neurons."""
+"""What the organism does, measured per language with intervals, and what is known about its planted neurons."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ssn_probe.study.run_arms import collect_samples
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.workbench import Workbench
 
-SHOWN = ("asr", "invalid", "over_refusal", "utility")
+REPORTED = ("asr", "invalid", "over_refusal", "utility")
 
 
 def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
@@ -27,13 +27,13 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     baseline = next(collect_samples(bench, recipe, []))
     anchor = plan.data[prompts].anchor or ""
     rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
-    return [row for name in SHOWN for row in rows if row["measure"] == name]
+    return [row for name in REPORTED for row in rows if row["measure"] == name]
 
 
 def truth_lines(model: str = "organism") -> list[str]:
-    """What the ground truth beside an organism's weights says, in a few lines; none where nothing is planted.
+    """The ground truth of an organism in a few lines; no lines where nothing is planted.
 
-    Raises ModelError for a truth that is damaged or belongs to other weights.
+    Raises ModelError for a ground truth that is damaged or belongs to other weights.
     """
     truth = load_truth(locate(model))
     if truth is None:

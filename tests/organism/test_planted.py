@@ -117,6 +117,7 @@ def test_the_totals_are_what_the_model_does(known: Truth, planted: planting.Plan
         planting.silence(fresh, planted)
 
 
+@pytest.mark.slow
 def test_the_model_does_what_its_card_says(card: dict[str, Any], model) -> None:
     measured = exam.measure(model)
     for language, figures in card["figures"].items():

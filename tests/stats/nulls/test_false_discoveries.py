@@ -113,6 +113,7 @@ def test_counting_by_bins_is_benjamini_and_hochberg() -> None:
     assert binned(np.array([-1e9, -20.0, 0.0, 1e9])).tolist() == [0, 0, fdr.BINS // 2, fdr.BINS - 1]
 
 
+@pytest.mark.slow
 def test_nothing_is_found_more_often_than_the_rate_where_nothing_differs() -> None:
     """Correlated languages, common importance: the share of studies with any discovery is the rate, at most."""
     found = [discoveries(made(seed), draws=100, seed=seed, permuted=5).check for seed in range(150)]
@@ -123,6 +124,7 @@ def test_nothing_is_found_more_often_than_the_rate_where_nothing_differs() -> No
         assert said <= 0.08
 
 
+@pytest.mark.slow
 def test_planted_neurons_are_found_at_the_stated_rate() -> None:
     wrong, right = [], []
     for seed in range(40):
@@ -134,6 +136,7 @@ def test_planted_neurons_are_found_at_the_stated_rate() -> None:
     assert np.mean(right) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_clusters_count_once(keep: bool) -> None:
     """Ten near-copies of each of 16 prompts and no difference: taken for 160 prompts, they are full of discoveries."""

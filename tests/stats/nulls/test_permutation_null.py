@@ -69,6 +69,7 @@ def test_blocks_and_pools_do_not_change_the_figures(pool: str, monkeypatch: pyte
     assert null_of(made(2), node).equals(whole)
 
 
+@pytest.mark.slow
 def test_the_null_of_shared_sets_is_calibrated_where_overlap_by_chance_is_large() -> None:
     """Common importance and correlated languages: |SS| is large without any difference, and p is still uniform."""
     found = [null_of(made(seed), Shared(ms), draws=99, seed=seed) for seed in range(200)]
@@ -87,6 +88,7 @@ def clustered(seed: int, *, keep: bool) -> PromptEffects:
     return effects_from(table, effects)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_clusters_are_permuted_as_clusters(keep: bool) -> None:
     """Languages that share what a cluster does overlap; with prompts taken for independent that is a finding."""

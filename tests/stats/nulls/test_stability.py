@@ -108,6 +108,7 @@ def test_a_planted_difference_is_stable_and_more_so_with_more_prompts() -> None:
     assert curve["jaccard"][-1] > curve["jaccard"][0]
 
 
+@pytest.mark.slow
 def test_the_null_of_the_jaccard_is_calibrated() -> None:
     p = []
     for seed in range(120):
@@ -155,6 +156,7 @@ def chance_of(spread: float, planted: int, studies: int) -> tuple[float, float, 
     return float(false), float(bound), float(permuted), float(kept_share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", [0, 5])
 def test_the_bound_on_false_neurons_holds_where_noise_is_alike(planted: int) -> None:
     false, bound, permuted, right = chance_of(0.0, planted, 40)
@@ -163,6 +165,7 @@ def test_the_bound_on_false_neurons_holds_where_noise_is_alike(planted: int) -> 
     assert planted == 0 or right > 0.8
 
 
+@pytest.mark.slow
 def test_the_permuted_count_holds_where_noise_is_not_alike_and_the_bound_does_not() -> None:
     false, bound, permuted, _ = chance_of(1.5, 0, 60)
     assert false > bound
