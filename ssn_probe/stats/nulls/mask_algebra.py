@@ -86,15 +86,15 @@ class MaskSet:
                 here &= np.isin(values, allowed)
         return self._in(chosen, self._mask_of(chosen) & here)
 
-    def neurons(self, counts: np.ndarray) -> pl.DataFrame:
-        """The neurons whose count is above 0: `language, layer, site, index, count`, from [language, neuron]."""
-        language, neuron = np.nonzero(counts)
+    def neurons(self, values: np.ndarray) -> pl.DataFrame:
+        """The neurons whose value is not 0: `language, layer, site, index, value`, from [language, neuron]."""
+        language, neuron = np.nonzero(values)
         columns = {
             "language": np.array(self.languages)[language],
             "layer": self.group.layers[neuron],
             "site": self.group.sites[neuron],
             "index": self.group.index[neuron],
-            "count": counts[language, neuron],
+            "value": values[language, neuron],
         }
         return pl.DataFrame(columns, schema_overrides={name: kind for name, kind in SCHEMA.items() if name in columns})
 

@@ -146,8 +146,8 @@ def _count_permuted(tally: _Tally, rows: slice, mask: np.ndarray, plan: SamplePl
 
 def _taken(name: str, found: MaskSet, rows: int, samples: int) -> pl.DataFrame:
     """What the first `rows` samples add to the selection frequency of every neuron, out of `samples`."""
-    taken = found.neurons(found.mask[: max(rows, 0)].sum(axis=0))
-    return taken.select(pl.lit(name).alias("set"), pl.exclude("count"), frequency=pl.col("count") / samples)
+    taken = found.neurons(found.mask[: max(rows, 0)].sum(axis=0) / samples)
+    return taken.rename({"value": "frequency"}).select(pl.lit(name).alias("set"), pl.all())
 
 
 def _mean(values: np.ndarray) -> float | None:
