@@ -1,11 +1,12 @@
 """Single neurons: the closed form against enumeration, calibration, power, and data with nothing in it."""
 
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
 import polars as pl
 import pytest
-from made_up_effects import correlated, effects_from, prompt_table, sides
+from made_up_effects import effects_from, prompt_table, sides, study
 from scipy.stats import false_discovery_control
 
 from ssn_probe.errors import DataError, RecipeError
@@ -15,18 +16,12 @@ from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
 from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
 
-LANGUAGES = ("en", "de", "sw")
+made = partial(study, neurons=200)
 
 
 def contrast_of(measured: PromptEffects, language: str = "en") -> Contrast:
     group = next(groups(measured, "site"))
     return next(found for found in contrasts(group, exchange(measured.prompts)) if found.language == language)
-
-
-def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 200) -> PromptEffects:
-    shift = np.zeros(neurons)
-    shift[:planted] = 1.5
-    return correlated(np.random.default_rng(seed), prompt_table(sides(n)), LANGUAGES, neurons, shift)
 
 
 def test_the_standard_deviation_of_swapped_pairs_is_exact() -> None:
