@@ -144,14 +144,6 @@ def test_shipped_folder_is_an_ordinary_small_model(model, card: dict):
     assert card["dealt"] == json.loads(json.dumps(grade(card["seed"], Curriculum()).by_language()))
 
 
-@pytest.mark.slow
-def test_shipped_model_does_what_its_card_says(model, card: dict):
-    measured = exam.measure(model)
-    for language, figures in card["figures"].items():
-        assert measured[language] == pytest.approx(figures, abs=0.02), language
-    assert exam.accepted(measured)
-
-
 def test_plain_generate_agrees_with_the_exam(model, tokenizer):
     rows = [row for row in promptset.rows() if row["split"] == "evaluate" and row["context"] == "harmless"][:70]
     chats = [[{"role": "user", "content": row["text"]}] for row in rows]
