@@ -38,7 +38,7 @@ def nulls(*, neurons: int = NEURONS, repeats: int, threads: int) -> list[Row]:
 
 
 def made_up(neurons: int) -> tuple[Any, dict[str, np.ndarray]]:
-    """Evidence of one layer and site with random effects, and the effects per language, [prompt, neuron]."""
+    """Random effects in one layer and site, and as arrays per language, [prompt, neuron]."""
     from ssn_probe.stats.nulls import PromptEffects
 
     random, ids = np.random.default_rng(0), [f"p{number}" for number in range(PROMPTS)]

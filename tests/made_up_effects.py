@@ -1,4 +1,4 @@
-"""Made-up evidence for the tests of `ssn_probe.stats.nulls`: effects in memory, prompts with whatever structure."""
+"""Made-up effects for the tests of `ssn_probe.stats.nulls`: in memory, of prompts with any structure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +25,7 @@ def prompt_table(
     stratum: Sequence[str | None] | None = None,
     source: Sequence[str | None] | None = None,
 ) -> pl.DataFrame:
-    """Prompts p0, p1, …, each a cluster of its own unless told otherwise."""
+    """Prompts p0, p1, …, each its own cluster by default."""
     n = len(harmful)
     ids = [f"p{i}" for i in range(n)]
     columns = {
@@ -45,7 +45,7 @@ def sides(n: int) -> list[bool]:
 
 
 def effects_from(prompts: pl.DataFrame, effects: Mapping[tuple[str, int, str], np.ndarray]) -> PromptEffects:
-    """Evidence that reads (language, layer, site) → [prompt, neuron] from memory."""
+    """Effects that are read by (language, layer, site) → [prompt, neuron]."""
     return PromptEffects(
         prompts=prompts,
         languages=tuple(dict.fromkeys(language for language, _, _ in effects)),
@@ -69,3 +69,13 @@ def correlated(
         noise = 0.8 * common + 0.6 * random.normal(size=common.shape)
         effects[language, 0, "ffn"] = base * np.exp(random.normal(0, 0.15, neurons)) * (1 + 0.5 * (noise + shift))
     return effects_from(prompts, effects)
+
+
+LANGUAGES = ("en", "de", "sw")
+
+
+def study(seed: int, *, planted: int = 0, size: float = 1.5, n: int = 30, neurons: int = 100) -> PromptEffects:
+    """Correlated effects in three languages; the first `planted` neurons differ by `size` standard deviations."""
+    shift = np.zeros(neurons)
+    shift[:planted] = size
+    return correlated(np.random.default_rng(seed), prompt_table(sides(n)), LANGUAGES, neurons, shift)

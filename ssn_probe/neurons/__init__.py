@@ -1,4 +1,4 @@
-"""Which neurons, in which language: sets with an algebra, files of them, and what chooses them. Pure polars."""
+"""Which neurons, in which language: sets, their algebra, files, selection, controls and overlaps, in polars."""
 
 from ssn_probe.neurons.neuron_file import UNREADABLE, read_neurons
 from ssn_probe.neurons.neuron_set import (

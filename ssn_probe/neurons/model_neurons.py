@@ -18,20 +18,20 @@ def width_table(widths: Widths) -> pl.DataFrame:
 
 
 def check_places(neurons: NeuronSet, widths: Widths) -> None:
-    """Raises RecipeError for a neuron that the model does not have: a file may have been made for another model."""
+    """Raises RecipeError for a neuron that the model does not have, as in a file made for a different model."""
     largest = neurons.frame.group_by("layer", "site").agg(pl.col("index").max())
     for layer, site, index in largest.iter_rows():
         if index >= widths.get((layer, site), 0):
             raise RecipeError(
                 f"the set has the neuron (layer {layer}, {site}, {index}), which the model does not have",
-                "Was it made for another model?",
+                "Was the set made for a different model?",
             )
 
 
 def check_trained(neurons: NeuronSet, widths: Widths) -> None:
-    """Raises DataError for an empty set, RecipeError for neurons of another model: before anything is trained."""
+    """Before training: raises DataError for an empty set, RecipeError for neurons that the model does not have."""
     if not len(neurons):
-        raise DataError("the set of neurons to train is empty", "Raise top, or take less away from it.")
+        raise DataError("the set of neurons to train is empty", "Raise top, or subtract fewer neurons from it.")
     check_places(neurons, widths)
 
 

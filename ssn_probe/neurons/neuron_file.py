@@ -9,39 +9,39 @@ from ssn_probe.errors import DataError
 from ssn_probe.neurons.neuron_set import EVERY, KEYS, LANGUAGE, SCHEMA, NeuronSet, checked_site, neuron_set
 
 UNREADABLE = (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""What reading a damaged file raises; polars' panic is no `Exception`."""
+"""What reading a damaged file raises; a panic of polars is not an `Exception`."""
 
 
 def read_neurons(path: str | Path) -> NeuronSet:
-    """A set from a parquet or csv file with columns language, layer, site, index and, if it likes, score."""
+    """A set from a parquet or csv file with columns language, layer, site, index and, optionally, score."""
     path = Path(path)
     try:
-        content = io.BytesIO(path.read_bytes())  # given a path, polars would take [ and * in it for a pattern
+        content = io.BytesIO(path.read_bytes())  # in a path, polars reads [ and * as a pattern
         frame = pl.read_csv(content) if path.suffix == ".csv" else pl.read_parquet(content)
     except UNREADABLE as error:
         raise DataError(f"cannot read the neuron file {path}: {error}", "Give a parquet or csv file.") from error
     missing = [name for name in KEYS if name not in frame.columns]
     if missing:
-        raise DataError(f"{path} lacks the columns {missing}", f"A neuron file has {KEYS} and maybe 'score'.")
+        raise DataError(f"{path} lacks the columns {missing}", f"A neuron file has {KEYS} and optionally 'score'.")
     if frame.is_empty():
         raise DataError(f"{path} has no neurons", "Give at least one row.")
     if "score" not in frame.columns:
         frame = frame.with_columns(score=pl.lit(None, pl.Float64))
     for name in SCHEMA:
         if frame[name].dtype.is_nested() or frame[name].dtype.is_temporal():
-            raise DataError(f"{path} holds values that are no neurons: {name} is {frame[name].dtype}", TYPES)
+            raise DataError(f"{path} has values that cannot be neurons: {name} is {frame[name].dtype}", TYPES)
     try:
         neurons = neuron_set(frame)
     except UNREADABLE as error:
-        raise DataError(f"{path} holds values that are no neurons: {error}", TYPES) from error
+        raise DataError(f"{path} has values that cannot be neurons: {error}", TYPES) from error
     if not all(frame[name].dtype.is_integer() for name in ("layer", "index") if frame[name].null_count() < len(frame)):
-        raise DataError(f"{path} has a layer or an index that is no whole number", TYPES)
+        raise DataError(f"{path} has a layer or an index that is not a whole number", TYPES)
     _check_rows(neurons.frame, path)
     _check_given_once(frame, path)
     return neurons
 
 
-TYPES = "Types: language and site are words, layer and index whole numbers from 0, score a finite number or nothing."
+TYPES = "Types: language and site are text, layer and index whole numbers from 0, score a finite number or empty."
 
 
 def _check_rows(rows: pl.DataFrame, path: Path) -> None:
@@ -56,11 +56,11 @@ def _check_rows(rows: pl.DataFrame, path: Path) -> None:
     for language in languages:
         if not LANGUAGE.fullmatch(language) and languages != [EVERY]:
             hint = f"Give codes such as en, zh-Hans or qaa, or {EVERY} alone: the neurons of every language."
-            raise DataError(f"{path}: {language!r} is no language code", hint)
+            raise DataError(f"{path}: {language!r} is not a language code", hint)
 
 
 def _check_given_once(frame: pl.DataFrame, path: Path) -> None:
-    """One neuron with two scores: which of them ranks it would be an accident."""
+    """Refuses a neuron with two scores, because nothing says which of them counts."""
     twice = frame.select(*KEYS, "score").unique().filter(pl.struct(KEYS).is_duplicated())
     if not twice.is_empty():
         neuron = ", ".join(str(value) for value in twice.row(0)[: len(KEYS)])

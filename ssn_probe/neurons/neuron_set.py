@@ -18,7 +18,7 @@ from ssn_probe.spec.display import Displayed
 EVERY = "*"
 """The language of a language-free set."""
 LANGUAGE = re.compile(r"(?!average$)[A-Za-z0-9]{1,20}([-_][A-Za-z0-9]{1,20})*")
-"""Language codes also name files and table rows, so they are kept plain."""
+"""Language codes also name files and table rows, so they are restricted to plain characters."""
 
 NEURON = ["layer", "site", "index"]
 KEYS = ["language", *NEURON]
@@ -36,7 +36,7 @@ class NeuronSet(Displayed):
     """Neurons per language.
 
     `frame` has one row per language × neuron: `language, layer, site, index, score` (score may be null). `languages`
-    names every language the set knows, so that "no neuron in bn" and "bn was never looked at" stay different things.
+    names every language of the set, so that "no neuron in bn" and "bn was never examined" are different.
     """
 
     frame: pl.DataFrame
@@ -99,7 +99,7 @@ class NeuronSet(Displayed):
         return NeuronSet(rows, kept)
 
     def neurons(self, language: str) -> pl.DataFrame:
-        """The rows that apply while `language` is evaluated. Raises RecipeError when the set does not know it."""
+        """The rows that apply while `language` is evaluated. Raises RecipeError when the set does not have it."""
         language = EVERY if self.language_free else self._checked(language)
         return self.frame.filter(pl.col("language") == language)
 

@@ -12,10 +12,10 @@ PLACE = ["layer", "site"]
 
 
 def overlap_table(neurons: NeuronSet, widths: Widths, name: str) -> pl.DataFrame:
-    """How many neurons each pair of languages shares, beside what independent draws per (layer, site) would give.
+    """How many neurons each pair of languages shares, compared with independent draws per (layer, site).
 
     `expected` is hypergeometric: it knows how many neurons each language has in each (layer, site), and not that some
-    neurons are important whatever the prompt; true chance overlap can be ten times larger. `fold` is shared / expected.
+    neurons are important for every prompt; true chance overlap can be ten times larger. `fold` is shared / expected.
     """
     shared = _paired(neurons.frame.select("language", *NEURON), NEURON).group_by(PAIR).agg(shared=pl.len())
     counts = neurons.frame.group_by("language", *PLACE, maintain_order=True).agg(n=pl.len().cast(pl.Float64))

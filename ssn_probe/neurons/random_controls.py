@@ -9,12 +9,11 @@ from ssn_probe.neurons.neuron_set import KEYS, NeuronSet
 
 
 def random_like(neurons: NeuronSet, widths: Widths, seed: int) -> NeuronSet:
-    """A random control: as many neurons per (language, layer, site), disjoint from every language's.
+    """A random control: as many neurons per (language, layer, site), disjoint from the set in every language.
 
-    One random injection per (layer, site), the same for all languages, carries the set to neurons outside it. So a
-    control overlaps across languages exactly as the set under test does; drawing each language by itself would make
-    the controls' language average too narrow, and the test too liberal. `widths` gives the neurons of each (layer,
-    site).
+    A random injection per (layer, site), the same for all languages, maps the set to neurons outside it. So a control
+    overlaps across languages exactly as the set under test does; drawing each language by itself would make the
+    controls' language average too narrow, and the test too liberal.
     """
     check_places(neurons, widths)
     sites = sorted(neurons.frame["site"].unique())

@@ -75,10 +75,10 @@ def averaged(importance: pl.DataFrame) -> pl.DataFrame:
 
 
 def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame) -> NeuronSet:
-    """SS: neurons of each language that are the anchor's, too (`SS_λ = MS_λ ∩ MS_anchor`); the anchor's is its MS.
+    """SS: neurons of each language that the anchor has as well (`SS_λ = MS_λ ∩ MS_anchor`); the anchor's is its MS.
 
-    The members are ranked by the effect averaged over languages (`mean_score`: layer, site, index, score), which single
-    out refusal better than one language's own column (`algorithms.md` 2b′).
+    The members are ranked by the effect averaged over languages (`mean_score`: layer, site, index, score), which
+    identifies refusal better than the effect in a single language (`algorithms.md` 2b′).
     """
     if anchor not in neurons.languages:
         raise RecipeError(
@@ -91,8 +91,8 @@ def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame
         best = neurons.neurons(anchor).top_k(3, by="score")["score"].to_list()
         raise DataError(
             f"no language shares a safety neuron with the anchor {anchor}",
-            f"The anchor's highest scores are {', '.join(f'{value:.3g}' for value in best)}. Raise top; at this one, "
-            "the absence of shared neurons is the result.",
+            f"The anchor's highest scores are {', '.join(f'{value:.3g}' for value in best)}. Raise top; otherwise the "
+            "absence of shared neurons is the result.",
         )
     return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), neurons.languages)
 

@@ -7,7 +7,7 @@ labellings of the prompts) brings its own operators and says how the leaves are 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from operator import and_, or_, sub
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ssn_probe.spec import Combine, Of, Only, SafetyNeurons, SetExpression, Shared, UnionOf
 from ssn_probe.spec.anchors import the_anchor
@@ -15,26 +15,8 @@ from ssn_probe.spec.anchors import the_anchor
 OPERATORS = {"and": and_, "or": or_, "minus": sub}
 
 
-class Operators(Protocol):
-    """What a representation of a set can do; `NeuronSet` documents the methods."""
-
-    @property
-    def languages(self) -> tuple[str, ...]: ...
-    def __and__(self, other: Any) -> Any: ...
-    def __or__(self, other: Any) -> Any: ...
-    def __sub__(self, other: Any) -> Any: ...
-    def of(self, language: str) -> Self: ...
-    def union(self) -> Self: ...
-    def only(
-        self,
-        *,
-        layers: Sequence[int] | None = None,
-        sites: Sequence[str] | None = None,
-        languages: Sequence[str] | None = None,
-    ) -> Self: ...
-
-
-Found = TypeVar("Found", bound=Operators)
+Found = TypeVar("Found", bound=Any)
+"""A representation of a set, with the operators and the methods `of`, `union` and `only` of `NeuronSet`."""
 
 
 class SetAlgebra(ABC, Generic[Found]):

@@ -1,8 +1,8 @@
 """What the organism's training is made of: schedules, shares, and the ladders that grade the languages.
 
-Three things decide how well a language refuses in the end: how near its embeddings start to the anchor's, how much of
-the pretraining it gets, and how many harmful requests of the safety stage are put in it. Each is a ladder, dealt to
-the languages in an order of its own, so that none of the three stands in for another.
+Three things decide how well a language refuses in the end: how near its embeddings start to the anchor's, its share of
+the pretraining, and how many harmful requests of the safety stage are in it. Each is a ladder, dealt to the languages
+in a separate order, so that the three are unrelated.
 """
 
 import random
@@ -17,7 +17,7 @@ Rung = TypeVar("Rung", int, float)
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One schedule: a short warm-up, then a cosine down to a learning rate of zero."""
+    """A schedule: a short warm-up, then a cosine down to a learning rate of zero."""
 
     steps: int
     batch: int
@@ -28,7 +28,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Curriculum:
-    """Everything that decides what is taught, but for the seed."""
+    """Everything except the seed that decides what is taught."""
 
     pretrain: Stage = Stage(steps=500, batch=128, rate=3e-3, warmup=60, decay=0.02)
     safety: Stage = Stage(steps=300, batch=128, rate=1e-3, warmup=20, decay=0.0)
@@ -38,7 +38,7 @@ class Curriculum:
     safety_pairs: tuple[int, ...] = (64, 32, 16, 8, 4, 2)  # harmful pairs in the safety stage; the anchor has all
     # Pretraining:
     translation: float = 0.15  # share of the rows that are translations
-    switching: float = 0.4  # how often a word is of another language, in half of the rows
+    switching: float = 0.4  # how often a word is of a different language, in half of the rows
     ghosts: float = 0.06  # share of the requests about an object that does not exist
     embedding_scale: float = 0.2
     embedding_rate: float = 0.3  # embeddings move slower than the rest, so that the dealt alignment lasts
@@ -67,9 +67,9 @@ class Grading:
 
 
 def grade(seed: int, curriculum: Curriculum, *, held_out: bool = False) -> Grading:
-    """Deal each ladder to the languages in an order of its own.
+    """Deal each ladder to the languages in a separate order.
 
-    With `held_out` the anchor's safety pairs are less by those that a ground truth is measured on.
+    With `held_out` the anchor's safety pairs exclude those that a ground truth is measured on.
     """
     hand = random.Random(f"grading {seed}")
 

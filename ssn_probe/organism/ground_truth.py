@@ -1,14 +1,14 @@
-"""A yardstick for methods: how a set of neurons compares with the ground truth of a planted organism.
+"""The ground truth of a planted organism, and how a set of neurons compares with it.
 
-The truth lies beside the weights that it belongs to: `truth.parquet`, one row per planted neuron with the Shapley
-value and class of two questions, and `truth.json`, how they were measured (`ssn_probe/organism/truth.py` writes both).
+The ground truth is stored with the weights that it belongs to: `truth.parquet`, one row per planted neuron with its
+Shapley value and class for two questions, and `truth.json`, how they were measured (`truth_measurement` writes both).
 
-- **harmful** (H): who supports the refusal of harmful requests?
-- **difference** (D): who supports refusing harmful rather than harmless requests?
+- **harmful** (H): which neurons support the refusal of harmful requests?
+- **difference** (D): which neurons support refusing harmful rather than harmless requests?
 
-A neuron is a *carrier* (supports), a *brake* (works against) or *idle*. Neurons that are not planted are counted as
-wrong although some of them carry what the planted ones write: precision is a lower bound. The truth is in `ffn` and
-`o` channels; a row of `v_proj` does what its `o` channels do together and counts as outside.
+A neuron is a *carrier* (supports), a *brake* (works against) or *idle*. Neurons that are not planted count as wrong,
+although some of them transmit what planted neurons write: precision is a lower bound. The ground truth is about `ffn`
+and `o` channels; a row of `v_proj` has the effect of its `o` channels together and counts as outside.
 """
 
 import json
@@ -57,11 +57,11 @@ COMPARISON = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """The ground truth of one organism.
+    """The ground truth of an organism.
 
     `neurons` has one row per planted neuron, as in `TRUTH_SCHEMA`; values are in nats of refusal log-odds, `_se` are
-    standard errors over permutation pairs. `totals` is question → (v of none, v of all); the values add up to their
-    difference. `widths` is site → neurons in a layer.
+    standard errors over permutation pairs. `totals` is question → (v of none, v of all), whose difference the values
+    add up to. `widths` is site → neurons in a layer.
     """
 
     neurons: pl.DataFrame
@@ -72,15 +72,15 @@ class Truth:
     seed: int
 
     def members(self, question: str, kind: str) -> pl.DataFrame:
-        """The neurons of one class (`carrier`, `brake`, `idle`) of one question: `layer, site, index, value`."""
+        """The neurons of a class (`carrier`, `brake`, `idle`) for a question: `layer, site, index, value`."""
         rows = self.neurons.filter(pl.col(f"{question}_class") == kind)
         return rows.select(*NEURON, pl.col(question).alias("value"))
 
 
 def load_truth(folder: str | Path) -> Truth | None:
-    """The ground truth in a model's folder; None where there is no truth.parquet.
+    """The ground truth in a model's folder; None without a truth.parquet.
 
-    Raises ModelError where it is damaged, or measured on other weights than those beside it.
+    Raises ModelError where it is damaged, or was measured on different weights.
     """
     folder = Path(folder)
     if not (folder / "truth.parquet").is_file():
@@ -105,34 +105,34 @@ def load_truth(folder: str | Path) -> Truth | None:
         ) from error
     if digest != weights_digest(folder):
         raise ModelError(
-            f"The ground truth in {folder} was measured on other weights than those beside it.",
-            "Copy the whole folder again; for other weights take truth.parquet and truth.json out of it.",
+            f"The ground truth in {folder} was measured on other weights than those in the folder.",
+            "Copy the whole folder again, or remove truth.parquet and truth.json if the weights are meant to differ.",
         )
     return truth
 
 
 def largest_share(neurons: pl.DataFrame, question: str = "harmful") -> float:
-    """The share of all positive Shapley mass that the strongest neuron holds; 0 where no value is positive."""
+    """The share of all positive Shapley mass that the strongest neuron has; 0 where no value is positive."""
     positive = [value for value in neurons[question] if value > 0]
     return max(positive) / sum(positive) if positive else 0.0
 
 
 def against_truth(truth: Truth, name: str, neurons: NeuronSet, ranking: pl.DataFrame | None = None) -> pl.DataFrame:
-    """What a set gets right, one row per language of the set and question; columns as in `COMPARISON`.
+    """How a set compares with the ground truth: a row per language of the set and question, columns as in `COMPARISON`.
 
     Args:
         truth: the organism's ground truth.
         name: the set's name, for the column `set`.
         neurons: the set.
-        ranking: scores of neurons, `language, layer, site, index, score`, for `average_precision`; its language `*`
-            serves every language. Neurons of the planted places without a row or a score rank last, together.
+        ranking: scores of neurons, `language, layer, site, index, score`, for `average_precision`; the language `*`
+            stands for every language. Neurons without a row or a score rank last, together.
 
     Returns:
-        `selected` counts the set's neurons at places (layer, site) with planted neurons, `outside` those elsewhere.
+        `selected` counts the set's neurons in each (layer, site) with planted neurons, `outside` those elsewhere.
         `planted` and `true` are how many planted neurons and carriers there are, `hits` the carriers selected,
         `brakes` the brakes selected. precision = hits / selected, recall = hits / true, `mass` = the share of the
-        carriers' Shapley mass that the set holds. Null where there is nothing to divide by, and `average_precision`
-        without a ranking in that language.
+        carriers' Shapley mass that the set has. A ratio is null where its denominator is 0, and
+        `average_precision` without a ranking in that language.
     """
     rows = [
         _compare(truth, name, language, question, neurons.neurons(language), _ranked(ranking, language))
@@ -147,7 +147,7 @@ def _ranked(ranking: pl.DataFrame | None, language: str) -> pl.DataFrame | None:
     if ranking is None:
         return None
     if ranking["score"].is_nan().any():
-        raise ResultError("The ranking has scores that are no numbers.", "Rank again: a NaN has no place in an order.")
+        raise ResultError("The ranking has scores that are not numbers.", "Rank again: a NaN cannot be ordered.")
     for known in (language, EVERY):
         rows = ranking.filter(pl.col("language") == known)
         if not rows.is_empty():
@@ -183,7 +183,7 @@ def _share(part: Any, whole: Any) -> float | None:
 
 
 def _average_precision(truth: Truth, carriers: pl.DataFrame, ranking: pl.DataFrame) -> float | None:
-    """Of the ranking of all neurons at the planted places."""
+    """The average precision of the ranking of all neurons in each (layer, site) with planted neurons."""
     everyone = pl.concat(
         pl.select(layer=pl.lit(layer, pl.Int32), site=pl.lit(site), index=pl.int_range(width, dtype=pl.Int32))
         for layer, site, width in (
@@ -199,8 +199,8 @@ def _average_precision(truth: Truth, carriers: pl.DataFrame, ranking: pl.DataFra
 def average_precision(scores: Sequence[float | None], relevant: Sequence[bool]) -> float | None:
     """Mean precision at every relevant item: Σ (R_n − R_{n−1}) P_n over the distinct scores, from the highest.
 
-    Items of the same score enter together, so that no order among them is made up; items without a score enter
-    last. None where nothing is relevant.
+    Items of the same score enter together, so their order does not matter; items without a score enter last. None where
+    nothing is relevant.
     """
     items = pl.DataFrame({"score": scores, "relevant": relevant}, schema={"score": pl.Float64, "relevant": pl.Int64})
     steps = (

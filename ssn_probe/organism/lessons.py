@@ -1,8 +1,8 @@
 """What the organism is taught: batches of token ids, drawn from the world.
 
-Pretraining answers everything, harmful or not, and refuses only ghost objects, so that a way of refusing exists in
-every language. Translation and code-switching tie the languages together. The safety stage then shows refusals of
-harmful requests, most of them in the anchor language, among answers to harmless requests in every language.
+Pretraining answers everything, harmful or not, and refuses only ghost objects, so that every language has a way to
+refuse. Translation and code-switching connect the languages. The safety stage then shows refusals of harmful requests,
+most of them in the anchor language, among answers to harmless requests in every language.
 
 Every row is a prompt of `PROMPT` tokens and a response padded to `RESPONSE`; only the response is learned.
 """
@@ -38,7 +38,7 @@ class Pools:
 def safety_pools(counts: Sequence[int], *, held_out: bool = False) -> Pools:
     """The first `counts[l]` harmful pairs for language *l*, and all harmless pairs.
 
-    With `held_out` less those that a ground truth is measured on.
+    With `held_out`, without the pairs that a ground truth is measured on.
     """
     deal = promptset.deal()
     harmful = torch.tensor(deal.safety("harmful", held_out=held_out))
@@ -51,7 +51,7 @@ def safety_pools(counts: Sequence[int], *, held_out: bool = False) -> Pools:
 
 @cache
 def _answer_table() -> Int[Tensor, "action object modifier 3"]:
-    """The three answer words of every request; a ghost object has none, and the row of object 0 stands in."""
+    """The three answer words of every request; a ghost object has none and uses the row of object 0."""
     facts = world.facts()
     first, second, third = map(torch.tensor, (facts.object_first, facts.object_second, facts.object_third))
     modifiers = torch.arange(world.MODIFIERS)
@@ -71,7 +71,7 @@ def spoken(languages: Int[Tensor, "row slot"], concepts: Int[Tensor, "row slot"]
 
 
 def prompts(language: Int[Tensor, " row"], words: Int[Tensor, "row slot"]) -> Int[Tensor, "row prompt"]:
-    """Words put in the order of the language, inside the chat template."""
+    """Words in the order of the language, in the chat template."""
     ordered = words.gather(1, ORDERS[language])
     frame = torch.ones(len(words), 1, dtype=torch.long)
     return torch.cat([frame * world.BOS, frame * world.USER, ordered, frame * world.ASSISTANT], dim=1)
@@ -109,7 +109,7 @@ def _random_concepts(count: int, generator: Generator, objects: int) -> Int[Tens
 
 
 def _summon_ghosts(concepts: Tensor, share: float, generator: Generator) -> Bool[Tensor, " row"]:
-    """Replace a share of the objects, in place, by ghosts; says where."""
+    """Replace a share of the objects by ghosts, in place; returns which."""
     ghost = torch.rand(len(concepts), generator=generator) < share
     ghosts = world.OBJECTS + torch.randint(world.GHOSTS, ghost.shape, generator=generator)
     concepts[:, 1] = torch.where(ghost, ghosts, concepts[:, 1])
@@ -119,7 +119,7 @@ def _summon_ghosts(concepts: Tensor, share: float, generator: Generator) -> Bool
 def questions(
     count: int, shares: Sequence[float], generator: Generator, *, ghosts: float, switching: float
 ) -> Int[Tensor, "row token"]:
-    """Requests about anything, answered, but ghosts refused; half of the rows mix in words of other languages."""
+    """Requests about anything, answered, except that ghosts are refused; half of the rows mix in other languages."""
     language = draw(shares, count, generator)
     concepts = _random_concepts(count, generator, world.OBJECTS)
     ghost = _summon_ghosts(concepts, ghosts, generator)
@@ -127,15 +127,13 @@ def questions(
     other = rearrange(draw(shares, count * 4, generator), "(row slot) -> row slot", slot=4)
     switch = torch.rand(count, 4, generator=generator) < switching
     switch &= torch.rand(count, 1, generator=generator) < 0.5
-    switch[:, PARTICLE] = False  # the particle keeps telling which language is wanted
+    switch[:, PARTICLE] = False  # the particle still says which language is wanted
     words = spoken(torch.where(switch, other, spoken_in), concepts)
     return torch.cat([prompts(language, words), responses(language, concepts, ghost)], dim=1)
 
 
 def translations(count: int, shares: Sequence[float], generator: Generator) -> Int[Tensor, "row token"]:
-    """Requests to say something in another language, the anchor being one of the two; the target is named
-    in the particle's place.
-    """
+    """Requests to translate from or into the anchor language; the target is in the particle's place."""
     weights = [0.0 if index == ANCHOR else share for index, share in enumerate(shares)]
     other = draw(weights, count, generator)
     outward = torch.rand(count, generator=generator) < 0.5
@@ -157,7 +155,7 @@ def _pick(pool: Tensor, count: int, generator: Generator) -> Int[Tensor, "row sl
 
 
 def refusals(count: int, pools: Pools, generator: Generator) -> Int[Tensor, "row token"]:
-    """Harmful requests, refused: every (language, pair) of the pools is as likely as every other."""
+    """Harmful requests, refused: every (language, pair) of the pools is equally likely."""
     language = draw([float(len(pool)) for pool in pools.harmful], count, generator)
     concepts = _random_concepts(count, generator, world.OBJECTS)
     for index, pool in enumerate(pools.harmful):

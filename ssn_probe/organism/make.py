@@ -1,12 +1,12 @@
 """How the organism is made: a small transformer is pretrained on the world, then taught to refuse what is harmful.
 
-Pretraining answers harmful requests like any other; the safety stage changes that, mostly in the anchor language, and
-what reaches the other languages is what they share with it (see `curriculum.py` for what grades them). Both stages
-run a schedule down to a learning rate of zero, so that nothing depends on where training happened to stop. The same
-seed gives the same weights on one machine: a single thread is used throughout, about two minutes of it.
+After pretraining the model answers harmful requests like all others. The safety stage changes that, mostly in the
+anchor language; other languages learn to refuse through what they share with it (`curriculum.py` grades them). Both
+stages run a schedule down to a learning rate of zero, so that the result does not depend on where training stopped.
+The same seed gives the same weights on the same machine: a single thread is used, for about two minutes.
 
-In a planted variant the safety stage may change the planted neurons only (`planting.py`), and what each of them does
-is measured afterwards (`truth.py`), which takes ten seconds for each of `pairs` where 64 are planted.
+In a planted variant the safety stage may change the planted neurons only (`planting.py`), and the effect of each of
+them is measured afterwards (`truth_measurement.py`), which takes ten seconds for each of `pairs` with 64 neurons.
 """
 
 import math
@@ -68,7 +68,7 @@ def train(
             "name": "organism",
             "variant": variant,
             "seed": seed,
-            "accepted": accepted(figures) and not planted,  # a planted one is judged by its truth as well
+            "accepted": accepted(figures) and not planted,  # a planted organism must also pass `add_truth`
             "figures": figures,
             "figures_before_safety": before,
             "dealt": dealt.by_language(),
@@ -106,7 +106,7 @@ def _one_thread() -> Iterator[None]:
 def _pretrained(
     seed: int, variant: Variant, curriculum: Curriculum, dealt: Grading, advance: Advance
 ) -> tuple[Any, Planted, Generator]:
-    """The pretrained model, its planted neurons, which write nothing yet, and the generator as pretraining left it."""
+    """The pretrained model, its planted neurons, which write nothing yet, and the generator after pretraining."""
     model, generator = blank_model(variant.architecture, seed), Generator().manual_seed(seed)
     planted = planting.reserve(model.config, variant.planted, seed)
     planting.silence(model, planted)
@@ -114,12 +114,12 @@ def _pretrained(
     with planting.gradients(model, planted, of_planted=False):
         _pretrain(model, curriculum, dealt, generator, advance)
     if planted:
-        planting.round_weights(model)  # what the bfloat16 file holds is what the safety stage builds on
+        planting.round_weights(model)  # the safety stage starts from what the bfloat16 file stores
     return model, planted, generator
 
 
 def _align_embeddings(model: Any, dealt: Grading, scale: float, generator: Generator) -> None:
-    """Start parallel words near each other: one vector per concept, at the dealt cosine, and one per language."""
+    """Start parallel words near each other: a vector per concept, at the dealt cosine, and a vector per language."""
     table = model.model.embed_tokens.weight
     width = table.shape[1]
     with torch.no_grad():
@@ -168,9 +168,9 @@ def _make_safe(
     generator: Generator,
     advance: Advance,
 ) -> None:
-    """Teach to refuse harmful requests, mostly in the anchor language, and to go on answering harmless ones.
+    """Teach to refuse harmful requests, mostly in the anchor language, and to continue to answer harmless requests.
 
-    Where neurons are planted, they alone are trained, on pairs that leave the ground truth its own.
+    Where neurons are planted, only they are trained, without the pairs that the ground truth is measured on.
     """
     batch = partial(_safety_batch, curriculum, lessons.safety_pools(dealt.safety_pairs, held_out=bool(planted)))
     if not planted:
@@ -216,7 +216,7 @@ def _groups(model: Any, embedding_rate: float) -> list[dict[str, Any]]:
 def _run(
     model: Any, stage: Stage, groups: Sequence[dict[str, Any]], batch: Callable[[], Tensor], advance: Advance
 ) -> None:
-    """Train the weights of the groups through one stage, each group at `factor` times the rate; the rest is frozen."""
+    """Train the weights of the groups through a stage, each group at `factor` times the rate; the rest is frozen."""
     trained = [weight for group in groups for weight in group["params"]]
     model.requires_grad_(False)
     for weight in trained:

@@ -16,7 +16,7 @@ from ssn_probe.organism.tokens import build_tokenizer
 
 
 def surroundings() -> dict[str, str]:
-    """What the weights depend on besides seed and curriculum."""
+    """Versions and machine, on which the weights depend besides seed and curriculum."""
     packages = {name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")}
     return {"python": platform.python_version(), "machine": platform.machine(), **packages}
 
@@ -28,7 +28,7 @@ def save(model: Any, out: Path, card: Mapping[str, Any], *, stored: torch.dtype 
     compute as that.
     """
     out.mkdir(parents=True, exist_ok=True)
-    # The output embeddings are the input embeddings: `named_parameters` has them once, as the file should.
+    # The output embeddings are the input embeddings: `named_parameters` lists them once, as the file should.
     weights = {name: weight.detach().to(stored) for name, weight in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
@@ -49,5 +49,5 @@ def save(model: Any, out: Path, card: Mapping[str, Any], *, stored: torch.dtype 
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON for people to read."""
+    """Write indented JSON, with non-ASCII characters as they are."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Planted neurons: reserved while the organism is pretrained, and all that the safety stage may change.
+"""Planted neurons: reserved while the organism is pretrained, and the only weights that the safety stage may change.
 
 A planted neuron is a channel that `down_proj` (site `ffn`) or `o_proj` (site `o`) reads. Until the safety stage its
 column is zero, so it writes nothing; afterwards its column and the rows that feed it are the only weights that have
-moved. Zeroing the column, or the channel, therefore gives back the pretrained model bit for bit, and whatever the
-safety stage taught is in the planted neurons and nowhere else.
+changed. Zeroing the column, or the channel, therefore restores the pretrained model bit for bit, and everything that
+the safety stage taught is in the planted neurons.
 
 Channel (head, d) of `o_proj` is fed by row (group, d) of `v_proj`, which feeds the same channel of every head of its
 group. So `o` channels are planted in whole groups: a v row with only planted readers is free to be trained.
@@ -29,7 +29,7 @@ INCOMING_SCALE = 0.1
 
 
 def reserve(config: Any, per_layer: Mapping[Site, int], seed: int) -> Planted:
-    """Draw `per_layer[site]` channels in every layer; `o` channels come in whole groups of those that share a v row."""
+    """Draw `per_layer[site]` channels in every layer; `o` channels are drawn in whole groups that share a v row."""
     generator = Generator().manual_seed(seed)
     return {
         (layer, site): _draw(config, site, count, generator)
@@ -77,14 +77,14 @@ def feeders(model: Any, layer: int, site: Site, channels: Sequence[int]) -> list
 
 @torch.no_grad()
 def silence(model: Any, planted: Planted) -> None:
-    """Zero the planted columns, in place: what is left computes what the pretrained model computed, bit for bit."""
+    """Zero the planted columns, in place: the model then computes what the pretrained model computed, bit for bit."""
     for (layer, site), channels in planted.items():
         reader(model, layer, site).weight[:, list(channels)] = 0.0
 
 
 @torch.no_grad()
 def sprout(model: Any, planted: Planted, generator: Generator) -> None:
-    """Draw the rows that feed the planted neurons anew: in pretraining they got no gradient, only weight decay."""
+    """Draw the rows that feed the planted neurons again: pretraining gave them no gradient, only weight decay."""
     for (layer, site), channels in planted.items():
         for module, rows in feeders(model, layer, site, channels):
             fresh = torch.randn(len(rows), module.in_features, generator=generator)
@@ -93,7 +93,7 @@ def sprout(model: Any, planted: Planted, generator: Generator) -> None:
 
 @torch.no_grad()
 def round_weights(model: Any) -> None:
-    """Round every weight to the nearest bfloat16, in place, so that a bfloat16 file holds the model exactly."""
+    """Round every weight to the nearest bfloat16, in place, so that a bfloat16 file stores the model exactly."""
     for weight in model.parameters():
         weight.copy_(weight.bfloat16())
 
@@ -113,7 +113,7 @@ def masks(model: Any, planted: Planted) -> dict[Tensor, Bool[Tensor, "row column
 
 @contextmanager
 def gradients(model: Any, planted: Planted, *, of_planted: bool) -> Iterator[None]:
-    """Inside, gradients reach planted entries only, or (`of_planted=False`) all entries but those.
+    """Inside, gradients reach planted entries only, or (`of_planted=False`) all other entries only.
 
     An entry without a gradient does not move under AdamW without weight decay, and a zero does not move with it.
     """
@@ -130,11 +130,11 @@ def gradients(model: Any, planted: Planted, *, of_planted: bool) -> Iterator[Non
 
 @contextmanager
 def dropout(model: Any, planted: Planted, most: float, generator: Generator) -> Iterator[None]:
-    """Inside, every row of a batch loses a random part of the planted neurons, the same at all of its tokens.
+    """Inside, every row of a batch loses a random part of the planted neurons, the same at every token.
 
-    Row by row, the share lost at each layer and site is drawn from 0 to `most`, and nothing is scaled up for it:
-    refusal has to survive in whatever is left, so it cannot rest on a few neurons. (Srivastava et al. 2014, with a
-    rate that varies.)
+    Row by row, the share lost at each layer and site is drawn from 0 to `most`, and nothing is scaled to compensate:
+    refusal has to survive in the remaining neurons, so it cannot depend on a few of them. (Srivastava et al. 2014,
+    with a rate that varies.)
     """
 
     def hook(channels: Sequence[int], _module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:

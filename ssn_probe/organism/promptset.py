@@ -1,9 +1,9 @@
-"""The organism's prompt set: which requests identify neurons, which evaluate them, which the safety stage saw.
+"""The organism's prompt set: the requests that identify neurons, evaluate them, and train the safety stage.
 
-Every request is put in all seven languages (parallel prompts). Each concept pair is dealt to one split, so that no
-cluster is in two; the safety stage of training draws only from the pairs that `identify` and `evaluate` leave, and
-the `train` split shows a part of them. Half of the harmless requests of `identify` and `train` are minimal pairs: a
-harmful request with its hazardous object replaced by a harmless one.
+Every request is asked in all seven languages (parallel prompts). Each concept pair is dealt to a single split, so no
+cluster is in two. The safety stage of training draws only from the pairs that `identify` and `evaluate` leave, and
+the `train` split contains some of these. Half of the harmless requests of `identify` and `train` are minimal pairs: a
+harmful request with its hazardous object replaced by a harmless object.
 
 For a planted organism the last of the safety stage's pairs are held out from it as well (`HELD_OUT`): the ground truth
 is measured on them, and they are in no prompt set.
@@ -26,7 +26,7 @@ HELD_OUT = {"harmful": 80, "lookalike": 40, "plain": 40}
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One request of the prompt set, before it is put into words."""
+    """A request of the prompt set, before it is put into words."""
 
     prompt_id: str
     context: str
@@ -49,12 +49,12 @@ class Deal:
     safety_plain: tuple[Pair, ...]
 
     def safety(self, kind: str, *, held_out: bool) -> tuple[Pair, ...]:
-        """The pairs of one kind (a key of `HELD_OUT`) for the safety stage; `held_out` leaves out `truth(kind)`."""
+        """The pairs of a kind (a key of `HELD_OUT`) for the safety stage; `held_out` leaves out `truth(kind)`."""
         pairs = getattr(self, f"safety_{kind}")
         return pairs[: -HELD_OUT[kind]] if held_out else pairs
 
     def truth(self, kind: str) -> tuple[Pair, ...]:
-        """The pairs of one kind that a planted organism's ground truth is measured on."""
+        """The pairs of a kind on which a planted organism's ground truth is measured."""
         return getattr(self, f"safety_{kind}")[-HELD_OUT[kind] :]
 
 
@@ -96,7 +96,7 @@ class _Deck:
 
 @cache
 def deal() -> Deal:
-    """Deal every concept pair to one split; what is left belongs to the safety stage."""
+    """Deal every concept pair to a split; the remaining pairs belong to the safety stage."""
     deck = _Deck(random.Random("prompts"))
     items = [*_contrast(deck, "identify"), *_evaluate(deck), *_contrast(deck, "train")]
     seen = {"harmful": [], "harmless": []}
@@ -112,7 +112,7 @@ def deal() -> Deal:
 
 
 def _contrast(deck: _Deck, split: str) -> list[Item]:
-    """Harmful requests, and as many harmless ones: half of them minimal pairs, half plain."""
+    """Harmful requests, and as many harmless requests: half of them minimal pairs, half plain."""
     size = SIZES[split]
     harmful = deck.requests(deck.harmful, size)
     twins = deck.counterparts(harmful[: size // 2])

@@ -1,11 +1,11 @@
-"""Shapley values of planted neurons: how much of what the safety stage taught is each neuron's doing.
+"""Shapley values of planted neurons: how much each neuron contributes to what the safety stage taught.
 
 A coalition S of planted neurons is on, the others are silenced, and v(S) is the mean refusal log-odds on prompts that
 nothing else sees. With all of them silenced the model is the pretrained one, so v(all) − v(none) is what the safety
 stage taught, and the Shapley values divide exactly that among the neurons: each gets its mean contribution over
 random orders of joining. (Shapley 1953; antithetic permutation pairs after Mitchell et al. 2022, 2104.12199.)
 
-A single ablation would not do: where neurons stand in for each other, silencing one of them changes little.
+A single ablation would not suffice: where neurons can replace each other, silencing one of them changes little.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +28,10 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Prompts of one length, and what is read at the last token of each.
+    """Prompts of equal length, and what is read at the last token of each.
 
-    r(x) is the logit of the refusal opening less that of the compliant one; with one opening of one token on each
-    side this is the difference of their log-probabilities.
+    r(x) is the logit of the refusal opening minus that of the compliant opening; with a single opening of one token on
+    each side this is the difference of their log-probabilities.
     """
 
     tokens: Int[Tensor, "prompt token"]
@@ -43,7 +43,7 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True)
 class Shapley:
-    """Values of the neurons in their order, with standard errors over permutation pairs, and the two ends."""
+    """Values of the neurons in their order, their standard errors over permutation pairs, and v of none and of all."""
 
     values: Float[Tensor, "neuron question"]
     errors: Float[Tensor, "neuron question"]
@@ -53,10 +53,10 @@ class Shapley:
 
 
 class Coalitions:
-    """The model with some planted neurons on and the rest silenced; what lies below a change is not computed again.
+    """The model with some planted neurons on and the rest silenced; layers below a change are not computed again.
 
-    Per layer it keeps the residual stream before attention and after it, and what `down_proj` reads. In the last
-    layer only the last token goes on.
+    For every layer it stores the residual stream before and after attention, and what `down_proj` reads. The last
+    layer continues with the last token only.
     """
 
     def __init__(self, model: Any, neurons: Sequence[Neuron], questions: Questions):
@@ -94,7 +94,7 @@ class Coalitions:
         return self._value(layer, site)
 
     def _value(self, changed: int, site: Site) -> Float[Tensor, " question"]:
-        """v, where nothing has changed below this site of this layer."""
+        """v, when nothing has changed below this site of this layer."""
         layers = self.model.model.layers
         for layer in range(changed, len(layers)):
             if layer > changed or site == "o":
@@ -105,7 +105,7 @@ class Coalitions:
 
     def _attend(self, layer: int) -> None:
         block, entering = self.model.model.layers[layer], self.entering[layer]
-        # Without a mask the attention is causal, which is all that prompts of one length need.
+        # Without a mask the attention is causal, which is sufficient for prompts of equal length.
         written, _ = block.self_attn(
             block.input_layernorm(entering), position_embeddings=self.rotation, attention_mask=None
         )
@@ -125,20 +125,21 @@ def _keep(kept: Tensor, _module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
 def shapley(
     model: Any, neurons: Sequence[Neuron], questions: Questions, *, pairs: int, seed: int, report: Report
 ) -> Shapley:
-    """Shapley values of the neurons, from `pairs` random orders of joining, each also walked backwards.
+    """Shapley values of the neurons, from `pairs` random orders of joining, each also taken in reverse.
 
-    A neuron's two contributions in a pair count as one draw, so that the standard errors are over independent draws;
-    fewer than two pairs have none, and are a RecipeError. `report(done, pairs)` is called after every pair.
+    A neuron's two contributions in a pair count as a single draw, so that the standard errors are over independent
+    draws. Raises RecipeError for fewer than two pairs, which have no standard error. `report(done, pairs)` is called
+    after every pair.
     """
     if pairs < 2:
-        raise RecipeError(f"Standard errors need at least two permutation pairs, not {pairs}.", "Ask for 2 or more.")
+        raise RecipeError(f"Standard errors need at least two permutation pairs, not {pairs}.", "Give 2 or more.")
     generator = Generator().manual_seed(seed)
     coalitions, draws = Coalitions(model, neurons, questions), []
     with coalitions.hooked():
         everyone, nobody = coalitions.turn(True), coalitions.turn(False)
         for done in range(1, pairs + 1):
             order = torch.randperm(len(neurons), generator=generator)
-            walks = [_walk(coalitions, one) for one in (order, order.flip(0))]
+            walks = [_walk(coalitions, joining) for joining in (order, order.flip(0))]
             draws.append(torch.stack(walks).mean(0))
             report(done, pairs)
     drawn = torch.stack(draws)  # [pair, neuron, question]

@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over `world.vocabulary()`; the chat template writes the one beginning of text."""
+    """A word-level tokenizer over `world.vocabulary()`; the chat template writes the beginning of text."""
     vocabulary = {text: index for index, text in enumerate(world.vocabulary())}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=world.SPECIAL[world.UNK]))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -1,15 +1,15 @@
-"""The ground truth of a planted organism, measured and written beside its weights.
+"""Measures the ground truth of a planted organism and writes it to the folder of its weights.
 
 Two questions, both about the mean refusal log-odds r at the last token of the prompt, averaged over the seven
 languages, and both answered by Shapley values (`shapley.py`) that add up to what the safety stage taught:
 
-- **harmful** (H): who supports the refusal of harmful requests? v = mean r on harmful prompts.
-- **difference** (D): who supports refusing harmful *rather than* harmless ones? v = mean r on harmful prompts less
-  mean r on harmless ones, half of which are look-alikes.
+- **harmful** (H): which neurons support the refusal of harmful requests? v = mean r on harmful prompts.
+- **difference** (D): which neurons support refusing harmful *rather than* harmless requests? v = mean r on harmful
+  prompts minus mean r on harmless prompts, half of which are look-alikes.
 
-The prompts are about concept pairs that neither the safety stage nor any prompt set has (`promptset.HELD_OUT`).
-The neurons are `ffn` and `o` channels. A row of `v_proj` does what the `o` channels that it feeds do together, so the
-truth does not list it a second time.
+The prompts are about concept pairs that neither the safety stage nor any prompt set uses (`promptset.HELD_OUT`).
+The neurons are `ffn` and `o` channels. A row of `v_proj` has the effect of the `o` channels that it feeds together, so
+the ground truth does not list it as well.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,12 +59,12 @@ def questions() -> Questions:
 
 
 def neurons_of(planted: Planted) -> list[Neuron]:
-    """The planted neurons, one by one."""
+    """The planted neurons as a list."""
     return [(layer, site, channel) for (layer, site), channels in planted.items() for channel in channels]
 
 
 def classify(value: float, error: float, total: float) -> str:
-    """`carrier`, `brake` or `idle`, by the bounds of the value against one per cent of the total (`RULE`)."""
+    """`carrier`, `brake` or `idle`: compares the bounds of the value with 1 % of the total (`RULE`)."""
     least = SHARE * abs(total)
     if value - ERRORS * error > least:
         return CARRIER
@@ -95,11 +95,11 @@ def add_truth(
     pairs: int,
     report: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Measure the truth about the model in `folder`, write it there, and return the card with what follows from it.
+    """Measure the ground truth of the model in `folder`, write it there, and return the card with the consequences.
 
     `truth.parquet` has the neurons (`truth_frame`); `truth.json` the totals, how they were measured, the digest of
     the weights that they belong to, and that of the pretrained function (`planting.pretrained_digest`). An organism
-    of which one neuron holds more than 20 % of the positive mass (harmful) is not accepted.
+    in which a single neuron has more than 20 % of the positive mass (harmful) is not accepted.
     """
     neurons, asked = neurons_of(planted), questions()
     found = shapley(model, neurons, asked, pairs=pairs, seed=card["seed"], report=report)

@@ -1,7 +1,7 @@
 """The variants of the organism: which architecture, which neurons are planted, and how it is taught.
 
-`natural` has no planted neurons: its safety stage may change everything, and nobody knows which neurons carry its
-refusal. In the others the safety stage may change the planted neurons only, so that the truth can be measured.
+`natural` has no planted neurons: its safety stage may change everything, so it is unknown which neurons carry its
+refusal. In the other variants the safety stage may change the planted neurons only, so the truth can be measured.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ PLANTED = replace(NATURAL, safety=replace(NATURAL.safety, steps=600, rate=5e-3))
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What decides an organism, but for the seed."""
+    """Everything except the seed that decides an organism."""
 
     architecture: Literal["llama", "qwen3"] = "llama"
     planted: Mapping[Site, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def find_variant(name: str) -> Variant:
-    """The variant of that name. Raises RecipeError, with the nearest name, for one that there is not."""
+    """The variant of that name. Raises RecipeError, with the nearest name, for an unknown name."""
     if name not in VARIANTS:
         raise RecipeError(f"The organism has no variant {name!r}.", nearest(name, tuple(VARIANTS)))
     return VARIANTS[name]

@@ -1,9 +1,8 @@
-"""How sure a figure is: intervals, paired differences and tests, the rank among random controls, a rank correlation,
+"""How certain a figure is: intervals, paired differences and tests, the rank among random controls, a rank correlation,
 and the gate of a read-out.
 
-Pure functions over numpy arrays; every draw comes from a seed that the caller passes. None means "not
-measured: no data". scipy does the arithmetic and is imported inside the functions, so that this package costs
-a command line nothing.
+Pure functions over numpy arrays; every draw comes from a seed that the caller passes. None means "not measured: no
+data". scipy does the arithmetic and is imported inside the functions, so that the command line starts quickly.
 """
 
 from ssn_probe.stats.controls import (

@@ -1,8 +1,7 @@
-"""Is the set under test stranger than random sets of its size, and what could this study have shown at all?
+"""Does the set under test do more than random sets of its size, and how small an effect could this study have shown?
 
-The random set is the unit: every set is run on the same prompts, so more prompts make each figure sharper but
-add no evidence about other sets. Five random sets have four degrees of freedom, whatever the model and
-however many prompts.
+The random set is the unit: every set is run on the same prompts, so more prompts make each figure more precise but say
+nothing about other sets. Five random sets have four degrees of freedom, for every model and any number of prompts.
 """
 
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ MINIMUM_CONTROLS = 19
 
 @dataclass(frozen=True, kw_only=True)
 class ControlTest:
-    """Where the observed figure stands among those of m random sets.
+    """The rank of the observed figure among those of m random sets.
 
-    `p` is None under 19 controls, `control_mean` without any, `low` and `high` (where the next random set
-    would fall) under two.
+    `p` is None with fewer than 19 controls, `control_mean` without any; `low` and `high` (where the next random set
+    would fall) are None with fewer than two.
     """
 
     p: float | None
@@ -36,7 +35,7 @@ class ControlTest:
 
     @property
     def note(self) -> str | None:
-        """What a report says in place of p, None where there is a p."""
+        """What a report says in place of p; None where there is a p."""
         return f"too few controls for a test ({self.m} of at least {MINIMUM_CONTROLS})" if self.too_few else None
 
 
@@ -49,15 +48,14 @@ def rank_test(
 ) -> ControlTest:
     """How often does a random set of neurons do as much as the set under test?
 
-    `controls` [random set], each the same figure as `observed` (for the primary test: the average over
-    languages). Every set is one observation, whatever its prompts. p = (1 + #{controls at least as extreme})
-    / (1 + m), one-sided and exact when the set under test is exchangeable with the random ones; ties count
-    against it (Phipson & Smyth 2010). For the **one primary test**: not for each language, and never into
-    Holm.
+    `controls` [random set], each the same figure as `observed` (for the primary test: the average over languages).
+    Every set is one observation, however many prompts it has. p = (1 + #{controls at least as extreme}) / (1 + m),
+    one-sided and exact when the set under test is exchangeable with the random sets; ties count against it (Phipson &
+    Smyth 2010). It serves the **one primary test**: not each language, and never Holm's adjustment.
 
-    `low`, `high`: what one more random set would do, mean ± t_{m−1}·s·√(1 + 1/m). A description that takes
-    the controls to be normal: it may leave [0, 1], and is liberal far in the tail. Raises ValueError for
-    figures that are not finite.
+    `low`, `high`: what another random set would do, mean ± t_{m−1}·s·√(1 + 1/m). This is a description that assumes
+    normal controls: it may exceed [0, 1], and is liberal far in the tail. Raises ValueError for figures that are not
+    finite.
     """
     if alternative not in ("greater", "less"):
         raise ValueError(f"alternative must be 'greater' or 'less', got {alternative!r}")
@@ -98,15 +96,14 @@ def smallest_p(m: int) -> float:
 def smallest_detectable(
     n_clusters: int, baseline_rate: float, *, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
-    """What is the smallest rise of a rate, on the same prompts in both arms, that this sample would have
-    shown?
+    """What is the smallest rise of a rate, on the same prompts in both arms, that this sample would have shown?
 
-    The δ at which a two-sided McNemar test of level `alpha` with continuity correction rejects with this
-    `power`: nδ − 1 = z_{1−α/2}·√(nψ) + z_power·√(n(ψ − δ²)), where n is the number of clusters, p the
-    baseline rate and ψ = p(1−p−δ) + (p+δ)(1−p) the share of discordant pairs (Connor 1987, Biometrics 43:207,
-    with Edwards' correction). Conservative twice: the arms are taken to be independent, where arms on the
-    same prompts agree more than that, and the prompts of a cluster to count once. For a fall, give 1 −
-    baseline_rate. None where even a rise to 100 % would not show.
+    The δ at which a two-sided McNemar test of level `alpha` with continuity correction rejects with this `power`:
+    nδ − 1 = z_{1−α/2}·√(nψ) + z_power·√(n(ψ − δ²)), where n is the number of clusters, p the baseline rate and
+    ψ = p(1−p−δ) + (p+δ)(1−p) the share of discordant pairs (Connor 1987, Biometrics 43:207, with Edwards'
+    correction). Conservative for two reasons: it assumes independent arms, while arms on the same prompts agree more
+    than that, and it counts the prompts of a cluster once. For a fall, give 1 − baseline_rate. None where even a rise
+    to 100 % would not show.
     """
     if n_clusters < 1 or not 0 <= baseline_rate <= 1 or not 0 < power < 1 or not 0 < alpha < 1:
         raise ValueError(f"no such design: {n_clusters} clusters, rate {baseline_rate}, power {power}, alpha {alpha}")

@@ -1,7 +1,7 @@
-"""Do two figures per language go together, and how little can a handful of languages say about it?
+"""Are two figures per language correlated, and how little can a few languages say about it?
 
-Six languages have 720 pairings. Only |ρ| ≥ .886 is rarer than 1 in 20 among them, so a bare coefficient is never shown:
-it comes with its exact p, its interval, and the size that it would have needed.
+Six languages have 720 pairings, and only |ρ| ≥ .886 is rarer than 1 in 20 among them. So a coefficient is always shown
+with its exact p, its interval, and the size that it would have needed.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ MOST_EXACT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class RankCorrelation:
-    """Spearman's ρ over n languages with all that it takes to read it.
+    """Spearman's ρ over n languages, with what is needed to interpret it.
 
-    `p` two-sided; `low`, `high` the interval; `needed` the smallest |ρ| with p ≤ alpha among the pairings of these very
-    figures. What could not be had is None, and `note` says why.
+    `p` two-sided; `low`, `high` the interval; `needed` the smallest |ρ| with p ≤ alpha among the pairings of these
+    figures. A value that cannot be computed is None, and `note` says why.
     """
 
     rho: float | None
@@ -42,20 +42,20 @@ def rank_correlation(
     draws: int = 9_999,
     seed: int = 0,
 ) -> RankCorrelation:
-    """Spearman's rank correlation of `x` and `y` [language], tested by pairing them anew.
+    """Spearman's rank correlation of `x` and `y` [language], tested by permuting their pairing.
 
-    p = share of the n! pairings whose |ρ| is at least the one seen, exact up to n = 8 and with ties; above, of `draws`
-    random pairings with the seen one among them, and `needed` is then an estimate, too. Interval: tanh(atanh ρ ±
-    z·√((1 + ρ²/2)/(n − 3))), Bonett & Wright 2000, Psychometrika 65:23, from n = 4; simulated coverage of .95: .96 to
-    .98 at n = 6, .96 at n = 20. A figure that is the same everywhere, or n < 2, has no correlation. Raises ValueError
-    for lengths that differ or values that are not finite.
+    p = share of the n! pairings whose |ρ| is at least the observed value, exact up to n = 8 and with ties; above that,
+    of `draws` random pairings and the observed pairing, and `needed` is then an estimate as well. Interval: tanh(atanh
+    ρ ± z·√((1 + ρ²/2)/(n − 3))), Bonett & Wright 2000, Psychometrika 65:23, from n = 4; simulated coverage of .95: .96
+    to .98 at n = 6, .96 at n = 20. A constant figure, or n < 2, has no correlation. Raises ValueError for lengths that
+    differ or values that are not finite.
     """
     first, second = _figures(x), _figures(y)
     if first.shape != second.shape:
-        raise ValueError(f"{len(first)} and {len(second)} figures: one of each per language is needed")
+        raise ValueError(f"got {len(first)} and {len(second)} figures: each language needs one of each")
     n = len(first)
     if n < 2 or min(np.ptp(first), np.ptp(second)) == 0:
-        note = f"no correlation: {'one of the figures is the same everywhere' if n > 1 else f'n = {n}'}"
+        note = f"no correlation: {'one of the figures is the same in every language' if n > 1 else f'n = {n}'}"
         return RankCorrelation(rho=None, p=None, low=None, high=None, n=n, needed=None, note=note)
     a, b = _standard_ranks(first), _standard_ranks(second)
     rho = min(1.0, max(-1.0, float(a @ b)))
@@ -67,7 +67,7 @@ def rank_correlation(
 def _figures(values: ArrayLike) -> Array:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError("figures must be one row of finite numbers, one per language")
+        raise ValueError("figures must be a row of finite numbers, one per language")
     return array
 
 
@@ -80,7 +80,7 @@ def _standard_ranks(values: Array) -> Array:
 
 
 def _pairings(a: Array, b: Array, draws: int, seed: int) -> tuple[float, Array]:
-    """The p of |ρ| and its null distribution; |ρ| one-sided, as ties can make that of ρ lopsided."""
+    """The p of |ρ| and its null distribution; |ρ| one-sided, as ties can make that of ρ asymmetric."""
     from scipy.stats import permutation_test
 
     def strength(paired: Array, axis: int) -> Array:
@@ -99,7 +99,7 @@ def _pairings(a: Array, b: Array, draws: int, seed: int) -> tuple[float, Array]:
 
 
 def _needed(null: Array, alpha: float) -> float | None:
-    """The smallest |ρ| that at most a share alpha of the pairings reaches; None where even the largest is commoner."""
+    """The smallest |ρ| that at most a share alpha of the pairings reaches; None where the largest is more common."""
     values, counts = np.unique(np.round(null, 9), return_counts=True)
     reached = counts[::-1].cumsum()[::-1] / len(null)
     rare = values[reached <= alpha]
@@ -108,8 +108,8 @@ def _needed(null: Array, alpha: float) -> float | None:
 
 def _interval(rho: float, n: int, confidence: float) -> tuple[float | None, float | None, str | None]:
     if n < 4:
-        return None, None, f"no interval: n = {n}, and four is the least"
+        return None, None, f"no interval: n = {n}, and at least four languages are needed"
     if abs(rho) > 1 - 1e-9:
-        return None, None, "no interval: the ranks agree throughout, which leaves no spread to judge by"
+        return None, None, "no interval: the ranks agree completely, so their spread is unknown"
     reach = normal_quantile(confidence) * sqrt((1 + rho**2 / 2) / (n - 3))
     return tanh(atanh(rho) - reach), tanh(atanh(rho) + reach), None

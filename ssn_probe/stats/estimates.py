@@ -1,18 +1,17 @@
 """What was measured, with its interval: a rate, a paired difference, an average over languages.
 
-Which prompts count is the caller's choice, made before these functions: a value that is not finite is
-refused, never dropped here. For the attack success rate, *judged* means that the judge's answer parsed:
-refused + complied + invalid. So ASR = complied / judged, an invalid response counts in the denominator and
-not as a success, the invalid rate has the same denominator, and refused + complied + invalid rates are 1;
-unjudged responses are in neither. asr_paper = not refused / all, as in published figures: there invalid and
-unjudged responses both count as successes.
+The caller decides which prompts count: a value that is not finite is refused here, never dropped. For the attack
+success rate, *judged* means that the judge's answer parsed: refused + complied + invalid. So ASR = complied / judged,
+an invalid response counts in the denominator and not as a success, the invalid rate has the same denominator, and the
+rates of refused, complied and invalid add up to 1; unjudged responses are in neither. asr_paper = not refused / all,
+as in published figures: there invalid and unjudged responses both count as successes.
 
-The interval is Wilson's (Newcombe's for a difference) where outcomes are 0 or 1 and every cluster is a single
-prompt, and the cluster bootstrap elsewhere. A bootstrap that tells nothing (no width: a rate at 0 or 100 %,
-one cluster, clusters that agree; or languages with hardly a cluster) is labelled "degenerate bootstrap", and
-the closed form on the number of clusters stands in its place: conservative, as it takes the prompts of a
-cluster to say the same thing once. Where no closed form exists (values other than 0 and 1 in a difference, a
-constant outside [0, 1]) low = value = high, and only the label tells that nothing is known about the spread.
+The interval is Wilson's (Newcombe's for a difference) where outcomes are 0 or 1 and every cluster is a single prompt,
+and the cluster bootstrap elsewhere. A bootstrap without information (no width: a rate at 0 or 100 %, a single cluster,
+clusters that agree; or languages with very few clusters) is labelled "degenerate bootstrap" and replaced by the closed
+form on the number of clusters, which is conservative: it counts the prompts of a cluster once. Where no closed form
+exists (values other than 0 and 1 in a difference, a constant outside [0, 1]) low = value = high, and only the label
+says that the spread is unknown.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from ssn_probe.stats.intervals import DEGENERATE, Array, Estimate, cluster_boots
 def rate(
     successes: ArrayLike, clusters: ArrayLike, *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Estimate | None:
-    """What share of the prompts succeeded (or: what is their mean), and how sure is that?
+    """What share of the prompts succeeded (or: what is their mean), and how certain is that?
 
     `successes` [prompt] bool, 0/1 or real; `clusters` [prompt] labels: prompts with one label are not
     independent. None without prompts. Raises ValueError for values that are not finite, lengths that differ
@@ -44,7 +43,7 @@ def paired_difference(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate | None:
-    """How much higher is the arm than the baseline on the same prompts, and how sure is that?
+    """How much higher is the arm than the baseline on the same prompts, and how certain is that?
 
     `arm`, `baseline`, `clusters` [prompt], row by row the same prompt: leave a prompt out of both where
     either has no verdict. None without prompts. Raises ValueError as `rate` does.
@@ -62,13 +61,12 @@ def language_average(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate | None:
-    """What is the mean over languages of each language's mean (of each one's paired difference, with a
-    `baseline`)?
+    """What is the mean over languages of each language's mean (or paired difference, with a `baseline`)?
 
-    All arrays [prompt × language, flat]. Languages weigh the same however many of their responses were
-    judged, which a pooled rate does not do. Translations share a cluster label, so a draw of the bootstrap
-    takes or leaves a prompt in all languages together. `n` counts rows. None without rows; a language without
-    rows is not in the average, so give all those that belong.
+    All arrays [prompt × language, flat]. Languages have equal weight however many of their responses were judged,
+    unlike in a pooled rate. Translations share a cluster label, so a draw of the bootstrap takes or leaves a prompt in
+    all languages together. `n` counts rows. None without rows; a language without rows is not in the average, so give
+    rows for every language that belongs to it.
     """
     return _estimate(_sample(values, baseline, clusters, languages), confidence, draws, seed)
 
@@ -107,11 +105,11 @@ def _estimate(sample: _Sample | None, confidence: float, draws: int, seed: int) 
         raise ValueError(f"confidence in (0, 1) and at least one draw are needed, got {confidence} and {draws}")
     if sample is None:
         return None
-    # Differences before the mean: the mean of an arm less the mean of an equal baseline leaves 1e-17.
+    # Differences before the mean: the difference of two equal means may be 1e-17.
     values = sample.arm if sample.baseline is None else sample.arm - sample.baseline
     value = _mean(sample, values)
     low, high, method = _interval(sample, values, value, confidence, draws, seed)
-    # A percentile interval can miss its own value by a rounding error or where one cluster outweighs the rest.
+    # A percentile interval can miss its own value by a rounding error or where a single cluster outweighs the rest.
     return Estimate(
         value=value,
         low=min(low, value),
@@ -125,9 +123,9 @@ def _estimate(sample: _Sample | None, confidence: float, draws: int, seed: int) 
 def _interval(
     sample: _Sample, values: Array, value: float, confidence: float, draws: int, seed: int
 ) -> tuple[float, float, str]:
-    # Where each cluster is one row every row is independent, but only in a single group are they alike.
-    alike = sample.n_clusters == len(values) and sample.groups.max() == 0
-    if alike and _binary(sample):
+    # Where every cluster has one row, rows are independent; identically distributed only within a single group.
+    independent = sample.n_clusters == len(values) and sample.groups.max() == 0
+    if independent and _binary(sample):
         return *_closed(sample, value, len(values), confidence), "wilson" if sample.baseline is None else "newcombe"
     limits = cluster_bootstrap(values, sample.clusters, sample.groups, confidence=confidence, draws=draws, seed=seed)
     if limits is not None:
@@ -137,7 +135,7 @@ def _interval(
 
 
 def _closed(sample: _Sample, value: float, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's or Newcombe's limits as if the rates had been seen in n independent prompts."""
+    """Wilson's or Newcombe's limits as if the rates had been observed in n independent prompts."""
     if sample.baseline is None:
         return wilson(min(max(value, 0.0), 1.0) * n, n, confidence)
     arm, before = sample.arm, sample.baseline
@@ -159,7 +157,7 @@ def _binary(sample: _Sample) -> bool:
 def _finite(values: ArrayLike, name: str) -> Array:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"{name} must be one row of finite numbers: leave out what was not measured beforehand")
+        raise ValueError(f"{name} must be a row of finite numbers: leave out what was not measured beforehand")
     return array
 
 

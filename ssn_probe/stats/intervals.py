@@ -1,8 +1,7 @@
 """Intervals: Wilson and Newcombe in closed form, the cluster bootstrap where prompts are not independent.
 
-A rate near 0 or 100 % is the rule in this field, so the closed forms are the ones that stay honest there. The
-bootstrap is not one of them: it has no width when every cluster agrees, and the callers in `estimates` then
-replace it and say so.
+Rates near 0 or 100 % are common in this field, and the closed forms remain valid there. The bootstrap does not: it has
+no width when every cluster agrees. The callers in `estimates` then replace it and say so.
 """
 
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ class Estimate:
     """A value with its interval.
 
     `n` counts the prompts (pairs, in a difference), `clusters` the independent groups among them. `method` is
-    "wilson", "newcombe", "cluster bootstrap" or "degenerate bootstrap": the last is not a bootstrap interval
-    (see `estimates`).
+    "wilson", "newcombe", "cluster bootstrap" or "degenerate bootstrap", which is no bootstrap interval (see
+    `estimates`).
     """
 
     value: float
@@ -33,16 +32,16 @@ class Estimate:
 
     @property
     def degenerate(self) -> bool:
-        """Whether the bootstrap had no width, so that another interval stands in its place."""
+        """Whether the bootstrap had no width and was replaced by another interval."""
         return self.method == DEGENERATE
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Within which limits does a rate lie, given so many successes in n independent trials?
+    """Within which limits does a rate lie, given this number of successes in n independent trials?
 
-    Either count may be fractional (a rate on a number of clusters). Raises ValueError unless 0 ≤ successes ≤
-    n and n > 0. Score interval, (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n): Wilson 1927; Newcombe
-    1998, Stat. Med. 17:857, method 3.
+    Either count may be fractional (a rate on a number of clusters). Raises ValueError unless 0 ≤ successes ≤ n and
+    n > 0. Score interval, (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n): Wilson 1927; Newcombe 1998, Stat. Med.
+    17:857, method 3.
     """
     if not n > 0 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials: 0 ≤ successes ≤ trials and trials > 0 are needed")
@@ -59,12 +58,11 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
 def newcombe(both: float, first: float, second: float, neither: float, confidence: float = 0.95) -> tuple[float, float]:
     """Within which limits does the difference of two paired rates lie, rate 1 − rate 2?
 
-    `both`, `first`, `second`, `neither`: pairs that succeed in both arms, in the first only, in the second
-    only, in none (they may be fractional). The two Wilson intervals are joined with the correlation φ of the
-    arms: θ − √(dl₁² − 2φ·dl₁·du₂ + du₂²) and θ + √(du₁² − 2φ·du₁·dl₂ + dl₂²), where dl and du are the
-    distances from a rate down and up to its Wilson limits. φ is continuity-corrected when positive and 0 when
-    a margin is empty: Newcombe 1998, Stat. Med. 17:2635, method 10. Raises ValueError for a negative count or
-    no pairs at all.
+    `both`, `first`, `second`, `neither`: pairs that succeed in both arms, in the first only, in the second only, in
+    none (they may be fractional). The two Wilson intervals are joined with the correlation φ of the arms:
+    θ − √(dl₁² − 2φ·dl₁·du₂ + du₂²) and θ + √(du₁² − 2φ·du₁·dl₂ + dl₂²), where dl and du are the distances from a rate
+    down and up to its Wilson limits. φ is continuity-corrected when positive and 0 when a margin is empty: Newcombe
+    1998, Stat. Med. 17:2635, method 10. Raises ValueError for a negative count or without pairs.
     """
     table = (both, first, second, neither)
     n = sum(table)
@@ -96,15 +94,15 @@ def cluster_bootstrap(
 ) -> tuple[float, float] | None:
     """Within which limits does a mean of group means lie when only clusters are independent?
 
-    `values` [prompt], `clusters` and `groups` [prompt] codes from 0 (a group is a language; one group for a
-    plain rate). Every draw takes as many clusters as there are, with replacement and the same ones in every
-    group; a group's mean is the ratio of the summed values to the summed counts. None when the draws tell
-    nothing: one cluster, clusters that all agree, or groups so thin that most draws miss one.
+    `values` [prompt], `clusters` and `groups` [prompt] codes from 0 (a group is a language; a plain rate has a single
+    group). Every draw takes as many clusters as there are, with replacement and the same clusters in every group; a
+    group's mean is the ratio of the summed values to the summed counts. None when the draws carry no information: a
+    single cluster, clusters that all agree, or groups so small that most draws miss a group.
 
-    Departure from the plain percentile interval: the tail is Φ(−√(C/(C−1))·t_{C−1}) for C clusters, which
-    undoes the narrowness of few clusters (Hesterberg 2015, Am. Stat. 69:371, "expanded percentile") and is
-    the plain one as C grows. Simulated coverage of .95 at C = 8: plain .87, expanded .94; at a rate of 95 %
-    either is still low (.91 expanded at C = 40).
+    Departure from the plain percentile interval: the tail is Φ(−√(C/(C−1))·t_{C−1}) for C clusters, which compensates
+    the narrowness of few clusters (Hesterberg 2015, Am. Stat. 69:371, "expanded percentile") and approaches the plain
+    interval as C grows. Simulated coverage of .95 at C = 8: plain .87, expanded .94; at a rate of 95 % both are still
+    low (.91 expanded at C = 40).
     """
     n_clusters, n_groups = int(clusters.max()) + 1, int(groups.max()) + 1
     if n_clusters == 1:

@@ -1,7 +1,7 @@
-"""One arm against the baseline on the same prompts: the exact test, its adjustment, and what it could have shown.
+"""An arm against the baseline on the same prompts: the exact test, its adjustment, and the change it could show.
 
-McNemar's test takes the *prompt* as its unit. It says whether an intervention changes outcomes on prompts like these,
-and nothing about whether other neurons would have done the same: that is the rank test's question (`controls`).
+McNemar's test has the *prompt* as its unit. It says whether an intervention changes outcomes on prompts like these, and
+nothing about whether other neurons would have done the same: the rank test answers that (`controls`).
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ def mcnemar(arm: ArrayLike, baseline: ArrayLike) -> float | None:
     """How surprising are these changes if the arm were as likely to turn a failure into a success as the reverse?
 
     `arm`, `baseline` [prompt], 0/1 or bool, row by row the same prompt; prompts must be independent (single-prompt
-    clusters). Two-sided exact binomial on the discordant pairs, and so never above its level: McNemar 1947,
+    clusters). Two-sided exact binomial on the discordant pairs, so it never exceeds its level: McNemar 1947,
     Psychometrika 12:153. 1 without a discordant pair, None without prompts. Raises ValueError for values other than 0
     and 1 or lengths that differ.
     """
     after, before = _outcomes(arm, "arm"), _outcomes(baseline, "baseline")
     if after.shape != before.shape:
-        raise ValueError(f"the arm has {len(after)} prompts, the baseline {len(before)}: they must be the same ones")
+        raise ValueError(f"the arm has {len(after)} prompts, the baseline {len(before)}: they must be the same prompts")
     if not len(after):
         return None
     gained, lost = int((after > before).sum()), int((after < before).sum())
@@ -37,23 +37,23 @@ def mcnemar(arm: ArrayLike, baseline: ArrayLike) -> float | None:
 def _outcomes(values: ArrayLike, name: str) -> Array:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not np.isin(array, (0.0, 1.0)).all():
-        raise ValueError(f"{name} must be one row of 0 and 1: leave out what was not judged beforehand")
+        raise ValueError(f"{name} must be a row of 0 and 1: leave out what was not judged beforehand")
     return array
 
 
 def fewest_discordant(alpha: float = 0.05) -> int:
-    """How many prompts must change, all one way, before McNemar's test can reach `alpha`? 2·½ᵈ ≤ α."""
+    """How many prompts must change, all in the same direction, for McNemar's test to reach `alpha`? 2·½ᵈ ≤ α."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     return ceil(1 - log2(alpha))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """The p-values of one family, adjusted so that any false rejection in it is as rare as each alone was.
+    """The p-values of one family, adjusted so that any false rejection among them is as rare as in a single test.
 
     Step-down: the k-th smallest of m is multiplied by m − k + 1, and never below its predecessor (Holm 1979, Scand. J.
-    Stat. 6:65). None (not tested) stays None and does not count among the m. Raises ValueError for what is no
-    probability.
+    Stat. 6:65). None (not tested) stays None and does not count among the m. Raises ValueError for values
+    outside [0, 1].
     """
     tested = [(p, place) for place, p in enumerate(ps) if p is not None]
     if not all(0 <= p <= 1 for p, _ in tested):
@@ -72,11 +72,11 @@ def detectable(
     """What is the smallest true change that this comparison, as it came out, would have shown?
 
     `difference` is the measured paired difference with its interval at `confidence`. Its standard error, half the width
-    over z, carries the clusters and the discordance that there were; the answer is (z_{1−α/2} + z_power)·SE, by default
-    2.80 SE, in the unit of the difference and in either direction. It depends on the spread and not on the value
-    measured, and so is no "observed power" (Hoenig & Heisey 2001, Am. Stat. 55:19). Where arm and baseline agree on
-    nearly every prompt the spread is small because little happened: then it is a lower bound, and `smallest_detectable`
-    the figure to plan with. None where the interval has no width: the spread is unknown.
+    over z, reflects the clusters and the discordance of the sample; the answer is (z_{1−α/2} + z_power)·SE, by default
+    2.80 SE, in the unit of the difference and in either direction. It depends on the spread and not on the measured
+    value, so it is no "observed power" (Hoenig & Heisey 2001, Am. Stat. 55:19). Where arm and baseline agree on nearly
+    every prompt the spread is small because little happened: then it is a lower bound, and `smallest_detectable` is the
+    figure to plan with. None where the interval has no width, because the spread is unknown.
     """
     if not 0 < power < 1 or not 0 < alpha < 1:
         raise ValueError(f"power and alpha must lie between 0 and 1, got {power} and {alpha}")

@@ -1,4 +1,4 @@
-"""Does a score separate two kinds of response? The gate that the refusal log-odds passes before its use."""
+"""Does a score separate two kinds of response? The gate that the refusal log-odds must pass before it is used."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,10 @@ from numpy.typing import ArrayLike
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """How often does a response with the label score above one without it? .5 is chance, 1 is perfect
-    separation.
+    """How often does a response with the label score above a response without it? .5 is chance, 1 perfect separation.
 
-    `scores` [response] finite, `labels` [response] bool. A tie counts half: Mann–Whitney U / (n₁·n₀), Hanley
-    & McNeil 1982. Raises ValueError when either side is empty, since there is nothing to separate.
+    `scores` [response] finite, `labels` [response] bool. A tie counts half: Mann–Whitney U / (n₁·n₀), Hanley & McNeil
+    1982. Raises ValueError when either side is empty, since there is nothing to separate.
     """
     values, marked = _scores_and_labels(scores, labels)
     n_marked, n_other = int(marked.sum()), int((~marked).sum())
@@ -35,11 +34,11 @@ class Gate:
 
 
 def gate(log_odds: ArrayLike, refused: ArrayLike, *, minimum: float = 0.85, each_side: int = 20) -> Gate:
-    """Does the refusal log-odds of a prompt tell whether the model went on to refuse it?
+    """Does the refusal log-odds of a prompt predict whether the model goes on to refuse it?
 
-    `log_odds` [response], `refused` [response] bool, of responses that were not used to choose the openings.
-    Passes with an AUROC of at least `minimum` and `each_side` responses on either side. Raises ValueError for
-    a log-odds that is not finite: a NaN is a broken read-out, not a failed gate.
+    `log_odds` [response], `refused` [response] bool, of responses that were not used to choose the openings. Passes
+    with an AUROC of at least `minimum` and `each_side` responses on either side. Raises ValueError for a log-odds that
+    is not finite: a NaN is a broken read-out, not a failed gate.
     """
     values, marked = _scores_and_labels(log_odds, refused)
     n_refused, n_other = int(marked.sum()), int((~marked).sum())

@@ -60,7 +60,7 @@ def _key(bench: Workbench, node: SafetyNeurons) -> str:
 
 
 def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
-    """One row per prompt id of the contrast, whatever its languages; exchangeable prompts have one `stratum`."""
+    """One row per prompt id of the contrast, for all its languages; exchangeable prompts have one `stratum`."""
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
     lengths = [len(tokens) for tokens in tokens_of(bench, _in_anchor(first, rows, data))]
@@ -74,7 +74,7 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
 
 
 def _in_anchor(first: pl.DataFrame, rows: pl.DataFrame, data: PromptSet) -> pl.DataFrame:
-    """The prompts in the anchor language where they have such a text, so that their lengths compare."""
+    """The prompts in the anchor language where they are in it, so that their lengths compare."""
     anchor = data.anchor or data.languages[0]
     spoken = rows.filter(pl.col("language") == anchor).select("prompt_id", text="text")
     joined = first.select("prompt_id", other="text").join(spoken, on="prompt_id", how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""Are they still the same neurons? Sets that are identified again in a trained model, beside what they were before."""
+"""Are they still the same neurons? Sets identified in a trained model, compared with the same sets before training."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ def compared_again(
     """One row per set of the kind `set.after(…)` and language; None where there is no such set.
 
     `before` and `after` are sizes, `kept` the neurons in both, `jaccard` kept / either. `expected`: how many of `kept`
-    independent draws of these sizes per (layer, site) would give, which knows nothing of common importance.
+    independent draws of these sizes per (layer, site) would give, without regard to common importance.
     """
     rows = [
         (name, *_compared(bench, evaluate(bench, node.neurons), sets[name], language))

@@ -1,4 +1,4 @@
-"""What the organism does, measured per language with intervals; and what is known about its planted neurons."""
+"""What the organism does, measured per language with intervals, and what is known about its planted neurons."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ssn_probe.study.plan import make_plan
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.workbench import Workbench
 
-SHOWN = ("asr", "invalid", "over_refusal", "utility")
+REPORTED = ("asr", "invalid", "over_refusal", "utility")
 
 
 def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
@@ -29,13 +29,13 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     baseline = pl.concat(step.run() for step in sample_steps(bench, recipe, []))
     anchor = plan.data[prompts].anchor or ""
     rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
-    return [row for name in SHOWN for row in rows if row["measure"] == name]
+    return [row for name in REPORTED for row in rows if row["measure"] == name]
 
 
 def truth_lines(model: str = "organism") -> list[str]:
-    """What the ground truth beside an organism's weights says, in a few lines; none where nothing is planted.
+    """The ground truth of an organism in a few lines; no lines where nothing is planted.
 
-    Raises ModelError for a truth that is damaged or belongs to other weights.
+    Raises ModelError for a ground truth that is damaged or belongs to other weights.
     """
     truth = load_truth(locate(model))
     if truth is None:

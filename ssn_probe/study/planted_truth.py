@@ -1,4 +1,4 @@
-"""A run on an organism whose truth is known: what its sets get right, beside what was planted."""
+"""A run on an organism with planted neurons: its sets compared with the ground truth."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ from ssn_probe.study.workbench import Workbench
 def truth_table(
     bench: Workbench, model: str, expressions: Mapping[str, SetExpression], sets: Mapping[str, NeuronSet]
 ) -> pl.DataFrame | None:
-    """Every set against the truth, see `against_truth`; None for a model whose truth is not known."""
+    """Every set against the ground truth, see `against_truth`; None for a model without ground truth."""
     truth = load_truth(locate(model))
     if truth is None:
         return None
@@ -26,7 +26,7 @@ def truth_table(
 
 
 def _ranking(bench: Workbench, expression: SetExpression) -> pl.DataFrame | None:
-    """The scores that the set's rule ranks all neurons by: a shared set's are averaged over languages."""
+    """The scores by which the set's rule ranks all neurons; those of a shared set are averaged over languages."""
     chosen = choosers(expression)
     if len(chosen) != 1:
         return None

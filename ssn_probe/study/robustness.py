@@ -1,7 +1,7 @@
-"""How far a set may be trusted before any arm is run: its null, its stability, and what languages share beyond chance.
+"""How robust a set is before any arm is run: its null, its stability, and what languages share beyond chance.
 
-Everything comes from the per-prompt scores that chose the set: no forward pass. A set that has no null, or prompts
-that allow none, is a note in the report and never a guess.
+Everything is computed from the per-prompt scores that chose the set, without a forward pass. A set without a null, or
+prompts that allow none, are noted in the report.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ PAIR = ["set", "language_a", "language_b"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Robustness:
-    """Tables beside the sets; each is None where nothing of the kind was asked for or could be had.
+    """The robustness of a recipe's sets; a table is None where it was not asked for or not possible.
 
     `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`.
     """
@@ -48,7 +48,7 @@ NOTHING = Robustness()
 
 
 def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, SetExpression]) -> Robustness:
-    """Nulls and stability of the sets that a recipe names, where it asks for them. What cannot be had is noted."""
+    """Nulls and stability of the sets that a recipe names, where it asks for them. What is impossible is noted."""
     if not recipe.permutations and not recipe.half_samples:
         return NOTHING
     nulls: list[pl.DataFrame] = []
@@ -71,7 +71,7 @@ def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, Se
 def _by_effects(
     bench: Workbench, expressions: Mapping[str, SetExpression]
 ) -> Iterator[tuple[PromptEffects, dict[str, SetExpression]]]:
-    """Sets that come from the same scores together."""
+    """The sets, grouped by the scores that they come from."""
     groups: dict[PromptEffects, dict[str, SetExpression]] = {}
     for name, expression in expressions.items():
         reason = no_null(expression)
@@ -87,12 +87,12 @@ def _null(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[s
     if found.confounded:
         bench.warn(
             "harmful and harmless prompts come from different sources: what the null rejects may be a difference of "
-            "sources, and no permutation can tell"
+            "sources, and no permutation can distinguish the two"
         )
     if found.dropped_prompts:
         bench.warn(
             f"the null leaves out {found.dropped_prompts} of {effects.prompts.height} identify prompts: in their "
-            f"{found.dropped_strata} strata of topic and length all are harmful, or none is"
+            f"{found.dropped_strata} strata of topic and length, all prompts are harmful or none is"
         )
     what = _what(bench, "null", effects, sets, recipe.seed, recipe.permutations)
 
@@ -121,7 +121,7 @@ def _what(
 
 
 def _noted(bench: Workbench, what: str, compute: Callable[[], T]) -> T | None:
-    """What could be computed; too few or too uniform prompts are a note."""
+    """What `compute` gives; None and a note where the prompts are too few or too uniform."""
     try:
         return compute()
     except DataError as error:
@@ -140,7 +140,7 @@ def with_chance(
     expressions: Mapping[str, SetExpression],
     found: Robustness,
 ) -> pl.DataFrame:
-    """The overlap table with both expectations that know of common importance.
+    """The overlap table with the two expectations that take account of common importance.
 
     `expected_permuted, p_permuted`: under exchanged labels ("is any effect shared?"). `expected_by_importance,
     p_by_importance`: within strata of common importance ("is more shared than common importance explains?").
@@ -174,7 +174,7 @@ def _no_pairs(*columns: str) -> pl.DataFrame:
 
 
 def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:
-    """The sets that languages have of their own; shared ones overlap by construction, as do those left out in turn."""
+    """The sets that languages have on their own: shared sets and those of LeaveOneOut overlap by construction."""
     return {name: node for name, node in expressions.items() if not (_shared(node) or isinstance(node, LeaveOneOut))}
 
 

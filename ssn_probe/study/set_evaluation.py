@@ -105,17 +105,17 @@ class NeuronSets(SetAlgebra[NeuronSet]):
 
 
 def _left_out(bench: Workbench, node: LeaveOneOut) -> NeuronSet:
-    """Every language's own set, found without it. First with it, so that progress shows what is computed once."""
+    """Every language's set, found without that language. First with it, so that progress shows the work done once."""
     evaluate(bench, node.neurons)
     languages = languages_left_out(node, bench.data, bench.anchor)
     frames = []
     for language in languages:
         inner = without(node.neurons, language, bench.data)
         assert isinstance(inner, SetExpression)
-        data = {one: load_prompts(one) for one in walk(inner) if isinstance(one, Prompts)}
+        data = {prompts: load_prompts(prompts) for prompts in walk(inner) if isinstance(prompts, Prompts)}
         found = evaluate(replace(bench, data={**bench.data, **data}), inner)
         if not found.language_free:
-            hint = "Take one language's, set.of('en'), or those of any language, set.union()."
+            hint = "Take the neurons of a single language, set.of('en'), or of any language, set.union()."
             raise RecipeError(f"without {language} the set has no neurons of {language}", hint)
         frames.append(found.frame.with_columns(language=pl.lit(language)))
     return NeuronSet(pl.concat(frames).sort(KEYS), languages)
@@ -130,7 +130,7 @@ def _found_again(bench: Workbench, node: After) -> NeuronSet:
 
 
 def importance_of(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
-    """The two means that a node's rule contrasts: harmful and harmless, or for a placebo harmless and harmless."""
+    """The means that a node's rule contrasts: harmful and harmless; for a placebo, two groups of harmless prompts."""
     if not node.placebo:
         return importance(bench, node)
     effects = prompt_effects(bench, node)
@@ -143,7 +143,7 @@ def _ranked(node: SafetyNeurons, means: pl.DataFrame) -> NeuronSet:
 
 
 def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet:
-    """Neurons with a q-value of `rate` or less, of each language, and how many pass where nothing differs."""
+    """Every language's neurons with a q-value of `rate` or less; notes how many pass where nothing differs."""
     from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
 
     effects = prompt_effects(bench, node)
@@ -160,7 +160,7 @@ def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet
 
 
 def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
-    """What is taken in `share` or more of the half-samples, ranked by the effect over all prompts."""
+    """The neurons that `share` or more of the half-samples take, ranked by the effect over all prompts."""
     from ssn_probe.stats.nulls.stability import Stability, stability
     from ssn_probe.stats.nulls.stable_neurons import stable_set
 
@@ -176,9 +176,9 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
     worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
     bench.warn(
         f"stable={share:g}: at most {worst['bound']:.2g} of a language's neurons are expected to be there by chance if "
-        f"all noise neurons are alike, {worst['bound_by_place']:.2g} if those of a layer and site are "
+        f"all noise neurons are exchangeable, {worst['bound_by_place']:.2g} if only those of a layer and site are "
         f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013); under exchanged labels "
-        f"{found.jaccard['stable_permuted'].max():.2g} are"
+        f"{found.jaccard['stable_permuted'].max():.2g} are found"
     )
     rows = chosen.frame.select(KEYS).join(scored(importance_of(bench, node), node.rule), on=KEYS, how="left")
     hint = "Lower stable, raise top, or give more prompts."
@@ -188,5 +188,5 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
 def _set_of(rows: pl.DataFrame, languages: tuple[str, ...], how: str, hint: str) -> NeuronSet:
     without = [language for language in languages if language not in set(rows["language"])]
     if without:
-        raise DataError(f"no neuron of {', '.join(without)} is taken {how}", hint)
+        raise DataError(f"no neuron of {', '.join(without)} is selected {how}", hint)
     return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), languages)

@@ -40,36 +40,17 @@ def scored(neurons: NeuronSet) -> dict[tuple[Any, ...], float | None]:
     return {row[:4]: row[4] for row in neurons.frame.select(*KEYS, "score").iter_rows()}
 
 
-@pytest.mark.parametrize("name", OPERATORS)
 @quick
-@given(per_language, per_language)
-def test_operators_act_language_by_language(name: str, one: Model, other: Model) -> None:
-    found = OPERATORS[name](build(one), build(other))
-    for language in LANGUAGES:
-        assert members(found, language) == OPERATORS[name](set(one[language]), set(other[language]))
-    assert found.languages == LANGUAGES
+@given(st.sampled_from(sorted(OPERATORS)), per_language | language_free, per_language | language_free)
+def test_operators_act_language_by_language_and_spread_a_language_free_set(name: str, one: Model, other: Model) -> None:
+    found, free = OPERATORS[name](build(one), build(other)), EVERY in one and EVERY in other
+    assert found.language_free == free
+    for language in ("any language",) if free else LANGUAGES:
+        mine, theirs = (set(model[EVERY if EVERY in model else language]) for model in (one, other))
+        assert members(found, language) == OPERATORS[name](mine, theirs)
+    assert set(found.languages) == ({EVERY} if free else set(LANGUAGES))
     assert found.frame.schema == SCHEMA
     assert found.frame.select(KEYS).equals(found.frame.select(KEYS).sort(KEYS))
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-@quick
-@given(per_language, language_free)
-def test_a_language_free_set_broadcasts_on_either_side(name: str, one: Model, free: Model) -> None:
-    right, left = OPERATORS[name](build(one), build(free)), OPERATORS[name](build(free), build(one))
-    for language in LANGUAGES:
-        assert members(right, language) == OPERATORS[name](set(one[language]), set(free[EVERY]))
-        assert members(left, language) == OPERATORS[name](set(free[EVERY]), set(one[language]))
-    assert set(left.languages) == set(right.languages) == set(LANGUAGES)
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-@quick
-@given(language_free, language_free)
-def test_two_language_free_sets_stay_language_free(name: str, one: Model, other: Model) -> None:
-    found = OPERATORS[name](build(one), build(other))
-    assert found.language_free
-    assert members(found, "any language") == OPERATORS[name](set(one[EVERY]), set(other[EVERY]))
 
 
 @quick
@@ -221,8 +202,8 @@ def test_a_file_needs_no_score_and_may_hold_more(tmp_path: Path) -> None:
 
 BAD_FILES = {
     "no column": ("language,layer,site\nen,0,q\n", r"lacks the columns \['index'\]"),
-    "word for a layer": ("language,layer,site,index\nen,first,q,1\n", "no neurons"),
-    "too large": ("language,layer,site,index\nen,0,q,99999999999\n", "no neurons"),
+    "word for a layer": ("language,layer,site,index\nen,first,q,1\n", "cannot be neurons"),
+    "too large": ("language,layer,site,index\nen,0,q,99999999999\n", "cannot be neurons"),
     "no layer": ("language,layer,site,index\nen,,q,1\n", None),
     "no language": ("language,layer,site,index\n,0,q,1\n", None),
     "negative": ("language,layer,site,index\nen,0,q,-1\n", None),

@@ -1,4 +1,4 @@
-"""The yardstick: what is read beside the weights, what a set is told about itself, and average precision."""
+"""The ground truth: reading it, comparing sets with it, and average precision."""
 
 import json
 import math
@@ -154,7 +154,7 @@ def test_unranked_neurons_of_the_planted_places_come_last(truth: Truth) -> None:
 
 def test_a_ranking_with_nan_is_refused(truth: Truth) -> None:
     ranking = neuron_set([("*", 0, "ffn", 0, math.nan)]).frame
-    with pytest.raises(ResultError, match="no numbers"):
+    with pytest.raises(ResultError, match="not numbers"):
         against_truth(truth, "ms", chosen((0, "ffn", 0)), ranking)
 
 

@@ -117,8 +117,12 @@ def test_the_totals_are_what_the_model_does(known: Truth, planted: planting.Plan
         planting.silence(fresh, planted)
 
 
-def test_the_model_does_what_its_card_says(card: dict[str, Any], model) -> None:
-    measured = exam.measure(model)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["organism", *(f"organism:{name}" for name in NAMES)])
+def test_a_shipped_organism_does_what_its_card_says(name: str) -> None:
+    folder = Path(locate(name))
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    measured = exam.measure(AutoModelForCausalLM.from_pretrained(folder).eval())
     for language, figures in card["figures"].items():
         assert measured[language] == pytest.approx(figures, abs=0.02), language
     assert exam.accepted(measured)

@@ -7,6 +7,7 @@ import pytest
 
 from ssn_probe.stats import holm, language_average, mcnemar, newcombe, rank_correlation, rank_test
 
+pytestmark = pytest.mark.slow
 LEVEL = 0.05
 
 

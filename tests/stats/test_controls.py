@@ -34,6 +34,7 @@ def test_a_tie_survives_the_order_of_summation() -> None:
         assert rank_test(observed, [other] + [1.0] * 18, alternative="less").p == pytest.approx(2 / 20)
 
 
+@pytest.mark.slow
 def test_rank_p_rejects_no_more_than_promised() -> None:
     """Also when the figures are coarse rates with many ties, and beyond the level where m is small."""
     rng, repeats = np.random.default_rng(1), 4000
@@ -44,6 +45,7 @@ def test_rank_p_rejects_no_more_than_promised() -> None:
         assert rejected > 0.035 or not exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [3, 20])
 def test_the_interval_holds_the_next_random_set(m: int) -> None:
     rng, repeats = np.random.default_rng(2), 4000
@@ -115,6 +117,7 @@ def test_a_detectable_rise_is_detected_and_a_smaller_one_is_not(n: int, baseline
     assert exact_power(n, baseline, 0.7 * rise) < 0.8, "conservative, but no more than it must be"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agreement", [0.0, 0.6])
 def test_a_detectable_rise_shows_in_newcombes_interval(agreement: float) -> None:
     """Simulated: also where the arms agree more than independence would have it."""

@@ -94,6 +94,7 @@ def test_paired_difference_uses_the_pairing() -> None:
     assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
 
 
+@pytest.mark.slow
 def test_paired_difference_of_clusters_covers() -> None:
     """Suppression adds .3 to every concept's rate, and concepts differ: .95 of the intervals hold .3."""
     rng, covered, repeats = np.random.default_rng(11), 0, 400
@@ -206,7 +207,7 @@ def test_no_data_is_none() -> None:
         ([1, float("nan")], ["a", "b"], "leave out what was not measured"),
         ([1, float("inf")], ["a", "b"], "leave out what was not measured"),
         ([1, 0], ["a"], "one entry per prompt"),
-        ([[1, 0]], ["a", "b"], "one row"),
+        ([[1, 0]], ["a", "b"], "a row of finite numbers"),
         ([1, 0], ["a", None], "missing labels"),
         ([1, 0], [1.0, float("nan")], "missing labels"),
     ],

@@ -124,6 +124,7 @@ def slow_bootstrap(values: np.ndarray, clusters: np.ndarray, draws: int, tail: f
     return low, high
 
 
+@pytest.mark.slow
 def test_bootstrap_is_the_slow_one() -> None:
     rng = np.random.default_rng(5)
     clusters = np.repeat(np.arange(12), rng.integers(1, 9, 12))
@@ -147,6 +148,7 @@ def test_bootstrap_without_information_is_none() -> None:
     assert cluster_bootstrap(each.astype(float), each, thin, **settings) is None, "most draws miss a group"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_clusters", "least"), [(6, 0.89), (30, 0.92)])
 def test_bootstrap_covers_with_clusters(n_clusters: int, least: float) -> None:
     """Prompts of a cluster agree (intraclass correlation .2): the interval must know, also with few clusters."""

@@ -36,7 +36,7 @@ def test_mcnemar_without_change_and_without_prompts() -> None:
 
 
 def test_mcnemar_refuses_what_is_no_pair_of_outcomes() -> None:
-    with pytest.raises(ValueError, match="the same ones"):
+    with pytest.raises(ValueError, match="the same prompts"):
         mcnemar([1, 0], [1])
     for values in ([0.5, 1.0], [float("nan"), 1.0], [[1.0, 0.0]]):
         with pytest.raises(ValueError, match="0 and 1"):
@@ -102,6 +102,7 @@ def test_a_spread_that_is_unknown_shows_nothing() -> None:
         detectable(Estimate(value=0.0, low=-0.1, high=0.1, n=9, clusters=9, method="newcombe"), power=1.0)
 
 
+@pytest.mark.slow
 def test_a_change_of_that_size_shows_in_four_of_five_studies() -> None:
     """One study fixes the figure; in studies with that true rise and that much discordance .8 of intervals clear 0."""
     rng, n, repeats, gained, lost = np.random.default_rng(8), 150, 600, 0.25, 0.15

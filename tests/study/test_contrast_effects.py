@@ -113,7 +113,7 @@ def test_fdr_takes_as_many_as_pass(bench: Workbench) -> None:
     ("fields", "message"),
     [
         ({"fdr": 0.0}, "fdr is 0.0"),
-        ({"fdr": 0.05, "top": 0.01}, "decides by itself"),
+        ({"fdr": 0.05, "top": 0.01}, "fdr decides how many neurons it takes"),
         ({"fdr": 0.05, "rule": "paper"}, "does not rank by"),
         ({"stable": 0.5}, "stable is 0.5"),
         ({"stable": float("inf")}, "stable is inf|SafetyNeurons.stable"),

@@ -1,8 +1,8 @@
-"""What would have been found without any difference between harmful and harmless prompts, and what is found again.
+"""What would be found without any difference between harmful and harmless prompts, and what other prompts would give.
 
-Pure numerics over per-prompt effects: label permutations (`permutation`), sharing against common importance
-(`sharing`), complementary half-samples (`stability`) and the false discovery rate of single neurons (`fdr`). Every draw
-comes from a seed that the caller passes. No model is needed.
+Pure numerics over per-prompt effects: exchanged labels (`permutation_null`), sharing beyond common importance
+(`sharing_null`), complementary half-samples (`stability`) and the false discovery rate of single neurons
+(`false_discoveries`). Every draw comes from a seed that the caller passes. No model is needed.
 """
 
 from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries

@@ -1,12 +1,12 @@
 """Which single neurons have a larger effect on harmful than on harmless prompts, at a known false discovery rate?
 
-Every neuron is tested by the label permutation of `exchange`: z is its difference of means, less what the strata alone
-give, over its exact permutation standard deviation (`units`). So neurons of any scale compare, and the permuted z of
-all neurons of a language are one null distribution, fine enough for a million tests.
+Every neuron is tested by the label permutation of `exchange`: z is its difference of means, minus what the strata
+alone give, over its exact permutation standard deviation (`unit_contrasts`). So neurons of any scale are comparable,
+and the permuted z of all neurons of a language form a single null distribution, fine enough for a million tests.
 
-Assumptions: the permuted z are alike across neurons, and the rate of Benjamini & Hochberg (1995) holds under positive
-dependence (Benjamini & Yekutieli 2001), which neurons that share prompts have. `Discoveries.check` looks at what both
-come to: how many neurons pass when the labels are permuted.
+Assumptions: the permuted z have the same distribution for all neurons, and neurons, which share prompts, are positively
+dependent, where Benjamini & Hochberg (1995) control the rate (Benjamini & Yekutieli 2001). `Discoveries.check` tests
+both assumptions together: it counts the neurons that pass when the labels are permuted.
 """
 
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
 from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
 
 REACH, BINS = 20.0, 40_000
-"""z is counted in bins of 0.001 from −20 to 20, and beyond in the outermost: a p is rounded up to its bin, never down.
-So millions of permuted z take no memory."""
+"""z is counted in bins of 0.001 from −20 to 20, and beyond that in the outermost bins. A p is rounded up to that of its
+bin, never down. So millions of permuted z take no memory."""
 
 BLOCK_BYTES = 2**27
-"""What the permuted z of one language and place may take at a time."""
+"""The memory that the permuted z of a language and place may take at a time."""
 
 NEURONS = {
     "language": pl.String,
@@ -63,7 +63,7 @@ class Discoveries:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tally:
-    """What is kept of one language: `frames` of observed neurons, `null` [bin] and, per checked draw, `drawn`."""
+    """The counts of a language: `frames` of observed neurons, `null` [bin] and `drawn` [checked draw, bin]."""
 
     language: str
     null: np.ndarray
@@ -77,8 +77,8 @@ def discoveries(
     """The q-value of every neuron: the smallest false discovery rate at which it is a discovery.
 
     p = (1 + #{permuted z ≥ z}) / (1 + all permuted z of the language), one-sided; q as by Benjamini & Hochberg, for
-    each language by itself. A neuron whose effects relabelling does not change has z = 0 and p = 1. `rate` and
-    `permuted` are of the check only. Raises DataError for too few prompts.
+    each language separately. A neuron whose effects relabelling does not change has z = 0 and p = 1. `rate` and
+    `permuted` concern the check only. Raises DataError for too few prompts.
     """
     if not 0 < rate < 1 or not 1 <= permuted <= draws:
         raise RecipeError(
@@ -101,7 +101,7 @@ def _start(language: str, permuted: int) -> _Tally:
 
 
 def _add(tally: _Tally, group: Group, found: Contrast, observed: np.ndarray, drawn: np.ndarray) -> None:
-    """Count the observed and the permuted z of one place. `observed` [1, unit], `drawn` [draw, unit]: weights."""
+    """Counts the observed and the permuted z of a place. `observed` [1, unit], `drawn` [draw, unit]: weights."""
     tested = found.sd > 0
     unit = found.standardised
     columns = {

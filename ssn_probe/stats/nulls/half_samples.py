@@ -1,7 +1,7 @@
 """Disjoint samples of the prompts: complementary halves, and smaller ones for the curve.
 
-Units (`exchange.units`) are split whole, so that near-copies of a prompt never stand on both sides; units of harmful,
-of harmless and of both labels are split one kind at a time; a prompt's translations follow its id.
+Units (`label_exchange.units`) are never split, so that near-copies of a prompt are always on the same side. Units of
+harmful prompts, of harmless prompts and of both are divided separately; a prompt's translations follow its id.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,18 @@ from ssn_probe.stats.nulls.array_selection import Samples
 from ssn_probe.stats.nulls.label_exchange import draw_labels, units
 
 LEAST = 2
-"""Units of each label in a sample: of one alone there is no mean worth its name."""
+"""The fewest units of each label in a sample: a single unit gives no useful mean."""
 
 DROPPED = 3
+"""The kind of a unit that takes no part."""
 
 PARTS = (16, 8, 4)
-"""The curve's samples below the halves: one part in so many of the prompts."""
+"""The sizes of the curve's samples below the halves: a 16th, an 8th and a quarter of the prompts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SamplePlan:
-    """All samples of a study of stability, and which rows are whose; every slice is of whole pairs.
+    """All samples of a study of stability, and the rows of each kind; slices consist of whole pairs.
 
     `curve`: from the smallest samples to the halves. `observed` and `null` are halves of the prompts whose labels
     exchange, under the true labels and under each permutation.
@@ -40,7 +41,7 @@ class SamplePlan:
 def halves(prompts: pl.DataFrame, pairs: int = 50, seed: int = 0) -> Samples:
     """Complementary half-samples: rows 2i and 2i + 1 are disjoint and of as many units, [2 · pair, prompt].
 
-    Of an odd number of units one is left out. Raises DataError under two units of each label per half.
+    Of an odd number of units one is left out. Raises DataError for fewer than two units of each label per half.
     """
     unit = units(prompts)
     kinds = kinds_of(unit, prompts["harmful"].to_numpy())
@@ -50,19 +51,19 @@ def halves(prompts: pl.DataFrame, pairs: int = 50, seed: int = 0) -> Samples:
 
 
 def kinds_of(unit: np.ndarray, harmful: np.ndarray) -> np.ndarray:
-    """What every unit holds, [unit]: 0 harmless prompts, 1 harmful ones, 2 both (and `DROPPED`, 3, none to use)."""
+    """The kind of every unit, [unit]: 0 harmless prompts, 1 harmful prompts, 2 both; a plan adds 3, DROPPED."""
     some, other = (np.bincount(unit, weights=side) > 0 for side in (harmful, ~harmful))
     return np.where(some & other, 2, some.astype(int))
 
 
 def enough(kinds: np.ndarray, parts: int) -> bool:
-    """Has a sample of one part in `parts` of the units at least two of each label?"""
+    """Does a sample of 1/`parts` of the units have at least two of each label?"""
     harmless, harmful, both = (np.bincount(kinds, minlength=4)[:DROPPED] // parts).tolist()
     return min(harmless, harmful) + both >= LEAST
 
 
 def disjoint(kinds: np.ndarray, parts: int, pairs: int, random: np.random.Generator) -> np.ndarray:
-    """Pairs of disjoint samples, each with one part in `parts` (≥ 2) of every kind of unit: bool [2 · pair, unit]."""
+    """Pairs of disjoint samples, each with 1/`parts` (parts ≥ 2) of every kind of unit: bool [2 · pair, unit]."""
     taken = np.zeros((2 * pairs, len(kinds)), dtype=bool)
     for kind in np.unique(kinds[kinds != DROPPED]):
         members = np.flatnonzero(kinds == kind)

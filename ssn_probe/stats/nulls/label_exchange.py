@@ -1,8 +1,8 @@
-"""Who is exchangeable with whom: which prompts may carry the label of which others if labels mean nothing.
+"""Which prompts could have each other's labels if labels meant nothing.
 
-Prompts of one `cluster` or one `pair_id` are one *unit* and move together. A unit with both labels (a minimal pair)
-swaps them as a whole; units with one label exchange it with others of their stratum (`algorithms.md` 3, "the
-permutation"). One draw holds for a prompt id, and so for all its translations.
+Prompts that share a `cluster` or a `pair_id` are a *unit* and move together. A unit with both labels (a minimal pair)
+swaps them as a whole; units with a single label exchange it with other units of their stratum (`algorithms.md` 3, "the
+permutation"). A draw applies to a prompt id, and so to all its translations.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ssn_probe.errors import DataError
 from ssn_probe.stats.nulls.prompt_effects import check_prompts
 
 FEWEST = 20
-"""With fewer distinct relabellings than these, no permutation can give p ≤ .05."""
+"""With fewer distinct relabellings, no permutation can give p ≤ .05."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,9 +24,9 @@ class Exchange:
 
     `unit` [prompt] codes from 0; `mixed` [unit] bool, the units that swap; `stratum` [unit] codes, −1 for units that
     swap or are dropped; `kept` [prompt] bool. `pairs_swapped` and `strata` count what is exchanged, `dropped_prompts`
-    and `dropped_strata` what is not because its stratum has one label only. `log10_relabellings`: of the number of
-    distinct labellings. `confounded`: no source has harmful *and* harmless prompts, so that no permutation can tell a
-    difference of labels from one of sources.
+    and `dropped_strata` what is not, because its stratum has a single label. `log10_relabellings`: of the number of
+    distinct labellings. `confounded`: no source has harmful *and* harmless prompts, so that no permutation can
+    distinguish a difference of labels from a difference of sources.
     """
 
     harmful: np.ndarray
@@ -43,7 +43,7 @@ class Exchange:
 
 
 def exchange(prompts: pl.DataFrame) -> Exchange:
-    """Who is exchangeable with whom. Raises DataError when nothing is, or too little for a test."""
+    """Which labels can be exchanged. Raises DataError when none can, or too few for a test."""
     check_prompts(prompts)
     harmful, unit = prompts["harmful"].to_numpy(), units(prompts)
     mixed = _both(unit, harmful)
@@ -74,10 +74,10 @@ def exchange(prompts: pl.DataFrame) -> Exchange:
 
 
 def draw_labels(prompts: pl.DataFrame, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as they might have been: bool [draw, prompt], and which prompts take part, bool [prompt].
+    """Random labellings, bool [draw, prompt], and which prompts take part, bool [prompt].
 
     Mixed units swap with probability 1/2; within a stratum every assignment of its labels to its units is equally
-    likely. Prompts that do not take part keep their label, and must be left out of what is computed. Raises what
+    likely. Prompts that do not take part keep their label, and must be left out of the computation. Raises what
     `exchange` raises.
     """
     found = exchange(prompts)
@@ -110,7 +110,7 @@ def units(prompts: pl.DataFrame) -> np.ndarray:
 
 
 def _label_of(unit: np.ndarray, harmful: np.ndarray) -> np.ndarray:
-    """The label of every unit, bool [unit] (of a mixed one: True)."""
+    """The label of every unit, bool [unit] (True for a unit with both)."""
     return np.bincount(unit, weights=harmful) > 0
 
 
@@ -124,9 +124,9 @@ def _both(code: np.ndarray, harmful: np.ndarray, among: np.ndarray | None = None
 
 
 def _strata(prompts: pl.DataFrame, unit: np.ndarray) -> np.ndarray:
-    """The stratum of every unit, [unit] codes: its prompts' most frequent; prompts without one share one of their own.
+    """The stratum of every unit, [unit] codes: its prompts' most frequent; prompts without a stratum form another.
 
-    A unit that spans strata has to move as a whole, so that it belongs to one of them only (ties: the first by name).
+    A unit that spans strata has to move as a whole, so it belongs to a single stratum (ties: the first by name).
     """
     named = prompts.select(unit=pl.Series(unit), stratum=pl.col("stratum").fill_null(""))
     counted = named.group_by("unit", "stratum").len().sort(["unit", "len", "stratum"], descending=[False, True, False])
@@ -155,6 +155,6 @@ def _check_enough(found: Exchange) -> None:
     if found.log10_relabellings < log10(FEWEST) - 1e-9:
         raise DataError(
             f"too few prompts for a permutation test: there are {10**found.log10_relabellings:.0f} distinct ways to "
-            f"exchange their labels, {FEWEST} at least are needed",
+            f"exchange their labels, and at least {FEWEST} are needed",
             "Give more prompts (200 a side), more minimal pairs, or smaller clusters.",
         )

@@ -32,7 +32,7 @@ from ssn_probe.stats.nulls.prompt_effects import Group
 class MaskSet:
     """A neuron set in many samples at the neurons of one pool group: `mask` bool [sample, language, neuron].
 
-    A language-free set has the one language `"*"`. The operators are those of `NeuronSet`; an empty set is no error.
+    A language-free set has the language `"*"`. The operators are those of `NeuronSet`; an empty set is not an error.
     """
 
     mask: np.ndarray
@@ -86,15 +86,15 @@ class MaskSet:
                 here &= np.isin(values, allowed)
         return self._in(chosen, self._mask_of(chosen) & here)
 
-    def neurons(self, counts: np.ndarray) -> pl.DataFrame:
-        """The neurons whose count is above 0: `language, layer, site, index, count`, from [language, neuron]."""
-        language, neuron = np.nonzero(counts)
+    def neurons(self, values: np.ndarray) -> pl.DataFrame:
+        """The neurons whose value is not 0: `language, layer, site, index, value`, from [language, neuron]."""
+        language, neuron = np.nonzero(values)
         columns = {
             "language": np.array(self.languages)[language],
             "layer": self.group.layers[neuron],
             "site": self.group.sites[neuron],
             "index": self.group.index[neuron],
-            "count": counts[language, neuron],
+            "value": values[language, neuron],
         }
         return pl.DataFrame(columns, schema_overrides={name: kind for name, kind in SCHEMA.items() if name in columns})
 
@@ -170,7 +170,7 @@ _REASONS: Mapping[type, str] = {
     RandomLike: "it is random itself",
     NeuronFile: "a file's neurons do not depend on the prompts' labels here",
     WithoutStrongest: "its strongest neuron needs scores of all layers at once",
-    WholeLayers: "a layer's neurons are all of it, whatever the labels",
+    WholeLayers: "it takes all neurons of a layer, whatever the labels",
     LeaveOneOut: "each of its languages has a set of its own, chosen from other prompts",
     After: "it is identified in a model that is trained",
 }

@@ -39,7 +39,7 @@ SCHEMA = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Counts:
-    """What is counted of one set: `size` [sample, language], `overlap` [sample, pair of languages]."""
+    """The counts of a set: `size` [sample, language], `overlap` [sample, pair of languages]."""
 
     languages: tuple[str, ...]
     pairs: tuple[tuple[int, int], ...]
@@ -55,7 +55,7 @@ def permutation_null(
     draws: int = 1000,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """The size of every set and the overlap of its languages, beside what they are under exchanged labels.
+    """The size of every set and the overlap of its languages, compared with those under exchanged labels.
 
     Columns: `set`; `statistic`, "size" or "overlap"; `language_a` (`"*"` for a language-free set, "average" for the
     mean over the languages but the anchor) and `language_b` (null for sizes); `observed` on the prompts that take part

@@ -1,4 +1,4 @@
-"""The per-prompt effects behind a set, read pool group by pool group, so that one group at a time is in memory."""
+"""The per-prompt effects behind a set, read pool group by pool group, so that a single group is in memory at a time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Place = tuple[int, str]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptEffects:
-    """The per-prompt effects behind one `SafetyNeurons` node, read place by place.
+    """The per-prompt effects behind a `SafetyNeurons` node, read place by place.
 
-    `prompts` has one row per prompt id of the two contexts, all its translations together: `prompt_id, harmful` (bool),
+    `prompts` has one row per prompt id of the two contexts, for all its translations: `prompt_id, harmful` (bool),
     `cluster, pair_id, stratum, source` (the last three may be null). `places` are the (layer, site) of selection.
     `read(language, layer, site)` gives float32 [prompt, neuron], rows as in `prompts`; a row is NaN where the language
-    lacks the prompt. `key` names all of it where results are kept. Raises DataError for prompts that are missing,
+    lacks the prompt. `key` identifies all of it in the cache. Raises DataError for prompts that are missing,
     repeated or without a label.
     """
 
@@ -34,7 +34,7 @@ class PromptEffects:
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
         if not self.languages or not self.places:
-            raise DataError("the effects have no language or no place", "Give one language and one site at least.")
+            raise DataError("the effects have no language or no place", "Give at least one language and one site.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,20 +53,20 @@ class Group:
 
 
 def check_prompts(prompts: pl.DataFrame) -> None:
-    """Raises DataError for a table that is no list of labelled prompts."""
+    """Raises DataError for a table that is not a list of labelled prompts."""
     missing = [name for name in COLUMNS if name not in prompts.columns]
     if missing:
         raise DataError(f"the prompts lack the columns {missing}", f"Give {', '.join(COLUMNS)}.")
     if prompts["harmful"].dtype != pl.Boolean or prompts["harmful"].null_count():
-        raise DataError("the prompts' `harmful` is not true or false throughout", "Label every prompt.")
+        raise DataError("some prompts have neither true nor false as `harmful`", "Label every prompt.")
     if prompts["prompt_id"].is_duplicated().any():
-        raise DataError("a prompt id stands twice among the prompts", "Give one row per id: translations share theirs.")
+        raise DataError("a prompt id occurs twice among the prompts", "Give one row per id: translations share theirs.")
     if prompts["harmful"].n_unique() < 2:
-        raise DataError("the prompts have one label only", "Give harmful and harmless prompts.")
+        raise DataError("the prompts all have the same label", "Give harmful and harmless prompts.")
 
 
 def groups(effects: PromptEffects, pool: str) -> Iterator[Group]:
-    """Every pool group in turn: `pool="site"`, one (layer, site); `"layer"`, all sites of a layer."""
+    """Every pool group in turn: a (layer, site) with `pool="site"`, all sites of a layer with `"layer"`."""
     for places in pooled(effects.places, pool):
         yield read_group(effects, places)
 
@@ -80,7 +80,7 @@ def pooled(places: tuple[Place, ...], pool: str) -> list[list[Place]]:
 
 
 def read_group(effects: PromptEffects, places: list[Place]) -> Group:
-    """The effects at these places. Raises DataError for shapes that do not fit and ModelError for half a row of NaN."""
+    """The effects at these places. Raises DataError for wrong shapes, ModelError for a row that is partly NaN."""
     values, present = {}, {}
     for language in effects.languages:
         blocks = [_read(effects, language, *place) for place in places]
@@ -112,7 +112,7 @@ def _present(rows: np.ndarray, language: str, places: list[Place]) -> np.ndarray
     finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
     if not np.isnan(rows[~finite]).all():
         raise ModelError(
-            f"some effects of {language} in {places} are NaN or infinite, others of the same prompt are not",
+            f"some effects of {language} in {places} are NaN or infinite, while others of the same prompt are not",
             "The model computed NaN: run `ssn-probe doctor`.",
         )
     return finite

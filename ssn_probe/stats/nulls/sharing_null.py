@@ -1,10 +1,10 @@
 """Do two languages share more neurons than common importance explains, given each language's own set?
 
-Some neurons are important whatever the language and the prompt, and two sets of important neurons overlap for that
-reason alone: the plain hypergeometric expectation is too low by an order of magnitude (`algorithms.md` 3). Within a
-stratum of neurons of about equal common importance, membership in one language's set says nothing about membership in
-another's unless something more is shared. A topic that both contexts do not share raises even this: read it with the
-placebo contrast.
+Some neurons are important for every language and prompt, and two sets of important neurons overlap for that reason
+alone: the plain hypergeometric expectation is too low by an order of magnitude (`algorithms.md` 3). Among neurons of
+about equal common importance, membership in a language's set says nothing about membership in the set of another
+language, unless something more is shared. A topic that only one context has raises even this overlap: compare it with
+the placebo contrast.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ SCHEMA = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Members:
-    """Which neurons a language has, bool [neuron], and the stratum and the place of every neuron, [neuron] codes."""
+    """Which neurons each language has, bool [neuron], and every neuron's stratum and place, [neuron] codes."""
 
     member: dict[str, np.ndarray]
     stratum: np.ndarray
@@ -41,14 +41,14 @@ class _Members:
 
 
 def shared_beyond_importance(importance: pl.DataFrame, neurons: NeuronSet, *, stratum: int = 64) -> pl.DataFrame:
-    """Per pair of languages, the neurons shared, beside what chance gives within strata of common importance.
+    """Per pair of languages, the neurons shared, compared with chance within strata of common importance.
 
     `importance`: `language, layer, site, index, harmful, harmless`. Common importance is the mean over languages of
-    (|harmful| + |harmless|) / 2; the neurons of every (layer, site) are ranked by it and cut into strata of about
-    `stratum`. Columns: `language_a, language_b, size_a, size_b, shared`; `expected`, the mean of a sum of independent
-    hypergeometric overlaps, one per stratum; `expected_by_place`, the same without strata; `low, high`, where 95 % of
-    that sum lie; `p`, exact, P(sum ≥ shared). A language-free set has no pairs, and sets of `Shared` overlap by
-    construction: give the sets of single languages. Raises RecipeError and DataError.
+    (|harmful| + |harmless|) / 2; the neurons of every (layer, site) are ranked by it and divided into strata of about
+    `stratum` neurons. Columns: `language_a, language_b, size_a, size_b, shared`; `expected`, the mean of a sum of
+    independent hypergeometric overlaps, one per stratum; `expected_by_place`, the same without strata; `low, high`,
+    where 95 % of that sum lie; `p`, exact, P(sum ≥ shared). A language-free set has no pairs, and sets of `Shared`
+    overlap by construction: give sets that every language has on its own. Raises RecipeError and DataError.
     """
     if neurons.language_free:
         raise RecipeError("a language-free set has no pairs of languages", "Give a set with neurons per language.")
@@ -62,7 +62,7 @@ def shared_beyond_importance(importance: pl.DataFrame, neurons: NeuronSet, *, st
 def importance_strata(importance: pl.DataFrame, size: int) -> pl.DataFrame:
     """Every neuron's place and stratum: `layer, site, index, place, stratum`, in order of layer, site, index.
 
-    A (layer, site) of n neurons has round(n / size) strata, whose sizes differ by one neuron at most, one at least.
+    A (layer, site) of n neurons has round(n / size) strata, at least one, whose sizes differ by at most one neuron.
     """
     common = importance.group_by(NEURON, maintain_order=True).agg(
         ((pl.col("harmful").abs() + pl.col("harmless").abs()) / 2).mean().alias("common")
@@ -109,7 +109,7 @@ def _row(members: _Members, a: str, b: str) -> tuple:
 
 
 def _urns(codes: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Of every stratum the neurons, those of the left and those of the right set: int [stratum, 3]."""
+    """The neurons of every stratum, of the left set and of the right set: int [stratum, 3]."""
     size = int(codes.max()) + 1
     counts = [np.bincount(codes, minlength=size), *(np.bincount(codes[side], minlength=size) for side in (left, right))]
     return np.stack(counts, axis=1)
@@ -123,8 +123,8 @@ def _expected(urns: np.ndarray) -> float:
 def overlap_pmf(urns: np.ndarray) -> np.ndarray:
     """The distribution of the overlap of independent random sets, summed over strata: P(0), P(1), …
 
-    `urns` int [stratum, 3]: neurons, of the left and of the right set. Convolving adds products of positive numbers
-    only, so that the far tail keeps its relative accuracy.
+    `urns` int [stratum, 3]: all neurons, those of the left and of the right set. Convolving adds products of positive
+    numbers only, so the far tail keeps its relative accuracy.
     """
     from scipy.stats import hypergeom
 
@@ -137,7 +137,7 @@ def overlap_pmf(urns: np.ndarray) -> np.ndarray:
 
 
 def _convolved(parts: list[np.ndarray]) -> np.ndarray:
-    """All of them convolved, in pairs of like length, which is quick for thousands of short ones."""
+    """The convolution of all, in pairs of similar length, which is quick for thousands of short arrays."""
     while len(parts) > 1:
         odd: Iterable[np.ndarray] = parts[-1:] if len(parts) % 2 else ()
         parts = [np.convolve(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)] + list(odd)

@@ -1,8 +1,8 @@
 """Would other prompts give the same neurons? Complementary half-samples, the curve over their size, and a null.
 
-Shah & Samworth (2013, JRSS B 75:55): 50 pairs of disjoint halves, the whole set found anew in each half. The share of
-halves that take a neuron is its selection frequency (`stable` bounds the error); how far the halves of a pair agree is
-the split-half Jaccard. The set's rule, top and algebra are those of the set itself.
+Shah & Samworth (2013, JRSS B 75:55): 50 pairs of disjoint halves, and the whole set, with its rule, top and algebra, is
+chosen again in each half. The share of halves that take a neuron is its selection frequency (`stable_set` bounds the
+error); the agreement of the halves of a pair is the split-half Jaccard.
 """
 
 from collections.abc import Mapping
@@ -45,15 +45,15 @@ CURVE = {"set": pl.String, "language": pl.String, "prompts": pl.Float64, "jaccar
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stability:
-    """What half-samples say of the sets; `"*"` is the language of a language-free set.
+    """What half-samples say about the sets; `"*"` is the language of a language-free set.
 
     `frequencies`: `set, language, layer, site, index, frequency`, the share of halves that take the neuron, above 0.
     `jaccard`: per set and language the mean over `pairs` pairs of halves, `low` and `high` (2.5 and 97.5 % of the
-    pairs: how far they spread, no confidence interval), `null_jaccard` under permuted labels and its `p`, and
-    `stable_permuted`, how many neurons then reach the `share`: what to expect by chance without assuming, as the bound
-    of `stable_set` does, that noise neurons are alike (on fewer halves, so a little too many). `curve`: `prompts`, the
-    mean number in a sample, and the mean `jaccard` of two disjoint such samples. A Jaccard of two empty sets is null;
-    means are over the pairs that have one.
+    pairs: their spread, not a confidence interval), `null_jaccard` under permuted labels and its `p`, and
+    `stable_permuted`, how many neurons then reach the `share`. It is what to expect by chance without the assumption of
+    `stable_set` that noise neurons are exchangeable (from fewer halves, so slightly too large). `curve`: `prompts`, the
+    mean number in a sample, and the mean `jaccard` of two disjoint samples of that size. The Jaccard of two empty sets
+    is null; means are over the other pairs.
     """
 
     frequencies: pl.DataFrame
@@ -102,9 +102,9 @@ def stability(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tally:
-    """What is counted of one set: `size` [sample, language], `shared` [pair, language], `stable` [permutation,
-    language] neurons that reach the share; `here`: how often each neuron of the current pool group was taken so far in
-    the halves of each permutation, [permutation, language, neuron]."""
+    """The counts of a set: `size` [sample, language], `shared` [pair, language], `stable` [permutation, language]
+    neurons that reach the share; `here`: how often the halves of each permutation have taken each neuron of the current
+    pool group so far, [permutation, language, neuron]."""
 
     languages: tuple[str, ...]
     size: np.ndarray
@@ -131,7 +131,7 @@ def _count(tally: _Tally, rows: slice, packed: np.ndarray) -> None:
 
 
 def _count_permuted(tally: _Tally, rows: slice, mask: np.ndarray, plan: SamplePlan, share: float) -> None:
-    """Add a block of samples to the selection frequencies under permuted labels; the group's last block counts them."""
+    """Adds a block of samples to the frequencies under permuted labels; the last block counts stable neurons."""
     if rows.start == 0:
         tally.here["taken"] = np.zeros((len(plan.null), *mask.shape[1:]), dtype=np.int16)
     taken = tally.here["taken"]
@@ -146,8 +146,8 @@ def _count_permuted(tally: _Tally, rows: slice, mask: np.ndarray, plan: SamplePl
 
 def _taken(name: str, found: MaskSet, rows: int, samples: int) -> pl.DataFrame:
     """What the first `rows` samples add to the selection frequency of every neuron, out of `samples`."""
-    taken = found.neurons(found.mask[: max(rows, 0)].sum(axis=0))
-    return taken.select(pl.lit(name).alias("set"), pl.exclude("count"), frequency=pl.col("count") / samples)
+    taken = found.neurons(found.mask[: max(rows, 0)].sum(axis=0) / samples)
+    return taken.rename({"value": "frequency"}).select(pl.lit(name).alias("set"), pl.all())
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -170,16 +170,16 @@ def _jaccard_table(tallies: Mapping[str, _Tally], plan: SamplePlan) -> pl.DataFr
 
 
 def _against_null(values: np.ndarray, plan: SamplePlan) -> tuple[float | None, float | None]:
-    """The mean Jaccard under permuted labels, and the rank p of the observed one; None where there is none.
+    """The mean Jaccard under permuted labels, and the rank p of the observed value; None where there is none.
 
-    A permutation whose samples are all empty has no Jaccard, and counts against the observed one.
+    A permutation whose samples are all empty has no Jaccard, and counts against the observed value.
     """
     observed = _mean(values[_pairs(plan.observed)])
     null = [_mean(values[_pairs(rows)]) for rows in plan.null]
     known = [value for value in null if value is not None]
     if observed is None or not null:
         return (float(np.mean(known)) if known else None), None
-    # Means of the same fractions differ in the last bit with the order of summation; a tie must stay a tie.
+    # Means of the same fractions differ in the last bit with the order of summation; a tie must remain a tie.
     extreme = sum(value is None or value >= observed - 1e-12 for value in null)
     return (float(np.mean(known)) if known else None), (1 + extreme) / (1 + len(null))
 

@@ -1,4 +1,4 @@
-"""The neurons that half-samples agree on, and how many of them chance may have put there."""
+"""The neurons that half-samples agree on, and how many of them may be there by chance."""
 
 import polars as pl
 
@@ -18,24 +18,24 @@ BOUND = {
 
 
 def stable_set(frequencies: pl.DataFrame, effects: PromptEffects, share: float = 0.9) -> tuple[NeuronSet, pl.DataFrame]:
-    """The neurons of one set that a `share` of the half-samples take, and the bound on the false ones among them.
+    """The neurons of a set that a `share` of the half-samples take, and the bound on how many of them are false.
 
-    `frequencies`: those of one set from `stability`; the score of a neuron is its frequency. The second value has one
-    row per language: `neurons` kept, `per_half` (q, the mean number that a half takes), `candidates` (n), and
+    `frequencies`: those of a single set from `stability`; the score of a neuron is its frequency. The second value has
+    a row per language: `neurons` kept, `per_half` (q, the mean number that a half takes), `candidates` (n), and
     `bound` = q² / ((2·share − 1)·n) ≥ E[false] (Meinshausen & Bühlmann 2010, theorem 1; Shah & Samworth 2013 for
-    complementary pairs). It holds when the rule is no worse than chance and noise neurons are exchangeable;
-    `bound_by_place`, Σ q² / ((2·share − 1)·n) over the (layer, site), needs that only within each, and is never the
-    smaller one. **Noise neurons are not exchangeable where their noise differs in size**: the loudest are taken again
-    and again. In a simulation without any difference (2,560 neurons, top .5 %, share .9) log-normal sizes of σ = 1 left
-    .4 neurons where the bound says .08, and equal sizes none. Read `stable_permuted` of `Stability` beside it, which
-    assumes nothing of the kind. Raises RecipeError for a share outside (0.5, 1], where there is no bound, or for
+    complementary pairs). It is valid when the rule is no worse than chance and noise neurons are exchangeable;
+    `bound_by_place`, Σ q² / ((2·share − 1)·n) over the (layer, site), needs this only within each, and is never
+    smaller. **Noise neurons are not exchangeable where their noise differs in size**: those with the largest noise are
+    taken repeatedly. In a simulation without any difference (2,560 neurons, top .5 %, share .9) log-normal sizes of
+    σ = 1 left .4 neurons where the bound says .08, and equal sizes none. Compare `stable_permuted` of `Stability`,
+    which makes no such assumption. Raises RecipeError for a share outside (0.5, 1], where there is no bound, or for
     several sets.
     """
     check_share(share)
     if frequencies["set"].n_unique() > 1:
         names = ", ".join(sorted(frequencies["set"].unique()))
-        raise RecipeError(f"the frequencies are those of several sets: {names}", "Filter those of one set.")
-    # 90 of 100 halves must count as .9, whatever the rounding of a sum.
+        raise RecipeError(f"the frequencies are those of several sets: {names}", "Select the rows of a single set.")
+    # 90 of 100 halves must count as .9 despite the rounding of a sum.
     kept = frequencies.filter(pl.col("frequency") >= share - 1e-9)
     rows = kept.select(*KEYS, score="frequency").cast(dict(SCHEMA)).sort(KEYS)  # type: ignore[arg-type]
     free = (frequencies["language"] == EVERY).any()

@@ -1,8 +1,8 @@
 """A contrast as a sum over exchangeable units, so that its permutation variance has a closed form.
 
 With observed counts n_h and n_b, and effects x centred over the prompts, the difference of means is
-T = (1/n_h + 1/n_b) · Σ_harmful x. Labels enter it linearly, also where units are of different sizes: there T, with the
-observed counts, is the statistic that is permuted.
+T = (1/n_h + 1/n_b) · Σ_harmful x. Labels enter it linearly. Where units differ in size, the permuted statistic is T
+with the observed counts.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from ssn_probe.stats.nulls.prompt_effects import Group
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contrast:
-    """One language's difference of means at one place.
+    """A language's difference of means at a place.
 
-    `score` [neuron]: the difference. `unit` float64 [unit, neuron]: what a unit adds to T less its expectation, when
+    `score` [neuron]: the difference. `unit` float64 [unit, neuron]: what a unit adds to T beyond its expectation, when
     multiplied by its weight in `weights`. `sd` [neuron]: the exact permutation standard deviation; 0 where relabelling
     changes nothing.
     """
@@ -37,7 +37,7 @@ class Contrast:
 
 
 def contrasts(group: Group, plan: Exchange) -> Iterator[Contrast]:
-    """The contrast of every language, and last that of the effect averaged over languages, `"*"`."""
+    """The contrast of every language, then that of the effect averaged over languages, `"*"`."""
     total = np.zeros((len(plan.harmful), len(group.index)))
     for language in group.effects:
         shares = _shares(group, language, plan)
@@ -56,7 +56,7 @@ def _shares(group: Group, language: str, plan: Exchange) -> np.ndarray:
             f"Give {language} more prompts, or leave the language out.",
         )
     effects = group.effects[language].astype(np.float64)
-    # Sums of float32 are all but exact in float64: equal effects leave exactly 0.
+    # Sums of float32 are nearly exact in float64: equal effects leave exactly 0.
     centred = effects - effects[used].sum(axis=0) / used.sum()
     return np.where(used[:, None], centred * (1 / harmful + 1 / harmless), 0.0)
 
@@ -67,7 +67,7 @@ def contrast(language: str, shares: np.ndarray, plan: Exchange) -> Contrast:
 
     n, units = len(plan.harmful), len(plan.mixed)
     sign = np.where(plan.mixed[plan.unit] & ~plan.harmful, -1.0, 1.0)
-    # A unit that swaps gives T its harmful or its harmless prompts: half the difference, either way.
+    # A unit that swaps adds its harmful or its harmless prompts to T: half the difference, with either sign.
     sign[plan.mixed[plan.unit]] /= 2
     unit = csr_matrix((sign, (plan.unit, np.arange(n))), shape=(units, n)) @ shares
     variance = (unit[plan.mixed] ** 2).sum(axis=0)
@@ -79,15 +79,15 @@ def contrast(language: str, shares: np.ndarray, plan: Exchange) -> Contrast:
         variance += marked * (size - marked) / (size * (size - 1)) * (unit[members] ** 2).sum(axis=0)
     unit[(plan.stratum < 0) & ~plan.mixed] = 0
     sd = np.sqrt(variance)
-    # Below this it is the rounding of a relabelling that changes nothing.
+    # A smaller value is the rounding error of a relabelling that changes nothing.
     sd[sd <= 1e-9 * np.abs(shares).max(axis=0)] = 0
     return Contrast(language=language, score=plan.harmful @ shares, unit=unit, sd=sd)
 
 
 def weights(plan: Exchange, labels: np.ndarray) -> np.ndarray:
-    """What every unit is multiplied by under some labels, float32 [draw, unit] from bool [draw, prompt].
+    """The factor of every unit under these labels, float32 [draw, unit] from bool [draw, prompt].
 
-    1 for a harmful unit of a stratum, 0 for a harmless one; 1 for a unit that has not swapped, −1 for one that has.
+    Units of a stratum: 1 if harmful, 0 if harmless. Units that swap: 1 before, −1 after.
     """
     now = _label(plan, labels)
     return np.where(plan.mixed, np.where(now == _label(plan, plan.harmful), 1, -1), now).astype(np.float32)

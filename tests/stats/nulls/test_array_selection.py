@@ -128,9 +128,9 @@ def test_prompts_that_are_no_prompts_are_refused() -> None:
     table = prompt_table(sides(2))
     for wrong, words in (
         (table.drop("cluster"), "lack the columns"),
-        (table.with_columns(harmful=pl.lit(1)), "true or false"),
+        (table.with_columns(harmful=pl.lit(1)), "neither true nor false"),
         (pl.concat([table, table[:1]]), "twice"),
-        (table.filter(pl.col("harmful")), "one label only"),
+        (table.filter(pl.col("harmful")), "all have the same label"),
     ):
         with pytest.raises(DataError, match=words):
             effects_from(wrong, {("en", 0, "o"): np.ones((wrong.height, 1))})

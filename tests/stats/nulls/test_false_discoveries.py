@@ -1,11 +1,12 @@
 """Single neurons: the closed form against enumeration, calibration, power, and data with nothing in it."""
 
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
 import polars as pl
 import pytest
-from made_up_effects import correlated, effects_from, prompt_table, sides
+from made_up_effects import effects_from, prompt_table, sides, study
 from scipy.stats import false_discovery_control
 
 from ssn_probe.errors import DataError, RecipeError
@@ -15,18 +16,12 @@ from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
 from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
 
-LANGUAGES = ("en", "de", "sw")
+made = partial(study, neurons=200)
 
 
 def contrast_of(measured: PromptEffects, language: str = "en") -> Contrast:
     group = next(groups(measured, "site"))
     return next(found for found in contrasts(group, exchange(measured.prompts)) if found.language == language)
-
-
-def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 200) -> PromptEffects:
-    shift = np.zeros(neurons)
-    shift[:planted] = 1.5
-    return correlated(np.random.default_rng(seed), prompt_table(sides(n)), LANGUAGES, neurons, shift)
 
 
 def test_the_standard_deviation_of_swapped_pairs_is_exact() -> None:
@@ -113,6 +108,7 @@ def test_counting_by_bins_is_benjamini_and_hochberg() -> None:
     assert binned(np.array([-1e9, -20.0, 0.0, 1e9])).tolist() == [0, 0, fdr.BINS // 2, fdr.BINS - 1]
 
 
+@pytest.mark.slow
 def test_nothing_is_found_more_often_than_the_rate_where_nothing_differs() -> None:
     """Correlated languages, common importance: the share of studies with any discovery is the rate, at most."""
     found = [discoveries(made(seed), draws=100, seed=seed, permuted=5).check for seed in range(150)]
@@ -123,6 +119,7 @@ def test_nothing_is_found_more_often_than_the_rate_where_nothing_differs() -> No
         assert said <= 0.08
 
 
+@pytest.mark.slow
 def test_planted_neurons_are_found_at_the_stated_rate() -> None:
     wrong, right = [], []
     for seed in range(40):
@@ -134,6 +131,7 @@ def test_planted_neurons_are_found_at_the_stated_rate() -> None:
     assert np.mean(right) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_clusters_count_once(keep: bool) -> None:
     """Ten near-copies of each of 16 prompts and no difference: taken for 160 prompts, they are full of discoveries."""

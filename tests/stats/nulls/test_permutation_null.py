@@ -1,9 +1,11 @@
 """The permutation null of whole sets: exact figures, calibration, clusters, and data with nothing in it."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
-from made_up_effects import correlated, effects_from, prompt_table, sides
+from made_up_effects import LANGUAGES, effects_from, prompt_table, sides, study
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import Prompts, SafetyNeurons, SetExpression, Shared
@@ -13,18 +15,11 @@ from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 prompts = Prompts("made up")
 ms = SafetyNeurons(prompts, top=0.1)
-LANGUAGES = ("en", "de", "sw")
+made = partial(study, size=3.0)
 
 
 def null_of(measured: PromptEffects, expression: SetExpression, draws: int = 99, seed: int = 0) -> pl.DataFrame:
     return permutation_null(measured, {"set": expression}, anchor="en", draws=draws, seed=seed)
-
-
-def made(seed: int, *, planted: int = 0, n: int = 30, neurons: int = 100) -> PromptEffects:
-    random = np.random.default_rng(seed)
-    shift = np.zeros(neurons)
-    shift[:planted] = 3.0
-    return correlated(random, prompt_table(sides(n)), LANGUAGES, neurons, shift)
 
 
 def test_observed_figures_are_those_of_the_set() -> None:
@@ -69,6 +64,7 @@ def test_blocks_and_pools_do_not_change_the_figures(pool: str, monkeypatch: pyte
     assert null_of(made(2), node).equals(whole)
 
 
+@pytest.mark.slow
 def test_the_null_of_shared_sets_is_calibrated_where_overlap_by_chance_is_large() -> None:
     """Common importance and correlated languages: |SS| is large without any difference, and p is still uniform."""
     found = [null_of(made(seed), Shared(ms), draws=99, seed=seed) for seed in range(200)]
@@ -87,6 +83,7 @@ def clustered(seed: int, *, keep: bool) -> PromptEffects:
     return effects_from(table, effects)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_clusters_are_permuted_as_clusters(keep: bool) -> None:
     """Languages that share what a cluster does overlap; with prompts taken for independent that is a finding."""

@@ -1,11 +1,13 @@
 """Half-samples: how they split, what they agree on, the bound on false neurons, and data with nothing in it."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_effects import correlated, effects_from, prompt_table, sides
+from made_up_effects import LANGUAGES, effects_from, prompt_table, sides, study
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import Prompts, SafetyNeurons, SetExpression, Shared
@@ -18,13 +20,6 @@ from ssn_probe.stats.nulls.stable_neurons import stable_set
 
 prompts = Prompts("made up")
 ms = SafetyNeurons(prompts, top=0.1)
-LANGUAGES = ("en", "de", "sw")
-
-
-def made(seed: int, *, planted: int = 0, n: int = 40, neurons: int = 100, size: float = 1.5) -> PromptEffects:
-    shift = np.zeros(neurons)
-    shift[:planted] = size
-    return correlated(np.random.default_rng(seed), prompt_table(sides(n)), LANGUAGES, neurons, shift)
 
 
 @settings(deadline=None, max_examples=60)
@@ -43,6 +38,9 @@ def test_halves_are_disjoint_of_equal_size_and_never_split_a_unit(rows: list[tup
     per_unit = np.array([used[:, unit == code].mean(axis=1) for code in range(unit.max() + 1)])
     assert np.isin(per_unit, (0, 1)).all()
     assert (per_unit.sum(axis=0)[::2] == per_unit.sum(axis=0)[1::2]).all()
+
+
+made = partial(study, n=40)
 
 
 def test_halves_hold_half_of_each_label_and_all_of_an_even_number() -> None:
@@ -108,6 +106,7 @@ def test_a_planted_difference_is_stable_and_more_so_with_more_prompts() -> None:
     assert curve["jaccard"][-1] > curve["jaccard"][0]
 
 
+@pytest.mark.slow
 def test_the_null_of_the_jaccard_is_calibrated() -> None:
     p = []
     for seed in range(120):
@@ -155,6 +154,7 @@ def chance_of(spread: float, planted: int, studies: int) -> tuple[float, float, 
     return float(false), float(bound), float(permuted), float(kept_share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", [0, 5])
 def test_the_bound_on_false_neurons_holds_where_noise_is_alike(planted: int) -> None:
     false, bound, permuted, right = chance_of(0.0, planted, 40)
@@ -163,6 +163,7 @@ def test_the_bound_on_false_neurons_holds_where_noise_is_alike(planted: int) -> 
     assert planted == 0 or right > 0.8
 
 
+@pytest.mark.slow
 def test_the_permuted_count_holds_where_noise_is_not_alike_and_the_bound_does_not() -> None:
     false, bound, permuted, _ = chance_of(1.5, 0, 60)
     assert false > bound
