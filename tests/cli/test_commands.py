@@ -16,19 +16,7 @@ from ssn_probe.cli.commands import BARE, main
 from ssn_probe.spec.node import to_json
 
 SHIPPED = [getattr(ssn_probe.recipes, name) for name in ssn_probe.recipes.__all__]
-COMMANDS = [
-    "",
-    "list",
-    "show",
-    "run",
-    "results",
-    "verify",
-    "doctor",
-    "organism",
-    "organism info",
-    "organism train",
-    "delta",
-]
+COMMANDS = ["", *main.commands, "organism info", "organism train", "delta train"]
 HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
 
 
