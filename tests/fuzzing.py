@@ -16,44 +16,13 @@ from ssn_probe.study.plan import limited, make_plan, resolved_key
 
 JUDGE = {"kind": "patterns", "refused": {"en": "sorry", "de": "leider"}, "complied": {"en": ".+", "de": ".+"}}
 
+WORDS = """
+* . .. / ~ = , 0 -1 1.0 1e400 nan inf -inf none true {} %s [bold] organism average en data* x.json ../../x
+"""
 NASTY = [
-    *(
-        "",
-        " ",
-        "\0",
-        "\ud800",
-        "\udce9",
-        "\x1b[31m",
-        "\u202e",
-        "\ufeff",
-        "e\u0301",
-        "١",
-        "*",
-        ".",
-        "..",
-        "/",
-        "~",
-        "=",
-        ",",
-    ),
-    *(
-        "0",
-        "-1",
-        "1.0",
-        "1e400",
-        "nan",
-        "inf",
-        "-inf",
-        "none",
-        "true",
-        "{}",
-        "%s",
-        "[bold]",
-        "organism",
-        "average",
-        "en",
-    ),
-    *("9" * 40, "9" * 4400, "a" * 300, "a" * 4600, "a/" * 2200, "../../x", "https://localhost:1/x", "data*", "x.json"),
+    *("", " ", "\0", "\ud800", "\udce9", "\x1b[31m", "\u202e", "\ufeff", "e\u0301", "١"),
+    *("9" * 40, "9" * 4400, "a" * 300, "a" * 4600, "a/" * 2200, "https://localhost:1/x"),
+    *WORDS.split(),
 ]
 """Texts that have broken programs before."""
 texts = st.sampled_from(NASTY) | st.text(st.characters(), max_size=12)
@@ -87,10 +56,10 @@ def clear(attempt: Callable[[], Any]) -> Any:
     try:
         return attempt()
     except SSNProbeError as error:
-        said = error
-    assert said.message.strip(), "an error must say what was wrong"
-    assert said.hint, f"an error must say what to do: {said.message}"
-    assert len(said.message) < 20_000, f"an error must be short: {said.message[:200]}"
+        raised = error
+    assert raised.message.strip(), "an error must say what was wrong"
+    assert raised.hint, f"an error must say what to do: {raised.message}"
+    assert len(raised.message) < 20_000, f"an error must be short: {raised.message[:200]}"
     return None
 
 

@@ -74,7 +74,7 @@ def run(
 
     `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
     slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `progress=False`
-    shows nothing. Raises an SSNProbeError for what can be mended.
+    shows nothing. Raises an SSNProbeError for a mistake that you can fix.
     """
     asked = _asked(what, model, parameters)
     _check_count("limit", limit)

@@ -1,4 +1,4 @@
-"""The command line. Heavy packages are imported only by the commands that need them, so `--help` is fast."""
+"""The command line. Only the commands that need heavy packages import them, so that `--help` and `list` are fast."""
 
 import signal
 import sys

@@ -67,7 +67,7 @@ def examine_subject(subject: "Subject") -> Iterator[Check]:
             "the rest",
             "not examined: tracing, sites, padding, rounding",
             "They compare numbers, and this model has none to compare.",
-            "Mend what the line above names, then ask again.",
+            "Fix what the line above names, then check again.",
         )
         return
     yield from guarded("tracing", partial(check_tracing, subject))

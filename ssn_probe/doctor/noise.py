@@ -1,4 +1,4 @@
-"""Can one neuron's effect be told from rounding? In a coarse dtype the whole forward pass rounds more than it matters.
+"""Is one neuron's effect larger than rounding? In a coarse dtype the whole forward pass rounds more than it matters.
 
 The same logits computed with another batch size, or on other hardware, differ by rounding. How much is measured by
 moving every number of the embeddings by one step of the dtype, at random up or down: all later roundings then fall
@@ -28,7 +28,7 @@ def check_noise(subject: Subject) -> Check:
     found = f"{dtype}: a typical neuron moves log-probabilities by {effect:.2g}, rounding by {noise:.2g} ({times})"
     if ratio >= CLEAR:
         return passed("rounding", found)
-    meaning = "Silencing a single neuron cannot be told from rounding: `final` effects would rank neurons by noise."
+    meaning = "Silencing one neuron cannot be distinguished from rounding: `final` effects would rank neurons by noise."
     finer = "float64" if dtype == "float32" else "float32"
     remedy = f"Score with effect=refusal or effect=local, which compare no two passes, or give --dtype {finer}."
     return warned("rounding", found, meaning, remedy)

@@ -18,7 +18,7 @@ def check_template(subject: Subject) -> Check:
     if not message or text in end:
         found = f"the user's message is in the prompt {shown.count(text)} times: {shown!r}"
         meaning = "The model would not be asked what the prompt set says."
-        return failed("chat template", found, meaning, "Mend the template (chat_template.jinja beside the tokenizer).")
+        return failed("chat template", found, meaning, "Fix the template (chat_template.jinja beside the tokenizer).")
     if not hands_over(subject.tokenizer, text):
         meaning = "The model would go on with the user's message instead of answering it."
         remedy = (
@@ -75,5 +75,5 @@ def check_bos(subject: Subject) -> Check:
 
 
 def leading(ids: list[int], token: int) -> int:
-    """How many times a token stands at the very beginning."""
+    """How many times a token is repeated at the very beginning."""
     return next((place for place, one in enumerate(ids) if one != token), len(ids))

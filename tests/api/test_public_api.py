@@ -89,7 +89,7 @@ VERSIONS = {"UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
 curves.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json recipe.json
-report.md samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
+report.md run.log samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
 
 
@@ -130,7 +130,7 @@ def test_kinds_of_nodes() -> None:
 
 
 def test_files_of_a_run(tmp_path: Path) -> None:
-    prompts = Prompts("organism", languages=("qaa", "qab"), limit=8)
+    prompts = Prompts("organism", languages=("qaa", "qab"), limit=24)
     ss = Shared(SafetyNeurons(prompts, effect="local", rule="paper"))
     trained = Expand(ss.union(), prompts, training=Training(steps=2, batch=8), at=(1, 2))
     arms = {"silent": Suppress(ss), "trained": trained}

@@ -16,19 +16,7 @@ from ssn_probe.cli.commands import BARE, main
 from ssn_probe.spec.node import to_json
 
 SHIPPED = [getattr(ssn_probe.recipes, name) for name in ssn_probe.recipes.__all__]
-COMMANDS = [
-    "",
-    "list",
-    "show",
-    "run",
-    "results",
-    "verify",
-    "doctor",
-    "organism",
-    "organism info",
-    "organism train",
-    "delta",
-]
+COMMANDS = ["", *main.commands, "organism info", "organism train", "delta train"]
 HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
 
 
@@ -191,16 +179,10 @@ def test_wrong_usage_is_exit_2(arguments: list[str], words: list[str]) -> None:
         (["missing.json"], ["cannot read missing.json"]),
         (["suppress_ss", "-T", "contrls=3"], ["no parameter 'contrls'", "Did you mean 'controls'?"]),
         (["suppress_ss", "-T", "top"], ["-T 'top' has no '='", "-T top=VALUE"]),
-        (["suppress_ss", "-T", "=3"], ["has no '='"]),
         (["suppress_ss", "-T", "top=.1", "-T", "top=.2"], ["-T top is given twice"]),
         (["suppress_ss", "-T", "controls=3.5"], ["-T controls='3.5' is not int"]),
-        (["suppress_ss", "-T", "top=high"], ["-T top='high' is not float or none"]),
-        (["suppress_ss", "-T", "top=0"], ["top is 0.0", "(0, 1]"]),
-        (["suppress_ss", "-T", "top=1.5"], ["top is 1.5", "(0, 1]"]),
         (["suppress_ss", "-T", "top=nan"], ["SafetyNeurons.top is nan"]),
         (["suppress_ss", "-T", "effect=locl"], ["unknown effect 'locl'", "Did you mean 'local'?"]),
-        (["suppress_ss", "-T", "rule=papr"], ["unknown rule 'papr'", "Did you mean 'paper'?"]),
-        (["suppress_ss", "-T", "controls=-1"], ["controls is -1"]),
         (["suppress_ss", "-T", "seed=-1", "-T", "data=missing"], ["seed is -1"]),
         (["suppress_ss@overlap", "-T", "data=missing"], ["no recipe 'overlap'"]),
     ],
@@ -211,23 +193,9 @@ def test_a_wrong_recipe_or_parameter_is_exit_1(verb: str, arguments: list[str], 
     assert not list(Path().iterdir()), "nothing is written"
 
 
-BROKEN = {
-    "syntax": ("@recipe\ndef mine(:\n", "line 2: invalid syntax"),
-    "import": ("import no_such_module\n\n@recipe\ndef mine(): ...\n", "No module named 'no_such_module'"),
-    "two": ("@recipe\ndef one(): ...\n\n@recipe\ndef two(): ...\n", "mine.py@one"),
-    "none": ("def mine(): ...\n", "declares no recipe"),
-    "no recipe made": ("from ssn_probe import recipe\n\n@recipe\ndef mine():\n    return 3\n", "mine returned a int"),
-    "a lambda": (
-        "from ssn_probe import *\n\n@recipe\ndef mine():\n    return Recipe(sets={'a': NeuronFile(lambda: 1)})\n",
-        "NeuronFile.path is a function",
-    ),
-}
-
-
-@pytest.mark.parametrize(("text", "word"), BROKEN.values(), ids=BROKEN)
-def test_a_recipe_file_that_is_none_is_one_clear_error(text: str, word: str) -> None:
-    Path("mine.py").write_text(text, encoding="utf-8")
-    refused(command("run", "mine.py"), "mine.py" if "mine.py" in word else word, word)
+def test_a_recipe_file_that_is_none_is_one_clear_error() -> None:
+    Path("mine.py").write_text("@recipe\ndef one(): ...\n\n@recipe\ndef two(): ...\n", encoding="utf-8")
+    refused(command("run", "mine.py"), "mine.py declares 2 recipes", "mine.py@one")
     assert not Path("results").exists()
 
 
@@ -237,17 +205,9 @@ def test_a_broken_file_cannot_be_listed() -> None:
     refused(command("list", "missing"), "no file or folder 'missing'")
 
 
-@pytest.mark.parametrize(
-    ("data", "word"),
-    [
-        (to_json(suppress_ss()) | {"kind": "Recipes"}, "Did you mean 'Recipe'?"),
-        (to_json(suppress_ss()) | {"version": 99}, "version 99"),
-        ({"kind": "os.system", "version": 1}, "unknown node 'os.system'"),
-    ],
-)
-def test_a_recipe_json_of_another_release_is_one_clear_error(data: Any, word: str) -> None:
-    Path("recipe.json").write_text(json.dumps(data), encoding="utf-8")
-    refused(command("run", "recipe.json"), word)
+def test_a_recipe_json_of_another_release_is_one_clear_error() -> None:
+    Path("recipe.json").write_text(json.dumps(to_json(suppress_ss()) | {"version": 99}), encoding="utf-8")
+    refused(command("run", "recipe.json"), "version 99")
     assert not Path("results").exists()
 
 
@@ -319,11 +279,6 @@ def test_the_name_of_a_run_is_never_cut() -> None:
     name = "2026-01-02T03-04-05_suppress_ss_01234567"
     make_run(name, status="done", model={"name": "/a/folder/with/a/long/name/" * 3})
     assert name in CliRunner().invoke(main, ["results"], env={"COLUMNS": "80"}).stdout
-
-
-def test_an_unknown_run_names_the_nearest() -> None:
-    make_run("2026-01-02T03-04-05_overlap_01234567", status="done")
-    refused(command("results", "2026-01-02T03-04-05_overlpa_01234567"), "_overlap_01234567")
 
 
 def test_a_run_of_a_newer_release_is_refused() -> None:

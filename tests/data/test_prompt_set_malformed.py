@@ -23,11 +23,7 @@ MALFORMED: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
     "no language": (edit(2, language=None), "empty cells", "Fill them"),
     "no context": (edit(2, context=None), "empty cells", "Fill them"),
     "no text": (edit(2, text=None), "empty cells", "Fill them"),
-    "same row twice": (
-        lambda rows: [*rows, rows[2]],
-        "'identify-harmful-1' appears more than once in 'en'",
-        "once",
-    ),
+    "same row twice": (lambda rows: [*rows, rows[2]], "'identify-harmful-1' appears more than once in 'en'", "once"),
     "two rows twice": (lambda rows: [*rows, rows[2], rows[4]], "appears more than once in 'en'", "once"),
     "id twice": (edit(3, language="en"), "'identify-harmful-1' appears more than once in 'en'", "once"),
 }

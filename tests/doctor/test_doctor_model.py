@@ -350,7 +350,7 @@ def test_a_model_that_computes_nan_is_named_and_the_rest_waits(own: Subject) -> 
     found = {check.name: check for check in examine_subject(own)}
     words = {"meaning": "would stop", "remedy": "the weights are damaged"}
     unwell(found["numbers"], "failed", found="NaN or Inf at site v of layer 1", **words)
-    unwell(found["the rest"], "failed", found="not examined", meaning="none to compare", remedy="Mend")
+    unwell(found["the rest"], "failed", found="not examined", meaning="none to compare", remedy="Fix")
     assert found["BOS"].status == "ok"
     assert "site v" not in found
 
@@ -366,7 +366,7 @@ def coarse() -> Subject:
 
 def test_a_neuron_drowns_in_bfloat16(coarse: Subject) -> None:
     check = check_noise(coarse)
-    words = {"meaning": "cannot be told from rounding", "remedy": "effect=refusal or effect=local"}
+    words = {"meaning": "cannot be distinguished from rounding", "remedy": "effect=refusal or effect=local"}
     unwell(check, "warning", found="bfloat16: a typical neuron moves", **words)
     assert "--dtype float32" in check.remedy
 

@@ -92,11 +92,7 @@ def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 expressions = st.recursive(safety_neurons | st.builds(NeuronFile, texts), larger, max_leaves=4)
-arms = st.builds(
-    Suppress,
-    expressions | st.builds(Each, expressions),
-    to=st.just(0) | st.builds(MeanOf, prompt_sets),
-)
+arms = st.builds(Suppress, expressions | st.builds(Each, expressions), to=st.just(0) | st.builds(MeanOf, prompt_sets))
 recipes = st.builds(
     Recipe,
     model=texts,

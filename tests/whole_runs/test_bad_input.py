@@ -47,15 +47,6 @@ def organism() -> pl.DataFrame:
 
 
 CASES: Sequence[tuple[list[str], list[str]]] = [
-    (["suppres_ss"], ["unknown recipe", "Did you mean 'suppress_ss'?"]),
-    (["suppress_ss", "-T", "contols=3"], ["no parameter 'contols'", "Did you mean 'controls'?"]),
-    (["suppress_ss", "-T", "controls=many"], ["'many' is not int"]),
-    (["suppress_ss", "-T", "controls=-1"], ["controls is -1"]),
-    (["suppress_ss", "-T", "effect=refusl"], ["unknown effect", "Did you mean 'refusal'?"]),
-    (["suppress_ss", "-T", "rule=papr"], ["unknown rule", "Did you mean 'paper'?"]),
-    (["suppress_ss", "-T", "top=0"], ["top is 0", "(0, 1]"]),
-    (["suppress_ss", "-T", "top=1.01"], ["top is 1.01", "(0, 1]"]),
-    (["suppress_ss", "-T", "top=nan"], ["finite"]),
     (["suppress_ss", "-T", "anchor=qah"], ["unknown language 'qah'", "Did you mean"]),
     (["suppress_ss", "-T", "data=nowhere"], ["no prompt set 'nowhere'", "prompts.parquet"]),
     (["suppress_ss", "-T", "model=./nowhere"], ["'./nowhere'", "config.json"]),
