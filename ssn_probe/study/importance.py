@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest, to_json

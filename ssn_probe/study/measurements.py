@@ -9,7 +9,7 @@ import polars as pl
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.chat import encode
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.spec import Intervention
 from ssn_probe.spec.node import digest
 from ssn_probe.study.progress import Advance

@@ -14,7 +14,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.stats import Gate, gate
 from ssn_probe.study.measurements import UNCHANGED, log_odds, responses, states
 from ssn_probe.study.workbench import Workbench

@@ -12,7 +12,9 @@ import polars as pl
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.model.subject import Direction, Openings, Subject, encode
+from ssn_probe.model.chat import encode
+from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import NeuronSet, Site
 from ssn_probe.runs.cache import Cache, Frames
 from ssn_probe.spec import Amplify, Intervention, MeanOf, Patch, Prompts, Suppress, Trains
