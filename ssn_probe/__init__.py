@@ -4,6 +4,7 @@ Importing this package is cheap: recipes are values of the standard library. tor
 something is run.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ssn_probe.errors import (
@@ -44,6 +45,7 @@ from ssn_probe.spec.display import RENDERERS
 
 if TYPE_CHECKING:
     from ssn_probe.api.python import Preview, Result, open_run, preview, run
+    from ssn_probe.model.families import register_family
 
 __version__ = "0.1.0"
 
@@ -81,6 +83,7 @@ __all__ = [
     "paper",
     "preview",
     "recipe",
+    "register_family",
     "run",
     "scores",
 ]
@@ -94,17 +97,17 @@ def _render(value: Any) -> Any:
 
 RENDERERS.append(_render)
 
-_STUDY = ("Preview", "Result", "open_run", "preview", "run")
+_LAZY = dict.fromkeys(("Preview", "Result", "open_run", "preview", "run"), "ssn_probe.api.python") | {
+    "register_family": "ssn_probe.model.families"
+}
 """What runs things is imported when it is asked for: the command line's `--help` and `list` do without."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _STUDY:
-        from ssn_probe.api import python as study
-
-        return getattr(study, name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_STUDY})
+    return sorted({*globals(), *_LAZY})

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ssn_probe.data.judges import make_judge
+from ssn_probe.doctor.proof import require_proof
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.subject import Subject, load_subject
@@ -69,6 +70,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     root = results.prepare(options.out)
     started = time.monotonic()
     subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
+    require_proof(subject, root)
     key = resolved_key(recipe, subject.identity, plan.data)
     run = results.create_run(root, recipe.name, key)
     record = Record(_manifest(recipe, plan, options, subject, key))

@@ -61,10 +61,23 @@ class BatchSize(click.ParamType):
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ssn-probe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--extend",
+    "extensions",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Execute a file that adds scores or model families.",
+)
 @click.pass_context
-def main(context: click.Context, debug: bool) -> None:
+def main(context: click.Context, debug: bool, extensions: tuple[Path, ...]) -> None:
     """Find out which neurons make a language model refuse, in every language that it speaks."""
     context.obj = debug
+    with user_errors(debug):
+        for file in extensions:
+            from ssn_probe.spec.discovery import execute_file
+
+            execute_file(file)
     if context.invoked_subcommand is None:
         click.echo(BARE, nl=False)
 

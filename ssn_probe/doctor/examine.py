@@ -52,26 +52,44 @@ def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> It
 
 def examine_subject(subject: "Subject") -> Iterator[Check]:
     """Everything that is asked of a loaded model. Where it computes NaN there is nothing to compare: the rest waits."""
-    from ssn_probe.doctor.loaded_model import check_numbers, check_tracing
     from ssn_probe.doctor.noise import check_noise
-    from ssn_probe.doctor.padding import check_padding
-    from ssn_probe.doctor.sites import check_site
+    from ssn_probe.doctor.own_scores import check_score, own_effects
     from ssn_probe.doctor.template import check_bos, check_template
 
     yield from guarded("chat template", partial(check_template, subject))
     yield from guarded("BOS", partial(check_bos, subject))
+    broken = False
+    for check in examine_family(subject):
+        broken |= check.name == UNFIT.name
+        yield check
+    if not broken:
+        yield from guarded("rounding", partial(check_noise, subject))
+        for kind in own_effects():
+            yield from guarded(f"score {kind.__name__.lower()}", partial(check_score, subject, kind))
+
+
+UNFIT = failed(
+    "other checks",
+    "not run: tracing, sites, local effects, padding, rounding",
+    "They compare numbers, and this model computes none that can be compared.",
+    "Fix what the line above names, then run the doctor again.",
+)
+
+
+def examine_family(subject: "Subject") -> Iterator[Check]:
+    """What every result rests on: the model computes numbers, and its family's row says where its neurons are."""
+    from ssn_probe.doctor.loaded_model import check_numbers, check_tracing
+    from ssn_probe.doctor.local_effects import check_local_effects
+    from ssn_probe.doctor.padding import check_padding
+    from ssn_probe.doctor.sites import check_site
+
     numbers = guarded("numbers", partial(check_numbers, subject))
     yield from numbers
     if any(check.status == "failed" for check in numbers):
-        yield failed(
-            "the rest",
-            "not examined: tracing, sites, padding, rounding",
-            "They compare numbers, and this model has none to compare.",
-            "Fix what the line above names, then check again.",
-        )
+        yield UNFIT
         return
     yield from guarded("tracing", partial(check_tracing, subject))
     for site in subject.family.modules:
         yield from guarded(f"site {site}", partial(check_site, subject, site))
+    yield from guarded("local effects", partial(check_local_effects, subject))
     yield from guarded("padding", partial(check_padding, subject))
-    yield from guarded("rounding", partial(check_noise, subject))

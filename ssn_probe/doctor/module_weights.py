@@ -1,6 +1,7 @@
-"""Where a neuron's weights are, found by the names of the modules and not by the anatomy table that is on trial.
+"""Where a neuron's weights are, found by the names of the modules and not by the table of families, which is on trial.
 
-A neuron of q, k or v is a row of its projection, with its bias; one of o or ffn is a column of what reads it.
+A neuron of q, k or v is a row of its projection, with its bias; a neuron of o or ffn is a column of the projection
+that reads it.
 """
 
 from collections.abc import Mapping
@@ -19,21 +20,27 @@ PROJECTIONS: Mapping[str, tuple[str, int]] = {
 }
 
 
-def own_weights(module: Any, layer: int, site: str) -> list[tuple[Any, int]]:
-    """The parameters that hold the neurons of a site, each with its dimension along which they lie.
+def projection(module: Any, layer: int, site: str) -> Any:
+    """The linear map whose weights are the neurons of a site.
 
     Raises:
-        ModelError: the model has no such projection, or several.
+        ModelError: the layer has no module of that name, or several.
     """
-    name, dimension = PROJECTIONS[site]
-    found = [one for path, one in _decoder(module)[layer].named_modules() if path.rpartition(".")[2] == name]
+    name, _ = PROJECTIONS[site]
+    found = [part for path, part in _decoder(module)[layer].named_modules() if path.rpartition(".")[2] == name]
     if len(found) != 1:
         raise ModelError(
             f"Layer {layer} has {len(found)} modules called {name}, where the weights of site {site} would be.",
-            "Nothing else shows what this site is: leave it out, or add the family to ssn_probe/doctor/weights.py.",
+            "Nothing else shows what this site is, so a model with other names cannot be examined: leave the site out.",
         )
-    bias = [(found[0].bias, 0)] if dimension == ROWS and found[0].bias is not None else []
-    return [(found[0].weight, dimension), *bias]
+    return found[0]
+
+
+def own_weights(module: Any, layer: int, site: str) -> list[tuple[Any, int]]:
+    """The parameters that hold the neurons of a site, each with its dimension along which they lie."""
+    found, (_, dimension) = projection(module, layer, site), PROJECTIONS[site]
+    bias = [(found.bias, 0)] if dimension == ROWS and found.bias is not None else []
+    return [(found.weight, dimension), *bias]
 
 
 def _decoder(module: Any) -> Any:
@@ -41,7 +48,7 @@ def _decoder(module: Any) -> Any:
     from torch.nn import ModuleList
 
     depth = module.config.num_hidden_layers
-    return next(one for one in module.modules() if isinstance(one, ModuleList) and len(one) == depth)
+    return next(part for part in module.modules() if isinstance(part, ModuleList) and len(part) == depth)
 
 
 def width(module: Any, layer: int, site: str) -> int:

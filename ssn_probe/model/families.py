@@ -68,12 +68,19 @@ class Family:
 
     def widths(self, model: Any) -> dict[Site, int]:
         """How many neurons a layer has at each site, read from the modules themselves."""
-        first = model.get_submodule(self.layers)[0]
-        return {site: _width(first.get_submodule(path), side) for site, (path, side) in self.modules.items()}
+        first = self._part(model, self.layers)[0]
+        return {site: _width(self._part(first, path), side) for site, (path, side) in self.modules.items()}
 
     def depth(self, model: Any) -> int:
         """The number of decoder layers."""
-        return len(model.get_submodule(self.layers))
+        return len(self._part(model, self.layers))
+
+    def _part(self, root: Any, path: str) -> Any:
+        try:
+            return root.get_submodule(path)
+        except AttributeError as error:
+            hint = "The row of the family names another; print the model to see what it has."
+            raise ModelError(f"There is no module {path!r} in a model of the family {self.name!r}.", hint) from error
 
 
 def _width(module: Any, side: Side) -> int:

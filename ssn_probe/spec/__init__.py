@@ -1,6 +1,6 @@
 """The language of recipes: values that describe a study and compute nothing. Standard library only."""
 
-from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, Local, Refusal, scores
+from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, Local, Refusal, is_shipped, scores
 from ssn_probe.spec.interventions import (
     After,
     Amplify,
@@ -84,6 +84,7 @@ __all__ = [
     "WithoutStrongest",
     "in_sequence",
     "is_several",
+    "is_shipped",
     "last_of",
     "paper",
     "scores",

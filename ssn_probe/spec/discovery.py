@@ -75,6 +75,13 @@ def load_function(reference: str) -> RecipeFunction:
     return _load(reference)[0]
 
 
+def execute_file(path: Path) -> None:
+    """Runs a Python file that adds effects or model families. Raises RecipeError for whatever is wrong with it."""
+    if not os.path.isfile(path):
+        raise RecipeError(f"there is no file {brief(str(path))}", "Give --extend a Python file.")
+    _execute(path, _read(path))
+
+
 def _load(reference: str) -> tuple[RecipeFunction, str]:
     """The recipe function and the text of its file."""
     place, name = _split(reference)

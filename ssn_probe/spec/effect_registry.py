@@ -40,7 +40,7 @@ class Effect(Node, abstract=True):
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):
         known = NODES.get(cls.__name__)
-        if known is not None and _shipped(known) and not _shipped(cls):
+        if known is not None and is_shipped(known) and not is_shipped(cls):
             raise RecipeError(f"the name {cls.__name__} belongs to ssn-probe", "Give your effect another name.")
         super().__init_subclass__(abstract=abstract, **kwargs)
         if not abstract:
@@ -61,7 +61,8 @@ class Effect(Node, abstract=True):
         return neurons if self.by_neuron else 3 if self.needs_gradients else 1
 
 
-def _shipped(kind: type) -> bool:
+def is_shipped(kind: type) -> bool:
+    """Does a class come with ssn-probe?"""
     return kind.__module__.startswith("ssn_probe.")
 
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from ssn_probe.model.chat import encode
-from ssn_probe.model.subject import Openings, Subject
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject
 from ssn_probe.study.plan import Plan
 from ssn_probe.study.steps import Cost, Row
 from ssn_probe.study.workbench import LARGEST_BATCH

@@ -356,7 +356,11 @@ def run_scores(
         batch = [tokens[row] for row in rows]
         effects = dict(effects_of(batch))
         found = {"log_odds": effects.pop("log_odds").float().cpu()} if "log_odds" in effects else {}
-        for site, effect in effects.items():
+        for site in sites:
+            effect, shape = effects[site], (len(rows), subject.n_layers, subject.widths[site])
+            if tuple(effect.shape) != shape:
+                hint = "Return [prompt, layer, neuron] for every site that is asked for."
+                raise ModelError(f"Effects at site {site} are {tuple(effect.shape)} and not {shape}.", hint)
             found[f"values.{site}"], found[f"scale.{site}"] = encoded(effect)
             if not found[f"scale.{site}"].isfinite().all():
                 raise_non_finite(subject, batch)

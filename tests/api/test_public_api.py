@@ -19,9 +19,9 @@ from ssn_probe.cli.commands import main
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Amplify DataError Expand Final JudgeError LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Preview Prompts
+ASR Amplify DataError Effect Expand Final JudgeError LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Preview Prompts
 RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons Shared Suppress
-Training Utility open_run paper preview recipe run
+Training Utility open_run paper preview recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
@@ -32,7 +32,7 @@ ARGUMENTS = {
     "open_run": "reference out",
 }
 COMMANDS = {
-    "": "--version --debug",
+    "": "--version --debug --extend",
     "list": "path",
     "show": "recipe -T --limit --batch-size --device --dtype -o --time --no-time",
     "run": "recipe -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",

@@ -59,7 +59,8 @@ def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(subject
     before = all_bits(subject)
     checks = list(examine_subject(subject))
     assert [check for check in checks if check.status != "ok"] == []
-    names = ["chat template", "BOS", "numbers", "tracing", *(f"site {site}" for site in SITES), "padding", "rounding"]
+    sites = [f"site {site}" for site in SITES]
+    names = ["chat template", "BOS", "numbers", "tracing", *sites, "local effects", "padding", "rounding"]
     assert [check.name for check in checks] == names
     assert all(torch.equal(one, other) for one, other in zip(before, all_bits(subject), strict=True))
 
@@ -195,7 +196,7 @@ def test_weights_that_do_not_come_back(own: Subject) -> None:
 def test_a_projection_that_the_doctor_does_not_know(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "PROJECTIONS", {**weights.PROJECTIONS, "ffn": ("dense_4h_to_h", 1)})
     (check,) = guarded("site ffn", lambda: check_site(llama, "ffn"))
-    unwell(check, "failed", found="0 modules called dense_4h_to_h", meaning="would stop", remedy="weights.py")
+    unwell(check, "failed", found="0 modules called dense_4h_to_h", meaning="would stop", remedy="cannot be examined")
 
 
 def test_a_row_that_breaks_the_trace_stops_no_other_check(llama: Subject) -> None:
@@ -350,7 +351,7 @@ def test_a_model_that_computes_nan_is_named_and_the_rest_waits(own: Subject) -> 
     found = {check.name: check for check in examine_subject(own)}
     words = {"meaning": "would stop", "remedy": "the weights are damaged"}
     unwell(found["numbers"], "failed", found="NaN or Inf at site v of layer 1", **words)
-    unwell(found["the rest"], "failed", found="not examined", meaning="none to compare", remedy="Fix")
+    unwell(found["other checks"], "failed", found="not run", meaning="none that can be compared", remedy="Fix")
     assert found["BOS"].status == "ok"
     assert "site v" not in found
 

@@ -1,0 +1,104 @@
+"""The family of docs/extend/family.md: registered from outside, proved by the doctor, and run to the end."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ssn_probe.recipes import suppress_ss
+
+from ssn_probe import Result, register_family, run
+from ssn_probe.doctor import proof
+from ssn_probe.doctor.proof import require_proof
+from ssn_probe.errors import ModelError
+from ssn_probe.model.families import MODULES
+from ssn_probe.model.loading import locate, read_tokenizer
+from ssn_probe.model.subject import load_subject
+
+PAGE = "family.md"
+Extended = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def granite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Granite with multipliers that matter, and the organism's tokenizer."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    folder, tokenizer = tmp_path_factory.mktemp("granite"), read_tokenizer(locate("organism"))
+    config = GraniteConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        attention_multiplier=0.3,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.7,
+        logits_scaling=0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    module = GraniteForCausalLM(config)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, 0 if parameter.dim() > 1 else 1, 0.3)
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def suppressed(model: str, out: Path) -> Result:
+    recipe = suppress_ss(model=model, effect="local", top=0.02, controls=3, log_odds_controls=0)
+    return run(replace(recipe, permutations=99, half_samples=10), out=out, limit=8, progress=False)
+
+
+def test_suppress_ss_runs_with_it(extended: Extended, granite: str, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ModelError, match="'granite' are not supported"):
+        load_subject(granite)
+    extended(PAGE)
+    assert suppressed(granite, tmp_path).summary.height
+    (kept,) = (tmp_path / "cache" / "proofs").iterdir()
+    checks = json.loads(kept.read_text(encoding="utf-8"))["checks"]
+    assert list(checks) == ["numbers", "tracing", *(f"site {site}" for site in MODULES), "local effects", "padding"]
+    monkeypatch.setattr(proof, "examine_family", None)  # the second run rests on the proof
+    assert suppressed(granite, tmp_path).summary.height
+    register_family("granite", implementation="eager")
+    with pytest.raises(TypeError):
+        require_proof(load_subject(granite), tmp_path)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "o and q swapped": ({"modules": MODULES | {"q": MODULES["o"], "o": MODULES["q"]}}, "site q"),
+    "up_proj for ffn": ({"modules": MODULES | {"ffn": ("mlp.up_proj", "output")}}, "local effects"),
+    "another norm's rotation": ({"head_norms": {"q": "input_layernorm", "k": "input_layernorm"}}, "local effects"),
+}
+
+
+@pytest.mark.parametrize(("row", "check"), WRONG.values(), ids=WRONG)
+def test_a_wrong_row_is_refused_with_the_name_of_the_check(
+    extended: Extended, granite: str, tmp_path: Path, row: dict[str, Any], check: str
+) -> None:
+    extended(PAGE)
+    register_family("granite", **row)
+    with pytest.raises(ModelError, match=f"'granite' does not describe .*: the doctor's check “{check}” failed"):
+        require_proof(load_subject(granite), tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_row_that_cannot_be(extended: Extended, granite: str) -> None:
+    extended(PAGE)
+    with pytest.raises(ModelError, match="'llama' comes with ssn-probe"):
+        register_family("llama")
+    with pytest.raises(ModelError, match="no field 'layer'") as error:
+        register_family("granite", layer="model.layers")
+    assert "Did you mean 'layers'" in error.value.hint
+    register_family("granite", modules=MODULES | {"v": ("self_attn.value", "output")})
+    with pytest.raises(ModelError, match=r"no module 'self_attn\.value' in a model of the family 'granite'"):
+        load_subject(granite)
+    with pytest.raises(ModelError, match="modules of the sites q"):
+        register_family("granite", modules={"q": MODULES["q"]})
