@@ -13,7 +13,7 @@ import pytest
 import torch
 from delta_command_case import done, prepare, run, write_data
 from training_case import llama, quick
-from training_worker import LORA, OPTIONS, result
+from training_worker import LORA, result
 
 import ssn_probe
 from ssn_probe.api import delta_training
@@ -69,46 +69,20 @@ def ranks(
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-# ── by the library ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("base", ["replicated", "sharded"])
-def test_two_processes_match_one(ranks: tuple[Path, list[dict[str, Any]]], base: str) -> None:
-    alone = result(quick(llama(), **OPTIONS))
-    for found in (rank["library"][base] for rank in ranks[1]):
-        assert found["base"] == alone["base"]
-        assert found["parameters"] == alone["parameters"]
-        for name, change in alone["changes"].items():
-            assert change.abs().max() > 1e-3
-            assert (found["changes"][name] - change).abs().max() < 1e-6, name
-        assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5)
-
-
 def test_two_processes_match_one_with_adapters(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
-    alone, (first, second) = result(quick(llama(), adapter="lora", **LORA)), [rank["library"] for rank in ranks[1]]
-    pairs = [
-        (alone["changes"], first["lora"]["changes"], second["lora"]["changes"]),
-        (alone["kept"][2], first["lora"]["kept"][2], second["lora"]["kept"][2]),
-    ]
-    for wanted, ours, theirs in pairs:
-        assert wanted.keys() == ours.keys()
-        for name, value in wanted.items():
-            assert value.abs().max() > 1e-3
-            assert (ours[name] - value).abs().max() < 1e-5, name
-            assert torch.equal(ours[name], theirs[name])
-    assert first["lora"]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
-    assert first["lora"]["parameters"] == alone["parameters"]
+    alone, (first, second) = result(quick(llama(), adapter="lora", **LORA)), [rank["lora"] for rank in ranks[1]]
+    assert alone["tensors"].keys() == first["tensors"].keys() == second["tensors"].keys()
+    for name, value in alone["tensors"].items():
+        assert value.abs().max() > 1e-3
+        assert (first["tensors"][name] - value).abs().max() < 1e-5, name
+        assert torch.equal(first["tensors"][name], second["tensors"][name])
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert first["parameters"] == alone["parameters"]
+    assert [path.name for path in (ranks[0] / "checkpoints").iterdir()] == [FILE]
 
 
 def test_adapters_on_a_sharded_base_are_refused(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
-    assert all("LoRA of a sharded model" in rank["library"]["refused"] for rank in ranks[1])
-
-
-def test_both_processes_have_the_same_deltas_and_one_writes(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
-    folder, (first, second) = ranks
-    for name, change in first["library"]["replicated"]["changes"].items():
-        assert torch.equal(change, second["library"]["replicated"]["changes"][name])
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [FILE]
+    assert all("LoRA of a sharded model" in rank["refused"] for rank in ranks[1])
 
 
 def test_every_process_gets_as_many_micro_batches() -> None:
@@ -117,9 +91,6 @@ def test_every_process_gets_as_many_micro_batches() -> None:
     assert shares == [[[0, 3], [6]], [[1, 4], []], [[2, 5], []]]
     assert Team().shares(rows, None) == [rows]
     assert [Team(rank=rank, size=2).shares([0], 4) for rank in range(2)] == [[[0]], [[]]]
-
-
-# ── by the command ──────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture

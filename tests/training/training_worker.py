@@ -1,8 +1,7 @@
 """One of two processes that train together on CPUs: run by test_several_processes.py, once per rank.
 
-Through the library it trains beside a replicated base, neurons and adapters, and beside a base that is sharded with
-FSDP2; then it runs `ssn-probe delta train` three times, the last time with data that cannot be learned. What it found
-is saved as `RANK.pt`.
+It trains adapters, and runs `ssn-probe delta train` beside a replicated base, beside a base that is sharded with FSDP2,
+and with data that cannot be learned. What it found is saved as `RANK.pt`.
 """
 
 import os
@@ -18,12 +17,11 @@ from training_case import llama, quick
 from ssn_probe.api import delta_training
 from ssn_probe.errors import ModelError
 from ssn_probe.training.loop import processes, train_within_memory
-from ssn_probe.training.weights.adapter import Adapter
 
 torch.set_num_threads(1)
 # 12 rows in batches of 5: the last batch has two rows, so that with micro-batches of 2 the processes differ in work.
-OPTIONS: dict[str, Any] = {"batch": 5, "steps": 6, "held_out": 0.1, "evaluate_every": 3, "micro_batch": 2}
-LORA = OPTIONS | {"keep": (2,), "lr": 1e-2}
+LORA: dict[str, Any] = {"batch": 5, "steps": 6, "held_out": 0.1, "evaluate_every": 3, "micro_batch": 2}
+LORA |= {"keep": (2,), "lr": 1e-2}
 TOGETHER = ("--micro-batch", "2", "--device", "cpu", "--checkpoint-every", "2")
 
 
@@ -31,40 +29,25 @@ def sharded() -> Any:
     return processes.sharded(llama(), processes.gather_team(torch.device("cpu")))
 
 
-def tensors(change: Any) -> dict[str, torch.Tensor]:
-    if isinstance(change, Adapter):
-        return {
-            f"{part.module} {kind}": value for part in change.parts for kind, value in (("A", part.a), ("B", part.b))
-        }
-    return {part.module: part.change for part in change.parts}
-
-
 def result(trained: Any) -> dict[str, Any]:
-    return {
-        "changes": tensors(trained.delta),
-        "kept": {step: tensors(change) for step, change in trained.kept.items()},
-        "losses": [loss for step in trained.history for loss in (step.loss, step.held_out) if loss is not None],
-        "base": trained.record["base"],
-        "parameters": trained.record["parameters"],
+    changes = {"chosen": trained.delta, "kept": trained.kept[2]}
+    tensors = {
+        f"{name} {part.module} {kind}": value
+        for name, change in changes.items()
+        for part in change.parts
+        for kind, value in (("A", part.a), ("B", part.b))
     }
+    losses = [loss for step in trained.history for loss in (step.loss, step.held_out) if loss is not None]
+    return {"tensors": tensors, "losses": losses, "parameters": trained.record["parameters"]}
 
 
 def lora_on_a_sharded_base() -> str:
     """The error."""
     try:
-        quick(sharded(), adapter="lora", **OPTIONS)
+        quick(sharded(), adapter="lora", **LORA)
     except ModelError as error:
         return str(error)
     return ""
-
-
-def by_the_library() -> dict[str, Any]:
-    return {
-        "replicated": result(quick(llama(), folder=Path("checkpoints"), **OPTIONS)),
-        "sharded": result(quick(sharded(), gradient_checkpointing=True, **OPTIONS)),
-        "lora": result(quick(llama(), adapter="lora", **LORA)),
-        "refused": lora_on_a_sharded_base(),
-    }
 
 
 def by_the_command() -> dict[str, Any]:
@@ -96,7 +79,8 @@ def by_the_command() -> dict[str, Any]:
 def main(folder: Path) -> None:
     os.chdir(folder)
     processes.gather_team(torch.device("cpu"))  # a command alone would connect the processes, and disconnect them again
-    found = {"library": by_the_library(), "command": by_the_command()}
+    lora = result(quick(llama(), adapter="lora", folder=Path("checkpoints"), **LORA))
+    found = {"lora": lora, "refused": lora_on_a_sharded_base(), "command": by_the_command()}
     torch.save(found, f"{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()
 
