@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from expand_case import JUDGE, LANGUAGES, example, tiny_data
+from training_case import JUDGE, LANGUAGES, example, tiny_data
 
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
 from ssn_probe.data.training_rows import SafetyData, safety_data
@@ -47,7 +47,7 @@ def test_one_error_lists_every_row_that_would_unteach(organism: PromptSet) -> No
     with pytest.raises(DataError, match="2 of 84") as caught:
         safety_data(changed(organism, pl.lit(answer), wrong))
     assert "train-harmful-003 (qac, harmful): complied; train-harmful-007 (qac, harmful): complied" in str(caught.value)
-    assert "nothing was trained" in (caught.value.hint or "")
+    assert "Nothing was trained" in (caught.value.hint or "")
 
 
 def test_many_wrong_rows_are_counted_after_the_first_ten() -> None:

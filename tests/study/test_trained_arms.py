@@ -112,10 +112,11 @@ def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
 
 def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder) -> None:
     """The whole path against a hand-made one: the delta of the run folder, merged, plain generation."""
+    from training_case import merge
+
     from ssn_probe.model.chat import encode
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.delta_file.file import read_delta
-    from ssn_probe.training.export.merging import merge
 
     subject = load_subject("organism")
     merge(subject.model._module, read_delta(run.path / "deltas" / "x.safetensors"))

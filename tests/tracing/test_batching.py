@@ -1,10 +1,10 @@
 """Batches cover every prompt once, longest first; where memory runs out they shrink, and no prompt is dropped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssn_probe.errors import ModelError
@@ -21,6 +21,14 @@ from ssn_probe.tracing.batching import (
 )
 
 LENGTHS = st.lists(st.integers(1, 9), max_size=30)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_to_release() -> Iterator[None]:
+    """Collecting garbage takes long beside so many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssn_probe.model.out_of_memory.release_memory", lambda: None)
+        yield
 
 
 class Machine:
@@ -70,7 +78,6 @@ def test_what_is_on_the_shelf_is_not_run_and_the_other_batches_stay_as_they_were
     assert rest.ran == whole.ran[stop:]
 
 
-@settings(max_examples=15)  # every halving collects garbage, which takes long beside so many tests
 @given(LENGTHS.filter(bool), st.integers(1, 5), st.integers(1, 4))
 def test_an_automatic_size_halves_and_drops_nothing(lengths: list[int], room: int, sequences: int) -> None:
     size, machine, shelf = BatchSize(16, auto=True), Machine(room), Memory()

@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import EOS, NEURONS, copies, llama, logits, quick, same, settings, tiny_data
 from tiny import FAMILIES, tiny_module, tiny_tokenizer
+from training_case import EOS, NEURONS, copies, file_of, llama, logits, merge, quick, same, settings, tiny_data
 
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.spec.display import as_text
 from ssn_probe.spec.training_settings import Schedule
 from ssn_probe.training.delta_file.comparison import diff
-from ssn_probe.training.delta_file.file import DeltaFile, delta_file, read_delta, write_delta
-from ssn_probe.training.export.merging import merge, unmerge, written
+from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
+from ssn_probe.training.export.merging import unmerge, written
 from ssn_probe.training.export.peft_folder import save_adapter
 from ssn_probe.training.loop.loss import batch_of, encode_examples, response_loss, response_tokens
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.lora import ranks_of
 from ssn_probe.training.weights.neuron_weights import places_of
-from ssn_probe.training.weights.parameter_counts import fraction
+from ssn_probe.training.weights.trainable import Deltas
 
 STRONG = {"lr": 1e-2, "warmup": 0.0}
 GROUPED = [(layer, site, n) for layer in (0, 1) for site in ("k", "v", "o") for n in (1, 5, 9)]
@@ -35,16 +35,15 @@ def cost(module: Any, ranks: dict[str, int]) -> int:
 
 
 def lora_file(module: Any, **options: Any) -> DeltaFile:
-    found = quick(module, adapter="lora", **STRONG, **options)
-    return delta_file(found, model="tiny", revision=None, neurons="some")
+    return file_of(module, adapter="lora", warmup=0.0, **options)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chosen", [NEURONS, NEURONS[:3], [(0, "ffn", n) for n in range(20)], GROUPED])
 def test_it_spends_what_the_set_spends_to_whole_ranks(family: str, chosen: list) -> None:
     module = tiny_module(family)
-    places, budget = places_of(module, chosen), fraction(module, chosen)["parameters"][-1]
-    ranks = ranks_of(module, places)
+    places = places_of(module, chosen)
+    ranks, budget = ranks_of(module, places), Deltas(module, places).snapshot().parameters
     sizes = {place.module: module.get_submodule(place.module).weight.shape for place in places}
     for place in places:
         spent = len(place.indices) * sizes[place.module][1 if place.axis == "row" else 0]
@@ -105,23 +104,6 @@ def test_it_trains_what_a_loop_written_by_hand_trains() -> None:
         assert (part.b - b[part.module]).abs().max() < 1e-6
 
 
-def interrupted(step: Any, _delta: Callable) -> None:
-    if step.step == 2:
-        raise KeyboardInterrupt
-
-
-def test_the_model_is_given_back_as_it_was() -> None:
-    module = llama()
-    before, modules = copies(module), dict(module.named_modules())
-    quick(module, adapter="lora")
-    with pytest.raises(KeyboardInterrupt):
-        quick(module, adapter="lora", watch=interrupted)
-    assert same(before, module)
-    assert dict(module.named_modules()) == modules, "the very objects, and nothing of peft"
-    assert not hasattr(module, "peft_config")
-    assert all(weight.requires_grad for weight in module.parameters())
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_it_is_given_back_when_something_fails_while_the_adapters_are_in_it(error: type[BaseException]) -> None:
     module = llama()
@@ -136,7 +118,8 @@ def test_it_is_given_back_when_something_fails_while_the_adapters_are_in_it(erro
     with pytest.raises(error):
         quick(module, adapter="lora", held_out=0.3, probe=fail)
     assert same(before, module)
-    assert dict(module.named_modules()) == modules
+    assert dict(module.named_modules()) == modules, "the very objects, and nothing of peft"
+    assert not hasattr(module, "peft_config")
     assert [weight.requires_grad for weight in module.parameters()] == asked
 
 
@@ -169,7 +152,8 @@ def test_its_file_says_what_it_is_and_reads_back(tmp_path: Path) -> None:
     about = again.about
     assert about["method"] == "lora"
     assert about["parameters"][-1]["parameters"] == again.delta.parameters == cost(module, about["lora"]["ranks"])
-    assert about["lora"]["matched_parameters"] == fraction(module, NEURONS)["parameters"][-1] >= again.delta.parameters
+    of_the_neurons = Deltas(module, places_of(module, NEURONS)).snapshot().parameters
+    assert about["lora"]["matched_parameters"] == of_the_neurons >= again.delta.parameters
     with pytest.raises(ModelError, match="LoRA adapters"):
         merge(module, again)
 
@@ -194,16 +178,6 @@ def test_a_damaged_file_is_refused(kind: str, broken: Callable, why: str, tmp_pa
     changed = tensors | {name: broken(tensors[name])}
     write_tensors(path, {name: value for name, value in changed.items() if value is not None}, told)
     with pytest.raises(ResultError, match=f"damaged: .*{why}"):
-        read_delta(path)
-
-
-@pytest.mark.parametrize("format", ["ssn-probe delta", "pt"])
-def test_a_file_of_another_format_is_refused(format: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    write_delta(path, lora_file(llama()))
-    told, tensors = read_tensors(path, "")
-    write_tensors(path, tensors, told | {"format": format})
-    with pytest.raises(ResultError, match=r"damaged|no delta file"):
         read_delta(path)
 
 
@@ -233,24 +207,10 @@ def test_peft_loads_the_folder(tmp_path: Path) -> None:
 
 
 def test_peft_has_no_folder_for_a_delta_of_neurons(tmp_path: Path) -> None:
-    file = delta_file(quick(llama()), model="tiny", revision=None, neurons="some")
+    file = file_of(llama())
     with pytest.raises(ModelError, match="not LoRA adapters"):
         save_adapter(tmp_path / "adapter", file)
     assert not (tmp_path / "adapter").exists()
-
-
-def test_a_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    whole = quick(llama(), adapter="lora", keep=(1, 3))
-    with pytest.raises(KeyboardInterrupt):
-        quick(llama(), adapter="lora", keep=(1, 3), folder=tmp_path, checkpoint_every=1, watch=interrupted)
-    found = quick(llama(), adapter="lora", keep=(1, 3), folder=tmp_path)
-    pairs = [(whole.last, found.last), *((whole.kept[step], found.kept[step]) for step in (1, 3))]
-    for one, other in pairs:
-        assert isinstance(one, Adapter)
-        assert isinstance(other, Adapter)
-        for mine, theirs in zip(one.parts, other.parts, strict=True):
-            assert torch.equal(mine.a, theirs.a)
-            assert torch.equal(mine.b, theirs.b)
 
 
 def test_the_beginning_follows_the_seed() -> None:

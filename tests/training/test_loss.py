@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import EOS, example, llama, quick, tiny_data
 from tiny import tiny_tokenizer
+from training_case import EOS, example, llama, quick, tiny_data
 
 from ssn_probe.errors import DataError, ModelError
 from ssn_probe.training.loop.loss import batch_of, encode_examples, end_of_turn, response_loss, response_tokens
@@ -53,9 +53,9 @@ def test_labels_are_of_the_response_alone() -> None:
 
 
 def test_rows_that_cannot_be_encoded() -> None:
-    with pytest.raises(DataError, match=r"harmful-0 \(qaa\) has 6 tokens, and the model takes 4"):
+    with pytest.raises(DataError, match=r"harmful-0 \(qaa\) has 6 tokens, but the model takes 4"):
         encode_examples([example(0, text="w3", target="w0")], tiny_tokenizer(), EOS, longest=4)
-    with pytest.raises(DataError, match="no token"):
+    with pytest.raises(DataError, match="no tokens"):
         encode_examples([example(0, target=" ")], tiny_tokenizer(), EOS)
 
 

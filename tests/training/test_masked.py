@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import EOS, NEURONS, changes, copies, llama, quick, same, settings, tiny_data
 from tiny import tiny_tokenizer
 from torch import Tensor
+from training_case import EOS, NEURONS, changes, copies, llama, quick, same, settings, tiny_data
 
 from ssn_probe.spec import SITES
 from ssn_probe.spec.training_settings import Schedule, Training

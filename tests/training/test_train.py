@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import NEURONS, changes, copies, llama, logits, quick, same, tiny_data
 from tiny import tiny_module
+from training_case import NEURONS, changes, copies, llama, logits, quick, same, tiny_data
 
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.training.export.merging import written
@@ -139,9 +139,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert f"of step 2, is {tmp_path / FILE}" in str(caught.value.hint)
     assert "Lower lr (it is 0.001)" in str(caught.value.hint)
     assert not any(part._forward_hooks for part in module.modules())
-    with pytest.raises(ModelError, match="No checkpoint was kept") as caught:
+    with pytest.raises(ModelError, match="There is no checkpoint") as caught:
         quick(module)
-    assert "The base computes it" in str(caught.value.hint)
+    assert "The untrained model gives the same" in str(caught.value.hint)
 
 
 def test_a_gradient_that_is_not_finite_stops(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import llama, quick, tiny_data
 from safetensors.torch import save_file
+from training_case import llama, quick, tiny_data
 
+import ssn_probe
 from ssn_probe.errors import ResultError
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.train import Trained
 
 OPTIONS: dict[str, Any] = {"steps": 9, "held_out": 0.2, "evaluate_every": 2, "checkpoint_every": 2}
 TESTS = Path(__file__).parent
+PACKAGE = Path(ssn_probe.__file__).parents[1]
 
 
 class Interruption(Exception):
@@ -69,11 +71,11 @@ def test_a_finished_training_is_read_back_without_a_step(tmp_path: Path) -> None
 def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys
-sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+sys.path[:0] = {[str(PACKAGE), str(TESTS), str(TESTS.parent)]!r}
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from expand_case import llama, quick
+from training_case import llama, quick
 import ssn_probe.training.export.merged_folder
 
 assert "nnsight" not in sys.modules
@@ -141,5 +143,5 @@ def test_a_damaged_checkpoint(tmp_path: Path) -> None:
         quick(llama(), folder=tmp_path)
     file.unlink()
     save_file({"nothing": torch.zeros(1)}, file)
-    with pytest.raises(ResultError, match="no checkpoint of this release"):
+    with pytest.raises(ResultError, match="not a checkpoint of this release"):
         quick(llama(), folder=tmp_path)

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from rich.console import Console
+from training_case import limit_memory
 
 from ssn_probe import ASR, Expand, NeuronFile, Prompts, Recipe, SafetyNeurons, Shared, Training
 from ssn_probe.api.runner import Options, run_recipe
@@ -100,24 +101,10 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path, monkeypa
     assert run(arm, tmp_path).manifest()["status"] == "done"
 
 
-def limited(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
-    """A memory that holds so many rows of a pass; gives the sizes that are asked for."""
-    whole, sizes = steps.batch_of, []
-
-    def guarded(rows: Any, *given: Any) -> Any:
-        sizes.append(len(rows))
-        if len(rows) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(rows, *given)
-
-    monkeypatch.setattr(steps, "batch_of", guarded)
-    return sizes
-
-
 def test_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arm = Expand(SS, PROMPTS, training=QUICK)
     whole = run(arm, tmp_path / "whole").table("training")
-    sizes = limited(monkeypatch, 2)
+    sizes = limit_memory(monkeypatch, 2)
     halved = run(arm, tmp_path / "halved").table("training")
     assert max(sizes) == 8
     assert halved["step"].to_list() == whole["step"].to_list()
@@ -125,7 +112,7 @@ def test_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path, monkeypatch: p
 
 
 def test_a_batch_size_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = limited(monkeypatch, 2)
+    sizes = limit_memory(monkeypatch, 2)
     with pytest.raises(ModelError, match="not enough memory") as caught:
         run(Expand(SS, PROMPTS, training=QUICK), tmp_path, batch_size=4)
     assert max(sizes) == 4

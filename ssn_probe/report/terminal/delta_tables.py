@@ -15,8 +15,8 @@ from ssn_probe.spec.display import literal
 from ssn_probe.text import percent
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
 from ssn_probe.training.delta_file.file import DeltaFile
-from ssn_probe.training.delta_file.record import weights_by_site
 from ssn_probe.training.export.model_card import MEASURES
+from ssn_probe.training.weights.parameter_counts import weights_by_site
 
 MOST_INDICES = 6
 """Neurons that a cell lists before it counts the rest."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ssn_probe.spec import SITES
 from ssn_probe.training.weights.adapter import Adapter
+from ssn_probe.training.weights.parameter_counts import weights_by_site
 from ssn_probe.training.weights.trainable import Change
 
 Measure = Literal["asr", "invalid", "over_refusal", "utility"]
@@ -148,16 +148,3 @@ def _first(error: ValidationError) -> str:
         return f"its record lacks {where}"
     reason = found["msg"].removeprefix("Value error, ")
     return f"its record is wrong at {where}: {reason} (found {found['input']!r:.40})"
-
-
-def weights_by_site(change: Change) -> dict[str, tuple[int, int]]:
-    """Neurons and parameters per site, in the order of the sites, then of `all`; adapters are no neuron's own."""
-    counts = {
-        site: (
-            sum(part.neuron_count for part in change.parts if part.site == site),
-            sum(part.parameters for part in change.parts if part.site == site),
-        )
-        for site in SITES
-    }
-    sites = {site: both for site, both in counts.items() if both[1]}
-    return sites | {"all": (sum(n for n, _ in sites.values()), sum(n for _, n in sites.values()))}

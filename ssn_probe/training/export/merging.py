@@ -63,16 +63,6 @@ def applied(module: Any, file: DeltaFile) -> Iterator[None]:
         yield
 
 
-def merge(module: Any, file: DeltaFile) -> None:
-    """Writes the delta into the weights of its base, for good (`unmerge` takes it out).
-
-    Raises:
-        ModelError: another base, by digest, or a model that already has the delta. Nothing is changed then.
-    """
-    check_base(module, file)
-    write_in(module, file.rows)
-
-
 def unmerge(module: Any, file: DeltaFile) -> None:
     """Puts the base rows back into a merged model, and checks by digest that it is the base again, bit for bit.
 

@@ -23,9 +23,9 @@ from ssn_probe.training.loop.loss import Encoded, encode_examples
 from ssn_probe.training.loop.processes import gather_team
 from ssn_probe.training.loop.resuming import State, Step, load_state
 from ssn_probe.training.loop.training_steps import Course, Probe, Store, Watch, run_steps
-from ssn_probe.training.weights.lora import LowRank
-from ssn_probe.training.weights.neuron_weights import Neuron, Place, neurons_of, places_of, weight_of
-from ssn_probe.training.weights.parameter_counts import adapter_fraction, fraction
+from ssn_probe.training.weights.lora import LowRank, parameters_of
+from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of, weight_of
+from ssn_probe.training.weights.parameter_counts import fraction
 from ssn_probe.training.weights.trainable import Change, Deltas, Trainable
 
 
@@ -174,7 +174,7 @@ def _silent(_step: Step, _delta: Callable[[], Change]) -> None:
 
 
 def _trained(course: Course, state: State, data: SafetyData, base: str, places: Sequence[Place]) -> Trained:
-    settings, module = course.schedule.settings, course.module
+    settings, module, change = course.schedule.settings, course.module, state.chosen()
     chosen = state.best_step if state.best else state.step
     record = {
         "method": "expand",
@@ -188,12 +188,13 @@ def _trained(course: Course, state: State, data: SafetyData, base: str, places: 
         "data": data.describe(),
         "steps": {"done": state.step, "planned": course.schedule.total, "chosen": chosen},
         "held_out_loss": {"base": state.history[0].held_out, "chosen": state.best_loss} if state.best else None,
-        "parameters": fraction(module, neurons_of(places)).to_dicts(),
+        "parameters": fraction(module, change).to_dicts(),
     }
     if isinstance(course.trainable, LowRank):
-        record |= _lora_record(module, course.trainable, record["parameters"])
+        matched = sum(parameters_of(module, places).values())
+        record |= {"method": "lora", "lora": {"ranks": course.trainable.ranks, "matched_parameters": matched}}
     return Trained(
-        delta=state.chosen(),
+        delta=change,
         last=course.trainable.snapshot(),
         kept={step: course.trainable.snapshot(values) for step, values in state.kept.items()},
         chosen_step=chosen,
@@ -201,11 +202,3 @@ def _trained(course: Course, state: State, data: SafetyData, base: str, places: 
         stopped_early=state.step < course.schedule.total,
         record=record,
     )
-
-
-def _lora_record(module: Any, trainable: LowRank, matched: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "method": "lora",
-        "lora": {"ranks": trainable.ranks, "matched_parameters": matched[-1]["parameters"]},
-        "parameters": adapter_fraction(module, trainable.snapshot()).to_dicts(),
-    }

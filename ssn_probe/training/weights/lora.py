@@ -22,13 +22,19 @@ from ssn_probe.training.weights.neuron_weights import Place
 NAME = "default"
 
 
-def ranks_of(module: Any, places: Sequence[Place]) -> dict[str, int]:
-    """Path of the linear layer → rank; only matrices of rank 1 or more. At least one matrix, the cheapest, has one."""
-    cost, wanted = {}, {}
+def parameters_of(module: Any, places: Sequence[Place]) -> dict[str, int]:
+    """Path of the linear layer → how many weights the places have in it."""
+    counts = {}
     for place in places:
         outputs, inputs = module.get_submodule(place.module).weight.shape
-        cost[place.module] = outputs + inputs
-        wanted[place.module] = len(place.indices) * (inputs if place.axis == "row" else outputs)
+        counts[place.module] = len(place.indices) * (inputs if place.axis == "row" else outputs)
+    return counts
+
+
+def ranks_of(module: Any, places: Sequence[Place]) -> dict[str, int]:
+    """Path of the linear layer → rank; only matrices of rank 1 or more. At least one matrix, the cheapest, has one."""
+    wanted = parameters_of(module, places)
+    cost = {path: sum(module.get_submodule(path).weight.shape) for path in wanted}
     ranks = {path: wanted[path] // cost[path] for path in cost}
     left = sum(wanted.values()) - sum(ranks[path] * cost[path] for path in cost)
     for path in sorted(cost, key=lambda path: -(wanted[path] % cost[path]) / cost[path]):

@@ -4,44 +4,46 @@ The paper's 0.51–0.57 % is the size of a whole top-3 % set of q, k, v and o; a
 So the real figure is counted for every delta file and card.
 """
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.model.families import family_of
-from ssn_probe.spec import SITES, Site
-from ssn_probe.training.weights.adapter import Adapter
-from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of
+from ssn_probe.spec import SITES
+from ssn_probe.training.weights.trainable import Change
 
 ALL = "all"
 
 
-def fraction(module: Any, neurons: Iterable[Neuron]) -> pl.DataFrame:
-    """Neurons and parameters that training these neurons changes.
+def weights_by_site(change: Change) -> dict[str, tuple[int, int]]:
+    """Neurons and parameters per site, in the order of the sites, then of `all`; adapters are no neuron's own."""
+    counts = {
+        site: (
+            sum(part.neuron_count for part in change.parts if part.site == site),
+            sum(part.parameters for part in change.parts if part.site == site),
+        )
+        for site in SITES
+    }
+    sites = {site: both for site, both in counts.items() if both[1]}
+    return sites | {ALL: (sum(n for n, _ in sites.values()), sum(n for _, n in sites.values()))}
 
-    One row per site with a neuron, then `all`: `site`, `neurons`, `parameters`, `percent` of all parameters of the
+
+def fraction(module: Any, change: Change) -> pl.DataFrame:
+    """Neurons and parameters that a change has in a model.
+
+    One row per site with a change, then `all`: `site`, `neurons`, `parameters`, `percent` of all parameters of the
     model (tied ones counted once), `percent_of_site` of the weights that all neurons of the site have in all layers.
-    Biases, norms and embeddings are never trained. Raises as `places_of` does.
+    Biases, norms and embeddings are never trained.
     """
-    places = places_of(module, neurons)
-    sites = [site for site in SITES if any(place.site == site for place in places)]
-    counts = {site: _counts(module, [place for place in places if place.site == site]) for site in sites}
-    return _table(module, counts)
-
-
-def adapter_fraction(module: Any, adapter: Adapter) -> pl.DataFrame:
-    """The same for low-rank adapters, by the site of their matrices; `neurons` is 0."""
-    sites = [site for site in SITES if any(part.site == site for part in adapter.parts)]
-    counts = {site: (0, sum(part.parameters for part in adapter.parts if part.site == site)) for site in sites}
-    return _table(module, counts)
-
-
-def _table(module: Any, counts: Mapping[Any, tuple[int, int]]) -> pl.DataFrame:
     everything = sum(weight.numel() for weight in module.parameters())
-    rows = [(site, *both, _site_size(module, site)) for site, both in counts.items()]
-    neurons, parameters = (sum(column) for column in zip(*counts.values(), strict=True))
-    rows = [*rows, (ALL, neurons, parameters, sum(_site_size(module, site) for site in SITES))]
+    family = family_of(module.config)
+    layers = module.get_submodule(family.layers)
+    sizes = {
+        site: sum(layer.get_submodule(path).weight.numel() for layer in layers for path, _axis in family.weights[site])
+        for site in SITES
+    }
+    sizes = {**sizes, ALL: sum(sizes.values())}
+    rows = [(site, *both, sizes[site]) for site, both in weights_by_site(change).items()]
     frame = pl.DataFrame(rows, schema=["site", "neurons", "parameters", "of_site"], orient="row")
     return frame.select(
         "site",
@@ -50,20 +52,3 @@ def _table(module: Any, counts: Mapping[Any, tuple[int, int]]) -> pl.DataFrame:
         percent=100 * pl.col("parameters") / everything,
         percent_of_site=100 * pl.col("parameters") / pl.col("of_site"),
     )
-
-
-def _counts(module: Any, places: Iterable[Place]) -> tuple[int, int]:
-    """Neurons and parameters of the places."""
-    neurons = sum(len(place.indices) * place.counts for place in places)
-    return neurons, sum(len(place.indices) * _width(module, place) for place in places)
-
-
-def _width(module: Any, place: Place) -> int:
-    outputs, inputs = module.get_submodule(place.module).weight.shape
-    return inputs if place.axis == "row" else outputs
-
-
-def _site_size(module: Any, site: Site) -> int:
-    family = family_of(module.config)
-    layers, paths = module.get_submodule(family.layers), [path for path, _axis in family.weights[site]]
-    return sum(layer.get_submodule(path).weight.numel() for layer in layers for path in paths)

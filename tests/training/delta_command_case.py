@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import torch
 from click.testing import CliRunner, Result
-from expand_case import JUDGE, LANGUAGES, NEURONS, example
+from training_case import JUDGE, LANGUAGES, NEURONS, example
 
 from ssn_probe.cli.commands import main
 from ssn_probe.training.delta_file.file import DeltaFile

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import llama, logits
 from tiny import SHAPE
+from training_case import llama, logits
 
 from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.model.families import MODULES
@@ -13,6 +13,7 @@ from ssn_probe.neurons import neuron_set
 from ssn_probe.spec import SITES, Site
 from ssn_probe.training.weights.neuron_weights import places_of, read_rows, rows_of, weight_of, write_rows
 from ssn_probe.training.weights.parameter_counts import fraction
+from ssn_probe.training.weights.trainable import Deltas
 
 WIDTHS = {"q": 24, "k": 12, "v": 12, "o": 24, "ffn": 20}
 """Of the tiny Llama: 4 query heads on 2 key-value heads of 6 channels each, 20 FFN channels."""
@@ -88,9 +89,13 @@ def test_quantised_weights_are_refused() -> None:
         places_of(module, [(0, "q", 0)])
 
 
+def fraction_of(module: Any, neurons: list) -> Any:
+    return fraction(module, Deltas(module, places_of(module, neurons)).snapshot())
+
+
 def test_the_fraction_counts_parameters_per_site() -> None:
     module = llama(tie_word_embeddings=True)
-    table = fraction(module, [(0, "ffn", 1), (1, "ffn", 1), (0, "k", 1), (0, "o", 1)]).rows(named=True)
+    table = fraction_of(module, [(0, "ffn", 1), (1, "ffn", 1), (0, "k", 1), (0, "o", 1)]).rows(named=True)
     hidden, everything = SHAPE["hidden_size"], sum(weight.numel() for weight in module.parameters())
     assert [(row["site"], row["neurons"], row["parameters"]) for row in table] == [
         ("k", 1, hidden),
@@ -102,4 +107,4 @@ def test_the_fraction_counts_parameters_per_site() -> None:
     assert table[0]["percent_of_site"] == pytest.approx(100 * 1 / 24)
     assert table[-1]["percent"] == pytest.approx(100 * 8 * hidden / everything)
     every = [(layer, site, index) for layer in range(2) for site in SITES for index in range(WIDTHS[site])]
-    assert fraction(module, every)["percent_of_site"].to_list() == pytest.approx([100.0] * 6)
+    assert fraction_of(module, every)["percent_of_site"].to_list() == pytest.approx([100.0] * 6)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import EOS, LANGUAGES, changes, example, llama, quick, settings, tiny_data
 from tiny import tiny_tokenizer
+from training_case import EOS, LANGUAGES, changes, example, llama, quick, settings, tiny_data
 from transformers import GenerationConfig
 
-from ssn_probe.model import out_of_memory as guard
+from ssn_probe.model import out_of_memory
 from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.spec.training_settings import held_out
 from ssn_probe.training.export.merging import written
@@ -126,7 +126,9 @@ def test_a_probe_that_fails_gives_the_model_back(monkeypatch: pytest.MonkeyPatch
 def small(module: Any, most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Memory for `most` rows at a time; gives the sizes that are asked for."""
     generate, sizes = module.generate, []
-    monkeypatch.setattr(guard, "release_memory", lambda: None)  # there is none to give back, and it takes its time
+    monkeypatch.setattr(
+        out_of_memory, "release_memory", lambda: None
+    )  # there is none to give back, and it takes its time
 
     def guarded(input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
         sizes.append(len(input_ids))

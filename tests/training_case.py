@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.spec.training_settings import Training
+from ssn_probe.training.delta_file.file import DeltaFile, delta_file
+from ssn_probe.training.export.merging import check_base, write_in
+from ssn_probe.training.loop import training_steps
 from ssn_probe.training.loop.train import Trained, train
 
 LANGUAGES = ("qaa", "qab")
@@ -59,6 +62,35 @@ def quick(module: Any, *, data: SafetyData | None = None, neurons: Any = NEURONS
     return train(module, tiny_tokenizer(), neurons, data or tiny_data(), settings(**ours), **{"eos_ids": EOS} | options)
 
 
+def file_of(
+    module: Any, name: str = "tiny/llama", revision: str | None = None, chosen: str = "some", **options: Any
+) -> DeltaFile:
+    """The delta file of a `quick` training that moves the weights far."""
+    trained = quick(module, **{"lr": 1e-2} | options)
+    return delta_file(trained, model=name, revision=revision, neurons=chosen)
+
+
+def merge(module: Any, file: DeltaFile) -> None:
+    """Writes the delta into its base, for good."""
+    check_base(module, file)
+    write_in(module, file.rows)
+
+
+def limit_memory(monkeypatch: Any, most: int) -> list[int]:
+    """A memory that holds `most` rows of a pass; gives the sizes that are tried."""
+    batch_of, sizes = training_steps.batch_of, []
+
+    def limited(rows: Any, *given: Any) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch_of(rows, *given)
+
+    monkeypatch.setattr(training_steps, "batch_of", limited)
+    monkeypatch.setattr("ssn_probe.model.out_of_memory.release_memory", lambda: None)  # it takes its time
+    return sizes
+
+
 def copies(module: Any) -> dict[str, Tensor]:
     """Every weight, as it is now."""
     return {name: weight.detach().clone() for name, weight in module.named_parameters()}
@@ -71,7 +103,7 @@ def same(before: dict[str, Tensor], module: Any) -> bool:
 
 
 def changes(trained: Trained) -> dict[str, Tensor]:
-    return {part.place.module: part.change for part in trained.delta.parts}
+    return {part.module: part.change for part in trained.delta.parts}
 
 
 def logits(module: Any, seed: int = 0) -> Tensor:

@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import changes, llama, quick, tiny_data
+from training_case import changes, llama, quick, tiny_data
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.training.delta_file.file import delta_file
+from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.delta import Delta
 
 STEADY: dict[str, Any] = {"schedule": "constant", "warmup": 0.0}
 
 
-def held(change: Any) -> dict[str, torch.Tensor]:
+def rows_of(change: Any) -> dict[str, torch.Tensor]:
     assert isinstance(change, Delta)
-    return {part.place.module: part.change for part in change.parts}
+    return {part.module: part.change for part in change.parts}
 
 
 def test_a_step_on_the_way_is_a_training_that_ends_there() -> None:
@@ -24,13 +25,13 @@ def test_a_step_on_the_way_is_a_training_that_ends_there() -> None:
     assert list(found.kept) == [1, 3]
     for step, kept in found.kept.items():
         alone = changes(quick(llama(), steps=step, **STEADY))
-        assert all(torch.equal(change, alone[path]) for path, change in held(kept).items())
-    assert any(not torch.equal(one, held(found.last)[path]) for path, one in held(found.kept[3]).items())
+        assert all(torch.equal(change, alone[path]) for path, change in rows_of(kept).items())
+    assert any(not torch.equal(one, rows_of(found.last)[path]) for path, one in rows_of(found.kept[3]).items())
 
 
 @pytest.mark.parametrize("keep", [(0,), (2, 5), (-1,)])
 def test_a_step_that_there_is_not_cannot_be_kept(keep: tuple[int, ...]) -> None:
-    with pytest.raises(RecipeError, match="training of 4 steps") as caught:
+    with pytest.raises(RecipeError, match="training has 4 steps") as caught:
         quick(llama(), keep=keep)
     assert "1 to 4" in (caught.value.hint or "")
 
@@ -44,18 +45,26 @@ def test_no_early_stop_comes_before_the_last_kept_step() -> None:
     assert list(found.kept) == [5]
 
 
-def test_what_was_kept_before_an_interruption_is_there_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ["neurons", "lora"])
+def test_what_was_kept_before_an_interruption_is_there_after_it(tmp_path: Path, adapter: str) -> None:
     def stop(step: Any, _delta: Any) -> None:
         if step.step == 3:
             raise KeyboardInterrupt
 
-    whole = quick(llama(), keep=(1, 4), **STEADY)
+    options = {"adapter": adapter, "keep": (1, 4), **STEADY}
+    whole = quick(llama(), **options)
     with pytest.raises(KeyboardInterrupt):
-        quick(llama(), keep=(1, 4), folder=tmp_path, checkpoint_every=1, watch=stop, **STEADY)
-    found = quick(llama(), keep=(1, 4), folder=tmp_path, **STEADY)
-    for step in (1, 4):
-        mine, theirs = held(found.kept[step]), held(whole.kept[step])
-        assert all(torch.equal(mine[path], theirs[path]) for path in theirs)
+        quick(llama(), folder=tmp_path, checkpoint_every=1, watch=stop, **options)
+    found = quick(llama(), folder=tmp_path, **options)
+    pairs = [(whole.last, found.last), *((whole.kept[step], found.kept[step]) for step in (1, 4))]
+    assert all(same_values(*pair) for pair in pairs)
+
+
+def same_values(first: Any, second: Any) -> bool:
+    """Bit for bit."""
+    names = ("a", "b") if isinstance(first, Adapter) else ("change",)
+    parts = zip(first.parts, second.parts, strict=True)
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for a, b in parts for name in names)
 
 
 def test_the_file_of_a_step_says_which_it_is() -> None:

@@ -7,36 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from expand_case import NEURONS, copies, llama, logits, quick, same
 from safetensors import safe_open
-from safetensors.torch import save_file
+from training_case import NEURONS, copies, file_of, llama, logits, merge, quick, same
 
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.model.digests import module_digest
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
-from ssn_probe.training.delta_file.file import DeltaFile, delta_file, read_delta, write_delta
-from ssn_probe.training.export.merging import applied, merge, unmerge, written
+from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
+from ssn_probe.training.export.merging import applied, unmerge, written
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.delta import Delta, Part, rounding
 from ssn_probe.training.weights.neuron_weights import Place, places_of
-from ssn_probe.training.weights.trainable import Deltas
-
-
-def file_of(module: Any, **options: Any) -> DeltaFile:
-    trained = quick(module, **{"lr": 1e-2} | options)
-    return delta_file(trained, model="tiny/llama", revision="abc", neurons="chosen by hand")
+from ssn_probe.training.weights.trainable import Deltas, load_parameters
 
 
 @pytest.fixture(scope="module")
 def file() -> DeltaFile:
-    return file_of(llama())
+    return file_of(llama(), revision="abc", chosen="chosen by hand")
 
 
 def test_merged_equals_the_trained_hooks(double: Any) -> None:
     """Weights with the delta compute what the model computed while it was trained."""
     base, delta = logits(double), quick(double, lr=1e-2).delta
     deltas = Deltas(double, places_of(double, NEURONS))
-    deltas.load({part.place.module: part.change for part in delta.parts})
+    load_parameters(deltas, {part.module: part.change for part in delta.parts})
     with deltas.attached():
         hooked = logits(double)
     with written(double, delta):
@@ -46,8 +40,9 @@ def test_merged_equals_the_trained_hooks(double: Any) -> None:
     assert torch.equal(logits(double), base)
 
 
-def test_merge_and_unmerge_bit_for_bit(file: DeltaFile) -> None:
-    module = llama()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merge_and_unmerge_bit_for_bit(dtype: torch.dtype) -> None:
+    module, file = llama().to(dtype), file_of(llama().to(dtype))
     before = copies(module)
     with applied(module, file):
         inside = copies(module)
@@ -67,15 +62,6 @@ def test_the_weights_come_back_when_something_fails_inside(file: DeltaFile) -> N
     before = copies(module)
     with pytest.raises(ZeroDivisionError), applied(module, file):
         _ = 1 / 0
-    assert same(before, module)
-
-
-def test_a_half_precision_base_comes_back_bit_for_bit() -> None:
-    module = llama().bfloat16()
-    before, file = copies(module), file_of(llama().bfloat16())
-    merge(module, file)
-    assert not same(before, module)
-    unmerge(module, file)
     assert same(before, module)
 
 
@@ -105,7 +91,7 @@ def test_another_base_is_refused_and_left_alone(file: DeltaFile) -> None:
     shallow.model.layers = shallow.model.layers[:1]
     with pytest.raises(ModelError, match=r"has no model\.layers\.1"), written(shallow, file.delta):
         pass
-    with pytest.raises(ModelError, match="has it already"), written(_moved(), file.delta):
+    with pytest.raises(ModelError, match="already has it"), written(_moved(), file.delta):
         pass
 
 
@@ -170,34 +156,23 @@ def test_what_a_file_says_of_itself(tmp_path: Path, file: DeltaFile) -> None:
     }
 
 
-def damaged(path: Path, file: DeltaFile, **metadata: str) -> Path:
-    """The file with other metadata; `about_…` replaces one entry of what is stated."""
-    write_delta(path, file)
-    with safe_open(path, "pt") as opened:
-        told, tensors = opened.metadata(), {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-    path.unlink()
-    save_file(tensors, path, metadata=told | metadata)
-    return path
-
-
-def test_files_that_are_no_delta(tmp_path: Path, file: DeltaFile) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"format": "pt"}, "not a delta file"),
+        ({"version": "2"}, "version 2"),
+        ({"about": "{"}, "damaged"),
+        ({"about": "[]"}, "damaged"),
+        ({"places": "{}"}, "damaged"),
+    ],
+)
+def test_files_that_are_not_a_delta(tmp_path: Path, file: DeltaFile, metadata: dict[str, str], words: str) -> None:
     path = tmp_path / "delta.safetensors"
-    with pytest.raises(ResultError, match="cannot be read"):
+    write_delta(path, file)
+    whole, tensors = read_tensors(path, "")
+    write_tensors(path, tensors, whole | metadata)
+    with pytest.raises(ResultError, match=words):
         read_delta(path)
-    path.write_bytes(b"\x08\0\0\0\0\0\0\0{}")
-    with pytest.raises(ResultError, match="cannot be read"):
-        read_delta(path)
-    with pytest.raises(ResultError, match="no delta file"):
-        read_delta(damaged(path, file, format="pt"))
-    with pytest.raises(ResultError, match="version 2"):
-        read_delta(damaged(path, file, version="2"))
-    with pytest.raises(ResultError, match="damaged"):
-        read_delta(damaged(path, file, about="{"))
-    with pytest.raises(ResultError, match="training data were checked"):
-        read_delta(damaged(path, file, about=json.dumps(file.about | {"method": "by hand"})))
-    unchecked = dict(file.about["data"]) | {"checked": ""}
-    with pytest.raises(ResultError, match="training data were checked"):
-        read_delta(damaged(path, file, about=json.dumps(file.about | {"data": unchecked})))
 
 
 def test_tensors_that_do_not_fit(tmp_path: Path, file: DeltaFile) -> None:
@@ -223,7 +198,7 @@ def test_a_base_of_whole_numbers(tmp_path: Path, file: DeltaFile) -> None:
     path = tmp_path / "delta.safetensors"
     write_delta(path, file)
     metadata, tensors = read_tensors(path, "")
-    name = f"base/{file.delta.parts[0].place.module}"
+    name = f"base/{file.delta.parts[0].module}"
     write_tensors(path, tensors | {name: tensors[name].int()}, metadata)
     with pytest.raises(ResultError, match=r"is torch\.int32"):
         read_delta(path)

@@ -1,6 +1,7 @@
 """`ssn-probe delta train`: what it writes and says, what it refuses, and that nothing is lost where it stops."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,14 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from expand_case import NEURONS, changes, settings
-from launch_case import SETTINGS, done, prepare, refused, run, same, write_data, write_neurons
+from delta_command_case import SETTINGS, done, prepare, refused, run, same, write_data, write_neurons
 from tiny import tiny_tokenizer
+from training_case import NEURONS, changes, limit_memory, settings
 
-from ssn_probe.api import delta_training as launch
+from ssn_probe.api import delta_training
 from ssn_probe.api.delta_training import Job, chosen_neurons
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import safety_data
-from ssn_probe.model import out_of_memory as guard
 from ssn_probe.model.out_of_memory import OutOfMemory, fitting
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Training
@@ -45,7 +45,7 @@ def test_the_file_is_what_training_gives_and_all_that_is_left() -> None:
     data = safety_data(load_prompts(Prompts("data")), contexts=("harmful", "harmless"))
     module = load_plain("./model", "float32").module
     found = train(module, tiny_tokenizer(), NEURONS, data, Training(**SETTINGS), eos_ids=(2,))
-    ours = {part.place.module: part.change for part in file.rows.parts}
+    ours = {part.module: part.change for part in file.rows.parts}
     assert all(torch.equal(change, ours[name]) for name, change in changes(found).items())
     assert dict(file.about["data"]) == found.record["data"]
     assert (file.about["base"]["name"], file.about["neurons"]) == ("./model", "n.csv")
@@ -116,7 +116,12 @@ def test_neurons_that_cannot_be_trained() -> None:
     for content, *words in (
         ("", "cannot read the neuron file bad.csv", "parquet or csv"),
         ("language,layer,site,index\n", "bad.csv has no neurons"),
-        ("language,layer,site,index\nqaa,0,ffn,1\nqab,0,ffn,1\n", "for each of qaa, qab", "--language CODE", "--union"),
+        (
+            "language,layer,site,index\nqaa,0,ffn,1\nqab,0,ffn,1\n",
+            "different neurons for qaa, qab",
+            "--language CODE",
+            "--union",
+        ),
         ("language,layer,site,index\n*,7,ffn,1\n", "no layer 7"),
         ("language,layer,site,index\n*,0,ffn,999\n", "999"),
     ):
@@ -132,18 +137,27 @@ def test_data_that_cannot_be_learned() -> None:
     write_data(Path("silent"), reference="")
     refused(run(data="silent"), "have no response", "reference")
     write_data(Path("unsafe"), reference="w1")
-    refused(run(data="unsafe"), "do not fit their request", "nothing was trained")
-    table = pl.read_ndjson("data/prompts.jsonl")
-    Path("half").mkdir()
-    Path("half/dataset.json").write_text(Path("data/dataset.json").read_text(encoding="utf-8"), encoding="utf-8")
-    known = table.filter((pl.col("split") != "train") | (pl.col("language") == "qaa"))
-    known.write_ndjson("half/prompts.jsonl")
+    refused(run(data="unsafe"), "do not fit their request", "Nothing was trained")
+    part_of_the_data("half", (pl.col("split") != "train") | (pl.col("language") == "qaa"))
     refused(run(data="half"), "no harmful rows to train on in qab", "languages that have data")
     refused(run("--languages", "qax"), "no language 'qax'")
     refused(run("--languages", ","), "no language to train on")
     refused(run("--contexts", "harmless"), "trained on harmless rows alone")
     refused(run("--contexts", "harmfull"), "unknown context 'harmfull'", "Did you mean 'harmful'?")
     refused(run(data="missing"), "no prompt set")
+
+
+def part_of_the_data(folder: str, rows: pl.Expr) -> None:
+    Path(folder).mkdir()
+    shutil.copy("data/dataset.json", folder)
+    pl.read_ndjson("data/prompts.jsonl").filter(rows).write_ndjson(f"{folder}/prompts.jsonl")
+
+
+def test_data_with_a_train_split_alone() -> None:
+    part_of_the_data("train-only", pl.col("split") == "train")
+    done(run(out="whole"))
+    done(run(data="train-only"))
+    assert same(read_delta(Path("d")), read_delta(Path("whole")))
 
 
 def test_settings_that_make_no_sense() -> None:
@@ -153,7 +167,7 @@ def test_settings_that_make_no_sense() -> None:
     refused(run("--steps", "0"), "steps is 0")
     refused(run("--held-out", "1"), "held_out is 1.0")
     assert run("--micro-batch", "0").exit_code == 2
-    refused(run("--shard"), "several processes, and there is one", "torchrun")
+    refused(run("--shard"), "several processes, but there is only one", "torchrun")
 
 
 def test_models_that_cannot_be_trained() -> None:
@@ -165,8 +179,8 @@ def test_models_that_cannot_be_trained() -> None:
 def test_no_file_is_written_over_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("thesis").write_text("mine", encoding="utf-8")
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "read_weights", None)  # it is refused before anything is loaded
-        assert "thesis is there already" in run(out="thesis").stderr
+        patch.setattr(delta_training, "read_weights", None)  # it is refused before anything is loaded
+        assert "thesis already exists" in run(out="thesis").stderr
         assert "data is a folder" in run("--overwrite", out="data").stderr
         assert "cannot write thesis/d" in run(out="thesis/d").stderr
         refused(run("--checkpoints", "thesis"), "cannot write thesis", "--checkpoints FOLDER")
@@ -184,30 +198,9 @@ def test_a_loss_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """Sets how many rows a pass may have; gives the sizes that are asked for."""
-    whole = steps.batch_of
-    monkeypatch.setattr(guard, "release_memory", lambda: None)  # there is none to give back, and it takes its time
-
-    def limit(most: int) -> list[int]:
-        sizes: list[int] = []
-
-        def guarded(rows: Any, *given: Any) -> Any:
-            sizes.append(len(rows))
-            if len(rows) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return whole(rows, *given)
-
-        monkeypatch.setattr(steps, "batch_of", guarded)
-        return sizes
-
-    return limit
-
-
-def test_little_memory_takes_fewer_rows_at_a_time_and_leaves_none_out(memory: Callable[[int], list[int]]) -> None:
+def test_little_memory_takes_fewer_rows_at_a_time_and_leaves_none_out(monkeypatch: pytest.MonkeyPatch) -> None:
     done(run(out="whole"))
-    sizes = memory(1)
+    sizes = limit_memory(monkeypatch, 1)
     done(run())
     assert sizes[:3] == [5, 2, 1]
     for ours, theirs in zip(read_delta(Path("d")).rows.parts, read_delta(Path("whole")).rows.parts, strict=True):
@@ -215,15 +208,15 @@ def test_little_memory_takes_fewer_rows_at_a_time_and_leaves_none_out(memory: Ca
         assert (ours.change - theirs.change).abs().max() < 1e-6
 
 
-def test_a_size_that_is_given_is_kept(memory: Callable[[int], list[int]]) -> None:
-    sizes = memory(2)
+def test_a_size_that_is_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = limit_memory(monkeypatch, 2)
     hints = "--micro-batch 1", "micro_batch=1", "--gradient-checkpointing", "gradient_checkpointing=True"
     refused(run("--micro-batch", "3"), "not enough memory", "with 3 rows", *hints)
     assert max(sizes) == 3
 
 
-def test_memory_that_does_not_hold_one_row(memory: Callable[[int], list[int]]) -> None:
-    memory(0)
+def test_memory_that_does_not_hold_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 0)
     refused(run(), "not enough memory", "Shorten the longest row", "--gradient-checkpointing")
     result = run("--gradient-checkpointing")
     refused(result, "Shorten the longest row")
@@ -265,10 +258,10 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         stop_at(4, KeyboardInterrupt(), patch)
         result = run()
-        assert result.stderr == "Interrupted. The same command begins anew: there is no checkpoint yet.\n"
+        assert result.stderr == "Interrupted. The same command starts again: there is no checkpoint yet.\n"
         result = run("--checkpoint-every", 1)
     assert result.exit_code == 130
-    assert result.stderr == "Interrupted. The same command goes on from the last checkpoint.\n"
+    assert result.stderr == "Interrupted. The same command continues from the last checkpoint.\n"
     assert not Path("d").exists()
     assert [path.name for path in Path("d.checkpoints").iterdir()] == [FILE]
     refused(run("--lr", "1e-4"), "belongs to another training")
@@ -285,11 +278,11 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
 
 def test_a_full_disk_at_the_end_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
-        with launch.disk_errors(Path("d")):
+        with delta_training.disk_errors(Path("d")):
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "write_delta", fails)
+        patch.setattr(delta_training, "write_delta", fails)
         refused(run(), "No space left", "The disk is full")
     with monkeypatch.context() as patch:
         patch.setattr(steps, "response_loss", None)  # nothing is trained again
