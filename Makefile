@@ -11,13 +11,18 @@ OUT ?= results
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types format notebooks bench clean
+.PHONY: demo test test-slow lint types format notebooks bench clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
+# What protects the core; `make test-slow` has the rest: simulated error rates, kills at many moments, whole studies.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ IN_ASCII = {
         "←": "<-",
     },
     **{"×": "x", "≤": "<=", "≥": ">=", "±": "+-", "≈": "~", "Δ": "D", "²": "2", "━": "-", "╸": "-", "╺": "-", "•": "*"},
+    **{chr(spinner): "." for spinner in range(0x2800, 0x2900)},
 }
 """How our own marks are written where they cannot be shown; other characters become `\\u` escapes."""
 

@@ -278,7 +278,9 @@ def test_the_name_of_a_run_is_never_cut() -> None:
     """It is what one types to see the run; whatever else stands in the row must give way."""
     name = "2026-01-02T03-04-05_suppress_ss_01234567"
     make_run(name, status="done", model={"name": "/a/folder/with/a/long/name/" * 3})
-    assert name in CliRunner().invoke(main, ["results"], env={"COLUMNS": "80"}).stdout
+    for columns in ("30", "80"):
+        shown = CliRunner().invoke(main, ["results"], env={"COLUMNS": columns}).stdout
+        assert f"{name}  done" in shown
 
 
 def test_a_run_of_a_newer_release_is_refused() -> None:

@@ -27,7 +27,9 @@ def part(folder: Path, keep: pl.Expr) -> Prompts:
     card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
     folder.mkdir()
     rows.write_parquet(folder / "prompts.parquet")
-    (folder / "dataset.json").write_text(json.dumps(card | {"name": folder.name, "languages": ["qaa", "qab"]}))
+    (folder / "dataset.json").write_text(
+        json.dumps(card | {"name": folder.name, "languages": ["qaa", "qab"]}), encoding="utf-8"
+    )
     return Prompts(str(folder))
 
 
@@ -44,7 +46,7 @@ def train_only(tmp_path: Path) -> Prompts:
 @pytest.fixture
 def neurons(tmp_path: Path) -> NeuronFile:
     path = tmp_path / "set.csv"
-    path.write_text("language,layer,site,index\n*,0,ffn,1\n*,1,q,2\n")
+    path.write_text("language,layer,site,index\n*,0,ffn,1\n*,1,q,2\n", encoding="utf-8")
     return NeuronFile(str(path))
 
 
@@ -98,7 +100,7 @@ def test_a_set_that_cannot_identify_is_one_clear_error(
 def test_another_set_that_lacks_a_language_lists_those_it_has(tmp_path: Path) -> None:
     theirs = part(tmp_path / "theirs", (pl.col("language") == "qaa"))
     card = Path(theirs.source) / "dataset.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"languages": ["qaa"]}))
+    card.write_text(json.dumps(json.loads(card.read_text(encoding="utf-8")) | {"languages": ["qaa"]}), encoding="utf-8")
     mine = Prompts(part(tmp_path / "mine", pl.lit(True)).source, harmless=theirs.source)
     with pytest.raises(DataError, match="no harmless prompts to identify neurons with in qab") as caught:
         make_plan(Recipe(sets={"ms": SafetyNeurons(mine)}))

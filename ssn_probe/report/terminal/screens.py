@@ -45,12 +45,15 @@ def show_runs(terminal: Console, runs: Sequence[Past], *, filtered: bool = False
         terminal.print("No such runs." if filtered else "No runs yet. Try: ssn-probe run suppress_ss")
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("run", no_wrap=True, min_width=max(len(past.run.name) for past in runs))
+    longest = max(len(past.run.name) for past in runs)
+    table.add_column("run", no_wrap=True, min_width=longest)
     for header in ("status", "model", "seconds"):
         table.add_column(header)
     for past in runs:
         cells = (past.run.name, past.status, past.why or past.model, f"{past.seconds:.0f}")
         table.add_row(*(Text(plain(cell)) for cell in cells))
+    # A narrow terminal breaks the lines itself; rich would leave columns out.
+    terminal.width = max(terminal.width, longest + 40)
     terminal.print(table)
 
 
