@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssn_probe.model.subject import Openings, Subject, encode, load_subject
+from ssn_probe.model.chat import encode
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.edits import Edits, suppression
 
 ModelName = Literal["100m", "organism"]

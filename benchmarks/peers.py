@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.models import Case
-from ssn_probe.model.subject import pad_left
+from ssn_probe.model.chat import pad_left
 from ssn_probe.tracing.batching import by_length
 
 
@@ -51,8 +51,8 @@ def hooked(case: Case) -> Iterator[None]:
     """Silence the case's neurons in the plain module with torch hooks."""
     handles = []
     for layer, site, indices, _ in case.edits:
-        path, side = case.subject.anatomy.modules[site]
-        module = case.plain.get_submodule(f"{case.subject.anatomy.layers}.{layer}.{path}")
+        path, side = case.subject.family.modules[site]
+        module = case.plain.get_submodule(f"{case.subject.family.layers}.{layer}.{path}")
         index = torch.tensor(indices)
         if side == "input":
             handles.append(module.register_forward_pre_hook(lambda _m, given, index=index: _silence(given[0], index)))

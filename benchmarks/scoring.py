@@ -9,7 +9,7 @@ import torch
 from benchmarks import peers
 from benchmarks.models import Case, neurons_of
 from benchmarks.timing import Row, Spread, compare
-from ssn_probe.model.subject import pad_left
+from ssn_probe.model.chat import pad_left
 from ssn_probe.neurons import Site
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
@@ -90,7 +90,7 @@ def _ablations(case: Case, count: int) -> Callable[[], object]:
         indices.append(index)
     inputs = pad_left([case.tokens[0]] * (count + 1), subject.pad_id, "cpu")
     inputs |= {"logits_to_keep": torch.tensor([inputs["input_ids"].shape[1] - 1]), "use_cache": False}
-    return lambda: trace_ablations(subject.model, inputs, places, subject.anatomy.norm, silenced, "last")
+    return lambda: trace_ablations(subject.model, inputs, places, subject.family.norm, silenced, "last")
 
 
 def _check_agreement(case: Case, batch_size: int) -> None:

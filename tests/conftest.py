@@ -11,7 +11,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from tiny import FAMILIES, write_tiny
 
-with install_import_hook(["ssn_probe.model.subject", "ssn_probe.tracing"], "beartype.beartype"):
+with install_import_hook(["ssn_probe.model.chat", "ssn_probe.model.subject", "ssn_probe.tracing"], "beartype.beartype"):
     import ssn_probe.tracing.effects  # noqa: F401
     import ssn_probe.tracing.generate  # noqa: F401
     from ssn_probe.model.subject import Subject, load_subject

@@ -33,7 +33,8 @@ from ssn_probe import (  # noqa: E402
     Shared,
     Suppress,
 )
-from ssn_probe.model.subject import encode, load_subject  # noqa: E402
+from ssn_probe.model.chat import encode  # noqa: E402
+from ssn_probe.model.subject import load_subject  # noqa: E402
 from ssn_probe.tracing.generate import generate  # noqa: E402
 
 

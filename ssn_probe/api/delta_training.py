@@ -19,7 +19,7 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import SafetyData, safety_data
 from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights, settle_generation
 from ssn_probe.model.subject import DTYPES
 from ssn_probe.neurons import read_neurons
@@ -173,7 +173,7 @@ def _load(job: Job, team: Team) -> Base:
     shard = job.shard or (team.size > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true")
     where = locate(job.model)
     config, tokenizer = read_config(where), read_tokenizer(where)
-    module = read_weights(where, config, anatomy_of(config), job.dtype, "cpu" if shard else str(team.device))
+    module = read_weights(where, config, family_of(config), job.dtype, "cpu" if shard else str(team.device))
     eos_ids, _pad_id = settle_generation(module, tokenizer)
     revision = None if Path(where).is_dir() else getattr(config, "_commit_hash", None)
     module = sharded(module, team) if shard else module

@@ -29,9 +29,11 @@ from ssn_probe.runs.manifest import Manifest
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.pipeline import named_sets, run_study, since
-from ssn_probe.study.plan import Plan, limited, make_plan, resolved_key
-from ssn_probe.study.resolve import measured, study_anchor
+from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, since
+from ssn_probe.study.plan import Plan, limited, make_plan
+from ssn_probe.study.resolve import measured
+from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.workbench import Workbench
 
 
@@ -62,37 +64,36 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     done is in the cache.
     """
     recipe = limited(recipe, options.limit)
-    _check_judges(make_plan(recipe))
+    plan = make_plan(recipe)
+    _check_judges(plan)
     root = results.prepare(options.out)
     started = time.monotonic()
     subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
-    plan = make_plan(recipe, neurons=subject.n_layers * sum(subject.widths.values()))
     key = resolved_key(recipe, subject.identity, plan.data)
     run = results.create_run(root, recipe.name, key)
     record = Record(_manifest(recipe, plan, options, subject, key))
     record.note(seconds={"load": since(started)})
-    rows = [(stage.label, stage.prompts) for stage in plan.stages]
+    cache = Cache(
+        root=root / "cache",
+        fresh=options.fresh,
+        warn=record.warnings.append,
+        waiting=lambda message: console.print(Text(message)),
+    )
+    bench = Workbench(
+        subject=subject,
+        data=plan.data,
+        anchor=plan.anchor,
+        batch_size=options.batch_size,
+        gradient_checkpointing=options.gradient_checkpointing,
+        cache=cache,
+        warnings=record.warnings,
+    )
+    rows = [(row.label, row.prompts) for row in rows_of_steps(expected_steps(bench, recipe))]
     with _recorded(run, record), tracking(console, rows) as tracker:
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)
-        cache = Cache(
-            root=root / "cache",
-            fresh=options.fresh,
-            warn=record.warnings.append,
-            waiting=lambda message: console.print(Text(message)),
-        )
-        bench = Workbench(
-            subject=subject,
-            data=plan.data,
-            anchor=study_anchor(recipe, plan.data),
-            batch_size=options.batch_size,
-            gradient_checkpointing=options.gradient_checkpointing,
-            cache=cache,
-            tracker=tracker,
-            warnings=record.warnings,
-        )
-        study_and_report(bench, recipe, run, record)
+        study_and_report(replace(bench, tracker=tracker), recipe, run, record)
         record.note(cache=dict(cache.counts))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))

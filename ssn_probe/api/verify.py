@@ -28,9 +28,10 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import Manifest
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.pipeline import summary_of
-from ssn_probe.study.plan import Plan, make_plan, resolved_key
-from ssn_probe.study.resolve import measured, study_anchor
+from ssn_probe.study.plan import Plan, make_plan
+from ssn_probe.study.resolve import measured
 from ssn_probe.study.workbench import Workbench
 
 TABLES = (
@@ -142,7 +143,7 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
 
 def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
     log_odds = run.table("log_odds") if (run.path / "log_odds.parquet").is_file() else None
-    again = summary_of(recipe, run.table("samples"), log_odds, study_anchor(recipe, plan.data))
+    again = summary_of(recipe, run.table("samples"), log_odds, plan.anchor)
     return difference(run.table("summary"), again)
 
 
@@ -151,7 +152,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> I
     cache, told = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
-        bench = Workbench(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache)
+        bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
         record = Record(replace(Manifest.from_json(told), seconds={}), bench.warnings)
         try:
             study_and_report(bench, recipe, again, record)

@@ -226,7 +226,8 @@ def _before_and_after(
     file: "DeltaFile", model: str, prompts: tuple[str, ...], dtype: str | None, device: str, max_new_tokens: int
 ) -> list[list[str]]:
     """Responses as a study generates them; first with the delta, which refuses any other base."""
-    from ssn_probe.model.subject import encode, load_subject
+    from ssn_probe.model.chat import encode
+    from ssn_probe.model.subject import load_subject
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.export.conversion import precision
     from ssn_probe.training.export.merging import applied

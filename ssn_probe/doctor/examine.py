@@ -71,7 +71,7 @@ def examine_subject(subject: "Subject") -> Iterator[Check]:
         )
         return
     yield from guarded("tracing", partial(check_tracing, subject))
-    for site in subject.anatomy.modules:
+    for site in subject.family.modules:
         yield from guarded(f"site {site}", partial(check_site, subject, site))
     yield from guarded("padding", partial(check_padding, subject))
     yield from guarded("rounding", partial(check_noise, subject))

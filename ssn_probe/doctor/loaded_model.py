@@ -10,7 +10,7 @@ def describe_subject(subject: Subject) -> Check:
     module, identity = subject.model._module, subject.identity
     count = sum(parameter.numel() for parameter in module.parameters())
     widths = ", ".join(f"{site} {width}" for site, width in subject.widths.items())
-    biased = [site for site, (path, _) in subject.anatomy.modules.items() if _bias(subject, path) is not None]
+    biased = [site for site, (path, _) in subject.family.modules.items() if _bias(subject, path) is not None]
     notes = [f"{identity['dtype']} on {subject.device}"]
     notes += ["tied embeddings"] if module.config.tie_word_embeddings else []
     notes += [f"biases at {', '.join(biased)}"] if biased else []
@@ -22,7 +22,7 @@ def describe_subject(subject: Subject) -> Check:
 
 
 def _bias(subject: Subject, path: str):
-    return subject.model._module.get_submodule(subject.anatomy.layers)[0].get_submodule(path).bias
+    return subject.model._module.get_submodule(subject.family.layers)[0].get_submodule(path).bias
 
 
 def check_numbers(subject: Subject) -> Check:

@@ -68,7 +68,7 @@ def typical_effect(subject: Subject, tokens: Sequence[Sequence[int]]) -> float:
     neurons = [
         (layer, site, index)
         for layer in chosen_layers(subject)
-        for site in subject.anatomy.modules
+        for site in subject.family.modules
         for index in spread(subject.widths[site], PER_PLACE)
     ]
     return median(change(before, traced_logits(subject, tokens, [neuron])) for neuron in neurons)

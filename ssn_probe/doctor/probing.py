@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, encode, pad_left
+from ssn_probe.model.chat import encode, pad_left
+from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.edits import Neuron
 
 QUESTIONS = ("Hello.", "What is the capital of France?", "Write two sentences about ships and the sea they cross.")

@@ -46,7 +46,7 @@ def check_site(subject: Subject, site: Site) -> Check:
     name, layers = f"site {site}", chosen_layers(subject)
     wide = {width(subject.model._module, layer, site) for layer in layers}
     if wide != {subject.widths[site]}:
-        return _misplaced(name, f"the anatomy has {subject.widths[site]} neurons a layer, the weights {sorted(wide)}")
+        return _misplaced(name, f"the family has {subject.widths[site]} neurons a layer, the weights {sorted(wide)}")
     done = [ablate(subject, site, layer, prompts(subject)) for layer in layers]
     return _vacuous(name, done) or _differing(name, done) or _equal(name, done)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.probing import texts
-from ssn_probe.model.subject import Subject, encode
+from ssn_probe.model.chat import encode
+from ssn_probe.model.subject import Subject
 
 ANSWER = "answer"
 

@@ -1,18 +1,20 @@
-"""Where each site lives in each model family: one table, and what can be asked of it without knowing the family.
+"""Where each site lives in each model family: one table, which tracing, training and the doctor ask.
 
 All five families keep their decoder layers under `model.layers` and name their projections alike; what differs is
 stated in the table: a norm on each head's queries and keys (Qwen3), a soft-cap on attention scores (Gemma-2). A
-family that is not in the table is refused: a wrong guess would silence the wrong weights without a sound.
+family that is not in the table is refused: a wrong guess would silence the wrong weights without a sound. A user adds
+a row with `register_family`; see docs/extend/family.md.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.neurons import SITES, Site
 
 Side = Literal["input", "output"]
+Axis = Literal["row", "column"]
 
 MODULES: Mapping[Site, tuple[str, Side]] = {
     "q": ("self_attn.q_proj", "output"),
@@ -28,22 +30,41 @@ q, k and v are read after the bias and before any norm or rotation; o and ffn ar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
-    """The map of one model family: paths from the model's root, and the features that change the algebra of a site."""
+class Family:
+    """A row of the table; `name` is the `model_type` of config.json.
 
-    family: str
+    Paths of `layers`, `embedding`, `rotary`, `norm` and `head` begin at the model's root, all others at a decoder
+    layer. The attention module must have `head_dim`, `num_key_value_groups` and `scaling`, and rotate in halves.
+    """
+
+    name: str
     layers: str = "model.layers"
     embedding: str = "model.embed_tokens"
     rotary: str = "model.rotary_emb"
     norm: str = "model.norm"
     head: str = "lm_head"
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    implementation: Literal["sdpa", "eager"] = "sdpa"
     """The attention implementation that computes all of the family's features."""
-    head_norms: bool = False
-    """`self_attn.q_norm` and `k_norm` normalise every head between projection and rotation."""
-    score_cap: bool = False
-    """`self_attn.attn_logit_softcapping` squashes scores before the softmax, where it is set."""
+    attention: str = "self_attn"
+    head_norms: Mapping[str, str] | None = None
+    """The modules that normalise every head's queries `q` and keys `k` between projection and rotation, if any."""
+    norm_eps: str = "variance_epsilon"
+    """The attribute of these norms that keeps them from dividing by zero."""
+    score_cap: str | None = None
+    """The attribute of the attention module that squashes scores before the softmax, if any."""
     modules: Mapping[Site, tuple[str, Side]] = field(default_factory=lambda: MODULES)
+    ffn_inputs: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    """The projections whose rows write what the columns of site `ffn` read."""
+
+    @property
+    def weights(self) -> Mapping[Site, tuple[tuple[str, Axis], ...]]:
+        """Site → the matrices of a decoder layer that hold its neurons' weights, and how they lie in them."""
+        own: dict[Site, tuple[tuple[str, Axis], ...]] = {
+            site: ((path, "column" if side == "input" else "row"),) for site, (path, side) in self.modules.items()
+        }
+        inputs: list[tuple[str, Axis]] = [(path, "row") for path in self.ffn_inputs]
+        own["ffn"] = (*inputs, *own["ffn"])
+        return own
 
     def widths(self, model: Any) -> dict[Site, int]:
         """How many neurons a layer has at each site, read from the modules themselves."""
@@ -59,30 +80,53 @@ def _width(module: Any, side: Side) -> int:
     return module.in_features if side == "input" else module.out_features
 
 
-FAMILIES: Mapping[str, Anatomy] = {
-    anatomy.family: anatomy
-    for anatomy in (
-        Anatomy(family="llama"),
-        Anatomy(family="qwen2"),
-        Anatomy(family="qwen3", head_norms=True),
-        Anatomy(family="mistral"),
-        Anatomy(family="gemma2", score_cap=True, attention="eager"),
-    )
-}
+BUILT_IN = (
+    Family(name="llama"),
+    Family(name="qwen2"),
+    Family(name="qwen3", head_norms={"q": "self_attn.q_norm", "k": "self_attn.k_norm"}),
+    Family(name="mistral"),
+    Family(name="gemma2", score_cap="attn_logit_softcapping", implementation="eager"),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in BUILT_IN}
 
 
-def anatomy_of(config: Any) -> Anatomy:
-    """The map of the family that a Hugging Face config (or its `model_type`) names.
+def register_family(name: str, **row: Any) -> Family:
+    """Adds a model family to the table; a model of it is studied once the doctor has passed it.
+
+    Args:
+        name: the `model_type` of config.json.
+        row: the fields of `Family` in which it differs from Llama.
+
+    Raises:
+        ModelError: a family that ssn-probe has, or a field that a family does not have.
+    """
+    if name in {family.name for family in BUILT_IN}:
+        raise ModelError(f"The family {name!r} comes with ssn-probe.", "Its row cannot be replaced: leave it out.")
+    known = tuple(one.name for one in fields(Family) if one.name != "name")
+    for field_name in row:
+        if field_name not in known:
+            hint = f"{nearest(field_name, known)} Fields: {', '.join(known)}."
+            raise ModelError(f"A family has no field {field_name!r}.", hint)
+    family = Family(name=name, **row)
+    if set(family.modules) != set(SITES):
+        hint = f"Give a module and its side for each of {', '.join(SITES)}."
+        raise ModelError(f"The family {name!r} has modules of the sites {', '.join(family.modules)}.", hint)
+    FAMILIES[name] = replace(family, modules={site: family.modules[site] for site in SITES})
+    return FAMILIES[name]
+
+
+def family_of(config: Any) -> Family:
+    """The row of the family that a Hugging Face config (or its `model_type`) names.
 
     Raises:
         ModelError: a family that is not in the table; the message lists those that are.
     """
-    family = config if isinstance(config, str) else getattr(config, "model_type", None)
-    if isinstance(family, str) and family in FAMILIES:
-        return FAMILIES[family]
+    name = config if isinstance(config, str) else getattr(config, "model_type", None)
+    if isinstance(name, str) and name in FAMILIES:
+        return FAMILIES[name]
     raise ModelError(
-        f"Models of the family {family!r} are not supported.",
-        f"Supported families (model_type in config.json): {', '.join(FAMILIES)}.",
+        f"Models of the family {name!r} are not supported.",
+        f"Supported families (model_type in config.json): {', '.join(FAMILIES)}. docs/extend/family.md adds one.",
     )
 
 

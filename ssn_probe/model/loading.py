@@ -1,10 +1,9 @@
 """Reading a model from a folder or the hub, strictly: every way in which it can go wrong is one ModelError.
 
 A model that loads "almost" gives numbers that look fine. So weights must be safetensors and complete, the family must
-be in the anatomy table, the tokenizer must have a chat template, and no code that comes with a checkpoint is run.
+be in the table of families, the tokenizer must have a chat template, and no code that comes with a checkpoint is run.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.errors import ModelError, nearest
-from ssn_probe.model.families import Anatomy, anatomy_of
+from ssn_probe.model.families import Family, family_of
 
 ORGANISM = "organism"
 """The name of the embedded model; `organism:NAME` is one with planted neurons."""
@@ -67,16 +66,6 @@ def _embedded(name: str) -> str:
             "Make it with `ssn-probe organism train`, or install ssn-probe again.",
         )
     return str(folder)
-
-
-def weights_digest(folder: Path) -> str:
-    """sha256 over the weight files of a folder, names and bytes, in order of name."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(file.name.encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _model_folder(folder: Path) -> str:
@@ -137,7 +126,7 @@ def read_config(where: str) -> Any:
     file = Path(where) / "config.json"
     if file.is_file():
         raw = _from_hub(where, "config", lambda: json.loads(file.read_text(encoding="utf-8")))
-        anatomy_of(raw.get("model_type") if isinstance(raw, dict) else None)
+        family_of(raw.get("model_type") if isinstance(raw, dict) else None)
     return _from_hub(where, "config", lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
 
 
@@ -158,7 +147,7 @@ def read_tokenizer(where: str) -> Any:
     return tokenizer
 
 
-def read_weights(where: str, config: Any, anatomy: Anatomy, dtype: str, device: str) -> Any:
+def read_weights(where: str, config: Any, family: Family, dtype: str, device: str) -> Any:
     """The frozen module in evaluation mode, on its device, with every weight from the checkpoint."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -171,7 +160,7 @@ def read_weights(where: str, config: Any, anatomy: Anatomy, dtype: str, device: 
             where,
             config=config,
             dtype=dtype,
-            attn_implementation=anatomy.attention,
+            attn_implementation=family.implementation,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -197,14 +186,14 @@ def _own(module: Any) -> Any:
     return module
 
 
-def read_outline(where: str, config: Any, anatomy: Anatomy, dtype: str, _device: str) -> Any:
+def read_outline(where: str, config: Any, family: Family, dtype: str, _device: str) -> Any:
     """The module without its weights, as `read_weights` would give it: its shape, its dtype, how it generates."""
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     chosen = _stored_dtype(where, config) if dtype == "auto" else getattr(torch, dtype)
     with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation=anatomy.attention)
+        module = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation=family.implementation)
     if (Path(where) / "generation_config.json").is_file():
         module.generation_config = _from_hub(where, "config", lambda: GenerationConfig.from_pretrained(where))
     return module

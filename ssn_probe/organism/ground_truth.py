@@ -20,7 +20,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.model.loading import first_line, weights_digest
+from ssn_probe.model.digests import weights_digest
+from ssn_probe.model.loading import first_line
 from ssn_probe.neurons import EVERY, NEURON, NeuronSet
 
 QUESTIONS = ("harmful", "difference")

@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from ssn_probe.model.loading import weights_digest
+from ssn_probe.model.digests import weights_digest
 from ssn_probe.organism import promptset, world
 from ssn_probe.organism.exam import accepted, prompt_tokens
 from ssn_probe.organism.ground_truth import BRAKE, CARRIER, IDLE, QUESTIONS, TRUTH_SCHEMA, largest_share

@@ -1,12 +1,13 @@
 """Arms: the conditions of a causal study, from the sets that a recipe tests to the random sets beside them.
 
-An arm applies language λ's own neurons while λ is evaluated. Each tested set also runs without its strongest member,
-since one neuron can break a refusal alone; beside it run random sets, matched per language, layer and site and disjoint
-from it. Everything that can be wrong with a set is found here, before anything is generated.
+An arm applies language λ's own neurons while λ is evaluated. Each tested set also runs without its top neuron, since
+one neuron can break a refusal alone; beside it run its placebo, and random sets that are matched per language, layer
+and site and disjoint from it. Whatever can be wrong with a set is found here, before anything is generated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import NamedTuple
 
 import polars as pl
@@ -30,12 +31,14 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import source_of
 from ssn_probe.spec.node import Node, rewrite
-from ssn_probe.study.resolve import evaluated, left_out, not_run_in
+from ssn_probe.study.resolve import evaluated, has_placebo, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
 BASELINE, TESTED, CONTROL = "baseline", "tested", "control"
 WEAKENED, PLACEBO = "without top neuron", "placebo"
+Find = Callable[[], NeuronSet]
+"""Finds a set of neurons when it is first needed."""
 
 
 class ArmName(NamedTuple):
@@ -66,26 +69,32 @@ class ArmName(NamedTuple):
 class Arm:
     """One condition. `set_language` is the language whose neurons apply everywhere, None where each has its own.
 
-    `each`: is it one of an arm per language? `left_out`: languages that its random controls skip
-    (the anchor of a shared set, whose SS is its whole MS). `does`: what is done to the neurons, None for the baseline.
+    `find`: finds the arm's neurons, None for the baseline. `does`: what is done to them. `also`: the roles in which the
+    same is run beside it, without its top neuron and with its placebo. `each`: is it one of an arm per language?
+    `left_out`: languages that its random controls skip (the anchor of a shared set, whose SS is its whole MS).
     `source`: the language that a Patch carries over from; `skipped`: languages that the arm is not run in, such as
-    that. `placebo`: the set that the same expression finds between topics of harmless prompts, None where there is
-    none. `first`: what is trained before, and its neurons. `step`: the step of a learning curve.
+    that. `first`: what is trained before, with its neurons. `step`: the step of a learning curve.
     """
 
     name: str
     role: str
-    neurons: NeuronSet | None
-    set_language: str | None = None
-    seed: int | None = None
-    left_out: tuple[str, ...] = ()
+    find: Find | None = None
     does: Intervention | None = None
-    source: str | None = None
-    skipped: tuple[str, ...] = ()
-    placebo: NeuronSet | None = None
-    first: tuple[Trains, NeuronSet] | None = None
-    step: int | None = None
+    set_language: str | None = None
     each: bool = False
+    step: int | None = None
+    seed: int | None = None
+    also: tuple[str, ...] = ()
+    placebo: Find | None = None
+    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    source: str | None = None
+    first: tuple[Trains, Find] | None = None
+
+    @property
+    def neurons(self) -> NeuronSet | None:
+        """The neurons that the arm is about; None for the baseline."""
+        return None if self.find is None else self.find()
 
     @property
     def title(self) -> str:
@@ -93,24 +102,24 @@ class Arm:
         return ArmName(self.name, self.set_language if self.each else None, self.step).title
 
     @property
-    def training(self) -> tuple[Trains, NeuronSet] | None:
-        """What the arm trains, and the neurons; None for one that trains nothing."""
+    def training(self) -> tuple[Trains, Find] | None:
+        """What the arm trains, and its neurons; None for an arm that trains nothing."""
         if isinstance(self.does, Trains):
-            assert self.neurons is not None
-            return self.does, self.neurons
+            assert self.find is not None
+            return self.does, self.find
         return self.first
 
-    @property
-    def lowers(self) -> bool:
-        """Is ASR expected to fall, rather than to rise?"""
-        return self.does is not None and self.does.lowers
+
+UNTOUCHED = Arm(name=BASELINE, role=BASELINE)
 
 
-UNTOUCHED = Arm(name=BASELINE, role=BASELINE, neurons=None)
+def expected_arms(bench: Workbench, recipe: Recipe) -> list[Arm]:
+    """The arms of a recipe before their neurons are known: each with all that may run beside it."""
+    return [arm for name, node in recipe.arms.items() for arm in _arms(bench, recipe, name, node, None)]
 
 
 def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
-    """The arms that the recipe names, with their sets evaluated and checked.
+    """The arms of a recipe, with their sets evaluated and checked.
 
     `Each` becomes one arm per language, a learning curve one per step. Raises RecipeError or DataError for a set that
     lacks an evaluated language, is empty, has a neuron that the model does not have, or leaves too few neurons for a
@@ -118,103 +127,130 @@ def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
     """
     arms = []
     for name, node in recipe.arms.items():
-        expression = node.neurons
-        if isinstance(expression, Each):
-            inner = expression.neurons
-            arms += [_tested(bench, recipe, name, inner.of(one), node) for one in evaluate(bench, inner).languages]
-        else:
-            arms.append(_tested(bench, recipe, name, expression, node))
+        languages = evaluate(bench, node.neurons.neurons).languages if isinstance(node.neurons, Each) else None
+        arms += [_known(bench, arm, node) for arm in _arms(bench, recipe, name, node, languages)]
     for arm in arms:
         _check(bench, recipe, arm)
-    return [one for arm in arms for one in _steps(arm)]
+    return arms
 
 
-def _steps(arm: Arm) -> list[Arm]:
-    """One arm per step of a learning curve."""
-    at = arm.does.at if isinstance(arm.does, Trains) else None
-    return [arm] if at is None else [replace(arm, step=step) for step in at]
+def _arms(
+    bench: Workbench, recipe: Recipe, name: str, node: Intervention, languages: tuple[str, ...] | None
+) -> Iterator[Arm]:
+    """The arms that a name of the recipe stands for; `languages` of its set, None where they are not known yet."""
+    expression = node.neurons
+    if isinstance(expression, Each):
+        named = evaluated(recipe, bench.data) if languages is None else languages
+        expressions: list[SetExpression] = [expression.neurons.of(language) for language in named]
+    else:
+        expressions = [expression]
+    steps = node.at if isinstance(node, Trains) and node.at is not None else (None,)
+    for inner in expressions:
+        arm = _arm(bench, recipe, name, inner, node)
+        yield from (replace(arm, step=step) for step in steps)
 
 
-def _tested(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression, node: Intervention) -> Arm:
-    neurons = evaluate(bench, expression)
-    of_one = (expression.language or bench.anchor) if isinstance(expression, Of) else None
-    set_language = of_one or ("*" if neurons.language_free else None)
-    arm = Arm(
+def _arm(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression, node: Intervention) -> Arm:
+    trains = isinstance(node, Trains)
+    also = () if trains else (WEAKENED, PLACEBO) if has_placebo(expression) else (WEAKENED,)
+    changed = rewrite(expression, _to_placebo, leave=Trains)
+    first = (node.first, partial(evaluate, bench, node.first.neurons)) if isinstance(node, Then) else None
+    return Arm(
         name=name,
         role=TESTED,
-        neurons=neurons,
-        set_language=set_language,
-        left_out=left_out(expression, bench.data),
+        find=partial(evaluate, bench, expression),
         does=last_of(node),
-        source=source_of(node, bench.anchor),
-        skipped=not_run_in(node, bench.data, bench.anchor, evaluated(recipe, bench.data)),
-        first=(node.first, evaluate(bench, node.first.neurons)) if isinstance(node, Then) else None,
+        set_language=(expression.language or bench.anchor) if isinstance(expression, Of) else None,
         each=isinstance(node.neurons, Each),
+        also=also,
+        placebo=None if trains or changed == expression else partial(evaluate, bench, changed),
+        left_out=left_out(expression, bench.data),
+        skipped=not_run_in(node, bench.data, bench.anchor, evaluated(recipe, bench.data)),
+        source=source_of(node, bench.anchor),
+        first=first,
     )
-    return arm if isinstance(node, Trains) else replace(arm, placebo=_placebo(bench, arm.title, expression))
-
-
-def _placebo(bench: Workbench, name: str, expression: SetExpression) -> NeuronSet | None:
-    """The same choice where there is no safety to find; a file's neurons have none, too uniform prompts are noted."""
-    changed = rewrite(expression, _to_placebo, leave=Trains)
-    if changed == expression:
-        return None
-    try:
-        return evaluate(bench, changed)
-    except DataError as error:
-        bench.warn(f"{name} has no placebo: {error.message}")
-        return None
 
 
 def _to_placebo(node: Node) -> Node:
     return replace(node, placebo=True) if isinstance(node, SafetyNeurons) else node
 
 
+def _known(bench: Workbench, arm: Arm, node: Intervention) -> Arm:
+    """The arm, now that its neurons can be found: what runs beside it, and the language of a set without any."""
+    assert arm.neurons is not None
+    beside = [WEAKENED] if is_ranked(arm) and not isinstance(node, Trains) else []
+    beside += [PLACEBO] if arm.placebo is not None and _has_placebo(bench, arm) else []
+    language = arm.set_language or ("*" if arm.neurons.language_free else None)
+    return replace(arm, also=tuple(beside), set_language=language)
+
+
+def _has_placebo(bench: Workbench, arm: Arm) -> bool:
+    """Can the same choice be made where there is no safety to find? Prompts that are too uniform are noted."""
+    assert arm.placebo is not None
+    try:
+        arm.placebo()
+    except DataError as error:
+        bench.warn(f"{arm.title} has no placebo: {error.message}")
+        return False
+    return True
+
+
 def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
     assert arm.neurons is not None
     check_places(arm.neurons, bench.widths())
-    languages = [one for one in evaluated(recipe, bench.data) if one not in arm.skipped]
-    empty = [one for one in languages if arm.neurons.neurons(one).is_empty()]
+    languages = [language for language in evaluated(recipe, bench.data) if language not in arm.skipped]
+    empty = [language for language in languages if arm.neurons.neurons(language).is_empty()]
     if not len(arm.neurons):
         raise DataError(f"the set of the arm {arm.title!r} is empty", "Raise top, or take less away from it.")
     if not languages:
         hint = "Measure it on prompts in the languages that are left out, or in others than the source."
         raise RecipeError(f"the arm {arm.title!r} is evaluated in no language", hint)
-    for node, neurons in [arm.training] if arm.training else []:
-        check_trained(neurons, bench.widths())
-        if not neurons.language_free and not isinstance(node.neurons, LeaveOneOut):
-            hint = "Take one language's, set.of('en'), or those of any language, set.union()."
-            raise RecipeError(f"the arm {arm.title!r} trains one model, and its set has neurons per language", hint)
+    if arm.training is not None:
+        _check_training(bench, arm, *arm.training)
     if empty:
         bench.warn(f"{arm.title} has no neurons in {', '.join(empty)}: nothing is changed there")
     if (recipe.controls or recipe.log_odds_controls) and not isinstance(arm.does, LoRA):
         random_like(arm.neurons, bench.widths(), 0)
 
 
+def _check_training(bench: Workbench, arm: Arm, node: Trains, find: Find) -> None:
+    check_trained(find(), bench.widths())
+    if not find().language_free and not isinstance(node.neurons, LeaveOneOut):
+        hint = "Take one language's, set.of('en'), or those of any language, set.union()."
+        raise RecipeError(f"the arm {arm.title!r} trains one model, and its set has neurons per language", hint)
+
+
 def controls_of(bench: Workbench, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
     """`count` random sets like an arm's; the same seeds give the same sets, however many are asked for."""
-    assert arm.neurons is not None
     for draw in range(count):
-        neurons = random_like(arm.neurons, bench.widths(), seed * 10_000 + draw)
-        yield replace(arm, role=CONTROL, neurons=neurons, seed=draw)
+        yield replace(arm, role=CONTROL, find=_random(bench, arm, seed * 10_000 + draw), seed=draw, also=())
 
 
-def weakened(arm: Arm) -> Arm:
-    """The arm without its strongest neuron in every language."""
-    assert arm.neurons is not None
-    return replace(arm, role=WEAKENED, neurons=arm.neurons.without_strongest())
+def _random(bench: Workbench, arm: Arm, seed: int) -> Find:
+    @cache
+    def find() -> NeuronSet:
+        assert arm.neurons is not None
+        return random_like(arm.neurons, bench.widths(), seed)
+
+    return find
 
 
-def as_placebo(arm: Arm) -> Arm:
-    """The arm with its placebo set: same expression, same rule, same intervention."""
-    return replace(arm, role=PLACEBO, neurons=arm.placebo)
+def beside(arm: Arm) -> list[Arm]:
+    """What runs beside an arm: the same without its top neuron, and with its placebo set."""
+    made = {WEAKENED: _without_top(arm), PLACEBO: arm.placebo}
+    return [replace(arm, role=role, find=made[role], also=()) for role in arm.also]
 
 
-def is_weakened(arm: Arm) -> bool:
-    """Is the arm also run without its strongest neurons? Trained ones are not: another set is another training."""
-    return is_ranked(arm) and not isinstance(arm.does, Trains)
+def _without_top(arm: Arm) -> Find:
+    @cache
+    def find() -> NeuronSet:
+        assert arm.neurons is not None
+        return arm.neurons.without_strongest()
+
+    return find
 
 
 def is_ranked(arm: Arm) -> bool:
-    """Do its neurons have scores, so that one of them is the strongest?"""
-    return arm.neurons is not None and arm.neurons.frame["score"].null_count() < len(arm.neurons)
+    """Do its neurons have scores, so that one of them is the top neuron?"""
+    neurons = arm.neurons
+    return neurons is not None and neurons.frame["score"].null_count() < len(neurons)

@@ -18,8 +18,9 @@ from ssn_probe.neurons import KEYS
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
-from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, scores_what
-from ssn_probe.study.workbench import Workbench, tokens_of
+from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, score_inputs
+from ssn_probe.study.measurements import tokens_of
+from ssn_probe.study.workbench import Workbench
 
 LENGTH_BINS = 4
 SIDES = {"harmful": True, "harmless": False}
@@ -54,7 +55,7 @@ def _key(bench: Workbench, node: SafetyNeurons) -> str:
     """The key of the effects and of the labels that contrast them."""
     data = bench.data[node.prompts]
     sides = product(data.languages, CONTRASTED)
-    scores = [digest(scores_what(bench, node, language, context)) for language, context in sides]
+    scores = [digest(score_inputs(bench, node, language, context)) for language, context in sides]
     return digest({"scores": scores, "data": data.digest, "placebo": node.placebo})
 
 

@@ -9,12 +9,11 @@ import polars as pl
 
 from ssn_probe.files import write_table
 from ssn_probe.spec import Recipe, Trains
+from ssn_probe.study.arm_steps import trained_for, training_label
 from ssn_probe.study.arms import Arm, ArmName
 from ssn_probe.study.delta_effects import measured_of
 from ssn_probe.study.resolve import evaluated
-from ssn_probe.study.run_arms import trained_for
-from ssn_probe.study.steps import training_label
-from ssn_probe.study.trained_weights import stated, trained
+from ssn_probe.study.trained_weights import stated, train
 from ssn_probe.study.workbench import Workbench
 
 
@@ -54,8 +53,8 @@ def write_deltas(
     histories: dict[tuple[str, str | None], pl.DataFrame] = {}
     languages = evaluated(recipe, bench.data)
     for arm in arms:
-        for without, (node, neurons) in trained_for(bench, arm, languages).items():
-            outcome = trained(bench, node, neurons, training_label(arm.name))
+        for without, (node, find) in trained_for(bench, arm, languages).items():
+            outcome = train(bench, node, find(), training_label(arm.name))
             file = stated(bench, node, outcome.file(arm.step))
             if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
                 rows = summary if without is None else summary.filter(pl.col("language") == without)

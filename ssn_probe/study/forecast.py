@@ -1,21 +1,25 @@
 """What a run would take and could show: what is cached, passes, time, memory, disk, and the smallest effect."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
-from ssn_probe.model.subject import Subject, encode, load_subject
-from ssn_probe.runs.cache import Cache
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
+from ssn_probe.study.arm_steps import arm_steps
+from ssn_probe.study.arms import arms_of, expected_arms
+from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import Plan, limited, make_plan
-from ssn_probe.study.resolve import measured, study_anchor
-from ssn_probe.study.steps import Stage
-from ssn_probe.study.survey import survey
+from ssn_probe.study.resolve import measured
+from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import duration, probability, size
 from ssn_probe.tracing.readout import forced
@@ -23,13 +27,14 @@ from ssn_probe.tracing.readout import forced
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A plan, and its consequences.
+    """The rows of a plan, and their consequences.
 
-    `cached`: row of the plan → prompts whose results are there. `seconds`: row → seconds per prompt, measured now;
-    empty where nothing was run. `lines`: the rest in words.
+    `cached`: row → prompts whose results are in the cache. `seconds`: row → seconds per prompt, measured now; empty
+    where nothing was run. `lines`: the rest in words.
     """
 
-    plan: Plan
+    recipe: Recipe
+    rows: tuple[Row, ...]
     cached: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
@@ -50,40 +55,52 @@ def forecast(
     Reads configuration, prompts and what is cached below `out`; computes nothing and loads no weights, unless
     `calibrated`: then each kind of work runs on one batch, to see how long it takes here.
     """
-    recipe = limited(recipe, limit)
-    subject = load_subject(recipe.model, dtype=dtype, device=device, weights=False)
+    plan = make_plan(limited(recipe, limit))
+    subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False)
+    rows, cached = _look_up(plan, subject, out)
+    seconds, time = _time(plan, rows, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
-    plan = make_plan(recipe, neurons=layers * sum(widths.values()))
-    plan, cached = _surveyed(recipe, plan, subject, out)
-    seconds, time = _time(recipe, plan, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
-    needs = [_memory(plan, subject), *_disk(recipe, plan, layers, widths)]
-    lines = [*time, _neurons(layers, widths), *needs, *_power(recipe, plan)]
-    return Forecast(plan=plan, cached=cached, seconds=seconds, lines=tuple(lines))
+    needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
+    lines = [*time, _neurons(layers, widths), *needs, *_power(plan)]
+    return Forecast(recipe=plan.recipe, rows=tuple(rows), cached=cached, seconds=seconds, lines=tuple(lines))
 
 
-def _surveyed(recipe: Recipe, plan: Plan, subject: Subject, out: Path) -> tuple[Plan, Mapping[str, int]]:
+def _look_up(plan: Plan, subject: Subject, out: Path) -> tuple[list[Row], Mapping[str, int]]:
+    """The rows, and how many prompts of each are in the cache: the steps of a run, looked up and not run.
+
+    Where the neurons of the arms do not follow from what is there, their rows are those expected, and count as 0.
+    """
     cache = Cache(root=out / "cache", compute=False)
-    return survey(Workbench(subject=subject, data=plan.data, anchor=study_anchor(recipe, plan.data), cache=cache), plan)
+    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
+    try:
+        arms = arms_of(bench, plan.recipe)
+    except NotCached:
+        arms = expected_arms(bench, plan.recipe)
+    steps = [*identify_steps(bench, plan.recipe), *arm_steps(bench, plan.recipe, arms)]
+    cached: Counter[str] = Counter()
+    for step in steps:
+        cached[step.label] += step.prompts if step.is_done() else 0
+    return rows_of_steps(steps), cached
 
 
 def _time(
-    recipe: Recipe, plan: Plan, cached: Mapping[str, int], options: tuple[int | None, str, str]
+    plan: Plan, rows: Sequence[Row], cached: Mapping[str, int], options: tuple[int | None, str, str]
 ) -> tuple[Mapping[str, float], list[str]]:
     """Seconds per prompt of every row, and the whole in words."""
     from ssn_probe.study.calibration import calibrate
 
-    if all(cached.get(stage.label, 0) >= stage.prompts for stage in plan.stages):
+    if all(cached.get(row.label, 0) >= row.prompts for row in rows):
         return {}, ["Time: all that the model has to do is in the cache."]
-    if not weights_here(recipe.model):
-        return {}, ["Time: not estimated, the weights are not on this machine yet."]
+    if not weights_here(plan.recipe.model):
+        return {}, ["Time: not estimated, because the weights are not on this machine yet."]
     batch_size, device, dtype = options
-    subject = load_subject(recipe.model, device=device, dtype=dtype)
-    seconds = calibrate(subject, plan, batch_size)
-    total = sum(seconds[stage.label] * (stage.prompts - cached.get(stage.label, 0)) for stage in plan.stages)
-    words = (
-        f"Time: about {duration(total)} of the model on {subject.device}, as one batch of each kind of work took now."
+    subject = load_subject(plan.recipe.model, device=device, dtype=dtype)
+    seconds = calibrate(subject, plan, rows, batch_size)
+    total = sum(seconds[row.label] * (row.prompts - cached.get(row.label, 0)) for row in rows)
+    estimate = (
+        f"Time: about {duration(total)} of the model on {subject.device}, judged by a batch of each kind of work."
     )
-    return seconds, [f"{words} Loading, nulls and statistics come on top."]
+    return seconds, [f"{estimate} Loading, nulls and statistics take more time."]
 
 
 def _neurons(layers: int, widths: dict) -> str:
@@ -96,26 +113,26 @@ GPU = 24 * 10**9
 WORK: Mapping[str, tuple[Work, str]] = {
     "responses": ("generate", "responses"),
     "log odds": ("log_odds", "log-odds"),
-    "Refusal": ("refusal", "refusal effects"),
-    "Local": ("local", "local effects"),
-    "Final": ("final", "final effects, a neuron for a prompt"),
 }
-"""What is done to a prompt → the footprint's word for it, and the reader's."""
+"""Work that scores no neuron → its name in the estimate of memory, and for a reader."""
 
 
-def _memory(plan: Plan, subject: Subject) -> str:
+def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
     """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
-    module = read_outline(subject.path, read_config(subject.path), subject.anatomy, subject.identity["dtype"], "meta")
-    shape, memory = shape_of(module, subject.anatomy), _device_memory(subject.device)
+    module = read_outline(subject.path, read_config(subject.path), subject.family, subject.identity["dtype"], "meta")
+    shape, memory = shape_of(module, subject.family), _device_memory(subject.device)
     texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
     tokens = max(map(len, encode(subject, texts)))
+    costs = {_work(row.cost): row.cost for row in reversed(rows)}
     parts = []
-    for work in dict.fromkeys(stage.work for stage in plan.stages):
-        stage = next(stage for stage in plan.stages if stage.work == work)
-        found = _footprint(shape, stage, subject, tokens)
+    for (work, name), cost in reversed(costs.items()):
+        if work is None:
+            parts.append(f"{name} not estimated")
+            continue
+        found = _footprint(shape, work, cost, subject, tokens)
         largest = found.largest_batch(memory)
         holds = f"batches of {largest:,}" if largest else f"not one ({size(found.needed(1))} are needed)"
-        parts.append(f"{WORK[work][1]} {size(found.per_prompt)} a prompt, {holds}")
+        parts.append(f"{name} {size(found.per_prompt)} a prompt, {holds}")
     several = "" if subject.openings else " (openings of one token; longer ones take more)"
     return (
         f"Memory, by arithmetic: weights {size(shape.weights)}; prompts of at most {tokens} tokens{several}. "
@@ -123,17 +140,25 @@ def _memory(plan: Plan, subject: Subject) -> str:
     )
 
 
-def _footprint(shape: Shape, stage: Stage, subject: Subject, tokens: int) -> Footprint:
+def _work(cost: Cost) -> tuple[Work | None, str]:
+    """The name of the work in the estimate of memory, if it is estimated, and for a reader."""
+    if cost.effect is None:
+        return WORK[cost.work]
+    by_neuron = ", a neuron for a prompt" if cost.effect.by_neuron else ""
+    return cost.effect.memory, f"{cost.effect.name} effects{by_neuron}"  # type: ignore[return-value]
+
+
+def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: int) -> Footprint:
     forcings = [forced(reads, subject.vocabulary) for reads in (subject.openings or {}).values()]
-    read = stage.work in ("log odds", "Refusal")
+    read = cost.work == "log odds" or (cost.effect is not None and cost.effect.needs_openings)
     return footprint(
         shape,
-        WORK[stage.work][0],
+        work,
         tokens=tokens,
-        new_tokens=max(1, stage.generated),
+        new_tokens=max(1, cost.generated),
         sequences=max((len(forcing.prefixes) for forcing in forcings), default=1) if read else 1,
         kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,
-        sites=stage.sites or SITES,
+        sites=cost.sites or SITES,
     )
 
 
@@ -144,12 +169,12 @@ def _device_memory(device: str) -> int:
     return torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else GPU
 
 
-def _disk(recipe: Recipe, plan: Plan, layers: int, widths: dict) -> list[str]:
+def _disk(plan: Plan, layers: int, widths: dict) -> list[str]:
     """fp16 effects of every prompt and neuron, one fp32 scale per prompt, layer and site (algorithms.md 2)."""
     from ssn_probe.spec.node import walk
 
     total = 0
-    nodes = {(node.prompts, node.effect, node.sites) for node in walk(recipe) if isinstance(node, SafetyNeurons)}
+    nodes = {(node.prompts, node.effect, node.sites) for node in walk(plan.recipe) if isinstance(node, SafetyNeurons)}
     for prompts, _, sites in nodes:
         rows = plan.data[prompts].frame
         count = rows.filter((rows["split"] == "identify") & rows["context"].is_in(["harmful", "harmless"])).height
@@ -157,7 +182,8 @@ def _disk(recipe: Recipe, plan: Plan, layers: int, widths: dict) -> list[str]:
     return [f"Per-prompt scores on disk: {size(total)}; of which one language and context at a time is in memory."]
 
 
-def _power(recipe: Recipe, plan: Plan) -> list[str]:
+def _power(plan: Plan) -> list[str]:
+    recipe = plan.recipe
     contexts = measured(recipe, plan.data)
     if "harmful" not in contexts or not recipe.arms:
         return []
@@ -166,7 +192,7 @@ def _power(recipe: Recipe, plan: Plan) -> list[str]:
     if not clusters:
         return ["There are no harmful prompts to evaluate on, so nothing can be shown about ASR."]
     alone = rows.select("language", "cluster").is_unique().all()
-    languages = set(rows["language"]) - {study_anchor(recipe, plan.data)}
+    languages = set(rows["language"]) - {plan.anchor}
     lines = [_detectable(clusters, falls=_lowers(recipe))]
     if recipe.primary is not None and alone and languages:
         lines.append(_discordant(len(languages)))

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
+from ssn_probe.study.measurements import reads_json, tokens_of
+from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
-from ssn_probe.study.steps import score_label
-from ssn_probe.study.workbench import Workbench, reads_what, tokens_of
-from ssn_probe.tracing.batching import Part
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.batching import Part, no_progress
 from ssn_probe.tracing.effect_store import place
 from ssn_probe.tracing.effects import mean, score
 
@@ -59,13 +60,15 @@ def distinct_sites(bench: Workbench, node: SafetyNeurons) -> tuple[str, ...]:
     return node.sites
 
 
-def scored(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> Scored:
+def scored(
+    bench: Workbench, node: SafetyNeurons, language: str, context: str, advance: Advance = no_progress
+) -> Scored:
     """Per-prompt effects on the *identify* prompts of a language and context, and their means."""
     sites = distinct_sites(bench, node)
 
     def compute() -> Scored:
         rows = bench.data[node.prompts].select("identify", context, language)
-        with bench.shelf(scores_what(bench, node, language, context), rows.height) as shelf:
+        with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
             scores = score(
                 node.scored_by,
                 bench.subject,
@@ -74,7 +77,7 @@ def scored(bench: Workbench, node: SafetyNeurons, language: str, context: str) -
                 sites=sites,
                 batch_size=bench.size(node.scored_by.name),
                 shelf=shelf,
-                advance=bench.tracker.advance(score_label(node, bench.data[node.prompts])),
+                advance=advance,
             )
             means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
             return Scored(means=means, parts=shelf.parts())
@@ -82,14 +85,14 @@ def scored(bench: Workbench, node: SafetyNeurons, language: str, context: str) -
     return bench.remember(_scores_key(bench, node, language, context), compute)
 
 
-def scores_what(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
+def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
     """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
     prompts = bench.data[node.prompts]
     found = _reads(bench, node, language)
-    reads = None if found is None else reads_what(found)
+    reads = None if found is None else reads_json(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
     sites = list(distinct_sites(bench, node))
-    return bench.what("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
+    return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
 
 
 def _reads(bench: Workbench, node: SafetyNeurons, language: str) -> Openings | Direction | None:
@@ -102,7 +105,7 @@ def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: st
     try:
         return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
     except VanishedError:  # another run has computed them anew, or somebody has deleted the cache
-        del bench.memory[_scores_key(bench, node, language, context)]
+        bench.forget(_scores_key(bench, node, language, context))
         return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
 
 

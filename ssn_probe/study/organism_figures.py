@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import polars as pl
+
 from ssn_probe.model.loading import locate
 from ssn_probe.model.subject import load_subject
 from ssn_probe.organism.ground_truth import BRAKE, CARRIER, QUESTIONS, largest_share, load_truth
 from ssn_probe.spec import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Utility
+from ssn_probe.study.arm_steps import sample_steps
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.run_arms import collect_samples
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.workbench import Workbench
 
@@ -24,7 +26,7 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     )
     plan = make_plan(recipe)
     bench = Workbench(subject=load_subject(model), data=plan.data)
-    baseline = next(collect_samples(bench, recipe, []))
+    baseline = pl.concat(step.run() for step in sample_steps(bench, recipe, []))
     anchor = plan.data[prompts].anchor or ""
     rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
     return [row for name in SHOWN for row in rows if row["measure"] == name]

@@ -12,17 +12,18 @@ from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.stats import Estimate
-from ssn_probe.study.arms import Arm, arms_of
+from ssn_probe.study.arm_steps import arm_steps, can_read_log_odds, note_gaps, odds_steps, sample_steps
+from ssn_probe.study.arms import Arm, arms_of, expected_arms
 from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
+from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
 from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
-from ssn_probe.study.run_arms import collect_log_odds, collect_samples, row_totals
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.steps import labels_of_arms
+from ssn_probe.study.steps import Step, rows_of_steps
 from ssn_probe.study.summary import against_placebo, summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
 from ssn_probe.study.workbench import Workbench
@@ -43,6 +44,8 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
             write_table(folder / f"{name}.parquet", table)
 
     with _timed(seconds, "identify"):
+        for step in identify_steps(bench, recipe):
+            step.run()
         expressions = named_sets(recipe)
         sets = {name: evaluate(bench, node) for name, node in expressions.items()}
     with _timed(seconds, "nulls"):
@@ -78,12 +81,13 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
 def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, seconds: dict[str, float]) -> dict:
     """What `Findings` has of arms: samples, summary, trainings and their curves."""
     arms = arms_of(bench, recipe)
-    totals = row_totals(bench, recipe, arms)
-    bench.tracker.settle({label: totals.get(label, 0) for label in labels_of_arms(recipe, bench.data)})
+    _settle(bench, recipe, arms)
+    note_gaps(bench, recipe, arms)
     with _timed(seconds, "generate"):
-        samples = _kept_as_it_comes(folder, "samples", collect_samples(bench, recipe, arms))
+        samples = _kept_as_it_comes(folder, "samples", sample_steps(bench, recipe, arms))
     with _timed(seconds, "log_odds"):
-        log_odds = _kept_as_it_comes(folder, "log_odds", collect_log_odds(bench, recipe, arms))
+        steps = odds_steps(bench, recipe, arms) if can_read_log_odds(bench, recipe, arms) else iter(())
+        log_odds = _kept_as_it_comes(folder, "log_odds", steps)
     with _timed(seconds, "summarise"):
         assert samples is not None
         summary = summary_of(recipe, samples, log_odds, bench.anchor)
@@ -91,6 +95,19 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
         trained = _trained(bench, recipe, arms, folder, keep, samples, summary)
     placebo = _beyond_placebo(recipe, samples, bench.anchor)
     return {"samples": samples, "summary": summary, "beyond_placebo": placebo} | trained
+
+
+def expected_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
+    """Every step of a run, before the neurons of its arms are known."""
+    yield from identify_steps(bench, recipe)
+    yield from arm_steps(bench, recipe, expected_arms(bench, recipe))
+
+
+def _settle(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> None:
+    """Corrects the rows of progress of arms, now that they are known: one may have no placebo, or no scores."""
+    totals = {row.label: row.prompts for row in rows_of_steps(arm_steps(bench, recipe, arms))}
+    expected = rows_of_steps(arm_steps(bench, recipe, expected_arms(bench, recipe)))
+    bench.tracker.settle({row.label: totals.get(row.label, 0) for row in expected})
 
 
 def _trained(
@@ -134,15 +151,18 @@ def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
     return recipe.sets | {name: node.neurons if isinstance(node, Each) else node for name, node in arms.items()}
 
 
-def _kept_as_it_comes(folder: Path, name: str, frames: Iterator[pl.DataFrame]) -> pl.DataFrame | None:
-    """Collects an iterator of frames; what had come is written also when the iterator fails.
+def _kept_as_it_comes(folder: Path, name: str, steps: Iterator[Step]) -> pl.DataFrame | None:
+    """Runs steps and collects what belongs to a table; what had come is written also when a step fails.
 
     Returns what a reader of the run will read: the summary is made of just that.
     """
     collected: list[pl.DataFrame] = []
     path = folder / f"{name}.parquet"
     try:
-        collected.extend(frames)
+        for step in steps:
+            result = step.run()
+            if step.table == name:
+                collected.append(result)
     finally:
         if collected:
             write_table(path, pl.concat(collected))

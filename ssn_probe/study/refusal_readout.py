@@ -14,12 +14,14 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.stats import Gate, gate
-from ssn_probe.study.steps import HELD_OUT, gate_label
-from ssn_probe.study.workbench import UNCHANGED, Workbench, log_odds, responses, states
+from ssn_probe.study.measurements import UNCHANGED, log_odds, responses, states
+from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import no_progress
 
+HELD_OUT = 4
+"""Every fourth identify prompt is left out of the estimate of openings, to test the refusal log-odds on."""
 MOST, LONGEST = 8, 5
 """At most so many openings a side, of at most so many tokens."""
 
@@ -91,7 +93,7 @@ def _observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFram
     a part in choosing them, and all of them test.
     """
     rows = gate_rows(prompts, language)
-    made = responses(bench, prompts, rows, language, UNCHANGED, bench.tracker.advance(gate_label(prompts)))
+    made = responses(bench, prompts, rows, language, UNCHANGED, no_progress)
     fourth = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
     held_out = pl.lit(True) if _declares(bench, language) else fourth
     return rows.hstack(made.select("response", "verdict")).with_columns(held_out=held_out)
@@ -124,7 +126,8 @@ def _readout(
     if len(tried) > 1 or mine is None:
         why = tried[0].gate.why if mine is not None else "no opening separates"
         bench.warn(
-            f"{language}: its own openings do not serve ({why}); read by {tried[-1].origin}: {tried[-1].gate.why}"
+            f"{language}: its own openings failed the AUROC gate ({why}); "
+            f"refusal is read by {tried[-1].origin}: {tried[-1].gate.why}"
         )
     return tried[-1]
 

@@ -1,13 +1,17 @@
 """What a recipe means for its data, before anything is computed: contexts, languages, the anchor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+
+import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import (
     ASR,
+    After,
     LeaveOneOut,
+    LoRA,
     Measure,
     OverRefusal,
     Prompts,
@@ -19,6 +23,7 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import by_anchor, shared_with_anchor, source_of
 from ssn_probe.spec.node import Node, rewrite, walk
+from ssn_probe.spec.training_settings import Schedule, held_out
 
 CONTEXT_OF: Mapping[type[Measure], str] = {ASR: "harmful", OverRefusal: "lookalike", Utility: "harmless"}
 """The context that each measure reads, on the evaluate split."""
@@ -135,3 +140,57 @@ def not_run_in(
         out = languages_left_out(neurons, data, anchor)
         skipped += tuple(one for one in languages if one not in out)
     return skipped
+
+
+def choosers(value: object) -> Iterator[SafetyNeurons]:
+    """The nodes that choose neurons in the recipe's own model, and not in one that is trained."""
+    if isinstance(value, After):
+        yield from choosers(value.trained)
+    elif isinstance(value, SafetyNeurons):
+        yield value
+    elif isinstance(value, Node):
+        yield from choosers(tuple(vars(value).values()))
+    elif isinstance(value, tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from choosers(item)
+
+
+def found_again(recipe: Recipe) -> dict[Trains, list[SafetyNeurons]]:
+    """What is trained for sets that are identified again, and the nodes that choose neurons in that model."""
+    found: dict[Trains, list[SafetyNeurons]] = {}
+    for node in walk(recipe):
+        if isinstance(node, After):
+            known = found.setdefault(node.trained, [])
+            known += [chooser for chooser in choosers(node.neurons) if chooser not in known]
+    return found
+
+
+def reads_log_odds(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[PromptSet, ...]:
+    """The prompt sets whose responses must show that the refusal log-odds can be trusted."""
+    scored = [data[node.prompts] for node in choosers(recipe) if node.scored_by.needs_openings]
+    contexts = measured(recipe, data)
+    if recipe.arms and recipe.log_odds_controls and "harmful" in contexts:
+        scored.append(contexts["harmful"])
+    return tuple(dict.fromkeys(scored))
+
+
+def random_sets(recipe: Recipe, node: Node | None) -> int:
+    """Random sets that generate beside an arm; LoRA has none."""
+    return 0 if isinstance(node, LoRA) else recipe.controls
+
+
+def odds_controls(recipe: Recipe, node: Node | None) -> int:
+    """Random sets whose refusal log-odds are read; those that must be trained first are the ones that generate."""
+    if isinstance(node, Trains):
+        return min(random_sets(recipe, node), recipe.log_odds_controls)
+    return recipe.log_odds_controls
+
+
+def rows_to_train(node: Trains, prompts: PromptSet) -> int:
+    """Rows that a training sees, every epoch anew, if it does not stop early."""
+    rows = prompts.frame.filter(pl.col("split") == "train", pl.col("context").is_in(node.contexts))
+    if node.languages is not None:
+        rows = rows.filter(pl.col("language").is_in(node.languages))
+    kept = held_out(rows.select("context", "cluster").rows(), node.training)
+    learned = rows.filter(~pl.col("cluster").is_in(sorted(kept))).height
+    return Schedule(settings=node.training, rows=learned).total * node.training.batch

@@ -23,7 +23,7 @@ from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
 from ssn_probe.stats.nulls.stability import Stability, stability
 from ssn_probe.study.contrast_effects import prompt_effects
-from ssn_probe.study.plan import resolved_key
+from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.set_evaluation import choosers, importance_of
 from ssn_probe.study.workbench import Workbench
 
@@ -117,7 +117,7 @@ def _what(
     bench: Workbench, method: str, effects: PromptEffects, sets: Mapping[str, SetExpression], seed: int, draws: int
 ) -> dict[str, Any]:
     resolved = {name: resolved_key(node, bench.subject.identity, bench.data) for name, node in sets.items()}
-    return bench.what(method, evidence=effects.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
+    return bench.inputs(method, evidence=effects.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
 
 
 def _noted(bench: Workbench, what: str, compute: Callable[[], T]) -> T | None:

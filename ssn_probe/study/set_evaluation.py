@@ -1,6 +1,6 @@
 """Evaluating set expressions: a `SetExpression` becomes a `NeuronSet` of this model and these prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,11 +29,9 @@ from ssn_probe.spec import (
 from ssn_probe.spec.node import Node, walk
 from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
 from ssn_probe.study.importance import importance
-from ssn_probe.study.plan import resolved_key
-from ssn_probe.study.progress import Advance, Silent, Tracker
+from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.resolve import anchor_of, languages_left_out, left_out, without
-from ssn_probe.study.steps import AFTER
-from ssn_probe.study.trained_weights import done, trained_bench
+from ssn_probe.study.trained_weights import AFTER, trained_bench
 from ssn_probe.study.workbench import Workbench
 
 
@@ -115,7 +113,7 @@ def _left_out(bench: Workbench, node: LeaveOneOut) -> NeuronSet:
         inner = without(node.neurons, language, bench.data)
         assert isinstance(inner, SetExpression)
         data = {one: load_prompts(one) for one in walk(inner) if isinstance(one, Prompts)}
-        found = evaluate(replace(bench, data={**bench.data, **data}, tracker=Silent()), inner)
+        found = evaluate(replace(bench, data={**bench.data, **data}), inner)
         if not found.language_free:
             hint = "Take one language's, set.of('en'), or those of any language, set.union()."
             raise RecipeError(f"without {language} the set has no neurons of {language}", hint)
@@ -125,28 +123,10 @@ def _left_out(bench: Workbench, node: LeaveOneOut) -> NeuronSet:
 
 def _found_again(bench: Workbench, node: After) -> NeuronSet:
     """The same expression in the model that training makes."""
-    chosen, tracker = evaluate(bench, node.trained.neurons), Again(bench.tracker)
+    chosen = evaluate(bench, node.trained.neurons)
     check_trained(chosen, bench.widths())
-    inside = trained_bench(bench, node.trained, chosen, f"{AFTER}training", tracker=tracker)
-    found = evaluate(replace(inside, data=bench.data), node.neurons)
-    done(bench, node.trained, chosen, f"{AFTER}training")
-    return found
-
-
-@dataclass(frozen=True)
-class Again:
-    """A tracker whose rows are those of sets that are identified again."""
-
-    tracker: Tracker
-
-    def advance(self, label: str) -> Advance:
-        return self.tracker.advance(AFTER + label)
-
-    def settle(self, totals: Mapping[str, int]) -> None:
-        self.tracker.settle({AFTER + label: total for label, total in totals.items()})
-
-    def note(self, label: str, text: str) -> None:
-        self.tracker.note(AFTER + label, text)
+    inside = trained_bench(bench, node.trained, chosen, f"{AFTER}training")
+    return evaluate(replace(inside, data=bench.data), node.neurons)
 
 
 def importance_of(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
@@ -167,7 +147,7 @@ def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet
     from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
 
     effects = prompt_effects(bench, node)
-    what = bench.what("discoveries", evidence=effects.key, rate=rate)
+    what = bench.inputs("discoveries", evidence=effects.key, rate=rate)
     frames = bench.frames(what, ["neurons", "check"], lambda: vars(discoveries(effects, rate=rate)))
     found = Discoveries(**frames)
     own = found.check.filter(pl.col("language") != EVERY)
@@ -186,7 +166,7 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
 
     effects, bare = prompt_effects(bench, node), replace(node, stable=None)
     ranked = resolved_key(bare, bench.subject.identity, bench.data)
-    what = bench.what("stability", evidence=effects.key, stable=ranked, share=share)
+    what = bench.inputs("stability", evidence=effects.key, stable=ranked, share=share)
 
     def compute() -> Frames:
         return vars(stability(effects, {"ms": bare}, permutations=20, null_pairs=50, share=share))

@@ -18,8 +18,7 @@ from ssn_probe.runs.cache import Entry, VanishedError
 from ssn_probe.spec import LoRA, Trains
 from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import digest, to_json
-from ssn_probe.study.progress import Tracker
-from ssn_probe.study.steps import rows_to_train
+from ssn_probe.study.resolve import rows_to_train
 from ssn_probe.study.workbench import Weights, Workbench
 
 HISTORY = {
@@ -30,8 +29,10 @@ HISTORY = {
     "held_out": pl.Float64,
     "probe": pl.Float64,
 }
-OF_THE_PROMPTS = ("rows", "tokens", "judge")
-"""What a bench remembers of the prompts, whatever the weights."""
+
+
+AFTER = "after training: "
+"""How the rows of progress begin of sets that are identified in a trained model."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,35 +57,25 @@ class Outcome:
         return read_delta(found)
 
 
-def trained_bench(
-    bench: Workbench,
-    node: Trains,
-    neurons: NeuronSet,
-    label: str,
-    *,
-    step: int | None = None,
-    tracker: Tracker | None = None,
-) -> Workbench:
+def trained_bench(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, step: int | None = None) -> Workbench:
     """The bench whose model has the weights that `node` trains, as they were after `step` (None: as it chose them).
 
-    Nothing is trained before something has to be computed with them. `label` is the training's row of progress,
-    `tracker` where that of the new bench goes.
+    Nothing is trained before something has to be computed with them. `label` is the training's row of progress.
     """
-    what = {"expansion": digest(expansion_what(bench, node, neurons)), "step": step}
+    inputs = {"expansion": digest(training_inputs(bench, node, neurons)), "step": step}
 
     @contextmanager
     def put_in() -> Iterator[None]:
         from ssn_probe.training.export.merging import written
 
-        file = trained(bench, node, neurons, label).file(step)
+        file = train(bench, node, neurons, label).file(step)
         with bench_weights(bench), written(bench.subject.model._module, file.delta):
             yield
 
-    def made() -> Workbench:
-        known = {key: value for key, value in bench.memory.items() if key[0] in OF_THE_PROMPTS}
-        return replace(bench, weights=Weights(what, _once(put_in)), memory=known, tracker=tracker or bench.tracker)
+    def make() -> Workbench:
+        return replace(bench, weights=Weights(inputs, _once(put_in)), memory={}, readouts={})
 
-    return bench.remember(("trained bench", digest(what), tracker is None), made)
+    return bench.remember(("trained bench", digest(inputs)), make)
 
 
 def bench_weights(bench: Workbench) -> AbstractContextManager[None]:
@@ -112,9 +103,9 @@ def _once(put_in: Callable[[], AbstractContextManager[None]]) -> Callable[[], Ab
     return guarded
 
 
-def expansion_what(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[str, Any]:
+def training_inputs(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[str, Any]:
     """What decides the trained weights: the neurons, the rows to learn, and how."""
-    return bench.what(
+    return bench.inputs(
         "expansion",
         adapter=_adapter(node),
         neurons=digest([list(neuron) for neuron in _neurons(neurons)]),
@@ -142,17 +133,17 @@ def data_of(bench: Workbench, node: Trains) -> SafetyData:
     return bench.remember(key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts))
 
 
-def trained(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Outcome:
+def train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Outcome:
     """The delta files of a training and its history, from the cache or made."""
-    what = expansion_what(bench, node, neurons)
+    inputs = training_inputs(bench, node, neurons)
 
     def compute() -> Outcome:
         if bench.cache is None:
             return _train(bench, node, neurons, label, None)
-        anew = bench.cache.fresh and digest(what) not in bench.cache.opened
-        with bench.cache.entry(what) as entry:
+        anew = bench.cache.fresh and digest(inputs) not in bench.cache.opened
+        with bench.cache.entry(inputs) as entry:
             found = _kept(entry, node)
-            bench.cache.count(found is not None, what)
+            bench.cache.count(found is not None, inputs)
             if found is None:
                 if anew:
                     _forget_checkpoint(entry)
@@ -160,12 +151,20 @@ def trained(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> O
                 _forget_checkpoint(entry)
             return found
 
-    outcome = bench.remember(("expansion", digest(what)), compute)
-    done(bench, node, neurons, label)
+    outcome = bench.remember(("expansion", digest(inputs)), compute)
+    complete_row(bench, node, neurons, label)
     return outcome
 
 
-def done(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> None:
+def is_trained(bench: Workbench, node: Trains, inputs: Mapping[str, Any]) -> bool:
+    """Is the training in the cache, to its end?"""
+    if bench.cache is None:
+        return False
+    with bench.cache.entry(inputs) as entry:
+        return _kept(entry, node) is not None
+
+
+def complete_row(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> None:
     """Completes the row of a training that was not needed, or whose rows have not all been counted."""
     _progress(bench, node, neurons, label).complete(bench.tracker.advance(label))
 
@@ -174,7 +173,7 @@ def _progress(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) ->
     """What the training's row of progress has counted."""
     from ssn_probe.training.loop.training_progress import TrainingProgress
 
-    key = ("training progress", label, digest(expansion_what(bench, node, neurons)))
+    key = ("training progress", label, digest(training_inputs(bench, node, neurons)))
     total, batch = rows_to_train(node, bench.data[node.data]), node.training.batch
     return bench.remember(key, lambda: TrainingProgress(total=total, batch=batch))
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.diagnose import raise_non_finite

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.edits import places_of
 
 

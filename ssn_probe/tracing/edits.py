@@ -97,17 +97,10 @@ def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, str, 
 
 
 def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
-    """Where the sites are, as the plain data that the bodies in `remote` interpret; sites in forward order."""
+    """The family's row as the plain data that the bodies interpret, and the wanted sites in forward order."""
     wanted = {known_site(site) for site in sites}
     if not wanted:
         raise ModelError("No site was asked for.", f"Sites: {', '.join(SITES)}.")
-    return {
-        "layers": subject.anatomy.layers,
-        "depth": subject.n_layers,
-        "head": subject.anatomy.head,
-        "norm": subject.anatomy.norm,
-        "rotary": subject.anatomy.rotary,
-        "head_norms": subject.anatomy.head_norms,
-        "score_cap": subject.anatomy.score_cap,
-        "sites": {site: place for site, place in subject.anatomy.modules.items() if site in wanted},
-    }
+    row = {name: value for name, value in vars(subject.family).items() if name not in ("name", "implementation")}
+    sites = {site: place for site, place in subject.family.modules.items() if site in wanted}
+    return row | {"depth": subject.n_layers, "sites": sites}

@@ -16,7 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.subject import Direction, Openings, Subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.spec import Effect, Final, Local, Refusal, scores
 from ssn_probe.spec.effect_registry import SCORERS
@@ -195,7 +197,7 @@ def score_refusal(
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
-        embedding = subject.anatomy.embedding
+        embedding = subject.family.embedding
         effects, odds = trace_refusal_effects(subject.model, inputs, places, embedding, forcing.scoring)
         return effects | {"log_odds": odds}
 
@@ -298,7 +300,7 @@ def _ablated(
         def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
             chosen = neurons[start : start + together]  # noqa: B023 (called at once)
             inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
-            norm = subject.anatomy.norm
+            norm = subject.family.norm
             return chosen, trace_ablations(subject.model, inputs, places, norm, _silenced(chosen), position)
 
         chosen, moved = fitted(size, attempt)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
@@ -47,7 +48,7 @@ def generate(
     """The greedy response to each prompt, in the order of the prompts, while the neurons in `edits` are changed.
 
     Args:
-        tokens: prompts as token ids, see `subject.encode`.
+        tokens: prompts as token ids, see `chat.encode`.
         edits: see `suppression` and `amplification`, which act on every token of prompt and response, and `carrying`,
             which acts on one token per step: the prompt's last, and each of the response that is fed back.
         carried: the values of the neurons that are carried over, prompt by prompt in the order of `tokens`.

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, no_progress, run_batches
 from ssn_probe.tracing.diagnose import raise_non_finite

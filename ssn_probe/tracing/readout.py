@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings
 
 
 @dataclass(frozen=True, kw_only=True)

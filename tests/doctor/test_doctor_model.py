@@ -23,7 +23,8 @@ from ssn_probe.doctor.padding import check_padding
 from ssn_probe.doctor.sites import check_site
 from ssn_probe.doctor.template import check_bos, check_template
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, load_subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing import edits, generate
 
@@ -129,16 +130,16 @@ def test_weights_zeroed_are_those_that_plain_torch_zeroes(subject: Subject, site
         ("ffn", ("mlp.gate_proj", "input")),
     ],
 )
-def test_a_site_that_is_elsewhere_than_the_anatomy_says(llama: Subject, site: Site, place) -> None:
-    anatomy = replace(llama.anatomy, modules={**llama.anatomy.modules, site: place})
-    check = check_site(replace(llama, anatomy=anatomy), site)
+def test_a_site_that_is_elsewhere_than_the_row_says(llama: Subject, site: Site, place) -> None:
+    family = replace(llama.family, modules={**llama.family.modules, site: place})
+    check = check_site(replace(llama, family=family), site)
     words = {"meaning": "not the neurons whose weights", "remedy": "none of this site's results"}
     unwell(check, "failed", found="silencing differs from zeroed weights by", **words)
 
 
 def test_a_width_that_is_not_the_weights(llama: Subject) -> None:
     check = check_site(replace(llama, widths={**llama.widths, "ffn": 16}), "ffn")
-    found = "the anatomy has 16 neurons a layer, the weights [20]"
+    found = "the family has 16 neurons a layer, the weights [20]"
     unwell(check, "failed", found=found, meaning="not the neurons", remedy="none of this site's results")
 
 
@@ -197,9 +198,9 @@ def test_a_projection_that_the_doctor_does_not_know(llama: Subject, monkeypatch:
     unwell(check, "failed", found="0 modules called dense_4h_to_h", meaning="would stop", remedy="weights.py")
 
 
-def test_an_anatomy_that_breaks_the_trace_stops_no_other_check(llama: Subject) -> None:
-    anatomy = replace(llama.anatomy, modules={**llama.anatomy.modules, "v": ("self_attn.w_pack", "output")})
-    status = {check.name: check.status for check in examine_subject(replace(llama, anatomy=anatomy))}
+def test_a_row_that_breaks_the_trace_stops_no_other_check(llama: Subject) -> None:
+    family = replace(llama.family, modules={**llama.family.modules, "v": ("self_attn.w_pack", "output")})
+    status = {check.name: check.status for check in examine_subject(replace(llama, family=family))}
     assert (status["site v"], status["site ffn"], status["padding"]) == ("failed", "ok", "ok")
 
 
@@ -372,8 +373,8 @@ def test_a_neuron_drowns_in_bfloat16(coarse: Subject) -> None:
 
 def test_in_bfloat16_the_other_checks_still_tell_right_from_wrong(coarse: Subject) -> None:
     assert check_tracing(coarse).status == check_padding(coarse).status == check_site(coarse, "k").status == "ok"
-    modules = {**coarse.anatomy.modules, "k": ("self_attn.v_proj", "output")}
-    assert check_site(replace(coarse, anatomy=replace(coarse.anatomy, modules=modules)), "k").status == "failed"
+    modules = {**coarse.family.modules, "k": ("self_attn.v_proj", "output")}
+    assert check_site(replace(coarse, family=replace(coarse.family, modules=modules)), "k").status == "failed"
 
 
 def test_rounding_noise_follows_the_dtype(organism: Subject, coarse: Subject) -> None:

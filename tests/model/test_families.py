@@ -7,7 +7,7 @@ from tiny import FAMILIES, tiny_config, tiny_module
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import FAMILIES as TABLE
-from ssn_probe.model.families import anatomy_of, check_neurons, known_site
+from ssn_probe.model.families import check_neurons, family_of, known_site
 from ssn_probe.neurons import SITES
 
 WIDTHS = {"q": 24, "k": 12, "v": 12, "o": 24, "ffn": 20}
@@ -20,29 +20,29 @@ def test_the_table_has_the_five_families_and_tests_cover_them() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_widths_come_from_the_modules(family: str) -> None:
     module = tiny_module(family)
-    anatomy = anatomy_of(module.config)
-    assert anatomy.widths(module) == WIDTHS
-    assert anatomy.depth(module) == 2
-    assert tuple(anatomy.modules) == SITES
+    row = family_of(module.config)
+    assert row.widths(module) == WIDTHS
+    assert row.depth(module) == 2
+    assert tuple(row.modules) == SITES
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_features_of_a_family_are_those_of_its_modules(family: str) -> None:
     """A head norm or a soft-cap that the table overlooks would make q and k wrong."""
     attention = tiny_module(family).model.layers[0].self_attn
-    anatomy = TABLE[family]
-    assert anatomy.head_norms == hasattr(attention, "q_norm")
-    assert anatomy.score_cap == hasattr(attention, "attn_logit_softcapping")
+    row = TABLE[family]
+    assert (row.head_norms is not None) == hasattr(attention, "q_norm")
+    assert (row.score_cap is not None) == hasattr(attention, "attn_logit_softcapping")
 
 
 @pytest.mark.parametrize("config", ["gpt2", SimpleNamespace(model_type="phi3"), SimpleNamespace(), None])
 def test_another_family_is_refused_with_the_list(config: object) -> None:
     with pytest.raises(ModelError, match="llama, qwen2, qwen3, mistral, gemma2"):
-        anatomy_of(config)
+        family_of(config)
 
 
 def test_a_config_and_its_model_type_give_the_same() -> None:
-    assert anatomy_of(tiny_config("qwen3")) is anatomy_of("qwen3")
+    assert family_of(tiny_config("qwen3")) is family_of("qwen3")
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.model.memory import CONTEXT, FRAGMENTATION, Footprint, Shape, footprint, shape_of
 from ssn_probe.model.memory.once import BLOCK
 from ssn_probe.model.memory.rows import cached, saved_by_layer
-from ssn_probe.model.subject import Openings, Subject, load_subject
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject, load_subject
 
 SHAPE = {
     "hidden_size": 128,
@@ -57,7 +58,7 @@ def wider(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Subject]:
 
 
 def shape_for(subject: Subject) -> Shape:
-    return shape_of(subject.model._module, subject.anatomy)
+    return shape_of(subject.model._module, subject.family)
 
 
 def prompts(count: int, tokens: int) -> list[list[int]]:
@@ -151,14 +152,14 @@ def exact_local(subject: Subject, count: int, tokens: int) -> None:
 
 def ablations(subject: Subject, count: int, tokens: int) -> None:
     """One batch of the brute force: as many neurons of the first layer as `count`."""
-    from ssn_probe.model.subject import pad_left
+    from ssn_probe.model.chat import pad_left
     from ssn_probe.tracing.bodies.ablation import trace_ablations
     from ssn_probe.tracing.edits import places_of
 
     inputs = pad_left(prompts(1, tokens) * (count + 1), subject.pad_id, subject.device)
     inputs |= {"logits_to_keep": torch.tensor([tokens - 1]), "use_cache": False}
     neurons = {(0, "ffn"): (list(range(1, count + 1)), list(range(count)))}
-    trace_ablations(subject.model, inputs, places_of(subject), subject.anatomy.norm, neurons, "last")
+    trace_ablations(subject.model, inputs, places_of(subject), subject.family.norm, neurons, "last")
 
 
 WORKS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -281,7 +282,7 @@ def meta_shape(config: Any, dtype_bytes: int | None = None) -> Shape:
 
     with torch.device("meta"):
         module = AutoModelForCausalLM.from_config(config)
-    return shape_of(module, anatomy_of(config), dtype_bytes)
+    return shape_of(module, family_of(config), dtype_bytes)
 
 
 def eight_billions(name: str) -> Any:

@@ -10,7 +10,9 @@ import torch
 from tiny import FAMILIES, TEMPLATE, tiny_tokenizer, write_tiny
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Openings, Subject, encode, load_subject, pad_left
+from ssn_probe.model.chat import encode, pad_left
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject, load_subject
 
 Folders = Callable[[str], Path]
 
@@ -32,7 +34,7 @@ def test_a_subject_is_frozen_and_describes_itself(subject: Subject) -> None:
     module = subject.model._module
     assert not module.training
     assert not any(parameter.requires_grad for parameter in module.parameters())
-    assert subject.anatomy.family == subject.identity["family"] == module.config.model_type
+    assert subject.family.name == subject.identity["family"] == module.config.model_type
     assert (subject.n_layers, subject.widths) == (2, {"q": 24, "k": 12, "v": 12, "o": 24, "ffn": 20})
     assert subject.identity["attention"] == ("eager" if module.config.model_type == "gemma2" else "sdpa")
     assert subject.identity["special_tokens"] == {"bos": 1, "eos": [2], "pad": 0}

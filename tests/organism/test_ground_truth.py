@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.model.loading import weights_digest
+from ssn_probe.model.digests import weights_digest
 from ssn_probe.neurons import NeuronSet, neuron_set
 from ssn_probe.organism.ground_truth import (
     COMPARISON,

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from ssn_probe.model.subject import Subject, encode, load_subject
+from ssn_probe.model.chat import encode
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.organism import planting, promptset, world
 from ssn_probe.organism.exam import prompt_tokens
 from ssn_probe.organism.make import train

@@ -7,10 +7,12 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from ssn_probe.study.run_arms import collect_log_odds, collect_samples
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import DataError, ModelError, RecipeError
-from ssn_probe.model.subject import Direction, Subject, load_subject
+from ssn_probe.model.openings import Direction
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
 from ssn_probe.study.arms import arms_of, controls_of, weakened
 from ssn_probe.study.importance import importance
@@ -18,7 +20,6 @@ from ssn_probe.study.patch_source import Source
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.refusal_readout import estimate_openings, readouts
 from ssn_probe.study.resolve import study_anchor
-from ssn_probe.study.run_arms import collect_log_odds, collect_samples
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.workbench import Workbench, edits_for, tokens_of

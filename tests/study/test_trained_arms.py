@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_ss
+from ssn_probe.study.run_arms import collect_log_odds, collect_samples
 
 from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
 from ssn_probe.api.runner import Options, run_recipe
@@ -20,7 +21,6 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec.node import digest
 from ssn_probe.study.arms import arms_of
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.run_arms import collect_log_odds, collect_samples
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.trained_weights import expansion_what, trained
 from ssn_probe.study.workbench import Workbench
@@ -112,7 +112,7 @@ def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
 
 def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder) -> None:
     """The whole path against a hand-made one: the delta of the run folder, merged, plain generation."""
-    from ssn_probe.model.subject import encode
+    from ssn_probe.model.chat import encode
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.delta_file.file import read_delta
     from ssn_probe.training.export.merging import merge

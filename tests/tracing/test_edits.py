@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.bodies.site_access import write
 from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, places_of, prepared, suppression

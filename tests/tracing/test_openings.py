@@ -3,7 +3,7 @@
 import pytest
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Openings
+from ssn_probe.model.openings import Openings
 from ssn_probe.tracing.readout import forced
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Openings, Subject
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.carried import Carried

@@ -8,7 +8,9 @@ from tiny import FAMILIES
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Openings, Subject, load_subject, pad_left
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
 from ssn_probe.tracing.edits import places_of, suppression

@@ -162,8 +162,9 @@ def test_a_model_that_changed_between_runs_is_another_model(tmp_path: Path) -> N
 
 def test_a_model_that_changes_while_it_is_used_changes_nothing(tmp_path: Path) -> None:
     """Weights on a CPU are mapped from their files unless they are copied: overwriting these changed the model."""
+    from ssn_probe.model.chat import encode
     from ssn_probe.model.loading import locate
-    from ssn_probe.model.subject import encode, load_subject
+    from ssn_probe.model.subject import load_subject
     from ssn_probe.tracing.generate import generate
 
     folder = tmp_path / "model"

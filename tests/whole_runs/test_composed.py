@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_controls, leave_one_out
+from ssn_probe.study.run_arms import bench_of, collect_samples, trained_for
 
 from ssn_probe import (
     ASR,
@@ -30,13 +31,13 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import RecipeError
-from ssn_probe.model.subject import encode, load_subject
+from ssn_probe.model.chat import encode
+from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.arms import arms_of
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.run_arms import bench_of, collect_samples, trained_for
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.trained_weights import data_of, trained
 from ssn_probe.study.workbench import Workbench

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssn_probe.model.families import Anatomy
+from ssn_probe.model.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,28 +57,28 @@ class Shape:
         return sum(sizes[site] for site in sites)
 
 
-def shape_of(module: Any, anatomy: Anatomy, dtype_bytes: int | None = None) -> Shape:
+def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Shape:
     """The shape of a model, which may be on the meta device; its own dtype unless another size is given."""
-    first, config = module.get_submodule(anatomy.layers)[0], module.config
-    hidden, widths = module.get_submodule(anatomy.embedding).embedding_dim, anatomy.widths(module)
+    first, config = module.get_submodule(family.layers)[0], module.config
+    hidden, widths = module.get_submodule(family.embedding).embedding_dim, family.widths(module)
     stored = dtype_bytes or next(module.parameters()).element_size()
     window = getattr(config, "sliding_window", None)
-    types = getattr(config, "layer_types", None) or ["sliding_attention"] * anatomy.depth(module)
+    types = getattr(config, "layer_types", None) or ["sliding_attention"] * family.depth(module)
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in module.buffers())
     return Shape(
         weights=sum(parameter.numel() for parameter in module.parameters()) * stored + buffers,
-        layers=anatomy.depth(module),
+        layers=family.depth(module),
         hidden=hidden,
         inner=widths["ffn"],
         query=widths["q"],
         key=widths["k"],
-        head=first.self_attn.head_dim,
-        vocabulary=module.get_submodule(anatomy.head).out_features,
+        head=first.get_submodule(family.attention).head_dim,
+        vocabulary=module.get_submodule(family.head).out_features,
         norms=sum("Norm" in type(child).__name__ for child in first.children()),
         stored=stored,
-        eager=anatomy.attention == "eager",
-        head_norms=anatomy.head_norms,
-        score_cap=anatomy.score_cap and bool(config.attn_logit_softcapping),
+        eager=family.implementation == "eager",
+        head_norms=family.head_norms is not None,
+        score_cap=bool(family.score_cap and getattr(config, family.score_cap, None)),
         logit_cap=bool(getattr(config, "final_logit_softcapping", None)),
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
     )

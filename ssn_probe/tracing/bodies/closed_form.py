@@ -11,23 +11,25 @@ head, x residual stream. The algebra runs in double precision for double-precisi
 import torch
 from einops import einsum, rearrange
 
+from .site_access import reach
+
 
 def exact(tensor):
     """At least single precision."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def measure(layer, sites):
+def measure(layer, places):
     """What the closed forms need of a layer's weights: column norms, and Gram matrices of the columns of o_proj.
 
     The full Gram matrices are needed for q and k only; v makes do with the blocks of equal channel.
     """
-    known = {}
+    known, sites = {}, places["sites"]
     if "ffn" in sites:
-        known["ffn"] = column_norms(exact(layer.mlp.down_proj.weight))
+        known["ffn"] = column_norms(exact(reach(layer, places["modules"]["ffn"][0]).weight))
     if set(sites) - {"ffn"}:
-        attention = layer.self_attn
-        columns = exact(attention.o_proj.weight)
+        attention = reach(layer, places["attention"])
+        columns = exact(reach(layer, places["modules"]["o"][0]).weight)
         known["o"] = column_norms(columns)
         heads = rearrange(columns, "x (g a d) -> x g a d", a=attention.num_key_value_groups, d=attention.head_dim)
         if "v" in sites:

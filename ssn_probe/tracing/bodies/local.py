@@ -5,13 +5,13 @@ import torch
 
 from .attention_form import allowed_pairs, score_effects
 from .closed_form import linear_effects, measure, token_weights, value_effects
-from .site_access import layer_of, reach, token_mask
+from .site_access import layer_of, reach, read, token_mask
 
 
 def measure_weights(model, places):
     """`closed_form.measure` of every layer, once for all batches."""
     with torch.no_grad():
-        return [measure(layer_of(model, places, layer), places["sites"]) for layer in range(places["depth"])]
+        return [measure(layer_of(model, places, layer), places) for layer in range(places["depth"])]
 
 
 def trace_local_effects(model, inputs, places, known, position):
@@ -40,31 +40,29 @@ def layer_effects(layer, places, angles, mask, weight, known):
         seen = seen_by_attention(layer, places, angles, mask)
         effects |= score_effects(seen, known["gram"], weight, scored)
     if "v" in sites or "o" in sites:
-        heads = layer.self_attn.o_proj.input
+        heads = read(layer, places["modules"]["o"])
         if "v" in sites:
             effects["v"] = value_effects(heads, known["v"], weight)
         if "o" in sites:
             effects["o"] = linear_effects(heads, known["o"], weight)
     if "ffn" in sites:
-        effects["ffn"] = linear_effects(layer.mlp.down_proj.input, known["ffn"], weight)
+        effects["ffn"] = linear_effects(read(layer, places["modules"]["ffn"]), known["ffn"], weight)
     return effects
 
 
 def seen_by_attention(layer, places, angles, mask):
-    """What decides the attention pattern, as `score_form.heads_of` takes it; read in forward order."""
-    attention = layer.self_attn
+    """What decides the attention pattern, as `attention_form.heads_of` takes it; read in forward order."""
+    attention, norms = reach(layer, places["attention"]), places["head_norms"]
     pattern = attention.inputs[1]["attention_mask"]
-    seen = {"eps": None, "q": attention.q_proj.output}
-    if places["head_norms"]:
-        seen |= {"q_normed": attention.q_norm.output, "eps": attention.q_norm.variance_epsilon}
-    seen["k"] = attention.k_proj.output
-    if places["head_norms"]:
-        seen["k_normed"] = attention.k_norm.output
-    seen["v"] = attention.v_proj.output
+    seen = {"eps": getattr(reach(layer, norms["q"]), places["norm_eps"]) if norms else None}
+    for site in "qkv":
+        seen[site] = read(layer, places["modules"][site])
+        if norms and site != "v":
+            seen[f"{site}_normed"] = reach(layer, norms[site]).output
     return seen | {
         "cos": angles[0],
         "sin": angles[1],
         "pairs": allowed_pairs(pattern, mask),
         "scale": attention.scaling,
-        "cap": attention.attn_logit_softcapping if places["score_cap"] else None,
+        "cap": getattr(attention, places["score_cap"]) if places["score_cap"] else None,
     }

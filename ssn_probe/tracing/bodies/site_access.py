@@ -1,7 +1,7 @@
 """Reading and writing sites: the few lines that every body shares.
 
-`places` is plain data: `{"layers": path, "depth": n, "head": path, "norm": path, "rotary": path, "head_norms": bool,
-"score_cap": bool, "sites": {site: (path inside the layer, "input" | "output")}}`, with the sites in forward order.
+`places` is plain data: the fields of the model's `Family`, "depth", the number of layers, and "sites", those of its
+"modules" that are wanted, `{site: (path inside the layer, "input" | "output")}`, in forward order.
 """
 
 import torch

@@ -9,7 +9,6 @@ from ssn_probe.errors import ModelError
 from ssn_probe.spec import SITES
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.delta import Delta, Part
-from ssn_probe.training.weights.neuron_weights import WEIGHTS
 
 NEURON = {"layer": pl.Int64, "site": pl.String, "index": pl.Int64}
 SCHEMA = {
@@ -79,11 +78,9 @@ def _by_module(delta: Delta) -> dict[str, Part]:
 
 
 def _order(ours: dict[str, Part], theirs: dict[str, Part]) -> Any:
-    sites = list(WEIGHTS)
-
     def place(name: str) -> tuple[int, int, str]:
         found = ours.get(name) or theirs[name]
-        return found.layer, sites.index(found.site), name
+        return found.layer, SITES.index(found.site), name
 
     return place
 

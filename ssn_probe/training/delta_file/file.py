@@ -25,7 +25,7 @@ from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.adapter import Adapter, Factors
 from ssn_probe.training.weights.delta import Delta, Part
-from ssn_probe.training.weights.neuron_weights import WEIGHTS, Place
+from ssn_probe.training.weights.neuron_weights import Place, axis_of
 from ssn_probe.training.weights.trainable import Change
 
 FORMAT, ADAPTER = "ssn-probe delta", "ssn-probe adapter"
@@ -192,7 +192,7 @@ def _ascending(indices: Tensor) -> bool:
 
 
 def _axis(site: Any, module: str) -> str:
-    for path, axis in WEIGHTS[site]:
-        if module.endswith(f".{path}"):
-            return axis
-    raise ValueError(f"{module} has no neurons of site {site}")
+    axis = axis_of(site, module)
+    if axis is None:
+        raise ValueError(f"{module} has no neurons of site {site}")
+    return axis

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError, ResultError, nearest
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta
 from ssn_probe.training.delta_file.record import DTYPES
@@ -35,7 +35,7 @@ def load_plain(name: str, dtype: str = "auto") -> Loaded:
     where = locate(name)
     config = read_config(where)
     tokenizer = read_tokenizer(where)
-    module = read_weights(where, config, anatomy_of(config), dtype, "cpu")
+    module = read_weights(where, config, family_of(config), dtype, "cpu")
     folder = Path(where) if Path(where).is_dir() else Path(str(cached_file(where, "config.json"))).parent
     return Loaded(module=module, tokenizer=tokenizer, folder=folder)
 

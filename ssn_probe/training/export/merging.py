@@ -14,7 +14,7 @@ import torch
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.digests import module_digest
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.delta import Delta, Part
@@ -94,7 +94,7 @@ def unmerge(module: Any, file: DeltaFile) -> None:
 
 def check_base(module: Any, file: DeltaFile) -> None:
     """Raises ModelError unless the model is of the delta's family, and its weights have the digest of the base."""
-    family = anatomy_of(module.config).family
+    family = family_of(module.config).name
     if file.about["base"].get("family", family) != family:
         raise ModelError(
             f"This is not the base of the delta: it is a {family} model, the base a "

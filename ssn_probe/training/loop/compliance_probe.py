@@ -12,8 +12,8 @@ import torch
 
 from ssn_probe.data.judges import Judge, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.model.chat import encode_with, pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
-from ssn_probe.model.subject import encode_with, pad_left
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.loop.frozen_model import evaluating
 from ssn_probe.training.loop.processes import is_sharded

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.model.out_of_memory import memory_errors
 
 
@@ -42,7 +42,7 @@ def recomputing(module: Any, wanted: bool) -> Iterator[None]:
 
     transformers' own switch works in training mode only, where there is dropout.
     """
-    layers = module.get_submodule(anatomy_of(module.config).layers) if wanted else ()
+    layers = module.get_submodule(family_of(module.config).layers) if wanted else ()
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
     try:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssn_probe.data.training_rows import Example
 from ssn_probe.errors import DataError, ModelError
-from ssn_probe.model.subject import encode_with, pad_left
+from ssn_probe.model.chat import encode_with, pad_left
 
 IGNORED = -100
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import first_line, usable_device
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def sharded(module: Any, team: Team) -> Any:
         hint = "Start several: torchrun --nproc-per-node 2 -m ssn_probe delta train …"
         raise RecipeError("a model is sharded over several processes, but there is only one", hint)
     mesh = init_device_mesh(team.device.type, (team.size,))
-    for layer in module.get_submodule(anatomy_of(module.config).layers):
+    for layer in module.get_submodule(family_of(module.config).layers):
         fully_shard(layer, mesh=mesh)
     return fully_shard(module, mesh=mesh)
 

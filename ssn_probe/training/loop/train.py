@@ -15,7 +15,7 @@ import torch
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.digests import module_digest
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
@@ -180,7 +180,7 @@ def _trained(course: Course, state: State, data: SafetyData, base: str, places: 
         "method": "expand",
         "base": {
             "sha256": base,
-            "family": anatomy_of(module.config).family,
+            "family": family_of(module.config).name,
             "dtype": str(module.get_submodule(places[0].module).weight.dtype).removeprefix("torch."),
         },
         "training": to_json(settings),

@@ -8,31 +8,21 @@ Biases, which Qwen2 has on q, k and v, stay frozen: the paper's mask covers rows
 Embeddings and output head are no neuron's weights, whether they are tied or not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.families import anatomy_of, check_neurons
+from ssn_probe.model.families import FAMILIES, Axis, check_neurons, family_of
 from ssn_probe.neurons import NeuronSet, checked_site
 from ssn_probe.spec import SITES, Site
 
-Axis = Literal["row", "column"]
 Neuron = tuple[int, str, int]
 """(layer, site, index)."""
-
-WEIGHTS: Mapping[Site, tuple[tuple[str, Axis], ...]] = {
-    "q": (("self_attn.q_proj", "row"),),
-    "k": (("self_attn.k_proj", "row"),),
-    "v": (("self_attn.v_proj", "row"),),
-    "o": (("self_attn.o_proj", "column"),),
-    "ffn": (("mlp.gate_proj", "row"), ("mlp.up_proj", "row"), ("mlp.down_proj", "column")),
-}
-"""Site → the matrices of a decoder layer that hold its neurons' weights, and how they lie in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +37,8 @@ class Place:
 
     @property
     def counts(self) -> bool:
-        """Are its neurons counted here? An ffn neuron has three places, of which the first counts."""
-        return self.module.endswith(WEIGHTS[self.site][0][0])
+        """Are its neurons counted here? An ffn neuron has three places, of which the last counts."""
+        return self.site != "ffn" or self.axis == "column"
 
 
 def rows_of(neurons: NeuronSet, language: str | None = None) -> list[Neuron]:
@@ -76,10 +66,10 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
         ModelError: a neuron that the model does not have, a family that is not supported, or weights that are not
             floating-point matrices.
     """
-    wanted, anatomy = list(neurons), anatomy_of(module.config)
+    wanted, family = list(neurons), family_of(module.config)
     if not wanted:
         raise RecipeError("the set of neurons to train is empty", "Give at least one (layer, site, index).")
-    check_neurons(wanted, n_layers=anatomy.depth(module), widths=anatomy.widths(module))
+    check_neurons(wanted, n_layers=family.depth(module), widths=family.widths(module))
     groups: dict[tuple[int, Site], set[int]] = {}
     for layer, site, index in wanted:
         groups.setdefault((layer, checked_site(site)), set()).add(index)
@@ -88,7 +78,7 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
         _checked(
             module,
             Place(
-                module=f"{anatomy.layers}.{layer}.{path}",
+                module=f"{family.layers}.{layer}.{path}",
                 layer=layer,
                 site=site,
                 axis=axis,
@@ -96,8 +86,14 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
             ),
         )
         for layer, site in order
-        for path, axis in WEIGHTS[site]
+        for path, axis in family.weights[site]
     )
+
+
+def axis_of(site: Site, module: str) -> Axis | None:
+    """How the neurons of a site lie in a module, by its path from the model's root; None where none do."""
+    every = (matrix for family in FAMILIES.values() for matrix in family.weights[site])
+    return next((axis for path, axis in every if module.endswith(f".{path}")), None)
 
 
 def neurons_of(places: Iterable[Place]) -> list[Neuron]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.model.families import anatomy_of
+from ssn_probe.model.families import family_of
 from ssn_probe.spec import SITES, Site
 from ssn_probe.training.weights.adapter import Adapter
-from ssn_probe.training.weights.neuron_weights import WEIGHTS, Neuron, Place, places_of
+from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of
 
 ALL = "all"
 
@@ -64,5 +64,6 @@ def _width(module: Any, place: Place) -> int:
 
 
 def _site_size(module: Any, site: Site) -> int:
-    layers = module.get_submodule(anatomy_of(module.config).layers)
-    return sum(layer.get_submodule(path).weight.numel() for layer in layers for path, _axis in WEIGHTS[site])
+    family = family_of(module.config)
+    layers, paths = module.get_submodule(family.layers), [path for path, _axis in family.weights[site]]
+    return sum(layer.get_submodule(path).weight.numel() for layer in layers for path in paths)

@@ -1,0 +1,44 @@
+"""Text as a model is asked it: user messages in its chat template, as token ids, and batches of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.subject import Subject
+
+
+def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of user messages in the model's chat template, up to where the response begins."""
+    return encode_with(subject.tokenizer, texts)
+
+
+def encode_with(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of user messages in a tokenizer's chat template, up to where the response begins.
+
+    The template adds its own special tokens, so none is added a second time; in thinking models the think block is
+    closed.
+    """
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    if not chats:
+        return []
+    return tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, enable_thinking=False, tokenize=True, return_dict=False
+    )
+
+
+def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[str, Any]:
+    """One batch: `input_ids`, `attention_mask`, `position_ids`, each [prompt, token], padded on the left.
+
+    Positions count from a row's first real token, so that a padded row computes what the same row computes alone.
+    """
+    import torch
+
+    if not tokens or not all(len(row) for row in tokens):
+        raise ModelError("A prompt without tokens cannot be run.", "Leave empty prompts out.")
+    width = max(map(len, tokens))
+    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in tokens])
+    lengths = torch.tensor([len(row) for row in tokens])
+    mask = (torch.arange(width) >= (width - lengths)[:, None]).long()
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    return {key: value.to(device) for key, value in batch.items()}

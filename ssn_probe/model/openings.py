@@ -1,0 +1,56 @@
+"""How refusal is read off a model: the openings of its responses, which its folder may declare, or a direction."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.loading import first_line
+
+
+@dataclass(frozen=True)
+class Openings:
+    """Token ids that begin a refusal, and that begin a compliant answer: openings of one or more tokens each."""
+
+    refusal: tuple[tuple[int, ...], ...]
+    compliant: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction in the space of the final state, after the final norm: r(x) is the prompt's last state times it."""
+
+    vector: tuple[float, ...]
+
+
+def declared_openings(where: str, tokenizer: Any) -> Mapping[str, Openings] | None:
+    """The openings of openings.json, per language, or None where the folder declares none."""
+    file = Path(where) / "openings.json"
+    if not file.is_file():
+        return None
+    hint = 'It must be {"refusal": {language: [text, …]}, "compliant": {language: [text, …]}}.'
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        refusal, compliant = dict(raw["refusal"]), dict(raw["compliant"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file} cannot be read: {first_line(error)}", hint) from error
+    if set(refusal) != set(compliant):
+        raise ModelError(f"{file} names other languages under refusal than under compliant.", hint)
+    return {
+        language: Openings(
+            refusal=_opening_tokens(tokenizer, refusal[language], f"{file}: refusal, {language}"),
+            compliant=_opening_tokens(tokenizer, compliant[language], f"{file}: compliant, {language}"),
+        )
+        for language in refusal
+    }
+
+
+def _opening_tokens(tokenizer: Any, texts: Any, where: str) -> tuple[tuple[int, ...], ...]:
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ModelError(f"{where} is not a list of texts.", "Give at least one opening per language.")
+    openings = tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    if not all(openings):
+        raise ModelError(f"{where} has an opening without a token.", "Leave empty openings out.")
+    return tuple(dict.fromkeys(openings))

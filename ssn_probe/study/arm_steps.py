@@ -1,0 +1,318 @@
+"""The causal study as steps: the same prompts under every arm, from the untouched model to random sets."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.neurons import NeuronSet
+from ssn_probe.spec import LeaveOneOut, Patch, Recipe, Trains
+from ssn_probe.study.arms import CONTROL, PLACEBO, UNTOUCHED, WEAKENED, Arm, Find, beside, controls_of, is_ranked
+from ssn_probe.study.edits_of_arms import edits_for
+from ssn_probe.study.measurements import Change, log_odds, log_odds_inputs, response_inputs, responses, rows_of
+from ssn_probe.study.patch_source import Source
+from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
+from ssn_probe.study.resolve import measured, odds_controls, random_sets, rows_to_train, trained_without
+from ssn_probe.study.steps import READING, TRAINING, Step, generating, run_unless_done
+from ssn_probe.study.trained_weights import complete_row, is_trained, train, trained_bench, training_inputs
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.batching import no_progress
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """An arm on some contexts: what is measured together, and the row of a plan that it belongs to."""
+
+    arm: Arm
+    label: str
+    contexts: Mapping[str, PromptSet]
+    table: Literal["samples", "log_odds"]
+
+
+# ── rows of a plan ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+BESIDE = {WEAKENED: "without its top neuron", PLACEBO: "its placebo"}
+
+
+def beside_label(arm: str, role: str) -> str:
+    return f"{arm}, {BESIDE[role]}"
+
+
+def training_label(arm: str) -> str:
+    return f"{arm}: training"
+
+
+def random_label(arm: str, count: int) -> str:
+    return f"{arm}: {_sets(count)}"
+
+
+def log_odds_label(arm: str, count: int) -> str:
+    return f"{arm}: {_sets(count)}, log-odds only" if count else f"{arm}: log-odds only"
+
+
+def source_label(arm: str, source: str, log_odds_only: bool) -> str:
+    return f"{arm}: activations in {source}{', log-odds only' if log_odds_only else ''}"
+
+
+def _sets(count: int) -> str:
+    return f"{count} random set{'' if count == 1 else 's'}"
+
+
+# ── passes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
+    """Every arm that generates, in order: baseline, tested, beside them, then the controls on harmful prompts only."""
+    contexts = measured(recipe, bench.data)
+    everything = partial(Pass, contexts=contexts, table="samples")
+    yield everything(arm=UNTOUCHED, label=UNTOUCHED.name)
+    for arm in arms:
+        yield everything(arm=arm, label=arm.name)
+        yield from (everything(arm=other, label=beside_label(arm.name, other.role)) for other in beside(arm))
+    harmful = _harmful(contexts)
+    for arm in arms if harmful else ():
+        count = random_sets(recipe, recipe.arms[arm.name])
+        for control in controls_of(bench, arm, count, recipe.seed):
+            yield Pass(arm=control, label=random_label(arm.name, count), contexts=harmful, table="samples")
+
+
+def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
+    """Every arm whose refusal log-odds are read; the baseline's belong to no row, since the gate has read most."""
+    harmful = _harmful(measured(recipe, bench.data))
+    if not harmful or not recipe.log_odds_controls or not arms:
+        return
+    yield Pass(arm=UNTOUCHED, label="", contexts=harmful, table="log_odds")
+    for arm in arms:
+        count = odds_controls(recipe, recipe.arms[arm.name])
+        label = log_odds_label(arm.name, count)
+        for other in (arm, *beside(arm), *controls_of(bench, arm, count, recipe.seed)):
+            yield Pass(arm=_at_the_prompt(other), label=label, contexts=harmful, table="log_odds")
+
+
+def _harmful(contexts: Mapping[str, PromptSet]) -> dict[str, PromptSet]:
+    return {context: prompts for context, prompts in contexts.items() if context == "harmful"}
+
+
+def _at_the_prompt(arm: Arm) -> Arm:
+    """The arm as the log-odds sees it: no response token has been generated."""
+    return replace(arm, does=replace(arm.does, positions="last")) if isinstance(arm.does, Patch) else arm
+
+
+def evaluated_in(arm: Arm, prompts: PromptSet) -> list[str]:
+    """The languages that an arm is evaluated in: a control skips those left out of the average, too."""
+    skipped = (*(arm.left_out if arm.role == CONTROL else ()), *arm.skipped)
+    return [language for language in prompts.languages if language not in skipped]
+
+
+# ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sample_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
+    """Judged responses, and the trainings that they need.
+
+    Controls are not run in languages that the arm leaves out of its average. An arm that carries over activations is
+    not run in the language that they are from.
+    """
+    begun: set[tuple] = set()
+    for one in sample_passes(bench, recipe, arms):
+        users = list(_pass_steps(bench, one))
+        for without, training in _trainings(bench, one).items():
+            identity = (one.arm.name, one.arm.seed if isinstance(one.arm.does, Trains) else None, without)
+            if identity not in begun:
+                begun.add(identity)
+                yield _training_step(bench, training_label(one.arm.name), training, users)
+        yield from users
+
+
+def odds_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
+    """The refusal log-odds of every harmful evaluate prompt, labelled as samples are.
+
+    A forward pass a prompt and no generation, so many more random sets can be tried. What is carried over is so at the
+    prompt's last position, whatever the arm does while it generates.
+    """
+    for one in odds_passes(bench, recipe, arms):
+        yield from _pass_steps(bench, one)
+
+
+def arm_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
+    """All steps of a recipe's arms; none where it measures nothing."""
+    if recipe.measures:
+        yield from sample_steps(bench, recipe, arms)
+        yield from odds_steps(bench, recipe, arms)
+
+
+def _pass_steps(bench: Workbench, one: Pass) -> Iterator[Step]:
+    """The measurements of a pass, one per context and language; before those of a Patch, the run it carries from."""
+    for context, prompts in one.contexts.items():
+        source = _source(bench, one, prompts, context)
+        users = [
+            _measurement(bench, one, prompts, context, language, source) for language in evaluated_in(one.arm, prompts)
+        ]
+        if source is not None:
+            yield _source_step(bench, source, users)
+        yield from users
+
+
+def _measurement(
+    bench: Workbench, one: Pass, prompts: PromptSet, context: str, language: str, source: Source | None
+) -> Step:
+    arm, rows = one.arm, rows_of(bench, prompts, context, language)
+
+    def change(here: Workbench) -> Change:
+        edits = edits_for(here, arm.neurons, arm.does, language, arm.source)
+        carry = None if source is None else source.carry(list(rows["prompt_id"]), edits)
+        return Change(edits=edits, does=arm.does, carry=carry)
+
+    def advance():
+        return bench.tracker.advance(one.label) if one.label else no_progress
+
+    def sample_key() -> Mapping:
+        here = bench_of(bench, arm, language)
+        return response_inputs(here, prompts, rows, change(here))
+
+    def sample() -> pl.DataFrame:
+        here = bench_of(bench, arm, language)
+        found = responses(here, prompts, rows, language, change(here), advance())
+        judge = prompts.judge or {}
+        named = pl.lit(str(judge.get("name", judge.get("kind")))).alias("judge")
+        frame = rows.select("prompt_id", "cluster", "context").hstack(found)
+        return frame.with_columns(*_labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
+
+    def odds_key() -> Mapping:
+        here = bench_of(bench, arm, language)
+        return log_odds_inputs(here, rows, change(here), readouts(bench, prompts)[language].reads)
+
+    def odds() -> pl.DataFrame:
+        here, reads = bench_of(bench, arm, language), readouts(bench, prompts)[language].reads
+        values = log_odds(here, rows, change(here), reads, advance())
+        return rows.select("prompt_id", "cluster").with_columns(log_odds=values).with_columns(*_labels(arm, language))
+
+    key, run = (sample_key, sample) if one.table == "samples" else (odds_key, odds)
+    cost = generating(prompts.max_new_tokens) if one.table == "samples" else READING
+    kept = partial(bench.is_kept, prompts=rows.height)
+    return Step(label=one.label, prompts=rows.height, cost=cost, key=key, is_kept=kept, run=run, table=one.table)
+
+
+def _labels(arm: Arm, language: str) -> list[pl.Expr]:
+    applied = None if arm.find is None else arm.set_language or language
+    return [
+        pl.lit(language).alias("eval_language"),
+        pl.lit(applied, pl.String).alias("set_language"),
+        pl.lit(arm.name).alias("arm"),
+        pl.lit(arm.role).alias("role"),
+        pl.lit(arm.seed, pl.Int32).alias("seed"),
+        pl.lit(arm.step, pl.Int64).alias("step"),
+    ]
+
+
+def _source(bench: Workbench, one: Pass, prompts: PromptSet, context: str) -> Source | None:
+    """The run that an arm carries over from; None for an arm that carries nothing."""
+    arm = one.arm
+    if not isinstance(arm.does, Patch) or arm.find is None:
+        return None
+    assert arm.source is not None
+    find = arm.find
+    return Source(
+        partial(bench_of, bench, arm, arm.source),
+        rows_of(bench, prompts, context, arm.source),
+        neurons=find,
+        languages=evaluated_in(arm, prompts),
+        max_new_tokens=prompts.max_new_tokens if arm.does.positions == "response" else 0,
+        label=source_label(arm.name, arm.source, one.table == "log_odds"),
+    )
+
+
+def _source_step(bench: Workbench, source: Source, users: list[Step]) -> Step:
+    """A source need not run where all that takes values from it is known."""
+    count = source.rows.height
+    return Step(
+        label=source.label,
+        prompts=count,
+        cost=generating(source.max_new_tokens) if source.max_new_tokens else READING,
+        key=lambda: source.inputs,
+        is_kept=lambda inputs: all(user.is_done() for user in users) or bench.is_kept(inputs, count),
+        run=lambda: run_unless_done(users, source.run, source.complete_row),
+    )
+
+
+# ── trained models ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _trainings(bench: Workbench, one: Pass) -> dict[str | None, tuple[Trains, Find]]:
+    languages = dict.fromkeys(it for prompts in one.contexts.values() for it in evaluated_in(one.arm, prompts))
+    return trained_for(bench, one.arm, tuple(languages))
+
+
+def trained_for(bench: Workbench, arm: Arm, languages: tuple[str, ...]) -> dict[str | None, tuple[Trains, Find]]:
+    """What an arm trains: under None one model for all languages, or under each of them the model without it."""
+    if arm.training is None:
+        return {}
+    node, find = arm.training
+    if not isinstance(node.neurons, LeaveOneOut):
+        return {None: (node, find)}
+    return {one: _without(bench, node, find, one) for one in languages if one not in arm.skipped}
+
+
+def _without(bench: Workbench, node: Trains, find: Find, language: str) -> tuple[Trains, Find]:
+    def found() -> NeuronSet:
+        return find().of(language)
+
+    return trained_without(node, language, bench.data), found
+
+
+def bench_of(bench: Workbench, arm: Arm, language: str) -> Workbench:
+    """The bench that an arm is measured on while a language is evaluated: with the weights that the arm trains."""
+    if arm.training is None:
+        return bench
+    node, find = arm.training
+    if isinstance(node.neurons, LeaveOneOut):
+        node, find = _without(bench, node, find, language)
+    return trained_bench(bench, node, find(), training_label(arm.name), arm.step)
+
+
+def _training_step(bench: Workbench, label: str, training: tuple[Trains, Find], users: list[Step]) -> Step:
+    """A training need not run where all that is measured in the trained model is known."""
+    node, find = training
+
+    def run() -> None:
+        work = partial(train, bench, node, find(), label)
+        run_unless_done(users, work, partial(complete_row, bench, node, find(), label))
+
+    return Step(
+        label=label,
+        prompts=rows_to_train(node, bench.data[node.data]),
+        cost=TRAINING,
+        key=lambda: training_inputs(bench, node, find()),
+        is_kept=partial(is_trained, bench, node),
+        run=run,
+    )
+
+
+# ── what a reader must know ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def note_gaps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> None:
+    """Notes languages without prompts, and arms of which no neuron is known to be the top one."""
+    for context, prompts in measured(recipe, bench.data).items():
+        for language in prompts.languages:
+            if prompts.select("evaluate", context, language).is_empty():
+                bench.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
+    for arm in arms:
+        if not is_ranked(arm) and not isinstance(arm.does, Trains):
+            bench.warn(f"{arm.title} has no scores, so none of its neurons is known to be the top neuron")
+
+
+def can_read_log_odds(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
+    """Can the refusal log-odds be trusted in every language? Where not, the run says so and measures none."""
+    harmful = _harmful(measured(recipe, bench.data))
+    if not harmful or not recipe.log_odds_controls or not arms:
+        return False
+    try:
+        readouts(bench, harmful["harmful"])
+    except UntrustedReadoutError as error:
+        bench.warn(f"refusal log-odds not measured: {error.message}")
+        return False
+    return True

@@ -1,0 +1,170 @@
+"""What can be known to be wrong with a recipe and its data before a model is loaded."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet, check_can_identify
+from ssn_probe.data.training_rows import safety_data
+from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.spec import (
+    Each,
+    LeaveOneOut,
+    MeanOf,
+    NeuronFile,
+    Of,
+    Only,
+    Prompts,
+    Recipe,
+    SafetyNeurons,
+    SetExpression,
+    Shared,
+    Trains,
+)
+from ssn_probe.spec.anchors import by_anchor
+from ssn_probe.spec.node import Node, brief, walk
+from ssn_probe.study.parallel_prompts import check_sources
+from ssn_probe.study.resolve import (
+    anchor_of,
+    evaluated,
+    languages_left_out,
+    measured,
+    reads_log_odds,
+    rows_to_train,
+    study_anchor,
+    trainings,
+)
+
+
+def check_recipe(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """Every check of this file. Raises RecipeError or DataError."""
+    check_identify(recipe, data)
+    check_splits(recipe, data)
+    check_languages(recipe, data)
+    check_means(recipe, data)
+    check_sources(recipe, measured(recipe, data), study_anchor(recipe, data))
+    check_left_out(recipe, data)
+    check_training(recipe, data)
+
+
+def check_identify(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """What a set, a mean or the gate of the refusal log-odds reads has *identify* prompts in every language."""
+    for node in walk(recipe):
+        if isinstance(node, SafetyNeurons):
+            check_can_identify(data[node.prompts])
+        if isinstance(node, MeanOf):
+            check_can_identify(data[node.prompts], contexts=("harmless",), purpose="to average activations over")
+    for prompts in reads_log_odds(recipe, data):
+        otherwise = " Or measure without the refusal log-odds: log_odds_controls=0."
+        check_can_identify(prompts, purpose="to test the refusal log-odds with", otherwise=otherwise)
+
+
+def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """No prompt that chooses or trains a neuron may also measure the set (recipes.md, contract 3)."""
+    used: dict[tuple[str, str], str] = {}
+    for node in walk(recipe):
+        if isinstance(node, SafetyNeurons):
+            used |= dict.fromkeys(_prompts_in(data[node.prompts], "identify"), "chooses")
+        if isinstance(node, Trains):
+            used |= dict.fromkeys(_prompts_in(data[node.data], "train"), "trains")
+    for context, prompts in measured(recipe, data).items():
+        rows = prompts.select("evaluate", context).select("language", "text").iter_rows()
+        twice = next((prompt for prompt in rows if prompt in used), None)
+        if twice is not None:
+            raise RecipeError(
+                f"the {context} prompt {twice[1][:60]!r} both {used[twice]} neurons and measures them",
+                "Measure on prompts of another split: remove it from one of the two sets.",
+            )
+
+
+def _prompts_in(prompts: PromptSet, split: str) -> list[tuple[str, str]]:
+    """(language, text) of every prompt of a split."""
+    return prompts.frame.filter(pl.col("split") == split).select("language", "text").rows()
+
+
+def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """A language that an expression names must be one of its prompt sets', and what needs an anchor must have one."""
+    for node in walk(recipe):
+        if isinstance(node, Shared) and node.anchor is None and by_anchor(node):
+            for inner in walk(node):
+                if isinstance(inner, Prompts):
+                    anchor_of(data[inner])
+        known = tuple(one for inner in walk(node) if isinstance(inner, Prompts) for one in data[inner].languages)
+        for language in _named(node) if known else ():
+            if language not in known:
+                raise RecipeError(
+                    f"{type(node).__name__} names the unknown language {brief(language)}", nearest(language[:80], known)
+                )
+        if isinstance(node, Shared) and node.at_least is not None and known and node.at_least > len(set(known)):
+            raise RecipeError(f"at_least={node.at_least}, but there are {len(set(known))} languages", "Give fewer.")
+
+
+def check_means(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """A neuron's usual value in a language is read from prompts in that language."""
+    for node in walk(recipe):
+        if not isinstance(node, MeanOf):
+            continue
+        for language in evaluated(recipe, data):
+            if language not in data[node.prompts].languages:
+                raise RecipeError(
+                    f"MeanOf(…) has no prompts in {language}, where the arms are evaluated ({data[node.prompts].name})",
+                    f"Its languages: {', '.join(data[node.prompts].languages)}.",
+                )
+
+
+def check_left_out(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """What is left out in turn is left out of everything: no name, file or training inside can bring it back."""
+    anchor = study_anchor(recipe, data)
+    for node in walk(recipe):
+        beneath = [one for one in vars(node).values() if isinstance(one, LeaveOneOut)]
+        if beneath and isinstance(node, SetExpression | Each):
+            raise RecipeError(
+                f"leave_one_out() is within {type(node).__name__}",
+                "It stands last: take the set apart before, as in ss.only(sites=['ffn']).leave_one_out().",
+            )
+        if isinstance(node, LeaveOneOut):
+            _check_inside(node, languages_left_out(node, data, anchor))
+
+
+def _check_inside(node: LeaveOneOut, out: tuple[str, ...]) -> None:
+    named = next((one for inner in walk(node) for one in _named(inner) if one in out), None)
+    if named is not None:
+        raise RecipeError(
+            f"{brief(named)} is named within leave_one_out(), which leaves it out",
+            "Name the anchor alone, or take the set apart: ss.union().leave_one_out().",
+        )
+    if any(isinstance(inner, NeuronFile) for inner in walk(node)):
+        raise RecipeError(
+            "a neuron file is within leave_one_out(): its neurons may come from the language that is left out",
+            "Leave out what is found from prompts, as in Shared(SafetyNeurons(…)).union().leave_one_out().",
+        )
+
+
+def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
+    """What is learned passes the safety check before anything is computed; a learning curve ends with its training."""
+    learned = {(one.data, one.languages, one.contexts) for one in walk(recipe) if isinstance(one, Trains)}
+    for node, languages, contexts in learned:
+        safety_data(data[node], languages=languages, contexts=contexts)
+    anchor, languages = study_anchor(recipe, data), evaluated(recipe, data)
+    for node in walk(recipe):
+        if not isinstance(node, Trains):
+            continue
+        each = trainings(node, data, anchor, languages)
+        if any(one.languages == () for one in each):
+            raise RecipeError("without the language that is left out there is none to train on", "Name more languages.")
+        steps = min((rows_to_train(one, data[one.data]) // one.training.batch for one in each), default=0)
+        if node.at is not None and node.at[-1] > steps:
+            raise RecipeError(
+                f"at={brief(node.at)}, but the training has {steps} steps", "Give Training(steps=…), or lower at."
+            )
+
+
+def _named(node: Node) -> tuple[str, ...]:
+    match node:
+        case Shared(anchor=str(anchor)):
+            return (anchor,)
+        case Of(language=str(language)):
+            return (language,)
+        case Only(languages=tuple(languages)) | Trains(languages=tuple(languages)):
+            return languages
+    return ()

@@ -1,0 +1,107 @@
+"""The steps that find neurons: responses that test the refusal log-odds, and the effects of every neuron."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.neurons.model_neurons import check_trained
+from ssn_probe.spec import Recipe, SafetyNeurons, Trains
+from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored
+from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
+from ssn_probe.study.refusal_readout import gate_rows
+from ssn_probe.study.resolve import choosers, found_again, reads_log_odds, rows_to_train
+from ssn_probe.study.set_evaluation import evaluate
+from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_done
+from ssn_probe.study.trained_weights import AFTER, complete_row, is_trained, train, trained_bench, training_inputs
+from ssn_probe.study.workbench import Workbench
+
+
+def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
+    """Everything that a recipe's sets need, and the responses that must show that the log-odds can be trusted."""
+    here = partial(_same, bench)
+    gated = [bench.data[node.prompts] for node in choosers(recipe) if node.scored_by.needs_openings]
+    scored_nodes = dict.fromkeys(choosers(recipe))
+    for prompts in dict.fromkeys((*gated, *reads_log_odds(recipe, bench.data))):
+        yield from _gate_steps(bench, here, prompts)
+    yield from _score_steps(bench, here, scored_nodes)
+    for training, nodes in found_again(recipe).items():
+        yield from _after_training(bench, training, nodes)
+
+
+def _same(bench: Workbench) -> Workbench:
+    return bench
+
+
+def gate_label(prompts: PromptSet) -> str:
+    return f"responses that test the refusal log-odds ({prompts.name})"
+
+
+def _gate_steps(
+    bench: Workbench, inside: Callable[[], Workbench], prompts: PromptSet, before: str = ""
+) -> Iterator[Step]:
+    """The responses of every language; `inside` gives the bench that they are measured on."""
+    label = before + gate_label(prompts)
+    for language in prompts.languages:
+        rows = gate_rows(prompts, language)
+        yield Step(
+            label=label,
+            prompts=rows.height,
+            cost=generating(prompts.max_new_tokens),
+            key=lambda rows=rows: response_inputs(inside(), prompts, rows, UNCHANGED),
+            is_kept=partial(bench.is_kept, prompts=rows.height),
+            run=lambda rows=rows, language=language: responses(
+                inside(), prompts, rows, language, UNCHANGED, bench.tracker.advance(label)
+            ),
+        )
+
+
+def _score_steps(
+    bench: Workbench, inside: Callable[[], Workbench], nodes: Iterable[SafetyNeurons], before: str = ""
+) -> Iterator[Step]:
+    """The effects of every neuron; nodes that differ in their rule alone share them."""
+    neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
+    different = {(node.prompts, node.effect, distinct_sites(bench, node)): node for node in nodes}
+    for node in different.values():
+        prompts, effect = bench.data[node.prompts], node.scored_by
+        label = before + effect.label(prompts.name)
+        cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites)
+        for language in prompts.languages:
+            for context in CONTRASTED:
+                count = prompts.select("identify", context, language).height
+                place = (language, context)
+                yield Step(
+                    label=label,
+                    prompts=count,
+                    cost=cost,
+                    key=lambda node=node, place=place: score_inputs(inside(), node, *place),
+                    is_kept=partial(bench.is_kept, prompts=count),
+                    run=lambda node=node, place=place, label=label: scored(
+                        inside(), node, *place, bench.tracker.advance(label)
+                    ),
+                )
+
+
+def _after_training(bench: Workbench, training: Trains, nodes: list[SafetyNeurons]) -> Iterator[Step]:
+    """The training that sets are identified after, and what they need in the model that it makes."""
+    label = f"{AFTER}training"
+
+    def inside() -> Workbench:
+        return trained_bench(bench, training, evaluate(bench, training.neurons), label)
+
+    gated = dict.fromkeys(bench.data[node.prompts] for node in nodes if node.scored_by.needs_openings)
+    users = [step for prompts in gated for step in _gate_steps(bench, inside, prompts, AFTER)]
+    users += _score_steps(bench, inside, nodes, AFTER)
+
+    def key() -> Mapping:
+        return training_inputs(bench, training, evaluate(bench, training.neurons))
+
+    def run() -> None:
+        neurons = evaluate(bench, training.neurons)
+        check_trained(neurons, bench.widths())
+        work = partial(train, bench, training, neurons, label)
+        run_unless_done(users, work, partial(complete_row, bench, training, neurons, label))
+
+    count = rows_to_train(training, bench.data[training.data])
+    kept = partial(is_trained, bench, training)
+    yield Step(label=label, prompts=count, cost=TRAINING, key=key, is_kept=kept, run=run)
+    yield from users

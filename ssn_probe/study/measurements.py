@@ -1,0 +1,176 @@
+"""What is measured of a model under a change: responses and log-odds, each kept under all that decides it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import polars as pl
+
+from ssn_probe.data.judges import make_judge
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.model.chat import encode
+from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.spec import Intervention
+from ssn_probe.spec.node import digest
+from ssn_probe.study.progress import Advance
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.batching import Shelf, covered
+from ssn_probe.tracing.carried import Carried
+from ssn_probe.tracing.edits import NO_EDITS, Edits
+from ssn_probe.tracing.effects import final_states, refusal_log_odds
+from ssn_probe.tracing.generate import generate
+
+T = TypeVar("T")
+RESPONSE = {
+    "response": pl.String,
+    "verdict": pl.String,
+    "tokens": pl.Int64,
+    "finish_reason": pl.String,
+    "reference": pl.String,
+}
+
+
+def rows_of(bench: Workbench, prompts: PromptSet, context: str, language: str) -> pl.DataFrame:
+    """The *evaluate* rows of a context and language, which every arm asks for again."""
+    key = ("rows", prompts.digest, context, language)
+    return bench.remember_prompts(key, lambda: prompts.select("evaluate", context, language))
+
+
+def tokens_of(bench: Workbench, rows: pl.DataFrame) -> list[list[int]]:
+    """Token ids of some prompts in the model's chat template."""
+    texts = tuple(rows["text"])
+    return bench.remember_prompts(("tokens", texts), lambda: encode(bench.subject, texts))
+
+
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """Values from another run: `inputs` names that run in JSON, `values` makes them when they are needed."""
+
+    inputs: Any
+    values: Callable[[], Carried]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Change:
+    """What is changed while the model runs, by which intervention, and with whose values."""
+
+    edits: Edits = NO_EDITS
+    does: Intervention | None = None
+    carry: Carry | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The change in JSON; without an edit nothing changes, whatever the intervention."""
+        if not self.edits:
+            return {"edits": None}
+        method = None if self.does is None else [type(self.does).__name__, self.does.version]
+        carried = None if self.carry is None else self.carry.inputs
+        return {"edits": digest(_plain(self.edits)), "by": method, "carried": carried}
+
+    def values(self, shelf: Shelf, prompts: int) -> Carried | None:
+        """The values to carry over; None where there are none, or nothing has to run."""
+        return None if self.carry is None or covered(shelf, prompts) else self.carry.values()
+
+
+UNCHANGED = Change()
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
+    """What decides the responses to some prompts: their tokens, the change, and how many tokens may come."""
+    tokens = digest(tokens_of(bench, rows))
+    return bench.inputs("responses", prompts=tokens, max_new_tokens=prompts.max_new_tokens, **change.inputs)
+
+
+def responses(
+    bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, language: str, change: Change, advance: Advance
+) -> pl.DataFrame:
+    """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under a change.
+
+    `correct` says whether the response equals the reference, and is null where there is none.
+    """
+    key = ("judge", prompts.digest)
+    judge = bench.remember_prompts(key, lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
+
+    def compute() -> pl.DataFrame:
+        with bench.shelf(response_inputs(bench, prompts, rows, change), rows.height) as shelf:
+            found = generate(
+                bench.subject,
+                tokens_of(bench, rows),
+                edits=change.edits,
+                carried=change.values(shelf, rows.height),
+                max_new_tokens=prompts.max_new_tokens,
+                batch_size=bench.size("responses"),
+                shelf=shelf,
+                advance=advance,
+            )
+        frame = pl.DataFrame(
+            {
+                "response": [response.text for response in found],
+                "verdict": [judge(language, response.text) for response in found],
+                "tokens": [response.tokens for response in found],
+                "finish_reason": [response.finish_reason for response in found],
+                "reference": rows["reference"],
+            },
+            schema_overrides=RESPONSE,
+        )
+        same = pl.col("response").str.strip_chars() == pl.col("reference").str.strip_chars()
+        return frame.with_columns(correct=same).drop("reference")
+
+    key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.inputs), change.edits)
+    return _once(bench, key, compute, rows.height, advance)
+
+
+def log_odds_inputs(
+    bench: Workbench, rows: pl.DataFrame, change: Change, reads: Openings | Direction
+) -> dict[str, Any]:
+    """What decides the refusal log-odds of some prompts: their tokens, the change, and how refusal is read."""
+    tokens = digest(tokens_of(bench, rows))
+    return bench.inputs("log odds", prompts=tokens, reads=reads_json(reads), **change.inputs)
+
+
+def log_odds(
+    bench: Workbench, rows: pl.DataFrame, change: Change, reads: Openings | Direction, advance: Advance
+) -> pl.Series:
+    """The refusal log-odds of every prompt under a change, as `reads` reads it."""
+    inputs = log_odds_inputs(bench, rows, change, reads)
+
+    def compute() -> pl.Series:
+        with bench.shelf(inputs, rows.height) as shelf:
+            values = refusal_log_odds(
+                bench.subject,
+                tokens_of(bench, rows),
+                reads,
+                edits=change.edits,
+                carried=change.values(shelf, rows.height),
+                batch_size=bench.size("log odds"),
+                shelf=shelf,
+                advance=advance,
+            )
+        return pl.Series(values.numpy())
+
+    return _once(bench, ("log odds", digest(inputs), change.edits), compute, rows.height, advance)
+
+
+def reads_json(reads: Openings | Direction) -> Any:
+    """How refusal is read, in JSON."""
+    if isinstance(reads, Direction):
+        return {"direction": digest(list(reads.vector))}
+    return {"refusal": _plain(reads.refusal), "compliant": _plain(reads.compliant)}
+
+
+def states(bench: Workbench, rows: pl.DataFrame) -> Any:
+    """The final state of every prompt at its last token, [prompt, hidden]."""
+    tokens = tokens_of(bench, rows)
+    with bench.shelf(bench.inputs("final states", prompts=digest(tokens)), rows.height) as shelf:
+        return final_states(bench.subject, tokens, batch_size=bench.size("final states"), shelf=shelf)
+
+
+def _once(bench: Workbench, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:
+    """A measurement for all who ask for it; whoever comes later has its prompts done at once."""
+    if key in bench.memory:
+        advance(prompts)
+    return bench.remember(key, compute)
