@@ -14,17 +14,17 @@ def render_plan(forecast: Any) -> Group:
 
     ✓ cached, ◐ in part, ○ to compute; the figures are those of the whole, the time that of what is left.
     """
-    recipe = forecast.plan.recipe
+    recipe = forecast.recipe
     table = Table("", "stage", box=None, pad_edge=False)
     for header in ("prompts", "passes", "new tokens", *(["time left"] if forecast.seconds else [])):
         table.add_column(header, justify="right")
-    for stage in forecast.plan.stages:
-        done = forecast.cached.get(stage.label, 0)
-        passes = f"{stage.prompts * (stage.passes + max(0, stage.generated - 1)):,.0f}"
-        new = f"≤ {stage.prompts * stage.generated:,}" if stage.generated else "–"
-        seconds = forecast.seconds.get(stage.label)
-        left = [] if seconds is None else ["–" if done >= stage.prompts else duration(seconds * (stage.prompts - done))]
-        table.add_row(_mark(done, stage.prompts), literal(stage.label), f"{stage.prompts:,}", passes, new, *left)
+    for row in forecast.rows:
+        done = forecast.cached.get(row.label, 0)
+        passes = f"{row.prompts * (row.cost.passes + max(0, row.cost.generated - 1)):,.0f}"
+        new = f"≤ {row.prompts * row.cost.generated:,}" if row.cost.generated else "–"
+        seconds = forecast.seconds.get(row.label)
+        left = [] if seconds is None else ["–" if done >= row.prompts else duration(seconds * (row.prompts - done))]
+        table.add_row(_mark(done, row.prompts), literal(row.label), f"{row.prompts:,}", passes, new, *left)
     return Group(
         literal(recipe.question or recipe.name, "bold"),
         table,
