@@ -1,5 +1,6 @@
-"""The whole report from tables alone: which sections there are and in which order."""
+"""What is in a report and what is not, from tables alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,6 @@ from ssn_probe.report.markdown import report
 from ssn_probe.spec import Recipe
 
 NEURONS = pl.DataFrame({"set": ["ms", "ss"], "language": ["bb", "bb"], "site": ["ffn", "ffn"]})
-ARMS = {"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrccccc"}}
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -25,38 +25,24 @@ def manifest(**changes: Any) -> dict[str, Any]:
     return manifest_of() | made | more | changes
 
 
-def titles(recipe: Recipe, arms: dict[str, dict[str, str]], primary: str | None = None, **changes: Any) -> list[str]:
-    _, summary = ran(arms, primary)
-    text = report(recipe, manifest(**changes), findings(neurons=NEURONS, summary=summary))
-    return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+def written(recipe: Recipe, summary: pl.DataFrame | None) -> str:
+    return report(recipe, manifest(), findings(neurons=NEURONS, summary=summary))
 
 
-def test_sections_of_a_test() -> None:
-    found = titles(RECIPE, ARMS, "ss", warnings=["Careful."])
-    assert found[:5] == [
-        *(
-            "Attack success rate (ASR) in %: complied / judged",
-            "Not refused / all responses in %, the figure that papers print",
-        ),
-        *("Invalid responses in %", "Tests: ss against the baseline", "Counts against ASR: ss"),
-    ]
-    assert found[-2:] == ["Notes", "How it was made"]
-
-
-def test_sections_of_a_transfer() -> None:
-    found = titles(EACH, EVERY)
-    assert "Whose neurons matter for whom: ms" in found
-    assert not any(title.startswith(("Tests", "Counts")) for title in found)
-
-
-def test_the_answer_comes_first() -> None:
-    _, summary = ran(ARMS, "ss")
-    text = report(RECIPE, manifest(), findings(neurons=NEURONS, summary=summary))
-    assert text.startswith("An answer.")
-    assert "## Tests: ss against the baseline" in text
+def test_a_transfer_has_a_matrix_and_no_tests() -> None:
+    text = written(EACH, ran(EVERY)[1])
+    assert "## Whose neurons matter for whom: ms" in text
+    assert "## Tests" not in text
+    assert "## Counts" not in text
 
 
 def test_a_run_that_measured_nothing_has_no_tests() -> None:
-    text = report(RECIPE, manifest(), findings(neurons=NEURONS))
+    text = written(RECIPE, None)
     assert "## Tests" not in text
     assert "## Neurons per language and site" in text
+
+
+def test_a_recipe_without_a_question_has_no_line_for_it() -> None:
+    summary = ran({"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrccccc"}}, "ss")[1]
+    assert written(RECIPE, summary).startswith("An answer.\n\n## Attack success rate")
+    assert written(replace(RECIPE, question="Why?"), summary).startswith("An answer.\n\n*Why?*\n\n## ")

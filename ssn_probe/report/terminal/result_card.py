@@ -99,8 +99,8 @@ def language_table(conditions: Mapping["Condition", Mapping[str, "Row"]], measur
     """A measure per language: every arm with its interval, and what random sets of the same size give."""
     from ssn_probe.report.measure_tables import columns_of
 
-    short = len(conditions) > 4
-    columns = [column for column in columns_of(conditions) if not (short and column.random)]
+    columns = [column for column in columns_of(conditions) if len(conditions) <= 4 or not column.random]
+    short = len(columns) > 5  # so that it fits 80 columns
     table = Table(box=None, pad_edge=False)
     table.add_column(literal(f"{measure_title(measure)}, %"))
     for column in columns:
@@ -148,9 +148,8 @@ def _change(row: Mapping[str, Any] | None, own: bool) -> Text:
 
 def interval(row: Mapping[str, Any], *, short: bool = False, digits: int = 0) -> str:
     """A share with its 95 % interval in per cent; `short`: the share alone."""
-    if short:
-        return f"{100 * row['value']:.0f}"
-    return f"{100 * row['value']:.1f} [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]"
+    value = f"{100 * row['value']:.1f}"
+    return value if short else f"{value} [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]"
 
 
 # ── neuron sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
