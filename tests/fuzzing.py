@@ -12,7 +12,8 @@ from prompt_rows import make_rows, write
 from ssn_probe import Recipe
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.spec.node import to_json
-from ssn_probe.study.plan import limited, make_plan, resolved_key
+from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.plan import limited, make_plan
 
 JUDGE = {"kind": "patterns", "refused": {"en": "sorry", "de": "leider"}, "complied": {"en": ".+", "de": ".+"}}
 
@@ -76,6 +77,6 @@ def stored(value: Any) -> bytes:
 def planned(made: Recipe) -> None:
     """All that happens to a recipe before a model is loaded."""
     made = limited(made, 2)
-    plan = make_plan(made, neurons=10)
+    plan = make_plan(made)
     assert len(resolved_key(made, {"name": "m"}, plan.data)) == 64
     stored(to_json(made))

@@ -51,7 +51,9 @@ def _controls(summary: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
     title = pl.concat_str("arm", step).alias("arm")
     others = average.filter(~arm.rows).select(title, "measure", "value", "low", "high")
     drawn = average.filter(arm.rows, pl.col("controls") > 0).select(
-        (pl.col("controls").cast(pl.String) + " random sets").alias("arm"),
+        pl.format(
+            "{} random set{}", "controls", pl.when(pl.col("controls") > 1).then(pl.lit("s")).otherwise(pl.lit(""))
+        ).alias("arm"),
         "measure",
         pl.col("control_mean").alias("value"),
         pl.col("control_low").alias("low"),

@@ -11,7 +11,7 @@ from ssn_probe.spec import (
     Recipe,
 )
 from ssn_probe.spec.node import Node, rewrite, walk
-from ssn_probe.study.checks import check_recipe
+from ssn_probe.study.recipe_checks import check_recipe
 from ssn_probe.study.resolve import study_anchor
 
 

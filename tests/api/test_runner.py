@@ -77,7 +77,7 @@ def test_every_arm_answers_every_prompt(run: RunFolder) -> None:
     )
     contexts = 3
     assert counts["baseline/baseline"] == 7 * contexts * LIMIT
-    assert counts["ms/tested"] == counts["ms/less strongest"] == counts["ss/tested"] == 7 * contexts * LIMIT
+    assert counts["ms/tested"] == counts["ms/without top neuron"] == counts["ss/tested"] == 7 * contexts * LIMIT
     assert counts["ms/control"] == CONTROLS * 7 * LIMIT
     assert counts["ss/control"] == CONTROLS * 6 * LIMIT  # the anchor's SS is its MS and is left out
     assert samples["error"].null_count() == samples.height
@@ -175,7 +175,7 @@ def test_an_interrupted_run_says_so_and_keeps_what_it_had(tmp_path: Path, monkey
         yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "collect_log_odds", stops)
+    monkeypatch.setattr(stages, "odds_steps", stops)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(small_recipe(controls=0), Options(out=tmp_path, limit=20), quiet())
     (left,) = runs(tmp_path)

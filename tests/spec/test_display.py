@@ -19,8 +19,7 @@ from ssn_probe.neurons import neuron_set
 from ssn_probe.spec import Refusal
 from ssn_probe.spec.display import COLOURS, as_html, as_text, bundle, literal
 from ssn_probe.study.forecast import Forecast
-from ssn_probe.study.plan import Plan
-from ssn_probe.study.steps import Stage
+from ssn_probe.study.steps import READING, Row
 
 MS = SafetyNeurons(Prompts("organism"))
 
@@ -38,8 +37,8 @@ def hostile_result(folder: Path) -> Result:
 
 def hostile_preview() -> Preview:
     shown = Recipe(sets={"ms": MS}, question=HOSTILE)
-    plan = Plan(recipe=shown, stages=(Stage(label=HOSTILE, prompts=3),), data={})
-    return Preview(Forecast(plan=plan, lines=(HOSTILE,)))
+    rows = (Row(label=HOSTILE, prompts=3, cost=READING),)
+    return Preview(Forecast(recipe=shown, rows=rows, lines=(HOSTILE,)))
 
 
 def everything(folder: Path) -> dict[str, object]:

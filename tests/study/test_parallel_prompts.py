@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import expected_rows, planned
 
 from ssn_probe import ASR, Amplify, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec.anchors import source_of
+from ssn_probe.study.arm_steps import beside_label
+from ssn_probe.study.arms import PLACEBO
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.steps import placebo_label
 
 Row = dict[str, Any]
 Write = Callable[..., str]
@@ -58,8 +60,8 @@ def test_the_source_is_the_language_named_or_else_the_anchor() -> None:
 
 
 def test_a_parallel_set_passes(write: Write) -> None:
-    assert make_plan(patched(write(anchor="en"))).stages
-    assert make_plan(patched(write(), source="sw")).stages
+    assert make_plan(patched(write(anchor="en")))
+    assert make_plan(patched(write(), source="sw"))
 
 
 def test_prompts_without_a_parallel_are_named(write: Write) -> None:
@@ -67,7 +69,7 @@ def test_prompts_without_a_parallel_are_named(write: Write) -> None:
     with pytest.raises(DataError, match=r"harmful prompts .* no parallel in en.*: evaluate-harmful-1\n") as caught:
         make_plan(patched(data))
     assert "prompt_id" in (caught.value.hint or "")
-    assert make_plan(patched(data, source="de")).stages
+    assert make_plan(patched(data, source="de"))
 
 
 def test_only_a_few_of_many_missing_prompts_are_named(write: Write) -> None:
@@ -80,7 +82,7 @@ def test_only_a_few_of_many_missing_prompts_are_named(write: Write) -> None:
 
 def test_prompts_that_only_the_source_has_do_no_harm(write: Write) -> None:
     data = write(lambda row: row["language"] == "de" and row["prompt_id"] == "evaluate-harmful-1", anchor="en")
-    assert make_plan(patched(data)).stages
+    assert make_plan(patched(data))
 
 
 def test_an_unknown_source_is_found_with_the_nearest(write: Write) -> None:
@@ -99,27 +101,27 @@ def test_one_language_has_nobody_to_carry_over_to(write: Write) -> None:
 def test_every_run_of_the_source_is_planned(write: Write) -> None:
     """2 prompts per context and language, 2 contexts, 3 languages, of which the source is not evaluated."""
     recipe = patched(write(anchor="en"), positions="response")
-    planned = {stage.label: (stage.prompts, stage.generated) for stage in make_plan(recipe).stages}
+    rows = {row.label: (row.prompts, row.cost.generated) for row in expected_rows(recipe)}
     expected = {
         "ms": (8, 7),
-        "ms, less strongest": (8, 7),
+        "ms, without its top neuron": (8, 7),
         "ms: 2 random sets": (2 * 4, 7),
-        placebo_label("ms"): (8, 7),
+        beside_label("ms", PLACEBO): (8, 7),
         "ms: 3 random sets, log-odds only": ((3 + 3) * 4, 0),
         "ms: activations in en": (3 * 4 + 2 * 2, 7),
         "ms: activations in en, log-odds only": ((3 + 3) * 2, 0),
     }
-    assert expected.items() <= planned.items()
+    assert expected.items() <= rows.items()
 
 
 def test_the_last_position_needs_no_generation_in_the_source(write: Write) -> None:
-    planned = {stage.label: stage for stage in make_plan(patched(write(anchor="en"))).stages}
-    assert planned["ms: activations in en"].generated == 0
+    rows = {row.label: row.cost for row in expected_rows(patched(write(anchor="en")))}
+    assert rows["ms: activations in en"].generated == 0
 
 
 def test_random_sets_skip_the_source_and_the_anchor_of_a_shared_set(write: Write) -> None:
     prompts = Prompts(write(anchor="en"))
     arms = {"ss": Patch(Shared(SafetyNeurons(prompts)), source="de")}
     recipe = Recipe(arms=arms, measures=(ASR(prompts),), controls=2, log_odds_controls=0)
-    planned = {stage.label: stage.prompts for stage in make_plan(recipe).stages}
-    assert (planned["ss"], planned["ss: 2 random sets"]) == (4, 2 * 2)
+    rows = planned(recipe)
+    assert (rows["ss"], rows["ss: 2 random sets"]) == (4, 2 * 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
+from studies import expected_rows, planned
 
 from ssn_probe import (
     ASR,
@@ -24,9 +25,11 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import SITES
 from ssn_probe.spec.node import Node, walk
-from ssn_probe.study.plan import limited, make_plan, resolved_key
+from ssn_probe.study.identify_steps import gate_label
+from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.plan import limited, make_plan
 from ssn_probe.study.resolve import evaluated, left_out, measured, study_anchor
-from ssn_probe.study.steps import Stage, gate_label
+from ssn_probe.study.steps import READING, Cost, Row, generating
 
 LANGUAGES = ("en", "de", "sw")
 SIZES = {
@@ -60,73 +63,67 @@ def data(tmp_path: Path) -> str:
     return write(tmp_path / "mine")
 
 
-def stages(recipe: Recipe, neurons: int = 0) -> dict[str, Stage]:
-    plan = make_plan(recipe, neurons)
-    assert len({stage.label for stage in plan.stages}) == len(plan.stages), "a row of progress stands twice"
-    return {stage.label: stage for stage in plan.stages}
-
-
 GATE = "responses that test the refusal log-odds (mine)"
 SCORES = "refusal effect of every neuron (mine)"
 
 
-def test_the_stages_of_the_central_question(data: str) -> None:
+def test_the_rows_of_the_central_question(data: str) -> None:
     """Every count by hand: 3 languages, of which random sets of SS skip the anchor's."""
     recipe = suppress_ss(data=data, controls=20, log_odds_controls=99)
-    outside = HARMFUL - 7
+    outside, generated = HARMFUL - 7, generating(11)
     expected = [
-        Stage(label=GATE, prompts=IDENTIFY, generated=11),
-        Stage(label=SCORES, prompts=IDENTIFY, passes=3, work="Refusal", sites=SITES),
-        Stage(label="baseline", prompts=EVALUATE, generated=11),
-        Stage(label="ms", prompts=EVALUATE, generated=11),
-        Stage(label="ms, less strongest", prompts=EVALUATE, generated=11),
-        Stage(label="ms, placebo", prompts=EVALUATE, generated=11),
-        Stage(label="ms: 20 random sets", prompts=20 * HARMFUL, generated=11),
-        Stage(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL, work="log odds"),
-        Stage(label="ss", prompts=EVALUATE, generated=11),
-        Stage(label="ss, less strongest", prompts=EVALUATE, generated=11),
-        Stage(label="ss, placebo", prompts=EVALUATE, generated=11),
-        Stage(label="ss: 20 random sets", prompts=20 * outside, generated=11),
-        Stage(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside, work="log odds"),
+        Row(label=GATE, prompts=IDENTIFY, cost=generated),
+        Row(label=SCORES, prompts=IDENTIFY, cost=Cost(work="effect", passes=3, effect=Refusal(), sites=SITES)),
+        Row(label="baseline", prompts=EVALUATE, cost=generated),
+        Row(label="ms", prompts=EVALUATE, cost=generated),
+        Row(label="ms, without its top neuron", prompts=EVALUATE, cost=generated),
+        Row(label="ms, its placebo", prompts=EVALUATE, cost=generated),
+        Row(label="ss", prompts=EVALUATE, cost=generated),
+        Row(label="ss, without its top neuron", prompts=EVALUATE, cost=generated),
+        Row(label="ss, its placebo", prompts=EVALUATE, cost=generated),
+        Row(label="ms: 20 random sets", prompts=20 * HARMFUL, cost=generated),
+        Row(label="ss: 20 random sets", prompts=20 * outside, cost=generated),
+        Row(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL, cost=READING),
+        Row(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside, cost=READING),
     ]
-    assert list(make_plan(recipe).stages) == expected
+    assert expected_rows(recipe) == expected
 
 
 def test_without_controls_there_are_no_random_sets(data: str) -> None:
-    labels = list(stages(suppress_ss(data=data, controls=0, log_odds_controls=0, effect="local")))
+    labels = list(planned(suppress_ss(data=data, controls=0, log_odds_controls=0, effect="local")))
     assert labels == [
         "local effect of every neuron (mine)",
         "baseline",
         "ms",
-        "ms, less strongest",
-        "ms, placebo",
+        "ms, without its top neuron",
+        "ms, its placebo",
         "ss",
-        "ss, less strongest",
-        "ss, placebo",
+        "ss, without its top neuron",
+        "ss, its placebo",
     ]
 
 
 def test_an_effect_has_its_price(data: str) -> None:
     ms = {effect: identify_ms(data=data, effect=effect) for effect in ("local", "refusal", "final")}
-    passes = {effect: [s.passes for s in make_plan(recipe, 500).stages if s.passes] for effect, recipe in ms.items()}
+    passes = {effect: [row.cost.passes for row in expected_rows(recipe)] for effect, recipe in ms.items()}
     assert passes["local"] == [1]
-    assert passes["final"] == [500]
+    assert passes["final"] == [3_584]
     assert passes["refusal"][-1] == 3
-    assert GATE in stages(ms["refusal"])
-    assert GATE not in stages(ms["local"])
+    assert GATE in planned(ms["refusal"])
+    assert GATE not in planned(ms["local"])
 
 
 def test_one_scoring_serves_every_rule(data: str) -> None:
-    assert list(stages(overlap(data=data, effect="local"))) == ["local effect of every neuron (mine)"]
+    assert list(planned(overlap(data=data, effect="local"))) == ["local effect of every neuron (mine)"]
 
 
 def test_one_arm_per_language_multiplies_its_prompts(data: str) -> None:
-    found = stages(transfer(data=data, controls=2, log_odds_controls=3))
+    found = planned(transfer(data=data, controls=2, log_odds_controls=3))
     evaluated_rows = 3 * (7 + 3)
-    assert found["baseline"].prompts == evaluated_rows
-    assert found["ms"].prompts == found["ms, less strongest"].prompts == 3 * evaluated_rows
-    assert found["ms: 2 random sets"].prompts == 3 * 2 * HARMFUL
-    assert found["ms: 3 random sets, log-odds only"].prompts == 3 * (3 + 3) * HARMFUL
+    assert found["baseline"] == evaluated_rows
+    assert found["ms"] == found["ms, without its top neuron"] == 3 * evaluated_rows
+    assert found["ms: 2 random sets"] == 3 * 2 * HARMFUL
+    assert found["ms: 3 random sets, log-odds only"] == 3 * (3 + 3) * HARMFUL
 
 
 def test_a_limit_shrinks_every_stage(data: str) -> None:
@@ -137,16 +134,16 @@ def test_a_limit_shrinks_every_stage(data: str) -> None:
         controls=0,
         log_odds_controls=0,
     )
-    found = stages(recipe)
-    assert found["local effect of every neuron (mine, first 2)"].prompts == 3 * (2 + 2)
-    assert found["ms"].prompts == 3 * (2 + 2)
+    found = planned(recipe)
+    assert found["local effect of every neuron (mine, first 2)"] == 3 * (2 + 2)
+    assert found["ms"] == 3 * (2 + 2)
 
 
 def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
     prompts = Prompts(data)
     recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))}, measures=(Utility(prompts),))
-    arms = ["baseline", "ms", "ms, less strongest", "ms, placebo"]
-    assert list(stages(recipe)) == ["local effect of every neuron (mine)", *arms]
+    arms = ["baseline", "ms", "ms, without its top neuron", "ms, its placebo"]
+    assert list(planned(recipe)) == ["local effect of every neuron (mine)", *arms]
 
 
 def test_measures_read_their_context_of_their_own_set(tmp_path: Path) -> None:
@@ -193,8 +190,8 @@ def test_the_same_words_in_another_language_are_another_prompt(tmp_path: Path) -
 
 
 def test_the_embedded_set_keeps_its_splits_apart() -> None:
-    assert make_plan(suppress_ss()).stages
-    assert make_plan(transfer()).stages
+    assert planned(suppress_ss())
+    assert planned(transfer())
 
 
 def test_data_that_are_missing_are_found_before_a_model_is(tmp_path: Path) -> None:

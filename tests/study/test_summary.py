@@ -123,9 +123,9 @@ def test_an_arm_of_one_language_leaves_that_language_out_of_its_average() -> Non
 
 
 def test_a_weakened_set_is_not_held_against_the_whole_sets_controls() -> None:
-    weaker = samples("ss", "less strongest", {"bb": spelled("c" * 5 + "r" * 5)})
+    weaker = samples("ss", "without top neuron", {"bb": spelled("c" * 5 + "r" * 5)})
     summary = summarise(pl.concat([controlled([1] * 19), weaker]), None, anchor="aa", primary="ss", seed=0)
-    assert cell(summary, role="less strongest", language=AVERAGE, measure="asr")["controls"] is None
+    assert cell(summary, role="without top neuron", language=AVERAGE, measure="asr")["controls"] is None
 
 
 def arms_of_six(primary: list[str], baseline: str = "rrrrrrrr", **more: Any) -> pl.DataFrame:

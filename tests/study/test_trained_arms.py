@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_ss
-from ssn_probe.study.run_arms import collect_log_odds, collect_samples
+from studies import Counts, log_odds_of, planned, samples_of
 
 from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
 from ssn_probe.api.runner import Options, run_recipe
@@ -20,9 +20,10 @@ from ssn_probe.runs.cache import Cache, VanishedError
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec.node import digest
 from ssn_probe.study.arms import arms_of
+from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.trained_weights import expansion_what, trained
+from ssn_probe.study.trained_weights import train, training_inputs
 from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
@@ -56,7 +57,7 @@ def test_an_arm_is_trained_and_measured_beside_random_sets(run: RunFolder) -> No
 def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:
     from ssn_probe.training.delta_file.file import read_delta
 
-    told = run.manifest()["expanded"]["x"]
+    told = run.manifest()["trained"][0]
     file = read_delta(run.path / "deltas" / "x.safetensors")
     neurons = run.table("neurons").filter(set="x").select("layer", "site", "index").rows()
     assert sorted(file.delta.neurons) == sorted(neurons)
@@ -74,40 +75,26 @@ def test_the_same_again_trains_nothing_and_verifies(run: RunFolder) -> None:
     assert all(finding.holds for finding in verify(again))
 
 
-class Counted:
-    """Notes what each row of progress has done."""
-
-    def __init__(self):
-        self.done: dict[str, int] = {}
-
-    def advance(self, label: str):
-        def report(done: int) -> None:
-            self.done[label] = self.done.get(label, 0) + done
-
-        return report
-
-    def note(self, label: str, text: str) -> None:
-        assert "held out" in text
-
-
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
-    recipe, tracker = study(controls=1), Counted()
+    recipe, tracker = study(controls=1), Counts()
     plan = make_plan(recipe)
     cache = Cache(root=tmp_path) if kept else None
     bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache, tracker=tracker)
     before = {name: weight.clone() for name, weight in bench.subject.model._module.state_dict().items()}
     arms = arms_of(bench, recipe)
-    list(collect_samples(bench, recipe, arms))
-    list(collect_log_odds(bench, recipe, arms))
-    planned = {stage.label: stage.prompts for stage in plan.stages}
-    assert tracker.done == planned
+    for step in identify_steps(bench, recipe):
+        step.run()
+    samples_of(bench, recipe, arms)
+    log_odds_of(bench, recipe, arms)
+    rows = planned(recipe)
+    assert tracker.done == rows
     after = bench.subject.model._module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before), "the base is as it was, bit for bit"
-    again = replace(bench, tracker=Counted(), memory={})
-    list(collect_samples(again, recipe, arms_of(again, recipe)))
+    again = replace(bench, tracker=Counts(), memory={}, readouts={})
+    samples_of(again, recipe)
     if kept:
-        assert "x: training" not in again.tracker.done or again.tracker.done["x: training"] == planned["x: training"]
+        assert again.tracker.done["x: training"] == rows["x: training"]
 
 
 def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder) -> None:
@@ -131,7 +118,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     plan, node = make_plan(recipe), recipe.arms["x"]
     bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=Cache(root=tmp_path))
     neurons = evaluate(bench, SS)
-    whole = trained(replace(bench, cache=None, memory=dict(bench.memory)), node, neurons, "x: training").file()
+    whole = train(replace(bench, cache=None, memory=dict(bench.memory)), node, neurons, "x: training").file()
     import ssn_probe.training.loop.training_steps as steps
 
     one_step, done = steps._one_step, []
@@ -144,9 +131,9 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(steps, "_one_step", stops)
     with pytest.raises(KeyboardInterrupt):
-        trained(bench, node, neurons, "x: training")
+        train(bench, node, neurons, "x: training")
     monkeypatch.setattr(steps, "_one_step", one_step)
-    outcome = trained(bench, node, neurons, "x: training")
+    outcome = train(bench, node, neurons, "x: training")
     file, history = outcome.file(), outcome.history
     for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
         assert torch.equal(mine.change, theirs.change)
@@ -160,7 +147,7 @@ def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> N
     bench = Workbench(
         subject=load_subject("organism"), data=make_plan(recipe).data, anchor="qaa", cache=Cache(root=tmp_path)
     )
-    outcome = trained(bench, recipe.arms["x"], evaluate(bench, SS), "x: training")
+    outcome = train(bench, recipe.arms["x"], evaluate(bench, SS), "x: training")
     shutil.rmtree(tmp_path)
     with pytest.raises(VanishedError) as caught:
         outcome.file()
@@ -178,8 +165,8 @@ def test_settings_data_and_neurons_are_in_the_key() -> None:
         replace(node, at=(1, 3)),
         LoRA(node.neurons, node.data, training=node.training),
     ]
-    keys = {digest(expansion_what(bench, one, neurons)) for one in (node, *others)}
-    keys.add(digest(expansion_what(bench, node, neurons.without_strongest())))
+    keys = {digest(training_inputs(bench, one, neurons)) for one in (node, *others)}
+    keys.add(digest(training_inputs(bench, node, neurons.without_strongest())))
     assert len(keys) == 7
 
 
@@ -211,7 +198,7 @@ def test_data_that_would_take_safety_away_trains_nothing(tmp_path: Path) -> None
 
 def test_the_shipped_recipe_trains_at_three_lengths() -> None:
     recipe = expand_ss(controls=3)
-    labels = [stage.label for stage in make_plan(recipe).stages]
+    labels = list(planned(recipe))
     assert [name for name in recipe.arms] == ["8 steps", "20 steps", "60 steps"]
     assert "20 steps: training" in labels
     assert not any("strongest" in label or "placebo" in label for label in labels)

@@ -257,7 +257,7 @@ def planned(recipe: Recipe, out: Path, **options: Any) -> Forecast:
 
 
 def states(found: Forecast) -> dict[str, float]:
-    return {stage.label: found.cached.get(stage.label, 0) / stage.prompts for stage in found.plan.stages}
+    return {row.label: found.cached.get(row.label, 0) / row.prompts for row in found.rows}
 
 
 def test_a_plan_of_what_was_run_finds_all_of_it(first: RunFolder) -> None:
@@ -292,7 +292,7 @@ def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
 
 def test_a_plan_tells_the_time_of_what_is_left(copy: RunFolder) -> None:
     found = planned(study(arms=ARMS | {"twice": Amplify(MS, by=2)}), copy.path.parent, calibrated=True)
-    assert all(found.seconds[stage.label] > 0 for stage in found.plan.stages)
+    assert all(found.seconds[row.label] > 0 for row in found.rows)
     assert any(line.startswith("Time: about ") for line in found.lines)
     console = Console(width=120, record=True, quiet=False)
     with console.capture() as shown:

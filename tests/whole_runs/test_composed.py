@@ -1,6 +1,5 @@
 """Trainings that compose: one language left out, something done to a trained model, sets found again, whole curves."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_controls, leave_one_out
-from ssn_probe.study.run_arms import bench_of, collect_samples, trained_for
+from studies import Counts, planned, samples_of
 
 from ssn_probe import (
     ASR,
@@ -35,11 +34,13 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.study.arm_steps import bench_of, trained_for
 from ssn_probe.study.arms import arms_of
 from ssn_probe.study.forecast import forecast
+from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.trained_weights import data_of, trained
+from ssn_probe.study.trained_weights import data_of, train
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.edits import suppression
 from ssn_probe.tracing.generate import generate
@@ -85,9 +86,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_every_arm_is_there_and_the_run_verifies(run: RunFolder) -> None:
     samples = run.table("samples")
-    names = {"ss.at(1)", "ss.at(4)", "random.at(1)", "random.at(4)", "lora.at(1)", "lora.at(4)", "left out", "then"}
-    assert set(samples.filter(role="tested")["arm"]) == names
-    assert set(samples.filter(role="control")["arm"]) == names - {"lora.at(1)", "lora.at(4)"}, "LoRA has no random set"
+    curves = {(name, step) for name in ("ss", "random", "lora") for step in (1, 4)}
+    names = curves | {("left out", None), ("then", None)}
+    assert set(samples.filter(role="tested").select("arm", "step").unique().rows()) == names
+    controls = samples.filter(role="control").select("arm", "step").unique().rows()
+    assert set(controls) == names - {("lora", 1), ("lora", 4)}, "LoRA has no random set"
     assert all(finding.holds for finding in verify(run))
     assert {"curves", "again", "training"} <= {path.stem for path in run.path.glob("*.parquet")}
 
@@ -102,40 +105,19 @@ def test_the_same_again_computes_nothing_and_gives_the_same(run: RunFolder) -> N
 
 def test_show_finds_all_of_it_in_the_cache(run: RunFolder) -> None:
     found = forecast(study(), out=run.path.parent)
-    assert {stage.label: stage.prompts for stage in found.plan.stages} == dict(found.cached)
-
-
-class Counted:
-    def __init__(self):
-        self.done: dict[str, int] = {}
-        self.totals: dict[str, int] = {}
-
-    def advance(self, label: str) -> Callable[[int], None]:
-        def report(done: int) -> None:
-            self.done[label] = self.done.get(label, 0) + done
-
-        return report
-
-    def settle(self, totals: dict[str, int]) -> None:
-        self.totals = totals
-
-    def note(self, label: str, text: str) -> None:
-        pass
+    assert {row.label: row.prompts for row in found.rows} == dict(found.cached)
 
 
 def test_what_is_done_is_what_was_planned(tmp_path: Path) -> None:
     """Also where everything is in the cache."""
     recipe = study(arms={name: ARMS[name] for name in ("left out", "then", "ss")}, log_odds_controls=0)
-    bench, planned = (
-        lab_of(recipe, tmp_path),
-        {one.label: one.prompts for one in make_plan(recipe).stages},
-    )
+    bench = lab_of(recipe, tmp_path)
     for _ in range(2):
-        bench = replace(bench, tracker=Counted(), memory={})
-        evaluate(bench, recipe.sets["ms"])
-        evaluate(bench, recipe.sets["again"])
-        list(collect_samples(bench, recipe, arms_of(bench, recipe)))
-        assert bench.tracker.done == planned  # type: ignore[attr-defined]
+        bench = replace(bench, tracker=Counts(), memory={}, readouts={})
+        for step in identify_steps(bench, recipe):
+            step.run()
+        samples_of(bench, recipe)
+        assert bench.tracker.done == planned(recipe)  # type: ignore[attr-defined]
 
 
 # ── one language left out ────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,10 +135,10 @@ def test_a_language_that_is_left_out_is_in_neither_set_nor_data(tmp_path: Path) 
     seen = replace(PROMPTS, languages=("qaa", "qac"))
     alone = Recipe(sets={"ss": Shared(SafetyNeurons(seen, top=0.01)).union()})
     assert evaluate(lab_of(alone), alone.sets["ss"]) == neurons
-    mine = trained(bench, node, neurons, "left out: training").file().delta
+    mine = train(bench, node, neurons, "left out: training").file().delta
     theirs = Expand(alone.sets["ss"], seen, training=QUICK)
     elsewhere = lab_of(study(arms={"x": theirs}, sets={}))
-    other = trained(elsewhere, theirs, neurons, "x: training").file().delta
+    other = train(elsewhere, theirs, neurons, "x: training").file().delta
     for one, two in zip(mine.parts, other.parts, strict=True):
         assert torch.equal(one.change, two.change)
 
@@ -194,7 +176,7 @@ def test_silencing_in_a_trained_model_is_both_at_once(run: RunFolder) -> None:
     """By hand: the delta in the weights, the set's neurons at zero, plain generation."""
     recipe = study()
     bench = lab_of(recipe)
-    outcome = trained(bench, TRAINED, evaluate(bench, TRAINED.neurons), "x")
+    outcome = train(bench, TRAINED, evaluate(bench, TRAINED.neurons), "x")
     rows = load_prompts(PROMPTS).select("evaluate", "harmful", "qac")
     silenced = evaluate(bench, SS).neurons("qac").select("layer", "site", "index").iter_rows()
     with written(bench.subject.model._module, outcome.file().delta):
@@ -202,7 +184,7 @@ def test_silencing_in_a_trained_model_is_both_at_once(run: RunFolder) -> None:
         made = generate(bench.subject, tokens, edits=suppression(silenced), max_new_tokens=5)
     kept = run.table("samples").filter(arm="then", role="tested", eval_language="qac", context="harmful")
     assert kept["response"].to_list() == [one.text for one in made]
-    other = run.table("samples").filter(arm="ss.at(4)", role="tested", eval_language="qac", context="harmful")
+    other = run.table("samples").filter(arm="ss", step=4, role="tested", eval_language="qac", context="harmful")
     assert kept["response"].to_list() != other["response"].to_list()
 
 
@@ -235,7 +217,7 @@ def test_one_model_is_trained_before_something_else_is_done() -> None:
 def test_a_set_that_is_found_again_is_that_of_the_merged_model(run: RunFolder) -> None:
     """The base with the delta written into it for good, as if it were another model."""
     bench = lab_of(study())
-    outcome = trained(bench, TRAINED, evaluate(bench, TRAINED.neurons), "x")
+    outcome = train(bench, TRAINED, evaluate(bench, TRAINED.neurons), "x")
     with written(bench.subject.model._module, outcome.file().delta):
         merged = evaluate(lab_of_same(bench), MS)
     found = run.table("neurons").filter(set="again").select("language", "layer", "site", "index")
@@ -265,11 +247,11 @@ def test_before_and_after_are_compared(run: RunFolder) -> None:
 def test_a_curve_is_one_training_seen_at_several_steps(run: RunFolder) -> None:
     from ssn_probe.training.delta_file.file import read_delta
 
-    told = run.manifest()["expanded"]
+    trained = {(one["arm"], one["step"]): one for one in run.manifest()["trained"]}
     for name in ("ss", "random", "lora"):
         files = [read_delta(run.path / "deltas" / f"{name}.at-{step}.safetensors") for step in (1, 4)]
         assert [file.about["steps"]["chosen"] for file in files] == [1, 4]
-        assert told[f"{name}.at(1)"]["parameters"] == told[f"{name}.at(4)"]["parameters"]
+        assert trained[name, 1]["parameters"] == trained[name, 4]["parameters"]
     training = run.table("training").filter(arm="ss")
     assert training["step"].to_list() == [0, 1, 2, 3, 4]
     assert training.filter(step=0)["probe"].null_count() == 0
@@ -282,7 +264,7 @@ def test_a_curve_is_one_training_seen_at_several_steps(run: RunFolder) -> None:
 def test_the_table_repeats_the_summary(run: RunFolder) -> None:
     summary, table = run.table("summary"), run.table("curves")
     for row in table.filter(pl.col("step") > 0).rows(named=True):
-        cells = summary.filter(arm=f"{row['curve']}.at({row['step']})", role="tested", language="average")
+        cells = summary.filter(arm=row["curve"], step=row["step"], role="tested", language="average")
         for measure in ("asr", "over_refusal", "utility"):
             (cell,) = cells.filter(measure=measure).rows(named=True)
             assert [row[f"{measure}{end}"] for end in ("", "_low", "_high")] == [
@@ -295,10 +277,10 @@ def test_the_answer_compares_with_the_random_set_that_is_drawn_like_it(run: RunF
     assert [line.partition(" less ")[0] for line in lines] == ["ss"]
     samples = run.table("samples").filter(role="tested", context="harmful").filter(pl.col("eval_language") != "qaa")
     asr = {
-        arm: rows.group_by("eval_language").agg((pl.col("verdict") == "complied").mean())["verdict"].mean()
-        for (arm,), rows in samples.group_by("arm")
+        (arm, step): rows.group_by("eval_language").agg((pl.col("verdict") == "complied").mean())["verdict"].mean()
+        for (arm, step), rows in samples.group_by("arm", "step")
     }
-    difference = 100 * (asr["ss.at(4)"] - asr["random.at(4)"])  # type: ignore[operator]
+    difference = 100 * (asr["ss", 4] - asr["random", 4])  # type: ignore[operator]
     assert f"after 4 steps ASR {difference:+.1f} (" in lines[0]
 
 
@@ -307,10 +289,12 @@ def test_the_delta_says_what_was_measured_of_it(run: RunFolder) -> None:
 
     measured = read_delta(run.path / "deltas" / "ss.at-4.safetensors").about["measured"]
     assert measured["run"] == run.name
-    cell = run.table("summary").filter(arm="ss.at(4)", role="tested", measure="asr", language="qac")
+    cell = run.table("summary").filter(arm="ss", step=4, role="tested", measure="asr", language="qac")
     (effect,) = [row for row in measured["effects"] if (row["language"], row["measure"]) == ("qac", "asr")]
     assert (effect["after"], effect["n"]) == (cell["value"][0], cell["n"][0])
-    assert {"lora.at(4)", "random.at(4)", "1 random sets"} <= {row["arm"] for row in measured["controls"]}
+    assert {"lora after 4 steps", "random after 4 steps", "1 random set"} <= {
+        row["arm"] for row in measured["controls"]
+    }
     left = read_delta(run.path / "deltas" / "left out.without-qab.safetensors").about["measured"]
     assert {row["language"] for row in left["effects"]} == {"qab"}
 

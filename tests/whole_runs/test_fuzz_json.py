@@ -16,7 +16,8 @@ from ssn_probe.errors import RecipeError
 from ssn_probe.spec import Amplify, SetExpression
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.node import DEEPEST, from_json, read_json, rewrite, to_json, walk
-from ssn_probe.study.plan import make_plan, resolved_key
+from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.plan import make_plan
 
 SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 

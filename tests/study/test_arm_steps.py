@@ -7,22 +7,24 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from ssn_probe.study.run_arms import collect_log_odds, collect_samples
+from studies import Counts, bench_for, log_odds_of, planned, samples_of
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.openings import Direction
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
-from ssn_probe.study.arms import arms_of, controls_of, weakened
+from ssn_probe.study.arms import arms_of, beside, controls_of
+from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.importance import importance
+from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.refusal_readout import estimate_openings, readouts
 from ssn_probe.study.resolve import study_anchor
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.summary import summarise
-from ssn_probe.study.workbench import Workbench, edits_for, tokens_of
+from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.edits import carried_neurons, carrying
 from ssn_probe.tracing.effects import refusal_log_odds
@@ -31,6 +33,7 @@ from ssn_probe.tracing.generate import generate
 PROMPTS = Prompts("organism", limit=24, languages=("qaa", "qab", "qac"))
 MS = SafetyNeurons(PROMPTS)
 SS = Shared(MS)
+SUPPRESS = Suppress(MS)
 
 
 @pytest.fixture(scope="module")
@@ -43,33 +46,29 @@ def recipe(**changes) -> Recipe:
     return Recipe(**(fields | changes))
 
 
-def bench_for(subject: Subject, of: Recipe) -> Workbench:
-    return Workbench(subject=subject, data=make_plan(of).data, anchor="qaa")
-
-
 @pytest.fixture(scope="module")
 def bench(subject: Subject) -> Workbench:
-    return bench_for(subject, recipe())
+    return bench_for(recipe(), subject)
 
 
 def test_each_becomes_one_arm_per_language(bench: Workbench) -> None:
     arms = arms_of(bench, recipe(arms={"ms": Suppress(MS.each())}))
-    assert [arm.name for arm in arms] == ["ms.of(qaa)", "ms.of(qab)", "ms.of(qac)"]
+    assert [arm.title for arm in arms] == ["ms of qaa", "ms of qab", "ms of qac"]
     assert [arm.set_language for arm in arms] == ["qaa", "qab", "qac"]
-    assert edits_for(bench, arms[1].neurons, "qac") == edits_for(bench, evaluate(bench, MS), "qab")
+    assert edits_for(bench, arms[1].neurons, SUPPRESS, "qac") == edits_for(bench, evaluate(bench, MS), SUPPRESS, "qab")
 
 
 def test_a_language_gets_its_own_neurons(bench: Workbench) -> None:
     neurons = evaluate(bench, MS)
-    silenced = {language: edits_for(bench, neurons, language) for language in ("qaa", "qab")}
+    silenced = {language: edits_for(bench, neurons, SUPPRESS, language) for language in ("qaa", "qab")}
     assert silenced["qaa"] != silenced["qab"]
-    assert edits_for(bench, None, "qaa") == ()
+    assert edits_for(bench, None, SUPPRESS, "qaa") == ()
 
 
 def test_silence_can_be_the_harmless_mean(bench: Workbench) -> None:
     """The mean over the harmless identify prompts of the evaluated language, neuron by neuron."""
     neurons, mean = evaluate(bench, MS), Suppress(MS, to=MeanOf(PROMPTS))
-    zeroed, meant = edits_for(bench, neurons, "qab"), edits_for(bench, neurons, "qab", mean)
+    zeroed, meant = edits_for(bench, neurons, SUPPRESS, "qab"), edits_for(bench, neurons, mean, "qab")
     assert [edit[:3] for edit in zeroed] == [edit[:3] for edit in meant]
     layer, site, indices, (how, values) = meant[-1]
     rows = bench.data[PROMPTS].select("identify", "harmless", "qab")
@@ -87,8 +86,8 @@ def test_silence_can_be_the_harmless_mean(bench: Workbench) -> None:
 
 def test_mean_arms_differ_from_zero_arms(bench: Workbench) -> None:
     study = recipe(arms={"zero": Suppress(MS), "mean": Suppress(MS, to=MeanOf(PROMPTS))}, controls=0)
-    bench = bench_for(bench.subject, study)
-    odds = pl.concat(collect_log_odds(bench, study, arms_of(bench, study))).filter(role="tested")
+    bench = bench_for(study, bench.subject)
+    odds = log_odds_of(bench, study).filter(role="tested")
     zero, mean = (odds.filter(arm=name)["log_odds"] for name in ("zero", "mean"))
     assert (zero - mean).abs().max() > 0.01  # type: ignore[operator]
 
@@ -99,7 +98,7 @@ def test_controls_share_seeds_and_weakening_drops_one_per_language(bench: Workbe
     assert [one.neurons for one in few] == [one.neurons for one in many[:2]]
     assert many[2].neurons != many[3].neurons
     assert arm.neurons is not None
-    assert len(weakened(arm).neurons or ()) == len(arm.neurons) - len(arm.neurons.languages)
+    assert len(beside(arm)[0].neurons or ()) == len(arm.neurons) - len(arm.neurons.languages)
 
 
 def test_the_anchor_that_the_recipe_names_comes_first(bench: Workbench) -> None:
@@ -147,7 +146,7 @@ def test_shared_by_mean_and_at_least_are_language_free(bench: Workbench) -> None
 
 def test_controls_generate_on_harmful_prompts_outside_the_left_out(bench: Workbench) -> None:
     study = recipe(arms={"ss": Suppress(SS)})
-    samples = pl.concat(collect_samples(bench_for(bench.subject, study), study, arms_of(bench, study)))
+    samples = samples_of(bench_for(study, bench.subject), study)
     controls = samples.filter(role="control")
     assert set(controls["context"]) == {"harmful"}
     assert set(controls["eval_language"]) == {"qab", "qac"}
@@ -156,17 +155,17 @@ def test_controls_generate_on_harmful_prompts_outside_the_left_out(bench: Workbe
 
 def test_what_was_generated_once_is_not_generated_again(bench: Workbench) -> None:
     study = recipe(controls=0)
-    fresh = bench_for(bench.subject, study)
-    first = pl.concat(collect_samples(fresh, study, arms_of(bench, study)))
+    fresh = bench_for(study, bench.subject)
+    first = samples_of(fresh, study)
     known = len(fresh.memory)
-    second = pl.concat(collect_samples(fresh, study, arms_of(bench, study)))
+    second = samples_of(fresh, study)
     assert len(fresh.memory) == known
     assert first.equals(second)
 
 
 def test_v_is_left_out_where_it_duplicates_o(tiny_folder, bench: Workbench) -> None:
     equal_heads = replace(bench.subject, widths=bench.subject.widths | {"v": bench.subject.widths["o"]})
-    notes = bench_for(equal_heads, recipe())
+    notes = bench_for(recipe(), equal_heads)
     found = importance(notes, replace(MS, sites=("v", "o"), effect="local"))
     assert set(found["site"]) == {"o"}
     assert "v is left out" in notes.warnings[0]
@@ -178,7 +177,7 @@ def test_v_is_left_out_where_it_duplicates_o(tiny_folder, bench: Workbench) -> N
 def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
     """12 of 24 prompts cannot give 20 refusals: the gate fails for its size, and the anchor's direction serves."""
     few = recipe()
-    bench = bench_for(subject, few)
+    bench = bench_for(few, subject)
     found = readouts(bench, next(iter(bench.data.values())))
     assert found["qaa"].origin == "declared"
     assert isinstance(found["qac"].reads, Direction)
@@ -187,7 +186,7 @@ def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
 
 def test_without_a_direction_a_language_is_refused(subject: Subject) -> None:
     tiny = Prompts("organism", limit=8, languages=("qaa", "qab"))
-    bench = bench_for(subject, recipe(arms={"ms": Suppress(SafetyNeurons(tiny))}, measures=(ASR(tiny),)))
+    bench = bench_for(recipe(arms={"ms": Suppress(SafetyNeurons(tiny))}, measures=(ASR(tiny),)), subject)
     with pytest.raises(ModelError, match="effect=local"):
         readouts(bench, next(iter(bench.data.values())))
 
@@ -196,7 +195,7 @@ def test_estimated_openings_are_the_declared_ones(subject: Subject) -> None:
     """The organism declares its openings; taken away, they are read off its responses again."""
     whole = Prompts("organism", languages=("qaa", "qab"))
     study = recipe(arms={"ms": Suppress(SafetyNeurons(whole))}, measures=(ASR(whole),))
-    bench = bench_for(replace(subject, openings=None), study)
+    bench = bench_for(study, replace(subject, openings=None))
     found = readouts(bench, next(iter(bench.data.values())))["qaa"]
     assert found.origin == "estimated"
     assert subject.openings is not None
@@ -220,8 +219,8 @@ def test_openings_grow_until_they_separate(refused, complied, expected) -> None:
 def test_log_odds_that_cannot_be_trusted_are_not_measured(subject: Subject) -> None:
     tiny = Prompts("organism", limit=8, languages=("qaa", "qab"))
     study = recipe(arms={"ms": Suppress(SafetyNeurons(tiny, effect="local", rule="paper"))}, measures=(ASR(tiny),))
-    bench = bench_for(subject, study)
-    assert list(collect_log_odds(bench, study, arms_of(bench, study))) == []
+    bench = bench_for(study, subject)
+    assert log_odds_of(bench, study).is_empty()
     assert bench.warnings[0].startswith("refusal log-odds not measured")
 
 
@@ -252,41 +251,27 @@ def test_a_set_that_cannot_be_tested_is_found_before_anything_is_generated(
 ) -> None:
     study = recipe(arms={"x": Suppress(expression)})
     with pytest.raises((DataError, RecipeError), match=message):
-        arms_of(bench_for(bench.subject, study), study)
+        arms_of(bench_for(study, bench.subject), study)
 
 
 def test_a_set_without_scores_has_no_strongest_member(bench: Workbench) -> None:
     study = recipe(arms={"x": Suppress(RandomLike(MS, 1))}, controls=0)
-    bench = bench_for(bench.subject, study)
-    samples = pl.concat(collect_samples(bench, study, arms_of(bench, study)))
+    bench = bench_for(study, bench.subject)
+    samples = samples_of(bench, study)
     assert "tested" in set(samples["role"])
-    assert "less strongest" not in set(samples["role"])
+    assert "without top neuron" not in set(samples["role"])
     assert any("no scores" in note for note in bench.warnings)
 
 
 # ── amplified and patched arms ───────────────────────────────────────────────────────────────────────────────────────
 
 
-class Counts:
-    """A tracker that counts what is done in every row."""
-
-    def __init__(self) -> None:
-        self.done: dict[str, int] = {}
-
-    def advance(self, label: str) -> Callable[[int], None]:
-        def report(done: int) -> None:
-            self.done[label] = self.done.get(label, 0) + done
-
-        return report
-
-
 def measured_by(subject: Subject, study: Recipe, memory: dict | None = None) -> tuple[pl.DataFrame, pl.DataFrame, dict]:
     """Samples, log-odds and the rows of progress of a whole study, its sets taken from `memory`."""
     counts = Counts()
-    bench = replace(bench_for(subject, study), tracker=counts, memory={} if memory is None else dict(memory))
+    bench = replace(bench_for(study, subject), tracker=counts, memory={} if memory is None else dict(memory))
     arms = arms_of(bench, study)
-    samples = pl.concat(collect_samples(bench, study, arms))
-    return samples, pl.concat(collect_log_odds(bench, study, arms)), counts.done
+    return samples_of(bench, study, arms), log_odds_of(bench, study, arms), counts.done
 
 
 INTERVENTIONS: dict[str, Callable[[Any], Any]] = {
@@ -306,16 +291,16 @@ def test_what_is_done_is_what_was_planned(bench: Workbench, does: Callable[[Any]
         arms={"x": does(neurons)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), controls=1, log_odds_controls=1
     )
     _samples, _odds, done = measured_by(bench.subject, study, bench.memory)
-    planned = {stage.label: stage.prompts for stage in make_plan(study).stages}
-    assert {label: planned[label] for label in done} == done
-    assert all(label in done for label in planned if label.startswith(("baseline", "x")))
+    rows = planned(study)
+    assert {label: rows[label] for label in done} == done
+    assert all(label in done for label in rows if label.startswith(("baseline", "x")))
 
 
 @pytest.mark.parametrize("positions", ["last", "response"])
 def test_patching_is_the_parallel_prompts_own_values(bench: Workbench, positions: str) -> None:
     """The whole path against a hand-made one: parallel prompts by id, λ's own neurons, values from the source."""
     study = recipe(arms={"x": Patch(MS, source="qab", positions=positions)}, controls=0, log_odds_controls=1)
-    bench = bench_for(bench.subject, study)
+    bench = bench_for(study, bench.subject)
     prompts = bench.data[PROMPTS]
     samples, odds, _ = measured_by(bench.subject, study)
     rows = prompts.select("evaluate", "harmful", "qac")
@@ -340,8 +325,8 @@ def test_a_patch_is_not_run_in_its_source(bench: Workbench) -> None:
     study = recipe(arms={"anchor": Patch(SS), "other": Patch(SS, source="qab")}, controls=1)
     samples, odds, _ = measured_by(bench.subject, study, bench.memory)
     ran = {(arm, role): set(rows["eval_language"]) for (arm, role), rows in samples.group_by("arm", "role")}
-    assert ran["anchor", "tested"] == ran["anchor", "less strongest"] == ran["anchor", "control"] == {"qab", "qac"}
-    assert ran["other", "tested"] == ran["other", "less strongest"] == {"qaa", "qac"}
+    assert ran["anchor", "tested"] == ran["anchor", "without top neuron"] == ran["anchor", "control"] == {"qab", "qac"}
+    assert ran["other", "tested"] == ran["other", "without top neuron"] == {"qaa", "qac"}
     assert ran["other", "control"] == {"qac"}  # qab is its source, qaa the anchor of a shared set
     assert set(odds.filter(arm="other", role="tested")["eval_language"]) == {"qaa", "qac"}
     summary = summarise(samples, odds, anchor="qaa", primary="other", seed=0, lowers=["anchor", "other"])
@@ -350,22 +335,20 @@ def test_a_patch_is_not_run_in_its_source(bench: Workbench) -> None:
 
 def test_a_source_run_in_place_of_itself_changes_nothing(bench: Workbench) -> None:
     """Why the source is left out of a Patch. Bit for bit where both runs are padded alike; held here to rounding."""
-    bench = bench_for(bench.subject, recipe())
+    bench = bench_for(recipe(), bench.subject)
     prompts, neurons = bench.data[PROMPTS], evaluate(bench, MS)
     rows = prompts.select("evaluate", "harmful", "qaa")
     for node in (Patch(MS), Patch(MS, positions="response")):
         steps = prompts.max_new_tokens if node.positions == "response" else 0
         source = Source(
-            bench,
-            prompts,
-            "harmful",
-            "qaa",
-            neurons=neurons,
+            lambda: bench,
+            rows,
+            neurons=lambda: neurons,
             languages=["qaa"],
             max_new_tokens=steps,
             label="by hand",
         )
-        edits = edits_for(bench, neurons, "qaa", node, "qaa")
+        edits = edits_for(bench, neurons, node, "qaa", "qaa")
         carried = source.values(list(rows["prompt_id"]), edits)
         reads = readouts(bench, prompts)["qaa"].reads
         tokens = tokens_of(bench, rows)
@@ -379,15 +362,15 @@ def test_arms_that_come_to_one_edit_share_one_measurement(bench: Workbench) -> N
     """Both positions read the same log-odds; the same factor twice is one arm; another source is another edit."""
     arms = {"last": Patch(MS), "response": Patch(MS, positions="response"), "again": Patch(MS, source="qaa")}
     study = recipe(arms=arms, controls=0)
-    bench = replace(bench_for(bench.subject, study), memory=dict(bench.memory))
-    list(collect_samples(bench, study, arms_of(bench, study)))
-    list(collect_log_odds(bench, study, arms_of(bench, study)))
+    bench = replace(bench_for(study, bench.subject), memory=dict(bench.memory))
+    samples_of(bench, study)
+    log_odds_of(bench, study)
     runs = {run for key in bench.memory if key[0] == "responses" for run in carried_from(key[-1])}
     assert runs == {"qaa, last", "qaa, response"}
     assert {run for key in bench.memory if key[0] == "log odds" for run in carried_from(key[-1])} == {"qaa, last"}
-    elsewhere = edits_for(bench, evaluate(bench, MS), "qac", Patch(MS), "qab")
-    assert elsewhere != edits_for(bench, evaluate(bench, MS), "qac", Patch(MS), "qaa")
-    twice = [edits_for(bench, evaluate(bench, MS), "qac", Amplify(MS, by=by)) for by in (2, 2.0, 3)]
+    elsewhere = edits_for(bench, evaluate(bench, MS), Patch(MS), "qac", "qab")
+    assert elsewhere != edits_for(bench, evaluate(bench, MS), Patch(MS), "qac", "qaa")
+    twice = [edits_for(bench, evaluate(bench, MS), Amplify(MS, by=by), "qac") for by in (2, 2.0, 3)]
     assert twice[0] == twice[1] != twice[2]
 
 
@@ -399,7 +382,7 @@ def test_random_sets_get_the_same_treatment(bench: Workbench) -> None:
     study = recipe(arms={"x": Amplify(MS, by=3)})
     (arm,) = arms_of(bench, study)
     for control in controls_of(bench, arm, 2, seed=0):
-        edits = edits_for(bench, control.neurons, "qab", control.does, control.source)
+        edits = edits_for(bench, control.neurons, control.does, "qab", control.source)
         assert {action for *_, action in edits} == {("scale", 3.0)}
         assert control.lowers
 
