@@ -23,7 +23,7 @@ from ssn_probe import (
 )
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.spec import SITES
+from ssn_probe.spec import SITES, Refusal
 from ssn_probe.spec.node import Node, walk
 from ssn_probe.study.identify_steps import gate_label
 from ssn_probe.study.keys import resolved_key
