@@ -85,7 +85,7 @@ def unchanged(name: str, text: str) -> None:
     if os.environ.get("RENEW_SNAPSHOTS"):
         path.write_text(text, encoding="utf-8")
     expected = path.read_text(encoding="utf-8")
-    assert re.sub(NUMBER, "#", text) == re.sub(NUMBER, "#", expected)
+    assert re.sub(NUMBER, "#", text) == re.sub(NUMBER, "#", expected), f"{name} changed; RENEW_SNAPSHOTS=1 renews it"
     for found, wanted in zip(re.findall(NUMBER, text), re.findall(NUMBER, expected), strict=True):
         last_digit = 10.0 ** -len(wanted.partition(".")[2])
         assert float(found) == pytest.approx(float(wanted), abs=1.01 * last_digit if "." in wanted else 0), name
