@@ -19,8 +19,8 @@ from ssn_probe.cli.commands import main
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Amplify DataError Effect Expand Final JudgeError LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Preview Prompts
-RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons Shared Suppress
+ASR Amplify DataError Effect Expand Final JudgeError LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Preview
+Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons Shared Suppress
 Training Utility open_run paper preview recipe register_family run scores
 """
 RECIPES = """
