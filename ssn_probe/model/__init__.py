@@ -1,1 +1,1 @@
-"""The model under study: where its neurons are, how it is loaded and identified, how it is asked, what it takes."""
+"""The model under study: families, loading, identity, chat template, and an estimate of memory."""

@@ -1,7 +1,7 @@
 """Effects as values: what moves when a neuron is silenced, and the one registry of them. Standard library only.
 
-An effect is a class here and a function with `@scores(…)`, here or in a user's file; the rest of the program asks the
-class what it takes and the function for the scores, and knows none of them by name.
+An effect is a class, and a function marked with `@scores(…)` that computes it; both may be in a user's file. The rest
+of the program asks the class for the costs and the function for the scores, and knows no effect by name.
 """
 
 from collections.abc import Callable

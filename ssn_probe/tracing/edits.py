@@ -1,7 +1,7 @@
 """What to change while the model runs, as plain data: (layer, site, indices, what is done to them), in forward order.
 
-Neurons are set to a value, scaled by a factor, or given what they did in another run. The first two say all there is
-to say; the values of another run differ between prompts and stand beside the edits (`Carried`, in `carry`).
+Neurons are set to a value, scaled by a factor, or given their activations in another run. These differ between prompts
+and are passed beside the edits (`carried.Carried`).
 """
 
 from collections import defaultdict
@@ -49,7 +49,7 @@ def amplification(neurons: Iterable[Neuron], by: float) -> Edits:
 
 
 def carrying(neurons: Iterable[Neuron], run: str) -> Edits:
-    """Give these neurons the activations that they had in another run, one token per step; see `carry.Carried`.
+    """Give these neurons the activations that they had in another run, one token per step; see `carried.Carried`.
 
     `run` names that run: edits that carry over from different runs are different edits.
     """
@@ -74,7 +74,7 @@ def carried_neurons(edits: Edits) -> list[Neuron]:
 def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, str, Any]]:
     """The edits with their indices, and values that differ between them, as tensors on the model's device.
 
-    What is carried over comes batch by batch, see `carry.for_batch`.
+    What is carried over comes batch by batch, see `carried.for_batch`.
 
     Raises:
         ModelError: a layer, site or index that the model does not have.

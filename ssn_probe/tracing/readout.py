@@ -11,7 +11,7 @@ from ssn_probe.model.openings import Direction, Openings
 class Forcing:
     """The teacher-forced continuations of a prompt: `prefixes` to append, and how to read openings off them.
 
-    `kept` is how many last positions need logits; `scoring` is the plain data that `remote.refusal.log_odds`
+    `kept` is how many last positions need logits; `scoring` is the plain data that `bodies.refusal.log_odds`
     interprets.
     """
 

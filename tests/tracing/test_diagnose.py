@@ -13,7 +13,7 @@ from ssn_probe.tracing.edits import suppression
 from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
 from ssn_probe.tracing.generate import generate
 
-from .test_score import OPENINGS, PROMPTS, module_of
+from .test_effects import OPENINGS, PROMPTS, module_of
 
 RUNS: dict[str, Callable[[Subject], object]] = {
     "local": lambda subject: score_local(subject, PROMPTS),

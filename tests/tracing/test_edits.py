@@ -12,7 +12,7 @@ from ssn_probe.tracing.bodies.site_access import write
 from ssn_probe.tracing.edits import NO_EDITS, Edits, amplification, carrying, places_of, prepared, suppression
 
 from . import plain
-from .test_score import PROMPTS, module_of
+from .test_effects import PROMPTS, module_of
 
 
 def logits(subject: Subject, edits: Edits) -> torch.Tensor:

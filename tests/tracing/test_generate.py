@@ -12,7 +12,7 @@ from ssn_probe.tracing.edits import amplification, suppression
 from ssn_probe.tracing.generate import generate
 
 from . import plain
-from .test_score import PROMPTS, module_of
+from .test_effects import PROMPTS, module_of
 
 NEURONS = [(layer, site, index) for layer in range(2) for site in SITES for index in (1, 6)]
 LENGTH = 12

@@ -17,7 +17,7 @@ from ssn_probe.tracing.generate import generate
 
 from . import plain
 from .test_diagnose import broken
-from .test_score import OPENINGS, PROMPTS, module_of
+from .test_effects import OPENINGS, PROMPTS, module_of
 
 LENGTH = 8
 SOURCES = [[1, 3, 40, 12, 33, 9, 4], [1, 3, 21, 50, 4], [1, 3, 7, 30, 28, 61, 17, 44, 4]]

@@ -8,8 +8,8 @@ With a norm on the head between projection and rotation, silencing one channel r
 γ = rms / rms'. Then come the soft-cap and the softmax, and the output moves by ‖ΔA v W‖, a quadratic form in ΔA.
 Expanding the softmax to first order would cost as much and be 3–38 % off.
 
-Axes as in `closed_form`, and s the token of the key. Everything is laid out as [b g a t d s], which is never held
-whole: it is walked in blocks of prompts, or of queries where one prompt is too long.
+Axes as in `closed_form`, and s the token of the key. Everything is laid out as [b g a t d s], which is never in
+memory as a whole: it is walked in blocks of prompts, or of queries where one prompt is too long.
 """
 
 import torch

@@ -7,7 +7,7 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.bodies import attention_form as score_form
 
 from .. import plain
-from ..test_score import assert_close, local, module_of
+from ..test_effects import assert_close, local, module_of
 
 LONG = [[1, 3, *range(7, 27), 4], [1, 3, 9, 8, 7, 4]]
 

@@ -1,0 +1,335 @@
+"""How much memory the work of a study takes on its device, from the model's shape alone: no weights, no allocation.
+
+Every kind of work is a succession of stages, such as the attention of a layer, its MLP, or the logits; their
+intermediates are gone when the next begins. So a peak is what lasts plus the largest stage; with gradients, what
+autograd saves of all layers comes first. What is alive in a stage was read off transformers 5.23.
+`tests/model/test_memory.py` compares with what torch allocates on a CPU: the estimate is at least the measured peak,
+and at most 1.3 times as much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ssn_probe.model.families import Family
+from ssn_probe.neurons import SITES
+
+Work = Literal["generate", "log_odds", "refusal", "local", "final"]
+
+CONTEXT = 10**9
+"""Bytes of a GPU that hold no tensors: context, kernels, workspaces of matrix products. An allowance, not measured."""
+FRAGMENTATION = 0.05
+"""Share by which torch reserves more than it hands out. An allowance, not measured."""
+UNCOUNTED = 0.05
+"""Share of what a row takes for small tensors that are not counted singly: positions, statistics of norms."""
+BLOCKS, BLOCK = 5, 2**21
+"""How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The numbers of a model that decide. `windows`: one per layer, None for all keys; sizes are in elements.
+
+    `stored`, `exact` and `lifted` are bytes: of an element as it is stored, where the project computes (in at least
+    single precision), and of its copy in single precision, 0 where it is that already.
+    """
+
+    weights: int
+    hidden: int
+    inner: int
+    query: int
+    key: int
+    head: int
+    vocabulary: int
+    norms: int
+    stored: int
+    eager: bool
+    head_norms: bool
+    score_cap: bool
+    logit_cap: bool
+    windows: tuple[int | None, ...]
+
+    @property
+    def layers(self) -> int:
+        return len(self.windows)
+
+    @property
+    def heads(self) -> int:
+        return self.query // self.head
+
+    @property
+    def exact(self) -> int:
+        return max(4, self.stored)
+
+    @property
+    def lifted(self) -> int:
+        return 4 if self.stored < 4 else 0
+
+    @property
+    def logit(self) -> int:
+        """Bytes per logit in the model's own dtype; a soft-cap makes two more of them."""
+        return self.stored * (3 if self.logit_cap else 1)
+
+    @property
+    def upcast(self) -> int:
+        """Bytes per query and key of eager attention's softmax, which is in single precision."""
+        return max(2 * self.stored, self.stored + 4 + self.lifted)
+
+    def width(self, sites: Sequence[str]) -> int:
+        """Neurons of a layer."""
+        sizes = {"q": self.query, "k": self.key, "v": self.key, "o": self.query, "ffn": self.inner}
+        return sum(sizes[site] for site in sites)
+
+
+def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Shape:
+    """The shape of a model, which may be on the meta device; its own dtype unless another size is given."""
+    first, config = module.get_submodule(family.layers)[0], module.config
+    widths, depth = family.widths(module), family.depth(module)
+    stored = dtype_bytes or next(module.parameters()).element_size()
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None) or ["sliding_attention"] * depth
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in module.buffers())
+    return Shape(
+        weights=sum(parameter.numel() for parameter in module.parameters()) * stored + buffers,
+        hidden=module.get_submodule(family.embedding).embedding_dim,
+        inner=widths["ffn"],
+        query=widths["q"],
+        key=widths["k"],
+        head=first.get_submodule(family.attention).head_dim,
+        vocabulary=module.get_submodule(family.head).out_features,
+        norms=sum("Norm" in type(child).__name__ for child in first.children()),
+        stored=stored,
+        eager=family.implementation == "eager",
+        head_norms=family.head_norms is not None,
+        score_cap=bool(family.score_cap and getattr(config, family.score_cap, None)),
+        logit_cap=bool(getattr(config, "final_logit_softcapping", None)),
+        windows=tuple(window if kind == "sliding_attention" else None for kind in types),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Bytes that a kind of work takes: weights, what comes once, and what every prompt of a batch adds.
+
+    `floor` is what a step before the batches takes beside the weights, when nothing else is there. `sequences` is how
+    many rows of a batch a prompt takes.
+    """
+
+    weights: int
+    fixed: int
+    per_prompt: int
+    floor: int = 0
+    sequences: int = 1
+
+    def needed(self, batch_size: int) -> int:
+        """The memory that a GPU must have for a batch of so many sequences (brute force: neurons)."""
+        prompts = max(1, batch_size // self.sequences)
+        tensors = self.weights + max(self.floor, self.fixed + prompts * self.per_prompt)
+        return round(tensors * (1 + FRAGMENTATION)) + CONTEXT
+
+    def largest_batch(self, memory: int) -> int:
+        """The largest batch size whose `needed` is within so many bytes; 0 where not even one prompt fits."""
+        free = int((memory - CONTEXT) / (1 + FRAGMENTATION)) - self.weights
+        prompts = (free - self.fixed) // self.per_prompt
+        return 0 if self.floor > free else max(0, prompts) * self.sequences
+
+
+def footprint(
+    shape: Shape,
+    work: Work,
+    *,
+    tokens: int,
+    new_tokens: int = 1,
+    sequences: int = 1,
+    kept: int = 1,
+    sites: Sequence[str] = SITES,
+) -> Footprint:
+    """What a kind of work takes on a device; the scores themselves are kept in the memory of the host.
+
+    Args:
+        work: "generate", "log_odds" (r(x) by forward passes), "refusal", "local" or "final" (brute force).
+        tokens: of the longest prompt, the chat template included.
+        new_tokens: generated at most.
+        sequences, kept: of a `readout.Forcing`: teacher-forced sequences of a prompt, and last positions with logits.
+    """
+    fixed = floor = 0
+    match work:
+        case "generate":
+            row = _generating(shape, tokens, new_tokens)
+        case "log_odds":
+            row = _forward(shape, tokens + kept - 1, kept)
+        case "refusal":
+            row = _differentiating(shape, tokens + kept - 1, kept, sites)
+        case "local":
+            measures, making = _measures(shape, sites)
+            row, floor = _scoring(shape, tokens, sites), measures + making
+            fixed = measures + _blocks(shape, tokens, sites)
+        case "final":
+            row = fixed = _ablating(shape, tokens)  # the untouched row runs beside
+    counted = 1 + UNCOUNTED
+    return Footprint(
+        weights=shape.weights,
+        fixed=round(fixed * counted),
+        per_prompt=round(row * sequences * counted),
+        floor=floor,
+        sequences=sequences,
+    )
+
+
+def _lasting(shape: Shape, tokens: int) -> int:
+    """Ids, masks and positions, and the angles of the rotation: made once per pass."""
+    masks = len(set(shape.windows)) if shape.eager else 1
+    return tokens * (48 + (1 + shape.stored * masks) * tokens + 2 * shape.stored * shape.head)
+
+
+def _layer(shape: Shape, tokens: int) -> int:
+    """The largest stage of a layer: a norm, its argument in single precision; the attention; the MLP."""
+    norm = tokens * shape.hidden * (3 * shape.stored + 8)
+    return max(norm, _attention(shape, tokens), _mlp(shape, tokens))
+
+
+def _attention(shape: Shape, tokens: int) -> int:
+    stored, pairs = shape.stored, shape.heads * tokens**2
+    around = tokens * stored * (3 * shape.hidden + 2 * shape.key)
+    # queries, then keys, before, during and after the rotation
+    turned = around + tokens * stored * max(4 * shape.query, 2 * shape.query + 3 * shape.key)
+    if shape.eager:  # the softmax, and what it makes of the values, which is then rearranged
+        numbers = tokens * stored * shape.query
+        return max(turned, around + 3 * numbers + pairs * shape.upcast, around + 5 * numbers + pairs * stored)
+    normed = tokens * (stored * (3 * shape.hidden + shape.query) + 8 * shape.query) if shape.head_norms else 0
+    return max(turned, normed)
+
+
+def _pattern(shape: Shape, tokens: int) -> int:
+    """What eager attention has returned beside its output."""
+    return shape.stored * shape.heads * tokens**2 if shape.eager else 0
+
+
+def _mlp(shape: Shape, tokens: int) -> int:
+    """Gate, up and their product beside the residual streams."""
+    return tokens * shape.stored * (4 * shape.hidden + 3 * shape.inner) + _pattern(shape, tokens)
+
+
+def _forward(shape: Shape, tokens: int, kept: int) -> int:
+    """A pass without gradients and without a cache, with logits of the last `kept` positions."""
+    # the logits, those in exact precision, and what logsumexp makes of them
+    read = shape.vocabulary * kept * (shape.logit + shape.lifted + shape.exact)
+    return _lasting(shape, tokens) + max(_layer(shape, tokens), shape.stored * shape.hidden * tokens + read)
+
+
+def _generating(shape: Shape, tokens: int, new_tokens: int) -> int:
+    """Greedy generation: the prompt's pass while the cache fills up, or the last step beside the full cache.
+
+    A step appends to a layer's cache by copying it, and eager attention repeats the keys and values of every head.
+    """
+    read = shape.vocabulary * (shape.logit + 8)  # the copy that the next token is chosen from, and its processing
+    prompt = _lasting(shape, tokens) + max(_layer(shape, tokens), shape.stored * shape.hidden * tokens + read)
+    total = tokens + new_tokens
+    copied = shape.stored * total * (2 * shape.key + (2 * shape.query if shape.eager else 0))
+    step = 48 * total + shape.stored * total + max(copied + _layer(shape, 1), read)
+    return max(_cached(shape, tokens, 0) + prompt, _cached(shape, tokens, new_tokens) + step)
+
+
+def _cached(shape: Shape, tokens: int, new_tokens: int) -> int:
+    """Keys and values of all layers. A sliding window frees nothing before the step after the prompt."""
+    total = tokens + new_tokens
+    rows = sum(total if window is None else max(tokens, min(total, window)) for window in shape.windows)
+    return 2 * shape.key * shape.stored * rows
+
+
+def _differentiating(shape: Shape, tokens: int, kept: int, sites: Sequence[str]) -> int:
+    """A pass that saves for the backward pass, and the backward pass: the peak is where they meet.
+
+    Unless the gradients of all sites, which are kept until the last is there, outweigh what has been saved by then.
+    """
+    stored, exact = shape.stored, shape.exact
+    ends = tokens * shape.hidden * (4 + 2 * stored)  # final norm, embedding
+    lasting = _lasting(shape, tokens)
+    saved = lasting + shape.layers * (_saved(shape, tokens) + _read_beside(shape, tokens)) + ends
+    back = tokens * max(24 * shape.hidden, stored * 3 * (shape.inner + shape.hidden))  # a norm, the MLP
+    if shape.eager:
+        pairs = shape.upcast * shape.heads * tokens**2
+        back = max(back, tokens * stored * (2 * shape.query + 2 * shape.hidden + shape.inner) + pairs)
+    odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
+    width = shape.width(sites)
+    shares = 2 * exact * shape.layers * width + 4 * exact * tokens * max(shape.inner, shape.query)
+    return max(saved + max(back, odds), lasting + 2 * shape.layers * stored * tokens * width + shares)
+
+
+def _copied(shape: Shape) -> bool:
+    """Are keys and values copied for every query head? A single key head is seen by all of them as it is."""
+    return shape.eager or shape.query > shape.key > shape.head
+
+
+def _saved(shape: Shape, tokens: int) -> int:
+    """What autograd saves of a layer, parameters being frozen: a product saves both factors, a norm its argument.
+
+    Gate, its activation and up; rotated queries, keys and values; the attention's output, or all scores where it is
+    eager; the arguments of norms in single precision.
+    """
+    stored = shape.stored
+    numbers = 3 * shape.inner + shape.query + 2 * (shape.query if _copied(shape) else shape.key)
+    norms = 4 * shape.norms * shape.hidden + (4 * (shape.query + shape.key) if shape.head_norms else 0)
+    if not shape.eager:
+        return tokens * (stored * (numbers + shape.query + tokens) + norms + 4 * shape.heads)
+    scores = 4 + (0 if stored == 4 else stored) + (stored if shape.score_cap else 0)
+    return tokens * (stored * numbers + norms + scores * shape.heads * tokens)
+
+
+def _read_beside(shape: Shape, tokens: int) -> int:
+    """The sites of a layer that autograd does not save and that are kept for their gradients to be multiplied with."""
+    numbers = shape.inner + (shape.key if _copied(shape) else 0) + (shape.query if shape.eager else 0)
+    if not (shape.head_norms and shape.stored == 4):  # else the norm has saved them
+        numbers += shape.query + shape.key
+    return shape.stored * tokens * numbers
+
+
+def _scoring(shape: Shape, tokens: int, sites: Sequence[str]) -> int:
+    """The local effect, averaged over tokens: a forward pass with the closed forms inside."""
+    stored, exact, lifted = shape.stored, shape.exact, shape.lifted
+    effects = exact * shape.layers * shape.width(sites)
+    pattern, seen = _pattern(shape, tokens), 0
+    stages = [_layer(shape, tokens), stored * shape.hidden * tokens + shape.vocabulary * shape.logit + effects]
+    if {"q", "k"} & set(sites):
+        seen = stored * (shape.query + 2 * shape.key + (shape.query + shape.key) * shape.head_norms)
+        made = exact * (shape.query * (4 + shape.head_norms) + shape.key * (3 + shape.head_norms) + 2 * shape.head)
+        copies = lifted * (shape.query + 2 * shape.key)
+        stages.append(tokens * (3 * stored * shape.hidden + seen + made + copies))
+    if {"v", "o"} & set(sites):
+        around = stored * (3 * shape.hidden + 2 * shape.query + 2 * shape.key) + seen
+        amounts = shape.query * (lifted + (3 if "v" in sites else 1) * exact)
+        stages.append(tokens * (around + amounts) + pattern)
+        seen += stored * shape.query
+    if "ffn" in sites:
+        around = stored * (4 * shape.hidden + shape.inner) + seen
+        stages.append(tokens * (around + shape.inner * (lifted + exact)) + pattern)
+    stages.append(tokens * seen + _mlp(shape, tokens))
+    return _lasting(shape, tokens) + effects + max(stages)
+
+
+def _measures(shape: Shape, sites: Sequence[str]) -> tuple[int, int]:
+    """Column norms and Gram matrices of all layers (`closed_form.measure`), and what it takes to make them."""
+    ffn, attention = "ffn" in sites, bool(set(sites) - {"ffn"})
+    repeats = shape.query // shape.key
+    numbers = shape.inner * ffn + shape.query * attention + shape.query * repeats * ("v" in sites)
+    if {"q", "k"} & set(sites):
+        numbers += shape.query * repeats * shape.head
+    # a layer's weights in exact precision, and their squares or rearranged copies
+    down = shape.hidden * shape.inner * (shape.lifted + shape.exact) * ffn
+    out = shape.hidden * shape.query * (shape.lifted + 2 * shape.exact) * attention
+    return shape.exact * shape.layers * numbers, max(down, out)
+
+
+def _blocks(shape: Shape, tokens: int, sites: Sequence[str]) -> int:
+    """The walk over [prompt, head, query, channel, key] in blocks (`attention_form.blocks`), at its largest."""
+    row = shape.query * tokens
+    queries = max(1, BLOCK // row)
+    size = row * (queries // tokens * tokens or queries)
+    return BLOCKS * shape.exact * size if {"q", "k"} & set(sites) else 0
+
+
+def _ablating(shape: Shape, tokens: int) -> int:
+    """A row of the brute force: a forward pass, then the whole final state and its difference from the first row's."""
+    moved = tokens * shape.hidden * (2 * shape.stored + shape.lifted + 2 * shape.exact)
+    last = shape.stored * tokens * max(shape.inner, shape.query)  # the site that was changed last is still at hand
+    return max(_forward(shape, tokens, 1), _lasting(shape, tokens) + moved) + last
