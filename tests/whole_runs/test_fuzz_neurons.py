@@ -102,7 +102,7 @@ def test_every_language_alone_is_a_language_free_set(tmp_path: Path) -> None:
 def test_a_column_of_records_is_no_neuron(column: str, value: Any, tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
     NEURONS.with_columns(pl.Series(column, [value] * len(NEURONS))).write_parquet(path)
-    with pytest.raises(DataError, match=f"no neurons: {column} is"):
+    with pytest.raises(DataError, match=f"cannot be neurons: {column} is"):
         read_neurons(path)
 
 
