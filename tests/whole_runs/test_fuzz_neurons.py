@@ -76,10 +76,10 @@ SPOILT = {
     "no number": ("en,0,q,1,nan\n", "a score that is not finite"),
     "endless": ("en,0,q,1,inf\nen,0,q,2,1\n", "a score that is not finite"),
     "two scores": ("en,0,q,1,1\nen,0,q,1,2\n", r"the neuron \(en, 0, q, 1\) with several scores"),
-    "blank language": (" ,0,q,1,1\n", "' ' is no language code"),
-    "control character": ("e\x1bn,0,q,1,1\n", "is no language code"),
-    "average": ("average,0,q,1,1\n", "'average' is no language code"),
-    "every and one": ("*,0,q,1,1\nen,0,q,1,1\n", r"'\*' is no language code"),
+    "blank language": (" ,0,q,1,1\n", "' ' is not a language code"),
+    "control character": ("e\x1bn,0,q,1,1\n", "is not a language code"),
+    "average": ("average,0,q,1,1\n", "'average' is not a language code"),
+    "every and one": ("*,0,q,1,1\nen,0,q,1,1\n", r"'\*' is not a language code"),
 }
 
 
@@ -102,7 +102,7 @@ def test_every_language_alone_is_a_language_free_set(tmp_path: Path) -> None:
 def test_a_column_of_records_is_no_neuron(column: str, value: Any, tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
     NEURONS.with_columns(pl.Series(column, [value] * len(NEURONS))).write_parquet(path)
-    with pytest.raises(DataError, match=f"no neurons: {column} is"):
+    with pytest.raises(DataError, match=f"cannot be neurons: {column} is"):
         read_neurons(path)
 
 
