@@ -51,6 +51,13 @@ def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Pa
             temporary.unlink(missing_ok=True)
 
 
+def let_others_read(path: Path) -> None:
+    """Gives a file the mode of any new file: safetensors writes files that only their owner can read."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns an error of the disk into a ResultError that names the fix."""

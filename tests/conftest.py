@@ -49,19 +49,17 @@ class Backwards:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def folders_are_listed_backwards() -> Iterator[None]:
-    """So that what relies on the order of a file system fails on every one."""
+def any_machine() -> Iterator[None]:
+    """Folders are listed backwards, so that what relies on the order of a file system fails on every one.
+
+    What a reader wishes of width and colour does not reach a test: where they matter, it sets them.
+    """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "scandir", Backwards)
         patched.setattr(os, "listdir", lambda path=".": sorted(LISTDIR(path), reverse=True))
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            patched.delenv(name, raising=False)
         yield
-
-
-@pytest.fixture(autouse=True)
-def any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader's own wishes for width and colour do not reach a test: where they matter, it sets them."""
-    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

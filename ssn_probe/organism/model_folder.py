@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from ssn_probe.files import let_others_read
 from ssn_probe.organism import world
 from ssn_probe.organism.tokens import build_tokenizer
 
@@ -31,7 +32,7 @@ def save(model: Any, out: Path, card: Mapping[str, Any], *, stored: torch.dtype 
     # The output embeddings are the input embeddings: `named_parameters` lists them once, as the file should.
     weights = {name: weight.detach().to(stored) for name, weight in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    let_others_read(out / "model.safetensors")
     model.config.dtype = torch.float32
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(out)

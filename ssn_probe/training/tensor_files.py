@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ssn_probe.errors import ResultError
-from ssn_probe.files import write_whole
+from ssn_probe.files import let_others_read, write_whole
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -17,7 +17,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     def write(temporary: Path) -> None:
         save_file(whole, temporary, metadata=dict(metadata))
-        temporary.chmod(0o644)  # safetensors writes files that only their owner can read
+        let_others_read(temporary)
 
     write_whole(path, write)
 

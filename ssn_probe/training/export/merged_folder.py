@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.files import disk_errors
+from ssn_probe.files import disk_errors, let_others_read
 from ssn_probe.training.delta_file.file import DeltaFile, write_delta
 from ssn_probe.training.delta_file.record import DTYPES
 from ssn_probe.training.export.merging import applied
@@ -83,7 +83,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             for file in sorted(temporary.rglob("*.safetensors")):
-                file.chmod(0o644)  # safetensors writes files that only their owner can read
+                let_others_read(file)
             os.replace(temporary, whole)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
