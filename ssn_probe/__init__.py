@@ -19,9 +19,11 @@ from ssn_probe.errors import (
 from ssn_probe.spec import (
     ASR,
     Amplify,
+    Each,
     Effect,
     Expand,
     Final,
+    Intervention,
     Local,
     LoRA,
     MeanOf,
@@ -33,6 +35,7 @@ from ssn_probe.spec import (
     Recipe,
     Refusal,
     SafetyNeurons,
+    SetExpression,
     Shared,
     Suppress,
     Training,
@@ -46,6 +49,7 @@ from ssn_probe.spec.display import RENDERERS
 if TYPE_CHECKING:
     from ssn_probe.api.python import Preview, Result, open_run, preview, run
     from ssn_probe.model.families import register_family
+    from ssn_probe.study.edits_of_arms import edits
 
 __version__ = "0.1.0"
 
@@ -53,9 +57,11 @@ __all__ = [
     "ASR",
     "Amplify",
     "DataError",
+    "Each",
     "Effect",
     "Expand",
     "Final",
+    "Intervention",
     "JudgeError",
     "LoRA",
     "Local",
@@ -75,10 +81,12 @@ __all__ = [
     "ResultError",
     "SSNProbeError",
     "SafetyNeurons",
+    "SetExpression",
     "Shared",
     "Suppress",
     "Training",
     "Utility",
+    "edits",
     "open_run",
     "paper",
     "preview",
@@ -98,7 +106,8 @@ def _render(value: Any) -> Any:
 RENDERERS.append(_render)
 
 _LAZY = dict.fromkeys(("Preview", "Result", "open_run", "preview", "run"), "ssn_probe.api.python") | {
-    "register_family": "ssn_probe.model.families"
+    "edits": "ssn_probe.study.edits_of_arms",
+    "register_family": "ssn_probe.model.families",
 }
 """What runs things is imported when it is asked for: the command line's `--help` and `list` do without."""
 

@@ -39,6 +39,11 @@ def suppression(neurons: Iterable[Neuron], means: Mapping[Site, Any] | None = No
     return _edits(neurons, silence)
 
 
+def setting(neurons: Iterable[Neuron], value: float) -> Edits:
+    """Set these neurons' activations to a number, whatever the token."""
+    return _edits(neurons, lambda _layer, _site, _indices: ("set", float(value)))
+
+
 def amplification(neurons: Iterable[Neuron], by: float) -> Edits:
     """Multiply these neurons' activations by a factor, whatever the token.
 

@@ -19,9 +19,10 @@ from ssn_probe.cli.commands import main
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Amplify DataError Effect Expand Final JudgeError LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Preview
-Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons Shared Suppress
-Training Utility open_run paper preview recipe register_family run scores
+ASR Amplify DataError Each Effect Expand Final Intervention JudgeError LoRA Local MeanOf ModelError NeuronFile
+OverRefusal Patch Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError
+SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview recipe
+register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer

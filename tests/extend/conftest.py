@@ -10,6 +10,7 @@ from ssn_probe.model.families import FAMILIES
 from ssn_probe.spec.discovery import execute_file
 from ssn_probe.spec.effect_registry import EFFECTS, SCORERS
 from ssn_probe.spec.node import NODES
+from ssn_probe.study.edits_of_arms import EDITS
 
 PAGES = Path(__file__).parents[2] / "docs" / "extend"
 
@@ -17,7 +18,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "extend"
 @pytest.fixture
 def extended(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Executes the file in a page, with some of its text replaced; what it registers is gone after the test."""
-    registries = (EFFECTS, SCORERS, NODES, FAMILIES)
+    registries = (EFFECTS, SCORERS, EDITS, NODES, FAMILIES)
     before = [dict(registry) for registry in registries]
 
     def extend(page: str, *changes: tuple[str, str]) -> Path:
