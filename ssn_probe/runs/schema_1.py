@@ -5,9 +5,10 @@
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 STEP = r"\.at\((\d+)\)"
 WITHOUT = r"\.without\(([^)]*)\)"
@@ -16,8 +17,10 @@ AFTER = {"summary": "set_language", "samples": "seed", "log_odds": "seed"}
 """Table → the column that the column `step` follows."""
 
 
-def upgraded_table(name: str, table: pl.DataFrame) -> pl.DataFrame:
+def upgraded_table(name: str, table: "pl.DataFrame") -> "pl.DataFrame":
     """A table of schema version 1 with today's columns."""
+    import polars as pl
+
     arm = pl.col("arm").str.extract(r"^([^.(]*(?:\.\d[^.(]*)*)")
     if name == "training":
         without = pl.col("arm").str.extract(WITHOUT).alias("without")
