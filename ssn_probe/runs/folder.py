@@ -39,7 +39,7 @@ class RunFolder:
     def manifest(self) -> dict[str, Any]:
         """The record of the run. Raises ResultError for a manifest that is damaged or from a newer release."""
         found = read_json(self.path / "manifest.json")
-        return upgraded_manifest(found) if found["schema_version"] == 1 else found
+        return upgraded_manifest(found) if found.get("schema_version") == 1 else found
 
     def table(self, name: str):
         """A parquet table of the run, such as samples, summary, neurons, overlap or log_odds."""
@@ -54,7 +54,7 @@ class RunFolder:
             table = pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
-        return upgraded_table(name, table) if self.manifest()["schema_version"] == 1 else table
+        return upgraded_table(name, table) if self.manifest().get("schema_version") == 1 else table
 
 
 def prepare(root: Path) -> Path:

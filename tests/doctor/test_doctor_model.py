@@ -308,7 +308,7 @@ def test_a_template_with_the_date(llama: Subject) -> None:
 
 def test_a_template_that_raises_is_a_failed_check(llama: Subject) -> None:
     (check,) = guarded("chat template", lambda: check_template(asking(llama, "{{ raise_exception('never') }}")))
-    unwell(check, "failed", found="TemplateError: never", meaning="nothing is known", remedy="report")
+    unwell(check, "failed", found="TemplateError: never", meaning="not answered", remedy="report")
 
 
 def test_one_bos(llama: Subject) -> None:
