@@ -13,7 +13,7 @@ from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.delta_file.record import check_record
 
 EFFECT, CONTROL = "measured.effects.0", "measured.controls.0"
-GONE = object()
+GONE = "(left out)"
 
 
 @pytest.fixture(scope="module")
