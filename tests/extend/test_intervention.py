@@ -1,4 +1,4 @@
-"""The intervention of docs/extend/intervention.md: defined outside the package, run to the end, equal to Suppress at 0."""
+"""The intervention of docs/extend/intervention.md: defined outside the package, run, and equal to Suppress at 0."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -103,11 +103,14 @@ def language_table(conditions: Mapping["Condition", Mapping[str, "Row"]], measur
     short = len(columns) > 5  # so that it fits 80 columns
     table = Table(box=None, pad_edge=False)
     table.add_column(literal(f"{measure_title(measure)}, %"))
-    for column in columns:
-        table.add_column(literal(column.title), justify="right", style="dim" if column.random else "")
-    languages = dict.fromkeys(language for rows in conditions.values() for language in rows)
-    for language in languages:
-        table.add_row(literal(language), *(_column_cell(column, language, short) for column in columns))
+    languages = list(dict.fromkeys(language for rows in conditions.values() for language in rows))
+    cells = [[_column_cell(column, language, short) for language in languages] for column in columns]
+    for column, own in zip(columns, cells, strict=True):
+        style, widest = "dim" if column.random else "", max(map(len, own), default=0)
+        # A header may wrap, an interval may not.
+        table.add_column(literal(column.title), justify="right", style=style, min_width=widest)
+    for language, *row in zip(languages, *cells, strict=True):
+        table.add_row(literal(language), *row)
     return table
 
 
