@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from ssn_probe.recipes import suppress_ss
 from tracing import plain
 
-from ssn_probe import Effect, Final, SafetyNeurons, run
+from ssn_probe import Effect, Final, SafetyNeurons, preview, run
 from ssn_probe.cli.commands import main
 from ssn_probe.doctor.own_scores import check_score, own_effects
 from ssn_probe.doctor.probing import prompts
@@ -36,7 +36,9 @@ def test_what_the_page_computes(extended: Extended, llama: Subject) -> None:
 def test_suppress_ss_runs_with_it(extended: Extended, tmp_path: Path) -> None:
     extended(PAGE)
     recipe = suppress_ss(effect="loudness", controls=3, log_odds_controls=0)
-    result = run(replace(recipe, permutations=99, half_samples=10), out=tmp_path, limit=20, progress=False)
+    recipe = replace(recipe, permutations=99, half_samples=10)
+    assert "loudness effects not estimated" in " ".join(str(preview(recipe, out=tmp_path, limit=20)).split())
+    result = run(recipe, out=tmp_path, limit=20, progress=False)
     assert result.summary.filter(pl.col("arm") == "ss").height
     assert "a loud neuron may be one that nothing listens to" in (result.path / "report.md").read_text(encoding="utf-8")
 
