@@ -41,6 +41,12 @@ class RunFolder:
         found = read_json(self.path / "manifest.json")
         return upgraded_manifest(found) if found.get("schema_version") == 1 else found
 
+    @property
+    def from_schema_1(self) -> bool:
+        """Was it written by a release whose tables named arms otherwise?"""
+        path = self.path / "manifest.json"
+        return path.is_file() and read_json(path).get("schema_version") == 1
+
     def table(self, name: str):
         """A parquet table of the run, such as samples, summary, neurons, overlap or log_odds."""
         import polars as pl
@@ -54,7 +60,7 @@ class RunFolder:
             table = pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
-        return upgraded_table(name, table) if self.manifest().get("schema_version") == 1 else table
+        return upgraded_table(name, table) if self.from_schema_1 else table
 
 
 def prepare(root: Path) -> Path:
