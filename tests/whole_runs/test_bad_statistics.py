@@ -86,7 +86,7 @@ def test_only_refusals_and_no_refusals_at_baseline(tmp_path: Path) -> None:
     found, _ = run(data, arms=True)
     summary = found.table("summary")
     assert summary.filter(arm="baseline", measure="asr")["value"].to_list() == [1.0] * 3
-    assert "nothing" in notes(found)
+    assert "no refusal left to break" in notes(found)
 
 
 def test_controls_that_cannot_be_drawn(tmp_path: Path) -> None:
