@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def in_ascii(*arguments: str, columns: str = "80") -> Result:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with one small run in it, made in ASCII."""
-    out = str(tmp_path_factory.mktemp("results"))
+    out = str(tmp_path_factory.mktemp("a b@[x]"))
     arguments = ("identify_ms", "--limit", "8", "-T", "effect=local", "-o", out)
     assert in_ascii("run", *arguments).exit_code == 0
     return out
@@ -78,7 +79,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("doctor", "--model", "./\u9ad8"), "-> Give a folder"),
         (("organism", "info"), "qaa"),
         (("delta", "train", "--help"), "delta train ..."),
-        (("delta", "info", "\u9ad8"), "\\u9ad8"),
+        (("delta", "info", os.fsdecode("\u9ad8".encode())), "cannot be read"),
         (("run", "\u9ad8", "--limit", "8"), "\\u9ad8"),
         (("\u9ad8",), "Usage"),
     ],

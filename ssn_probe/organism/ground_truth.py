@@ -88,7 +88,7 @@ def load_truth(folder: str | Path) -> Truth | None:
     try:
         facts = json.loads((folder / "truth.json").read_text("utf-8"))
         truth = Truth(
-            neurons=pl.read_parquet(folder / "truth.parquet").select(
+            neurons=pl.read_parquet(folder / "truth.parquet", glob=False).select(
                 pl.col(name).cast(kind) for name, kind in TRUTH_SCHEMA.items()
             ),
             totals={name: (facts["totals"][name]["none"], facts["totals"][name]["all"]) for name in QUESTIONS},

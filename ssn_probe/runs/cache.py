@@ -146,7 +146,7 @@ class Entry:
 
     def frames(self) -> Frames:
         """The intact tables by name."""
-        return {path.name.split(".")[0]: pl.read_parquet(path) for path in self._intact(".parquet")}
+        return {path.name.split(".")[0]: pl.read_parquet(path, glob=False) for path in self._intact(".parquet")}
 
     def file(self, name: str, suffix: str) -> Path | None:
         """The intact part of this name and kind, if there is one."""

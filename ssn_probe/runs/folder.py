@@ -57,7 +57,7 @@ class RunFolder:
                 f"{self.name} has no {name}.parquet", "Its recipe does not make this table, or the run failed before."
             )
         try:
-            table = pl.read_parquet(path)
+            table = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
         return upgraded_table(name, table) if self.from_schema_1 else table

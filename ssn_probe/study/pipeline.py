@@ -166,7 +166,7 @@ def _kept_as_it_comes(folder: Path, name: str, steps: Iterator[Step]) -> pl.Data
     finally:
         if collected:
             write_table(path, pl.concat(collected))
-    return pl.read_parquet(path) if collected else None
+    return pl.read_parquet(path, glob=False) if collected else None
 
 
 def _counts(neurons: NeuronSet) -> dict[str, int]:

@@ -130,7 +130,7 @@ def test_a_language_without_neurons_is_still_a_language(tmp_path: Path) -> None:
 
 
 def test_it_is_found_again(result: Result, out: Path) -> None:
-    assert open_run(out=out).path.resolve() == result.path.resolve()
+    assert open_run(out=out).path.resolve() == (out / "latest").resolve()
     assert open_run(result.path) == Result(replace(result.folder, path=result.path.resolve()))
     with pytest.raises(ResultError, match="no run 'nothing'"):
         open_run("nothing", out=out)

@@ -145,6 +145,7 @@ def test_the_question_is_shown_literally(run: RunFolder) -> None:
     assert r"Is \<b\>this\</b\> \| a question?" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_tables(run: RunFolder, tmp_path: Path) -> None:
     again = run_recipe(small_recipe(), Options(out=tmp_path, limit=LIMIT, batch_size=33), quiet())
     for table in ("samples", "neurons", "overlap"):
@@ -168,6 +169,7 @@ def test_nothing_is_left_when_the_model_is_wrong(tmp_path: Path) -> None:
     assert runs(tmp_path / "results") == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_and_keeps_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssn_probe.study import pipeline as stages
 

@@ -68,7 +68,8 @@ HEAVY = {"torch", "nnsight", "polars", "transformers", "numpy", "psutil"}
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-X", "utf8", "-c", code]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_help_imports_nothing_heavy() -> None:

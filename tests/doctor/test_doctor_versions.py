@@ -2,6 +2,7 @@
 
 import importlib
 from importlib import metadata
+from shlex import quote
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_another_version_than_the_tested_one_is_a_warning_with_both(having) -> N
     assert f"torch 2.99.1 (tested: {pin})" in found["packages"].found
     assert "tokenizers 0.99.0" in found["dependencies"].found
     assert "not tested" in found["packages"].meaning
-    assert found["packages"].remedy.endswith(f"pip install -c {versions.LOCK} torch")
+    assert found["packages"].remedy.endswith(f"pip install -c {quote(str(versions.LOCK))} torch")
     assert versions.LOCK.is_file()
 
 
@@ -80,7 +81,7 @@ def test_a_version_that_is_not_allowed_fails(having, version: str) -> None:
     assert check.status == "failed"
     assert check.found.startswith(f"{version}, outside ")
     assert "ssn-probe allows nnsight" in check.meaning
-    assert check.remedy.endswith(f"-c {versions.LOCK} nnsight")
+    assert check.remedy.endswith(f"-c {quote(str(versions.LOCK))} nnsight")
 
 
 def test_a_package_that_is_missing_fails(having) -> None:

@@ -51,6 +51,7 @@ def test_unknown_variant_names_the_known(tmp_path: Path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_three_steps_are_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: dict):
     # Answering the whole split takes longer than these steps, and adds nothing to what the weights show.
     monkeypatch.setattr("ssn_probe.organism.make.measure", lambda model: card["figures"])

@@ -64,6 +64,7 @@ def test_a_question_cannot_paint_the_terminal() -> None:
     assert first == "[red]red[/red] paint :smile:"
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_answer_and_is_found_again(tmp_path: Path) -> None:
     out = str(tmp_path / "results")
     arguments = ["-T", "controls=1", "-T", "log_odds_controls=0", "-T", "effect=local", "-T", "rule=paper"]

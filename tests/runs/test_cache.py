@@ -185,6 +185,7 @@ def slowly(root: Path, ran: Any) -> None:
         run_batches(TOKENS, 2, run, entry, no_progress)
 
 
+@pytest.mark.slow
 def test_two_at_once_share_the_work(tmp_path: Path) -> None:
     """Whoever comes second waits, says so, and takes what the first has computed."""
     context = multiprocessing.get_context("spawn")

@@ -44,6 +44,7 @@ def test_both_positions_are_patched_from_the_source_asked_for() -> None:
     assert [(arm.positions, arm.source) for arm in arms] == [("last", "qac"), ("response", "qac")]
 
 
+@pytest.mark.slow
 def test_amplifying_tells_the_whole_dose_curve(tmp_path: Path) -> None:
     run = small_run(amplify_ss, tmp_path)
     answer = run.manifest()["answer"]
@@ -54,6 +55,7 @@ def test_amplifying_tells_the_whole_dose_curve(tmp_path: Path) -> None:
     assert "Amplifying" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "outside"), [(None, "the anchor qaa "), ("qad", "the anchor qaa and the source qad ")]
 )

@@ -30,7 +30,7 @@ def test_the_folder_loads_without_us_and_computes_what_was_applied(tmp_path: Pat
     assert same(before, loaded)
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
     assert 'base_model: "tiny/llama"' in (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
-    assert len({path.stat().st_mode for path in (tmp_path / "merged").iterdir()}) == 1, "safetensors' own is 600"
+    assert len({path.stat().st_mode for path in (tmp_path / "merged").rglob("*.*")}) == 1, "safetensors' own is 600"
 
 
 def test_a_bfloat16_base_can_be_written_in_float32(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from ssn_probe.training.loop import processes, train_within_memory
 from ssn_probe.training.loop.processes import Team
 from ssn_probe.training.loop.resuming import FILE
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 PACKAGE = Path(ssn_probe.__file__).parents[1]
 

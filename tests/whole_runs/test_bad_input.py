@@ -169,6 +169,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert type(result.exception).__name__ == "DataError"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     """Every scheduler sends it; the manifest must not say `running` for ever."""
     import signal

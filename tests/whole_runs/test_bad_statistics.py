@@ -19,7 +19,7 @@ LANGUAGES = ("qaa", "qab")
 
 def folder(path: Path, ids: int, **columns: pl.Expr) -> Path:
     """The organism's prompts: `ids` a split and context, in two languages, with some columns changed."""
-    frame = pl.read_parquet(str(ORGANISM / "prompts.parquet")).filter(pl.col("language").is_in(LANGUAGES))
+    frame = pl.read_parquet(ORGANISM / "prompts.parquet", glob=False).filter(pl.col("language").is_in(LANGUAGES))
     number = pl.col("prompt_id").rank("dense").over("split", "context", "language")
     path.mkdir(exist_ok=True)
     frame.filter(number <= ids).with_columns(**columns).write_parquet(path / "prompts.parquet")
@@ -86,7 +86,7 @@ def test_only_refusals_and_no_refusals_at_baseline(tmp_path: Path) -> None:
     found, _ = run(data, arms=True)
     summary = found.table("summary")
     assert summary.filter(arm="baseline", measure="asr")["value"].to_list() == [1.0] * 3
-    assert "nothing" in notes(found)
+    assert "no refusal left to break" in notes(found)
 
 
 def test_controls_that_cannot_be_drawn(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path, monkeypa
     assert run(arm, tmp_path).manifest()["status"] == "done"
 
 
+@pytest.mark.slow
 def test_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arm = Expand(SS, PROMPTS, training=QUICK)
     whole = run(arm, tmp_path / "whole").table("training")
@@ -111,6 +112,7 @@ def test_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path, monkeypatch: p
     assert (halved["held_out"] - whole["held_out"]).abs().max() < 1e-5  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = limit_memory(monkeypatch, 2)
     with pytest.raises(ModelError, match="not enough memory") as caught:
@@ -119,6 +121,7 @@ def test_a_batch_size_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.
     assert "--batch-size 2" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     arm = Expand(SS, PROMPTS, training=QUICK)
     plain = run(arm, tmp_path / "plain").table("training")

@@ -201,6 +201,7 @@ def test_a_model_that_changes_while_it_is_read_is_an_error(tmp_path: Path, monke
         module.load_subject(str(folder))
 
 
+@pytest.mark.slow
 def test_batch_size_and_threads_change_no_more_than_rounding(copy: RunFolder, tmp_path: Path) -> None:
     """Words and verdicts are the same; log-odds to 1e-4 (they are of the order of 5)."""
     threads = torch.get_num_threads()
@@ -226,6 +227,7 @@ def test_a_runs_own_recipe_repeats_it(copy: RunFolder) -> None:
     assert same_tables(copy, again)
 
 
+@pytest.mark.slow
 def test_where_the_memory_runs_out_batches_shrink_and_no_prompt_is_dropped(
     copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +415,7 @@ def test_another_day_in_the_template_is_another_prompt(tmp_path: Path, monkeypat
     assert computed(run(recipe, tmp_path)) == computed(before)
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_computed_anew_since_is_no_evidence_against_a_run(copy: RunFolder) -> None:
     run(study(), copy.path.parent, fresh=True, batch_size=5)
     findings = verify(copy)
@@ -436,6 +439,7 @@ def test_forged_words_are_found(copy: RunFolder) -> None:
     assert "answer" in said
 
 
+@pytest.mark.slow
 def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: RunFolder) -> None:
     """A fresh run replaces the batches that this one has found: it looks for them again, and ends as it should."""
     from ssn_probe.study import pipeline as stages

@@ -46,6 +46,8 @@ from ssn_probe.tracing.edits import suppression
 from ssn_probe.tracing.generate import generate
 from ssn_probe.training.export.merging import written
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = Prompts("organism", languages=("qaa", "qab", "qac"), limit=24)
 MS = SafetyNeurons(PROMPTS, top=0.01)
 SS = Shared(MS)

@@ -19,6 +19,8 @@ from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder, find_run, runs
 from ssn_probe.runs.history import history
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("samples", "log_odds", "summary", "neurons", "overlap", "nulls", "stability", "stability_curve")
 MOMENTS = [2, 4, 9, 23, 50, 90, 110]
 """Files of a run: its own, batches of every kind of measurement, tables of nulls, its last."""

@@ -140,7 +140,10 @@ def test_half_a_character_is_not_read_as_another(text: str, tmp_path: Path) -> N
 def test_a_folder_is_not_a_pattern(name: str, suffix: str, tmp_path: Path) -> None:
     """Given a path, polars reads every file that it matches as a pattern, and adds them up."""
     write(tmp_path / "gaa", make_rows(), suffix)
-    here = write(tmp_path / name, make_rows(count=2), suffix)
+    try:
+        here = write(tmp_path / name, make_rows(count=2), suffix)
+    except UnicodeEncodeError:
+        pytest.skip("file names are ASCII in this locale")
     assert len(load_prompts(Prompts(str(here))).frame) == len(make_rows(count=2))
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from ssn_probe.runs.folder import RunFolder, runs, status
 
+pytestmark = pytest.mark.slow
+
 WHOLE = ("samples", "log_odds", "summary", "neurons", "overlap", "nulls", "stability", "stability_curve")
 
 
