@@ -7,13 +7,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_effects import sets_from_masks
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.spec import Combine, Of, Prompts, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
-from ssn_probe.stats.nulls.array_selection import Samples
-from ssn_probe.stats.nulls.labelling_sweep import sets_under
 from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
@@ -151,16 +150,15 @@ def larger(inner: st.SearchStrategy[SetExpression]) -> st.SearchStrategy[SetExpr
 def test_masks_and_neuron_sets_give_an_expression_the_same_meaning(bench: Workbench, expression: SetExpression) -> None:
     measured = prompt_effects(bench, MS)
     labels = measured.prompts["harmful"].to_numpy()[None]
-    samples = Samples(harmful=labels, harmless=~labels)
     try:
         wanted = evaluate(bench, expression)
     except DataError:  # a set is empty, which is no error under exchanged labels
         return
     except RecipeError:
         with pytest.raises(RecipeError):
-            sets_under(measured, expression, samples, anchor="qaa")
+            sets_from_masks(measured, expression, labels)
         return
-    (found,) = sets_under(measured, expression, samples, anchor="qaa")
+    (found,) = sets_from_masks(measured, expression, labels)
     assert found == wanted
     assert found.languages == wanted.languages
 
