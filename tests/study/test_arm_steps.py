@@ -14,6 +14,7 @@ from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.openings import Direction
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
+from ssn_probe.study.arm_steps import note_gaps
 from ssn_probe.study.arms import arms_of, beside, controls_of
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.importance import importance
@@ -157,7 +158,7 @@ def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
     found = readouts(bench, next(iter(bench.data.values())))
     assert found["qaa"].origin == "declared"
     assert isinstance(found["qac"].reads, Direction)
-    assert any(note.startswith("qac: its own openings do not serve") for note in bench.warnings)
+    assert any(note.startswith("qac: its own openings failed the AUROC gate") for note in bench.warnings)
 
 
 def test_without_a_direction_a_language_is_refused(subject: Subject) -> None:
@@ -223,6 +224,7 @@ def test_a_set_without_scores_has_no_strongest_member(bench: Workbench) -> None:
     samples = samples_of(bench, study)
     assert "tested" in set(samples["role"])
     assert "without top neuron" not in set(samples["role"])
+    note_gaps(bench, study, arms_of(bench, study))
     assert any("no scores" in note for note in bench.warnings)
 
 
@@ -341,7 +343,7 @@ def test_random_sets_get_the_same_treatment(bench: Workbench) -> None:
     for control in controls_of(bench, arm, 2, seed=0):
         edits = edits_for(bench, control.neurons, control.does, "qab", control.source)
         assert {action for *_, action in edits} == {("scale", 3.0)}
-        assert control.lowers
+        assert control.does == arm.does
 
 
 def test_amplifying_safety_neurons_moves_the_log_odds_up_with_the_dose(bench: Workbench) -> None:

@@ -119,6 +119,7 @@ def test_a_limit_shrinks_every_stage(data: str) -> None:
     found = planned(recipe)
     assert found["local effect of every neuron (mine, first 2)"] == 3 * (2 + 2)
     assert found["ms"] == 3 * (2 + 2)
+    assert not any("random" in label for label in found), "without controls there are no random sets"
 
 
 def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
