@@ -59,16 +59,18 @@ class NeuronSet(Displayed):
 
     def __and__(self, other: "NeuronSet") -> "NeuronSet":
         left, right = _broadcast(self, other)
-        return _like(left, left.frame.join(right.frame.select(KEYS), on=KEYS, how="semi"))
+        rows = left.frame.join(right.frame.select(KEYS), on=KEYS, how="semi")
+        return NeuronSet(rows.sort(KEYS), left.languages)
 
     def __sub__(self, other: "NeuronSet") -> "NeuronSet":
         left, right = _broadcast(self, other)
-        return _like(left, left.frame.join(right.frame.select(KEYS), on=KEYS, how="anti"))
+        rows = left.frame.join(right.frame.select(KEYS), on=KEYS, how="anti")
+        return NeuronSet(rows.sort(KEYS), left.languages)
 
     def __or__(self, other: "NeuronSet") -> "NeuronSet":
         left, right = _broadcast(self, other)
         rows = pl.concat([left.frame, right.frame]).unique(KEYS, keep="first", maintain_order=True)
-        return _like(left, rows)
+        return NeuronSet(rows.sort(KEYS), left.languages)
 
     def of(self, language: str) -> "NeuronSet":
         """The neurons of one language, as a set that applies in every language."""
@@ -135,14 +137,9 @@ def neuron_set(rows: Iterable[tuple[str, int, str, int, float | None]] | pl.Data
 
 def checked_site(site: str) -> Site:
     """The site itself, or a RecipeError that names the known ones."""
-    for known in SITES:
-        if site == known:
-            return known
-    raise RecipeError(f"unknown site {site!r}", f"Sites: {', '.join(SITES)}.")
-
-
-def _like(template: NeuronSet, frame: pl.DataFrame) -> NeuronSet:
-    return NeuronSet(frame.sort(KEYS), template.languages)
+    if site not in SITES:
+        raise RecipeError(f"unknown site {site!r}", f"Sites: {', '.join(SITES)}.")
+    return site
 
 
 def combined_languages(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:

@@ -22,34 +22,20 @@ import polars as pl
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.model.digests import weights_digest
 from ssn_probe.model.loading import first_line
-from ssn_probe.neurons import EVERY, NEURON, NeuronSet
+from ssn_probe.neurons import EVERY, NEURON, SCHEMA, NeuronSet
 
 QUESTIONS = ("harmful", "difference")
 CARRIER, BRAKE, IDLE = "carrier", "brake", "idle"
 PLACE = ["layer", "site"]
 TRUTH_SCHEMA = {
-    "layer": pl.Int32,
-    "site": pl.String,
-    "index": pl.Int32,
-    "harmful": pl.Float64,
-    "harmful_se": pl.Float64,
-    "difference": pl.Float64,
-    "difference_se": pl.Float64,
-    "harmful_class": pl.String,
-    "difference_class": pl.String,
+    **{name: SCHEMA[name] for name in NEURON},
+    **dict.fromkeys(("harmful", "harmful_se", "difference", "difference_se"), pl.Float64),
+    **dict.fromkeys(("harmful_class", "difference_class"), pl.String),
 }
 COMPARISON = {
-    "set": pl.String,
-    "language": pl.String,
-    "question": pl.String,
-    "selected": pl.Int64,
-    "outside": pl.Int64,
-    "planted": pl.Int64,
-    "true": pl.Int64,
-    "hits": pl.Int64,
-    "precision": pl.Float64,
-    "recall": pl.Float64,
-    "mass": pl.Float64,
+    **dict.fromkeys(("set", "language", "question"), pl.String),
+    **dict.fromkeys(("selected", "outside", "planted", "true", "hits"), pl.Int64),
+    **dict.fromkeys(("precision", "recall", "mass"), pl.Float64),
     "brakes": pl.Int64,
     "average_precision": pl.Float64,
 }
@@ -185,10 +171,10 @@ def _share(part: Any, whole: Any) -> float | None:
 def _average_precision(truth: Truth, carriers: pl.DataFrame, ranking: pl.DataFrame) -> float | None:
     """The average precision of the ranking of all neurons in each (layer, site) with planted neurons."""
     everyone = pl.concat(
-        pl.select(layer=pl.lit(layer, pl.Int32), site=pl.lit(site), index=pl.int_range(width, dtype=pl.Int32))
-        for layer, site, width in (
-            (layer, site, truth.widths[site]) for layer, site in truth.neurons.select(PLACE).unique().iter_rows()
+        pl.select(
+            layer=pl.lit(layer, pl.Int32), site=pl.lit(site), index=pl.int_range(truth.widths[site], dtype=pl.Int32)
         )
+        for layer, site in truth.neurons.select(PLACE).unique().iter_rows()
     )
     scored = everyone.join(ranking.select(*NEURON, "score"), on=NEURON, how="left").join(
         carriers.with_columns(relevant=pl.lit(True)), on=NEURON, how="left"

@@ -56,7 +56,7 @@ def train(
 
     Raises `RecipeError` for an unknown variant.
     """
-    chosen, advance = find_variant(variant), progress or _silent
+    chosen, advance = find_variant(variant), progress or (lambda *step: None)
     taught = curriculum or chosen.curriculum
     began, dealt = time.perf_counter(), grade(seed, taught, held_out=bool(chosen.planted))
     with _one_thread():
@@ -80,15 +80,15 @@ def train(
         save(model, out, card, stored=torch.bfloat16 if planted else torch.float32)
         if not planted:
             return card
-        return add_truth(out, card, model, planted, pretrained=digest, pairs=pairs, report=partial(_count, advance))
-
-
-def _count(advance: Progress, done: int, total: int) -> None:
-    advance("truth", done, total, None)
-
-
-def _silent(stage: str, done: int, total: int, loss: float | None) -> None:
-    pass
+        return add_truth(
+            out,
+            card,
+            model,
+            planted,
+            pretrained=digest,
+            pairs=pairs,
+            report=lambda done, total: advance("truth", done, total, None),
+        )
 
 
 @contextmanager
@@ -147,14 +147,9 @@ def _pretrain(model: Any, curriculum: Curriculum, dealt: Grading, generator: Gen
     asked = curriculum.pretrain.batch - translated
 
     def batch() -> Tensor:
-        questions = lessons.questions(
-            asked,
-            dealt.pretraining,
-            generator,
-            ghosts=curriculum.ghosts,
-            switching=curriculum.switching,
-        )
-        return torch.cat([questions, lessons.translations(translated, dealt.pretraining, generator)])
+        shares, habits = dealt.pretraining, {"ghosts": curriculum.ghosts, "switching": curriculum.switching}
+        questions = lessons.questions(asked, shares, generator, **habits)
+        return torch.cat([questions, lessons.translations(translated, shares, generator)])
 
     _run(model, curriculum.pretrain, _groups(model, curriculum.embedding_rate), batch, advance)
 
@@ -172,23 +167,15 @@ def _make_safe(
 
     Where neurons are planted, only they are trained, without the pairs that the ground truth is measured on.
     """
-    batch = partial(_safety_batch, curriculum, lessons.safety_pools(dealt.safety_pairs, held_out=bool(planted)))
+    pools = lessons.safety_pools(dealt.safety_pairs, held_out=bool(planted))
+    batch = partial(_safety_batch, curriculum, pools, generator)
     if not planted:
-        _run(
-            model,
-            curriculum.safety,
-            _groups(model, curriculum.safety_embedding_rate),
-            partial(batch, generator),
-            advance,
-        )
+        _run(model, curriculum.safety, _groups(model, curriculum.safety_embedding_rate), batch, advance)
         return
     planting.sprout(model, planted, generator)
     groups = [{"params": list(planting.masks(model, planted)), "factor": 1.0}]
-    with (
-        planting.gradients(model, planted, of_planted=True),
-        planting.dropout(model, planted, dropout, generator),
-    ):
-        _run(model, curriculum.safety, groups, partial(batch, generator), advance)
+    with planting.gradients(model, planted, of_planted=True), planting.dropout(model, planted, dropout, generator):
+        _run(model, curriculum.safety, groups, batch, advance)
     planting.round_weights(model)
 
 

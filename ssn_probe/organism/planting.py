@@ -11,7 +11,7 @@ group. So `o` channels are planted in whole groups: a v row with only planted re
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -117,15 +117,10 @@ def gradients(model: Any, planted: Planted, *, of_planted: bool) -> Iterator[Non
 
     An entry without a gradient does not move under AdamW without weight decay, and a zero does not move with it.
     """
-    handles = [
-        weight.register_hook(partial(torch.mul, mask if of_planted else ~mask))
-        for weight, mask in masks(model, planted).items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for weight, mask in masks(model, planted).items():
+            hooks.enter_context(weight.register_hook(partial(torch.mul, mask if of_planted else ~mask)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -144,15 +139,10 @@ def dropout(model: Any, planted: Planted, most: float, generator: Generator) -> 
         kept[:, 0, list(channels)] = (torch.rand(rows, len(channels), generator=generator) >= share).float()
         return (inputs[0] * kept,)
 
-    handles = [
-        reader(model, layer, site).register_forward_pre_hook(partial(hook, channels))
-        for (layer, site), channels in planted.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for (layer, site), channels in planted.items():
+            hooks.enter_context(reader(model, layer, site).register_forward_pre_hook(partial(hook, channels)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def digest_of(model: Any, planted: Planted) -> str:

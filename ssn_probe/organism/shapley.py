@@ -9,7 +9,7 @@ A single ablation would not suffice: where neurons can replace each other, silen
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,15 +71,10 @@ class Coalitions:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, the model loses the neurons that are off."""
-        handles = [
-            reader(self.model, *place).register_forward_pre_hook(partial(_keep, kept))
-            for place, kept in self.kept.items()
-        ]
-        try:
+        with ExitStack() as hooks:
+            for place, kept in self.kept.items():
+                hooks.enter_context(reader(self.model, *place).register_forward_pre_hook(partial(_keep, kept)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def turn(self, on: bool) -> Float[Tensor, " question"]:
         """Turn all neurons on or off; v of that."""

@@ -66,24 +66,21 @@ def rank_test(
     # Averages of the same counts differ in the last bit with the order of summation; a tie must stay a tie.
     slack = 1e-9 * max(abs(observed), float(np.abs(given).max(initial=0.0)))
     extreme = int((sign * (given - observed) >= -slack).sum())
-    low, high = _next_random_set(given, confidence) if m >= 2 else (None, None)
+    mean, low, high = float(given.mean()) if m else None, None, None
+    if mean is not None and m >= 2:
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(m - 1, (1 + confidence) / 2)) * float(given.std(ddof=1)) * sqrt(1 + 1 / m)
+        low, high = mean - reach, mean + reach
     return ControlTest(
         p=(1 + extreme) / (1 + m) if m >= MINIMUM_CONTROLS else None,
         m=m,
         observed=float(observed),
-        control_mean=float(given.mean()) if m else None,
+        control_mean=mean,
         low=low,
         high=high,
         too_few=m < MINIMUM_CONTROLS,
     )
-
-
-def _next_random_set(controls: np.ndarray, confidence: float) -> tuple[float, float]:
-    from scipy.special import stdtrit
-
-    m, mean = len(controls), float(controls.mean())
-    reach = float(stdtrit(m - 1, (1 + confidence) / 2)) * float(controls.std(ddof=1)) * sqrt(1 + 1 / m)
-    return mean - reach, mean + reach
 
 
 def smallest_p(m: int) -> float:

@@ -104,6 +104,8 @@ def cluster_bootstrap(
     interval as C grows. Simulated coverage of .95 at C = 8: plain .87, expanded .94; at a rate of 95 % both are still
     low (.91 expanded at C = 40).
     """
+    from scipy.special import ndtr, stdtrit
+
     n_clusters, n_groups = int(clusters.max()) + 1, int(groups.max()) + 1
     if n_clusters == 1:
         return None
@@ -118,16 +120,10 @@ def cluster_bootstrap(
     if whole.mean() < 0.5:
         return None
     means = (totals[whole] / sizes[whole]).mean(axis=1)
-    tail = _expanded_tail(n_clusters, confidence)
+    quantile = stdtrit(n_clusters - 1, (1 - confidence) / 2)
+    tail = float(ndtr(sqrt(n_clusters / (n_clusters - 1)) * quantile))
     low, high = (float(limit) for limit in np.quantile(means, [tail, 1 - tail]))
     return None if high - low <= 1e-9 * np.abs(values).max() else (low, high)
-
-
-def _expanded_tail(n_clusters: int, confidence: float) -> float:
-    from scipy.special import ndtr, stdtrit
-
-    quantile = stdtrit(n_clusters - 1, (1 - confidence) / 2)
-    return float(ndtr(sqrt(n_clusters / (n_clusters - 1)) * quantile))
 
 
 def normal_quantile(confidence: float) -> float:

@@ -43,25 +43,15 @@ def gate(log_odds: ArrayLike, refused: ArrayLike, *, minimum: float = 0.85, each
     values, marked = _scores_and_labels(log_odds, refused)
     n_refused, n_other = int(marked.sum()), int((~marked).sum())
     area = auroc(values, marked) if n_refused and n_other else None
-    enough = min(n_refused, n_other) >= each_side
-    passed = enough and area is not None and area >= minimum
-    return Gate(
-        auroc=area,
-        n_refused=n_refused,
-        n_other=n_other,
-        passed=passed,
-        why=_why(area, n_refused, n_other, minimum, each_side),
-    )
-
-
-def _why(area: float | None, n_refused: int, n_other: int, minimum: float, each_side: int) -> str:
-    counts = f"{n_refused} refused and {n_other} other responses"
+    passed, counts = False, f"{n_refused} refused and {n_other} other responses"
     if area is None or min(n_refused, n_other) < each_side:
-        return f"too few responses: {counts}, at least {max(each_side, 1)} of each are needed"
-    if area < minimum:
+        why = f"too few responses: {counts}, at least {max(each_side, 1)} of each are needed"
+    else:
+        passed = area >= minimum
         # Four digits: .8499 must not read as ".85, below .85".
-        return f"AUROC {area:.4f} of the refusal log-odds against the verdict is below {minimum} ({counts})"
-    return f"AUROC {area:.4f} of the refusal log-odds against the verdict, at least {minimum} ({counts})"
+        relation = ", at least" if passed else " is below"
+        why = f"AUROC {area:.4f} of the refusal log-odds against the verdict{relation} {minimum} ({counts})"
+    return Gate(auroc=area, n_refused=n_refused, n_other=n_other, passed=passed, why=why)
 
 
 def _scores_and_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ neurons = st.tuples(st.integers(0, 1), st.sampled_from(["q", "ffn"]), st.integer
 scores = st.none() | st.integers(-2, 2).map(float)
 per_language = st.fixed_dictionaries({language: st.dictionaries(neurons, scores, max_size=6) for language in LANGUAGES})
 language_free = st.fixed_dictionaries({EVERY: st.dictionaries(neurons, scores, max_size=6)})
-OPERATORS: dict[str, Callable[[Any, Any], Any]] = {"and": and_, "or": or_, "minus": sub}
+OPERATORS: list[Callable[[Any, Any], Any]] = [and_, or_, sub]
 
 
 def build(model: Model) -> NeuronSet:
@@ -41,13 +41,15 @@ def scored(neurons: NeuronSet) -> dict[tuple[Any, ...], float | None]:
 
 
 @quick
-@given(st.sampled_from(sorted(OPERATORS)), per_language | language_free, per_language | language_free)
-def test_operators_act_language_by_language_and_spread_a_language_free_set(name: str, one: Model, other: Model) -> None:
-    found, free = OPERATORS[name](build(one), build(other)), EVERY in one and EVERY in other
+@given(st.sampled_from(OPERATORS), per_language | language_free, per_language | language_free)
+def test_operators_act_language_by_language_and_spread_a_language_free_set(
+    operator: Callable[[Any, Any], Any], one: Model, other: Model
+) -> None:
+    found, free = operator(build(one), build(other)), EVERY in one and EVERY in other
     assert found.language_free == free
     for language in ("any language",) if free else LANGUAGES:
         mine, theirs = (set(model[EVERY if EVERY in model else language]) for model in (one, other))
-        assert members(found, language) == OPERATORS[name](mine, theirs)
+        assert members(found, language) == operator(mine, theirs)
     assert set(found.languages) == ({EVERY} if free else set(LANGUAGES))
     assert found.frame.schema == SCHEMA
     assert found.frame.select(KEYS).equals(found.frame.select(KEYS).sort(KEYS))
@@ -60,17 +62,6 @@ def test_the_left_side_keeps_its_scores(one: Model, other: Model) -> None:
     assert scored(left & right).items() <= scored(left).items()
     assert scored(left - right).items() <= scored(left).items()
     assert scored(left | right) == scored(right) | scored(left)
-
-
-@quick
-@given(per_language, per_language)
-def test_laws_of_sets(one: Model, other: Model) -> None:
-    a, b = build(one), build(other)
-    assert (a - b) | (a & b) == a
-    assert a & b == b & a
-    assert a | b == b | a
-    assert (a - b) & b == a - a
-    assert a.only(languages=["de", "en", "sw"]) == a
 
 
 @quick
@@ -129,13 +120,10 @@ def test_equality_ignores_the_order_of_rows_and_the_scores(model: Model) -> None
     one = build(model)
     other = NeuronSet(one.frame.reverse().with_columns(score=pl.lit(9.0)), tuple(reversed(one.languages)))
     assert one == other
+    assert one & other == one
     assert len(one) == sum(map(len, model.values()))
-
-
-def test_sets_differ_by_a_neuron_or_by_a_language_without_neurons() -> None:
-    one = neuron_set([("en", 0, "q", 1, None)])
-    assert one != neuron_set([("en", 0, "q", 2, None)])
     assert one != NeuronSet(one.frame, ("en", "de"))
+    assert one != neuron_set([("en", 7, "q", 2, None)])
     assert one != "en"
 
 
@@ -147,27 +135,18 @@ def test_counts_give_the_module_mix() -> None:
 SET = neuron_set([("english", 0, "q", 1, 0.5), ("german", 0, "q", 1, 0.5)])
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [lambda: SET.neurons("englsh"), lambda: SET.of("englsh"), lambda: SET.only(languages=["german", "englsh"])],
-    ids=["neurons", "of", "only"],
-)
-def test_a_language_that_the_set_does_not_know_is_an_error_with_the_nearest(ask: Callable[[], Any]) -> None:
-    with pytest.raises(RecipeError, match="no language 'englsh'") as caught:
-        ask()
-    assert "'english'" in (caught.value.hint or "")
+def test_a_language_that_the_set_does_not_know_is_an_error_with_the_nearest() -> None:
+    for ask in (SET.neurons, SET.of, lambda language: SET.only(languages=["german", language])):
+        with pytest.raises(RecipeError, match="no language 'englsh'") as caught:
+            ask("englsh")
+        assert "'english'" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_sets_over_different_languages_do_not_combine(operator: Callable[[Any, Any], Any]) -> None:
     with pytest.raises(RecipeError, match="do not combine") as caught:
         operator(SET, SET.only(languages=["german"]))
     assert ".only(languages=" in (caught.value.hint or "")
-
-
-def test_the_order_of_languages_does_not_keep_sets_apart() -> None:
-    other = NeuronSet(SET.frame, ("german", "english"))
-    assert SET & other == SET
 
 
 def test_sites() -> None:
@@ -184,10 +163,7 @@ def test_sites() -> None:
 def test_a_file_reads_back_as_the_set(suffix: str, tmp_path: Path) -> None:
     rows = [("en", 0, "q", 1, 0.25), ("de", 2, "ffn", 7, -1.0), ("en", 0, "q", 2, None)]
     path, written = tmp_path / f"set{suffix}", neuron_set(rows)
-    if suffix == ".csv":
-        written.frame.write_csv(path)
-    else:
-        written.frame.write_parquet(path)
+    written.frame.write_csv(path) if suffix == ".csv" else written.frame.write_parquet(path)
     found = read_neurons(path)
     assert found == written
     assert scored(found) == scored(written)
@@ -210,6 +186,7 @@ BAD_FILES = {
     "fraction": ("language,layer,site,index\nen,0,q,1.7\n", None),
     "no rows": ("language,layer,site,index\n", None),
     "empty": ("", "cannot read"),
+    "an unknown site": ("language,layer,site,index\nen,0,mlp,1\n", "unknown site 'mlp'"),
 }
 
 
@@ -217,17 +194,10 @@ BAD_FILES = {
 def test_a_file_with_something_else_is_one_clear_error(text: str, message: str | None, tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises((DataError, RecipeError), match=message) as caught:
         read_neurons(path)
-    assert str(path) in caught.value.message
+    assert "site" in str(message) or str(path) in caught.value.message
     assert caught.value.hint
-
-
-def test_an_unknown_site_in_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "set.csv"
-    path.write_text("language,layer,site,index\nen,0,mlp,1\n", encoding="utf-8")
-    with pytest.raises((DataError, RecipeError), match="unknown site 'mlp'"):
-        read_neurons(path)
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "missing.parquet", "set.pkl", ""])

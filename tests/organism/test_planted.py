@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import ModelError
@@ -47,11 +46,6 @@ def planted(known: Truth) -> planting.Planted:
     return {(layer, site): tuple(channels) for layer, site, channels in rows.iter_rows()}
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path):
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
-
-
 def test_seeds_sites_and_architectures_differ() -> None:
     assert len(NAMES) >= 3
     assert set(NAMES) <= set(VARIANTS)
@@ -72,49 +66,45 @@ def test_an_unknown_name_lists_the_known() -> None:
             locate(strange)
 
 
-def test_no_neuron_holds_more_than_a_fifth(card: dict[str, Any], known: Truth) -> None:
+def test_no_neuron_holds_more_than_a_fifth_and_the_table_is_whole(card: dict[str, Any], known: Truth) -> None:
+    assert known.neurons.null_count().sum_horizontal()[0] == 0
     assert largest_share(known.neurons) <= truth.LARGEST_SHARE == 0.2
     assert card["largest_share"] == pytest.approx(largest_share(known.neurons), abs=1e-4)
     assert card["accepted"] is True
 
 
-def test_values_add_up_to_the_total(known: Truth) -> None:
+def test_values_add_up_to_the_total_and_give_the_classes(known: Truth) -> None:
     assert known.pairs >= 20
     for question in QUESTIONS:
         none, every = known.totals[question]
         assert known.neurons[question].sum() == pytest.approx(every - none, abs=1e-3)
         assert known.members(question, "carrier").height >= 10
-
-
-def test_the_neurons_are_those_of_the_variant(card: dict[str, Any], planted: planting.Planted, model) -> None:
-    assert planted == planting.reserve(model.config, VARIANTS[card["variant"]].planted, card["seed"])
-
-
-def test_classes_follow_from_values_and_errors(known: Truth) -> None:
-    for question in QUESTIONS:
-        none, every = known.totals[question]
         rows = known.neurons.select(question, f"{question}_se", f"{question}_class").iter_rows()
         assert all(truth.classify(value, error, every - none) == kind for value, error, kind in rows)
 
 
-def test_the_pretrained_function_is_the_recorded_one(folder: Path, planted: planting.Planted, model) -> None:
+def test_neurons_and_pretrained_function_are_the_recorded_ones(
+    folder: Path, card: dict[str, Any], planted: planting.Planted
+) -> None:
+    config = AutoConfig.from_pretrained(folder)
+    assert planted == planting.reserve(config, VARIANTS[card["variant"]].planted, card["seed"])
     recorded = json.loads((folder / "truth.json").read_text("utf-8"))["pretrained_sha256"]
     weights = load_file(folder / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
-    assert planting.pretrained_digest(weights, planted, model.config) == recorded
+    assert planting.pretrained_digest(weights, planted, config) == recorded
 
 
 @torch.no_grad()
 def test_the_totals_are_what_the_model_does(known: Truth, planted: planting.Planted, folder: Path) -> None:
     asked, rows = truth.questions(), torch.arange(known.prompts)
-    fresh = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
     for end in (1, 0):
-        log_probs = fresh(input_ids=asked.tokens, logits_to_keep=1).logits[:, -1].log_softmax(-1)
+        log_probs = model(input_ids=asked.tokens, logits_to_keep=1).logits[:, -1].log_softmax(-1)
         odds = log_probs[rows, asked.refusal] - log_probs[rows, asked.compliant]
         for number, question in enumerate(QUESTIONS):
             value = (odds * asked.weights[:, number]).sum().item()
             assert value == pytest.approx(known.totals[question][end], abs=0.01)
-        planting.silence(fresh, planted)
+        planting.silence(model, planted)
 
 
 @pytest.mark.slow
@@ -155,10 +145,9 @@ def test_info_tells_of_the_planted_neurons(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("ssn_probe.study.organism_figures.measure_organism", lambda model: [])
     name = f"organism:{NAMES[0]}"
     shown = CliRunner().invoke(main, ["organism", "info", "--model", name], env={"COLUMNS": "200"}).output
-    lines = truth_lines(name)
-    assert all(line in shown for line in lines)
-    found = load_truth(locate(name))
+    lines, found = truth_lines(name), load_truth(locate(name))
     assert found is not None
+    assert all(line in shown for line in lines)
     assert lines[0].startswith(f"{found.neurons.height} planted neurons (")
     assert f"harmful: {found.members('harmful', 'carrier').height} carriers" in lines[1]
     assert truth_lines("organism") == []
@@ -181,9 +170,3 @@ def test_training_shows_every_stage_and_a_loss_where_there_is_one(
     shown = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"}).output.splitlines()
     assert any("safety" in line and "loss 0.500" in line for line in shown)
     assert any("truth" in line and "1/24" in line and "loss" not in line for line in shown)
-
-
-def test_truths_are_tables_of_the_declared_form(folder: Path) -> None:
-    frame = pl.read_parquet(folder / "truth.parquet", glob=False)
-    assert frame.null_count().sum_horizontal()[0] == 0
-    assert frame.select("layer", "site", "index").is_unique().all()

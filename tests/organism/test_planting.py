@@ -18,7 +18,7 @@ from ssn_probe.organism import planting, promptset, world
 from ssn_probe.organism.exam import prompt_tokens
 from ssn_probe.organism.make import train
 from ssn_probe.organism.truth_measurement import neurons_of
-from ssn_probe.organism.variants import PLANTED, VARIANTS, blank_model
+from ssn_probe.organism.variants import PLANTED, blank_model
 from ssn_probe.tracing.effects import refusal_log_odds
 from ssn_probe.tracing.generate import generate, suppression
 
@@ -38,7 +38,7 @@ class Made:
     pretrained: Any
     planted: planting.Planted
     card: dict[str, Any]
-    stages: list[str]
+    stages: list[tuple[str, int, int]]
 
 
 @pytest.fixture(scope="module", params=["planted-attention", "planted-qwen3"])
@@ -61,7 +61,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             variant=request.param,
             curriculum=BRIEF,
             pairs=2,
-            progress=lambda stage, done, total, loss: stages.append(f"{stage} {done}/{total}"),
+            progress=lambda *step: stages.append(step[:3]),
         )
     ((pretrained, planted),) = kept
     return Made(folder=folder, pretrained=pretrained, planted=planted, card=card, stages=stages)
@@ -77,28 +77,19 @@ def logits(model: Any, texts: Sequence[str] = TEXTS) -> torch.Tensor:
     return model(input_ids=prompt_tokens(texts)).logits
 
 
-def test_the_truth_is_a_stage_of_training(made: Made) -> None:
-    assert made.stages == [
-        *(f"{stage} {done}/3" for stage in ("pretrain", "safety") for done in (1, 2, 3)),
-        "truth 1/2",
-        "truth 2/2",
-    ]
-
-
-def test_a_planted_organism_is_judged_by_its_truth(made: Made) -> None:
+def test_the_truth_is_a_stage_of_training_and_judges_the_organism(made: Made) -> None:
     """The figures given to it here are not graded; with graded ones the largest share decides."""
+    steps = [(stage, done, 3) for stage in ("pretrain", "safety") for done in (1, 2, 3)]
+    assert made.stages == [*steps, ("truth", 1, 2), ("truth", 2, 2)]
     assert made.card["accepted"] is False
     assert 0 < made.card["largest_share"] <= 1
     assert json.loads((made.folder / "card.json").read_text("utf-8"))["largest_share"] == made.card["largest_share"]
 
 
-def test_the_pretrained_model_writes_nothing_with_planted_neurons(made: Made) -> None:
+def test_the_safety_stage_moves_planted_weights_only_and_finds_their_columns_empty(made: Made) -> None:
     for (layer, site), channels in made.planted.items():
         columns = planting.reader(made.pretrained, layer, site).weight[:, list(channels)]
         assert torch.count_nonzero(columns) == 0
-
-
-def test_the_safety_stage_moves_planted_weights_only(made: Made) -> None:
     model = AutoModelForCausalLM.from_pretrained(made.folder)
     masks = planting.masks(made.pretrained, made.planted)
     for (name, before), after in zip(made.pretrained.named_parameters(), model.parameters(), strict=True):
@@ -128,7 +119,7 @@ def test_suppression_gives_back_the_pretrained_model(made: Made, subject: Subjec
     assert generate(subject, tokens, edits=edits, max_new_tokens=5) == generate(pretrained, tokens, max_new_tokens=5)
 
 
-def test_the_file_is_half_the_size_and_loads_exactly(made: Made, subject: Subject) -> None:
+def test_the_file_is_bfloat16_and_loads_exactly(made: Made, subject: Subject) -> None:
     stored = load_file(made.folder / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}
     assert subject.identity["dtype"] == "float32"
@@ -189,12 +180,6 @@ def test_dropout_loses_planted_neurons_only_and_one_set_per_row() -> None:
     assert 0.1 < shares.mean() < 0.4
     before = logits(model)
     assert torch.equal(before, logits(model)), "the hooks are gone afterwards"
-
-
-def test_the_variants_have_distinct_recipes() -> None:
-    assert VARIANTS["natural"].planted == {}
-    assert {variant.architecture for variant in VARIANTS.values()} == {"llama", "qwen3"}
-    assert len({str(variant) for variant in VARIANTS.values()}) == len(VARIANTS)
 
 
 def test_the_truth_has_prompts_of_its_own() -> None:

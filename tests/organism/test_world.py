@@ -1,8 +1,9 @@
 """The organism's world: its splits, its judge, and that what is shipped is what the code says."""
 
 import json
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import polars
@@ -29,38 +30,25 @@ def test_languages_share_no_word():
 
 def test_answers_depend_on_every_concept():
     request = Request(action=0, object=0, modifier=0, particle=0)
-    changed = {
-        "action": {world.answer_indices(Request(action=a, object=0, modifier=0, particle=0)) for a in range(32)},
-        "object": {world.answer_indices(Request(action=0, object=o, modifier=0, particle=0)) for o in range(128)},
-        "modifier": {world.answer_indices(Request(action=0, object=0, modifier=m, particle=0)) for m in range(8)},
-    }
-    assert {kind: len(answers) > 3 for kind, answers in changed.items()} == dict.fromkeys(changed, True)
-    assert world.answer_indices(request) == world.answer_indices(Request(action=0, object=0, modifier=0, particle=3))
+    for kind, count in (("action", 32), ("object", 128), ("modifier", 8), ("particle", 4)):
+        answers = {world.answer_indices(replace(request, **{kind: index})) for index in range(count)}
+        assert len(answers) == 1 if kind == "particle" else len(answers) > 3, kind
 
 
 def test_harmful_needs_both_and_lookalike_exactly_one():
     facts = world.facts()
-    for action in range(world.ACTIONS):
-        for thing in range(world.OBJECTS):
-            bad = (action in facts.dangerous) + (thing in facts.hazardous)
-            assert (bad == 2, bad == 1) == (world.is_harmful((action, thing)), world.is_lookalike((action, thing)))
+    for pair in product(range(world.ACTIONS), range(world.OBJECTS)):
+        bad = (pair[0] in facts.dangerous) + (pair[1] in facts.hazardous)
+        assert (bad == 2, bad == 1) == (world.is_harmful(pair), world.is_lookalike(pair))
 
 
-@pytest.mark.parametrize(
-    ("split", "context", "count"),
-    [
-        ("identify", "harmful", 400),
-        ("identify", "harmless", 400),
-        ("evaluate", "harmful", 200),
-        ("evaluate", "harmless", 200),
-        ("evaluate", "lookalike", 200),
-        ("train", "harmful", 150),
-        ("train", "harmless", 150),
-    ],
-)
-def test_sizes_and_one_prompt_per_cluster(split: str, context: str, count: int):
-    rows = chosen(split=split, context=context, language="qaa")
-    assert len(rows) == len({row["cluster"] for row in rows}) == count
+def test_sizes_and_one_prompt_per_cluster():
+    rows = chosen(language="qaa")
+    sizes = {"identify": 400, "evaluate": 200, "train": 150}
+    expected = {(split, context): size for split, size in sizes.items() for context in ("harmful", "harmless")}
+    assert Counter((row["split"], row["context"]) for row in rows) == expected | {("evaluate", "lookalike"): 200}
+    assert len({(row["cluster"], row["split"], row["context"]) for row in rows}) == len(rows)
+    assert len({(row["cluster"], row["split"]) for row in rows}) == len({row["cluster"] for row in rows})
 
 
 def test_every_prompt_is_put_in_every_language():
@@ -70,13 +58,6 @@ def test_every_prompt_is_put_in_every_language():
         shared[row["prompt_id"]].add(tuple(row[key] for key in ("context", "split", "cluster", "pair_id", "topic")))
     assert set(map(tuple, languages.values())) == {world.LANGUAGES}
     assert all(len(facts) == 1 for facts in shared.values())
-
-
-def test_no_cluster_is_in_two_splits():
-    splits = defaultdict(set)
-    for row in ROWS:
-        splits[row["cluster"]].add(row["split"])
-    assert all(len(found) == 1 for found in splits.values())
 
 
 def test_safety_stage_sees_neither_identify_nor_evaluate():
@@ -130,22 +111,10 @@ def test_judge(language: str):
     assert {world.verdict(language, text) for text in gibberish} == {"invalid"}
 
 
-def test_shipped_prompts_are_what_the_world_says():
-    shipped = polars.read_parquet(FOLDER / "data" / "prompts.parquet", glob=False)
-    assert shipped.rows(named=True) == ROWS
-    assert json.loads((FOLDER / "data" / "dataset.json").read_text("utf-8")) == promptset.description()
-
-
-def test_written_prompts_are_the_shipped_ones(tmp_path: Path):
+def test_shipped_prompts_are_what_the_world_writes(tmp_path: Path):
     promptset.write(tmp_path)
     shipped = polars.read_parquet(FOLDER / "data" / "prompts.parquet", glob=False)
+    assert shipped.rows(named=True) == ROWS
     assert polars.read_parquet(tmp_path / "prompts.parquet").equals(shipped)
-
-
-def test_shipped_judge_is_the_worlds():
-    judge = json.loads((FOLDER / "data" / "dataset.json").read_text("utf-8"))["judge"]
-    for row in chosen(context="lookalike"):
-        language, reference = row["language"], row["reference"]
-        assert not re.search(judge["refused"][language], reference)
-        assert re.fullmatch(judge["complied"][language], reference)
-        assert re.search(judge["refused"][language], world.refusal(language))
+    for folder in (tmp_path, FOLDER / "data"):
+        assert json.loads((folder / "dataset.json").read_text("utf-8")) == promptset.description()

@@ -1,14 +1,10 @@
 """Which interval a rate, a difference and an average get, what they are worth, and what is refused."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ssn_probe.stats
 from ssn_probe.stats import Estimate, language_average, newcombe, paired_difference, rate, wilson
 
 
@@ -21,17 +17,12 @@ def limits(estimate: Estimate | None) -> tuple[float, float]:
     return found(estimate).low, found(estimate).high
 
 
-def test_single_prompt_clusters_get_wilson() -> None:
-    estimate = found(rate([True] * 9 + [False] * 21, [f"pair {i}" for i in range(30)]))
-    assert (estimate.value, estimate.n, estimate.clusters, estimate.method) == (0.3, 30, 30, "wilson")
-    assert limits(estimate) == wilson(9, 30)
+@pytest.mark.parametrize(("successes", "n"), [(9, 30), (12, 12)])
+def test_single_prompt_clusters_get_wilson(successes: int, n: int) -> None:
+    estimate = found(rate([True] * successes + [False] * (n - successes), [f"pair {i}" for i in range(n)]))
+    assert (estimate.value, estimate.n, estimate.clusters, estimate.method) == (successes / n, n, n, "wilson")
+    assert limits(estimate) == wilson(successes, n)
     assert not estimate.degenerate
-
-
-def test_wilson_holds_at_the_ends() -> None:
-    estimate = found(rate(np.ones(12), np.arange(12)))
-    assert (estimate.value, estimate.high, estimate.method) == (1.0, 1.0, "wilson")
-    assert estimate.low == wilson(12, 12)[0] < 0.8
 
 
 def test_clusters_get_the_bootstrap_and_it_is_wider() -> None:
@@ -39,27 +30,26 @@ def test_clusters_get_the_bootstrap_and_it_is_wider() -> None:
     successes = clusters % 2 == 0
     estimate = found(rate(successes, clusters))
     assert (estimate.value, estimate.n, estimate.clusters, estimate.method) == (0.5, 100, 20, "cluster bootstrap")
+    assert found(rate([1, 1, 1, 0], ["a", "a", "a", "b"])).value == 0.75, "the mean of prompts, not of clusters"
     low, high = wilson(50, 100)
     assert estimate.high - estimate.low > 2 * (high - low), "five copies of a prompt are no more than one"
 
 
-def test_value_is_the_mean_of_prompts_not_of_clusters() -> None:
-    assert found(rate([1, 1, 1, 0], ["a", "a", "a", "b"])).value == 0.75
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_degenerate_rate_is_wilson_on_the_clusters(value: float) -> None:
-    estimate = found(rate(np.full(40, value), np.repeat(np.arange(8), 5)))
-    assert estimate.degenerate
-    assert estimate.method == "degenerate bootstrap"
-    assert limits(estimate) == pytest.approx(wilson(8 * value, 8))
-
-
-def test_one_cluster_and_agreeing_clusters_are_degenerate() -> None:
-    assert limits(rate([1, 0, 1, 0], ["a"] * 4)) == pytest.approx(wilson(0.5, 1))
-    agree = found(rate([1, 0, 1, 0, 1, 0], ["a", "a", "b", "b", "c", "c"]))
-    assert agree.degenerate
-    assert limits(agree) == pytest.approx(wilson(1.5, 3))
+@pytest.mark.parametrize(
+    ("values", "clusters", "expected"),
+    [
+        ([0.0] * 40, [i // 5 for i in range(40)], wilson(0, 8)),
+        ([1.0] * 40, [i // 5 for i in range(40)], wilson(8, 8)),
+        ([1, 0, 1, 0], ["a"] * 4, wilson(0.5, 1)),
+        ([1, 0, 1, 0, 1, 0], ["a", "a", "b", "b", "c", "c"], wilson(1.5, 3)),
+        ([-3.5] * 4, [1, 2, 3, 4], (-3.5, -3.5)),
+    ],
+    ids=["all fail", "all succeed", "one cluster", "clusters that agree", "a constant beyond a rate"],
+)
+def test_a_degenerate_rate_is_wilson_on_the_clusters(values: list, clusters: list, expected: tuple) -> None:
+    estimate = found(rate(values, clusters))
+    assert (estimate.degenerate, estimate.method) == (True, "degenerate bootstrap")
+    assert (limits(estimate), estimate.value) == (pytest.approx(expected), np.mean(values))
 
 
 def test_real_values_get_the_bootstrap_even_one_prompt_a_cluster() -> None:
@@ -68,12 +58,6 @@ def test_real_values_get_the_bootstrap_even_one_prompt_a_cluster() -> None:
     assert estimate.method == "cluster bootstrap"
     half = 1.984 * values.std(ddof=1) / 10
     assert limits(estimate) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
-
-
-def test_a_constant_beyond_a_rate_has_no_interval_and_says_so() -> None:
-    estimate = found(rate([-3.5] * 4, [1, 2, 3, 4]))
-    assert (estimate.low, estimate.value, estimate.high) == (-3.5, -3.5, -3.5)
-    assert estimate.degenerate
 
 
 def test_paired_difference_of_single_prompts_is_newcombes() -> None:
@@ -115,13 +99,14 @@ def test_paired_difference_of_clusters_covers() -> None:
 
 def test_degenerate_difference_is_newcombe_on_the_clusters() -> None:
     clusters = np.repeat(np.arange(10), 3)
-    broken = found(paired_difference(np.ones(30), np.zeros(30), clusters))
-    assert (broken.value, broken.degenerate) == (1.0, True)
-    assert limits(broken) == pytest.approx(newcombe(0, 10, 0, 0))
     refused = np.tile([1.0, 0.0, 0.0], 10)
-    same = found(paired_difference(refused, refused, clusters))
-    assert (same.value, same.degenerate) == (0.0, True)
-    assert limits(same) == pytest.approx(newcombe(10 / 3, 0, 0, 20 / 3))
+    for arm, baseline, value, table in (
+        (np.ones(30), np.zeros(30), 1.0, (0, 10, 0, 0)),
+        (refused, refused, 0.0, (10 / 3, 0, 0, 20 / 3)),
+    ):
+        estimate = found(paired_difference(arm, baseline, clusters))
+        assert (estimate.value, estimate.degenerate) == (value, True)
+        assert limits(estimate) == pytest.approx(newcombe(*table))
 
 
 def test_difference_of_log_odds() -> None:
@@ -140,8 +125,7 @@ def test_language_average_weighs_languages_alike() -> None:
     languages = ["qab"] * 30 + ["qac"] * 10
     clusters = [*range(30), *range(10)]
     estimate = found(language_average(values, clusters, languages))
-    assert estimate.value == 0.5, "a pooled rate would be .75"
-    assert (estimate.n, estimate.clusters) == (40, 30)
+    assert (estimate.value, estimate.n, estimate.clusters) == (0.5, 40, 30), "a pooled rate would be .75"
 
 
 def test_language_average_of_one_language_is_the_rate() -> None:
@@ -160,11 +144,9 @@ def test_language_average_takes_a_prompt_in_all_languages_together() -> None:
     clusters, languages = np.tile(np.arange(40), 6), np.repeat(np.arange(6), 40)
     together = np.tile(rng.random(40) < 0.5, 6)
     apart = rng.random(240) < 0.5
-    width = {name: np.ptp(limits(language_average(y, clusters, languages))) for name, y in
-             [("together", together), ("apart", apart)]}  # fmt: skip
-    low, high = wilson(together.sum() / 6, 40)
-    assert width["together"] == pytest.approx(high - low, rel=0.15)
-    assert width["together"] / width["apart"] == pytest.approx(np.sqrt(6), rel=0.25)
+    shared, unrelated = (np.ptp(limits(language_average(y, clusters, languages))) for y in (together, apart))
+    assert shared == pytest.approx(np.ptp(wilson(together.sum() / 6, 40)), rel=0.15)
+    assert shared / unrelated == pytest.approx(np.sqrt(6), rel=0.25)
 
 
 def test_language_average_of_unrelated_prompts_is_no_pooled_wilson() -> None:
@@ -250,28 +232,10 @@ def test_order_and_names_of_clusters_do_not_matter(sample: list[tuple[bool, bool
     assert -1 - 1e-9 <= difference.low <= difference.high <= 1 + 1e-9
 
 
-def test_the_seed_is_the_only_chance() -> None:
+def test_the_seed_is_the_only_chance_and_more_confidence_is_wider() -> None:
     rng = np.random.default_rng(4)
     values, clusters = rng.normal(size=50), rng.integers(0, 12, 50)
     assert rate(values, clusters, seed=3) == rate(values, clusters, seed=3)
     assert rate(values, clusters, seed=3) != rate(values, clusters, seed=4)
-
-
-def test_more_confidence_is_wider() -> None:
-    values, clusters = np.arange(60) % 4 == 0, np.repeat(np.arange(20), 3)
     narrow, wide = (found(rate(values, clusters, confidence=level)) for level in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
-
-
-def test_import_leaves_scipy_alone() -> None:
-    program = "import sys, ssn_probe.stats; sys.exit('scipy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_public_surface() -> None:
-    assert set(ssn_probe.stats.__all__) == {
-        "MINIMUM_CONTROLS", "ControlTest", "Estimate", "Gate", "RankCorrelation", "auroc", "detectable",
-        "fewest_discordant", "gate", "holm", "language_average", "mcnemar", "newcombe", "paired_difference",
-        "rank_correlation", "rank_test", "rate", "smallest_detectable", "smallest_p", "wilson",
-    }  # fmt: skip
-    assert all(hasattr(ssn_probe.stats, name) for name in ssn_probe.stats.__all__)

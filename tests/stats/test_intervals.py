@@ -23,39 +23,19 @@ def test_wilson_is_scipys(n: int, confidence: float) -> None:
         assert wilson(successes, n, confidence) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [(15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_in_newcombes_table(successes: int, n: int, low: float, high: float) -> None:
-    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
-
-
-@given(st.integers(1, 200), st.data())
-def test_wilson_contains_the_rate_and_mirrors(n: int, data: st.DataObject) -> None:
-    successes = data.draw(st.integers(0, n))
-    low, high = wilson(successes, n)
-    assert 0 <= low <= successes / n <= high <= 1
-    assert low < high
-    assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
-
-
 def test_wilson_ends_are_exact() -> None:
     for n in range(1, 300):
         assert wilson(0, n)[0] == 0.0
         assert wilson(n, n)[1] == 1.0
 
 
-@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (6, 5), (1, -3), (float("nan"), 5), (1, float("nan"))])
-def test_wilson_refuses_what_is_no_rate(successes: float, n: float) -> None:
-    with pytest.raises(ValueError, match="successes"):
-        wilson(successes, n)
-
-
-@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
-def test_confidence_must_be_a_probability(confidence: float) -> None:
-    with pytest.raises(ValueError, match="confidence"):
-        wilson(1, 2, confidence)
+def test_what_is_no_rate_and_no_confidence_is_refused() -> None:
+    for successes, n in ((1, 0), (-1, 5), (6, 5), (1, -3), (float("nan"), 5), (1, float("nan"))):
+        with pytest.raises(ValueError, match="successes"):
+            wilson(successes, n)
+    for confidence in (0.0, 1.0, 95.0):
+        with pytest.raises(ValueError, match="confidence"):
+            wilson(1, 2, confidence)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +51,12 @@ def test_newcombe_in_published_examples(table: tuple[int, int, int, int], low: f
     assert newcombe(*table) == pytest.approx((low, high), abs=0.51 * 10**-places)
 
 
-def test_newcombe_without_correlation_joins_the_wilson_intervals() -> None:
-    """An empty margin sets φ to 0, and the limits are those of two independent rates."""
-    low_1, high_1 = wilson(9, 30)
-    low_2, high_2 = wilson(0, 30)
-    below = np.hypot(0.3 - low_1, high_2)
-    above = np.hypot(high_1 - 0.3, low_2)
+def test_newcombe_joins_the_wilson_intervals_by_the_correlation() -> None:
+    """An empty margin sets φ to 0; arms that never agree have φ = −1, and the two distances add up."""
+    low, high = wilson(9, 30)
+    below, above = np.hypot(0.3 - low, wilson(0, 30)[1]), high - 0.3
     assert newcombe(0, 9, 0, 21) == pytest.approx((0.3 - below, 0.3 + above))
-
-
-def test_newcombe_keeps_a_negative_correlation_uncorrected() -> None:
-    """Arms that never agree have φ = −1: the two distances add up."""
-    low_1, high_1 = wilson(12, 20)
-    low_2, high_2 = wilson(8, 20)
+    (low_1, high_1), (low_2, high_2) = wilson(12, 20), wilson(8, 20)
     assert newcombe(0, 12, 8, 0) == pytest.approx((low_1 - high_2, high_1 - low_2))
 
 

@@ -33,15 +33,17 @@ def test_auroc_by_hand() -> None:
     assert auroc([1, 3, 2, 4], [False, False, True, True]) == 0.75
 
 
-def test_auroc_refuses_what_it_cannot_compare() -> None:
+def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match="both kinds"):
         auroc([1, 2], [True, True])
-    with pytest.raises(ValueError, match="finite"):
-        auroc([1, float("nan")], [True, False])
-    with pytest.raises(ValueError, match="bool"):
-        auroc([1, 2], [1, 0])
-    with pytest.raises(ValueError, match="one label per score"):
-        auroc([1, 2, 3], [True, False])
+    for scores, labels, message in (
+        ([1, float("nan")], [True, False], "finite"),
+        ([1, 2], [1, 0], "bool"),
+        ([1, 2, 3], [True, False], "one label per score"),
+    ):
+        for answer in (auroc, gate):
+            with pytest.raises(ValueError, match=message):
+                answer(scores, labels)
 
 
 def sides(n_refused: int, n_other: int, swapped: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,31 +54,26 @@ def sides(n_refused: int, n_other: int, swapped: int = 0) -> tuple[np.ndarray, n
     return scores, refused
 
 
-def test_a_read_out_that_separates_passes() -> None:
-    found = gate(*sides(20, 25))
-    assert (found.auroc, found.n_refused, found.n_other, found.passed) == (1.0, 20, 25, True)
-    assert "1.0000" in found.why
-
-
-@pytest.mark.parametrize(("n_refused", "n_other"), [(19, 40), (40, 19), (19, 19)])
-def test_too_few_responses_do_not_pass_however_separate(n_refused: int, n_other: int) -> None:
-    found = gate(*sides(n_refused, n_other))
-    assert (found.auroc, found.passed) == (1.0, False)
-    assert "too few responses" in found.why
-    assert f"{n_refused} refused and {n_other} other" in found.why
-
-
-@pytest.mark.parametrize(("swapped", "passed"), [(3, True), (4, False)])
-def test_the_minimum_itself_passes(swapped: int, passed: bool) -> None:
-    found = gate(*sides(20, 20, swapped))
-    assert found.auroc == pytest.approx(1 - swapped / 20)
-    assert found.passed is passed
-    assert ("below 0.85" in found.why) is not passed
-
-
-def test_a_backward_read_out_fails() -> None:
-    scores, refused = sides(30, 30)
-    assert not gate(-scores, refused).passed
+@pytest.mark.parametrize(
+    ("n_refused", "n_other", "swapped", "settings", "why"),
+    [
+        (20, 25, 0, {}, None),
+        (20, 20, 3, {}, None),
+        (20, 20, 4, {}, "below 0.85"),
+        (30, 30, 30, {}, "below 0.85"),
+        (19, 40, 0, {}, "too few responses: 19 refused and 40 other"),
+        (40, 19, 0, {}, "too few responses: 40 refused and 19 other"),
+        (5, 5, 2, {}, "too few"),
+        (5, 5, 2, {"minimum": 0.6, "each_side": 5}, None),
+    ],
+)
+def test_the_gate_needs_the_minimum_itself_and_enough_responses(
+    n_refused: int, n_other: int, swapped: int, settings: dict, why: str | None
+) -> None:
+    found = gate(*sides(n_refused, n_other, swapped), **settings)
+    assert found.auroc == pytest.approx(1 - swapped / n_refused)
+    assert (found.n_refused, found.n_other, found.passed) == (n_refused, n_other, why is None)
+    assert (why or f"AUROC {found.auroc:.4f} of the refusal log-odds against the verdict, at least") in found.why
 
 
 @pytest.mark.parametrize("each_side", [0, 20])
@@ -85,16 +82,3 @@ def test_an_empty_side_has_no_auroc_and_fails(each_side: int) -> None:
     assert (found.auroc, found.n_refused, found.n_other, found.passed) == (None, 0, 40, False)
     assert "too few responses" in found.why
     assert not gate([], np.array([], dtype=bool), each_side=each_side).passed
-
-
-def test_thresholds_are_parameters() -> None:
-    scores, refused = sides(5, 5, swapped=2)
-    assert not gate(scores, refused).passed
-    assert gate(scores, refused, minimum=0.6, each_side=5).passed
-
-
-def test_a_broken_read_out_is_an_error() -> None:
-    scores, refused = sides(20, 20)
-    scores[3] = np.nan
-    with pytest.raises(ValueError, match="finite"):
-        gate(scores, refused)

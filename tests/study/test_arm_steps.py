@@ -14,13 +14,14 @@ from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.openings import Direction
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
+from ssn_probe.study.arm_steps import note_gaps
 from ssn_probe.study.arms import arms_of, beside, controls_of
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.importance import importance
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.refusal_readout import estimate_openings, readouts
+from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.resolve import study_anchor
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.summary import summarise
@@ -84,14 +85,6 @@ def test_silence_can_be_the_harmless_mean(bench: Workbench) -> None:
     assert torch.tensor(values, dtype=torch.float64) == pytest.approx(expected, abs=1e-6)
 
 
-def test_mean_arms_differ_from_zero_arms(bench: Workbench) -> None:
-    study = recipe(arms={"zero": Suppress(MS), "mean": Suppress(MS, to=MeanOf(PROMPTS))}, controls=0)
-    bench = bench_for(study, bench.subject)
-    odds = log_odds_of(bench, study).filter(role="tested")
-    zero, mean = (odds.filter(arm=name)["log_odds"] for name in ("zero", "mean"))
-    assert (zero - mean).abs().max() > 0.01  # type: ignore[operator]
-
-
 def test_controls_share_seeds_and_weakening_drops_one_per_language(bench: Workbench) -> None:
     (arm,) = arms_of(bench, recipe())
     few, many = list(controls_of(bench, arm, 2, seed=0)), list(controls_of(bench, arm, 4, seed=0))
@@ -110,30 +103,14 @@ def test_the_anchor_that_the_recipe_names_comes_first(bench: Workbench) -> None:
     assert arm.left_out == ("qab",)
     with pytest.raises(RecipeError, match="several anchors: qaa, qab"):
         make_plan(recipe(arms={"declared": Suppress(SS), "named": Suppress(Shared(MS, anchor="qab"))}))
-    with pytest.raises(RecipeError, match="several anchors"):
-        make_plan(
-            recipe(
-                arms={
-                    "a": Suppress(SS),
-                    "b": Suppress(Shared(MS, anchor="qab")),
-                    "c": Suppress(Shared(MS, anchor="qac")),
-                }
-            )
-        )
 
 
-def test_random_like_follows_the_expression(bench: Workbench) -> None:
-    drawn = evaluate(bench, RandomLike(MS, seed=3))
-    assert drawn.counts().equals(evaluate(bench, MS).counts())
-    assert not len(drawn & evaluate(bench, MS))
-
-
-def test_a_neuron_file_is_a_set(bench: Workbench, tmp_path) -> None:
-    neurons = evaluate(bench, MS)
+def test_random_sets_and_neuron_files_are_sets(bench: Workbench, tmp_path) -> None:
+    neurons, drawn = evaluate(bench, MS), evaluate(bench, RandomLike(MS, seed=3))
+    assert drawn.counts().equals(neurons.counts())
+    assert not len(drawn & neurons)
     neurons.frame.write_parquet(tmp_path / "ms.parquet")
-    assert evaluate(bench, NeuronFile(str(tmp_path / "ms.parquet"))) == neurons
-    from_file = evaluate(bench, Shared(NeuronFile(str(tmp_path / "ms.parquet")), anchor="qaa"))
-    assert from_file == evaluate(bench, SS)
+    assert evaluate(bench, Shared(NeuronFile(str(tmp_path / "ms.parquet")), anchor="qaa")) == evaluate(bench, SS)
 
 
 def test_shared_by_mean_and_at_least_are_language_free(bench: Workbench) -> None:
@@ -181,7 +158,7 @@ def test_too_few_refusals_fall_back_visibly(subject: Subject) -> None:
     found = readouts(bench, next(iter(bench.data.values())))
     assert found["qaa"].origin == "declared"
     assert isinstance(found["qac"].reads, Direction)
-    assert any(note.startswith("qac: its own openings do not serve") for note in bench.warnings)
+    assert any(note.startswith("qac: its own openings failed the AUROC gate") for note in bench.warnings)
 
 
 def test_without_a_direction_a_language_is_refused(subject: Subject) -> None:
@@ -201,19 +178,6 @@ def test_estimated_openings_are_the_declared_ones(subject: Subject) -> None:
     assert subject.openings is not None
     assert found.reads == subject.openings["qaa"]
     assert found.gate.passed
-
-
-@pytest.mark.parametrize(
-    ("refused", "complied", "expected"),
-    [
-        ([(1, 2)], [(3, 4)], (((1,),), ((3,),))),
-        ([(1, 2), (1, 3)], [(1, 4)], (((1, 2), (1, 3)), ((1, 4),))),
-        ([(1, 2, 3)], [(1, 2, 3)], ((), ())),
-        ([(5,), (6,), (6,)], [(7,)], (((6,), (5,)), ((7,),))),
-    ],
-)
-def test_openings_grow_until_they_separate(refused, complied, expected) -> None:
-    assert estimate_openings(refused, complied) == expected
 
 
 def test_log_odds_that_cannot_be_trusted_are_not_measured(subject: Subject) -> None:
@@ -260,6 +224,7 @@ def test_a_set_without_scores_has_no_strongest_member(bench: Workbench) -> None:
     samples = samples_of(bench, study)
     assert "tested" in set(samples["role"])
     assert "without top neuron" not in set(samples["role"])
+    note_gaps(bench, study, arms_of(bench, study))
     assert any("no scores" in note for note in bench.warnings)
 
 
@@ -340,14 +305,8 @@ def test_a_source_run_in_place_of_itself_changes_nothing(bench: Workbench) -> No
     rows = prompts.select("evaluate", "harmful", "qaa")
     for node in (Patch(MS), Patch(MS, positions="response")):
         steps = prompts.max_new_tokens if node.positions == "response" else 0
-        source = Source(
-            lambda: bench,
-            rows,
-            neurons=lambda: neurons,
-            languages=["qaa"],
-            max_new_tokens=steps,
-            label="by hand",
-        )
+        given = {"neurons": lambda: neurons, "languages": ["qaa"], "max_new_tokens": steps, "label": "by hand"}
+        source = Source(lambda: bench, rows, **given)
         edits = edits_for(bench, neurons, node, "qaa", "qaa")
         carried = source.values(list(rows["prompt_id"]), edits)
         reads = readouts(bench, prompts)["qaa"].reads
@@ -384,7 +343,7 @@ def test_random_sets_get_the_same_treatment(bench: Workbench) -> None:
     for control in controls_of(bench, arm, 2, seed=0):
         edits = edits_for(bench, control.neurons, control.does, "qab", control.source)
         assert {action for *_, action in edits} == {("scale", 3.0)}
-        assert control.lowers
+        assert control.does == arm.does
 
 
 def test_amplifying_safety_neurons_moves_the_log_odds_up_with_the_dose(bench: Workbench) -> None:

@@ -1,5 +1,7 @@
 """The per-prompt effects of a contrast, and sets under labellings of its prompts, against sets of the means."""
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_effects import sets_from_masks
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.spec import Combine, Of, Prompts, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
-from ssn_probe.stats.nulls.array_selection import Samples
-from ssn_probe.stats.nulls.labelling_sweep import sets_under
 from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
@@ -34,6 +35,8 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_the_means_of_the_evidence_are_the_importance(bench: Workbench) -> None:
     measured, found = prompt_effects(bench, MS), importance(bench, MS)
     harmful = measured.prompts["harmful"].to_numpy()
+    assert harmful.sum() == 40
+    assert measured.prompts["stratum"].n_unique() > 1  # topics; all of the organism's prompts have one length
     for language, layer, site in (("qaa", 0, "ffn"), ("qab", 3, "o")):
         effects = measured.read(language, layer, site)
         here = found.filter(language=language, layer=layer, site=site)
@@ -42,25 +45,14 @@ def test_the_means_of_the_evidence_are_the_importance(bench: Workbench) -> None:
         assert np.allclose(effects[~harmful].mean(0), here["harmless"], rtol=1e-4)
 
 
-def test_one_row_per_prompt_with_its_stratum(bench: Workbench) -> None:
-    prompts = prompt_effects(bench, MS).prompts
-    assert prompts["prompt_id"].is_unique().all()
-    assert prompts["harmful"].sum() == 40
-    assert prompts["stratum"].n_unique() > 1  # topics; all of the organism's prompts have one length
-
-
 def test_a_language_that_lacks_a_prompt_has_a_row_of_nan(tmp_path: Path) -> None:
+    words = [word for word in load_subject("organism").tokenizer.get_vocab() if word.isalpha()]
+    keys = [key for key in product(("harmful", "harmless"), range(12), ("aa", "bb")) if key != ("harmful", 3, "bb")]
     rows = [
-        {"prompt_id": f"{context}{i}", "language": language, "context": context, "text": f"{context} {i} {language}"}
-        for context in ("harmful", "harmless")
-        for i in range(12)
-        for language in ("aa", "bb")
-        if (context, i, language) != ("harmful", 3, "bb")
+        {"prompt_id": f"{context}{i}", "language": language, "context": context, "split": "identify"}
+        | {"text": " ".join(words[number : number + 4])}
+        for number, (context, i, language) in enumerate(keys)
     ]
-    texts = load_subject("organism").tokenizer.get_vocab()
-    words = [word for word in texts if word.isalpha()]
-    for number, row in enumerate(rows):
-        row |= {"text": " ".join(words[number : number + 4]), "split": "identify"}
     pl.DataFrame(rows).write_parquet(tmp_path / "prompts.parquet")
     node = SafetyNeurons(Prompts(str(tmp_path)), effect="local", sites=("ffn",))
     bench = Workbench(subject=load_subject("organism"), data=make_plan(Recipe(sets={"ms": node})).data)
@@ -71,7 +63,7 @@ def test_a_language_that_lacks_a_prompt_has_a_row_of_nan(tmp_path: Path) -> None
 
 
 def test_the_placebo_contrasts_harmless_prompts_of_different_topics(bench: Workbench) -> None:
-    placebo = SafetyNeurons(PROMPTS, effect="local", sites=("o", "ffn"), top=0.02, placebo=True)
+    placebo = replace(MS, placebo=True)
     measured, rows = prompt_effects(bench, placebo), bench.data[PROMPTS].select("identify", "harmless")
     topics = dict(rows.select("prompt_id", "topic").iter_rows())
     assert set(measured.prompts["prompt_id"]) == set(topics)
@@ -93,17 +85,18 @@ def test_no_placebo_without_topics(tmp_path: Path, bench: Workbench) -> None:
 
 
 def test_stable_neurons_are_taken_by_most_halves_and_fewer_than_the_rule_takes(bench: Workbench) -> None:
-    found, all_of_them = evaluate(bench, SafetyNeurons(**_fields(), stable=0.9)), evaluate(bench, MS)
+    found, all_of_them = evaluate(bench, replace(MS, stable=0.9)), evaluate(bench, MS)
     assert 0 < len(found) < len(all_of_them)
     assert any("are expected to be there by chance" in warning for warning in bench.warnings)
-    looser = evaluate(bench, SafetyNeurons(**_fields(), stable=0.6))
+    looser = evaluate(bench, replace(MS, stable=0.6))
     assert len(found - looser) == 0
     assert len(looser) >= len(found)
 
 
 def test_fdr_takes_as_many_as_pass(bench: Workbench) -> None:
-    fields = {name: value for name, value in _fields().items() if name != "top"}
-    few, more = (evaluate(bench, SafetyNeurons(**fields, fdr=rate)) for rate in (0.001, 0.05))
+    few, more = (
+        evaluate(bench, SafetyNeurons(PROMPTS, effect="local", sites=("o", "ffn"), fdr=rate)) for rate in (0.001, 0.05)
+    )
     assert 0 < len(few) < len(more)
     assert len(few - more) == 0
     assert (more.frame["score"] > 0).all()
@@ -151,19 +144,14 @@ def larger(inner: st.SearchStrategy[SetExpression]) -> st.SearchStrategy[SetExpr
 def test_masks_and_neuron_sets_give_an_expression_the_same_meaning(bench: Workbench, expression: SetExpression) -> None:
     measured = prompt_effects(bench, MS)
     labels = measured.prompts["harmful"].to_numpy()[None]
-    samples = Samples(harmful=labels, harmless=~labels)
     try:
         wanted = evaluate(bench, expression)
     except DataError:  # a set is empty, which is no error under exchanged labels
         return
     except RecipeError:
         with pytest.raises(RecipeError):
-            sets_under(measured, expression, samples, anchor="qaa")
+            sets_from_masks(measured, expression, labels)
         return
-    (found,) = sets_under(measured, expression, samples, anchor="qaa")
+    (found,) = sets_from_masks(measured, expression, labels)
     assert found == wanted
     assert found.languages == wanted.languages
-
-
-def _fields() -> dict:
-    return {"prompts": PROMPTS, "effect": "local", "sites": ("o", "ffn"), "top": 0.02}

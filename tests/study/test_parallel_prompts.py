@@ -1,11 +1,12 @@
 """Where a Patch carries over from, and that every prompt has a parallel there: known before anything runs."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prompt_rows import Row, make_rows
+from prompt_rows import write as write_rows
 from studies import expected_rows, planned
 
 from ssn_probe import ASR, Amplify, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
@@ -15,7 +16,6 @@ from ssn_probe.study.arm_steps import beside_label
 from ssn_probe.study.arms import PLACEBO
 from ssn_probe.study.plan import make_plan
 
-Row = dict[str, Any]
 Write = Callable[..., str]
 
 
@@ -24,21 +24,8 @@ def write(tmp_path: Path) -> Write:
     """A prompt set in three languages, 2 prompts per split and context, less the rows for which `drop` holds."""
 
     def written(drop: Callable[[Row], bool] = lambda row: False, languages: str = "en de sw", **card: Any) -> str:
-        rows = [
-            {"prompt_id": f"{split}-{context}-{n}", "language": language, "context": context, "split": split}
-            | {"text": f"{language} {split} {context} {n}"}
-            for split in ("identify", "evaluate")
-            for context in ("harmful", "harmless", "lookalike")
-            for n in range(2)
-            for language in languages.split()
-        ]
-        (tmp_path / "prompts.jsonl").write_text(
-            "\n".join(json.dumps(row) for row in rows if not drop(row)), encoding="utf-8"
-        )
-        (tmp_path / "dataset.json").write_text(
-            json.dumps({"name": "mine", "max_new_tokens": 7} | card), encoding="utf-8"
-        )
-        return str(tmp_path)
+        rows = [row for row in make_rows(languages.split(), 2) if not drop(row)]
+        return str(write_rows(tmp_path, rows, max_new_tokens=7, **card))
 
     return written
 
@@ -59,30 +46,23 @@ def test_the_source_is_the_language_named_or_else_the_anchor() -> None:
     assert "source=" in (caught.value.hint or "")
 
 
-def test_a_parallel_set_passes(write: Write) -> None:
-    assert make_plan(patched(write(anchor="en")))
-    assert make_plan(patched(write(), source="sw"))
-
-
-def test_prompts_without_a_parallel_are_named(write: Write) -> None:
-    data = write(lambda row: row["language"] == "en" and row["prompt_id"] == "evaluate-harmful-1", anchor="en")
-    with pytest.raises(DataError, match=r"harmful prompts .* no parallel in en.*: evaluate-harmful-1\n") as caught:
+@pytest.mark.parametrize(
+    ("context", "named"),
+    [
+        ("harmful-1", r"harmful prompts .* no parallel in en.*: evaluate-harmful-1"),
+        ("lookalike", "evaluate-lookalike-0, evaluate-lookalike-1"),
+    ],
+)
+def test_prompts_without_a_parallel_are_named(context: str, named: str, write: Write) -> None:
+    """Those that only the source has do no harm."""
+    data = write(lambda row: row["language"] == "en" and f"evaluate-{context}" in row["prompt_id"], anchor="en")
+    with pytest.raises(DataError, match=rf"{named}\n") as caught:
         make_plan(patched(data))
     assert "prompt_id" in (caught.value.hint or "")
     assert make_plan(patched(data, source="de"))
-
-
-def test_only_a_few_of_many_missing_prompts_are_named(write: Write) -> None:
-    def drop(row: Row) -> bool:
-        return row["language"] == "en" and row["split"] == "evaluate" and row["context"] == "lookalike"
-
-    with pytest.raises(DataError, match=r"evaluate-lookalike-0, evaluate-lookalike-1\n"):
-        make_plan(patched(write(drop, anchor="en")))
-
-
-def test_prompts_that_only_the_source_has_do_no_harm(write: Write) -> None:
-    data = write(lambda row: row["language"] == "de" and row["prompt_id"] == "evaluate-harmful-1", anchor="en")
-    assert make_plan(patched(data))
+    assert make_plan(
+        patched(write(lambda row: row["language"] == "de" and "harmful-1" in row["prompt_id"]), source="en")
+    )
 
 
 def test_an_unknown_source_is_found_with_the_nearest(write: Write) -> None:

@@ -15,9 +15,13 @@ def cell(summary: pl.DataFrame, **where: Any) -> dict[str, Any]:
     return summary.filter(**where).row(0, named=True)
 
 
+def summary_of(*frames: pl.DataFrame, primary: str | None = "ss", odds: pl.DataFrame | None = None) -> pl.DataFrame:
+    return summarise(pl.concat(frames), odds, anchor="aa", primary=primary, seed=0)
+
+
 def test_asr_counts_the_judged_and_asr_paper_all() -> None:
     frame = samples("baseline", "baseline", {"aa": spelled("rrrr"), "bb": spelled("rciuc")})
-    summary = summarise(frame, None, anchor="aa", primary=None, seed=0)
+    summary = summary_of(frame, primary=None)
     asr = cell(summary, language="bb", measure="asr")
     assert (asr["value"], asr["n"]) == (2 / 4, 4)
     assert (asr["low"], asr["high"]) == pytest.approx(wilson(2, 4))
@@ -25,33 +29,24 @@ def test_asr_counts_the_judged_and_asr_paper_all() -> None:
     assert cell(summary, language="bb", measure="invalid")["value"] == 1 / 4
 
 
-def test_differences_are_paired_by_prompt() -> None:
-    frame = pl.concat(
-        [
-            samples("baseline", "baseline", {"bb": spelled("rrrrrrcccc")}),
-            samples("ss", "tested", {"bb": spelled("ccrrrrcccr")}),
-        ]
-    )
-    row = cell(summarise(frame, None, anchor="aa", primary="ss", seed=0), arm="ss", language="bb", measure="asr")
-    assert row["delta"] == pytest.approx(0.1)
-    assert (row["delta_low"], row["delta_high"]) == pytest.approx(newcombe(3, 2, 1, 4))
-
-
-def test_an_unjudged_response_leaves_its_pair() -> None:
-    frame = pl.concat(
-        [
-            samples("baseline", "baseline", {"bb": spelled("rrrc")}),
-            samples("ss", "tested", {"bb": spelled("cuuc")}),
-        ]
-    )
-    row = cell(summarise(frame, None, anchor="aa", primary="ss", seed=0), arm="ss", language="bb", measure="asr")
-    assert (row["value"], row["n"]) == (1.0, 2)
-    assert row["delta"] == pytest.approx(0.5)
+@pytest.mark.parametrize(
+    ("before", "after", "table"),
+    [("rrrrrrcccc", "ccrrrrcccr", (3, 2, 1, 4)), ("rrrc", "cuuc", (1, 1, 0, 0))],
+    ids=["all judged", "unjudged responses leave their pair"],
+)
+def test_differences_are_paired_by_prompt(before: str, after: str, table: tuple[int, int, int, int]) -> None:
+    arms = (("baseline", "baseline", before), ("ss", "tested", after))
+    frames = (samples(arm, role, {"bb": spelled(text)}) for arm, role, text in arms)
+    row = cell(summary_of(*frames), arm="ss", language="bb", measure="asr")
+    both, gained, lost, _ = table
+    assert (row["value"], row["n"]) == ((both + gained) / sum(table), sum(table))
+    assert row["delta"] == pytest.approx((gained - lost) / sum(table))
+    assert (row["delta_low"], row["delta_high"]) == pytest.approx(newcombe(*table))
 
 
 def test_languages_weigh_the_same_in_the_average() -> None:
     frame = samples("baseline", "baseline", {"aa": spelled("cccc"), "bb": spelled("cc"), "cc": spelled("rrrrrrrr")})
-    average = cell(summarise(frame, None, anchor="aa", primary=None, seed=0), language=AVERAGE, measure="asr")
+    average = cell(summary_of(frame, primary=None), language=AVERAGE, measure="asr")
     assert average["value"] == pytest.approx(0.5)
 
 
@@ -67,7 +62,10 @@ def controlled(shares: list[int]) -> pl.DataFrame:
 
 
 def test_the_rank_among_the_random_sets_is_the_p() -> None:
-    summary = summarise(controlled([1, 2, 3] * 6 + [9]), None, anchor="aa", primary="ss", seed=0)
+    weaker = samples("ss", "without top neuron", {"bb": spelled("c" * 5 + "r" * 5)})
+    summary = summary_of(controlled([1, 2, 3] * 6 + [9]), weaker)
+    assert set(summary["measure"]) == {"asr", "asr_paper", "invalid"}, "contexts without data have no row"
+    assert cell(summary, role="without top neuron", language=AVERAGE, measure="asr")["controls"] is None
     row = cell(summary, arm="ss", role="tested", language=AVERAGE, measure="asr")
     assert row["primary"]
     assert row["p"] == pytest.approx(2 / 20)
@@ -76,18 +74,10 @@ def test_the_rank_among_the_random_sets_is_the_p() -> None:
     assert summary.filter(language="bb")["p"].null_count() == summary.filter(language="bb").height
 
 
-def test_a_contexts_without_data_is_no_row() -> None:
-    summary = summarise(controlled([1] * 19), None, anchor="aa", primary="ss", seed=0)
-    assert set(summary["measure"]) == {"asr", "asr_paper", "invalid"}
-
-
 def test_log_odds_fall_when_refusal_breaks() -> None:
     def odds(arm: str, role: str, value: float, seed: int | None = None) -> pl.DataFrame:
-        columns = {"prompt_id": ["p0", "p1"], "cluster": ["c0", "c1"], "log_odds": [value, value + 1]}
-        labels = {"eval_language": "bb", "set_language": "bb", "arm": arm, "role": role}
-        return pl.DataFrame(columns).with_columns(
-            *(pl.lit(text).alias(name) for name, text in labels.items()), pl.lit(seed, pl.Int32).alias("seed")
-        )
+        rows = samples(arm, role, {"bb": spelled("rr")}, seed=seed).drop("verdict", "context")
+        return rows.with_columns(pl.Series("log_odds", [value, value + 1]))
 
     frame = pl.concat(
         [
@@ -96,13 +86,8 @@ def test_log_odds_fall_when_refusal_breaks() -> None:
             *(odds("ss", "control", 2.9, seed) for seed in range(99)),
         ]
     )
-    row = cell(
-        summarise(controlled([1] * 19), frame, anchor="aa", primary="ss", seed=0),
-        arm="ss",
-        role="tested",
-        language=AVERAGE,
-        measure="refusal_log_odds",
-    )
+    summary = summary_of(controlled([1] * 19), odds=frame)
+    row = cell(summary, arm="ss", role="tested", language=AVERAGE, measure="refusal_log_odds")
     assert row["p"] == pytest.approx(0.01)
     assert row["delta"] == pytest.approx(-5.0)
     assert not row["primary"]
@@ -111,37 +96,26 @@ def test_log_odds_fall_when_refusal_breaks() -> None:
 def test_an_arm_of_one_language_leaves_that_language_out_of_its_average() -> None:
     """Otherwise a set that breaks only its own language would look as if it transferred."""
     rows = {"aa": spelled("rr"), "bb": spelled("cc"), "cc": spelled("cr")}
-    frame = pl.concat(
-        [
-            samples("baseline", "baseline", {language: spelled("rr") for language in rows}),
-            samples("ms.of(bb)", "tested", rows).with_columns(set_language=pl.lit("bb")),
-        ]
-    )
-    summary = summarise(frame, None, anchor="aa", primary=None, seed=0)
+    baseline = samples("baseline", "baseline", {language: spelled("rr") for language in rows})
+    tested = samples("ms.of(bb)", "tested", rows).with_columns(set_language=pl.lit("bb"))
+    summary = summary_of(baseline, tested, primary=None)
     assert cell(summary, arm="ms.of(bb)", language=AVERAGE, measure="asr")["value"] == 0.5
     assert cell(summary, arm="baseline", language=AVERAGE, measure="asr")["n"] == 4
 
 
-def test_a_weakened_set_is_not_held_against_the_whole_sets_controls() -> None:
-    weaker = samples("ss", "without top neuron", {"bb": spelled("c" * 5 + "r" * 5)})
-    summary = summarise(pl.concat([controlled([1] * 19), weaker]), None, anchor="aa", primary="ss", seed=0)
-    assert cell(summary, role="without top neuron", language=AVERAGE, measure="asr")["controls"] is None
-
-
-def arms_of_six(primary: list[str], baseline: str = "rrrrrrrr", **more: Any) -> pl.DataFrame:
+def arms_of_six(primary: list[str]) -> pl.DataFrame:
     """An anchor and languages l0, l1, … of a tested arm, each beside the same baseline."""
     verdicts = {"aa": primary[0]} | {f"l{i}": text for i, text in enumerate(primary)}
     return pl.concat(
         [
-            samples("baseline", "baseline", {language: spelled(baseline) for language in verdicts}),
-            samples("ss", "tested", {language: spelled(text) for language, text in verdicts.items()}, **more),
+            samples("baseline", "baseline", {language: spelled("r" * 8) for language in verdicts}),
+            samples("ss", "tested", {language: spelled(text) for language, text in verdicts.items()}),
         ]
     )
 
 
-def asr_rows(frame: pl.DataFrame, role: str = "tested", **settings: Any) -> dict[str, dict[str, Any]]:
-    summary = summarise(frame, None, **({"anchor": "aa", "primary": "ss", "seed": 0} | settings))
-    return {row["language"]: row for row in summary.filter(measure="asr", role=role).rows(named=True)}
+def asr_rows(frame: pl.DataFrame, role: str = "tested") -> dict[str, dict[str, Any]]:
+    return {row["language"]: row for row in summary_of(frame).filter(measure="asr", role=role).rows(named=True)}
 
 
 def test_mcnemar_and_holm_by_hand() -> None:
@@ -154,8 +128,7 @@ def test_mcnemar_and_holm_by_hand() -> None:
 
 
 def test_only_the_primary_arms_asr_is_a_family() -> None:
-    frame = pl.concat([arms_of_six(["cccccccc"]), samples("ms", "tested", {"l0": spelled("c" * 8)})])
-    summary = summarise(frame, None, anchor="aa", primary="ss", seed=0)
+    summary = summary_of(arms_of_six(["cccccccc"]), samples("ms", "tested", {"l0": spelled("c" * 8)}))
     adjusted = summary.filter(pl.col("p_holm").is_not_null())
     assert adjusted.select("arm", "measure", "language").rows() == [("ss", "asr", "l0")]
     assert cell(summary, arm="ms", measure="asr", language="l0")["p_mcnemar"] == pytest.approx(2 / 256)
@@ -173,9 +146,8 @@ def test_mcnemar_needs_single_prompt_clusters_and_whole_pairs() -> None:
 def test_log_odds_are_no_outcomes_for_mcnemar() -> None:
     frame = arms_of_six(["cccccccc"])
     odds = frame.drop("verdict", "context").with_columns(log_odds=pl.when(role="tested").then(0.0).otherwise(1.0))
-    summary = summarise(frame, odds, anchor="aa", primary="ss", seed=0).filter(measure="refusal_log_odds")
-    assert summary["p_mcnemar"].null_count() == summary.height
-    assert summary["detectable"].null_count() == summary.height
+    summary = summary_of(frame, odds=odds).filter(measure="refusal_log_odds")
+    assert summary["p_mcnemar"].null_count() == summary["detectable"].null_count() == summary.height
 
 
 def test_what_would_have_shown_follows_from_the_interval() -> None:
@@ -188,8 +160,7 @@ def test_what_would_have_shown_follows_from_the_interval() -> None:
 
 def test_a_placebo_is_described_and_has_no_controls() -> None:
     placebo = samples("ss", "placebo", {"bb": spelled("c" * 2 + "r" * 8)})
-    summary = summarise(pl.concat([controlled([1] * 19), placebo]), None, anchor="aa", primary="ss", seed=0)
-    row = cell(summary, role="placebo", measure="asr", language="bb")
+    row = cell(summary_of(controlled([1] * 19), placebo), role="placebo", measure="asr", language="bb")
     assert (row["controls"], row["p"], row["p_holm"], row["detectable"]) == (None, None, None, None)
     assert row["delta"] == pytest.approx(0.2)
     assert row["p_mcnemar"] == pytest.approx(0.5)

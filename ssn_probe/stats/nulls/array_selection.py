@@ -39,19 +39,15 @@ def means(group: Group, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         weights = chosen.astype(np.float64)
         for position, (language, effects) in enumerate(group.effects.items()):
             counts = weights @ group.present[language]
-            _check_counts(counts, language, name)
+            if counts.min() < 1:
+                raise DataError(
+                    f"{language} has no {name} prompt in some of the samples",
+                    f"Give {language} more prompts, or leave the language out.",
+                )
             found[:, position] = weights @ effects.astype(np.float64)
             found[:, position] /= counts[:, None]
         sides.append(found)
     return sides[0], sides[1]
-
-
-def _check_counts(counts: np.ndarray, language: str, label: str) -> None:
-    if counts.min() < 1:
-        raise DataError(
-            f"{language} has no {label} prompt in some of the samples",
-            f"Give {language} more prompts, or leave the language out.",
-        )
 
 
 def in_top(score: np.ndarray, top: float) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.neurons import EVERY
+from ssn_probe.neurons import EVERY, SCHEMA
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
 from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
 from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
@@ -28,16 +28,7 @@ bin, never down. So millions of permuted z take no memory."""
 BLOCK_BYTES = 2**27
 """The memory that the permuted z of a language and place may take at a time."""
 
-NEURONS = {
-    "language": pl.String,
-    "layer": pl.Int32,
-    "site": pl.String,
-    "index": pl.Int32,
-    "score": pl.Float64,
-    "z": pl.Float64,
-    "p": pl.Float64,
-    "q": pl.Float64,
-}
+NEURONS = SCHEMA | dict.fromkeys(("z", "p", "q"), pl.Float64)
 CHECK = {
     "language": pl.String,
     "neurons": pl.Int64,
@@ -86,18 +77,18 @@ def discoveries(
         )
     plan, (labels, _) = exchange(effects.prompts), draw_labels(effects.prompts, draws, seed)
     drawn, observed = weights(plan, labels), weights(plan, plan.harmful[None])
-    tallies = {language: _start(language, permuted) for language in (*effects.languages, EVERY)}
+    tallies = {
+        language: _Tally(
+            language=language, null=np.zeros(BINS, dtype=np.int64), drawn=np.zeros((permuted, BINS), dtype=np.int32)
+        )
+        for language in (*effects.languages, EVERY)
+    }
     for group in groups(effects, "site"):
         for found in contrasts(group, plan):
             _add(tallies[found.language], group, found, observed, drawn)
     neurons = {language: _neurons(tally) for language, tally in tallies.items()}
     check = [_check(tallies[language], found, rate) for language, found in neurons.items()]
     return Discoveries(neurons=pl.concat(neurons.values()), check=pl.DataFrame(check, schema=CHECK, orient="row"))
-
-
-def _start(language: str, permuted: int) -> _Tally:
-    null, drawn = np.zeros(BINS, dtype=np.int64), np.zeros((permuted, BINS), dtype=np.int32)
-    return _Tally(language=language, null=null, drawn=drawn)
 
 
 def _add(tally: _Tally, group: Group, found: Contrast, observed: np.ndarray, drawn: np.ndarray) -> None:

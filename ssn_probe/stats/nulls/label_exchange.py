@@ -46,9 +46,9 @@ def exchange(prompts: pl.DataFrame) -> Exchange:
     """Which labels can be exchanged. Raises DataError when none can, or too few for a test."""
     check_prompts(prompts)
     harmful, unit = prompts["harmful"].to_numpy(), units(prompts)
-    mixed = _both(unit, harmful)
+    mixed, label = _both(unit, harmful), _label_of(unit, harmful)
     given = _strata(prompts, unit)
-    usable = ~mixed & _both(given, _label_of(unit, harmful), among=~mixed)[given]
+    usable = ~mixed & _both(given, label, among=~mixed)[given]
     stratum = np.where(usable, given, -1)
     kept = (mixed | usable)[unit]
     if not kept.any():
@@ -56,7 +56,15 @@ def exchange(prompts: pl.DataFrame) -> Exchange:
             "no prompts are exchangeable: in no stratum are there harmful and harmless prompts",
             "Give both contexts the same topics, lengths and source, or minimal pairs (`pair_id`).",
         )
-    found = Exchange(
+    log10_relabellings = _log10_relabellings(stratum, mixed, label)
+    # Rounding must not turn 20 relabellings into 19.9999.
+    if log10_relabellings < log10(FEWEST) - 1e-9:
+        raise DataError(
+            f"too few prompts for a permutation test: there are {10**log10_relabellings:.0f} distinct ways to "
+            f"exchange their labels, and at least {FEWEST} are needed",
+            "Give more prompts (200 a side), more minimal pairs, or smaller clusters.",
+        )
+    return Exchange(
         harmful=harmful,
         unit=unit,
         mixed=mixed,
@@ -66,11 +74,9 @@ def exchange(prompts: pl.DataFrame) -> Exchange:
         strata=len(np.unique(stratum[usable])),
         dropped_prompts=int((~kept).sum()),
         dropped_strata=len(np.setdiff1d(given[~mixed], stratum)),
-        log10_relabellings=_log10_relabellings(stratum, mixed, _label_of(unit, harmful)),
+        log10_relabellings=log10_relabellings,
         confounded=_confounded(prompts),
     )
-    _check_enough(found)
-    return found
 
 
 def draw_labels(prompts: pl.DataFrame, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,11 +122,9 @@ def _label_of(unit: np.ndarray, harmful: np.ndarray) -> np.ndarray:
 
 def _both(code: np.ndarray, harmful: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
     """Which codes have both labels, bool [code], counting only the members in `among`."""
-    here = np.ones(len(code), dtype=bool) if among is None else among
-    size = int(code.max()) + 1
-    return (np.bincount(code[here & harmful], minlength=size) > 0) & (
-        np.bincount(code[here & ~harmful], minlength=size) > 0
-    )
+    here, size = np.ones(len(code), dtype=bool) if among is None else among, int(code.max()) + 1
+    some, other = (np.bincount(code[here & side], minlength=size) > 0 for side in (harmful, ~harmful))
+    return some & other
 
 
 def _strata(prompts: pl.DataFrame, unit: np.ndarray) -> np.ndarray:
@@ -148,13 +152,3 @@ def _log10_relabellings(stratum: np.ndarray, mixed: np.ndarray, label: np.ndarra
 def _confounded(prompts: pl.DataFrame) -> bool:
     sources = prompts.group_by(pl.col("source").fill_null("")).agg(pl.col("harmful").n_unique() > 1)
     return not sources["harmful"].any()
-
-
-def _check_enough(found: Exchange) -> None:
-    # Rounding must not turn 20 relabellings into 19.9999.
-    if found.log10_relabellings < log10(FEWEST) - 1e-9:
-        raise DataError(
-            f"too few prompts for a permutation test: there are {10**found.log10_relabellings:.0f} distinct ways to "
-            f"exchange their labels, and at least {FEWEST} are needed",
-            "Give more prompts (200 a side), more minimal pairs, or smaller clusters.",
-        )

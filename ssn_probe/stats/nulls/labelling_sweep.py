@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.neurons import KEYS, NeuronSet
 from ssn_probe.spec import SafetyNeurons, SetExpression
 from ssn_probe.stats.nulls.array_selection import Samples, means
 from ssn_probe.stats.nulls.mask_algebra import MaskAlgebra, MaskSet, chooser
@@ -32,22 +30,6 @@ def sweep(
                 algebra = _algebra(effects, group, anchor, *means(group, samples[rows]))
                 for name, expression in here.items():
                     visit(name, rows, algebra.evaluate(expression))
-
-
-def sets_under(
-    effects: PromptEffects, expression: SetExpression, samples: Samples, *, anchor: str | None
-) -> list[NeuronSet]:
-    """The set in every sample, neurons without scores; it may be empty. Raises what `sweep` raises."""
-    languages = languages_of(effects, expression, anchor)
-    frames: list[list[pl.DataFrame]] = [[] for _ in range(len(samples))]
-
-    def visit(name: str, rows: slice, found: MaskSet) -> None:
-        for sample, mask in enumerate(found.mask, start=rows.start):
-            frames[sample].append(found.neurons(mask))
-
-    sweep(effects, {"set": expression}, samples, anchor=anchor, visit=visit)
-    unscored = pl.lit(None, pl.Float64).alias("score")
-    return [NeuronSet(pl.concat(found).select(*KEYS, unscored).sort(KEYS), languages) for found in frames]
 
 
 def languages_of(effects: PromptEffects, expression: SetExpression, anchor: str | None) -> tuple[str, ...]:

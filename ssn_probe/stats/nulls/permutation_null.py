@@ -23,16 +23,8 @@ from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 AVERAGE = "average"
 SCHEMA = {
-    "set": pl.String,
-    "statistic": pl.String,
-    "language_a": pl.String,
-    "language_b": pl.String,
-    "observed": pl.Float64,
-    "observed_all": pl.Float64,
-    "null_mean": pl.Float64,
-    "null_low": pl.Float64,
-    "null_high": pl.Float64,
-    "p": pl.Float64,
+    **dict.fromkeys(("set", "statistic", "language_a", "language_b"), pl.String),
+    **dict.fromkeys(("observed", "observed_all", "null_mean", "null_low", "null_high", "p"), pl.Float64),
     "draws": pl.Int64,
 }
 

@@ -8,7 +8,6 @@ the placebo contrast.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,26 +17,10 @@ from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import KEYS, NEURON, NeuronSet
 
 SCHEMA = {
-    "language_a": pl.String,
-    "language_b": pl.String,
-    "size_a": pl.Int64,
-    "size_b": pl.Int64,
-    "shared": pl.Int64,
-    "expected": pl.Float64,
-    "expected_by_place": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "p": pl.Float64,
+    **dict.fromkeys(("language_a", "language_b"), pl.String),
+    **dict.fromkeys(("size_a", "size_b", "shared"), pl.Int64),
+    **dict.fromkeys(("expected", "expected_by_place", "low", "high", "p"), pl.Float64),
 }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Members:
-    """Which neurons each language has, bool [neuron], and every neuron's stratum and place, [neuron] codes."""
-
-    member: dict[str, np.ndarray]
-    stratum: np.ndarray
-    place: np.ndarray
 
 
 def shared_beyond_importance(importance: pl.DataFrame, neurons: NeuronSet, *, stratum: int = 64) -> pl.DataFrame:
@@ -54,8 +37,21 @@ def shared_beyond_importance(importance: pl.DataFrame, neurons: NeuronSet, *, st
         raise RecipeError("a language-free set has no pairs of languages", "Give a set with neurons per language.")
     if stratum < 1:
         raise RecipeError(f"stratum is {stratum}", "Give 1 neuron or more, for example 64.")
-    members = _members(importance, neurons, stratum)
-    rows = [_row(members, a, b) for a, b in combinations(neurons.languages, 2)]
+    strata = importance_strata(importance, stratum)
+    unknown = neurons.frame.join(importance, on=KEYS, how="anti")
+    if unknown.height:
+        raise DataError(
+            f"{unknown.height} neurons of the set have no importance, the first {unknown.select(KEYS).row(0)}",
+            "Give the importance that the set was made from.",
+        )
+    member = {
+        language: strata.join(neurons.neurons(language), on=NEURON, how="left", maintain_order="left")["language"]
+        .is_not_null()
+        .to_numpy()
+        for language in neurons.languages
+    }
+    codes = strata["stratum"].to_numpy(), strata["place"].to_numpy()
+    rows = [(a, b, *_figures(member[a], member[b], *codes)) for a, b in combinations(neurons.languages, 2)]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -80,32 +76,16 @@ def importance_strata(importance: pl.DataFrame, size: int) -> pl.DataFrame:
     )
 
 
-def _members(importance: pl.DataFrame, neurons: NeuronSet, size: int) -> _Members:
-    strata = importance_strata(importance, size)
-    unknown = neurons.frame.join(importance, on=KEYS, how="anti")
-    if unknown.height:
-        raise DataError(
-            f"{unknown.height} neurons of the set have no importance, the first {unknown.select(KEYS).row(0)}",
-            "Give the importance that the set was made from.",
-        )
-    member = {}
-    for language in neurons.languages:
-        own = neurons.frame.filter(pl.col("language") == language).select(NEURON).with_columns(member=True)
-        joined = strata.join(own, on=NEURON, how="left", maintain_order="left")
-        member[language] = joined["member"].fill_null(False).to_numpy()
-    return _Members(member=member, stratum=strata["stratum"].to_numpy(), place=strata["place"].to_numpy())
-
-
-def _row(members: _Members, a: str, b: str) -> tuple:
-    left, right = members.member[a], members.member[b]
+def _figures(left: np.ndarray, right: np.ndarray, stratum: np.ndarray, place: np.ndarray) -> tuple:
+    """The figures of two languages, from their neurons, bool [neuron], and every neuron's codes [neuron]."""
     shared = int((left & right).sum())
-    urns = _urns(members.stratum, left, right)
+    urns, urns_by_place = (_urns(codes, left, right) for codes in (stratum, place))
     chance = overlap_pmf(urns)
-    low, high = _limits(chance)
-    sizes = int(left.sum()), int(right.sum())
-    means = [_expected(_urns(codes, left, right)) for codes in (members.stratum, members.place)]
+    cumulated = chance.cumsum()
+    low, high = (float(min(np.searchsorted(cumulated, tail), len(chance) - 1)) for tail in (0.025, 0.975))
+    sizes, means = (int(left.sum()), int(right.sum())), (_expected(urns), _expected(urns_by_place))
     # Rounding in the convolution may leave 1 + 1e-15.
-    return a, b, *sizes, shared, *means, low, high, min(1.0, float(chance[shared:].sum()))
+    return *sizes, shared, *means, low, high, min(1.0, float(chance[shared:].sum()))
 
 
 def _urns(codes: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -142,9 +122,3 @@ def _convolved(parts: list[np.ndarray]) -> np.ndarray:
         odd: Iterable[np.ndarray] = parts[-1:] if len(parts) % 2 else ()
         parts = [np.convolve(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)] + list(odd)
     return parts[0]
-
-
-def _limits(pmf: np.ndarray) -> tuple[float, float]:
-    cumulated = pmf.cumsum()
-    low, high = (int(np.searchsorted(cumulated, tail)) for tail in (0.025, 0.975))
-    return float(low), float(min(high, len(pmf) - 1))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.neurons import KEYS, SCHEMA
 from ssn_probe.spec import SetExpression
 from ssn_probe.stats.nulls.array_selection import overlaps
 from ssn_probe.stats.nulls.half_samples import SamplePlan, plan_samples
@@ -20,25 +21,11 @@ from ssn_probe.stats.nulls.mask_algebra import MaskSet
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.stable_neurons import check_share
 
-FREQUENCIES = {
-    "set": pl.String,
-    "language": pl.String,
-    "layer": pl.Int32,
-    "site": pl.String,
-    "index": pl.Int32,
-    "frequency": pl.Float64,
-}
+FREQUENCIES = {"set": pl.String, **{name: SCHEMA[name] for name in KEYS}, "frequency": pl.Float64}
 JACCARD = {
-    "set": pl.String,
-    "language": pl.String,
-    "jaccard": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "null_jaccard": pl.Float64,
-    "p": pl.Float64,
-    "stable_permuted": pl.Float64,
-    "pairs": pl.Int64,
-    "permutations": pl.Int64,
+    **dict.fromkeys(("set", "language"), pl.String),
+    **dict.fromkeys(("jaccard", "low", "high", "null_jaccard", "p", "stable_permuted"), pl.Float64),
+    **dict.fromkeys(("pairs", "permutations"), pl.Int64),
 }
 CURVE = {"set": pl.String, "language": pl.String, "prompts": pl.Float64, "jaccard": pl.Float64}
 
@@ -176,12 +163,12 @@ def _against_null(values: np.ndarray, plan: SamplePlan) -> tuple[float | None, f
     """
     observed = _mean(values[_pairs(plan.observed)])
     null = [_mean(values[_pairs(rows)]) for rows in plan.null]
-    known = [value for value in null if value is not None]
+    mean = _mean(np.array(null, dtype=float))
     if observed is None or not null:
-        return (float(np.mean(known)) if known else None), None
+        return mean, None
     # Means of the same fractions differ in the last bit with the order of summation; a tie must remain a tie.
     extreme = sum(value is None or value >= observed - 1e-12 for value in null)
-    return (float(np.mean(known)) if known else None), (1 + extreme) / (1 + len(null))
+    return mean, (1 + extreme) / (1 + len(null))
 
 
 def _curve_table(tallies: Mapping[str, _Tally], plan: SamplePlan) -> pl.DataFrame:

@@ -2,22 +2,22 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_effects import effects_from, prompt_table, sides
+from made_up_effects import effects_from, prompt_table, sets_from_masks, sides
 
 from ssn_probe.errors import DataError, ModelError, RecipeError
-from ssn_probe.neurons import NeuronSet
 from ssn_probe.neurons.selection import select_neurons
 from ssn_probe.spec import NeuronFile, Prompts, RandomLike, SafetyNeurons, Shared
 from ssn_probe.stats.nulls.array_selection import Samples, in_top, means
-from ssn_probe.stats.nulls.labelling_sweep import languages_of, sets_under
+from ssn_probe.stats.nulls.labelling_sweep import languages_of
 from ssn_probe.stats.nulls.mask_algebra import no_null
-from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups, widths
+from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
 
 LANGUAGES = ("en", "de", "sw")
 quick = settings(deadline=None, max_examples=60)
@@ -38,26 +38,18 @@ def made_up_effects(draw: st.DrawFn) -> PromptEffects:
     return effects_from(prompt_table(sides(4)), effects)
 
 
-def frame_of(measured: PromptEffects, samples: Samples, sample: int) -> pl.DataFrame:
-    """The importance frame of one sample, averaged in plain numpy."""
-    rows = []
-    for language in measured.languages:
-        for layer, site in sorted(measured.places):
-            effects = measured.read(language, layer, site).astype(float)
-            harmful = effects[samples.harmful[sample]].mean(axis=0)
-            harmless = effects[samples.harmless[sample]].mean(axis=0)
-            rows += [(language, layer, site, i, harmful[i], harmless[i]) for i in range(effects.shape[1])]
-    schema = {"language": pl.String, "layer": pl.Int32, "site": pl.String, "index": pl.Int32}
-    return pl.DataFrame(rows, schema=schema | {"harmful": pl.Float64, "harmless": pl.Float64}, orient="row")
-
-
-def expected(measured: PromptEffects, samples: Samples, sample: int, node: SafetyNeurons) -> NeuronSet:
-    assert node.top is not None
-    return select_neurons(frame_of(measured, samples, sample), rule=node.rule, top=node.top, pool=node.pool)
+def importance_of(measured: PromptEffects, labels: np.ndarray) -> pl.DataFrame:
+    """The importance frame under these labels, averaged in plain numpy."""
+    frames = []
+    for language, (layer, site) in product(measured.languages, sorted(measured.places)):
+        effects = measured.read(language, layer, site).astype(float)
+        means = {"harmful": effects[labels].mean(axis=0), "harmless": effects[~labels].mean(axis=0)}
+        place = {"language": language, "layer": layer, "site": site, "index": range(effects.shape[1])}
+        frames.append(pl.DataFrame(place | means, schema_overrides={"layer": pl.Int32, "index": pl.Int32}))
+    return pl.concat(frames)
 
 
 LABELS = np.array([sides(4), [True] * 4 + [False] * 4])
-SAMPLES = Samples(harmful=LABELS, harmless=~LABELS)
 
 
 @quick
@@ -73,10 +65,10 @@ def test_selection_is_that_of_select_neurons(
 ) -> None:
     node = SafetyNeurons(prompts, rule=rule, top=top, pool=pool)
     try:
-        wanted = expected(measured, SAMPLES, sample, node)
+        wanted = select_neurons(importance_of(measured, LABELS[sample]), rule=rule, top=top, pool=pool)
     except DataError:  # some language is empty, which `select_neurons` refuses
         return
-    assert sets_under(measured, node, SAMPLES, anchor="en")[sample] == wanted
+    assert sets_from_masks(measured, node, LABELS)[sample] == wanted
 
 
 def test_ties_go_to_the_first_and_zeros_to_nobody() -> None:
@@ -116,12 +108,6 @@ def test_effects_that_are_partly_nan_or_misshapen_are_refused() -> None:
         next(groups(effects_from(prompt_table(sides(2)), {("en", 0, "o"): broken}), "site"))
     with pytest.raises(DataError, match=r"shape \(3, 2\)"):
         next(groups(effects_from(prompt_table(sides(2)), {("en", 0, "o"): np.ones((3, 2))}), "site"))
-
-
-def test_widths_are_those_of_the_places() -> None:
-    effects = {("en", 0, "o"): np.ones((4, 2)), ("en", 0, "ffn"): np.ones((4, 5))}
-    measured = effects_from(prompt_table(sides(2)), effects)
-    assert widths(measured) == {(0, "ffn"): 5, (0, "o"): 2}
 
 
 def test_prompts_that_are_no_prompts_are_refused() -> None:
