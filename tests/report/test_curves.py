@@ -7,7 +7,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ssn_probe.errors import ResultError
 from ssn_probe.report.charts import BLACK, COLOURS, MUTED, NONE, cost_chart, save_chart
 from ssn_probe.report.learning_curves import curve_section, trained_section
 from ssn_probe.study.arms import ArmName
@@ -176,12 +175,6 @@ def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
     assert root.tag.endswith("svg")
     assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
     assert "<script>alert('x')</script>" in " ".join(root.itertext())
-
-
-def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
-    (tmp_path / "plots").write_text("a file", encoding="utf-8")
-    with pytest.raises(ResultError, match="cannot write"):
-        save_chart(cost_chart(TABLE), tmp_path / "plots" / "cost")
 
 
 def test_what_was_measured_is_plain_and_whole() -> None:

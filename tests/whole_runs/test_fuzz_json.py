@@ -111,17 +111,6 @@ def test_a_name_that_appears_twice_is_refused(data: str, file: Path) -> None:
         read_json("[" * 100_000)
 
 
-def test_a_byte_order_mark_is_no_mistake(data: str, file: Path) -> None:
-    file.write_bytes(b"\xef\xbb\xbf" + stored(to_json(suppress_ss(data=data))))
-    assert find_recipe(str(file), {}) == suppress_ss(data=data)
-
-
-@pytest.mark.parametrize("version", [True, 1.0, "1", [1], "x" * 100_000])
-def test_a_version_is_a_whole_number(version: Any) -> None:
-    with pytest.raises(RecipeError, match="but this release has version 1"):
-        from_json(to_json(Prompts("a")) | {"version": version})
-
-
 def nested(depth: int, data: str = "x") -> SetExpression:
     expression: SetExpression = SafetyNeurons(Prompts(data))
     for _ in range(depth - expression.depth):
