@@ -123,13 +123,10 @@ def test_the_verdict_looks_the_way_that_the_arm_is_meant_to_go(arm: Any, cells: 
     assert ("broke refusal" in first) == ("broke" in words)
 
 
-def test_a_patch_tells_where_its_source_stands() -> None:
+def test_the_source_of_a_patch_is_told_and_left_out_of_before_and_after() -> None:
+    """The baseline's own row has that language: the sentence takes the same prompts before and after."""
     own = row("baseline", "asr", "baseline", value=0.013) | {"language": "aa"}
     assert "the ASR of the untouched model in aa is 1.3 %" in found_for(Patch(SS), own)[0]
-
-
-def test_a_source_that_is_not_the_anchor_is_left_out_of_before_and_after() -> None:
-    """The baseline's own row has that language: the sentence takes the same prompts before and after."""
     first = found_for(Patch(SS, source="bb"), delta=-0.3)[0]
     assert "ASR outside the anchor aa and the source bb went from 50.0 % to 20.0 % (-30.0 points" in first
 

@@ -147,11 +147,21 @@ def rest(**options: int):
     raise AssertionError
 
 
-@pytest.mark.parametrize("build", [no_default, no_type, rest])
-def test_a_parameter_without_type_or_default_cannot_be_declared(build: Any) -> None:
-    with pytest.raises(RecipeError, match="lacks a type or a default") as caught:
+def positional(top: float = 0.5, /):
+    raise AssertionError
+
+
+LACKING = ("lacks a type or a default", "name: type = default")
+
+
+@pytest.mark.parametrize(
+    ("build", "message", "hint"),
+    [*((build, *LACKING) for build in (no_default, no_type, rest)), (positional, "cannot be given by name", "`/`")],
+)
+def test_a_parameter_that_cannot_be_declared(build: Any, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
         recipe(build)
-    assert "name: type = default" in (caught.value.hint or "")
+    assert hint in (caught.value.hint or "")
 
 
 def test_a_function_that_returns_no_recipe() -> None:

@@ -44,17 +44,18 @@ def second():
 '''
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    path = tmp_path / "two.py"
-    path.write_text(TWO, encoding="utf-8")
-    return path
-
-
 def write(folder: Path, text: str, name: str = "mine.py") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A file in a folder whose name has an @, as a reference to one of several recipes has."""
+    folder = tmp_path / "me@home"
+    folder.mkdir()
+    return write(folder, TWO, "two.py")
 
 
 def test_listing_reads_the_syntax_tree_and_executes_nothing(two: Path) -> None:
@@ -67,15 +68,10 @@ def test_listing_reads_the_syntax_tree_and_executes_nothing(two: Path) -> None:
     assert two.with_suffix(".executed").exists(), "the marker must show an execution, or this test shows nothing"
 
 
-def test_listing_needs_no_import_that_works(tmp_path: Path) -> None:
-    path = write(tmp_path, "import no_such_module\n\n@recipe\ndef mine(top: int = 1):\n    '''Is it mine?'''\n")
-    assert [one.name for one in list_recipes(path)] == ["mine"]
-
-
-def test_a_folder_is_listed_in_order_of_file_names(tmp_path: Path, two: Path) -> None:
-    write(tmp_path, "from ssn_probe import recipe\n\n@recipe\ndef zero(): ...\n", "a.py")
-    write(tmp_path, "not python at all", "notes.txt")
-    assert [one.name for one in list_recipes(tmp_path)] == ["zero", "first", "second"]
+def test_a_folder_is_listed_in_order_of_file_names_and_imports_nothing(two: Path) -> None:
+    write(two.parent, "import no_such_module\n\n@recipe\ndef zero(top: int = 1): ...\n", "a.py")
+    write(two.parent, "not python at all", "notes.txt")
+    assert [one.name for one in list_recipes(two.parent)] == ["zero", "first", "second"]
 
 
 def test_the_shipped_recipes_are_listed_as_their_signatures_say() -> None:
@@ -109,14 +105,6 @@ def test_several_recipes_in_a_file_are_told_apart_by_name(two: Path) -> None:
     assert "'second'" in (caught.value.hint or "")
     with pytest.raises(RecipeError, match="no recipe 'helper'"):
         find_recipe(f"{two}@helper", {})
-
-
-def test_a_folder_may_have_an_at_sign(tmp_path: Path) -> None:
-    folder = tmp_path / "me@home"
-    folder.mkdir()
-    path = write(folder, TWO)
-    assert load_function(f"{path}@second").name == "second"
-    assert load_recipe(f"{path}@second", {}).source == path.read_text(encoding="utf-8")
 
 
 def test_a_name_after_a_shipped_recipe_is_not_dropped() -> None:
@@ -222,18 +210,13 @@ def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
     ],
 )
 def test_a_json_file_that_is_no_recipe(data: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=message):
-        find_recipe(saved(tmp_path, data), {})
-
-
-def test_a_missing_recipe_json(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot read"):
         find_recipe(str(tmp_path / "recipe.json"), {})
-
-
-def test_parameters_of_a_recipe_json_are_settled(tmp_path: Path) -> None:
+    reference = saved(tmp_path, data)
+    with pytest.raises(RecipeError, match=message):
+        find_recipe(reference, {})
     with pytest.raises(RecipeError, match="-T does not apply"):
-        find_recipe(saved(tmp_path, to_json(suppress_ss())), {"top": "0.5"})
+        find_recipe(reference, {"top": "0.5"})
 
 
 def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ def test_text_without_a_style_has_the_pages_colour() -> None:
     html = as_html(Text("text"))
     assert "color" not in html
     assert "background" not in html
+    assert as_text(Text("a  \nb ")) == "a\nb"
 
 
 @pytest.mark.parametrize("name", ["NO_COLOR", "COLUMNS", "TERM", "FORCE_COLOR"])
@@ -143,7 +144,3 @@ def test_nothing_is_imported_before_something_is_shown() -> None:
     heavy = "{'rich', 'polars', 'torch', 'IPython'}"
     code = f"import sys, ssn_probe; ssn_probe.run, ssn_probe.Result; assert not {heavy} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_plain_text_has_no_trailing_blanks() -> None:
-    assert as_text(Text("a  \nb ")) == "a\nb"

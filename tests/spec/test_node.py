@@ -221,32 +221,25 @@ def test_the_key_is_pinned() -> None:
     assert expression.key == "74bdd56e8547bdc4197a41db347856f0c374a6b484fec9a43a2397c52e545b4c"
 
 
+def test_a_node_is_a_value() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PROMPTS.source = "b"  # type: ignore[misc]
+    assert Prompts("a", languages=["en", "de"]) == Prompts("a", languages=("en", "de"))  # type: ignore[arg-type]
+    assert len({MS, SafetyNeurons(Prompts("a")), OTHER}) == 2
+    assert MS.key != MS
+    assert to_json(MS) != MS
+    assert Recipe(sets={"a": MS, "b": OTHER}).key == Recipe(sets={"b": OTHER, "a": MS}).key
+    assert digest({"x": 1, "y": {"p": 1, "q": 2}}) == digest({"y": {"q": 2, "p": 1}, "x": 1})
+    assert canonical({"b": (1, 2.5, None), "a": "ü"}) == '{"a":"ü","b":[1,2.5,null]}'
+    with pytest.raises(ValueError, match="JSON"):
+        canonical({"a": float("nan")})
+
+
 def test_the_method_version_counts_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     expression = Shared(SafetyNeurons(PROMPTS, effect="local"))
     before = expression.key
     monkeypatch.setattr(Local, "version", 2)
     assert expression.key != before
-
-
-def test_the_order_of_a_dict_does_not_count() -> None:
-    one, other = {"a": MS, "b": OTHER}, {"b": OTHER, "a": MS}
-    assert Recipe(sets=one).key == Recipe(sets=other).key
-    assert digest({"x": 1, "y": {"p": 1, "q": 2}}) == digest({"y": {"q": 2, "p": 1}, "x": 1})
-
-
-def test_lists_and_tuples_are_one_value() -> None:
-    assert Prompts("a", languages=["en", "de"]) == Prompts("a", languages=("en", "de"))  # type: ignore[arg-type]
-
-
-def test_nodes_work_in_sets_and_never_equal_other_things() -> None:
-    assert len({MS, SafetyNeurons(Prompts("a")), OTHER}) == 2
-    assert MS.key != MS
-    assert to_json(MS) != MS
-
-
-def test_a_node_is_frozen() -> None:
-    with pytest.raises(FrozenInstanceError):
-        PROMPTS.source = "b"  # type: ignore[misc]
 
 
 LIVE = {
@@ -313,9 +306,3 @@ def test_rewrite_changes_every_node_of_a_kind_and_leaves_the_original() -> None:
     limited = rewrite(recipe, lambda node: replace(node, limit=5) if isinstance(node, Prompts) else node)
     assert [node.limit for node in walk(limited) if isinstance(node, Prompts)] == [5, 5]
     assert [node.limit for node in walk(recipe) if isinstance(node, Prompts)] == [None, None]
-
-
-def test_canonical_json_has_one_spelling() -> None:
-    assert canonical({"b": (1, 2.5, None), "a": "ü"}) == '{"a":"ü","b":[1,2.5,null]}'
-    with pytest.raises(ValueError, match="JSON"):
-        canonical({"a": float("nan")})

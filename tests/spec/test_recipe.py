@@ -169,6 +169,11 @@ def test_operators_build_what_they_say() -> None:
     assert MS.each() == Each(MS)
 
 
+def test_a_recipe_without_arms_is_legal_and_has_the_controls_of_contract_4() -> None:
+    recipe = Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS)))
+    assert (recipe.controls, recipe.log_odds_controls, recipe.seed, recipe.arms) == (20, 99, 0, {})
+
+
 def test_what_an_arm_does_is_part_of_its_key() -> None:
     assert Amplify(MS, by=2) == Amplify(MS, by=2.0) != Amplify(MS, by=3.0)
     assert Patch(MS) == Patch(MS, positions="last") != Patch(MS, source="en")
@@ -188,13 +193,3 @@ def test_the_papers_own_set() -> None:
     """Paper, section 3: final effect, attention only, pooled over a layer, the top 3 % of each side."""
     node = paper(PROMPTS)
     assert (node.effect, node.rule, node.sites, node.pool, node.top) == (Final(), "paper", SITES[:4], "layer", 0.03)
-
-
-def test_the_controls_of_contract_4_are_the_default() -> None:
-    recipe = study()
-    assert (recipe.controls, recipe.log_odds_controls, recipe.seed) == (20, 99, 0)
-
-
-def test_a_recipe_without_arms_is_legal() -> None:
-    measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
-    assert Recipe(sets={"ms": MS}, measures=measures).arms == {}

@@ -84,14 +84,6 @@ def test_a_parameter_may_have_any_name() -> None:
     assert mine(self="b") == mine.from_text({"self": "b"}) != mine()
 
 
-def test_a_parameter_that_cannot_be_given_by_name_is_no_parameter() -> None:
-    def mine(top: float = 0.5, /):
-        raise AssertionError
-
-    with pytest.raises(RecipeError, match="'top' cannot be given by name"):
-        recipe(mine)
-
-
 @pytest.mark.parametrize("value", ["9" * 5000, "x" * 100_000])
 def test_a_long_text_makes_no_long_message(value: str) -> None:
     for assignment in (f"seed={value}", f"effect={value}", f"data={value}", f"{value}=1", value):

@@ -167,17 +167,13 @@ def test_a_neuron_file_is_read_with_the_plan(data: str, tmp_path: Path) -> None:
         assert clear(lambda one=path: resolved_key(NeuronFile(one), {}, {})) is None
 
 
-def test_more_languages_than_there_are(data: str) -> None:
-    ms = SafetyNeurons(Prompts(data))
+def test_languages_that_there_are_not(data: str) -> None:
+    """The mean of no prompts is no number, and the crash would come after the scoring."""
+    prompts, german = Prompts(data), Prompts(data, languages=("de",))
+    ms, mean = SafetyNeurons(prompts), MeanOf(german)
     make_plan(Recipe(sets={"a": Shared(ms, at_least=2)}))
     with pytest.raises(RecipeError, match="at_least=3, but there are 2 languages"):
         make_plan(Recipe(sets={"a": Shared(ms, at_least=3)}))
-
-
-def test_a_mean_without_prompts_in_a_language(data: str) -> None:
-    """The mean of no prompts is no number, and the crash would come after the scoring."""
-    prompts, german = Prompts(data), Prompts(data, languages=("de",))
-    arm = Suppress(SafetyNeurons(prompts), to=MeanOf(german))
     with pytest.raises(RecipeError, match=r"MeanOf\(…\) has no prompts in en"):
-        make_plan(Recipe(arms={"a": arm}, measures=(ASR(prompts),)))
-    make_plan(Recipe(arms={"a": Suppress(SafetyNeurons(german), to=MeanOf(german))}, measures=(ASR(german),)))
+        make_plan(Recipe(arms={"a": Suppress(ms, to=mean)}, measures=(ASR(prompts),)))
+    make_plan(Recipe(arms={"a": Suppress(SafetyNeurons(german), to=mean)}, measures=(ASR(german),)))
