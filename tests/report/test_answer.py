@@ -4,11 +4,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from arm_samples import MEASURES, MS, RECIPE
+from arm_samples import MEASURES, MS, RECIPE, row, table
 
 from ssn_probe.report.answer import answer
 from ssn_probe.spec import Amplify, Patch, Recipe, Shared, Suppress
-from ssn_probe.study.summary import AVERAGE, COLUMNS
 
 SS = Shared(MS)
 MANIFEST: dict[str, Any] = {
@@ -19,18 +18,10 @@ MANIFEST: dict[str, Any] = {
 NEURONS = pl.DataFrame({"set": ["ms", "ms", "ss"], "language": ["aa", "bb", "aa"], "site": ["ffn"] * 3})
 
 
-def row(arm: str, measure: str, role: str = "tested", **changes: Any) -> dict[str, Any]:
-    cells: dict[str, Any] = dict.fromkeys(COLUMNS)
-    cells |= {"language": AVERAGE, "arm": arm, "role": role, "measure": measure, "n": 1200, "clusters": 200}
-    cells |= {"value": 0.6, "low": 0.55, "high": 0.65, "primary": False}
-    return cells | changes
-
-
 def lines_of(recipe: Recipe, *rows: dict[str, Any], anchor: str = "aa", neurons: pl.DataFrame = NEURONS) -> list[str]:
     """The answer for these rows of the summary."""
     sizes = {name: {"aa": 9, "bb": 1} for name in recipe.arms} | MANIFEST["sets"]
-    summary = pl.DataFrame(rows, schema=COLUMNS, orient="row")
-    return answer(recipe, MANIFEST | {"sets": sizes}, neurons, summary, anchor)
+    return answer(recipe, MANIFEST | {"sets": sizes}, neurons, table(*rows), anchor)
 
 
 BASELINE = row("baseline", "asr", "baseline", value=0.4)
