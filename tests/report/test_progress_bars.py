@@ -19,15 +19,13 @@ class Page:
         monkeypatch.setattr(IPython.display, "display", self.display)
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
-    def display(self, bundle: dict[str, str], *, raw: bool, display_id: bool) -> "Page":
+    def display(self, bundle: dict[str, str], *, raw: bool, display_id: bool = True) -> "Page":
         assert raw
         assert display_id
         self.drawn.append(bundle)
         return self
 
-    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
-        assert raw
-        self.drawn.append(bundle)
+    update = display
 
     def rows(self, at: int = -1) -> list[list[str]]:
         return [line.split() for line in self.drawn[at]["text/plain"].splitlines()]

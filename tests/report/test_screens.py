@@ -4,20 +4,17 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-import polars as pl
 import pytest
-from arm_samples import EVERY, ran
+from arm_samples import EVERY
 from click.testing import CliRunner
 from rich.console import Console
+from stored import stored_run
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main
-from ssn_probe.files import write_json
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.report.terminal.result_card import matrix, tables
-from ssn_probe.runs.folder import RunFolder
-from ssn_probe.runs.manifest import SCHEMA_VERSION
 from ssn_probe.spec import ASR, Amplify
 from ssn_probe.study.forecast import forecast
 
@@ -70,18 +67,10 @@ def test_a_label_cannot_paint_the_terminal(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith("scores [red] (name ): 1 prompts")
 
 
-def run_of(folder: Path, summary: pl.DataFrame) -> RunFolder:
-    write_json(folder / "manifest.json", {"schema_version": SCHEMA_VERSION})
-    summary.write_parquet(folder / "summary.parquet")
-    return RunFolder(folder)
-
-
 def shown(folder: Path, arms: dict[str, dict[str, str]]) -> list[str]:
     """The tables of a run, 80 columns wide, by line."""
-    _, summary = ran(arms)
     console = Console(record=True, width=80, quiet=False, file=StringIO())
-    for one in tables(run_of(folder, summary)):
-        console.print(one)
+    console.print(*tables(stored_run(folder, arms=arms)), sep="\n")
     return console.export_text().splitlines()
 
 
@@ -102,8 +91,7 @@ def test_a_matrix_and_other_arms_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
-    summary = pl.DataFrame({"delta": [0.35], "delta_low": [-0.22], "delta_high": [0.46]})
-    row = summary.row(0, named=True)
+    row = {"delta": 0.35, "delta_low": -0.22, "delta_high": 0.46}
     languages = [f"qa{letter}" for letter in "abcdefg"]
     console = Console(record=True, width=80, file=StringIO())
     console.print(matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
@@ -111,5 +99,6 @@ def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_run_without_measures_has_no_table(tmp_path: Path) -> None:
-    _, summary = ran(EVERY)
-    assert tables(run_of(tmp_path, summary.clear())) == []
+    run = stored_run(tmp_path)
+    run.table("summary").clear().write_parquet(tmp_path / "summary.parquet")
+    assert tables(run) == []

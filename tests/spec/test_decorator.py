@@ -4,15 +4,13 @@ import re
 from typing import Any
 
 import pytest
+from fuzzing import SHIPPED
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction, coerce, split_assignments
-
-SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 
 
 @recipe

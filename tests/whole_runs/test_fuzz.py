@@ -5,18 +5,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from fuzzing import clear, planned, small_set, texts
+from fuzzing import SHIPPED, clear, planned, small_set, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction, coerce, recipe, split_assignments
 from ssn_probe.spec.discovery import find_recipe, list_recipes
-
-SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import clear, planned, small_set, stored, values
+from fuzzing import SHIPPED, clear, planned, small_set, stored, values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe import ASR, MeanOf, NeuronFile, Patch, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.errors import RecipeError
@@ -18,8 +18,6 @@ from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.node import DEEPEST, from_json, read_json, rewrite, to_json, walk
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.plan import make_plan
-
-SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 
 
 @pytest.fixture(scope="module")
