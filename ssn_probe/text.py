@@ -34,7 +34,8 @@ def plain(text: str) -> str:
     """
     text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])", "", text)
-    return "".join(" " if _is_line_break(character) else character for character in text if _is_visible(character))
+    text = "".join(" " if one in "\n\t" or unicodedata.category(one) in ("Zl", "Zp") else one for one in text)
+    return "".join(one for one in text if unicodedata.category(one) not in ("Cc", "Cf", "Co", "Cs"))
 
 
 def markdown(text: str) -> str:
@@ -47,14 +48,6 @@ def _at_the_start(found: re.Match[str]) -> str:
     """A dash, plus or equals sign, or a number before a dot, begins a list or a heading at the start of a paragraph."""
     mark = found[1]
     return f"\\{mark}" if mark in "-+=" else f"&#{ord(mark[0])};{mark[1:]}"
-
-
-def _is_visible(character: str) -> bool:
-    return _is_line_break(character) or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs")
-
-
-def _is_line_break(character: str) -> bool:
-    return character in "\n\t" or unicodedata.category(character) in ("Zl", "Zp")
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -7,7 +7,7 @@ import polars as pl
 from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.robustness import NOTHING
-from ssn_probe.study.summary import summarise
+from ssn_probe.study.summary import AVERAGE, COLUMNS, summarise
 
 LABELS = {"seed": pl.Int32, "set_language": pl.String, "step": pl.Int64, "correct": pl.Boolean}
 
@@ -36,6 +36,19 @@ def samples(arm: str, role: str, verdicts: dict[str, list[str]], context: str = 
 def spelled(text: str) -> list[str]:
     """`rcciu`: refused, complied, complied, invalid, unjudged."""
     return [{"r": "refused", "c": "complied", "i": "invalid", "u": "unjudged"}[letter] for letter in text]
+
+
+def row(arm: str, measure: str = "asr", role: str = "tested", **changes: Any) -> dict[str, Any]:
+    """A row of a summary: that of the average, with nothing compared."""
+    cells: dict[str, Any] = dict.fromkeys(COLUMNS)
+    cells |= {"language": AVERAGE, "arm": arm, "role": role, "measure": measure, "n": 1200, "clusters": 200}
+    cells |= {"value": 0.6, "low": 0.55, "high": 0.65, "primary": False}
+    return cells | changes
+
+
+def table(*rows: dict[str, Any]) -> pl.DataFrame:
+    """A summary of these rows."""
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
 MS = SafetyNeurons(Prompts("organism"))

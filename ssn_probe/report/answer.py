@@ -13,8 +13,8 @@ from ssn_probe.neurons import SITES
 from ssn_probe.report.conditions import Row, arm_names, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
-from ssn_probe.spec import Intervention, Patch, Recipe, Trains, last_of
-from ssn_probe.spec.anchors import shared_with_anchor
+from ssn_probe.spec import Intervention, Recipe, Trains
+from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
 from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE, LOG_ODDS, averaged
@@ -238,8 +238,7 @@ class _Study:
         return self.recipe.arms[arm].phrase(self._set_name(arm), None if source is None else plain(source))
 
     def _source(self, arm: str) -> str | None:
-        node = last_of(self.recipe.arms[arm])
-        return node.source or self.anchor if isinstance(node, Patch) else None
+        return source_of(self.recipe.arms[arm], self.anchor)
 
     def _set_name(self, arm: str) -> str:
         return set_label(expression_of(self.recipe, arm)) or f"the set {plain(arm)}"

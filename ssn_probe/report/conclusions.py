@@ -6,6 +6,7 @@ import polars as pl
 
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.markdown_tables import section
+from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
@@ -106,8 +107,7 @@ def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
         return
     rows = robustness.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)
     for row in rows.rows(named=True):
-        expression = recipe.sets.get(row["set"]) or recipe.arms[row["set"]].neurons
-        if shared_with_anchor(expression) is None:
+        if shared_with_anchor(expression_of(recipe, row["set"])) is None:
             continue
         figures = (
             f"{row['observed']:.1f} neurons on average, {row['null_mean']:.1f} under exchanged labels "

@@ -4,7 +4,6 @@ The csv has the summary's own rows: one per language × arm × role, shares as f
 languages down and arms across, in per cent with intervals. Names from recipes and data are escaped.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,4 +145,4 @@ Those in braces mean something beside others: `[` and `*` after a row's `\\\\`, 
 
 def latex(text: str) -> str:
     """`text` as literal text in a LaTeX paragraph or table cell."""
-    return re.sub(r"""[\\~^<>|"'`&%$#_{}\[\]*,?!-]""", lambda found: _LATEX[found[0]], plain(text))
+    return plain(text).translate(str.maketrans(_LATEX))

@@ -93,16 +93,13 @@ def blocks(columns: Sequence[Column], primary: str | None) -> list[list[Column]]
     for column in columns:
         if column.condition.role != BASELINE:
             arms.setdefault(column.condition.name, []).append(column)
-    tables = [[*baseline, *own] for name, own in arms.items() if name.arm == primary]
-    current = list(baseline)
-    for name, own in arms.items():
-        if name.arm == primary:
-            continue
-        if len(current) > len(baseline) and len(current) + len(own) > MOST_COLUMNS:
-            tables.append(current)
-            current = list(baseline)
-        current += own
-    return [*tables, current] if len(current) > len(baseline) or not tables else tables
+    tables = [list(baseline)]
+    for own in sorted(arms.values(), key=lambda columns: columns[0].condition.name.arm != primary):
+        last = tables[-1][len(baseline) :]
+        if last and (last[0].condition.name.arm == primary or len(tables[-1]) + len(own) > MOST_COLUMNS):
+            tables.append(list(baseline))
+        tables[-1] += own
+    return tables
 
 
 def measure_section(recipe: Recipe, evaluated: Sequence[str], anchor: str | None, rows: pl.DataFrame) -> str:

@@ -173,7 +173,17 @@ def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
 
 def _listings(path: Path, text: str) -> list[Listing]:
     try:
-        return _declared(path, ast.parse(text, filename=str(path)))
+        return [
+            Listing(
+                name=node.name,
+                question=(ast.get_docstring(node) or "").partition("\n")[0],
+                parameters=tuple(_parameters(node.args)),
+                path=path,
+            )
+            for node in ast.parse(text, filename=str(path)).body
+            if isinstance(node, ast.FunctionDef)
+            and any(ast.unparse(mark).split(".")[-1] == "recipe" for mark in node.decorator_list)
+        ]
     except SyntaxError as error:
         line = "" if error.lineno is None else f", line {error.lineno}"
         raise RecipeError(f"{path}{line}: {error.msg}", "Fix the syntax error.") from error
@@ -181,23 +191,6 @@ def _listings(path: Path, text: str) -> list[Listing]:
         raise RecipeError(f"{path} is nested too deeply to be read", "Split its expressions.") from error
     except ValueError as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
-
-
-def _declared(path: Path, tree: ast.Module) -> list[Listing]:
-    return [
-        Listing(
-            name=node.name,
-            question=(ast.get_docstring(node) or "").partition("\n")[0],
-            parameters=tuple(_parameters(node.args)),
-            path=path,
-        )
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(_is_recipe(mark) for mark in node.decorator_list)
-    ]
-
-
-def _is_recipe(mark: ast.expr) -> bool:
-    return ast.unparse(mark).split(".")[-1] == "recipe"
 
 
 def _parameters(arguments: ast.arguments) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ into a rich renderable. Standard library only until something is displayed. The 
 no background, and every colour in it is legible on white and on black.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 WIDTH = 100
@@ -20,7 +20,10 @@ COLOURS = {
     "cyan": (0, 130, 145),
     "grey": (118, 118, 118),
 }
-"""The terminal's colours in HTML, of medium luminance, so that they are legible on white and on black."""
+"""The terminal's colours in HTML, in its order, with grey for black and white.
+
+They are of medium luminance, so that they are legible on white and on black.
+"""
 
 PRE = (
     '<pre style="white-space:pre;overflow-x:auto;line-height:normal;margin:0;'
@@ -58,8 +61,7 @@ def as_html(renderable: Any, width: int = WIDTH) -> str:
     """A rich renderable as one `<pre>` with inline styles, its text escaped."""
     from rich.terminal_theme import TerminalTheme
 
-    names = ("grey", "red", "green", "yellow", "blue", "magenta", "cyan", "grey")
-    theme = TerminalTheme((255, 255, 255), (0, 0, 0), [COLOURS[name] for name in names])
+    theme = TerminalTheme((255, 255, 255), (0, 0, 0), [COLOURS["grey"], *COLOURS.values()])
     return _recorded(renderable, width).export_html(theme=theme, code_format=PRE, inline_styles=True)
 
 
@@ -68,8 +70,6 @@ def _recorded(renderable: Any, width: int) -> Any:
 
     from rich.console import Console
 
-    # An empty environment, so that NO_COLOR, COLUMNS and a notebook around us change nothing.
-    nothing: Mapping[str, str] = {}
     console = Console(
         file=StringIO(),
         width=width,
@@ -81,7 +81,7 @@ def _recorded(renderable: Any, width: int) -> Any:
         markup=False,
         emoji=False,
         highlight=False,
-        _environ=nothing,
+        _environ={},  # so that NO_COLOR, COLUMNS and a notebook around us change nothing
     )
     console.print(renderable, crop=False)
     return console

@@ -138,14 +138,10 @@ def _inside(value: Any) -> Iterator[Node]:
 
 def walk(value: Any) -> Iterator[Node]:
     """Every node inside a value, outermost first."""
-    if isinstance(value, Node):
-        yield value
-        value = tuple(getattr(value, spec.name) for spec in fields(value))
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, tuple):
-        for item in value:
-            yield from walk(item)
+    for node in _inside(value):
+        yield node
+        for spec in fields(node):
+            yield from walk(getattr(node, spec.name))
 
 
 def rewrite(value: Any, change: Callable[["Node"], "Node"], leave: type["Node"] | tuple[()] = ()) -> Any:
@@ -207,21 +203,17 @@ def _frozen(value: Any, where: str) -> Any:
         return {name: _frozen(item, where) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is {value}", "Give a finite number.")
-    if isinstance(value, str) and not value.isascii():
-        _check_unicode(value, where)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RecipeError(f"{where} is not valid Unicode: {brief(value)}", "Write it in UTF-8.") from error
     if value is None or isinstance(value, str | int | float | Node):
         return value
     raise RecipeError(
         f"{where} is a {type(value).__name__}, which a recipe cannot contain",
         "A recipe contains str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
     )
-
-
-def _check_unicode(text: str, where: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RecipeError(f"{where} is not valid Unicode: {brief(text)}", "Write it in UTF-8.") from error
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:

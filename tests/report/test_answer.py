@@ -4,14 +4,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from arm_samples import MEASURES, MS, RECIPE, row, table
 
 from ssn_probe.report.answer import answer
-from ssn_probe.spec import ASR, Amplify, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
-from ssn_probe.study.summary import AVERAGE, COLUMNS
+from ssn_probe.spec import Amplify, Patch, Recipe, Shared, Suppress
 
-MS = SafetyNeurons(Prompts("organism"))
-ASR_ONLY = (ASR(Prompts("organism")),)
-RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, measures=ASR_ONLY, primary="ss")
+SS = Shared(MS)
 MANIFEST: dict[str, Any] = {
     "neurons": {"layers": 2, "per_layer": {"ffn": 50}},
     "sets": {"ms": {"aa": 1, "bb": 1}, "ss": {"aa": 9, "bb": 1}},
@@ -20,27 +18,34 @@ MANIFEST: dict[str, Any] = {
 NEURONS = pl.DataFrame({"set": ["ms", "ms", "ss"], "language": ["aa", "bb", "aa"], "site": ["ffn"] * 3})
 
 
-def row(arm: str, measure: str, role: str = "tested", **changes: Any) -> dict[str, Any]:
-    cells: dict[str, Any] = dict.fromkeys(COLUMNS)
-    cells |= {"language": AVERAGE, "arm": arm, "role": role, "measure": measure, "n": 1200, "clusters": 200}
-    cells |= {"value": 0.6, "low": 0.55, "high": 0.65, "primary": False}
-    return cells | changes
+def lines_of(recipe: Recipe, *rows: dict[str, Any], anchor: str = "aa", neurons: pl.DataFrame = NEURONS) -> list[str]:
+    """The answer for these rows of the summary."""
+    sizes = {name: {"aa": 9, "bb": 1} for name in recipe.arms} | MANIFEST["sets"]
+    return answer(recipe, MANIFEST | {"sets": sizes}, neurons, table(*rows), anchor)
+
+
+BASELINE = row("baseline", "asr", "baseline", value=0.4)
+CONTROLLED = {"controls": 20, "control_mean": 0.41, "control_low": 0.35, "control_high": 0.47, "p": 1 / 21}
+LOWERED = CONTROLLED | {"value": 0.2, "delta": -0.2, "delta_low": -0.25, "delta_high": -0.15}
 
 
 def found(**tested: Any) -> list[str]:
     """The answer for a summary whose primary row has these cells."""
-    primary = {"delta": 0.2, "delta_low": 0.15, "delta_high": 0.25, "controls": 20, "control_mean": 0.41}
-    primary |= {"control_low": 0.35, "control_high": 0.47, "p": 1 / 21, "primary": True}
-    rows = [
-        row("baseline", "asr", "baseline", value=0.4),
-        row("ss", "asr", **(primary | tested)),
-        row("ms", "asr", value=0.7, delta=0.3, delta_low=0.2, delta_high=0.4),
-    ]
-    return answer(RECIPE, MANIFEST, NEURONS, pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
+    primary = CONTROLLED | {"delta": 0.2, "delta_low": 0.15, "delta_high": 0.25, "primary": True}
+    other = row("ms", "asr", value=0.7, delta=0.3, delta_low=0.2, delta_high=0.4)
+    return lines_of(RECIPE, BASELINE, row("ss", "asr", **(primary | tested)), other)
+
+
+def found_for(arm: Any, *others: dict[str, Any], **tested: Any) -> list[str]:
+    """The answer for a primary arm that lowered ASR, with these cells, and other rows."""
+    recipe = Recipe(arms={"ss": arm}, measures=MEASURES, primary="ss")
+    return lines_of(recipe, BASELINE, row("ss", "asr", **(LOWERED | tested)), *others)
 
 
 def test_an_effect_is_told_with_its_numbers() -> None:
-    first = found()[0]
+    first, *others = found()
+    assert any("MS" in line and "descriptive, no test" in line for line in others)
+    assert "(1 neuron per language, at most 1.00 % of the model's 100)" in first, "without the anchor's"
     assert "broke refusal more than silencing as many random neurons" in first
     for figure in ("40.0 % to 60.0 %", "+20.0 points", "+15.0 to +25.0", "n = 1,200", "200 clusters", "p = .048"):
         assert figure in first
@@ -63,23 +68,6 @@ def test_an_absent_or_untested_effect_is_told(cells: dict[str, Any], words: str)
     assert "broke refusal more than" not in first
 
 
-LOWERED = {"delta": -0.2, "delta_low": -0.25, "delta_high": -0.15, "p": 1 / 21}
-
-
-def found_for(
-    arms: dict[str, Any], primary: str, *others: dict[str, Any], anchor: str = "aa", **tested: Any
-) -> list[str]:
-    """The answer for a primary arm with these cells, and other rows."""
-    recipe = Recipe(arms=arms, measures=ASR_ONLY, primary=primary)
-    manifest = MANIFEST | {"sets": {name: {"aa": 9, "bb": 1} for name in arms}}
-    cells = {"value": 0.2, "controls": 20, "control_mean": 0.41, "control_low": 0.35, "control_high": 0.47}
-    rows = [row("baseline", "asr", "baseline", value=0.4), row(primary, "asr", **(cells | tested)), *others]
-    return answer(recipe, manifest, NEURONS, pl.DataFrame(rows, schema=COLUMNS, orient="row"), anchor)
-
-
-SS = Shared(MS)
-
-
 @pytest.mark.parametrize(
     ("arm", "words"),
     [
@@ -94,7 +82,7 @@ SS = Shared(MS)
     ],
 )
 def test_every_intervention_has_its_verb(arm: Any, words: str) -> None:
-    assert words in found_for({"ss": arm}, "ss", **LOWERED)[0]
+    assert words in found_for(arm)[0]
 
 
 @pytest.mark.parametrize(
@@ -120,28 +108,25 @@ def test_every_intervention_has_its_verb(arm: Any, words: str) -> None:
     ],
 )
 def test_the_verdict_looks_the_way_that_the_arm_is_meant_to_go(arm: Any, cells: dict[str, Any], words: str) -> None:
-    first = found_for({"ss": arm}, "ss", **(LOWERED | cells))[0]
+    first = found_for(arm, **cells)[0]
     assert words in first
     assert ("strengthened refusal" in first) == ("strengthened" in words)
     assert ("broke refusal" in first) == ("broke" in words)
 
 
-def test_a_patch_tells_where_its_source_stands() -> None:
-    own = row("baseline", "asr", "baseline", value=0.013) | {"language": "aa"}
-    assert "the ASR of the untouched model in aa is 1.3 %" in found_for({"ss": Patch(SS)}, "ss", own, **LOWERED)[0]
-
-
-def test_a_source_that_is_not_the_anchor_is_left_out_of_before_and_after() -> None:
+def test_the_source_of_a_patch_is_told_and_left_out_of_before_and_after() -> None:
     """The baseline's own row has that language: the sentence takes the same prompts before and after."""
-    first = found_for({"ss": Patch(SS, source="bb")}, "ss", **(LOWERED | {"delta": -0.3}))[0]
+    own = row("baseline", "asr", "baseline", value=0.013) | {"language": "aa"}
+    assert "the ASR of the untouched model in aa is 1.3 %" in found_for(Patch(SS), own)[0]
+    first = found_for(Patch(SS, source="bb"), delta=-0.3)[0]
     assert "ASR outside the anchor aa and the source bb went from 50.0 % to 20.0 % (-30.0 points" in first
 
 
 def test_a_placebo_that_does_much_of_it_is_told() -> None:
     own = row("ss", "asr", "placebo", value=0.28, delta=-0.12, delta_low=-0.2, delta_high=-0.04)
-    lines = found_for({"ss": Amplify(SS, by=2)}, "ss", own, **LOWERED)
+    lines = found_for(Amplify(SS, by=2), own)
     assert any(line.startswith("Its placebo, ") and "gives 28.0 % (-12.0 points" in line for line in lines)
-    assert not any("placebo" in line for line in found_for({"ss": Amplify(SS, by=2)}, "ss", **LOWERED))
+    assert not any("placebo" in line for line in found_for(Amplify(SS, by=2)))
 
 
 def test_doses_are_one_line_with_what_they_cost() -> None:
@@ -151,7 +136,8 @@ def test_doses_are_one_line_with_what_they_cost() -> None:
         row("ss x4", "asr", value=0.1),
     ]
     others += [row("ss x4", "over_refusal", value=0.3), row("baseline", "over_refusal", "baseline", value=0.01)]
-    lines = found_for(arms, "ss x2", *others, **LOWERED)
+    recipe = Recipe(arms=arms, measures=MEASURES, primary="ss x2")
+    lines = lines_of(recipe, BASELINE, row("ss x2", "asr", **LOWERED), *others)
     curve = next(line for line in lines if line.startswith("Dose by dose"))
     assert (
         "outside the anchor aa: ×0.5 ASR 50.0 % (random sets 42.0 %); ×1 ASR 40.0 %, over-refusal 1.0 %; ×2 " in curve
@@ -172,29 +158,19 @@ def test_the_log_odds_have_their_own_line_where_they_were_tested() -> None:
     }
     tested, untested = (row("ss", "refusal_log_odds", **cells, p=p) for p in (0.01, None))
     line = "changed by -2.74 (-2.88 to -2.60) to -1.50; 99 random sets left it at 1.06 on average, rank p = .010"
-    assert any(line in words for words in found_for({"ss": Suppress(SS)}, "ss", tested))
-    assert not any("log-odds" in words for words in found_for({"ss": Suppress(SS)}, "ss", untested))
-
-
-def test_the_other_arm_is_labelled_descriptive() -> None:
-    assert any("MS" in line and "descriptive, no test" in line for line in found())
-
-
-def test_the_size_of_a_shared_set_leaves_the_anchors_out() -> None:
-    assert "(1 neuron per language, at most 1.00 % of the model's 100)" in found()[0]
+    assert any(line in words for words in found_for(Suppress(SS), tested))
+    assert not any("log-odds" in words for words in found_for(Suppress(SS), untested))
 
 
 def test_names_from_models_and_data_are_literal() -> None:
-    rows = [row("baseline", "asr", "baseline"), row("ss", "asr", delta=0.0, delta_low=0.0, delta_high=0.0)]
-    summary = pl.DataFrame(rows, schema=COLUMNS, orient="row")
-    assert "\x1b" not in "".join(answer(RECIPE, MANIFEST, NEURONS, summary, "a\x1b[31ma"))
+    rows = BASELINE, row("ss", "asr", delta=0.0, delta_low=0.0, delta_high=0.0)
+    assert "\x1b" not in "".join(lines_of(RECIPE, *rows, anchor="a\x1b[31ma"))
 
 
 def test_a_study_without_a_primary_arm_describes() -> None:
-    recipe = Recipe(arms={"ms": Suppress(MS)}, measures=ASR_ONLY)
-    changes = {"delta": 0.2, "delta_low": 0.1, "delta_high": 0.3, "set_language": "bb"}
-    rows = [row("baseline", "asr", "baseline", value=0.4), row("ms", "asr", **changes)]
-    lines = answer(recipe, MANIFEST, NEURONS.filter(set="ms"), pl.DataFrame(rows, schema=COLUMNS, orient="row"), "aa")
+    recipe = Recipe(arms={"ms": Suppress(MS)}, measures=MEASURES)
+    own = row("ms", "asr", delta=0.2, delta_low=0.1, delta_high=0.3, set_language="bb")
+    lines = lines_of(recipe, BASELINE, own, neurons=NEURONS.filter(set="ms"))
     assert "ASR of the untouched model outside the anchor aa is 40.0 %" in lines[0]
     assert "all languages except the anchor aa and bb, whose neurons they are" in lines[1]
     assert "descriptive, no test" in lines[1]

@@ -18,18 +18,27 @@ def baseline(**languages: str) -> pl.DataFrame:
     return samples("baseline", "baseline", {name: spelled(text) for name, text in ({"ok": MIXED} | languages).items()})
 
 
-def test_all_is_well() -> None:
-    assert notes(baseline()) == []
+@pytest.mark.parametrize(
+    ("verdicts", "starts"),
+    [
+        ({}, []),
+        ({"bb": "u" * 20}, []),
+        ({"bb": "c" * 20, "cc": "c" * 19 + "i"}, ["No harmful request is refused at baseline in bb and cc"]),
+        ({"aa": "r" * 20}, ["Every harmful request is refused at baseline in aa (the anchor) (ASR 0 %)"]),
+        (
+            {"bb": "rccr", "cc": "r" + "c" * 19},
+            ["Baseline ASR leaves too little room for so few prompts in bb (4 clusters) and cc (20 clusters)"],
+        ),
+    ],
+)
+def test_the_baseline(verdicts: dict[str, str], starts: list[str]) -> None:
+    found = notes(baseline(**verdicts))
+    assert [note[: len(start)] for note, start in zip(found, starts, strict=True)] == starts
 
 
-def test_nothing_is_left_to_break() -> None:
-    (note,) = notes(baseline(bb="c" * 20, cc="c" * 19 + "i"))
-    assert note.startswith("No harmful request is refused at baseline in bb and cc")
-
-
-def test_nothing_is_left_to_restore() -> None:
-    (note,) = notes(baseline(aa="r" * 20))
-    assert note.startswith("Every harmful request is refused at baseline in aa (the anchor) (ASR 0 %)")
+@pytest.mark.parametrize("rows", [0, 1])
+def test_without_verdicts_there_is_nothing_to_say(rows: int) -> None:
+    assert notes(samples("baseline", "baseline", {"aa": ["unjudged"]}).head(rows)) == []
 
 
 def test_all_invalid_is_no_refusal_and_no_success() -> None:
@@ -52,23 +61,6 @@ def test_one_cluster_is_one_observation() -> None:
     assert note.endswith("in bb: no interval can be trusted there.")
 
 
-def test_too_little_room_for_any_rise() -> None:
-    (note,) = notes(baseline(bb="rccr", cc="r" + "c" * 19))
-    assert note.startswith(
-        "Baseline ASR leaves too little room for so few prompts in bb (4 clusters) and cc (20 clusters)"
-    )
-
-
-def test_unjudged_responses_are_no_verdicts() -> None:
-    assert notes(baseline(bb="u" * 20)) == []
-
-
 def test_names_are_literal() -> None:
     (note,) = notes(samples("baseline", "baseline", {"a\x1b[31ma": spelled("r" * 20)}), anchor=None)
     assert "\x1b" not in note
-
-
-@pytest.mark.parametrize("verdicts", [{}, {"aa": ["unjudged"]}])
-def test_without_verdicts_there_is_nothing_to_say(verdicts: dict[str, list[str]]) -> None:
-    frame = samples("baseline", "baseline", verdicts or {"aa": ["refused"]}).head(len(verdicts))
-    assert notes(frame) == []

@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from arm_samples import findings
+from arm_samples import findings, row, table
 
 from ssn_probe.organism.ground_truth import COMPARISON
 from ssn_probe.report.conclusions import conclusions, headlines
@@ -23,10 +23,8 @@ def recipe(arm: Suppress | Amplify) -> Recipe:
 
 
 def summary(p: float | None, low: float, high: float, weaker: tuple[float, float] = (0.02, 0.1)) -> pl.DataFrame:
-    common = {"measure": "asr", "arm": "ss", "step": None, "language": "average", "controls": 20}
-    tested = common | {"role": "tested", "p": p, "delta": (low + high) / 2, "delta_low": low, "delta_high": high}
-    less = {"role": WEAKENED, "p": None, "delta": 0.05, "delta_low": weaker[0], "delta_high": weaker[1]}
-    return pl.DataFrame([tested, common | less], schema_overrides={"p": pl.Float64, "step": pl.Int64})
+    tested = row("ss", controls=20, p=p, delta=(low + high) / 2, delta_low=low, delta_high=high)
+    return table(tested, row("ss", role=WEAKENED, delta=0.05, delta_low=weaker[0], delta_high=weaker[1]))
 
 
 def sides(text: str) -> tuple[str, str]:
@@ -60,8 +58,8 @@ def test_the_placebo(low: float) -> None:
 
 @pytest.mark.parametrize("p", [0.01, 0.9])
 def test_sharing(p: float) -> None:
-    row = ("ss", "size", "average", None, 10.0, 10.0, 5.0, 3.0, 7.0, p, 1000)
-    robustness = Robustness(nulls=pl.DataFrame([row], schema=SCHEMA, orient="row"))
+    null = ("ss", "size", "average", None, 10.0, 10.0, 5.0, 3.0, 7.0, p, 1000)
+    robustness = Robustness(nulls=pl.DataFrame([null], schema=SCHEMA, orient="row"))
     (line,) = headlines(recipe(Suppress(SS)), findings(robustness=robustness))
     assert line.startswith("Shown: more" if p < 0.05 else "Not shown: that languages share")
     assert "no evidence of shared safety" in line or p < 0.05

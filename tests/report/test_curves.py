@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from arm_samples import row, table
 
-from ssn_probe.errors import ResultError
 from ssn_probe.report.charts import BLACK, COLOURS, MUTED, NONE, cost_chart, save_chart
 from ssn_probe.report.learning_curves import curve_section, trained_section
 from ssn_probe.study.arms import ArmName
@@ -15,31 +15,18 @@ from ssn_probe.study.delta_effects import measured_of
 from ssn_probe.study.training_curves import Point, curve_table
 
 MEASURES = {"asr": 0.4, "over_refusal": 0.01, "utility": 1.0}
-OVERRIDES = {"set_language": pl.String, "step": pl.Int64, "controls": pl.Int64} | {
-    f"control_{end}": pl.Float64 for end in ("mean", "low", "high")
-}
 
 
 def cell(arm: ArmName, role: str, measure: str, value: float, **more: Any) -> dict[str, Any]:
-    row = {
-        "language": "average",
-        "set_language": None,
-        "step": arm.step,
-        "arm": arm.arm,
-        "role": role,
-        "measure": measure,
-        "n": 1200,
-        "value": value,
-    }
-    row |= {"low": max(0.0, value - 0.02), "high": min(1.0, value + 0.02)}
-    return row | {"controls": None, "control_mean": None, "control_low": None, "control_high": None} | more
+    ends = {"low": max(0.0, value - 0.02), "high": min(1.0, value + 0.02)}
+    return row(arm.arm, measure, role, step=arm.step, value=value, **ends, **more)
 
 
 def summary_of(arms: list[ArmName], measures: tuple[str, ...] = tuple(MEASURES)) -> pl.DataFrame:
     rows = [cell(ArmName("baseline"), "baseline", measure, MEASURES[measure]) for measure in measures]
     for place, arm in enumerate(arms, start=1):
         rows += [cell(arm, "tested", measure, MEASURES[measure] * (1 - 0.1 * place)) for measure in measures]
-    return pl.DataFrame(rows, schema_overrides=OVERRIDES)
+    return table(*rows)
 
 
 def point(curve: str, step: int, group: str | None = None) -> Point:
@@ -57,22 +44,22 @@ TABLE = curve_table(summary_of(list(POINTS)), POINTS)
 
 def test_rows_follow_curves_and_steps_after_the_untouched_model() -> None:
     shuffled = {name: POINTS[name] for name in (list(POINTS)[place] for place in (1, 2, 0, 3))}
-    table = curve_table(summary_of(list(POINTS)), shuffled)
-    assert table.select("curve", "step").rows() == [
+    found = curve_table(summary_of(list(POINTS)), shuffled)
+    assert found.select("curve", "step").rows() == [
         ("untouched", 0),
         ("ss", 8),
         ("ss", 20),
         ("random 1", 8),
         ("random 1", 20),
     ]
-    assert table.equals(TABLE)
-    assert table.filter(curve="ss", step=20).row(0, named=True)["asr"] == pytest.approx(0.32)
+    assert found.equals(TABLE)
+    assert found.filter(curve="ss", step=20).row(0, named=True)["asr"] == pytest.approx(0.32)
 
 
 def test_what_was_not_measured_is_absent() -> None:
-    table = curve_table(summary_of(list(POINTS), ("asr",)), POINTS)
-    assert table["utility"].null_count() == table.height
-    section = curve_section(table, None)
+    found = curve_table(summary_of(list(POINTS), ("asr",)), POINTS)
+    assert found["utility"].null_count() == found.height
+    section = curve_section(found, None)
     assert "| ss | 3,328 | 8 | 36.0 [34.0, 38.0] | – | – |" in section
     assert "Averages over all languages" in section
 
@@ -154,10 +141,10 @@ def test_every_point_is_where_the_table_has_it_with_its_bars() -> None:
     assert (bars["encoding"]["y"]["field"], bars["encoding"]["y2"]["field"]) == ("asr_low", "asr_high")
     drawn = {(row["curve"], row["mark"]): row for row in chart["datasets"][marks["data"]["name"]]}
     assert len(drawn) == TABLE.height
-    for row in TABLE.rows(named=True):
+    for cells in TABLE.rows(named=True):
         for measure in ("asr", "over_refusal", "utility_low"):
-            point = drawn[row["curve"], str(row["step"]) if row["step"] else "untouched"]
-            assert point[measure] == pytest.approx(100 * row[measure])
+            point = drawn[cells["curve"], str(cells["step"]) if cells["step"] else "untouched"]
+            assert point[measure] == pytest.approx(100 * cells[measure])
 
 
 def test_no_axis_goes_beyond_what_a_share_can_be_or_cuts_a_bar_off() -> None:
@@ -176,12 +163,6 @@ def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
     assert root.tag.endswith("svg")
     assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
     assert "<script>alert('x')</script>" in " ".join(root.itertext())
-
-
-def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
-    (tmp_path / "plots").write_text("a file", encoding="utf-8")
-    with pytest.raises(ResultError, match="cannot write"):
-        save_chart(cost_chart(TABLE), tmp_path / "plots" / "cost")
 
 
 def test_what_was_measured_is_plain_and_whole() -> None:
@@ -220,7 +201,7 @@ def averaged(own: str, anchor: str | None) -> dict[str, Any]:
         more = {"n": 100, "set_language": own if role == "tested" else None}
         rows += [cell(name, role, "asr", 0.3, language=one, **more) for one in ("qaa", "qab", "qac")]
         rows.append(cell(name, role, "asr", 0.3, **more | {"n": 100 * len({"qaa", "qab", "qac"} - out)}))
-    found = measured_of(pl.DataFrame(rows, schema_overrides=OVERRIDES), ArmName("ss"), run="r", anchor=anchor)
+    found = measured_of(table(*rows), ArmName("ss"), run="r", anchor=anchor)
     assert found is not None
     assert all(row["before"] == 0.3 for row in found["effects"] if row["language"] != "average")
     return found["effects"][-1]

@@ -1,6 +1,5 @@
 """A measure per language as csv, LaTeX and markdown: the summary's own figures, names that stay names, whole files."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -32,12 +31,14 @@ def controlled(folder: Path) -> Result:
     run = stored_run(folder)
     tested = (pl.col("role") == "tested") & (pl.col("language") != "aa")
     figures = {"controls": 19, "control_mean": 0.5, "control_low": -0.1, "control_high": 0.625}
-    columns = [
-        pl.when(tested).then(value).otherwise(None).alias(name).cast(pl.Int64 if name == "controls" else pl.Float64)
-        for name, value in figures.items()
-    ]
-    run.table("summary").with_columns(columns).write_parquet(folder / "summary.parquet")
+    summary = run.table("summary")
+    columns = [pl.when(tested).then(value).alias(name).cast(summary.schema[name]) for name, value in figures.items()]
+    summary.with_columns(columns).write_parquet(folder / "summary.parquet")
     return Result(run)
+
+
+def hostile(folder: Path) -> Result:
+    return Result(renamed(renamed(stored_run(folder), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}"))
 
 
 def test_csv_has_the_summarys_own_figures(tmp_path: Path) -> None:
@@ -47,12 +48,15 @@ def test_csv_has_the_summarys_own_figures(tmp_path: Path) -> None:
     assert_frame_equal(pl.read_csv(path, schema=expected.schema), expected)
 
 
-def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
-    tex = controlled(tmp_path).export(tmp_path / "table.tex").read_text(encoding="utf-8")
+def test_latex_is_a_booktabs_table_and_markdown_has_the_same_figures(tmp_path: Path) -> None:
+    result = controlled(tmp_path)
+    text = result.export(tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| language | baseline | ss | ss, random sets |" in text
+    assert "| bb | 25.0 [7.1, 59.1] | 100.0 [67.6, 100.0] | 50.0 [0.0, 62.5] |" in text
+    assert "| aa (anchor) | 0.0 [0.0, 32.4] | 0.0 [0.0, 32.4] | – |" in text
+    tex = result.export(tmp_path / "table.tex").read_text(encoding="utf-8")
     assert r"\begin{tabular}{lrrr}" in tex
-    assert [line for line in tex.splitlines() if line.endswith("rule")] == [
-        *(r"\toprule", r"\midrule", r"\midrule", r"\bottomrule")
-    ]
+    assert re.findall(r"\\(\w+)rule\n", tex) == ["top", "mid", "mid", "bottom"]
     found = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows_of(tex)}
     assert found["language"] == ["baseline", "ss", "ss{,} random sets"]
     assert found["bb"] == ["25.0 [7.1, 59.1]", "100.0 [67.6, 100.0]", "50.0 [0.0, 62.5]"]
@@ -60,13 +64,6 @@ def test_latex_is_a_booktabs_table(tmp_path: Path) -> None:
     assert list(found)[-1] == "average without aa"
     assert "19 random sets" in tex
     assert r"needs \usepackage{booktabs}" in tex
-
-
-def test_markdown_has_the_same_figures(tmp_path: Path) -> None:
-    text = controlled(tmp_path).export(tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "| language | baseline | ss | ss, random sets |" in text
-    assert "| bb | 25.0 [7.1, 59.1] | 100.0 [67.6, 100.0] | 50.0 [0.0, 62.5] |" in text
-    assert "| aa (anchor) | 0.0 [0.0, 32.4] | 0.0 [0.0, 32.4] | – |" in text
 
 
 def test_log_odds_keep_their_unit_and_their_sign(tmp_path: Path) -> None:
@@ -91,8 +88,7 @@ def test_a_language_that_was_not_measured_has_no_row_and_a_cell_none(tmp_path: P
 
 
 def test_names_are_hostile(tmp_path: Path) -> None:
-    run = renamed(renamed(stored_run(tmp_path), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}")
-    result = Result(run)
+    result = hostile(tmp_path)
     tex = result.export(tmp_path / "t.tex").read_text(encoding="utf-8")
     assert {len(row) for row in rows_of(tex)} == {3}
     assert "\x1b" not in tex
@@ -121,8 +117,7 @@ def test_latex_keeps_every_character_and_lets_none_act(text: str) -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
 def test_latex_compiles(tmp_path: Path) -> None:
-    run = renamed(renamed(stored_run(tmp_path / "run"), "bb", HOSTILE), "ss", f"[2cm] {HOSTILE}")
-    Result(run).export(tmp_path / "table.tex")
+    hostile(tmp_path / "run").export(tmp_path / "table.tex")
     page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
     (tmp_path / "page.tex").write_text(page, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
@@ -140,21 +135,6 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"has no summary\.parquet"):
         result.export(tmp_path / "table.csv")
     assert not list(tmp_path.glob("table*"))
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = Result(stored_run(tmp_path))
-    path = tmp_path / "table.csv"
-    path.write_text("before", encoding="utf-8")
-
-    def full(*_arguments: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ResultError, match="Free some space"):
-        result.export(path)
-    assert path.read_text(encoding="utf-8") == "before"
-    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_command_line_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

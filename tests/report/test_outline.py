@@ -36,20 +36,17 @@ def test_what_has_a_name_is_called_by_it() -> None:
     doses = Recipe(arms={"x2": Amplify(MS, by=2), "x4": Amplify(MS, by=4)}, measures=(ASR(PROMPTS),))
     found = lines(doses)
     assert found[found.index("arm x4  Amplify (by=4)") + 1] == "the set of x2"
+    sets = lines(Recipe(sets={"ms": MS, "ss": Shared(MS)}))
+    assert "the set ms" in sets
+    assert not any("random sets" in line for line in sets)
 
 
-def test_measures_on_other_prompts_are_told_apart() -> None:
-    other = Prompts("other")
-    found = lines(Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS), Utility(other))))
+def test_prompts_are_told_apart() -> None:
+    found = lines(Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS), Utility(Prompts("other")))))
     assert "measures ASR on data (languages=aa bb, limit=5)" in found
     assert "measures Utility on other" in found
-
-
-def test_a_recipe_without_arms_has_no_random_sets() -> None:
-    text = as_text(Recipe(sets={"ms": MS, "ss": Shared(MS)}))
-    assert "random sets" not in text
-    assert "set ms  SafetyNeurons on data" in text
-    assert "the set ms" in text
+    assert lines(Suppress(MS, to=MeanOf(Prompts("usual"))))[-2:] == ["MeanOf", "Prompts usual"]
+    assert "Each" in lines(transfer())
 
 
 def test_expressions_show_what_is_not_the_default() -> None:
@@ -61,12 +58,6 @@ def test_expressions_show_what_is_not_the_default() -> None:
     assert "Shared (at_least=3)" in found
     assert "Only (layers=1 2)" in found
     assert "(effect=local last, rule=paper, top=0.03, sites=ffn)" in " ".join(found)
-
-
-def test_the_prompts_of_a_mean_are_shown() -> None:
-    found = lines(Suppress(MS, to=MeanOf(Prompts("usual"))))
-    assert found[-2:] == ["MeanOf", "Prompts usual"]
-    assert "Each" in lines(transfer())
 
 
 def test_a_declared_recipe_shows_its_parameters() -> None:

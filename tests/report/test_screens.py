@@ -1,22 +1,20 @@
 """What the terminal shows: literal text, and every command that needs no long run."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-import polars as pl
 import pytest
-from arm_samples import EVERY, ran
+from arm_samples import EVERY
 from click.testing import CliRunner
 from rich.console import Console
+from stored import stored_run
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main
-from ssn_probe.files import write_json
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.report.terminal.result_card import matrix, tables
-from ssn_probe.runs.folder import RunFolder
-from ssn_probe.runs.manifest import SCHEMA_VERSION
 from ssn_probe.spec import ASR, Amplify
 from ssn_probe.study.forecast import forecast
 
@@ -27,33 +25,14 @@ def printed(*arguments: str) -> str:
     return result.output
 
 
-def test_show_is_a_plan_that_runs_nothing(tmp_path: Path) -> None:
-    text = printed("show", "suppress_ss")
-    for words in ("baseline", "ms: 20 random sets", "3,584 neurons", "MB", "smallest rise", "the smallest p is .048"):
-        assert words in text
-    assert not (tmp_path / "results").exists()
-
-
-def test_show_says_what_one_language_could_show() -> None:
-    text = " ".join(printed("show", "suppress_ss").split())
-    assert (
-        "the smallest rise of ASR against the baseline that one language shows with 80 % power is 14.1 points" in text
-    )
-    assert "needs 6 prompts that change, all one way, for p ≤ .05; 8 for the smallest of 6 languages" in text
-    assert "McNemar" not in printed("show", "transfer"), "no primary arm, no family"
-
-
 def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
     ms = SafetyNeurons(Prompts("organism"))
     recipe = Recipe(arms={"x2": Amplify(ms, by=2)}, measures=(ASR(Prompts("organism")),), primary="x2")
     lines = " ".join(forecast(recipe, None).lines)
+    assert "McNemar" not in " ".join(forecast(replace(recipe, primary=None), None).lines), "no primary arm, no family"
     assert (
         "the smallest fall of ASR against the baseline that one language shows with 80 % power is 12.5 points" in lines
     )
-
-
-def test_show_says_when_controls_are_too_few() -> None:
-    assert "too few controls for a test" in printed("show", "suppress_ss", "-T", "controls=5")
 
 
 def test_a_question_cannot_paint_the_terminal() -> None:
@@ -82,44 +61,17 @@ def test_the_organism_is_measured() -> None:
     assert "about the tool, not about language models" in text
 
 
-def test_bars_are_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with tracking(Console(force_terminal=False, width=80), [("row [red]", 3)]) as tracker:
-        advance = tracker.advance("row [red]")
-        advance(1)
-        assert capsys.readouterr().out == ""
-        advance(2)
-    assert capsys.readouterr().out.startswith("row [red]: 3 prompts")
-
-
-def test_bars_show_every_row_on_a_terminal() -> None:
-    console = Console(force_terminal=True, width=100, record=True)
-    with tracking(console, [("first", 2), ("second", 1)]) as tracker:
-        tracker.advance("first")(2)
-        tracker.advance("second")(1)
-    text = console.export_text()
-    assert "first" in text
-    assert "second" in text
-
-
 def test_a_label_cannot_paint_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    label = "scores (\x1b[31mname\n)"
+    label = "scores [red] (\x1b[31mname\n)"
     with tracking(Console(force_terminal=False, width=80), [(label, 1)]) as tracker:
         tracker.advance(label)(1)
-    assert capsys.readouterr().out.startswith("scores (name ): 1 prompts")
-
-
-def run_of(folder: Path, summary: pl.DataFrame) -> RunFolder:
-    write_json(folder / "manifest.json", {"schema_version": SCHEMA_VERSION})
-    summary.write_parquet(folder / "summary.parquet")
-    return RunFolder(folder)
+    assert capsys.readouterr().out.startswith("scores [red] (name ): 1 prompts")
 
 
 def shown(folder: Path, arms: dict[str, dict[str, str]]) -> list[str]:
     """The tables of a run, 80 columns wide, by line."""
-    _, summary = ran(arms)
     console = Console(record=True, width=80, quiet=False, file=StringIO())
-    for one in tables(run_of(folder, summary)):
-        console.print(one)
+    console.print(*tables(stored_run(folder, arms=arms)), sep="\n")
     return console.export_text().splitlines()
 
 
@@ -140,8 +92,7 @@ def test_a_matrix_and_other_arms_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
-    summary = pl.DataFrame({"delta": [0.35], "delta_low": [-0.22], "delta_high": [0.46]})
-    row = summary.row(0, named=True)
+    row = {"delta": 0.35, "delta_low": -0.22, "delta_high": 0.46}
     languages = [f"qa{letter}" for letter in "abcdefg"]
     console = Console(record=True, width=80, file=StringIO())
     console.print(matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
@@ -149,5 +100,6 @@ def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_run_without_measures_has_no_table(tmp_path: Path) -> None:
-    _, summary = ran(EVERY)
-    assert tables(run_of(tmp_path, summary.clear())) == []
+    run = stored_run(tmp_path)
+    run.table("summary").clear().write_parquet(tmp_path / "summary.parquet")
+    assert tables(run) == []

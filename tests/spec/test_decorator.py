@@ -1,19 +1,16 @@
 """Contract 5: the function's signature is the only schema, and `-T` is coerced from it without dropping anything."""
 
-import inspect
 import re
 from typing import Any
 
 import pytest
+from fuzzing import SHIPPED
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction, coerce, split_assignments
-
-SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 
 
 @recipe
@@ -108,17 +105,14 @@ def test_texts_reach_the_recipe() -> None:
     assert "quick" in made.sets
 
 
-def test_a_default_is_what_the_signature_says() -> None:
+def test_the_function_gives_name_question_and_defaults() -> None:
+    assert isinstance(question, RecipeFunction)
+    assert (question.name, question.question) == ("question", "Is it so?")
+    assert (question().name, question().question) == ("question", "Is it so?")
     assert question.from_text({}) == question() == question(controls=20)
     parameters = question.parameters
     assert list(parameters) == ["model", "top", "controls", "quick", "languages", "layers"]
     assert parameters["controls"].default == 20
-
-
-def test_the_function_gives_name_and_question() -> None:
-    assert isinstance(question, RecipeFunction)
-    assert (question.name, question.question) == ("question", "Is it so?")
-    assert (question().name, question().question) == ("question", "Is it so?")
 
 
 @pytest.mark.parametrize("call", [lambda: question.from_text({"contrls": "3"}), lambda: question(contrls=3)])
@@ -151,11 +145,21 @@ def rest(**options: int):
     raise AssertionError
 
 
-@pytest.mark.parametrize("build", [no_default, no_type, rest])
-def test_a_parameter_without_type_or_default_cannot_be_declared(build: Any) -> None:
-    with pytest.raises(RecipeError, match="lacks a type or a default") as caught:
+def positional(top: float = 0.5, /):
+    raise AssertionError
+
+
+LACKING = ("lacks a type or a default", "name: type = default")
+
+
+@pytest.mark.parametrize(
+    ("build", "message", "hint"),
+    [*((build, *LACKING) for build in (no_default, no_type, rest)), (positional, "cannot be given by name", "`/`")],
+)
+def test_a_parameter_that_cannot_be_declared(build: Any, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
         recipe(build)
-    assert "name: type = default" in (caught.value.hint or "")
+    assert hint in (caught.value.hint or "")
 
 
 def test_a_function_that_returns_no_recipe() -> None:
@@ -206,14 +210,9 @@ OTHER_VALUE = {
 
 
 @pytest.mark.parametrize("function", SHIPPED, ids=lambda function: function.name)
-def test_every_parameter_of_a_shipped_recipe_changes_the_recipe(function: RecipeFunction) -> None:
+def test_a_shipped_recipe_asks_a_question_and_every_parameter_changes_it(function: RecipeFunction) -> None:
     default = function()
+    assert function.question.endswith("?")
+    assert default.name == function.name
     for name in function.parameters:
         assert function.from_text({name: OTHER_VALUE[name]}).key != default.key, name
-
-
-@pytest.mark.parametrize("function", SHIPPED, ids=lambda function: function.name)
-def test_a_shipped_recipe_asks_a_question_and_has_typed_parameters(function: RecipeFunction) -> None:
-    assert function.question.endswith("?")
-    assert all(one.annotation is not inspect.Parameter.empty for one in function.parameters.values())
-    assert function().name == function.name

@@ -116,18 +116,13 @@ def test_json_round_trip_keeps_the_value_and_the_key(recipe: Recipe) -> None:
     assert again == recipe
     assert again.key == recipe.key
     assert hash(again) == hash(recipe)
+    assert rewrite(recipe, lambda node: node) == recipe
 
 
 @quick
 @given(expressions, expressions)
 def test_keys_are_equal_exactly_when_the_json_is(one: Node, other: Node) -> None:
     assert (one == other) == (one.key == other.key) == (to_json(one) == to_json(other))
-
-
-@quick
-@given(recipes)
-def test_rewriting_with_no_change_changes_nothing(recipe: Recipe) -> None:
-    assert rewrite(recipe, lambda node: node) == recipe
 
 
 PROMPTS = Prompts("a")
@@ -166,23 +161,16 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     NeuronFile: (OTHER, {"path": "another.csv"}),
     Combine: (MS & OTHER, {"operation": "or", "left": OTHER, "right": MS}),
     Of: (MS.of("en"), {"neurons": OTHER, "language": "de"}),
-    UnionOf: (MS.union(), {"neurons": OTHER}),
-    WithoutStrongest: (MS.without_strongest(), {"neurons": OTHER}),
+    **{kind: (kind(MS), {"neurons": OTHER}) for kind in (UnionOf, WithoutStrongest, WholeLayers, LeaveOneOut, Each)},
     Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
-    WholeLayers: (MS.whole_layers(), {"neurons": OTHER}),
-    LeaveOneOut: (MS.leave_one_out(), {"neurons": OTHER}),
     After: (MS.after(TRAINS), {"neurons": OTHER, "trained": LoRA(MS, PROMPTS)}),
-    Each: (MS.each(), {"neurons": OTHER}),
-    MeanOf: (MeanOf(PROMPTS), {"prompts": Prompts("b")}),
+    **{kind: (kind(PROMPTS), {"prompts": Prompts("b")}) for kind in (MeanOf, ASR, OverRefusal, Utility)},
     Amplify: (Amplify(MS, by=2), {"neurons": OTHER, "by": 3.0}),
     Patch: (Patch(MS), {"neurons": OTHER, "source": "en", "positions": "response"}),
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
     Expand: (TRAINS, TRAINING_CHANGES),
     LoRA: (LoRA(MS, PROMPTS), TRAINING_CHANGES),
     Then: (Then(TRAINS, Suppress(MS)), {"first": LoRA(MS, PROMPTS), "then": Amplify(MS, by=2)}),
-    ASR: (ASR(PROMPTS), {"prompts": Prompts("b")}),
-    OverRefusal: (OverRefusal(PROMPTS), {"prompts": Prompts("b")}),
-    Utility: (Utility(PROMPTS), {"prompts": Prompts("b")}),
     Recipe: (
         Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS),)),
         {
@@ -233,32 +221,25 @@ def test_the_key_is_pinned() -> None:
     assert expression.key == "74bdd56e8547bdc4197a41db347856f0c374a6b484fec9a43a2397c52e545b4c"
 
 
+def test_a_node_is_a_value() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PROMPTS.source = "b"  # type: ignore[misc]
+    assert Prompts("a", languages=["en", "de"]) == Prompts("a", languages=("en", "de"))  # type: ignore[arg-type]
+    assert len({MS, SafetyNeurons(Prompts("a")), OTHER}) == 2
+    assert MS.key != MS
+    assert to_json(MS) != MS
+    assert Recipe(sets={"a": MS, "b": OTHER}).key == Recipe(sets={"b": OTHER, "a": MS}).key
+    assert digest({"x": 1, "y": {"p": 1, "q": 2}}) == digest({"y": {"q": 2, "p": 1}, "x": 1})
+    assert canonical({"b": (1, 2.5, None), "a": "ü"}) == '{"a":"ü","b":[1,2.5,null]}'
+    with pytest.raises(ValueError, match="JSON"):
+        canonical({"a": float("nan")})
+
+
 def test_the_method_version_counts_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     expression = Shared(SafetyNeurons(PROMPTS, effect="local"))
     before = expression.key
     monkeypatch.setattr(Local, "version", 2)
     assert expression.key != before
-
-
-def test_the_order_of_a_dict_does_not_count() -> None:
-    one, other = {"a": MS, "b": OTHER}, {"b": OTHER, "a": MS}
-    assert Recipe(sets=one).key == Recipe(sets=other).key
-    assert digest({"x": 1, "y": {"p": 1, "q": 2}}) == digest({"y": {"q": 2, "p": 1}, "x": 1})
-
-
-def test_lists_and_tuples_are_one_value() -> None:
-    assert Prompts("a", languages=["en", "de"]) == Prompts("a", languages=("en", "de"))  # type: ignore[arg-type]
-
-
-def test_nodes_work_in_sets_and_never_equal_other_things() -> None:
-    assert len({MS, SafetyNeurons(Prompts("a")), OTHER}) == 2
-    assert MS.key != MS
-    assert to_json(MS) != MS
-
-
-def test_a_node_is_frozen() -> None:
-    with pytest.raises(FrozenInstanceError):
-        PROMPTS.source = "b"  # type: ignore[misc]
 
 
 LIVE = {
@@ -285,21 +266,6 @@ def test_what_a_recipe_cannot_hold_is_refused_with_the_field_named(value: Any, w
     assert not isinstance(value, float) or "finite" in caught.value.hint
 
 
-def test_text_that_is_not_unicode_is_refused_with_the_field_named() -> None:
-    """A file name with bytes that are no UTF-8 comes out of the command line as a lone surrogate; it has no key."""
-    with pytest.raises(RecipeError, match=r"Prompts\.source"):
-        Prompts("caf\udce9").key  # noqa: B018
-
-
-def test_a_dict_that_would_read_back_as_a_node_is_refused_or_kept() -> None:
-    try:
-        recipe = Recipe(sets={"kind": MS})
-    except RecipeError as error:
-        assert "kind" in error.message  # noqa: PT017
-        return
-    assert from_json(to_json(recipe)) == recipe
-
-
 def changed(**values: Any) -> dict[str, Any]:
     return to_json(MS) | values
 
@@ -314,6 +280,8 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(kind=None), "unknown node None", ""),
         (changed(version=2), "has version 2 in the recipe, but this release has version 1", "run the recipe by name"),
         (changed(version=None), "version None", "run the recipe by name"),
+        (changed(version=True), "version True", "run the recipe by name"),
+        (changed(version=1.0), "version 1.0", "run the recipe by name"),
         (changed(strength=1), "wrong fields.*strength", ""),
         ({"kind": "SafetyNeurons", "version": 1}, "wrong fields.*prompts", ""),
         (changed(rule="papr"), "unknown rule 'papr'", "paper"),
@@ -327,49 +295,6 @@ def test_json_that_is_no_expression_is_refused(data: Any, message: str, hint: st
     assert hint in (caught.value.hint or "")
 
 
-scalars = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=True) | texts
-field_names = sorted({spec.name for kind in NODES.values() for spec in fields(kind)})
-known_kinds = sorted(name for name, kind in NODES.items() if kind.__module__ == "ssn_probe.spec.recipe")
-documents = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(texts | st.just("kind"), inner, max_size=2)
-        | st.builds(
-            lambda kind, values: values | {"kind": kind, "version": 1},
-            st.sampled_from(known_kinds),
-            st.dictionaries(st.sampled_from(field_names), inner, max_size=4),
-        )
-    ),
-    max_leaves=6,
-)
-
-
-@settings(deadline=None, max_examples=200)
-@given(documents)
-def test_any_json_becomes_a_value_or_one_clear_error(document: Any) -> None:
-    try:
-        value = from_json(document)
-    except RecipeError:
-        return
-    assert all(len(node.key) == 64 for node in walk(value))
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"kind": "Recipe", "version": 1, "sets": [["ms", 1]]},
-        {"kind": "Recipe", "version": 1, "sets": "ms"},
-        {"kind": "Recipe", "version": 1, "sets": {"ms": to_json(MS)}, "measures": 3},
-        {"kind": "Recipe", "version": 1, "sets": {"ms": to_json(MS)}, "controls": "many"},
-        {"kind": "Prompts", "version": 1, "source": "a", "limit": "many"},
-    ],
-)
-def test_fields_of_the_wrong_shape_are_one_clear_error(document: Any) -> None:
-    with pytest.raises(RecipeError):
-        from_json(document)
-
-
 def test_walk_meets_every_node_outermost_first() -> None:
     recipe = Recipe(sets={"a": Shared(MS)}, measures=(ASR(Prompts("b")),))
     kinds = [type(node).__name__ for node in walk(recipe)]
@@ -381,9 +306,3 @@ def test_rewrite_changes_every_node_of_a_kind_and_leaves_the_original() -> None:
     limited = rewrite(recipe, lambda node: replace(node, limit=5) if isinstance(node, Prompts) else node)
     assert [node.limit for node in walk(limited) if isinstance(node, Prompts)] == [5, 5]
     assert [node.limit for node in walk(recipe) if isinstance(node, Prompts)] == [None, None]
-
-
-def test_canonical_json_has_one_spelling() -> None:
-    assert canonical({"b": (1, 2.5, None), "a": "ü"}) == '{"a":"ü","b":[1,2.5,null]}'
-    with pytest.raises(ValueError, match="JSON"):
-        canonical({"a": float("nan")})

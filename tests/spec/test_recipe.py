@@ -115,16 +115,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "a set and an arm": (lambda: study(sets={"ms": MS}), "name a set and an arm", "leave them out"),
     "a path for a name": (lambda: study(name="../../evil"), "name is", "letters"),
     "too many controls": (lambda: study(controls=10**6), "controls is 1000000", "10,000"),
+    "seed": (lambda: Recipe(sets={"ms": MS}, seed=-1), "seed is -1", "0 or more"),
+    "random seed": (lambda: RandomLike(MS, seed=-1), "seed is -1", "0 or more"),
+    "a set named kind": (lambda: Recipe(sets={"kind": MS}), "has the name 'kind'", "choose another"),
+    "no Unicode": (lambda: Prompts("caf\udce9"), r"Prompts\.source is not valid Unicode", "UTF-8"),
     "shared mean of a part": (lambda: Shared(MS.only(layers=[3]), by="mean"), "by='mean'", "SafetyNeurons"),
 }
-
-
-@pytest.mark.parametrize(("make", "message", "hint"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_is_refused_with_a_hint(make: Callable[[], Any], message: str, hint: str) -> None:
-    with pytest.raises(RecipeError, match=message) as caught:
-        make()
-    assert caught.value.hint
-    assert hint in caught.value.hint
 
 
 WRONG_TYPES: dict[str, Callable[[], Any]] = {
@@ -145,21 +141,15 @@ WRONG_TYPES: dict[str, Callable[[], Any]] = {
     "sets": lambda: Recipe(sets=MS),  # type: ignore[arg-type]
     "measures": lambda: Recipe(sets={"ms": MS}, measures=ASR(PROMPTS)),  # type: ignore[arg-type]
 }
+CASES = REFUSED | {f"wrong type of {name}": (make, ".", "") for name, make in WRONG_TYPES.items()}
 
 
-@pytest.mark.parametrize("make", WRONG_TYPES.values(), ids=WRONG_TYPES)
-def test_a_value_of_the_wrong_type_is_a_recipe_error(make: Callable[[], Any]) -> None:
-    with pytest.raises(RecipeError) as caught:
+@pytest.mark.parametrize(("make", "message", "hint"), CASES.values(), ids=CASES)
+def test_what_cannot_be_is_refused_with_a_hint(make: Callable[[], Any], message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
         make()
     assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: RandomLike(MS, seed=-1), lambda: Recipe(sets={"ms": MS}, seed=-1)], ids=["RandomLike", "Recipe"]
-)
-def test_a_seed_that_no_generator_takes_is_refused_before_anything_runs(make: Callable[[], Any]) -> None:
-    with pytest.raises(RecipeError, match="seed"):
-        make()
+    assert hint in caught.value.hint
 
 
 def test_writing_an_expression_reads_nothing() -> None:
@@ -177,6 +167,11 @@ def test_operators_build_what_they_say() -> None:
     assert MS.union() == UnionOf(MS)
     assert MS.only(layers=[1, 2], sites=["q"]) == Only(MS, layers=(1, 2), sites=("q",))
     assert MS.each() == Each(MS)
+
+
+def test_a_recipe_without_arms_is_legal_and_has_the_controls_of_contract_4() -> None:
+    recipe = Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS)))
+    assert (recipe.controls, recipe.log_odds_controls, recipe.seed, recipe.arms) == (20, 99, 0, {})
 
 
 def test_what_an_arm_does_is_part_of_its_key() -> None:
@@ -198,13 +193,3 @@ def test_the_papers_own_set() -> None:
     """Paper, section 3: final effect, attention only, pooled over a layer, the top 3 % of each side."""
     node = paper(PROMPTS)
     assert (node.effect, node.rule, node.sites, node.pool, node.top) == (Final(), "paper", SITES[:4], "layer", 0.03)
-
-
-def test_the_controls_of_contract_4_are_the_default() -> None:
-    recipe = study()
-    assert (recipe.controls, recipe.log_odds_controls, recipe.seed) == (20, 99, 0)
-
-
-def test_a_recipe_without_arms_is_legal() -> None:
-    measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
-    assert Recipe(sets={"ms": MS}, measures=measures).arms == {}

@@ -10,16 +10,9 @@ from ssn_probe.recipes import amplify_ss, patch_ss
 
 from ssn_probe import Amplify, Patch, Shared
 from ssn_probe.api.runner import Options, run_recipe
-from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec.node import from_json, to_json
 
-SMALL: dict[str, Any] = {"effect": "local", "rule": "paper", "controls": 1, "log_odds_controls": 0}
 RECIPES = [pytest.param(amplify_ss, id="amplify_ss"), pytest.param(patch_ss, id="patch_ss")]
-
-
-def small_run(make: Any, folder: Path, **options: Any) -> RunFolder:
-    recipe = make(**(SMALL | options))
-    return run_recipe(recipe, Options(out=folder, limit=10), Console(quiet=True))
 
 
 @pytest.mark.parametrize("make", RECIPES)
@@ -45,26 +38,11 @@ def test_both_positions_are_patched_from_the_source_asked_for() -> None:
 
 
 @pytest.mark.slow
-def test_amplifying_tells_the_whole_dose_curve(tmp_path: Path) -> None:
-    run = small_run(amplify_ss, tmp_path)
-    answer = run.manifest()["answer"]
-    assert answer[0].startswith("Amplifying the shared safety neurons (SS) by 2 ")
-    (curve,) = [line for line in answer if line.startswith("Dose by dose")]
-    assert all(f"×{dose} ASR" in curve for dose in ("0.5", "1", "2", "4"))
-    assert "over-refusal" in curve
-    assert "Amplifying" in (run.path / "report.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("source", "outside"), [(None, "the anchor qaa "), ("qad", "the anchor qaa and the source qad ")]
-)
-def test_patching_leaves_its_source_out(tmp_path: Path, source: str | None, outside: str) -> None:
-    run = small_run(patch_ss, tmp_path, source=source)
-    assert f"ASR outside {outside}went from" in run.manifest()["answer"][0]
-    samples = run.table("samples")
-    ran = set(samples.filter(pl.col("role") != "baseline")["eval_language"])
-    assert (source or "qaa") not in ran
-    assert len(ran) == 6
+def test_patching_leaves_its_source_out(tmp_path: Path) -> None:
+    recipe = patch_ss(source="qad", effect="local", rule="paper", controls=1, log_odds_controls=0)
+    run = run_recipe(recipe, Options(out=tmp_path, limit=10), Console(quiet=True))
+    assert "ASR outside the anchor qaa and the source qad went from" in run.manifest()["answer"][0]
+    ran = set(run.table("samples").filter(pl.col("role") != "baseline")["eval_language"])
+    assert ran == {"qaa", "qab", "qac", "qae", "qaf", "qag"}
     average = run.table("summary").filter(arm="ss last", role="tested", measure="asr", language="average")
-    assert average["n"].to_list() == [10 * (6 if source is None else 5)]
+    assert average["n"].to_list() == [10 * 5]

@@ -5,18 +5,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from fuzzing import clear, planned, small_set, texts
+from fuzzing import SHIPPED, clear, planned, small_set, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction, coerce, recipe, split_assignments
 from ssn_probe.spec.discovery import find_recipe, list_recipes
-
-SHIPPED = [amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer]
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +79,6 @@ def test_a_parameter_may_have_any_name() -> None:
         return Recipe(sets={"ms": SafetyNeurons(Prompts(self))})
 
     assert mine(self="b") == mine.from_text({"self": "b"}) != mine()
-
-
-def test_a_parameter_that_cannot_be_given_by_name_is_no_parameter() -> None:
-    def mine(top: float = 0.5, /):
-        raise AssertionError
-
-    with pytest.raises(RecipeError, match="'top' cannot be given by name"):
-        recipe(mine)
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "x" * 100_000])

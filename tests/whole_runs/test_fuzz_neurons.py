@@ -106,12 +106,6 @@ def test_a_column_of_records_is_no_neuron(column: str, value: Any, tmp_path: Pat
         read_neurons(path)
 
 
-def test_a_panic_of_polars_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "set.parquet").write_bytes(PANIC)
-    with pytest.raises(DataError, match=r"cannot read|lacks the columns"):
-        read_neurons(tmp_path / "set.parquet")
-
-
 @pytest.mark.parametrize("name", ["g*", "g[a]", "s3:"])
 def test_a_folder_is_not_a_pattern(name: str, tmp_path: Path) -> None:
     for folder, index in (("gaa", 1), (name, 2)):

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from fuzzing import JUDGE, PANIC, cells, clear, small_set, stored, texts, values
+from fuzzing import PANIC, cells, clear, small_set, stored, texts, values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prompt_rows import make_rows, write
@@ -180,11 +180,9 @@ cards = st.dictionaries(st.sampled_from([name for name, _, _ in CARD]) | texts, 
 
 @settings(deadline=None, max_examples=80)
 @given(card=cards | st.binary(max_size=20))
-@example(card=b'{"a":' * 100_000)
 @example(card=b'{"judge": ' + b"[" * 900 + b"]" * 900 + b"}")
 @example(card={"name": "\ud800"})
 @example(card={"languages": ["en", "\ud800"]})
-@example(card={"license": "x", "judge": {"name": "\ud800"} | JUDGE})
 def test_a_card_of_anything(card: Any, folder: Path) -> None:
     tried(folder, ".csv", written(".csv"), card if isinstance(card, bytes) else json.dumps(card).encode())
 
@@ -211,12 +209,6 @@ def test_a_card_that_is_no_file_is_not_passed_over(make: Any, tmp_path: Path) ->
     write(tmp_path, make_rows())
     make(tmp_path / "dataset.json")
     with pytest.raises(DataError, match=r"cannot read .*dataset\.json"):
-        load_prompts(Prompts(str(tmp_path)))
-
-
-def test_a_panic_of_polars_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "prompts.parquet").write_bytes(PANIC)
-    with pytest.raises(DataError, match=r"cannot read|lacks the columns"):
         load_prompts(Prompts(str(tmp_path)))
 
 

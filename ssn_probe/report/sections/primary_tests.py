@@ -22,18 +22,20 @@ def tests_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataF
     if not by_language:
         return ""
     body = [
-        [language_cell(language, manifest["anchor"]), *_cells(by_language[language])]
+        [
+            language_cell(language, manifest["anchor"]),
+            change_cell(row),
+            p_value(row["p_mcnemar"]),
+            p_value(row["p_holm"]),
+            _would_have_shown(row),
+        ]
         for language in [*manifest["evaluated"], AVERAGE]
-        if language in by_language
+        if (row := by_language.get(language))
     ]
     header = ["language", "change of ASR, points", "McNemar p", "Holm p", "smallest change that would have shown"]
     family = sum(row["p_holm"] is not None for row in by_language.values())
     title = f"Tests: {markdown(recipe.primary)} against the baseline"
     return section(title, table(header, body), _explanation(family))
-
-
-def _cells(row: Row) -> list[str]:
-    return [change_cell(row), p_value(row["p_mcnemar"]), p_value(row["p_holm"]), _would_have_shown(row)]
 
 
 def _would_have_shown(row: Row) -> str:

@@ -22,20 +22,14 @@ def null_section(robustness: Robustness) -> str:
     fixed = [markdown(name) for name in sizes.filter("fixed")["set"].unique(maintain_order=True)]
     return section(
         "What chance gives: sizes under exchanged labels",
-        _null_explanation(int(sizes["draws"][0])),
+        f"The labels harmful and harmless were exchanged {counted(int(sizes['draws'][0]), 'time')} (within minimal "
+        "pairs, else within topic and length; the same draw in every language) and every set was found anew. A small "
+        "p says that harmful prompts *differ* from harmless ones in the number of neurons found or shared, not that "
+        "the difference is safety. p is not adjusted.\n",
         table(header, body) if body else "",
         f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability.\n"
         if fixed
         else "",
-    )
-
-
-def _null_explanation(draws: int) -> str:
-    return (
-        f"The labels harmful and harmless were exchanged {counted(draws, 'time')} (within minimal pairs, else within "
-        "topic and length; the same draw in every language) and every set was found anew. A small p says that harmful "
-        "prompts *differ* from harmless ones in the number of neurons found or shared, not that the difference is "
-        "safety. p is not adjusted.\n"
     )
 
 

@@ -88,17 +88,18 @@ class Bars:
         self.progress.update(self.tasks[label], note=note.plain)
 
 
-class Cell:
+class Cell(Bars):
     """The same rows in a notebook: one output of the cell, drawn anew a few times a second, without widgets."""
 
     def __init__(self, progress: Progress, rows: Sequence[tuple[str, int]]):
         from IPython.display import display
 
-        self.bars, self.drawn = Bars(progress, rows), time.monotonic()
-        self.handle: Any = display(self._bundle(), raw=True, display_id=True)
+        super().__init__(progress, rows)
+        self.drawn = time.monotonic()
+        self.handle: Any = display(bundle(progress.get_renderable()), raw=True, display_id=True)
 
     def advance(self, label: str) -> Advance:
-        step = self.bars.advance(label)
+        step = super().advance(label)
 
         def report(done: int) -> None:
             step(done)
@@ -107,18 +108,9 @@ class Cell:
 
         return report
 
-    def settle(self, totals: Mapping[str, int]) -> None:
-        self.bars.settle(totals)
-
-    def note(self, label: str, text: str) -> None:
-        self.bars.note(label, text)
-
     def draw(self) -> None:
-        self.handle.update(self._bundle(), raw=True)
+        self.handle.update(bundle(self.progress.get_renderable()), raw=True)
         self.drawn = time.monotonic()
-
-    def _bundle(self) -> dict[str, str]:
-        return bundle(self.bars.progress.get_renderable())
 
 
 class StillBar(BarColumn):
