@@ -23,6 +23,7 @@ from ssn_probe.doctor.padding import check_padding
 from ssn_probe.doctor.sites import check_site
 from ssn_probe.doctor.template import check_bos, check_template
 from ssn_probe.errors import ModelError
+from ssn_probe.model import chat
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
@@ -114,7 +115,7 @@ def test_weights_zeroed_are_those_that_plain_torch_zeroes(subject: Subject, site
     module, indices = subject.model._module, [0, 5]
     neurons = [(1, site, index) for index in indices]
     before, tokens = all_bits(subject), probing.prompts(subject)
-    with plain.weights_zeroed(module, neurons):
+    with plain.weights_scaled(module, neurons):
         wanted = probing.plain_logits(subject, tokens)
     with probing.zeroed_weights(module, 1, site, indices):
         assert torch.equal(probing.plain_logits(subject, tokens), wanted)
@@ -229,7 +230,7 @@ def pad_right(tokens, pad_id: int, device: str) -> dict[str, torch.Tensor]:
 
 
 def test_padding_on_the_right(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "pad_left", pad_right)
+    monkeypatch.setattr(chat, "pad_left", pad_right)
     words = {"meaning": "which prompts share a batch", "remedy": "--batch-size 1"}
     unwell(check_padding(llama), "failed", found="batched and single logits differ by", **words)
 
@@ -239,7 +240,7 @@ def test_padding_that_is_attended_to(llama: Subject, monkeypatch: pytest.MonkeyP
         batch = pad_left(*arguments)
         return batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
 
-    monkeypatch.setattr(probing, "pad_left", seen)
+    monkeypatch.setattr(chat, "pad_left", seen)
     assert "batched and single logits" in check_padding(llama).found
     monkeypatch.undo()
     monkeypatch.setattr(generate, "pad_left", seen)

@@ -156,7 +156,7 @@ def ablations(subject: Subject, count: int, tokens: int) -> None:
     inputs = pad_left(prompts(1, tokens) * (count + 1), subject.pad_id, subject.device)
     inputs |= {"logits_to_keep": torch.tensor([tokens - 1]), "use_cache": False}
     neurons = {(0, "ffn"): (list(range(1, count + 1)), list(range(count)))}
-    trace_ablations(subject.model, inputs, places_of(subject), subject.family.norm, neurons, "last")
+    trace_ablations(subject.model, inputs, places_of(subject), neurons, "last")
 
 
 WORKS: dict[str, tuple[Any, Any, dict[str, Any]]] = {

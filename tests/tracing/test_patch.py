@@ -7,7 +7,7 @@ import torch
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.openings import Openings
-from ssn_probe.model.subject import Subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.carried import Carried
@@ -177,14 +177,7 @@ def test_values_that_are_not_finite_are_an_error(llama: Subject, value: float) -
 
 
 def test_an_amplification_that_overflows_is_an_error(tiny_folder: Callable) -> None:
-    from ssn_probe.model.subject import load_subject
-
     half = load_subject(str(tiny_folder("llama")), dtype="float16")
     edits = amplification([(0, "ffn", index) for index in range(half.widths["ffn"])], 1e6)
     with pytest.raises(ModelError, match="NaN or Inf at site ffn of layer 0"):
         generate(half, PROMPTS, edits=edits, max_new_tokens=2)
-
-
-def test_carrying_from_two_runs_are_two_edits() -> None:
-    assert carrying([(0, "q", 1)], "qaa, last") != carrying([(0, "q", 1)], "qab, last")
-    assert hash(SOME) == hash(carrying(carried_neurons(SOME), "other"))
