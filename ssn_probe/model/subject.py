@@ -84,11 +84,17 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
     if stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
+    model = None
+    if weights:
+        from nnsight import TransformersModel
+
+        # It changes the tokenizer that it is given.
+        model = TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
     return Subject(
         name=name,
         path=where,
         identity=identity,
-        model=_traced(module, tokenizer) if weights else None,
+        model=model,
         tokenizer=tokenizer,
         family=family,
         openings=declared_openings(where, tokenizer),
@@ -99,13 +105,6 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         pad_id=pad_id,
         eos_ids=eos_ids,
     )
-
-
-def _traced(module: Any, tokenizer: Any) -> Any:
-    from nnsight import TransformersModel
-
-    # It changes the tokenizer that it is given.
-    return TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
 
 
 def _identity(name: str, where: str, module: Any, tokenizer: Any, family: Family) -> dict[str, Any]:
