@@ -1,4 +1,4 @@
-"""Is a site where the row of its family says? Silencing neurons in a trace must equal zeroing their weights.
+"""Is a site where the row of its family places it? Silencing neurons in a trace must equal zeroing their weights.
 
 The weights are found by the modules' own names (`module_weights`), so that an error in the row shows: the trace would
 silence other neurons than those whose weights are zeroed.

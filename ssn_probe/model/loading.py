@@ -98,7 +98,7 @@ def usable_device(device: str) -> str:
 
 
 def _from_hub(where: str, what: str, load: Callable[[], Any]) -> Any:
-    """Run a transformers loader; whatever it raises becomes one ModelError that says what to do."""
+    """Run a transformers loader; whatever it raises becomes one ModelError with a hint."""
     from safetensors import SafetensorError
 
     try:

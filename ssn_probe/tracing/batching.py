@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def no_progress(_done: int) -> None:
-    """The Advance that tells nobody."""
+    """The Advance that reports to nobody."""
 
 
 @runtime_checkable

@@ -60,7 +60,7 @@ def test_order_and_batch_size_do_not_matter(llama: Subject) -> None:
 
 
 def test_a_response_ends_with_its_end_token(llama: Subject) -> None:
-    """Whatever the model says third is made an end token, among others: what follows is not part of the response."""
+    """The third token of the response is made an end token: what follows is not part of the response."""
     whole = plain_responses(llama)[0]
     end = whole[2]
     module = module_of(llama)
