@@ -90,7 +90,7 @@ def _ablations(case: Case, count: int) -> Callable[[], object]:
         indices.append(index)
     inputs = pad_left([case.tokens[0]] * (count + 1), subject.pad_id, "cpu")
     inputs |= {"logits_to_keep": torch.tensor([inputs["input_ids"].shape[1] - 1]), "use_cache": False}
-    return lambda: trace_ablations(subject.model, inputs, places, subject.family.norm, silenced, "last")
+    return lambda: trace_ablations(subject.model, inputs, places, silenced, "last")
 
 
 def _check_agreement(case: Case, batch_size: int) -> None:

@@ -50,14 +50,8 @@ def guarded(name: str, examine: Callable[[], Check | list[Check]]) -> list[Check
         return [failed(name, error.message, meaning, error.hint or "Fix what the message names, then check again.")]
     except Exception as error:
         meaning = "This check ended with an exception, so its question is not answered."
-        return [
-            failed(
-                name,
-                named(error),
-                meaning,
-                "Fix the failed checks above first. If this one still fails, report this line.",
-            )
-        ]
+        remedy = "Fix the failed checks above first. If this one still fails, report this line."
+        return [failed(name, named(error), meaning, remedy)]
     return found if isinstance(found, list) else [found]
 
 

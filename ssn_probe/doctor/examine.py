@@ -77,7 +77,7 @@ UNFIT = failed(
 
 
 def examine_family(subject: "Subject") -> Iterator[Check]:
-    """What every result rests on: the model computes numbers, and its family's row says where its neurons are."""
+    """What every result rests on: the model computes numbers, and its family's row places its neurons correctly."""
     from ssn_probe.doctor.loaded_model import check_numbers, check_tracing
     from ssn_probe.doctor.local_effects import check_local_effects
     from ssn_probe.doctor.padding import check_padding

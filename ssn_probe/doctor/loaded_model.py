@@ -10,7 +10,8 @@ def describe_subject(subject: Subject) -> Check:
     module, identity = subject.model._module, subject.identity
     count = sum(parameter.numel() for parameter in module.parameters())
     widths = ", ".join(f"{site} {width}" for site, width in subject.widths.items())
-    biased = [site for site, (path, _) in subject.family.modules.items() if _bias(subject, path) is not None]
+    layer = module.get_submodule(subject.family.layers)[0]
+    biased = [site for site, (path, _) in subject.family.modules.items() if layer.get_submodule(path).bias is not None]
     notes = [f"{identity['dtype']} on {subject.device}"]
     notes += ["tied embeddings"] if module.config.tie_word_embeddings else []
     notes += [f"biases at {', '.join(biased)}"] if biased else []
@@ -19,10 +20,6 @@ def describe_subject(subject: Subject) -> Check:
         f"{subject.name}: {identity['family']}, {count / 1e6:,.1f} M parameters, {subject.n_layers} layers of {widths} "
         f"neurons; {'; '.join(notes)}",
     )
-
-
-def _bias(subject: Subject, path: str):
-    return subject.model._module.get_submodule(subject.family.layers)[0].get_submodule(path).bias
 
 
 def check_numbers(subject: Subject) -> Check:

@@ -4,7 +4,7 @@ A norm on the heads, a soft-cap or another rotation that the family's row overlo
 makes the local effect of q and k wrong: only the outputs themselves show it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from ssn_probe.doctor.checks import Check, failed, passed
@@ -18,32 +18,22 @@ ROUNDING = 2e-3
 rounding."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    """How far a neuron's local effect is from what its zeroed weights do to its module's output."""
-
-    where: str
-    gap: float
-    allowed: float
-
-
 def check_local_effects(subject: Subject) -> Check:
     """Do neurons of every site, in the first, middle and last layer, have the local effect that is computed?"""
-    gaps = compare(subject)
-    worst = max(gaps, key=lambda one: one.gap - one.allowed)
-    found = f"closed forms differ from zeroed weights by {worst.gap:.2g} {worst.where} (allowed {worst.allowed:.2g})"
-    if worst.gap <= worst.allowed:
+    gap, allowed, where = max(compare(subject), key=lambda one: one[0] - one[1])
+    found = f"closed forms differ from zeroed weights by {gap:.2g} {where} (allowed {allowed:.2g})"
+    if gap <= allowed:
         return passed("local effects", found)
     meaning = "Scores with effect=local would belong to another model: its attention computes something else."
     remedy = "State the head norms, the score cap and the rotation of this family in its row, or leave the family out."
     return failed("local effects", found, meaning, remedy)
 
 
-def compare(subject: Subject) -> list[Gap]:
-    """Local effects at the last token of one prompt, and the same by brute force."""
+def compare(subject: Subject) -> Iterator[tuple[float, float, str]]:
+    """How far local effects at the last token of one prompt are from the same by brute force: (gap, allowed, where)."""
     from ssn_probe.tracing.effects import decode, score_local
 
-    tokens, found = prompts(subject)[1:2], []
+    tokens = prompts(subject)[1:2]
     scores = score_local(subject, tokens, position="last")
     for layer in chosen_layers(subject):
         for site in subject.family.modules:
@@ -55,8 +45,7 @@ def compare(subject: Subject) -> list[Gap]:
                 rounding = ROUNDING * max(moved, float(effects.max()) / 100)
                 allowed = TOLERANCE[subject.identity["dtype"]] * float(before.norm()) + rounding
                 where = f"at neuron {index} of site {site} of layer {layer}"
-                found.append(Gap(where=where, gap=abs(float(effects[index]) - moved), allowed=allowed))
-    return found
+                yield abs(float(effects[index]) - moved), allowed, where
 
 
 def _output(subject: Subject, layer: int, site: str, tokens: list[list[int]]) -> Any:

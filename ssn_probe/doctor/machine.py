@@ -1,9 +1,7 @@
 """Processor, memory, and the device that a run would use."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.storage import gigabytes
@@ -17,23 +15,19 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 def check_processor(device: str) -> Check:
     """How many cores may be used, and does torch start a helpful number of threads? Only for runs on the CPU."""
-    cores, usable, busy, threads = os.cpu_count() or 1, usable_cores(), os.getloadavg()[0], torch_threads()
+    cores, usable, busy = os.cpu_count() or 1, usable_cores(), os.getloadavg()[0]
     found = f"{cores} cores, {usable} usable, load {busy:.1f}"
-    if threads is None:
+    try:
+        import torch
+    except Exception:  # another check reports why it cannot be imported
         return passed("processor", found)
+    threads, on_cpu = torch.get_num_threads(), device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     found = f"{found}, torch threads {threads}"
-    if not on_cpu(device) or threads == 1 or (threads <= usable and threads <= 2 * (cores - busy)):
+    if not on_cpu or threads == 1 or (threads <= usable and threads <= 2 * (cores - busy)):
         return passed("processor", found)
     why, better = ("more threads than usable cores", usable) if threads > usable else ("the cores are busy", 1)
     meaning = f"Torch's threads will wait for each other ({why}): runs can take several times as long."
     return warned("processor", found, meaning, f"Set OMP_NUM_THREADS={better} before the command.")
-
-
-def on_cpu(device: str) -> bool:
-    """Would a run compute on the CPU?"""
-    import torch
-
-    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 
 
 def usable_cores() -> int:
@@ -47,15 +41,6 @@ def _control_group(name: str) -> str:
     """A setting of the container's control group; empty if there is none."""
     file = Path("/sys/fs/cgroup") / name
     return file.read_text(encoding="ascii").strip() if file.is_file() else ""
-
-
-def torch_threads() -> int | None:
-    """The number of threads that torch uses in an operation; None if torch cannot be imported."""
-    try:
-        import torch
-    except Exception:  # another check reports why it cannot be imported
-        return None
-    return torch.get_num_threads()
 
 
 def check_memory() -> Check:
@@ -95,7 +80,7 @@ def check_device(device: str) -> list[Check]:
     chosen = torch.device(usable_device(device))
     if chosen.type == "cuda":
         index = torch.cuda.current_device() if chosen.index is None else chosen.index
-        return [_check_gpu(index, gpu(index))]
+        return [_check_gpu(index)]
     if chosen.type == "cpu" and device == "auto" and torch.version.cuda is None and DRIVER.is_file():
         meaning = "An NVIDIA driver is here, but this torch was built without CUDA: runs use the CPU."
         remedy = "Install the CUDA build of torch: https://pytorch.org/get-started/locally"
@@ -103,24 +88,19 @@ def check_device(device: str) -> list[Check]:
     return [passed("device", f"{chosen}" + ("" if torch.cuda.is_available() else ", no CUDA device"))]
 
 
-def gpu(index: int) -> Mapping[str, Any]:
-    """A GPU's name, memory in bytes, and whether it computes in bfloat16."""
+def _check_gpu(index: int) -> Check:
+    """Is a GPU's memory free, and does it compute in bfloat16 itself?"""
     import torch
 
     free, total = torch.cuda.mem_get_info(index)
     with torch.cuda.device(index):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return {"name": torch.cuda.get_device_name(index), "free": free, "total": total, "bfloat16": native}
-
-
-def _check_gpu(index: int, seen: Mapping[str, Any]) -> Check:
-    free, total = seen["free"], seen["total"]
-    has = "bfloat16" if seen["bfloat16"] else "no bfloat16"
-    found = f"cuda:{index}, {seen['name']}, {gigabytes(free)} free of {gigabytes(total)}, {has}"
+    name, has = torch.cuda.get_device_name(index), "bfloat16" if native else "no bfloat16"
+    found = f"cuda:{index}, {name}, {gigabytes(free)} free of {gigabytes(total)}, {has}"
     if free < FREE_SHARE * total:
         meaning = "Somebody else's process holds most of this GPU: a model will not fit, or batches run out of memory."
         return warned("device", found, meaning, "Look with nvidia-smi, and choose another with --device cuda:1.")
-    if not seen["bfloat16"]:
+    if not native:
         meaning = "Most checkpoints are stored in bfloat16, which this GPU has to emulate: slowly, if at all."
         return warned("device", found, meaning, "Give --dtype float32 (float16 overflows easily).")
     return passed("device", found)

@@ -26,8 +26,11 @@ def projection(module: Any, layer: int, site: str) -> Any:
     Raises:
         ModelError: the layer has no module of that name, or several.
     """
-    name, _ = PROJECTIONS[site]
-    found = [part for path, part in _decoder(module)[layer].named_modules() if path.rpartition(".")[2] == name]
+    from torch.nn import ModuleList
+
+    (name, _), depth = PROJECTIONS[site], module.config.num_hidden_layers
+    decoder = next(part for part in module.modules() if isinstance(part, ModuleList) and len(part) == depth)
+    found = [part for path, part in decoder[layer].named_modules() if path.rpartition(".")[2] == name]
     if len(found) != 1:
         raise ModelError(
             f"Layer {layer} has {len(found)} modules called {name}, where the weights of site {site} would be.",
@@ -41,14 +44,6 @@ def own_weights(module: Any, layer: int, site: str) -> list[tuple[Any, int]]:
     found, (_, dimension) = projection(module, layer, site), PROJECTIONS[site]
     bias = [(found.bias, 0)] if dimension == ROWS and found.bias is not None else []
     return [(found.weight, dimension), *bias]
-
-
-def _decoder(module: Any) -> Any:
-    """The list of decoder layers: as long as the config says."""
-    from torch.nn import ModuleList
-
-    depth = module.config.num_hidden_layers
-    return next(part for part in module.modules() if isinstance(part, ModuleList) and len(part) == depth)
 
 
 def width(module: Any, layer: int, site: str) -> int:

@@ -10,12 +10,16 @@ STEPS = 8
 
 def check_padding(subject: Subject) -> Check:
     """Are logits and greedy responses of prompts of different lengths the same in one batch as one by one?"""
+    import torch
+
     side = subject.model.tokenizer.padding_side
     if side != "left":
         meaning = "Text given to the traced model itself would be padded after its last token: [:, -1] reads padding."
         remedy = 'Set subject.model.tokenizer.padding_side = "left", and report this line: loading should have done so.'
         return failed("padding", f"the traced model pads on the {side}", meaning, remedy)
-    gap, allowed = gap_of_batching(subject)
+    tokens = prompts(subject)
+    single = torch.cat([plain_logits(subject, [row]) for row in tokens])
+    gap, allowed = float((plain_logits(subject, tokens) - single).abs().max()), tolerance(subject, single)
     found = f"batched and single logits differ by {gap:.2g} (allowed {allowed:.2g})"
     if gap > allowed:
         meaning = "Padding reaches the computation: a result would depend on which prompts share a batch."
@@ -29,15 +33,6 @@ def check_padding(subject: Subject) -> Check:
         return warned("padding", found, meaning, "Keep one --batch-size within a study, or give --dtype float32.")
     meaning = "Generating with a cache does not treat padding as a forward pass does: batched responses are wrong."
     return failed("padding", found, meaning, "Use --batch-size 1, and report the model's family and this line.")
-
-
-def gap_of_batching(subject: Subject) -> tuple[float, float]:
-    """The largest difference between logits of a padded batch and of single prompts, and how much is allowed."""
-    import torch
-
-    tokens = prompts(subject)
-    single = torch.cat([plain_logits(subject, [row]) for row in tokens])
-    return float((plain_logits(subject, tokens) - single).abs().max()), tolerance(subject, single)
 
 
 def equal_responses(subject: Subject) -> list[bool]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.chat import encode, pad_left
+from ssn_probe.model.chat import encode, whole_inputs
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.edits import Neuron
 
@@ -24,14 +24,10 @@ def texts(subject: Subject) -> list[str]:
     ids = [token for text in QUESTIONS for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids:
         return list(QUESTIONS)
-    words = _own_words(tokenizer, 16)
-    return [" ".join(words[first:last]) for first, last in ((0, 2), (2, 7), (7, 16))]
-
-
-def _own_words(tokenizer: Any, count: int) -> list[str]:
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    ids = sorted(set(tokenizer.get_vocab().values()) - special)
-    return [tokenizer.decode([ids[place]]) for place in spread(len(ids), count)]
+    own = sorted(set(tokenizer.get_vocab().values()) - special)
+    words = [tokenizer.decode([own[place]]) for place in spread(len(own), 16)]
+    return [" ".join(words[first:last]) for first, last in ((0, 2), (2, 7), (7, 16))]
 
 
 def prompts(subject: Subject) -> list[list[int]]:
@@ -55,7 +51,7 @@ def tolerance(subject: Subject, logits: Any) -> float:
 
 
 def plain_logits(subject: Subject, tokens: Sequence[Sequence[int]]) -> Any:
-    """Logits of one padded batch, by calling the module: no trace is at work.
+    """Logits of one padded batch, by calling the module: the same call as in a trace, so that both round equally.
 
     Raises:
         ModelError: NaN or Inf, naming the layer and site where it begins.
@@ -65,7 +61,7 @@ def plain_logits(subject: Subject, tokens: Sequence[Sequence[int]]) -> Any:
     from ssn_probe.tracing.diagnose import raise_non_finite
 
     with torch.no_grad():
-        logits = subject.model._module(**_inputs(subject, tokens)).logits[:, -1].double()
+        logits = subject.model._module(**whole_inputs(subject, tokens)).logits[:, -1].double()
     if not logits.isfinite().all():
         raise_non_finite(subject, tokens)
     return logits
@@ -80,19 +76,10 @@ def traced_logits(subject: Subject, tokens: Sequence[Sequence[int]], silent: Seq
     from ssn_probe.tracing.edits import places_of, prepared, suppression
 
     places, edits = places_of(subject), prepared(subject, suppression(silent))
-    with torch.no_grad(), subject.model.trace(**_inputs(subject, tokens)):
+    with torch.no_grad(), subject.model.trace(**whole_inputs(subject, tokens)):
         write(subject.model, places, edits)
         logits = nnsight.save(subject.model.output.logits[:, -1])
     return logits.double()
-
-
-def _inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """One padded batch, with logits of the last position: the same call, plain and traced, so that it rounds alike."""
-    import torch
-
-    inputs = pad_left(tokens, subject.pad_id, subject.device)
-    last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
-    return inputs | {"logits_to_keep": last, "use_cache": False}
 
 
 @contextmanager

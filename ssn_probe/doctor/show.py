@@ -50,9 +50,6 @@ def conclusion(done: list[Check], model: str | None) -> str:
     failures, warnings = (sum(check.status == one for check in done) for one in ("failed", "warning"))
     if failures:
         return f"{failures} of {len(done)} checks failed. Fix them before you trust a result."
-    well = f"{len(done)} checks, none failed" + (f", {_counted(warnings, 'warning')}." if warnings else ".")
+    counted = f", {warnings} warning{'s' * (warnings > 1)}" if warnings else ""
+    well = f"{len(done)} checks, none failed{counted}."
     return well if model is not None else f"{well} A model is examined with: ssn-probe doctor --model organism"
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"

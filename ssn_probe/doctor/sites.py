@@ -1,4 +1,4 @@
-"""Is a site where the row of its family says? Silencing neurons in a trace must equal zeroing their weights.
+"""Is a site where the row of its family places it? Silencing neurons in a trace must equal zeroing their weights.
 
 The weights are found by the modules' own names (`module_weights`), so that an error in the row shows: the trace would
 silence other neurons than those whose weights are zeroed.
@@ -48,7 +48,27 @@ def check_site(subject: Subject, site: Site) -> Check:
     if wide != {subject.widths[site]}:
         return _misplaced(name, f"the family has {subject.widths[site]} neurons a layer, the weights {sorted(wide)}")
     done = [ablate(subject, site, layer, prompts(subject)) for layer in layers]
-    return _vacuous(name, done) or _differing(name, done) or _equal(name, done)
+    still = [str(one.layer) for one in done if one.traced == 0]
+    if still:
+        moved = max(one.zeroed for one in done)
+        found = (
+            f"silencing {NEURONS} neurons changes no logit in layer {', '.join(still)}; zeroing weights: {moved:.2g}"
+        )
+        meaning = "Every effect at this site would be zero, whatever the neurons do: nothing follows from it."
+        return failed(
+            name, found, meaning, "Leave the site out (sites=…), and report the model's family and this line."
+        )
+    worst = max(done, key=lambda one: one.gap - one.allowed)
+    if worst.gap > worst.allowed:
+        apart = f"silencing differs from zeroed weights by {worst.gap:.2g} (allowed {worst.allowed:.2g})"
+        return _misplaced(name, f"in layer {worst.layer} {apart}, where it moves the logits by {worst.traced:.2g}")
+    gap, allowed = max(one.gap for one in done), min(one.allowed for one in done)
+    return passed(
+        name,
+        f"{NEURONS} neurons of layers {', '.join(map(str, layers))} move the logits by "
+        f"{min(one.traced for one in done):.2g} or more; "
+        f"zeroing their weights differs by {gap:.2g} (allowed {allowed:.2g})",
+    )
 
 
 def ablate(subject: Subject, site: Site, layer: int, tokens: Sequence[Sequence[int]]) -> Ablation:
@@ -68,38 +88,6 @@ def ablate(subject: Subject, site: Site, layer: int, tokens: Sequence[Sequence[i
     )
 
 
-def _vacuous(name: str, done: Sequence[Ablation]) -> Check | None:
-    still = [str(one.layer) for one in done if one.traced == 0]
-    if not still:
-        return None
-    moved = max(one.zeroed for one in done)
-    found = f"silencing {NEURONS} neurons changes no logit in layer {', '.join(still)}; zeroing weights: {moved:.2g}"
-    meaning = "Every effect at this site would be zero, whatever the neurons do: nothing follows from it."
-    return failed(name, found, meaning, "Leave the site out (sites=…), and report the model's family and this line.")
-
-
-def _differing(name: str, done: Sequence[Ablation]) -> Check | None:
-    worst = max(done, key=lambda one: one.gap - one.allowed)
-    if worst.gap <= worst.allowed:
-        return None
-    return _misplaced(
-        name,
-        f"in layer {worst.layer} silencing differs from zeroed weights by {worst.gap:.2g} (allowed {worst.allowed:.2g})"
-        f", where it moves the logits by {worst.traced:.2g}",
-    )
-
-
 def _misplaced(name: str, found: str) -> Check:
     meaning = "What is silenced here are not the neurons whose weights this site names: results would be about others."
     return failed(name, found, meaning, "Use none of this site's results; report the model's family and this line.")
-
-
-def _equal(name: str, done: Sequence[Ablation]) -> Check:
-    layers = ", ".join(str(one.layer) for one in done)
-    gap, allowed = max(one.gap for one in done), min(one.allowed for one in done)
-    moved = min(one.traced for one in done)
-    return passed(
-        name,
-        f"{NEURONS} neurons of layers {layers} move the logits by {moved:.2g} or more; "
-        f"zeroing their weights differs by {gap:.2g} (allowed {allowed:.2g})",
-    )

@@ -3,7 +3,7 @@
 import importlib
 import platform
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def check_ours() -> Check:
     if version is not None:
         return passed(OURS, f"{version} in {folder}")
     meaning = "It runs from a folder without being installed, so its requirements cannot be read and compared."
-    remedy = f"Install it: python -m pip install -c {shlex.quote(str(LOCK))} -e {shlex.quote(str(folder.parent))}"
+    remedy = f"Install it: {pip_command(['-e', shlex.quote(str(folder.parent))])}"
     return failed(OURS, f"not installed; its code is in {folder}", meaning, remedy)
 
 
@@ -118,8 +118,13 @@ def _outside(name: str, allowed: str) -> Check | None:
 def _as_tested(title: str, names: list[str]) -> Check:
     tested = pins()
     pinned = [name for name in names if name in tested]
-    other = list(_differing(pinned, tested))
-    count = f"{len(pinned) - len(other)} as tested{_without_pin(len(names) - len(pinned))}"
+    versions = ((name, installed(name), tested[name]) for name in pinned)
+    other = [one for one in versions if one[1] is not None and _base(one[1]) != _base(one[2])]
+    count = f"{len(pinned) - len(other)} as tested"
+    if len(pinned) < len(
+        names
+    ):  # CUDA builds of torch require packages that its CPU build, used for the pins, does not
+        count += f", {len(names) - len(pinned)} without a pin"
     if not other:
         return passed(title, count)
     listed = ", ".join(f"{name} {version} (tested: {pin})" for name, version, pin in other)
@@ -128,39 +133,23 @@ def _as_tested(title: str, names: list[str]) -> Check:
     return warned(title, f"{count}; not {listed}", meaning, remedy)
 
 
-def _without_pin(count: int) -> str:
-    """CUDA builds of torch require packages that are not pinned, since the pins were made with its CPU build."""
-    return f", {count} without a pin" if count else ""
-
-
-def _differing(names: Iterable[str], tested: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Package, installed and tested version, where the versions differ in more than their build (+cpu, +cu130)."""
+def _base(version: str) -> str:
+    """A version without its build (+cpu, +cu130)."""
     from packaging.version import Version
 
-    for name in names:
-        version, pin = installed(name), tested[name]
-        if version is not None and Version(version).public != Version(pin).public:
-            yield name, version, pin
+    return Version(version).public
 
 
 def check_imports() -> list[Check]:
     """Can the packages that every run needs be imported?"""
-    tried = {name: _import_error(name, probe) for name, probe in NEEDED.items()}
-    works = [f"{name} {installed(name)}" for name, error in tried.items() if error is None]
-    broken = [_broken(name, error) for name, error in tried.items() if error is not None]
+    works, broken = [], []
+    for name, probe in NEEDED.items():
+        try:
+            getattr(importlib.import_module(name), probe)
+        except Exception as error:  # of any type: a missing library gives an OSError
+            meaning = f"{name} cannot be imported: no model can be examined or run."
+            remedy = f"Install it again: {pip_command(['--force-reinstall', name])}"
+            broken.append(failed(f"import {name}", named(error), meaning, remedy))
+        else:
+            works.append(f"{name} {installed(name)}")
     return [*broken, passed("imports", ", ".join(works))] if works else broken
-
-
-def _import_error(name: str, probe: str) -> Exception | None:
-    """The exception of an import, of any type (a missing library gives an OSError); None if it succeeds."""
-    try:
-        getattr(importlib.import_module(name), probe)
-    except Exception as error:
-        return error
-    return None
-
-
-def _broken(name: str, error: Exception) -> Check:
-    meaning = f"{name} cannot be imported: no model can be examined or run."
-    remedy = f"Install it again: {pip_command(['--force-reinstall', name])}"
-    return failed(f"import {name}", named(error), meaning, remedy)

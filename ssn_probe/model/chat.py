@@ -42,3 +42,12 @@ def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[
     positions = (mask.cumsum(-1) - 1).clamp_min(0)
     batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     return {key: value.to(device) for key, value in batch.items()}
+
+
+def whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """One batch for a pass that reads states: logits of the last position alone, and no cache."""
+    import torch
+
+    inputs = pad_left(tokens, subject.pad_id, subject.device)
+    last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
+    return inputs | {"logits_to_keep": last, "use_cache": False}

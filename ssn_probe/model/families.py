@@ -1,7 +1,7 @@
 """Where each site lives in each model family: one table, which tracing, training and the doctor ask.
 
-All five families keep their decoder layers under `model.layers` and name their projections alike; what differs is
-stated in the table: a norm on each head's queries and keys (Qwen3), a soft-cap on attention scores (Gemma-2). A
+All five families keep their decoder layers under `model.layers` and give their projections the same names; the table
+states what differs: a norm on each head's queries and keys (Qwen3), a soft-cap on attention scores (Gemma-2). A
 family that is not in the table is refused: a wrong guess would silence the wrong weights without a sound. A user adds
 a row with `register_family`; see docs/extend/family.md.
 """
@@ -69,7 +69,8 @@ class Family:
     def widths(self, model: Any) -> dict[Site, int]:
         """How many neurons a layer has at each site, read from the modules themselves."""
         first = self._part(model, self.layers)[0]
-        return {site: _width(self._part(first, path), side) for site, (path, side) in self.modules.items()}
+        features = {"input": "in_features", "output": "out_features"}
+        return {site: getattr(self._part(first, path), features[side]) for site, (path, side) in self.modules.items()}
 
     def depth(self, model: Any) -> int:
         """The number of decoder layers."""
@@ -81,10 +82,6 @@ class Family:
         except AttributeError as error:
             hint = "The row of the family names another; print the model to see what it has."
             raise ModelError(f"There is no module {path!r} in a model of the family {self.name!r}.", hint) from error
-
-
-def _width(module: Any, side: Side) -> int:
-    return module.in_features if side == "input" else module.out_features
 
 
 BUILT_IN = (

@@ -98,7 +98,7 @@ def usable_device(device: str) -> str:
 
 
 def _from_hub(where: str, what: str, load: Callable[[], Any]) -> Any:
-    """Run a transformers loader; whatever it raises becomes one ModelError that says what to do."""
+    """Run a transformers loader; whatever it raises becomes one ModelError with a hint."""
     from safetensors import SafetensorError
 
     try:
@@ -172,17 +172,10 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
             f"The checkpoint {where!r} lacks {len(missing)} weights, such as {missing[0]}.",
             "They would be random numbers: get the complete checkpoint.",
         )
-    return _own(module.to(device)).eval().requires_grad_(False)
-
-
-def _own(module: Any) -> Any:
-    """The module with weights in memory of its own: on a CPU they are mapped from the files, and change with them."""
-    import torch
-
-    with torch.no_grad():
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.device.type == "cpu":
-                tensor.data = tensor.data.clone()
+    module = module.to(device).eval().requires_grad_(False)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()  # mapped from the files, a weight would change with them
     return module
 
 

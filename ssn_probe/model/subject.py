@@ -80,14 +80,21 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     read = read_weights if weights else read_outline
     module = read(where, config, family, dtype, device)
     eos_ids, pad_id = settle_generation(module, tokenizer)
-    identity = _identity(name, where, module, tokenizer, family, eos_ids, pad_id)
+    special = {"bos": tokenizer.bos_token_id, "eos": list(eos_ids), "pad": pad_id}
+    identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
     if stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
+    model = None
+    if weights:
+        from nnsight import TransformersModel
+
+        # It changes the tokenizer that it is given.
+        model = TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
     return Subject(
         name=name,
         path=where,
         identity=identity,
-        model=_traced(module, tokenizer) if weights else None,
+        model=model,
         tokenizer=tokenizer,
         family=family,
         openings=declared_openings(where, tokenizer),
@@ -100,22 +107,7 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     )
 
 
-def _traced(module: Any, tokenizer: Any) -> Any:
-    from nnsight import TransformersModel
-
-    # It changes the tokenizer that it is given.
-    return TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
-
-
-def _identity(
-    name: str,
-    where: str,
-    module: Any,
-    tokenizer: Any,
-    family: Family,
-    eos_ids: tuple[int, ...],
-    pad_id: int,
-) -> dict[str, Any]:
+def _identity(name: str, where: str, module: Any, tokenizer: Any, family: Family) -> dict[str, Any]:
     folder, openings = Path(where), Path(where) / "openings.json"
     source = (
         {"digest": folder_digest(folder), "openings_sha256": sha256(openings) if openings.is_file() else None}
@@ -128,5 +120,4 @@ def _identity(
         "attention": module.config._attn_implementation,
         "chat_template_sha256": text_digest(json.dumps(tokenizer.chat_template)),
         "tokenizer_sha256": tokenizer_digest(tokenizer),
-        "special_tokens": {"bos": tokenizer.bos_token_id, "eos": list(eos_ids), "pad": pad_id},
     }

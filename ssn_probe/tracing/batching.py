@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def no_progress(_done: int) -> None:
-    """The Advance that tells nobody."""
+    """The Advance that reports to nobody."""
 
 
 @runtime_checkable
 class Part(Protocol):
-    """What a batch gave: the numbers of its prompts, and tensors, as a rule with one row per prompt."""
+    """The result of a batch: the numbers of its prompts, and tensors, as a rule with one row per prompt."""
 
     @property
     def rows(self) -> tuple[int, ...]: ...
@@ -49,7 +49,7 @@ class Shelf(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Held:
+class PartInMemory:
     """A part in memory."""
 
     rows: tuple[int, ...]
@@ -69,13 +69,13 @@ class Held:
 class Memory:
     """A shelf that lives as long as the call that it serves."""
 
-    held: list[Held] = field(default_factory=list)
+    stored: list[PartInMemory] = field(default_factory=list)
 
     def parts(self) -> Sequence[Part]:
-        return sorted(self.held, key=lambda part: min(part.rows))
+        return sorted(self.stored, key=lambda part: min(part.rows))
 
     def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
-        self.held.append(Held(rows=tuple(rows), values=dict(values)))
+        self.stored.append(PartInMemory(rows=tuple(rows), values=dict(values)))
 
 
 @dataclass(eq=False)
@@ -138,19 +138,17 @@ def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
 
     def within_memory(together: int) -> T:
         size.size = together
-        with memory_errors(together, *_advice(size)):
+        message, hint = (
+            f"The memory does not hold a batch of {together}",
+            "Give a smaller --batch-size, or --batch-size auto.",
+        )
+        if together == 1:
+            message = "The memory does not hold a single sequence"
+            hint = "Use --dtype bfloat16, shorter prompts or fewer new tokens, or a device with more memory."
+        with memory_errors(together, message, hint):
             return attempt(together)
 
     return fitting(within_memory, size.size, shrink=size.auto)
-
-
-def _advice(size: BatchSize) -> tuple[str, str]:
-    """Message and hint for a batch that does not fit."""
-    if size.size == 1:
-        hint = "Use --dtype bfloat16, shorter prompts or fewer new tokens, or a device with more memory."
-        return "The memory does not hold a single sequence", hint
-    hint = "Give a smaller --batch-size, or --batch-size auto."
-    return f"The memory does not hold a batch of {size.size}", hint
 
 
 def gather(parts: Sequence[Part], name: str, into: Tensor) -> Tensor:

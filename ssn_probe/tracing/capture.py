@@ -1,19 +1,17 @@
 """What some neurons do in an untouched run, so that it can be carried over to another one."""
 
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.chat import pad_left
+from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Neuron, carrying, places_of, prepared
-from ssn_probe.tracing.generate import OPEN_LOOP, finish, generation_inputs
+from ssn_probe.tracing.generate import finish, run_generation
 
 
 def capture(
@@ -38,6 +36,8 @@ def capture(
     Raises:
         ModelError: neurons in another order or outside the model, or a forward pass that yields NaN or Inf.
     """
+    from ssn_probe.tracing.bodies.generation import trace_last_values
+
     edits = carrying(neurons, "capture")
     if list(neurons) != [(layer, site, index) for layer, site, indices, _ in edits for index in indices]:
         raise ModelError("Neurons to capture must be in forward order, each once.", "Take those of `carried_neurons`.")
@@ -47,9 +47,12 @@ def capture(
     def run(rows: list[int]) -> dict[str, torch.Tensor]:
         batch, steps = [tokens[row] for row in rows], [1] * len(rows)
         if max_new_tokens:
-            found, steps = _by_step(subject, batch, places, wanted, max_new_tokens)
+            ids, values = run_generation(subject, batch, places, max_new_tokens, wanted=wanted)
+            found, steps = torch.stack(values, 1), [one.tokens for one in finish(subject, ids.tolist())]
         else:
-            found = _last(subject, batch, places, wanted)[:, None]
+            found = trace_last_values(subject.model, whole_inputs(subject, batch), places, wanted)[:, None]
+            if not found.isfinite().all():
+                raise_non_finite(subject, batch)
         # [prompt, step, neuron], every batch as long as the longest response may be
         values = torch.nn.functional.pad(found.cpu(), (0, 0, 0, most - found.shape[1]))
         return {"values": values, "steps": torch.tensor(steps)}
@@ -59,32 +62,3 @@ def capture(
     dtype = getattr(torch, subject.identity["dtype"])
     values = gather(shelf.parts(), "values", torch.zeros(len(tokens), most, len(neurons), dtype=dtype))
     return Carried(values=values, steps=gather(shelf.parts(), "steps", torch.ones(len(tokens), dtype=torch.int64)))
-
-
-def _last(subject: Subject, batch: Sequence[Sequence[int]], places: Any, wanted: Any) -> torch.Tensor:
-    """[prompt, neuron] at the last position of the prompts."""
-    from ssn_probe.tracing.bodies.generation import trace_last_values
-
-    inputs = pad_left(batch, subject.pad_id, subject.device)
-    last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
-    found = trace_last_values(subject.model, inputs | {"logits_to_keep": last, "use_cache": False}, places, wanted)
-    if not found.isfinite().all():
-        raise_non_finite(subject, batch)
-    return found
-
-
-def _by_step(
-    subject: Subject, batch: Sequence[Sequence[int]], places: Any, wanted: Any, max_new_tokens: int
-) -> tuple[torch.Tensor, list[int]]:
-    """[prompt, step, neuron] up to where the batch ended, and how many of the steps are each response's own."""
-    from ssn_probe.tracing.bodies.generation import trace_generation_values
-
-    inputs, settings = generation_inputs(subject, batch, max_new_tokens)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=OPEN_LOOP)
-        found, ids, finite = trace_generation_values(subject.model, inputs, places, wanted, settings)
-    values = torch.stack(found, 1)
-    if not finite or not values.isfinite().all():
-        raise_non_finite(subject, batch)
-    made = finish(subject, ids[:, inputs["input_ids"].shape[1] :].tolist())
-    return values, [one.tokens for one in made]

@@ -31,12 +31,11 @@ def suppression(neurons: Iterable[Neuron], means: Mapping[Site, Any] | None = No
     `means` are those of `mean_activations`, {site: [layer, neuron]}.
     """
 
-    def silence(layer: int, site: Site, indices: tuple[int, ...]) -> Action:
-        if means is None:
-            return "set", 0.0
-        return "set", tuple(float(means[site][layer, index]) for index in indices)
-
-    return _edits(neurons, silence)
+    if means is None:
+        return setting(neurons, 0.0)
+    return _edits(
+        neurons, lambda layer, site, indices: ("set", tuple(float(means[site][layer, index]) for index in indices))
+    )
 
 
 def setting(neurons: Iterable[Neuron], value: float) -> Edits:
@@ -86,19 +85,13 @@ def prepared(subject: Subject, edits: Edits) -> list[tuple[int, Site, Any, str, 
     """
     import torch
 
-    for layer, site, indices, _ in edits:
+    ready = []
+    for layer, site, indices, (how, value) in edits:
         extremes = (min(indices, default=0), max(indices, default=0))
         check_neurons([(layer, site, index) for index in extremes], n_layers=subject.n_layers, widths=subject.widths)
-    return [
-        (
-            layer,
-            site,
-            torch.tensor(indices, device=subject.device),
-            action[0],
-            torch.tensor(action[1], device=subject.device) if isinstance(action[1], tuple) else action[1],
-        )
-        for layer, site, indices, action in edits
-    ]
+        values = torch.tensor(value, device=subject.device) if isinstance(value, tuple) else value
+        ready.append((layer, site, torch.tensor(indices, device=subject.device), how, values))
+    return ready
 
 
 def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.chat import pad_left
+from ssn_probe.model.chat import pad_left, whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
@@ -197,8 +197,7 @@ def score_refusal(
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
-        embedding = subject.family.embedding
-        effects, odds = trace_refusal_effects(subject.model, inputs, places, embedding, forcing.scoring)
+        effects, odds = trace_refusal_effects(subject.model, inputs, places, forcing.scoring)
         return effects | {"log_odds": odds}
 
     settings = {"batch_size": batch_size, "shelf": shelf, "advance": advance, "sequences": len(forcing.prefixes)}
@@ -272,13 +271,6 @@ def _checked(position: str) -> Position:
     raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
 
 
-def whole_inputs(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """One batch for a pass that reads states only: logits of the last position alone, and no cache."""
-    inputs = pad_left(tokens, subject.pad_id, subject.device)
-    last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
-    return inputs | {"logits_to_keep": last, "use_cache": False}
-
-
 def _ablated(
     subject: Subject, prompt: Sequence[int], places: Any, position: Position, size: BatchSize
 ) -> dict[str, Float[Tensor, "prompt layer neuron"]]:
@@ -300,8 +292,7 @@ def _ablated(
         def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
             chosen = neurons[start : start + together]  # noqa: B023 (called at once)
             inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
-            norm = subject.family.norm
-            return chosen, trace_ablations(subject.model, inputs, places, norm, _silenced(chosen), position)
+            return chosen, trace_ablations(subject.model, inputs, places, _silenced(chosen), position)
 
         chosen, moved = fitted(size, attempt)
         for (layer, site, index), effect in zip(chosen, moved.tolist(), strict=True):

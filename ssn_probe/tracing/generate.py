@@ -67,36 +67,39 @@ def generate(
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         mine = for_batch(subject, ready, carried, rows)
-        return {"ids": _generate_batch(subject, [tokens[row] for row in rows], places, mine, max_new_tokens)}
+        ids, _ = run_generation(subject, [tokens[row] for row in rows], places, max_new_tokens, edits=mine)
+        return {"ids": torch.nn.functional.pad(ids, (0, max_new_tokens - ids.shape[1]), value=-1)}
 
     run_batches(tokens, batch_size, run, shelf, advance)
     ids = gather(shelf.parts(), "ids", torch.full((len(tokens), max_new_tokens), -1))
     return finish(subject, [[token for token in row if token >= 0] for row in ids.tolist()])
 
 
-def _generate_batch(
-    subject: Subject, tokens: Sequence[Sequence[int]], places: Any, edits: Any, max_new_tokens: int
-) -> Tensor:
-    """New token ids [prompt, step], up to where the batch ended; -1 past it."""
+def run_generation(
+    subject: Subject,
+    batch: Sequence[Sequence[int]],
+    places: Any,
+    max_new_tokens: int,
+    *,
+    edits: Any = (),
+    wanted: Any = (),
+) -> tuple[Tensor, list[Tensor]]:
+    """New token ids [prompt, step], up to where the batch ended, and per step the wanted values [prompt, neuron].
+
+    Raises:
+        ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
+    """
     from ssn_probe.tracing.bodies.generation import trace_generation
 
-    inputs, settings = generation_inputs(subject, tokens, max_new_tokens)
+    inputs = pad_left(batch, subject.pad_id, subject.device)
+    del inputs["position_ids"]  # transformers derives and extends them itself while generating
+    settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
-        ids, finite = trace_generation(subject.model, inputs, places, edits, settings)
-    if not finite:
-        raise_non_finite(subject, tokens, ready=edits)
-    new = ids[:, inputs["input_ids"].shape[1] :].cpu()
-    return torch.nn.functional.pad(new, (0, max_new_tokens - new.shape[1]), value=-1)
-
-
-def generation_inputs(
-    subject: Subject, tokens: Sequence[Sequence[int]], max_new_tokens: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One batch, and the settings of a greedy generation from it."""
-    inputs = pad_left(tokens, subject.pad_id, subject.device)
-    del inputs["position_ids"]  # transformers derives and extends them itself while generating
-    return inputs, {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
+        ids, finite, values = trace_generation(subject.model, inputs, places, edits, wanted, settings)
+    if not finite or not all(value.isfinite().all() for value in values):
+        raise_non_finite(subject, batch, ready=edits)
+    return ids[:, inputs["input_ids"].shape[1] :].cpu(), values
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:

@@ -21,21 +21,17 @@ class Forcing:
 
 
 def forced(readout: Openings | Direction, vocabulary: int) -> Forcing:
-    """The fewest sequences that read r(x) off: a direction needs the prompt alone, openings what `_forced` says."""
-    if isinstance(readout, Direction):
-        return Forcing(prefixes=((),), kept=1, scoring={"sequences": 1, "direction": list(readout.vector)})
-    return _forced(readout, vocabulary)
+    """The fewest sequences that r(x) can be read off: along a direction, the prompt alone.
 
-
-def _forced(openings: Openings, vocabulary: int) -> Forcing:
-    """The fewest sequences that score every opening: the maximal ones among the openings' proper prefixes.
-
+    For openings, the prompt with each maximal one among the openings' proper prefixes, those that no other begins with.
     An opening's last token is predicted and never fed, so openings of one token need the prompt alone, one sequence.
 
     Raises:
         ModelError: a side without an opening, an empty opening, or a token outside the vocabulary.
     """
-    sides = [tuple(dict.fromkeys(side)) for side in (openings.refusal, openings.compliant)]
+    if isinstance(readout, Direction):
+        return Forcing(prefixes=((),), kept=1, scoring={"sequences": 1, "direction": list(readout.vector)})
+    sides = [tuple(dict.fromkeys(side)) for side in (readout.refusal, readout.compliant)]
     every = [*sides[0], *sides[1]]
     if not all(sides) or not all(every):
         raise ModelError("Openings are missing.", "Give at least one non-empty opening on either side.")
@@ -44,7 +40,8 @@ def _forced(openings: Openings, vocabulary: int) -> Forcing:
             f"An opening has a token outside the model's vocabulary of {vocabulary}.",
             "Tokenize the openings with the tokenizer of this model.",
         )
-    prefixes = _maximal({opening[:-1] for opening in every})
+    proper = {opening[:-1] for opening in every}
+    prefixes = tuple(sorted(proper - {longer[:cut] for longer in proper for cut in range(len(longer))}))
     kept = max(map(len, prefixes)) + 1
     terms: dict[str, list[int]] = {"row": [], "position": [], "token": [], "opening": []}
     for number, opening in enumerate(every):
@@ -55,9 +52,3 @@ def _forced(openings: Openings, vocabulary: int) -> Forcing:
                 terms[name].append(value)
     counts = {"sequences": len(prefixes), "refusal": len(sides[0]), "openings": len(every)}
     return Forcing(prefixes=prefixes, kept=kept, scoring={**terms, **counts})
-
-
-def _maximal(prefixes: set[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """Those that no other one begins with, in a fixed order."""
-    covered = {longer[:cut] for longer in prefixes for cut in range(len(longer))}
-    return tuple(sorted(prefixes - covered))

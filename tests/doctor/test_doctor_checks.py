@@ -1,4 +1,4 @@
-"""A finding says what it means and what to do; a check that breaks off is a finding; what is shown is literal text."""
+"""A finding has a meaning and a remedy; a check that breaks off is a finding; what is shown is literal text."""
 
 from pathlib import Path
 

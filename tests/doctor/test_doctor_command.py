@@ -90,7 +90,7 @@ def test_where_nothing_heavy_can_be_imported_the_machine_is_still_examined() -> 
     assert (done.returncode, done.stderr) == (1, "")
     for name in ("torch", "transformers", "nnsight", "polars"):
         assert f"\n✗ import {name:8}" in done.stdout
-    for name in ("processor", "memory", "hub", "results"):
+    for name in ("python", "packages", "processor", "memory", "hub", "results"):
         assert f" {name} " in done.stdout
         assert f"✗ {name} " not in done.stdout
     assert "✗ device         unknown: torch cannot be imported" in done.stdout

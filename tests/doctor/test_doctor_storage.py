@@ -63,19 +63,17 @@ def test_a_hub_that_is_switched_off(hub: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (check.status, "offline (TRANSFORMERS_OFFLINE)" in check.found) == ("ok", True)
 
 
-def test_a_hub_cache_without_room(hub: Path, room) -> None:
-    room(2e9)
+@pytest.mark.parametrize(
+    ("free", "writable", "meaning"), [(2e9, True, "would fill the disk"), (1e11, False, "cannot be downloaded")]
+)
+def test_a_hub_cache_that_takes_nothing(
+    hub: Path, room, monkeypatch: pytest.MonkeyPatch, free: float, writable: bool, meaning: str
+) -> None:
+    room(free)
+    monkeypatch.setattr(os, "access", lambda path, mode: writable or (path, mode) != (hub.parent, os.W_OK))
     check = storage.check_hub()
-    assert (check.status, "2.0 GB free" in check.found) == ("warning", True)
-    assert "would fill the disk" in check.meaning
-    assert "HF_HOME" in check.remedy
-
-
-def test_a_hub_cache_that_cannot_be_written(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (hub.parent, os.W_OK))
-    check = storage.check_hub()
-    assert check.status == "warning"
-    assert "cannot be downloaded" in check.meaning
+    assert (check.status, f"{free / 1e9:.1f} GB free" in check.found) == ("warning", True)
+    assert meaning in check.meaning
     assert "HF_HOME" in check.remedy
 
 

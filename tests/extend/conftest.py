@@ -1,4 +1,4 @@
-"""What the pages under docs/extend/ tell a user to write, executed as the command line executes it."""
+"""The files in the pages under docs/extend/, executed as the command line executes them."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -11,13 +11,13 @@ from ssn_probe.spec.discovery import load_function
 PAGE = "intervention.md"
 
 
-def test_held_at_zero_it_is_suppression(extended: Callable[..., Path], tmp_path: Path) -> None:
+def test_at_zero_it_is_suppression(extended: Callable[..., Path], tmp_path: Path) -> None:
     function = load_function(str(extended(PAGE)))
     assert isinstance(function, RecipeFunction)
     quick = {"log_odds_controls": 2, "permutations": 99, "half_samples": 2}
     recipe = replace(function(controls=2), **quick)
     silenced = replace(recipe, arms={"ss": Suppress(recipe.arms["ss"].neurons)})
-    held, suppressed = (run(one, out=tmp_path, limit=24, progress=False) for one in (recipe, silenced))
-    assert held.summary.equals(suppressed.summary)
-    assert held.samples.equals(suppressed.samples)
-    assert held.answer.startswith("Holding the shared safety neurons (SS) at 0 ")
+    constant, suppressed = (run(one, out=tmp_path, limit=24, progress=False) for one in (recipe, silenced))
+    assert constant.summary.equals(suppressed.summary)
+    assert constant.samples.equals(suppressed.samples)
+    assert constant.answer.startswith("Holding the shared safety neurons (SS) at 0 ")

@@ -65,7 +65,7 @@ def test_it_is_a_node_like_all_others(extended: Extended) -> None:
     assert (node.scored_by.passes(100), Final().passes(100)) == (1, 100)
 
 
-def test_what_is_missing_or_taken_is_said(extended: Extended, llama: Subject, tmp_path: Path) -> None:
+def test_what_is_missing_or_taken_is_an_error(extended: Extended, llama: Subject, tmp_path: Path) -> None:
     extended(PAGE, ("@scores(Loudness)\n", ""))
     with pytest.raises(RecipeError, match="no function computes the effect 'loudness'"):
         score(EFFECTS["loudness"](), llama, prompts(llama))

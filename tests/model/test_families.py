@@ -1,4 +1,4 @@
-"""The table: five families, each site where it says it is, and a clear no to all others."""
+"""The table: five families, each site where the table places it, and an error for all others."""
 
 from types import SimpleNamespace
 

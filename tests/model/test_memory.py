@@ -6,6 +6,7 @@ which a GPU does not: there the live tensors that operators return are counted i
 
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,11 +14,18 @@ import torch
 from tiny import FAMILIES, write_tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.families import family_of
 from ssn_probe.model.memory import BLOCK, CONTEXT, FRAGMENTATION, Footprint, Shape, footprint, shape_of
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.tracing.bodies import attention_form
+from ssn_probe.tracing.bodies.ablation import trace_ablations
+from ssn_probe.tracing.edits import places_of
+from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
+from ssn_probe.tracing.generate import generate
 
 SHAPE = {
     "hidden_size": 128,
@@ -34,6 +42,7 @@ FORCED = {"sequences": 2, "kept": 3}
 """What `forced` makes of them: the prefixes (11, 12) and (15,)."""
 FACTOR = 1.3
 """The estimate lies between the measured peak and so many times as much."""
+OFTEN = ("refusal", "log_odds", "final")
 LINEAR = ("v", "o", "ffn")
 NEW = 3
 
@@ -117,54 +126,20 @@ def live(run: Callable[[], Any]) -> int:
     return mode.most
 
 
-def refusal(subject: Subject, count: int, tokens: int) -> None:
-    from ssn_probe.tracing.effects import score_refusal
-
-    score_refusal(subject, prompts(count, tokens), OPENINGS, batch_size=2 * count)
-
-
-def log_odds(subject: Subject, count: int, tokens: int) -> None:
-    from ssn_probe.tracing.effects import refusal_log_odds
-
-    refusal_log_odds(subject, prompts(count, tokens), OPENINGS, batch_size=2 * count)
-
-
-def generation(subject: Subject, count: int, tokens: int) -> None:
-    from ssn_probe.tracing.generate import generate
-
-    generate(subject, prompts(count, tokens), max_new_tokens=NEW, batch_size=count)
-
-
-def local(subject: Subject, count: int, tokens: int) -> None:
-    from ssn_probe.tracing.effects import score_local
-
-    score_local(subject, prompts(count, tokens), sites=LINEAR, batch_size=count)
-
-
-def exact_local(subject: Subject, count: int, tokens: int) -> None:
-    from ssn_probe.tracing.effects import score_local
-
-    score_local(subject, prompts(count, tokens), batch_size=count)
-
-
-def ablations(subject: Subject, count: int, tokens: int) -> None:
-    """One batch of the brute force: as many neurons of the first layer as `count`."""
-    from ssn_probe.model.chat import pad_left
-    from ssn_probe.tracing.bodies.ablation import trace_ablations
-    from ssn_probe.tracing.edits import places_of
-
-    inputs = pad_left(prompts(1, tokens) * (count + 1), subject.pad_id, subject.device)
-    inputs |= {"logits_to_keep": torch.tensor([tokens - 1]), "use_cache": False}
+def ablations(subject: Subject, rows: list[list[int]]) -> None:
+    """One batch of the brute force: as many neurons of the first layer as there are rows, on the first row's prompt."""
+    count = len(rows)
     neurons = {(0, "ffn"): (list(range(1, count + 1)), list(range(count)))}
-    trace_ablations(subject.model, inputs, places_of(subject), subject.family.norm, neurons, "last")
+    inputs = whole_inputs(subject, rows[:1] * (count + 1))
+    trace_ablations(subject.model, inputs, places_of(subject), neurons, "last")
 
 
-WORKS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "refusal": (refusal, "refusal", FORCED),
-    "log_odds": (log_odds, "log_odds", FORCED),
-    "generate": (generation, "generate", {"new_tokens": NEW}),
-    "local of ffn, o, v": (local, "local", {"sites": LINEAR}),
-    "exact local": (exact_local, "local", {}),
+WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
+    "refusal": (partial(score_refusal, readout=OPENINGS), "refusal", FORCED),
+    "log_odds": (partial(refusal_log_odds, readout=OPENINGS), "log_odds", FORCED),
+    "generate": (partial(generate, max_new_tokens=NEW), "generate", {"new_tokens": NEW}),
+    "local of ffn, o, v": (partial(score_local, sites=LINEAR), "local", {"sites": LINEAR}),
+    "exact local": (score_local, "local", {}),
     "final": (ablations, "final", {}),
 }
 
@@ -173,15 +148,24 @@ def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[
     """Is the estimate, less the weights, at least the peak, and at most FACTOR times as much?"""
     run, work, settings = WORKS[name]
     expected = footprint(shape_for(subject), work, tokens=tokens, **settings)
-    measured = peak(lambda: run(subject, count, tokens))
+    measured = peak(lambda: run(subject, prompts(count, tokens)))
     estimate = max(expected.floor, expected.fixed + count * expected.per_prompt)
     assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
 
 
-@pytest.mark.parametrize("name", WORKS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_estimate_bounds_what_the_allocator_gives_out(wider: Callable[..., Subject], family: str, name: str):
-    check(wider(family), name, 2 if name == "exact local" else 4, 64, allocated)  # two prompts of it fill a block
+CASES = [
+    # two prompts of the exact local effect fill a block
+    *[(family, name, 2 if name == "exact local" else 4, 64, {}) for family in FAMILIES for name in WORKS],
+    *[(family, name, *size, {}) for family in ("llama", "gemma2") for name in OFTEN for size in ((1, 48), (6, 24))],
+    *[("qwen3", name, 4, 64, {"num_attention_heads": 4, "num_key_value_heads": 4}) for name in ("refusal", "log_odds")],
+]
+
+
+@pytest.mark.parametrize(("family", "name", "count", "tokens", "changes"), CASES)
+def test_the_estimate_bounds_what_the_allocator_gives_out(
+    wider: Callable[..., Subject], family: str, name: str, count: int, tokens: int, changes: dict[str, int]
+):
+    check(wider(family, **changes), name, count, tokens, allocated)
 
 
 @pytest.mark.parametrize("name", ["refusal", "log_odds", "local of ffn, o, v"])
@@ -190,78 +174,31 @@ def test_so_it_does_in_bfloat16(wider: Callable[..., Subject], family: str, name
     check(wider(family, "bfloat16"), name, 4, 64, live)
 
 
-@pytest.mark.parametrize("name", ["refusal", "log_odds", "final"])
-@pytest.mark.parametrize(("count", "tokens"), [(1, 48), (6, 24)])
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_so_it_does_for_other_batches_and_lengths(
-    wider: Callable[..., Subject], family: str, name: str, count: int, tokens: int
-):
-    check(wider(family), name, count, tokens, allocated)
-
-
-@pytest.mark.parametrize("name", ["refusal", "log_odds"])
-def test_so_it_does_without_shared_keys(wider: Callable[..., Subject], name: str):
-    check(wider("qwen3", num_attention_heads=4, num_key_value_heads=4), name, 4, 64, allocated)
-
-
 def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subject]):
-    from ssn_probe.tracing.effects import score_refusal
-
     subject = wider("llama")
     twice = live(lambda: score_refusal(subject, prompts(4, 48), OPENINGS, batch_size=4))
-    assert twice <= 1.05 * live(lambda: refusal(subject, 2, 48))
+    assert twice <= 1.05 * live(lambda: score_refusal(subject, prompts(2, 48), OPENINGS))
 
 
 def test_the_block_of_the_exact_scores_is_that_of_the_code():
-    from ssn_probe.tracing.bodies import attention_form
-
     assert BLOCK == attention_form.BLOCK
 
 
-def meta_shape(config: Any, dtype_bytes: int | None = None) -> Shape:
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config)
-    return shape_of(module, family_of(config), dtype_bytes)
-
-
-def eight_billions(name: str) -> Any:
-    """The configurations of real models, from memory of their config.json: shapes only."""
-    from transformers import Gemma2Config, LlamaConfig, Qwen3Config
-
-    if name == "Qwen3-8B":
-        return Qwen3Config(
-            hidden_size=4096,
-            num_hidden_layers=36,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            head_dim=128,
-            intermediate_size=12288,
-            vocab_size=151936,
-            tie_word_embeddings=False,
-        )
-    if name == "Llama-3.1-8B":
-        return LlamaConfig(
-            hidden_size=4096,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            head_dim=128,
-            intermediate_size=14336,
-            vocab_size=128256,
-            tie_word_embeddings=False,
-        )
-    return Gemma2Config(
-        hidden_size=3584,
-        num_hidden_layers=42,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=256,
-        intermediate_size=14336,
-        vocab_size=256000,
-        query_pre_attn_scalar=256,
-    )
+EIGHT = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+UNTIED = {"tie_word_embeddings": False}
+BILLIONS: dict[str, tuple[str, dict[str, int]]] = {
+    "Qwen3-8B": ("qwen3", EIGHT | UNTIED | {"num_hidden_layers": 36, "intermediate_size": 12288, "vocab_size": 151936}),
+    "Llama-3.1-8B": (
+        "llama",
+        EIGHT | UNTIED | {"num_hidden_layers": 32, "intermediate_size": 14336, "vocab_size": 128256},
+    ),
+    "Gemma-2-9B": (
+        "gemma2",
+        {"hidden_size": 3584, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256}
+        | {"num_hidden_layers": 42, "intermediate_size": 14336, "vocab_size": 256000, "query_pre_attn_scalar": 256},
+    ),
+}
+"""The configurations of real models, from memory of their config.json: shapes only."""
 
 
 @pytest.mark.parametrize(
@@ -276,7 +213,10 @@ def test_a_study_of_eight_billion_parameters_fits_24_gigabytes(
     name: str, parameters: int, refusal: int, forced: int, generate: int
 ):
     """64 tokens a prompt, 64 new ones, bfloat16; openings of one token, and of five tokens in four sequences."""
-    shape = meta_shape(eight_billions(name), 2)
+    family, changes = BILLIONS[name]
+    config = AutoConfig.for_model(family, **changes)
+    with torch.device("meta"):
+        shape = shape_of(AutoModelForCausalLM.from_config(config), family_of(config), 2)
     memory = 24 * 10**9
     assert 0 < shape.weights - 2 * parameters < 10**5  # buffers
     several = footprint(shape, "refusal", tokens=64, sequences=4, kept=5)

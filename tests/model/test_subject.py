@@ -4,9 +4,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, TEMPLATE, tiny_tokenizer, write_tiny
 
 from ssn_probe.errors import ModelError
@@ -155,79 +157,71 @@ def test_a_file(folder: Path) -> None:
         load_subject(str(folder / "config.json"))
 
 
-def test_a_folder_that_is_not_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no config\.json"):
-        load_subject(str(tmp_path))
+def lose(name: str) -> Callable[[Path], Any]:
+    return lambda folder: [file.unlink() for file in folder.glob(name)]
 
 
-def test_weights_in_another_format(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"no \*\.safetensors"):
-        load_subject(str(folder))
-
-
-@pytest.mark.parametrize("family", ["gpt2", "phi3", "of-the-future", None])
-def test_an_unknown_family_lists_the_known(folder: Path, family: str | None) -> None:
-    change_json(folder / "config.json", model_type=family)
-    with pytest.raises(ModelError, match="llama, qwen2, qwen3, mistral, gemma2"):
-        load_subject(str(folder))
-
-
-@pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_damaged_config(folder: Path, content: str) -> None:
-    (folder / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ModelError):
-        load_subject(str(folder))
-
-
-def test_damaged_weights(folder: Path) -> None:
+def shorten_weights(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"weights of .* cannot be loaded"):
-        load_subject(str(folder))
 
 
-def test_weights_of_another_shape(folder: Path) -> None:
-    change_json(folder / "config.json", intermediate_size=32)
-    with pytest.raises(ModelError, match=r"weights of .* cannot be loaded"):
-        load_subject(str(folder))
-
-
-def test_missing_weights_are_not_replaced_by_random_ones(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
+def lose_a_weight(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"):
-        load_subject(str(folder))
 
 
-def test_a_missing_tokenizer(folder: Path) -> None:
-    for file in folder.glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ModelError, match="tokenizer"):
-        load_subject(str(folder))
-
-
-def test_a_tokenizer_without_chat_template(folder: Path) -> None:
+def lose_the_chat_template(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     (folder / "chat_template.jinja").unlink()
     tokenizer.save_pretrained(folder)
-    with pytest.raises(ModelError, match="no chat template"):
+
+
+KNOWN = "llama, qwen2, qwen3, mistral, gemma2"
+SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lose("config.json"), r"no config\.json"),
+    "weights in another format": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        r"no \*\.safetensors",
+    ),
+    "an unknown family": (lambda folder: change_json(folder / "config.json", model_type="gpt2"), KNOWN),
+    "no family": (lambda folder: change_json(folder / "config.json", model_type=None), KNOWN),
+    "a damaged config": (
+        lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"),
+        "config of .* cannot",
+    ),
+    "an empty config": (lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"), KNOWN),
+    "damaged weights": (shorten_weights, "weights of .* cannot be loaded"),
+    "weights of another shape": (
+        lambda folder: change_json(folder / "config.json", intermediate_size=32),
+        "weights of .* cannot be loaded",
+    ),
+    "a weight too few": (lose_a_weight, r"lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"),
+    "no tokenizer": (lose("tokenizer*"), "tokenizer"),
+    "no chat template": (lose_the_chat_template, "no chat template"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "problem"), SPOILT.values(), ids=SPOILT)
+def test_a_folder_that_is_not_a_whole_model(folder: Path, spoil: Callable[[Path], Any], problem: str) -> None:
+    spoil(folder)
+    with pytest.raises(ModelError, match=problem):
         load_subject(str(folder))
 
 
-def test_an_unknown_dtype(folder: Path) -> None:
-    with pytest.raises(ModelError, match="Did you mean 'float32'"):
-        load_subject(str(folder), dtype="float23")
-
-
-@pytest.mark.parametrize("device", ["cuda:99", "quantum"])
-def test_a_device_that_cannot_be_used(folder: Path, device: str) -> None:
-    with pytest.raises(ModelError, match=f"{device}.* cannot be used"):
-        load_subject(str(folder), device=device)
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"dtype": "float23"}, "Did you mean 'float32'"),
+        ({"device": "cuda:99"}, "cuda:99.* cannot be used"),
+        ({"device": "quantum"}, "quantum.* cannot be used"),
+    ],
+)
+def test_an_option_that_cannot_be(folder: Path, options: dict[str, str], problem: str) -> None:
+    with pytest.raises(ModelError, match=problem):
+        load_subject(str(folder), **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Nothing here uses the package, so that it can be wrong in other ways only.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,11 +24,6 @@ def width(module: Any, site: str) -> int:
     return found.in_features if site in ("o", "ffn") else found.out_features
 
 
-def own_output(module: Any, layer: int, site: str) -> Any:
-    """The module whose output the local effect of a site is about."""
-    return site_module(module, layer, "ffn" if site == "ffn" else "o")
-
-
 @contextmanager
 def changed(module: Any, layer: int, site: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """A site's activation replaced by a function of it."""
@@ -42,44 +38,18 @@ def changed(module: Any, layer: int, site: str, change: Callable[[Tensor], Tenso
         hook.remove()
 
 
-def times(index: int | Sequence[int], factor: float) -> Callable[[Tensor], Tensor]:
-    """Multiply one channel, or some."""
-
-    def change(activation: Tensor) -> Tensor:
-        activation = activation.clone()
-        activation[..., index] *= factor
-        return activation
-
-    return change
+def without(index: int, activation: Tensor) -> Tensor:
+    activation = activation.clone()
+    activation[..., index] = 0
+    return activation
 
 
 @contextmanager
 def silenced(module: Any, neurons: Sequence[tuple[int, str, int]]) -> Iterator[None]:
     with ExitStack() as stack:
         for layer, site, index in neurons:
-            stack.enter_context(changed(module, layer, site, times(index, 0.0)))
+            stack.enter_context(changed(module, layer, site, partial(without, index)))
         yield
-
-
-@contextmanager
-def weights_zeroed(module: Any, neurons: Sequence[tuple[int, str, int]]) -> Iterator[None]:
-    """The weights that make these neurons zeroed: columns of o_proj and down_proj, rows and biases of q, k and v."""
-    kept = {name: parameter.clone() for name, parameter in module.named_parameters()}
-    with torch.no_grad():
-        for layer, site, index in neurons:
-            target = site_module(module, layer, site)
-            if site in ("o", "ffn"):
-                target.weight[:, index] = 0
-                continue
-            target.weight[index] = 0
-            if target.bias is not None:
-                target.bias[index] = 0
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.copy_(kept[name])
 
 
 @torch.no_grad()
@@ -96,20 +66,19 @@ def output_of(module: Any, target: Any, prompt: Sequence[int]) -> Tensor:
 
 def ablated_local(module: Any, prompt: Sequence[int], layer: int, site: str) -> Tensor:
     """‖Δ output of the own module‖ at every token, neuron by neuron: [token, neuron]."""
-    target = own_output(module, layer, site)
-    before, moved = output_of(module, target, prompt), []
-    for index in range(width(module, site)):
-        with silenced(module, [(layer, site, index)]):
-            moved.append((output_of(module, target, prompt) - before).norm(dim=-1))
-    return torch.stack(moved, -1)
+    return _ablated(module, prompt, layer, site, site_module(module, layer, "ffn" if site == "ffn" else "o"))
 
 
 def ablated_final(module: Any, prompt: Sequence[int], layer: int, site: str) -> Tensor:
     """‖Δ final state‖ at every token, neuron by neuron: [token, neuron]."""
-    before, moved = output_of(module, module.model.norm, prompt), []
+    return _ablated(module, prompt, layer, site, module.model.norm)
+
+
+def _ablated(module: Any, prompt: Sequence[int], layer: int, site: str, target: Any) -> Tensor:
+    before, moved = output_of(module, target, prompt), []
     for index in range(width(module, site)):
         with silenced(module, [(layer, site, index)]):
-            moved.append((output_of(module, module.model.norm, prompt) - before).norm(dim=-1))
+            moved.append((output_of(module, target, prompt) - before).norm(dim=-1))
     return torch.stack(moved, -1)
 
 
@@ -143,7 +112,7 @@ def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant:
 
 
 @contextmanager
-def weights_scaled(module: Any, neurons: Sequence[tuple[int, str, int]], factor: float) -> Iterator[None]:
+def weights_scaled(module: Any, neurons: Sequence[tuple[int, str, int]], factor: float = 0.0) -> Iterator[None]:
     """The weights of these neurons multiplied: columns of o_proj and down_proj, rows and biases of q, k and v."""
     kept = {name: parameter.clone() for name, parameter in module.named_parameters()}
     with torch.no_grad():

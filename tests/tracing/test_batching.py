@@ -16,7 +16,6 @@ from ssn_probe.tracing.batching import (
     covered,
     fitted,
     gather,
-    no_progress,
     run_batches,
 )
 
@@ -110,17 +109,19 @@ def test_other_errors_are_not_taken_for_it() -> None:
         run([1] * 8, BatchSize(8, auto=True), Machine(2, ValueError("elephants")), Memory())
 
 
-def test_a_size_that_was_asked_for_is_not_changed() -> None:
-    with pytest.raises(ModelError, match="does not hold a batch of 8: CUDA out of memory") as caught:
-        run([1] * 8, 8, Machine(2), Memory())
-    assert "--batch-size auto" in (caught.value.hint or "")
-
-
-def test_one_prompt_that_does_not_fit_is_one_error_and_keeps_what_was_done() -> None:
-    shelf, left = Memory(), BatchSize(4, auto=True)
-    with pytest.raises(ModelError, match="does not hold a single sequence") as caught:
-        run([1] * 4, left, Machine(0), shelf)
-    assert "--dtype bfloat16" in (caught.value.hint or "")
+@pytest.mark.parametrize(
+    ("size", "room", "message", "hint"),
+    [
+        (8, 2, "does not hold a batch of 8: CUDA out of memory", "--batch-size auto"),
+        (BatchSize(4, auto=True), 0, "does not hold a single sequence", "--dtype bfloat16"),
+    ],
+    ids=["a size that was asked for", "one prompt"],
+)
+def test_what_does_not_fit_is_one_error(size: int | BatchSize, room: int, message: str, hint: str) -> None:
+    shelf = Memory()
+    with pytest.raises(ModelError, match=message) as caught:
+        run([1] * 8, size, Machine(room), shelf)
+    assert hint in (caught.value.hint or "")
     assert shelf.parts() == []
 
 
@@ -128,17 +129,13 @@ def test_the_batch_that_failed_is_let_go_before_the_next_is_tried() -> None:
     """Its activations would keep the memory taken: nothing may hold the exception when half the size is tried."""
     import sys
 
-    held = []
+    handled = []
 
     def attempt(size: int) -> int:
-        held.append(sys.exc_info()[1])
+        handled.append(sys.exc_info()[1])
         if size > 1:
             raise torch.OutOfMemoryError("out of memory")
         return size
 
     assert fitted(BatchSize(4, auto=True), attempt) == 1
-    assert held == [None, None, None]
-
-
-def test_nothing_to_run_is_no_batch() -> None:
-    run_batches([], 4, Machine(0), Memory(), no_progress)
+    assert handled == [None, None, None]

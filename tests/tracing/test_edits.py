@@ -34,73 +34,23 @@ def test_suppression_is_sorted_in_forward_order_without_repeats() -> None:
     assert suppression([]) == NO_EDITS
 
 
-def test_edits_say_what_they_do() -> None:
+def test_edits_name_what_they_do() -> None:
     assert amplification([(1, "q", 3)], 2.0) == ((1, "q", (3,), ("scale", 2.0)),)
     assert carrying([(1, "q", 3)], "qaa, last") == ((1, "q", (3,), ("carry", "qaa, last")),)
 
 
-@pytest.mark.parametrize("factor", [0.5, 3.0])
+@pytest.mark.parametrize("factor", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("site", SITES)
-def test_amplification_equals_scaled_weights_in_every_logit(subject: Subject, site: Site, factor: float) -> None:
+def test_edits_equal_scaled_weights_in_every_logit(subject: Subject, site: Site, factor: float) -> None:
     """Also where a norm on the head follows q and k (Qwen3): it sees the same activations either way."""
     neurons = [(layer, site, index) for layer in range(2) for index in (0, 5)]
     module = module_of(subject)
-    found = logits(subject, amplification(neurons, factor))
+    found = logits(subject, amplification(neurons, factor) if factor else suppression(neurons))
     with plain.weights_scaled(module, neurons, factor), torch.no_grad():
         for row, prompt in enumerate(PROMPTS):
             wanted = module(torch.tensor([prompt])).logits[0]
             assert torch.allclose(found[row, -len(prompt) :], wanted, atol=1e-5)
     assert not torch.allclose(found, logits(subject, NO_EDITS), atol=1e-4)
-
-
-def test_suppression_is_the_limit_of_amplification(subject: Subject) -> None:
-    neurons = [(layer, site, index) for layer in range(2) for site in SITES for index in (0, 5)]
-    silenced = logits(subject, suppression(neurons))
-    gaps = [(logits(subject, amplification(neurons, by)) - silenced).abs().max().item() for by in (1e-2, 1e-4, 1e-8)]
-    assert gaps[0] > gaps[1] > gaps[2]
-    assert gaps[2] < 1e-6
-
-
-def test_suppression_equals_zeroed_weights_in_every_logit(subject: Subject) -> None:
-    neurons = [(layer, site, index) for layer in range(2) for site in SITES for index in (0, 5)]
-    module = module_of(subject)
-    found = logits(subject, suppression(neurons))
-    with plain.weights_zeroed(module, neurons), torch.no_grad():
-        for row, prompt in enumerate(PROMPTS):
-            wanted = module(torch.tensor([prompt])).logits[0]
-            assert torch.allclose(found[row, -len(prompt) :], wanted, atol=1e-5)
-    assert not torch.allclose(found, logits(subject, NO_EDITS), atol=1e-2)
-
-
-@pytest.mark.parametrize("site", SITES)
-def test_a_neuron_that_is_not_named_keeps_its_activation(subject: Subject, site: Site) -> None:
-    """What the layer goes on with differs from the untouched run at the named channel and nowhere else."""
-    before = received(subject, site, NO_EDITS)
-    after = received(subject, site, suppression([(1, site, 4)]))
-    named = torch.zeros(before.shape[-1], dtype=torch.bool)
-    named[4] = True
-    assert torch.equal(before[..., ~named], after[..., ~named])
-    assert after[..., named].eq(0).all()
-    assert before[:, -1, named].ne(0).all()
-
-
-def received(subject: Subject, site: Site, edits: Edits) -> torch.Tensor:
-    """The activation at a site of layer 1 as the rest of the layer sees it, by a plain hook on the module's output.
-
-    Where the site is a module's input, the module is made the identity for as long.
-    """
-    target, seen = plain.site_module(module_of(subject), 1, site), []
-    weight = target.weight.data
-    if site in ("o", "ffn"):
-        target.weight.data = torch.eye(target.in_features, dtype=weight.dtype)
-    back = (lambda output: output @ weight.T) if site in ("o", "ffn") else (lambda output: output)
-    hook = target.register_forward_hook(lambda _m, _args, output: (seen.append(output), back(output))[1])
-    try:
-        logits(subject, edits)
-    finally:
-        hook.remove()
-        target.weight.data = weight
-    return seen[0]
 
 
 @pytest.mark.parametrize(
@@ -110,13 +60,9 @@ def received(subject: Subject, site: Site, edits: Edits) -> torch.Tensor:
         ((-1, "q", 0), "layer -1"),
         ((0, "k", 12), "neuron 12 at site k"),
         ((0, "ffn", -1), "neuron -1 at site ffn"),
+        ((0, "mlp", 1), "no site 'mlp'"),
     ],
 )
 def test_a_neuron_that_does_not_exist_is_named(llama: Subject, neuron: tuple[int, str, int], problem: str) -> None:
     with pytest.raises(ModelError, match=problem):
         prepared(llama, suppression([neuron, (0, "q", 1)]))
-
-
-def test_an_unknown_site_is_named() -> None:
-    with pytest.raises(ModelError, match="no site 'mlp'"):
-        suppression([(0, "mlp", 1)])

@@ -1,6 +1,8 @@
 """The three effects against plain hooks, in every family; tolerances are shares of the largest effect of a layer."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -61,13 +63,22 @@ def test_local_equals_ablation_at_every_position(subject: Subject, site: Site) -
         assert_close(lasts[0, layer], wanted[-1], 1e-6)
 
 
-@pytest.mark.parametrize("position", ["mean", "last"])
-def test_local_of_a_padded_batch_equals_single_prompts(subject: Subject, position: str) -> None:
-    together = local(subject, PROMPTS, position)
+def refusal(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[Site, Tensor]:
+    scores = score_refusal(subject, tokens, OPENINGS)
+    return {site: decode(scores, site) for site in SITES}
+
+
+@pytest.mark.parametrize(
+    ("effects", "tolerance"),
+    [(local, 1e-6), (partial(local, position="last"), 1e-6), (refusal, 2 * HALF)],
+    ids=["local", "local, last", "refusal"],
+)
+def test_a_padded_batch_equals_single_prompts(subject: Subject, effects: Any, tolerance: float) -> None:
+    together = effects(subject, PROMPTS)
     for row, prompt in enumerate(PROMPTS):
-        alone = local(subject, [prompt], position)
+        alone = effects(subject, [prompt])
         for site in SITES:
-            assert_close(together[site][row], alone[site][0], 1e-6)
+            assert_close(together[site][row], alone[site][0], tolerance)
 
 
 def test_local_scores_keep_the_effects_to_half_precision(subject: Subject) -> None:
@@ -75,17 +86,6 @@ def test_local_scores_keep_the_effects_to_half_precision(subject: Subject) -> No
     for site in SITES:
         assert_close(decode(scores, site), exact[site].float(), HALF)
     assert scores.log_odds is None
-
-
-def test_value_equals_the_joint_output_columns(llama: Subject) -> None:
-    """Silencing v (group, d) is silencing o at d of every head of the group."""
-    module, prompt = module_of(llama), PROMPTS[0]
-    columns = [(0, "o", 0 * 6 + 2), (0, "o", 1 * 6 + 2)]
-    target = plain.own_output(module, 0, "o")
-    with plain.silenced(module, columns):
-        moved = plain.output_of(module, target, prompt)
-    wanted = (moved - plain.output_of(module, target, prompt)).norm(dim=-1).mean()
-    assert local(llama, [prompt])["v"][0, 0, 2].item() == pytest.approx(wanted.item(), rel=1e-9)
 
 
 def test_local_scores_only_the_sites_asked_for(llama: Subject) -> None:
@@ -108,13 +108,23 @@ def test_single_precision_gemma_is_padded_without_a_trace(tiny_folder: Callable)
 # --- refusal
 
 
-def test_refusal_log_odds_are_those_of_the_definition(subject: Subject) -> None:
-    wanted = [
-        plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item() for prompt in PROMPTS
-    ]
-    found = refusal_log_odds(subject, PROMPTS, OPENINGS)
-    assert found.tolist() == pytest.approx(wanted, abs=1e-5)
-    assert score_refusal(subject, PROMPTS, OPENINGS).log_odds.tolist() == pytest.approx(wanted, abs=1e-5)
+@pytest.mark.parametrize("site", [None, *SITES])
+def test_log_odds_are_those_of_the_definition_with_zeroed_weights(subject: Subject, site: Site | None) -> None:
+    """Also where no weight is zeroed, and whatever the size of a batch."""
+    neurons = [(layer, site, index) for layer in range(2) for index in (1, 4, 9)] if site else []
+    with torch.no_grad(), plain.weights_scaled(module_of(subject), neurons):
+        wanted = [
+            plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item()
+            for prompt in PROMPTS
+        ]
+    for size in (1, 4, 64):
+        found = refusal_log_odds(subject, PROMPTS, OPENINGS, edits=suppression(neurons), batch_size=size)
+        assert found.tolist() == pytest.approx(wanted, abs=1e-5)
+    untouched = score_refusal(subject, PROMPTS, OPENINGS).log_odds
+    if site is None:
+        assert untouched.tolist() == pytest.approx(wanted, abs=1e-5)
+    else:
+        assert (found - untouched).abs().min() > 1e-3
 
 
 def test_refusal_equals_the_derivative_by_a_gate(subject: Subject) -> None:
@@ -125,51 +135,9 @@ def test_refusal_equals_the_derivative_by_a_gate(subject: Subject) -> None:
             assert_close(decode(scores, site)[row], wanted[site].float(), 2 * HALF)
 
 
-@pytest.mark.parametrize("neuron", [(0, "q", 5), (1, "k", 3), (0, "v", 7), (1, "o", 11), (0, "ffn", 2)])
-def test_refusal_is_the_slope_of_turning_a_neuron_down(subject: Subject, neuron: tuple[int, Site, int]) -> None:
-    layer, site, index = neuron
-    module, step = module_of(subject), 1e-3
-    with torch.no_grad():
-        odds = []
-        for factor in (1 + step, 1 - step):
-            with plain.changed(module, layer, site, plain.times(index, factor)):
-                odds.append(plain.log_odds(module, PROMPTS[0], OPENINGS.refusal, OPENINGS.compliant))
-    slope = ((odds[0] - odds[1]) / (2 * step)).item()
-    found = decode(score_refusal(subject, PROMPTS[:1], OPENINGS), site)[0, layer]
-    assert found[index].item() == pytest.approx(slope, abs=2e-3 * found.abs().max().item())
-
-
-def test_refusal_of_a_padded_batch_equals_single_prompts(subject: Subject) -> None:
-    together = score_refusal(subject, PROMPTS, OPENINGS)
-    for row, prompt in enumerate(PROMPTS):
-        alone = score_refusal(subject, [prompt], OPENINGS)
-        for site in SITES:
-            assert_close(decode(together, site)[row], decode(alone, site)[0], 2 * HALF)
-
-
 def test_refusal_leaves_no_gradient_behind(llama: Subject) -> None:
     score_refusal(llama, PROMPTS, OPENINGS)
     assert all(p.grad is None and not p.requires_grad for p in module_of(llama).parameters())
-
-
-def test_log_odds_do_not_depend_on_the_batch(llama: Subject) -> None:
-    found = [refusal_log_odds(llama, PROMPTS, OPENINGS, batch_size=size) for size in (1, 4, 64)]
-    assert found[0].tolist() == pytest.approx(found[1].tolist(), abs=1e-5)
-    assert found[0].tolist() == pytest.approx(found[2].tolist(), abs=1e-5)
-
-
-@pytest.mark.parametrize("site", SITES)
-def test_log_odds_under_suppression_are_those_with_zeroed_weights(subject: Subject, site: Site) -> None:
-    neurons = [(layer, site, index) for layer in range(2) for index in (1, 4, 9)]
-    found = refusal_log_odds(subject, PROMPTS, OPENINGS, edits=suppression(neurons))
-    untouched = refusal_log_odds(subject, PROMPTS, OPENINGS)
-    with torch.no_grad(), plain.weights_zeroed(module_of(subject), neurons):
-        wanted = [
-            plain.log_odds(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant).item()
-            for prompt in PROMPTS
-        ]
-    assert found.tolist() == pytest.approx(wanted, abs=1e-5)
-    assert (found - untouched).abs().min() > 1e-3
 
 
 # --- final
@@ -203,16 +171,15 @@ def test_progress_counts_prompts(llama: Subject, scorer: Callable[..., Scores]) 
     assert sum(done) == len(PROMPTS) == len(scores)
 
 
-@pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
-def test_an_unknown_site_is_named(llama: Subject, scorer: Callable[..., Scores]) -> None:
-    with pytest.raises(ModelError, match="no site 'mlp'"):
-        scorer(llama, PROMPTS, sites=["mlp"])
-
-
+@pytest.mark.parametrize(
+    ("options", "problem"), [({"sites": ["mlp"]}, "no site 'mlp'"), ({"position": "first"}, "position 'first'")]
+)
 @pytest.mark.parametrize("scorer", [score_local, score_final], ids=["local", "final"])
-def test_an_unknown_position_is_named(llama: Subject, scorer: Callable[..., Scores]) -> None:
-    with pytest.raises(ModelError, match="position 'first'"):
-        scorer(llama, PROMPTS, position="first")
+def test_an_unknown_site_or_position_is_named(
+    llama: Subject, scorer: Callable[..., Scores], options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ModelError, match=problem):
+        scorer(llama, PROMPTS, **options)
 
 
 @pytest.mark.parametrize("scorer", [SCORERS["local"], SCORERS["refusal"]], ids=["local", "refusal"])

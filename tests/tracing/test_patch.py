@@ -7,7 +7,7 @@ import torch
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.openings import Openings
-from ssn_probe.model.subject import Subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.carried import Carried
@@ -16,7 +16,6 @@ from ssn_probe.tracing.effects import refusal_log_odds
 from ssn_probe.tracing.generate import generate
 
 from . import plain
-from .test_diagnose import broken
 from .test_effects import OPENINGS, PROMPTS, module_of
 
 LENGTH = 8
@@ -157,15 +156,6 @@ def test_neurons_out_of_order_are_an_error(llama: Subject) -> None:
         capture(llama, SOURCES, [(1, "q", 99)])
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_nan_in_the_source_is_an_error_and_names_its_place(llama: Subject, steps: int) -> None:
-    with (
-        broken(llama, "model.layers.0.self_attn.v_proj.weight", float("nan")),
-        pytest.raises(ModelError, match="site v of layer 0"),
-    ):
-        capture(llama, SOURCES, carried_neurons(SOME), max_new_tokens=steps)
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_an_error(llama: Subject, value: float) -> None:
     carried = capture(llama, SOURCES, carried_neurons(SOME))
@@ -177,14 +167,7 @@ def test_values_that_are_not_finite_are_an_error(llama: Subject, value: float) -
 
 
 def test_an_amplification_that_overflows_is_an_error(tiny_folder: Callable) -> None:
-    from ssn_probe.model.subject import load_subject
-
     half = load_subject(str(tiny_folder("llama")), dtype="float16")
     edits = amplification([(0, "ffn", index) for index in range(half.widths["ffn"])], 1e6)
     with pytest.raises(ModelError, match="NaN or Inf at site ffn of layer 0"):
         generate(half, PROMPTS, edits=edits, max_new_tokens=2)
-
-
-def test_carrying_from_two_runs_are_two_edits() -> None:
-    assert carrying([(0, "q", 1)], "qaa, last") != carrying([(0, "q", 1)], "qab, last")
-    assert hash(SOME) == hash(carrying(carried_neurons(SOME), "other"))

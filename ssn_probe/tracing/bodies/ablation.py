@@ -6,7 +6,7 @@ import torch
 from .site_access import layer_of, reach, read
 
 
-def trace_ablations(model, inputs, places, norm, neurons, position):
+def trace_ablations(model, inputs, places, neurons, position):
     """‖final state − final state without the neuron‖, after the final norm: [neuron].
 
     inputs: one prompt, repeated: row 0 runs untouched, row i + 1 without neuron i. neurons: {(layer, site): (rows,
@@ -16,7 +16,7 @@ def trace_ablations(model, inputs, places, norm, neurons, position):
         for (layer, site), (rows, indices) in neurons.items():
             activation = read(layer_of(model, places, layer), places["sites"][site])
             activation[rows, :, indices] = 0
-        state = reach(model, norm).output
+        state = reach(model, places["norm"]).output
         state = state if state.dtype == torch.float64 else state.float()
         moved = (state[1:] - state[:1]).norm(dim=-1)  # [neuron, token]
         effects = nnsight.save(moved[:, -1] if position == "last" else moved.mean(-1))

@@ -6,8 +6,11 @@ import torch
 from .site_access import last_values, reach, write
 
 
-def trace_generation(model, inputs, places, edits, settings):
-    """The generated ids with the padded prompt in front [prompt, token], and whether all logits were finite.
+def trace_generation(model, inputs, places, edits, wanted, settings):
+    """Generated ids after the padded prompt [prompt, token], whether all logits were finite, and values of neurons.
+
+    The values are those of the neurons in `wanted` at the last token of every step, a list of [prompt, neuron]: step t
+    is the forward that predicts response token t. Only these neurons leave the model.
 
     The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop
     must read something in every step, or it would not notice that the model has stopped: the logits, which have to
@@ -15,32 +18,16 @@ def trace_generation(model, inputs, places, edits, settings):
     """
     with torch.no_grad(), model.generate(**settings) as tracer:
         with tracer.invoke(**inputs):
-            seen = nnsight.save({"finite": True})
+            seen = nnsight.save({"values": [], "finite": True})
             for step in tracer.iter[:]:
                 write(model, places, edits, step)
+                if wanted:
+                    seen["values"].append(last_values(model, places, wanted))
                 total = reach(model, places["head"]).output[:, -1].sum(dtype=torch.float32)
                 seen["finite"] = total.isfinite() & seen["finite"]
         with tracer.invoke():
             tokens = nnsight.save(tracer.result)
-    return tokens, bool(seen["finite"])
-
-
-def trace_generation_values(model, inputs, places, wanted, settings):
-    """The values of some neurons at the last token of every step, and what `trace_generation` gives.
-
-    Returns a list of [prompt, neuron], one per step: step t is the forward that predicts response token t. Only these
-    neurons leave the model.
-    """
-    with torch.no_grad(), model.generate(**settings) as tracer:
-        with tracer.invoke(**inputs):
-            seen = nnsight.save({"values": [], "finite": True})
-            for _step in tracer.iter[:]:
-                seen["values"].append(last_values(model, places, wanted))
-                total = reach(model, places["head"]).output[:, -1].sum(dtype=torch.float32)
-                seen["finite"] = total.isfinite() & seen["finite"]
-        with tracer.invoke():
-            tokens = nnsight.save(tracer.result)
-    return seen["values"], tokens, bool(seen["finite"])
+    return tokens, bool(seen["finite"]), seen["values"]
 
 
 def trace_last_values(model, inputs, places, wanted):

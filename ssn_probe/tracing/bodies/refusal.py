@@ -63,7 +63,7 @@ def trace_log_odds(model, inputs, places, edits, scoring):
     return odds  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def trace_refusal_effects(model, inputs, places, embedding, scoring):
+def trace_refusal_effects(model, inputs, places, scoring):
     """Σ over tokens of ∂r/∂a · a for every neuron: ({site: [prompt, layer, neuron]}, r: [prompt]).
 
     One forward and one backward pass. The parameters are frozen: making the embedding's output require a gradient is
@@ -71,7 +71,7 @@ def trace_refusal_effects(model, inputs, places, embedding, scoring):
     """
     with torch.enable_grad(), model.trace(**inputs):
         mask = token_mask(model)
-        reach(model, embedding).output.requires_grad_(True)
+        reach(model, places["embedding"]).output.requires_grad_(True)
         activations = []
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
