@@ -125,7 +125,7 @@ def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
     parts = damage(copy)
     again = run(study(), copy.path.parent)
     said = [line for line in again.manifest()["warnings"] if "damaged" in line]
-    assert sorted(said) == [f"{path} in the cache is damaged: what it held is computed again" for path in parts]
+    assert sorted(said) == [f"{path} in the cache is damaged: its values are computed again" for path in parts]
     assert same_tables(copy, again)
 
 
@@ -337,7 +337,7 @@ def test_a_changed_file_is_found_by_its_digest(copy: RunFolder) -> None:
     (copy.path / "report.md").write_text("All is well.", encoding="utf-8")
     (copy.path / "neurons.parquet").unlink()
     found = wrong(verify(copy))
-    assert found["report.md is as it was written"] == "its SHA-256 is another"
+    assert found["report.md is as it was written"] == "its SHA-256 does not match"
     assert found["neurons.parquet is as it was written"] == "it is missing"
 
 
