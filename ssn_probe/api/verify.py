@@ -20,7 +20,7 @@ import polars as pl
 from ssn_probe.api.runner import Record, study_and_report
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
-from ssn_probe.files import sha256
+from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache, NotCached
@@ -150,6 +150,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
         again = RunFolder(Path(folder))
         bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
         record = Record(replace(Manifest.from_json(recorded), seconds={}), bench.warnings)
+        write_json(again.path / "manifest.json", record.to_json())  # tells of which schema its tables are
         try:
             study_and_report(bench, recipe, again, record)
         except NotCached as missing:
