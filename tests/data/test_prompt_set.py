@@ -121,7 +121,7 @@ def test_assigned_splits_are_a_fixed_function_of_the_cluster(tmp_path: Path) -> 
     assert shares == pytest.approx({"identify": 0.6, "evaluate": 0.3, "train": 0.1}, abs=0.05)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(clusters=st.lists(st.none() | st.text("ab", min_size=1, max_size=2), min_size=12, max_size=12))
 def test_assigned_splits_never_cross_a_cluster_or_a_translation(
     clusters: list[str | None], tmp_path_factory: pytest.TempPathFactory
