@@ -81,7 +81,7 @@ def test_the_anchors_shared_set_is_its_monolingual_set(run: RunFolder) -> None:
 
 def test_too_few_controls_give_no_p(run: RunFolder) -> None:
     assert run.table("summary")["p"].null_count() == run.table("summary").height
-    assert "too few controls for a test" in (run.path / "report.md").read_text(encoding="utf-8")
+    assert "too few for a test (19 is the least)" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_only_one_row_is_primary(run: RunFolder) -> None:
@@ -118,7 +118,7 @@ def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
     assert set(asr["language"]) == {"qaa", "qac", AVERAGE}
     report = (found.path / "report.md").read_text(encoding="utf-8")
     assert "| qab | not measured: no data |" in report
-    assert report.count("not measured: no data\n") == 2  # over-refusal and utility, as a whole
+    assert report.count("Not measured: no data.\n") == 2  # over-refusal and utility, as a whole
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
