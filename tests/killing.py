@@ -23,18 +23,10 @@ from rich.console import Console  # noqa: E402
 
 import ssn_probe.api.runner as runner  # noqa: E402
 import ssn_probe.files as files  # noqa: E402
-from ssn_probe import (  # noqa: E402
-    ASR,
-    MeanOf,
-    Patch,
-    Prompts,
-    Recipe,
-    SafetyNeurons,
-    Shared,
-    Suppress,
-)
+from ssn_probe import ASR, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress  # noqa: E402
 from ssn_probe.model.chat import encode  # noqa: E402
 from ssn_probe.model.subject import load_subject  # noqa: E402
+from ssn_probe.runs.folder import RunFolder  # noqa: E402
 from ssn_probe.tracing.generate import generate  # noqa: E402
 
 
@@ -43,19 +35,18 @@ def study() -> Recipe:
     prompts = Prompts("organism", languages=("qaa", "qac"), limit=24)
     ms = SafetyNeurons(prompts, top=0.01)
     arms = {"mean": Suppress(Shared(ms), to=MeanOf(prompts)), "patch": Patch(ms, positions="response")}
-    return Recipe(
-        arms=arms,
-        controls=1,
-        log_odds_controls=1,
-        permutations=99,
-        half_samples=2,
-        measures=(ASR(prompts),),
-        name="study",
-    )
+    numbers = {"controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    return Recipe(arms=arms, measures=(ASR(prompts),), name="study", **numbers)
+
+
+def same_tables(left: RunFolder, right: RunFolder) -> bool:
+    """Are the tables of two runs the same, byte for byte?"""
+    tables = [{path.name: path.read_bytes() for path in sorted(run.path.glob("*.parquet"))} for run in (left, right)]
+    return tables[0] == tables[1] != {}
 
 
 def run(folder: Path, where: str | None = None, moment: int = 0) -> None:
-    """One run, which kills itself at its `moment`-th file where it is told to."""
+    """One run, which kills itself at its `moment`-th file if `where` is given."""
     if where is not None:
         replace, left = os.replace, [moment]
 
@@ -71,8 +62,7 @@ def run(folder: Path, where: str | None = None, moment: int = 0) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         files.os.replace = dying
-    options = runner.Options(out=folder, batch_size=9)
-    runner.run_recipe(study(), options, Console(quiet=True))
+    runner.run_recipe(study(), runner.Options(out=folder, batch_size=9), Console(quiet=True))
 
 
 def start(folder: Path, where: str | None = None, moment: int = 0) -> int:

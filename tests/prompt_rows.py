@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,13 @@ def write(folder: Path, rows: list[Row], suffix: str = ".jsonl", name: str = "pr
 
 def load(source: Path | str, **options: Any) -> PromptSet:
     return load_prompts(Prompts(str(source), **options))
+
+
+def organism_set(folder: Path, frame: pl.DataFrame, **card: Any) -> Prompts:
+    """Rows such as the organism's as a prompt set of their own, with its card but for some fields; None removes one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.drop("source").write_parquet(folder / "prompts.parquet")
+    declared = json.loads((files("ssn_probe.organism") / "data" / "dataset.json").read_text("utf-8")) | card
+    kept = {name: value for name, value in declared.items() if value is not None}
+    (folder / "dataset.json").write_text(json.dumps(kept), encoding="utf-8")
+    return Prompts(str(folder))

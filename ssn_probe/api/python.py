@@ -77,17 +77,16 @@ def run(
     shows nothing. Raises an SSNProbeError for a mistake that you can fix.
     """
     asked = _asked(what, model, parameters)
-    _check_count("limit", limit)
     _import_tqdm()
     from ssn_probe.api.runner import Options, run_recipe
     from ssn_probe.report.terminal.screens import console
 
     options = Options(
         out=Path(out),
-        batch_size=_batch_size(batch_size),
+        batch_size=_count("batch_size", None if batch_size == "auto" else batch_size),
         device=device,
         dtype=dtype,
-        limit=limit,
+        limit=_count("limit", limit),
         gradient_checkpointing=gradient_checkpointing,
         fresh=fresh,
         source=asked.source,
@@ -114,16 +113,15 @@ def preview(
     loaded and nothing runs.
     """
     asked = _asked(what, model, parameters)
-    _check_count("limit", limit)
     _import_tqdm()
     from ssn_probe.study.forecast import forecast
 
     return Preview(
         forecast(
             asked.recipe,
-            limit,
+            _count("limit", limit),
             out=Path(out),
-            batch_size=_batch_size(batch_size),
+            batch_size=_count("batch_size", None if batch_size == "auto" else batch_size),
             device=device,
             dtype=dtype,
             calibrated=time,
@@ -136,8 +134,15 @@ def open_run(reference: str | os.PathLike[str] = "latest", out: str | os.PathLik
     return Result(find_run(os.fspath(reference), Path(out)))
 
 
+class _Printed(Displayed):
+    """A value that `print` shows as a terminal does."""
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+
 @dataclass(frozen=True)
-class Preview(Displayed):
+class Preview(_Printed):
     """What a recipe would do; shows the plan."""
 
     forecast: "Forecast"
@@ -147,11 +152,8 @@ class Preview(Displayed):
 
         return render_plan(self.forecast)
 
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
 
-
-class NeuronSets(Displayed, dict[str, "NeuronSet"]):
+class NeuronSets(_Printed, dict[str, "NeuronSet"]):
     """A run's sets by name, in the recipe's order."""
 
     def __missing__(self, name: str) -> "NeuronSet":
@@ -162,12 +164,9 @@ class NeuronSets(Displayed, dict[str, "NeuronSet"]):
 
         return sets_table(self)
 
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
 
 @dataclass(frozen=True)
-class Result(Displayed):
+class Result(_Printed):
     """One run's folder, as tables and words. Shows its card: the table per language, the notes, the answer.
 
     A table that the recipe did not measure, or the run did not reach, is a ResultError.
@@ -202,9 +201,6 @@ class Result(Displayed):
 
     def __rich__(self) -> Any:
         return self.card
-
-    def __str__(self) -> str:
-        return as_text(self.card)
 
     @property
     def answer(self) -> str:
@@ -352,12 +348,6 @@ def _prompts_of(arm: Intervention) -> Prompts:
     return found[0]
 
 
-def _batch_size(given: int | Literal["auto"] | None) -> int | None:
-    number = None if given == "auto" else given
-    _check_count("batch_size", number)
-    return number
-
-
 def _import_tqdm() -> None:
     """transformers imports tqdm, which warns in a notebook without ipywidgets; no bar of it is shown here."""
     with warnings.catch_warnings(), contextlib.suppress(ImportError):
@@ -365,6 +355,7 @@ def _import_tqdm() -> None:
         import tqdm.auto  # noqa: F401  # pyright: ignore[reportMissingModuleSource, reportUnusedImport]
 
 
-def _check_count(name: str, value: object) -> None:
+def _count(name: str, value: Any) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise RecipeError(f"{name} is {value!r}", "Give a whole number of 1 or more, or leave it out.")
+    return value

@@ -66,7 +66,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     """
     recipe = limited(recipe, options.limit)
     plan = make_plan(recipe)
-    _check_judges(plan)
+    for prompts in measured(plan.recipe, plan.data).values():
+        make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)
     started = time.monotonic()
     subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
@@ -139,12 +140,6 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
     return findings
 
 
-def _check_judges(plan: Plan) -> None:
-    """A missing or malformed judge is found before the model is loaded."""
-    for prompts in measured(plan.recipe, plan.data).values():
-        make_judge(prompts.judge, prompts.languages, prompts.name)
-
-
 def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:
     return Manifest(
         recipe=recipe.name,
@@ -197,10 +192,7 @@ def _recorded(run: RunFolder, record: Record) -> Iterator[None]:
         record.note(ended=environment.now())
         results.make_room(run)
         write_json(path, record.to_json())
-        _log(run.path / "run.log", "".join(f"warning: {warning}\n" for warning in record.warnings) + trace)
+        log = run.path / "run.log"
+        with disk_errors(log), log.open("a", encoding="utf-8") as file:
+            file.write("".join(f"warning: {warning}\n" for warning in record.warnings) + trace)
         results.let_go(run, lock)
-
-
-def _log(log: Path, text: str) -> None:
-    with disk_errors(log), log.open("a", encoding="utf-8") as file:
-        file.write(text)

@@ -10,7 +10,7 @@ Nothing is measured and no weight is loaded. Three questions, each answered by r
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import polars as pl
 from ssn_probe.api.runner import Record, study_and_report
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
-from ssn_probe.files import sha256
+from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache, NotCached
@@ -62,10 +62,10 @@ class Finding:
 def verify(run: RunFolder) -> list[Finding]:
     """Everything that can be verified of a run. Raises ResultError for one that is not done or too old to tell."""
     manifest = run.manifest()
-    if results.status(run, manifest) != "done" or "files" not in manifest:
+    status = results.status(run, manifest)
+    if status != "done" or "files" not in manifest:
         raise ResultError(
-            f"{run.name} cannot be verified: it is {results.status(run, manifest)}"
-            f"{'' if 'files' in manifest else ' and records no digests'}",
+            f"{run.name} cannot be verified: it is {status}{'' if 'files' in manifest else ' and records no digests'}",
             "Verify a run that is done; run the same command again to complete it.",
         )
     return [*_files(run, manifest), *_tables(run, manifest)]
@@ -74,23 +74,19 @@ def verify(run: RunFolder) -> list[Finding]:
 def _files(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
     found = results.digests(run)
     for name, digest in manifest["files"].items():
-        same = found.get(name) == digest
-        yield Finding(what=f"{name} is as it was written", holds=same, why="" if same else _differs(name, found))
-
-
-def _differs(name: str, found: dict[str, str]) -> str:
-    return "its SHA-256 is another" if name in found else "it is missing"
+        why = "it is missing" if name not in found else "its SHA-256 does not match" if found[name] != digest else ""
+        yield Finding(what=f"{name} is as it was written", holds=not why, why=why)
 
 
 def _tables(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
-    """What needs the data, the model's files and the cache; each that is not there is said."""
+    """What needs the data, the model's files and the cache; each that is not there is reported."""
     try:
         recipe = find_recipe(str(run.path / "recipe.json"), {})
         plan = make_plan(recipe)
         yield _data(plan, manifest)
         subject = load_subject(recipe.model, dtype=manifest["options"]["dtype"], device="cpu", weights=False)
         yield _model(subject, manifest)
-        yield _question(run, recipe, plan, subject, manifest)
+        yield _question(recipe, plan, subject, manifest)
     except SSNProbeError as error:
         yield Finding(what="tables follow from what was measured", holds=None, why=error.message)
         return
@@ -108,19 +104,19 @@ def _data(plan: Plan, manifest: dict[str, Any]) -> Finding:
 
 
 def _model(subject: Subject, manifest: dict[str, Any]) -> Finding:
-    other = [name for name, value in subject.identity.items() if manifest["model"].get(name) != value]
-    why = f"these differ: {', '.join(other)}" if other else ""
-    return Finding(what="the model is that of the run", holds=not other, why=why)
+    return _same_fields("the model is that of the run", subject.identity, manifest["model"])
 
 
-def _question(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject, manifest: dict[str, Any]) -> Finding:
+def _question(recipe: Recipe, plan: Plan, subject: Subject, manifest: dict[str, Any]) -> Finding:
     """The manifest's key, seed and question are those of the recipe, this model and these prompts."""
     key = resolved_key(recipe, subject.identity, plan.data)
-    said = {name: manifest.get(name) for name in ("key", "seed", "recipe", "question")}
-    wanted = {"key": key, "seed": recipe.seed, "recipe": recipe.name, "question": recipe.question}
-    other = [name for name, value in wanted.items() if said[name] != value]
-    why = f"these differ: {', '.join(other)}" if other else ""
-    return Finding(what="the manifest is that of the recipe", holds=not other, why=why)
+    expected = {"key": key, "seed": recipe.seed, "recipe": recipe.name, "question": recipe.question}
+    return _same_fields("the manifest is that of the recipe", expected, manifest)
+
+
+def _same_fields(what: str, expected: Mapping[str, Any], recorded: Mapping[str, Any]) -> Finding:
+    other = [name for name, value in expected.items() if recorded.get(name) != value]
+    return Finding(what=what, holds=not other, why=f"these differ: {', '.join(other)}" if other else "")
 
 
 def _checked(what: str, differs: Callable[[], str]) -> Finding:
@@ -147,35 +143,32 @@ def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
     return difference(run.table("summary"), again)
 
 
-def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> Iterator[Finding]:
-    """The whole run again, from the cache alone: its tables, and what it says."""
-    cache, told = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
+def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> list[Finding]:
+    """The whole run again, from the cache alone: its tables, its report, and the parts that it did not need."""
+    cache, recorded = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
         bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
-        record = Record(replace(Manifest.from_json(told), seconds={}), bench.warnings)
+        record = Record(replace(Manifest.from_json(recorded), seconds={}), bench.warnings)
+        write_json(again.path / "manifest.json", record.to_json())  # tells of which schema its tables are
         try:
             study_and_report(bench, recipe, again, record)
         except NotCached as missing:
-            why = (
-                f"the cache no longer holds all of it ({missing.args[0]['method']}): run the recipe again to restore it"
-            )
-            yield Finding(what="tables follow from the cache", holds=None, why=why)
-            return
-        parts = results.read_json(run.path / "parts.json")["parts"]
-        other = not set(cache.used) <= set(parts)
-        for name in TABLES:
-            if (run.path / f"{name}.parquet").is_file() or (again.path / f"{name}.parquet").is_file():
-                what = f"{name} follows from the cache"
-                finding = _checked(what, lambda name=name: difference(run.table(name), again.table(name)))
-                yield _since(finding) if other else finding
-        if run.from_schema_1:
-            return  # its words are those of an earlier release
-        words = _checked("report and manifest say what was found", lambda: _words(run, again, told, record.to_json()))
-        yield _since(words) if other else words
-    if unread := sorted(set(parts) - set(cache.used)):
-        finding = _unread(cache.root, unread)
-        yield _since(finding) if other else finding
+            method = missing.args[0]["method"]
+            why = f"the cache no longer holds all of it ({method}): run the recipe again to restore it"
+            return [Finding(what="tables follow from the cache", holds=None, why=why)]
+        findings = [
+            _checked(f"{name} follows from the cache", lambda name=name: difference(run.table(name), again.table(name)))
+            for name in TABLES
+            if (run.path / f"{name}.parquet").is_file() or (again.path / f"{name}.parquet").is_file()
+        ]
+        if not run.from_schema_1:  # the words of an earlier release are others
+            what = "report and manifest say what was found"
+            findings.append(_checked(what, lambda: _words(run, again, recorded, record.to_json())))
+    parts = set(results.read_json(run.path / "parts.json")["parts"])
+    if unread := sorted(parts.difference(cache.used)):
+        findings.append(_unread(cache.root, unread))
+    return findings if parts.issuperset(cache.used) else [_since(finding) for finding in findings]
 
 
 def _unread(root: Path, parts: list[str]) -> Finding:
@@ -212,15 +205,12 @@ def _since(finding: Finding) -> Finding:
     return replace(finding, holds=None, why=f"the cache was computed anew since ({finding.why})")
 
 
-def _words(run: RunFolder, again: RunFolder, told: dict[str, Any], found: dict[str, Any]) -> str:
-    """How the report differs, but for times and damaged files of the cache; and what else the manifest says."""
-    lines, wanted = (_lines(one.path / "report.md") for one in (run, again))
-    other = [line for line in lines if line not in wanted] + [line for line in wanted if line not in lines]
-    names = [
-        name
-        for name in ("answer", "sets", "gates", "anchor", "evaluated", "trained")
-        if told.get(name) != found.get(name)
-    ]
+def _words(run: RunFolder, again: RunFolder, recorded: dict[str, Any], found: dict[str, Any]) -> str:
+    """How the report differs, except for times and damaged files of the cache, and which fields of the manifest."""
+    lines, expected = (_lines(each.path / "report.md") for each in (run, again))
+    other = [line for line in lines if line not in expected] + [line for line in expected if line not in lines]
+    fields = ("answer", "sets", "gates", "anchor", "evaluated", "trained")
+    names = [name for name in fields if recorded.get(name) != found.get(name)]
     why = [f"{len(other)} lines of the report, such as {other[0][:60]!r}"] if other else []
     why += [f"{', '.join(names)} of the manifest"] if names else []
     return f"{' and '.join(why)} differ" if why else ""
@@ -234,7 +224,7 @@ def _lines(path: Path) -> list[str]:
 def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:
     """In words, how a table differs from what it should be; empty where it does not."""
     if recorded.schema != again.schema:
-        return "its columns are others"
+        return "its columns differ"
     if recorded.height != again.height:
         return f"it has {recorded.height:,} rows, and should have {again.height:,}"
     other = [name for name in recorded.columns if not recorded[name].equals(again[name])]

@@ -32,8 +32,18 @@ Every command has --help.
 """
 
 
+class UserCommand(click.Command):
+    """A command whose errors are shown as a message and a hint."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with user_errors(ctx.obj):
+            return super().invoke(ctx)
+
+
 class Commands(click.Group):
-    """A group that prints to any terminal, and says what was meant when a command is misspelt."""
+    """A group that prints to any terminal, and suggests the command that was meant when one is misspelt."""
+
+    command_class = UserCommand
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
@@ -85,65 +95,45 @@ def main(context: click.Context, debug: bool, extensions: tuple[Path, ...]) -> N
 main.add_command(delta)
 
 
-def parameter_options(command):
-    """The options for the recipe, shared by `show` and `run`."""
-    command = click.option(
-        "--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."
-    )(command)
-    return click.option(
-        "-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."
-    )(command)
+OUT = click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+DTYPE = click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+STUDY = (
+    OUT,
+    DTYPE,
+    DEVICE,
+    click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."),
+    click.option("--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."),
+    click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."),
+)
 
 
-def machine_options(command):
-    """The options for where and how a study runs. Of these, only the dtype can change a number."""
-    for option in (
-        click.option(
-            "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-        ),
-        click.option(
-            "--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16."
-        ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"),
-        click.option(
-            "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."
-        ),
-    ):
+def study_options(command):
+    """The options of `show` and `run`, last first. But for -T, only the limit and the dtype can change a number."""
+    for option in STUDY:
         command = option(command)
     return command
 
 
 @main.command("list", short_help="List recipes with their questions and parameters.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-@click.pass_obj
-def list_(debug: bool, path: Path | None) -> None:
+def list_(path: Path | None) -> None:
     """List the shipped recipes, or those in PATH, with their questions and parameters. Executes nothing."""
     from ssn_probe.report.terminal.screens import echo_listing
     from ssn_probe.spec.discovery import list_recipes
 
-    with user_errors(debug):
-        echo_listing(list_recipes(path))
+    echo_listing(list_recipes(path))
 
 
 @main.command(short_help="Show what a recipe would do and take, without running it.")
 @click.argument("recipe")
-@parameter_options
-@machine_options
+@study_options
 @click.option(
     "--time/--no-time", "calibrated", default=True, help="Measure the speed on one batch of each kind of work."
 )
-@click.pass_obj
-def show(
-    debug: bool,
-    recipe: str,
-    assignments: tuple[str, ...],
-    limit: int | None,
-    batch_size: int | None,
-    device: str,
-    dtype: str,
-    out: Path,
-    calibrated: bool,
-) -> None:
+def show(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
     """Show what RECIPE would do: steps, how many of them are cached, prompts, passes, time, memory, smallest effect.
 
     With --no-time no weights are loaded and nothing runs. A recipe file is executed to read it.
@@ -152,34 +142,19 @@ def show(
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import find_recipe
 
-    with user_errors(debug):
-        value = find_recipe(recipe, split_assignments(assignments))
-        from ssn_probe.report.terminal.plan_table import render_plan
-        from ssn_probe.study.forecast import forecast
+    value = find_recipe(recipe, split_assignments(assignments))
+    from ssn_probe.report.terminal.plan_table import render_plan
+    from ssn_probe.study.forecast import forecast
 
-        machine = {"out": out, "batch_size": batch_size, "device": device, "dtype": dtype}
-        console().print(render_plan(forecast(value, limit, calibrated=calibrated, **machine)))
+    console().print(render_plan(forecast(value, **options)))
 
 
 @main.command(short_help="Run a recipe: a name, a file, or a run's recipe.json.")
 @click.argument("recipe")
-@parameter_options
-@machine_options
+@study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
-@click.pass_obj
-def run(
-    debug: bool,
-    recipe: str,
-    assignments: tuple[str, ...],
-    limit: int | None,
-    batch_size: int | None,
-    device: str,
-    dtype: str,
-    gradient_checkpointing: bool,
-    fresh: bool,
-    out: Path,
-) -> None:
+def run(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
     The same command continues a run that was stopped. A recipe file is executed to read it; a recipe.json is not.
@@ -188,25 +163,14 @@ def run(
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import load_recipe
 
-    with user_errors(debug):
-        arguments = split_assignments(assignments)
-        loaded = load_recipe(recipe, arguments)
-        from ssn_probe.api.runner import Options, run_recipe
+    arguments = split_assignments(assignments)
+    loaded = load_recipe(recipe, arguments)
+    from ssn_probe.api.runner import Options, run_recipe
 
-        options = Options(
-            out=out,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            limit=limit,
-            gradient_checkpointing=gradient_checkpointing,
-            fresh=fresh,
-            source=loaded.source,
-            arguments=arguments,
-        )
-        screen = console()
-        signal.signal(signal.SIGTERM, _terminated)
-        show_answer(screen, run_recipe(loaded.recipe, options, screen))
+    screen = console()
+    signal.signal(signal.SIGTERM, _terminated)
+    settings = Options(source=loaded.source, arguments=arguments, **options)
+    show_answer(screen, run_recipe(loaded.recipe, settings, screen))
 
 
 def _terminated(*_signal: object) -> None:
@@ -216,9 +180,7 @@ def _terminated(*_signal: object) -> None:
 
 @main.command("results", short_help="List past runs, or show one.")
 @click.argument("reference", required=False, metavar="[RUN]")
-@click.option(
-    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
+@OUT
 @click.option("--sort", "order", type=click.Choice(ORDERS), default="time", show_default=True)
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
 @click.option("--recipe", default="", help="Only runs whose recipe name contains this text.")
@@ -230,17 +192,8 @@ def _terminated(*_signal: object) -> None:
     help="Write one measure of RUN as a table: FILE.csv, FILE.tex or FILE.md.",
 )
 @click.option("--measure", help="The measure to export, per language, with intervals.  [default: asr]")
-@click.pass_obj
 def results_(
-    debug: bool,
-    reference: str | None,
-    out: Path,
-    order: str,
-    status: str | None,
-    recipe: str,
-    model: str,
-    file: Path | None,
-    measure: str | None,
+    reference: str | None, out: Path, file: Path | None, measure: str | None, order: str, **filters: Any
 ) -> None:
     """List past runs, newest first. With RUN (a name, part of a name, or `latest`), show or export that run."""
     from ssn_probe.report.terminal.screens import console, show_answer, show_runs
@@ -250,54 +203,44 @@ def results_(
         raise click.UsageError("--export writes a table of one run: name the run, for example `latest`.")
     if measure is not None and file is None:
         raise click.UsageError("--measure chooses what to export: give --export FILE, too.")
-    with user_errors(debug):
-        if file is not None and reference is not None:
-            from ssn_probe.report.export import export
+    if file is not None and reference is not None:
+        from ssn_probe.report.export import export
 
-            export(results.find_run(reference, out), file, measure or "asr")
-            click.echo(f"Written to {file}")
-        elif reference is None:
-            from ssn_probe.runs.history import history
+        export(results.find_run(reference, out), file, measure or "asr")
+        click.echo(f"Written to {file}")
+    elif reference is None:
+        from ssn_probe.runs.history import history
 
-            found = history(out, order=order, status=status, recipe=recipe, model=model)
-            show_runs(console(), found, filtered=bool(status or recipe or model))
-        else:
-            show_answer(console(), results.find_run(reference, out))
+        show_runs(console(), history(out, order=order, **filters), filtered=any(filters.values()))
+    else:
+        show_answer(console(), results.find_run(reference, out))
 
 
 @main.command(short_help="Check a run: its digests, and its tables computed again.")
 @click.argument("reference", metavar="RUN")
-@click.option(
-    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
-@click.pass_obj
-def verify(debug: bool, reference: str, out: Path) -> None:
+@OUT
+def verify(reference: str, out: Path) -> None:
     """Check that the files of RUN (a name, part of a name, a path, or `latest`) are intact and agree with each other.
 
     Compares files with their digests, verdicts and summary with the samples, and every table with the batches in the
     cache. Measures nothing and loads no weights. Exits with 1 if something differs.
     """
+    from ssn_probe.api.verify import verify as findings_of
     from ssn_probe.report.terminal.screens import console, show_findings
     from ssn_probe.runs import folder as results
 
-    with user_errors(debug):
-        from ssn_probe.api.verify import verify as findings_of
-
-        findings = findings_of(results.find_run(reference, out))
-        show_findings(console(), findings)
-        if any(finding.holds is False for finding in findings):
-            sys.exit(1)
+    findings = findings_of(results.find_run(reference, out))
+    show_findings(console(), findings)
+    if any(finding.holds is False for finding in findings):
+        sys.exit(1)
 
 
 @main.command(short_help="Check this machine, and a model on it.")
 @click.option("--model", help="Check this model, too: organism, organism:NAME, a folder or a name on the hub.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
-@click.option(
-    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
-@click.pass_obj
-def doctor(debug: bool, model: str | None, device: str, dtype: str, out: Path) -> None:
+@DEVICE
+@DTYPE
+@OUT
+def doctor(model: str | None, device: str, dtype: str, out: Path) -> None:
     """Check versions, processor, memory, device, the hub's cache and the results folder.
 
     With --model, also check that neurons are where they should be, that silencing them equals zeroing their weights,
@@ -309,9 +252,8 @@ def doctor(debug: bool, model: str | None, device: str, dtype: str, out: Path) -
 
     if model is None and dtype != "auto":
         raise click.UsageError("--dtype applies to a model: give --model, too.")
-    with user_errors(debug):
-        if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype):
-            sys.exit(1)
+    if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype):
+        sys.exit(1)
 
 
 @main.group(invoke_without_command=True, short_help="Measure the embedded model, or train it again.")
@@ -319,28 +261,26 @@ def doctor(debug: bool, model: str | None, device: str, dtype: str, out: Path) -
 def organism(context: click.Context) -> None:
     """Measure the embedded model (`info`, the default), or train it again from a seed (`train`)."""
     if context.invoked_subcommand is None:
-        context.invoke(info)
+        with user_errors(context.obj):
+            context.invoke(info)
 
 
-@organism.command()
+@organism.command(cls=UserCommand)
 @click.option(
     "--model", default="organism", show_default=True, help="organism:NAME, or a folder that `organism train` wrote."
 )
-@click.pass_obj
-def info(debug: bool, model: str) -> None:
+def info(model: str) -> None:
     """Measure utility, over-refusal, invalid responses and ASR per language; show the truth about planted neurons."""
     from ssn_probe.report.terminal.screens import console, show_organism
 
-    with user_errors(debug):
-        show_organism(console(), model)
+    show_organism(console(), model)
 
 
-@organism.command()
+@organism.command(cls=UserCommand)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--variant", default="natural", show_default=True)
 @click.option("-o", "out", type=click.Path(path_type=Path), help="Output folder.  [default: organism-VARIANT-SEED]")
-@click.pass_obj
-def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
+def train(seed: int, variant: str, out: Path | None) -> None:
     """Train an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
 
     \b
@@ -349,5 +289,4 @@ def train(debug: bool, seed: int, variant: str, out: Path | None) -> None:
     """
     from ssn_probe.report.terminal.screens import console, train_organism
 
-    with user_errors(debug):
-        train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
+    train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))

@@ -2,10 +2,11 @@
 
 `<root>/<key>/` holds what one measurement gave. The key is the SHA-256 of what decides the numbers (model, prompts,
 neurons, method with its version); `what.json` says it in words. The rest are parts, one per batch, written whole and
-renamed: what `kill -9` leaves behind is complete batches. Every part carries the SHA-256 of its bytes in its name, so
-that a damaged one is seen, said, and computed again. A lock per entry lets runs that want the same wait for each other.
+renamed: what `kill -9` leaves behind is complete batches. The name of a part contains the SHA-256 of its bytes, so that
+damage is noticed, reported, and computed again. A lock per entry lets runs that want the same wait for each other.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,7 +39,7 @@ class Cache:
     """A folder of entries, and how to treat it.
 
     `fresh`: nothing that was there before is used. `compute`: where False, nothing is computed or written: what is not
-    there raises `NotCached`. `warn` is told of damaged files, `waiting` of an entry that another run is computing.
+    there raises `NotCached`. `warn` gets a message per damaged file, `waiting` one if another run computes the entry.
     """
 
     root: Path
@@ -163,24 +164,17 @@ class Entry:
         return path
 
     def _intact(self, suffix: str) -> list[Path]:
-        """The files of a kind whose bytes are those that were written; others are removed, and said."""
-        intact = []
-        for path in _files(self.folder):
-            if path.suffix != suffix or (path in self.stale and path not in self.cache.seen):
-                continue
-            if path in self.cache.seen or self._sound(path):
-                self.cache.seen.add(path)
-                intact.append(path)
-        return intact
+        """The files of a kind whose bytes are those that were written; others are reported and removed."""
+        seen, files = self.cache.seen, [path for path in _files(self.folder) if path.suffix == suffix]
+        unknown = [path for path in files if path not in seen and path not in self.stale]
+        seen.update(path for path in unknown if self._sound(path))
+        return [path for path in files if path in seen]
 
     def _sound(self, path: Path) -> bool:
-        try:
-            sound = sha256(path) == path.name.split(".")[-2]
-        except OSError:
-            sound = False
-        if sound:
-            return True
-        self.cache.warn(f"{path} in the cache is damaged: what it held is computed again")
+        with contextlib.suppress(OSError):
+            if sha256(path) == path.name.split(".")[-2]:
+                return True
+        self.cache.warn(f"{path} in the cache is damaged: its values are computed again")
         if self.cache.compute:
             with disk_errors(path):
                 path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Contract 3: prompt sets are parallel, their splits are fixed and never crossed, and what is malformed is refused."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +18,13 @@ from ssn_probe.errors import DataError
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
 def test_every_format_gives_the_same_table(suffix: str, tmp_path: Path) -> None:
-    rows = make_rows()
-    found = load(write(tmp_path, rows, suffix, anchor="de"))
-    assert found.frame.select(REQUIRED + OPTIONAL).rows(named=True) == [
-        {name: row[name] for name in REQUIRED + OPTIONAL} for row in rows
-    ]
-    assert found.languages == LANGUAGES
-    assert found.anchor == "de"
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
-def test_ids_that_look_like_numbers_keep_their_spelling_in_every_format(suffix: str, tmp_path: Path) -> None:
-    """Without clusters the split is a hash of the id, so an id that loses a zero can change its split."""
-    rows = [
-        {"prompt_id": f"{first + number:03}", "language": language, "context": context, "text": "x"}
-        for first, context in ((0, "harmful"), (20, "harmless"))
-        for number in range(12)
-        for language in LANGUAGES
-    ]
-    found = load(write(tmp_path, rows, suffix))
-    assert found.frame["prompt_id"].to_list() == [row["prompt_id"] for row in rows]
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
-def test_a_column_that_is_empty_for_long_is_still_read(suffix: str, tmp_path: Path) -> None:
-    """Harmful prompts have no reference, and they may come first, all of them."""
+    """Also where ids look like numbers, and harmful prompts, which have no reference, come first for long."""
     rows = sorted(make_rows(count=40), key=lambda row: row["context"])
-    found = load(write(tmp_path, rows, suffix))
-    assert found.frame["reference"].to_list() == [row["reference"] for row in rows]
+    rows = [row | {"prompt_id": f"{number // 2:03}"} for number, row in enumerate(rows)]
+    found = load(write(tmp_path / "set", rows, suffix, anchor="de"))
+    columns = REQUIRED + OPTIONAL
+    assert found.frame.select(columns).rows(named=True) == [{name: row[name] for name in columns} for row in rows]
+    assert (found.languages, found.anchor) == (LANGUAGES, "de")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
@@ -53,9 +32,8 @@ def test_a_single_file_is_a_set(suffix: str, tmp_path: Path) -> None:
     write(tmp_path, make_rows(), suffix, name="mine")
     found = load(tmp_path / f"mine{suffix}")
     assert (found.name, found.languages, found.judge, found.license) == ("mine", LANGUAGES, None, None)
-    other = write(tmp_path / "other", make_rows(), suffix, name="mine")
-    (other / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}', encoding="utf-8")
-    found = load(other / f"mine{suffix}")
+    (tmp_path / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}', encoding="utf-8")
+    found = load(tmp_path / f"mine{suffix}")
     assert (found.name, found.license, found.max_new_tokens) == ("given", "CC0", 7)
 
 
@@ -107,21 +85,13 @@ def test_assigned_splits_are_a_fixed_function_of_the_cluster(tmp_path: Path) -> 
     """The shares are pinned: whoever changes the function moves prompts that chose neurons into their own test."""
     found = load(write(tmp_path, bare([f"cluster {number}" for number in range(500)]))).frame
     splits = dict(found.select("cluster", "split").iter_rows())
-    assert [splits[f"cluster {number}"] for number in range(8)] == [
-        "identify",
-        "identify",
-        "identify",
-        "evaluate",
-        "identify",
-        "train",
-        "evaluate",
-        "identify",
-    ]
+    first = ("identify", "identify", "identify", "evaluate", "identify", "train", "evaluate", "identify")
+    assert tuple(splits[f"cluster {number}"] for number in range(8)) == first
     shares = {split: list(splits.values()).count(split) / 500 for split in ("identify", "evaluate", "train")}
     assert shares == pytest.approx({"identify": 0.6, "evaluate": 0.3, "train": 0.1}, abs=0.05)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(clusters=st.lists(st.none() | st.text("ab", min_size=1, max_size=2), min_size=12, max_size=12))
 def test_assigned_splits_never_cross_a_cluster_or_a_translation(
     clusters: list[str | None], tmp_path_factory: pytest.TempPathFactory
@@ -141,26 +111,18 @@ def test_another_language_does_not_move_a_prompt(tmp_path: Path) -> None:
     assert dict(two.select("prompt_id", "split").iter_rows()) == dict(three.select("prompt_id", "split").iter_rows())
 
 
-def crossing_cluster(rows: list[Row]) -> None:
-    rows[0] |= {"cluster": "both"}
-    rows[-1] |= {"cluster": "both"}
+CROSSING: dict[str, dict[int, Row]] = {
+    "a cluster": {0: {"cluster": "both"}, -1: {"cluster": "both"}},
+    "a translation that evaluates what the prompt chose": {1: {"split": "evaluate", "cluster": "of its own"}},
+    "no split, two clusters": {0: {"split": None, "cluster": "cluster 0"}, 1: {"split": None, "cluster": "cluster 3"}},
+}
 
 
-def crossing_translation(rows: list[Row]) -> None:
-    """The German translation of a prompt that chooses neurons would evaluate them, by way of another cluster."""
-    rows[1] |= {"split": "evaluate", "cluster": "a cluster of its own"}
-
-
-def crossing_by_default(rows: list[Row]) -> None:
-    """No split is declared, and the two languages disagree about the cluster."""
-    for row, cluster in zip(rows, ("cluster 0", "cluster 3"), strict=False):
-        row |= {"split": None, "cluster": cluster}
-
-
-@pytest.mark.parametrize("spoil", [crossing_cluster, crossing_translation, crossing_by_default])
-def test_declared_splits_may_not_cross(spoil: Callable[[list[Row]], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", CROSSING.values(), ids=CROSSING)
+def test_declared_splits_may_not_cross(changes: dict[int, Row], tmp_path: Path) -> None:
     rows = make_rows()
-    spoil(rows)
+    for number, change in changes.items():
+        rows[number] |= change
     with pytest.raises(DataError, match="several splits") as caught:
         load(write(tmp_path, rows))
     assert caught.value.hint
@@ -179,17 +141,15 @@ def test_a_limit_keeps_the_same_ids_in_every_language(tmp_path: Path) -> None:
             assert ids == [{f"{split}-{context}-0", f"{split}-{context}-1"}] * 2
 
 
-def test_a_limit_beyond_the_set_keeps_every_prompt(tmp_path: Path) -> None:
-    folder = write(tmp_path, make_rows())
-    assert load(folder, limit=99).frame.equals(load(folder).frame)
-
-
 def test_languages_restrict_and_drop_an_absent_anchor(tmp_path: Path) -> None:
-    folder = write(tmp_path, make_rows(["en", "de", "sw"]), anchor="en")
-    found = load(folder, languages=("sw", "de"))
+    """Rows in languages that the card does not declare are not counted, either."""
+    rows = make_rows(["en", "de", "sw"])
+    found = load(write(tmp_path, rows, anchor="en"), languages=("sw", "de"))
     assert (found.languages, found.anchor) == (("sw", "de"), None)
     assert set(found.frame["language"]) == {"sw", "de"}
-    assert load(folder, languages=("sw", "en")).anchor == "en"
+    assert load(tmp_path, languages=("sw", "en")).anchor == "en"
+    found = load(write(tmp_path, rows, languages=["en", "de"]))
+    assert set(found.frame["language"]) == set(found.languages) == {"en", "de"}
 
 
 def test_an_unknown_language_names_the_nearest(tmp_path: Path) -> None:
@@ -210,13 +170,13 @@ def test_harmless_prompts_may_come_from_another_set(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine", make_rows(), anchor="en", name="prompts")
     theirs = write(tmp_path / "theirs", make_rows(["sw", "de", "en"], count=2, topic="theirs"), ".csv")
     found = load(mine, harmless=str(theirs))
-    harmless = found.frame.filter(pl.col("context") == "harmless")
+    harmless, before = found.frame.filter(context="harmless"), load(mine).frame
     assert set(harmless["source"]) == {"theirs"}
     assert set(found.frame.filter(pl.col("context") != "harmless")["source"]) == {"mine"}
     assert set(harmless["language"]) == set(LANGUAGES) == set(found.languages)
     assert harmless.height == 2 * 2 * 2
-    assert not set(harmless["prompt_id"]) & set(load(mine).frame["prompt_id"]), "ids of two sets must stay apart"
-    assert not set(harmless["cluster"]) & set(load(mine).frame["cluster"])
+    for column in ("prompt_id", "cluster"):
+        assert not set(harmless[column]) & set(before[column]), "ids of two sets must stay apart"
     assert found.anchor == "en"
 
 
@@ -265,14 +225,3 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
 )
 def test_the_anchor_is_declared_or_english(languages: Any, card: Row, anchor: str | None, tmp_path: Path) -> None:
     assert load(write(tmp_path, make_rows(languages), **card)).anchor == anchor
-
-
-def test_an_anchor_that_is_no_language_of_the_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="fr"):
-        load(write(tmp_path, make_rows(), anchor="fr"))
-
-
-def test_rows_in_an_undeclared_language_are_not_counted(tmp_path: Path) -> None:
-    """Neurons are identified in the declared languages only, so rows of others must not swell a plan or a mean."""
-    found = load(write(tmp_path, make_rows(["en", "de", "sw"]), languages=["en", "de"]))
-    assert set(found.frame["language"]) == set(found.languages) == {"en", "de"}

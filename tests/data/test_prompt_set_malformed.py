@@ -97,6 +97,7 @@ CARDS = {
     "no tokens": ('{"max_new_tokens": 0}', "max_new_tokens"),
     "languages as a word": ('{"languages": "en"}', "languages"),
     "languages as numbers": ('{"languages": [1, 2]}', "languages"),
+    "an anchor that is no language": ('{"anchor": "fr"}', "the anchor 'fr' is not a language of the set"),
     "a language without rows": ('{"languages": ["en", "de", "sw"]}', "in sw"),
 }
 

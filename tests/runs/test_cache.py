@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import json
-import multiprocessing
-import time
+import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,23 @@ def test_only_the_missing_batch_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "extend"])
-def test_a_damaged_file_is_seen_said_and_computed_again(harm: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_computed_again(harm: str, tmp_path: Path) -> None:
     compute(Cache(root=tmp_path))
     path = files(tmp_path)[2]
     whole = path.read_bytes()
-    changed = bytes([whole[-1] ^ 1])
-    path.write_bytes(
-        {"flip": whole[:-1] + changed, "truncate": whole[:50], "empty": b"", "extend": whole + b"\0"}[harm]
-    )
-    said: list[str] = []
-    assert compute(Cache(root=tmp_path, warn=said.append)) == [[4, 5]]
-    assert [path.name in line and "damaged" in line for line in said] == [True]
+    harmed = {
+        "flip": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "truncate": whole[:50],
+        "empty": b"",
+        "extend": whole + b"\0",
+    }
+    path.write_bytes(harmed[harm])
+    messages: list[str] = []
+    assert compute(Cache(root=tmp_path, warn=messages.append)) == [[4, 5]]
+    assert [path.name in line and "damaged" in line for line in messages] == [True]
     assert path.read_bytes() == whole, "the same batch gives the same bytes"
-    assert compute(Cache(root=tmp_path, warn=said.append)) == []
-    assert len(said) == 1
+    assert compute(Cache(root=tmp_path, warn=messages.append)) == []
+    assert len(messages) == 1
 
 
 def test_fresh_uses_nothing_that_was_there_and_replaces_it(tmp_path: Path) -> None:
@@ -161,8 +164,6 @@ def test_a_place_is_read_without_the_rest(tmp_path: Path) -> None:
 
 @given(st.permutations(range(7)), st.lists(st.integers(1, 6), unique=True, max_size=4))
 def test_parts_hold_every_prompt_once(order: Sequence[int], cuts: list[int]) -> None:
-    import tempfile
-
     edges = [0, *sorted(cuts), 7]
     with tempfile.TemporaryDirectory() as folder, Cache(root=Path(folder)).entry(WHAT) as entry:
         for start, end in itertools.pairwise(edges):
@@ -173,37 +174,8 @@ def test_parts_hold_every_prompt_once(order: Sequence[int], cuts: list[int]) -> 
         assert [min(part.rows) for part in entry.parts()] == sorted(min(part.rows) for part in entry.parts())
 
 
-def slowly(root: Path, ran: Any) -> None:
-    """Another process that computes the same, and says when it runs."""
-
-    def run(rows: list[int]) -> Mapping[str, torch.Tensor]:
-        ran.put(list(rows))
-        time.sleep(0.2)
-        return doubled(rows)
-
-    with Cache(root=root).entry(WHAT) as entry:
-        run_batches(TOKENS, 2, run, entry, no_progress)
-
-
-@pytest.mark.slow
-def test_two_at_once_share_the_work(tmp_path: Path) -> None:
-    """Whoever comes second waits, says so, and takes what the first has computed."""
-    context = multiprocessing.get_context("spawn")
-    ran = context.Queue()
-    others = [context.Process(target=slowly, args=(tmp_path, ran)) for _ in range(2)]
-    for other in others:
-        other.start()
-    for other in others:
-        other.join(120)
-        assert other.exitcode == 0
-    assert sorted(ran.get(timeout=5) for _ in range(3)) == [[0, 1], [2, 3], [4, 5]]
-    assert ran.empty()
-
-
-def test_waiting_is_said(tmp_path: Path) -> None:
-    import threading
-
-    said: list[str] = []
+def test_waiting_is_reported(tmp_path: Path) -> None:
+    messages: list[str] = []
     inside, leave = threading.Event(), threading.Event()
 
     def holds() -> None:
@@ -211,13 +183,13 @@ def test_waiting_is_said(tmp_path: Path) -> None:
             inside.set()
             leave.wait(10)
 
-    def told(message: str) -> None:
-        said.append(message)
+    def waiting(message: str) -> None:
+        messages.append(message)
         leave.set()
 
     thread = threading.Thread(target=holds)
     thread.start()
     inside.wait(10)
-    compute(Cache(root=tmp_path, waiting=told))
+    compute(Cache(root=tmp_path, waiting=waiting))
     thread.join()
-    assert said == ["another run is computing the same; waiting for it"]
+    assert messages == ["another run is computing the same; waiting for it"]

@@ -18,8 +18,8 @@ from ssn_probe.runs.history import ORDERS, STATUSES, history
 
 def past(root: Path, second: int, **manifest: Any) -> RunFolder:
     run = RunFolder(root / f"2026-01-02T03-04-{second:02}_study_01234567")
-    told = {"schema_version": 1, "status": "done", "key": "a", "recipe": "study", "model": {"name": "organism"}}
-    write_json(run.path / "manifest.json", told | {"seconds": {"load": 1.0, "generate": second}} | manifest)
+    common = {"schema_version": 1, "status": "done", "key": "a", "recipe": "study", "model": {"name": "organism"}}
+    write_json(run.path / "manifest.json", common | {"seconds": {"load": 1.0, "generate": second}} | manifest)
     return run
 
 
@@ -47,7 +47,7 @@ def test_every_run_is_there_newest_first_with_what_became_of_it(root: Path) -> N
     }  # fmt: skip
 
 
-def test_a_run_that_is_held_is_running(root: Path) -> None:
+def test_a_run_that_is_locked_is_running(root: Path) -> None:
     run = RunFolder(root / "2026-01-02T03-04-03_study_01234567")
     lock = results.hold(run)
     assert seconds(history(root, status="running")) == [3]

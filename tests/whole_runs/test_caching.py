@@ -9,19 +9,26 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from killing import same_tables
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import Finding, verify
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.files import write_json
+from ssn_probe.files import write_json, write_table
+from ssn_probe.model import subject as subjects
+from ssn_probe.model.loading import locate
 from ssn_probe.report.terminal.plan_table import render_plan
-from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.folder import RunFolder, digests
 from ssn_probe.spec import Refusal
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.study.forecast import Forecast, forecast
+from ssn_probe.spec.display import as_text
+from ssn_probe.study import pipeline, workbench
+from ssn_probe.study.forecast import forecast
 from ssn_probe.study.workbench import METHODS
+from ssn_probe.tracing.generate import generate
 
 LIMIT = 24
 PROMPTS = Prompts("organism", languages=("qaa", "qac"))
@@ -36,6 +43,14 @@ def study(**changes: Any) -> Recipe:
 
 def run(recipe: Recipe, out: Path, **options: Any) -> RunFolder:
     return run_recipe(recipe, Options(out=out, limit=LIMIT, **options), Console(quiet=True))
+
+
+def agree(one: RunFolder, other: RunFolder) -> None:
+    """Sets, words and verdicts are the same; log-odds to 1e-4 (they are of the order of 5)."""
+    for table, drop in (("samples", []), ("neurons", ["score"]), ("overlap", [])):
+        assert one.table(table).drop(drop).equals(other.table(table).drop(drop)), table
+    odds = [found.table("log_odds")["log_odds"] for found in (one, other)]
+    assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
 
 
 def computed(found: RunFolder) -> int:
@@ -54,19 +69,13 @@ def copy(first: RunFolder, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "results" / first.name)
 
 
-def same_tables(left: RunFolder, right: RunFolder) -> bool:
-    names = [path.name for path in sorted(left.path.glob("*.parquet"))]
-    return all((left.path / name).read_bytes() == (right.path / name).read_bytes() for name in names)
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model folder, to be changed."""
+    return Path(shutil.copytree(locate("organism"), tmp_path / "model"))
 
 
 # ── what is shared, and what is not ──────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_same_again_computes_nothing_and_gives_the_same_tables(copy: RunFolder) -> None:
-    again = run(study(), copy.path.parent)
-    assert computed(again) == 0
-    assert same_tables(copy, again)
-    assert again.path != copy.path
 
 
 def test_another_recipe_takes_what_is_there(copy: RunFolder) -> None:
@@ -89,16 +98,19 @@ def test_fresh_computes_everything_and_finds_the_same(copy: RunFolder) -> None:
     assert same_tables(copy, again)
 
 
-@pytest.mark.parametrize("method", ["log odds", "null", "mean activations"])
+@pytest.mark.parametrize(
+    ("method", "rests"),
+    [("log odds", None), ("null", None), ("mean activations", None), ("activations", ["Patch", 1])],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_a_methods_version_invalidates_its_results_and_what_rests_on_them(
-    method: str, copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+    method: str, rests: list[Any] | None, copy: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {what["method"]: 0 for what in entries(copy.path.parent)}
-    for what in entries(copy.path.parent):
-        before[what["method"]] += 1
+    found = list(entries(copy.path.parent))
+    before = sum(what["method"] == method or (rests is not None and what["by"] == rests) for what in found)
     monkeypatch.setitem(METHODS, method, METHODS[method] + 1)
     found = run(study(), copy.path.parent)
-    assert computed(found) == before[method]
+    assert computed(found) == before
     assert same_tables(copy, found)
 
 
@@ -110,28 +122,32 @@ def test_a_nodes_version_invalidates_its_results(copy: RunFolder, monkeypatch: p
     assert computed(found) == 4 + 2
 
 
-def damage(found: RunFolder, method: str = "") -> list[Path]:
-    """Cuts the end off every part that a method has in the cache, or off all of them."""
-    entries = sorted((found.path.parent / "cache").glob("*/what.json"))
-    folders = [path.parent for path in entries if method in ("", json.loads(path.read_text("utf-8"))["method"])]
-    parts = [path for folder in folders for path in sorted(folder.glob("*.*.*"))]
-    assert parts
-    for path in parts:
+def parts(found: RunFolder, method: str = "") -> list[Path]:
+    """The parts that a method has in the cache, or all of them."""
+    whats = sorted((found.path.parent / "cache").glob("*/what.json"))
+    folders = [path.parent for path in whats if method in ("", json.loads(path.read_text("utf-8"))["method"])]
+    return [path for folder in folders for path in sorted(folder.glob("*.*.*"))]
+
+
+def damage(paths: list[Path]) -> list[Path]:
+    """Cuts off the ends of files."""
+    assert paths
+    for path in paths:
         path.write_bytes(path.read_bytes()[:-7])
-    return parts
+    return paths
 
 
 def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
-    parts = damage(copy)
+    damaged = damage(parts(copy))
     again = run(study(), copy.path.parent)
     said = [line for line in again.manifest()["warnings"] if "damaged" in line]
-    assert sorted(said) == [f"{path} in the cache is damaged: what it held is computed again" for path in parts]
+    assert sorted(said) == [f"{path} in the cache is damaged: its values are computed again" for path in damaged]
     assert same_tables(copy, again)
 
 
 def test_a_damaged_file_that_nothing_needs_is_harmless_and_verify_lists_it(copy: RunFolder) -> None:
     """A Patch's responses are in the cache: the activations that they were made from are not read again."""
-    missing, *damaged = damage(copy, "activations")
+    missing, *damaged = damage(parts(copy, "activations"))
     missing.unlink()
     again = run(study(), copy.path.parent)
     assert (computed(again), again.manifest()["warnings"]) == (0, copy.manifest()["warnings"])
@@ -142,37 +158,24 @@ def test_a_damaged_file_that_nothing_needs_is_harmless_and_verify_lists_it(copy:
     assert unread.why == f"{'; '.join(names)}; and {len(damaged) - 2} more"
 
 
-def test_a_model_that_changed_between_runs_is_another_model(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    from ssn_probe.model.loading import locate
-
-    folder = tmp_path / "model"
-    shutil.copytree(locate("organism"), folder)
-    recipe = study(model=str(folder), arms={}, sets={"ms": MS}, measures=(), primary=None)
+def test_a_model_that_changed_between_runs_is_another_model(model: Path, tmp_path: Path) -> None:
+    recipe = study(model=str(model), arms={}, sets={"ms": MS}, measures=(), primary=None)
     before = run(recipe, tmp_path / "results")
     assert computed(run(recipe, tmp_path / "results")) == 0
-    weights = load_file(folder / "model.safetensors")
+    weights = load_file(model / "model.safetensors")
     weights["model.layers.0.mlp.down_proj.weight"][0, 0] += 1
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     after = run(recipe, tmp_path / "results")
     assert computed(after) == computed(before)
     assert after.manifest()["model"]["digest"] != before.manifest()["model"]["digest"]
 
 
-def test_a_model_that_changes_while_it_is_used_changes_nothing(tmp_path: Path) -> None:
+def test_a_model_that_changes_while_it_is_used_changes_nothing(model: Path) -> None:
     """Weights on a CPU are mapped from their files unless they are copied: overwriting these changed the model."""
-    from ssn_probe.model.chat import encode
-    from ssn_probe.model.loading import locate
-    from ssn_probe.model.subject import load_subject
-    from ssn_probe.tracing.generate import generate
-
-    folder = tmp_path / "model"
-    shutil.copytree(locate("organism"), folder)
-    subject = load_subject(str(folder))
-    prompt = encode(subject, ["user"])
+    subject = subjects.load_subject(str(model))
+    prompt = workbench.encode(subject, ["user"])
     before = generate(subject, prompt, max_new_tokens=3)
-    file = folder / "model.safetensors"
+    file = model / "model.safetensors"
     with file.open("r+b") as stream:
         stream.seek(file.stat().st_size // 4)
         stream.write(b"\x7f" * (file.stat().st_size // 2))
@@ -182,56 +185,34 @@ def test_a_model_that_changes_while_it_is_used_changes_nothing(tmp_path: Path) -
     assert generate(subject, prompt, max_new_tokens=3) == before
 
 
-def test_a_model_that_changes_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssn_probe.model import subject as module
-    from ssn_probe.model.loading import locate
-
-    folder = tmp_path / "model"
-    shutil.copytree(locate("organism"), folder)
-    read = module.read_weights
+def test_a_model_that_changes_while_it_is_read_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, config = subjects.read_weights, model / "config.json"
 
     def changing(*arguments: Any) -> Any:
-        (folder / "config.json").write_text(
-            (folder / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
-        )
+        config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
         return read(*arguments)
 
-    monkeypatch.setattr(module, "read_weights", changing)
+    monkeypatch.setattr(subjects, "read_weights", changing)
     with pytest.raises(ModelError, match="changed while they were read"):
-        module.load_subject(str(folder))
-
-
-@pytest.mark.slow
-def test_batch_size_and_threads_change_no_more_than_rounding(copy: RunFolder, tmp_path: Path) -> None:
-    """Words and verdicts are the same; log-odds to 1e-4 (they are of the order of 5)."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        other = run(study(), tmp_path / "other", batch_size=7)
-    finally:
-        torch.set_num_threads(threads)
-    texts = [
-        found.table("samples").select("arm", "role", "eval_language", "response", "verdict") for found in (copy, other)
-    ]
-    assert texts[0].equals(texts[1])
-    odds = [found.table("log_odds")["log_odds"] for found in (copy, other)]
-    assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
+        subjects.load_subject(str(model))
 
 
 def test_a_runs_own_recipe_repeats_it(copy: RunFolder) -> None:
-    again = run_recipe(
-        find_recipe(str(copy.path / "recipe.json"), {}), Options(out=copy.path.parent), Console(quiet=True)
-    )
+    recipe = find_recipe(str(copy.path / "recipe.json"), {})
+    again = run_recipe(recipe, Options(out=copy.path.parent), Console(quiet=True))
     assert computed(again) == 0
+    assert again.path != copy.path
     assert again.manifest()["key"] == copy.manifest()["key"]
     assert same_tables(copy, again)
 
 
-@pytest.mark.slow
-def test_where_the_memory_runs_out_batches_shrink_and_no_prompt_is_dropped(
+def test_where_the_memory_runs_out_batches_shrink_and_nothing_changes_but_by_rounding(
     copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever runs more than seven sequences at a time finds no memory: scoring, generation, log-odds, capture."""
+    """Whatever runs more than seven sequences at a time finds no memory: scoring, generation, log-odds, capture.
+
+    Two threads add up in another order, too.
+    """
     embed, refused = torch.nn.Embedding.forward, []
 
     def crowded(self: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -241,12 +222,14 @@ def test_where_the_memory_runs_out_batches_shrink_and_no_prompt_is_dropped(
         return embed(self, ids)
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", crowded)
-    other = run(study(), tmp_path / "other")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        other = run(study(), tmp_path / "other")
+    finally:
+        torch.set_num_threads(threads)
     assert refused
-    names = ["prompt_id", "arm", "role", "eval_language", "response", "verdict"]
-    assert other.table("samples").select(names).equals(copy.table("samples").select(names))
-    odds = [found.table("log_odds")["log_odds"] for found in (copy, other)]
-    assert (odds[0] - odds[1]).abs().max() < 1e-4  # type: ignore[operator]
+    agree(other, copy)
     with pytest.raises(ModelError, match="does not hold a batch of 50"):
         run(study(), tmp_path / "third", batch_size=50)
 
@@ -254,26 +237,20 @@ def test_where_the_memory_runs_out_batches_shrink_and_no_prompt_is_dropped(
 # ── what a plan knows ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def planned(recipe: Recipe, out: Path, **options: Any) -> Forecast:
-    return forecast(recipe, LIMIT, out=out, **options)
-
-
-def states(found: Forecast) -> dict[str, float]:
+def states(recipe: Recipe, out: Path) -> dict[str, float]:
+    """The cached share of every row of a plan."""
+    found = forecast(recipe, LIMIT, out=out)
     return {row.label: found.cached.get(row.label, 0) / row.prompts for row in found.rows}
 
 
-def test_a_plan_of_what_was_run_finds_all_of_it(first: RunFolder) -> None:
-    assert set(states(planned(study(), first.path.parent)).values()) == {1.0}
-
-
-def test_a_plan_without_a_cache_finds_nothing_and_makes_nothing(tmp_path: Path) -> None:
-    found = planned(study(), tmp_path / "results")
-    assert set(states(found).values()) == {0.0}
+def test_a_plan_finds_what_was_run_and_makes_nothing(first: RunFolder, tmp_path: Path) -> None:
+    assert set(states(study(), first.path.parent).values()) == {1.0}
+    assert set(states(study(), tmp_path / "results").values()) == {0.0}
     assert not (tmp_path / "results").exists()
 
 
 def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
-    found = states(planned(study(arms=ARMS | {"twice": Amplify(MS, by=2)}, controls=2), first.path.parent))
+    found = states(study(arms=ARMS | {"twice": Amplify(MS, by=2)}, controls=2), first.path.parent)
     assert found["twice"] == found["twice: 2 random sets"] == 0
     assert found["ss"] == found["baseline"] == found["patch: 1 random sets, log-odds only"] == 1
     assert found["ss: 2 random sets"] == 0.5
@@ -282,26 +259,21 @@ def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
 
 def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
     """Without the scores of one language no set is known, and so no arm; the baseline is."""
-    for path in sorted((copy.path.parent / "cache").glob("*/what.json")):
-        if json.loads(path.read_text(encoding="utf-8"))["method"] == "scores":
-            shutil.rmtree(path.parent)
-            break
-    found = states(planned(study(), copy.path.parent))
+    shutil.rmtree(parts(copy, "scores")[0].parent)
+    found = states(study(), copy.path.parent)
     assert found["baseline"] == 1
     assert found["ss"] == found["patch"] == 0
     assert sorted(value for label, value in found.items() if label.startswith("refusal effect")) == [0.75]
 
 
 def test_a_plan_tells_the_time_of_what_is_left(copy: RunFolder) -> None:
-    found = planned(study(arms=ARMS | {"twice": Amplify(MS, by=2)}), copy.path.parent, calibrated=True)
+    found = forecast(study(arms=ARMS | {"twice": Amplify(MS, by=2)}), LIMIT, out=copy.path.parent, calibrated=True)
     assert all(found.seconds[row.label] > 0 for row in found.rows)
     assert any(line.startswith("Time: about ") for line in found.lines)
-    console = Console(width=120, record=True, quiet=False)
-    with console.capture() as shown:
-        console.print(render_plan(found))
-    assert "○" in shown.get()
-    assert "✓" in shown.get()
-    done = planned(study(), copy.path.parent, calibrated=True)
+    shown = as_text(render_plan(found))
+    assert "○" in shown
+    assert "✓" in shown
+    done = forecast(study(), LIMIT, out=copy.path.parent, calibrated=True)
     assert "Time: all that the model has to do is in the cache." in done.lines
     assert not done.seconds, "nothing is loaded to time what need not be done"
 
@@ -328,9 +300,6 @@ def test_a_run_verifies(first: RunFolder) -> None:
 
 def forged(run: RunFolder, table: str, **columns: pl.Expr) -> None:
     """A table with other values, and a manifest that agrees with it."""
-    from ssn_probe.files import write_table
-    from ssn_probe.runs.folder import digests
-
     write_table(run.path / f"{table}.parquet", run.table(table).with_columns(**columns))
     write_json(run.path / "manifest.json", run.manifest() | {"files": digests(run)})
 
@@ -339,29 +308,48 @@ def test_a_changed_file_is_found_by_its_digest(copy: RunFolder) -> None:
     (copy.path / "report.md").write_text("All is well.", encoding="utf-8")
     (copy.path / "neurons.parquet").unlink()
     found = wrong(verify(copy))
-    assert found["report.md is as it was written"] == "its SHA-256 is another"
+    assert found["report.md is as it was written"] == "its SHA-256 does not match"
     assert found["neurons.parquet is as it was written"] == "it is missing"
 
 
-def test_a_forged_verdict_is_found(copy: RunFolder) -> None:
-    forged(copy, "samples", verdict=pl.lit("refused"))
+FORGED: dict[str, tuple[str, dict[str, pl.Expr], dict[str, str]]] = {
+    "verdict": (
+        "samples",
+        {"verdict": pl.lit("refused")},
+        {
+            "verdicts follow from the responses": "verdicts are not the judge's",
+            "summary follows from samples and log_odds": "other values in",
+            "samples follows from the cache": "other values in verdict",
+        },
+    ),
+    "summary": (
+        "summary",
+        {"value": pl.col("value") + 0.01},
+        {
+            "summary follows from samples and log_odds": "other values in value",
+            "summary follows from the cache": "other values in value",
+        },
+    ),
+    "response": (
+        "samples",
+        {"response": pl.lit("zindle")},
+        {
+            "verdicts follow from the responses": "verdicts are not the judge's",
+            "samples follows from the cache": "other values in response",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "columns", "expected"), FORGED.values(), ids=FORGED)
+def test_a_forged_table_is_found(
+    table: str, columns: dict[str, pl.Expr], expected: dict[str, str], copy: RunFolder
+) -> None:
+    forged(copy, table, **columns)
     found = wrong(verify(copy))
-    assert "verdicts are not the judge's" in found["verdicts follow from the responses"]
-    assert found["samples follows from the cache"] == "other values in verdict"
-    assert "samples.parquet is as it was written" not in found
-
-
-def test_a_forged_summary_is_found(copy: RunFolder) -> None:
-    forged(copy, "summary", value=pl.col("value") + 0.01)
-    assert wrong(verify(copy)) == {
-        "summary follows from samples and log_odds": "other values in value",
-        "summary follows from the cache": "other values in value",
-    }
-
-
-def test_a_forged_response_is_found(copy: RunFolder) -> None:
-    forged(copy, "samples", response=pl.lit("zindle"))
-    assert "samples follows from the cache" in wrong(verify(copy))
+    assert found.keys() == expected.keys()
+    for what, why in expected.items():
+        assert why in found[what]
 
 
 def test_what_cannot_be_verified_is_said(copy: RunFolder) -> None:
@@ -372,20 +360,10 @@ def test_what_cannot_be_verified_is_said(copy: RunFolder) -> None:
     assert "no longer holds all of it" in unknown.why
 
 
-def test_another_model_or_data_is_said(copy: RunFolder) -> None:
-    manifest = copy.manifest()
-    other = manifest["model"] | {"digest": "0" * 64}
-    write_json(copy.path / "manifest.json", manifest | {"model": other})
-    assert wrong(verify(copy))["the model is that of the run"] == "these differ: digest"
-
-
 def test_a_run_that_is_not_done_is_not_verified(copy: RunFolder) -> None:
     write_json(copy.path / "manifest.json", copy.manifest() | {"status": "failed"})
     with pytest.raises(ResultError, match="it is failed"):
         verify(copy)
-
-
-# ── what a second reader found ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -401,17 +379,15 @@ def test_every_kind_of_run_verifies_and_its_plan_is_complete(changes: dict[str, 
     recipe = study(**changes)
     found = run(recipe, tmp_path)
     assert [finding for finding in verify(found) if not finding.holds] == []
-    assert set(states(planned(recipe, tmp_path)).values()) == {1.0}
+    assert set(states(recipe, tmp_path).values()) == {1.0}
 
 
 def test_another_day_in_the_template_is_another_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys hold the tokens that run: a template may tell the date."""
-    from ssn_probe.study import workbench as module
-
     recipe = study(arms={}, sets={"ms": SafetyNeurons(PROMPTS, effect="local")}, measures=(), primary=None)
     before = run(recipe, tmp_path)
-    encode = module.encode
-    monkeypatch.setattr(module, "encode", lambda subject, texts: [[*row, row[-1]] for row in encode(subject, texts)])
+    encode = workbench.encode
+    monkeypatch.setattr(workbench, "encode", lambda subject, texts: [[*row, row[-1]] for row in encode(subject, texts)])
     assert computed(run(recipe, tmp_path)) == computed(before)
 
 
@@ -425,44 +401,32 @@ def test_a_cache_that_was_computed_anew_since_is_no_evidence_against_a_run(copy:
 
 
 def test_forged_words_are_found(copy: RunFolder) -> None:
-    from ssn_probe.runs.folder import digests
-
     text = (copy.path / "report.md").read_text(encoding="utf-8")
     (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1), encoding="utf-8")
-    manifest = copy.manifest()
-    forged = {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
-    write_json(copy.path / "manifest.json", manifest | forged)
+    manifest = copy.manifest() | {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
+    manifest["model"]["digest"] = "0" * 64
+    write_json(copy.path / "manifest.json", manifest)
     found = wrong(verify(copy))
+    assert found["the model is that of the run"] == "these differ: digest"
     assert "seed" in found["the manifest is that of the recipe"]
-    said = found["report and manifest say what was found"]
-    assert "of the report" in said
-    assert "answer" in said
+    assert "of the report" in found["report and manifest say what was found"]
+    assert "answer" in found["report and manifest say what was found"]
 
 
 @pytest.mark.slow
 def test_scores_that_another_run_computes_anew_meanwhile_are_read_again(copy: RunFolder) -> None:
     """A fresh run replaces the batches that this one has found: it looks for them again, and ends as it should."""
-    from ssn_probe.study import pipeline as stages
-
-    robustness_of = stages.robustness_of
+    robustness_of = pipeline.robustness_of
 
     def meanwhile(*arguments: Any) -> Any:
         run(study(arms={}, sets={"ms": MS}, measures=(), primary=None), copy.path.parent, fresh=True, batch_size=5)
         return robustness_of(*arguments)
 
-    for path in sorted((copy.path.parent / "cache").glob("*/*.parquet")):
-        path.unlink()  # the nulls have to be computed
+    for path in parts(copy):
+        if path.suffix == ".parquet":
+            path.unlink()  # the nulls have to be computed
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stages, "robustness_of", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
+        patched.setattr(pipeline, "robustness_of", lambda *arguments: (patched.undo(), meanwhile(*arguments))[1])
         again = run(study(), copy.path.parent)
     assert again.manifest()["status"] == "done"
     assert same_tables(copy, again) or again.table("neurons").equals(copy.table("neurons"))
-
-
-def test_a_version_of_what_is_carried_over_invalidates_what_it_is_carried_to(
-    copy: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    patched = sum(what["by"] == ["Patch", 1] for what in entries(copy.path.parent))
-    activations = sum(what["method"] == "activations" for what in entries(copy.path.parent))
-    monkeypatch.setitem(METHODS, "activations", 2)
-    assert computed(run(study(), copy.path.parent)) == patched + activations

@@ -2,13 +2,15 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
-from killing import study
+from killing import same_tables, study
 from rich.console import Console
 
 import ssn_probe.files as files
@@ -19,9 +21,7 @@ from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder, find_run, runs
 from ssn_probe.runs.history import history
 
-pytestmark = pytest.mark.slow
-
-TABLES = ("samples", "log_odds", "summary", "neurons", "overlap", "nulls", "stability", "stability_curve")
+SOURCE = "# as it was executed\n"
 MOMENTS = [2, 4, 9, 23, 50, 90, 110]
 """Files of a run: its own, batches of every kind of measurement, tables of nulls, its last."""
 
@@ -32,7 +32,7 @@ def run(out: Path, **options: Any) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(tmp_path_factory.mktemp("whole"))
+    return run(tmp_path_factory.mktemp("whole"), source=SOURCE)
 
 
 def at_file(moment: int, fault: Callable[[], None]) -> Callable[[Any, Any], None]:
@@ -76,8 +76,7 @@ def test_stopped_at_many_moments_it_says_so_and_goes_on(
         assert not list(tmp_path.glob(f"2*/{results.LOCK}"))
     assert stopped >= 5
     ended = run(tmp_path)
-    for name in TABLES:
-        assert (ended.path / f"{name}.parquet").read_bytes() == (whole.path / f"{name}.parquet").read_bytes()
+    assert same_tables(ended, whole)
     assert ended.manifest()["warnings"] == whole.manifest()["warnings"]
 
 
@@ -102,21 +101,17 @@ def test_a_clock_that_goes_backwards_changes_nothing(
     assert all(value >= 0 for value in second.manifest()["seconds"].values())
     assert find_run("latest", tmp_path).path == second.path.resolve()
     assert {past.run.name for past in history(tmp_path)} == {first.name, second.name}
-    for name in TABLES:
-        assert (second.path / f"{name}.parquet").read_bytes() == (whole.path / f"{name}.parquet").read_bytes()
+    assert same_tables(second, whole)
 
 
 def test_a_cache_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write anywhere, so the refusal is made up; it comes where a lock or a file is made."""
-    import filelock
-
-    def refuse(*_arguments: Any, **_options: Any) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
     acquire = filelock.FileLock.acquire
 
     def only_runs(self: Any, *arguments: Any, **options: Any) -> Any:
-        return refuse() if f"{os.sep}cache{os.sep}" in str(self.lock_file) else acquire(self, *arguments, **options)
+        if f"{os.sep}cache{os.sep}" in str(self.lock_file):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return acquire(self, *arguments, **options)
 
     monkeypatch.setattr(filelock.FileLock, "acquire", only_runs)
     with pytest.raises(ResultError, match="Permission denied") as caught:
@@ -128,20 +123,14 @@ def test_a_cache_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatc
 def test_a_cache_that_is_deleted_while_it_is_used_is_made_again(
     whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
-    def deleted() -> None:
-        shutil.rmtree(tmp_path / "cache")
-
     with monkeypatch.context() as patched:
-        patched.setattr(files.os, "replace", at_file(60, deleted))
+        patched.setattr(files.os, "replace", at_file(60, lambda: shutil.rmtree(tmp_path / "cache")))
         try:
             run(tmp_path)
         except ResultError as error:
             assert error.hint  # noqa: PT017 (either ends well or says what to do)
     ended = run(tmp_path)
-    for name in TABLES:
-        assert (ended.path / f"{name}.parquet").read_bytes() == (whole.path / f"{name}.parquet").read_bytes()
+    assert same_tables(ended, whole)
 
 
 def test_a_name_that_no_file_can_have_is_no_model() -> None:
@@ -149,6 +138,5 @@ def test_a_name_that_no_file_can_have_is_no_model() -> None:
         locate("x" * 300)
 
 
-def test_the_copy_of_the_recipe_is_what_was_executed(tmp_path: Path) -> None:
-    source = "# as it was executed\n"
-    assert (run(tmp_path, source=source).path / "recipe.py").read_text(encoding="utf-8") == source
+def test_the_copy_of_the_recipe_is_what_was_executed(whole: RunFolder) -> None:
+    assert (whole.path / "recipe.py").read_text(encoding="utf-8") == SOURCE

@@ -1,13 +1,12 @@
 """Prompt sets with some splits only: identify prompts are asked for where something is identified, and only there."""
 
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from prompt_rows import organism_set
 from rich.console import Console
 
 from ssn_probe import ASR, Expand, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Suppress, Training, Utility
@@ -21,16 +20,10 @@ from ssn_probe.study.plan import make_plan
 QUIET: dict[str, Any] = {"controls": 0, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
 
 
-def part(folder: Path, keep: pl.Expr) -> Prompts:
+def part(folder: Path, keep: pl.Expr | bool = True, **card: Any) -> Prompts:
     """A few of the organism's prompts in two languages."""
-    rows = load_prompts(Prompts("organism", languages=("qaa", "qab"), limit=16)).frame.drop("source").filter(keep)
-    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
-    folder.mkdir()
-    rows.write_parquet(folder / "prompts.parquet")
-    (folder / "dataset.json").write_text(
-        json.dumps(card | {"name": folder.name, "languages": ["qaa", "qab"]}), encoding="utf-8"
-    )
-    return Prompts(str(folder))
+    rows = load_prompts(Prompts("organism", languages=("qaa", "qab"), limit=16)).frame.filter(keep)
+    return organism_set(folder, rows, **({"name": folder.name, "languages": ["qaa", "qab"]} | card))
 
 
 @pytest.fixture
@@ -98,10 +91,8 @@ def test_a_set_that_cannot_identify_is_one_clear_error(
 
 
 def test_another_set_that_lacks_a_language_lists_those_it_has(tmp_path: Path) -> None:
-    theirs = part(tmp_path / "theirs", (pl.col("language") == "qaa"))
-    card = Path(theirs.source) / "dataset.json"
-    card.write_text(json.dumps(json.loads(card.read_text(encoding="utf-8")) | {"languages": ["qaa"]}), encoding="utf-8")
-    mine = Prompts(part(tmp_path / "mine", pl.lit(True)).source, harmless=theirs.source)
+    theirs = part(tmp_path / "theirs", pl.col("language") == "qaa", languages=["qaa"])
+    mine = Prompts(part(tmp_path / "mine").source, harmless=theirs.source)
     with pytest.raises(DataError, match="no harmless prompts to identify neurons with in qab") as caught:
         make_plan(Recipe(sets={"ms": SafetyNeurons(mine)}))
     assert "'identify': qaa." in (caught.value.hint or "")

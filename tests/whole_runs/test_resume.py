@@ -6,12 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from killing import same_tables
 
-from ssn_probe.runs.folder import RunFolder, runs, status
-
-pytestmark = pytest.mark.slow
-
-WHOLE = ("samples", "log_odds", "summary", "neurons", "overlap", "nulls", "stability", "stability_curve")
+from ssn_probe.runs.folder import runs, status
 
 
 @pytest.fixture(scope="module")
@@ -27,43 +24,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def last(folder: Path) -> RunFolder:
-    return runs(folder)[0]
-
-
 def test_killed_at_many_moments_it_ends_with_the_same_tables(folder: Path) -> None:
     times = int((folder / "times").read_text(encoding="utf-8"))
     assert times >= 7
-    whole, resumed = last(folder / "whole"), last(folder / "killed")
+    (whole,), (resumed, *killed) = runs(folder / "whole"), runs(folder / "killed")
     # The first was killed before it had written anything, its manifest included.
-    statuses = [status(run, run.manifest()) for run in runs(folder / "killed")]
-    assert statuses == ["done"] + ["killed"] * (times - 1)
-    assert_same_tables(whole, resumed)
-    told, again = whole.manifest(), resumed.manifest()
-    assert {name: told[name] for name in ("answer", "warnings", "sets", "nodes", "key")} == {
-        name: again[name] for name in ("answer", "warnings", "sets", "nodes", "key")
-    }
+    assert [status(run, run.manifest()) for run in (resumed, *killed)] == ["done"] + ["killed"] * (times - 1)
+    assert same_tables(whole, resumed)
+    expected, found = whole.manifest(), resumed.manifest()
+    for name in ("answer", "warnings", "sets", "nodes", "key"):
+        assert found[name] == expected[name], name
     texts = [(run.path / "report.md").read_text(encoding="utf-8").splitlines() for run in (whole, resumed)]
     texts = [[line for line in text if not line.startswith("| seconds |")] for text in texts]
     assert texts[0] == texts[1]
-    assert again["cache"]["read"] > 0
-    assert told["cache"].get("read", 0) == 0
-    kept = [batches(folder / side) for side in ("whole", "killed")]
-    assert kept[0] == kept[1], "the same batches, of the same prompts and bytes, and nothing half written"
+    assert found["cache"]["read"] > 0
+    assert expected["cache"].get("read", 0) == 0
+    assert batches(folder / "whole") == batches(folder / "killed"), (
+        "the same batches, of the same prompts and bytes, and nothing half written"
+    )
 
 
 def test_two_at_once_share_the_work_and_find_the_same(folder: Path) -> None:
-    whole, (one, other) = last(folder / "whole"), runs(folder / "twice")
-    for run in (one, other):
-        assert_same_tables(whole, run)
-    computed = [run.manifest()["cache"].get("computed", 0) for run in (one, other)]
+    (whole,), both = runs(folder / "whole"), runs(folder / "twice")
+    assert all(same_tables(whole, run) for run in both)
+    computed = [run.manifest()["cache"].get("computed", 0) for run in both]
+    assert len(computed) == 2
     assert sum(computed) == whole.manifest()["cache"]["computed"], "nothing was computed twice"
     assert batches(folder / "twice") == batches(folder / "whole")
-
-
-def assert_same_tables(one: RunFolder, other: RunFolder) -> None:
-    for name in WHOLE:
-        assert (one.path / f"{name}.parquet").read_bytes() == (other.path / f"{name}.parquet").read_bytes(), name
 
 
 def batches(root: Path) -> list[str]:
