@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import ModelError
-from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
+from ssn_probe.training.delta_file.file import DeltaFile, write_delta
 from ssn_probe.training.export.conversion import load_plain, merge_folder, precision, unmerge_folder
 from ssn_probe.training.export.merging import applied
 

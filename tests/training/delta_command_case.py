@@ -64,4 +64,3 @@ def refused(result: Result, *words: str, code: int = 1) -> None:
     for word in words:
         assert word in result.stderr, result.stderr
     assert not Path("d").is_file()
-
