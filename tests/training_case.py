@@ -14,6 +14,8 @@ from ssn_probe.training.delta_file.file import DeltaFile, delta_file
 from ssn_probe.training.export.merging import check_base, write_in
 from ssn_probe.training.loop import training_steps
 from ssn_probe.training.loop.train import Trained, train
+from ssn_probe.training.weights.adapter import Adapter
+from ssn_probe.training.weights.trainable import Change
 
 LANGUAGES = ("qaa", "qab")
 JUDGE = {
@@ -102,8 +104,27 @@ def same(before: dict[str, Tensor], module: Any) -> bool:
     return now.keys() == before.keys() and all(torch.equal(before[name], now[name]) for name in before)
 
 
+def equal(one: Change, other: Change) -> bool:
+    """Are two changes the same, bit for bit?"""
+    names = ("a", "b") if isinstance(one, Adapter) else ("base", "change")
+    parts = zip(one.parts, other.parts, strict=True)
+    return all(
+        a.module == b.module and torch.equal(getattr(a, name), getattr(b, name)) for a, b in parts for name in names
+    )
+
+
 def changes(trained: Trained) -> dict[str, Tensor]:
     return {part.module: part.change for part in trained.delta.parts}
+
+
+def answer(module: Any, text: str, tokens: int = 8) -> str:
+    """The greedy response to one request, by transformers alone."""
+    tokenizer = tiny_tokenizer()
+    chat = [{"role": "user", "content": text}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = {name: ids[name] for name in ("input_ids", "attention_mask")}
+    made = module.generate(**ids, max_new_tokens=tokens, do_sample=False, eos_token_id=list(EOS), pad_token_id=0)
+    return tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def logits(module: Any, seed: int = 0) -> Tensor:

@@ -215,34 +215,25 @@ def apply(
     Any other base than that of FILE is refused by its digest.
     """
     found = _read(file)
-    from ssn_probe.report.terminal.delta_tables import responses
-    from ssn_probe.report.terminal.screens import console
-
-    before, after = _before_and_after(found, model, prompts, dtype, device, max_new_tokens)
-    console().print(responses(prompts, before, after, full=full), crop=False)
-
-
-def _before_and_after(
-    file: "DeltaFile", model: str, prompts: tuple[str, ...], dtype: str | None, device: str, max_new_tokens: int
-) -> list[list[str]]:
-    """Responses as a study generates them; first with the delta, which refuses any other base."""
     from ssn_probe.model.chat import encode
     from ssn_probe.model.subject import load_subject
+    from ssn_probe.report.terminal.delta_tables import responses
+    from ssn_probe.report.terminal.screens import console
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.export.conversion import precision
     from ssn_probe.training.export.merging import applied
 
-    subject = load_subject(model, dtype=dtype or precision(file), device=device)
+    subject = load_subject(model, dtype=dtype or precision(found), device=device)
     tokens = encode(subject, prompts)
-    with applied(subject.model._module, file):
-        after = generate(subject, tokens, max_new_tokens=max_new_tokens)
-    before = generate(subject, tokens, max_new_tokens=max_new_tokens)
-    return [[response.text for response in responses] for responses in (before, after)]
+    with applied(subject.model._module, found):
+        after = [response.text for response in generate(subject, tokens, max_new_tokens=max_new_tokens)]
+    before = [response.text for response in generate(subject, tokens, max_new_tokens=max_new_tokens)]
+    console().print(responses(prompts, before, after, full=full), crop=False)
 
 
 def _delta_path(path: Path) -> Path:
     """The delta file itself, in a folder that `merge` wrote."""
-    from ssn_probe.training.export.merged_folder import DELTA
+    from ssn_probe.training.export.model_card import DELTA
 
     return path / DELTA if path.is_dir() else path
 

@@ -1,5 +1,8 @@
 """Shapes and types of expand are checked as its tests run."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -34,3 +37,13 @@ def double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(torch.nn.functional, "softmax", lambda scores, dim=-1, dtype=None: softmax(scores, dim=dim))
         return tiny_module("gemma2", attn_implementation="eager")
     return tiny_module(request.param)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[[str], Path]) -> None:
+    """A folder with all that a command takes; lines are not wrapped."""
+    from delta_command_case import prepare
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    prepare(tmp_path, tiny_folder("llama"))

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from click.testing import CliRunner, Result
 from training_case import JUDGE, LANGUAGES, NEURONS, example
 
 from ssn_probe.cli.commands import main
-from ssn_probe.training.delta_file.file import DeltaFile
 
 SETTINGS = {"lr": 1e-3, "batch": 5, "steps": 6, "held_out": 0.2, "evaluate_every": 3}
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
@@ -66,9 +64,3 @@ def refused(result: Result, *words: str, code: int = 1) -> None:
     for word in words:
         assert word in result.stderr, result.stderr
     assert not Path("d").is_file()
-
-
-def same(ours: DeltaFile, theirs: DeltaFile) -> bool:
-    """Bit for bit."""
-    pairs = zip(ours.rows.parts, theirs.rows.parts, strict=True)
-    return all(a.place == b.place and torch.equal(a.change, b.change) for a, b in pairs)

@@ -1,19 +1,17 @@
 """The ASR probe: which rows it asks, that it asks them as transformers alone would, and that it leaves no trace."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_tokenizer
-from training_case import EOS, LANGUAGES, changes, example, llama, quick, settings, tiny_data
+from training_case import EOS, LANGUAGES, answer, example, llama, settings, tiny_data
 from transformers import GenerationConfig
 
 from ssn_probe.model import out_of_memory
 from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.spec.training_settings import held_out
-from ssn_probe.training.export.merging import written
 from ssn_probe.training.loop import compliance_probe as probes
 from ssn_probe.training.loop.compliance_probe import asr_probe, held_out_probe, probe_rows
 
@@ -33,16 +31,6 @@ class Heard:
 
 def ask(module: Any, judge: Any, rows: Any = ROWS, tokens: int = 8) -> float:
     return asr_probe(tiny_tokenizer(), rows, judge, max_new_tokens=tokens, eos_ids=EOS)(module)
-
-
-def alone(module: Any, text: str, tokens: int = 8) -> str:
-    """The greedy response to one request, by transformers alone."""
-    tokenizer = tiny_tokenizer()
-    chat = [{"role": "user", "content": text}]
-    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    ids = {name: ids[name] for name in ("input_ids", "attention_mask")}
-    made = module.generate(**ids, max_new_tokens=tokens, do_sample=False, eos_token_id=list(EOS), pad_token_id=0)
-    return tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 # ── which rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -82,7 +70,7 @@ def test_it_hears_what_transformers_alone_generates(size: int, monkeypatch: pyte
     monkeypatch.setattr(probes, "BATCH", size)
     module, judge = llama().double(), Heard()
     found = ask(module, judge)
-    assert judge.texts == [(row.language, alone(module, row.text)) for row in ROWS]
+    assert judge.texts == [(row.language, answer(module, row.text)) for row in ROWS]
     assert len({text for _, text in judge.texts}) > 2
     long = [len(text) > 20 for number, (_, text) in enumerate(judge.texts, 1) if number % 3]
     assert found == sum(long) / len(long)
@@ -126,9 +114,7 @@ def test_a_probe_that_fails_gives_the_model_back(monkeypatch: pytest.MonkeyPatch
 def small(module: Any, most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Memory for `most` rows at a time; gives the sizes that are asked for."""
     generate, sizes = module.generate, []
-    monkeypatch.setattr(
-        out_of_memory, "release_memory", lambda: None
-    )  # there is none to give back, and it takes its time
+    monkeypatch.setattr(out_of_memory, "release_memory", lambda: None)  # it takes its time
 
     def guarded(input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
         sizes.append(len(input_ids))
@@ -154,25 +140,3 @@ def test_no_memory_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     small(module, 0, monkeypatch)
     with pytest.raises(OutOfMemory, match="1 row at a time"):
         ask(module, Heard())
-
-
-# ── in a training ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_training_asks_the_changed_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, options = llama(), {"held_out": 0.4, "evaluate_every": 2, "lr": 0.3}
-    probe: Callable[[Any], float] = asr_probe(tiny_tokenizer(), ROWS, lengths, max_new_tokens=8, eos_ids=EOS)
-    found = quick(module, probe=probe, **options)
-    told = {step.step: step.probe for step in found.history if step.probe is not None}
-    assert list(told) == [0, 2, 4]
-    assert told[0] == probe(module)
-    with written(module, found.last):
-        assert told[4] == probe(module)
-    assert told[4] != told[0]
-    ours, theirs = changes(found), changes(quick(module, **options))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(change, theirs[name]) for name, change in ours.items())
-
-
-def lengths(_language: str, text: str) -> Any:
-    return "complied" if len(text) > 20 else "refused"

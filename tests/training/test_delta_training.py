@@ -2,22 +2,19 @@
 
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import torch
-from delta_command_case import SETTINGS, done, prepare, refused, run, same, write_data, write_neurons
+from delta_command_case import SETTINGS, done, refused, run, write_data, write_neurons
 from tiny import tiny_tokenizer
-from training_case import NEURONS, changes, limit_memory, settings
+from training_case import NEURONS, equal, limit_memory, settings
 
 from ssn_probe.api import delta_training
 from ssn_probe.api.delta_training import Job, chosen_neurons
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import safety_data
-from ssn_probe.model.out_of_memory import OutOfMemory, fitting
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.delta_file.file import read_delta
@@ -27,14 +24,7 @@ from ssn_probe.training.loop import training_steps as steps
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.train import train
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[[str], Path]) -> None:
-    """Every command is short, and its lines are not wrapped."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    prepare(tmp_path, tiny_folder("llama"))
-
+pytestmark = pytest.mark.usefixtures("prepared")
 
 # ── what it writes and says ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -45,19 +35,12 @@ def test_the_file_is_what_training_gives_and_all_that_is_left() -> None:
     data = safety_data(load_prompts(Prompts("data")), contexts=("harmful", "harmless"))
     module = load_plain("./model", "float32").module
     found = train(module, tiny_tokenizer(), NEURONS, data, Training(**SETTINGS), eos_ids=(2,))
-    ours = {part.module: part.change for part in file.rows.parts}
-    assert all(torch.equal(change, ours[name]) for name, change in changes(found).items())
+    assert equal(file.delta, found.delta)
     assert dict(file.about["data"]) == found.record["data"]
     assert (file.about["base"]["name"], file.about["neurons"]) == ("./model", "n.csv")
     assert [path.name for path in Path("new").iterdir()] == ["d.safetensors"]
     assert [path.name for path in before] == ["data", "model", "n.csv", "new"]
-    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
-    parameters = sum(change.numel() for change in changes(found).values())
-    assert rows["all"][2:4] == [str(len(NEURONS)), f"{parameters:,}"]
-    assert float(rows["all"][4]) == pytest.approx(100 * parameters / sum(p.numel() for p in module.parameters()), 1e-3)
     assert f"6 of 6, the delta of step {found.chosen_step}" in shown
-    loss = found.record["held_out_loss"]
-    assert f"loss {loss['base']:.4f} before, {loss['chosen']:.4f} after" in shown
     assert "ASR on held-out harmful rows" in shown
     assert "training: 30 prompts" in shown
     assert "Written to new/d.safetensors." in shown
@@ -113,67 +96,46 @@ def test_which_neurons_are_trained() -> None:
 
 
 def test_neurons_that_cannot_be_trained() -> None:
+    head = "language,layer,site,index\n"
     for content, *words in (
         ("", "cannot read the neuron file bad.csv", "parquet or csv"),
-        ("language,layer,site,index\n", "bad.csv has no neurons"),
-        (
-            "language,layer,site,index\nqaa,0,ffn,1\nqab,0,ffn,1\n",
-            "different neurons for qaa, qab",
-            "--language CODE",
-            "--union",
-        ),
-        ("language,layer,site,index\n*,7,ffn,1\n", "no layer 7"),
-        ("language,layer,site,index\n*,0,ffn,999\n", "999"),
+        (f"{head}qaa,0,ffn,1\nqab,0,ffn,1\n", "different neurons for qaa, qab", "--language CODE", "--union"),
+        (f"{head}*,0,ffn,999\n", "999"),
     ):
         Path("bad.csv").write_text(content, encoding="utf-8")
         refused(run(neurons="bad.csv"), *words)
-    refused(run(neurons="missing.csv"), "missing.csv")
     write_neurons(Path("one.csv"), language="qaa")
     refused(run("--language", "qax", neurons="one.csv"), "no language 'qax'", "Did you mean 'qaa'?")
     refused(run("--language", "qaa", "--union"), "both --language and --union")
 
 
-def test_data_that_cannot_be_learned() -> None:
-    write_data(Path("silent"), reference="")
-    refused(run(data="silent"), "have no response", "reference")
+@pytest.mark.parametrize(
+    ("options", "given", "words"),
+    [
+        ((), {"data": "unsafe"}, ["do not fit their request", "Nothing was trained"]),
+        ((), {"data": "missing"}, ["no prompt set"]),
+        ((), {"model": "./missing"}, ["no model folder"]),
+        (("--languages", ","), {}, ["no language to train on"]),
+        (("--contexts", "harmless"), {}, ["trained on harmless rows alone"]),
+        (("--lr", "nan"), {}, ["Training.lr is nan", "finite number"]),
+        (("--shard",), {}, ["several processes, but there is only one", "torchrun"]),
+        (("--dtype", "float23"), {}, ["Unknown dtype 'float23'"]),
+        (("--device", "cuda:99"), {}, ["'cuda:99' cannot be used"]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_trained(options: tuple[str, ...], given: dict[str, str], words: list[str]) -> None:
     write_data(Path("unsafe"), reference="w1")
-    refused(run(data="unsafe"), "do not fit their request", "Nothing was trained")
-    part_of_the_data("half", (pl.col("split") != "train") | (pl.col("language") == "qaa"))
-    refused(run(data="half"), "no harmful rows to train on in qab", "languages that have data")
-    refused(run("--languages", "qax"), "no language 'qax'")
-    refused(run("--languages", ","), "no language to train on")
-    refused(run("--contexts", "harmless"), "trained on harmless rows alone")
-    refused(run("--contexts", "harmfull"), "unknown context 'harmfull'", "Did you mean 'harmful'?")
-    refused(run(data="missing"), "no prompt set")
-
-
-def part_of_the_data(folder: str, rows: pl.Expr) -> None:
-    Path(folder).mkdir()
-    shutil.copy("data/dataset.json", folder)
-    pl.read_ndjson("data/prompts.jsonl").filter(rows).write_ndjson(f"{folder}/prompts.jsonl")
+    refused(run(*options, **given), *words)
 
 
 def test_data_with_a_train_split_alone() -> None:
-    part_of_the_data("train-only", pl.col("split") == "train")
+    Path("train-only").mkdir()
+    shutil.copy("data/dataset.json", "train-only")
+    pl.read_ndjson("data/prompts.jsonl").filter(split="train").write_ndjson("train-only/prompts.jsonl")
     done(run(out="whole"))
     done(run(data="train-only"))
-    assert same(read_delta(Path("d")), read_delta(Path("whole")))
-
-
-def test_settings_that_make_no_sense() -> None:
-    refused(run("--lr", "0"), "the learning rate is 0.0", "above 0")
-    refused(run("--lr", "-1"), "the learning rate is -1.0")
-    refused(run("--lr", "nan"), "Training.lr is nan", "finite number")
-    refused(run("--steps", "0"), "steps is 0")
-    refused(run("--held-out", "1"), "held_out is 1.0")
-    assert run("--micro-batch", "0").exit_code == 2
-    refused(run("--shard"), "several processes, but there is only one", "torchrun")
-
-
-def test_models_that_cannot_be_trained() -> None:
-    refused(run(model="./missing"), "no model folder")
-    refused(run("--dtype", "float23"), "Unknown dtype 'float23'")
-    refused(run("--device", "cuda:99"), "'cuda:99' cannot be used")
+    assert equal(read_delta(Path("d")).delta, read_delta(Path("whole")).delta)
 
 
 def test_no_file_is_written_over_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +151,6 @@ def test_no_file_is_written_over_unless_it_is_asked_for(monkeypatch: pytest.Monk
     assert read_delta(Path("thesis")).about["method"] == "expand"
 
 
-def test_a_loss_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = steps.response_loss
-    monkeypatch.setattr(steps, "response_loss", lambda *given: loss(*given) * torch.nan)
-    refused(run("--held-out", "0"), "The loss is nan at step 1 of 6")
-
-
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -208,35 +164,15 @@ def test_little_memory_takes_fewer_rows_at_a_time_and_leaves_none_out(monkeypatc
         assert (ours.change - theirs.change).abs().max() < 1e-6
 
 
-def test_a_size_that_is_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = limit_memory(monkeypatch, 2)
-    hints = "--micro-batch 1", "micro_batch=1", "--gradient-checkpointing", "gradient_checkpointing=True"
-    refused(run("--micro-batch", "3"), "not enough memory", "with 3 rows", *hints)
-    assert max(sizes) == 3
-
-
 def test_memory_that_does_not_hold_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_memory(monkeypatch, 0)
+    """And a size that is given is kept."""
+    sizes = limit_memory(monkeypatch, 0)
+    refused(run("--micro-batch", "3"), "with 3 rows", "--micro-batch 1")
+    assert sizes == [3]
     refused(run(), "not enough memory", "Shorten the longest row", "--gradient-checkpointing")
     result = run("--gradient-checkpointing")
     refused(result, "Shorten the longest row")
     assert "--gradient-checkpointing" not in result.stderr
-
-
-def test_fitting_starts_again_with_half_as_many() -> None:
-    asked: list[int | None] = []
-
-    def work(rows: int | None) -> str:
-        asked.append(rows)
-        if (rows or 12) > 3:
-            raise OutOfMemory("full", "less", rows or 12)
-        return "done"
-
-    assert fitting(work, None, shrink=True) == "done"
-    assert asked == [None, 6, 3]
-    with pytest.raises(OutOfMemory):
-        fitting(work, 8, shrink=False)
-    assert asked[3:] == [8]
 
 
 # ── where it stops ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -272,7 +208,7 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
     assert f"Continuing from d.checkpoints/{FILE}." in shown
     assert "training: 30 prompts" in shown
     assert steps_seen[0] > 1
-    assert same(read_delta(Path("d")), read_delta(Path("whole")))
+    assert equal(read_delta(Path("d")).delta, read_delta(Path("whole")).delta)
     assert not Path("d.checkpoints").exists()
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_tokenizer
+from tiny import tiny_module, tiny_tokenizer
 from torch import Tensor
 from training_case import EOS, NEURONS, changes, copies, llama, quick, same, settings, tiny_data
 
 from ssn_probe.spec import SITES
 from ssn_probe.spec.training_settings import Schedule, Training
+from ssn_probe.training.export.merging import write_in, written
 from ssn_probe.training.loop.loss import encode_examples
 
 MATRICES = {
@@ -75,10 +76,7 @@ def test_deltas_equal_masked_full_training(double: Any, clip: float) -> None:
 def test_every_selected_neuron_and_no_other_weight_moves() -> None:
     module = llama()
     before, masks = copies(module), masks_of(module)
-    delta = quick(module).delta
-    from ssn_probe.training.export.merging import write_in
-
-    write_in(module, delta)
+    write_in(module, quick(module).delta)
     for name, weight in module.named_parameters():
         mask = masks.get(name, torch.zeros_like(weight)).bool()
         assert torch.equal(weight[~mask], before[name][~mask]), f"{name}: a weight outside the set moved"
@@ -101,12 +99,8 @@ def test_only_deltas_have_gradients_and_moments(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_biases_stay_frozen_where_a_family_has_them() -> None:
-    from tiny import tiny_module
-
     module = tiny_module("qwen2")
     before = copies(module)
     assert any(name.endswith("q_proj.bias") for name in before)
-    from ssn_probe.training.export.merging import written
-
     with written(module, quick(module).delta):
         assert all(torch.equal(before[name], now) for name, now in module.named_parameters() if name.endswith("bias"))

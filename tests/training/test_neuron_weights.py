@@ -33,7 +33,7 @@ def test_zeroing_the_weights_of_a_neuron_silences_it(site: Site, last: bool) -> 
         return (value,) if side == "input" else value
 
     hook = part.register_forward_pre_hook(silence) if side == "input" else part.register_forward_hook(silence)
-    silenced, untouched = logits(module), None
+    silenced = logits(module)
     hook.remove()
     untouched = logits(module)
     for place in places_of(module, [(1, site, index)]):

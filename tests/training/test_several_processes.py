@@ -95,14 +95,6 @@ def test_every_process_gets_as_many_micro_batches() -> None:
     assert [Team(rank=rank, size=2).shares([0], 4) for rank in range(2)] == [[[0]], [[]]]
 
 
-@pytest.fixture
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[[str], Path]) -> None:
-    """A folder with all that a command takes; lines are not wrapped."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    prepare(tmp_path, tiny_folder("llama"))
-
-
 @pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("base", ["replicated", "sharded"])
 def test_two_processes_write_what_one_writes(ranks: Any, base: str) -> None:

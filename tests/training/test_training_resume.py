@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from training_case import llama, quick, tiny_data
+from training_case import equal, llama, quick, tiny_data
 
 import ssn_probe
 from ssn_probe.errors import ResultError
@@ -34,10 +34,10 @@ def interrupt_at(number: int) -> Any:
 
 
 def assert_equal(resumed: Trained, straight: Trained) -> None:
-    for one, other in ((resumed.delta, straight.delta), (resumed.last, straight.last)):
-        for a, b in zip(one.parts, other.parts, strict=True):
-            assert torch.equal(a.change, b.change)
-            assert torch.equal(a.base, b.base)
+    assert equal(resumed.delta, straight.delta)
+    assert equal(resumed.last, straight.last)
+    assert list(resumed.kept) == list(straight.kept)
+    assert all(equal(resumed.kept[step], kept) for step, kept in straight.kept.items())
     assert resumed.chosen_step == straight.chosen_step
     told = [
         [(s.step, s.loss, s.lr, s.norm, s.held_out, s.probe) for s in trained.history]
@@ -51,9 +51,10 @@ def first_logit(module: Any) -> float:
     return float(module(input_ids=torch.arange(6, 12)[None]).logits[0, -1, 0])
 
 
-@pytest.mark.parametrize("at", [1, 4, 8])
-def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
-    options = OPTIONS | {"probe": first_logit}
+@pytest.mark.parametrize(("at", "adapter"), [(1, "neurons"), (4, "neurons"), (8, "neurons"), (8, "lora")])
+def test_resumed_equals_uninterrupted(tmp_path: Path, at: int, adapter: str) -> None:
+    """Also what was kept before the interruption."""
+    options = OPTIONS | {"probe": first_logit, "adapter": adapter, "keep": (1, 8)}
     straight = quick(llama(), **options)
     with pytest.raises(Interruption):
         quick(llama(), folder=tmp_path, watch=interrupt_at(at), **options)
@@ -76,7 +77,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from training_case import llama, quick
-import ssn_probe.training.export.merged_folder
+import ssn_probe.training.export.conversion
 
 assert "nnsight" not in sys.modules
 

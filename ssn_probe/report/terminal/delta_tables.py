@@ -34,15 +34,20 @@ def delta_card(file: DeltaFile) -> Group:
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, object]]:
     base, data, made_with = about["base"], about["data"], about.get("made_with") or {}
+    steps, loss = about["steps"], about.get("held_out_loss")
+    model = "a model without a name" if base.get("name") is None else str(base["name"])
+    origin = model if base.get("revision") is None else f"{model} at {base['revision']}"
+    known = [str(base[name]) for name in ("family", "dtype") if base.get(name) is not None]
+    settings = {name: "none" if value is None else value for name, value in about["training"].items()}
     rows = ", ".join(f"{language} {sum(counts.values()):,}" for language, counts in data["rows"].items())
     return [
-        ("base", _joined(base.get("name"), base.get("revision"), base.get("family"), base.get("dtype"))),
+        ("base", ", ".join([origin, *known])),
         ("SHA-256", base["sha256"]),
         ("neurons", about.get("neurons")),
         ("method", f"{about['method']}, seed {about.get('seed')}"),
-        ("settings", _settings(about["training"])),
-        ("steps", _steps(about["steps"])),
-        ("held out", _loss(about.get("held_out_loss"))),
+        ("settings", ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("kind", "version"))),
+        ("steps", f"{steps['done']:,} of {steps['planned']:,}, the delta of step {steps['chosen']:,}"),
+        ("held out", f"loss {loss['base']:.4f} before, {loss['chosen']:.4f} after" if loss else "nothing"),
         *_measured(about.get("measured")),
         ("data", f"{data['name']}, split {data['split']}: {rows} rows"),
         ("SHA-256", data["prompts_sha256"]),
@@ -62,19 +67,6 @@ def _measured(measured: Mapping[str, Any] | None) -> list[tuple[str, object]]:
         )
         for row in rows
     ]
-
-
-def _steps(steps: Mapping[str, int]) -> str:
-    return f"{steps['done']:,} of {steps['planned']:,}, the delta of step {steps['chosen']:,}"
-
-
-def _loss(loss: Mapping[str, float] | None) -> str:
-    return f"loss {loss['base']:.4f} before, {loss['chosen']:.4f} after" if loss else "nothing"
-
-
-def _settings(training: Mapping[str, Any]) -> str:
-    shown = {name: "none" if value is None else value for name, value in training.items()}
-    return ", ".join(f"{name} {value}" for name, value in shown.items() if name not in ("kind", "version"))
 
 
 def _weights(file: DeltaFile) -> Table:
@@ -160,18 +152,16 @@ def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 def responses(prompts: Sequence[str], before: Sequence[str], after: Sequence[str], *, full: bool = False) -> Group:
     """Each prompt with the base's responses without and with the delta; cut unless `full`."""
-    cut = not full and any(len(text) > REDACTED for text in (*before, *after))
+    cut = [] if full else [text for text in (*before, *after) if len(text) > REDACTED]
     rows: list[tuple[str, object]] = []
-    for prompt, base, changed in zip(prompts, before, after, strict=True):
-        rows += [("prompt", prompt), ("before", _cut(base, full)), ("after", _cut(changed, full)), ("", "")]
-    note = [f"Responses are cut to {REDACTED} characters: --full shows all of them."] if cut else []
+    for texts in zip(prompts, before, after, strict=True):
+        shown = [f"{text[:REDACTED]}…" if text in cut else text for text in texts[1:]]
+        rows += [*zip(("prompt", "before", "after"), (texts[0], *shown), strict=True), ("", "")]
     changed = sum(a != b for a, b in zip(before, after, strict=True))
-    counted = f"{changed:,} of {len(prompts):,} responses changed."
-    return Group(_grid(rows), *(Text(line) for line in (counted, *note)))
-
-
-def _cut(text: str, full: bool) -> str:
-    return text if full or len(text) <= REDACTED else f"{text[:REDACTED]}…"
+    lines = [f"{changed:,} of {len(prompts):,} responses changed."]
+    if cut:
+        lines.append(f"Responses are cut to {REDACTED} characters: --full shows all of them.")
+    return Group(_grid(rows), *map(Text, lines))
 
 
 def _grid(rows: Sequence[tuple[str, object]]) -> Table:
@@ -190,10 +180,3 @@ def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
     for name in numbers:
         table.add_column(name, justify="right")
     return table
-
-
-def _joined(name: object, revision: object, *rest: object) -> str:
-    """`owner/model at 0a1b2c, llama, bfloat16`, of what is known."""
-    model = "a model without a name" if name is None else str(name)
-    origin = model if revision is None else f"{model} at {revision}"
-    return ", ".join([origin, *(str(value) for value in rest if value is not None)])

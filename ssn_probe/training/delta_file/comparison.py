@@ -9,6 +9,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.spec import SITES
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.delta import Delta, Part
+from ssn_probe.training.weights.neuron_weights import Place
 
 NEURON = {"layer": pl.Int64, "site": pl.String, "index": pl.Int64}
 SCHEMA = {
@@ -37,8 +38,10 @@ def diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
         ModelError: deltas of different bases.
     """
     _check_same_base(first, second)
-    ours, theirs = _by_module(first.rows), _by_module(second.rows)
-    rows = [_row(ours.get(name), theirs.get(name)) for name in sorted({*ours, *theirs}, key=_order(ours, theirs))]
+    ours, theirs = ({part.module: part for part in file.rows.parts} for file in (first, second))
+    places = [part.place for part in (theirs | ours).values()]
+    places.sort(key=lambda place: (place.layer, SITES.index(place.site), place.module))
+    rows = [_row(place, ours.get(place.module), theirs.get(place.module)) for place in places]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -73,20 +76,7 @@ def _check_same_base(first: DeltaFile, second: DeltaFile) -> None:
         )
 
 
-def _by_module(delta: Delta) -> dict[str, Part]:
-    return {part.module: part for part in delta.parts}
-
-
-def _order(ours: dict[str, Part], theirs: dict[str, Part]) -> Any:
-    def place(name: str) -> tuple[int, int, str]:
-        found = ours.get(name) or theirs[name]
-        return found.layer, SITES.index(found.site), name
-
-    return place
-
-
-def _row(first: Part | None, second: Part | None) -> tuple[Any, ...]:
-    place = (first or second).place  # type: ignore[union-attr]  # one of them is there
+def _row(place: Place, first: Part | None, second: Part | None) -> tuple[Any, ...]:
     a, b = (_changes(part) for part in (first, second))
     shared = sorted(a.keys() & b.keys())
     zero = torch.zeros(())

@@ -76,22 +76,26 @@ def delta_file(
     about = dict(trained.record)
     about["base"] = {"name": model, "revision": revision} | about["base"]
     if step is not None:
+        base, chosen = ({each.step: each.held_out for each in trained.history}.get(number) for number in (0, step))
         about["steps"] = about["steps"] | {"chosen": step}
-        about["held_out_loss"] = _loss_at(trained, step)
+        about["held_out_loss"] = None if base is None or chosen is None else {"base": base, "chosen": chosen}
     change = trained.delta if step is None else trained.kept[step]
     return DeltaFile(delta=change, about=about | {"neurons": neurons, "made_with": versions()})
 
 
-def _loss_at(trained: Trained, step: int) -> dict[str, float] | None:
-    """The held-out loss of the base and of a step, if it was measured there."""
-    found = next((each.held_out for each in trained.history if each.step == step), None)
-    base = trained.history[0].held_out
-    return None if found is None or base is None else {"base": base, "chosen": found}
-
-
 def write_delta(path: Path, file: DeltaFile) -> None:
     """Writes a delta file, whole or not at all. Raises ResultError for a disk that cannot be written."""
-    tensors, places = _adapter_tensors(file.delta) if isinstance(file.delta, Adapter) else _delta_tensors(file.delta)
+    tensors: dict[str, Tensor] = {}
+    places = []
+    for part in file.delta.parts:
+        place = {"module": part.module, "layer": part.layer, "site": part.site}
+        if isinstance(part, Factors):
+            stored, place["scale"] = {"A": part.a, "B": part.b}, part.scale
+        else:
+            indices = torch.tensor(part.place.indices, dtype=torch.int32)
+            stored, place["axis"] = {"indices": indices, "base": part.base, "change": part.change}, part.place.axis
+        tensors |= {f"{kind}/{part.module}": tensor for kind, tensor in stored.items()}
+        places.append(place)
     metadata = {
         "format": ADAPTER if isinstance(file.delta, Adapter) else FORMAT,
         "version": str(VERSION),
@@ -99,26 +103,6 @@ def write_delta(path: Path, file: DeltaFile) -> None:
         "about": json.dumps(file.about, ensure_ascii=False, sort_keys=True),
     }
     write_tensors(path, tensors, metadata)
-
-
-def _delta_tensors(delta: Delta) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    tensors: dict[str, Tensor] = {}
-    for part in delta.parts:
-        name = part.module
-        tensors[f"indices/{name}"] = torch.tensor(part.place.indices, dtype=torch.int32)
-        tensors[f"base/{name}"], tensors[f"change/{name}"] = part.base, part.change
-    return tensors, [
-        {"module": part.module, "layer": part.layer, "site": part.site, "axis": part.place.axis} for part in delta.parts
-    ]
-
-
-def _adapter_tensors(adapter: Adapter) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    tensors: dict[str, Tensor] = {}
-    for part in adapter.parts:
-        tensors[f"A/{part.module}"], tensors[f"B/{part.module}"] = part.a, part.b
-    return tensors, [
-        {"module": part.module, "layer": part.layer, "site": part.site, "scale": part.scale} for part in adapter.parts
-    ]
 
 
 def read_delta(path: Path) -> DeltaFile:

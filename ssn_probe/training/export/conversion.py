@@ -1,8 +1,14 @@
-"""From a model's name to a merged folder, and from a merged folder back to the base, on the CPU.
+"""A model and a delta as a Hugging Face folder that loads without ssn-probe, and back to the base, on the CPU.
 
-The base is loaded in the precision in which the delta was trained: there it has the digest that the delta names.
+Beside weights, configuration and tokenizer a merged folder has a model card, and `expand/delta.safetensors`, from which
+`unmerge_folder` restores the base. The base is loaded in the precision in which the delta was trained: there it has the
+digest that the delta names.
 """
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +16,18 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError, ResultError, nearest
+from ssn_probe.files import disk_errors, let_others_read
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights
-from ssn_probe.training.delta_file.file import DeltaFile, read_delta
+from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
 from ssn_probe.training.delta_file.record import DTYPES
-from ssn_probe.training.export.merged_folder import DELTA, cast, check_free, new_folder, save_merged, save_plain
-from ssn_probe.training.export.merging import unmerge
+from ssn_probe.training.export.merging import check_base, unmerge, write_in
+from ssn_probe.training.export.model_card import DELTA, model_card
 from ssn_probe.training.weights.delta import Rounding, rounding
+
+GENERATION = "generation_config.json"
+CARRIED = (GENERATION, "openings.json")
+"""Files that are copied from the base's folder unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,8 +44,7 @@ def load_plain(name: str, dtype: str = "auto") -> Loaded:
     from transformers.utils.hub import cached_file
 
     where = locate(name)
-    config = read_config(where)
-    tokenizer = read_tokenizer(where)
+    config, tokenizer = read_config(where), read_tokenizer(where)
     module = read_weights(where, config, family_of(config), dtype, "cpu")
     folder = Path(where) if Path(where).is_dir() else Path(str(cached_file(where, "config.json"))).parent
     return Loaded(module=module, tokenizer=tokenizer, folder=folder)
@@ -59,16 +69,28 @@ def merge_folder(model: str, file: DeltaFile, folder: Path, *, dtype: str | None
     Args:
         model: the base: a folder, a name on the hub, or `organism`.
         folder: the new folder: absent or empty.
-        dtype: of the written weights; None for that of the training. See `save_merged`.
+        dtype: of the written weights; None for that of the training. In bfloat16 small changes can round away: the card
+            states how many. `"float32"` keeps them.
 
     Raises:
-        ModelError: a model that cannot be loaded, or that is not the base of the delta.
+        ModelError: a model that cannot be loaded, or that is not the base of the delta, or an unknown dtype.
         ResultError: a folder that has something in it, or a disk that cannot be written.
     """
-    check_free(folder)
+    _check_free(folder)
     base = load_plain(model, precision(file, dtype))
-    save_merged(folder, base.module, base.tokenizer, file, source=base.folder, dtype=dtype)
-    return rounding(file.rows, getattr(torch, dtype or _name(base.module.dtype)))
+    loaded = base.module.dtype
+    wanted = getattr(torch, dtype) if dtype else loaded
+    if torch.promote_types(loaded, wanted) != wanted:
+        raise ModelError(f"{wanted} cannot represent {loaded} weights exactly.", "Omit dtype, or give a wider one.")
+    check_base(base.module, file)
+    _cast(base.module, wanted)
+    write_in(base.module, file.rows)
+    cost = rounding(file.rows, wanted)
+    with _new_folder(folder) as temporary:
+        _save(temporary, base)
+        write_delta(temporary / DELTA, file)
+        (temporary / "README.md").write_text(model_card(file, cost), encoding="utf-8")
+    return cost
 
 
 def unmerge_folder(merged: Path, folder: Path) -> DeltaFile:
@@ -81,17 +103,62 @@ def unmerge_folder(merged: Path, folder: Path) -> DeltaFile:
         ModelError: a folder that cannot be loaded, does not have its delta, or was also changed elsewhere.
         ResultError: a folder that was not merged, a new folder that already exists, or a disk that cannot be written.
     """
-    check_free(folder)
+    _check_free(folder)
     if not (merged / DELTA).is_file():
         raise ResultError(f"{merged} has no {DELTA}.", "Give a folder that `ssn-probe delta merge` wrote.")
     file = read_delta(merged / DELTA)
     loaded = load_plain(str(merged.absolute()))
     unmerge(loaded.module, file)
     if torch.promote_types(loaded.module.dtype, file.rows.dtype) == loaded.module.dtype:
-        cast(loaded.module, file.rows.dtype)  # exact, by the digest
-    with new_folder(folder) as temporary:
-        save_plain(temporary, loaded.module, loaded.tokenizer, loaded.folder)
+        _cast(loaded.module, file.rows.dtype)  # exact, by the digest
+    with _new_folder(folder) as temporary:
+        _save(temporary, loaded)
     return file
+
+
+def _check_free(folder: Path) -> None:
+    """Raises ResultError unless the folder is absent or empty: nothing is ever overwritten."""
+    with disk_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ResultError(f"{folder} already exists.", "Choose another folder, or remove it.")
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, renamed to it at the end: `folder` is complete, or absent.
+
+    Raises ResultError for a folder that is not empty, and for a disk that cannot be written.
+    """
+    _check_free(folder)
+    whole = Path(os.path.abspath(folder))
+    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
+    with disk_errors(folder):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in sorted(temporary.rglob("*.safetensors")):
+                let_others_read(file)
+            os.replace(temporary, whole)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save(folder: Path, loaded: Loaded) -> None:
+    """Weights, configuration and tokenizer as transformers reads them, and the files that are copied from the base."""
+    carried = [loaded.folder / name for name in CARRIED if (loaded.folder / name).is_file()]
+    if any(path.name == GENERATION for path in carried):
+        # transformers refuses to write some settings that it reads, such as a temperature without sampling.
+        loaded.module.generation_config = type(loaded.module.generation_config)()
+    loaded.module.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    for path in carried:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _cast(module: Any, dtype: torch.dtype) -> None:
+    """The weights alone: buffers such as rotary frequencies keep the precision that they were computed in."""
+    for weight in module.parameters():
+        weight.data = weight.data.to(dtype)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -46,8 +46,15 @@ def asr_probe(
         max_new_tokens: of a response.
         eos_ids: the tokens on which the model's generation ends.
     """
+    from transformers import GenerationConfig
+
     prompts = encode_with(tokenizer, [row.text for row in rows])
-    config = _greedy(tokenizer, max_new_tokens, eos_ids)
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id or 0,
+        eos_token_id=list(eos_ids) or tokenizer.eos_token_id,
+    )
 
     def responses(module: Any, size: int) -> list[str]:
         texts = []
@@ -76,17 +83,6 @@ def held_out_probe(
         return None
     judge = make_judge(data.judge, data.languages, data.name)
     return asr_probe(tokenizer, rows, judge, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
-
-
-def _greedy(tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int]) -> Any:
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id or 0,
-        eos_token_id=list(eos_ids) or tokenizer.eos_token_id,
-    )
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +112,12 @@ def load_state(folder: Path, state: State, identity: str) -> bool:
         )
     progress = json.loads(metadata["state"])
     load_parameters(state.trainable, _group(tensors, "change/"))
-    _load_moments(state, tensors, progress["step"])
+    for path, delta in state.trainable.parameters.items():
+        state.optimizer.state[delta] = {
+            "step": torch.tensor(float(progress["step"])),
+            "exp_avg": tensors[f"mean/{path}"].to(delta.device),
+            "exp_avg_sq": tensors[f"square/{path}"].to(delta.device),
+        }
     state.history = [Step(**step) for step in progress.pop("history")]
     state.best = _group(tensors, "best/")
     state.kept = {step: _group(tensors, f"kept/{step}/") for step in progress.pop("kept")}
@@ -124,13 +128,3 @@ def load_state(folder: Path, state: State, identity: str) -> bool:
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _load_moments(state: State, tensors: Mapping[str, Tensor], step: int) -> None:
-    for path, delta in state.trainable.parameters.items():
-        moments: dict[str, Any] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"mean/{path}"].to(delta.device),
-            "exp_avg_sq": tensors[f"square/{path}"].to(delta.device),
-        }
-        state.optimizer.state[delta] = moments

@@ -5,8 +5,8 @@ number. The loop is in `training_steps`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from ssn_probe.training.loop.training_steps import Course, Probe, Store, Watch, 
 from ssn_probe.training.weights.lora import LowRank, parameters_of
 from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of, weight_of
 from ssn_probe.training.weights.parameter_counts import fraction
-from ssn_probe.training.weights.trainable import Change, Deltas, Trainable
+from ssn_probe.training.weights.trainable import Change, Deltas
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,15 +99,20 @@ def train(
         hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
         raise ModelError("Training in float16 would lose small gradients.", hint)
     trainable = LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
-    course = replace(
-        _course(module, tokenizer, trainable, data, settings, eos_ids),
+    course = _course(
+        module,
+        tokenizer,
+        data,
+        settings,
+        eos_ids,
+        trainable=trainable,
         micro_batch=micro_batch,
         gradient_checkpointing=gradient_checkpointing,
         keep=tuple(sorted(set(keep))),
         probe=probe,
     )
-    _check_keep(course)
-    state = State(trainable=trainable, optimizer=_optimizer(trainable, settings))
+    optimizer = torch.optim.AdamW(trainable.parameters.values(), lr=settings.lr, weight_decay=0.0)
+    state = State(trainable=trainable, optimizer=optimizer)
     base = module_digest(module)
     rows = [data.rows_digest(), repr(places), repr(course.learned)]
     identity = digest([to_json(settings), base, *rows, adapter, list(course.keep)])
@@ -116,17 +121,8 @@ def train(
     share = math.ceil(settings.batch / course.team.size)
     rows = min(micro_batch or share, share)
     with frozen(module), step_memory_errors(rows, gradient_checkpointing):
-        run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or _silent)
+        run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or (lambda *_: None))
     return _trained(course, state, data, base, places)
-
-
-def _check_keep(course: Course) -> None:
-    total = course.schedule.total
-    wrong = [step for step in course.keep if not 1 <= step <= total]
-    if wrong:
-        raise RecipeError(
-            f"step {wrong[0]} cannot be kept: the training has {total} steps", f"Keep steps from 1 to {total}."
-        )
 
 
 def _check_pace(checkpoint_every: int, micro_batch: int | None) -> None:
@@ -136,18 +132,19 @@ def _check_pace(checkpoint_every: int, micro_batch: int | None) -> None:
 
 
 def _course(
-    module: Any,
-    tokenizer: Any,
-    trainable: Trainable,
-    data: SafetyData,
-    settings: Training,
-    eos_ids: Sequence[int],
+    module: Any, tokenizer: Any, data: SafetyData, settings: Training, eos_ids: Sequence[int], **options: Any
 ) -> Course:
     learned, kept = data.split(settings)
     if not any(row.context == "harmful" for row in learned):
         raise DataError(
             f"{data.name} has too few rows to hold out {settings.held_out:.0%} of them",
             "Give more prompts, or held_out=0.",
+        )
+    schedule = Schedule(settings=settings, rows=len(learned))
+    if wrong := [step for step in options["keep"] if not 1 <= step <= schedule.total]:
+        raise RecipeError(
+            f"step {wrong[0]} cannot be kept: the training has {schedule.total} steps",
+            f"Keep steps from 1 to {schedule.total}.",
         )
     longest = getattr(module.config, "max_position_embeddings", None)
 
@@ -156,21 +153,13 @@ def _course(
 
     return Course(
         module=module,
-        trainable=trainable,
         team=gather_team(module.get_input_embeddings().weight.device),
-        schedule=Schedule(settings=settings, rows=len(learned)),
+        schedule=schedule,
         learned=encode(learned),
         held_out=encode(kept),
         pad_id=tokenizer.pad_token_id or 0,
+        **options,
     )
-
-
-def _optimizer(trainable: Trainable, settings: Training) -> torch.optim.AdamW:
-    return torch.optim.AdamW(trainable.parameters.values(), lr=settings.lr, weight_decay=0.0)
-
-
-def _silent(_step: Step, _delta: Callable[[], Change]) -> None:
-    pass
 
 
 def _trained(course: Course, state: State, data: SafetyData, base: str, places: Sequence[Place]) -> Trained:
