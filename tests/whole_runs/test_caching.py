@@ -252,7 +252,7 @@ def test_a_plan_finds_what_was_run_and_makes_nothing(first: RunFolder, tmp_path:
 def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
     found = states(study(arms=ARMS | {"twice": Amplify(MS, by=2)}, controls=2), first.path.parent)
     assert found["twice"] == found["twice: 2 random sets"] == 0
-    assert found["ss"] == found["baseline"] == found["patch: 1 random sets, log-odds only"] == 1
+    assert found["ss"] == found["baseline"] == found["patch: 1 random set, log-odds only"] == 1
     assert found["ss: 2 random sets"] == 0.5
     assert found["patch: 2 random sets"] == 0.5
 
@@ -384,10 +384,12 @@ def test_every_kind_of_run_verifies_and_its_plan_is_complete(changes: dict[str, 
 
 def test_another_day_in_the_template_is_another_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys hold the tokens that run: a template may tell the date."""
+    from ssn_probe.study import measurements as module
+
     recipe = study(arms={}, sets={"ms": SafetyNeurons(PROMPTS, effect="local")}, measures=(), primary=None)
     before = run(recipe, tmp_path)
-    encode = workbench.encode
-    monkeypatch.setattr(workbench, "encode", lambda subject, texts: [[*row, row[-1]] for row in encode(subject, texts)])
+    encode = module.encode
+    monkeypatch.setattr(module, "encode", lambda subject, texts: [[*row, row[-1]] for row in encode(subject, texts)])
     assert computed(run(recipe, tmp_path)) == computed(before)
 
 
