@@ -44,6 +44,7 @@ def organism() -> pl.DataFrame:
 CASES: Sequence[tuple[list[str], list[str]]] = [
     (["-T", "anchor=qah"], ["unknown language 'qah'", "Did you mean"]),
     (["-T", "data=nowhere"], ["no prompt set 'nowhere'", "prompts.parquet"]),
+    (["-T", f"model={'x' * 300}"], ["There is no model folder"]),
     (["-T", "model=./nowhere"], ["'./nowhere'", "config.json"]),
     (["--dtype", "float3"], ["Unknown dtype", "float32"]),
     (["--device", "tpu:9"], ["tpu:9", "cpu"]),
