@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ssn_probe.study.forecast import Forecast
 
 Question = Recipe | RecipeFunction | SetExpression | Intervention | str | os.PathLike[str]
-"""What can be asked: a recipe, a declared one, a set, an arm, or a name or path that stands for a recipe."""
+"""What can be asked: a recipe, a declared one, a set, an arm, or the name or path of a recipe."""
 
 SETTINGS = ("controls", "log_odds_controls", "permutations", "half_samples", "seed")
 """A recipe's numbers, which `run` and `preview` also take for a set or an arm."""

@@ -34,18 +34,6 @@ from ssn_probe.study.plan import Plan, make_plan
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.workbench import Workbench
 
-TABLES = (
-    "samples",
-    "log_odds",
-    "summary",
-    "neurons",
-    "overlap",
-    "nulls",
-    "stability",
-    "stability_curve",
-    "truth",
-    "training",
-)
 LISTED = 3
 """Parts of the cache that a finding names; of the others it says how many they are."""
 
@@ -157,10 +145,10 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
             method = missing.args[0]["method"]
             why = f"the cache no longer holds all of it ({method}): run the recipe again to restore it"
             return [Finding(what="tables follow from the cache", holds=None, why=why)]
+        files = sorted({*recorded["files"], *results.digests(again)})
         findings = [
             _checked(f"{name} follows from the cache", lambda name=name: difference(run.table(name), again.table(name)))
-            for name in TABLES
-            if (run.path / f"{name}.parquet").is_file() or (again.path / f"{name}.parquet").is_file()
+            for name in (file.removesuffix(".parquet") for file in files if file.endswith(".parquet"))
         ]
         if not run.from_schema_1:  # the words of an earlier release are others
             what = "report and manifest say what was found"

@@ -65,8 +65,8 @@ class PromptSet:
 
     def select(self, split: str, context: str, language: str | None = None) -> pl.DataFrame:
         """The rows of one split and context (of one language), in the order of the file."""
-        rows = self.frame.filter((pl.col("split") == split) & (pl.col("context") == context))
-        return rows if language is None else rows.filter(pl.col("language") == language)
+        rows = self.frame.filter(split=split, context=context)
+        return rows if language is None else rows.filter(language=language)
 
 
 def load_prompts(node: Prompts) -> PromptSet:
@@ -76,11 +76,7 @@ def load_prompts(node: Prompts) -> PromptSet:
         prompts = _with_harmless(prompts, _read(node.harmless))
     if node.languages is not None:
         prompts = _restrict(prompts, node.languages)
-    if node.limit is not None:
-        digest = _derived(prompts.digest, f"limit {node.limit}")
-        name = f"{prompts.name}, first {node.limit}"
-        prompts = replace(prompts, name=name, frame=_first(prompts.frame, node.limit), digest=digest)
-    return prompts
+    return prompts if node.limit is None else _first(prompts, node.limit)
 
 
 def check_can_identify(
@@ -126,7 +122,7 @@ def _read(source: str) -> PromptSet:
         judge=declared.get("judge"),
         max_new_tokens=declared.get("max_new_tokens", 64),
         license=declared.get("license"),
-        digest=_digest(contents),
+        digest=hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).hexdigest(),
     )
 
 
@@ -152,10 +148,8 @@ def _read_card(card: Path, content: bytes) -> dict[str, Any]:
 
 
 def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
-    rows = other.frame.filter(pl.col("context") == "harmless").with_columns(
-        pl.concat_str(pl.lit(f"{other.name}:"), pl.col("prompt_id")).alias("prompt_id"),
-        pl.concat_str(pl.lit(f"{other.name}:"), pl.col("cluster")).alias("cluster"),
-    )
+    own = [(pl.lit(f"{other.name}:") + pl.col(name)).alias(name) for name in ("prompt_id", "cluster")]
+    rows = other.frame.filter(context="harmless").with_columns(own)
     if rows.is_empty():
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
     frame = pl.concat([prompts.frame.filter(pl.col("context") != "harmless"), rows])
@@ -175,19 +169,15 @@ def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
     return replace(prompts, frame=frame, languages=languages, anchor=anchor, digest=digest)
 
 
-def _first(frame: pl.DataFrame, limit: int) -> pl.DataFrame:
+def _first(prompts: PromptSet, limit: int) -> PromptSet:
     """The first `limit` ids of each split and context, the same ids in every language."""
-    ids = frame.select("split", "context", "prompt_id").unique(maintain_order=True)
+    key = ["split", "context", "prompt_id"]
+    ids = prompts.frame.select(key).unique(maintain_order=True)
     kept = ids.filter(pl.int_range(pl.len()).over("split", "context") < limit)
-    return frame.join(kept, on=["split", "context", "prompt_id"], how="semi", maintain_order="left")
+    frame = prompts.frame.join(kept, on=key, how="semi", maintain_order="left")
+    digest = _derived(prompts.digest, f"limit {limit}")
+    return replace(prompts, name=f"{prompts.name}, first {limit}", frame=frame, digest=digest)
 
 
 def _derived(digest: str, change: str) -> str:
     return hashlib.sha256(f"{digest} {change}".encode()).hexdigest()
-
-
-def _digest(contents: list[bytes]) -> str:
-    total = hashlib.sha256()
-    for content in contents:
-        total.update(hashlib.sha256(content).digest())
-    return total.hexdigest()

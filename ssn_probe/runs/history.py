@@ -64,17 +64,16 @@ def _every(runs: Sequence[RunFolder]) -> list[Past]:
         if status == "done":
             status = "superseded" if key in repeated else "done"
             repeated.add(key)
-        found.append(_past(run, manifest, status))
+        seconds, model = manifest.get("seconds"), manifest.get("model")
+        known = status in STATUSES
+        found.append(
+            Past(
+                run=run,
+                status=status if known else "unreadable",
+                recipe=str(manifest.get("recipe", "")),
+                model=str(model.get("name", "") if isinstance(model, dict) else ""),
+                seconds=sum(seconds.values()) if isinstance(seconds, dict) else 0.0,
+                why="" if known else f"status {status!r}",
+            )
+        )
     return found
-
-
-def _past(run: RunFolder, manifest: Mapping[str, Any], status: str) -> Past:
-    seconds, model = manifest.get("seconds"), manifest.get("model")
-    return Past(
-        run=run,
-        status=status if status in STATUSES else "unreadable",
-        recipe=str(manifest.get("recipe", "")),
-        model=str(model.get("name", "") if isinstance(model, dict) else ""),
-        seconds=sum(seconds.values()) if isinstance(seconds, dict) else 0.0,
-        why="" if status in STATUSES else f"status {status!r}",
-    )

@@ -32,9 +32,9 @@ def test_a_single_file_is_a_set(suffix: str, tmp_path: Path) -> None:
     write(tmp_path, make_rows(), suffix, name="mine")
     found = load(tmp_path / f"mine{suffix}")
     assert (found.name, found.languages, found.judge, found.license) == ("mine", LANGUAGES, None, None)
-    (tmp_path / "mine.json").write_text('{"name": "given", "license": "CC0", "max_new_tokens": 7}', encoding="utf-8")
+    (tmp_path / "mine.json").write_text('{"name": "données", "license": "CC0", "max_new_tokens": 7}', encoding="utf-8")
     found = load(tmp_path / f"mine{suffix}")
-    assert (found.name, found.license, found.max_new_tokens) == ("given", "CC0", 7)
+    assert (found.name, found.license, found.max_new_tokens) == ("données", "CC0", 7)
 
 
 def test_the_organism_is_parallel_and_complete() -> None:

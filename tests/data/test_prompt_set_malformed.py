@@ -113,21 +113,6 @@ def test_a_malformed_card_is_one_clear_error(content: str | bytes, message: str,
     assert caught.value.hint
 
 
-def test_a_card_in_utf8_is_read_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, make_rows(), name="prompts", anchor="en")
-    (tmp_path / "dataset.json").write_text('{"name": "données"}', encoding="utf-8")
-    opened: list[str | None] = []
-    read_text = Path.read_text
-
-    def spy(path: Path, encoding: str | None = None, errors: str | None = None) -> str:
-        opened.append(encoding)
-        return read_text(path, encoding, errors)
-
-    monkeypatch.setattr(Path, "read_text", spy)
-    assert load(tmp_path).name == "données"
-    assert None not in opened, "without an encoding the text depends on the machine"
-
-
 @pytest.mark.parametrize("language", ["../../evil", "average", "*", "en us", "\x1b[31m"])
 def test_a_language_that_is_no_code_is_refused(language: str, tmp_path: Path) -> None:
     """Language codes name files in the cache and rows in the tables."""

@@ -47,36 +47,19 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_writer_that_fails_leaves_nothing_and_keeps_what_was(error: type[BaseException], tmp_path: Path) -> None:
-    def write(path: Path) -> None:
-        path.write_text("half of", encoding="utf-8")
+def test_a_writer_that_fails_leaves_what_was_and_nobody_sees_half(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old", encoding="utf-8")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half of", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == "old"
         raise error
 
-    path = tmp_path / "a.txt"
-    with pytest.raises(error):
-        write_whole(path, write)
-    assert everything(tmp_path) == []
-    path.write_text("old", encoding="utf-8")
     with pytest.raises(error):
         write_whole(path, write)
     assert everything(tmp_path) == ["a.txt"]
     assert path.read_text(encoding="utf-8") == "old"
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("old", encoding="utf-8")
-    seen = []
-
-    def slow(temporary: Path) -> None:
-        for part in ("new", " and whole"):
-            with temporary.open("a", encoding="utf-8") as file:
-                file.write(part)
-            seen.append(path.read_text(encoding="utf-8"))
-
-    write_whole(path, slow)
-    assert seen == ["old", "old"]
-    assert path.read_text(encoding="utf-8") == "new and whole"
 
 
 def test_not_a_number_is_never_written_as_json(tmp_path: Path) -> None:
@@ -211,15 +194,12 @@ def test_a_file_system_without_links_goes_without(tmp_path: Path, monkeypatch: p
 
 def test_runs_are_newest_first_whatever_their_status(tmp_path: Path) -> None:
     names = ["2026-01-02T03-04-05_b_1", "2025-12-31T23-59-59_z_2", "2026-01-02T03-04-06_a_3"]
-    for name, status in zip(names, ("done", "failed", "interrupted"), strict=True):
-        make_run(tmp_path, name, status=status)
+    made = [
+        make_run(tmp_path, name, status=status) for name, status in zip(names, ("done", "failed", "x"), strict=True)
+    ]
     (tmp_path / "cache" / "abc").mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
-    assert [(run.name, run.manifest()["status"]) for run in runs(tmp_path)] == [
-        (names[2], "interrupted"),
-        (names[0], "done"),
-        (names[1], "failed"),
-    ]
+    assert runs(tmp_path) == [made[2], made[0], made[1]]
 
 
 def test_a_run_is_found_by_path_name_and_part_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,19 +210,17 @@ def test_a_run_is_found_by_path_name_and_part_of_its_name(tmp_path: Path, monkey
         assert find_run(reference, tmp_path).path.resolve() == run.path.resolve(), reference
 
 
-def test_a_part_that_fits_several_runs(tmp_path: Path) -> None:
-    make_run(tmp_path, "2026-01-02T03-04-05_overlap_1")
-    newest = make_run(tmp_path, "2026-01-02T03-04-06_overlap_2")
-    with pytest.raises(ResultError, match="'overlap' matches 2 runs") as caught:
-        find_run("overlap", tmp_path)
-    assert newest.name in (caught.value.hint or "")
-
-
-def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "2026-01-02T03-04-05_overlap_1")
-    with pytest.raises(ResultError, match=r"no run '2026-01-02T03-04-05_overlpa_1'") as caught:
-        find_run("2026-01-02T03-04-05_overlpa_1", tmp_path)
-    assert run.name in (caught.value.hint or "")
+@pytest.mark.parametrize(
+    ("reference", "message", "hint"),
+    [("overlap", "'overlap' matches 2 runs", "05-06_"), ("05-05_overlpa_1", "no run '05-05_overlpa_1'", "05-05_")],
+    ids=["several", "unknown"],
+)
+def test_a_reference_that_fits_no_run_or_several(reference: str, message: str, hint: str, tmp_path: Path) -> None:
+    for name in ("05-05_overlap_1", "05-06_overlap_2"):
+        make_run(tmp_path, name)
+    with pytest.raises(ResultError, match=message) as caught:
+        find_run(reference, tmp_path)
+    assert f"{hint}overlap_" in (caught.value.hint or "")
 
 
 def test_an_unknown_run_where_there_is_none(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,6 +44,7 @@ def organism() -> pl.DataFrame:
 CASES: Sequence[tuple[list[str], list[str]]] = [
     (["-T", "anchor=qah"], ["unknown language 'qah'", "Did you mean"]),
     (["-T", "data=nowhere"], ["no prompt set 'nowhere'", "prompts.parquet"]),
+    (["-T", f"model={'x' * 300}"], ["There is no model folder"]),
     (["-T", "model=./nowhere"], ["'./nowhere'", "config.json"]),
     (["--dtype", "float3"], ["Unknown dtype", "float32"]),
     (["--device", "tpu:9"], ["tpu:9", "cpu"]),
@@ -137,10 +141,6 @@ def test_a_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     """Every scheduler sends it; the manifest must not say `running` for ever."""
-    import signal
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "ssn_probe", "run", "suppress_ss", "--limit", "40", "-o", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

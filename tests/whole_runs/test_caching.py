@@ -137,11 +137,11 @@ def damage(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def test_every_damaged_file_is_said_and_computed_again(copy: RunFolder) -> None:
+def test_every_damaged_file_is_reported_and_computed_again(copy: RunFolder) -> None:
     damaged = damage(parts(copy))
     again = run(study(), copy.path.parent)
-    said = [line for line in again.manifest()["warnings"] if "damaged" in line]
-    assert sorted(said) == [f"{path} in the cache is damaged: its values are computed again" for path in damaged]
+    reported = [line for line in again.manifest()["warnings"] if "damaged" in line]
+    assert sorted(reported) == [f"{path} in the cache is damaged: its values are computed again" for path in damaged]
     assert same_tables(copy, again)
 
 
@@ -352,7 +352,7 @@ def test_a_forged_table_is_found(
         assert why in found[what]
 
 
-def test_what_cannot_be_verified_is_said(copy: RunFolder) -> None:
+def test_what_cannot_be_verified_is_reported(copy: RunFolder) -> None:
     shutil.rmtree(copy.path.parent / "cache")
     findings = verify(copy)
     assert not wrong(findings)

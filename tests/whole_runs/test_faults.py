@@ -15,8 +15,7 @@ from rich.console import Console
 
 import ssn_probe.files as files
 from ssn_probe.api.runner import Options, run_recipe
-from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.model.loading import locate
+from ssn_probe.errors import ResultError
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder, find_run, runs
 from ssn_probe.runs.history import history
@@ -131,11 +130,6 @@ def test_a_cache_that_is_deleted_while_it_is_used_is_made_again(
             assert error.hint  # noqa: PT017 (either ends well or says what to do)
     ended = run(tmp_path)
     assert same_tables(ended, whole)
-
-
-def test_a_name_that_no_file_can_have_is_no_model() -> None:
-    with pytest.raises(ModelError, match="There is no model folder"):
-        locate("x" * 300)
 
 
 def test_the_copy_of_the_recipe_is_what_was_executed(whole: RunFolder) -> None:
