@@ -4,17 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_ss
 from studies import Counts, log_odds_of, planned, samples_of
+from training_case import equal, merge
 
 from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
 from ssn_probe.api.runner import Options, run_recipe
-from ssn_probe.api.verify import verify
-from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache, VanishedError
 from ssn_probe.runs.folder import RunFolder
@@ -67,14 +66,6 @@ def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:
     assert any("parameters" in line and "% of the model" in line for line in run.manifest()["answer"])
 
 
-def test_the_same_again_trains_nothing_and_verifies(run: RunFolder) -> None:
-    again = run_recipe(study(), Options(out=run.path.parent), Console(quiet=True))
-    assert again.manifest()["cache"].get("computed", 0) == 0
-    for name in ("samples", "log_odds", "summary", "training"):
-        assert (again.path / f"{name}.parquet").read_bytes() == (run.path / f"{name}.parquet").read_bytes()
-    assert all(finding.holds for finding in verify(again))
-
-
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
     recipe, tracker = study(controls=1), Counts()
@@ -82,9 +73,9 @@ def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
     cache = Cache(root=tmp_path) if kept else None
     bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa", cache=cache, tracker=tracker)
     before = {name: weight.clone() for name, weight in bench.subject.model._module.state_dict().items()}
-    arms = arms_of(bench, recipe)
     for step in identify_steps(bench, recipe):
         step.run()
+    arms = arms_of(bench, recipe)
     samples_of(bench, recipe, arms)
     log_odds_of(bench, recipe, arms)
     rows = planned(recipe)
@@ -99,8 +90,6 @@ def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
 
 def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder) -> None:
     """The whole path against a hand-made one: the delta of the run folder, merged, plain generation."""
-    from training_case import merge
-
     from ssn_probe.model.chat import encode
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.delta_file.file import read_delta
@@ -135,8 +124,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(steps, "_one_step", one_step)
     outcome = train(bench, node, neurons, "x: training")
     file, history = outcome.file(), outcome.history
-    for mine, theirs in zip(file.delta.parts, whole.delta.parts, strict=True):
-        assert torch.equal(mine.change, theirs.change)
+    assert equal(file.delta, whole.delta)
     assert history["step"].to_list() == [0, 1, 2, 3]
 
 
@@ -175,25 +163,6 @@ def test_a_set_per_language_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="trains one model") as caught:
         run_recipe(recipe, Options(out=tmp_path), Console(quiet=True))
     assert ".union()" in (caught.value.hint or "")
-
-
-def test_data_that_would_take_safety_away_trains_nothing(tmp_path: Path) -> None:
-    import json
-    from importlib.resources import files
-
-    from ssn_probe.data.prompt_set import load_prompts
-
-    rows = load_prompts(PROMPTS).frame.drop("source")
-    harmful = (pl.col("context") == "harmful") & (pl.col("split") == "train")
-    answer = rows.filter(pl.col("context") == "harmless", language="qaa")["reference"][0]
-    rows = rows.with_columns(reference=pl.when(harmful).then(pl.lit(answer)).otherwise("reference"))
-    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
-    (tmp_path / "data").mkdir()
-    rows.write_parquet(tmp_path / "data" / "prompts.parquet")
-    (tmp_path / "data" / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}), encoding="utf-8")
-    recipe = study(arms={"x": Expand(SS, Prompts(str(tmp_path / "data")), training=QUICK)})
-    with pytest.raises(DataError, match="do not fit their request"):
-        run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))
 
 
 def test_the_shipped_recipe_trains_at_three_lengths() -> None:

@@ -53,16 +53,21 @@ def refused(arm: Expand, out: Path, kind: type[SSNProbeError], message: str, hin
     assert hint in (caught.value.hint or ""), caught.value.hint
 
 
-def test_rows_without_a_response(tmp_path: Path) -> None:
-    gone = pl.when(TRAIN & (pl.col("language") == "qab")).then(None).otherwise("reference")
-    arm = Expand(SS, data_with(tmp_path / "data", change=gone), training=QUICK)
-    refused(arm, tmp_path / "results", DataError, "have no response", "column `reference`")
-
-
-def test_a_language_without_rows_to_learn(tmp_path: Path) -> None:
-    data = data_with(tmp_path / "data", keep=~(TRAIN & (pl.col("language") == "qab")))
-    arm = Expand(SS, data, training=QUICK)
-    refused(arm, tmp_path / "results", DataError, "no harmful rows to train on in qab", "qaa")
+def test_rows_that_cannot_be_learned(tmp_path: Path) -> None:
+    """The first two leave a language out; the third would take safety away. Nothing is trained."""
+    qab, answer = (
+        TRAIN & (pl.col("language") == "qab"),
+        load_prompts(PROMPTS).select("train", "harmless", "qaa")["reference"][0],
+    )
+    no_response = pl.when(qab).then(None).otherwise("reference")
+    wrong = pl.when(TRAIN & (pl.col("context") == "harmful")).then(pl.lit(answer)).otherwise("reference")
+    for name, changes, message, hint in (
+        ("empty", {"change": no_response}, "have no response", "column `reference`"),
+        ("missing", {"keep": ~qab}, "no harmful rows to train on in qab", "qaa"),
+        ("unsafe", {"change": wrong}, "do not fit their request", "Nothing was trained"),
+    ):
+        arm = Expand(SS, data_with(tmp_path / name, **changes), training=QUICK)
+        refused(arm, tmp_path / "results", DataError, message, hint)
 
 
 def test_a_language_that_the_data_do_not_have(tmp_path: Path) -> None:
@@ -73,13 +78,7 @@ def test_a_language_that_the_data_do_not_have(tmp_path: Path) -> None:
 def test_neurons_of_another_model(tmp_path: Path) -> None:
     (tmp_path / "big.csv").write_text("language,layer,site,index\n*,0,ffn,9999\n", encoding="utf-8")
     arm = Expand(NeuronFile(str(tmp_path / "big.csv")), PROMPTS, training=QUICK)
-    refused(arm, tmp_path / "results", RecipeError, "does not have", "another model")
-
-
-@pytest.mark.parametrize("lr", [0, -1e-3, 1.0, float("nan")])
-def test_a_learning_rate_that_cannot_be(lr: float) -> None:
-    with pytest.raises(RecipeError, match=r"lr|learning rate"):
-        Training(lr=lr)
+    refused(arm, tmp_path / "results", RecipeError, "does not have", "a different model")
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +115,7 @@ def test_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path, monkeypatch: p
 def test_a_batch_size_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = limit_memory(monkeypatch, 2)
     with pytest.raises(ModelError, match="not enough memory") as caught:
-        run(Expand(SS, PROMPTS, training=QUICK), tmp_path, batch_size=4)
+        run(Expand(SS, PROMPTS, training=QUICK), tmp_path, batch_size=4, gradient_checkpointing=True)
     assert max(sizes) == 4
     assert "--batch-size 2" in (caught.value.hint or "")
-
-
-@pytest.mark.slow
-def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
-    arm = Expand(SS, PROMPTS, training=QUICK)
-    plain = run(arm, tmp_path / "plain").table("training")
-    recomputed = run(arm, tmp_path / "recomputed", gradient_checkpointing=True).table("training")
-    assert recomputed.equals(plain)
+    assert "--gradient-checkpointing" not in (caught.value.hint or ""), "it is in use already"
