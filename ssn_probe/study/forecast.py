@@ -21,7 +21,7 @@ from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.text import duration, probability, size
+from ssn_probe.text import counted, duration, probability, size
 from ssn_probe.tracing.readout import forced
 
 
@@ -79,7 +79,8 @@ def _look_up(plan: Plan, subject: Subject, out: Path) -> tuple[list[Row], Mappin
     steps = [*identify_steps(bench, plan.recipe), *arm_steps(bench, plan.recipe, arms)]
     cached: Counter[str] = Counter()
     for step in steps:
-        cached[step.label] += step.prompts if step.is_done() else 0
+        if step.label:
+            cached[step.label] += step.prompts if step.is_done() else 0
     return rows_of_steps(steps), cached
 
 
@@ -225,13 +226,13 @@ def _discordant(languages: int) -> str:
 
 def _ranks(recipe: Recipe) -> list[str]:
     few = f" (too few controls for a test: {MINIMUM_CONTROLS} is the least)"
-    told = [
-        f"{count} random sets {where}: the smallest p is {probability(smallest_p(count))}"
+    lines = [
+        f"{counted(count, 'random set')} {where}: the smallest p is {probability(smallest_p(count))}"
         f"{'' if count >= MINIMUM_CONTROLS else few}"
         for count, where in (
-            (recipe.controls, "that generate"),
+            (recipe.controls, "generating responses"),
             (recipe.log_odds_controls, "on the log-odds"),
         )
         if count
     ]
-    return [f"{'; '.join(told)}."] if told else []
+    return [f"{'; '.join(lines)}."] if lines else []

@@ -18,6 +18,7 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import Finding, verify
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.files import write_json, write_table
+from ssn_probe.model import chat
 from ssn_probe.model import subject as subjects
 from ssn_probe.model.loading import locate
 from ssn_probe.report.terminal.plan_table import render_plan
@@ -25,7 +26,7 @@ from ssn_probe.runs.folder import RunFolder, digests
 from ssn_probe.spec import Refusal
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.display import as_text
-from ssn_probe.study import pipeline, workbench
+from ssn_probe.study import pipeline
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.workbench import METHODS
 from ssn_probe.tracing.generate import generate
@@ -173,7 +174,7 @@ def test_a_model_that_changed_between_runs_is_another_model(model: Path, tmp_pat
 def test_a_model_that_changes_while_it_is_used_changes_nothing(model: Path) -> None:
     """Weights on a CPU are mapped from their files unless they are copied: overwriting these changed the model."""
     subject = subjects.load_subject(str(model))
-    prompt = workbench.encode(subject, ["user"])
+    prompt = chat.encode(subject, ["user"])
     before = generate(subject, prompt, max_new_tokens=3)
     file = model / "model.safetensors"
     with file.open("r+b") as stream:
