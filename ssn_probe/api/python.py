@@ -79,7 +79,7 @@ def run(
     asked = _asked(what, model, parameters)
     _import_tqdm()
     from ssn_probe.api.runner import Options, run_recipe
-    from ssn_probe.report.terminal.screens import console
+    from ssn_probe.report.terminal.command_output import console
 
     options = Options(
         out=Path(out),

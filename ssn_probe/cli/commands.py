@@ -121,7 +121,7 @@ def study_options(command):
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def list_(path: Path | None) -> None:
     """List the shipped recipes, or those in PATH, with their questions and parameters. Executes nothing."""
-    from ssn_probe.report.terminal.screens import echo_listing
+    from ssn_probe.report.terminal.command_output import echo_listing
     from ssn_probe.spec.discovery import list_recipes
 
     echo_listing(list_recipes(path))
@@ -138,7 +138,7 @@ def show(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
 
     With --no-time no weights are loaded and nothing runs. A recipe file is executed to read it.
     """
-    from ssn_probe.report.terminal.screens import console
+    from ssn_probe.report.terminal.command_output import console
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import find_recipe
 
@@ -159,7 +159,7 @@ def run(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
 
     The same command continues a run that was stopped. A recipe file is executed to read it; a recipe.json is not.
     """
-    from ssn_probe.report.terminal.screens import console, show_answer
+    from ssn_probe.report.terminal.command_output import console, show_answer
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import load_recipe
 
@@ -196,7 +196,7 @@ def results_(
     reference: str | None, out: Path, file: Path | None, measure: str | None, order: str, **filters: Any
 ) -> None:
     """List past runs, newest first. With RUN (a name, part of a name, or `latest`), show or export that run."""
-    from ssn_probe.report.terminal.screens import console, show_answer, show_runs
+    from ssn_probe.report.terminal.command_output import console, show_answer, show_runs
     from ssn_probe.runs import folder as results
 
     if file is not None and reference is None:
@@ -226,7 +226,7 @@ def verify(reference: str, out: Path) -> None:
     cache. Measures nothing and loads no weights. Exits with 1 if something differs.
     """
     from ssn_probe.api.verify import verify as findings_of
-    from ssn_probe.report.terminal.screens import console, show_findings
+    from ssn_probe.report.terminal.command_output import console, show_findings
     from ssn_probe.runs import folder as results
 
     findings = findings_of(results.find_run(reference, out))
@@ -248,7 +248,7 @@ def doctor(model: str | None, device: str, dtype: str, out: Path) -> None:
     rounding errors. Exits with 1 if a check failed.
     """
     from ssn_probe.doctor import show_doctor
-    from ssn_probe.report.terminal.screens import console
+    from ssn_probe.report.terminal.command_output import console
 
     if model is None and dtype != "auto":
         raise click.UsageError("--dtype applies to a model: give --model, too.")
@@ -271,7 +271,7 @@ def organism(context: click.Context) -> None:
 )
 def info(model: str) -> None:
     """Measure utility, over-refusal, invalid responses and ASR per language; show the truth about planted neurons."""
-    from ssn_probe.report.terminal.screens import console, show_organism
+    from ssn_probe.report.terminal.command_output import console, show_organism
 
     show_organism(console(), model)
 
@@ -287,6 +287,6 @@ def train(seed: int, variant: str, out: Path | None) -> None:
     Variants: natural, planted-ffn, planted-wide, planted-attention,
     planted-qwen3.
     """
-    from ssn_probe.report.terminal.screens import console, train_organism
+    from ssn_probe.report.terminal.command_output import console, train_organism
 
     train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))

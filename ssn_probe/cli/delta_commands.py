@@ -124,7 +124,7 @@ def train(out: Path, **options: Any) -> None:
     Several processes do not adapt --micro-batch: if the rows do not fit, the training ends.
     """
     from ssn_probe.api.delta_training import Job, train_delta
-    from ssn_probe.report.terminal.screens import console
+    from ssn_probe.report.terminal.command_output import console
 
     settings = Training(**{name: options.pop(name) for name, _kind, _text in SETTINGS})
     job = Job(out=out, training=settings, **options)
@@ -143,7 +143,7 @@ def train(out: Path, **options: Any) -> None:
 def info(file: Path) -> None:
     """Base, neurons, parameters, data, settings and origin, as FILE states them."""
     found = _read(file)
-    from ssn_probe.report.terminal.screens import console
+    from ssn_probe.report.terminal.command_output import console
     from ssn_probe.spec.display import literal
 
     screen = console()
@@ -160,8 +160,8 @@ def diff(first: Path, second: Path) -> None:
     Both must belong to the same base.
     """
     ours, theirs = _read(first), _read(second)
+    from ssn_probe.report.terminal.command_output import console
     from ssn_probe.report.terminal.delta_tables import differences
-    from ssn_probe.report.terminal.screens import console
 
     console().print(differences(ours, theirs), crop=False)
 
@@ -217,8 +217,8 @@ def apply(
     found = _read(file)
     from ssn_probe.model.chat import encode
     from ssn_probe.model.subject import load_subject
+    from ssn_probe.report.terminal.command_output import console
     from ssn_probe.report.terminal.delta_tables import responses
-    from ssn_probe.report.terminal.screens import console
     from ssn_probe.tracing.generate import generate
     from ssn_probe.training.export.conversion import precision
     from ssn_probe.training.export.merging import applied

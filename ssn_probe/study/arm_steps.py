@@ -23,7 +23,7 @@ from ssn_probe.tracing.batching import no_progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pass:
+class ArmPass:
     """An arm on some contexts: what is measured together, and the row of a plan that it belongs to."""
 
     arm: Arm
@@ -64,10 +64,10 @@ def _sets(count: int) -> str:
 # ── passes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
+def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
     """Every arm that generates, in order: baseline, tested, beside them, then the controls on harmful prompts only."""
     contexts = measured(recipe, bench.data)
-    everything = partial(Pass, contexts=contexts, table="samples")
+    everything = partial(ArmPass, contexts=contexts, table="samples")
     yield everything(arm=UNTOUCHED, label=UNTOUCHED.name)
     for arm in arms:
         yield everything(arm=arm, label=arm.name)
@@ -76,20 +76,20 @@ def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator
     for arm in arms if harmful else ():
         count = random_sets(recipe, recipe.arms[arm.name])
         for control in controls_of(bench, arm, count, recipe.seed):
-            yield Pass(arm=control, label=random_label(arm.name, count), contexts=harmful, table="samples")
+            yield ArmPass(arm=control, label=random_label(arm.name, count), contexts=harmful, table="samples")
 
 
-def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Pass]:
+def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
     """Every arm whose refusal log-odds are read; the baseline's belong to no row, since the gate has read most."""
     harmful = _harmful(measured(recipe, bench.data))
     if not harmful or not recipe.log_odds_controls or not arms:
         return
-    yield Pass(arm=UNTOUCHED, label="", contexts=harmful, table="log_odds")
+    yield ArmPass(arm=UNTOUCHED, label="", contexts=harmful, table="log_odds")
     for arm in arms:
         count = odds_controls(recipe, recipe.arms[arm.name])
         label = log_odds_label(arm.name, count)
         for other in (arm, *beside(arm), *controls_of(bench, arm, count, recipe.seed)):
-            yield Pass(arm=_at_the_prompt(other), label=label, contexts=harmful, table="log_odds")
+            yield ArmPass(arm=_at_the_prompt(other), label=label, contexts=harmful, table="log_odds")
 
 
 def _harmful(contexts: Mapping[str, PromptSet]) -> dict[str, PromptSet]:
@@ -117,13 +117,17 @@ def sample_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[
     not run in the language that they are from.
     """
     begun: set[tuple] = set()
-    for one in sample_passes(bench, recipe, arms):
-        users = list(_pass_steps(bench, one))
-        for without, training in _trainings(bench, one).items():
-            identity = (one.arm.name, one.arm.seed if isinstance(one.arm.does, Trains) else None, without)
+    for arm_pass in sample_passes(bench, recipe, arms):
+        users = list(_pass_steps(bench, arm_pass))
+        for without, training in _trainings(bench, arm_pass).items():
+            identity = (
+                arm_pass.arm.name,
+                arm_pass.arm.seed if isinstance(arm_pass.arm.does, Trains) else None,
+                without,
+            )
             if identity not in begun:
                 begun.add(identity)
-                yield _training_step(bench, training_label(one.arm.name), training, users)
+                yield _training_step(bench, training_label(arm_pass.arm.name), training, users)
         yield from users
 
 
@@ -133,8 +137,8 @@ def odds_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[St
     A forward pass a prompt and no generation, so many more random sets can be tried. What is carried over is so at the
     prompt's last position, whatever the arm does while it generates.
     """
-    for one in odds_passes(bench, recipe, arms):
-        yield from _pass_steps(bench, one)
+    for arm_pass in odds_passes(bench, recipe, arms):
+        yield from _pass_steps(bench, arm_pass)
 
 
 def arm_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
@@ -144,12 +148,13 @@ def arm_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Ste
         yield from odds_steps(bench, recipe, arms)
 
 
-def _pass_steps(bench: Workbench, one: Pass) -> Iterator[Step]:
+def _pass_steps(bench: Workbench, arm_pass: ArmPass) -> Iterator[Step]:
     """The measurements of a pass, one per context and language; before those of a Patch, the run it carries from."""
-    for context, prompts in one.contexts.items():
-        source = _source(bench, one, prompts, context)
+    for context, prompts in arm_pass.contexts.items():
+        source = _source(bench, arm_pass, prompts, context)
         users = [
-            _measurement(bench, one, prompts, context, language, source) for language in evaluated_in(one.arm, prompts)
+            _measurement(bench, arm_pass, prompts, context, language, source)
+            for language in evaluated_in(arm_pass.arm, prompts)
         ]
         if source is not None:
             yield _source_step(bench, source, users)
@@ -157,9 +162,9 @@ def _pass_steps(bench: Workbench, one: Pass) -> Iterator[Step]:
 
 
 def _measurement(
-    bench: Workbench, one: Pass, prompts: PromptSet, context: str, language: str, source: Source | None
+    bench: Workbench, arm_pass: ArmPass, prompts: PromptSet, context: str, language: str, source: Source | None
 ) -> Step:
-    arm, rows = one.arm, rows_of(bench, prompts, context, language)
+    arm, rows = arm_pass.arm, rows_of(bench, prompts, context, language)
 
     def change(here: Workbench) -> Change:
         edits = edits_for(here, arm.neurons, arm.does, language, arm.source)
@@ -167,7 +172,7 @@ def _measurement(
         return Change(edits=edits, does=arm.does, carry=carry)
 
     def advance():
-        return bench.tracker.advance(one.label) if one.label else no_progress
+        return bench.tracker.advance(arm_pass.label) if arm_pass.label else no_progress
 
     def sample_key() -> Mapping:
         here = bench_of(bench, arm, language)
@@ -190,10 +195,12 @@ def _measurement(
         values = log_odds(here, rows, change(here), reads, advance())
         return rows.select("prompt_id", "cluster").with_columns(log_odds=values).with_columns(*_labels(arm, language))
 
-    key, run = (sample_key, sample) if one.table == "samples" else (odds_key, odds)
-    cost = generating(prompts.max_new_tokens) if one.table == "samples" else READING
+    key, run = (sample_key, sample) if arm_pass.table == "samples" else (odds_key, odds)
+    cost = generating(prompts.max_new_tokens) if arm_pass.table == "samples" else READING
     kept = partial(bench.is_kept, prompts=rows.height)
-    return Step(label=one.label, prompts=rows.height, cost=cost, key=key, is_kept=kept, run=run, table=one.table)
+    return Step(
+        label=arm_pass.label, prompts=rows.height, cost=cost, key=key, is_kept=kept, run=run, table=arm_pass.table
+    )
 
 
 def _labels(arm: Arm, language: str) -> list[pl.Expr]:
@@ -208,9 +215,9 @@ def _labels(arm: Arm, language: str) -> list[pl.Expr]:
     ]
 
 
-def _source(bench: Workbench, one: Pass, prompts: PromptSet, context: str) -> Source | None:
+def _source(bench: Workbench, arm_pass: ArmPass, prompts: PromptSet, context: str) -> Source | None:
     """The run that an arm carries over from; None for an arm that carries nothing."""
-    arm = one.arm
+    arm = arm_pass.arm
     if not isinstance(arm.does, Patch) or arm.find is None:
         return None
     assert arm.source is not None
@@ -221,7 +228,7 @@ def _source(bench: Workbench, one: Pass, prompts: PromptSet, context: str) -> So
         neurons=find,
         languages=evaluated_in(arm, prompts),
         max_new_tokens=prompts.max_new_tokens if arm.does.positions == "response" else 0,
-        label=source_label(arm.name, arm.source, one.table == "log_odds"),
+        label=source_label(arm.name, arm.source, arm_pass.table == "log_odds"),
     )
 
 
@@ -241,19 +248,19 @@ def _source_step(bench: Workbench, source: Source, users: list[Step]) -> Step:
 # ── trained models ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _trainings(bench: Workbench, one: Pass) -> dict[str | None, tuple[Trains, Find]]:
-    languages = dict.fromkeys(it for prompts in one.contexts.values() for it in evaluated_in(one.arm, prompts))
-    return trained_for(bench, one.arm, tuple(languages))
+def _trainings(bench: Workbench, arm_pass: ArmPass) -> dict[str | None, tuple[Trains, Find]]:
+    languages = [language for prompts in arm_pass.contexts.values() for language in evaluated_in(arm_pass.arm, prompts)]
+    return trained_for(bench, arm_pass.arm, tuple(dict.fromkeys(languages)))
 
 
 def trained_for(bench: Workbench, arm: Arm, languages: tuple[str, ...]) -> dict[str | None, tuple[Trains, Find]]:
-    """What an arm trains: under None one model for all languages, or under each of them the model without it."""
+    """What an arm trains: under None one model for all languages, or under every language the model without it."""
     if arm.training is None:
         return {}
     node, find = arm.training
     if not isinstance(node.neurons, LeaveOneOut):
         return {None: (node, find)}
-    return {one: _without(bench, node, find, one) for one in languages if one not in arm.skipped}
+    return {language: _without(bench, node, find, language) for language in languages if language not in arm.skipped}
 
 
 def _without(bench: Workbench, node: Trains, find: Find, language: str) -> tuple[Trains, Find]:

@@ -89,7 +89,9 @@ def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             for inner in walk(node):
                 if isinstance(inner, Prompts):
                     anchor_of(data[inner])
-        known = tuple(one for inner in walk(node) if isinstance(inner, Prompts) for one in data[inner].languages)
+        known = tuple(
+            language for inner in walk(node) if isinstance(inner, Prompts) for language in data[inner].languages
+        )
         for language in _named(node) if known else ():
             if language not in known:
                 raise RecipeError(
@@ -116,7 +118,7 @@ def check_left_out(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     """What is left out in turn is left out of everything: no name, file or training inside can bring it back."""
     anchor = study_anchor(recipe, data)
     for node in walk(recipe):
-        beneath = [one for one in vars(node).values() if isinstance(one, LeaveOneOut)]
+        beneath = [value for value in vars(node).values() if isinstance(value, LeaveOneOut)]
         if beneath and isinstance(node, SetExpression | Each):
             raise RecipeError(
                 f"leave_one_out() is within {type(node).__name__}",
@@ -127,7 +129,7 @@ def check_left_out(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
 
 
 def _check_inside(node: LeaveOneOut, out: tuple[str, ...]) -> None:
-    named = next((one for inner in walk(node) for one in _named(inner) if one in out), None)
+    named = next((name for inner in walk(node) for name in _named(inner) if name in out), None)
     if named is not None:
         raise RecipeError(
             f"{brief(named)} is named within leave_one_out(), which leaves it out",
@@ -142,7 +144,7 @@ def _check_inside(node: LeaveOneOut, out: tuple[str, ...]) -> None:
 
 def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     """What is learned passes the safety check before anything is computed; a learning curve ends with its training."""
-    learned = {(one.data, one.languages, one.contexts) for one in walk(recipe) if isinstance(one, Trains)}
+    learned = {(node.data, node.languages, node.contexts) for node in walk(recipe) if isinstance(node, Trains)}
     for node, languages, contexts in learned:
         safety_data(data[node], languages=languages, contexts=contexts)
     anchor, languages = study_anchor(recipe, data), evaluated(recipe, data)
@@ -150,9 +152,11 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
         if not isinstance(node, Trains):
             continue
         each = trainings(node, data, anchor, languages)
-        if any(one.languages == () for one in each):
+        if any(training.languages == () for training in each):
             raise RecipeError("without the language that is left out there is none to train on", "Name more languages.")
-        steps = min((rows_to_train(one, data[one.data]) // one.training.batch for one in each), default=0)
+        steps = min(
+            (rows_to_train(training, data[training.data]) // training.training.batch for training in each), default=0
+        )
         if node.at is not None and node.at[-1] > steps:
             raise RecipeError(
                 f"at={brief(node.at)}, but the training has {steps} steps", "Give Training(steps=…), or lower at."

@@ -82,7 +82,9 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     if prompts.digest not in bench.readouts:
         observed = {language: _observe(bench, prompts, language) for language in prompts.languages}
         own = {language: _own_openings(bench, language, observed[language]) for language in prompts.languages}
-        bench.readouts[prompts.digest] = {one: _readout(bench, observed, own, one) for one in prompts.languages}
+        bench.readouts[prompts.digest] = {
+            language: _readout(bench, observed, own, language) for language in prompts.languages
+        }
     return bench.readouts[prompts.digest]
 
 

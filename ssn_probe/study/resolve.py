@@ -48,14 +48,14 @@ def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | Non
     anchors = [node.anchor or declared for node in walk(recipe) if isinstance(node, Shared) and by_anchor(node)]
     named = list(dict.fromkeys(anchor for anchor in anchors if anchor))
     if len(named) > 1:
-        raise RecipeError(f"the recipe has several anchors: {', '.join(named)}", "Ask one question per anchor.")
+        raise RecipeError(f"the recipe has several anchors: {', '.join(named)}", "Ask language question per anchor.")
     anchor = named[0] if named else declared
     languages = {language for prompts in data.values() for language in prompts.languages}
     if languages != {anchor}:
         return anchor
     if any(isinstance(node, Shared) for node in walk(recipe)):
-        raise RecipeError(f"there is no language besides the anchor {anchor} to share neurons with", "Add one.")
-    return None  # the average is that of the one language
+        raise RecipeError(f"there is no language besides the anchor {anchor} to share neurons with", "Add language.")
+    return None  # the average is that of the language language
 
 
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
@@ -95,7 +95,7 @@ def languages_left_out(node: LeaveOneOut, data: Mapping[Prompts, PromptSet], anc
 
     Raises RecipeError where nothing would be left, or where the expression names a language that is left out.
     """
-    languages = [one for one in languages_of(node, data) if one != anchor]
+    languages = [language for language in languages_of(node, data) if language != anchor]
     if anchor is None or len(languages) < 2:
         found = ", ".join(languages_of(node, data)) or "no language"
         raise RecipeError(f"leave_one_out() needs an anchor and two more languages, and reads {found}", "Add some.")
@@ -108,7 +108,7 @@ def without(node: Node, language: str, data: Mapping[Prompts, PromptSet]) -> Nod
     def restricted(inner: Node) -> Node:
         if not isinstance(inner, Prompts):
             return inner
-        return replace(inner, languages=tuple(one for one in data[inner].languages if one != language))
+        return replace(inner, languages=tuple(language for language in data[inner].languages if language != language))
 
     return rewrite(node, restricted)
 
@@ -116,7 +116,7 @@ def without(node: Node, language: str, data: Mapping[Prompts, PromptSet]) -> Nod
 def trained_without(node: Trains, language: str, data: Mapping[Prompts, PromptSet]) -> Trains:
     """The same training, of the languages but one."""
     languages = data[node.data].languages if node.languages is None else node.languages
-    return replace(node, languages=tuple(one for one in languages if one != language))
+    return replace(node, languages=tuple(language for language in languages if language != language))
 
 
 def trainings(
@@ -126,7 +126,7 @@ def trainings(
     if not isinstance(node.neurons, LeaveOneOut):
         return (node,)
     out = languages_left_out(node.neurons, data, anchor)
-    return tuple(trained_without(node, one, data) for one in out if one in languages)
+    return tuple(trained_without(node, language, data) for language in out if language in languages)
 
 
 def not_run_in(
@@ -138,7 +138,7 @@ def not_run_in(
     neurons = getattr(node, "neurons", None)
     if isinstance(neurons, LeaveOneOut):
         out = languages_left_out(neurons, data, anchor)
-        skipped += tuple(one for one in languages if one not in out)
+        skipped += tuple(language for language in languages if language not in out)
     return skipped
 
 

@@ -94,38 +94,38 @@ def _null(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[s
             f"the null leaves out {found.dropped_prompts} of {effects.prompts.height} identify prompts: in their "
             f"{found.dropped_strata} strata of topic and length, all prompts are harmful or none is"
         )
-    what = _what(bench, "null", effects, sets, recipe.seed, recipe.permutations)
+    inputs = _inputs(bench, "null", effects, sets, recipe.seed, recipe.permutations)
 
     def compute() -> Frames:
         return {
             "null": permutation_null(effects, sets, anchor=bench.anchor, draws=recipe.permutations, seed=recipe.seed)
         }
 
-    return bench.frames(what, ["null"], compute)["null"]
+    return bench.frames(inputs, ["null"], compute)["null"]
 
 
 def _stability(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> Stability:
-    what = _what(bench, "stability", effects, sets, recipe.seed, recipe.half_samples)
+    inputs = _inputs(bench, "stability", effects, sets, recipe.seed, recipe.half_samples)
 
     def compute() -> Frames:
         return vars(stability(effects, sets, anchor=bench.anchor, pairs=recipe.half_samples, seed=recipe.seed))
 
-    return Stability(**bench.frames(what, [field.name for field in fields(Stability)], compute))
+    return Stability(**bench.frames(inputs, [field.name for field in fields(Stability)], compute))
 
 
-def _what(
+def _inputs(
     bench: Workbench, method: str, effects: PromptEffects, sets: Mapping[str, SetExpression], seed: int, draws: int
 ) -> dict[str, Any]:
     resolved = {name: resolved_key(node, bench.subject.identity, bench.data) for name, node in sets.items()}
     return bench.inputs(method, evidence=effects.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
 
 
-def _noted(bench: Workbench, what: str, compute: Callable[[], T]) -> T | None:
+def _noted(bench: Workbench, missing: str, compute: Callable[[], T]) -> T | None:
     """What `compute` gives; None and a note where the prompts are too few or too uniform."""
     try:
         return compute()
     except DataError as error:
-        bench.warn(f"{what}: {error.message}")
+        bench.warn(f"{missing}: {error.message}")
         return None
 
 

@@ -147,8 +147,8 @@ def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet
     from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
 
     effects = prompt_effects(bench, node)
-    what = bench.inputs("discoveries", evidence=effects.key, rate=rate)
-    frames = bench.frames(what, ["neurons", "check"], lambda: vars(discoveries(effects, rate=rate)))
+    inputs = bench.inputs("discoveries", evidence=effects.key, rate=rate)
+    frames = bench.frames(inputs, ["neurons", "check"], lambda: vars(discoveries(effects, rate=rate)))
     found = Discoveries(**frames)
     own = found.check.filter(pl.col("language") != EVERY)
     bench.warn(
@@ -166,12 +166,12 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
 
     effects, bare = prompt_effects(bench, node), replace(node, stable=None)
     ranked = resolved_key(bare, bench.subject.identity, bench.data)
-    what = bench.inputs("stability", evidence=effects.key, stable=ranked, share=share)
+    inputs = bench.inputs("stability", evidence=effects.key, stable=ranked, share=share)
 
     def compute() -> Frames:
         return vars(stability(effects, {"ms": bare}, permutations=20, null_pairs=50, share=share))
 
-    found = Stability(**bench.frames(what, ["frequencies", "jaccard", "curve"], compute))
+    found = Stability(**bench.frames(inputs, ["frequencies", "jaccard", "curve"], compute))
     chosen, bounds = stable_set(found.frequencies, effects, share)
     worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
     bench.warn(

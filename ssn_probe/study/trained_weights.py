@@ -39,17 +39,17 @@ AFTER = "after training: "
 class Outcome:
     """What a training gave: its history, and delta files by step of the curve (None: the change that it chose).
 
-    Those that are kept in the cache are `held` as paths: the change of an 8B model's neurons takes hundreds of MB.
+    Files that are kept in the cache are paths here: the change of an 8B model's neurons takes hundreds of MB.
     """
 
-    held: Mapping[int | None, Any]
+    files: Mapping[int | None, Any]
     history: pl.DataFrame
 
     def file(self, step: int | None = None) -> Any:
         """The delta file of a step. Raises VanishedError where the cache was deleted meanwhile."""
         from ssn_probe.training.delta_file.file import read_delta
 
-        found = self.held[step]
+        found = self.files[step]
         if not isinstance(found, Path):
             return found
         if not found.exists():
@@ -185,7 +185,7 @@ def _name(step: int | None) -> str:
 def _kept(entry: Entry, node: Trains) -> Outcome | None:
     paths = {step: entry.file(_name(step), ".safetensors") for step in (node.at or (None,))}
     history = entry.frames().get("history")
-    return None if history is None or None in paths.values() else Outcome(held=paths, history=history)
+    return None if history is None or None in paths.values() else Outcome(files=paths, history=history)
 
 
 def _keep(entry: Entry, outcome: Outcome) -> Outcome:
@@ -193,10 +193,10 @@ def _keep(entry: Entry, outcome: Outcome) -> Outcome:
 
     paths = {
         step: entry.write(_name(step), ".safetensors", lambda temporary, file=file: write_delta(temporary, file))
-        for step, file in outcome.held.items()
+        for step, file in outcome.files.items()
     }
     entry.write("history", ".parquet", outcome.history.write_parquet)
-    return Outcome(held=paths, history=outcome.history)
+    return Outcome(files=paths, history=outcome.history)
 
 
 def _forget_checkpoint(entry: Entry) -> None:
@@ -231,7 +231,7 @@ def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folde
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
-    return Outcome(held=files, history=pl.DataFrame(columns, schema=HISTORY))
+    return Outcome(files=files, history=pl.DataFrame(columns, schema=HISTORY))
 
 
 def stated(bench: Workbench, node: Trains, file: Any) -> Any:

@@ -89,15 +89,15 @@ def _points(recipe: Recipe, trained: Sequence[TrainedArm]) -> dict[ArmName, Poin
     """One training at several steps, or one set trained for several lengths."""
     curves = {name: name for name in learning_curves(recipe)} | _lengths(recipe)
     found = {}
-    for one in trained:
-        node = last_of(recipe.arms[one.arm])
-        if not isinstance(node, Trains) or one.arm not in curves:
+    for training in trained:
+        node = last_of(recipe.arms[training.arm])
+        if not isinstance(node, Trains) or training.arm not in curves:
             continue
-        step = one.steps["chosen"] if one.step is None else one.step
-        parameters = next(row["parameters"] for row in one.parameters if row["site"] == "all")
-        curve = curves[one.arm]
+        step = training.steps["chosen"] if training.step is None else training.step
+        parameters = next(row["parameters"] for row in training.parameters if row["site"] == "all")
+        curve = curves[training.arm]
         group = RANDOM if any(isinstance(inner, RandomLike) for inner in walk(node)) else curve
-        found[one.name] = Point(curve=curve, step=step, group=group, parameters=parameters)
+        found[training.name] = Point(curve=curve, step=step, group=group, parameters=parameters)
     return found
 
 
@@ -127,7 +127,7 @@ def curve_differences(
     """Every learning curve beside the random sets of as many neurons that were trained as long, step by step."""
     found = []
     for curve, others in _matched(recipe).items():
-        for step in [one.step for one in trained if one.arm == curve]:
+        for step in [training.step for training in trained if training.arm == curve]:
             names = [ArmName(other, step=step) for other in others]
             for measure in CURVE_MEASURES:
                 estimate = against_others(samples, ArmName(curve, step=step), names, measure, anchor, recipe.seed)

@@ -22,9 +22,9 @@ from ssn_probe import (
     Utility,
 )
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.report.terminal.command_output import console
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.result_card import card
-from ssn_probe.report.terminal.screens import console
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec.display import as_text
 from ssn_probe.study.forecast import forecast

@@ -10,7 +10,7 @@ from rich.console import Console
 from ssn_probe.cli.commands import ORDERS as OFFERED
 from ssn_probe.cli.commands import STATUSES as KNOWN
 from ssn_probe.files import write_json
-from ssn_probe.report.terminal.screens import show_runs
+from ssn_probe.report.terminal.command_output import show_runs
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.history import ORDERS, STATUSES, history
