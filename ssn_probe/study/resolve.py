@@ -48,14 +48,14 @@ def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | Non
     anchors = [node.anchor or declared for node in walk(recipe) if isinstance(node, Shared) and by_anchor(node)]
     named = list(dict.fromkeys(anchor for anchor in anchors if anchor))
     if len(named) > 1:
-        raise RecipeError(f"the recipe has several anchors: {', '.join(named)}", "Ask language question per anchor.")
+        raise RecipeError(f"the recipe has several anchors: {', '.join(named)}", "Ask one question per anchor.")
     anchor = named[0] if named else declared
     languages = {language for prompts in data.values() for language in prompts.languages}
     if languages != {anchor}:
         return anchor
     if any(isinstance(node, Shared) for node in walk(recipe)):
-        raise RecipeError(f"there is no language besides the anchor {anchor} to share neurons with", "Add language.")
-    return None  # the average is that of the language language
+        raise RecipeError(f"there is no language besides the anchor {anchor} to share neurons with", "Add one.")
+    return None  # the average is that of the one language
 
 
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
@@ -108,7 +108,7 @@ def without(node: Node, language: str, data: Mapping[Prompts, PromptSet]) -> Nod
     def restricted(inner: Node) -> Node:
         if not isinstance(inner, Prompts):
             return inner
-        return replace(inner, languages=tuple(language for language in data[inner].languages if language != language))
+        return replace(inner, languages=tuple(other for other in data[inner].languages if other != language))
 
     return rewrite(node, restricted)
 
@@ -116,7 +116,7 @@ def without(node: Node, language: str, data: Mapping[Prompts, PromptSet]) -> Nod
 def trained_without(node: Trains, language: str, data: Mapping[Prompts, PromptSet]) -> Trains:
     """The same training, of the languages but one."""
     languages = data[node.data].languages if node.languages is None else node.languages
-    return replace(node, languages=tuple(language for language in languages if language != language))
+    return replace(node, languages=tuple(other for other in languages if other != language))
 
 
 def trainings(
