@@ -265,11 +265,12 @@ def _saved(shape: Shape, tokens: int) -> int:
     """What autograd saves of a layer, parameters being frozen: a product saves both factors, a norm its argument.
 
     Gate, its activation and up; rotated queries, keys and values; the attention's output, or all scores where it is
-    eager; the arguments of norms in single precision.
+    eager; the arguments and means of norms in single precision.
     """
     stored = shape.stored
     numbers = 3 * shape.inner + shape.query + 2 * (shape.query if _copied(shape) else shape.key)
     norms = 4 * shape.norms * shape.hidden + (4 * (shape.query + shape.key) if shape.head_norms else 0)
+    norms += 4 * (shape.norms + (shape.query + shape.key) // shape.head * shape.head_norms)  # their means
     if not shape.eager:
         return tokens * (stored * (numbers + shape.query + tokens) + norms + 4 * shape.heads)
     scores = 4 + (0 if stored == 4 else stored) + (stored if shape.score_cap else 0)
