@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_info_says_what_the_file_states(path: Path, tiny_file: DeltaFile) -> Non
         f"loss {loss['base']:.4f} before, {loss['chosen']:.4f} after",
         "tiny, split train: qaa 6, qab 6 rows",
         "harmful: refused; harmless and lookalike: complied, by the judge patterns",
-        f"torch {torch.__version__}",
+        f"torch {version('torch')}",
         "% of the model",
         f"{path}: {path.stat().st_size:,} bytes",
     ):
