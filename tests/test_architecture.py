@@ -10,7 +10,8 @@ import ssn_probe
 HOUSE = Path(ssn_probe.__file__).parent
 FLOORS = (
     ("errors",),
-    ("text", "files"),
+    ("text",),
+    ("files", "limits"),
     ("spec",),
     ("neurons",),
     ("data",),
