@@ -22,6 +22,7 @@ from ssn_probe.files import disk_errors
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights, settle_generation
 from ssn_probe.model.subject import DTYPES
+from ssn_probe.model.token_ids import check_ends, embedding_size
 from ssn_probe.neurons import read_neurons
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.spec import Prompts
@@ -175,6 +176,7 @@ def _load(job: Job, team: Team) -> Base:
     config, tokenizer = read_config(where), read_tokenizer(where)
     module = read_weights(where, config, family_of(config), job.dtype, "cpu" if shard else str(team.device))
     eos_ids, _pad_id = settle_generation(module, tokenizer)
+    check_ends(eos_ids, embedding_size(module))
     revision = None if Path(where).is_dir() else getattr(config, "_commit_hash", None)
     module = sharded(module, team) if shard else module
     return Base(module=module, tokenizer=tokenizer, eos_ids=eos_ids, revision=revision)

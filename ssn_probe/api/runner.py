@@ -19,6 +19,7 @@ from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
+from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
 from ssn_probe.report.terminal.progress_bars import tracking
@@ -72,6 +73,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     started = time.monotonic()
     subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
     require_proof(subject, root)
+    check_rows_independent(subject)
     key = resolved_key(recipe, subject.identity, plan.data)
     run = results.create_run(root, recipe.name, key)
     record = Record(_manifest(recipe, plan, options, subject, key))

@@ -1,7 +1,8 @@
 """A loaded model in a line, whether it computes numbers, and whether tracing leaves them alone."""
 
 from ssn_probe.doctor.checks import Check, failed, passed
-from ssn_probe.doctor.probing import plain_logits, prompts, tolerance, traced_logits
+from ssn_probe.doctor.probing import plain_logits, prompts, traced_logits
+from ssn_probe.model.row_independence import tolerance
 from ssn_probe.model.subject import Subject
 
 

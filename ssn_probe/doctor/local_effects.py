@@ -9,7 +9,8 @@ from typing import Any
 
 from ssn_probe.doctor.checks import Check, failed, passed
 from ssn_probe.doctor.module_weights import projection
-from ssn_probe.doctor.probing import TOLERANCE, chosen_layers, plain_logits, prompts, spread, zeroed_weights
+from ssn_probe.doctor.probing import chosen_layers, plain_logits, prompts, spread, zeroed_weights
+from ssn_probe.model.row_independence import TOLERANCE
 from ssn_probe.model.subject import Subject
 
 PER_SITE = 2

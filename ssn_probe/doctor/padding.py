@@ -1,7 +1,8 @@
 """Is a prompt in a padded batch the same as alone? Padding on the left must change nothing but the shape."""
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
-from ssn_probe.doctor.probing import plain_logits, prompts, tolerance
+from ssn_probe.doctor.probing import plain_logits, prompts
+from ssn_probe.model.row_independence import tolerance
 from ssn_probe.model.subject import Subject
 
 STEPS = 8

@@ -14,9 +14,6 @@ from ssn_probe.tracing.edits import Neuron
 
 QUESTIONS = ("Hello.", "What is the capital of France?", "Write two sentences about ships and the sea they cross.")
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""How far two computations of the same logits may differ, as a share of the largest logit: rounding, summed up."""
-
 
 def texts(subject: Subject) -> list[str]:
     """Three user messages of different lengths; words of the model's own vocabulary where it knows no English."""
@@ -43,11 +40,6 @@ def spread(width: int, count: int) -> list[int]:
 def chosen_layers(subject: Subject) -> list[int]:
     """The first layer, one in the middle, the last."""
     return sorted({0, subject.n_layers // 2, subject.n_layers - 1})
-
-
-def tolerance(subject: Subject, logits: Any) -> float:
-    """How far two computations of these logits may differ."""
-    return TOLERANCE[subject.identity["dtype"]] * float(logits.abs().max())
 
 
 def plain_logits(subject: Subject, tokens: Sequence[Sequence[int]]) -> Any:

@@ -14,10 +14,10 @@ from ssn_probe.doctor.probing import (
     plain_logits,
     prompts,
     spread,
-    tolerance,
     traced_logits,
     zeroed_weights,
 )
+from ssn_probe.model.row_independence import tolerance
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import Site
 

@@ -5,11 +5,14 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.token_ids import check_inside
 
 
 def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of user messages in the model's chat template, up to where the response begins."""
-    return encode_with(subject.tokenizer, texts)
+    rows = encode_with(subject.tokenizer, texts)
+    check_inside(rows, subject.tokenizer, subject.vocabulary)
+    return rows
 
 
 def encode_with(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

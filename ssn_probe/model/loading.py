@@ -12,6 +12,8 @@ from typing import Any
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.model.families import Family, family_of
+from ssn_probe.model.rotation import check_rotation
+from ssn_probe.model.token_ids import embedding_size, usable_pad
 
 ORGANISM = "organism"
 """The name of the embedded model; `organism:NAME` is one with planted neurons."""
@@ -127,7 +129,9 @@ def read_config(where: str) -> Any:
     if file.is_file():
         raw = _from_hub(where, "config", lambda: json.loads(file.read_text(encoding="utf-8")))
         family_of(raw.get("model_type") if isinstance(raw, dict) else None)
-    return _from_hub(where, "config", lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
+    config = _from_hub(where, "config", lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
+    check_rotation(config)
+    return config
 
 
 def read_tokenizer(where: str) -> Any:
@@ -223,9 +227,7 @@ def settle_generation(module: Any, tokenizer: Any) -> tuple[tuple[int, ...], int
     if eos is None:
         eos = tokenizer.eos_token_id
     eos_ids = tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (eos,)
-    pad_id = tokenizer.pad_token_id
-    if pad_id is None:
-        pad_id = eos_ids[0] if eos_ids else 0
+    pad_id = usable_pad(tokenizer.pad_token_id, eos_ids, embedding_size(module))
     module.generation_config = GenerationConfig(
         do_sample=False,
         eos_token_id=list(eos_ids) or None,

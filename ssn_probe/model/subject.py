@@ -25,6 +25,7 @@ from ssn_probe.model.loading import (
     usable_device,
 )
 from ssn_probe.model.openings import Openings, declared_openings
+from ssn_probe.model.token_ids import check_ends, embedding_size
 from ssn_probe.neurons import Site
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -80,6 +81,7 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     read = read_weights if weights else read_outline
     module = read(where, config, family, dtype, device)
     eos_ids, pad_id = settle_generation(module, tokenizer)
+    check_ends(eos_ids, embedding_size(module))
     special = {"bos": tokenizer.bos_token_id, "eos": list(eos_ids), "pad": pad_id}
     identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
     if stamp(where) != before:

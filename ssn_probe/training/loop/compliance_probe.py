@@ -14,6 +14,7 @@ from ssn_probe.data.judges import Judge, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.model.chat import encode_with, pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
+from ssn_probe.model.token_ids import embedding_size, usable_pad
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.loop.frozen_model import evaluating
 from ssn_probe.training.loop.processes import is_sharded
@@ -91,6 +92,7 @@ def _generating(module: Any, config: Any) -> Iterator[None]:
 
     Passed to `generate` instead, they would be completed by those of the checkpoint, such as a repetition penalty.
     """
+    config.pad_token_id = usable_pad(config.pad_token_id, (), embedding_size(module))
     kept = module.generation_config
     module.generation_config = config
     try:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ssn_probe.data.training_rows import Example
 from ssn_probe.errors import DataError, ModelError
 from ssn_probe.model.chat import encode_with, pad_left
+from ssn_probe.model.token_ids import OUTSIDE_HINT, first_outside, outside_reason
 
 IGNORED = -100
 
@@ -38,7 +39,11 @@ class Batch:
 
 
 def encode_examples(
-    examples: Sequence[Example], tokenizer: Any, eos_ids: Sequence[int] = (), longest: int | None = None
+    examples: Sequence[Example],
+    tokenizer: Any,
+    eos_ids: Sequence[int] = (),
+    longest: int | None = None,
+    vocabulary: int | None = None,
 ) -> list[Encoded]:
     """Token ids of every row: the chat template up to where the response begins, the response, the end of the turn.
 
@@ -47,9 +52,10 @@ def encode_examples(
         tokenizer: with a chat template; in thinking models the think block is closed.
         eos_ids: the tokens on which the model's generation ends; empty for the tokenizer's own.
         longest: the most tokens that a row may have.
+        vocabulary: how many token ids the model has an embedding for.
 
     Raises:
-        DataError: a row of more tokens than `longest`, or a response without a token.
+        DataError: a row of more tokens than `longest`, a token outside `vocabulary`, or a response without a token.
         ModelError: neither the model nor the tokenizer names a token that ends a response.
     """
     end = end_of_turn(tokenizer, eos_ids)
@@ -63,6 +69,10 @@ def encode_examples(
                 f"{example.prompt_id} ({example.language}) has {length:,} tokens, but the model takes {longest:,}",
                 "Shorten it, or leave it out.",
             )
+        outside = None if vocabulary is None else first_outside((*row.prompt, *row.response), vocabulary)
+        if vocabulary is not None and outside is not None:
+            reason = outside_reason(outside, tokenizer, vocabulary)
+            raise DataError(f"{example.prompt_id} ({example.language}) has {reason}", OUTSIDE_HINT)
         if len(row.response) == 1:
             raise DataError(
                 f"the response of {example.prompt_id} ({example.language}) has no tokens",

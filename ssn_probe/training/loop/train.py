@@ -16,6 +16,7 @@ from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
+from ssn_probe.model.token_ids import embedding_size, usable_pad
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
@@ -146,10 +147,10 @@ def _course(
             f"step {wrong[0]} cannot be kept: the training has {schedule.total} steps",
             f"Keep steps from 1 to {schedule.total}.",
         )
-    longest = getattr(module.config, "max_position_embeddings", None)
+    longest, vocabulary = getattr(module.config, "max_position_embeddings", None), embedding_size(module)
 
     def encode(rows: Sequence[Example]) -> list[Encoded]:
-        return encode_examples(rows, tokenizer, eos_ids, longest) if rows else []
+        return encode_examples(rows, tokenizer, eos_ids, longest, vocabulary) if rows else []
 
     return Course(
         module=module,
@@ -157,7 +158,7 @@ def _course(
         schedule=schedule,
         learned=encode(learned),
         held_out=encode(kept),
-        pad_id=tokenizer.pad_token_id or 0,
+        pad_id=usable_pad(tokenizer.pad_token_id, (), vocabulary),
         **options,
     )
 
