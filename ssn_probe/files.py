@@ -1,4 +1,8 @@
-"""Writing files completely or not at all: under a temporary name, then renamed. Disk errors become one ResultError."""
+"""Writing files completely or not at all: under a temporary name, then renamed. Disk errors become one ResultError.
+
+A file is on the disk itself before it gets its name, so that it also survives a power loss. That takes some
+milliseconds; the many parts of the cache, whose names contain their digests, do without.
+"""
 
 import contextlib
 import errno
@@ -34,10 +38,16 @@ def write_table(path: Path, frame: Any) -> None:
     write_whole(path, lambda temporary: frame.write_parquet(temporary))
 
 
-def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Path], Path] | None = None) -> Path:
+def write_whole(
+    path: Path,
+    write: Callable[[Path], object],
+    named: Callable[[Path], Path] | None = None,
+    *,
+    durable: bool = True,
+) -> Path:
     """Calls `write` with a temporary path and renames that file to `path`, which it returns.
 
-    If `named` is given, it computes the final path from the temporary file.
+    If `named` is given, it computes the final path from the temporary file. `durable`: it has to survive a power loss.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
@@ -45,10 +55,30 @@ def write_whole(path: Path, write: Callable[[Path], object], named: Callable[[Pa
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
             path = named(temporary) if named else path
+            if durable:
+                sync_file(temporary)
             os.replace(temporary, path)
+            if durable:
+                sync_folder(path.parent)
             return path
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until what was written to a file is on the disk itself."""
+    with path.open("rb+") as stream:  # Windows syncs only what is open for writing
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk itself, where the platform can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def let_others_read(path: Path) -> None:

@@ -27,6 +27,8 @@ TEMPLATE = MB
 """A chat template."""
 TOKENIZER = 200 * MB
 """tokenizer.json, or another file of a vocabulary."""
+DELTA = 64_000 * MB
+"""A delta file or the checkpoint of a training; the memory has to hold it twice, too."""
 SHARD_INDEX = 100 * MB
 """model.safetensors.index.json."""
 
@@ -56,12 +58,15 @@ def read_limited(path: Path, limit: int, raises: type[SSNProbeError]) -> bytes:
         # Without O_NONBLOCK, opening a FIFO waits for somebody to write.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(handle, "rb") as stream:
-            _check(path, os.fstat(handle), limit, raises)
-            content = stream.read(limit + 1)
+            status = os.fstat(handle)
+            _check(path, status, limit, raises)
+            content = stream.read(status.st_size + 1)  # memory is taken for as many bytes as are asked for
+            if len(content) > status.st_size:  # some file systems know no sizes
+                content += stream.read(limit + 1 - len(content))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise raises(f"Cannot read {path}: {reason}.", "Give a file that can be read.") from error
-    if len(content) > limit:  # it grew meanwhile, or its file system knows no sizes
+    if len(content) > limit:  # it grew meanwhile
         raise _too_large(path, limit, raises)
     return content
 

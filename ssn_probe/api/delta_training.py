@@ -206,6 +206,7 @@ def _train(
             checkpoint_every=job.checkpoint_every,
             gradient_checkpointing=job.gradient_checkpointing,
             watch=progress.watch(advance, partial(tracker.note, LABEL)),
+            warn=lambda message: screen.print(Text(f"Warning: {plain(message)}.", style="yellow"), soft_wrap=True),
         )
         progress.count(trained.history[-1].step, advance)
         if trained.stopped_early:  # the row is complete all the same

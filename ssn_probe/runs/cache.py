@@ -153,13 +153,16 @@ class Entry:
         """The intact part of this name and kind, if there is one."""
         return next((path for path in self._intact(suffix) if path.name.split(".")[0] == name), None)
 
-    def write(self, name: str, suffix: str, write: Callable[[Path], object]) -> Path:
-        """Writes a part whole or not at all; returns its path, which ends in the digest of what was written."""
+    def write(self, name: str, suffix: str, write: Callable[[Path], object], *, durable: bool = False) -> Path:
+        """Writes a part whole or not at all; returns its path, which ends in the digest of what was written.
+
+        A part that a power loss damages is noticed and computed again; `durable` ones must survive it.
+        """
 
         def named(temporary: Path) -> Path:
             return self.folder / f"{name}.{sha256(temporary)}{suffix}"
 
-        path = write_whole(self.folder / f"{name}{suffix}", write, named)
+        path = write_whole(self.folder / f"{name}{suffix}", write, named, durable=durable)
         self.cache.seen.add(path)
         return path
 

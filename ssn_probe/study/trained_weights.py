@@ -148,6 +148,7 @@ def train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Out
                 if anew:
                     _forget_checkpoint(entry)
                 found = _keep(entry, _train(bench, node, neurons, label, entry.folder))
+            if bench.cache.compute:
                 _forget_checkpoint(entry)
             return found
 
@@ -191,11 +192,11 @@ def _kept(entry: Entry, node: Trains) -> Outcome | None:
 def _keep(entry: Entry, outcome: Outcome) -> Outcome:
     from ssn_probe.training.delta_file.file import write_delta
 
-    paths = {
-        step: entry.write(_name(step), ".safetensors", lambda temporary, file=file: write_delta(temporary, file))
-        for step, file in outcome.files.items()
-    }
-    entry.write("history", ".parquet", outcome.history.write_parquet)
+    def keep(step: int | None, file: Any) -> Path:
+        return entry.write(_name(step), ".safetensors", lambda temporary: write_delta(temporary, file), durable=True)
+
+    paths = {step: keep(step, file) for step, file in outcome.files.items()}
+    entry.write("history", ".parquet", outcome.history.write_parquet, durable=True)
     return Outcome(files=paths, history=outcome.history)
 
 
@@ -227,6 +228,7 @@ def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folde
             folder=folder,
             gradient_checkpointing=bench.gradient_checkpointing,
             watch=progress.watch(bench.tracker.advance(label), partial(bench.tracker.note, label)),
+            warn=bench.warn,
         )
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}

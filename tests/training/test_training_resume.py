@@ -15,6 +15,7 @@ import ssn_probe
 from ssn_probe.errors import ResultError
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.train import Trained
+from ssn_probe.training.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 
 OPTIONS: dict[str, Any] = {"steps": 9, "held_out": 0.2, "evaluate_every": 2, "checkpoint_every": 2}
 TESTS = Path(__file__).parent
@@ -135,14 +136,84 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path, other: di
         quick(**{"module": llama(), "folder": tmp_path} | other)
 
 
-def test_a_damaged_checkpoint(tmp_path: Path) -> None:
-    quick(llama(), folder=tmp_path)
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of a training that ended after its sixth step."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(Interruption):
+        quick(llama(), folder=folder, watch=interrupt_at(6), **OPTIONS)
+    return (folder / FILE).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight() -> Trained:
+    return quick(llama(), **OPTIONS)
+
+
+def flipped(content: bytes, offset: int) -> bytes:
+    return content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :]
+
+
+@pytest.mark.parametrize("harm", ["first", "header", "middle", "last", "truncate", "empty", "longer", "unmarked"])
+def test_a_damaged_checkpoint_is_reported_and_the_training_starts_again(
+    harm: str, interrupted: bytes, straight: Trained, tmp_path: Path
+) -> None:
+    offsets = {"first": 0, "header": interrupted.index(b"best_loss"), "middle": len(interrupted) // 2, "last": -1}
+    harmed = {
+        "truncate": interrupted[: len(interrupted) // 2],
+        "empty": b"",
+        "longer": interrupted + b"\0",
+        "unmarked": interrupted.replace(b'"sha256"', b'"sha257"'),
+    }
+    offset = offsets.get(harm, 0) % len(interrupted)
+    (tmp_path / FILE).write_bytes(harmed.get(harm) or (flipped(interrupted, offset) if harm in offsets else b""))
+    told: list[str] = []
+    seen: list[int] = []
+    options = OPTIONS | {"watch": lambda step, _: seen.append(step.step), "warn": told.append}
+    assert_equal(quick(llama(), folder=tmp_path, **options), straight)
+    assert told == [f"{tmp_path / FILE} is damaged: the training starts again"]
+    assert seen == list(range(10)), "no step was taken from it"
+
+
+def test_every_flipped_byte_is_noticed_or_changes_nothing(interrupted: bytes, tmp_path: Path) -> None:
+    file, header = tmp_path / FILE, int.from_bytes(interrupted[:8], "little")
+    file.write_bytes(interrupted)
+    whole = read_tensors(file, "")
+    noticed = 0
+    for offset in [*range(0, 8 + header, 7), *range(8 + header, len(interrupted), 997)]:
+        file.write_bytes(flipped(interrupted, offset))
+        try:
+            metadata, tensors = read_tensors(file, "")
+        except DamagedError:
+            noticed += 1
+            continue
+        assert DIGEST not in metadata, offset  # the flip hit the name of the digest
+        assert all(torch.equal(tensors[name], value) for name, value in whole[1].items())
+    assert noticed > 300
+
+
+@pytest.mark.parametrize(("metadata", "words"), [({}, "not a checkpoint"), ({"format": "pt"}, "not a checkpoint")])
+def test_another_file_is_refused_and_left(metadata: dict[str, str], words: str, tmp_path: Path) -> None:
+    save_file({"nothing": torch.zeros(1)}, tmp_path / FILE, metadata=metadata)
+    whole = (tmp_path / FILE).read_bytes()
+    with pytest.raises(ResultError, match=words):
+        quick(llama(), folder=tmp_path)
+    assert (tmp_path / FILE).read_bytes() == whole
+
+
+def test_a_checkpoint_that_is_no_regular_file(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(ResultError, match="not a file, but a folder"):
+        quick(llama(), folder=tmp_path)
+
+
+def test_a_checkpoint_of_ours_that_lacks_something_is_damaged(interrupted: bytes, tmp_path: Path) -> None:
     file = tmp_path / FILE
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ResultError, match="cannot be read"):
-        quick(llama(), folder=tmp_path)
-    file.unlink()
-    save_file({"nothing": torch.zeros(1)}, file)
-    with pytest.raises(ResultError, match="not a checkpoint of this release"):
-        quick(llama(), folder=tmp_path)
+    file.write_bytes(interrupted)
+    metadata, tensors = read_tensors(file, "")
+    told: list[str] = []
+    without = {path: value for path, value in tensors.items() if not path.startswith("change")}
+    for state, kept in ((metadata["state"], without), ("{}", tensors), ('{"step": 1, "history": [1]}', tensors)):
+        write_tensors(file, kept, metadata | {"state": state})
+        quick(llama(), folder=tmp_path, warn=told.append, **OPTIONS)
+    assert len(told) == 3

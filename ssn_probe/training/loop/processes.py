@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import first_line, usable_device
 
@@ -82,6 +83,16 @@ def _lost_processes() -> Iterator[None]:
             f"Another process of this training has ended: {first_line(error)}",
             "The launcher reports which and why. The same command continues from the last checkpoint.",
         ) from error
+
+
+def check_same_step(team: Team, step: int, folder: Path) -> None:
+    """Raises ResultError unless all processes begin after the same step: each has read its own copy of a checkpoint."""
+    total, squares = team.add_up([], float(step)), team.add_up([], float(step**2))
+    if total**2 != team.size * squares:
+        raise ResultError(
+            f"The processes do not find the same checkpoint in {folder}.",
+            "Give a folder that all machines share (--checkpoints FOLDER), or remove the checkpoint on every machine.",
+        )
 
 
 def processes() -> int:

@@ -1,24 +1,26 @@
 """The state of a training, and its checkpoint: a training that resumes gives, bit for bit, what it would have given.
 
 One safetensors file holds deltas, both moments of Adam, the best deltas so far and the history. It is written to a
-temporary name and renamed, so that a whole checkpoint is there even after `kill -9`. It has the digest of the training
-that it belongs to; the checkpoint of any other training is refused.
+temporary name and renamed, so that a whole checkpoint is there even after `kill -9`. A checkpoint whose digest does not
+match is not used: the training starts again. It also has the digest of the training that it belongs to; the checkpoint
+of any other training is refused.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssn_probe.errors import ResultError
-from ssn_probe.training.tensor_files import read_tensors, write_tensors
+from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.training.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 from ssn_probe.training.weights.trainable import Change, Trainable, load_parameters
 
 FILE = "checkpoint.safetensors"
-FORMAT = "ssn-probe training 2"
+FORMAT = "ssn-probe training 3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,37 +95,57 @@ def save_state(folder: Path, state: State, identity: str) -> None:
     write_tensors(folder / FILE, tensors, metadata)
 
 
-def load_state(folder: Path, state: State, identity: str) -> bool:
-    """Puts the checkpoint of the folder into `state`; False where there is none.
+def load_state(folder: Path, state: State, identity: str, warn: Callable[[str], None]) -> bool:
+    """Puts the checkpoint of the folder into `state`; False where there is none, or none that is intact.
+
+    `warn` is told of a damaged one.
 
     Raises:
-        ResultError: a damaged file, a file of another release, or the checkpoint of another training.
+        ResultError: a file of another release, the checkpoint of another training, or a file that cannot be opened.
     """
     file = folder / FILE
     if not file.exists():
         return False
-    metadata, tensors = read_tensors(file, "Remove it to start the training anew.")
+    try:
+        metadata, tensors = read_tensors(file, "Remove it to start the training anew.")
+        _check_origin(file, metadata, identity)
+        _resume(state, json.loads(metadata["state"]), tensors)
+    except (DamagedError, ModelError, KeyError, TypeError, ValueError):
+        warn(f"{file} is damaged: the training starts again")
+        return False
+    return True
+
+
+def _check_origin(file: Path, metadata: Mapping[str, str], identity: str) -> None:
     if metadata.get("format") != FORMAT:
         raise ResultError(f"{file} is not a checkpoint of this release.", "Remove it, or choose another folder.")
+    if DIGEST not in metadata:
+        raise DamagedError(f"{file} lacks its SHA-256.", "Remove it to start the training anew.")
     if metadata.get("identity") != identity:
         raise ResultError(
             f"{file} belongs to another training: model, neurons, data or settings differ.",
             "Choose another folder, or remove it to start anew.",
         )
-    progress = json.loads(metadata["state"])
+
+
+def _resume(state: State, progress: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raises one of four exceptions, before anything is changed, for a checkpoint that lacks something."""
+    parameters = state.trainable.parameters
+    numbers = {name: progress[name] for name in ("step", "best_step", "best_loss", "unimproved")}
+    step = float(numbers["step"])
+    moments = {path: (tensors[f"mean/{path}"], tensors[f"square/{path}"]) for path in parameters}
+    history = [Step(**each) for each in progress.pop("history")]
+    kept = {each: _group(tensors, f"kept/{each}/") for each in progress.pop("kept")}
     load_parameters(state.trainable, _group(tensors, "change/"))
-    for path, delta in state.trainable.parameters.items():
-        state.optimizer.state[delta] = {
-            "step": torch.tensor(float(progress["step"])),
-            "exp_avg": tensors[f"mean/{path}"].to(delta.device),
-            "exp_avg_sq": tensors[f"square/{path}"].to(delta.device),
+    for path, parameter in parameters.items():
+        state.optimizer.state[parameter] = {
+            "step": torch.tensor(step),
+            "exp_avg": moments[path][0].to(parameter.device),
+            "exp_avg_sq": moments[path][1].to(parameter.device),
         }
-    state.history = [Step(**step) for step in progress.pop("history")]
-    state.best = _group(tensors, "best/")
-    state.kept = {step: _group(tensors, f"kept/{step}/") for step in progress.pop("kept")}
-    for name, value in progress.items():
+    state.history, state.best, state.kept = history, _group(tensors, "best/"), kept
+    for name, value in numbers.items():
         setattr(state, name, value)
-    return True
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

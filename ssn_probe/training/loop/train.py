@@ -5,7 +5,8 @@ number. The loop is in `training_steps`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from ssn_probe.spec.node import digest, to_json
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
 from ssn_probe.training.loop.loss import Encoded, encode_examples
-from ssn_probe.training.loop.processes import gather_team
+from ssn_probe.training.loop.processes import check_same_step, gather_team
 from ssn_probe.training.loop.resuming import State, Step, load_state
 from ssn_probe.training.loop.training_steps import Course, Probe, Store, Watch, run_steps
 from ssn_probe.training.weights.lora import LowRank, parameters_of
@@ -64,6 +65,7 @@ def train(
     eos_ids: Sequence[int] = (),
     watch: Watch | None = None,
     probe: Probe | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Trained:
     """Train the weights of `neurons` to give the responses of `data`; the model itself is left as it was.
 
@@ -84,12 +86,13 @@ def train(
         eos_ids: the tokens on which the model's generation ends.
         watch: called after every step.
         probe: called with the changed model whenever the held-out loss is measured; its figure goes into the history.
+        warn: told of a damaged checkpoint, which is not used.
 
     Raises:
         RecipeError: no neuron, or settings that make no sense, such as steps to keep beyond the last.
         DataError: too few rows to hold some out, or a row that is too long.
         ModelError: neurons that the model does not have; a loss that is not finite; too little memory.
-        ResultError: a checkpoint that is damaged or belongs to another training.
+        ResultError: a checkpoint that belongs to another training, or that not all processes have.
 
     Source: Zhang et al. 2026, SS-Neuron Expansion; `algorithms.md` 6.
     """
@@ -118,7 +121,8 @@ def train(
     rows = [data.rows_digest(), repr(places), repr(course.learned)]
     identity = digest([to_json(settings), base, *rows, adapter, list(course.keep)])
     if folder is not None:
-        load_state(folder, state, identity)
+        load_state(folder, state, identity, warn)
+        check_same_step(course.team, state.step, folder)
     share = math.ceil(settings.batch / course.team.size)
     rows = min(micro_batch or share, share)
     with frozen(module), step_memory_errors(rows, gradient_checkpointing):
