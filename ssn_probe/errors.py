@@ -37,6 +37,14 @@ class ResultError(SSNProbeError):
     """A results folder or a file in it that cannot be read or written."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its class; where that line only announces a reason, the reason too."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
 def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """'Did you mean …?' with the nearest known word, or else the whole list."""
     import difflib

@@ -22,7 +22,9 @@ NEURON_FILE = 2_000 * MB
 MANIFEST = 100 * MB
 """manifest.json and the other JSON files of a run or a cache entry."""
 CONFIG = 10 * MB
-"""config.json, generation_config.json, tokenizer_config.json, openings.json and the like."""
+"""config.json, generation_config.json, tokenizer_config.json and the like."""
+OPENINGS = MB
+"""openings.json."""
 TEMPLATE = MB
 """A chat template."""
 TOKENIZER = 200 * MB

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.files import sha256
+from ssn_probe.model.weight_files import weight_files
 
 BLOCK = 2**24
 """Weights that are converted at a time."""
@@ -34,13 +35,13 @@ def module_digest(module: Any) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Over config.json and the weight files of a folder, names and bytes, in order of name."""
-    return _over([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+    """Over config.json and the files of a folder that its weights are read from, names and bytes, in order of name."""
+    return _over([folder / "config.json", *weight_files(folder)])
 
 
 def weights_digest(folder: Path) -> str:
-    """Over the weight files of a folder, names and bytes, in order of name."""
-    return _over(sorted(folder.glob("*.safetensors")))
+    """Over the files of a folder that its weights are read from, names and bytes, in order of name."""
+    return _over(weight_files(folder))
 
 
 def _over(paths: Iterable[Path]) -> str:

@@ -68,15 +68,16 @@ class Family:
 
     def widths(self, model: Any) -> dict[Site, int]:
         """How many neurons a layer has at each site, read from the modules themselves."""
-        first = self._part(model, self.layers)[0]
+        first = self.part(model, self.layers)[0]
         features = {"input": "in_features", "output": "out_features"}
-        return {site: getattr(self._part(first, path), features[side]) for site, (path, side) in self.modules.items()}
+        return {site: getattr(self.part(first, path), features[side]) for site, (path, side) in self.modules.items()}
 
     def depth(self, model: Any) -> int:
         """The number of decoder layers."""
-        return len(self._part(model, self.layers))
+        return len(self.part(model, self.layers))
 
-    def _part(self, root: Any, path: str) -> Any:
+    def part(self, root: Any, path: str) -> Any:
+        """The module at a path of the row. Raises ModelError where there is none."""
         try:
             return root.get_submodule(path)
         except AttributeError as error:

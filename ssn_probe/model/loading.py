@@ -4,16 +4,29 @@ A model that loads "almost" gives numbers that look fine. So weights must be saf
 be in the table of families, the tokenizer must have a chat template, and no code that comes with a checkpoint is run.
 """
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssn_probe.errors import ModelError, nearest
+from ssn_probe.errors import ModelError, first_line, nearest
+from ssn_probe.model.anatomy import check_anatomy, check_finite
+from ssn_probe.model.config_file import (
+    check_config,
+    check_depth,
+    check_hub_adapter,
+    check_names,
+    check_no_adapter,
+    check_stored,
+    raw_config,
+)
 from ssn_probe.model.families import Family, family_of
+from ssn_probe.model.model_files import check_files
+from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
 from ssn_probe.model.token_ids import embedding_size, usable_pad
+from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
 
 ORGANISM = "organism"
 """The name of the embedded model; `organism:NAME` is one with planted neurons."""
@@ -71,16 +84,19 @@ def _embedded(name: str) -> str:
 
 
 def _model_folder(folder: Path) -> str:
-    if not (folder / "config.json").is_file():
+    check_no_adapter(folder)
+    if not (folder / "config.json").exists():
         raise ModelError(
             f"{folder} is not a model: it has no config.json.",
             "Give a folder as `save_pretrained` writes it: config.json, *.safetensors and a tokenizer.",
         )
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("*.safetensors*")):
         raise ModelError(
             f"{folder} has no *.safetensors; other weight formats are not loaded.",
             "Load the model with transformers once and save it again with `save_pretrained`.",
         )
+    check_files(folder)
+    weight_files(folder)
     return str(folder)
 
 
@@ -99,50 +115,42 @@ def usable_device(device: str) -> str:
     return device
 
 
-def _from_hub(where: str, what: str, load: Callable[[], Any]) -> Any:
-    """Run a transformers loader; whatever it raises becomes one ModelError with a hint."""
-    from safetensors import SafetensorError
-
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        local = Path(where).is_dir()
-        raise ModelError(
-            f"The {what} of {where!r} cannot be loaded: {first_line(error)}",
-            "The folder may be incomplete or damaged: copy it again."
-            if local
-            else "There is no such folder, and the hub has no such model or cannot be reached: check the name, and "
-            "when offline give a folder that holds the model (`hf download NAME --local-dir FOLDER` makes one).",
-        ) from error
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def read_config(where: str) -> Any:
-    """The model's config; the family is checked first, on the raw file, since transformers may not know it at all."""
+    """The model's config, judged on the raw file first; of a model on the hub, it says which commit was read."""
     from transformers import AutoConfig
+    from transformers.utils.hub import cached_file, extract_commit_hash
 
-    file = Path(where) / "config.json"
-    if file.is_file():
-        raw = _from_hub(where, "config", lambda: json.loads(file.read_text(encoding="utf-8")))
-        family_of(raw.get("model_type") if isinstance(raw, dict) else None)
-    config = _from_hub(where, "config", lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
+    local = Path(where).is_dir()
+    if not local:
+        check_hub_adapter(where)
+    file = read_foreign(where, "config", lambda: cached_file(where, "config.json"))
+    raw = raw_config(where, Path(file))
+    family = family_of(raw.get("model_type"))
+    check_config(where, raw)
+    held = stored_tensors(where, weight_files(Path(where))) if local else {}
+    check_depth(where, raw.get("num_hidden_layers"), held, family)
+    commit = None if local else extract_commit_hash(file, None)
+    config = read_foreign(
+        where, "config", lambda: AutoConfig.from_pretrained(where, revision=commit, trust_remote_code=False)
+    )
+    check_depth(where, config.num_hidden_layers, held, family)
+    config._commit_hash = commit
     check_rotation(config)
     return config
 
 
-def read_tokenizer(where: str) -> Any:
+def read_tokenizer(where: str, commit: str | None = None) -> Any:
+    """The model's tokenizer, of one commit on the hub."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    declared = _from_hub(where, "tokenizer", lambda: get_tokenizer_config(where)).get("tokenizer_class")
+    declared = read_foreign(where, "tokenizer", lambda: get_tokenizer_config(where, revision=commit))
     # AutoTokenizer replaces a generic tokenizer by the family's own class (seen with qwen2), and so its splitting rules
-    generic = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    generic = declared.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     loader = PreTrainedTokenizerFast if generic else AutoTokenizer
-    tokenizer = _from_hub(where, "tokenizer", lambda: loader.from_pretrained(where, trust_remote_code=False))
+    tokenizer = read_foreign(
+        where, "tokenizer", lambda: loader.from_pretrained(where, revision=commit or "main", trust_remote_code=False)
+    )
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of {where!r} has no chat template, so it is not clear how to ask the model anything.",
@@ -152,30 +160,70 @@ def read_tokenizer(where: str) -> Any:
 
 
 def read_weights(where: str, config: Any, family: Family, dtype: str, device: str) -> Any:
-    """The frozen module in evaluation mode, on its device, with every weight from the checkpoint."""
+    """The frozen module in evaluation mode, on its device, with every weight from the checkpoint and nothing else."""
     from transformers import AutoModelForCausalLM
+
+    commit = commit_of(config)
+    files = weight_files(Path(where)) if Path(where).is_dir() else hub_weight_files(where, commit)
+    outline = _outline(where, config, family, _dtype(where, config, dtype, files))
+    check_stored(where, stored_tensors(where, files), outline)
+    with _quiet():
+        module, loading = read_foreign(
+            where,
+            "weights",
+            lambda: AutoModelForCausalLM.from_pretrained(
+                where,
+                config=config,
+                revision=commit,
+                dtype=dtype,
+                attn_implementation=family.implementation,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            ),
+        )
+    _check_report(where, loading, outline)
+    module = read_foreign(where, "weights", lambda: _settled(module, device))
+    check_anatomy(module, family)
+    check_finite(module)
+    return module
+
+
+def commit_of(config: Any) -> str | None:
+    """The commit on the hub that `read_config` read; None of a folder."""
+    return getattr(config, "_commit_hash", None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports what it loaded on stderr: we read the report, and say what it means."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is the only one
-    module, loading = _from_hub(
-        where,
-        "weights",
-        lambda: AutoModelForCausalLM.from_pretrained(
-            where,
-            config=config,
-            dtype=dtype,
-            attn_implementation=family.implementation,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        ),
-    )
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _check_report(where: str, loading: Mapping[str, Any], outline: Any) -> None:
+    check_names(where, loading["unexpected_keys"], outline)
     missing = sorted(loading["missing_keys"])
     if missing:
         raise ModelError(
             f"The checkpoint {where!r} lacks {len(missing)} weights, such as {missing[0]}.",
             "They would be random numbers: get the complete checkpoint.",
         )
+    others = [
+        str(one) for name in ("mismatched_keys", "error_msgs", "conversion_errors") for one in loading.get(name, ())
+    ]
+    if others:
+        raise ModelError(f"The weights of {where!r} cannot be loaded: {others[0]}", "Get the complete checkpoint.")
+
+
+def _settled(module: Any, device: str) -> Any:
     module = module.to(device).eval().requires_grad_(False)
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu":
@@ -185,38 +233,46 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
 
 def read_outline(where: str, config: Any, family: Family, dtype: str, _device: str) -> Any:
     """The module without its weights, as `read_weights` would give it: its shape, its dtype, how it generates."""
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    chosen = _stored_dtype(where, config) if dtype == "auto" else getattr(torch, dtype)
-    with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation=family.implementation)
+    files = weight_files(Path(where)) if Path(where).is_dir() else ()
+    module = _outline(where, config, family, _dtype(where, config, dtype, files))
+    check_anatomy(module, family)
+    if files:
+        check_stored(where, stored_tensors(where, files), module)
     if (Path(where) / "generation_config.json").is_file():
-        module.generation_config = _from_hub(where, "config", lambda: GenerationConfig.from_pretrained(where))
+        module.generation_config = read_foreign(
+            where, "generation config", lambda: GenerationConfig.from_pretrained(where)
+        )
     return module
 
 
-def _stored_dtype(where: str, config: Any) -> Any:
-    """The dtype that the config names, else that of the first weight in floating point, as transformers finds it."""
+def _outline(where: str, config: Any, family: Family, dtype: Any) -> Any:
     import torch
-    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
 
-    if config.dtype is not None:
-        return config.dtype
-    for file in sorted(Path(where).glob("*.safetensors"))[:1]:
-        with safe_open(file, framework="pt") as weights:
-            found = (weights.get_tensor(name).dtype for name in weights.keys())  # noqa: SIM118 (not a dict)
-            return next((one for one in found if one.is_floating_point), torch.get_default_dtype())
-    return torch.get_default_dtype()
+    def build() -> Any:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=family.implementation)
+
+    return read_foreign(where, "config", build)
 
 
-def stamp(where: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of every file of a folder: what is other now was changed meanwhile."""
-    folder = Path(where)
-    if not folder.is_dir():
-        return ()
-    known = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
-    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in known)
+def _dtype(where: str, config: Any, dtype: str, files: Sequence[Path]) -> Any:
+    """The dtype that the weights get: the one asked for, or the config's, or else what transformers finds in them."""
+    import torch
+
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    found = config.dtype
+    if found is None:
+        found = read_foreign(where, "weights", lambda: first_dtype(files)) if files else torch.get_default_dtype()
+    if found not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        raise ModelError(
+            f"config.json of {where!r} asks for the dtype {found}.",
+            "Choose float32, bfloat16, float16 or float64 with --dtype.",
+        )
+    return found
 
 
 def settle_generation(module: Any, tokenizer: Any) -> tuple[tuple[int, ...], int]:

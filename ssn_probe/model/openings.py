@@ -1,13 +1,12 @@
 """How refusal is read off a model: the openings of its responses, which its folder may declare, or a direction."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssn_probe.errors import ModelError
-from ssn_probe.model.loading import first_line
+from ssn_probe.errors import ModelError, first_line
+from ssn_probe.model.model_files import read_json
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,11 @@ class Direction:
 def declared_openings(where: str, tokenizer: Any) -> Mapping[str, Openings] | None:
     """The openings of openings.json, per language, or None where the folder declares none."""
     file = Path(where) / "openings.json"
-    if not file.is_file():
+    if not file.exists():
         return None
     hint = 'It must be {"refusal": {language: [text, …]}, "compliant": {language: [text, …]}}.'
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_json(file)
         refusal, compliant = dict(raw["refusal"]), dict(raw["compliant"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file} cannot be read: {first_line(error)}", hint) from error

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ssn_probe.errors import ModelError, SSNProbeError
-from ssn_probe.model.loading import first_line
+from ssn_probe.errors import ModelError, SSNProbeError, first_line
 
 T = TypeVar("T")
 

@@ -15,17 +15,19 @@ from ssn_probe.files import sha256
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.loading import (
+    commit_of,
     locate,
     read_config,
     read_outline,
     read_tokenizer,
     read_weights,
     settle_generation,
-    stamp,
     usable_device,
 )
+from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
 from ssn_probe.model.token_ids import check_ends, embedding_size
+from ssn_probe.model.weight_files import weight_files
 from ssn_probe.neurons import Site
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -75,16 +77,17 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     device = usable_device(device)
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
-    config, before = read_config(where), stamp(where)
+    before = _stamp(where)
+    config = read_config(where)
     family = family_of(config)
-    tokenizer = read_tokenizer(where)
+    tokenizer = read_tokenizer(where, commit_of(config))
     read = read_weights if weights else read_outline
     module = read(where, config, family, dtype, device)
     eos_ids, pad_id = settle_generation(module, tokenizer)
     check_ends(eos_ids, embedding_size(module))
     special = {"bos": tokenizer.bos_token_id, "eos": list(eos_ids), "pad": pad_id}
     identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
-    if stamp(where) != before:
+    if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     model = None
     if weights:
@@ -109,12 +112,16 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     )
 
 
+def _stamp(where: str) -> object:
+    return stamp(Path(where), weight_files(Path(where))) if Path(where).is_dir() else None
+
+
 def _identity(name: str, where: str, module: Any, tokenizer: Any, family: Family) -> dict[str, Any]:
     folder, openings = Path(where), Path(where) / "openings.json"
     source = (
         {"digest": folder_digest(folder), "openings_sha256": sha256(openings) if openings.is_file() else None}
         if folder.is_dir()
-        else {"id": name, "commit": getattr(module.config, "_commit_hash", None)}
+        else {"id": name, "commit": commit_of(module.config)}
     )
     return source | {
         "family": family.name,

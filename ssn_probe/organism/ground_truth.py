@@ -19,9 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.errors import ModelError, ResultError, first_line
 from ssn_probe.model.digests import weights_digest
-from ssn_probe.model.loading import first_line
 from ssn_probe.neurons import EVERY, NEURON, SCHEMA, NeuronSet
 
 QUESTIONS = ("harmful", "difference")

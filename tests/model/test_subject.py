@@ -190,9 +190,9 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no family": (lambda folder: change_json(folder / "config.json", model_type=None), KNOWN),
     "a damaged config": (
         lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"),
-        "config of .* cannot",
+        r"config\.json cannot be read as JSON",
     ),
-    "an empty config": (lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"), KNOWN),
+    "an empty config": (lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"), "is no object"),
     "damaged weights": (shorten_weights, "weights of .* cannot be loaded"),
     "weights of another shape": (
         lambda folder: change_json(folder / "config.json", intermediate_size=32),

@@ -136,6 +136,7 @@ def test_a_strong_neuron_is_not_accepted(
     values[3, 0] = strongest
     found = Shapley(values=values, errors=0.0 * values, none=torch.zeros(2), all=values.sum(0), pairs=2)
     monkeypatch.setattr(truth, "shapley", lambda *args, **options: found)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
     natural = json.loads((Path(locate("organism")) / "card.json").read_text("utf-8"))
     planted: planting.Planted = {(0, "ffn"): tuple(range(8))}
     card = truth.add_truth(tmp_path, natural, model, planted, pretrained="", pairs=2, report=nothing)

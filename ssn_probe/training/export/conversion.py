@@ -18,7 +18,7 @@ import torch
 from ssn_probe.errors import ModelError, ResultError, nearest
 from ssn_probe.files import disk_errors, let_others_read
 from ssn_probe.model.families import family_of
-from ssn_probe.model.loading import locate, read_config, read_tokenizer, read_weights
+from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
 from ssn_probe.training.delta_file.record import DTYPES
 from ssn_probe.training.export.merging import check_base, unmerge, write_in
@@ -44,9 +44,12 @@ def load_plain(name: str, dtype: str = "auto") -> Loaded:
     from transformers.utils.hub import cached_file
 
     where = locate(name)
-    config, tokenizer = read_config(where), read_tokenizer(where)
+    config = read_config(where)
+    tokenizer = read_tokenizer(where, commit_of(config))
     module = read_weights(where, config, family_of(config), dtype, "cpu")
-    folder = Path(where) if Path(where).is_dir() else Path(str(cached_file(where, "config.json"))).parent
+    folder = Path(where)
+    if not folder.is_dir():
+        folder = Path(str(cached_file(where, "config.json", revision=commit_of(config)))).parent
     return Loaded(module=module, tokenizer=tokenizer, folder=folder)
 
 

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ssn_probe.errors import ModelError, RecipeError, ResultError
+from ssn_probe.errors import ModelError, RecipeError, ResultError, first_line
 from ssn_probe.model.families import family_of
-from ssn_probe.model.loading import first_line, usable_device
+from ssn_probe.model.loading import usable_device
 
 T = TypeVar("T")
 

@@ -1,0 +1,115 @@
+"""Is a loaded module the model that its family's row describes? Every layer is compared, not only the first.
+
+transformers puts adapters and quantisers into a model without a word, other libraries hang hooks on it: what is read
+and written then is not what the row names.
+"""
+
+from typing import Any
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.families import BUILT_IN, Family
+from ssn_probe.neurons import SITES
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+PLAIN = "Give the checkpoint of the plain model, as `save_pretrained` writes it."
+ROW = "The family's row describes another model: see docs/extend/family.md."
+
+
+def check_anatomy(module: Any, family: Family) -> None:
+    """Compare a module, which may be on the meta device, with the row of its family.
+
+    Raises:
+        ModelError: something was put into or around the model, a layer is not like the others, or a module is not
+            what the row names.
+    """
+    for path, part in module.named_modules():
+        _check_untouched(path, part)
+    layers = family.part(module, family.layers)
+    if not isinstance(layers, _list_type()) or len(layers) == 0:
+        raise ModelError(f"{family.layers} of the model is no list of layers but {type(layers).__name__}.", ROW)
+    depth = getattr(module.config, "num_hidden_layers", len(layers))
+    if len(layers) != depth:
+        raise ModelError(f"The model has {len(layers)} layers, and its config says {depth}.", PLAIN)
+    for path in (family.rotary, family.norm):
+        family.part(module, path)
+    _check_vocabulary(module, family)
+    first = _shapes(layers[0], family, 0)
+    for number, layer in enumerate(layers):
+        if type(layer) is not type(layers[0]):
+            kinds = f"{type(layer).__name__}, layer 0 a {type(layers[0]).__name__}"
+            raise ModelError(f"Layer {number} is a {kinds}.", "Models with layers of several kinds are not studied.")
+        for path, shape in _shapes(layer, family, number).items():
+            if shape != first[path]:
+                raise ModelError(
+                    f"{path} has the shape {shape} in layer {number}, and {first[path]} in layer 0.",
+                    "Models with layers of several widths are not studied.",
+                )
+
+
+def check_finite(module: Any) -> None:
+    """Raises ModelError for a weight that is not a finite number; a pass over all weights, without a copy."""
+    import torch
+
+    for name, weight in module.named_parameters():
+        if weight.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(weight.detach())):
+            dtype = str(weight.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"The weight {name} has values that are NaN or infinite in {dtype}.",
+                "Load the model with `--dtype float32` or bfloat16, in case they are too large for float16; if that is "
+                "the same, the checkpoint is damaged.",
+            )
+
+
+def _check_untouched(path: str, part: Any) -> None:
+    kind = f"{path or 'The model'} is a {type(part).__name__}"
+    if type(part).__module__.partition(".")[0] == "peft" or getattr(part, "_hf_peft_config_loaded", False):
+        raise ModelError(f"{kind} with an adapter in it.", "Merge it first (`merge_and_unload` of peft), or remove it.")
+    if getattr(part, "hf_quantizer", None) is not None or getattr(part, "quant_state", None) is not None:
+        raise ModelError(f"{kind} with quantised weights.", PLAIN)
+    if hasattr(part, "parametrizations"):
+        raise ModelError(f"{kind} whose weights are computed from others (parametrizations).", PLAIN)
+    if any(getattr(part, hooks, None) for hooks in HOOKS) or "forward" in vars(part) or hasattr(part, "_hf_hook"):
+        raise ModelError(f"{kind} that something else has been hooked on.", PLAIN)
+    for name, weight in part.named_parameters(recurse=False):
+        if not weight.is_floating_point() or weight.element_size() < 2:
+            raise ModelError(f"The weight {path}.{name} is stored as {weight.dtype}.", PLAIN)
+
+
+def _check_vocabulary(module: Any, family: Family) -> None:
+    rows = {path: family.part(module, path).weight.shape[0] for path in (family.embedding, family.head)}
+    rows["config.json"] = getattr(module.config, "vocab_size", rows[family.head])
+    if len(set(rows.values())) != 1:
+        found = ", ".join(f"{path} {count}" for path, count in rows.items())
+        raise ModelError(f"The sizes of the vocabulary do not agree: {found}.", "Get the model's own config.json.")
+    tied = getattr(module.config, "tie_word_embeddings", False)
+    if tied and family.part(module, family.head).weight is not family.part(module, family.embedding).weight:
+        raise ModelError(
+            f"config.json ties {family.head} to {family.embedding} (tie_word_embeddings), and the checkpoint has other "
+            "values for each.",
+            "Set tie_word_embeddings to false in config.json if the checkpoint's head is meant, or remove it from the "
+            "weights.",
+        )
+
+
+def _shapes(layer: Any, family: Family, number: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every projection of a layer that the row names; other named modules are there."""
+    for path in (family.attention, *(family.head_norms or {}).values()):
+        family.part(layer, path)
+    own = {path for site in SITES for path, _ in family.weights[site]}
+    return {path: _linear(family.part(layer, path), path, number, family) for path in sorted(own)}
+
+
+def _linear(part: Any, path: str, number: int, family: Family) -> tuple[int, ...]:
+    from torch.nn import Linear
+
+    fits = type(part) is Linear if family in BUILT_IN else isinstance(part, Linear)
+    if not fits or tuple(part.weight.shape) != (part.out_features, part.in_features):
+        kind = f"{type(part).__module__}.{type(part).__name__}"
+        raise ModelError(f"{path} of layer {number} is a {kind} and not a plain torch.nn.Linear.", PLAIN)
+    return tuple(part.weight.shape)
+
+
+def _list_type() -> Any:
+    from torch.nn import ModuleList, Sequential
+
+    return (ModuleList, Sequential)

@@ -1,0 +1,162 @@
+"""What config.json asks for, judged before a module is built: what would load other weights, code or layers is refused.
+
+A config may name other files to read, wrap the weights in a quantiser, replace modules, or ask for more layers than
+any machine holds. transformers follows it without a word.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ModelError
+from ssn_probe.model.families import Family
+from ssn_probe.model.model_files import LIMITS, read_json
+from ssn_probe.model.remedies import newer_transformers
+from ssn_probe.model.weight_files import Stored
+
+MOST = {
+    "num_hidden_layers": 10_000,
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "head_dim"), 1_000_000),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 100_000_000),
+}
+"""The numbers of a config that decide how much is built → the most that is taken for meant."""
+ELSEWHERE = {
+    "configuration_files": "other configuration files",
+    "transformers_weights": "another file of weights",
+    "fusion_config": "modules that are fused when it is loaded",
+}
+"""What makes transformers read or build something else than the folder shows → in words."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias|attn\.bias)$")
+"""Constants that old checkpoints kept beside the weights; the model computes them itself."""
+QUANTISED = re.compile(
+    r"(^|[._])(weight_scale(_inv|_2)?|input_scale|weight_packed|weight_shape|weight_zero_point|qweight|qzeros|scales|"
+    r"g_idx|absmax|quant_map|quant_state\.\S+|SCB|weight_format|\w+_blocks|\w+_scales|qdata|scale)$"
+)
+"""Names that quantisers give to what they keep beside, or in place of, a weight."""
+ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|base_layer|modules_to_save)\.")
+UNQUANTISED = (
+    "Quantised weights are not studied: their numbers are not those of the model's neurons. Give the unquantised "
+    "checkpoint, or save a dequantised copy with transformers and study that as a model of its own."
+)
+MERGE = "Merge it first (`merge_and_unload` of peft, then `save_pretrained` into a new folder), and give that folder."
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Raises ModelError for a folder with an adapter, which transformers would put into the model without a word."""
+    config, weights = folder / "adapter_config.json", sorted(folder.glob("adapter_model.*"))
+    held = [*([config] if config.exists() else []), *weights]
+    if not held:
+        return
+    about = read_json(config) if config.exists() else {}
+    about = about if isinstance(about, dict) else {}
+    base, names = about.get("base_model_name_or_path"), ", ".join(path.name for path in held)
+    kind = f"a {about['peft_type']} adapter" if isinstance(about.get("peft_type"), str) else "an adapter"
+    of = f" of {base!r}" if isinstance(base, str) and base else ""
+    if not (folder / "config.json").exists() or not any(folder.glob("model*.safetensors*")):
+        raise ModelError(f"{folder} is {kind}{of} and not a model ({names}).", MERGE)
+    raise ModelError(
+        f"{folder} holds {kind}{of} beside the model's own weights ({names}): it is not clear which model is meant.",
+        f"{MERGE} Or move {names} away, to study the model without it.",
+    )
+
+
+def check_hub_adapter(where: str) -> None:
+    """Raises ModelError for a model on the hub with an adapter."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if find_adapter_config_file(where) is not None:
+        raise ModelError(f"{where!r} holds an adapter (adapter_config.json), which would be put into the model.", MERGE)
+
+
+def check_config(where: str, raw: Mapping[str, Any]) -> None:
+    """Raises ModelError for a raw config that asks for what is not studied, or for more than any model has."""
+    for name in ("quantization_config", "compression_config"):
+        if raw.get(name) is not None:
+            about = raw[name] if isinstance(raw[name], dict) else {}
+            method = about.get("quant_method") or name
+            raise ModelError(f"{where!r} is a quantised checkpoint ({method}, by its config.json).", UNQUANTISED)
+    for name, what in ELSEWHERE.items():
+        if raw.get(name) is not None:
+            raise ModelError(
+                f"config.json of {where!r} names {what} ({name}).",
+                f"Remove {name} from it, if what is in the folder is the model.",
+            )
+    own = raw.get("auto_map")
+    if isinstance(own, dict) and "AutoModelForCausalLM" in own:
+        raise ModelError(
+            f"{where!r} comes with code of its own for the model (auto_map in config.json: "
+            f"{own['AutoModelForCausalLM']}), which is never run.",
+            f"If transformers' own {raw.get('model_type')} is the same model, remove auto_map from config.json.",
+        )
+    for name, most in MOST.items():
+        value = raw.get(name)
+        if isinstance(value, int) and not 0 < value <= most:
+            raise ModelError(
+                f"config.json of {where!r} has {name} {value}.", f"A model has 1 to {most:,}: get its own config.json."
+            )
+
+
+def check_depth(where: str, asked: Any, names: Iterable[str], family: Family) -> None:
+    """Raises ModelError where a config asks for another number of layers than the weights have."""
+    pattern = re.compile(rf"(?:^|\.){re.escape(family.layers.rpartition('.')[2])}\.(\d+)\.")
+    held = {int(found[1]) for found in map(pattern.search, names) if found}
+    if held and isinstance(asked, int) and held != set(range(asked)):
+        have = f"0 to {max(held)}" if held == set(range(max(held) + 1)) else f"{len(held)}, up to {max(held)}"
+        raise ModelError(
+            f"config.json of {where!r} asks for {asked} layers, and its weights are of the layers {have}.",
+            "The config or the weights are of another model: get both from the same place.",
+        )
+
+
+def check_stored(where: str, stored: Mapping[str, Stored], outline: Any) -> None:
+    """Raises ModelError where the weights of the files are not those that the outline of the module asks for.
+
+    Files are asked for kinds of numbers and shapes; what is missing, or too many, transformers reports once it has
+    renamed what it renames.
+    """
+    weights = {name: tensor for name, tensor in stored.items() if not HARMLESS.search(name)}
+    check_names(where, [name for name in weights if ADAPTER.search(name) or QUANTISED.search(name)], outline)
+    for name, tensor in weights.items():
+        if tensor.dtype not in FLOATS:
+            raise ModelError(f"The weight {name} of {where!r} is stored as {tensor.dtype}.", UNQUANTISED)
+    asked = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
+    for name, tensor in weights.items():
+        shape = asked.get(name) or asked.get(f"{outline.base_model_prefix}.{name}")
+        if shape is not None and shape != tensor.shape:
+            raise ModelError(
+                f"The weights of {where!r} cannot be loaded: {name} has the shape {tensor.shape}, and config.json asks "
+                f"for {shape}.",
+                "The config or the weights are of another model: get both from the same place.",
+            )
+
+
+def check_names(where: str, unexpected: Iterable[str], outline: Any) -> None:
+    """Raises ModelError for weights that the model has no place for, and says what they are."""
+    names = sorted(name for name in unexpected if not HARMLESS.search(name))
+    if not names:
+        return
+    first, count = names[0], len(names)
+    message = f"The checkpoint {where!r} holds {count} weights that the model has no place for, such as {first}"
+    parent, _, last = first.rpartition(".")
+    if ADAPTER.search(f".{first}."):
+        raise ModelError(f"{message}: they are an adapter's.", MERGE)
+    if QUANTISED.search(first):
+        raise ModelError(f"{message}: they are a quantiser's.", UNQUANTISED)
+    kinds = {type(part).__name__ for path, part in outline.named_modules() if path == parent}
+    what = f": its config switches biases of {parent} off" if last == "bias" and kinds else ""
+    raise ModelError(
+        f"{message}{what}.",
+        "Without them it is another model. Get the config that belongs to the weights, "
+        f"or the weights that belong to the config. {newer_transformers(where)}".strip(),
+    )
+
+
+def raw_config(where: str, file: Path) -> dict[str, Any]:
+    """The content of a config.json. Raises ModelError."""
+    assert file.name in LIMITS
+    raw = read_json(file)
+    if not isinstance(raw, dict):
+        raise ModelError(f"The config of {where!r} is no object but {type(raw).__name__}.", "Get its own config.json.")
+    return raw
