@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssn_probe.errors import RecipeError, ResultError, nearest
-from ssn_probe.runs.folder import RunFolder, find_run, read_json
+from ssn_probe.runs import integrity
+from ssn_probe.runs.folder import RunFolder, find_run
 from ssn_probe.spec import (
     ASR,
     Intervention,
@@ -35,7 +36,8 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.display import Displayed, as_text
-from ssn_probe.spec.node import from_json, walk
+from ssn_probe.spec.node import walk
+from ssn_probe.text import plain
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,8 +132,14 @@ def preview(
 
 
 def open_run(reference: str | os.PathLike[str] = "latest", out: str | os.PathLike[str] = "results") -> "Result":
-    """A past run by path, by name, by a part of its name that only it has, or the latest."""
-    return Result(find_run(os.fspath(reference), Path(out)))
+    """A past run by path, by name, by a part of its name that only it has, or the latest.
+
+    Warns of a run whose files are not as they were written. Raises ResultError where the manifest cannot be read.
+    """
+    found = find_run(os.fsdecode(reference), Path(out))
+    if (changed := integrity.warning(found)) is not None:
+        warnings.warn(plain(changed), stacklevel=2)
+    return Result(found)
 
 
 class _Printed(Displayed):
@@ -187,10 +195,9 @@ class Result(_Printed):
     @property
     def recipe(self) -> Recipe:
         """The recipe as it was run."""
-        found = from_json(read_json(self.path / "recipe.json"))
-        if not isinstance(found, Recipe):
-            raise ResultError(f"{self.path}/recipe.json holds no recipe", "Is it damaged? Run the recipe again.")
-        return found
+        from ssn_probe.spec.discovery import find_recipe
+
+        return find_recipe(str(self.path / "recipe.json"), {})
 
     @property
     def card(self) -> Any:
@@ -230,12 +237,13 @@ class Result(_Printed):
         from ssn_probe.neurons import KEYS, SCHEMA, NeuronSet
 
         rows, languages = self.table("neurons"), self.manifest["sets"]
-        return NeuronSets(
-            {
-                name: NeuronSet(rows.filter(set=name).select(*SCHEMA).sort(KEYS), tuple(languages[name]))
-                for name in languages
-            }
-        )
+        with integrity.showing(self.folder):
+            return NeuronSets(
+                {
+                    name: NeuronSet(rows.filter(set=name).select(*SCHEMA).sort(KEYS), tuple(languages[name]))
+                    for name in languages
+                }
+            )
 
     def table(self, name: str) -> "pl.DataFrame":
         """One of the run's tables by name; beside the above `log_odds`, `nulls`, `stability`, `stability_curve`."""

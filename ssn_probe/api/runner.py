@@ -27,7 +27,7 @@ from ssn_probe.runs import environment
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
-from ssn_probe.runs.manifest import Manifest
+from ssn_probe.runs.manifest import Manifest, write_manifest
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
@@ -75,8 +75,9 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     require_proof(subject, root)
     check_rows_independent(subject)
     key = resolved_key(recipe, subject.identity, plan.data)
-    run = results.create_run(root, recipe.name, key)
     record = Record(_manifest(recipe, plan, options, subject, key))
+    record.note(order=results.next_order(root))
+    run = results.create_run(root, recipe.name, key)
     record.note(seconds={"load": since(started)})
     cache = Cache(
         root=root / "cache",
@@ -147,6 +148,7 @@ def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Subject, ke
         recipe=recipe.name,
         question=recipe.question,
         key=key,
+        order=0,
         started=environment.now(),
         arguments=options.arguments,
         options={"batch_size": options.batch_size, "limit": options.limit, "dtype": options.dtype},
@@ -179,7 +181,7 @@ def _recorded(run: RunFolder, record: Record) -> Iterator[None]:
     """Keeps the manifest's status true: running, then done, failed or interrupted."""
     path = run.path / "manifest.json"
     lock = results.hold(run)
-    write_json(path, record.to_json())
+    write_manifest(path, record.to_json())
     trace = ""
     try:
         yield
@@ -193,7 +195,7 @@ def _recorded(run: RunFolder, record: Record) -> Iterator[None]:
     finally:
         record.note(ended=environment.now())
         results.make_room(run)
-        write_json(path, record.to_json())
+        write_manifest(path, record.to_json())
         log = run.path / "run.log"
         with disk_errors(log), log.open("a", encoding="utf-8") as file:
             file.write("".join(f"warning: {warning}\n" for warning in record.warnings) + trace)

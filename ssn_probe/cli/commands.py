@@ -10,7 +10,7 @@ import click
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.user_errors import user_errors
-from ssn_probe.text import make_printable
+from ssn_probe.text import make_printable, plain
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
@@ -205,9 +205,13 @@ def results_(
         raise click.UsageError("--measure chooses what to export: give --export FILE, too.")
     if file is not None and reference is not None:
         from ssn_probe.report.export import export
+        from ssn_probe.runs.integrity import warning
 
-        export(results.find_run(reference, out), file, measure or "asr")
-        click.echo(f"Written to {file}")
+        found = results.find_run(reference, out)
+        export(found, file, measure or "asr")
+        if (changed := warning(found)) is not None:
+            click.echo(f"Warning: {plain(changed)}", err=True)
+        click.echo(f"Written to {plain(str(file))}")
     elif reference is None:
         from ssn_probe.runs.history import history
 

@@ -17,6 +17,7 @@ from ssn_probe.report.conditions import by_condition
 from ssn_probe.report.markdown_tables import ABSENT, language_cell, table
 from ssn_probe.report.measure_tables import TITLES, Column, columns_of, digits_of, plain_number, written
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.integrity import showing
 from ssn_probe.study.arms import BASELINE, TESTED
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import listing, markdown, plain
@@ -33,12 +34,19 @@ def export(run: RunFolder, path: str | Path, measure: str = "asr") -> Path:
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ResultError(f"cannot export to {path.name!r}", f"Give a name that ends in {', '.join(FORMATS)}.")
+    with showing(run):
+        text = _text(run, path.suffix, measure)
+    write_text(path, text)
+    return path
+
+
+def _text(run: RunFolder, suffix: str, measure: str) -> str:
     summary = run.table("summary")
     known = list(summary["measure"].unique(maintain_order=True))
     if measure not in known:
-        raise ResultError(f"{run.name} has no measure {measure!r}", nearest(measure, known) if known else None)
-    write_text(path, FORMATS[path.suffix](run, summary.filter(measure=measure), measure))
-    return path
+        hint = nearest(measure, known) if known else "Its summary is empty."
+        raise ResultError(f"{run.name} has no measure {measure!r}", hint)
+    return FORMATS[suffix](run, summary.filter(measure=measure), measure)
 
 
 def _note(manifest: Mapping[str, Any], rows: pl.DataFrame) -> str:

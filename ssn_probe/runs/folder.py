@@ -6,7 +6,6 @@ contains no pickle and no token.
 """
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,15 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ssn_probe import limits
 from ssn_probe.errors import ResultError, nearest
 from ssn_probe.files import disk_errors, sha256
 from ssn_probe.runs.manifest import SCHEMA_VERSION
+from ssn_probe.runs.recorded import Recorded, recorded
 from ssn_probe.runs.schema_1 import upgraded_manifest, upgraded_table
+from ssn_probe.spec import node
 
 LOCK = ".lock"
 """A run locks this file until it ends."""
 ROOM = ".room"
 """Disk space that a run reserves for its last manifest."""
+STAMP = "%Y-%m-%dT%H-%M-%S"
+"""The time that the name of a run's folder begins with, in UTC."""
 
 
 @dataclass(frozen=True)
@@ -36,31 +40,38 @@ class RunFolder:
     def name(self) -> str:
         return self.path.name
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Recorded:
         """The record of the run. Raises ResultError for a manifest that is damaged or from a newer release."""
-        found = read_json(self.path / "manifest.json")
-        return upgraded_manifest(found) if found.get("schema_version") == 1 else found
+        found = self.as_written()
+        return Recorded(upgraded_manifest(found)) if found.get("schema_version") == 1 else found
+
+    def as_written(self) -> Recorded:
+        """The record of the run with the fields of the release that wrote it."""
+        return recorded(read_json(self.path / "manifest.json"))
 
     @property
     def from_schema_1(self) -> bool:
         """Was it written by a release whose tables named arms otherwise?"""
         path = self.path / "manifest.json"
-        return path.is_file() and read_json(path).get("schema_version") == 1
+        return os.path.lexists(path) and read_json(path).get("schema_version") == 1
 
     def table(self, name: str):
         """A parquet table of the run, such as samples, summary, neurons, overlap or log_odds."""
         import polars as pl
 
         path = self.path / f"{name}.parquet"
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise ResultError(
                 f"{self.name} has no {name}.parquet", "Its recipe does not make this table, or the run failed before."
             )
+        limits.check_regular(path, None, ResultError)
         try:
             table = pl.read_parquet(path, glob=False)
-        except (OSError, pl.exceptions.PolarsError) as error:
+            return upgraded_table(name, table) if self.from_schema_1 else table
+        except (Exception, pl.exceptions.PanicException) as error:
+            if isinstance(error, ResultError):
+                raise
             raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
-        return upgraded_table(name, table) if self.from_schema_1 else table
 
 
 def prepare(root: Path) -> Path:
@@ -79,7 +90,7 @@ def prepare(root: Path) -> Path:
 
 def create_run(root: Path, name: str, key: str) -> RunFolder:
     """A new folder `<time>_<name>_<key>`; a number is added for runs that start in the same second."""
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    stamp = datetime.now(UTC).strftime(STAMP)
     with disk_errors(root):
         for attempt in range(100):
             suffix = f"-{attempt}" if attempt else ""
@@ -124,7 +135,7 @@ def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
             return "killed"
     except Timeout:
         return "running"
-    except OSError:  # in a read-only folder a lock cannot be tried
+    except (OSError, NotImplementedError):  # in a read-only folder a lock cannot be tried
         return recorded
 
 
@@ -133,37 +144,87 @@ DIGESTED = (".parquet", ".json", ".md", ".py", ".safetensors", ".svg", ".png")
 
 def digests(run: RunFolder) -> dict[str, str]:
     """Path within the run → SHA-256, for every table, text, picture and delta."""
-    paths = [path for path in sorted(run.path.rglob("*")) if path.suffix in DIGESTED]
+    paths = [path for path in sorted(run.path.rglob("*")) if path.suffix in DIGESTED and path.is_file()]
     found = {path.relative_to(run.path).as_posix(): path for path in paths}
     return {name: sha256(path) for name, path in sorted(found.items()) if name != "manifest.json"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from disk. Raises ResultError if it cannot be read or is from a newer release."""
+    hint = "Is it a folder that `ssn-probe run` wrote?"
+    content = limits.read_limited(path, limits.MANIFEST, ResultError)
+    if not content.strip(b"\0 \t\r\n"):
+        raise ResultError(f"{path} is empty: the machine may have lost power", "Run the recipe again: it resumes.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultError(f"cannot read {path}: {error}", "Is it a folder that `ssn-probe run` wrote?") from error
+        data = node.read_json(content.decode("utf-8"))
+    except ValueError as error:
+        raise ResultError(f"cannot read {path}: {str(error)[:200]}", hint) from error
     version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else None
-    if not isinstance(version, int):
-        raise ResultError(f"{path} is not a manifest", "Is it a folder that `ssn-probe run` wrote?")
+    if type(version) is not int:
+        raise ResultError(f"{path} is not a manifest", hint)
     if version > SCHEMA_VERSION:
         raise ResultError(f"{path} was written by a newer ssn-probe", "Upgrade ssn-probe to read it.")
     return data
 
 
+# ── the runs of a results folder ─────────────────────────────────────────────────────────────────────────────────────
+
+
 def runs(root: Path) -> list[RunFolder]:
-    """All runs in `root`, newest first."""
-    if not root.is_dir():
+    """All runs in `root`, newest first: by the order that their manifests record, see `next_order`."""
+    try:
+        names = sorted(os.listdir(root))
+    except FileNotFoundError:
         return []
-    newest_first = sorted(root.iterdir(), reverse=True)
-    return [RunFolder(path) for path in newest_first if (path / "manifest.json").is_file() and not path.is_symlink()]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ResultError(f"cannot read the results folder {root}: {reason}", "Give a folder with -o DIR.") from error
+    found = [RunFolder(root / name) for name in names if _is_run(root / name)]
+    return sorted(found, key=lambda run: (_order(run), run.name), reverse=True)
+
+
+def next_order(root: Path) -> int:
+    """The place of a new run among those of `root`: milliseconds since 1970, or one more than the newest run's.
+
+    So a clock that was set back makes no run older than those before it, and folders that are copied keep their order.
+    """
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    return max(now, 1 + max(map(_order, runs(root)), default=0))
+
+
+def _is_run(path: Path) -> bool:
+    """Is there a manifest, whatever it is? A link such as `latest` is no run of its own."""
+    if os.path.islink(path):
+        return False
+    try:
+        os.lstat(path / "manifest.json")
+    except PermissionError:
+        return _time_in_name(path) > 0
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _order(run: RunFolder) -> int:
+    """The order that a manifest records; where it records none, as those of earlier releases, the time in the name."""
+    with contextlib.suppress(ResultError):
+        order = run.as_written().get("order")
+        if order is not None:
+            return order
+    return _time_in_name(run.path)
+
+
+def _time_in_name(path: Path) -> int:
+    try:
+        return int(datetime.strptime(f"{path.name[:19]}+0000", f"{STAMP}%z").timestamp() * 1000)
+    except ValueError:
+        return 0
 
 
 def find_run(reference: str, root: Path) -> RunFolder:
     """A run by its path, its name, `latest`, or a part of its name that no other run has."""
     for path in (Path(reference), root / reference):
-        if (path / "manifest.json").is_file():
+        if os.path.lexists(path / "manifest.json"):
             return RunFolder(path.resolve())
     known = runs(root)
     matches = [run for run in known if reference in run.name]

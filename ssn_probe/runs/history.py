@@ -1,5 +1,6 @@
 """The history of runs: how each ended, filtered and sorted."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from ssn_probe.errors import ResultError
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.manifest import is_intact
 
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
 
@@ -17,7 +19,7 @@ class Past:
     """A past run.
 
     `status` is that of its manifest, `superseded` if a later run with the same key is done, or `unreadable`, with the
-    reason in `why`, if its manifest cannot be read.
+    reason in `why`, if its manifest cannot be read. `is_changed`: its manifest does not match the digest of itself.
     """
 
     run: RunFolder
@@ -26,16 +28,17 @@ class Past:
     model: str = ""
     seconds: float = 0.0
     why: str = ""
+    is_changed: bool = False
 
 
 ORDERS: Mapping[str, tuple[Callable[[Past], Any], bool]] = {
-    "time": (lambda past: past.run.name, True),
+    "time": (lambda _past: 0, False),
     "recipe": (lambda past: past.recipe, False),
     "model": (lambda past: past.model, False),
     "status": (lambda past: STATUSES.index(past.status), False),
     "seconds": (lambda past: past.seconds, True),
 }
-"""Order → the value to sort by, and whether the largest comes first; equal values are sorted newest first."""
+"""Order → the value to sort by, and whether the largest comes first; equal values stay newest first."""
 
 
 def history(
@@ -58,22 +61,25 @@ def _every(runs: Sequence[RunFolder]) -> list[Past]:
         try:
             manifest = run.manifest()
         except ResultError as error:
-            found.append(Past(run=run, status="unreadable", why=error.message.rpartition(": ")[2]))
+            why = error.message.replace(f"{run.path}{os.sep}", "")
+            found.append(Past(run=run, status="unreadable", why=why))
             continue
         status, key = results.status(run, manifest), manifest.get("key")
         if status == "done":
             status = "superseded" if key in repeated else "done"
             repeated.add(key)
-        seconds, model = manifest.get("seconds"), manifest.get("model")
-        known = status in STATUSES
-        found.append(
-            Past(
-                run=run,
-                status=status if known else "unreadable",
-                recipe=str(manifest.get("recipe", "")),
-                model=str(model.get("name", "") if isinstance(model, dict) else ""),
-                seconds=sum(seconds.values()) if isinstance(seconds, dict) else 0.0,
-                why="" if known else f"status {status!r}",
-            )
-        )
+        found.append(_past(run, manifest, status))
     return found
+
+
+def _past(run: RunFolder, manifest: Mapping[str, Any], status: str) -> Past:
+    known = status in STATUSES
+    return Past(
+        run=run,
+        status=status if known else "unreadable",
+        recipe=manifest.get("recipe", ""),
+        model=manifest.get("model", {}).get("name", ""),
+        seconds=sum(manifest.get("seconds", {}).values()),
+        why="" if known else f"the manifest has the unknown status {status[:40]!r}",
+        is_changed=is_intact(run.as_written()) is False,
+    )

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from ssn_probe.files import write_json
+from ssn_probe.spec.node import digest
 
 SCHEMA_VERSION = 2
 """Of the whole run folder: raised when a table, a column or a field of the manifest gets another name or meaning."""
+SEAL = "sha256"
+"""The field of manifest.json that holds the digest of the others."""
 REACHED_LATER = ("error", "anchor", "sets", "evaluated", "tokens", "gates", "trained", "answer", "cache", "files")
 """Fields that are left out of the file until the run has reached them."""
 
@@ -14,16 +20,18 @@ REACHED_LATER = ("error", "anchor", "sets", "evaluated", "tokens", "gates", "tra
 class Manifest:
     """What `manifest.json` records.
 
-    `model`: the model's identity and the name it was asked for by. `neurons`: layers, and neurons per layer and site.
-    `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
-    read in each language. `trained`: what is stated of every training. `cache`: measurements read and computed.
-    `files`: SHA-256 of every file of the folder. `seconds`: per stage.
+    `order`: the place of the run among those of its results folder, see `runs.folder.next_order`. `model`: the model's
+    identity and the name it was asked for by. `neurons`: layers, and neurons per layer and site. `nodes`: the
+    key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was read in each
+    language. `trained`: what is stated of every training. `cache`: measurements read and computed. `files`: SHA-256 of
+    every file of the folder. `seconds`: per stage. In the file, `sha256` is the digest of all the rest.
     """
 
     status: str = "running"
     recipe: str
     question: str
     key: str
+    order: int = 0
     started: str
     ended: str | None = None
     arguments: Mapping[str, str]
@@ -52,7 +60,7 @@ class Manifest:
     def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
         """The manifest that `to_json` wrote. Raises TypeError for an object that lacks a field."""
         known = {one.name for one in fields(cls)} - {"environment"}
-        environment = {name: value for name, value in data.items() if name not in {*known, "schema_version"}}
+        environment = {name: value for name, value in data.items() if name not in {*known, SEAL, "schema_version"}}
         return cls(environment=environment, **{name: value for name, value in data.items() if name in known})
 
     def to_json(self) -> dict[str, Any]:
@@ -65,3 +73,27 @@ class Manifest:
             if value is not None or name not in REACHED_LATER or (name in ("anchor", "tokens") and reached)
         }
         return {"schema_version": SCHEMA_VERSION} | kept | dict(self.environment)
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The object of a manifest with the SHA-256 of its canonical JSON, which a change by accident does not match."""
+    return {**_unsealed(data), SEAL: digest(_unsealed(data))}
+
+
+def is_intact(data: Mapping[str, Any]) -> bool | None:
+    """Does a manifest match the digest of itself? None for one that has none, as those of earlier releases."""
+    if SEAL not in data:
+        return None
+    try:
+        return data[SEAL] == digest(_unsealed(data))
+    except (ValueError, RecursionError):  # nothing that a run writes has no canonical JSON
+        return False
+
+
+def write_manifest(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes manifest.json with its own digest."""
+    write_json(path, sealed(data))
+
+
+def _unsealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != SEAL}

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from ssn_probe import limits
 from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.limits import read_limited
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.decorator import RecipeFunction, users_code
 from ssn_probe.spec.node import brief, from_json, read_json
@@ -107,9 +109,14 @@ def _split(reference: str) -> tuple[str, str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+        return _decoded(read_limited(path, limits.RECIPE, RecipeError))
+    except ValueError as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give a Python file in UTF-8.") from error
+
+
+def _decoded(content: bytes) -> str:
+    """Text with the line ends that Python reads from a text file."""
+    return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _pick(path: Path, text: str, name: str) -> RecipeFunction:
@@ -163,8 +170,8 @@ def _from_json(path: Path, texts: Mapping[str, str]) -> Recipe:
             "-T does not apply to a recipe.json: its parameters are fixed", "Edit it, or run the recipe by name."
         )
     try:
-        value = from_json(read_json(path.read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, RecursionError) as error:
+        value = from_json(read_json(_decoded(read_limited(path, limits.RECIPE, RecipeError))))
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"cannot read {path}: {error}", "Give the recipe.json of a run.") from error
     if not isinstance(value, Recipe):
         raise RecipeError(f"{path} is not a recipe", "Give the recipe.json of a run.")

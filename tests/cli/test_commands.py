@@ -167,7 +167,7 @@ def test_wrong_usage_is_exit_2(arguments: list[str], words: list[str]) -> None:
     [
         (["supress_ss"], ["unknown recipe 'supress_ss'", "Did you mean 'suppress_ss'?"]),
         (["./missing.py"], ["no recipe file './missing.py'", "ssn-probe list"]),
-        (["missing.json"], ["cannot read missing.json"]),
+        (["missing.json"], ["Cannot read missing.json"]),
         (["suppress_ss", "-T", "contrls=3"], ["no parameter 'contrls'", "Did you mean 'controls'?"]),
         (["suppress_ss", "-T", "top"], ["-T 'top' has no '='", "-T top=VALUE"]),
         (["suppress_ss", "-T", "top=.1", "-T", "top=.2"], ["-T top is given twice"]),

@@ -83,4 +83,4 @@ def test_the_table_names_every_run_and_its_status(root: Path) -> None:
     show_runs(console, history(root))
     shown = console.export_text()
     assert all(word in shown for word in ("killed", "superseded", "failed", "unreadable", "Qwen/Qwen3-8B"))
-    assert shown.count("_study_01234567") == 7
+    assert shown.count("_study_01234567") == 8, "and the reason why one cannot be read"

@@ -123,12 +123,12 @@ def test_a_folder_that_refuses_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "cannot be written" in (caught.value.hint or "")
 
 
-class Clock:
+class Clock(datetime):
     """`datetime` as it stands at one second."""
 
-    @staticmethod
-    def now(zone: Any) -> datetime:
-        assert zone is UTC
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        assert tz is UTC
         return datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)
 
 

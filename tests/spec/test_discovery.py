@@ -210,7 +210,7 @@ def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
     ],
 )
 def test_a_json_file_that_is_no_recipe(data: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot read"):
+    with pytest.raises(RecipeError, match="Cannot read"):
         find_recipe(str(tmp_path / "recipe.json"), {})
     reference = saved(tmp_path, data)
     with pytest.raises(RecipeError, match=message):

@@ -50,11 +50,17 @@ def show_runs(terminal: Console, runs: Sequence[Past], *, filtered: bool = False
     for header in ("status", "model", "seconds"):
         table.add_column(header)
     for past in runs:
-        cells = (past.run.name, past.status, past.why or past.model, f"{past.seconds:.0f}")
+        cells = (past.run.name, past.status, past.model, f"{past.seconds:.0f}")
         table.add_row(*(Text(plain(cell)) for cell in cells))
     # A narrow terminal breaks the lines itself; rich would leave columns out.
     terminal.width = max(terminal.width, longest + 40)
     terminal.print(table)
+    for past in runs:
+        if past.why:
+            terminal.print(Text(plain(f"{past.run.name}: {past.why}"), style="red"), soft_wrap=True)
+        if past.is_changed:
+            changed = f"Warning: the manifest of {past.run.name} changed after the run: see `ssn-probe verify`."
+            terminal.print(Text(plain(changed), style="red"), soft_wrap=True)
 
 
 def show_findings(terminal: Console, findings: "Sequence[Finding]") -> None:

@@ -3,6 +3,7 @@
 One renderable for the terminal, the notebook and `print`. Text from prompts, models and files is literal.
 """
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssn_probe.runs import folder as results
+from ssn_probe.runs import integrity
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import SITES
 from ssn_probe.spec.display import literal
@@ -29,14 +31,17 @@ STRONGEST = 3
 
 
 def card(run: RunFolder) -> Group:
-    """What a run found; of a run that did not end, how it ended."""
-    manifest = run.manifest()
+    """What a run found, and whether its files are as they were written; of a run that did not end, how it ended."""
+    manifest, changed = run.manifest(), integrity.warning(run)
     status = results.status(run, manifest)
+    warned: list[RenderableType] = [] if changed is None else [literal(f"Warning: {changed}", "bold red")]
     if status != "done":
-        return Group(literal(f"{run.name}: {status}. {manifest.get('error') or ''}"))
-    parts: list[RenderableType] = []
-    if (run.path / "summary.parquet").is_file():
-        parts += tables(run)
+        ended = literal(f"{run.name}: {status}. {manifest.get('error') or ''}")
+        return Group(*warned, ended)
+    parts = warned
+    if os.path.lexists(run.path / "summary.parquet"):
+        with integrity.showing(run):
+            parts += tables(run)
     parts += [literal(f"Note: {note}", "yellow") for note in manifest.get("warnings", [])]
     parts.append(Panel(Text(answer_text(manifest)), title="Answer", title_align="left"))
     # A path is one word to copy: it is never wrapped.
@@ -64,7 +69,7 @@ def tables(run: RunFolder) -> list[Table]:
     # The untouched model stands beside the matrices: a change is read against where it began.
     single = {key: rows for key, rows in conditions.items() if key.name.of is key.name.step is None}
     matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
-    curves = [curve_table(run.table("curves"))] if (run.path / "curves.parquet").is_file() else []
+    curves = [curve_table(run.table("curves"))] if os.path.lexists(run.path / "curves.parquet") else []
     return [language_table(single, measure), *matrices, *curves]
 
 
