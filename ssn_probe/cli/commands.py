@@ -239,6 +239,30 @@ def verify(reference: str, out: Path) -> None:
         sys.exit(1)
 
 
+@main.command(short_help="List what killed runs left and what the cache holds for nobody, and remove it.")
+@OUT
+@click.option("--yes/--dry-run", "-y/-n", "removes", default=False, help="Remove what is listed.  [default: only list]")
+def clean(out: Path, removes: bool) -> None:
+    """List what can go from the results folder, with sizes; with --yes, remove it.
+
+    That is: locks and half-written files of killed runs, folders of runs that ended before their first file, and
+    entries of the cache that no run refers to. Nothing is touched that a running process holds locked (on a network
+    file system without locks, clean when nothing runs there), nor what a run that has not ended may use again. Links
+    are not followed. Exits with 1 if something could not be removed.
+    """
+    from ssn_probe.report.terminal.command_output import console
+    from ssn_probe.report.terminal.leftovers_table import show_leftovers, show_removal
+    from ssn_probe.runs.leftovers import remove, survey
+    from ssn_probe.study.workbench import METHODS
+
+    screen, result = console(), survey(out, METHODS)
+    show_leftovers(screen, result)
+    if removes and result.found and not show_removal(screen, remove(result)):
+        sys.exit(1)
+    if result.found and not removes:
+        click.echo("Nothing was removed. To remove it: the same command with --yes")
+
+
 @main.command(short_help="Check this machine, and a model on it.")
 @click.option("--model", help="Check this model, too: organism, organism:NAME, a folder or a name on the hub.")
 @DEVICE

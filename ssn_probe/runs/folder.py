@@ -130,6 +130,8 @@ def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
     recorded = str(manifest.get("status", "unknown"))
     if recorded != "running":
         return recorded
+    if not (run.path / LOCK).exists():
+        return "killed"
     try:
         with FileLock(run.path / LOCK, blocking=False):
             return "killed"

@@ -39,6 +39,7 @@ COMMANDS = {
     "run": "recipe -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
     "results": "reference -o --sort --status --recipe --model --export --measure",
     "verify": "reference -o",
+    "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype -o",
     "organism": "",
     "organism info": "--model",
