@@ -15,6 +15,7 @@ import polars as pl
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.sameness import same_words
 from ssn_probe.data.table_checks import CONTEXTS
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.spec.training_settings import Training, held_out
@@ -127,8 +128,8 @@ def safety_data(
         contexts: `("harmful",)`, the paper's, or also `"harmless"` and `"lookalike"`, rows that are to be answered.
 
     Raises:
-        DataError: an unknown language or context, a language without rows, rows without a response, or responses
-            that do not fit their request.
+        DataError: an unknown language or context, a language without rows, rows without a response, rows that the
+            split *evaluate* measures with, or responses that do not fit their request.
     """
     chosen = _chosen_languages(prompts, languages)
     _check_contexts(contexts)
@@ -137,6 +138,7 @@ def safety_data(
     )
     _check_every_language(prompts, rows, chosen, contexts)
     _check_responses(prompts, rows)
+    _check_not_measured(prompts, rows)
     names = ("prompt_id", "language", "context", "cluster", "text")
     examples = [Example(target=row["reference"], **{name: row[name] for name in names}) for row in rows.to_dicts()]
     return SafetyData(name=prompts.name, digest=prompts.digest, judge=prompts.judge, examples=tuple(examples))
@@ -179,6 +181,24 @@ def _check_responses(prompts: PromptSet, rows: pl.DataFrame) -> None:
         raise DataError(
             f"{prompts.name}: {len(listed)} of {rows.height} rows to train on have no response: {_some(listed)}",
             "Put the response to learn into the column `reference`: a refusal for a harmful request, else an answer.",
+        )
+
+
+def _check_not_measured(prompts: PromptSet, rows: pl.DataFrame) -> None:
+    """Whoever measures the trained model with this set must not measure what it has learned."""
+    measured = prompts.frame.filter(split="evaluate").select("language", "text").iter_rows()
+    words = {(language, same_words(text)) for language, text in measured}
+    twice = [
+        f"{name} ({language})"
+        for name, language, text in rows.select("prompt_id", "language", "text").iter_rows()
+        if (language, same_words(text)) in words
+    ]
+    if twice:
+        raise DataError(
+            f"{prompts.name}: {len(twice)} of {rows.height} prompts to train on are in the split 'evaluate', too: "
+            f"{_some(twice)}",
+            "A model is not measured on what it has learned: remove them from one of the two splits. Spelling, case, "
+            "blanks and the final punctuation make no other prompt.",
         )
 
 

@@ -3,14 +3,11 @@
 Each check gives at most one sentence, which names the languages; none changes a number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
-from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.report.conditions import Condition, applied_language
-from ssn_probe.spec import Prompts, Recipe, Trains
-from ssn_probe.spec.node import walk
 from ssn_probe.stats import smallest_detectable
 from ssn_probe.study.arms import BASELINE, CONTROL, ArmName
 from ssn_probe.study.summary import AVERAGE, HARMFUL, JUDGED
@@ -97,41 +94,3 @@ def _without_power(rows: pl.DataFrame, anchor: str | None) -> list[str]:
         for language, clusters, value in cells.iter_rows()
         if smallest_detectable(clusters, value) is None
     ]
-
-
-def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[str]:
-    """Ids of prompts to learn that are ids of prompts to measure: in another set they may be its translations."""
-    trains = dict.fromkeys(node.data for node in walk(recipe) if isinstance(node, Trains))
-    measures = dict.fromkeys(measure.prompts for measure in recipe.measures)
-    found = []
-    for learned in trains:
-        ids = set(data[learned].frame.filter(split="train")["prompt_id"])
-        for measured in measures:
-            both = ids & set(data[measured].frame.filter(split="evaluate")["prompt_id"])
-            if both:
-                found.append(
-                    f"prompts to learn ({data[learned].name}) and prompts to measure ({data[measured].name}) have "
-                    f"{counted(len(both), 'id')} in common: if these are the same requests in other words or "
-                    "languages, the model is measured on what it has learned"
-                )
-    return found
-
-
-def repeats(prompts: PromptSet) -> list[str]:
-    """Texts that occur in several prompts: the same text is no new evidence, whatever its id or cluster."""
-    texts = prompts.frame.group_by("split", "context", "language", maintain_order=True).agg(
-        pl.len().alias("prompts"), pl.col("text").n_unique().alias("texts")
-    )
-    repeated = texts.filter(pl.col("texts") < pl.col("prompts")).group_by("split", "context", maintain_order=True)
-    return [
-        f"{prompts.name}: some {context} {split} prompts have the same text ({_repeated(rows)}); repeated prompts are "
-        "no new evidence: intervals and p-values are too small"
-        for (split, context), rows in repeated
-    ]
-
-
-def _repeated(rows: pl.DataFrame) -> str:
-    counts = rows.select("language", "texts", "prompts").iter_rows()
-    return ", ".join(
-        f"{language}: {counted(texts, 'text')} in {prompts} prompts" for language, texts, prompts in counts
-    )

@@ -8,6 +8,7 @@ import polars as pl
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.sameness import seen
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.spec import Intervention
@@ -90,7 +91,7 @@ def responses(
 ) -> pl.DataFrame:
     """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under a change.
 
-    `correct` says whether the response equals the reference, and is null where there is none.
+    `correct` says whether a reader sees the reference in the response, and is null where there is none.
     """
     key = ("judge", prompts.digest)
     judge = bench.remember_prompts(key, lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
@@ -117,8 +118,8 @@ def responses(
             },
             schema_overrides=RESPONSE,
         )
-        same = pl.col("response").str.strip_chars() == pl.col("reference").str.strip_chars()
-        return frame.with_columns(correct=same).drop("reference")
+        spelled = [pl.col(name).map_elements(seen, pl.String).str.strip_chars() for name in ("response", "reference")]
+        return frame.with_columns(correct=spelled[0] == spelled[1]).drop("reference")
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.inputs), change.edits)
     return _once(bench, key, compute, rows.height, advance)

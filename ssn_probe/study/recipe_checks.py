@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet, check_can_identify
+from ssn_probe.data.sameness import same_words
 from ssn_probe.data.training_rows import safety_data
 from ssn_probe.errors import RecipeError, nearest
 from ssn_probe.spec import (
@@ -60,7 +61,10 @@ def check_identify(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
 
 
 def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
-    """No prompt that chooses or trains a neuron may also measure the set (recipes.md, contract 3)."""
+    """No prompt that chooses or trains a neuron may also measure the set (recipes.md, contract 3).
+
+    Prompts are the same that a reader sees as the same words, in the same language.
+    """
     used: dict[tuple[str, str], str] = {}
     for node in walk(recipe):
         if isinstance(node, SafetyNeurons):
@@ -68,18 +72,20 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
         if isinstance(node, Trains):
             used |= dict.fromkeys(_prompts_in(data[node.data], "train"), "trains")
     for context, prompts in measured(recipe, data).items():
-        rows = prompts.select("evaluate", context).select("language", "text").iter_rows()
-        twice = next((prompt for prompt in rows if prompt in used), None)
-        if twice is not None:
-            raise RecipeError(
-                f"the {context} prompt {twice[1][:60]!r} both {used[twice]} neurons and measures them",
-                "Measure on prompts of another split: remove it from one of the two sets.",
-            )
+        for language, text in prompts.select("evaluate", context).select("language", "text").iter_rows():
+            does = used.get((language, same_words(text)))
+            if does is not None:
+                raise RecipeError(
+                    f"the {context} prompt {text[:60]!r} ({language}) both {does} neurons and measures them",
+                    "Measure on prompts of another split: remove it from one of the two sets. Spelling, case, blanks "
+                    "and the final punctuation make no other prompt.",
+                )
 
 
 def _prompts_in(prompts: PromptSet, split: str) -> list[tuple[str, str]]:
-    """(language, text) of every prompt of a split."""
-    return prompts.frame.filter(pl.col("split") == split).select("language", "text").rows()
+    """(language, words) of every prompt of a split."""
+    rows = prompts.frame.filter(pl.col("split") == split).select("language", "text").iter_rows()
+    return [(language, same_words(text)) for language, text in rows]
 
 
 def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

@@ -110,10 +110,20 @@ def training_inputs(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[
         adapter=_adapter(node),
         neurons=digest([list(neuron) for neuron in _neurons(neurons)]),
         rows=bench.remember(("rows digest", data_of(bench, node)), data_of(bench, node).rows_digest),
-        probe=[to_json(dict(bench.data[node.data].judge or {})), bench.data[node.data].max_new_tokens],
+        probe=[
+            *_judged_by(bench),
+            to_json(dict(bench.data[node.data].judge or {})),
+            bench.data[node.data].max_new_tokens,
+        ],
         training=to_json(node.training),
         kept=to_json(node.at),
     )
+
+
+def _judged_by(bench: Workbench) -> list[str]:
+    """How responses are compared with patterns: by what a reader sees, which is more than ASCII for other models."""
+    ascii_only = bench.remember(("ascii",), lambda: all(map(str.isascii, bench.subject.tokenizer.get_vocab())))
+    return [] if ascii_only else ["as seen"]
 
 
 def _adapter(node: Trains) -> Literal["neurons", "lora"]:

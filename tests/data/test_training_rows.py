@@ -113,3 +113,16 @@ def test_the_digest_is_of_the_rows() -> None:
     assert data.languages == LANGUAGES
     assert data.rows_digest() == tiny_data().rows_digest()
     assert data.rows_digest() != tiny_data(5).rows_digest()
+
+
+def test_a_prompt_that_also_measures_is_not_learned(organism: PromptSet) -> None:
+    frame = organism.frame
+    learned = frame.filter(split="train", context="harmful")["text"][0]
+    row = pl.col("split").eq("evaluate").cum_sum().eq(1) & pl.col("split").eq("evaluate")
+    twice = frame.with_columns(text=pl.when(row).then(pl.lit(f"{learned.upper()} .")).otherwise("text"))
+    assert (
+        twice.filter(row)["language"].to_list()
+        == frame.filter(split="train", context="harmful")["language"].head(1).to_list()
+    )
+    with pytest.raises(DataError, match=r"1 of .* prompts to train on are in the split 'evaluate', too"):
+        safety_data(replace(organism, frame=twice))

@@ -1,6 +1,7 @@
 """Contracts 3 and 7: what a recipe will do, what it may not, and which changes give its result another key."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,22 @@ def test_a_measure_on_prompts_that_choose_the_set_is_refused(measure: Any, tmp_p
     with pytest.raises(RecipeError, match="both chooses neurons and measures them") as caught:
         make_plan(Recipe(arms={"ms": Suppress(Shared(ms).union())}, measures=(measure(Prompts(measures)),)))
     assert "another split" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "change", [str.upper, "{} ".format, "\u00a0{}?".format, lambda text: text.replace("e", "e\u00ad")]
+)
+def test_a_prompt_in_another_spelling_is_the_same_prompt(change: Callable[[str], str], tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "mine"))
+    rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    chosen = {(row["language"], row["context"]): row["text"] for row in rows if row["split"] == "identify"}
+    for row in rows:
+        if row["split"] == "evaluate" and row["context"] == "harmful":
+            row["text"] = change(chosen[row["language"], row["context"]])
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    prompts = Prompts(str(folder))
+    with pytest.raises(RecipeError, match=r"prompt .* \((en|de|sw)\) both chooses neurons and measures them"):
+        make_plan(Recipe(arms={"ms": Suppress(SafetyNeurons(prompts))}, measures=(ASR(prompts),)))
 
 
 def test_the_same_words_in_another_language_are_another_prompt(tmp_path: Path) -> None:

@@ -380,7 +380,7 @@ def test_a_set_to_train_first_is_looked_at_before_anything_is_trained(tmp_path: 
 
 
 def test_ids_that_are_learned_and_measured_are_said() -> None:
-    from ssn_probe.report.cautions import learned_and_measured
+    from ssn_probe.report.cautions_on_data import learned_and_measured
 
     recipe = study()
     data = make_plan(recipe).data

@@ -78,3 +78,22 @@ def test_a_pattern_that_backtracks_without_end_is_stopped(threads: bool, monkeyp
 def test_braces_mean_what_they_mean_in_python(pattern: str, response: str, verdict: str) -> None:
     """The library `regex` would match approximately."""
     assert make_judge(JUDGE | {"refused": {"en": pattern}}, ("en",), "mine")("en", response) == verdict
+
+
+LARGE = {
+    "repeated repetitions": ("(a{10000}){10000}", "repeats repetitions"),
+    "repeated repetitions, three deep": ("(?:(?:(?:a{200}){200}){200}){,200}", "repeats repetitions"),
+    "long": ("a" * 200_000, "has 200,000 characters"),
+}
+
+
+@pytest.mark.parametrize("side", ["refused", "complied"])
+@pytest.mark.parametrize(("pattern", "message"), LARGE.values(), ids=LARGE)
+def test_a_pattern_that_would_fill_the_memory(side: str, pattern: str, message: str) -> None:
+    with pytest.raises(JudgeError, match=message):
+        make_judge(JUDGE | {side: {"en": pattern}}, ("en",), "mine")
+
+
+def test_a_pattern_that_no_response_fits() -> None:
+    with pytest.raises(JudgeError, match="is empty"):
+        make_judge(JUDGE | {"complied": {"en": ""}}, ("en",), "mine")

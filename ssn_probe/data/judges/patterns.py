@@ -1,8 +1,10 @@
 """The judge `patterns`: per language one regular expression for refusals and one for well-formed answers.
 
 It is exact for the organism, whose refusals are words of their own, and no more than a smoke test for natural language.
-Patterns have the syntax of Python's `re`. They are matched by the library `regex`, which can give up after a time in
-any thread, and whose `\\w` and `\\b` count combining vowel signs (as in Hindi) as parts of a word.
+Pattern and response are compared by what a reader sees (`data/sameness.seen`): a curly apostrophe, a no-break space or
+a decomposed accent decides no verdict. Patterns have the syntax of Python's `re`. They are matched by the library
+`regex`, which can give up after a time in any thread, and whose `\\w` and `\\b` count combining vowel signs (as in
+Hindi) as parts of a word.
 """
 
 import re
@@ -12,11 +14,18 @@ from typing import Any
 
 import regex
 
+from ssn_probe.data.judges.pattern_size import written_out
+from ssn_probe.data.judges.seen_patterns import seen_pattern
 from ssn_probe.data.judges.verdicts import Judge, Verdict
+from ssn_probe.data.sameness import seen
 from ssn_probe.errors import JudgeError
 
 PATIENCE = 10.0
 """Seconds for one response: a pattern such as (a|a)+$ can take longer than the universe has lasted."""
+LONGEST = 100_000
+"""Characters of a pattern."""
+LARGEST = 1_000_000
+"""Pieces of a pattern whose repetitions are written out."""
 _BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d*,?\d*\})", re.DOTALL)
 """An escape, or an opening brace that is no repetition: `re` takes it literally, `regex` for approximate matching."""
 
@@ -27,6 +36,7 @@ def patterns_judge(declared: Mapping[str, Any], languages: tuple[str, ...], data
     complied = {language: _pattern(declared, "complied", language, data) for language in languages}
 
     def judge(language: str, response: str) -> Verdict:
+        response = seen(response)
         try:
             if refused[language].search(response, timeout=PATIENCE):
                 return "refused"
@@ -47,15 +57,26 @@ def _pattern(declared: Mapping[str, Any], side: str, language: str, data: str) -
     if not isinstance(text, str):
         raise JudgeError(f"{data}: the judge has no {side!r} pattern for {language!r}", "Add it to dataset.json.")
     what = f"{data}: the {side!r} pattern for {language!r}"
+    if len(text) > LONGEST:
+        raise JudgeError(f"{what} has {len(text):,} characters", f"Give at most {LONGEST:,}.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", FutureWarning)  # a later Python would read the pattern differently
-            re.compile(text, re.DOTALL)
-        pattern = regex.compile(_BRACE.sub(lambda found: found[1] or r"\{", text), regex.DOTALL | regex.VERSION0)
+        pattern = _compiled(text, what)
     except (re.error, regex.error, OverflowError, FutureWarning) as error:
         raise JudgeError(f"{what} is malformed: {error}", "Fix it in dataset.json.") from error
     except RecursionError as error:
         raise JudgeError(f"{what} is nested too deeply", "Write it without so many parentheses.") from error
     if side == "refused" and all(pattern.search(response) for response in ("", "\0")):
         raise JudgeError(f"{what} matches every response", "Is there a '|' too many, or a '*'?")
+    if side == "complied" and not text:
+        raise JudgeError(f"{what} is empty: no response would fit it", "Give .+ if every other response complies.")
     return pattern
+
+
+def _compiled(text: str, what: str) -> "regex.Pattern[str]":
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # a later Python would read the pattern differently
+        re.compile(text, re.DOTALL)
+    if written_out(text) > LARGEST:
+        raise JudgeError(f"{what} repeats repetitions {LARGEST:,} times or more", "Write smaller numbers in {…}.")
+    literal_braces = _BRACE.sub(lambda found: found[1] or r"\{", seen_pattern(text))
+    return regex.compile(literal_braces, regex.DOTALL | regex.VERSION0)

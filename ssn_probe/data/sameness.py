@@ -1,0 +1,84 @@
+"""When are two texts the same? When a reader sees the same, whatever the code points.
+
+`seen` undoes what typography and input methods vary: the order and composition of marks (canonical equivalence, UAX
+#15), typographic variants of a character (the compatibility mappings of UAX #15 for width, font, presentation form and
+ligatures), characters without a glyph (Default_Ignorable_Code_Point, as the skeleton of UTS #39), and the spellings of
+one quotation mark, dash, blank, Arabic yeh or kaf. Letter case, line breaks and every ASCII character stay, so that
+patterns can be matched against it. `same_words` goes on for prompts: case (default caseless matching, Unicode 3.13),
+runs of blanks, digits of other scripts, and the punctuation at the end.
+
+Kept apart is what says something else: superscripts and fractions (x² is not x2), circled and squared signs, vowel
+points, letters with and without marks, and look-alikes of another script, which a keyboard does not give by accident.
+Joiners (ZWJ, ZWNJ) are seen in some scripts, but never make another word, and texts that differ by them are common.
+"""
+
+import re
+import unicodedata
+
+TYPOGRAPHIC = frozenset(
+    f"<{tag}>"
+    for tag in (
+        *("wide", "narrow", "small", "noBreak", "font", "compat"),
+        *("initial", "medial", "final", "isolated", "vertical"),
+    )
+)
+"""Compatibility mappings that vary a character; not `<super>`, `<sub>`, `<fraction>`, `<circle>` and `<square>`."""
+ALIKE = {
+    **dict.fromkeys("‘’‚‛′´ˈʹʻʼʽ‹›׳՚ꞌ＇", "'"),
+    **dict.fromkeys("“”„‟″«»״〝〞〟＂", '"'),
+    **dict.fromkeys("‐‑‒–—―−־֊᠆﹘﹣－", "-"),
+    **dict.fromkeys("\x85\u2028\u2029", "\n"),
+    "ی": "ي",  # Farsi yeh, keheh: the letters of Persian and Urdu keyboards, as Arabic ones write them
+    "ک": "ك",
+}
+"""One spelling of what is written in several ways."""
+UNSEEN = (
+    *((0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F)),
+    *((0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF)),
+    *((0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF)),
+    *((0x0640, 0x0640), (0x07FA, 0x07FA)),  # strokes that only lengthen a word
+)
+"""Default_Ignorable_Code_Point of Unicode, and the strokes (tatweel, lajanyalan): first and last code points."""
+ENDS = ".!?…。｡！？؟۔।॥。՞։።፧ "
+"""Marks that end a sentence."""
+
+
+def seen_character(character: str) -> str:
+    """The character as it is compared: itself, another, several, or nothing."""
+    code = ord(character)
+    if code < 128:
+        return character
+    if character in ALIKE:
+        return ALIKE[character]
+    if any(first <= code <= last for first, last in UNSEEN):
+        return ""
+    if unicodedata.category(character) == "Zs":
+        return " "
+    tag, *codes = unicodedata.decomposition(character).split() or ("",)
+    if tag not in TYPOGRAPHIC:
+        return character
+    return "".join(map(seen_character, map(chr, (int(part, 16) for part in codes))))
+
+
+class _Seen(dict[int, str]):
+    """`seen_character` as a table for `str.translate`, filled as characters come."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = seen_character(chr(code))
+        return self[code]
+
+
+_SEEN = _Seen()
+
+
+def seen(text: str) -> str:
+    """The text in one spelling of what looks alike; letter case and line breaks stay."""
+    return text if text.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).translate(_SEEN))
+
+
+def same_words(text: str) -> str:
+    """What two prompts have in common that say the same in the same words."""
+    folded = seen(seen(text).casefold()).replace("`", "'")
+    digits = "".join(str(unicodedata.digit(one)) if one.isdecimal() else one for one in folded)
+    blank = re.sub(r"\s+", " ", digits).strip()
+    return blank.rstrip(ENDS) or blank

@@ -1,0 +1,69 @@
+"""What a reader must know of the prompts before anything is measured with them: repeated, learned or not translated.
+
+Texts are the same where a reader sees the same words (`data/sameness`). Each sentence names the prompt set.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.sameness import same_words
+from ssn_probe.spec import Prompts, Recipe, Trains
+from ssn_probe.spec.node import walk
+from ssn_probe.text import counted, listing
+
+WORDS = pl.col("text").map_elements(same_words, pl.String)
+
+
+def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[str]:
+    """Ids of prompts to learn that are ids of prompts to measure: in another set they may be its translations."""
+    trains = dict.fromkeys(node.data for node in walk(recipe) if isinstance(node, Trains))
+    measures = dict.fromkeys(measure.prompts for measure in recipe.measures)
+    found = []
+    for learned in trains:
+        ids = set(data[learned].frame.filter(split="train")["prompt_id"])
+        for measured in measures:
+            both = ids & set(data[measured].frame.filter(split="evaluate")["prompt_id"])
+            if both:
+                found.append(
+                    f"prompts to learn ({data[learned].name}) and prompts to measure ({data[measured].name}) have "
+                    f"{counted(len(both), 'id')} in common: if these are the same requests in other words or "
+                    "languages, the model is measured on what it has learned"
+                )
+    return found
+
+
+def repeats(prompts: PromptSet) -> list[str]:
+    """Texts that occur in several prompts: the same text is no new evidence, whatever its id or cluster."""
+    texts = prompts.frame.group_by("split", "context", "language", maintain_order=True).agg(
+        pl.len().alias("prompts"), WORDS.n_unique().alias("texts")
+    )
+    repeated = texts.filter(pl.col("texts") < pl.col("prompts")).group_by("split", "context", maintain_order=True)
+    return [
+        f"{prompts.name}: some {context} {split} prompts have the same text ({_repeated(rows)}); repeated prompts are "
+        "no new evidence: intervals and p-values are too small"
+        for (split, context), rows in repeated
+    ]
+
+
+def _repeated(rows: pl.DataFrame) -> str:
+    counts = rows.select("language", "texts", "prompts").iter_rows()
+    return ", ".join(
+        f"{language}: {counted(texts, 'text')} in {prompts} prompts" for language, texts, prompts in counts
+    )
+
+
+def untranslated(prompts: PromptSet) -> list[str]:
+    """Texts that stand in several languages, under whatever ids: somebody may have forgotten to translate them."""
+    texts = prompts.frame.group_by(words=WORDS).agg(pl.col("language").unique().sort())
+    several = texts.filter(pl.col("language").list.len() > 1)
+    if several.is_empty():
+        return []
+    languages = several["language"].explode().unique().sort().to_list()
+    are = "is" if several.height == 1 else "are"
+    return [
+        f"{prompts.name}: {counted(several.height, 'text')} of {texts.height:,} {are} the same in several languages "
+        f"({listing(languages)}): where a prompt was not translated, its languages cannot be compared, and it may "
+        "choose neurons in one language and measure them in another"
+    ]

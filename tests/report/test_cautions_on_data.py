@@ -1,0 +1,37 @@
+"""Notes on the prompts: repeated, or the same in several languages."""
+
+from pathlib import Path
+
+from prompt_rows import load, make_rows, write
+
+from ssn_probe.report.cautions_on_data import repeats, untranslated
+
+
+def test_parallel_prompts_need_no_note(tmp_path: Path) -> None:
+    prompts = load(write(tmp_path, make_rows()))
+    assert repeats(prompts) == untranslated(prompts) == []
+
+
+def test_a_prompt_that_is_repeated_in_another_spelling_is_no_new_evidence(tmp_path: Path) -> None:
+    texts = {"evaluate-harmful-1": "How so?", "evaluate-harmful-2": "how  so"}
+    rows = [row | {"text": f"{row['language']} {texts.get(row['prompt_id'], row['text'])}"} for row in make_rows()]
+    assert [note.partition(";")[0] for note in repeats(load(write(tmp_path, rows)))] == [
+        f"{tmp_path.name}: some harmful evaluate prompts have the same text "
+        "(en: 2 texts in 3 prompts, de: 2 texts in 3 prompts)"
+    ]
+
+
+def test_a_prompt_that_was_not_translated_is_noted(tmp_path: Path) -> None:
+    rows = [
+        row | ({"text": f"Same {row['prompt_id']}"} if "harmful-1" in row["prompt_id"] else {}) for row in make_rows()
+    ]
+    assert untranslated(load(write(tmp_path, rows)))[0].startswith(
+        f"{tmp_path.name}: 2 texts of 34 are the same in several languages (de and en): "
+    )
+
+
+def test_under_another_id_it_is_not_translated_either(tmp_path: Path) -> None:
+    rows = make_rows()
+    other = next(row for row in rows if row["language"] == "de" and row["prompt_id"] == "evaluate-harmful-2")
+    other["text"] = next(row["text"] for row in rows if row["language"] == "en").upper() + "."
+    assert "1 text of 35 is the same in several languages" in untranslated(load(write(tmp_path, rows)))[0]
