@@ -1,17 +1,25 @@
 # `make demo` and `make test` do all set-up: an isolated environment from exact pins, then the job. Nothing else is needed.
+# What is installed has the SHA-256 that lock.txt lists; only torch has none, because its build is yours to choose.
 #
 #   PYTHON=python3.12      another interpreter (3.11 or newer)
 #   TORCH_INDEX=URL        another torch build, e.g. https://download.pytorch.org/whl/cpu or …/whl/cu130
+#   TORCH=2.15.0           another torch version, for `lock`, `test-newest` and `test-oldest`
+#   HASHES=no              the same pins without their hashes, for an index that builds its own wheels
 #   OUT=DIR                where `make demo` writes
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+TORCH ?= $(shell sed -n 's/^torch==//p' ssn_probe/constraints.txt)
+HASHES ?= yes
 VENV ?= .venv
 OUT ?= results
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := -m pip install -q --disable-pip-version-check
+PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
+COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow lint types format notebooks bench clean
+.PHONY: demo test test-slow test-newest test-oldest lint types format notebooks bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
@@ -23,6 +31,21 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
+
+# The quick tests with the newest and with the oldest versions that pyproject.toml allows, in environments of their own.
+# torch is the pinned one, whose build is at hand; e.g. TORCH=2.9.0 TORCH_INDEX=https://download.pytorch.org/whl/cpu
+test-newest: RESOLUTION := highest
+test-oldest: RESOLUTION := lowest-direct
+test-newest test-oldest: test-%: $(STAMP)
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	echo "torch==$(TORCH)" | $(COMPILE) --all-extras --resolution $(RESOLUTION) --no-emit-package torch \
+	  --python .venv-$*/bin/python pyproject.toml - -o .venv-$*/pins.txt
+	$(BIN)/python .ci/floors.py $* .venv-$*/pins.txt
+	.venv-$*/bin/python $(PIP_TORCH)
+	$(BIN)/uv pip install -q --python .venv-$* -r .venv-$*/pins.txt
+	$(BIN)/uv pip install -q --python .venv-$* --no-deps --no-build-isolation -e .
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -42,15 +65,35 @@ notebooks: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
-clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+# Moves every pin to the newest version that pyproject.toml allows on every Python, with the hashes of all files that the
+# index lists for it, for every system. torch stays, unless TORCH says otherwise.
+lock: $(STAMP)
+	echo "torch==$(TORCH)" | $(COMPILE) --all-extras --universal --upgrade --fork-strategy fewest --python-version 3.11 \
+	  pyproject.toml - -o ssn_probe/constraints.txt
+	$(COMPILE) --universal --no-deps --generate-hashes --python-version 3.11 --no-emit-package torch \
+	  ssn_probe/constraints.txt -o lock.txt
 
-$(STAMP): pyproject.toml ssn_probe/constraints.txt
+# Known vulnerabilities of the pinned versions; skipped where no vulnerability service can be reached.
+audit: $(STAMP)
+	$(BIN)/python .ci/audit.py
+
+clean:
+	rm -rf $(VENV) .venv-newest .venv-oldest build *.egg-info .pytest_cache .ruff_cache
+
+$(STAMP): pyproject.toml lock.txt ssn_probe/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "ssn-probe needs Python 3.11 or newer; $(PYTHON) is older. Install one and say PYTHON=python3.12."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "$(PYTHON) has no venv module. Install it first; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c ssn_probe/constraints.txt -e '.[dev]'
+ifeq ($(HASHES),yes)
+	@$(BIN)/python $(PIP) --require-hashes --no-deps -r lock.txt || { \
+	  echo "The pinned packages could not be installed. If pip says that a hash does not match, your index has other files"; \
+	  echo "than PyPI: ask whose they are. If you trust them, HASHES=no installs the same versions unchecked."; exit 1; }
+	$(BIN)/python $(PIP_TORCH)
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
+else
+	$(BIN)/python $(PIP_TORCH)
+	$(BIN)/python $(PIP) -c ssn_probe/constraints.txt -e '.[dev]'
+endif
 	@touch $@

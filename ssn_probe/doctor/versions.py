@@ -90,11 +90,14 @@ def installed(name: str) -> str | None:
 
 
 def pins() -> Mapping[str, str]:
-    """The tested version of every package."""
+    """The tested version of every package that this Python and this system need."""
+    from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    lines = [line.partition("==") for line in LOCK.read_text(encoding="utf-8").splitlines()]
-    return {canonicalize_name(name): version.strip() for name, equals, version in lines if equals}
+    lines = (line.partition("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines())
+    pinned = [Requirement(line) for line in lines if line]
+    here = [one for one in pinned if one.marker is None or one.marker.evaluate()]
+    return {canonicalize_name(one.name): next(iter(one.specifier)).version for one in here}
 
 
 def pip_command(names: Iterable[str]) -> str:

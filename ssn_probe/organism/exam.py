@@ -23,11 +23,13 @@ def prompt_tokens(texts: Sequence[str]) -> Int[Tensor, "prompt token"]:
 @torch.no_grad()
 def respond(model: Any, tokens: Int[Tensor, "prompt token"]) -> list[str]:
     """Greedy responses, decoded without special tokens."""
-    said, past, ended = [], None, torch.zeros(len(tokens), dtype=torch.bool)
+    from transformers import DynamicCache
+
+    said, cache, ended = [], DynamicCache(config=model.config), torch.zeros(len(tokens), dtype=torch.bool)
     for _ in range(world.MAX_NEW_TOKENS):
-        output = model(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1)
-        past, chosen = output.past_key_values, output.logits[:, -1].argmax(-1)
-        chosen = torch.where(ended, world.PAD, chosen)
+        # The cache goes by its place: transformers 5.24 calls it `cache`, older versions `past_key_values`.
+        logits = model(tokens, None, None, cache, use_cache=True, logits_to_keep=1).logits
+        chosen = torch.where(ended, world.PAD, logits[:, -1].argmax(-1))
         ended |= chosen == world.EOS
         tokens = chosen[:, None]
         said.append(tokens)
