@@ -34,9 +34,13 @@ from ssn_probe.study.findings import Findings
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, since
 from ssn_probe.study.plan import Plan, limited, make_plan
+from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.workbench import Workbench
+
+LENGTHS = ("lengths of prompts",)
+"""What a bench remembers them under."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
     require_proof(subject, root)
     check_rows_independent(subject)
+    lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)
     record = Record(_manifest(recipe, plan, options, subject, key))
     record.note(order=results.next_order(root))
@@ -92,6 +97,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         batch_size=options.batch_size,
         gradient_checkpointing=options.gradient_checkpointing,
         cache=cache,
+        prompt_memory={LENGTHS: lengths},
         warnings=record.warnings,
     )
     rows = [(row.label, row.prompts) for row in rows_of_steps(expected_steps(bench, recipe))]
@@ -124,7 +130,7 @@ class Record:
 
 def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
     """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
-    for note in notes_on_data(recipe, bench.data):
+    for note in (*notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)
     for note in notes_on_findings(findings):
@@ -141,6 +147,11 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
     record.note(answer=answer_lines(recipe, record.to_json(), findings))
     write_report(run.path, recipe, record.to_json(), findings)
     return findings
+
+
+def _notes_on_lengths(bench: Workbench, recipe: Recipe) -> Iterator[str]:
+    lengths = bench.remember_prompts(LENGTHS, lambda: prompt_lengths(recipe, bench.data, bench.subject))
+    return length_notes(lengths, bench.subject)
 
 
 def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:

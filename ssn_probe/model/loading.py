@@ -21,6 +21,7 @@ from ssn_probe.model.config_file import (
     check_stored,
     raw_config,
 )
+from ssn_probe.model.context_length import silence_reminders
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.model_files import check_files
 from ssn_probe.model.remedies import read_foreign
@@ -151,6 +152,7 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
     tokenizer = read_foreign(
         where, "tokenizer", lambda: loader.from_pretrained(where, revision=commit or "main", trust_remote_code=False)
     )
+    silence_reminders(tokenizer)
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of {where!r} has no chat template, so it is not clear how to ask the model anything.",

@@ -12,6 +12,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.files import sha256
+from ssn_probe.model.context_length import Limit, context_length, limits
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.loading import (
@@ -39,7 +40,8 @@ class Subject:
 
     `identity` holds what changes a number (weights, tokenizer, template, dtype, attention), and neither device nor
     path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are; `openings` are
-    those the model's folder declares, per language, if it does.
+    those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
+    may have together, where the config says it, and `limits` is all that a long prompt can exceed.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Subject:
     vocabulary: int
     pad_id: int
     eos_ids: tuple[int, ...]
+    context: int | None
+    limits: tuple[Limit, ...]
 
 
 def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weights: bool = True) -> Subject:
@@ -109,6 +113,8 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         vocabulary=module.config.vocab_size,
         pad_id=pad_id,
         eos_ids=eos_ids,
+        context=context_length(config),
+        limits=limits(config, tokenizer),
     )
 
 

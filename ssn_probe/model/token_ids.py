@@ -28,6 +28,15 @@ def usable_pad(proposed: int | None, eos_ids: Sequence[int], size: int) -> int:
     return next((token for token in (proposed, *eos_ids) if is_inside(token, size)), 0)
 
 
+def all_inside(row: Sequence[Any], size: int) -> bool:
+    """Is every id of a row one that the embedding has?"""
+    try:
+        # many times faster than a look at every token
+        return not row or (is_inside(min(row), size) and is_inside(max(row), size))
+    except TypeError:  # None, where a tokenizer has no token for a text
+        return False
+
+
 def first_outside(ids: Iterable[Any], size: int) -> Any:
     """The first id that an embedding of `size` rows does not have; None where there is none."""
     return next((token for token in ids if not is_inside(token, size)), None)
@@ -59,8 +68,7 @@ def check_inside(rows: Sequence[Sequence[Any]], tokenizer: Any, size: int) -> No
         ModelError: names the first such row, by its number if there are several, and the token.
     """
     for number, row in enumerate(rows):
-        # min and max are many times faster than a look at every token
-        if row and not (is_inside(min(row), size) and is_inside(max(row), size)):
+        if not all_inside(row, size):
             which = "The prompt" if len(rows) == 1 else f"Prompt {number + 1} of {len(rows)}"
             reason = outside_reason(first_outside(row, size), tokenizer, size)
             raise ModelError(f"{which} has {reason}.", OUTSIDE_HINT)

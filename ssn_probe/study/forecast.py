@@ -18,6 +18,7 @@ from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import Plan, limited, make_plan
+from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.workbench import Workbench
@@ -57,11 +58,12 @@ def forecast(
     """
     plan = make_plan(limited(recipe, limit))
     subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False)
+    lengths = prompt_lengths(plan.recipe, plan.data, subject)
     rows, cached = _look_up(plan, subject, out)
     seconds, time = _time(plan, rows, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
-    lines = [*time, _neurons(layers, widths), *needs, *_power(plan)]
+    lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan)]
     return Forecast(recipe=plan.recipe, rows=tuple(rows), cached=cached, seconds=seconds, lines=tuple(lines))
 
 

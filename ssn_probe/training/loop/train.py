@@ -15,6 +15,7 @@ import torch
 
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.errors import DataError, ModelError, RecipeError
+from ssn_probe.model.context_length import context_length
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
 from ssn_probe.model.token_ids import embedding_size, usable_pad
@@ -151,7 +152,7 @@ def _course(
             f"step {wrong[0]} cannot be kept: the training has {schedule.total} steps",
             f"Keep steps from 1 to {schedule.total}.",
         )
-    longest, vocabulary = getattr(module.config, "max_position_embeddings", None), embedding_size(module)
+    longest, vocabulary = context_length(module.config), embedding_size(module)
 
     def encode(rows: Sequence[Example]) -> list[Encoded]:
         return encode_examples(rows, tokenizer, eos_ids, longest, vocabulary) if rows else []
