@@ -11,7 +11,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import Family
-from ssn_probe.model.model_files import LIMITS, read_json
+from ssn_probe.model.model_files import read_object
 from ssn_probe.model.remedies import newer_transformers
 from ssn_probe.model.weight_files import Stored
 
@@ -19,6 +19,7 @@ MOST = {
     "num_hidden_layers": 10_000,
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "head_dim"), 1_000_000),
     **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 100_000_000),
+    "num_labels": 1_000_000,
 }
 """The numbers of a config that decide how much is built → the most that is taken for meant."""
 ELSEWHERE = {
@@ -46,11 +47,10 @@ MERGE = "Merge it first (`merge_and_unload` of peft, then `save_pretrained` into
 def check_no_adapter(folder: Path) -> None:
     """Raises ModelError for a folder with an adapter, which transformers would put into the model without a word."""
     config, weights = folder / "adapter_config.json", sorted(folder.glob("adapter_model.*"))
-    held = [*([config] if config.exists() else []), *weights]
+    held = [*([config] if config.exists() or config.is_symlink() else []), *weights]
     if not held:
         return
-    about = read_json(config) if config.exists() else {}
-    about = about if isinstance(about, dict) else {}
+    about = read_object(config) if config.exists() or config.is_symlink() else {}
     base, names = about.get("base_model_name_or_path"), ", ".join(path.name for path in held)
     kind = f"a {about['peft_type']} adapter" if isinstance(about.get("peft_type"), str) else "an adapter"
     of = f" of {base!r}" if isinstance(base, str) and base else ""
@@ -151,12 +151,3 @@ def check_names(where: str, unexpected: Iterable[str], outline: Any) -> None:
         "Without them it is another model. Get the config that belongs to the weights, "
         f"or the weights that belong to the config. {newer_transformers(where)}".strip(),
     )
-
-
-def raw_config(where: str, file: Path) -> dict[str, Any]:
-    """The content of a config.json. Raises ModelError."""
-    assert file.name in LIMITS
-    raw = read_json(file)
-    if not isinstance(raw, dict):
-        raise ModelError(f"The config of {where!r} is no object but {type(raw).__name__}.", "Get its own config.json.")
-    return raw

@@ -19,11 +19,10 @@ from ssn_probe.model.config_file import (
     check_names,
     check_no_adapter,
     check_stored,
-    raw_config,
 )
 from ssn_probe.model.context_length import silence_reminders
 from ssn_probe.model.families import Family, family_of
-from ssn_probe.model.model_files import check_files
+from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
 from ssn_probe.model.token_ids import embedding_size, usable_pad
@@ -86,7 +85,8 @@ def _embedded(name: str) -> str:
 
 def _model_folder(folder: Path) -> str:
     check_no_adapter(folder)
-    if not (folder / "config.json").exists():
+    config, generation = folder / "config.json", folder / "generation_config.json"
+    if not (config.exists() or config.is_symlink()):
         raise ModelError(
             f"{folder} is not a model: it has no config.json.",
             "Give a folder as `save_pretrained` writes it: config.json, *.safetensors and a tokenizer.",
@@ -97,6 +97,8 @@ def _model_folder(folder: Path) -> str:
             "Load the model with transformers once and save it again with `save_pretrained`.",
         )
     check_files(folder)
+    if generation.exists():
+        read_object(generation)
     weight_files(folder)
     return str(folder)
 
@@ -125,7 +127,7 @@ def read_config(where: str) -> Any:
     if not local:
         check_hub_adapter(where)
     file = read_foreign(where, "config", lambda: cached_file(where, "config.json"))
-    raw = raw_config(where, Path(file))
+    raw = read_object(Path(file))
     family = family_of(raw.get("model_type"))
     check_config(where, raw)
     held = stored_tensors(where, weight_files(Path(where))) if local else {}

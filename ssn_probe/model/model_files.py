@@ -41,6 +41,14 @@ def read_json(path: Path) -> Any:
         raise ModelError(message, "It is damaged, or no file of a model: copy it again from the original.") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Like `read_json`, for a file that must hold a JSON object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is no object but {type(content).__name__}.", "Get the model's own file.")
+    return content
+
+
 def stamp(folder: Path, weights: Iterable[Path]) -> tuple[tuple[str, int, int, int], ...]:
     """Name, size, time of change and inode of every file that is read: what is other now was changed meanwhile."""
     known = [folder / name for name in LIMITS]

@@ -8,6 +8,9 @@ from typing import Any
 from ssn_probe.errors import ModelError, first_line
 from ssn_probe.model.model_files import read_json
 
+MOST, LONGEST = 1000, 1000
+"""Openings of a language, and characters of each: every one of them is forced upon the model for every prompt."""
+
 
 @dataclass(frozen=True)
 class Openings:
@@ -49,6 +52,11 @@ def declared_openings(where: str, tokenizer: Any) -> Mapping[str, Openings] | No
 def _opening_tokens(tokenizer: Any, texts: Any, where: str) -> tuple[tuple[int, ...], ...]:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ModelError(f"{where} is not a list of texts.", "Give at least one opening per language.")
+    if len(texts) > MOST or max(map(len, texts)) > LONGEST:
+        raise ModelError(
+            f"{where} has {len(texts):,} openings, of up to {max(map(len, texts)):,} characters.",
+            f"Give at most {MOST:,} openings of at most {LONGEST:,} characters: the first words of a response.",
+        )
     openings = tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
     if not all(openings):
         raise ModelError(f"{where} has an opening without a token.", "Leave empty openings out.")

@@ -54,11 +54,11 @@ def read_foreign(where: str, what: str, load: Callable[[], Any]) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a panic of a Rust library
             raise
         message = f"The {what} of {where!r} cannot be loaded: {first_line(error)}"
-        raise ModelError(message, remedy(where, error)) from error
+        raise ModelError(message, remedy(where, what, error)) from error
 
 
-def remedy(where: str, error: BaseException) -> str:
-    """What to do about an exception that was raised while a model at `where` was read."""
+def remedy(where: str, what: str, error: BaseException) -> str:
+    """What to do about an exception that was raised while the `what` of a model at `where` was read."""
     from ssn_probe.model.out_of_memory import out_of_memory
 
     if out_of_memory(error):
@@ -73,9 +73,10 @@ def remedy(where: str, error: BaseException) -> str:
             return f"{hint} {newer_transformers(where)}".strip()
     if names & {"ImportError", "ModuleNotFoundError"} or "pip install" in text:
         return _missing_package(text)
-    if "StrictDataclassError" in names:
-        return "Fix the value in config.json, or get the model's own config.json."
-    if newer := newer_transformers(where):
+    newer = newer_transformers(where)
+    if "StrictDataclassError" in names or (what == "config" and Path(where).is_dir()):
+        return f"Fix the value in config.json, or get the model's own config.json. {newer}".strip()
+    if newer:
         return newer
     if Path(where).is_dir():
         return "The folder may be incomplete or damaged: copy it again."

@@ -6,7 +6,7 @@ nnsight is imported when a model is loaded, not before: it takes seconds and pat
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ssn_probe.errors import ModelError, nearest
 from ssn_probe.files import sha256
 from ssn_probe.model.context_length import Limit, context_length, limits
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
-from ssn_probe.model.families import Family, family_of
+from ssn_probe.model.families import BUILT_IN, Family, family_of
 from ssn_probe.model.loading import (
     commit_of,
     locate,
@@ -129,10 +129,23 @@ def _identity(name: str, where: str, module: Any, tokenizer: Any, family: Family
         if folder.is_dir()
         else {"id": name, "commit": commit_of(module.config)}
     )
-    return source | {
-        "family": family.name,
-        "dtype": str(module.dtype).removeprefix("torch."),
-        "attention": module.config._attn_implementation,
-        "chat_template_sha256": text_digest(json.dumps(tokenizer.chat_template)),
-        "tokenizer_sha256": tokenizer_digest(tokenizer),
-    }
+    return (
+        source
+        | _row(family)
+        | {
+            "family": family.name,
+            "dtype": str(module.dtype).removeprefix("torch."),
+            "attention": module.config._attn_implementation,
+            "chat_template_sha256": text_digest(json.dumps(tokenizer.chat_template)),
+            "tokenizer_sha256": tokenizer_digest(tokenizer),
+        }
+    )
+
+
+def _row(family: Family) -> dict[str, Any]:
+    """What a user's row says beyond the defaults: two rows of one name read other neurons of the same files."""
+    if family in BUILT_IN:
+        return {}
+    usual = asdict(Family(name=family.name))
+    own = {name: value for name, value in asdict(family).items() if value != usual[name]}
+    return {"family_row": own} if own else {}
