@@ -3,8 +3,8 @@
 `examine_machine` looks at versions, processor, memory, device, the hub's cache and the results folder; it also works
 where torch cannot be imported, and reports it. `examine_model` loads a model and checks what every result relies on:
 that the neurons are where their family's row says, that silencing them in a trace equals zeroing their weights,
-that padding changes nothing, that the chat template contains the request once, and that the effect of a neuron is
-larger than rounding errors. `show_doctor` shows both.
+that padding, neighbours and what ran before change nothing, that the chat template contains the request once, and
+that the effect of a neuron is larger than rounding errors. `show_doctor` shows both.
 """
 
 from ssn_probe.doctor.checks import Check, Status

@@ -70,7 +70,7 @@ def examine_subject(subject: "Subject") -> Iterator[Check]:
 
 UNFIT = failed(
     "other checks",
-    "not run: tracing, sites, local effects, padding, rounding",
+    "not run: tracing, sites, local effects, padding, neighbours, rounding",
     "They compare numbers, and this model computes none that can be compared.",
     "Fix what the line above names, then run the doctor again.",
 )
@@ -80,6 +80,7 @@ def examine_family(subject: "Subject") -> Iterator[Check]:
     """What every result rests on: the model computes numbers, and its family's row places its neurons correctly."""
     from ssn_probe.doctor.loaded_model import check_numbers, check_tracing
     from ssn_probe.doctor.local_effects import check_local_effects
+    from ssn_probe.doctor.neighbours import check_neighbours
     from ssn_probe.doctor.padding import check_padding
     from ssn_probe.doctor.sites import check_site
 
@@ -93,3 +94,4 @@ def examine_family(subject: "Subject") -> Iterator[Check]:
         yield from guarded(f"site {site}", partial(check_site, subject, site))
     yield from guarded("local effects", partial(check_local_effects, subject))
     yield from guarded("padding", partial(check_padding, subject))
+    yield from guarded("neighbours", partial(check_neighbours, subject))

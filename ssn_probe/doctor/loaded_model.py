@@ -13,13 +13,14 @@ def describe_subject(subject: Subject) -> Check:
     widths = ", ".join(f"{site} {width}" for site, width in subject.widths.items())
     layer = module.get_submodule(subject.family.layers)[0]
     biased = [site for site, (path, _) in subject.family.modules.items() if layer.get_submodule(path).bias is not None]
+    limits = [limit.of.removeprefix("the model's ").removeprefix("the ") for limit in subject.limits]
     notes = [f"{identity['dtype']} on {subject.device}"]
     notes += ["tied embeddings"] if module.config.tie_word_embeddings else []
     notes += [f"biases at {', '.join(biased)}"] if biased else []
     return passed(
         "model",
         f"{subject.name}: {identity['family']}, {count / 1e6:,.1f} M parameters, {subject.n_layers} layers of {widths} "
-        f"neurons; {'; '.join(notes)}",
+        f"neurons; {'; '.join((*limits, *notes))}",
     )
 
 

@@ -33,7 +33,17 @@ def test_the_machine(tmp_path: Path) -> None:
 def test_every_check_passes_on_the_organism() -> None:
     result = doctor("--model", "organism", "--dtype", "float32", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    for name in ("model", "chat template", "BOS", "numbers", "tracing", "site ffn", "padding", "rounding"):
+    for name in (
+        "model",
+        "chat template",
+        "BOS",
+        "numbers",
+        "tracing",
+        "site ffn",
+        "padding",
+        "neighbours",
+        "rounding",
+    ):
         assert f"\n✓ {name} " in result.stdout
     assert all(line.startswith("✓") for line in result.stdout.splitlines()[-13:-1])
     assert "checks, none failed" in result.stdout.splitlines()[-1]

@@ -61,7 +61,7 @@ def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(subject
     checks = list(examine_subject(subject))
     assert [check for check in checks if check.status != "ok"] == []
     sites = [f"site {site}" for site in SITES]
-    names = ["chat template", "BOS", "numbers", "tracing", *sites, "local effects", "padding", "rounding"]
+    names = ["chat template", "BOS", "numbers", "tracing", *sites, "local effects", "padding", "neighbours", "rounding"]
     assert [check.name for check in checks] == names
     assert all(torch.equal(one, other) for one, other in zip(before, all_bits(subject), strict=True))
 

@@ -64,7 +64,14 @@ def test_suppress_ss_runs_with_it(extended: Extended, granite: str, tmp_path: Pa
     assert suppressed(granite, tmp_path).summary.height
     (kept,) = (tmp_path / "cache" / "proofs").iterdir()
     checks = json.loads(kept.read_text(encoding="utf-8"))["checks"]
-    assert list(checks) == ["numbers", "tracing", *(f"site {site}" for site in MODULES), "local effects", "padding"]
+    assert list(checks) == [
+        "numbers",
+        "tracing",
+        *(f"site {site}" for site in MODULES),
+        "local effects",
+        "padding",
+        "neighbours",
+    ]
     monkeypatch.setattr(proof, "examine_family", None)  # the second run rests on the proof
     assert suppressed(granite, tmp_path).summary.height
     register_family("granite", implementation="eager")
