@@ -6,6 +6,7 @@ milliseconds; the many parts of the cache, whose names contain their digests, do
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -23,14 +24,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Writes a text file completely or not at all."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=durable)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Writes indented JSON, completely or not at all."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
 
 
 def write_table(path: Path, frame: Any) -> None:
@@ -63,6 +64,13 @@ def write_whole(
             return path
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_half_written(path: Path) -> None:
+    """Removes what killed processes left of this file; for files that only one process writes."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import SafetyData, safety_data
 from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
-from ssn_probe.files import disk_errors
+from ssn_probe.files import disk_errors, remove_half_written
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights, settle_generation
 from ssn_probe.model.subject import DTYPES
@@ -112,6 +112,7 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)
         team.wait()  # until every process has read the checkpoint, which is removed now
         if team.leads:
+            remove_half_written(job.out)
             write_delta(job.out, file)
             _remove_checkpoint(job)
         _report(screen, job, trained, file)
@@ -219,6 +220,7 @@ def _train(
 def _remove_checkpoint(job: Job) -> None:
     if job.checkpoints is None:
         (job.folder / FILE).unlink(missing_ok=True)
+        remove_half_written(job.folder / FILE)
         with contextlib.suppress(OSError):  # the user keeps something in it
             job.folder.rmdir()
 

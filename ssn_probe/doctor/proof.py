@@ -1,11 +1,14 @@
 """A family that a user added is studied only once the doctor has passed it, on that very model."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ssn_probe.doctor.examine import examine_family
 from ssn_probe.errors import ModelError
 from ssn_probe.files import write_json
+from ssn_probe.limits import MANIFEST, read_limited
 from ssn_probe.model.families import BUILT_IN
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec.node import digest
@@ -23,7 +26,7 @@ def require_proof(subject: Subject, root: Path) -> None:
         return
     what = {"model": subject.identity, "family": asdict(subject.family)}
     proof = root / "cache" / "proofs" / f"{digest(what)}.json"
-    if proof.is_file():
+    if _proves(proof, what):
         return
     checks = {}
     for check in examine_family(subject):
@@ -36,3 +39,12 @@ def require_proof(subject: Subject, root: Path) -> None:
         checks[check.name] = check.found
     proof.parent.mkdir(parents=True, exist_ok=True)
     write_json(proof, what | {"checks": checks})
+
+
+def _proves(proof: Path, what: dict[str, Any]) -> bool:
+    """Is the proof there, and of this very model and row? A damaged one is made again."""
+    try:
+        found = json.loads(read_limited(proof, MANIFEST, ModelError))
+        return bool(found.pop("checks")) and digest(found) == digest(what)
+    except (ModelError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False

@@ -7,6 +7,7 @@ damage is noticed, reported, and computed again. A lock per entry lets runs that
 """
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ssn_probe.errors import ResultError
 from ssn_probe.files import disk_errors, sha256, write_json, write_whole
+from ssn_probe.limits import MANIFEST, read_limited
 from ssn_probe.spec.node import digest
 from ssn_probe.tracing.batching import Part, covered
 
@@ -71,8 +73,8 @@ class Cache:
         folder = self.root / key
         with self._locked(folder) if self.compute else nullcontext():
             stale = frozenset(_files(folder)) if self.fresh and key not in self.opened else frozenset()
-            if self.compute and not (folder / "what.json").is_file():
-                write_json(folder / "what.json", dict(what))
+            if self.compute and not _says(folder / "what.json", key):
+                write_json(folder / "what.json", dict(what), durable=False)
             entry = Entry(cache=self, folder=folder, stale=stale)
             yield entry
             for path in stale - self.seen:
@@ -221,6 +223,13 @@ def _opened(path: Path) -> Iterator[Any]:
 def _rows(path: Path) -> tuple[int, ...]:
     with _opened(path) as file:
         return tuple(file.get_tensor("rows").tolist())
+
+
+def _says(path: Path, key: str) -> bool:
+    """Does the file say what has this key? It is for readers, and written again where it is damaged."""
+    with contextlib.suppress(ResultError, ValueError, TypeError, RecursionError):
+        return digest(json.loads(read_limited(path, MANIFEST, ResultError))) == key
+    return False
 
 
 def _files(folder: Path) -> list[Path]:

@@ -47,10 +47,13 @@ def read_tensors(path: Path, hint: str) -> tuple[dict[str, str], dict[str, Tenso
 
     Raises:
         DamagedError: a file that is not whole, or whose digest does not match, with `hint`.
-        ResultError: a file that is missing, too large for the memory, or cannot be opened.
+        ResultError: a file that is missing, too large for the memory, or cannot be opened, with `hint`, too.
     """
-    _check_memory(path)
-    content = read_limited(path, limits.DELTA, ResultError)
+    try:
+        _check_memory(path)
+        content = read_limited(path, limits.DELTA, ResultError)
+    except ResultError as error:
+        raise ResultError(error.message, hint) from error
     try:
         metadata, tensors = _parsed(content)
     except BaseException as error:  # safetensors, written in Rust, may panic, and that is no Exception

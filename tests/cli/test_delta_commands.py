@@ -347,7 +347,8 @@ def test_what_is_no_delta_file(verb: str, case: str, path: Path) -> None:
     path.write_bytes(contents.get(case, whole))
     given = {"missing": path.with_name("missing.safetensors"), "a folder": path.parent}.get(case, path)
     command = delta(verb, given, *rest.get(verb, ["--model", "organism", "hello"]))
-    refused(command, "cannot be read", "Give a delta file")
+    what = "Cannot read" if case in ("missing", "a folder") else "is damaged"
+    refused(command, what, "Give a delta file")
 
 
 # ── the group ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -74,6 +74,12 @@ def test_suppress_ss_runs_with_it(extended: Extended, granite: str, tmp_path: Pa
     ]
     monkeypatch.setattr(proof, "examine_family", None)  # the second run rests on the proof
     assert suppressed(granite, tmp_path).summary.height
+    whole = kept.read_text(encoding="utf-8")
+    for damaged in ("", "{}", "[1]", whole.replace('"family"', '"famili"'), whole[:-5]):
+        kept.write_text(damaged, encoding="utf-8")
+        with pytest.raises(TypeError):
+            require_proof(load_subject(granite), tmp_path)
+    kept.write_text(whole, encoding="utf-8")
     register_family("granite", implementation="eager")
     with pytest.raises(TypeError):
         require_proof(load_subject(granite), tmp_path)

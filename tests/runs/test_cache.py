@@ -135,6 +135,15 @@ def test_tables_are_kept_whole(tmp_path: Path) -> None:
     assert Cache(root=tmp_path).frames(WHAT, ["a", "b"], lambda: made) is made, "a part of a result is no result"
 
 
+@pytest.mark.parametrize("harm", ["", "{", "[]", '{"method": "tripling"}'])
+def test_a_damaged_description_is_written_again(harm: str, tmp_path: Path) -> None:
+    compute(Cache(root=tmp_path))
+    file = tmp_path / digest(WHAT) / "what.json"
+    file.write_text(harm, encoding="utf-8")
+    assert compute(Cache(root=tmp_path)) == []
+    assert json.loads(file.read_text(encoding="utf-8")) == WHAT
+
+
 def test_what_a_killed_run_left_half_written_is_cleared(tmp_path: Path) -> None:
     compute(Cache(root=tmp_path))
     left = tmp_path / digest(WHAT) / ".00000002.safetensors.123.tmp"

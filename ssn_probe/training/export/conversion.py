@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError, ResultError, nearest
-from ssn_probe.files import disk_errors, let_others_read
+from ssn_probe.files import disk_errors, let_others_read, sync_file, sync_folder
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
@@ -26,6 +26,8 @@ from ssn_probe.training.export.model_card import DELTA, model_card
 from ssn_probe.training.weights.delta import Rounding, rounding
 
 GENERATION = "generation_config.json"
+LOCK = "lock"
+"""Of a folder that is being written: whoever writes it has locked this file."""
 CARRIED = (GENERATION, "openings.json")
 """Files that are copied from the base's folder unchanged."""
 
@@ -130,20 +132,51 @@ def _check_free(folder: Path) -> None:
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, renamed to it at the end: `folder` is complete, or absent.
 
+    What a killed process left in the temporary folder is removed by the next that writes the same; it is locked.
+
     Raises ResultError for a folder that is not empty, and for a disk that cannot be written.
     """
     _check_free(folder)
     whole = Path(os.path.abspath(folder))
-    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
-    with disk_errors(folder):
+    temporary = whole.with_name(f".{whole.name}.tmp")
+    with disk_errors(folder), _taken(temporary, folder) as lock:
         try:
-            temporary.mkdir(parents=True)
             yield temporary
             for file in sorted(temporary.rglob("*.safetensors")):
                 let_others_read(file)
+            for file in sorted(path for path in temporary.rglob("*") if path.is_file() and path.name != LOCK):
+                sync_file(file)
+            if os.name == "nt":  # Windows renames no folder in which a file is open
+                lock.release()
             os.replace(temporary, whole)
+            sync_folder(whole.parent)
+            (whole / LOCK).unlink(missing_ok=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _taken(temporary: Path, folder: Path) -> Iterator[Any]:
+    """The lock of a temporary folder, which is made, or emptied of what a killed process has left."""
+    from filelock import FileLock, Timeout
+
+    if temporary.is_symlink() or (temporary.exists() and not (temporary / LOCK).is_file() and any(temporary.iterdir())):
+        raise ResultError(f"{temporary} is in the way.", "Remove it, or choose another folder.")
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(temporary / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResultError(f"Another process is writing {folder}.", "Wait for it, or choose another folder.") from error
+    try:
+        for left in temporary.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif left.name != LOCK:
+                left.unlink()
+        yield lock
+    finally:
+        lock.release()
 
 
 def _save(folder: Path, loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, ResultError
+from ssn_probe.files import remove_half_written
 from ssn_probe.training.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 from ssn_probe.training.weights.trainable import Change, Trainable, load_parameters
 
@@ -92,6 +93,7 @@ def save_state(folder: Path, state: State, identity: str) -> None:
         "history": [asdict(step) for step in state.history],
     }
     metadata = {"format": FORMAT, "identity": identity, "state": json.dumps(progress)}
+    remove_half_written(folder / FILE)
     write_tensors(folder / FILE, tensors, metadata)
 
 
