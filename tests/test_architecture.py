@@ -13,6 +13,7 @@ FLOORS = (
     ("text",),
     ("files", "limits"),
     ("spec",),
+    ("tables",),
     ("neurons",),
     ("data",),
     ("model",),

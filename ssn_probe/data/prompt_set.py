@@ -6,43 +6,20 @@ that a translation of a prompt that chose a neuron is never used to evaluate it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ssn_probe import limits
+from ssn_probe.data.card import read_card, unused_fields
 from ssn_probe.data.sources import find_files
 from ssn_probe.data.table_checks import read_table
 from ssn_probe.errors import DataError, nearest
+from ssn_probe.limits import read_limited
 from ssn_probe.spec import Prompts
-from ssn_probe.spec.node import brief, canonical, read_json
-
-MOST_NEW_TOKENS = 1_000_000
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
-
-
-CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("name", _is_text, "a non-empty text"),
-    ("anchor", _is_text, "a language code"),
-    ("license", _is_text, "a non-empty text"),
-    (
-        "max_new_tokens",
-        lambda value: type(value) is int and 0 < value <= MOST_NEW_TOKENS,
-        f"a whole number from 1 to {MOST_NEW_TOKENS:,}",
-    ),
-    ("languages", _is_list, "a list of language codes, each once"),
-    ("judge", lambda value: isinstance(value, dict), "a JSON object"),
-)
-"""What a card may declare: the name, whether a value is valid, and a description of valid values."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +28,8 @@ class PromptSet:
 
     `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
     prompt × language. `anchor` is the high-resource language; `judge` the declared judge (`ssn_probe.data.judges`),
-    `digest` a SHA-256 over the files, which identifies the data in results.
+    `digest` a SHA-256 over the files, which identifies the data in results. `unused` names the columns and
+    fields of the files that nothing reads.
     """
 
     name: str
@@ -62,6 +40,7 @@ class PromptSet:
     max_new_tokens: int
     license: str | None
     digest: str
+    unused: tuple[str, ...] = ()
 
     def select(self, split: str, context: str, language: str | None = None) -> pl.DataFrame:
         """The rows of one split and context (of one language), in the order of the file."""
@@ -103,9 +82,10 @@ def check_can_identify(
 
 def _read(source: str) -> PromptSet:
     name, table, card = find_files(source)
-    contents = [_bytes(file) for file in (table, card) if file is not None]  # read once: the digest is that of the rows
-    declared = {} if card is None else _read_card(card, contents[1])
-    frame = read_table(table, contents[0])
+    files = [(table, limits.PROMPTS), *([] if card is None else [(card, limits.CARD)])]
+    contents = [read_limited(file, limit, DataError) for file, limit in files]  # once: the digest is that of the rows
+    declared = {} if card is None else read_card(card, contents[1])
+    frame, unused = read_table(table, contents[0])
     languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
     absent = [language for language in languages if language not in frame["language"]]
     if absent:
@@ -123,28 +103,14 @@ def _read(source: str) -> PromptSet:
         max_new_tokens=declared.get("max_new_tokens", 64),
         license=declared.get("license"),
         digest=hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).hexdigest(),
+        unused=(*unused, *unused_fields(declared), *_card_of_folder(table, card)),
     )
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "Give a file that can be read.") from error
-
-
-def _read_card(card: Path, content: bytes) -> dict[str, Any]:
-    try:
-        declared = read_json(content.decode("utf-8-sig"))
-        canonical(declared).encode()  # raises for NaN and for half a character, which no result file could contain
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{card} is not JSON: {error}", "Fix it, or remove it.") from error
-    if not isinstance(declared, dict):
-        raise DataError(f"{card} is not a JSON object", 'Write {"name": …, "anchor": …, "judge": …}.')
-    for name, fits, wanted in CARD:
-        if name in declared and not fits(declared[name]):
-            raise DataError(f"{card}: {name} is {brief(declared[name])}", f"Give {name} as {wanted}, or leave it out.")
-    return declared
+def _card_of_folder(table: Path, card: Path | None) -> list[str]:
+    """The card of a folder, of which a single file was given: it does not belong to that file."""
+    beside = table.with_name("dataset.json")
+    return [f"{beside.name} (the card of {table.name} is {table.stem}.json)"] if not card and beside.exists() else []
 
 
 def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:

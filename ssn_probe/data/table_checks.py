@@ -1,57 +1,66 @@
 """The table of a prompt set: read, completed and checked."""
 
-import codecs
 import hashlib
-import io
-from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from ssn_probe.errors import DataError, nearest
-from ssn_probe.neurons import LANGUAGE, UNREADABLE
+from ssn_probe.neurons import LANGUAGE
 from ssn_probe.spec.node import brief
+from ssn_probe.tables import csv_table, json_lines, parquet_table, unused_names
 
 CONTEXTS = ("harmful", "harmless", "lookalike")
 SPLITS = ("identify", "evaluate", "train")
 REQUIRED = ("prompt_id", "language", "context", "text")
 OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
-READERS = {
-    ".parquet": pl.read_parquet,
-    ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
-    ".csv": partial(pl.read_csv, infer_schema=False),  # an id such as 007 is text
-}
+KNOWN = REQUIRED + OPTIONAL
+MAY_BE_NUMBERS = ("prompt_id", "cluster", "pair_id", "topic", "reference")
+"""Columns whose whole numbers stand for themselves: 7 is the id "7"."""
+SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
-def read_table(table: Path, content: bytes) -> pl.DataFrame:
-    """The rows of a table, every column as text, optional ones filled. Raises DataError for what is malformed."""
-    try:
-        frame = READERS[table.suffix](io.BytesIO(content.removeprefix(codecs.BOM_UTF8)))
-    except UNREADABLE as error:
-        raise DataError(f"cannot read {table}: {error}", f"Give one of {', '.join(READERS)}.") from error
-    missing = [name for name in REQUIRED if name not in frame.columns]
+def read_table(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
+    """The rows of a table, every known column as text, optional ones filled; and the columns that nothing reads.
+
+    Raises DataError for what is malformed, or can be read in more than one way.
+    """
+    frame, names = _read(table, content)
+    missing = [name for name in REQUIRED if name not in names]
     if missing:
         raise DataError(f"{table} lacks the columns {missing}", f"Required: {', '.join(REQUIRED)}.")
     if frame.is_empty():
         raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
-    frame = _with_defaults(_as_text(frame, table))
+    absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in frame.columns]
+    frame = _with_defaults(frame.with_columns(absent).select(KNOWN))
     _check_cells(frame, table)
     _check_units(frame, table)
-    return frame
+    return frame, unused_names(names, KNOWN)
+
+
+def _read(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
+    match table.suffix:
+        case ".csv":
+            frame = csv_table(table, content, KNOWN, _could_be_a_row)
+            return frame, frame.columns
+        case ".jsonl":
+            return json_lines(table, content, KNOWN, MAY_BE_NUMBERS)
+    frame, names = parquet_table(table, content, KNOWN)
+    return _as_text(frame, table), names
+
+
+def _could_be_a_row(cells: dict[str, str]) -> bool:
+    return cells.get("context", "").strip() in CONTEXTS and bool(LANGUAGE.fullmatch(cells.get("language", "").strip()))
 
 
 def _as_text(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
-    """The known columns as text; a column of records or of bytes is refused."""
-    absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in frame.columns]
-    frame = frame.with_columns(absent).select(REQUIRED + OPTIONAL)
-    hint = f"Give {', '.join(REQUIRED + OPTIONAL)} as text."
+    """The columns of a parquet file as text; a column of anything but text, categories or whole numbers is refused."""
     for name, kind in frame.schema.items():
-        if kind.is_nested():
-            raise DataError(f"{table} has a column that is not text: {name} is {kind}", hint)
-    try:
-        return frame.select(pl.all().cast(pl.String))
-    except UNREADABLE as error:
-        raise DataError(f"{table} has a column that is not text: {error}", hint) from error
+        number = kind.is_integer() and name in MAY_BE_NUMBERS
+        if not (number or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+            also = " or as whole numbers" if name in MAY_BE_NUMBERS else ""
+            raise DataError(f"{table} has a column that is not text: {name} is {kind}", f"Give {name} as text{also}.")
+    return frame.select(pl.all().cast(pl.String))
 
 
 def _with_defaults(frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Which neurons, in which language: sets, their algebra, files, selection, controls and overlaps, in polars."""
 
-from ssn_probe.neurons.neuron_file import UNREADABLE, read_neurons
+from ssn_probe.neurons.neuron_file import read_neurons
 from ssn_probe.neurons.neuron_set import (
     EVERY,
     KEYS,
@@ -21,7 +21,6 @@ __all__ = [
     "NEURON",
     "SCHEMA",
     "SITES",
-    "UNREADABLE",
     "NeuronSet",
     "Site",
     "checked_site",

@@ -1,25 +1,27 @@
 """Neuron files: a set from parquet or csv, checked row by row."""
 
-import io
 from pathlib import Path
 
 import polars as pl
 
+from ssn_probe import limits
 from ssn_probe.errors import DataError
+from ssn_probe.limits import read_limited
 from ssn_probe.neurons.neuron_set import EVERY, KEYS, LANGUAGE, SCHEMA, NeuronSet, checked_site, neuron_set
+from ssn_probe.tables import UNREADABLE, csv_table, parquet_table
 
-UNREADABLE = (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""What reading a damaged file raises; a panic of polars is not an `Exception`."""
+WHOLE = r"^-?\d{1,18}$"
 
 
 def read_neurons(path: str | Path) -> NeuronSet:
     """A set from a parquet or csv file with columns language, layer, site, index and, optionally, score."""
     path = Path(path)
-    try:
-        content = io.BytesIO(path.read_bytes())  # in a path, polars reads [ and * as a pattern
-        frame = pl.read_csv(content) if path.suffix == ".csv" else pl.read_parquet(content)
-    except UNREADABLE as error:
-        raise DataError(f"cannot read the neuron file {path}: {error}", "Give a parquet or csv file.") from error
+    content = read_limited(path, limits.NEURON_FILE, DataError)
+    known = list(SCHEMA)
+    if path.suffix == ".csv":
+        frame = _typed(csv_table(path, content, known, lambda cells: True), path)
+    else:
+        frame = parquet_table(path, content, known)[0]
     missing = [name for name in KEYS if name not in frame.columns]
     if missing:
         raise DataError(f"{path} lacks the columns {missing}", f"A neuron file has {KEYS} and optionally 'score'.")
@@ -27,18 +29,35 @@ def read_neurons(path: str | Path) -> NeuronSet:
         raise DataError(f"{path} has no neurons", "Give at least one row.")
     if "score" not in frame.columns:
         frame = frame.with_columns(score=pl.lit(None, pl.Float64))
-    for name in SCHEMA:
-        if frame[name].dtype.is_nested() or frame[name].dtype.is_temporal():
-            raise DataError(f"{path} has values that cannot be neurons: {name} is {frame[name].dtype}", TYPES)
+    _check_types(frame, path)
     try:
         neurons = neuron_set(frame)
     except UNREADABLE as error:
         raise DataError(f"{path} has values that cannot be neurons: {error}", TYPES) from error
-    if not all(frame[name].dtype.is_integer() for name in ("layer", "index") if frame[name].null_count() < len(frame)):
-        raise DataError(f"{path} has a layer or an index that is not a whole number", TYPES)
     _check_rows(neurons.frame, path)
     _check_given_once(frame, path)
     return neurons
+
+
+def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """The numbers of a csv file as numbers."""
+    for name in ("layer", "index"):
+        if name in frame.columns and not frame[name].str.contains(WHOLE).all():
+            raise DataError(f"{path} has a layer or an index that is not a whole number", TYPES)
+    kinds = {name: kind for name, kind in SCHEMA.items() if name in frame.columns and kind != pl.String}
+    try:
+        return frame.cast(kinds)  # type: ignore[arg-type]
+    except UNREADABLE as error:
+        raise DataError(f"{path} has values that cannot be neurons: {error}", TYPES) from error
+
+
+def _check_types(frame: pl.DataFrame, path: Path) -> None:
+    for name, kind in SCHEMA.items():
+        found = frame[name].dtype
+        text = found in (pl.String, pl.Categorical, pl.Enum)
+        fits = text if kind == pl.String else found.is_integer() if kind == pl.Int32 else found.is_numeric()
+        if not fits and frame[name].null_count() < frame.height:
+            raise DataError(f"{path} has values that cannot be neurons: {name} is {found}", TYPES)
 
 
 TYPES = "Types: language and site are text, layer and index whole numbers from 0, score a finite number or empty."

@@ -13,6 +13,8 @@ from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.text import counted, listing
 
+LISTED = 10
+"""So many names are listed."""
 WORDS = pl.col("text").map_elements(same_words, pl.String)
 
 
@@ -67,3 +69,12 @@ def untranslated(prompts: PromptSet) -> list[str]:
         f"({listing(languages)}): where a prompt was not translated, its languages cannot be compared, and it may "
         "choose neurons in one language and measure them in another"
     ]
+
+
+def unused(prompts: PromptSet) -> list[str]:
+    """Columns and fields that nothing reads: a reader may believe that they did something."""
+    if not prompts.unused:
+        return []
+    rest = len(prompts.unused) - LISTED
+    names = ", ".join(prompts.unused[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return [f"{prompts.name}: what nothing reads in its files: {names}"]

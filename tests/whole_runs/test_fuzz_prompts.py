@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from prompt_rows import make_rows, write
 
 from ssn_probe import ASR, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Suppress, Utility
+from ssn_probe.data.card import CARD
 from ssn_probe.data.judges import make_judge
-from ssn_probe.data.prompt_set import CARD, load_prompts
-from ssn_probe.data.table_checks import OPTIONAL, READERS, REQUIRED
+from ssn_probe.data.prompt_set import load_prompts
+from ssn_probe.data.table_checks import OPTIONAL, REQUIRED
 from ssn_probe.errors import DataError
 from ssn_probe.neurons import LANGUAGE
 from ssn_probe.study.plan import make_plan
@@ -167,7 +168,7 @@ def test_the_digest_is_that_of_the_rows_that_were_read(tmp_path: Path, monkeypat
         (tmp_path / "prompts.csv").write_text("changed\n", encoding="utf-8")
         return read(*arguments, **options)
 
-    monkeypatch.setitem(READERS, ".csv", changing)
+    monkeypatch.setattr(pl, "read_csv", changing)
     after = load_prompts(Prompts(str(tmp_path)))
     assert after.frame.equals(before.frame)
     assert after.digest == before.digest
@@ -208,7 +209,7 @@ def test_a_card_that_would_break_a_run_late(content: bytes, message: str, tmp_pa
 def test_a_card_that_is_no_file_is_not_passed_over(make: Any, tmp_path: Path) -> None:
     write(tmp_path, make_rows())
     make(tmp_path / "dataset.json")
-    with pytest.raises(DataError, match=r"cannot read .*dataset\.json"):
+    with pytest.raises(DataError, match=r"Cannot read .*dataset\.json"):
         load_prompts(Prompts(str(tmp_path)))
 
 

@@ -11,10 +11,12 @@ from ssn_probe.data.judges.patterns import patterns_judge
 from ssn_probe.data.judges.verdicts import Judge, Verdict
 from ssn_probe.errors import JudgeError, nearest
 
-__all__ = ["JUDGES", "Judge", "Verdict", "make_judge"]
+__all__ = ["FIELDS", "JUDGES", "Judge", "Verdict", "make_judge"]
 
 JUDGES: dict[str, Callable[[Mapping[str, Any], tuple[str, ...], str], Judge]] = {"patterns": patterns_judge}
 """Kind → builder, which takes the declaration, the languages to judge and the name of the data."""
+FIELDS = ("kind", "name", "refused", "complied")
+"""What a judge declares: its kind, its name, and what its kind reads."""
 
 
 def make_judge(declared: Mapping[str, Any] | None, languages: tuple[str, ...], data: str) -> Judge:

@@ -4,7 +4,7 @@ import os.path
 from pathlib import Path
 from typing import NamedTuple
 
-from ssn_probe.data.table_checks import READERS
+from ssn_probe.data.table_checks import SUFFIXES
 from ssn_probe.errors import DataError
 from ssn_probe.spec.node import brief
 
@@ -21,9 +21,9 @@ def local_files(source: str) -> SetFiles:
     """The table and, where there is one, the card of a folder or of a single file."""
     path = Path(source)
     if os.path.isdir(path):
-        tables = [path / f"prompts{suffix}" for suffix in READERS if os.path.isfile(path / f"prompts{suffix}")]
+        tables = [path / f"prompts{suffix}" for suffix in SUFFIXES if os.path.lexists(path / f"prompts{suffix}")]
         card = path / "dataset.json"
-    elif os.path.isfile(path) and path.suffix in READERS:
+    elif os.path.exists(path) and path.suffix in SUFFIXES:
         tables, card = [path], path.with_suffix(".json")
     else:
         raise DataError(
@@ -32,4 +32,7 @@ def local_files(source: str) -> SetFiles:
         )
     if not tables:
         raise DataError(f"{path} has no prompts.parquet, prompts.jsonl or prompts.csv", "Add one of them.")
+    if len(tables) > 1:
+        names = " and ".join(table.name for table in tables)
+        raise DataError(f"cannot tell which table of {path} is meant: it has {names}", "Keep one, or name the file.")
     return SetFiles(path.stem, tables[0], card if os.path.lexists(card) else None)

@@ -1,0 +1,46 @@
+"""Names of columns and fields: a known one in another spelling is a mistake, and not something to leave aside."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ssn_probe.errors import DataError
+from ssn_probe.text import plain
+
+LIKENESS = 0.8
+"""How similar a name must be to one that is missing: `spilt` to `split`."""
+SHOWN = 60
+"""So many characters of a name are shown."""
+
+
+def check_names(path: Path, names: Sequence[str], known: Sequence[str], what: str = "column") -> None:
+    """Raises DataError for a name that stands twice, or that is nearly a known one."""
+    for name in names:
+        if name in known and names.count(name) > 1:
+            raise DataError(f"{path} has the {what} {name!r} {names.count(name)} times", f"Keep one {what} {name!r}.")
+    absent = [name for name in known if name not in names]
+    for name in names:
+        if name in known:
+            continue
+        meant = [one for one in known if _bare(name) == _bare(one)] or _similar(name, absent)
+        if meant:
+            hint = f"Did you mean {meant[0]!r}? Rename or remove the {what}."
+            raise DataError(f"{path} has the unknown {what} {shortened(name)}", hint)
+
+
+def unused_names(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Names that nothing reads, as a note can show them."""
+    return sorted(plain(name)[:SHOWN] or shortened(name) for name in names if name not in known)
+
+
+def shortened(name: str) -> str:
+    """A name, quoted."""
+    return repr(name if len(name) <= SHOWN else f"{name[:SHOWN]}…")
+
+
+def _bare(name: str) -> str:
+    return name.strip().strip("\"'`").strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def _similar(name: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(_bare(name), known, n=1, cutoff=LIKENESS) if len(name) <= SHOWN else []

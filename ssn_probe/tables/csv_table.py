@@ -1,0 +1,100 @@
+"""csv: read by two readers that must agree, since each repairs other things."""
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from ssn_probe.errors import DataError
+from ssn_probe.tables.column_names import check_names
+from ssn_probe.tables.unreadable import UNREADABLE, decoded
+
+QUOTES = "A cell with a comma, a line break or a quote stands in double quotes, and a quote within it is doubled."
+
+
+def csv_table(
+    path: Path, content: bytes, known: Sequence[str], is_row: Callable[[dict[str, str]], bool]
+) -> pl.DataFrame:
+    """Every column as text; an empty cell without quotes is null.
+
+    `is_row`: could these cells be a row of their own? A cell with a line break that holds such a row has swallowed it.
+    Raises DataError with the line of what is not unambiguous.
+    """
+    text = decoded(path, content)
+    header, rows, lines = _strict(path, text)
+    check_names(path, header, known)
+    for cells, line in zip(rows, lines, strict=True):
+        if any("\n" in cell or "\r" in cell for cell in cells):
+            _check_swallowed(path, cells, line, header, is_row)
+    try:
+        frame = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False)  # an id such as 007 is text
+    except UNREADABLE as error:
+        raise DataError(f"cannot read {path}: {error}", QUOTES) from error
+    _check_agree(path, frame, rows, lines)
+    return frame
+
+
+def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header, the rows and the line that each begins at."""
+    rows, lines, before = [], [], 0
+    with _long_cells():
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            for row in reader:
+                rows.append(row)
+                lines.append(before + 1)
+                before = reader.line_num
+        except csv.Error as error:
+            raise DataError(f"cannot read {path}, line {before + 1:,}: {error}", QUOTES) from error
+    if not rows or not any(rows[0]):
+        raise DataError(f"cannot read {path}: it has no header", "Begin with the names of the columns.")
+    header = rows[0]
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(header):
+            what = f"has {len(row)} cells, and the header {len(header)}" if row else "is empty"
+            raise DataError(f"cannot read {path}: line {line:,} {what}", QUOTES)
+    separator = next((mark for mark in ";\t|" if mark in header[0]), None) if len(header) == 1 else None
+    if separator is not None:
+        raise DataError(f"cannot read {path}: its cells are separated by {separator!r}", "Separate them by commas.")
+    return header, rows[1:], lines[1:]
+
+
+@contextmanager
+def _long_cells():
+    """Inside, a cell may have any length; the limit of Python's csv module is one for the whole process."""
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _check_swallowed(
+    path: Path, cells: list[str], line: int, header: list[str], is_row: Callable[[dict[str, str]], bool]
+) -> None:
+    for cell in cells:
+        for number, part in enumerate(cell.splitlines()[1:], start=1):
+            inner = next(csv.reader([part]), [])
+            if len(inner) == len(header) and is_row(dict(zip(header, inner, strict=True))):
+                raise DataError(
+                    f"cannot read {path}: the cell that begins in line {line:,} holds what looks like another row, "
+                    f"{number} {'line' if number == 1 else 'lines'} below",
+                    f"A quote is not closed, or stands where it does not belong. {QUOTES}",
+                )
+
+
+def _check_agree(path: Path, frame: pl.DataFrame, rows: list[list[str]], lines: list[int]) -> None:
+    if frame.height != len(rows):
+        raise DataError(
+            f"cannot read {path}: it has {len(rows):,} rows, or {frame.height:,}, by how quotes are read", QUOTES
+        )
+    for position, name in enumerate(frame.columns):
+        column = pl.Series([row[position] for row in rows], dtype=pl.String)
+        other = (column != frame[name].fill_null("")).arg_true()
+        if len(other):
+            where = f"line {lines[other[0]]:,}, column {name!r}"
+            raise DataError(f"cannot read {path}: {where} can be read in two ways", QUOTES)
