@@ -91,6 +91,7 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     check_ends(eos_ids, embedding_size(module))
     special = {"bos": tokenizer.bos_token_id, "eos": list(eos_ids), "pad": pad_id}
     identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
+    identity |= _template_tokens(tokenizer, special)
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     model = None
@@ -149,3 +150,15 @@ def _row(family: Family) -> dict[str, Any]:
     usual = asdict(Family(name=family.name))
     own = {name: value for name, value in asdict(family).items() if value != usual[name]}
     return {"family_row": own} if own else {}
+
+
+def _template_tokens(tokenizer: Any, special: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens that the chat template writes by their role, unless the ids of `special_tokens` say which they are."""
+    ids = {"bos_token": special["bos"], "eos_token": next(iter(special["eos"]), None), "pad_token": special["pad"]}
+    written = {
+        role: str(token)
+        for role, token in tokenizer.special_tokens_map.items()
+        if role in str(tokenizer.chat_template)
+        and (role not in ids or tokenizer.convert_tokens_to_ids(str(token)) != ids[role])
+    }
+    return {"template_tokens": written} if written else {}

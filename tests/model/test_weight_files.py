@@ -144,3 +144,18 @@ def test_a_file_that_is_replaced_with_its_time_kept_is_noticed(folder: Path) -> 
     assert stamp(folder, weight_files(folder)) == before, "a file that is not read may change"
     os.replace(other, folder / SINGLE)
     assert stamp(folder, weight_files(folder)) != before
+
+
+def test_a_token_that_the_template_writes_by_its_role_is_part_of_the_identity(folder: Path) -> None:
+    """No file that is digested says which token it is, and the ends of generation_config.json stay the same."""
+    generation, config = folder / "generation_config.json", folder / "tokenizer_config.json"
+    generation.write_text(json.dumps({"eos_token_id": 2}), encoding="utf-8")
+    usual = load_subject(str(folder), weights=False).identity
+    template = folder / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text.replace("<user>", "{{ eos_token }}<user>"), encoding="utf-8")
+    written = load_subject(str(folder), weights=False).identity
+    assert usual.keys() == written.keys()
+    content = json.loads(config.read_text(encoding="utf-8")) | {"eos_token": "w1"}
+    config.write_text(json.dumps(content), encoding="utf-8")
+    assert load_subject(str(folder), weights=False).identity["template_tokens"] == {"eos_token": "w1"}
