@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny import tiny_module
 from training_case import NEURONS, copies, equal, file_of, llama, logits, merge, quick, same
 
@@ -16,7 +17,7 @@ from ssn_probe.model.digests import module_digest
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
 from ssn_probe.training.export.merging import applied, unmerge, written
-from ssn_probe.training.tensor_files import read_tensors, write_tensors
+from ssn_probe.training.tensor_files import DIGEST, read_tensors, write_tensors
 from ssn_probe.training.weights.delta import Delta, Part, rounding
 from ssn_probe.training.weights.neuron_weights import Place, places_of
 from ssn_probe.training.weights.trainable import Deltas, load_parameters
@@ -156,6 +157,8 @@ def test_what_a_file_says_of_itself(tmp_path: Path, file: DeltaFile) -> None:
         ({"about": "{"}, "damaged"),
         ({"about": "[]"}, r"damaged: its record .* \(found \[\]\)"),
         ({"places": "{}"}, "damaged"),
+        ({"about": '{"a": "\\ud800"}'}, "surrogates not allowed"),
+        ({"about": '{"a": 1, "a": 2}'}, "twice"),
     ],
 )
 def test_files_that_are_not_a_delta(tmp_path: Path, file: DeltaFile, metadata: dict[str, str], words: str) -> None:
@@ -165,6 +168,19 @@ def test_files_that_are_not_a_delta(tmp_path: Path, file: DeltaFile, metadata: d
     write_tensors(path, tensors, whole | metadata)
     with pytest.raises(ResultError, match=words):
         read_delta(path)
+
+
+def test_one_other_byte_of_a_weight_is_damage(tmp_path: Path, file: DeltaFile) -> None:
+    path = tmp_path / "delta.safetensors"
+    write_delta(path, file)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+    with pytest.raises(ResultError, match="does not have the SHA-256"):
+        read_delta(path)
+    path.write_bytes(whole)
+    metadata, tensors = read_tensors(path, "")
+    save_file(tensors, path, metadata={name: text for name, text in metadata.items() if name != DIGEST})
+    assert equal(read_delta(path).delta, file.delta), "a file of an earlier release has none"
 
 
 def test_tensors_that_do_not_fit(tmp_path: Path, file: DeltaFile) -> None:

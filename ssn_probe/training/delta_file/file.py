@@ -20,6 +20,7 @@ from torch import Tensor
 from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.runs.environment import versions
 from ssn_probe.spec.display import Displayed
+from ssn_probe.spec.node import read_json
 from ssn_probe.training.delta_file.record import check_record
 from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
@@ -115,7 +116,8 @@ def read_delta(path: Path) -> DeltaFile:
     metadata, tensors = read_tensors(path, "Give a delta file that training wrote.")
     _check_format(path, metadata)
     try:
-        about, places = json.loads(metadata["about"]), json.loads(metadata["places"])
+        about, places = read_json(metadata["about"]), read_json(metadata["places"])
+        json.dumps(about, ensure_ascii=False).encode()  # half a surrogate pair can be read, and not be written again
         if metadata["format"] == ADAPTER:
             delta: Change = Adapter(parts=tuple(_factors(place, tensors) for place in places))
         else:
