@@ -6,7 +6,7 @@ first, then the model. From the moment the run folder exists its manifest says h
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     check_rows_independent(subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)
-    record = Record(_manifest(recipe, plan, options, subject, key))
+    record = Record(manifest_of(recipe, plan, options, subject, key))
     record.note(order=results.next_order(root))
     run = results.create_run(root, recipe.name, key)
     record.note(seconds={"load": since(started)})
@@ -154,7 +154,8 @@ def _notes_on_lengths(bench: Workbench, recipe: Recipe) -> Iterator[str]:
     return length_notes(lengths, bench.subject)
 
 
-def _manifest(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:
+def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:
+    """How a run is made, before anything has been found."""
     return Manifest(
         recipe=recipe.name,
         question=recipe.question,
@@ -209,5 +210,10 @@ def _recorded(run: RunFolder, record: Record) -> Iterator[None]:
         write_manifest(path, record.to_json())
         log = run.path / "run.log"
         with disk_errors(log), log.open("a", encoding="utf-8") as file:
-            file.write("".join(f"warning: {warning}\n" for warning in record.warnings) + trace)
+            file.write(log_lines(record.warnings) + trace)
         results.let_go(run, lock)
+
+
+def log_lines(warnings: Sequence[str]) -> str:
+    """What run.log says of a run that is done."""
+    return "".join(f"warning: {warning}\n" for warning in warnings)

@@ -2,49 +2,48 @@
 
 Nothing is measured and no weight is loaded. Three questions, each answered by recomputing:
 
-1. do the files have the digests that the manifest recorded?
+1. does the manifest match the digest of itself, are its files there and no others, and do they match their digests?
 2. does `summary` follow from `samples` and `log_odds`, and every verdict from its response and the data's judge?
 3. do all tables follow from the batches in the cache? The whole run is repeated from the cache alone, in a folder that
    is thrown away, with the same model (by digest) and data (by digest).
 """
 
+import json
+import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.api.runner import Record, study_and_report
+from ssn_probe import limits
+from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study_and_report
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.report.run_report import write_report
 from ssn_probe.runs import folder as results
-from ssn_probe.runs.cache import Cache, NotCached
+from ssn_probe.runs.cache import DAMAGED, Cache, NotCached
 from ssn_probe.runs.folder import RunFolder
-from ssn_probe.runs.manifest import Manifest
+from ssn_probe.runs.integrity import Finding, file_findings, manifest_finding
+from ssn_probe.runs.manifest import Manifest, is_intact
+from ssn_probe.runs.recorded import Recorded
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.findings import Findings
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.pipeline import summary_of
-from ssn_probe.study.plan import Plan, make_plan
+from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.text import listing
 
 LISTED = 3
 """Parts of the cache that a finding names; of the others it says how many they are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was verified: `holds` is None where it could not be, and `why` says why or what differs."""
-
-    what: str
-    holds: bool | None
-    why: str = ""
 
 
 def verify(run: RunFolder) -> list[Finding]:
@@ -56,62 +55,82 @@ def verify(run: RunFolder) -> list[Finding]:
             f"{run.name} cannot be verified: it is {status}{'' if 'files' in manifest else ' and records no digests'}",
             "Verify a run that is done; run the same command again to complete it.",
         )
-    return [*_files(run, manifest), *_tables(run, manifest)]
+    files = file_findings(run, manifest["files"])
+    return [manifest_finding(run), *files, _log(run, manifest), *_tables(run, manifest)]
 
 
-def _files(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
-    found = results.digests(run)
-    for name, digest in manifest["files"].items():
-        why = "it is missing" if name not in found else "its SHA-256 does not match" if found[name] != digest else ""
-        yield Finding(what=f"{name} is as it was written", holds=not why, why=why)
+def _log(run: RunFolder, manifest: Recorded) -> Finding:
+    """A run that is done logged its warnings, and nothing else."""
+    expected = log_lines(manifest.get("warnings", []))
+    return _checked("run.log has the warnings of the manifest", lambda: _log_differs(run.path / "run.log", expected))
 
 
-def _tables(run: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]:
+def _log_differs(path: Path, expected: str) -> str:
+    text = limits.read_limited(path, limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
+    return "" if text == expected else "its lines differ"
+
+
+def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
     """What needs the data, the model's files and the cache; each that is not there is reported."""
     try:
         recipe = find_recipe(str(run.path / "recipe.json"), {})
         plan = make_plan(recipe)
-        yield _data(plan, manifest)
-        subject = load_subject(recipe.model, dtype=manifest["options"]["dtype"], device="cpu", weights=False)
-        yield _model(subject, manifest)
-        yield _question(recipe, plan, subject, manifest)
+        dtype = manifest["options"].get("dtype", "auto")
+        subject = load_subject(recipe.model, dtype=dtype, device="cpu", weights=False)
+        yield from _how_it_was_made(recipe, plan, subject, manifest)
     except SSNProbeError as error:
         yield Finding(what="tables follow from what was measured", holds=None, why=error.message)
         return
-    if (run.path / "samples.parquet").is_file():
+    if os.path.lexists(run.path / "samples.parquet"):
         yield _checked("verdicts follow from the responses", lambda: _verdicts(run, plan))
         yield _checked("summary follows from samples and log_odds", lambda: _summary(run, recipe, plan))
     yield from _repeated(run, recipe, plan, subject)
 
 
-def _data(plan: Plan, manifest: dict[str, Any]) -> Finding:
-    then, now = {data["sha256"] for data in manifest["data"]}, {data.digest for data in plan.data.values()}
-    return Finding(
-        what="the prompts are those of the run", holds=then == now, why="" if then == now else "they changed"
+def _how_it_was_made(recipe: Recipe, plan: Plan, subject: Subject, manifest: Recorded) -> Iterator[Finding]:
+    """What the manifest says of prompts, model and recipe, against what it would say of them now."""
+    options = Options(
+        limit=manifest["options"].get("limit"),
+        dtype=manifest["options"].get("dtype", "auto"),
+        batch_size=manifest["options"].get("batch_size"),
     )
-
-
-def _model(subject: Subject, manifest: dict[str, Any]) -> Finding:
-    return _same_fields("the model is that of the run", subject.identity, manifest["model"])
-
-
-def _question(recipe: Recipe, plan: Plan, subject: Subject, manifest: dict[str, Any]) -> Finding:
-    """The manifest's key, seed and question are those of the recipe, this model and these prompts."""
     key = resolved_key(recipe, subject.identity, plan.data)
-    expected = {"key": key, "seed": recipe.seed, "recipe": recipe.name, "question": recipe.question}
-    return _same_fields("the manifest is that of the recipe", expected, manifest)
+    now = json.loads(json.dumps(manifest_of(recipe, plan, options, subject, key).to_json()))
+    then, found = manifest.get("data", []), now["data"]
+    why = "" if then == found else "they changed, or what is said of them: " + ", ".join(_other_fields(then, found))
+    yield Finding(what="the prompts are those of the run", holds=not why, why=why)
+    model = _same_fields("the model is that of the run", now["model"], manifest["model"])
+    yield model
+    names = ("seed", "recipe", "question", "neurons") + (("key", "nodes") if model.holds else ())
+    yield _same_fields("the manifest is that of the recipe", {name: now[name] for name in names}, manifest)
+    limit = options.limit
+    holds = limit is None or limited(recipe, limit) == recipe
+    why = "" if holds else f"the recipe's prompts are not limited to {limit}"
+    yield Finding(what="the limit is that of the recipe", holds=holds, why=why)
+
+
+def _other_fields(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields in which some prompt set differs; where there are other sets, how many there were and are."""
+    if len(then) != len(now):
+        return [f"{len(then)} sets, and now {len(now)}"]
+    pairs = list(zip(then, now, strict=True))
+    return sorted({name for old, new in pairs for name in {**old, **new} if old.get(name) != new.get(name)})
 
 
 def _same_fields(what: str, expected: Mapping[str, Any], recorded: Mapping[str, Any]) -> Finding:
-    other = [name for name, value in expected.items() if recorded.get(name) != value]
-    return Finding(what=what, holds=not other, why=f"these differ: {', '.join(other)}" if other else "")
+    """Fields that the release which wrote the manifest did not know cannot be verified."""
+    other = [name for name, value in expected.items() if name in recorded and recorded[name] != value]
+    unknown = [name for name in expected if name not in recorded]
+    if other or not unknown:
+        return Finding(what=what, holds=not other, why=f"these differ: {', '.join(other)}" if other else "")
+    return Finding(what=what, holds=None, why=f"the manifest does not record {', '.join(unknown)}")
 
 
 def _checked(what: str, differs: Callable[[], str]) -> Finding:
     try:
         why = differs()
-    except (SSNProbeError, pl.exceptions.PolarsError) as error:
-        return Finding(what=what, holds=False, why=str(error).partition("\n")[0])
+    except (Exception, pl.exceptions.PanicException) as error:  # of files that may hold anything
+        return Finding(what=what, holds=False, why=str(error).partition("\n")[0] or type(error).__name__)
     return Finding(what=what, holds=not why, why=why)
 
 
@@ -133,17 +152,20 @@ def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
 
 def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> list[Finding]:
     """The whole run again, from the cache alone: its tables, its report, and the parts that it did not need."""
-    cache, recorded = Cache(root=run.path.parent / "cache", compute=False), run.manifest()
+    recorded, damaged = run.manifest(), []
+    cache = Cache(root=run.path.parent / "cache", compute=False, warn=damaged.append)
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
         bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
-        record = Record(replace(Manifest.from_json(recorded), seconds={}), bench.warnings)
-        write_json(again.path / "manifest.json", record.to_json())  # tells of which schema its tables are
         try:
-            study_and_report(bench, recipe, again, record)
+            size = {"layers": subject.n_layers, "per_layer": dict(subject.widths)}
+            record = Record(replace(Manifest.from_json(recorded), seconds={}, neurons=size), bench.warnings)
+            write_json(again.path / "manifest.json", record.to_json())  # tells of which schema its tables are
+            found = study_and_report(bench, recipe, again, record)
         except NotCached as missing:
-            method = missing.args[0]["method"]
-            why = f"the cache no longer holds all of it ({method}): run the recipe again to restore it"
+            return [_not_cached(missing.args[0]["method"], damaged)]
+        except (SSNProbeError, TypeError) as error:
+            why = str(error).partition("\n")[0]
             return [Finding(what="tables follow from the cache", holds=None, why=why)]
         files = sorted({*recorded["files"], *results.digests(again)})
         findings = [
@@ -151,12 +173,32 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
             for name in (file.removesuffix(".parquet") for file in files if file.endswith(".parquet"))
         ]
         if not run.from_schema_1:  # the words of an earlier release are others
-            what = "report and manifest say what was found"
-            findings.append(_checked(what, lambda: _words(run, again, recorded, record.to_json())))
-    parts = set(results.read_json(run.path / "parts.json")["parts"])
+            words = [
+                _checked("the manifest says what was found", lambda: _statements(recorded, record.to_json())),
+                _checked("report.md follows from manifest and tables", lambda: _report(run, again, recipe, found)),
+            ]
+            findings += words if is_intact(run.as_written()) is not None else [_by_another(word) for word in words]
+    try:
+        parts = set(results.read_json(run.path / "parts.json")["parts"])
+    except (SSNProbeError, KeyError, TypeError) as error:
+        return [*findings, Finding(what="parts.json names parts of the cache", holds=False, why=str(error))]
     if unread := sorted(parts.difference(cache.used)):
         findings.append(_unread(cache.root, unread))
     return findings if parts.issuperset(cache.used) else [_since(finding) for finding in findings]
+
+
+def _by_another(finding: Finding) -> Finding:
+    """An earlier release may have used other words."""
+    return finding if finding.holds else replace(finding, holds=None, why=f"another release wrote it ({finding.why})")
+
+
+def _not_cached(method: str, damaged: list[str]) -> Finding:
+    """The cache is shared and may be removed: what it lacks is no fault of the run."""
+    why = f"the cache no longer holds all of it ({method}): run the recipe again to restore it"
+    if damaged:
+        files = listing([message.partition(" in the cache")[0] for message in damaged[:LISTED]])
+        why = f"the cache is damaged ({files}), no fault of the run: running the recipe again computes it again"
+    return Finding(what="tables follow from the cache", holds=None, why=why)
 
 
 def _unread(root: Path, parts: list[str]) -> Finding:
@@ -193,20 +235,28 @@ def _since(finding: Finding) -> Finding:
     return replace(finding, holds=None, why=f"the cache was computed anew since ({finding.why})")
 
 
-def _words(run: RunFolder, again: RunFolder, recorded: dict[str, Any], found: dict[str, Any]) -> str:
-    """How the report differs, except for times and damaged files of the cache, and which fields of the manifest."""
-    lines, expected = (_lines(each.path / "report.md") for each in (run, again))
-    other = [line for line in lines if line not in expected] + [line for line in expected if line not in lines]
-    fields = ("answer", "sets", "gates", "anchor", "evaluated", "trained")
+def _statements(recorded: Recorded, found: Mapping[str, Any]) -> str:
+    """Which fields of the manifest differ from what the run found; what it warned of damage in the cache is over."""
+    fields = ("answer", "sets", "gates", "anchor", "evaluated", "tokens", "trained")
     names = [name for name in fields if recorded.get(name) != found.get(name)]
-    why = [f"{len(other)} lines of the report, such as {other[0][:60]!r}"] if other else []
-    why += [f"{', '.join(names)} of the manifest"] if names else []
-    return f"{' and '.join(why)} differ" if why else ""
+    then, now = (_lasting(each.get("warnings", [])) for each in (recorded, found))
+    names += ["warnings"] if then != now else []
+    return f"{', '.join(names)} of the manifest differ" if names else ""
 
 
-def _lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if not line.startswith("| seconds |") and "in the cache is damaged" not in line]
+def _lasting(warnings: Sequence[str]) -> list[str]:
+    return [warning for warning in warnings if DAMAGED not in warning]
+
+
+def _report(run: RunFolder, again: RunFolder, recipe: Recipe, found: Findings) -> str:
+    """How report.md differs from what the manifest and the tables give."""
+    write_report(again.path, recipe, run.manifest(), found)
+    text = limits.read_limited(run.path / "report.md", limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
+    lines, expected = text.splitlines(), (again.path / "report.md").read_text(encoding="utf-8").splitlines()
+    other = [line for line in lines if line not in expected] + [line for line in expected if line not in lines]
+    if other:
+        return f"{len(other)} lines of the report, such as {other[0][:60]!r}, differ"
+    return "" if lines == expected else "its lines are in another order"
 
 
 def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:

@@ -26,6 +26,8 @@ from ssn_probe.spec.node import digest
 from ssn_probe.tracing.batching import Part, covered
 
 Frames = dict[str, pl.DataFrame]
+DAMAGED = "in the cache is damaged"
+"""What every warning of a damaged part says."""
 
 
 class VanishedError(ResultError):
@@ -101,15 +103,20 @@ class Cache:
             lock.release()
 
     def frames(self, what: Mapping[str, Any], names: Sequence[str], compute: Callable[[], Frames]) -> Frames:
-        """Tables by name, computed once for all runs: for what takes long and needs no model."""
+        """Tables by name, computed once for all runs: for what takes long and needs no model.
+
+        Where nothing may be computed with the model, they are, and not kept: a run whose prompts were too few has none.
+        """
         with self.entry(what) as entry:
             found = entry.frames()
-            self.count(set(found) == set(names), what)
-            if set(found) == set(names):
+            complete = set(found) == set(names)
+            if complete or self.compute:
+                self.count(complete, what)
+            if complete:
                 return found
             made = compute()
             assert set(made) == set(names), f"{what} gave {sorted(made)}"
-            for name, frame in made.items():
+            for name, frame in made.items() if self.compute else ():
                 entry.write(name, ".parquet", frame.write_parquet)
             return made
 
@@ -179,7 +186,7 @@ class Entry:
         with contextlib.suppress(OSError):
             if sha256(path) == path.name.split(".")[-2]:
                 return True
-        self.cache.warn(f"{path} in the cache is damaged: its values are computed again")
+        self.cache.warn(f"{path} {DAMAGED}: its values are computed again")
         if self.cache.compute:
             with disk_errors(path):
                 path.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ COMMANDS = {
     "show": "recipe -T --limit --batch-size --device --dtype -o --time --no-time",
     "run": "recipe -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
     "results": "reference -o --sort --status --recipe --model --export --measure",
-    "verify": "reference -o",
+    "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype -o",
     "organism": "",

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.api.runner import Options, run_recipe
-from ssn_probe.api.verify import Finding, verify
+from ssn_probe.api.verify import verify
 from ssn_probe.errors import ModelError, ResultError
 from ssn_probe.files import write_json, write_table
 from ssn_probe.model import chat
@@ -23,6 +23,8 @@ from ssn_probe.model import subject as subjects
 from ssn_probe.model.loading import locate
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.runs.folder import RunFolder, digests
+from ssn_probe.runs.integrity import Finding
+from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec import Refusal
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.display import as_text
@@ -302,7 +304,7 @@ def test_a_run_verifies(first: RunFolder) -> None:
 def forged(run: RunFolder, table: str, **columns: pl.Expr) -> None:
     """A table with other values, and a manifest that agrees with it."""
     write_table(run.path / f"{table}.parquet", run.table(table).with_columns(**columns))
-    write_json(run.path / "manifest.json", run.manifest() | {"files": digests(run)})
+    write_manifest(run.path / "manifest.json", run.manifest() | {"files": digests(run)})
 
 
 def test_a_changed_file_is_found_by_its_digest(copy: RunFolder) -> None:
@@ -361,6 +363,60 @@ def test_what_cannot_be_verified_is_reported(copy: RunFolder) -> None:
     assert "no longer holds all of it" in unknown.why
 
 
+FORGERIES = {
+    "warnings": (["All is well."], "warnings"),
+    "arguments": ({"controls": "9"}, None),
+    "started": ("2020-01-01T00:00:00+00:00", None),
+    "seconds": ({"load": 0.0}, "report"),
+    "options": ({"batch_size": None, "dtype": "auto", "limit": 3}, "limit"),
+    "files": ({}, "file"),
+    "neurons": ({"layers": 5, "per_layer": {}}, "neurons"),
+}
+"""Field of the manifest → another value, and what recomputing finds even where the digest was written anew."""
+
+
+@pytest.mark.parametrize("field", FORGERIES)
+def test_every_statement_of_a_manifest_is_verified(field: str, copy: RunFolder) -> None:
+    value, word = FORGERIES[field]
+    write_json(copy.path / "manifest.json", copy.manifest() | {field: value})
+    assert wrong(verify(copy))["manifest.json is as it was written"] == "its SHA-256 does not match"
+    write_manifest(copy.path / "manifest.json", copy.manifest())
+    found = wrong(verify(copy))
+    assert any(word in f"{what} {why}" for what, why in found.items()) if word else not found
+
+
+def test_a_forged_licence_is_found(copy: RunFolder) -> None:
+    (data,) = copy.manifest()["data"]
+    write_manifest(copy.path / "manifest.json", copy.manifest() | {"data": [data | {"license": "none"}]})
+    assert wrong(verify(copy)) == {"the prompts are those of the run": "they changed, or what is said of them: license"}
+
+
+def test_files_that_were_added_are_named(copy: RunFolder) -> None:
+    (copy.path / "extra.parquet").write_bytes(b"")
+    (copy.path / "notes.txt").write_bytes(b"")
+    (copy.path / "run.log").write_bytes(b"All is well.")
+    findings = {finding.what: finding.holds for finding in verify(copy) if not finding.holds}
+    assert findings == {
+        "extra.parquet is a file of the run": False,
+        "notes.txt is a file of the run": None,
+        "run.log has the warnings of the manifest": False,
+    }
+
+
+def test_damage_in_the_cache_is_no_fault_of_the_run(copy: RunFolder) -> None:
+    damage(parts(copy, "responses")[:1])
+    findings = verify(copy)
+    assert not wrong(findings)
+    assert any("the cache is damaged" in finding.why and finding.holds is None for finding in findings)
+
+
+def test_a_run_whose_prompts_are_too_few_for_a_null_verifies(tmp_path: Path) -> None:
+    recipe = Recipe(sets={"ms": SafetyNeurons(PROMPTS, effect="local")}, permutations=99, half_samples=2)
+    found = run_recipe(recipe, Options(out=tmp_path, limit=2), Console(quiet=True))
+    assert any("no permutation null" in warning for warning in found.manifest()["warnings"])
+    assert [finding for finding in verify(found) if not finding.holds] == []
+
+
 def test_a_run_that_is_not_done_is_not_verified(copy: RunFolder) -> None:
     write_json(copy.path / "manifest.json", copy.manifest() | {"status": "failed"})
     with pytest.raises(ResultError, match="it is failed"):
@@ -408,12 +464,12 @@ def test_forged_words_are_found(copy: RunFolder) -> None:
     (copy.path / "report.md").write_text(text.replace(" %", "9 %", 1), encoding="utf-8")
     manifest = copy.manifest() | {"answer": ["All is well."], "seed": 3, "files": digests(copy)}
     manifest["model"]["digest"] = "0" * 64
-    write_json(copy.path / "manifest.json", manifest)
+    write_manifest(copy.path / "manifest.json", manifest)
     found = wrong(verify(copy))
     assert found["the model is that of the run"] == "these differ: digest"
     assert "seed" in found["the manifest is that of the recipe"]
-    assert "of the report" in found["report and manifest say what was found"]
-    assert "answer" in found["report and manifest say what was found"]
+    assert "of the report" in found["report.md follows from manifest and tables"]
+    assert "answer" in found["the manifest says what was found"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from ssn_probe.spec.discovery import Listing
 from ssn_probe.text import make_printable, plain
 
 if TYPE_CHECKING:
-    from ssn_probe.api.verify import Finding
+    from ssn_probe.runs.integrity import Finding
 
 
 def console(*, quiet: bool = False) -> Console:
