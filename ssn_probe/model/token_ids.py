@@ -55,6 +55,12 @@ def token_text(token: Any, tokenizer: Any) -> str:
         return "unknown to the tokenizer"
 
 
+def without_text(ids: Iterable[int], tokenizer: Any) -> set[int]:
+    """Those of some ids that the tokenizer does not know, so that it leaves them out of a text without a word."""
+    known = list(ids)
+    return {token for token, text in zip(known, tokenizer.convert_ids_to_tokens(known), strict=True) if text is None}
+
+
 OUTSIDE_HINT = (
     "The tokenizer and the weights do not belong together, or tokens were added without resizing the embedding: use "
     "the tokenizer that the model was trained with, or leave the token out."

@@ -108,6 +108,11 @@ def responses(
                 shelf=shelf,
                 advance=advance,
             )
+        if unwritten := sum(response.unwritten > 0 for response in found):
+            bench.warn(
+                f"{language}: {unwritten} of {rows.height} responses have tokens that the tokenizer has no text for "
+                "(the embedding is larger than the tokenizer): the judge sees them without these tokens"
+            )
         frame = pl.DataFrame(
             {
                 "response": [response.text for response in found],

@@ -11,6 +11,7 @@ from torch import Tensor
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.token_ids import without_text
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
@@ -27,11 +28,13 @@ class Generation:
     """One response: its text without special tokens, how many tokens were generated, and why it ended.
 
     `tokens` counts the end token where there is one; "length" means that `max_new_tokens` cut the response short.
+    `unwritten` counts tokens that the tokenizer has no text for: an embedding is often larger than its tokenizer.
     """
 
     text: str
     tokens: int
     finish_reason: Literal["stop", "length"]
+    unwritten: int = 0
 
 
 def generate(
@@ -107,12 +110,19 @@ def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
     if not new:
         return []
     ends = [next((i + 1 for i, token in enumerate(row) if token in subject.eos_ids), None) for row in new]
+    cut = [row[:end] for row, end in zip(new, ends, strict=True)]
+    unknown = without_text({token for row in cut for token in row}, subject.tokenizer)
     texts = subject.tokenizer.batch_decode(
-        [row[:end] for row, end in zip(new, ends, strict=True)],
+        [[token for token in row if token not in unknown] for row in cut],
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
     return [
-        Generation(text=text, tokens=end or len(row), finish_reason="stop" if end else "length")
-        for text, row, end in zip(texts, new, ends, strict=True)
+        Generation(
+            text=text,
+            tokens=len(row),
+            finish_reason="stop" if end else "length",
+            unwritten=sum(token in unknown for token in row),
+        )
+        for text, row, end in zip(texts, cut, ends, strict=True)
     ]

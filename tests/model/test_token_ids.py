@@ -11,9 +11,9 @@ from tiny import SPECIAL, WORDS, tiny_tokenizer, write_tiny
 from ssn_probe.data.training_rows import Example
 from ssn_probe.errors import DataError, ModelError
 from ssn_probe.model.chat import encode
-from ssn_probe.model.subject import load_subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.token_ids import check_inside, usable_pad
-from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.generate import finish, generate
 from ssn_probe.training.loop.loss import encode_examples
 
 SIZE = len(SPECIAL) + len(WORDS)
@@ -84,3 +84,11 @@ def test_rows_to_train_on(text: str, target: str) -> None:
     with pytest.raises(DataError, match=r"p7 \(de\) has the token '<extra>' \(id 62\)"):
         encode_examples([row], tokenizer, vocabulary=SIZE)
     assert encode_examples([row], tokenizer, vocabulary=SIZE + 1)
+
+
+def test_generated_tokens_without_a_text_are_counted(llama: Subject) -> None:
+    assert [(one.text, one.tokens, one.unwritten) for one in finish(llama, [[6, 300, 7, 2, 301], [6], [300]])] == [
+        ("w0 w1", 4, 1),
+        ("w0", 1, 0),
+        ("", 1, 1),
+    ]
