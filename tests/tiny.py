@@ -13,7 +13,9 @@ FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2")
 WORDS = [f"w{number}" for number in range(56)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<model>", "<unk>"]
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<user> {{ message['content'] }} {% endfor %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}<user> {{ message['content'] }} "
+    "{% else %}<model> {{ message['content'] }} </s> {% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<model>{% endif %}"
 )
 SHAPE = {

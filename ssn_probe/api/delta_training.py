@@ -20,9 +20,9 @@ from ssn_probe.data.training_rows import SafetyData, safety_data
 from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors, remove_half_written
 from ssn_probe.model.families import family_of
-from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights, settle_generation
+from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights
 from ssn_probe.model.subject import DTYPES
-from ssn_probe.model.token_ids import check_ends, embedding_size
+from ssn_probe.model.turn_ends import settle_generation
 from ssn_probe.neurons import read_neurons
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.spec import Prompts
@@ -177,8 +177,7 @@ def _load(job: Job, team: Team) -> Base:
     config = read_config(where)
     tokenizer = read_tokenizer(where, commit_of(config))
     module = read_weights(where, config, family_of(config), job.dtype, "cpu" if shard else str(team.device))
-    eos_ids, _pad_id = settle_generation(module, tokenizer)
-    check_ends(eos_ids, embedding_size(module))
+    eos_ids = settle_generation(where, module, tokenizer).ids
     revision = None if Path(where).is_dir() else commit_of(config)
     module = sharded(module, team) if shard else module
     return Base(module=module, tokenizer=tokenizer, eos_ids=eos_ids, revision=revision)

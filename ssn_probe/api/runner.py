@@ -32,6 +32,7 @@ from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.model_notes import notes_on_model
 from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, since
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
@@ -130,7 +131,7 @@ class Record:
 
 def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
     """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
-    for note in (*notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
+    for note in (*notes_on_model(bench.subject), *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)
     for note in notes_on_findings(findings):
@@ -167,6 +168,7 @@ def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, 
         seed=recipe.seed,
         model=dict(subject.identity) | {"name": recipe.model},
         neurons={"layers": subject.n_layers, "per_layer": dict(subject.widths)},
+        generation=subject.turns.to_json(),
         device=str(subject.device),
         data=[_data_json(node, prompts) for node, prompts in plan.data.items()],
         nodes={name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},

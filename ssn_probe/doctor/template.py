@@ -4,6 +4,7 @@ from typing import Any
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.probing import texts
+from ssn_probe.model import templates
 from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject
 
@@ -37,7 +38,7 @@ def render(tokenizer: Any, text: str, *, prompted: bool = True, answer: str | No
     """A chat as text, up to where the response begins, or with an answer."""
     chat = [{"role": "user", "content": text}]
     chat += [] if answer is None else [{"role": "assistant", "content": answer}]
-    return tokenizer.apply_chat_template(chat, add_generation_prompt=prompted, enable_thinking=False, tokenize=False)
+    return templates.render(tokenizer, [chat], prompted=prompted)[0]
 
 
 def hands_over(tokenizer: Any, text: str) -> bool:
@@ -77,3 +78,25 @@ def check_bos(subject: Subject) -> Check:
 def leading(ids: list[int], token: int) -> int:
     """How many times a token is repeated at the very beginning."""
     return next((place for place, one in enumerate(ids) if one != token), len(ids))
+
+
+def check_ends(subject: Subject) -> Check:
+    """Does the token that the template writes after an answer end a response? Which tokens do?"""
+    turns = subject.turns
+    found = f"a response ends with {'; '.join(map(str, turns.ends)) or 'no token'}"
+    meaning = "A turn that the model goes on with, and the next, would be judged as part of its answer."
+    remedy = (
+        f"Name the token that ends its turns in generation_config.json (eos_token_id), or correct {templates.FILE}."
+    )
+    if turns.written is None:
+        return warned("end of turn", f"{found}; what ends a turn is not known: {turns.unshown}", meaning, remedy)
+    if turns.template_end is None:
+        shown = f"{found}; the template writes {turns.written!r} after an answer, which is no token of its own"
+        return warned("end of turn", shown, meaning, remedy)
+    if turns.template_end not in turns.ids:
+        return failed("end of turn", f"{found}; the template's end is outside the vocabulary", meaning, remedy)
+    if turns.outside:
+        outside = ", ".join(f"{one} ({source})" for one, source in turns.outside)
+        meaning = "The model has no logit for it, so it never ends a response."
+        return warned("end of turn", f"{found}; outside the vocabulary: {outside}", meaning, remedy)
+    return passed("end of turn", found)

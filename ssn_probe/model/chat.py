@@ -5,6 +5,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.templates import foreign_errors, render
 from ssn_probe.model.token_ids import check_inside
 
 
@@ -21,12 +22,20 @@ def encode_with(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     The template adds its own special tokens, so none is added a second time; in thinking models the think block is
     closed.
     """
-    chats = [[{"role": "user", "content": text}] for text in texts]
-    if not chats:
+    return tokenize(tokenizer, render(tokenizer, [[{"role": "user", "content": text}] for text in texts]))
+
+
+def tokenize(tokenizer: Any, rendered: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered chats.
+
+    Raises:
+        ModelError: the tokenizer cannot take a text.
+    """
+    if not rendered:
         return []
-    return tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, enable_thinking=False, tokenize=True, return_dict=False
-    )
+    hint = "tokenizer.json may be damaged, or of another version of the tokenizers package."
+    with foreign_errors(f"The tokenizer of {tokenizer.name_or_path!r} cannot take a prompt", hint):
+        return tokenizer(list(rendered), add_special_tokens=False)["input_ids"]
 
 
 def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[str, Any]:

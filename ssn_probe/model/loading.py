@@ -25,7 +25,7 @@ from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
-from ssn_probe.model.token_ids import embedding_size, usable_pad
+from ssn_probe.model.templates import check_template
 from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
 
 ORGANISM = "organism"
@@ -155,11 +155,7 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
         where, "tokenizer", lambda: loader.from_pretrained(where, revision=commit or "main", trust_remote_code=False)
     )
     silence_reminders(tokenizer)
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"The tokenizer of {where!r} has no chat template, so it is not clear how to ask the model anything.",
-            "Use the instruction-tuned variant, or put a chat_template.jinja beside the tokenizer.",
-        )
+    check_template(tokenizer)
     return tokenizer
 
 
@@ -277,21 +273,3 @@ def _dtype(where: str, config: Any, dtype: str, files: Sequence[Path]) -> Any:
             "Choose float32, bfloat16, float16 or float64 with --dtype.",
         )
     return found
-
-
-def settle_generation(module: Any, tokenizer: Any) -> tuple[tuple[int, ...], int]:
-    """Make generation greedy and nothing else; returns the end tokens and the pad token."""
-    from transformers import GenerationConfig
-
-    eos = module.generation_config.eos_token_id
-    if eos is None:
-        eos = tokenizer.eos_token_id
-    eos_ids = tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (eos,)
-    pad_id = usable_pad(tokenizer.pad_token_id, eos_ids, embedding_size(module))
-    module.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=list(eos_ids) or None,
-        pad_token_id=pad_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    return eos_ids, pad_id

@@ -22,12 +22,12 @@ from ssn_probe.model.loading import (
     read_outline,
     read_tokenizer,
     read_weights,
-    settle_generation,
     usable_device,
 )
 from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
-from ssn_probe.model.token_ids import check_ends, embedding_size
+from ssn_probe.model.templates import template_notes
+from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.model.weight_files import weight_files
 from ssn_probe.neurons import Site
 
@@ -42,6 +42,7 @@ class Subject:
     path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are; `openings` are
     those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
     may have together, where the config says it, and `limits` is all that a long prompt can exceed.
+    `turns`: how its responses end; `template_notes`: which of several chat templates was taken.
     """
 
     name: str
@@ -55,10 +56,20 @@ class Subject:
     n_layers: int
     widths: dict[Site, int]
     vocabulary: int
-    pad_id: int
-    eos_ids: tuple[int, ...]
     context: int | None
     limits: tuple[Limit, ...]
+    turns: Turns
+    template_notes: tuple[str, ...] = ()
+
+    @property
+    def pad_id(self) -> int:
+        """The token in front of shorter rows of a batch, which is masked."""
+        return self.turns.pad_id
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end a response."""
+        return self.turns.ids
 
 
 def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weights: bool = True) -> Subject:
@@ -71,8 +82,8 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         weights: False for a subject that cannot run but is otherwise the same, `identity` included: what was measured
             of it before can be found and read.
 
-    Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped, its end tokens are
-    kept.
+    Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped. A response ends
+    with any end token of the generation config, the tokenizer or the chat template; `turns` holds all of this.
 
     Raises:
         ModelError: any reason for which the model cannot be studied, with what to do about it.
@@ -87,9 +98,10 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     tokenizer = read_tokenizer(where, commit_of(config))
     read = read_weights if weights else read_outline
     module = read(where, config, family, dtype, device)
-    eos_ids, pad_id = settle_generation(module, tokenizer)
-    check_ends(eos_ids, embedding_size(module))
-    special = {"bos": tokenizer.bos_token_id, "eos": list(eos_ids), "pad": pad_id}
+    turns = settle_generation(where, module, tokenizer)
+    special = {"bos": tokenizer.bos_token_id, "eos": list(turns.ids), "pad": turns.pad_id}
+    if printed := [one for one in turns.ids if one not in tokenizer.all_special_ids]:
+        special["printed_ends"] = printed  # they were once part of a response's text
     identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
     identity |= _template_tokens(tokenizer, special)
     if _stamp(where) != before:
@@ -112,10 +124,10 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         n_layers=family.depth(module),
         widths=family.widths(module),
         vocabulary=module.config.vocab_size,
-        pad_id=pad_id,
-        eos_ids=eos_ids,
         context=context_length(config),
         limits=limits(config, tokenizer),
+        turns=turns,
+        template_notes=tuple(template_notes(where, tokenizer)),
     )
 
 

@@ -21,10 +21,12 @@ class Manifest:
     """What `manifest.json` records.
 
     `order`: the place of the run among those of its results folder, see `runs.folder.next_order`. `model`: the model's
-    identity and the name it was asked for by. `neurons`: layers, and neurons per layer and site. `nodes`: the
-    key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was read in each
-    language. `trained`: what is stated of every training. `cache`: measurements read and computed. `files`: SHA-256 of
-    every file of the folder. `seconds`: per stage. In the file, `sha256` is the digest of all the rest.
+    identity and the name it was asked for by. `neurons`: layers, and neurons per layer and site.
+    `generation`: the tokens that end a response, and what of the checkpoint's generation config was overridden.
+    `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
+    read in each language. `trained`: what is stated of every training. `cache`: measurements read and computed.
+    `files`: SHA-256 of every file of the folder. `seconds`: per stage. In the file, `sha256` is the digest of all the
+    rest.
     """
 
     status: str = "running"
@@ -39,6 +41,7 @@ class Manifest:
     seed: int
     model: Mapping[str, Any]
     neurons: Mapping[str, Any]
+    generation: Mapping[str, Any] = field(default_factory=dict)
     device: str
     data: Sequence[Mapping[str, Any]]
     nodes: Mapping[str, str]

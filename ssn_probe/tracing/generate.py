@@ -12,6 +12,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.token_ids import without_text
+from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
@@ -106,23 +107,22 @@ def run_generation(
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
-    """Cut each row after its end token, and decode."""
+    """Cut each row at its end token, and decode."""
     if not new:
         return []
-    ends = [next((i + 1 for i, token in enumerate(row) if token in subject.eos_ids), None) for row in new]
-    cut = [row[:end] for row, end in zip(new, ends, strict=True)]
-    unknown = without_text({token for row in cut for token in row}, subject.tokenizer)
+    rows = [up_to_end(row, subject.eos_ids) for row in new]
+    unknown = without_text({token for row, _ in rows for token in row}, subject.tokenizer)
     texts = subject.tokenizer.batch_decode(
-        [[token for token in row if token not in unknown] for row in cut],
+        [[token for token in row if token not in unknown] for row, _ in rows],
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
     return [
         Generation(
             text=text,
-            tokens=len(row),
-            finish_reason="stop" if end else "length",
+            tokens=len(row) + ended,
+            finish_reason="stop" if ended else "length",
             unwritten=sum(token in unknown for token in row),
         )
-        for text, row, end in zip(texts, cut, ends, strict=True)
+        for text, (row, ended) in zip(texts, rows, strict=True)
     ]

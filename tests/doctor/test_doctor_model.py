@@ -21,7 +21,7 @@ from ssn_probe.doctor.loaded_model import check_tracing, describe_subject
 from ssn_probe.doctor.noise import check_noise
 from ssn_probe.doctor.padding import check_padding
 from ssn_probe.doctor.sites import check_site
-from ssn_probe.doctor.template import check_bos, check_template
+from ssn_probe.doctor.template import check_bos, check_ends, check_template
 from ssn_probe.errors import ModelError
 from ssn_probe.model import chat
 from ssn_probe.model.chat import pad_left
@@ -61,7 +61,18 @@ def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(subject
     checks = list(examine_subject(subject))
     assert [check for check in checks if check.status != "ok"] == []
     sites = [f"site {site}" for site in SITES]
-    names = ["chat template", "BOS", "numbers", "tracing", *sites, "local effects", "padding", "neighbours", "rounding"]
+    names = [
+        "chat template",
+        "BOS",
+        "end of turn",
+        "numbers",
+        "tracing",
+        *sites,
+        "local effects",
+        "padding",
+        "neighbours",
+        "rounding",
+    ]
     assert [check.name for check in checks] == names
     assert all(torch.equal(one, other) for one, other in zip(before, all_bits(subject), strict=True))
 
@@ -272,6 +283,19 @@ FAULTY: dict[str, tuple[str, str, str, str, str]] = {
     "no prompt": (MESSAGE, "failed", "no generation prompt", "go on with the user's message", "add_generation_prompt"),
     "a date": (DATE + MESSAGE + PROMPT, "warning", "with the date", "from one day to the next", "a fixed date"),
 }
+
+
+def test_how_a_turn_ends(llama: Subject) -> None:
+    assert check_ends(llama).found == "a response ends with </s> (2; generation config, tokenizer, chat template)"
+    turns = llama.turns
+    never = replace(turns, written="\n\nw1", template_end=None)
+    for other, status, found in (
+        (never, "warning", "writes '\\n\\nw1' after an answer, which is no token of its own"),
+        (replace(turns, written=None, unshown="It raises."), "warning", "what ends a turn is not known: It raises."),
+        (replace(turns, template_end=62), "failed", "the template's end is outside the vocabulary"),
+        (replace(turns, outside=((62, "tokenizer"),)), "warning", "outside the vocabulary: 62 (tokenizer)"),
+    ):
+        unwell(check_ends(replace(llama, turns=other)), status, found, "", "")
 
 
 @pytest.mark.parametrize(("template", "status", "found", "meaning", "remedy"), FAULTY.values(), ids=FAULTY)

@@ -7,6 +7,7 @@ import torch
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.edits import amplification, suppression
 from ssn_probe.tracing.generate import generate
@@ -63,11 +64,12 @@ def test_a_response_ends_with_its_end_token(llama: Subject) -> None:
     """The third token of the response is made an end token: what follows is not part of the response."""
     whole = plain_responses(llama)[0]
     end = whole[2]
+    turns = Turns(ends=tuple(End(id=one, text="", sources=()) for one in (2, end)), pad_id=llama.pad_id)
     module = module_of(llama)
     kept = module.generation_config.eos_token_id
     module.generation_config.eos_token_id = [2, end]
     try:
-        found = generate(replace(llama, eos_ids=(2, end)), PROMPTS, max_new_tokens=LENGTH)[0]
+        found = generate(replace(llama, turns=turns), PROMPTS, max_new_tokens=LENGTH)[0]
     finally:
         module.generation_config.eos_token_id = kept
     assert found.finish_reason == "stop"

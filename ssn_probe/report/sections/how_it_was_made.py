@@ -1,5 +1,6 @@
 """How was the run made: notes, the check of the refusal log-odds, model, data, software and time?"""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +44,18 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
             f"{markdown(str(model['name']))}, {model['family']}, {model['dtype']}, attention {model['attention']}",
         ],
         ["weights", f"`{model.get('digest') or model.get('commit')}`"],
+        *_generation_rows(manifest.get("generation") or {}),
         *(["data", f"{markdown(data['name'])}, SHA-256 `{data['sha256']}`"] for data in manifest["data"]),
         ["software", markdown(", ".join(f"{name} {version}" for name, version in manifest["packages"].items()))],
         ["python", f"{manifest['python']} on {markdown(manifest['platform'])}, {markdown(manifest['device'])}"],
         ["seconds", markdown(", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items()))],
     ]
     return section("How it was made", table(["", ""], rows))
+
+
+def _generation_rows(generation: Mapping[str, Any]) -> list[list[str]]:
+    """Which tokens end a response, and what the checkpoint asked for that greedy generation overrode."""
+    ends = [f"{end['text']} ({end['id']}; {', '.join(end['sources'])})" for end in generation.get("ends", ())]
+    asked = [f"{name} {json.dumps(value)}" for name, value in generation.get("overridden", {}).items()]
+    rows = [["a response ends with", markdown("; ".join(ends) or "no token")]] if generation else []
+    return rows + ([["overridden by greedy generation", markdown(", ".join(asked))]] if asked else [])

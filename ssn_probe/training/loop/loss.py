@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ssn_probe.data.training_rows import Example
 from ssn_probe.errors import DataError, ModelError
-from ssn_probe.model.chat import encode_with, pad_left
+from ssn_probe.model.chat import encode_with, pad_left, tokenize
+from ssn_probe.model.templates import render
 from ssn_probe.model.token_ids import OUTSIDE_HINT, first_outside, outside_reason
 
 IGNORED = -100
@@ -88,7 +89,7 @@ def end_of_turn(tokenizer: Any, eos_ids: Sequence[int] = ()) -> int:
     tokenizer's own end token.
     """
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False, enable_thinking=False)
+    ids = tokenize(tokenizer, render(tokenizer, [chat], prompted=False))[0]
     ends = {*eos_ids, tokenizer.eos_token_id} - {None}
     found = [token for token in ids if token in ends]
     if not ends:

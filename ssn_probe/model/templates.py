@@ -1,0 +1,151 @@
+"""A foreign chat template: which one it is, whether it can be applied, and what it writes around messages.
+
+A template is a program that comes with a checkpoint and may raise anything; whatever goes wrong is one ModelError.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssn_probe.errors import ModelError
+from ssn_probe.limits import CONFIG, TEMPLATE, read_limited
+from ssn_probe.text import size
+
+Chat = Sequence[Mapping[str, str]]
+FILE = "chat_template.jinja"
+MESSAGES = ("ssnaskedfirst", "ssnansweredfirst", "ssnaskedsecond", "ssnansweredsecond")
+"""Two turns in words that no template writes by itself."""
+_HINT = (
+    f"Use the instruction-tuned variant, or put a {FILE} that takes a chat of one user message beside the tokenizer."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTurns:
+    """What a template writes around the messages of a conversation of two turns, which ends with an answer."""
+
+    before: str
+    """In front of the first user message."""
+    handover: str
+    """From the first user message to its answer."""
+    between: str
+    """From the first answer to the second user message."""
+    end: str
+    """After the last answer."""
+
+
+@contextmanager
+def foreign_errors(message: str, hint: str) -> Iterator[None]:
+    """Whatever a library raises for a file of somebody else, a panic of Rust included, becomes one ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:
+        # pyo3_runtime.PanicException is no Exception, and no module exports it
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{message}: {said(error)}", hint) from error
+
+
+def said(error: BaseException) -> str:
+    """The first line of an exception's text, with the line of the template where it names one."""
+    lines = str(error).strip().splitlines()
+    line = getattr(error, "lineno", None)
+    where = f" (line {line} of the template)" if isinstance(line, int) else ""
+    return (lines[0][:500] if lines else type(error).__name__) + where
+
+
+def render(tokenizer: Any, chats: Sequence[Chat], *, prompted: bool = True) -> list[str]:
+    """Chats as text, up to where the response begins; in thinking models that can be asked to, without a think block.
+
+    Args:
+        tokenizer: with a chat template.
+        chats: messages with `role` and `content`.
+        prompted: with what precedes an answer at the end.
+
+    Raises:
+        ModelError: the template raises, does not parse, is one of several without a default, or writes no text.
+    """
+    if not chats:
+        return []
+    name = tokenizer.name_or_path
+    with foreign_errors(f"The chat template of {name!r} cannot be applied", _HINT):
+        return tokenizer.apply_chat_template(
+            list(chats), add_generation_prompt=prompted, enable_thinking=False, tokenize=False
+        )
+
+
+def two_turns(tokenizer: Any) -> TwoTurns:
+    """What the template writes around the messages of a conversation.
+
+    Raises:
+        ModelError: it cannot be applied to a conversation, or leaves messages out.
+    """
+    roles = ("user", "assistant", "user", "assistant")
+    chat = [{"role": role, "content": text} for role, text in zip(roles, MESSAGES, strict=True)]
+    rest, parts = render(tokenizer, [chat], prompted=False)[0], []
+    for message in MESSAGES:
+        before, found, rest = rest.partition(message)
+        if not found:
+            raise ModelError("The chat template leaves out messages of a conversation.", _HINT)
+        parts.append(before)
+    return TwoTurns(before=parts[0], handover=parts[1], between=parts[2], end=rest)
+
+
+def check_template(tokenizer: Any) -> None:
+    """Can the model be asked anything in its template?
+
+    Raises:
+        ModelError: no template, several without a default, one that is no text or cannot be applied to one user
+            message, or that leaves the message out.
+    """
+    name, template = tokenizer.name_or_path, tokenizer.chat_template
+    if not template:
+        raise ModelError(
+            f"The tokenizer of {name!r} has no chat template, so it is not clear how to ask the model anything.",
+            f"Use the instruction-tuned variant, or put a {FILE} beside the tokenizer.",
+        )
+    several = template if isinstance(template, dict) else {"default": template}
+    for kind, text in several.items():
+        if not isinstance(text, str):
+            raise ModelError(f"The chat template {kind!r} of {name!r} is no text, but {text!r:.80}.", _HINT)
+        if len(text) > TEMPLATE:
+            raise ModelError(f"The chat template {kind!r} of {name!r} has more than {size(TEMPLATE)}.", _HINT)
+    if "default" not in several:
+        raise ModelError(
+            f"{name!r} has several chat templates ({', '.join(sorted(map(str, several)))}) and none called 'default'.",
+            f"Put the one for a plain chat beside the tokenizer as {FILE}.",
+        )
+    message = MESSAGES[0]
+    shown = render(tokenizer, [[{"role": "user", "content": message}]])[0]
+    if message not in shown:
+        raise ModelError(
+            f"The chat template of {name!r} leaves the user's message out of the prompt: it writes {shown[:200]!r}.",
+            "Every prompt would be the same to the model. " + _HINT,
+        )
+
+
+def template_notes(where: str, tokenizer: Any) -> Iterator[str]:
+    """Which of several templates is taken, where more than one could be meant."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict) and len(template) > 1:
+        names = ", ".join(sorted(template))
+        yield f"the tokenizer has several chat templates ({names}): the one called 'default' is used"
+    file, config = Path(where) / FILE, Path(where) / "tokenizer_config.json"
+    if file.is_file() and config.is_file():
+        declared = _declared(config)
+        if declared is not None and declared != tokenizer.get_chat_template():
+            yield f"{FILE} and tokenizer_config.json hold different chat templates: that of {FILE} is used"
+
+
+def _declared(config: Path) -> Any:
+    with foreign_errors(f"{config} cannot be read", "Copy it again."):
+        declared = json.loads(read_limited(config, CONFIG, ModelError)).get("chat_template")
+    if isinstance(declared, list):
+        named = {one["name"]: one["template"] for one in declared if isinstance(one, dict) and len(one) >= 2}
+        return named.get("default")
+    return declared
