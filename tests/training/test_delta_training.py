@@ -98,7 +98,7 @@ def test_which_neurons_are_trained() -> None:
 def test_neurons_that_cannot_be_trained() -> None:
     head = "language,layer,site,index\n"
     for content, *words in (
-        ("", "cannot read the neuron file bad.csv", "parquet or csv"),
+        ("", "cannot read bad.csv: it has no header"),
         (f"{head}qaa,0,ffn,1\nqab,0,ffn,1\n", "different neurons for qaa, qab", "--language CODE", "--union"),
         (f"{head}*,0,ffn,999\n", "999"),
     ):
