@@ -9,6 +9,7 @@ import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
+from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import user_errors
 from ssn_probe.text import make_printable, plain
 
@@ -46,8 +47,9 @@ class Commands(click.Group):
     command_class = UserCommand
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
-        return super().main(*args, **kwargs)
+        with lasting_output():
+            make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
+            return super().main(*args, **kwargs)
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         from ssn_probe.errors import nearest
