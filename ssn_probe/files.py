@@ -68,7 +68,7 @@ def write_whole(
 
 def remove_half_written(path: Path) -> None:
     """Removes what killed processes left of this file; for files that only one process writes."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
         if not left.is_dir():
             left.unlink(missing_ok=True)
 

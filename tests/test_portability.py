@@ -79,7 +79,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("doctor", "--model", "./\u9ad8"), "-> Give a folder"),
         (("organism", "info"), "qaa"),
         (("delta", "train", "--help"), "delta train ..."),
-        (("delta", "info", os.fsdecode("\u9ad8".encode())), "cannot be read"),
+        (("delta", "info", os.fsdecode("\u9ad8".encode())), "Cannot read"),
         (("run", "\u9ad8", "--limit", "8"), "\\u9ad8"),
         (("\u9ad8",), "Usage"),
     ],

@@ -39,7 +39,7 @@ def test_frequencies_that_follow_the_longest_row_are_refused(
     file = tmp_path / "config.json"
     config = json.loads(file.read_text())
     config.pop("rope_parameters")
-    file.write_text(json.dumps(config | {key: {kind_key: kind} | more, "rope_theta": 10000.0}))
+    file.write_text(json.dumps(config | {key: {kind_key: kind} | more, "rope_theta": 10000.0}), encoding="utf-8")
     with pytest.raises(ModelError, match=f"rope_type {kind}") as caught:
         read_config(str(tmp_path))
     assert words in str(caught.value.hint)
