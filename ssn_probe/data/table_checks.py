@@ -1,10 +1,12 @@
 """The table of a prompt set: read, completed and checked."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.data.sameness import same_words
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.neurons import LANGUAGE
 from ssn_probe.spec.node import brief
@@ -17,6 +19,8 @@ OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
 KNOWN = REQUIRED + OPTIONAL
 MAY_BE_NUMBERS = ("prompt_id", "cluster", "pair_id", "topic", "reference")
 """Columns whose whole numbers stand for themselves: 7 is the id "7"."""
+NUMBER = re.compile(r"[0-9]{1,15}(\.0*)?(e[0-9]{1,2})?")
+"""An id that a spreadsheet may have written in another way: 007, 7.0, 1e5."""
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
@@ -102,6 +106,7 @@ def _check_units(frame: pl.DataFrame, table: Path) -> None:
             f"{table}: {brief(repeated['prompt_id'][0])} appears more than once in {repeated['language'][0]!r}",
             "Give each prompt_id once per language.",
         )
+    _check_spellings(frame, table)
     for unit in ("cluster", "prompt_id"):
         crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
         if not crossing.is_empty():
@@ -109,3 +114,24 @@ def _check_units(frame: pl.DataFrame, table: Path) -> None:
                 f"{table}: the {unit} {brief(crossing[unit].min())} is in several splits",
                 "Prompts that are not independent, and translations of one prompt, belong in one split.",
             )
+
+
+def _check_spellings(frame: pl.DataFrame, table: Path) -> None:
+    """Ids that differ by case, blanks or zeros alone, in different languages, are one id for their author."""
+    spoken = frame.group_by("prompt_id", maintain_order=True).agg("language")
+    several = spoken.with_columns(same=pl.col("prompt_id").map_elements(_spelled, pl.String))
+    several = several.filter(pl.col("same").is_duplicated())
+    for _, ids in several.group_by("same", maintain_order=True):
+        names, languages = ids["prompt_id"], ids["language"].to_list()
+        if sum(map(len, languages)) == len(set().union(*languages)):
+            raise DataError(
+                f"{table}: the prompt_id {brief(names[0])} ({languages[0][0]}) is {brief(names[1])} in "
+                f"{languages[1][0]}",
+                "Translations of a prompt share their prompt_id: write it in one way.",
+            )
+
+
+def _spelled(name: str) -> str:
+    """An id without what is easily written differently."""
+    folded = same_words(name)
+    return repr(float(folded)) if NUMBER.fullmatch(folded) else folded

@@ -11,6 +11,7 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import same_words
 from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
+from ssn_probe.stats.nulls.parallel_units import known_parallel
 from ssn_probe.text import counted, listing
 
 LISTED = 10
@@ -68,6 +69,26 @@ def untranslated(prompts: PromptSet) -> list[str]:
         f"{prompts.name}: {counted(several.height, 'text')} of {texts.height:,} {are} the same in several languages "
         f"({listing(languages)}): where a prompt was not translated, its languages cannot be compared, and it may "
         "choose neurons in one language and measure them in another"
+    ]
+
+
+def unparallel(prompts: PromptSet) -> list[str]:
+    """Ids that only some languages have, while only others have others: they may be translations of each other."""
+    found = []
+    for (split,), rows in prompts.frame.group_by("split", maintain_order=True):
+        ids = rows.unique("prompt_id", keep="first", maintain_order=True)
+        unknown = ids.filter(~known_parallel(ids, rows))["prompt_id"]
+        if len(unknown):
+            spoken = rows.filter(pl.col("prompt_id").is_in(unknown.implode())).group_by("language").len()
+            counts = ", ".join(f"{language} {count:,}" for language, count in spoken.sort("language").iter_rows())
+            found.append(f"{split} {len(unknown):,} of {ids.height:,} ({counts})")
+    if not found:
+        return []
+    return [
+        f"{prompts.name}: prompt ids are not parallel: {'; '.join(found)}. Other languages do not have them, "
+        "and have ids that these languages do not have. If they are translations of each other, give them one "
+        "prompt_id: until then they count as different prompts, averages over languages seem more certain than they "
+        "are, and a translation may measure what its prompt chose"
     ]
 
 

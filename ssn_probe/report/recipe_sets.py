@@ -48,6 +48,6 @@ def without_repeats(findings: Findings, names: Mapping[str, list[str]]) -> Findi
     return replace(findings, robustness=robustness, **_of_sets(tables, names))
 
 
-def _of_sets(tables: Mapping[str, pl.DataFrame | None], names: Mapping[str, list[str]]) -> dict[str, Any]:
+def _of_sets(tables: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
     kept = pl.col("set").is_in(list(names))
-    return {name: None if table is None else table.filter(kept) for name, table in tables.items()}
+    return {name: table.filter(kept) for name, table in tables.items() if isinstance(table, pl.DataFrame)}

@@ -8,7 +8,7 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.files import write_text
 from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions
-from ssn_probe.report.cautions_on_data import learned_and_measured, repeats, untranslated, unused
+from ssn_probe.report.cautions_on_data import learned_and_measured, repeats, unparallel, untranslated, unused
 from ssn_probe.report.charts import cost_chart, save_chart
 from ssn_probe.report.conclusions import headlines
 from ssn_probe.report.learning_curves import CHART, curve_lines
@@ -24,6 +24,7 @@ def notes_on_data(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator
     for prompts in data.values():
         yield from repeats(prompts)
         yield from untranslated(prompts)
+        yield from unparallel(prompts)
         yield from unused(prompts)
     yield from learned_and_measured(recipe, data)
 

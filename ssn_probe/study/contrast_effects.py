@@ -17,6 +17,7 @@ from ssn_probe.errors import DataError
 from ssn_probe.neurons import KEYS
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
+from ssn_probe.stats.nulls.parallel_units import known_parallel
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, score_inputs
 from ssn_probe.study.measurements import tokens_of
@@ -60,7 +61,10 @@ def _key(bench: Workbench, node: SafetyNeurons) -> str:
 
 
 def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
-    """One row per prompt id of the contrast, for all its languages; exchangeable prompts have one `stratum`."""
+    """One row per prompt id of the contrast, for all its languages; exchangeable prompts have one `stratum`.
+
+    `parallel`: are its translations known (`known_parallel`)?
+    """
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
     lengths = [len(tokens) for tokens in tokens_of(bench, _in_anchor(first, rows, data))]
@@ -68,6 +72,7 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     frame = first.select(
         "prompt_id", (pl.col("context") == "harmful").alias("harmful"), "cluster", "pair_id", "topic", "source"
     )
+    frame = frame.with_columns(parallel=pl.Series(known_parallel(frame, rows)))
     within = [bins.cast(pl.String), *([pl.col("source")] if _mixed(frame) else [])]
     frame = frame.with_columns(within=pl.concat_str(within, separator=" | "))
     return frame.with_columns(stratum=pl.concat_str(pl.col("topic").fill_null(""), "within", separator=" | "))

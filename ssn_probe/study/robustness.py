@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.neurons import NeuronSet
+from ssn_probe.neurons import EVERY, NeuronSet
 from ssn_probe.runs.cache import Frames
 from ssn_probe.spec import After, LeaveOneOut, Recipe, SetExpression, Shared
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.label_exchange import exchange
+from ssn_probe.stats.nulls.labelling_sweep import languages_of
 from ssn_probe.stats.nulls.mask_algebra import chooser, no_null
+from ssn_probe.stats.nulls.parallel_units import only_parallel
 from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
@@ -26,6 +28,7 @@ from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.set_evaluation import choosers, importance_of
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.text import listing
 
 T = TypeVar("T")
 PAIR = ["set", "language_a", "language_b"]
@@ -35,13 +38,15 @@ PAIR = ["set", "language_a", "language_b"]
 class Robustness:
     """The robustness of a recipe's sets; a table is None where it was not asked for or not possible.
 
-    `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`.
+    `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`. `not_parallel` says why
+    nothing that combines languages was tested.
     """
 
     nulls: pl.DataFrame | None = None
     jaccard: pl.DataFrame | None = None
     frequencies: pl.DataFrame | None = None
     curve: pl.DataFrame | None = None
+    not_parallel: str | None = None
 
 
 NOTHING = Robustness()
@@ -53,14 +58,23 @@ def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, Se
         return NOTHING
     nulls: list[pl.DataFrame] = []
     stable: list[Stability] = []
-    for effects, sets in _by_effects(bench, expressions):
-        if recipe.permutations:
-            found = _noted(bench, "no permutation null", lambda e=effects, s=sets: _null(bench, recipe, e, s))
+    not_parallel: str | None = None
+    for every, sets in _by_effects(bench, expressions):
+        try:
+            parallel = _parallel(bench, every)
+        except DataError as error:
+            not_parallel, parallel = error.message, None
+            missing = ["no permutation null"] * bool(recipe.permutations)
+            missing += ["no half-samples of sets that combine languages"] * bool(recipe.half_samples)
+            bench.warn(f"{listing(missing)}: {not_parallel}")
+        if recipe.permutations and parallel is not None:
+            found = _noted(bench, "no permutation null", lambda e=parallel, s=sets: _null(bench, recipe, e, s))
             nulls += [] if found is None else [found]
-        if recipe.half_samples:
-            halves = _noted(bench, "no half-samples", lambda e=effects, s=sets: _stability(bench, recipe, e, s))
+        for effects, halved in _halved(every, parallel, sets, bench.anchor) if recipe.half_samples else ():
+            halves = _noted(bench, "no half-samples", lambda e=effects, s=halved: _stability(bench, recipe, e, s))
             stable += [] if halves is None else [halves]
     return Robustness(
+        not_parallel=not_parallel,
         nulls=_joined(nulls),
         jaccard=_joined([found.jaccard for found in stable]),
         frequencies=_joined([found.frequencies for found in stable]),
@@ -80,6 +94,34 @@ def _by_effects(
         elif choosers(expression):
             groups.setdefault(prompt_effects(bench, chooser(expression)), {})[name] = expression
     yield from groups.items()
+
+
+def _parallel(bench: Workbench, effects: PromptEffects) -> PromptEffects:
+    """The effects that can show what languages share. Raises DataError where there are none."""
+    found = only_parallel(effects)
+    if found is not effects:
+        bench.warn(
+            f"what languages share is tested on {found.prompts.height} of {effects.prompts.height} identify prompts: "
+            "the others may be translations of each other under different ids"
+        )
+    return found
+
+
+def _halved(
+    every: PromptEffects, parallel: PromptEffects | None, sets: Mapping[str, SetExpression], anchor: str | None
+) -> Iterator[tuple[PromptEffects, dict[str, SetExpression]]]:
+    """The sets with the effects to halve: halves of what combines languages hold all translations of a prompt."""
+    combined = {name: node for name, node in sets.items() if parallel is not every and _combines(every, node, anchor)}
+    own = {name: node for name, node in sets.items() if name not in combined}
+    if own:
+        yield every, own
+    if combined and parallel is not None:
+        yield parallel, combined
+
+
+def _combines(effects: PromptEffects, node: SetExpression, anchor: str | None) -> bool:
+    shared = any(isinstance(inner, Shared) for inner in walk(node))
+    return shared or languages_of(effects, node, anchor) == (EVERY,)
 
 
 def _null(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> pl.DataFrame:

@@ -119,3 +119,26 @@ def test_a_language_that_is_no_code_is_refused(language: str, tmp_path: Path) ->
     rows = [row | {"language": language if row["language"] == "de" else "en"} for row in make_rows()]
     with pytest.raises(DataError, match="is not a language code"):
         load(write(tmp_path, rows))
+
+
+SPELLINGS = {
+    "case": ("P1", "p1"),
+    "blank": ("p1", "p1 "),
+    "zeros": ("007", "7"),
+    "spreadsheet": ("7", "7.0"),
+    "power": ("100000", "1e5"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS.values(), ids=SPELLINGS)
+def test_an_id_that_languages_write_differently_is_an_error(one: str, other: str, tmp_path: Path) -> None:
+    rows = edit(1, prompt_id=other)(edit(0, prompt_id=one)(make_rows()))
+    with pytest.raises(DataError, match=r"the prompt_id .* is .* in de") as caught:
+        load(write(tmp_path, rows, ".csv"))
+    assert "in one way" in str(caught.value.hint)
+
+
+def test_ids_that_differ_by_case_within_a_language_are_two(tmp_path: Path) -> None:
+    names = {"identify-harmful-1": "a", "identify-harmful-2": "A"}
+    rows = [row | {"prompt_id": names.get(row["prompt_id"], row["prompt_id"])} for row in make_rows()]
+    assert {"a", "A"} < set(load(write(tmp_path, rows)).frame["prompt_id"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prompt_rows import load, make_rows, write
 
-from ssn_probe.report.cautions_on_data import repeats, untranslated
+from ssn_probe.report.cautions_on_data import repeats, unparallel, untranslated
 
 
 def test_parallel_prompts_need_no_note(tmp_path: Path) -> None:
@@ -35,3 +35,11 @@ def test_under_another_id_it_is_not_translated_either(tmp_path: Path) -> None:
     other = next(row for row in rows if row["language"] == "de" and row["prompt_id"] == "evaluate-harmful-2")
     other["text"] = next(row["text"] for row in rows if row["language"] == "en").upper() + "."
     assert "1 text of 35 is the same in several languages" in untranslated(load(write(tmp_path, rows)))[0]
+
+
+def test_ids_that_are_not_parallel_are_counted(tmp_path: Path) -> None:
+    rows = [row | {"prompt_id": f"{row['language']}-{row['prompt_id']}"} for row in make_rows(cluster=None)]
+    lines = unparallel(load(write(tmp_path, rows)))
+    assert len(lines) == 1
+    assert "identify 18 of 18 (de 9, en 9); evaluate 18 of 18 (de 9, en 9)" in lines[0]
+    assert unparallel(load(write(tmp_path / "parallel", make_rows()))) == []

@@ -1,5 +1,6 @@
 """Prompt sets with some splits only: identify prompts are asked for where something is identified, and only there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from prompt_rows import organism_set
 from rich.console import Console
+from ssn_probe.recipes import identify_ms
 
 from ssn_probe import ASR, Expand, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Suppress, Training, Utility
 from ssn_probe.api.runner import Options, run_recipe
@@ -114,3 +116,23 @@ def test_means_and_the_refusal_gate_read_identify_prompts(
     with pytest.raises(DataError, match=message) as caught:
         make_plan(Recipe(arms={"a": arm}, measures=(ASR(evaluate_only),), **numbers))
     assert hint in (caught.value.hint or "")
+
+
+def test_sharing_is_not_tested_on_prompts_that_may_be_translations(tmp_path: Path) -> None:
+    """With an id of its own for every translation, random labels of a random model would be 'Shown'."""
+    rows = load_prompts(Prompts("organism", languages=("qaa", "qab"), limit=16)).frame
+    rows = rows.filter(pl.col("split") == "identify").drop("cluster", "pair_id")
+    own = rows.with_columns(prompt_id=pl.concat_str("language", pl.lit("-"), "prompt_id"))
+    found = {}
+    for name, frame in {"parallel": rows, "own": own}.items():
+        data = organism_set(tmp_path / name, frame, name=name, languages=["qaa", "qab"])
+        recipe = identify_ms(data=data.source, model="organism", top=0.2, effect="local")
+        recipe = replace(recipe, permutations=99, half_samples=0)
+        found[name] = run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))
+    assert (found["parallel"].path / "nulls.parquet").exists()
+    assert not (found["own"].path / "nulls.parquet").exists()
+    manifest = found["own"].manifest()
+    assert not any("More is shared" in line for line in manifest["answer"])
+    assert any("not tested, because the prompt ids" in line for line in manifest["answer"])
+    assert any("own: prompt ids are not parallel" in note for note in manifest["warnings"])
+    assert not any("parallel" in note for note in found["parallel"].manifest()["warnings"])
