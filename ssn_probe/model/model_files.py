@@ -52,5 +52,5 @@ def read_object(path: Path) -> dict[str, Any]:
 def stamp(folder: Path, weights: Iterable[Path]) -> tuple[tuple[str, int, int, int], ...]:
     """Name, size, time of change and inode of every file that is read: what is other now was changed meanwhile."""
     known = [folder / name for name in LIMITS]
-    files = {path.name: path.stat() for path in (*known, *folder.glob("*.jinja"), *weights) if path.is_file()}
+    files = {path.name: path.stat() for path in (*known, *sorted(folder.glob("*.jinja")), *weights) if path.is_file()}
     return tuple((name, one.st_size, one.st_mtime_ns, one.st_ino) for name, one in sorted(files.items()))

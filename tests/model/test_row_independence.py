@@ -37,7 +37,7 @@ def test_frequencies_that_follow_the_longest_row_are_refused(
 ) -> None:
     write_tiny(tmp_path, "llama")
     file = tmp_path / "config.json"
-    config = json.loads(file.read_text())
+    config = json.loads(file.read_text(encoding="utf-8"))
     config.pop("rope_parameters")
     file.write_text(json.dumps(config | {key: {kind_key: kind} | more, "rope_theta": 10000.0}), encoding="utf-8")
     with pytest.raises(ModelError, match=f"rope_type {kind}") as caught:

@@ -29,7 +29,7 @@ def spoiled(tmp_path: Path) -> Callable[..., str]:
         tokenizer.add_special_tokens(tokens)
         tokenizer.save_pretrained(tmp_path)
         if generation:
-            (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+            (tmp_path / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
         return str(tmp_path)
 
     return write

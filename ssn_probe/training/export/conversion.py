@@ -169,7 +169,7 @@ def _taken(temporary: Path, folder: Path) -> Iterator[Any]:
     except Timeout as error:
         raise ResultError(f"Another process is writing {folder}.", "Wait for it, or choose another folder.") from error
     try:
-        for left in temporary.iterdir():
+        for left in sorted(temporary.iterdir()):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             elif left.name != LOCK:
