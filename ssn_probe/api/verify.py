@@ -10,6 +10,7 @@ Nothing is measured and no weight is loaded. Three questions, each answered by r
 
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from ssn_probe.study.resolve import measured
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import listing
 
+PART = re.compile(r"[0-9a-f]{64}/[^/\0]+\.[0-9a-f]{64}\.(safetensors|parquet)")
 LISTED = 3
 """Parts of the cache that a finding names; of the others it says how many they are."""
 
@@ -101,7 +103,7 @@ def _how_it_was_made(recipe: Recipe, plan: Plan, subject: Subject, manifest: Rec
     yield Finding(what="the prompts are those of the run", holds=not why, why=why)
     model = _same_fields("the model is that of the run", now["model"], manifest["model"])
     yield model
-    names = ("seed", "recipe", "question", "neurons") + (("key", "nodes") if model.holds else ())
+    names = ("seed", "recipe", "question", "neurons", "generation") + (("key", "nodes") if model.holds else ())
     yield _same_fields("the manifest is that of the recipe", {name: now[name] for name in names}, manifest)
     limit = options.limit
     holds = limit is None or limited(recipe, limit) == recipe
@@ -164,7 +166,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
             found = study_and_report(bench, recipe, again, record)
         except NotCached as missing:
             return [_not_cached(missing.args[0]["method"], damaged)]
-        except (SSNProbeError, TypeError) as error:
+        except (SSNProbeError, TypeError, ValueError) as error:  # of a manifest that says anything
             why = str(error).partition("\n")[0]
             return [Finding(what="tables follow from the cache", holds=None, why=why)]
         files = sorted({*recorded["files"], *results.digests(again)})
@@ -179,12 +181,20 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
             ]
             findings += words if is_intact(run.as_written()) is not None else [_by_another(word) for word in words]
     try:
-        parts = set(results.read_json(run.path / "parts.json")["parts"])
-    except (SSNProbeError, KeyError, TypeError) as error:
-        return [*findings, Finding(what="parts.json names parts of the cache", holds=False, why=str(error))]
+        parts = _parts(run)
+    except SSNProbeError as error:
+        return [*findings, Finding(what="parts.json names parts of the cache", holds=False, why=error.message)]
     if unread := sorted(parts.difference(cache.used)):
         findings.append(_unread(cache.root, unread))
     return findings if parts.issuperset(cache.used) else [_since(finding) for finding in findings]
+
+
+def _parts(run: RunFolder) -> set[str]:
+    """The parts of the cache that the run wrote or read; none lies outside the cache."""
+    found = results.read_json(run.path / "parts.json").get("parts")
+    if not isinstance(found, list) or not all(isinstance(one, str) and PART.fullmatch(one) for one in found):
+        raise ResultError("it is damaged", "Run the recipe again.")
+    return set(found)
 
 
 def _by_another(finding: Finding) -> Finding:

@@ -58,6 +58,7 @@ class Fields(Checked):
     seed: int = 0
     model: Base = Base(name="")
     neurons: Neurons = Neurons(layers=0, per_layer={})
+    generation: dict[str, Any] = {}
     device: str = ""
     data: list[Source] = []
     nodes: dict[str, str] = {}

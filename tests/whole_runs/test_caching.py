@@ -403,6 +403,12 @@ def test_files_that_were_added_are_named(copy: RunFolder) -> None:
     }
 
 
+@pytest.mark.parametrize("parts", [None, 1, [1], ["a"], ["../../x.0.parquet"], [["a"]]])
+def test_a_list_of_parts_that_no_run_writes(parts: Any, copy: RunFolder) -> None:
+    write_json(copy.path / "parts.json", {"parts": parts})
+    assert wrong(verify(copy))["parts.json names parts of the cache"] == "it is damaged"
+
+
 def test_damage_in_the_cache_is_no_fault_of_the_run(copy: RunFolder) -> None:
     damage(parts(copy, "responses")[:1])
     findings = verify(copy)
