@@ -10,7 +10,7 @@ from ssn_probe.spec.node import brief, canonical, read_json
 from ssn_probe.tables import check_names, unused_names
 
 MOST_NEW_TOKENS = 1_000_000
-MOST_LANGUAGES = 1_000
+LONGEST_NAME = 500
 DESCRIPTIONS = (
     *("note", "notes", "description", "comment", "title", "version", "date", "author", "authors", "citation"),
     *("source", "sources", "url", "homepage", "template_note"),
@@ -27,7 +27,11 @@ def _is_list(value: Any) -> bool:
 
 
 CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("name", _is_text, "a non-empty text"),
+    (
+        "name",
+        lambda value: _is_text(value) and len(value) <= LONGEST_NAME,
+        f"a non-empty text of at most {LONGEST_NAME} characters",
+    ),
     ("anchor", _is_text, "a language code"),
     ("license", _is_text, "a non-empty text"),
     (

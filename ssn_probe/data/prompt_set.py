@@ -89,7 +89,8 @@ def _read(source: str) -> PromptSet:
     languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
     absent = [language for language in languages if language not in frame["language"]]
     if absent:
-        raise DataError(f"{table} has no prompts in {', '.join(absent)}", f"Add them, or edit 'languages' in {card}.")
+        names = ", ".join(language[:40] for language in absent[:10]) + ", …" * (len(absent) > 10)
+        raise DataError(f"{table} has no prompts in {names}", f"Add them, or edit 'languages' in {card}.")
     anchor = declared.get("anchor") or ("en" if "en" in languages else None)
     if anchor is not None and anchor not in languages:
         raise DataError(f"{card}: the anchor {anchor!r} is not a language of the set", nearest(anchor, languages))

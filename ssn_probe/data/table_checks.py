@@ -21,6 +21,7 @@ MAY_BE_NUMBERS = ("prompt_id", "cluster", "pair_id", "topic", "reference")
 """Columns whose whole numbers stand for themselves: 7 is the id "7"."""
 NUMBER = re.compile(r"[0-9]{1,15}(\.0*)?(e[0-9]{1,2})?")
 """An id that a spreadsheet may have written in another way: 007, 7.0, 1e5."""
+MOST_LANGUAGES = 1_000
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
@@ -92,7 +93,11 @@ def _check_cells(frame: pl.DataFrame, table: Path) -> None:
         for value in frame[column].unique(maintain_order=True):
             if value not in known:
                 raise DataError(f"{table}: unknown {column} {brief(value)}", nearest(str(value)[:80], known))
-    for language in frame["language"].unique(maintain_order=True):
+    languages = frame["language"].unique(maintain_order=True)
+    if len(languages) > MOST_LANGUAGES:
+        hint = f"Give at most {MOST_LANGUAGES:,}: is another column called language?"
+        raise DataError(f"{table} has {len(languages):,} languages", hint)
+    for language in languages:
         if not LANGUAGE.fullmatch(language):
             hint = "Give codes such as en, zh-Hans or qaa."
             raise DataError(f"{table}: {brief(language)} is not a language code", hint)

@@ -16,7 +16,6 @@ from ssn_probe.text import counted, listing
 
 LISTED = 10
 """So many names are listed."""
-WORDS = pl.col("text").map_elements(same_words, pl.String)
 
 
 def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[str]:
@@ -39,8 +38,10 @@ def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> l
 
 def repeats(prompts: PromptSet) -> list[str]:
     """Texts that occur in several prompts: the same text is no new evidence, whatever its id or cluster."""
-    texts = prompts.frame.group_by("split", "context", "language", maintain_order=True).agg(
-        pl.len().alias("prompts"), WORDS.n_unique().alias("texts")
+    texts = (
+        _with_words(prompts)
+        .group_by("split", "context", "language", maintain_order=True)
+        .agg(pl.len().alias("prompts"), pl.col("words").n_unique().alias("texts"))
     )
     repeated = texts.filter(pl.col("texts") < pl.col("prompts")).group_by("split", "context", maintain_order=True)
     return [
@@ -48,6 +49,10 @@ def repeats(prompts: PromptSet) -> list[str]:
         "no new evidence: intervals and p-values are too small"
         for (split, context), rows in repeated
     ]
+
+
+def _with_words(prompts: PromptSet) -> pl.DataFrame:
+    return prompts.frame.with_columns(words=pl.col("text").map_elements(same_words, pl.String))
 
 
 def _repeated(rows: pl.DataFrame) -> str:
@@ -59,7 +64,7 @@ def _repeated(rows: pl.DataFrame) -> str:
 
 def untranslated(prompts: PromptSet) -> list[str]:
     """Texts that stand in several languages, under whatever ids: somebody may have forgotten to translate them."""
-    texts = prompts.frame.group_by(words=WORDS).agg(pl.col("language").unique().sort())
+    texts = _with_words(prompts).group_by("words").agg(pl.col("language").unique().sort())
     several = texts.filter(pl.col("language").list.len() > 1)
     if several.is_empty():
         return []

@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,11 +40,20 @@ def csv_table(
 
 def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
     """The header, the rows and the line that each begins at."""
-    rows, lines, before = [], [], 0
+    rows, lines, before, quotes = [], [], 0, 0
+
+    def counted() -> Iterator[str]:
+        nonlocal quotes
+        for line in io.StringIO(text, newline=""):
+            quotes += line.count('"')
+            yield line
+
     with _long_cells():
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.reader(counted(), strict=True)
         try:
             for row in reader:
+                if quotes % 2:
+                    raise csv.Error("a quote stands alone in a cell")
                 rows.append(row)
                 lines.append(before + 1)
                 before = reader.line_num

@@ -22,9 +22,12 @@ def parquet_table(path: Path, content: bytes, known: Sequence[str]) -> tuple[pl.
     except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}", "Write the file again.") from error
     check_names(path, names, known)
+    here = [name for name in names if name in known]
+    if not here:
+        return pl.DataFrame(), names
     _check_size(path, rows, sum(sizes[name] for name in known))
     try:
-        frame = pl.read_parquet(io.BytesIO(content), columns=[name for name in names if name in known])
+        frame = pl.read_parquet(io.BytesIO(content), columns=here)
     except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}", "Write the file again.") from error
     # A long text that is stored once, for all its rows, becomes large only now.

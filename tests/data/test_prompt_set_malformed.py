@@ -1,5 +1,6 @@
 """Malformed prompt sets: every mistake in a table or a card is one DataError that names it and the fix."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ CARDS = {
     "a word for a number": ('{"max_new_tokens": "many"}', "max_new_tokens"),
     "null for a number": ('{"max_new_tokens": null}', "max_new_tokens"),
     "no tokens": ('{"max_new_tokens": 0}', "max_new_tokens"),
+    "a name of thousands of characters": (json.dumps({"name": "x" * 9_999}), "name is 'xxx"),
     "languages as a word": ('{"languages": "en"}', "languages"),
     "languages as numbers": ('{"languages": [1, 2]}', "languages"),
     "an anchor that is no language": ('{"anchor": "fr"}', "the anchor 'fr' is not a language of the set"),
@@ -142,3 +144,9 @@ def test_ids_that_differ_by_case_within_a_language_are_two(tmp_path: Path) -> No
     names = {"identify-harmful-1": "a", "identify-harmful-2": "A"}
     rows = [row | {"prompt_id": names.get(row["prompt_id"], row["prompt_id"])} for row in make_rows()]
     assert {"a", "A"} < set(load(write(tmp_path, rows)).frame["prompt_id"])
+
+
+def test_more_languages_than_there_can_be(tmp_path: Path) -> None:
+    rows = [make_rows()[0] | {"language": f"l{number}"} for number in range(1_001)]
+    with pytest.raises(DataError, match="has 1,001 languages"):
+        load(write(tmp_path, rows))

@@ -53,7 +53,8 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "backslash before one quote": (csv_rows(r'"a \"x"', "b", r'"c \"x"', "d"), "line 2"),
     "a quote that is not closed": (csv_rows("a", '"b', "c", "d"), "line 3"),
     "a quote that is closed later": (csv_rows('"a', "b", 'c"', "d"), "the cell that begins in line 2 holds"),
-    "quotes of two lines": (csv_rows('5" disk', '6" disk', "c"), "quote"),
+    "quotes of two lines": (csv_rows("a", '5" disk', '6" disk', "c"), "line 3: a quote stands alone"),
+    "a quote in one cell": (csv_rows('5" disk', "b"), "line 2: a quote stands alone"),
     "text after a quote": (csv_rows('"a"b'), "line 2"),
     "too few cells": (HEADER + "p1,en,harmful,evaluate,a\np2,en,harmful\n", "line 3 has 3 cells, and the header 5"),
     "too many cells": (csv_rows("a", "b, c"), "line 3 has 6 cells, and the header 5"),
@@ -177,7 +178,7 @@ def test_a_small_parquet_of_much_data_is_not_read(tmp_path: Path, monkeypatch: p
         with pytest.raises(DataError, match="more than the limit of"):
             parquet_table(path, path.read_bytes(), ["text"])
     path = tmp_path / "compressed.parquet"
-    assert parquet_table(path, path.read_bytes(), ["other"])[1] == ["text"]
+    assert parquet_table(path, path.read_bytes(), ["other"])[1] == ["text"]  # what nothing reads may be large
 
 
 def test_a_damaged_footer_is_at_most_an_error_of_data(tmp_path: Path) -> None:
