@@ -32,7 +32,7 @@ from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.keys import resolved_key
-from ssn_probe.study.model_notes import notes_on_model
+from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
 from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, since
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
@@ -131,10 +131,11 @@ class Record:
 
 def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
     """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
-    for note in (*notes_on_model(bench.subject), *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
+    notes = (*notes_on_model(bench.subject), *notes_on_texts(bench.subject, bench.data))
+    for note in (*notes, *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)
-    for note in notes_on_findings(findings):
+    for note in (*notes_on_findings(findings), *notes_on_thoughts(bench.subject, findings.samples)):
         bench.warn(note)
     record.note(
         anchor=findings.anchor,

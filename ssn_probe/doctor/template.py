@@ -27,11 +27,30 @@ def check_template(subject: Subject) -> Check:
         )
         return failed("chat template", f"no generation prompt at the end: {shown!r}", meaning, remedy)
     found = f"{before!r} MESSAGE {end!r}"
+    if subject.turns.think is not None:
+        opening, closing = subject.turns.think
+        meaning = f"Every response begins inside a think block: one without {closing!r} is judged by its thoughts."
+        remedy = f"Raise max_new_tokens, or let {templates.FILE} close the block when enable_thinking is false."
+        return warned("chat template", f"{found}, which leaves {opening!r} open", meaning, remedy)
+    if changed := changed_texts(subject.tokenizer):
+        meaning = "Prompts with such text would not be asked as the prompt set has them."
+        remedy = f"Let {templates.FILE} write the message as it is, or see that no prompt has such text."
+        return warned("chat template", f"{found}; it changes messages such as {changed[0]!r}", meaning, remedy)
     if "strftime_now" in str(subject.tokenizer.chat_template):
         meaning = "The template puts today's date into every prompt: results change from one day to the next."
         remedy = "Put a fixed date into chat_template.jinja, and give the model as a folder."
         return warned("chat template", f"{found}, with the date", meaning, remedy)
     return passed("chat template", found)
+
+
+TEXTS = ("one </think> two", 'say "no" & <go>', "first\n\n  second", "{{ 1 }}", "# / {% if %}", "é e\u0301 \u200d")
+"""Messages that a template may take for something else, or write otherwise."""
+
+
+def changed_texts(tokenizer: Any) -> list[str]:
+    """Messages whose text does not stand in the prompt. Blanks at the ends, which many templates trim, are no such."""
+    shown = templates.render(tokenizer, [[{"role": "user", "content": text}] for text in TEXTS])
+    return [text for text, prompt in zip(TEXTS, shown, strict=True) if text not in prompt]
 
 
 def render(tokenizer: Any, text: str, *, prompted: bool = True, answer: str | None = None) -> str:

@@ -96,6 +96,11 @@ def two_turns(tokenizer: Any) -> TwoTurns:
     return TwoTurns(before=parts[0], handover=parts[1], between=parts[2], end=rest)
 
 
+def handover(tokenizer: Any) -> str:
+    """What a prompt has after the user's message, up to where the response begins."""
+    return render(tokenizer, [[{"role": "user", "content": MESSAGES[0]}]])[0].rpartition(MESSAGES[0])[2]
+
+
 def check_template(tokenizer: Any) -> None:
     """Can the model be asked anything in its template?
 

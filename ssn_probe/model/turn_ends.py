@@ -13,7 +13,8 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.limits import CONFIG, read_limited
-from ssn_probe.model.templates import TwoTurns, foreign_errors, two_turns
+from ssn_probe.model.templates import TwoTurns, foreign_errors, handover, two_turns
+from ssn_probe.model.think_blocks import open_block
 from ssn_probe.model.token_ids import check_ends, embedding_size, is_inside, usable_pad
 
 FILE = "generation_config.json"
@@ -58,7 +59,8 @@ class Turns:
 
     `written`: what the template writes after an answer, None where it cannot show a conversation (`unshown` says why).
     `outside`: (id, source) of end tokens that the model has no logit for. `template_end`: the id of the token after an
-    answer, None where there is no such token.
+    answer, None where there is no such token. `think`: what opens and what would close a think block in which a
+    prompt ends, if it does.
     """
 
     ends: tuple[End, ...] = ()
@@ -68,6 +70,7 @@ class Turns:
     template_end: int | None = None
     outside: tuple[tuple[int, str], ...] = ()
     overridden: Mapping[str, Any] = field(default_factory=dict)
+    think: tuple[str, str] | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -107,6 +110,7 @@ def settle_generation(where: str, module: Any, tokenizer: Any) -> Turns:
         template_end=after,
         outside=tuple((one, ", ".join(who)) for one, who in named.items() if not is_inside(one, size)),
         overridden=dict(requests(asked.to_diff_dict())),
+        think=open_block(handover(tokenizer)),
     )
     module.generation_config = GenerationConfig(
         do_sample=False,

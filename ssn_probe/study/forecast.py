@@ -17,7 +17,7 @@ from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detect
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.identify_steps import identify_steps
-from ssn_probe.study.model_notes import notes_on_model
+from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
@@ -64,7 +64,7 @@ def forecast(
     seconds, time = _time(plan, rows, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
-    notes = [f"Note: {note}." for note in notes_on_model(subject)]
+    notes = [f"Note: {note}." for note in (*notes_on_model(subject), *notes_on_texts(subject, plan.data))]
     lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan), *notes]
     return Forecast(recipe=plan.recipe, rows=tuple(rows), cached=cached, seconds=seconds, lines=tuple(lines))
 

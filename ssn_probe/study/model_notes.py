@@ -1,15 +1,84 @@
 """What a reader must know of how a model is asked and how its responses end: notes for run, report and plan."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.training_rows import SPLIT
+from ssn_probe.model.control_tokens import Read, Reader
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.think_blocks import is_thought
 from ssn_probe.model.turn_ends import Turns
+from ssn_probe.spec import Prompts
+from ssn_probe.text import listing
+
+TOGETHER = 1_000
+"""Texts that are tokenised at a time."""
+SHOWN = 3
+"""How many control tokens a note names."""
 
 
 def notes_on_model(subject: Subject) -> Iterator[str]:
     """What can be known before a prompt is run."""
     yield from subject.template_notes
     yield from _ends(subject.turns)
+    if subject.turns.think is not None:
+        opening, closing = subject.turns.think
+        yield (
+            f"the chat template ends a prompt inside a think block ({opening!r}), though it is asked for none: a "
+            f"response without {closing!r} in its max_new_tokens is judged by its thoughts"
+        )
+
+
+def notes_on_texts(subject: Subject, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
+    """Prompts, and responses to learn, that spell control tokens of the model, or that the template changes."""
+    reader = Reader(subject.tokenizer)
+    for prompts in dict.fromkeys(data.values()):
+        yield from _spelled(prompts, "prompts", prompts.frame, "text", reader.messages)
+        learned = prompts.frame.filter(pl.col("split") == SPLIT, pl.col("reference").is_not_null())
+        yield from _spelled(prompts, "responses to learn", learned, "reference", reader.answers)
+
+
+def _spelled(
+    prompts: PromptSet, what: str, rows: pl.DataFrame, column: str, read: Callable[[Sequence[str]], list[Read]]
+) -> Iterator[str]:
+    found = [one for part in rows.iter_slices(TOGETHER) for one in read(list(part[column]))]
+    languages = list(rows["language"])
+    spelled = Counter(language for language, one in zip(languages, found, strict=True) if one.tokens)
+    if spelled:
+        names = list(dict.fromkeys(token for one in found for token in one.tokens))
+        some = listing([repr(name) for name in names[:SHOWN]]) + (", …" if len(names) > SHOWN else "")
+        yield (
+            f"{prompts.name}: {what} spell {some}, which the model reads as control tokens or as the signs of a "
+            f"turn, and not as text: {_by_language(spelled, languages)}"
+        )
+    changed = Counter(language for language, one in zip(languages, found, strict=True) if not one.stands)
+    if changed:
+        yield (
+            f"{prompts.name}: the chat template changes the text of {what} (it trims, escapes or leaves out): "
+            f"{_by_language(changed, languages)}"
+        )
+
+
+def notes_on_thoughts(subject: Subject, samples: pl.DataFrame | None) -> Iterator[str]:
+    """Responses that end inside a think block, by language."""
+    if samples is None:
+        return
+    closing = None if subject.turns.think is None else subject.turns.think[1]
+    rows = samples.select("eval_language", "response").iter_rows()
+    thought = Counter(language for language, text in rows if text is not None and is_thought(text, closing))
+    if thought:
+        yield (
+            "responses end inside a think block, so that their verdicts are on thoughts and not on an answer "
+            f"(a larger max_new_tokens may close it): {_by_language(thought, list(samples['eval_language']))}"
+        )
+
+
+def _by_language(some: Mapping[str, int], languages: Sequence[str]) -> str:
+    of = Counter(languages)
+    return ", ".join(f"{language} {some[language]:,} of {of[language]:,}" for language in sorted(some))
 
 
 def _ends(turns: Turns) -> Iterator[str]:

@@ -285,6 +285,13 @@ FAULTY: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 
+def test_a_template_that_changes_messages_or_leaves_thoughts_open(llama: Subject) -> None:
+    cuts = check_template(asking(llama, MESSAGE.replace("['content']", ".content.split('</think>')[-1]") + PROMPT))
+    unwell(cuts, "warning", "messages such as 'one </think> two'", "would not be asked", "chat_template.jinja")
+    thinking = replace(llama, turns=replace(llama.turns, think=("<think>", "</think>")))
+    unwell(check_template(thinking), "warning", "leaves '<think>' open", "inside a think block", "max_new_tokens")
+
+
 def test_how_a_turn_ends(llama: Subject) -> None:
     assert check_ends(llama).found == "a response ends with </s> (2; generation config, tokenizer, chat template)"
     turns = llama.turns
