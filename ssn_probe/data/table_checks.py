@@ -111,6 +111,7 @@ def _check_units(frame: pl.DataFrame, table: Path) -> None:
             f"{table}: {brief(repeated['prompt_id'][0])} appears more than once in {repeated['language'][0]!r}",
             "Give each prompt_id once per language.",
         )
+    _check_groups(frame, table)
     _check_spellings(frame, table)
     for unit in ("cluster", "prompt_id"):
         crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
@@ -119,6 +120,24 @@ def _check_units(frame: pl.DataFrame, table: Path) -> None:
                 f"{table}: the {unit} {brief(crossing[unit].min())} is in several splits",
                 "Prompts that are not independent, and translations of one prompt, belong in one split.",
             )
+
+
+def _check_groups(frame: pl.DataFrame, table: Path) -> None:
+    """What groups prompts names a group: an empty text would make all prompts one, and a blank would part them."""
+    for column in ("cluster", "pair_id"):
+        names = frame[column].drop_nulls().unique(maintain_order=True)
+        bare = names.str.strip_chars()
+        if (bare == "").any():
+            raise DataError(f"{table} has empty texts as {column}", "Leave the cells empty (null), or name the groups.")
+        if bare.is_duplicated().any():
+            twice = brief(names.filter(bare.is_duplicated())[0])
+            raise DataError(f"{table}: {column} {twice} is written with and without blanks", "Write it in one way.")
+    languages = frame["language"].unique(maintain_order=True)
+    alike = languages.filter(languages.str.to_lowercase().str.replace_all("_", "-").is_duplicated())
+    if len(alike):
+        raise DataError(
+            f"{table}: one language is written in several ways: {', '.join(alike[:5])}", "Choose one of them."
+        )
 
 
 def _check_spellings(frame: pl.DataFrame, table: Path) -> None:

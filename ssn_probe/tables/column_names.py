@@ -9,12 +9,15 @@ from ssn_probe.text import plain
 
 LIKENESS = 0.8
 """How similar a name must be to one that is missing: `spilt` to `split`."""
+MOST_NAMES = 10_000
 SHOWN = 60
 """So many characters of a name are shown."""
 
 
 def check_names(path: Path, names: Sequence[str], known: Sequence[str], what: str = "column") -> None:
     """Raises DataError for a name that stands twice, or that is nearly a known one."""
+    if len(names) > MOST_NAMES:
+        raise DataError(f"{path} has {len(names):,} {what}s", f"Give at most {MOST_NAMES:,}: only some are read.")
     for name in names:
         if name in known and names.count(name) > 1:
             raise DataError(f"{path} has the {what} {name!r} {names.count(name)} times", f"Keep one {what} {name!r}.")

@@ -26,6 +26,10 @@ MALFORMED: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
     "no text": (edit(2, text=None), "empty cells", "Fill them"),
     "same row twice": (lambda rows: [*rows, rows[2]], "'identify-harmful-1' appears more than once in 'en'", "once"),
     "two rows twice": (lambda rows: [*rows, rows[2], rows[4]], "appears more than once in 'en'", "once"),
+    "empty cluster": (edit(3, cluster=" "), "empty texts as cluster", "null"),
+    "cluster with a blank": (edit(3, cluster="identify-0 "), "with and without blanks", "in one way"),
+    "pair with a blank": (lambda rows: edit(1, pair_id="a ")(edit(0, pair_id="a")(rows)), "pair_id", "in one way"),
+    "language in two ways": (edit(2, language="EN"), "written in several ways: en, EN", "Choose"),
     "id twice": (edit(3, language="en"), "'identify-harmful-1' appears more than once in 'en'", "once"),
 }
 
