@@ -29,6 +29,8 @@ OPENINGS = MB
 """openings.json."""
 TEMPLATE = MB
 """A chat template."""
+RENDERED = 20 * MB
+"""What a chat template may write for one prompt, in characters."""
 TOKENIZER = 200 * MB
 """tokenizer.json, or another file of a vocabulary."""
 DELTA = 64_000 * MB

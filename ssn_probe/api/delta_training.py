@@ -20,8 +20,9 @@ from ssn_probe.data.training_rows import SafetyData, safety_data
 from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors, remove_half_written
 from ssn_probe.model.families import family_of
-from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights
+from ssn_probe.model.loading import commit_of, is_embedded, locate, read_config, read_tokenizer, read_weights
 from ssn_probe.model.subject import DTYPES
+from ssn_probe.model.trial import try_chats
 from ssn_probe.model.turn_ends import settle_generation
 from ssn_probe.neurons import read_neurons
 from ssn_probe.report.terminal.progress_bars import tracking
@@ -106,6 +107,9 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         prompts = load_prompts(Prompts(job.data))
         data = safety_data(prompts, languages=job.languages, contexts=job.contexts)
         base = _load(job, team)
+        if not is_embedded(locate(job.model)):
+            texts, answers = ([getattr(row, name) for row in data.examples] for name in ("text", "target"))
+            try_chats(base.tokenizer, texts, answers=answers)
         if job.has_checkpoint:
             screen.print(Text(plain(f"Continuing from {job.folder / FILE}.")), soft_wrap=True)
         trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)

@@ -25,7 +25,8 @@ from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
-from ssn_probe.model.templates import check_template
+from ssn_probe.model.templates import MESSAGES, check_kind, check_template
+from ssn_probe.model.trial import try_chats, try_tokenizer
 from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
 
 ORGANISM = "organism"
@@ -64,6 +65,11 @@ def weights_here(name: str) -> bool:
 def planted_organisms() -> tuple[str, ...]:
     """The names of the shipped organisms with planted neurons, as `organism:NAME` takes them."""
     return tuple(sorted(folder.parent.name for folder in (_SHIPPED / "planted").glob("*/config.json")))
+
+
+def is_embedded(where: str) -> bool:
+    """Does a folder come with ssn-probe, so that its template and tokenizer are ours?"""
+    return Path(where).is_relative_to(_SHIPPED)
 
 
 def _embedded(name: str) -> str:
@@ -147,6 +153,8 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    if foreign := not is_embedded(where):
+        try_tokenizer(where)
     declared = read_foreign(where, "tokenizer", lambda: get_tokenizer_config(where, revision=commit))
     # AutoTokenizer replaces a generic tokenizer by the family's own class (seen with qwen2), and so its splitting rules
     generic = declared.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -155,6 +163,9 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
         where, "tokenizer", lambda: loader.from_pretrained(where, revision=commit or "main", trust_remote_code=False)
     )
     silence_reminders(tokenizer)
+    check_kind(tokenizer)
+    if foreign:
+        try_chats(tokenizer, [MESSAGES[0]])
     check_template(tokenizer)
     return tokenizer
 

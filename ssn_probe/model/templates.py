@@ -101,12 +101,11 @@ def handover(tokenizer: Any) -> str:
     return render(tokenizer, [[{"role": "user", "content": MESSAGES[0]}]])[0].rpartition(MESSAGES[0])[2]
 
 
-def check_template(tokenizer: Any) -> None:
-    """Can the model be asked anything in its template?
+def check_kind(tokenizer: Any) -> None:
+    """Is there a template to ask the model in?
 
     Raises:
-        ModelError: no template, several without a default, one that is no text or cannot be applied to one user
-            message, or that leaves the message out.
+        ModelError: there is none, several without a default, or one that is no text or too long.
     """
     name, template = tokenizer.name_or_path, tokenizer.chat_template
     if not template:
@@ -125,7 +124,17 @@ def check_template(tokenizer: Any) -> None:
             f"{name!r} has several chat templates ({', '.join(sorted(map(str, several)))}) and none called 'default'.",
             f"Put the one for a plain chat beside the tokenizer as {FILE}.",
         )
-    message = MESSAGES[0]
+
+
+def check_template(tokenizer: Any) -> None:
+    """Can the model be asked anything in its template?
+
+    Raises:
+        ModelError: a template that `check_kind` refuses, that cannot be applied to one user message, or that leaves
+            the message out.
+    """
+    check_kind(tokenizer)
+    name, message = tokenizer.name_or_path, MESSAGES[0]
     shown = render(tokenizer, [[{"role": "user", "content": message}]])[0]
     if message not in shown:
         raise ModelError(

@@ -12,8 +12,10 @@ from ssn_probe.data.training_rows import safety_data
 from ssn_probe.errors import DataError, ModelError
 from ssn_probe.model.chat import encode_with
 from ssn_probe.model.context_length import Limit
+from ssn_probe.model.loading import is_embedded
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.token_ids import OUTSIDE_HINT, all_inside, first_outside, outside_reason, token_text
+from ssn_probe.model.trial import try_chats
 from ssn_probe.spec import Measure, Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.study.resolve import measured, reads_log_odds
@@ -32,6 +34,10 @@ def prompt_lengths(recipe: Recipe, data: Mapping[Prompts, PromptSet], subject: S
         DataError: a prompt with a token that the model has no embedding for, or a row to train on that is too long.
         ModelError: the chat template writes such a token.
     """
+    if not is_embedded(subject.path):
+        for prompts in dict.fromkeys(data.values()):
+            answers = prompts.frame["reference"].drop_nulls()
+            try_chats(subject.tokenizer, list(prompts.frame["text"]), answers=list(answers))
     frames = []
     for prompts, rows in _rows_read(recipe, data):
         tokens = [length for part in rows.iter_slices(TOGETHER) for length in _lengths(prompts, part, subject)]
