@@ -155,7 +155,7 @@ def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
 def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> list[Finding]:
     """The whole run again, from the cache alone: its tables, its report, and the parts that it did not need."""
     recorded, damaged = run.manifest(), []
-    cache = Cache(root=run.path.parent / "cache", compute=False, warn=damaged.append)
+    cache = Cache(root=run.path.parent / "cache", compute=False, derive=True, warn=damaged.append)
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
         bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)

@@ -43,12 +43,14 @@ class Cache:
     """A folder of entries, and how to treat it.
 
     `fresh`: nothing that was there before is used. `compute`: where False, nothing is computed or written: what is not
-    there raises `NotCached`. `warn` gets a message per damaged file, `waiting` one if another run computes the entry.
+    there raises `NotCached`; with `derive`, tables that need no model are computed all the same, and not kept. `warn`
+    gets a message per damaged file, `waiting` one if another run computes the entry.
     """
 
     root: Path
     fresh: bool = False
     compute: bool = True
+    derive: bool = False
     warn: Callable[[str], None] = lambda _message: None
     waiting: Callable[[str], None] = lambda _message: None
     seen: set[Path] = field(default_factory=set)
@@ -103,14 +105,11 @@ class Cache:
             lock.release()
 
     def frames(self, what: Mapping[str, Any], names: Sequence[str], compute: Callable[[], Frames]) -> Frames:
-        """Tables by name, computed once for all runs: for what takes long and needs no model.
-
-        Where nothing may be computed with the model, they are, and not kept: a run whose prompts were too few has none.
-        """
+        """Tables by name, computed once for all runs: for what takes long and needs no model."""
         with self.entry(what) as entry:
             found = entry.frames()
             complete = set(found) == set(names)
-            if complete or self.compute:
+            if complete or not self.derive:
                 self.count(complete, what)
             if complete:
                 return found

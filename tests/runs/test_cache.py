@@ -116,6 +116,9 @@ def test_looking_computes_and_writes_nothing(tmp_path: Path) -> None:
         assert not entry.complete(6)
     with pytest.raises(NotCached):
         looking.frames(WHAT, ["table"], lambda: pytest.fail("computed"))
+    table = {"table": pl.DataFrame({"x": [1.0]})}
+    deriving = Cache(root=tmp_path / "cache", compute=False, derive=True)
+    assert deriving.frames(WHAT, ["table"], lambda: table) is table
     assert not (tmp_path / "cache").exists()
     compute(Cache(root=tmp_path / "cache"))
     with looking.entry(WHAT) as entry:
