@@ -8,6 +8,7 @@ that a translation of a prompt that chose a neuron is never used to evaluate it.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import polars as pl
 
 from ssn_probe import limits
 from ssn_probe.data.card import read_card, unused_fields
+from ssn_probe.data.sameness import same_words
 from ssn_probe.data.sources import find_files
 from ssn_probe.data.table_checks import read_table
 from ssn_probe.errors import DataError, nearest
@@ -41,6 +43,11 @@ class PromptSet:
     license: str | None
     digest: str
     unused: tuple[str, ...] = ()
+
+    @cached_property
+    def words(self) -> pl.Series:
+        """What each text shares with those that say the same in the same words, by row."""
+        return self.frame["text"].map_elements(same_words, pl.String)
 
     def select(self, split: str, context: str, language: str | None = None) -> pl.DataFrame:
         """The rows of one split and context (of one language), in the order of the file."""

@@ -69,6 +69,7 @@ class _Seen(dict[int, str]):
 
 
 _SEEN = _Seen()
+_DIGIT = re.compile(r"[^\D0-9]")
 
 
 def seen(text: str) -> str:
@@ -78,7 +79,10 @@ def seen(text: str) -> str:
 
 def same_words(text: str) -> str:
     """What two prompts have in common that say the same in the same words."""
-    folded = seen(seen(text).casefold()).replace("`", "'")
-    digits = "".join(str(unicodedata.digit(one)) if one.isdecimal() else one for one in folded)
-    blank = re.sub(r"\s+", " ", digits).strip()
+    shown = seen(text)
+    folded = shown.casefold()
+    if folded != shown:
+        folded = seen(folded)
+    digits = _DIGIT.sub(lambda found: str(unicodedata.digit(found[0])), folded)
+    blank = " ".join(digits.replace("`", "'").split())
     return blank.rstrip(ENDS) or blank

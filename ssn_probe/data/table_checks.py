@@ -11,6 +11,8 @@ from ssn_probe.errors import DataError, nearest
 from ssn_probe.neurons import LANGUAGE
 from ssn_probe.spec.node import brief
 from ssn_probe.tables import csv_table, json_lines, parquet_table, unused_names
+from ssn_probe.tables.column_names import shortened
+from ssn_probe.text import counted
 
 CONTEXTS = ("harmful", "harmless", "lookalike")
 SPLITS = ("identify", "evaluate", "train")
@@ -22,6 +24,8 @@ MAY_BE_NUMBERS = ("prompt_id", "cluster", "pair_id", "topic", "reference")
 NUMBER = re.compile(r"[0-9]{1,15}(\.0*)?(e[0-9]{1,2})?")
 """An id that a spreadsheet may have written in another way: 007, 7.0, 1e5."""
 MOST_LANGUAGES = 1_000
+MOST_SHOWN = 20
+"""So many columns are named."""
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
@@ -33,7 +37,11 @@ def read_table(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
     frame, names = _read(table, content)
     missing = [name for name in REQUIRED if name not in names]
     if missing:
-        raise DataError(f"{table} lacks the columns {missing}", f"Required: {', '.join(REQUIRED)}.")
+        has = ", ".join(map(shortened, names[:MOST_SHOWN])) + ", …" * (len(names) > MOST_SHOWN)
+        raise DataError(
+            f"{table} lacks the columns {missing}; it has {has or 'none'}",
+            f"Required: {', '.join(REQUIRED)}. A row is one prompt in one language.",
+        )
     if frame.is_empty():
         raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
     absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in frame.columns]
@@ -46,8 +54,7 @@ def read_table(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
 def _read(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
     match table.suffix:
         case ".csv":
-            frame = csv_table(table, content, KNOWN, _could_be_a_row)
-            return frame, frame.columns
+            return csv_table(table, content, KNOWN, _could_be_a_row)
         case ".jsonl":
             return json_lines(table, content, KNOWN, MAY_BE_NUMBERS)
     frame, names = parquet_table(table, content, KNOWN)
@@ -82,9 +89,11 @@ def _split_of(cluster: str) -> str:
 
 def _check_cells(frame: pl.DataFrame, table: Path) -> None:
     """Every cell by itself: not empty where required, real characters, known contexts, splits and language codes."""
-    blank = pl.col(REQUIRED).str.strip_chars().replace("", None).is_null().any()
-    if frame.select(pl.any_horizontal(blank))[0, 0]:
-        raise DataError(f"{table} has empty cells in {', '.join(REQUIRED)}", "Fill them, or remove the rows.")
+    for column in REQUIRED:
+        empty = frame[column].str.strip_chars().replace("", None).is_null().arg_true()
+        if len(empty):
+            what = f"{counted(len(empty), 'empty cell')} in {column}, the first in row {empty[0] + 1:,}"
+            raise DataError(f"{table} has {what}", "Fill them, or remove the rows.")
     for column in frame.columns:
         if frame[column].str.contains("\0", literal=True).any():
             hint = "Remove it. In JSON, \\ud800 to \\udfff stand for a character only in pairs."

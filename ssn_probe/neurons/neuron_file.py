@@ -19,7 +19,7 @@ def read_neurons(path: str | Path) -> NeuronSet:
     content = read_limited(path, limits.NEURON_FILE, DataError)
     known = list(SCHEMA)
     if path.suffix == ".csv":
-        frame = _typed(csv_table(path, content, known, lambda cells: True), path)
+        frame = _typed(csv_table(path, content, known, lambda cells: True)[0], path)
     else:
         frame = parquet_table(path, content, known)[0]
     missing = [name for name in KEYS if name not in frame.columns]

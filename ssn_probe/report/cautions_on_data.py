@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.data.sameness import same_words
 from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.parallel_units import known_parallel
@@ -52,7 +51,7 @@ def repeats(prompts: PromptSet) -> list[str]:
 
 
 def _with_words(prompts: PromptSet) -> pl.DataFrame:
-    return prompts.frame.with_columns(words=pl.col("text").map_elements(same_words, pl.String))
+    return prompts.frame.with_columns(words=prompts.words)
 
 
 def _repeated(rows: pl.DataFrame) -> str:

@@ -105,7 +105,7 @@ def from_json(data: Any) -> Any:
 def read_json(text: str) -> Any:
     """JSON data. Raises ValueError also for a name that appears twice in an object, since one value would be lost."""
     try:
-        return json.loads(text, object_pairs_hook=_each_once)
+        return _EACH_ONCE.decode(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -116,6 +116,9 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(brief(name) for name in names if names.count(name) > 1)} appears twice in an object")
     return found
+
+
+_EACH_ONCE = json.JSONDecoder(object_pairs_hook=_each_once)  # making one takes longer than decoding a line
 
 
 def canonical(data: Any) -> str:

@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 
-import polars as pl
-
 from ssn_probe.data.prompt_set import PromptSet, check_can_identify
-from ssn_probe.data.sameness import same_words
 from ssn_probe.data.training_rows import safety_data
 from ssn_probe.errors import RecipeError, nearest
 from ssn_probe.spec import (
@@ -72,8 +69,9 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
         if isinstance(node, Trains):
             used |= dict.fromkeys(_prompts_in(data[node.data], "train"), "trains")
     for context, prompts in measured(recipe, data).items():
-        for language, text in prompts.select("evaluate", context).select("language", "text").iter_rows():
-            does = used.get((language, same_words(text)))
+        rows = prompts.frame.with_columns(words=prompts.words).filter(split="evaluate", context=context)
+        for language, words, text in rows.select("language", "words", "text").iter_rows():
+            does = used.get((language, words))
             if does is not None:
                 raise RecipeError(
                     f"the {context} prompt {text[:60]!r} ({language}) both {does} neurons and measures them",
@@ -84,8 +82,8 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
 
 def _prompts_in(prompts: PromptSet, split: str) -> list[tuple[str, str]]:
     """(language, words) of every prompt of a split."""
-    rows = prompts.frame.filter(pl.col("split") == split).select("language", "text").iter_rows()
-    return [(language, same_words(text)) for language, text in rows]
+    rows = prompts.frame.with_columns(words=prompts.words).filter(split=split)
+    return list(rows.select("language", "words").iter_rows())
 
 
 def check_languages(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:

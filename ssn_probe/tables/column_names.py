@@ -1,6 +1,7 @@
 """Names of columns and fields: a known one in another spelling is a mistake, and not something to leave aside."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ssn_probe.text import plain
 LIKENESS = 0.8
 """How similar a name must be to one that is missing: `spilt` to `split`."""
 MOST_NAMES = 10_000
+INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Columns of row numbers, as pandas writes them."""
 SHOWN = 60
 """So many characters of a name are shown."""
 
@@ -33,7 +36,8 @@ def check_names(path: Path, names: Sequence[str], known: Sequence[str], what: st
 
 def unused_names(names: Iterable[str], known: Sequence[str]) -> list[str]:
     """Names that nothing reads, as a note can show them."""
-    return sorted(plain(name)[:SHOWN] or shortened(name) for name in names if name not in known)
+    unused = {name for name in names if name not in known and not INDEX.fullmatch(name)}
+    return sorted(plain(name)[:SHOWN] or shortened(name) for name in unused)
 
 
 def shortened(name: str) -> str:
@@ -46,4 +50,7 @@ def _bare(name: str) -> str:
 
 
 def _similar(name: str, known: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(_bare(name), known, n=1, cutoff=LIKENESS) if len(name) <= SHOWN else []
+    """A known name that was misspelled: not another word (`preference`), nor the first of its words (`prompt`)."""
+    bare = _bare(name)
+    meant = [one for one in known if one[:1] == bare[:1] and not one.startswith(f"{bare}_")]
+    return difflib.get_close_matches(bare, meant, n=1, cutoff=LIKENESS) if len(name) <= SHOWN else []

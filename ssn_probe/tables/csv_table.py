@@ -18,13 +18,14 @@ QUOTES = "A cell with a comma, a line break or a quote stands in double quotes, 
 
 def csv_table(
     path: Path, content: bytes, known: Sequence[str], is_row: Callable[[dict[str, str]], bool]
-) -> pl.DataFrame:
-    """Every column as text; an empty cell without quotes is null.
+) -> tuple[pl.DataFrame, list[str]]:
+    """Every column as text, and the names of the header; an empty cell without quotes is null.
 
     `is_row`: could these cells be a row of their own? A cell with a line break that holds such a row has swallowed it.
     Raises DataError with the line of what is not unambiguous.
     """
-    text = decoded(path, content)
+    text = decoded(path, content).rstrip("\r\n") + "\n"
+    _check_lines(path, text)
     header, rows, lines = _strict(path, text)
     check_names(path, header, known)
     for cells, line in zip(rows, lines, strict=True):
@@ -35,7 +36,7 @@ def csv_table(
     except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}", QUOTES) from error
     _check_agree(path, frame, rows, lines)
-    return frame
+    return frame, header
 
 
 def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -59,17 +60,25 @@ def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int
                 before = reader.line_num
         except csv.Error as error:
             raise DataError(f"cannot read {path}, line {before + 1:,}: {error}", QUOTES) from error
-    if not rows or not any(rows[0]):
+    if not any(rows[0]):
         raise DataError(f"cannot read {path}: it has no header", "Begin with the names of the columns.")
     header = rows[0]
     for row, line in zip(rows, lines, strict=True):
+        if not row:
+            raise DataError(f"cannot read {path}: line {line:,} is empty", "Remove the line.")
         if len(row) != len(header):
-            what = f"has {len(row)} cells, and the header {len(header)}" if row else "is empty"
+            what = f"has {len(row)} cells, and the header {len(header)}"
             raise DataError(f"cannot read {path}: line {line:,} {what}", QUOTES)
-    separator = next((mark for mark in ";\t|" if mark in header[0]), None) if len(header) == 1 else None
-    if separator is not None:
-        raise DataError(f"cannot read {path}: its cells are separated by {separator!r}", "Separate them by commas.")
     return header, rows[1:], lines[1:]
+
+
+def _check_lines(path: Path, text: str) -> None:
+    header = text.split("\n", 1)[0]
+    if "\r" in header[:-1]:
+        raise DataError(f"cannot read {path}: its lines end with \\r", "End them with \\n or \\r\\n.")
+    separator = next((mark for mark in ";\t|" if mark in header), None)
+    if separator is not None and "," not in header:
+        raise DataError(f"cannot read {path}: its cells are separated by {separator!r}", "Separate them by commas.")
 
 
 @contextmanager
@@ -92,7 +101,8 @@ def _check_swallowed(
                 raise DataError(
                     f"cannot read {path}: the cell that begins in line {line:,} holds what looks like another row, "
                     f"{number} {'line' if number == 1 else 'lines'} below",
-                    f"A quote is not closed, or stands where it does not belong. {QUOTES}",
+                    f"A quote is not closed, or stands where it does not belong. {QUOTES} If the text is right as it "
+                    "is, give the table as jsonl or parquet.",
                 )
 
 

@@ -13,6 +13,7 @@ from ssn_probe.spec.node import brief, read_json
 from ssn_probe.tables.column_names import check_names
 from ssn_probe.tables.unreadable import decoded
 
+ONE_OBJECT = "Write one JSON object per line."
 HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -37,7 +38,9 @@ def json_lines(
             value = row.get(name)
             if value is not None:
                 _check_value(path, line, name, value, kinds, numbers)
-                columns.setdefault(name, [None] * height).append(str(value))
+                if name not in columns:
+                    columns[name] = [None] * height
+                columns[name].append(str(value))
             elif name in columns:
                 columns[name].append(None)
         height += 1
@@ -54,13 +57,11 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
         row = read_json(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"cannot read {path}, line {line:,}: {error.msg} (column {error.colno})", "Fix the line."
-        ) from error
+        raise DataError(f"cannot read {path}, line {line:,}: {error.msg} (column {error.colno})", ONE_OBJECT) from error
     except ValueError as error:
-        raise DataError(f"cannot read {path}, line {line:,}: {error}", "Fix the line.") from error
+        raise DataError(f"cannot read {path}, line {line:,}: {error}", ONE_OBJECT) from error
     if not isinstance(row, dict):
-        raise DataError(f"cannot read {path}: line {line:,} is not a JSON object", "Write one JSON object per line.")
+        raise DataError(f"cannot read {path}: line {line:,} is not a JSON object", ONE_OBJECT)
     return row
 
 

@@ -39,6 +39,7 @@ READ = {
     "another separator of lines": (csv_rows("a\u2028b\x0bc"), ["a\u2028b\x0bc"]),
     "long": (csv_rows("a" * 200_000), ["a" * 200_000]),
     "number": (csv_rows("007"), ["007"]),
+    "empty lines at the end": (csv_rows("a", "b") + "\r\n\n", ["a", "b"]),
     "backslash": (csv_rows('a\\"b\\"', "c:\\"), ['a\\"b\\"', "c:\\"]),
 }
 
@@ -62,12 +63,15 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "two columns": (HEADER.replace("split", "text") + ROW.format(1), "the column 'text' 2 times"),
     "no header": (ROW.format(1) + ROW.format(2), "lacks the columns"),
     "semicolons": (csv_rows("a").replace(",", ";"), "separated by ';'"),
+    "semicolons, and a cell with quotes": (csv_rows('"a ""b"""').replace(",", ";"), "separated by ';'"),
+    "quoted semicolons": ('"prompt_id";"text"\n"a";"b"\n', "separated by ';'"),
+    "rows of empty cells": (csv_rows("a") + ",,,,\n" * 2, "2 empty cells in prompt_id, the first in row 2"),
     "tabs": (csv_rows("a").replace(",", "\t"), r"separated by '\\t'"),
     "Latin-1": (csv_rows("a", "caf\xe9").encode("latin-1"), "line 3 is not UTF-8"),
     "UTF-16": (csv_rows("a").encode("utf-16"), "is UTF-16"),
     "null": (csv_rows("a\0b"), "null character"),
     "something at the end": (csv_rows("a") + "\0", "line 3 has 1 cells"),
-    "old line ends": (csv_rows("a", "b").replace("\n", "\r"), "cannot read"),
+    "old line ends": (csv_rows("a", "b").replace("\n", "\r"), r"its lines end with \\r"),
     "an old line end": (csv_rows("a\rb", "c"), "line 3 has 1 cells"),
 }
 
@@ -199,6 +203,18 @@ def test_a_column_that_is_nearly_a_known_one(name: str, meant: str, suffix: str,
     with pytest.raises(DataError, match="unknown") as caught:
         load(write(tmp_path, rows, suffix))
     assert f"Did you mean '{meant}'?" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["preference", "prompt", "Unnamed: 0", "", "id", "source", "label"])
+def test_a_column_of_another_name_may_stay(name: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame(make_rows()).drop("reference").with_columns(pl.lit("a").alias(name))
+    frame.write_parquet(tmp_path / "prompts.parquet")
+    assert load(tmp_path).unused == (() if name in ("", "Unnamed: 0") else (name,))
+
+
+def test_a_missing_column_is_not_guessed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lacks the columns .*'text'\]; it has 'id', 'prompt'"):
+        load(written(tmp_path, "id,prompt\na,b\n"))
 
 
 def test_other_columns_are_listed(tmp_path: Path) -> None:
