@@ -7,7 +7,7 @@ training until the file is written, so that the same command continues wherever 
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ssn_probe.data.prompt_set import load_prompts
-from ssn_probe.data.training_rows import SafetyData, safety_data
+from ssn_probe.data.training_rows import SPLIT, SafetyData, safety_data
 from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors, remove_half_written
 from ssn_probe.model.families import family_of
@@ -28,6 +28,7 @@ from ssn_probe.neurons import read_neurons
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Schedule, Training
+from ssn_probe.study.model_notes import notes_on_texts
 from ssn_probe.text import plain
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, write_delta
 from ssn_probe.training.loop.processes import Team, gather_team, own_device, sharded, single_error
@@ -110,6 +111,9 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         if not is_embedded(locate(job.model)):
             texts, answers = ([getattr(row, name) for row in data.examples] for name in ("text", "target"))
             try_chats(base.tokenizer, texts, answers=answers)
+        learned = replace(prompts, frame=prompts.frame.filter(split=SPLIT))
+        for note in notes_on_texts(base.tokenizer, {Prompts(job.data): learned}):
+            screen.print(Text(plain(f"Note: {note}.")), soft_wrap=True)
         if job.has_checkpoint:
             screen.print(Text(plain(f"Continuing from {job.folder / FILE}.")), soft_wrap=True)
         trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)

@@ -131,7 +131,7 @@ class Record:
 
 def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
     """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
-    notes = (*notes_on_model(bench.subject), *notes_on_texts(bench.subject, bench.data))
+    notes = (*notes_on_model(bench.subject), *notes_on_texts(bench.subject.tokenizer, bench.data))
     for note in (*notes, *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)

@@ -155,7 +155,7 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
 
     if foreign := not is_embedded(where):
         try_tokenizer(where)
-    declared = read_foreign(where, "tokenizer", lambda: get_tokenizer_config(where, revision=commit))
+    declared = read_foreign(where, "tokenizer", lambda: dict(get_tokenizer_config(where, revision=commit)))
     # AutoTokenizer replaces a generic tokenizer by the family's own class (seen with qwen2), and so its splitting rules
     generic = declared.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     loader = PreTrainedTokenizerFast if generic else AutoTokenizer

@@ -18,7 +18,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.limits import MB, RENDERED
 from ssn_probe.text import size
 
-SECONDS = 15
+SECONDS = 10
 """Of a processor, for the texts of a trial; real prompts get more the longer they are."""
 PER_SECOND = 50_000
 """Characters that are tokenised in a second by the slowest tokenizer that is still of use."""

@@ -105,7 +105,7 @@ def settle_generation(where: str, module: Any, tokenizer: Any) -> Turns:
     turns = Turns(
         ends=tuple(End(id=one, text=token_text(tokenizer, one), sources=who) for one, who in taken.items()),
         pad_id=usable_pad(tokenizer.pad_token_id, tuple(taken), size),
-        written=None if shown is None else shown.end or shown.between,
+        written=None if shown is None else shown.end if shown.end.strip() else shown.between,
         unshown=unshown,
         template_end=after,
         outside=tuple((one, ", ".join(who)) for one, who in named.items() if not is_inside(one, size)),

@@ -64,7 +64,7 @@ def forecast(
     seconds, time = _time(plan, rows, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
-    notes = [f"Note: {note}." for note in (*notes_on_model(subject), *notes_on_texts(subject, plan.data))]
+    notes = [f"Note: {note}." for note in (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))]
     lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan), *notes]
     return Forecast(recipe=plan.recipe, rows=tuple(rows), cached=cached, seconds=seconds, lines=tuple(lines))
 

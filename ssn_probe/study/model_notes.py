@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -32,9 +33,9 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
         )
 
 
-def notes_on_texts(subject: Subject, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
+def notes_on_texts(tokenizer: Any, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
     """Prompts, and responses to learn, that spell control tokens of the model, or that the template changes."""
-    reader = Reader(subject.tokenizer)
+    reader = Reader(tokenizer)
     for prompts in dict.fromkeys(data.values()):
         yield from _spelled(prompts, "prompts", prompts.frame, "text", reader.messages)
         learned = prompts.frame.filter(pl.col("split") == SPLIT, pl.col("reference").is_not_null())

@@ -1,6 +1,8 @@
 """Whatever is wrong with a chat template is one error that names it; which of several is taken is told."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from tiny import TEMPLATE, tiny_tokenizer
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import encode_with
+from ssn_probe.model.loading import read_tokenizer
 from ssn_probe.model.templates import check_template, foreign_errors, template_notes
 
 NEEDS_SYSTEM = "{% if messages[0].role != 'system' %}{{ raise_exception('a system message is needed') }}{% endif %}"
@@ -60,6 +63,14 @@ def test_two_files_with_different_templates(tmp_path: Path) -> None:
     for declared, notes in ((TEMPLATE, 0), (TEMPLATE + " ", 1), ([{"name": "default", "template": "x"}], 1)):
         config.write_text(json.dumps({"chat_template": declared}), encoding="utf-8")
         assert len(list(template_notes(str(tmp_path), tokenizer))) == notes
+
+
+@pytest.mark.parametrize("content", ["7", "[]", '"text"', "null", "{"])
+def test_a_tokenizer_config_of_another_kind(content: str, tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder("llama"), tmp_path / "model"))
+    (folder / "tokenizer_config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError):
+        read_tokenizer(str(folder))
 
 
 def test_a_panic_is_an_error_and_a_keyboard_interrupt_is_not() -> None:

@@ -78,6 +78,10 @@ def test_a_template_that_cannot_show_a_conversation(tmp_path: Path) -> None:
     assert "one message only" in turns.unshown
 
 
+def test_what_stands_between_turns_where_only_blanks_end_one(tmp_path: Path) -> None:
+    assert settled(tmp_path, ASK.replace("<user>", "w1:") + ANSWER + "\n" + TELL).written == "\nw1: "
+
+
 def test_nothing_may_end_a_response(tmp_path: Path) -> None:
     turns = settled(tmp_path, ASK + ANSWER + " . " + TELL, asked=None, eos=None)
     assert (turns.ids, turns.template_end) == ((), None)
