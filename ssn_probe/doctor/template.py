@@ -36,7 +36,7 @@ def check_template(subject: Subject) -> Check:
         meaning = "Prompts with such text would not be asked as the prompt set has them."
         remedy = f"Let {templates.FILE} write the message as it is, or see that no prompt has such text."
         return warned("chat template", f"{found}; it changes messages such as {changed[0]!r}", meaning, remedy)
-    if "strftime_now" in str(subject.tokenizer.chat_template):
+    if templates.is_dated(subject.tokenizer.get_chat_template()):
         meaning = "The template puts today's date into every prompt: results change from one day to the next."
         remedy = "Put a fixed date into chat_template.jinja, and give the model as a folder."
         return warned("chat template", f"{found}, with the date", meaning, remedy)

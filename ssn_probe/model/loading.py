@@ -251,11 +251,19 @@ def read_outline(where: str, config: Any, family: Family, dtype: str, _device: s
     check_anatomy(module, family)
     if files:
         check_stored(where, stored_tensors(where, files), module)
-    if (Path(where) / "generation_config.json").is_file():
+    commit = commit_of(config)
+    if read_foreign(where, "generation config", lambda: _generation_file(where, commit)):
         module.generation_config = read_foreign(
-            where, "generation config", lambda: GenerationConfig.from_pretrained(where)
+            where, "generation config", lambda: GenerationConfig.from_pretrained(where, revision=commit or "main")
         )
     return module
+
+
+def _generation_file(where: str, commit: str | None) -> str | None:
+    from transformers.utils.hub import cached_file
+
+    name = "generation_config.json"
+    return cached_file(where, name, revision=commit, _raise_exceptions_for_missing_entries=False)
 
 
 def _outline(where: str, config: Any, family: Family, dtype: Any) -> Any:

@@ -26,7 +26,7 @@ from ssn_probe.model.loading import (
 )
 from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
-from ssn_probe.model.templates import template_notes
+from ssn_probe.model.templates import DAY, on_one_day, template_notes
 from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.model.weight_files import weight_files
 from ssn_probe.neurons import Site
@@ -42,7 +42,7 @@ class Subject:
     path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are; `openings` are
     those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
     may have together, where the config says it, and `limits` is all that a long prompt can exceed.
-    `turns`: how its responses end; `template_notes`: which of several chat templates was taken.
+    `turns`: how its responses end; `template_notes`: which of several chat templates was taken, and on which day.
     """
 
     name: str
@@ -104,6 +104,8 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         special["printed_ends"] = printed  # they were once part of a response's text
     identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
     identity |= _template_tokens(tokenizer, special)
+    if on_one_day(tokenizer.get_chat_template()) != tokenizer.get_chat_template():
+        identity["template_day"] = str(DAY)
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     model = None

@@ -4,9 +4,11 @@ A template is a program that comes with a checkpoint and may raise anything; wha
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ Chat = Sequence[Mapping[str, str]]
 FILE = "chat_template.jinja"
 MESSAGES = ("ssnaskedfirst", "ssnansweredfirst", "ssnaskedsecond", "ssnansweredsecond")
 """Two turns in words that no template writes by itself."""
+DAY = date(2024, 7, 26)
+"""What a template that asks for today's date is told on every day; Llama's templates write it where they have none."""
+_DATED = re.compile(r"""\bstrftime_now\s*\(\s*(['"])([^'"\\]*)\1\s*\)""")
 _HINT = (
     f"Use the instruction-tuned variant, or put a {FILE} that takes a chat of one user message beside the tokenizer."
 )
@@ -75,8 +80,29 @@ def render(tokenizer: Any, chats: Sequence[Chat], *, prompted: bool = True) -> l
     name = tokenizer.name_or_path
     with foreign_errors(f"The chat template of {name!r} cannot be applied", _HINT):
         return tokenizer.apply_chat_template(
-            list(chats), add_generation_prompt=prompted, enable_thinking=False, tokenize=False
+            list(chats),
+            chat_template=on_one_day(tokenizer.get_chat_template()),
+            add_generation_prompt=prompted,
+            enable_thinking=False,
+            tokenize=False,
         )
+
+
+def on_one_day(template: str) -> str:
+    """A template that writes `DAY` where it would write today's date, or the same template if it asks for none.
+
+    With today's date, results would change from one day to the next under the same key.
+    """
+    formats = {found[2] for found in _DATED.finditer(template)}
+    if not formats:
+        return template
+    days = {form: DAY.strftime(form) for form in sorted(formats)}
+    return f"{{%- macro strftime_now(form) -%}}{{{{ {days!r}[form] }}}}{{%- endmacro +%}}{template}"
+
+
+def is_dated(template: str) -> bool:
+    """Does it write today's date even so, in a form that does not stand in its text?"""
+    return re.search(r"\bstrftime_now\s*\(", _DATED.sub("", template)) is not None
 
 
 def two_turns(tokenizer: Any) -> TwoTurns:
@@ -144,15 +170,19 @@ def check_template(tokenizer: Any) -> None:
 
 
 def template_notes(where: str, tokenizer: Any) -> Iterator[str]:
-    """Which of several templates is taken, where more than one could be meant."""
-    template = tokenizer.chat_template
+    """Which of several templates is taken, where more than one could be meant, and what becomes of a date in it."""
+    template, taken = tokenizer.chat_template, tokenizer.get_chat_template()
+    if is_dated(taken):
+        yield "the chat template puts today's date into every prompt: results change from one day to the next"
+    elif on_one_day(taken) != taken:
+        yield f"the chat template would put today's date into every prompt: it is given {DAY} on every day"
     if isinstance(template, dict) and len(template) > 1:
         names = ", ".join(sorted(template))
         yield f"the tokenizer has several chat templates ({names}): the one called 'default' is used"
     file, config = Path(where) / FILE, Path(where) / "tokenizer_config.json"
     if file.is_file() and config.is_file():
         declared = _declared(config)
-        if declared is not None and declared != tokenizer.get_chat_template():
+        if declared is not None and declared != taken:
             yield f"{FILE} and tokenizer_config.json hold different chat templates: that of {FILE} is used"
 
 

@@ -92,7 +92,7 @@ def _ends(turns: Turns) -> Iterator[str]:
         why = turns.unshown.rstrip(".")
         yield f"what ends an answer in the chat template is not known ({why}): {ends} after max_new_tokens"
     elif turns.template_end is None:
-        written = f"{turns.written[:60]!r}" if turns.written.strip() else "nothing"
+        written = f"{turns.written[:60]!r}" if turns.written else "nothing"
         yield (
             f"the chat template ends an answer by no token of its own, but writes {written} after it: {ends} after "
             "max_new_tokens, and a turn that the model goes on with is judged as part of its answer"

@@ -276,7 +276,7 @@ def test_a_template(llama: Subject) -> None:
     assert check_template(asking(llama, INSTRUCTION)).status == "ok", "Mistral's needs nothing more"
 
 
-DATE = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+DATE = "{% set form = '%d %b %Y' %}{{ strftime_now(form) }}"
 FAULTY: dict[str, tuple[str, str, str, str, str]] = {
     "no message": ("<user> hello " + PROMPT, "failed", "prompt 0 times", "would not be asked", "chat_template.jinja"),
     "two messages": (MESSAGE + MESSAGE + PROMPT, "failed", "prompt 2 times", "would not be asked", "chat_template"),

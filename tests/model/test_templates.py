@@ -12,7 +12,7 @@ from tiny import TEMPLATE, tiny_tokenizer
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import encode_with
 from ssn_probe.model.loading import read_tokenizer
-from ssn_probe.model.templates import check_template, foreign_errors, template_notes
+from ssn_probe.model.templates import check_template, foreign_errors, render, template_notes
 
 NEEDS_SYSTEM = "{% if messages[0].role != 'system' %}{{ raise_exception('a system message is needed') }}{% endif %}"
 UNUSABLE: dict[str, tuple[Any, str]] = {
@@ -82,3 +82,18 @@ def test_a_panic_is_an_error_and_a_keyboard_interrupt_is_not() -> None:
         raise panic("out of stack\nmore")
     with pytest.raises(KeyboardInterrupt), foreign_errors("The tokenizer fails", ""):
         raise KeyboardInterrupt
+
+
+def test_a_template_that_asks_for_todays_date_gets_the_same_one_every_day() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}{% set day = 'none' %}"
+        "{% endif %}\n" + '{{ day ~ strftime_now( "%Y" ) }}' + TEMPLATE
+    )
+    (text,) = render(tokenizer, [[{"role": "user", "content": "w1"}]])
+    assert text.startswith("26 Jul 20242024"), text
+    (note,) = template_notes("nowhere", tokenizer)
+    assert "2024-07-26 on every day" in note
+    tokenizer.chat_template = "{% set form = '%Y' %}{{ strftime_now(form) }}" + TEMPLATE
+    (note,) = template_notes("nowhere", tokenizer)
+    assert "change from one day to the next" in note

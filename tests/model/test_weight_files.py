@@ -134,6 +134,11 @@ def test_the_hubs_commit_is_part_of_the_identity(folder: Path, tmp_path: Path, m
         refs.mkdir(exist_ok=True)
         (refs / "main").write_text(commit, encoding="utf-8")
         found.append(load_subject("some/model").identity)
+    asked = tmp_path / "models--some--model" / "snapshots" / commit / "generation_config.json"
+    asked.write_text('{"eos_token_id": [2, 5], "temperature": 2.0, "do_sample": true}', encoding="utf-8")
+    loaded, described = (load_subject("some/model", weights=weights) for weights in (True, False))
+    assert described.identity == loaded.identity, "show must find what was measured"
+    assert (described.turns.overridden, described.eos_ids[:2]) == (loaded.turns.overridden, (2, 5))
     assert [one["commit"] for one in found] == ["a" * 40, "b" * 40]
     assert {**found[0], "commit": None} == {**found[1], "commit": None}
 
