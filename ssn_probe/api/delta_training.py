@@ -114,8 +114,6 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         learned = replace(prompts, frame=prompts.frame.filter(split=SPLIT))
         for note in notes_on_texts(base.tokenizer, {Prompts(job.data): learned}):
             screen.print(Text(plain(f"Note: {note}.")), soft_wrap=True)
-        if job.has_checkpoint:
-            screen.print(Text(plain(f"Continuing from {job.folder / FILE}.")), soft_wrap=True)
         trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
         file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)
         team.wait()  # until every process has read the checkpoint, which is removed now
@@ -215,6 +213,7 @@ def _train(
             checkpoint_every=job.checkpoint_every,
             gradient_checkpointing=job.gradient_checkpointing,
             watch=progress.watch(advance, partial(tracker.note, LABEL)),
+            resumed=lambda: screen.print(Text(plain(f"Continuing from {job.folder / FILE}.")), soft_wrap=True),
             warn=lambda message: screen.print(Text(f"Warning: {plain(message)}.", style="yellow"), soft_wrap=True),
         )
         progress.count(trained.history[-1].step, advance)

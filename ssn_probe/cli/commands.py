@@ -122,11 +122,14 @@ def study_options(command):
 @main.command("list", short_help="List recipes with their questions and parameters.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def list_(path: Path | None) -> None:
-    """List the shipped recipes, or those in PATH, with their questions and parameters. Executes nothing."""
+    """List the shipped recipes, or those in PATH, with their questions and parameters. Executes nothing.
+
+    A file of a folder that cannot be read is named, and the others are listed.
+    """
     from ssn_probe.report.terminal.command_output import echo_listing
     from ssn_probe.spec.discovery import list_recipes
 
-    echo_listing(list_recipes(path))
+    echo_listing(list_recipes(path, lambda error: click.echo(f"Warning: {plain(error.message)}", err=True)))
 
 
 @main.command(short_help="Show what a recipe would do and take, without running it.")

@@ -1,5 +1,7 @@
 """Neuron files: a set from parquet or csv, checked row by row."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +19,7 @@ def read_neurons(path: str | Path) -> NeuronSet:
     """A set from a parquet or csv file with columns language, layer, site, index and, optionally, score."""
     path = Path(path)
     content = read_limited(path, limits.NEURON_FILE, DataError)
+    _check_run(path, content)
     known = list(SCHEMA)
     if path.suffix == ".csv":
         frame = _typed(csv_table(path, content, known, lambda cells: True)[0], path)
@@ -37,6 +40,20 @@ def read_neurons(path: str | Path) -> NeuronSet:
     _check_rows(neurons.frame, path)
     _check_given_once(frame, path)
     return neurons
+
+
+def _check_run(path: Path, content: bytes) -> None:
+    """A file in the folder of a run must be the one that the run wrote, if the run recorded its digest."""
+    try:
+        manifest = json.loads(read_limited(path.with_name("manifest.json"), limits.MANIFEST, DataError))
+        expected = manifest["files"][path.name]
+    except (DataError, ValueError, LookupError, TypeError, RecursionError):
+        return
+    if expected != hashlib.sha256(content).hexdigest():
+        raise DataError(
+            f"{path} changed since the run wrote it: its SHA-256 does not match manifest.json",
+            "Run the recipe again, or copy the file out of the run's folder if it is meant to differ.",
+        )
 
 
 def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:

@@ -20,8 +20,10 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.errors import ModelError, ResultError, first_line
+from ssn_probe.files import sha256
 from ssn_probe.model.digests import weights_digest
 from ssn_probe.neurons import EVERY, NEURON, SCHEMA, NeuronSet
+from ssn_probe.spec.node import digest
 
 QUESTIONS = ("harmful", "difference")
 CARRIER, BRAKE, IDLE = "carrier", "brake", "idle"
@@ -65,7 +67,8 @@ class Truth:
 def load_truth(folder: str | Path) -> Truth | None:
     """The ground truth in a model's folder; None without a truth.parquet.
 
-    Raises ModelError where it is damaged, or was measured on different weights.
+    Raises ModelError where it is damaged, or was measured on different weights. One of an earlier release has no
+    digest of itself.
     """
     folder = Path(folder)
     if not (folder / "truth.parquet").is_file():
@@ -82,18 +85,30 @@ def load_truth(folder: str | Path) -> Truth | None:
             prompts=facts["prompts"],
             seed=facts["seed"],
         )
-        digest = facts["weights_sha256"]
+        damaged = "sha256" in facts and facts["sha256"] != truth_digest(folder, facts)
+        weights = facts["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise ModelError(
             f"The ground truth in {folder} cannot be read: {first_line(error)}",
             "Copy truth.parquet and truth.json again, or make the organism again.",
         ) from error
-    if digest != weights_digest(folder):
+    if damaged:
+        raise ModelError(
+            f"The ground truth in {folder} is damaged: truth.parquet or truth.json does not match its SHA-256.",
+            "Copy truth.parquet and truth.json again, or make the organism again.",
+        )
+    if weights != weights_digest(folder):
         raise ModelError(
             f"The ground truth in {folder} was measured on other weights than those in the folder.",
             "Copy the whole folder again, or remove truth.parquet and truth.json if the weights are meant to differ.",
         )
     return truth
+
+
+def truth_digest(folder: Path, facts: Mapping[str, Any]) -> str:
+    """SHA-256 of truth.parquet and of the other fields of truth.json."""
+    others = {name: value for name, value in facts.items() if name != "sha256"}
+    return digest({"table": sha256(folder / "truth.parquet"), "facts": others})
 
 
 def largest_share(neurons: pl.DataFrame, question: str = "harmful") -> float:

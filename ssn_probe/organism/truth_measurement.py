@@ -22,7 +22,7 @@ import torch
 from ssn_probe.model.digests import weights_digest
 from ssn_probe.organism import promptset, world
 from ssn_probe.organism.exam import accepted, prompt_tokens
-from ssn_probe.organism.ground_truth import BRAKE, CARRIER, IDLE, QUESTIONS, TRUTH_SCHEMA, largest_share
+from ssn_probe.organism.ground_truth import BRAKE, CARRIER, IDLE, QUESTIONS, TRUTH_SCHEMA, largest_share, truth_digest
 from ssn_probe.organism.model_folder import write_json
 from ssn_probe.organism.planting import Planted, reader
 from ssn_probe.organism.shapley import Neuron, Questions, Shapley, shapley
@@ -98,31 +98,30 @@ def add_truth(
     """Measure the ground truth of the model in `folder`, write it there, and return the card with the consequences.
 
     `truth.parquet` has the neurons (`truth_frame`); `truth.json` the totals, how they were measured, the digest of
-    the weights that they belong to, and that of the pretrained function (`planting.pretrained_digest`). An organism
+    the weights that they belong to, that of the pretrained function (`planting.pretrained_digest`), and that of all of
+    these (`truth_digest`). An organism
     in which a single neuron has more than 20 % of the positive mass (harmful) is not accepted.
     """
     neurons, asked = neurons_of(planted), questions()
     found = shapley(model, neurons, asked, pairs=pairs, seed=card["seed"], report=report)
     frame = truth_frame(neurons, found)
     frame.write_parquet(folder / "truth.parquet")
-    write_json(
-        folder / "truth.json",
-        {
-            "schema": 1,
-            "weights_sha256": weights_digest(folder),
-            "pretrained_sha256": pretrained,
-            "seed": card["seed"],
-            "pairs": pairs,
-            "prompts": len(asked.tokens),
-            "held_out_pairs": promptset.HELD_OUT,
-            "widths": {site: reader(model, layer, site).in_features for layer, site in planted},
-            "totals": {
-                name: {"none": found.none[number].item(), "all": found.all[number].item()}
-                for number, name in enumerate(QUESTIONS)
-            },
-            "rule": RULE,
+    facts = {
+        "schema": 1,
+        "weights_sha256": weights_digest(folder),
+        "pretrained_sha256": pretrained,
+        "seed": card["seed"],
+        "pairs": pairs,
+        "prompts": len(asked.tokens),
+        "held_out_pairs": promptset.HELD_OUT,
+        "widths": {site: reader(model, layer, site).in_features for layer, site in planted},
+        "totals": {
+            name: {"none": found.none[number].item(), "all": found.all[number].item()}
+            for number, name in enumerate(QUESTIONS)
         },
-    )
+        "rule": RULE,
+    }
+    write_json(folder / "truth.json", facts | {"sha256": truth_digest(folder, facts)})
     share = largest_share(frame)
     card = {**card, "accepted": accepted(card["figures"]) and share <= LARGEST_SHARE, "largest_share": round(share, 4)}
     write_json(folder / "card.json", card)

@@ -11,16 +11,20 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssn_probe import limits
 from ssn_probe.errors import ResultError, nearest
 from ssn_probe.files import disk_errors, sha256
 from ssn_probe.runs.manifest import SCHEMA_VERSION
-from ssn_probe.runs.recorded import Recorded, recorded
 from ssn_probe.runs.schema_1 import upgraded_manifest, upgraded_table
 from ssn_probe.spec import node
+from ssn_probe.text import size
+
+if TYPE_CHECKING:
+    from ssn_probe.runs.recorded import Recorded
 
 LOCK = ".lock"
 """A run locks this file until it ends."""
@@ -40,13 +44,17 @@ class RunFolder:
     def name(self) -> str:
         return self.path.name
 
-    def manifest(self) -> Recorded:
+    def manifest(self) -> "Recorded":
         """The record of the run. Raises ResultError for a manifest that is damaged or from a newer release."""
+        from ssn_probe.runs.recorded import Recorded
+
         found = self.as_written()
         return Recorded(upgraded_manifest(found)) if found.get("schema_version") == 1 else found
 
-    def as_written(self) -> Recorded:
+    def as_written(self) -> "Recorded":
         """The record of the run with the fields of the release that wrote it."""
+        from ssn_probe.runs.recorded import recorded
+
         return recorded(read_json(self.path / "manifest.json"))
 
     @property
@@ -64,14 +72,28 @@ class RunFolder:
             raise ResultError(
                 f"{self.name} has no {name}.parquet", "Its recipe does not make this table, or the run failed before."
             )
-        limits.check_regular(path, None, ResultError)
+        limits.check_regular(path, limits.RUN_BYTES, ResultError)
         try:
+            _check_size(path)
             table = pl.read_parquet(path, glob=False)
             return upgraded_table(name, table) if self.from_schema_1 else table
         except (Exception, pl.exceptions.PanicException) as error:
             if isinstance(error, ResultError):
                 raise
             raise ResultError(f"cannot read {path}: {error}", "Is it damaged? Run the recipe again.") from error
+
+
+def _check_size(path: Path) -> None:
+    """A small file can hold more than the memory: its footer says so. Raises ResultError, ValueError if it has none."""
+    from ssn_probe.tables.parquet_footer import rows_and_bytes
+
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        rows, sizes = rows_and_bytes(content)
+    if rows * len(sizes) > limits.RUN_CELLS or sizes.total() > limits.RUN_BYTES:
+        raise ResultError(
+            f"{path} has {rows:,} rows and {size(sizes.total())}, too much to be the table of a run",
+            "Is it damaged? Run the recipe again.",
+        )
 
 
 def prepare(root: Path) -> Path:

@@ -11,7 +11,7 @@ import importlib.util
 import linecache
 import os.path
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -47,13 +47,25 @@ def shipped() -> Path:
     return Path(str(files("ssn_probe.recipes")))
 
 
-def list_recipes(path: Path | None = None) -> list[Listing]:
-    """Every recipe in a folder or in a file; by default the shipped recipes. Executes nothing."""
+def list_recipes(path: Path | None = None, skip: Callable[[RecipeError], None] | None = None) -> list[Listing]:
+    """Every recipe in a folder or in a file; by default the shipped recipes. Executes nothing.
+
+    `skip` is told of every file of a folder that cannot be read; without it, the first is raised.
+    """
     path = shipped() if path is None else path
     if not os.path.exists(path):
         raise RecipeError(f"no file or folder {brief(str(path))}", "Give a recipe file, or a folder with recipe files.")
-    paths = sorted(path.glob("*.py")) if path.is_dir() else [path]
-    return [listing for file in paths for listing in _listings(file, _read(file))]
+    if not path.is_dir():
+        return _listings(path, _read(path))
+    found = []
+    for file in sorted(path.glob("*.py")):
+        try:
+            found += _listings(file, _read(file))
+        except RecipeError as error:
+            if skip is None:
+                raise
+            skip(error)
+    return found
 
 
 def load_recipe(reference: str, texts: Mapping[str, str]) -> Loaded:

@@ -6,6 +6,7 @@ struct in Thrift's compact protocol, with the field numbers of `parquet.thrift` 
 
 import struct
 from collections import Counter
+from mmap import mmap
 from typing import Any
 
 MAGIC = b"PAR1"
@@ -16,7 +17,7 @@ FILE_ROWS, FILE_GROUPS, GROUP_COLUMNS, COLUMN_METADATA, COLUMN_PATH, COLUMN_BYTE
 .total_uncompressed_size."""
 
 
-def rows_and_bytes(content: bytes) -> tuple[int, Counter[str]]:
+def rows_and_bytes(content: bytes | mmap) -> tuple[int, Counter[str]]:
     """The number of rows, and the uncompressed bytes of every top-level column. Raises ValueError where it has none."""
     if len(content) < 12 or content[:4] != MAGIC or content[-4:] != MAGIC:
         raise ValueError("it does not begin and end as parquet does")

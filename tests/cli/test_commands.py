@@ -18,7 +18,7 @@ from ssn_probe.spec.node import to_json
 
 SHIPPED = [getattr(ssn_probe.recipes, name) for name in ssn_probe.recipes.__all__]
 COMMANDS = ["", *main.commands, "organism info", "organism train", "delta train"]
-HEAVY = ("torch", "nnsight", "polars", "transformers", "numpy", "scipy")
+HEAVY = ("pydantic", "torch", "nnsight", "polars", "transformers", "numpy", "scipy")
 
 
 def command(*arguments: str) -> Result:

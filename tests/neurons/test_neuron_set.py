@@ -1,5 +1,6 @@
 """Contract 2: what a set means per language, and its algebra, against Python sets."""
 
+import json
 from collections.abc import Callable, Mapping
 from operator import and_, or_, sub
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.files import sha256
 from ssn_probe.neurons import EVERY, KEYS, SCHEMA, SITES, NeuronSet, checked_site, neuron_set, read_neurons
 
 Neuron = tuple[int, str, int]
@@ -205,3 +207,16 @@ def test_a_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     (tmp_path / "set.pkl").write_bytes(b"\x80\x04N.")
     with pytest.raises(DataError, match="annot read"):
         read_neurons(tmp_path / name)
+
+
+def test_a_file_of_a_run_is_the_one_that_the_run_wrote(tmp_path: Path) -> None:
+    file = tmp_path / "neurons.csv"
+    file.write_text("language,layer,site,index\nen,0,ffn,1\n", encoding="utf-8")
+    manifest = {"files": {file.name: sha256(file)}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    read_neurons(file)
+    file.write_text("language,layer,site,index\nen,0,ffn,3\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"neurons\.csv changed since the run wrote it"):
+        read_neurons(file)
+    (tmp_path / "manifest.json").write_text('{"files": []}', encoding="utf-8")
+    read_neurons(file)

@@ -23,6 +23,7 @@ from ssn_probe.organism.ground_truth import (
     average_precision,
     largest_share,
     load_truth,
+    truth_digest,
 )
 
 ROWS = [
@@ -46,9 +47,9 @@ FACTS = {
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     pl.DataFrame(ROWS, schema=TRUTH_SCHEMA, orient="row").write_parquet(tmp_path / "truth.parquet")
-    (tmp_path / "truth.json").write_text(
-        json.dumps(FACTS | {"weights_sha256": weights_digest(tmp_path)}), encoding="utf-8"
-    )
+    facts = FACTS | {"weights_sha256": weights_digest(tmp_path)}
+    sealed = facts | {"sha256": truth_digest(tmp_path, facts)}
+    (tmp_path / "truth.json").write_text(json.dumps(sealed), encoding="utf-8")
     return tmp_path
 
 
@@ -77,6 +78,12 @@ DAMAGES: dict[str, Callable[[Path, Path], Any]] = {
     "a key less": lambda facts, table: facts.write_text(json.dumps(FACTS), encoding="utf-8"),
     "half a parquet": lambda facts, table: table.write_bytes(table.read_bytes()[:100]),
     "a column less": lambda facts, table: pl.read_parquet(table).drop("harmful_se").write_parquet(table),
+    "another value": lambda facts, table: (
+        pl.read_parquet(table).with_columns(harmful=pl.col("harmful") + 1).write_parquet(table)
+    ),
+    "another fact": lambda facts, table: facts.write_text(
+        facts.read_text("utf-8").replace('"pairs": 20', '"pairs": 21'), encoding="utf-8"
+    ),
     "other weights": lambda facts, table: (facts.parent / "model.safetensors").write_bytes(b"other weights"),
 }
 
@@ -84,8 +91,16 @@ DAMAGES: dict[str, Callable[[Path, Path], Any]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_truth_is_a_model_error(folder: Path, damage: str) -> None:
     DAMAGES[damage](folder / "truth.json", folder / "truth.parquet")
-    with pytest.raises(ModelError, match=damage if damage == "other weights" else "cannot be read"):
+    said = {"other weights": "other weights", "another value": "is damaged", "another fact": "is damaged"}
+    with pytest.raises(ModelError, match=said.get(damage, "cannot be read")):
         load_truth(folder)
+
+
+def test_a_truth_of_an_earlier_release_has_no_digest_of_itself(folder: Path) -> None:
+    facts = json.loads((folder / "truth.json").read_text("utf-8"))
+    del facts["sha256"]
+    (folder / "truth.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert load_truth(folder) is not None
 
 
 def test_a_set_is_compared_question_by_question(truth: Truth) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import ssn_probe
+from ssn_probe import limits
 from ssn_probe.errors import ResultError
 from ssn_probe.files import write_json, write_table, write_text, write_whole
 from ssn_probe.runs import environment
@@ -237,6 +238,14 @@ def test_a_table_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"no summary\.parquet") as caught:
         run.table("summary")
     assert run.name in caught.value.message
+
+
+@pytest.mark.parametrize("limit", ["RUN_CELLS", "RUN_BYTES"])
+def test_a_table_that_holds_too_much_is_not_read(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pl.DataFrame({"rate": [0.5] * 100_000, "arm": ["ss"] * 100_000}).write_parquet(tmp_path / "summary.parquet")
+    monkeypatch.setattr(limits, limit, 1_000)
+    with pytest.raises(ResultError, match=r"summary\.parquet has "):
+        RunFolder(tmp_path).table("summary")
 
 
 def test_a_newer_schema_is_refused_and_an_older_one_is_read(tmp_path: Path) -> None:

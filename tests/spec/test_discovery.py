@@ -229,3 +229,12 @@ def test_a_recipe_file_may_import_its_neighbour(tmp_path: Path, monkeypatch: pyt
     before = list(sys.path)
     assert find_recipe(str(tmp_path / "mine.py"), {}).sets["ms"].top == 0.25  # type: ignore[attr-defined]
     assert sys.path == before
+
+
+def test_a_file_that_cannot_be_read_hides_no_other_of_its_folder(two: Path) -> None:
+    (two.parent / "broken.py").write_text("def (", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"broken\.py, line 1"):
+        list_recipes(two.parent)
+    skipped: list[RecipeError] = []
+    assert [one.name for one in list_recipes(two.parent, skipped.append)] == ["first", "second"]
+    assert ["broken.py, line 1" in error.message for error in skipped] == [True]

@@ -234,4 +234,5 @@ def test_a_folder_of_ones_own_is_kept() -> None:
     Path("mine", FILE).write_bytes(b"damaged")
     output = done(run("--checkpoints", "mine"))
     assert "checkpoint.safetensors is damaged: the training starts again" in output
+    assert "Continuing" not in output
     assert equal(read_delta(Path("d")).delta, whole.delta)

@@ -28,6 +28,8 @@ def console(*, quiet: bool = False) -> Console:
 
 def echo_listing(listings: Sequence[Listing]) -> None:
     """Recipes as plain lines, so that listing needs no table layout."""
+    if not listings:
+        click.echo("No recipes there: put `@recipe` on a function that returns Recipe(…).")
     for listing in listings:
         click.echo(f"{plain(listing.name)}\n    {plain(listing.question)}")
         for name, annotation, default in listing.parameters:

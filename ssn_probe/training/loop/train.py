@@ -66,6 +66,7 @@ def train(
     eos_ids: Sequence[int] = (),
     watch: Watch | None = None,
     probe: Probe | None = None,
+    resumed: Callable[[], object] = lambda: None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Trained:
     """Train the weights of `neurons` to give the responses of `data`; the model itself is left as it was.
@@ -87,6 +88,7 @@ def train(
         eos_ids: the tokens on which the model's generation ends.
         watch: called after every step.
         probe: called with the changed model whenever the held-out loss is measured; its figure goes into the history.
+        resumed: called where the training continues from a checkpoint.
         warn: told of a damaged checkpoint, which is not used.
 
     Raises:
@@ -122,7 +124,8 @@ def train(
     rows = [data.rows_digest(), repr(places), repr(course.learned)]
     identity = digest([to_json(settings), base, *rows, adapter, list(course.keep)])
     if folder is not None:
-        load_state(folder, state, identity, warn)
+        if load_state(folder, state, identity, warn):
+            resumed()
         check_same_step(course.team, state.step, folder)
     share = math.ceil(settings.batch / course.team.size)
     rows = min(micro_batch or share, share)
