@@ -22,6 +22,7 @@ from ssn_probe.data.table_checks import read_table
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.limits import read_limited
 from ssn_probe.spec import Prompts
+from ssn_probe.spec.node import brief
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,12 +123,23 @@ def _card_of_folder(table: Path, card: Path | None) -> list[str]:
 
 
 def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
-    own = [(pl.lit(f"{other.name}:") + pl.col(name)).alias(name) for name in ("prompt_id", "cluster")]
-    rows = other.frame.filter(context="harmless").with_columns(own)
+    """Harmful prompts of one set with the harmless ones of another, which stay another source, whatever their names."""
+    namesakes = other.name == prompts.name and other.digest != prompts.digest
+    source = f"{other.name} ({other.digest[:8]})" if namesakes else other.name
+    own = [(pl.lit(f"{source}:") + pl.col(name)).alias(name) for name in ("prompt_id", "cluster")]
+    rows = other.frame.filter(context="harmless").with_columns(*own, source=pl.lit(source))
     if rows.is_empty():
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
-    frame = pl.concat([prompts.frame.filter(pl.col("context") != "harmless"), rows])
-    both = _derived(prompts.digest, f"harmless {other.digest}")
+    kept = prompts.frame.filter(pl.col("context") != "harmless")
+    for name in ("prompt_id", "cluster"):
+        both = kept.join(rows, on=name, how="semi")[name]
+        if len(both):
+            raise DataError(
+                f"the {name} {brief(both[0])} of {prompts.name} is what a prompt of {source} is called beside it",
+                f"Let no {name} begin with {source}:",
+            )
+    frame = pl.concat([kept, rows])
+    both = _derived(prompts.digest, f"harmless {other.digest}" + " of the same name" * namesakes)
     return replace(prompts, frame=frame.filter(pl.col("language").is_in(prompts.languages)), digest=both)
 
 

@@ -76,6 +76,28 @@ def untranslated(prompts: PromptSet) -> list[str]:
     ]
 
 
+def contradictory(prompts: PromptSet) -> list[str]:
+    """Texts that are harmful and harmless at once: what distinguishes the two cannot be seen in them."""
+    sides = _with_words(prompts).filter(pl.col("context").is_in(["harmful", "harmless"]))
+    both = sides.group_by("language", "words").agg(pl.col("context").n_unique()).filter(pl.col("context") > 1)
+    if both.is_empty():
+        return []
+    texts = f"{counted(both['words'].n_unique(), 'text')} ({listing(both['language'].unique().sort().to_list())})"
+    return [f"{prompts.name}: the same text is harmful under one prompt_id and harmless under another: {texts}"]
+
+
+def paired_across(prompts: PromptSet) -> list[str]:
+    """Minimal pairs of prompts that come from two sets, which may have numbered their pairs alike by chance."""
+    pairs = prompts.frame.drop_nulls("pair_id").group_by("pair_id").agg(pl.col("source").n_unique())
+    count = pairs.filter(pl.col("source") > 1).height
+    if not count:
+        return []
+    return [
+        f"{prompts.name}: two prompt sets have {counted(count, 'pair_id')} in common, whose prompts count as minimal "
+        "pairs: if the sets were numbered independently, leave pair_id out of one of them"
+    ]
+
+
 def unparallel(prompts: PromptSet) -> list[str]:
     """Ids that only some languages have, while only others have others: they may be translations of each other."""
     found = []
@@ -103,3 +125,7 @@ def unused(prompts: PromptSet) -> list[str]:
     rest = len(prompts.unused) - LISTED
     names = ", ".join(prompts.unused[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
     return [f"{prompts.name}: what nothing reads in its files: {names}"]
+
+
+OF_PROMPTS = (repeats, contradictory, untranslated, unparallel, paired_across, unused)
+"""Every check of a prompt set, in the order in which their sentences stand."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.files import write_text
+from ssn_probe.report import cautions_on_data
 from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions
-from ssn_probe.report.cautions_on_data import learned_and_measured, repeats, unparallel, untranslated, unused
 from ssn_probe.report.charts import cost_chart, save_chart
 from ssn_probe.report.conclusions import headlines
 from ssn_probe.report.learning_curves import CHART, curve_lines
@@ -22,11 +22,9 @@ from ssn_probe.text import listing
 def notes_on_data(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
     """What a reader must know of the prompts, before anything is measured."""
     for prompts in data.values():
-        yield from repeats(prompts)
-        yield from untranslated(prompts)
-        yield from unparallel(prompts)
-        yield from unused(prompts)
-    yield from learned_and_measured(recipe, data)
+        for check in cautions_on_data.OF_PROMPTS:
+            yield from check(prompts)
+    yield from cautions_on_data.learned_and_measured(recipe, data)
 
 
 def notes_on_findings(findings: Findings) -> Iterator[str]:

@@ -180,6 +180,26 @@ def test_harmless_prompts_may_come_from_another_set(tmp_path: Path) -> None:
     assert found.anchor == "en"
 
 
+def test_two_sets_of_one_name_are_two_sources(tmp_path: Path) -> None:
+    """What the null rejects may be a difference of sources, even where both files are called prompts.csv."""
+    mine, theirs = (write(tmp_path / name, make_rows(topic=name), ".csv") / "prompts.csv" for name in ("a", "b"))
+    found = load(mine, harmless=str(theirs)).frame
+    assert found.group_by("source").agg(pl.col("context").unique().sort()).height == 2
+    assert set(found.filter(context="harmless")["source"]).isdisjoint(found.filter(context="harmful")["source"])
+    assert set(load(mine, harmless=str(mine)).frame["source"]) == {"prompts"}, "one file is one source"
+
+
+@pytest.mark.parametrize("column", ["prompt_id", "cluster"])
+def test_an_id_that_another_set_would_get_is_an_error(column: str, tmp_path: Path) -> None:
+    theirs = write(tmp_path / "theirs", make_rows())
+    taken = load(theirs).select("identify", "harmless")[column][0]
+    rows = make_rows()
+    for row in rows[:2]:
+        row[column] = f"theirs:{taken}"
+    with pytest.raises(DataError, match=f"the {column} 'theirs:{taken}' of mine"):
+        load(write(tmp_path / "mine", rows), harmless=str(theirs))
+
+
 def test_another_set_without_harmless_prompts(tmp_path: Path) -> None:
     theirs = write(tmp_path / "theirs", [row for row in make_rows() if row["context"] != "harmless"])
     with pytest.raises(DataError, match="theirs has no harmless prompts"):

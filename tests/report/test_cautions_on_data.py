@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prompt_rows import load, make_rows, write
 
-from ssn_probe.report.cautions_on_data import repeats, unparallel, untranslated
+from ssn_probe.report.cautions_on_data import contradictory, paired_across, repeats, unparallel, untranslated
 
 
 def test_parallel_prompts_need_no_note(tmp_path: Path) -> None:
@@ -43,3 +43,18 @@ def test_ids_that_are_not_parallel_are_counted(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert "identify 18 of 18 (de 9, en 9); evaluate 18 of 18 (de 9, en 9)" in lines[0]
     assert unparallel(load(write(tmp_path / "parallel", make_rows()))) == []
+
+
+def test_a_text_that_is_harmful_and_harmless_is_noted(tmp_path: Path) -> None:
+    rows = make_rows()
+    next(row for row in rows if row["context"] == "harmless")["text"] = rows[0]["text"] + " "
+    (note,) = contradictory(load(write(tmp_path, rows)))
+    assert "harmful under one prompt_id and harmless under another: 1 text (en)" in note
+    assert contradictory(load(write(tmp_path, make_rows()))) == []
+
+
+def test_pairs_that_two_sets_numbered_alike_are_noted(tmp_path: Path) -> None:
+    mine, theirs = (write(tmp_path / name, make_rows(pair_id=7)) for name in ("mine", "theirs"))
+    (note,) = paired_across(load(mine, harmless=str(theirs)))
+    assert "have 1 pair_id in common" in note
+    assert paired_across(load(mine)) == []
