@@ -28,6 +28,8 @@ ELSEWHERE = {
     "fusion_config": "modules that are fused when it is loaded",
 }
 """What makes transformers read or build something else than the folder shows → in words."""
+FIXED = {"is_causal": True, "is_encoder_decoder": False, "return_dict": True}
+"""What a config must say, if it says it: a decoder that does not look ahead, whose outputs have names."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias|attn\.bias)$")
 """Constants that old checkpoints kept beside the weights; the model computes them itself."""
@@ -82,6 +84,12 @@ def check_config(where: str, raw: Mapping[str, Any]) -> None:
             raise ModelError(
                 f"config.json of {where!r} names {what} ({name}).",
                 f"Remove {name} from it, if what is in the folder is the model.",
+            )
+    for name, value in FIXED.items():
+        if raw.get(name, value) is not value:
+            raise ModelError(
+                f"config.json of {where!r} has {name} {raw[name]!r:.80}.",
+                f"Models whose {name} is not {str(value).lower()} are not studied: get the model's own config.json.",
             )
     own = raw.get("auto_map")
     if isinstance(own, dict) and "AutoModelForCausalLM" in own:

@@ -144,6 +144,8 @@ def read_config(where: str) -> Any:
     )
     check_depth(where, config.num_hidden_layers, held, family)
     config._commit_hash = commit
+    if getattr(config, "gradient_checkpointing", False):  # of a training: transformers would hang hooks on the module
+        config.gradient_checkpointing = False
     check_rotation(config)
     return config
 
@@ -175,6 +177,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     from transformers import AutoModelForCausalLM
 
     commit = commit_of(config)
+    _generation_config(where, commit)  # read with the weights, its errors would be blamed on them
     files = weight_files(Path(where)) if Path(where).is_dir() else hub_weight_files(where, commit)
     outline = _outline(where, config, family, _dtype(where, config, dtype, files))
     check_stored(where, stored_tensors(where, files), outline)
@@ -244,26 +247,28 @@ def _settled(module: Any, device: str) -> Any:
 
 def read_outline(where: str, config: Any, family: Family, dtype: str, _device: str) -> Any:
     """The module without its weights, as `read_weights` would give it: its shape, its dtype, how it generates."""
-    from transformers import GenerationConfig
-
     files = weight_files(Path(where)) if Path(where).is_dir() else ()
     module = _outline(where, config, family, _dtype(where, config, dtype, files))
     check_anatomy(module, family)
     if files:
         check_stored(where, stored_tensors(where, files), module)
-    commit = commit_of(config)
-    if read_foreign(where, "generation config", lambda: _generation_file(where, commit)):
-        module.generation_config = read_foreign(
-            where, "generation config", lambda: GenerationConfig.from_pretrained(where, revision=commit or "main")
-        )
+    if (asked := _generation_config(where, commit_of(config))) is not None:
+        module.generation_config = asked
     return module
 
 
-def _generation_file(where: str, commit: str | None) -> str | None:
+def _generation_config(where: str, commit: str | None) -> Any:
+    """What generation_config.json of a folder or of a model on the hub says; None where there is none."""
+    from transformers import GenerationConfig
     from transformers.utils.hub import cached_file
 
-    name = "generation_config.json"
-    return cached_file(where, name, revision=commit, _raise_exceptions_for_missing_entries=False)
+    def read() -> Any:
+        name = "generation_config.json"
+        if cached_file(where, name, revision=commit, _raise_exceptions_for_missing_entries=False) is None:
+            return None
+        return GenerationConfig.from_pretrained(where, revision=commit or "main")
+
+    return read_foreign(where, "generation config", read)
 
 
 def _outline(where: str, config: Any, family: Family, dtype: Any) -> Any:

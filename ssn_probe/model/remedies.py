@@ -73,6 +73,8 @@ def remedy(where: str, what: str, error: BaseException) -> str:
             return f"{hint} {newer_transformers(where)}".strip()
     if names & {"ImportError", "ModuleNotFoundError"} or "pip install" in text:
         return _missing_package(text)
+    if what == "generation config":
+        return "Correct generation_config.json, or remove it: it decides no more than which tokens end a response."
     newer = newer_transformers(where)
     if "StrictDataclassError" in names or (what == "config" and Path(where).is_dir()):
         return f"Fix the value in config.json, or get the model's own config.json. {newer}".strip()

@@ -61,6 +61,14 @@ def without_text(ids: Iterable[int], tokenizer: Any) -> set[int]:
     return {token for token, text in zip(known, tokenizer.convert_ids_to_tokens(known), strict=True) if text is None}
 
 
+def decoded(rows: Sequence[Sequence[int]], tokenizer: Any) -> tuple[list[str], set[int]]:
+    """Responses as text without special tokens, as they are written, and the ids that the tokenizer does not know."""
+    unknown = without_text({token for row in rows for token in row}, tokenizer)
+    known = [[token for token in row if token not in unknown] for row in rows]
+    texts = tokenizer.batch_decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return texts, unknown
+
+
 OUTSIDE_HINT = (
     "The tokenizer and the weights do not belong together, or tokens were added without resizing the embedding: use "
     "the tokenizer that the model was trained with, or leave the token out."

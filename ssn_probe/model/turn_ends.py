@@ -35,6 +35,8 @@ NEUTRAL: Mapping[str, Any] = {
     "num_return_sequences": 1,
 }
 """Values that ask for nothing; elsewhere zero, false, empty and null ask for nothing."""
+LARGEST = 2**31
+"""No token id is as large."""
 LONGEST = 200
 """Characters of a setting that are shown."""
 NO_REQUEST = ("transformers_version", "max_length", "max_new_tokens", "eos_token_id", "bos_token_id", "pad_token_id")
@@ -179,7 +181,10 @@ def requests(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _brief(value: Any) -> Any:
     """A setting as JSON; a long one, such as a list of words that must not come, as the beginning of its text."""
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str, allow_nan=False)
+    except ValueError:  # JSON has no NaN
+        text = json.dumps(str(value))
     return json.loads(text) if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
@@ -198,9 +203,9 @@ def _check_file(where: str) -> None:
 
 def _token_ids(name: str, value: Any) -> tuple[int, ...]:
     ids = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    if wrong := [one for one in ids if type(one) is not int]:
+    if wrong := [one for one in ids if type(one) is not int or abs(one) >= LARGEST]:
         raise ModelError(
             f"{name} in {FILE} is {wrong[0]!r:.80}, which is no token id.",
-            "It must be a whole number, or a list of them.",
+            "It must be a whole number such as the tokenizer has, or a list of them.",
         )
     return tuple(dict.fromkeys(ids))

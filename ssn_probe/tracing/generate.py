@@ -11,7 +11,7 @@ from torch import Tensor
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
-from ssn_probe.model.token_ids import without_text
+from ssn_probe.model.token_ids import decoded
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
@@ -111,12 +111,7 @@ def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
     if not new:
         return []
     rows = [up_to_end(row, subject.eos_ids) for row in new]
-    unknown = without_text({token for row, _ in rows for token in row}, subject.tokenizer)
-    texts = subject.tokenizer.batch_decode(
-        [[token for token in row if token not in unknown] for row, _ in rows],
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
+    texts, unknown = decoded([row for row, _ in rows], subject.tokenizer)
     return [
         Generation(
             text=text,

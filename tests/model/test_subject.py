@@ -193,6 +193,22 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"config\.json cannot be read as JSON",
     ),
     "an empty config": (lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"), "is no object"),
+    "a model that looks ahead": (
+        lambda folder: change_json(folder / "config.json", is_causal=False),
+        "has is_causal False",
+    ),
+    "an encoder": (
+        lambda folder: change_json(folder / "config.json", is_encoder_decoder=True),
+        "has is_encoder_decoder True",
+    ),
+    "outputs without names": (
+        lambda folder: change_json(folder / "config.json", return_dict=False),
+        "has return_dict False",
+    ),
+    "a generation config that cannot be": (
+        lambda folder: change_json(folder / "generation_config.json", max_new_tokens=0),
+        "generation config of .* cannot be loaded",
+    ),
     "damaged weights": (shorten_weights, "weights of .* cannot be loaded"),
     "weights of another shape": (
         lambda folder: change_json(folder / "config.json", intermediate_size=32),
@@ -209,6 +225,11 @@ def test_a_folder_that_is_not_a_whole_model(folder: Path, spoil: Callable[[Path]
     spoil(folder)
     with pytest.raises(ModelError, match=problem):
         load_subject(str(folder))
+
+
+def test_a_checkpoint_of_a_training_that_saved_memory(folder: Path) -> None:
+    change_json(folder / "config.json", gradient_checkpointing=True)
+    assert load_subject(str(folder)).model is not None
 
 
 @pytest.mark.parametrize(

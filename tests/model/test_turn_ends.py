@@ -92,7 +92,7 @@ def test_no_end_that_the_model_can_write(tmp_path: Path) -> None:
         settled(tmp_path, ASK + ANSWER + " . " + TELL, asked=62, eos=None)
 
 
-@pytest.mark.parametrize("value", ["</s>", [2, "x"], 2.0, True, [None], {"a": 2}])
+@pytest.mark.parametrize("value", ["</s>", [2, "x"], 2.0, True, [None], {"a": 2}, 10**30])
 def test_an_end_that_is_no_token_id(value: Any, tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}), encoding="utf-8")
     with pytest.raises(ModelError, match=r"eos_token_id in generation_config\.json is .* no token id"):
@@ -120,6 +120,11 @@ SETTINGS = [
 @pytest.mark.parametrize(("settings", "told"), SETTINGS)
 def test_what_the_checkpoint_asked_for_and_does_not_get(settings: dict[str, Any], told: list[str]) -> None:
     assert [name for name, _ in requests(settings)] == told
+
+
+def test_a_request_that_is_no_number_is_text_in_the_manifest() -> None:
+    found = Turns(overridden={"temperature": float("nan")}).to_json()
+    assert json.loads(json.dumps(found, allow_nan=False)) == {"ends": [], "overridden": {"temperature": "nan"}}
 
 
 def test_a_long_request_is_shortened() -> None:

@@ -76,6 +76,15 @@ def test_it_hears_what_transformers_alone_generates(size: int, monkeypatch: pyte
     assert found == sum(long) / len(long)
 
 
+def test_responses_are_written_as_a_study_writes_them() -> None:
+    """Some tokenizers would take out blanks before a full stop."""
+    tokenizer, seen = tiny_tokenizer(), []
+    decode = tokenizer.batch_decode
+    tokenizer.batch_decode = lambda rows, **options: seen.append(options) or decode(rows, **options)
+    asr_probe(tokenizer, ROWS[:2], Heard(), max_new_tokens=4, eos_ids=EOS)(llama().double())
+    assert seen == [{"skip_special_tokens": True, "clean_up_tokenization_spaces": False}]
+
+
 def test_invalid_responses_count_as_judged_and_unjudged_ones_do_not() -> None:
     verdicts = iter(["complied", "invalid", "refused", "unjudged", *["unjudged"] * 4])
     assert ask(llama(), lambda _language, _text: next(verdicts)) == pytest.approx(1 / 3)

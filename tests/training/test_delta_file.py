@@ -103,6 +103,27 @@ def test_another_base_is_refused_and_left_alone(file: DeltaFile) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"rms_norm_eps": 1e-3}, "rms_norm_eps 0.001"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}, "rope_parameters.rope_theta 7.0"),
+    ],
+)
+def test_a_base_whose_config_computes_something_else_is_refused(
+    file: DeltaFile, changes: dict[str, Any], name: str
+) -> None:
+    other = llama(**changes)
+    other.load_state_dict(llama().state_dict())
+    with pytest.raises(ModelError, match=f"config.json has {name}"), applied(other, file):
+        pass
+    older = replace(file, about=file.about | {"base": {**file.about["base"], "config": None}})
+    with applied(other, older):
+        pass
+    with applied(llama(), file):
+        pass
+
+
 def test_unmerge_refuses_a_model_that_was_changed_elsewhere_too(file: DeltaFile) -> None:
     module = llama()
     merge(module, file)
@@ -136,6 +157,12 @@ def test_what_a_file_says_of_itself(tmp_path: Path, file: DeltaFile) -> None:
         "sha256": module_digest(llama()),
         "family": "llama",
         "dtype": "float32",
+        "config": {
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "rope_parameters.rope_theta": 10000.0,
+            "rope_parameters.rope_type": "default",
+        },
     }
     assert about["neurons"] == "chosen by hand"
     assert (about["method"], about["seed"], about["training"]["lr"]) == ("expand", 0, 1e-2)

@@ -33,6 +33,7 @@ class Checked(BaseModel):
 class Base(Checked):
     sha256: Digest
     dtype: Any = None
+    config: dict[str, Any] | None = None
 
 
 class Data(Checked):

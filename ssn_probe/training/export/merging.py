@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.computation import computation, first_difference
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
 from ssn_probe.training.delta_file.file import DeltaFile
@@ -83,13 +84,20 @@ def unmerge(module: Any, file: DeltaFile) -> None:
 
 
 def check_base(module: Any, file: DeltaFile) -> None:
-    """Raises ModelError unless the model is of the delta's family, and its weights have the digest of the base."""
+    """Raises ModelError unless the model computes as the delta's base did: its family, its config, all its weights."""
     family = family_of(module.config).name
     if file.about["base"].get("family", family) != family:
         raise ModelError(
             f"This is not the base of the delta: it is a {family} model, the base a "
             f"{file.about['base']['family']} model.",
             f"The delta belongs to {_base(file)}.",
+        )
+    ours, theirs = computation(module.config), file.about["base"].get("config") or {}
+    if (name := first_difference(ours, theirs)) is not None:
+        raise ModelError(
+            f"This is not the base of the delta: config.json has {name} {ours[name]!r:.80}, that of the base "
+            f"{theirs[name]!r:.80}.",
+            f"The delta belongs to {_base(file)}. With other settings, the same weights compute other numbers.",
         )
     found = module_digest(module)
     if found != file.base_digest:

@@ -14,7 +14,7 @@ from ssn_probe.data.judges import Judge, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.model.chat import encode_with, pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
-from ssn_probe.model.token_ids import embedding_size, usable_pad
+from ssn_probe.model.token_ids import decoded, embedding_size, usable_pad
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.loop.frozen_model import evaluating
@@ -111,4 +111,4 @@ def _responses(module: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], co
         made = module.generate(**inputs, synced_gpus=is_sharded(module))
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     rows = [up_to_end(row, ends)[0] for row in made[:, inputs["input_ids"].shape[1] :].tolist()]
-    return tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return decoded(rows, tokenizer)[0]

@@ -15,6 +15,7 @@ import torch
 
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.errors import DataError, ModelError, RecipeError
+from ssn_probe.model.computation import computation
 from ssn_probe.model.context_length import context_length
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
@@ -179,6 +180,7 @@ def _trained(course: Course, state: State, data: SafetyData, base: str, places: 
         "base": {
             "sha256": base,
             "family": family_of(module.config).name,
+            "config": computation(module.config),
             "dtype": str(module.get_submodule(places[0].module).weight.dtype).removeprefix("torch."),
         },
         "training": to_json(settings),

@@ -1,0 +1,38 @@
+"""What a config decides about the numbers of a model besides its weights: two models of the same weights may differ."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SETTINGS = (
+    "hidden_act",
+    "hidden_activation",
+    "rms_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+    "layer_types",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
+)
+
+
+def computation(config: Any) -> dict[str, Any]:
+    """The settings of a config that change what its weights compute, as JSON; those that it does not have are left out.
+
+    Rotary parameters stand one by one, since versions of transformers add some to them.
+    """
+    found = {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
+    return dict(_flat(found))
+
+
+def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """The name of the first setting that both state, and state differently; None where there is none."""
+    return next((name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]), None)
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", list(value) if isinstance(value, tuple) else value
