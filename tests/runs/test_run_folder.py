@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import signal
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import ssn_probe
 from ssn_probe import limits
 from ssn_probe.errors import ResultError
-from ssn_probe.files import write_json, write_table, write_text, write_whole
+from ssn_probe.files import sha256, write_json, write_table, write_text, write_whole
 from ssn_probe.runs import environment
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder, create_run, find_run, point_latest, prepare, runs
@@ -238,6 +240,25 @@ def test_a_table_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"no summary\.parquet") as caught:
         run.table("summary")
     assert run.name in caught.value.message
+
+
+def test_damage_that_ends_the_process_of_the_reader_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands for the one bit in thousands that makes polars ask for more memory than there is, and abort."""
+    write_table(tmp_path / "summary.parquet", pl.DataFrame({"rate": [0.5]}))
+    manifest = {"schema_version": 2, "files": {"summary.parquet": "0" * 64}}
+    write_json(tmp_path / "manifest.json", manifest)
+    assert RunFolder(tmp_path).table("summary").height == 1, "it was edited, and can be read"
+    calls = []
+    ended = subprocess.CompletedProcess([], -signal.SIGABRT)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command) or ended)
+    with pytest.raises(ResultError, match=r"summary\.parquet: it is damaged"):
+        RunFolder(tmp_path).table("summary")
+    manifest["files"] = {"summary.parquet": sha256(tmp_path / "summary.parquet")}
+    write_json(tmp_path / "manifest.json", manifest)
+    assert RunFolder(tmp_path).table("summary").height == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("limit", ["RUN_CELLS", "RUN_BYTES"])
