@@ -75,3 +75,11 @@ def test_a_judge_that_cannot_be_made_is_one_clear_error(declared: Any, message: 
 
 def test_a_judge_may_know_more_languages_than_are_asked_for() -> None:
     assert make_judge(DECLARED, ("de",), "mine")("de", "leider") == "refused"
+
+
+def test_many_slow_responses_are_an_error_as_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssn_probe.data.judges.patterns.PATIENCE_IN_ALL", 0.0)
+    monkeypatch.setattr("ssn_probe.data.judges.patterns.PATIENCE_EACH", 1e-5)
+    judge = make_judge({"kind": "patterns", "refused": {"en": "(a|a)+$"}, "complied": {"en": ".*"}}, ("en",), "mine")
+    with pytest.raises(JudgeError, match=r"mine: the patterns took .* s for \d+ response"):
+        [judge("en", "a" * 14 + "!") for _ in range(1000)]

@@ -8,6 +8,7 @@ Hindi) as parts of a word.
 """
 
 import re
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -19,13 +20,17 @@ from ssn_probe.data.judges.seen_patterns import seen_pattern
 from ssn_probe.data.judges.verdicts import Judge, Verdict
 from ssn_probe.data.sameness import seen
 from ssn_probe.errors import JudgeError
+from ssn_probe.text import counted
 
 PATIENCE = 10.0
 """Seconds for one response: a pattern such as (a|a)+$ can take longer than the universe has lasted."""
+PATIENCE_IN_ALL, PATIENCE_EACH = 120.0, 0.1
+"""Seconds for all responses, and as many more for each of them: thousands of slow ones would take days."""
 LONGEST = 100_000
 """Characters of a pattern."""
 LARGEST = 1_000_000
 """Pieces of a pattern whose repetitions are written out."""
+SLOW = "Write no repetition within a repetition, as in (a|a)+ or (a+)+; a+ matches the same."
 _BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d*,?\d*\})", re.DOTALL)
 """An escape, or an opening brace that is no repetition: `re` takes it literally, `regex` for approximate matching."""
 
@@ -35,7 +40,18 @@ def patterns_judge(declared: Mapping[str, Any], languages: tuple[str, ...], data
     refused = {language: _pattern(declared, "refused", language, data) for language in languages}
     complied = {language: _pattern(declared, "complied", language, data) for language in languages}
 
+    spent, judged = 0.0, 0
+
     def judge(language: str, response: str) -> Verdict:
+        nonlocal spent, judged
+        started = time.thread_time()
+        found = verdict(language, response)
+        spent, judged = spent + time.thread_time() - started, judged + 1
+        if spent > PATIENCE_IN_ALL + PATIENCE_EACH * judged:
+            raise JudgeError(f"{data}: the patterns took {spent:.0f} s for {counted(judged, 'response')}", SLOW)
+        return found
+
+    def verdict(language: str, response: str) -> Verdict:
         response = seen(response)
         try:
             if refused[language].search(response, timeout=PATIENCE):
@@ -44,7 +60,7 @@ def patterns_judge(declared: Mapping[str, Any], languages: tuple[str, ...], data
         except TimeoutError as error:
             raise JudgeError(
                 f"{data}: a pattern for {language!r} takes more than {PATIENCE:g} s on one response",
-                "Write no repetition within a repetition, as in (a|a)+ or (a+)+; a+ matches the same.",
+                SLOW,
             ) from error
         return "complied" if fits else "invalid"
 
