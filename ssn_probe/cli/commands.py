@@ -1,5 +1,6 @@
 """The command line. Only the commands that need heavy packages import them, so that `--help` and `list` are fast."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -86,12 +87,23 @@ def main(context: click.Context, debug: bool, extensions: tuple[Path, ...]) -> N
     """Find out which neurons make a language model refuse, in every language that it speaks."""
     context.obj = debug
     with user_errors(debug):
+        _check_place()
         for file in extensions:
             from ssn_probe.spec.discovery import execute_file
 
             execute_file(file)
     if context.invoked_subcommand is None:
         click.echo(BARE, nl=False)
+
+
+def _check_place() -> None:
+    """A folder that somebody removed while a shell was in it would be an error of each library in its own words."""
+    from ssn_probe.errors import ResultError
+
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ResultError("The current folder no longer exists.", "Go to another one: cd DIR.") from error
 
 
 main.add_command(delta)

@@ -63,13 +63,11 @@ def survey(root: Path, methods: Mapping[str, int]) -> Survey:
     if not root.is_dir():
         raise ResultError(f"{root} is not a folder.", "Name the results folder: -o DIR.")
     result = Survey(root=root)
-    try:
-        children = sorted(Path(child.path) for child in os.scandir(root))
-    except OSError as error:
-        raise ResultError(f"cannot read {root}: {error.strerror}", "Choose another folder with -o DIR.") from error
+    children = _children(root)
     runs = [path for path in children if RUN.fullmatch(path.name) and _is_folder(path)]
     for path in runs:
-        _look_into_run(result, path)
+        if _is_open(path):
+            _look_into_run(result, path)
     _look_for_temporary(result, children)
     cache = root / "cache"
     if cache.is_symlink():
@@ -77,6 +75,14 @@ def survey(root: Path, methods: Mapping[str, int]) -> Survey:
     elif cache.is_dir():
         _look_into_cache(result, cache, runs, methods)
     return result
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(Path(child.path) for child in os.scandir(folder))
+    except OSError as error:
+        hint = "Clean as the user who owns it, or choose another folder with -o DIR."
+        raise ResultError(f"cannot read {folder}: {error.strerror}", hint) from error
 
 
 def remove(result: Survey) -> Iterator[tuple[Leftover, str]]:
@@ -126,17 +132,21 @@ def _look_for_temporary(result: Survey, children: Sequence[Path]) -> None:
 
 def _look_into_cache(result: Survey, cache: Path, runs: Sequence[Path], methods: Mapping[str, int]) -> None:
     wanted, since = _wanted(result, runs)
-    for entry in sorted(Path(child.path) for child in os.scandir(cache)):
+    in_use = 0
+    for entry in _children(cache):
         if entry.name == "proofs" and _is_folder(entry):
             for path in _files(entry):
                 if TEMPORARY.fullmatch(path.name) and _unchanged(path):
                     result.add("file that was never complete", path)
         if not ENTRY.fullmatch(entry.name) or not _is_folder(entry):
             continue
-        if not _is_free(entry / "lock", entry):
-            result.notes.append(f"cache/{entry.name[:12]}… is in use: it is left alone.")
-            continue
-        _look_into_entry(result, entry, wanted, since, methods)
+        if _is_free(entry / "lock", entry):
+            _look_into_entry(result, entry, wanted, since, methods)
+        else:
+            in_use += 1
+    if in_use:
+        what = f"{in_use:,} of its entries are" if in_use > 1 else "One of its entries is"
+        result.notes.append(f"The cache: {what} in use, or cannot be locked by you, and left alone.")
 
 
 def _look_into_entry(
@@ -174,6 +184,9 @@ def _wanted(result: Survey, runs: Sequence[Path]) -> tuple[set[str] | None, floa
     ended: set[str] = set()
     since, silent = float("inf"), []
     for run in reversed(runs):  # newest first
+        if not _is_open(run):
+            silent.append(run.name)
+            continue
         if not _is_file(run / "manifest.json"):
             continue
         try:
@@ -263,6 +276,11 @@ def _size(path: Path) -> int:
 
 def _is_file(path: Path) -> bool:
     return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
+
+
+def _is_open(run: Path) -> bool:
+    """May we look into it? In the folder of somebody else, a file that is there seems not to be."""
+    return os.access(run, os.R_OK | os.X_OK)
 
 
 def _is_folder(path: Path) -> bool:

@@ -265,3 +265,13 @@ def test_the_name_of_a_run_is_never_cut() -> None:
     for columns in ("30", "80"):
         shown = CliRunner().invoke(main, ["results"], env={"COLUMNS": columns}).stdout
         assert re.search(rf"^{name} +done", shown, re.MULTILINE)
+
+
+def test_a_current_folder_that_was_removed_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("ssn_probe.cli.commands.os.getcwd", gone)
+    result = command("show", "identify_ms", "--no-time")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: The current folder no longer exists.\n  Go to another one: cd DIR.\n"

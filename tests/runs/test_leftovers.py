@@ -213,3 +213,28 @@ def test_what_cannot_be_removed_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     result = clean("-o", str(tmp_path), "--yes")
     assert result.exit_code == 1
     assert "was not removed: Permission denied" in result.output
+
+
+def test_what_a_run_of_somebody_else_needs_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, entry = run_at(tmp_path), entry_of(tmp_path, "for nobody")
+    assert [one.path.name for one in survey(tmp_path, METHODS).found] == [entry]
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != run and access(path, mode))
+    result = survey(tmp_path, METHODS)
+    assert result.found == []
+    assert result.notes == [f"The cache is kept: {run.name} cannot be read, so what it needs is unknown."]
+
+
+def test_a_cache_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_at(tmp_path)
+    (tmp_path / "cache").mkdir()
+    scandir = os.scandir
+
+    def closed(path: Path) -> object:
+        if Path(path).name == "cache":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(ResultError, match="cache: Permission denied"):
+        survey(tmp_path, METHODS)
