@@ -9,7 +9,8 @@ import polars as pl
 from ssn_probe import limits
 from ssn_probe.errors import DataError
 from ssn_probe.limits import read_limited
-from ssn_probe.neurons.neuron_set import EVERY, KEYS, LANGUAGE, SCHEMA, NeuronSet, checked_site, neuron_set
+from ssn_probe.neurons.neuron_set import EVERY, KEYS, LANGUAGE, SCHEMA, NeuronSet, neuron_set
+from ssn_probe.spec import SITES
 from ssn_probe.tables import UNREADABLE, csv_table, parquet_table
 
 WHOLE = r"^-?\d{1,18}$"
@@ -21,10 +22,14 @@ def read_neurons(path: str | Path) -> NeuronSet:
     content = read_limited(path, limits.NEURON_FILE, DataError)
     _check_run(path, content)
     known = list(SCHEMA)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         frame = _typed(csv_table(path, content, known, lambda cells: True)[0], path)
-    else:
+    elif path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
         frame = parquet_table(path, content, known)[0]
+    else:
+        raise DataError(
+            f"cannot read {path}: it is neither parquet nor csv", "Give a .parquet file, or a .csv file with commas."
+        )
     missing = [name for name in KEYS if name not in frame.columns]
     if missing:
         raise DataError(f"{path} lacks the columns {missing}", f"A neuron file has {KEYS} and optionally 'score'.")
@@ -36,7 +41,9 @@ def read_neurons(path: str | Path) -> NeuronSet:
     try:
         neurons = neuron_set(frame)
     except UNREADABLE as error:
-        raise DataError(f"{path} has values that cannot be neurons: {error}", TYPES) from error
+        raise DataError(
+            f"{path} has values that cannot be neurons: {str(error).partition(chr(10))[0]}", TYPES
+        ) from error
     _check_rows(neurons.frame, path)
     _check_given_once(frame, path)
     return neurons
@@ -65,7 +72,9 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     try:
         return frame.cast(kinds)  # type: ignore[arg-type]
     except UNREADABLE as error:
-        raise DataError(f"{path} has values that cannot be neurons: {error}", TYPES) from error
+        raise DataError(
+            f"{path} has values that cannot be neurons: {str(error).partition(chr(10))[0]}", TYPES
+        ) from error
 
 
 def _check_types(frame: pl.DataFrame, path: Path) -> None:
@@ -86,8 +95,9 @@ def _check_rows(rows: pl.DataFrame, path: Path) -> None:
         raise DataError(f"{path} has neurons without a language, layer, site or index", TYPES)
     if not rows["score"].drop_nulls().is_finite().all():
         raise DataError(f"{path} has a score that is not finite", TYPES)
-    for site in rows["site"].unique():
-        checked_site(site)
+    for site in rows["site"].unique().sort():
+        if site not in SITES:
+            raise DataError(f"{path}: unknown site {site!r}", f"Sites: {', '.join(SITES)}.")
     languages = rows["language"].unique().sort().to_list()
     for language in languages:
         if not LANGUAGE.fullmatch(language) and languages != [EVERY]:

@@ -267,6 +267,8 @@ NEURONS = {
     "swallowed": ('language,layer,site,index\n"en,0,q,1\nen",0,q,1\n', "is not a language code"),
     "exponent": ("language,layer,site,index\nen,0,q,1e2\n", "not a whole number"),
     "blank": ("language,layer,site,index\nen,0,q, 1\n", "not a whole number"),
+    "too large": ("language,layer,site,index\nen,0,q,5000000000\n", "set.csv has values that cannot be neurons"),
+    "site": ("language,layer,site,index\nen,0,mlp,1\n", "set.csv: unknown site 'mlp'"),
 }
 
 
@@ -274,3 +276,14 @@ NEURONS = {
 def test_a_neuron_file_that_a_reader_would_repair(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read_neurons(written(tmp_path, text, "set.csv") / "set.csv")
+
+
+@pytest.mark.parametrize("name", ["set.CSV", "set.csv"])
+def test_a_neuron_file_may_be_named_in_capitals(name: str, tmp_path: Path) -> None:
+    table = written(tmp_path, "language,layer,site,index\nen,0,q,1\n\n", name) / name
+    assert read_neurons(table).frame.height == 1
+
+
+def test_a_neuron_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="neither parquet nor csv"):
+        read_neurons(written(tmp_path, '{"language": "en"}\n', "set.jsonl") / "set.jsonl")

@@ -81,14 +81,20 @@ def as_samples(taken: np.ndarray, unit: np.ndarray, labels: np.ndarray) -> Sampl
     return Samples(harmful=chosen & labels, harmless=chosen & ~labels)
 
 
-def plan_samples(prompts: pl.DataFrame, *, pairs: int, seed: int, permutations: int, null_pairs: int) -> SamplePlan:
-    """Halves, smaller samples for the curve, and halves under permuted labels. Raises DataError for too few prompts."""
+def plan_samples(
+    prompts: pl.DataFrame, present: np.ndarray, *, pairs: int, seed: int, permutations: int, null_pairs: int
+) -> SamplePlan:
+    """Halves, smaller samples for the curve, and halves under permuted labels. Raises DataError for too few prompts.
+
+    `present` bool [language, prompt]: a size at which some sample lacks a language is left out of the curve.
+    """
     random = np.random.default_rng([seed, 1])
     unit, harmful = units(prompts), prompts["harmful"].to_numpy()
     kinds = kinds_of(unit, harmful)
-    smaller = [
+    small = [
         as_samples(disjoint(kinds, parts, pairs, random), unit, harmful) for parts in PARTS if enough(kinds, parts)
     ]
+    smaller = [samples for samples in small if _everywhere(samples, present)]
     null = _permuted(prompts, unit, permutations, null_pairs, random) if permutations else []
     blocks = [halves(prompts, pairs, seed), *smaller, *null]
     ends = np.cumsum([len(block) for block in blocks]).tolist()
@@ -104,6 +110,12 @@ def plan_samples(prompts: pl.DataFrame, *, pairs: int, seed: int, permutations: 
         observed=rows[first_null] if null else slice(0, 0),
         null=tuple(rows[first_null + 1 :]),
     )
+
+
+def _everywhere(samples: Samples, present: np.ndarray) -> bool:
+    """Does every sample have prompts of both labels in every language?"""
+    here = present.astype(np.float64).T
+    return all((side.astype(np.float64) @ here).min() > 0 for side in (samples.harmful, samples.harmless))
 
 
 def _permuted(

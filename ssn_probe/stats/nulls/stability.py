@@ -69,7 +69,11 @@ def stability(
     if pairs < 1 or permutations < 0 or null_pairs < 1:
         raise RecipeError(f"pairs={pairs}, permutations={permutations}, null_pairs={null_pairs}", "Give 1 or more.")
     check_share(share)
-    plan = plan_samples(effects.prompts, pairs=pairs, seed=seed, permutations=permutations, null_pairs=null_pairs)
+    place = effects.places[0]
+    present = np.stack([np.isfinite(effects.read(one, *place)).any(axis=1) for one in effects.languages])
+    plan = plan_samples(
+        effects.prompts, present, pairs=pairs, seed=seed, permutations=permutations, null_pairs=null_pairs
+    )
     tallies = {name: _start(languages_of(effects, expression, anchor), plan) for name, expression in sets.items()}
     frames: list[pl.DataFrame] = [pl.DataFrame(schema=FREQUENCIES)]
 

@@ -1,5 +1,6 @@
 """Half-samples: how they split, what they agree on, the bound on false neurons, and data with nothing in it."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -52,12 +53,33 @@ def test_halves_hold_half_of_each_label_and_all_of_an_even_number() -> None:
 
 
 def test_samples_under_permuted_labels_keep_their_sizes() -> None:
-    plan = plan_samples(prompt_table(sides(33)), pairs=4, seed=0, permutations=5, null_pairs=3)
+    plan = plan_samples(
+        prompt_table(sides(33)), np.ones((2, 66), dtype=bool), pairs=4, seed=0, permutations=5, null_pairs=3
+    )
     assert [rows.stop - rows.start for rows in (plan.halves, plan.observed, *plan.null)] == [8] + [6] * 6
     expected = [(rows, 16) for rows in (plan.observed, *plan.null)] + list(zip(plan.curve, (2, 4, 8, 16), strict=True))
     for rows, size in expected:
         assert (plan.samples[rows].harmful.sum(axis=1) == size).all()
         assert (plan.samples[rows].harmless.sum(axis=1) == size).all()
+
+
+def test_the_curve_leaves_out_sizes_at_which_a_language_is_missing() -> None:
+    """A language that has some of the prompts still has halves, where small samples have none of its prompts."""
+    measured = made(0)
+    scarce = np.arange(measured.prompts.height) % 8 < 2
+
+    def read(language: str, layer: int, site: str) -> np.ndarray:
+        effects = measured.read(language, layer, site)
+        return np.where(scarce[:, None] | (language != "sw"), effects, np.nan).astype(np.float32)
+
+    whole, part = (
+        stability(dataclasses.replace(measured, read=how), {"ms": ms}, pairs=4, permutations=0)
+        for how in (measured.read, read)
+    )
+    assert sorted(whole.curve["prompts"].unique())[0] < sorted(part.curve["prompts"].unique())[0]
+    assert part.curve["prompts"].max() == whole.curve["prompts"].max()
+    others = pl.col("language") != "sw"
+    assert part.jaccard.filter(others).equals(whole.jaccard.filter(others))
 
 
 def test_frequencies_and_jaccard_are_those_of_the_halves() -> None:
