@@ -164,6 +164,11 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
     tokenizer = read_foreign(
         where, "tokenizer", lambda: loader.from_pretrained(where, revision=commit or "main", trust_remote_code=False)
     )
+    if tokenizer.is_fast and getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        raise ModelError(
+            f"The tokenizer of {where!r} leaves out merges at random (dropout in tokenizer.json).",
+            "The same prompt would get other tokens each time: set dropout to null in tokenizer.json.",
+        )
     silence_reminders(tokenizer)
     check_kind(tokenizer)
     if foreign:

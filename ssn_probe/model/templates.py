@@ -156,12 +156,14 @@ def check_template(tokenizer: Any) -> None:
     """Can the model be asked anything in its template?
 
     Raises:
-        ModelError: a template that `check_kind` refuses, that cannot be applied to one user message, or that leaves
-            the message out.
+        ModelError: a template that `check_kind` refuses, that cannot be applied to one user message, that leaves the
+            message out, or that writes another text each time.
     """
     check_kind(tokenizer)
     name, message = tokenizer.name_or_path, MESSAGES[0]
-    shown = render(tokenizer, [[{"role": "user", "content": message}]])[0]
+    shown, *again = render(tokenizer, [[{"role": "user", "content": message}]] * 8)
+    if set(again) != {shown}:
+        raise ModelError(f"The chat template of {name!r} writes another text each time it is applied.", _HINT)
     if message not in shown:
         raise ModelError(
             f"The chat template of {name!r} leaves the user's message out of the prompt: it writes {shown[:200]!r}.",

@@ -215,6 +215,19 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         "weights of .* cannot be loaded",
     ),
     "a weight too few": (lose_a_weight, r"lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"),
+    "a tokenizer that plays dice": (
+        lambda folder: (folder / "tokenizer.json").write_text(
+            json.dumps(
+                {
+                    "version": "1.0",
+                    "added_tokens": [],
+                    "model": {"type": "BPE", "dropout": 0.5, "vocab": {"a": 0}, "merges": []},
+                }
+            ),
+            encoding="utf-8",
+        ),
+        "leaves out merges at random",
+    ),
     "no tokenizer": (lose("tokenizer*"), "tokenizer"),
     "no chat template": (lose_the_chat_template, "no chat template"),
 }

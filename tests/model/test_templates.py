@@ -31,6 +31,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
         "{% for p in messages[0].content %}{{ p.text }}{% endfor %}",
         "leaves the user's message",
     ),
+    "writes by chance": (TEMPLATE + "{{ range(100000) | random }}", "another text each time"),
     "several": ({"chat": TEMPLATE, "rag": TEMPLATE}, r"several chat templates \(chat, rag\) and none called 'default'"),
     "no text": ({"default": 7}, "is no text, but 7"),
     "too long": (TEMPLATE + "{# " + "x" * 1_000_000 + " #}", "has more than 1"),
