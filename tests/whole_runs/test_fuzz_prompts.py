@@ -122,7 +122,7 @@ def test_a_column_of_records_is_no_text(column: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_blank_text_is_an_empty_cell_in_every_format(text: str, suffix: str, tmp_path: Path) -> None:
     rows = [make_rows()[0] | {"text": text}, *make_rows()[1:]]
-    with pytest.raises(DataError, match="empty cells"):
+    with pytest.raises(DataError, match="empty cell in text"):
         load_prompts(Prompts(str(write(tmp_path, rows, suffix))))
 
 
