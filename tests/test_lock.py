@@ -102,3 +102,10 @@ def test_a_floor_below_what_can_be_installed_is_found() -> None:
     lowest = {"safetensors": Version("0.8.0"), "numpy": Version("2.0.0"), "click": Version("8.4.2")}
     found = script("floors").unmet(["safetensors>=0.6,<1", "numpy>=2,<3", "click>=8.4.2,<9", "packaging>=24"], lowest)
     assert found == ["safetensors: the floor is 0.6, but the others need 0.8.0"]
+
+
+def test_every_package_is_packed() -> None:
+    """A folder of modules that the list lacks would be missing from the wheel, and from no test in a checkout."""
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "ssn_probe").rglob("*.py")}
+    packed = set(PROJECT["tool"]["setuptools"]["packages"]) - {"ssn_probe.recipes"}
+    assert packed == {".".join(folder.parts) for folder in folders}
