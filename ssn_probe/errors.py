@@ -45,6 +45,14 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
+def is_library_failure(error: BaseException) -> bool:
+    """Is it an exception that a library raised for a file, a panic of one in Rust included, and no Ctrl-C or exit?
+
+    `pyo3_runtime.PanicException` is no Exception, and no module exports it.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """'Did you mean …?' with the nearest known word, or else the whole list."""
     import difflib

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ssn_probe.errors import ModelError, SSNProbeError, first_line
+from ssn_probe.errors import ModelError, SSNProbeError, first_line, is_library_failure
 
 NO_CODE = (
     "The checkpoint wants to run code that comes with it, which ssn-probe never does: use a checkpoint that "
@@ -51,7 +51,7 @@ def read_foreign(where: str, what: str, load: Callable[[], Any]) -> Any:
     except SSNProbeError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a panic of a Rust library
+        if not is_library_failure(error):
             raise
         message = f"The {what} of {where!r} cannot be loaded: {first_line(error)}"
         raise ModelError(message, remedy(where, what, error)) from error

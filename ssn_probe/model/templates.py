@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ssn_probe.errors import ModelError
+from ssn_probe.errors import ModelError, is_library_failure
 from ssn_probe.limits import CONFIG, TEMPLATE, read_limited
 from ssn_probe.text import size
 
@@ -50,8 +50,7 @@ def foreign_errors(message: str, hint: str) -> Iterator[None]:
     except ModelError:
         raise
     except BaseException as error:
-        # pyo3_runtime.PanicException is no Exception, and no module exports it
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not is_library_failure(error):
             raise
         raise ModelError(f"{message}: {said(error)}", hint) from error
 

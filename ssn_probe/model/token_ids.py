@@ -44,15 +44,15 @@ def first_outside(ids: Iterable[Any], size: int) -> Any:
 
 def outside_reason(token: Any, tokenizer: Any, size: int) -> str:
     """`the token '<x>' (id 300), but the model's embedding ends at 261`, for an error that says where it is."""
-    return f"the token {token_text(token, tokenizer)} (id {token}), but the model's embedding ends at id {size - 1}"
+    return f"the token {token_text(token, tokenizer)!r} (id {token}), but the model's embedding ends at id {size - 1}"
 
 
 def token_text(token: Any, tokenizer: Any) -> str:
-    """A token as a tokenizer writes it, or `unknown`."""
+    """A token as the vocabulary spells it, or `unknown`."""
     try:
-        return repr(tokenizer.convert_ids_to_tokens(token))
+        return str(tokenizer.convert_ids_to_tokens(token))
     except Exception:  # what a tokenizer of others raises for an id that it does not know
-        return "unknown to the tokenizer"
+        return "unknown"
 
 
 def without_text(ids: Iterable[int], tokenizer: Any) -> set[int]:

@@ -15,7 +15,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.limits import CONFIG, read_limited
 from ssn_probe.model.templates import TwoTurns, foreign_errors, handover, two_turns
 from ssn_probe.model.think_blocks import open_block
-from ssn_probe.model.token_ids import check_ends, embedding_size, is_inside, usable_pad
+from ssn_probe.model.token_ids import check_ends, embedding_size, is_inside, token_text, usable_pad
 
 FILE = "generation_config.json"
 CONFIG_SOURCE, TOKENIZER_SOURCE, TEMPLATE_SOURCE = "generation config", "tokenizer", "chat template"
@@ -105,7 +105,7 @@ def settle_generation(where: str, module: Any, tokenizer: Any) -> Turns:
     # what the generation config names stays as it is, since it was always part of a model's identity
     taken = {one: who for one, who in named.items() if is_inside(one, size) or CONFIG_SOURCE in who}
     turns = Turns(
-        ends=tuple(End(id=one, text=token_text(tokenizer, one), sources=who) for one, who in taken.items()),
+        ends=tuple(End(id=one, text=token_text(one, tokenizer), sources=who) for one, who in taken.items()),
         pad_id=usable_pad(tokenizer.pad_token_id, tuple(taken), size),
         written=None if shown is None else shown.end if shown.end.strip() else shown.between,
         unshown=unshown,
@@ -143,7 +143,7 @@ def end_after_answer(tokenizer: Any, shown: TwoTurns) -> int | None:
     if after_last is not None or shown.end.strip():
         return after_last
     found = _leading_token(tokenizer, shown.between)
-    text = None if found is None else token_text(tokenizer, found)
+    text = None if found is None else token_text(found, tokenizer)
     return None if text is None or found == tokenizer.bos_token_id or text in shown.handover else found
 
 
@@ -151,14 +151,6 @@ def _leading_token(tokenizer: Any, text: str) -> int | None:
     added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
     begins = [content for content in added if content and text.lstrip().startswith(content)]
     return added[max(begins, key=len)] if begins else None
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """A token as the vocabulary spells it."""
-    try:
-        return str(tokenizer.convert_ids_to_tokens(token))
-    except Exception:  # what a tokenizer of others raises for an id that it does not know
-        return "unknown"
 
 
 def up_to_end(row: Sequence[int], ends: Sequence[int]) -> tuple[list[int], bool]:

@@ -104,7 +104,7 @@ def _refuse(
 ) -> None:
     token = first_outside(row, subject.vocabulary)
     reason = outside_reason(token, subject.tokenizer, subject.vocabulary)
-    text = token_text(token, subject.tokenizer).strip("'")
+    text = token_text(token, subject.tokenizer)
     if text not in prompt["text"] and all(token in other for other in others):
         raise ModelError(f"The chat template of {subject.name} writes {reason}.", OUTSIDE_HINT)
     raise DataError(f"{prompts.name}: {prompt['prompt_id']} ({prompt['language']}) has {reason}", OUTSIDE_HINT)

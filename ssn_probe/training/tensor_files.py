@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ssn_probe import limits
-from ssn_probe.errors import ResultError
+from ssn_probe.errors import ResultError, is_library_failure
 from ssn_probe.files import let_others_read, write_whole
 from ssn_probe.limits import check_regular, read_limited
 from ssn_probe.spec.node import brief, canonical, read_json
@@ -56,8 +56,8 @@ def read_tensors(path: Path, hint: str) -> tuple[dict[str, str], dict[str, Tenso
         raise ResultError(error.message, hint) from error
     try:
         metadata, tensors = _parsed(content)
-    except BaseException as error:  # safetensors, written in Rust, may panic, and that is no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    except BaseException as error:
+        if not is_library_failure(error):
             raise
         raise DamagedError(f"{path} is damaged: {brief(error)}.", hint) from error
     if metadata.get(DIGEST, found := _digest(metadata, tensors)) != found:
