@@ -13,9 +13,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssn_probe.errors import RecipeError, SSNProbeError, nearest
-from ssn_probe.spec import Recipe
+from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.display import Displayed
-from ssn_probe.spec.node import brief
+from ssn_probe.spec.node import Node, brief, rewrite
+
+
+def every_recipe(
+    languages: tuple[str, ...] | None = None, max_new_tokens: int | None = None, judge: str | None = None
+) -> dict[str, Any]:
+    """The parameters that every recipe has, beside those that its own signature declares.
+
+    `languages`: use only these of every prompt set. `max_new_tokens`: the length of responses. `judge`: the judge of
+    responses.
+    """
+    return {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge}
 
 
 @dataclass(frozen=True)
@@ -32,24 +43,37 @@ class RecipeFunction(Displayed):
 
     def __call__(self, /, **arguments: Any) -> Recipe:
         self._check(arguments)
+        own = self.parameters
         with users_code(self.name, "Fix the recipe."):
-            made = self.build(**arguments)
+            made = self.build(**{name: value for name, value in arguments.items() if name in own})
         if not isinstance(made, Recipe):
             raise RecipeError(f"{self.name} returned a {type(made).__name__}", "A recipe function returns Recipe(…).")
-        return replace(made, name=self.name, question=self.question)
+        shared = every_recipe(**{name: value for name, value in arguments.items() if name not in own})
+        return _with_shared(replace(made, name=self.name, question=self.question), shared)
 
     def from_text(self, texts: Mapping[str, str]) -> Recipe:
         """The recipe for the texts of `-T`, each converted to the annotated type."""
         self._check(texts)
         with users_code(f"a type in the signature of {self.name}", "Fix the recipe."):
-            hints = typing.get_type_hints(self.build)
+            hints = typing.get_type_hints(every_recipe) | typing.get_type_hints(self.build)
         return self(**{name: coerce(name, text, hints.get(name, str)) for name, text in texts.items()})
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
-        known = list(self.parameters)
+        known = list(dict.fromkeys([*self.parameters, *inspect.signature(every_recipe).parameters]))
         for name in arguments:
             if name not in known:
                 raise RecipeError(f"{self.name} has no parameter {brief(name)}", nearest(name[:80], known))
+
+
+def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
+    """The recipe with the parameters that every recipe has, where they are given."""
+    given = {name: value for name, value in shared.items() if value is not None}
+    judge = {"judge": given.pop("judge")} if "judge" in given else {}
+
+    def changed(node: Node) -> Node:
+        return replace(node, **given) if isinstance(node, Prompts) else node
+
+    return replace(rewrite(made, changed) if given else made, **judge)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -65,11 +65,25 @@ class Node(Displayed):
         return int(self.key[:15], 16)
 
 
+def later(default: Any) -> Any:
+    """A field that a kind of node got after its first release: JSON leaves it out at its default, so old keys stay."""
+    return field(default=default, metadata={"later": True})
+
+
+def _is_written(spec: "Field[Any]", value: Any) -> bool:
+    return "later" not in spec.metadata or spec.default is MISSING or value != spec.default
+
+
 def to_json(value: Any) -> Any:
     """A value as plain JSON data; a node becomes an object with `kind`, `version` and its fields."""
     if isinstance(value, Node):
+        own = {
+            spec.name: getattr(value, spec.name)
+            for spec in fields(value)
+            if _is_written(spec, getattr(value, spec.name))
+        }
         return {"kind": type(value).__name__, "version": value.version} | {
-            spec.name: to_json(getattr(value, spec.name)) for spec in fields(value)
+            name: to_json(it) for name, it in own.items()
         }
     if isinstance(value, dict):
         return {name: to_json(item) for name, item in value.items()}

@@ -2,7 +2,7 @@
 
 from dataclasses import KW_ONLY, dataclass
 
-from ssn_probe.spec.node import Node, require
+from ssn_probe.spec.node import Node, later, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -11,7 +11,7 @@ class Prompts(Node):
 
     `source` is `"organism"`, a folder or a file (see `ssn_probe.data.prompt_set`); `harmless` is the source of another
     set, whose harmless prompts replace those of this one; `languages` are those to use (default: all); `limit` keeps
-    the first ids of every split and context.
+    the first ids of every split and context; `max_new_tokens` is the length of responses, instead of the card's.
     """
 
     source: str
@@ -19,6 +19,9 @@ class Prompts(Node):
     harmless: str | None = None
     languages: tuple[str, ...] | None = None
     limit: int | None = None
+    max_new_tokens: int | None = later(None)
 
     def check(self) -> None:
+        most = self.max_new_tokens
+        require(most is None or 1 <= most <= 1_000_000, f"max_new_tokens is {most}", "Give 1 to 1,000,000.")
         require(self.limit is None or self.limit >= 1, f"limit is {self.limit}", "Give a limit of 1 or more.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ssn_probe.spec.interventions import Intervention, in_sequence, is_several
 from ssn_probe.spec.neuron_sets import SetExpression
-from ssn_probe.spec.node import Node, one_of, require
+from ssn_probe.spec.node import Node, later, one_of, require
 from ssn_probe.spec.prompts import Prompts
 
 
@@ -48,7 +48,8 @@ class Recipe(Node):
     A run adds a baseline and, for each arm, random sets: `controls` of them generate responses, `log_odds_controls` of
     them only read the refusal log-odds. For each set it exchanges harmful and harmless labels `permutations` times and
     draws `half_samples` pairs of complementary half-samples, from the scores that chose the set. `primary` names the
-    arm whose ASR against its controls is the one primary test.
+    arm whose ASR against its controls is the one primary test. `judge` names the judge of responses, instead of the one
+    that the prompts' card declares.
     """
 
     model: str = "organism"
@@ -63,6 +64,7 @@ class Recipe(Node):
     seed: int = 0
     name: str = "recipe"
     question: str = ""
+    judge: str | None = later(None)
 
     def check(self) -> None:
         object.__setattr__(self, "arms", {name: in_sequence(arm) for name, arm in self.arms.items()})

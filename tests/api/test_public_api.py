@@ -59,7 +59,7 @@ KINDS = {
     "Local": "position",
     "Final": "position",
     "Refusal": "",
-    "Prompts": "source harmless languages limit",
+    "Prompts": "source harmless languages limit max_new_tokens",
     "SafetyNeurons": "prompts effect rule top sites pool stable fdr placebo",
     "Shared": "neurons anchor at_least by",
     "RandomLike": "neurons seed",
@@ -85,7 +85,7 @@ KINDS = {
     "OverRefusal": "prompts",
     "Utility": "prompts",
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
-    "question",
+    "question judge",
 }
 VERSIONS = {"UnionOf": 2}
 """Every other kind has version 1."""

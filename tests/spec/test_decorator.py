@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction, coerce, split_assignments
+from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.spec.node import walk
 
 
 @recipe
@@ -216,3 +218,10 @@ def test_a_shipped_recipe_asks_a_question_and_every_parameter_changes_it(functio
     assert default.name == function.name
     for name in function.parameters:
         assert function.from_text({name: OTHER_VALUE[name]}).key != default.key, name
+
+
+def test_every_recipe_has_languages_length_and_judge() -> None:
+    made = find_recipe("suppress_ss", {"languages": "qaa,qab", "max_new_tokens": "5", "judge": "phrases"})
+    assert made.judge == "phrases"
+    prompts = [node for node in walk(made) if isinstance(node, Prompts)]
+    assert {(node.languages, node.max_new_tokens) for node in prompts} == {(("qaa", "qab"), 5)}

@@ -138,7 +138,7 @@ TRAINING_CHANGES = {
     "at": (1, 3),
 }
 CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
-    Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3}),
+    Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3, "max_new_tokens": 9}),
     Local: (Local(), {"position": "last"}),
     Final: (Final(), {"position": None}),
     Refusal: (Refusal(), {}),
@@ -186,6 +186,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "seed": 1,
             "name": "n",
             "question": "q",
+            "judge": "phrases",
         },
     ),
 }
@@ -206,6 +207,11 @@ def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
     for name, value in changes.items():
         if name not in one_value:
             assert replace(node, **{name: value}).key != node.key, name
+
+
+def test_a_field_that_came_later_keeps_old_keys() -> None:
+    assert "max_new_tokens" not in to_json(PROMPTS)
+    assert from_json(to_json(replace(PROMPTS, max_new_tokens=9))).max_new_tokens == 9
 
 
 def test_the_key_is_pinned() -> None:
