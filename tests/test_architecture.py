@@ -11,6 +11,7 @@ HOUSE = Path(ssn_probe.__file__).parent
 FLOORS = (
     ("errors",),
     ("text",),
+    ("languages",),
     ("files", "limits"),
     ("spec",),
     ("tables",),
