@@ -22,7 +22,7 @@ from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
-from ssn_probe.report.terminal.progress_bars import tracking
+from ssn_probe.report.terminal.progress_bars import lines_while, tracking
 from ssn_probe.runs import environment
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache
@@ -76,9 +76,10 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)
     started = time.monotonic()
-    subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
-    require_proof(subject, root)
-    check_rows_independent(subject)
+    with lines_while(console, f"loading {recipe.model}"):
+        subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
+        require_proof(subject, root)
+        check_rows_independent(subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)
     record = Record(manifest_of(recipe, plan, options, subject, key))
@@ -197,14 +198,15 @@ def _recorded(run: RunFolder, record: Record) -> Iterator[None]:
     path = run.path / "manifest.json"
     lock = results.hold(run)
     write_manifest(path, record.to_json())
-    trace = ""
+    trace, began = "", time.monotonic()
     try:
         yield
         record.note(status="done")
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         message = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
-        record.note(status="interrupted" if interrupted else "failed", error=message)
+        seconds = {"load": record.manifest.seconds["load"], "until it ended": since(began)}
+        record.note(status="interrupted" if interrupted else "failed", error=message, seconds=seconds)
         trace = traceback.format_exc()
         raise
     finally:

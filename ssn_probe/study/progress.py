@@ -22,6 +22,10 @@ class Tracker(Protocol):
         """How the work of a row goes, in a few words that replace those before."""
         ...
 
+    def say(self, text: str) -> None:
+        """What a reader should know at once, beside the rows."""
+        ...
+
 
 class Silent:
     """Reports to nobody."""
@@ -33,4 +37,7 @@ class Silent:
         pass
 
     def note(self, label: str, text: str) -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass

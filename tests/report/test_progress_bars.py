@@ -1,5 +1,7 @@
-"""Progress in a notebook: the same rows in one output, drawn a few times a second, left as they ended."""
+"""Progress in a notebook (one output, drawn a few times a second, left as it ended) and in a log (plain lines)."""
 
+import io
+import time
 from typing import Any
 
 import IPython.display
@@ -7,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ssn_probe.report.terminal import progress_bars as progress
-from ssn_probe.report.terminal.progress_bars import tracking
+from ssn_probe.report.terminal.progress_bars import lines_while, tracking
 
 
 class Page:
@@ -150,3 +152,60 @@ def test_in_a_log_the_last_note_stands_in_the_line_of_its_row(capsys: pytest.Cap
     assert first.startswith("first: 2 prompts, ")
     assert first.endswith("(loss 0.4, [red] <b>ASR 12 %)")
     assert second.endswith("s since the start")
+
+
+# ── a log ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def log(monkeypatch: pytest.MonkeyPatch, silence: float) -> Console:
+    monkeypatch.setattr(progress, "SILENCE", silence)
+    return Console(file=io.StringIO(), width=40)
+
+
+def written(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def waited_for(console: Console, text: str) -> str:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if found := [line for line in written(console) if text in line]:
+            return found[0]
+        time.sleep(0.005)
+    raise AssertionError(f"{text!r} was not written: {written(console)}")
+
+
+def test_a_log_is_told_what_runs_how_far_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = log(monkeypatch, 0.02)
+    with tracking(console, [("first", 200), ("second", 7)]) as tracker:
+        waited_for(console, "between two rows")
+        step = tracker.advance("first")
+        assert waited_for(console, "first: 0 of 200 prompts").endswith("rest of this row unknown as yet")
+        step(150)
+        assert "rest of this row 0." in waited_for(console, "first: 150 of 200 prompts"), "a third of the time so far"
+        tracker.note("first", "as \x1b[31mit goes")
+        assert waited_for(console, "(as it goes)")
+        step(50)
+        waited_for(console, "first: 200 prompts, ")
+    count = len(written(console))
+    time.sleep(0.1)
+    assert len(written(console)) == count, "nothing is written once it is over"
+
+
+def test_a_log_that_is_never_silent_for_long_has_no_more_lines_than_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = log(monkeypatch, 3600)
+    with lines_while(console, "loading"), tracking(console, [("first", 2), ("second", 1)]) as tracker:
+        for label, done in (("first", 1), ("first", 1), ("second", 1)):
+            tracker.advance(label)(done)
+    assert [line.partition(":")[0] for line in written(console)] == ["first", "second"]
+
+
+def test_loading_is_told_to_a_log_and_not_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = log(monkeypatch, 0.01)
+    with lines_while(console, "loading a model"):
+        waited_for(console, "loading a model: ")
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    with lines_while(terminal, "loading a model"):
+        time.sleep(0.05)
+    assert written(terminal) == []

@@ -116,7 +116,9 @@ def test_a_cache_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatc
     with pytest.raises(ResultError, match="Permission denied") as caught:
         run(tmp_path)
     assert "-o DIR" in (caught.value.hint or "")
-    assert runs(tmp_path)[0].manifest()["status"] == "failed"
+    manifest = runs(tmp_path)[0].manifest()
+    assert manifest["status"] == "failed"
+    assert set(manifest["seconds"]) == {"load", "until it ended"}, "the stage in which it ended takes its time, too"
 
 
 def test_a_cache_that_is_deleted_while_it_is_used_is_made_again(

@@ -1,7 +1,8 @@
 """Progress: one row per unit of work on a terminal and in a notebook, plain lines elsewhere."""
 
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,30 +22,61 @@ from rich.text import Text
 
 from ssn_probe.spec.display import bundle
 from ssn_probe.study.progress import Advance, Silent, Tracker
-from ssn_probe.text import plain
+from ssn_probe.text import duration, plain
 
 EVERY = 0.3
 """Seconds between two drawings in a notebook."""
+SILENCE = 30.0
+"""Seconds without a line after which a log is told what is under way."""
 BESIDE = 21
 """Columns of a row beside its label, count and note: the shortest bar, the rate, the time and what parts them."""
 
 
+class Log:
+    """Plain lines, and one of what is under way wherever there was none for 30 s.
+
+    A thread writes the latter, since a batch, a judge or a null may take longer; it reads nothing but figures.
+    """
+
+    def __init__(self, console: Console, under_way: Callable[[float], str]):
+        self.console, self.under_way = console, under_way
+        self.started = self.written = time.monotonic()
+        self.over = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def write(self, text: str) -> None:
+        self.written = time.monotonic()
+        self.console.print(Text(plain(text)), soft_wrap=True)
+
+    def _beat(self) -> None:
+        while not self.over.wait(max(0.01, self.written + SILENCE - time.monotonic())):
+            if time.monotonic() - self.written >= SILENCE:
+                self.write(self.under_way(self.elapsed()))
+
+
 class Lines:
-    """One plain line per finished row, for logs and pipes."""
+    """Plain lines for logs and pipes: one per finished row, and one at least every 30 s of what is under way."""
 
     def __init__(self, console: Console, rows: Sequence[tuple[str, int]]):
-        self.console, self.left, self.totals = console, dict(rows), dict(rows)
-        self.started = time.monotonic()
+        self.left, self.totals = dict(rows), dict(rows)
         self.notes: dict[str, str] = {}
+        self.running: tuple[str, float, int] | None = None
+        """The row that is under way, since when, and how many of its prompts were left then."""
+        self.log = Log(console, self._under_way)
 
     def advance(self, label: str) -> Advance:
+        if self.running is None or self.running[0] != label:
+            self.running = (label, time.monotonic(), self.left[label])
+
         def report(done: int) -> None:
             self.left[label] -= done
             if self.left[label] == 0:
-                seconds = time.monotonic() - self.started
+                self.running = None
                 note = f" ({self.notes[label]})" if label in self.notes else ""
-                text = f"{plain(label)}: {self.totals[label]:,} prompts, {seconds:.1f} s since the start{note}"
-                self.console.print(Text(text), soft_wrap=True)
+                self.log.write(f"{label}: {self.totals[label]:,} prompts, {_since_start(self.log.elapsed())}{note}")
 
         return report
 
@@ -55,6 +87,36 @@ class Lines:
 
     def note(self, label: str, text: str) -> None:
         self.notes[label] = plain(text)
+
+    def say(self, text: str) -> None:
+        self.log.write(text)
+
+    def _under_way(self, elapsed: float) -> str:
+        """The row that runs, how far it is, and how long the rest of it takes at the speed that it has had."""
+        if self.running is None:
+            return f"between two rows (statistics, nulls or files): {_since_start(elapsed)}"
+        label, since, before = self.running
+        left, total = self.left[label], self.totals[label]
+        done, note = before - left, f" ({self.notes[label]})" if label in self.notes else ""
+        rest = duration((time.monotonic() - since) / done * left) if done > 0 else "unknown as yet"
+        return f"{label}: {total - left:,} of {total:,} prompts, {_since_start(elapsed)}, rest of this row {rest}{note}"
+
+
+def _since_start(seconds: float) -> str:
+    return f"{seconds:.1f} s since the start"
+
+
+@contextmanager
+def lines_while(console: Console, what: str) -> Iterator[None]:
+    """Plain lines of something that has no rows, such as loading a model; nothing on a terminal or in a notebook."""
+    if console.quiet or console.is_jupyter or console.is_terminal:
+        yield
+        return
+    log = Log(console, lambda elapsed: f"{what}: {_since_start(elapsed)}")
+    try:
+        yield
+    finally:
+        log.over.set()
 
 
 class Bars:
@@ -86,6 +148,9 @@ class Bars:
         note = Text(plain(text))
         note.truncate(max(0, self.progress.console.width - self.taken), overflow="ellipsis")
         self.progress.update(self.tasks[label], note=note.plain)
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(Text(plain(text)), soft_wrap=True)
 
 
 class Cell(Bars):
@@ -146,7 +211,11 @@ def tracking(console: Console, rows: Sequence[tuple[str, int]]) -> Iterator[Trac
         with Progress(*_columns(BarColumn()), console=console) as progress:
             yield Bars(progress, rows)
     else:
-        yield Lines(console, rows)
+        lines = Lines(console, rows)
+        try:
+            yield lines
+        finally:
+            lines.log.over.set()
 
 
 def _columns(bar: BarColumn) -> tuple[ProgressColumn, ...]:

@@ -1,0 +1,55 @@
+"""How much the sets of two languages have in common, in words: the overlaps beside what chance gives."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from ssn_probe.spec import Recipe
+from ssn_probe.study.findings import Findings
+from ssn_probe.text import counted, plain
+
+ALPHA = 0.05
+EXPECTED = {
+    "expected_permuted": ("p_permuted", "with harmful and harmless exchanged"),
+    "expected_by_importance": ("p_by_importance", "by common importance alone"),
+}
+"""What chance gives → its p-value, and its name."""
+
+
+def overlap_lines(recipe: Recipe, findings: Findings) -> list[str]:
+    """A line per set whose languages choose on their own; none beside arms, which ask another question."""
+    if recipe.arms or findings.overlap is None:
+        return []
+    return [_line(str(name), rows) for (name,), rows in findings.overlap.group_by("set", maintain_order=True)]
+
+
+def only_overlaps(recipe: Recipe, findings: Findings) -> bool:
+    """Is the overlap of languages all that a recipe asks for?"""
+    return bool(overlap_lines(recipe, findings)) and set(findings.sets) == set(findings.overlap["set"])  # type: ignore[index]
+
+
+def _line(name: str, rows: pl.DataFrame) -> str:
+    shared, pairs = rows["shared"].to_list(), counted(rows.height, "pair")
+    average = "" if rows.height == 1 else f", {sum(shared) / len(shared):.1f} on average over {pairs}"
+    common = f"{plain(name)}: two languages share {_range(shared, ',d')} {'neuron' if shared == [1] else 'neurons'}"
+    return "; ".join([f"{common}{average}{_jaccard(rows)}", *_chance(rows)]) + "."
+
+
+def _jaccard(rows: pl.DataFrame) -> str:
+    values = rows["jaccard"].drop_nulls().to_list()
+    mean = "" if len(values) < 2 else f", mean {sum(values) / len(values):.2f}"
+    return f" (Jaccard {_range(values, '.2f')}{mean})" if values else ""
+
+
+def _chance(rows: pl.DataFrame) -> Iterator[str]:
+    for column, (p, words) in EXPECTED.items():
+        known = rows.drop_nulls([column, p])
+        if known.height:
+            more = known.filter(pl.col(p) <= ALPHA).height
+            expected = f"{known[column].mean():.1f} would be shared {words}"
+            yield f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 each, not adjusted)"
+
+
+def _range(values: list, form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
