@@ -96,9 +96,15 @@ def let_others_read(path: Path) -> None:
     path.chmod(0o666 & ~umask)
 
 
+def cache_folder() -> Path:
+    """Where what is fetched is kept for every run: $SSN_PROBE_CACHE, else `ssn-probe` in the user's cache folder."""
+    own, shared = os.environ.get("SSN_PROBE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(os.path.expanduser(own or os.path.join(shared or "~/.cache", "ssn-probe"))).absolute()
+
+
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns an error of the disk into a ResultError that names the fix."""
+def disk_errors(path: Path, elsewhere: str = "choose another folder with -o DIR") -> Iterator[None]:
+    """Turns an error of the disk into a ResultError that names the fix; `elsewhere`: how to write somewhere else."""
     try:
         yield
     except Exception as error:
@@ -106,11 +112,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         if code is None:
             raise
         if code in (errno.ENOSPC, errno.EDQUOT):
-            hint = "The disk is full. Free some space, or choose another folder with -o DIR."
+            hint = f"The disk is full. Free some space, or {elsewhere}."
         elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            hint = "The folder cannot be written. Choose another folder with -o DIR."
+            hint = f"The folder cannot be written. {elsewhere[0].upper()}{elsewhere[1:]}."
         else:
-            hint = "Choose another folder with -o DIR."
+            hint = f"{elsewhere[0].upper()}{elsewhere[1:]}."
         raise ResultError(f"cannot write {path}: {os.strerror(code)}", hint) from error
 
 

@@ -19,6 +19,7 @@ from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
+from ssn_probe.model.fetched import source_of
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
@@ -168,7 +169,7 @@ def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, 
         arguments=options.arguments,
         options={"batch_size": options.batch_size, "limit": options.limit, "dtype": options.dtype},
         seed=recipe.seed,
-        model=dict(subject.identity) | {"name": recipe.model},
+        model=dict(subject.identity) | {"name": recipe.model} | source_of(subject.path),
         neurons={"layers": subject.n_layers, "per_layer": dict(subject.widths)},
         generation=subject.turns.to_json(),
         device=str(subject.device),

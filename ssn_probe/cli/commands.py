@@ -10,6 +10,7 @@ import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
+from ssn_probe.cli.model_commands import model
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import user_errors
 from ssn_probe.text import make_printable, plain
@@ -107,6 +108,7 @@ def _check_place() -> None:
 
 
 main.add_command(delta)
+main.add_command(model)
 
 
 OUT = click.option(
@@ -283,7 +285,7 @@ def clean(out: Path, removes: bool) -> None:
 
 
 @main.command(short_help="Check this machine, and a model on it.")
-@click.option("--model", help="Check this model, too: organism, organism:NAME, a folder or a name on the hub.")
+@click.option("--model", help="Check this model, too: organism, smollm2, a folder or a name on the hub.")
 @DEVICE
 @DTYPE
 @OUT

@@ -5,8 +5,7 @@ be in the table of families, the tokenizer must have a chat template, and no cod
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from ssn_probe.model.config_file import (
 )
 from ssn_probe.model.context_length import silence_reminders
 from ssn_probe.model.families import Family, family_of
+from ssn_probe.model.fetched import FETCHED, locate_fetched
 from ssn_probe.model.model_files import check_files, read_object
+from ssn_probe.model.quiet import quiet
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
 from ssn_probe.model.templates import MESSAGES, check_kind, check_template
@@ -38,6 +39,8 @@ def locate(name: str) -> str:
     """The folder or hub name that `name` stands for."""
     if name == ORGANISM or name.startswith(f"{ORGANISM}:"):
         return _embedded(name)
+    if name in FETCHED:
+        return _model_folder(locate_fetched(name))
     folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, it leaves an unknown user's `~name` as it is
     if os.path.isdir(folder):  # unlike Path's, these take any text
         return _model_folder(folder)
@@ -46,7 +49,8 @@ def locate(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"There is no model folder {name!r}, and a name on the hub has the form owner/model.",
-            "Give a folder with config.json and *.safetensors, a name on the hub, or `organism`.",
+            "Give a folder with config.json and *.safetensors, a name on the hub, `organism`, or "
+            f"{' or '.join(f'`{one}`' for one in FETCHED)}.",
         )
     return name
 
@@ -186,7 +190,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     files = weight_files(Path(where)) if Path(where).is_dir() else hub_weight_files(where, commit)
     outline = _outline(where, config, family, _dtype(where, config, dtype, files))
     check_stored(where, stored_tensors(where, files), outline)
-    with _quiet():
+    with quiet():
         module, loading = read_foreign(
             where,
             "weights",
@@ -211,20 +215,6 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
 def commit_of(config: Any) -> str | None:
     """The commit on the hub that `read_config` read; None of a folder."""
     return getattr(config, "_commit_hash", None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers reports what it loaded on stderr: we read the report, and say what it means."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # ours is the only one
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _check_report(where: str, loading: Mapping[str, Any], outline: Any) -> None:

@@ -13,6 +13,7 @@ LIMITS = {
     **dict.fromkeys(("config.json", "generation_config.json", "adapter_config.json"), limits.CONFIG),
     **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), limits.CONFIG),
     **dict.fromkeys(("processor_config.json", "preprocessor_config.json", "truth.json"), limits.CONFIG),
+    "source.json": limits.CONFIG,
     **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tekken.json"), limits.TOKENIZER),
     **dict.fromkeys(("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"), limits.TOKENIZER),
     **dict.fromkeys(("chat_template.jinja", "chat_template.json"), limits.TEMPLATE),

@@ -41,6 +41,8 @@ COMMANDS = {
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype -o",
+    "model": "",
+    "model fetch": "name --wheel",
     "organism": "",
     "organism info": "--model",
     "organism train": "--seed --variant -o",

@@ -43,6 +43,7 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
             "model",
             f"{markdown(str(model['name']))}, {model['family']}, {model['dtype']}, attention {model['attention']}",
         ],
+        *_source_rows(model.get("source")),
         ["weights", f"`{model.get('digest') or model.get('commit')}`"],
         *_generation_rows(manifest.get("generation") or {}),
         *(["data", f"{markdown(data['name'])}, SHA-256 `{data['sha256']}`"] for data in manifest["data"]),
@@ -51,6 +52,14 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
         ["seconds", markdown(", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items()))],
     ]
     return section("How it was made", table(["", ""], rows))
+
+
+def _source_rows(source: Mapping[str, Any] | None) -> list[list[str]]:
+    """Of a model that `ssn-probe model fetch` made: what it was made from."""
+    if not source:
+        return []
+    what = "{about}, dequantised from {quantisation}: {member} in {package} {version}, {license}".format_map(source)
+    return [["fetched", markdown(what)], ["GGUF file", f"SHA-256 `{source['gguf_sha256']}`"]]
 
 
 def _generation_rows(generation: Mapping[str, Any]) -> list[list[str]]:
