@@ -7,6 +7,7 @@ from ssn_probe.data.sources.local_files import SetFiles, local_files
 
 SOURCES: list[tuple[Callable[[str], bool], Callable[[str], SetFiles]]] = [
     (lambda source: source == "organism", lambda _source: local_files(str(files("ssn_probe.organism") / "data"))),
+    (lambda source: source == "lighthouses", lambda _source: local_files(str(files("ssn_probe.data.lighthouses")))),
     (lambda _source: True, local_files),
 ]
 """Whether a source has this form, and what finds its files; the first match counts."""
