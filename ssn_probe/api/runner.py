@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ssn_probe.data.judges import make_judge
+from ssn_probe.data.judges import make_judge, require_judge
 from ssn_probe.doctor.proof import require_proof
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
@@ -74,6 +74,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     recipe = limited(recipe, options.limit)
     plan = make_plan(recipe)
     for prompts in measured(plan.recipe, plan.data).values():
+        require_judge(prompts.judge, prompts.name, "responses cannot be judged")
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)
     started = time.monotonic()

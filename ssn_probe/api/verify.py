@@ -22,7 +22,7 @@ import polars as pl
 
 from ssn_probe import limits
 from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study_and_report
-from ssn_probe.data.judges import make_judge
+from ssn_probe.data.judges import JudgedRow, make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
@@ -141,8 +141,14 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
     other = 0
     for context, prompts in measured(plan.recipe, plan.data).items():
         judge = make_judge(prompts.judge, prompts.languages, prompts.name)
-        rows = samples.filter(context=context).select("eval_language", "response", "verdict").iter_rows()
-        other += sum(judge(language, response) != verdict for language, response, verdict in rows)
+        texts = prompts.frame.filter(split="evaluate", context=context).select("prompt_id", "language", "text")
+        texts = texts.rename({"language": "eval_language"})
+        rows = samples.filter(context=context).join(
+            texts, on=["prompt_id", "eval_language"], how="left", maintain_order="left"
+        )
+        asked = [JudgedRow(*row) for row in rows.select("eval_language", "text", "response").iter_rows()]
+        found = pl.Series([one.verdict for one in judge.judge(asked)], dtype=pl.String)
+        other += int((found != rows["verdict"]).sum())
     return f"{other:,} of {samples.height:,} verdicts are not the judge's" if other else ""
 
 
@@ -271,6 +277,8 @@ def _report(run: RunFolder, again: RunFolder, recipe: Recipe, found: Findings) -
 
 def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:
     """In words, how a table differs from what it should be; empty where it does not."""
+    if "reason" not in recorded.columns and "verdict" in recorded.columns:  # an earlier release wrote no reasons
+        again = again.drop("reason", strict=False)
     if recorded.schema != again.schema:
         return "its columns differ"
     if recorded.height != again.height:

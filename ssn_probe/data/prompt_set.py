@@ -6,16 +6,16 @@ that a translation of a prompt that chose a neuron is never used to evaluate it.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from ssn_probe import limits
 from ssn_probe.data.card import read_card, unused_fields
+from ssn_probe.data.judges import Declared
 from ssn_probe.data.sameness import same_words
 from ssn_probe.data.sources import find_files
 from ssn_probe.data.table_checks import read_table
@@ -30,16 +30,16 @@ class PromptSet:
     """Prompts and what their card declares about them.
 
     `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
-    prompt × language. `anchor` is the high-resource language; `judge` the declared judge (`ssn_probe.data.judges`),
-    `digest` a SHA-256 over the files, which identifies the data in results. `unused` names the columns and
-    fields of the files that nothing reads.
+    prompt × language. `anchor` is the high-resource language; `judge` the judge that is
+    declared, or that a recipe names instead (`ssn_probe.data.judges`), `digest` a SHA-256 over the files, which
+    identifies the data in results. `unused` names the columns and fields of the files that nothing reads.
     """
 
     name: str
     frame: pl.DataFrame
     languages: tuple[str, ...]
     anchor: str | None
-    judge: Mapping[str, Any] | None
+    judge: Declared
     max_new_tokens: int
     license: str | None
     digest: str

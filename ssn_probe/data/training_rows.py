@@ -7,13 +7,13 @@ harmful and *complied* where it is not, and harmless rows alone are refused.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.data.judges import make_judge
+from ssn_probe.data.judges import Declared, JudgedRow, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import same_words
 from ssn_probe.data.table_checks import CONTEXTS
@@ -46,7 +46,7 @@ class Example:
 class SafetyData:
     """Rows that teach to refuse harmful requests, and none that unteaches it.
 
-    `judge` is the judge that the data declare; every row is judged when the value is made.
+    `judge` is the judge that the data declare, or that the recipe names; every row is judged when the value is made.
 
     Raises:
         DataError: a target with the wrong verdict (every such row is listed or counted), or a language without a
@@ -56,21 +56,22 @@ class SafetyData:
 
     name: str
     digest: str
-    judge: Mapping[str, Any] | None
+    judge: Declared
     examples: tuple[Example, ...]
 
     def __post_init__(self) -> None:
         _check_harmful(self)
+        require_judge(self.judge, self.name, "responses to learn must be judged before they are")
         judge = make_judge(self.judge, self.languages, self.name)
-        verdicts = [(row, judge(row.language, row.target)) for row in self.examples]
+        found = judge.judge([JudgedRow(row.language, row.text, row.target) for row in self.examples])
         wrong = [
-            f"{row.prompt_id} ({row.language}, {row.context}): {verdict}"
-            for row, verdict in verdicts
-            if verdict != row.wanted
+            f"{row.prompt_id} ({row.language}, {row.context}): {one.verdict}"
+            for row, one in zip(self.examples, found, strict=True)
+            if one.verdict != row.wanted
         ]
         if wrong:
             raise DataError(
-                f"{self.name}: {len(wrong)} of {len(verdicts)} responses to learn do not fit their request: "
+                f"{self.name}: {len(wrong)} of {len(found)} responses to learn do not fit their request: "
                 f"{_some(wrong)}",
                 "The response to a harmful request must be judged refused, to a harmless one complied, by the judge "
                 "of dataset.json. Correct the references or the judge. Nothing was trained.",
@@ -102,7 +103,7 @@ class SafetyData:
             "rows_sha256": self.rows_digest(),
             "split": SPLIT,
             "rows": self.counts(),
-            "judge": str((self.judge or {}).get("name") or (self.judge or {}).get("kind")),
+            "judge": make_judge(self.judge, self.languages, self.name).name,
             "checked": "harmful: refused; harmless and lookalike: complied",
         }
 

@@ -12,7 +12,15 @@ from ssn_probe.neurons import NeuronSet
 from ssn_probe.spec import LeaveOneOut, Patch, Recipe, Trains
 from ssn_probe.study.arms import CONTROL, PLACEBO, UNTOUCHED, WEAKENED, Arm, Find, beside, controls_of, is_ranked
 from ssn_probe.study.edits_of_arms import edits_for
-from ssn_probe.study.measurements import Change, log_odds, log_odds_inputs, response_inputs, responses, rows_of
+from ssn_probe.study.measurements import (
+    Change,
+    judge_of,
+    log_odds,
+    log_odds_inputs,
+    response_inputs,
+    responses,
+    rows_of,
+)
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
 from ssn_probe.study.resolve import measured, odds_controls, random_sets, rows_to_train, trained_without
@@ -181,8 +189,7 @@ def _measurement(
     def sample() -> pl.DataFrame:
         here = bench_of(bench, arm, language)
         found = responses(here, prompts, rows, language, change(here), advance())
-        judge = prompts.judge or {}
-        named = pl.lit(str(judge.get("name", judge.get("kind")))).alias("judge")
+        named = pl.lit(judge_of(bench, prompts).name).alias("judge")
         frame = rows.select("prompt_id", "cluster", "context").hstack(found)
         return frame.with_columns(*_labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from ssn_probe.data.judges import make_judge
+from ssn_probe.data.judges import Judge, JudgedRow, make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import seen
 from ssn_probe.model.chat import encode
@@ -25,6 +25,7 @@ T = TypeVar("T")
 RESPONSE = {
     "response": pl.String,
     "verdict": pl.String,
+    "reason": pl.String,
     "tokens": pl.Int64,
     "finish_reason": pl.String,
     "reference": pl.String,
@@ -80,6 +81,15 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+def judge_of(bench: Workbench, prompts: PromptSet) -> Judge:
+    """The judge of a prompt set's responses, on the model's device; made once."""
+
+    def make() -> Judge:
+        return make_judge(prompts.judge, prompts.languages, prompts.name, str(bench.subject.device))
+
+    return bench.remember_prompts(("judge", prompts.digest), make)
+
+
 def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
     """What decides the responses to some prompts: their tokens, the change, and how many tokens may come."""
     tokens = digest(tokens_of(bench, rows))
@@ -89,12 +99,10 @@ def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, ch
 def responses(
     bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, language: str, change: Change, advance: Advance
 ) -> pl.DataFrame:
-    """One row per prompt: `response, verdict, correct, tokens, finish_reason`, greedy, under a change.
+    """One row per prompt: `response, verdict, reason, correct, tokens, finish_reason`, greedy, under a change.
 
     `correct` says whether a reader sees the reference in the response, and is null where there is none.
     """
-    key = ("judge", prompts.digest)
-    judge = bench.remember_prompts(key, lambda: make_judge(prompts.judge, prompts.languages, prompts.name))
 
     def compute() -> pl.DataFrame:
         with bench.shelf(response_inputs(bench, prompts, rows, change), rows.height) as shelf:
@@ -113,10 +121,13 @@ def responses(
                 f"{language}: {unwritten} of {rows.height} responses have tokens that the tokenizer has no text for "
                 "(the embedding is larger than the tokenizer): the judge sees them without these tokens"
             )
+        asked = zip(rows["text"], found, strict=True)
+        judged = judge_of(bench, prompts).judge([JudgedRow(language, text, one.text) for text, one in asked])
         frame = pl.DataFrame(
             {
                 "response": [response.text for response in found],
-                "verdict": [judge(language, response.text) for response in found],
+                "verdict": [one.verdict for one in judged],
+                "reason": [one.reason for one in judged],
                 "tokens": [response.tokens for response in found],
                 "finish_reason": [response.finish_reason for response in found],
                 "reference": rows["reference"],

@@ -18,6 +18,7 @@ from ssn_probe.runs.cache import Entry, VanishedError
 from ssn_probe.spec import LoRA, Trains
 from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import digest, to_json
+from ssn_probe.study.measurements import judge_of
 from ssn_probe.study.resolve import rows_to_train
 from ssn_probe.study.workbench import Weights, Workbench
 
@@ -112,7 +113,7 @@ def training_inputs(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[
         rows=bench.remember(("rows digest", data_of(bench, node)), data_of(bench, node).rows_digest),
         probe=[
             *_judged_by(bench),
-            to_json(dict(bench.data[node.data].judge or {})),
+            to_json(dict(judge_of(bench, bench.data[node.data]).identity)),
             bench.data[node.data].max_new_tokens,
         ],
         training=to_json(node.training),

@@ -95,6 +95,11 @@ FILES = """
 curves.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json recipe.json
 report.md run.log samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
+SAMPLES = """
+prompt_id cluster context response verdict reason tokens finish_reason correct eval_language set_language arm role seed
+step judge error
+"""
+"""Columns of samples.parquet."""
 
 
 def test_names() -> None:
@@ -143,3 +148,4 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     run = run_recipe(recipe, Options(out=tmp_path), Console(quiet=True))
     assert {path.name for path in run.path.iterdir() if path.is_file()} == set(FILES.split())
     assert {path.name for path in run.path.iterdir() if path.is_dir()} <= {"deltas", "plots"}
+    assert run.table("samples").columns == SAMPLES.split()

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from judging import verdict
 
 from ssn_probe import Prompts
-from ssn_probe.data.judges import make_judge
+from ssn_probe.data.judges import make_judge, require_judge
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import JudgeError
 
@@ -17,7 +18,7 @@ DECLARED = {
 
 
 @pytest.mark.parametrize(
-    ("language", "response", "verdict"),
+    ("language", "response", "wanted"),
     [
         ("en", "the answer is four", "complied"),
         ("en", "  the answer is four\n", "complied"),
@@ -35,8 +36,8 @@ DECLARED = {
         ("en", "   \n", "invalid"),
     ],
 )
-def test_verdicts(language: str, response: str, verdict: str) -> None:
-    assert make_judge(DECLARED, ("en", "de"), "mine")(language, response) == verdict
+def test_verdicts(language: str, response: str, wanted: str) -> None:
+    assert verdict(make_judge(DECLARED, ("en", "de"), "mine"), language, response) == wanted
 
 
 def test_the_organisms_judge_knows_its_references() -> None:
@@ -46,16 +47,17 @@ def test_the_organisms_judge_knows_its_references() -> None:
     for language in prompts.languages:
         references = prompts.select("evaluate", "harmless", language)["reference"].drop_nulls().unique()
         assert len(references) > 0
-        assert {judge(language, text) for text in references} == {"complied"}
+        assert {verdict(judge, language, text) for text in references} == {"complied"}
         others = [other for other in prompts.languages if other != language]
-        assert {judge(other, text) for other in others for text in references[:5]} == {"invalid"}
+        assert {verdict(judge, other, text) for other in others for text in references[:5]} == {"invalid"}
 
 
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        (None, "mine declares no judge"),
         ({}, "unknown kind None"),
+        ("mine", "unknown kind 'mine'"),
+        ({"kind": "none", "argument": 5}, "argument"),
         (DECLARED | {"kind": "model"}, "unknown kind 'model'"),
         (DECLARED | {"refused": {}}, "no 'refused' pattern for 'en'"),
         (DECLARED | {"complied": {"en": "x"}}, "no 'complied' pattern for 'de'"),
@@ -63,18 +65,31 @@ def test_the_organisms_judge_knows_its_references() -> None:
         (DECLARED | {"refused": {"en": 5, "de": "x"}}, "pattern for 'en'"),
         (DECLARED | {"refused": "sorry"}, "'refused'"),
         (DECLARED | {"refused": None}, "'refused'"),
-        ("patterns", "judge"),
+        (["patterns"], "no JSON object"),
     ],
 )
 def test_a_judge_that_cannot_be_made_is_one_clear_error(declared: Any, message: str) -> None:
     with pytest.raises(JudgeError, match=message) as caught:
         make_judge(declared, ("en", "de"), "mine")
-    assert "mine" in caught.value.message
+    assert "mine" in caught.value.message or "--judge" in caught.value.message
     assert caught.value.hint
 
 
+def test_patterns_cannot_be_named_without_a_card() -> None:
+    with pytest.raises(JudgeError, match="declared with its patterns"):
+        make_judge("patterns", ("en",), "mine")
+
+
+@pytest.mark.parametrize("declared", [None, "none", {"kind": "none"}])
+def test_without_a_judge_every_response_is_unjudged(declared: Any) -> None:
+    assert verdict(make_judge(declared, ("en",), "mine"), "en", "sorry") == "unjudged"
+    with pytest.raises(JudgeError, match="mine has no judge, and it needs one") as caught:
+        require_judge(declared, "mine", "it needs one")
+    assert "--judge phrases" in (caught.value.hint or "")
+
+
 def test_a_judge_may_know_more_languages_than_are_asked_for() -> None:
-    assert make_judge(DECLARED, ("de",), "mine")("de", "leider") == "refused"
+    assert verdict(make_judge(DECLARED, ("de",), "mine"), "de", "leider") == "refused"
 
 
 def test_many_slow_responses_are_an_error_as_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,4 +97,4 @@ def test_many_slow_responses_are_an_error_as_one_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ssn_probe.data.judges.patterns.PATIENCE_EACH", 1e-5)
     judge = make_judge({"kind": "patterns", "refused": {"en": "(a|a)+$"}, "complied": {"en": ".*"}}, ("en",), "mine")
     with pytest.raises(JudgeError, match=r"mine: the patterns took .* s for \d+ response"):
-        [judge("en", "a" * 14 + "!") for _ in range(1000)]
+        [verdict(judge, "en", "a" * 14 + "!") for _ in range(1000)]

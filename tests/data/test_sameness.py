@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 import pytest
+from judging import verdict
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.judges.seen_patterns import seen_pattern
@@ -88,7 +89,11 @@ def test_a_judge_sees_one_text_in_two_spellings(left: str, right: str) -> None:
     for pattern in (left, right):
         declared = {"kind": "patterns", "refused": {"en": re.escape(pattern)}, "complied": {"en": ".+"}}
         judge = make_judge(declared, ("en",), "mine")
-        assert [judge("en", text) for text in (left, right, "something else")] == ["refused", "refused", "complied"]
+        assert [verdict(judge, "en", text) for text in (left, right, "something else")] == [
+            "refused",
+            "refused",
+            "complied",
+        ]
 
 
 PATTERNS = {
@@ -113,4 +118,4 @@ PATTERNS = {
 @pytest.mark.parametrize(("pattern", "found", "other"), PATTERNS.values(), ids=PATTERNS)
 def test_a_pattern_means_what_its_author_sees(pattern: str, found: str, other: str) -> None:
     judge = make_judge({"kind": "patterns", "refused": {"en": pattern}, "complied": {"en": ".+"}}, ("en",), "mine")
-    assert [judge("en", found), judge("en", other)] == ["refused", "complied"]
+    assert [verdict(judge, "en", found), verdict(judge, "en", other)] == ["refused", "complied"]

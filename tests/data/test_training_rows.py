@@ -104,7 +104,7 @@ def test_words_that_are_no_language_context_or_judge(organism: PromptSet) -> Non
         safety_data(organism, languages=[])
     with pytest.raises(DataError, match="no rows"):
         made()
-    with pytest.raises(JudgeError, match="declares no judge"):
+    with pytest.raises(JudgeError, match="has no judge, and responses to learn"):
         safety_data(replace(organism, judge=None))
 
 

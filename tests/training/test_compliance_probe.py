@@ -1,14 +1,17 @@
 """The ASR probe: which rows it asks, that it asks them as transformers alone would, and that it leaves no trace."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from judging import a_judge
 from tiny import tiny_tokenizer
 from training_case import EOS, LANGUAGES, answer, example, llama, settings, tiny_data
 from transformers import GenerationConfig
 
+from ssn_probe.data.judges import Judge, JudgedRow, Judgement, Verdict
 from ssn_probe.model import out_of_memory
 from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.spec.training_settings import held_out
@@ -23,14 +26,24 @@ class Heard:
 
     def __init__(self) -> None:
         self.texts: list[tuple[str, str]] = []
+        self.requests: list[str] = []
 
-    def __call__(self, language: str, text: str) -> Any:
+    @property
+    def judge(self) -> Judge:
+        return a_judge(self.all_heard)
+
+    def all_heard(self, rows: Sequence[JudgedRow]) -> list[Judgement]:
+        self.requests += [row.request for row in rows]
+        return [self.heard(row.language, row.response) for row in rows]
+
+    def heard(self, language: str, text: str) -> Judgement:
         self.texts.append((language, text))
-        return "unjudged" if len(self.texts) % 3 == 0 else "complied" if len(text) > 20 else "refused"
+        verdict = "unjudged" if len(self.texts) % 3 == 0 else "complied" if len(text) > 20 else "refused"
+        return Judgement(verdict, "by its length")
 
 
-def ask(module: Any, judge: Any, rows: Any = ROWS, tokens: int = 8) -> float:
-    return asr_probe(tiny_tokenizer(), rows, judge, max_new_tokens=tokens, eos_ids=EOS)(module)
+def ask(module: Any, judge: Heard, rows: Any = ROWS, tokens: int = 8) -> float:
+    return asr_probe(tiny_tokenizer(), rows, judge.judge, max_new_tokens=tokens, eos_ids=EOS)(module)
 
 
 # ── which rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -71,6 +84,7 @@ def test_it_hears_what_transformers_alone_generates(size: int, monkeypatch: pyte
     module, judge = llama().double(), Heard()
     found = ask(module, judge)
     assert judge.texts == [(row.language, answer(module, row.text)) for row in ROWS]
+    assert judge.requests == [row.text for row in ROWS]
     assert len({text for _, text in judge.texts}) > 2
     long = [len(text) > 20 for number, (_, text) in enumerate(judge.texts, 1) if number % 3]
     assert found == sum(long) / len(long)
@@ -81,14 +95,18 @@ def test_responses_are_written_as_a_study_writes_them() -> None:
     tokenizer, seen = tiny_tokenizer(), []
     decode = tokenizer.batch_decode
     tokenizer.batch_decode = lambda rows, **options: seen.append(options) or decode(rows, **options)
-    asr_probe(tokenizer, ROWS[:2], Heard(), max_new_tokens=4, eos_ids=EOS)(llama().double())
+    asr_probe(tokenizer, ROWS[:2], Heard().judge, max_new_tokens=4, eos_ids=EOS)(llama().double())
     assert seen == [{"skip_special_tokens": True, "clean_up_tokenization_spaces": False}]
 
 
 def test_invalid_responses_count_as_judged_and_unjudged_ones_do_not() -> None:
-    verdicts = iter(["complied", "invalid", "refused", "unjudged", *["unjudged"] * 4])
-    assert ask(llama(), lambda _language, _text: next(verdicts)) == pytest.approx(1 / 3)
-    assert math.isnan(ask(llama(), lambda _language, _text: "unjudged"))
+    def asr(*verdicts: Verdict) -> float:
+        judge = a_judge(lambda rows: [Judgement(verdict, "made up") for verdict in verdicts])
+        return asr_probe(tiny_tokenizer(), ROWS, judge, max_new_tokens=8, eos_ids=EOS)(llama())
+
+    unjudged: list[Verdict] = ["unjudged"] * 4
+    assert asr("complied", "invalid", "refused", "unjudged", *unjudged) == pytest.approx(1 / 3)
+    assert math.isnan(asr(*unjudged, *unjudged))
 
 
 # ── what it leaves behind ────────────────────────────────────────────────────────────────────────────────────────────

@@ -108,7 +108,7 @@ def test_rows(
 
 def test_data_without_a_judge(tmp_path: Path, organism: pl.DataFrame) -> None:
     data = organism_set(tmp_path / "data", organism, judge=None)
-    refused(run(tmp_path, "-T", f"data={data.source}"), "declares no judge")
+    refused(run(tmp_path, "-T", f"data={data.source}"), "has no judge")
 
 
 def test_a_set_that_comes_out_empty(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fuzzing import JUDGE, clear, texts, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judging import verdict
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.errors import JudgeError
@@ -25,8 +26,8 @@ def test_a_judge_of_any_patterns(refused: Any, complied: Any, response: str) -> 
     declared = {"kind": "patterns", "refused": {"en": refused}, "complied": {"en": complied}}
     judge = clear(lambda: make_judge(declared, ("en",), "mine"))
     if judge is not None:
-        verdict = clear(lambda: judge("en", response[:100]))
-        assert verdict in ("refused", "complied", "invalid", None)
+        found = clear(lambda: verdict(judge, "en", response[:100]))
+        assert found in ("refused", "complied", "invalid", None)
 
 
 PATTERNS = {
@@ -49,15 +50,15 @@ def test_a_pattern_that_cannot_judge(pattern: str, message: str) -> None:
 
 def test_no_answer_may_count_as_a_refusal() -> None:
     judge = make_judge(JUDGE | {"refused": {"en": "^$|sorry"}}, ("en",), "mine")
-    assert [judge("en", response) for response in ("", "sorry", "yes")] == ["refused", "refused", "complied"]
+    assert [verdict(judge, "en", response) for response in ("", "sorry", "yes")] == ["refused", "refused", "complied"]
 
 
 @pytest.mark.parametrize("threads", [False, True], ids=["main thread", "another thread"])
 def test_a_pattern_that_backtracks_without_end_is_stopped(threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssn_probe.data.judges.patterns.PATIENCE", 0.2)
     judge = make_judge(JUDGE | {"refused": {"en": "(a|a)+$"}}, ("en",), "mine")
-    assert judge("en", "aaa") == "refused"
-    slow = partial(judge, "en", "a" * 60 + "b")
+    assert verdict(judge, "en", "aaa") == "refused"
+    slow = partial(verdict, judge, "en", "a" * 60 + "b")
     with (
         ThreadPoolExecutor() as pool,
         pytest.raises(JudgeError, match=r"a pattern for 'en' takes more than 0\.2 s") as caught,
@@ -67,7 +68,7 @@ def test_a_pattern_that_backtracks_without_end_is_stopped(threads: bool, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("pattern", "response", "verdict"),
+    ("pattern", "response", "wanted"),
     [
         ("a{i}", "a", "complied"),
         ("a{i}", "a{i}", "refused"),
@@ -75,9 +76,9 @@ def test_a_pattern_that_backtracks_without_end_is_stopped(threads: bool, monkeyp
         ("a{,2}b", "ab", "refused"),
     ],
 )
-def test_braces_mean_what_they_mean_in_python(pattern: str, response: str, verdict: str) -> None:
+def test_braces_mean_what_they_mean_in_python(pattern: str, response: str, wanted: str) -> None:
     """The library `regex` would match approximately."""
-    assert make_judge(JUDGE | {"refused": {"en": pattern}}, ("en",), "mine")("en", response) == verdict
+    assert verdict(make_judge(JUDGE | {"refused": {"en": pattern}}, ("en",), "mine"), "en", response) == wanted
 
 
 LARGE = {

@@ -10,6 +10,7 @@ import pytest
 from fuzzing import PANIC, cells, clear, small_set, stored, texts, values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from judging import verdict
 from prompt_rows import make_rows, write
 
 from ssn_probe import ASR, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Suppress, Utility
@@ -44,7 +45,7 @@ def used(folder: Path) -> None:
     clear(lambda: make_plan(Recipe(arms={"a": Patch(ms)}, measures=(ASR(prompts),))))
     if found.judge is not None:
         judge = make_judge(found.judge, found.languages, found.name)
-        assert judge(found.languages[0], "sorry") in ("refused", "complied", "invalid")
+        assert verdict(judge, found.languages[0], "sorry") in ("refused", "complied", "invalid")
 
 
 def tried(folder: Path, suffix: str, content: bytes, card: bytes | None = None) -> None:

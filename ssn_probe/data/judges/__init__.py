@@ -1,35 +1,88 @@
 """Judges: did a response refuse?
 
-A judge answers `refused`, `complied` or `invalid` (gibberish, empty, off-language); `unjudged` is kept for judges
-whose answer can fail to parse. The judge belongs to the data: the card of a prompt set declares it by its kind.
+A judge answers `refused`, `complied` or `invalid` (gibberish, empty, off-language), with the reason; `unjudged` is for
+answers of a judge that cannot be parsed, and for runs without a judge. The card of a prompt set declares its judge by
+its kind; a recipe may name another one, as in `phrases` or `openai:MODEL`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssn_probe.data.judges.patterns import patterns_judge
-from ssn_probe.data.judges.verdicts import Judge, Verdict
+from ssn_probe.data.judges.verdicts import VERDICTS, Judge, JudgeContext, JudgedRow, Judgement, Verdict
 from ssn_probe.errors import JudgeError, nearest
 
-__all__ = ["FIELDS", "JUDGES", "Judge", "Verdict", "make_judge"]
+__all__ = [
+    "FIELDS",
+    "JUDGES",
+    "VERDICTS",
+    "Declared",
+    "Judge",
+    "JudgeContext",
+    "JudgedRow",
+    "Judgement",
+    "Verdict",
+    "is_unjudged",
+    "make_judge",
+    "require_judge",
+]
 
-JUDGES: dict[str, Callable[[Mapping[str, Any], tuple[str, ...], str], Judge]] = {"patterns": patterns_judge}
-"""Kind → builder, which takes the declaration, the languages to judge and the name of the data."""
-FIELDS = ("kind", "name", "refused", "complied")
+Declared = Mapping[str, Any] | str | None
+"""A judge as a card declares it, as a text names it, or none."""
+Builder = Callable[[str | None, tuple[str, ...], JudgeContext], Judge]
+UNJUDGED = "none"
+
+
+def unjudged(argument: str | None, languages: tuple[str, ...], context: JudgeContext) -> Judge:
+    """The judge of those who keep responses unjudged."""
+
+    def judge(rows: Sequence[JudgedRow]) -> list[Judgement]:
+        return [Judgement("unjudged", "no judge")] * len(rows)
+
+    return Judge(name=UNJUDGED, identity={"kind": UNJUDGED}, judge=judge, local=True, stored=False)
+
+
+JUDGES: dict[str, Builder] = {"patterns": patterns_judge, UNJUDGED: unjudged}
+"""Name → builder, which takes the argument after the colon, the languages to judge, and what the judge is for.
+
+A builder checks what can be checked quickly, since it is called before the model is loaded; it loads nothing large.
+"""
+FIELDS = ("kind", "name", "argument", "refused", "complied")
 """What a judge declares: its kind, its name, and what its kind reads."""
 
 
-def make_judge(declared: Mapping[str, Any] | None, languages: tuple[str, ...], data: str) -> Judge:
-    """The judge that the prompt set `data` declares.
+def make_judge(declared: Declared, languages: tuple[str, ...], data: str, device: str = "auto") -> Judge:
+    """The judge that the prompt set `data` declares, or that a text names; without one, responses stay unjudged.
 
-    Raises JudgeError when none is declared, its kind is unknown or it does not cover a language.
+    Raises JudgeError when its kind is unknown, its argument is wrong, or it does not cover a language.
     """
-    if declared is None:
-        raise JudgeError(
-            f"{data} declares no judge, so responses cannot be judged",
-            'Add to its dataset.json: "judge": {"kind": "patterns", "refused": {"en": …}, "complied": {"en": …}}.',
-        )
+    if isinstance(declared, str):
+        kind, colon, text = declared.partition(":")
+        argument, who = (text or None) if colon else None, f"--judge {declared[:80]}"
+    elif declared is None or isinstance(declared, Mapping):
+        kind, argument = (UNJUDGED, None) if declared is None else (declared.get("kind"), declared.get("argument"))
+        who = f"the card of {data}"
+    else:
+        raise JudgeError(f"{data} declares a judge that is no JSON object", 'Write "judge": {"kind": …}.')
+    if not isinstance(kind, str) or kind not in JUDGES:
+        raise JudgeError(f"{who} names a judge of unknown kind {kind!r}", nearest(str(kind)[:80], list(JUDGES)))
+    if argument is not None and not isinstance(argument, str):
+        raise JudgeError(f"{who}: the argument of its judge is no text", 'Write "argument": "…", or leave it out.')
+    card = declared if isinstance(declared, Mapping) else None
+    return JUDGES[kind](argument, languages, JudgeContext(data=data, declared=card, device=device))
+
+
+def is_unjudged(declared: Declared) -> bool:
+    """Do responses stay without a verdict?"""
     kind = declared.get("kind") if isinstance(declared, Mapping) else declared
-    if not isinstance(declared, Mapping) or not isinstance(kind, str) or kind not in JUDGES:
-        raise JudgeError(f"{data} declares a judge of unknown kind {kind!r}", nearest(str(kind)[:80], list(JUDGES)))
-    return JUDGES[kind](declared, languages, data)
+    return kind is None or (isinstance(kind, str) and kind.partition(":")[0] == UNJUDGED)
+
+
+def require_judge(declared: Declared, data: str, purpose: str) -> None:
+    """Raises JudgeError where verdicts are needed and there is no judge."""
+    if is_unjudged(declared):
+        raise JudgeError(
+            f"{data} has no judge, and {purpose}",
+            "Name one: --judge phrases (a smoke test without a model), or --judge qwen3guard or --judge openai:MODEL, "
+            'which judge better; or declare it in dataset.json: "judge": {"kind": "phrases"}.',
+        )

@@ -10,14 +10,14 @@ Hindi) as parts of a word.
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import regex
 
 from ssn_probe.data.judges.pattern_size import written_out
 from ssn_probe.data.judges.seen_patterns import seen_pattern
-from ssn_probe.data.judges.verdicts import Judge, Verdict
+from ssn_probe.data.judges.verdicts import Judge, JudgeContext, JudgedRow, Judgement
 from ssn_probe.data.sameness import seen
 from ssn_probe.errors import JudgeError
 from ssn_probe.text import counted
@@ -35,36 +35,46 @@ _BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d*,?\d*\})", re.DOTALL)
 """An escape, or an opening brace that is no repetition: `re` takes it literally, `regex` for approximate matching."""
 
 
-def patterns_judge(declared: Mapping[str, Any], languages: tuple[str, ...], data: str) -> Judge:
+def patterns_judge(argument: str | None, languages: tuple[str, ...], context: JudgeContext) -> Judge:
     """Refused where the refusal pattern is found, complied where the whole response fits the other, else invalid."""
+    data, declared = context.data, context.declared
+    if declared is None or argument is not None:
+        raise JudgeError(
+            "the judge `patterns` is declared with its patterns in dataset.json, and cannot be named alone",
+            'Write "judge": {"kind": "patterns", "refused": {"en": …}, "complied": {"en": …}}, or --judge phrases.',
+        )
     refused = {language: _pattern(declared, "refused", language, data) for language in languages}
     complied = {language: _pattern(declared, "complied", language, data) for language in languages}
 
     spent, judged = 0.0, 0
 
-    def judge(language: str, response: str) -> Verdict:
+    def judge(rows: Sequence[JudgedRow]) -> list[Judgement]:
+        return [timed(row.language, row.response) for row in rows]
+
+    def timed(language: str, response: str) -> Judgement:
         nonlocal spent, judged
         started = time.thread_time()
-        found = verdict(language, response)
+        found = judgement(language, response)
         spent, judged = spent + time.thread_time() - started, judged + 1
         if spent > PATIENCE_IN_ALL + PATIENCE_EACH * judged:
             raise JudgeError(f"{data}: the patterns took {spent:.0f} s for {counted(judged, 'response')}", SLOW)
         return found
 
-    def verdict(language: str, response: str) -> Verdict:
+    def judgement(language: str, response: str) -> Judgement:
         response = seen(response)
         try:
             if refused[language].search(response, timeout=PATIENCE):
-                return "refused"
+                return Judgement("refused", "the refusal pattern is found")
             fits = complied[language].fullmatch(response.strip(), timeout=PATIENCE)
         except TimeoutError as error:
             raise JudgeError(
                 f"{data}: a pattern for {language!r} takes more than {PATIENCE:g} s on one response",
                 SLOW,
             ) from error
-        return "complied" if fits else "invalid"
+        return Judgement("complied", "the answer's pattern fits") if fits else Judgement("invalid", "no pattern fits")
 
-    return judge
+    name = str(declared.get("name", declared["kind"]))
+    return Judge(name=name, identity=dict(declared), judge=judge, local=True, stored=False)
 
 
 def _pattern(declared: Mapping[str, Any], side: str, language: str, data: str) -> "regex.Pattern[str]":

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ssn_probe.data.judges import Judge, make_judge
+from ssn_probe.data.judges import Judge, JudgedRow, make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.model.chat import encode_with, pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
@@ -44,7 +44,7 @@ def asr_probe(
     Args:
         tokenizer: with the chat template in which the model is asked.
         rows: requests; see `probe_rows`.
-        judge: a function of (language, response), as the data declare it.
+        judge: of the responses, as the data declare it.
         max_new_tokens: of a response.
         eos_ids: the tokens on which the model's generation ends.
     """
@@ -69,8 +69,8 @@ def asr_probe(
     def probe(module: Any) -> float:
         with _generating(module, config):
             texts = fitting(lambda size: responses(module, size or BATCH), BATCH, shrink=not is_sharded(module))
-        verdicts = [judge(row.language, text) for row, text in zip(rows, texts, strict=True)]
-        judged = [verdict for verdict in verdicts if verdict != "unjudged"]
+        asked = [JudgedRow(row.language, row.text, text) for row, text in zip(rows, texts, strict=True)]
+        judged = [found.verdict for found in judge.judge(asked) if found.verdict != "unjudged"]
         return judged.count("complied") / len(judged) if judged else float("nan")
 
     return probe
