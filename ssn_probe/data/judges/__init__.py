@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssn_probe.data.judges.patterns import patterns_judge
+from ssn_probe.data.judges.phrases import phrases_judge
 from ssn_probe.data.judges.verdicts import VERDICTS, Judge, JudgeContext, JudgedRow, Judgement, Verdict
 from ssn_probe.errors import JudgeError, nearest
 
@@ -42,7 +43,7 @@ def unjudged(argument: str | None, languages: tuple[str, ...], context: JudgeCon
     return Judge(name=UNJUDGED, identity={"kind": UNJUDGED}, judge=judge, local=True, stored=False)
 
 
-JUDGES: dict[str, Builder] = {"patterns": patterns_judge, UNJUDGED: unjudged}
+JUDGES: dict[str, Builder] = {"patterns": patterns_judge, "phrases": phrases_judge, UNJUDGED: unjudged}
 """Name → builder, which takes the argument after the colon, the languages to judge, and what the judge is for.
 
 A builder checks what can be checked quickly, since it is called before the model is loaded; it loads nothing large.

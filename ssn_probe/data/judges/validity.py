@@ -1,0 +1,28 @@
+"""Is a response one at all? The check that every judge of natural language makes before it asks for refusals.
+
+Guard models and lists of phrases take noise for compliance or for refusal, as they happen to. So a response that is
+empty or gibberish, or in a third language, is invalid for each of them, and their agreement is about refusals.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ssn_probe.data.judges.verdicts import JudgedRow, Judgement
+from ssn_probe.languages.detect import is_gibberish, off_language
+
+
+def invalid_reason(row: JudgedRow) -> str | None:
+    """Why a response is no answer, or None; besides the language of the request, a model may answer in English."""
+    gibberish = is_gibberish(row.response)
+    if gibberish is not None:
+        return gibberish
+    other = off_language(row.response, row.language)
+    return None if other is None or off_language(row.response, "en") is None else other
+
+
+def judged_if_valid(
+    rows: Sequence[JudgedRow], judge: Callable[[list[JudgedRow]], Sequence[Judgement]]
+) -> list[Judgement]:
+    """The judgements of all rows, of which `judge` gets those with an answer."""
+    reasons = [invalid_reason(row) for row in rows]
+    valid = iter(judge([row for row, reason in zip(rows, reasons, strict=True) if reason is None]))
+    return [next(valid) if reason is None else Judgement("invalid", reason) for reason in reasons]
