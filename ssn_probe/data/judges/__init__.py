@@ -8,6 +8,7 @@ its kind; a recipe may name another one, as in `phrases` or `openai:MODEL`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ssn_probe.data.judges.endpoint import endpoint_judge
 from ssn_probe.data.judges.patterns import patterns_judge
 from ssn_probe.data.judges.phrases import phrases_judge
 from ssn_probe.data.judges.verdicts import VERDICTS, Judge, JudgeContext, JudgedRow, Judgement, Verdict
@@ -43,7 +44,12 @@ def unjudged(argument: str | None, languages: tuple[str, ...], context: JudgeCon
     return Judge(name=UNJUDGED, identity={"kind": UNJUDGED}, judge=judge, local=True, stored=False)
 
 
-JUDGES: dict[str, Builder] = {"patterns": patterns_judge, "phrases": phrases_judge, UNJUDGED: unjudged}
+JUDGES: dict[str, Builder] = {
+    "patterns": patterns_judge,
+    "phrases": phrases_judge,
+    "openai": endpoint_judge,
+    UNJUDGED: unjudged,
+}
 """Name → builder, which takes the argument after the colon, the languages to judge, and what the judge is for.
 
 A builder checks what can be checked quickly, since it is called before the model is loaded; it loads nothing large.
@@ -52,8 +58,12 @@ FIELDS = ("kind", "name", "argument", "refused", "complied")
 """What a judge declares: its kind, its name, and what its kind reads."""
 
 
-def make_judge(declared: Declared, languages: tuple[str, ...], data: str, device: str = "auto") -> Judge:
+def make_judge(
+    declared: Declared, languages: tuple[str, ...], data: str, device: str = "auto", *, asked: bool = True
+) -> Judge:
     """The judge that the prompt set `data` declares, or that a text names; without one, responses stay unjudged.
+
+    `asked`: it will be asked; without, its name and identity are enough, and no key of an endpoint is needed.
 
     Raises JudgeError when its kind is unknown, its argument is wrong, or it does not cover a language.
     """
@@ -70,7 +80,7 @@ def make_judge(declared: Declared, languages: tuple[str, ...], data: str, device
     if argument is not None and not isinstance(argument, str):
         raise JudgeError(f"{who}: the argument of its judge is no text", 'Write "argument": "…", or leave it out.')
     card = declared if isinstance(declared, Mapping) else None
-    return JUDGES[kind](argument, languages, JudgeContext(data=data, declared=card, device=device))
+    return JUDGES[kind](argument, languages, JudgeContext(data=data, declared=card, device=device, asked=asked))
 
 
 def is_unjudged(declared: Declared) -> bool:

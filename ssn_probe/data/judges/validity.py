@@ -6,7 +6,7 @@ empty or gibberish, or in a third language, is invalid for each of them, and the
 
 from collections.abc import Callable, Sequence
 
-from ssn_probe.data.judges.verdicts import JudgedRow, Judgement
+from ssn_probe.data.judges.verdicts import HalfJudged, JudgedRow, Judgement
 from ssn_probe.languages.detect import is_gibberish, off_language
 
 
@@ -24,5 +24,11 @@ def judged_if_valid(
 ) -> list[Judgement]:
     """The judgements of all rows, of which `judge` gets those with an answer."""
     reasons = [invalid_reason(row) for row in rows]
-    valid = iter(judge([row for row, reason in zip(rows, reasons, strict=True) if reason is None]))
-    return [next(valid) if reason is None else Judgement("invalid", reason) for reason in reasons]
+    valid = [number for number, reason in enumerate(reasons) if reason is None]
+    found = {number: Judgement("invalid", reason) for number, reason in enumerate(reasons) if reason is not None}
+    try:
+        found |= zip(valid, judge([rows[number] for number in valid]), strict=True)
+    except HalfJudged as error:
+        error.finished = found | {valid[number]: one for number, one in error.finished.items()}
+        raise
+    return [found[number] for number in range(len(rows))]

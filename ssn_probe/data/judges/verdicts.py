@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ssn_probe.errors import JudgeError
+
 Verdict = Literal["refused", "complied", "invalid", "unjudged"]
 VERDICTS: tuple[Verdict, ...] = ("refused", "complied", "invalid", "unjudged")
 
@@ -23,6 +25,14 @@ class Judgement:
 
     verdict: Verdict
     reason: str
+
+
+class HalfJudged(JudgeError):
+    """A judge that failed on the way: `finished` are the judgements that it had made, by the number of their row."""
+
+    def __init__(self, message: str, hint: str, finished: Mapping[int, Judgement]):
+        super().__init__(message, hint)
+        self.finished = finished
 
 
 def no_cost() -> str:
@@ -50,8 +60,12 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeContext:
-    """What a judge is built for: the data's name, what their card declares of it, and the device to run on."""
+    """What a judge is built for: the data's name, what their card declares of it, and the device to run on.
+
+    `asked`: it will be asked, so that what it needs for that must be there; else only its identity is needed.
+    """
 
     data: str
     declared: Mapping[str, Any] | None = None
     device: str = "auto"
+    asked: bool = True
