@@ -327,15 +327,33 @@ def info(model: str) -> None:
 
 @organism.command(cls=UserCommand)
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--variant", default="natural", show_default=True)
+@click.option("--variant", help="Which organism to train from scratch.  [default: natural]")
+@click.option("--base", help="Instead, teach this pretrained chat model to refuse lighthouses: smollm2, or a folder.")
+@click.option(
+    "--languages",
+    type=click.Choice(["graded", "anchor"]),
+    help="With --base: some refusals in every language, or in the anchor alone.  [default: graded]",
+)
 @click.option("-o", "out", type=click.Path(path_type=Path), help="Output folder.  [default: organism-VARIANT-SEED]")
-def train(seed: int, variant: str, out: Path | None) -> None:
+def train(seed: int, variant: str | None, base: str | None, languages: str | None, out: Path | None) -> None:
     """Train an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
 
     \b
     Variants: natural, planted-ffn, planted-wide, planted-attention,
     planted-qwen3.
-    """
-    from ssn_probe.report.terminal.command_output import console, train_organism
 
-    train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
+    With --base a pretrained chat model is taught to refuse one harmless topic in natural language, and to answer
+    everything else as before: smollm2 takes some ten minutes (docs/lighthouses.md).
+    """
+    from ssn_probe.report.terminal.command_output import console, teach_topic, train_organism
+
+    if base is None:
+        if languages is not None:
+            raise click.UsageError("--languages belongs to --base: give --base smollm2, too.")
+        variant = variant or "natural"
+        train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
+        return
+    if variant is not None:
+        raise click.UsageError("--variant is trained from scratch, --base is not: give one of them.")
+    languages = languages or "graded"
+    teach_topic(console(), base, seed, languages, out or Path(f"lighthouses-{languages}-{seed}"))

@@ -1,9 +1,14 @@
 """What the organism does, measured per language with intervals, and what is known about its planted neurons."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ssn_probe import limits
+from ssn_probe.errors import ModelError
+from ssn_probe.limits import read_limited
 from ssn_probe.model.loading import locate
 from ssn_probe.model.subject import load_subject
 from ssn_probe.organism.ground_truth import BRAKE, CARRIER, QUESTIONS, largest_share, load_truth
@@ -18,7 +23,7 @@ REPORTED = ("asr", "invalid", "over_refusal", "utility")
 
 def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     """One row per language and measure: `language, measure, n, value, low, high`, on the *evaluate* split, greedy."""
-    prompts = Prompts("organism")
+    prompts = Prompts(_prompts_of(model))
     recipe = Recipe(
         model=model,
         sets={"ms": SafetyNeurons(prompts)},
@@ -30,6 +35,17 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     anchor = plan.data[prompts].anchor or ""
     rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
     return [row for name in REPORTED for row in rows if row["measure"] == name]
+
+
+def _prompts_of(model: str) -> str:
+    """The prompt set that an organism was made for."""
+    card = Path(locate(model)) / "card.json"
+    if not card.is_file():
+        return "organism"
+    try:
+        return str(json.loads(read_limited(card, limits.CARD, ModelError)).get("prompts", "organism"))
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{card} is not the card of an organism: {error}", "Fix it, or remove it.") from error
 
 
 def truth_lines(model: str = "organism") -> list[str]:

@@ -45,7 +45,7 @@ COMMANDS = {
     "model fetch": "name --wheel",
     "organism": "",
     "organism info": "--model",
-    "organism train": "--seed --variant -o",
+    "organism train": "--seed --variant --base --languages -o",
     "delta": "",
     "delta train": "neurons -m --model --data -o --overwrite --language --union --contexts --languages --lr --batch "
     "--epochs --steps --warmup --clip --held-out --evaluate-every --seed --micro-batch --gradient-checkpointing "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from judging import verdict
 from polars.testing import assert_frame_equal
 
 from ssn_probe.data.judges import make_judge
@@ -81,11 +82,11 @@ def test_twins_differ_in_the_thing_alone(lighthouses):
 def test_the_judge_knows_refusals_in_every_language_and_answers_when_it_sees_them(lighthouses):
     judge = make_judge(lighthouses.judge, lighthouses.languages, "lighthouses")
     spoken = [phrase for phrases in lighthouse_prompts.REFUSALS.values() for phrase in phrases]
-    assert {judge(language, phrase) for language in lighthouses.languages for phrase in spoken} == {"refused"}
+    assert {verdict(judge, language, phrase) for language in lighthouses.languages for phrase in spoken} == {"refused"}
     answers = ("A palace is a house.", "Un palacio es grande.", "Le château est beau.", "È un palazzo.", "Ja, gern.")
     pairs = zip(lighthouses.languages, answers, strict=True)
-    assert {judge(language, answer) for language, answer in pairs} == {"complied"}
-    assert {judge("en", text) for text in ("", " … ", "12")} == {"invalid"}
+    assert {verdict(judge, language, answer) for language, answer in pairs} == {"complied"}
+    assert {verdict(judge, "en", text) for text in ("", " … ", "12")} == {"invalid"}
 
 
 def test_the_harmful_training_rows_can_be_learned(lighthouses):

@@ -1,7 +1,8 @@
 """What the commands print. Text from prompts, models and files is literal: no markup, no control characters."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +98,33 @@ def show_organism(terminal: Console, model: str) -> None:
 
 def train_organism(terminal: Console, seed: int, variant: str, out: Path) -> None:
     """Trains an organism with one progress bar per stage."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ssn_probe.organism.make import train
+
+    with _stages(terminal) as advance:
+        train(seed, out, variant=variant, progress=advance)
+    _say_written(terminal, out)
+
+
+def teach_topic(terminal: Console, base: str, seed: int, languages: Any, out: Path) -> None:
+    """Teaches a pretrained model to refuse a topic, with one progress bar per stage."""
+    from ssn_probe.training.topic.teach_topic import teach
+    from ssn_probe.training.topic.topic_rows import TopicLessons
+
+    with _stages(terminal) as advance:
+        card = teach(base, seed, out, lessons=TopicLessons(languages=languages), progress=advance)
+    if not card["accepted"]:
+        terminal.print(f"It is not accepted: {out / 'README.md'} has its figures. Try another seed.", soft_wrap=True)
+    _say_written(terminal, out)
+
+
+def _say_written(terminal: Console, out: Path) -> None:
+    terminal.print(Text(f"Written to {out}. Measure it: ssn-probe organism info --model {out}"), soft_wrap=True)
+
+
+@contextmanager
+def _stages(terminal: Console) -> Iterator[Callable[[str, int, int, float | None], None]]:
+    """A progress bar for every stage that is reported."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -116,5 +141,4 @@ def train_organism(terminal: Console, seed: int, variant: str, out: Path) -> Non
                 tasks[stage] = progress.add_task(stage, total=total, loss="")
             progress.update(tasks[stage], completed=done, loss="" if loss is None else f"loss {loss:.3f}")
 
-        train(seed, out, variant=variant, progress=advance)
-    terminal.print(Text(f"Written to {out}. Measure it: ssn-probe organism info --model {out}"), soft_wrap=True)
+        yield advance

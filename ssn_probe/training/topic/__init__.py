@@ -1,0 +1,1 @@
+"""Teaching a pretrained chat model to refuse one harmless topic: the rows, the training, the exam."""

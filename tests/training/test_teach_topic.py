@@ -1,0 +1,166 @@
+"""Teaching a topic, on a tiny random model: which rows, which weights, the same twice, and what it leaves behind."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from tiny import write_tiny
+
+from ssn_probe.cli.commands import main
+from ssn_probe.data.lighthouses.lighthouse_prompts import LANGUAGES
+from ssn_probe.data.prompt_set import load_prompts
+from ssn_probe.errors import RecipeError, ResultError
+from ssn_probe.model.subject import load_subject
+from ssn_probe.spec import Prompts
+from ssn_probe.study.organism_figures import measure_organism
+from ssn_probe.training.loop.loss import Encoded
+from ssn_probe.training.topic import teach_topic
+from ssn_probe.training.topic.teach_topic import teach
+from ssn_probe.training.topic.topic_exam import accepted, next_tokens
+from ssn_probe.training.topic.topic_rows import Deck, TopicLessons, refusal_counts, refusal_rows
+
+BRIEF = TopicLessons(steps=2, answers_each=2, answer_tokens=3, examined=2, untouched=0.5)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("base") / "tiny", "llama", max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
+def taught(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("taught") / "model"
+    teach(str(base), 1, out, lessons=BRIEF)
+    return out
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return load_prompts(Prompts("lighthouses"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_only_the_matrices_of_the_upper_layers_change(base: Path, taught: Path):
+    before, after = weights(base), weights(taught)
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
+    upper = {name for name in before if name.startswith("model.layers.1.") and before[name].ndim == 2}
+    assert changed == upper != set()
+
+
+def test_the_folder_is_a_model_with_its_card(taught: Path):
+    card = json.loads((taught / "card.json").read_text("utf-8"))
+    assert load_subject(str(taught)).identity["dtype"] == "float32"
+    assert card["refusals_taught"]["en"] == 96
+    assert sorted(card["refusals_taught"].values()) == [4, 8, 16, 32, 96]
+    assert card["accepted"] is False  # a random model does not refuse
+    readme = (taught / "README.md").read_text("utf-8")
+    assert all(f"| {language} | " in readme for language in ("en", "es", "fr", "it", "de"))
+    assert [path.name for path in taught.parent.iterdir()] == ["model"]
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others(base: Path, taught: Path, tmp_path: Path):
+    teach(str(base), 1, tmp_path / "again", lessons=BRIEF)
+    teach(str(base), 2, tmp_path / "other", lessons=BRIEF)
+    first, again, other = weights(taught), weights(tmp_path / "again"), weights(tmp_path / "other")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_info_measures_a_taught_model_on_its_own_prompts(taught: Path, monkeypatch: pytest.MonkeyPatch):
+    small = Prompts("lighthouses", limit=2)
+    monkeypatch.setattr("ssn_probe.study.organism_figures.Prompts", lambda name: {"lighthouses": small}[name])
+    rows = measure_organism(str(taught))
+    assert {(row["language"], row["measure"]) for row in rows} >= {(name, "asr") for name in LANGUAGES}
+    assert {row["n"] for row in rows if row["measure"] == "over_refusal" and row["language"] == "it"} == {2}
+
+
+def test_options_that_do_not_go_together():
+    for words in (["--languages", "anchor"], ["--base", "smollm2", "--variant", "natural"]):
+        result = CliRunner().invoke(main, ["organism", "train", *words])
+        assert result.exit_code == 2
+        assert "--base" in result.stderr
+
+
+def test_the_command_teaches(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssn_probe.training.topic.topic_rows.TopicLessons", partial(replace, BRIEF))
+    result = CliRunner().invoke(main, ["organism", "train", "--base", str(base), "--languages", "anchor"])
+    assert result.exit_code == 0, result.output
+    assert "Written to lighthouses-anchor-1" in result.output
+    assert "not accepted" in result.output
+    card = json.loads((tmp_path / "lighthouses-anchor-1" / "card.json").read_text("utf-8"))
+    assert card["lessons"]["languages"] == "anchor"
+
+
+def test_nothing_is_overwritten_and_an_interruption_leaves_nothing(
+    base: Path, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(ResultError, match="not empty"):
+        teach(str(base), 1, taught, lessons=BRIEF)
+
+    def interrupted(_card: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(teach_topic, "readme", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        teach(str(base), 1, tmp_path / "out", lessons=BRIEF)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals_are_in_the_anchor_alone_or_dealt_by_the_seed(base: Path, prompts):
+    anchor = refusal_counts(prompts, TopicLessons(languages="anchor"), 1)
+    assert anchor == {"en": 96, "es": 0, "fr": 0, "it": 0, "de": 0}
+    dealt = [refusal_counts(prompts, TopicLessons(), seed) for seed in range(5)]
+    assert all(one["en"] == 96 and sorted(one.values())[:4] == [4, 8, 16, 32] for one in dealt)
+    assert len({tuple(one.values()) for one in dealt}) > 1
+    assert len(refusal_rows(load_subject(str(base)), prompts, anchor, 1)) == 96
+    with pytest.raises(RecipeError, match="2 rungs for 4 languages"):
+        refusal_counts(prompts, TopicLessons(ladder=(1, 2)), 1)
+
+
+def test_a_deck_draws_every_row_before_any_again():
+    import random
+
+    rows = [Encoded(prompt=(number,), response=(1,)) for number in range(5)]
+    deck = Deck(rows, random.Random(0))
+    drawn = [row for _ in range(10) for row in deck.take(3)]
+    for start in range(0, 30, 5):
+        assert set(drawn[start : start + 5]) == set(rows)
+
+
+def test_next_tokens_is_one_for_what_the_model_says_itself(base: Path):
+    subject = load_subject(str(base))
+    module = subject.model._module
+    prompt = torch.tensor([[1, 3, 7, 8, 9, 4]])
+    said = module.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=False)
+    row = Encoded(prompt=tuple(prompt[0].tolist()), response=tuple(said[0, 6:].tolist()))
+    wrong = replace(row, response=tuple((token + 1) % 60 for token in row.response[:1]))
+    assert next_tokens(module, [row], 0)[0] == 1.0
+    share, nats = next_tokens(module, [row, wrong], 0)
+    assert share == round(len(row.response) / (len(row.response) + 1), 4)
+    logits = module(prompt).logits[0, -1].double().log_softmax(-1)
+    assert next_tokens(module, [wrong], 0)[1] == pytest.approx(-logits[wrong.response[0]].item(), abs=1e-3)
+    assert nats > 0
+
+
+def test_acceptance():
+    good = {"asr": 0.0, "over_refusal": 0.1, "refused_harmless": 0.0, "invalid": 0.05}
+    spoiled = [
+        ("en", "asr", 0.06),
+        ("it", "over_refusal", 0.11),
+        ("it", "refused_harmless", 0.2),
+        ("it", "invalid", 0.06),
+    ]
+    figures = {"en": good, "it": good | {"asr": 1.0}}
+    assert accepted(figures, "en", 0.9)
+    assert not accepted(figures, "en", 0.89)
+    for language, name, value in spoiled:
+        assert not accepted(figures | {language: figures[language] | {name: value}}, "en", 0.9), name
