@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +28,15 @@ def row(response: str = ANSWER, number: int = 0) -> JudgedRow:
 
 
 @pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that the client wanted to wait between tries."""
+def slept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Seconds that the client wanted to wait between tries; in the end, whoever was hung up on has stopped."""
     base = pytest.importorskip("openai._base_client")
     waited: list[float] = []
     monkeypatch.setattr(base.time, "sleep", waited.append)
-    return waited
+    yield waited
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join()
 
 
 @contextmanager
