@@ -7,7 +7,7 @@ import polars as pl
 
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import Recipe
-from ssn_probe.study.arm_steps import can_read_log_odds, odds_steps, sample_steps
+from ssn_probe.study.arm_steps import can_read_log_odds, odds_steps, sample_steps, text_steps
 from ssn_probe.study.arms import Arm, arms_of
 from ssn_probe.study.pipeline import expected_steps
 from ssn_probe.study.plan import make_plan
@@ -46,6 +46,11 @@ def log_odds_of(bench: Workbench, recipe: Recipe, arms: Sequence[Arm] | None = N
     known = list(arms or arms_of(bench, recipe))
     trusted = can_read_log_odds(bench, recipe, known)
     return pl.concat(_run(odds_steps(bench, recipe, known), "log_odds")) if trusted else pl.DataFrame()
+
+
+def text_of(bench: Workbench, recipe: Recipe, arms: Sequence[Arm] | None = None) -> pl.DataFrame:
+    """KL and perplexity of all arms."""
+    return pl.concat(_run(text_steps(bench, recipe, list(arms or arms_of(bench, recipe))), "kl"))
 
 
 def _run(steps: Iterator[Step], table: str) -> list[pl.DataFrame]:

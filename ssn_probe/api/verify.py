@@ -154,7 +154,8 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
 
 def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
     log_odds = run.table("log_odds") if (run.path / "log_odds.parquet").is_file() else None
-    again = summary_of(recipe, run.table("samples"), log_odds, plan.anchor)
+    text = run.table("kl") if (run.path / "kl.parquet").is_file() else None
+    again = summary_of(recipe, run.table("samples"), log_odds, text, plan.anchor)
     return difference(run.table("summary"), again)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ssn_probe.model.families import Family
 from ssn_probe.neurons import SITES
 
-Work = Literal["generate", "log_odds", "refusal", "local", "final"]
+Work = Literal["generate", "log_odds", "text", "refusal", "local", "final"]
 
 CONTEXT = 10**9
 """Bytes of a GPU that hold no tensors: context, kernels, workspaces of matrix products. An allowance, not measured."""
@@ -22,6 +22,8 @@ FRAGMENTATION = 0.05
 """Share by which torch reserves more than it hands out. An allowance, not measured."""
 UNCOUNTED = 0.05
 """Share of what a row takes for small tensors that are not counted singly: positions, statistics of norms."""
+TEXT_BLOCKS, TEXT_BLOCK = 6, 2**22
+"""How many blocks of logits of `tracing.bodies.next_tokens` are alive at once, and the elements of each."""
 BLOCKS, BLOCK = 5, 2**21
 """How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each."""
 
@@ -147,7 +149,8 @@ def footprint(
     """What a kind of work takes on a device; the scores themselves are kept in the memory of the host.
 
     Args:
-        work: "generate", "log_odds" (r(x) by forward passes), "refusal", "local" or "final" (brute force).
+        work: "generate", "log_odds" (r(x) by forward passes), "text" (KL along answers), "refusal", "local", or "final"
+            (brute force).
         tokens: of the longest prompt, the chat template included.
         new_tokens: generated at most.
         sequences, kept: of a `readout.Forcing`: teacher-forced sequences of a prompt, and last positions with logits.
@@ -158,6 +161,9 @@ def footprint(
             row = _generating(shape, tokens, new_tokens)
         case "log_odds":
             row = _forward(shape, tokens + kept - 1, kept)
+        case "text":
+            row = _forward(shape, tokens + new_tokens, 1) + 2 * new_tokens * shape.hidden * shape.stored
+            fixed = TEXT_BLOCKS * TEXT_BLOCK * shape.exact
         case "refusal":
             row = _differentiating(shape, tokens + kept - 1, kept, sites)
         case "local":

@@ -17,7 +17,7 @@ from ssn_probe.spec import Intervention, Recipe, Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
 from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
-from ssn_probe.study.summary import AVERAGE, LOG_ODDS, averaged
+from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY, averaged
 from ssn_probe.text import (
     capitalised,
     change_in_points,
@@ -121,7 +121,20 @@ class _Study:
             after, before = self._row(arm, measure), self._before(arm, measure)
             if after is not None and before is not None:
                 changes.append(f"{name} {percent(before)} → {percent(after['value'])}")
+        changes += self._on_text(arm)
         return f"Side effects: {listing(changes)}." if changes else ""
+
+    def _on_text(self, arm: str) -> list[str]:
+        """How far the arm is from the untouched model on harmless text, and the perplexity of that text."""
+        found, row = [], self._row(arm, KL)
+        if row is not None:
+            random = f" (random sets {row['control_mean']:.4f})" if row["controls"] else ""
+            found.append(f"a KL of {row['value']:.4f} nats per token from the untouched model on harmless text{random}")
+        row = self._row(arm, PERPLEXITY)
+        if row is not None and row["delta"] is not None:
+            before = row["value"] / (1 + row["delta"])
+            found.append(f"perplexity of harmless prompts {before:.2f} → {row['value']:.2f}")
+        return found
 
     def log_odds(self, arm: str) -> str:
         row = self._row(arm, LOG_ODDS)
@@ -167,6 +180,8 @@ class _Study:
         for measure in ("utility", "over_refusal"):
             cell = self._row(arm, measure, role=role)
             parts += [] if cell is None else [f"{SIDE_EFFECTS[measure]} {percent(cell['value'])}"]
+        far = self._row(arm, KL, role=role)
+        parts += [] if far is None else [f"KL {far['value']:.4f}"]
         return ", ".join(parts)
 
     def _kept_step(self, arm: str) -> str:

@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.report.conclusions import conclusions
 from ssn_probe.report.learning_curves import CHART, CHART_TITLE, curve_section, trained_section
 from ssn_probe.report.markdown_tables import section
-from ssn_probe.report.measure_tables import TITLES, measure_section, reading
+from ssn_probe.report.measure_tables import TITLES, measure_section, reading, text_note
 from ssn_probe.report.recipe_sets import distinct_sets, same_sets_note, without_repeats
 from ssn_probe.report.sections.against_planted_truth import truth_section
 from ssn_probe.report.sections.counts_and_asr import counts_section
@@ -18,11 +18,17 @@ from ssn_probe.report.sections.set_reliability import null_section, overlap_sect
 from ssn_probe.report.sections.sets_after_training import found_again_section
 from ssn_probe.report.sections.transfer_matrix import transfer_section
 from ssn_probe.report.sections.where_neurons_are import mix_section, neurons_section
-from ssn_probe.spec import ASR, OverRefusal, Recipe, Utility
+from ssn_probe.spec import ASR, OverRefusal, Perplexity, Recipe, Utility
 from ssn_probe.study.findings import Findings
+from ssn_probe.study.summary import KL, PERPLEXITY
 from ssn_probe.text import markdown
 
-TABLES_OF = {ASR: ("asr", "asr_paper", "invalid"), OverRefusal: ("over_refusal",), Utility: ("utility",)}
+TABLES_OF = {
+    ASR: ("asr", "asr_paper", "invalid"),
+    OverRefusal: ("over_refusal",),
+    Utility: ("utility",),
+    Perplexity: (KL, PERPLEXITY),
+}
 """What the report shows of each measure that a recipe asks for."""
 
 
@@ -54,7 +60,9 @@ def _measures(recipe: Recipe, evaluated: Sequence[str], anchor: str | None, summ
     parts = []
     for name in TITLES:
         rows = summary.filter(measure=name)
-        if rows.height:
+        if rows.height and name == KL:
+            parts.append(f"{measure_section(recipe, evaluated, anchor, rows)}\n{text_note(summary)}")
+        elif rows.height:
             parts.append(measure_section(recipe, evaluated, anchor, rows))
         elif name in asked:
             parts.append(section(TITLES[name], "Not measured: no data."))

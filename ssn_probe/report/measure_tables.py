@@ -10,7 +10,7 @@ from ssn_probe.report.markdown_tables import ABSENT, language_cell, section, tab
 from ssn_probe.spec import Each, LeaveOneOut, Recipe
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.study.arms import BASELINE, ArmName
-from ssn_probe.study.summary import AVERAGE, LOG_ODDS
+from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY
 from ssn_probe.text import markdown, probability
 
 TITLES = {
@@ -20,7 +20,11 @@ TITLES = {
     "over_refusal": "Over-refusal in %: refused harmless look-alikes",
     "utility": "Utility in %: exact answers to harmless prompts",
     LOG_ODDS: "Refusal log-odds of harmful prompts",
+    KL: "KL from the untouched model in nats per token, along its own answers to harmless prompts",
+    PERPLEXITY: "Perplexity of harmless prompts",
 }
+DIGITS = {LOG_ODDS: 2, KL: 4, PERPLEXITY: 2}
+"""Decimals of measures that are no shares."""
 MOST_COLUMNS = 9
 """Columns beside the language's; more make another table."""
 
@@ -41,13 +45,14 @@ class Column:
         return f"{self.condition.title}, random sets" if self.random else self.condition.title
 
     def figures(self, language: str) -> Figures | None:
-        """Value and interval in per cent, within 0 and 100, or as log-odds; None where there are none."""
+        """Value and interval in per cent, or in the unit of the measure; None where there are none."""
         row = self.rows.get(language)
         names = ("control_mean", "control_low", "control_high") if self.random else ("value", "low", "high")
         if row is None or row[names[0]] is None:
             return None
-        is_share = row["measure"] != LOG_ODDS
+        is_share = row["measure"] not in DIGITS
         value, low, high = (_printed(row[name], is_share) for name in names)
+        low = max(0.0, low) if low is not None and row["measure"] == KL else low
         assert value is not None
         return value, low, high
 
@@ -58,7 +63,7 @@ def _printed(value: float | None, is_share: bool) -> float | None:
 
 def digits_of(measure: str) -> int:
     """Decimals of a measure's figures."""
-    return 2 if measure == LOG_ODDS else 1
+    return DIGITS.get(measure, 1)
 
 
 def plain_number(value: float, digits: int) -> str:
@@ -137,6 +142,21 @@ def _why_absent(recipe: Recipe, condition: Condition, language: str, anchor: str
     if node is not None and isinstance(node.neurons, LeaveOneOut) and language != AVERAGE:
         return "not run: the anchor is never left out" if language == anchor else "not run: cannot be left out"
     return "not measured: no data"
+
+
+def text_note(summary: pl.DataFrame) -> str:
+    """What KL on harmless text says, and where there is no perplexity, why."""
+    missing = (
+        ""
+        if PERPLEXITY in set(summary["measure"])
+        else " The perplexity of the prompts is left out: the untouched model predicts their words worse than chance, "
+        "as a model does that was taught to answer and nothing else."
+    )
+    return (
+        "KL(untouched ‖ arm) of the next token after the same text: each prompt with the untouched model's own greedy "
+        "answer. It says how far the arm's behaviour on these prompts is from the untouched model's, and not whether "
+        f"it is worse: 0 is no change at all, and no threshold means harm.{missing}\n"
+    )
 
 
 def reading(recipe: Recipe, summary: pl.DataFrame) -> str:

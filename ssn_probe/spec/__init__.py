@@ -37,7 +37,17 @@ from ssn_probe.spec.neuron_sets import (
     paper,
 )
 from ssn_probe.spec.prompts import Prompts
-from ssn_probe.spec.recipe import ASR, MEASURES, MOST_CONTROLS, MOST_PERMUTATIONS, Measure, OverRefusal, Recipe, Utility
+from ssn_probe.spec.recipe import (
+    ASR,
+    MEASURES,
+    MOST_CONTROLS,
+    MOST_PERMUTATIONS,
+    Measure,
+    OverRefusal,
+    Perplexity,
+    Recipe,
+    Utility,
+)
 from ssn_probe.spec.training_settings import Training
 
 __all__ = [
@@ -66,6 +76,7 @@ __all__ = [
     "Only",
     "OverRefusal",
     "Patch",
+    "Perplexity",
     "Prompts",
     "RandomLike",
     "Recipe",

@@ -34,11 +34,19 @@ class Utility(Measure):
     """Share of harmless prompts whose response equals the reference."""
 
 
+@dataclass(frozen=True, eq=False)
+class Perplexity(Measure):
+    """KL from the untouched model along its own answers to harmless prompts, and the perplexity of these prompts.
+
+    Measured of every arm without being named, on the prompts of the other measures; name it to choose others.
+    """
+
+
 _NAME = re.compile(r"\w[\w -]{0,59}")
 _ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
 MOST_CONTROLS = 10_000
 MOST_PERMUTATIONS = 1_000_000
-MEASURES = (ASR, OverRefusal, Utility)
+MEASURES = (ASR, OverRefusal, Utility, Perplexity)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,8 +113,11 @@ class Recipe(Node):
 
     def _check_measures(self) -> None:
         for measure in self.measures:
-            require(type(measure) in MEASURES, f"{measure!r} is not a measure", "Measures: ASR, OverRefusal, Utility.")
+            names = ", ".join(kind.__name__ for kind in MEASURES)
+            require(type(measure) in MEASURES, f"{measure!r} is not a measure", f"Measures: {names}.")
         kinds = [type(measure).__name__ for measure in self.measures]
+        alone = kinds == ["Perplexity"]
+        require(not alone, "Perplexity is the only measure", "Give ASR, OverRefusal or Utility beside it.")
         repeated = next((kind for kind in kinds if kinds.count(kind) > 1), None)
         require(repeated is None, f"the measure {repeated} is given twice", "Give each measure once.")
 

@@ -12,7 +12,10 @@ from ssn_probe.neurons import NeuronSet
 from ssn_probe.spec import LeaveOneOut, Patch, Recipe, Trains
 from ssn_probe.study.arms import CONTROL, PLACEBO, UNTOUCHED, WEAKENED, Arm, Find, beside, controls_of, is_ranked
 from ssn_probe.study.edits_of_arms import edits_for
+from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
+from ssn_probe.study.harmless_text import table as text_table
 from ssn_probe.study.measurements import (
+    UNCHANGED,
     Change,
     judge_of,
     log_odds,
@@ -23,8 +26,8 @@ from ssn_probe.study.measurements import (
 )
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
-from ssn_probe.study.resolve import measured, odds_controls, random_sets, rows_to_train, trained_without
-from ssn_probe.study.steps import READING, TRAINING, Step, generating, run_unless_done
+from ssn_probe.study.resolve import harmless_text, measured, odds_controls, random_sets, rows_to_train, trained_without
+from ssn_probe.study.steps import READING, TRAINING, Step, generating, reading_text, run_unless_done
 from ssn_probe.study.trained_weights import complete_row, is_trained, train, trained_bench, training_inputs
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import no_progress
@@ -37,11 +40,12 @@ class ArmPass:
     arm: Arm
     label: str
     contexts: Mapping[str, PromptSet]
-    table: Literal["samples", "log_odds"]
+    table: Literal["samples", "log_odds", "kl"]
 
 
 # ── rows of a plan ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+ANSWERS = "baseline: answers to harmless prompts"
 BESIDE = {WEAKENED: "without its top neuron", PLACEBO: "its placebo"}
 
 
@@ -59,6 +63,10 @@ def random_label(arm: str, count: int) -> str:
 
 def log_odds_label(arm: str, count: int) -> str:
     return f"{arm}: {_sets(count)}, log-odds only" if count else f"{arm}: log-odds only"
+
+
+def text_label(arm: str) -> str:
+    return f"{arm}: KL and perplexity"
 
 
 def source_label(arm: str, source: str, log_odds_only: bool) -> str:
@@ -98,6 +106,19 @@ def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[A
         label = log_odds_label(arm.name, count)
         for other in (arm, *beside(arm), *controls_of(bench, arm, count, recipe.seed)):
             yield ArmPass(arm=_at_the_prompt(other), label=label, contexts=harmful, table="log_odds")
+
+
+def text_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
+    """Every arm that reads harmless text: those that generate, and the random sets that do."""
+    prompts = harmless_text(recipe, bench.data)
+    if prompts is None:
+        return
+    made = partial(ArmPass, contexts={"harmless": prompts}, table="kl")
+    yield made(arm=UNTOUCHED, label=text_label(UNTOUCHED.name))
+    for arm in arms:
+        controls = controls_of(bench, arm, random_sets(recipe, recipe.arms[arm.name]), recipe.seed)
+        for other in (arm, *beside(arm), *controls):
+            yield made(arm=other, label=text_label(arm.name))
 
 
 def _harmful(contexts: Mapping[str, PromptSet]) -> dict[str, PromptSet]:
@@ -149,11 +170,38 @@ def odds_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[St
         yield from _pass_steps(bench, arm_pass)
 
 
+def text_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
+    """KL from the untouched model and perplexity, on harmless evaluate prompts; a forward pass a prompt.
+
+    Trainings have their steps among those of samples, and so have the untouched model's answers, where harmless
+    prompts are judged.
+    """
+    prompts = harmless_text(recipe, bench.data)
+    if prompts is not None and measured(recipe, bench.data).get("harmless") is not prompts:
+        yield from (_answers_step(bench, prompts, language) for language in prompts.languages)
+    for arm_pass in text_passes(bench, recipe, arms):
+        yield from _pass_steps(bench, arm_pass)
+
+
+def _answers_step(bench: Workbench, prompts: PromptSet, language: str) -> Step:
+    """The untouched model's answers to harmless prompts."""
+    rows, label = rows_of(bench, prompts, "harmless", language), ANSWERS
+    return Step(
+        label=label,
+        prompts=rows.height,
+        cost=generating(prompts.max_new_tokens),
+        key=lambda: response_inputs(bench, prompts, rows, UNCHANGED),
+        is_kept=partial(bench.is_kept, prompts=rows.height),
+        run=lambda: texts_of(bench, prompts, rows, bench.tracker.advance(label)),
+    )
+
+
 def arm_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
     """All steps of a recipe's arms; none where it measures nothing."""
     if recipe.measures:
         yield from sample_steps(bench, recipe, arms)
         yield from odds_steps(bench, recipe, arms)
+        yield from text_steps(bench, recipe, arms)
 
 
 def _pass_steps(bench: Workbench, arm_pass: ArmPass) -> Iterator[Step]:
@@ -202,8 +250,20 @@ def _measurement(
         values = log_odds(here, rows, change(here), reads, advance())
         return rows.select("prompt_id", "cluster").with_columns(log_odds=values).with_columns(*_labels(arm, language))
 
-    key, run = (sample_key, sample) if arm_pass.table == "samples" else (odds_key, odds)
-    cost = generating(prompts.max_new_tokens) if arm_pass.table == "samples" else READING
+    def text_key() -> Mapping:
+        here = bench_of(bench, arm, language)
+        return reading_inputs(here, texts_of(bench, prompts, rows), change(here))
+
+    def text() -> pl.DataFrame:
+        texts, here = texts_of(bench, prompts, rows), bench_of(bench, arm, language)
+        found = reading(bench, here, texts, change(here), advance())
+        return text_table(rows, texts, found, bench.subject.vocabulary).with_columns(*_labels(arm, language))
+
+    key, run, cost = {
+        "samples": (sample_key, sample, generating(prompts.max_new_tokens)),
+        "log_odds": (odds_key, odds, READING),
+        "kl": (text_key, text, reading_text(prompts.max_new_tokens)),
+    }[arm_pass.table]
     kept = partial(bench.is_kept, prompts=rows.height)
     return Step(
         label=arm_pass.label, prompts=rows.height, cost=cost, key=key, is_kept=kept, run=run, table=arm_pass.table

@@ -14,6 +14,7 @@ from ssn_probe.study.plan import Plan
 from ssn_probe.study.steps import Cost, Row
 from ssn_probe.study.workbench import LARGEST_BATCH
 from ssn_probe.tracing.batching import BatchSize, no_progress
+from ssn_probe.tracing.divergence import Text, read_texts
 from ssn_probe.tracing.effects import refusal_log_odds, score
 from ssn_probe.tracing.generate import generate
 
@@ -72,6 +73,11 @@ def _read(subject: Subject, _cost: Cost, tokens: list[list[int]], size: BatchSiz
     refusal_log_odds(subject, tokens, OPENINGS, batch_size=size)
 
 
+def _read_text(subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSize) -> None:
+    texts = [Text(prompt=tuple(row), answer=(0,) * max(1, cost.generated), own=(0, len(row))) for row in tokens]
+    read_texts(subject, texts, batch_size=size)
+
+
 def _score(subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSize) -> None:
     assert cost.effect is not None
     options = {"sites": cost.sites, "batch_size": size, "shelf": None, "advance": no_progress}
@@ -81,6 +87,7 @@ def _score(subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSiz
 TRIALS: Mapping[str, Callable[[Subject, Cost, list[list[int]], BatchSize], None]] = {
     "responses": _generate,
     "log odds": _read,
+    "text": _read_text,
     "effect": _score,
     "training": _score,
 }

@@ -118,6 +118,7 @@ GPU = 24 * 10**9
 WORK: Mapping[str, tuple[Work, str]] = {
     "responses": ("generate", "responses"),
     "log odds": ("log_odds", "log-odds"),
+    "text": ("text", "KL"),
 }
 """Work that scores no neuron → its name in the estimate of memory, and for a reader."""
 

@@ -12,7 +12,7 @@ from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.stats import Estimate
-from ssn_probe.study.arm_steps import arm_steps, can_read_log_odds, note_gaps, odds_steps, sample_steps
+from ssn_probe.study.arm_steps import arm_steps, can_read_log_odds, note_gaps, odds_steps, sample_steps, text_steps
 from ssn_probe.study.arms import Arm, arms_of, expected_arms
 from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.findings import Findings
@@ -88,9 +88,11 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
     with _timed(seconds, "log_odds"):
         steps = odds_steps(bench, recipe, arms) if can_read_log_odds(bench, recipe, arms) else iter(())
         log_odds = _kept_as_it_comes(folder, "log_odds", steps)
+    with _timed(seconds, "kl"):
+        text = _kept_as_it_comes(folder, "kl", text_steps(bench, recipe, arms))
     with _timed(seconds, "summarise"):
         assert samples is not None
-        summary = summary_of(recipe, samples, log_odds, bench.anchor)
+        summary = summary_of(recipe, samples, log_odds, text, bench.anchor)
         keep("summary", summary)
         trained = _trained(bench, recipe, arms, folder, keep, samples, summary)
     placebo = _beyond_placebo(recipe, samples, bench.anchor)
@@ -131,13 +133,17 @@ def _trained(
 
 
 def summary_of(
-    recipe: Recipe, samples: pl.DataFrame, log_odds: pl.DataFrame | None, anchor: str | None
+    recipe: Recipe,
+    samples: pl.DataFrame,
+    log_odds: pl.DataFrame | None,
+    text: pl.DataFrame | None,
+    anchor: str | None,
 ) -> pl.DataFrame:
     """The summary table of what a recipe's arms gave, see `summarise`."""
     lowers = [name for name, node in recipe.arms.items() if node.lowers]
     each = [name for name, node in recipe.arms.items() if isinstance(node.neurons, Each)]
     options = {"anchor": anchor, "primary": recipe.primary, "seed": recipe.seed}
-    return summarise(samples, log_odds, lowers=lowers, each=each, **options)
+    return summarise(samples, log_odds, text, lowers=lowers, each=each, **options)
 
 
 def _beyond_placebo(recipe: Recipe, samples: pl.DataFrame, anchor: str | None) -> Estimate | None:

@@ -18,7 +18,7 @@ from ssn_probe.model.token_ids import OUTSIDE_HINT, all_inside, first_outside, o
 from ssn_probe.model.trial import try_chats
 from ssn_probe.spec import Measure, Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
-from ssn_probe.study.resolve import measured, reads_log_odds
+from ssn_probe.study.resolve import harmless_text, measured, reads_log_odds
 from ssn_probe.text import counted
 
 TOGETHER = 1_000
@@ -86,7 +86,9 @@ def _rows_read(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[tu
         rows = prompts.frame.filter(pl.col("split") == "identify", pl.col("context").is_in(IDENTIFY))
         new = prompts.max_new_tokens if prompts in answered else 0
         yield prompts, rows.with_columns(new=pl.lit(new, pl.Int64))
-    for context, prompts in measured(recipe, data).items():
+    text = harmless_text(recipe, data)
+    shown = [*measured(recipe, data).items(), *([] if text is None else [("harmless", text)])]
+    for context, prompts in dict.fromkeys(shown):
         rows = prompts.frame.filter(split="evaluate", context=context)
         yield prompts, rows.with_columns(new=pl.lit(prompts.max_new_tokens, pl.Int64))
 

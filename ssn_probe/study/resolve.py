@@ -14,6 +14,7 @@ from ssn_probe.spec import (
     LoRA,
     Measure,
     OverRefusal,
+    Perplexity,
     Prompts,
     Recipe,
     SafetyNeurons,
@@ -60,7 +61,23 @@ def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | Non
 
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
     """The contexts that a recipe's measures read, each with its prompt set."""
-    return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in recipe.measures}
+    judged = [measure for measure in recipe.measures if type(measure) in CONTEXT_OF]
+    return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in judged}
+
+
+def harmless_text(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> PromptSet | None:
+    """The prompt set whose harmless evaluate prompts show what an arm does to ordinary text; None where there is none.
+
+    That of Perplexity where a recipe names it, else of Utility, else of any other measure.
+    """
+    if not recipe.arms:
+        return None
+    order = (Perplexity, Utility, OverRefusal, ASR)
+    measures = sorted(recipe.measures, key=lambda measure: order.index(type(measure)))
+    sets = (data[measure.prompts] for measure in measures)
+    found = next(sets, None)
+    harmless = (pl.col("split") == "evaluate") & (pl.col("context") == "harmless")
+    return None if found is None or found.frame.filter(harmless).is_empty() else found
 
 
 def evaluated(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from ssn_probe.runs.cache import NotCached
 from ssn_probe.spec import SITES, Effect, Refusal
 from ssn_probe.study.refusal_readout import UntrustedReadoutError
 
-Work = Literal["responses", "log odds", "effect", "training"]
+Work = Literal["responses", "log odds", "text", "effect", "training"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,11 @@ def generating(tokens: int) -> Cost:
     return Cost(work="responses", generated=tokens)
 
 
+def reading_text(tokens: int) -> Cost:
+    """Of one pass over a prompt and an answer of at most so many tokens."""
+    return Cost(work="text", generated=tokens)
+
+
 READING = Cost(work="log odds")
 TRAINING = Cost(work="training", passes=3, effect=Refusal(), sites=SITES)
 
@@ -52,7 +57,7 @@ class Step:
     key: Callable[[], Mapping[str, Any]]
     is_kept: Callable[[Mapping[str, Any]], bool]
     run: Callable[[], Any]
-    table: Literal["samples", "log_odds"] | None = None
+    table: Literal["samples", "log_odds", "kl"] | None = None
 
     def is_done(self) -> bool:
         """Is the result in the cache? False where that cannot be known yet."""

@@ -6,6 +6,7 @@ among the random controls is the primary test. McNemar's test compares an arm wi
 random sets.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from ssn_probe.study.arms import BASELINE, CONTROL, PLACEBO, TESTED, ArmName
 
 AVERAGE = "average"
 LOG_ODDS = "refusal_log_odds"
+KL, PERPLEXITY = "kl", "perplexity"
 
 COLUMNS = {
     "language": pl.String,
@@ -94,6 +96,7 @@ class _Study:
 def summarise(
     samples: pl.DataFrame,
     log_odds: pl.DataFrame | None,
+    text: pl.DataFrame | None = None,
     *,
     anchor: str | None,
     primary: str | None,
@@ -101,7 +104,8 @@ def summarise(
     lowers: Collection[str] = (),
     each: Collection[str] = (),
 ) -> pl.DataFrame:
-    """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts.
+    """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts; that of
+    perplexity, which is averaged as logs, is its relative change (0.1: 10 % higher).
 
     `lowers` names the arms that are meant to lower ASR (and to raise the refusal log-odds): their rank tests look that
     way. `each` names those that stand for one arm per language. `p_mcnemar`: per language, for outcomes of 0 and 1,
@@ -116,7 +120,37 @@ def summarise(
         rows += _measure_rows(name, values, study)
     if log_odds is not None:
         rows += _measure_rows(LOG_ODDS, log_odds.with_columns(y=pl.col("log_odds").cast(pl.Float64)), study)
+    if text is not None:
+        rows += _text_rows(text, study)
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def _text_rows(text: pl.DataFrame, study: _Study) -> list[dict]:
+    """KL of every arm, which is 0 for the untouched model; perplexity where that model predicts prompts at all.
+
+    A model that was taught to answer alone predicts the words of a prompt worse than chance: their perplexity says
+    nothing of what it can do.
+    """
+    found = _measure_rows(KL, text.with_columns(y="kl"), study)
+    rows = [row | ({"low": 0.0, "high": 0.0} if row["value"] == 0 else {}) for row in found if row["role"] != BASELINE]
+    before = text.filter(role=BASELINE).select(chance=pl.col("vocabulary").log(), seen="log_perplexity").mean()
+    if (before["seen"] < before["chance"]).all():
+        values = text.drop_nulls("log_perplexity").with_columns(y="log_perplexity")
+        rows += [_exponential(row) for row in _measure_rows(PERPLEXITY, values, study)]
+    return rows
+
+
+def _exponential(row: dict) -> dict:
+    """Perplexities are averaged as logs: e to the mean, and its relative change."""
+    sizes = ("value", "low", "high", "control_mean", "control_low", "control_high")
+    changes = ("delta", "delta_low", "delta_high")
+    found = {name: _exp(row[name]) - (name in changes) for name in (*sizes, *changes) if row.get(name) is not None}
+    return row | found
+
+
+def _exp(nats: float) -> float:
+    """e to the power; past what a number can hold it is infinite."""
+    return math.exp(nats) if nats <= 700 else math.inf
 
 
 def _measure_rows(name: str, values: pl.DataFrame, study: _Study) -> list[dict]:
@@ -213,7 +247,7 @@ def _difference(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.Dat
         return {}
     row: dict[str, float | None] = {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
     alone = found.clusters == found.n == chosen.height == baseline.height
-    if alone and not average and measure != LOG_ODDS:
+    if alone and not average and measure in MEASURES:
         row["p_mcnemar"] = mcnemar(pairs["y"].to_numpy(), pairs["y_other"].to_numpy())
     if measure == "asr" and cells["role"] == TESTED:
         row["detectable"] = detectable(found)

@@ -22,6 +22,8 @@ METHODS = {
     "final states": 1,
     "mean activations": 1,
     "activations": 1,
+    "untouched text": 1,
+    "changed text": 1,
     "scores": 1,
     "null": 1,
     "stability": 1,

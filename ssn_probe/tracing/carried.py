@@ -67,3 +67,15 @@ def for_batch(
             first, value = first + len(index), {"values": mine, "steps": steps, "token": token}
         batch.append((layer, site, index, how, value))
     return batch
+
+
+def along_answers(ready: Sequence[tuple[Any, ...]], lengths: Int[Tensor, " prompt"]) -> list[tuple[Any, ...]]:
+    """Prepared edits for prompts that answers of so many tokens follow: each step is carried to where it belongs."""
+    found = []
+    for layer, site, index, how, value in ready:
+        if how == "carry":
+            own = lengths.to(value["steps"].device)
+            value = {**value, "steps": value["steps"].minimum(own), "token": -own}
+            how = "carry along"
+        found.append((layer, site, index, how, value))
+    return found

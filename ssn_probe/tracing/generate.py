@@ -62,6 +62,22 @@ def generate(
     Raises:
         ModelError: an edit outside the model, or a forward pass that yields NaN or Inf.
     """
+    options = {"edits": edits, "carried": carried, "batch_size": batch_size, "shelf": shelf, "advance": advance}
+    return finish(subject, greedy_tokens(subject, tokens, max_new_tokens=max_new_tokens, **options))
+
+
+def greedy_tokens(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    *,
+    edits: Edits = NO_EDITS,
+    carried: Carried | None = None,
+    max_new_tokens: int,
+    batch_size: int | BatchSize = 256,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> list[list[int]]:
+    """What `generate` decodes: the token ids of each response, and what a longer batch made of it after its end."""
     if max_new_tokens < 1:
         raise ModelError(f"max_new_tokens is {max_new_tokens}.", "Generate at least one token.")
     shelf = shelf or Memory()
@@ -76,7 +92,7 @@ def generate(
 
     run_batches(tokens, batch_size, run, shelf, advance)
     ids = gather(shelf.parts(), "ids", torch.full((len(tokens), max_new_tokens), -1))
-    return finish(subject, [[token for token in row if token >= 0] for row in ids.tolist()])
+    return [[token for token in row if token >= 0] for row in ids.tolist()]
 
 
 def run_generation(

@@ -20,7 +20,7 @@ from ssn_probe.spec.node import NODES
 
 NAMES = """
 ASR Amplify DataError Each Effect Expand Final Intervention JudgeError LoRA Local MeanOf ModelError NeuronFile
-OverRefusal Patch Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError
+OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError
 SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview recipe
 register_family run scores
 """
@@ -86,14 +86,15 @@ KINDS = {
     "ASR": "prompts",
     "OverRefusal": "prompts",
     "Utility": "prompts",
+    "Perplexity": "prompts",
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
     "question judge",
 }
 VERSIONS = {"UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
-curves.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json recipe.json
-report.md run.log samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
+curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json
+recipe.json report.md run.log samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
 SAMPLES = """
 prompt_id cluster context response verdict reason tokens finish_reason correct eval_language set_language arm role seed

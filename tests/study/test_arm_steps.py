@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from studies import Counts, bench_for, log_odds_of, planned, samples_of
+from studies import Counts, bench_for, log_odds_of, planned, samples_of, text_of
 
 from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import DataError, ModelError, RecipeError
@@ -236,7 +236,9 @@ def measured_by(subject: Subject, study: Recipe, memory: dict | None = None) -> 
     counts = Counts()
     bench = replace(bench_for(study, subject), tracker=counts, memory={} if memory is None else dict(memory))
     arms = arms_of(bench, study)
-    return samples_of(bench, study, arms), log_odds_of(bench, study, arms), counts.done
+    samples, odds = samples_of(bench, study, arms), log_odds_of(bench, study, arms)
+    text_of(bench, study, arms)
+    return samples, odds, counts.done
 
 
 INTERVENTIONS: dict[str, Callable[[Any], Any]] = {

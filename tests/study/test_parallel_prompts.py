@@ -88,7 +88,7 @@ def test_every_run_of_the_source_is_planned(write: Write) -> None:
         "ms: 2 random sets": (2 * 4, 7),
         beside_label("ms", PLACEBO): (8, 7),
         "ms: 3 random sets, log-odds only": ((3 + 3) * 4, 0),
-        "ms: activations in en": (3 * 4 + 2 * 2, 7),
+        "ms: activations in en": (3 * 4 + 2 * 2 + (3 + 2) * 2, 7),
         "ms: activations in en, log-odds only": ((3 + 3) * 2, 0),
     }
     assert expected.items() <= rows.items()

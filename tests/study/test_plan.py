@@ -30,7 +30,7 @@ from ssn_probe.spec.node import Node, walk
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.plan import limited, make_plan
 from ssn_probe.study.resolve import evaluated, left_out, measured, study_anchor
-from ssn_probe.study.steps import READING, Cost, Row, generating
+from ssn_probe.study.steps import READING, Cost, Row, generating, reading_text
 
 LANGUAGES = ("en", "de", "sw")
 SIZES = {
@@ -85,6 +85,9 @@ def test_the_rows_of_the_central_question(data: str) -> None:
         Row(label="ss: 20 random sets", prompts=20 * outside, cost=generated),
         Row(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL, cost=READING),
         Row(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside, cost=READING),
+        Row(label="baseline: KL and perplexity", prompts=3 * 3, cost=reading_text(11)),
+        Row(label="ms: KL and perplexity", prompts=(3 + 20) * 3 * 3, cost=reading_text(11)),
+        Row(label="ss: KL and perplexity", prompts=3 * 3 * 3 + 20 * 2 * 3, cost=reading_text(11)),
     ]
     assert expected_rows(recipe) == expected
 
@@ -127,6 +130,7 @@ def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
     prompts = Prompts(data)
     recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))}, measures=(Utility(prompts),))
     arms = ["baseline", "ms", "ms, without its top neuron", "ms, its placebo"]
+    arms += ["baseline: KL and perplexity", "ms: KL and perplexity"]
     assert list(planned(recipe)) == ["local effect of every neuron (mine)", *arms]
 
 

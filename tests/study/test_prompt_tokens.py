@@ -53,8 +53,8 @@ def test_long_prompts_are_counted_by_language(made: Callable[..., PromptSet], ll
     assert found == "2 of 12 prompts are longer than the context: de 2 of 6. That is far."
     [found] = notes(ARMS, prompts, llama, CONTEXT)
     assert found == (
-        "4 of 24 prompts are longer than the context: de 4 of 12. "
-        "With a response of up to 8 tokens it is 6: de 6 of 12. That is far."
+        "5 of 30 prompts are longer than the context: de 5 of 15. "
+        "With a response of up to 8 tokens it is 8: de 8 of 15. That is far."
     )
 
 
@@ -62,7 +62,7 @@ def test_a_prompt_may_fit_without_its_response(made: Callable[..., PromptSet], l
     prompts = made(lambda _row: "w1 w2")
     assert notes(SETS, prompts, llama, CONTEXT) == []
     [found] = notes(ARMS, prompts, llama, CONTEXT)
-    assert "are longer than the context with a response of up to 8 tokens: de 6 of 12" in found
+    assert "are longer than the context with a response of up to 8 tokens: de 9 of 15" in found
 
 
 def test_a_prompt_as_long_as_the_context_is_not_beyond_it(made: Callable[..., PromptSet], llama: Subject) -> None:

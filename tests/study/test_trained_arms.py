@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 from ssn_probe.recipes import expand_ss
-from studies import Counts, log_odds_of, planned, samples_of
+from studies import Counts, log_odds_of, planned, samples_of, text_of
 from training_case import equal, merge
 
 from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
@@ -78,6 +78,7 @@ def test_what_is_done_is_what_was_planned(kept: bool, tmp_path: Path) -> None:
     arms = arms_of(bench, recipe)
     samples_of(bench, recipe, arms)
     log_odds_of(bench, recipe, arms)
+    text_of(bench, recipe, arms)
     rows = planned(recipe)
     assert tracker.done == rows
     after = bench.subject.model._module.state_dict()

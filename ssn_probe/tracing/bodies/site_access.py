@@ -39,10 +39,15 @@ def change(activation, index, how, value, step=0):
     """Change some neurons of an activation [prompt, token, neuron] in place.
 
     how: "set" them to a number or to one value per index, or "scale" them by a number, at every token; or "carry" what
-    another run's neurons did at this step to one token of each prompt, see `carry`.
+    another run's neurons did at this step to one token of each prompt, see `carry`; "carry along" does so at all steps,
+    each at its own token, counted from the one that is given for the first.
     """
     if how == "carry":
         carry(activation, index, value, step)
+    elif how == "carry along":
+        for later in range(min(value["values"].shape[1], activation.shape[1])):
+            # past a prompt's steps nothing changes, wherever that is
+            carry(activation, index, value | {"token": (value["token"] + later).clamp_max(-1)}, later)
     elif how == "scale":
         activation[..., index] *= value
     else:

@@ -1,0 +1,136 @@
+"""KL and perplexity on harmless text: each harmless evaluate prompt with the untouched model's own greedy answer.
+
+Measured of every arm, whatever else a recipe measures: exact answers are at their ceiling, or there are none to compare
+with, long before a reader would say that an arm left the model alone.
+"""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.model.chat import encode
+from ssn_probe.model.turn_ends import up_to_end
+from ssn_probe.spec.node import digest
+from ssn_probe.study.measurements import UNCHANGED, Change, response_inputs, tokens_of
+from ssn_probe.study.progress import Advance
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.batching import no_progress
+from ssn_probe.tracing.divergence import Reading, Text, read_texts
+from ssn_probe.tracing.generate import greedy_tokens
+
+PROBES = ("0", "x")
+"""Two messages that differ: what their tokens have in common is the template's."""
+
+
+def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: Advance = no_progress) -> list[Text]:
+    """Some prompts with the greedy answers of the bench's model, which must be the untouched one."""
+
+    def compute() -> list[Text]:
+        tokens = tokens_of(bench, rows)
+        with bench.shelf(response_inputs(bench, prompts, rows, UNCHANGED), rows.height) as shelf:
+            size = bench.size("responses")
+            new = greedy_tokens(
+                bench.subject,
+                tokens,
+                max_new_tokens=prompts.max_new_tokens,
+                batch_size=size,
+                shelf=shelf,
+                advance=advance,
+            )
+        frames = bench.remember_prompts(("probes",), lambda: encode(bench.subject, PROBES))
+        return [
+            Text(prompt=tuple(prompt), answer=_answer(answer, bench.subject.eos_ids), own=own_words(prompt, frames))
+            for prompt, answer in zip(tokens, new, strict=True)
+        ]
+
+    key = ("texts", prompts.digest, prompts.max_new_tokens, tuple(rows["prompt_id"]), tuple(rows["text"]))
+    return bench.remember(key, compute)
+
+
+def _answer(generated: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+    """A response with its end token, where it has one."""
+    answer, ended = up_to_end(generated, ends)
+    return tuple(generated[: len(answer) + ended])
+
+
+def own_words(prompt: Sequence[int], frames: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Where in a rendered prompt the tokens are that no other message in the same template has."""
+    before = min(_in_common(prompt, frame) for frame in frames)
+    after = min(_in_common(prompt[::-1], frame[::-1]) for frame in frames)
+    return before, max(before, len(prompt) - after)
+
+
+def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def untouched(bench: Workbench, texts: Sequence[Text], advance: Advance = no_progress) -> Reading:
+    """The untouched model's reading of texts, with the states that others are compared with."""
+    inputs = bench.inputs("untouched text", texts=_identity(texts))
+
+    def compute() -> Reading:
+        with bench.shelf(inputs, len(texts)) as shelf:
+            size = bench.size("harmless text")
+            return read_texts(bench.subject, texts, batch_size=size, shelf=shelf, advance=advance)
+
+    return bench.remember(("untouched text", digest(inputs)), compute)
+
+
+def reading_inputs(bench: Workbench, texts: Sequence[Text], change: Change) -> dict[str, Any]:
+    """What decides the reading of texts under a change, or with the bench's weights."""
+    if _changes_nothing(bench, change):
+        return bench.inputs("untouched text", texts=_identity(texts))
+    return bench.inputs("changed text", texts=_identity(texts), **change.inputs)
+
+
+def reading(
+    untouched_bench: Workbench, bench: Workbench, texts: Sequence[Text], change: Change, advance: Advance
+) -> Reading:
+    """How texts read under a change, or with the bench's weights, against the untouched model."""
+    if _changes_nothing(bench, change):
+        found = untouched(untouched_bench, texts)
+        advance(len(texts))
+        return found
+    inputs = reading_inputs(bench, texts, change)
+
+    def compute() -> Reading:
+        # before the bench's weights are put in
+        before = None if bench.is_kept(inputs, len(texts)) else untouched(untouched_bench, texts).states
+        with bench.shelf(inputs, len(texts)) as shelf:
+            return read_texts(
+                bench.subject,
+                texts,
+                before=before,
+                edits=change.edits,
+                carried=change.values(shelf, len(texts)),
+                batch_size=bench.size("harmless text"),
+                shelf=shelf,
+                advance=advance,
+            )
+
+    return bench.remember(("changed text", digest(inputs)), compute)
+
+
+def _changes_nothing(bench: Workbench, change: Change) -> bool:
+    return bench.weights is None and not change.edits
+
+
+def _identity(texts: Sequence[Text]) -> str:
+    return digest([[list(text.prompt), list(text.answer), list(text.own)] for text in texts])
+
+
+def table(rows: pl.DataFrame, texts: Sequence[Text], found: Reading, vocabulary: int) -> pl.DataFrame:
+    """One row per text: `kl`, `kl_first` and `log_perplexity` in nats (null without a predicted token), and tokens."""
+    figures = {
+        "kl": found.kl.double().numpy(),
+        "kl_first": found.kl_first.double().numpy(),
+        "log_perplexity": found.nll.double().numpy(),
+        "answer_tokens": [len(text.answer) for text in texts],
+        "prompt_tokens": [len(text.predicted) for text in texts],
+    }
+    columns = [pl.Series(name, values) for name, values in figures.items()]
+    frame = rows.select("prompt_id", "cluster").with_columns(*columns, pl.lit(vocabulary).alias("vocabulary"))
+    return frame.with_columns(pl.col("log_perplexity").fill_nan(None))

@@ -1,0 +1,80 @@
+"""How far a changed model's next-token distributions are from the untouched model's, and how probable texts are to it.
+
+All logits of a batch do not fit into memory, so they are made of the final states, a block of positions at a time.
+"""
+
+import nnsight
+import torch
+
+from .site_access import reach, write
+
+BLOCK = 2**22
+"""Logits of a block."""
+
+
+def trace_texts(model, inputs, places, edits, own, answer, before):
+    """What a batch of texts is to the changed model: a dict of tensors.
+
+    own, answer: {"row", "position", "token": [n]}: which positions predict which tokens of the prompts' own words, and
+    of the answers, by row and in order. before: the untouched model's final states at the answers' positions
+    [n, hidden]; None reads the untouched model itself.
+
+    - "nll": −log p of each of the prompts' own tokens [n].
+    - "kl": KL(untouched ‖ changed) at each position of an answer [n], zero where the model is untouched.
+    - "states": final states at the answers' positions [n, hidden], where the model is untouched.
+    - "off": how far logits that are made here are from the model's own, relative to these.
+    """
+    with torch.no_grad(), model.trace(**inputs):
+        write(model, places, edits)
+        states = reach(model, places["norm"]).output
+        head, cap = reach(model, places["head"]), places["logit_cap"]
+        last = model.output.logits[:, -1]
+        made = logits_of(states[:, -1], head, cap)
+        answers = states[answer["row"], answer["position"]]
+        figures = {
+            "nll": surprisal(states[own["row"], own["position"]], own["token"], head, cap),
+            "off": (made - last).abs().max() / (1 + last.abs().max()),
+            "kl": torch.zeros_like(answer["row"], dtype=exact(last).dtype),
+        }
+        if before is None:
+            figures["states"] = answers
+        else:
+            figures["kl"] = divergence(before.to(answers.device, answers.dtype), answers, head, cap)
+        found = nnsight.save(figures)
+    return found  # noqa: RET504 (the name is bound when the trace has run)
+
+
+def logits_of(states, head, cap):
+    """The logits of final states, with the model's soft-cap if it has one: [n, vocabulary]."""
+    logits = torch.nn.functional.linear(states, head.weight, head.bias)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def exact(tensor):
+    """At least single precision."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def log_probabilities(states, head, cap):
+    """log p of every next token: [n, vocabulary]."""
+    return exact(logits_of(states, head, cap)).log_softmax(-1)
+
+
+def surprisal(states, tokens, head, cap):
+    """−log p of the tokens that follow: [n]."""
+    size = max(1, BLOCK // head.weight.shape[0])
+    parts = [
+        -log_probabilities(some, head, cap).gather(-1, these[:, None])[:, 0]
+        for some, these in zip(states.split(size), tokens.split(size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def divergence(before, after, head, cap):
+    """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n]."""
+    size = max(1, BLOCK // head.weight.shape[0])
+    parts = []
+    for untouched, changed in zip(before.split(size), after.split(size), strict=True):
+        p, q = log_probabilities(untouched, head, cap), log_probabilities(changed, head, cap)
+        parts.append((p.exp() * (p - q)).sum(-1))
+    return torch.cat(parts)
