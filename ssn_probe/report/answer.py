@@ -3,7 +3,7 @@
 The same sentences end a run in the terminal and open `report.md`. Every figure in them is a cell of a table of the run.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ssn_probe.neurons import SITES
 from ssn_probe.report.conditions import Row, arm_names, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.report.sections.set_reliability import found_as_placebo
 from ssn_probe.spec import Intervention, Recipe, Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
@@ -37,12 +38,18 @@ MOST_NAMED = 8
 
 
 def answer(
-    recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame, summary: pl.DataFrame | None, anchor: str | None
+    recipe: Recipe,
+    manifest: Mapping[str, Any],
+    neurons: pl.DataFrame,
+    summary: pl.DataFrame | None,
+    anchor: str | None,
+    apart: Sequence[str] = (),
 ) -> list[str]:
     """What was found, a sentence or two per line, the most important first."""
     if summary is None:
         return _set_sizes(recipe, manifest, neurons)
-    study = _Study(recipe=recipe, manifest=manifest, summary=summary, anchor=anchor)
+    placebo = found_as_placebo(apart)
+    study = _Study(recipe=recipe, manifest=manifest, summary=summary, anchor=anchor, placebo_set=placebo)
     doses = dose_groups(recipe)
     if recipe.primary is None:
         lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
@@ -69,6 +76,7 @@ class _Study:
     manifest: Mapping[str, Any]
     summary: pl.DataFrame
     anchor: str | None
+    placebo_set: str
 
     # ── a recipe with a primary arm ──────────────────────────────────────────────────────────────────────────────────
 
@@ -110,10 +118,7 @@ class _Study:
         row = self._row(arm, role=PLACEBO)
         if row is None:
             return ""
-        return (
-            "Its placebo, a set found the same way between topics of harmless prompts, gives "
-            f"{percent(row['value'])} ({_change(row)})."
-        )
+        return f"Its placebo, {self.placebo_set}, gives {percent(row['value'])} ({_change(row)})."
 
     def side_effects(self, arm: str) -> str:
         changes = []

@@ -1,12 +1,13 @@
 """What may and what may not be concluded from a run, in plain words, each with the figures that support it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.report.sections.set_reliability import found_as_placebo, or_else
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
@@ -48,7 +49,7 @@ def headlines(recipe: Recipe, findings: Findings) -> list[str]:
 
 
 def _beyond_arms(recipe: Recipe, findings: Findings) -> list[Finding]:
-    placebo = _placebo(findings.beyond_placebo, recipe)
+    placebo = _placebo(findings.beyond_placebo, recipe, findings.robustness.apart)
     found = [*placebo, *_sharing(recipe, findings.robustness), *_planted(findings.truth)]
     return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
@@ -92,13 +93,14 @@ def _moved(row: Row, lowers: bool) -> bool:
     return row["delta_high"] < 0 if lowers else row["delta_low"] > 0
 
 
-def _placebo(found: Estimate | None, recipe: Recipe) -> Iterator[Finding]:
+def _placebo(found: Estimate | None, recipe: Recipe, apart: Sequence[str]) -> Iterator[Finding]:
     if found is None or recipe.primary is None:
         return
     more = found.high < 0 if recipe.arms[recipe.primary].lowers else found.low > 0
-    placebo = "its placebo, a set found the same way between topics of harmless prompts"
+    placebo = f"its placebo, {found_as_placebo(apart)}"
     figures = f"difference {change_in_points(found.value, found.low, found.high)}"
-    yield more, f"{'The set does' if more else 'That the set does'} more than {placebo} ({figures})."
+    also = " The set was found between two sources, its placebo within one." if "source" in apart else ""
+    yield more, f"{'The set does' if more else 'That the set does'} more than {placebo} ({figures}).{also}"
 
 
 def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
@@ -119,7 +121,8 @@ def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
             f"({row['null_low']:.1f} to {row['null_high']:.1f}), {p_equals(row['p'])}"
         )
         if row["p"] <= ALPHA:
-            yield True, f"More is shared with the anchor than if harmful and harmless did not differ ({figures})."
+            more = "More is shared with the anchor than if harmful and harmless did not differ"
+            yield True, f"{more} ({figures}){or_else(robustness.apart)}."
         else:
             sharing = "That languages share neurons because of what distinguishes harmful from harmless"
             null = f"about as many are shared when the labels are exchanged ({figures})"

@@ -39,7 +39,8 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
 
 def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> list[str]:
     """The answer in words, one finding per line, the most important first."""
-    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor)
+    apart = findings.robustness.apart
+    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, apart)
     shared = overlap_lines(recipe, findings)
     return [
         *([*shared, *found] if only_overlaps(recipe, findings) else [*found, *shared]),

@@ -4,7 +4,7 @@ Means choose neurons; nulls and stability need the prompts behind them. Effects 
 that `importance` stores, so that no more than one (layer, site) is in memory at a time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -17,6 +17,7 @@ from ssn_probe.errors import DataError
 from ssn_probe.neurons import KEYS
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
+from ssn_probe.stats.nulls.label_exchange import exchange
 from ssn_probe.stats.nulls.parallel_units import known_parallel
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, score_inputs
@@ -41,7 +42,9 @@ def _prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
     importance(bench, node)
     data = bench.data[node.prompts]
     known = _prompts(bench, data)
-    prompts = _as_placebo(known, data.name) if node.placebo else known
+    for note in _notes(known, data.name):
+        bench.warn(note)
+    prompts = _as_placebo(bench, known, data.name) if node.placebo else known
     sites = distinct_sites(bench, node)
     return PromptEffects(
         prompts=prompts,
@@ -50,6 +53,22 @@ def _prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
         read=_reader(bench, node, data, prompts),
         key=_key(bench, node),
     )
+
+
+def _notes(prompts: pl.DataFrame, name: str) -> Iterator[str]:
+    """What no exchange of labels and no placebo can show with these prompts."""
+    found = apart(prompts)
+    if "source" in found:
+        yield (
+            f"{name}: harmful and harmless prompts come from different sources: what a set finds, what its null "
+            "rejects and what it does more than its placebo may be a difference of sources, and no permutation can "
+            "distinguish the two"
+        )
+    if "topic" in found:
+        yield (
+            f"{name}: harmful and harmless prompts share too few topics to exchange their labels within them: labels "
+            "are exchanged within quarters of length alone, and what the null rejects may be a difference of topics"
+        )
 
 
 def _key(bench: Workbench, node: SafetyNeurons) -> str:
@@ -72,10 +91,40 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     frame = first.select(
         "prompt_id", (pl.col("context") == "harmful").alias("harmful"), "cluster", "pair_id", "topic", "source"
     )
-    frame = frame.with_columns(parallel=pl.Series(known_parallel(frame, rows)))
+    frame = frame.with_columns(parallel=pl.Series(known_parallel(frame, rows)), tokens=pl.Series(lengths))
     within = [bins.cast(pl.String), *([pl.col("source")] if _mixed(frame) else [])]
-    frame = frame.with_columns(within=pl.concat_str(within, separator=" | "))
-    return frame.with_columns(stratum=pl.concat_str(pl.col("topic").fill_null(""), "within", separator=" | "))
+    return in_strata(frame.with_columns(within=pl.concat_str(within, separator=" | ")))
+
+
+def in_strata(prompts: pl.DataFrame) -> pl.DataFrame:
+    """The prompts with a `stratum`: their topic and what they are exchanged `within`, or the latter alone.
+
+    The latter where harmful and harmless prompts have so few topics in common that no null could be drawn.
+    """
+    topics = pl.col("topic").fill_null("")
+    by_topic = prompts.with_columns(stratum=pl.concat_str(topics, "within", separator=" | "))
+    if prompts["topic"].drop_nulls().is_empty() or _exchange(by_topic):
+        return by_topic
+    by_length = prompts.with_columns(stratum="within")
+    return by_length if _exchange(by_length) else by_topic
+
+
+def _exchange(prompts: pl.DataFrame) -> bool:
+    """Are there enough prompts whose labels exchange within their strata?"""
+    try:
+        exchange(prompts)
+    except DataError:
+        return False
+    return True
+
+
+def apart(prompts: pl.DataFrame) -> tuple[str, ...]:
+    """What distinguishes harmful from harmless prompts beside their label, so that no exchange can tell them apart."""
+    harmless = prompts.filter(~pl.col("harmful"))
+    if prompts["harmful"].all() or harmless.is_empty() or "within" not in prompts.columns:
+        return ()
+    topics = ["topic"] * bool((prompts["stratum"] == prompts["within"]).all())
+    return (*([] if _mixed(prompts) else ["source"]), *topics)
 
 
 def _in_anchor(first: pl.DataFrame, rows: pl.DataFrame, data: PromptSet) -> pl.DataFrame:
@@ -97,19 +146,26 @@ def _mixed(frame: pl.DataFrame) -> bool:
     return bool(frame.group_by("source").agg(pl.col("harmful").n_unique() > 1)["harmful"].any())
 
 
-def _as_placebo(prompts: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The harmless prompts; those of every second topic, by name, take the part of harmful prompts."""
+def _as_placebo(bench: Workbench, prompts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The harmless prompts; those of every second topic, by name, take the part of harmful prompts.
+
+    Where topics only tell harmful from harmless prompts, the longer half takes that part.
+    """
     rows = prompts.filter(~pl.col("harmful"))
     topics = sorted(rows["topic"].drop_nulls().unique())
-    if len(topics) < 2:
+    # Topics are what the placebo contrasts, so prompts are exchangeable across them.
+    across = {"stratum": pl.lit("within"), "pair_id": pl.lit(None, pl.String)}
+    if len(topics) >= 2:
+        kept = rows.filter(pl.col("topic").is_not_null())
+        return kept.with_columns(harmful=pl.col("topic").is_in(topics[::2]), **across)
+    longer = rows["tokens"] > rows["tokens"].median()
+    if "topic" not in apart(prompts) or not longer.any():
         raise DataError(
             f"{name} has no placebo contrast: its harmless identify prompts have {len(topics)} topics",
             "Give the harmless prompts a `topic` column with at least two topics.",
         )
-    kept = rows.filter(pl.col("topic").is_not_null())
-    # Topics are what the placebo contrasts, so prompts are exchangeable across them.
-    other = pl.col("topic").is_in(topics[::2])
-    return kept.with_columns(harmful=other, stratum="within", pair_id=pl.lit(None, pl.String))
+    bench.warn(f"{name}: its placebo contrasts long with short harmless prompts, since they have {len(topics)} topics")
+    return rows.with_columns(harmful=longer, **across)
 
 
 def placebo_importance(effects: PromptEffects) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
 from ssn_probe.stats.nulls.stability import Stability, stability
-from ssn_probe.study.contrast_effects import prompt_effects
+from ssn_probe.study.contrast_effects import apart, prompt_effects
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.set_evaluation import choosers, importance_of
 from ssn_probe.study.workbench import Workbench
@@ -39,7 +39,8 @@ class Robustness:
     """The robustness of a recipe's sets; a table is None where it was not asked for or not possible.
 
     `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`. `not_parallel` says why
-    nothing that combines languages was tested.
+    nothing that combines languages was tested. `apart`: what else than
+    their label distinguishes harmful from harmless prompts.
     """
 
     nulls: pl.DataFrame | None = None
@@ -47,6 +48,7 @@ class Robustness:
     frequencies: pl.DataFrame | None = None
     curve: pl.DataFrame | None = None
     not_parallel: str | None = None
+    apart: tuple[str, ...] = ()
 
 
 NOTHING = Robustness()
@@ -59,7 +61,9 @@ def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, Se
     nulls: list[pl.DataFrame] = []
     stable: list[Stability] = []
     not_parallel: str | None = None
+    differs: dict[str, None] = {}
     for every, sets in _by_effects(bench, expressions):
+        differs |= dict.fromkeys(apart(every.prompts))
         try:
             parallel = _parallel(bench, every)
         except DataError as error:
@@ -75,6 +79,7 @@ def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, Se
             stable += [] if halves is None else [halves]
     return Robustness(
         not_parallel=not_parallel,
+        apart=tuple(differs),
         nulls=_joined(nulls),
         jaccard=_joined([found.jaccard for found in stable]),
         frequencies=_joined([found.frequencies for found in stable]),
@@ -126,15 +131,10 @@ def _combines(effects: PromptEffects, node: SetExpression, anchor: str | None) -
 
 def _null(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> pl.DataFrame:
     found = exchange(effects.prompts)
-    if found.confounded:
-        bench.warn(
-            "harmful and harmless prompts come from different sources: what the null rejects may be a difference of "
-            "sources, and no permutation can distinguish the two"
-        )
     if found.dropped_prompts:
         bench.warn(
             f"the null leaves out {found.dropped_prompts} of {effects.prompts.height} identify prompts: in their "
-            f"{found.dropped_strata} strata of topic and length, all prompts are harmful or none is"
+            f"{found.dropped_strata} strata of topic, length and source, all prompts are harmful or none is"
         )
     inputs = _inputs(bench, "null", effects, sets, recipe.seed, recipe.permutations)
 

@@ -1,6 +1,6 @@
 """How far can the sets be robustness: against chance, with other prompts, and in what languages share?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -23,14 +23,25 @@ def null_section(robustness: Robustness) -> str:
     return section(
         "What chance gives: sizes under exchanged labels",
         f"The labels harmful and harmless were exchanged {counted(int(sizes['draws'][0]), 'time')} (within minimal "
-        "pairs, else within topic and length; the same draw in every language) and every set was found anew. A small "
-        "p says that harmful prompts *differ* from harmless ones in the number of neurons found or shared, not that "
-        "the difference is safety. p is not adjusted.\n",
+        f"pairs, else within {'' if 'topic' in robustness.apart else 'topic and '}length; the same draw in every "
+        "language) and every set was found anew. A small p says that harmful prompts *differ* from harmless ones in "
+        f"the number of neurons found or shared, not that the difference is safety{or_else(robustness.apart)}. p is "
+        "not adjusted.\n",
         table(header, body) if body else "",
         f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability.\n"
         if fixed
         else "",
     )
+
+
+def or_else(apart: Sequence[str]) -> str:
+    """What else the difference of harmful and harmless prompts may be, for the end of a sentence."""
+    return f"; it may also be their {listing(apart)}" if apart else ""
+
+
+def found_as_placebo(apart: Sequence[str]) -> str:
+    """What a placebo is; where topics tell harmful from harmless prompts, it may be found between lengths."""
+    return f"a set found the same way between {'' if 'topic' in apart else 'topics of '}harmless prompts"
 
 
 def _size_row(row: Mapping[str, Any]) -> list[str]:
