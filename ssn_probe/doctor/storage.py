@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.files import disk_errors
+from ssn_probe.model.hub import why_unreachable
 
 MODEL_ROOM = 5e9
 """Bytes: a model that is worth studying hardly fits into less."""
@@ -16,19 +17,25 @@ RUN_ROOM, LEAST_ROOM = 1e9, 1e8
 
 
 def check_hub() -> Check:
-    """Where is the hub's cache, has it space, is the hub offline, is there a token? The token is never shown."""
+    """Where is the hub's cache, has it space, does the hub answer, is there a token? The token is never shown."""
     from huggingface_hub import constants, get_token
 
     folder = Path(constants.HF_HUB_CACHE)
     room = shutil.disk_usage(existing(folder)).free
     switched_off = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
-    offline = f"offline ({', '.join(switched_off) or 'HF_HUB_OFFLINE'})" if constants.HF_HUB_OFFLINE else "online"
+    silent = None if constants.HF_HUB_OFFLINE else why_unreachable()
+    answers = f"unreachable ({silent})" if silent else "online"
+    state = f"offline ({', '.join(switched_off) or 'HF_HUB_OFFLINE'})" if constants.HF_HUB_OFFLINE else answers
     holds = f"holds {gigabytes(size_of(folder))}" if folder.is_dir() else "not made yet"
     token = "a token" if get_token() else "no token"
-    found = f"{folder} {holds}, {gigabytes(room)} free; {offline}; {token}"
+    found = f"{folder} {holds}, {gigabytes(room)} free; {state}; {token}"
     if not os.access(existing(folder), os.W_OK):
         meaning = "The cache cannot be written: models that are not in it cannot be downloaded."
         return warned("hub", found, meaning, "Set HF_HOME to a folder that you may write, or give --model a folder.")
+    if silent:
+        meaning = f"{constants.ENDPOINT} gives no answer: only models in the hub's cache and in folders can be studied."
+        remedy = "Check the network, HTTPS_PROXY and HF_ENDPOINT. No hub needs: ssn-probe model fetch smollm2"
+        return warned("hub", found, meaning, remedy)
     if room < MODEL_ROOM:
         meaning = "A model of 8 billion parameters takes 16 GB in bfloat16; a download would fill the disk."
         return warned("hub", found, meaning, "Free some space (`hf cache` helps), or set HF_HOME to a larger disk.")

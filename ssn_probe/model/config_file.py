@@ -11,8 +11,9 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import Family
+from ssn_probe.model.hub import hub_file
 from ssn_probe.model.model_files import read_object
-from ssn_probe.model.remedies import newer_transformers
+from ssn_probe.model.remedies import newer_transformers, read_foreign
 from ssn_probe.model.weight_files import Stored
 
 MOST = {
@@ -64,11 +65,9 @@ def check_no_adapter(folder: Path) -> None:
     )
 
 
-def check_hub_adapter(where: str) -> None:
+def check_hub_adapter(where: str, commit: str | None) -> None:
     """Raises ModelError for a model on the hub with an adapter."""
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    if find_adapter_config_file(where) is not None:
+    if read_foreign(where, "config", lambda: hub_file(where, "adapter_config.json", commit)) is not None:
         raise ModelError(f"{where!r} holds an adapter (adapter_config.json), which would be put into the model.", MERGE)
 
 

@@ -22,6 +22,7 @@ from ssn_probe.model.config_file import (
 from ssn_probe.model.context_length import silence_reminders
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.fetched import FETCHED, locate_fetched
+from ssn_probe.model.hub import ask_hub, hub_file
 from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.quiet import quiet
 from ssn_probe.model.remedies import read_foreign
@@ -131,12 +132,18 @@ def usable_device(device: str) -> str:
 def read_config(where: str) -> Any:
     """The model's config, judged on the raw file first; of a model on the hub, it says which commit was read."""
     from transformers import AutoConfig
-    from transformers.utils.hub import cached_file, extract_commit_hash
+    from transformers.utils.hub import extract_commit_hash
 
     local = Path(where).is_dir()
+    asked = None if local else ask_hub(where)
     if not local:
-        check_hub_adapter(where)
-    file = read_foreign(where, "config", lambda: cached_file(where, "config.json"))
+        check_hub_adapter(where, asked)
+    file = read_foreign(where, "config", lambda: hub_file(where, "config.json", asked))
+    if file is None:
+        raise ModelError(
+            f"{where!r} on the hub has no config.json.",
+            "It may hold GGUF files or no model at all: give the model in safetensors that it was made from.",
+        )
     raw = read_object(Path(file))
     family = family_of(raw.get("model_type"))
     check_config(where, raw)
@@ -255,11 +262,9 @@ def read_outline(where: str, config: Any, family: Family, dtype: str, _device: s
 def _generation_config(where: str, commit: str | None) -> Any:
     """What generation_config.json of a folder or of a model on the hub says; None where there is none."""
     from transformers import GenerationConfig
-    from transformers.utils.hub import cached_file
 
     def read() -> Any:
-        name = "generation_config.json"
-        if cached_file(where, name, revision=commit, _raise_exceptions_for_missing_entries=False) is None:
+        if hub_file(where, "generation_config.json", commit) is None:
             return None
         return GenerationConfig.from_pretrained(where, revision=commit or "main")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.errors import ModelError, SSNProbeError, first_line, is_library_failure
+from ssn_probe.model.hub import from_cache_alone
 
 NO_CODE = (
     "The checkpoint wants to run code that comes with it, which ssn-probe never does: use a checkpoint that "
@@ -47,7 +48,8 @@ def read_foreign(where: str, what: str, load: Callable[[], Any]) -> Any:
         ModelError: whatever `load` raised, with a remedy; what a user or the system stops passes through.
     """
     try:
-        return load()
+        with from_cache_alone(where):
+            return load()
     except SSNProbeError:
         raise
     except BaseException as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.limits import check_regular
+from ssn_probe.model.hub import hub_file
 from ssn_probe.model.model_files import read_json
 from ssn_probe.model.remedies import read_foreign
 
@@ -87,10 +88,9 @@ def weight_map(index: Path) -> Mapping[str, str]:
 
 def hub_weight_files(where: str, commit: str | None) -> tuple[Path, ...]:
     """The files of a model on the hub, which are downloaded unless they are there. Raises ModelError."""
-    from transformers.utils.hub import cached_file
 
     def found(name: str) -> Path | None:
-        path = cached_file(where, name, revision=commit, _raise_exceptions_for_missing_entries=False)
+        path = hub_file(where, name, commit)
         return Path(path) if path else None
 
     if single := read_foreign(where, "weights", lambda: found(SINGLE)):

@@ -7,11 +7,13 @@ import tempfile
 from collections import namedtuple
 from pathlib import Path
 
+import hub_server
 import pytest
 from huggingface_hub import constants
 
 from ssn_probe.doctor import storage
 from ssn_probe.doctor.checks import Check, guarded
+from ssn_probe.model.hub import why_unreachable
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -32,6 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr(storage, "why_unreachable", lambda: None)
     room(1e11)
     return tmp_path / "hub"
 
@@ -61,6 +64,17 @@ def test_a_hub_that_is_switched_off(hub: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     check = storage.check_hub()
     assert (check.status, "offline (TRANSFORMERS_OFFLINE)" in check.found) == ("ok", True)
+
+
+def test_a_hub_that_does_not_answer(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(storage, "why_unreachable", why_unreachable)
+    check = storage.check_hub()
+    assert (check.status, "; unreachable (" in check.found, "online" in check.found) == ("warning", True, False)
+    assert "http://127.0.0.1:9 gives no answer" in check.meaning
+    with hub_server.hub(500) as (address, _):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        assert "; online;" in storage.check_hub().found
 
 
 @pytest.mark.parametrize(

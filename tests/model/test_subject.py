@@ -256,9 +256,3 @@ def test_a_checkpoint_of_a_training_that_saved_memory(folder: Path) -> None:
 def test_an_option_that_cannot_be(folder: Path, options: dict[str, str], problem: str) -> None:
     with pytest.raises(ModelError, match=problem):
         load_subject(str(folder), **options)  # pyright: ignore[reportArgumentType]
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="offline give a folder"):
-        load_subject("nobody/no-such-model")
