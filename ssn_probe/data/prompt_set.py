@@ -1,8 +1,9 @@
 """Prompt sets: parallel requests in several languages, in fixed splits.
 
-A set is a folder with `prompts.parquet` (or `.jsonl`, `.csv`) and `dataset.json`, or one such file. One row is one
-prompt in one language; rows of one `prompt_id` are translations of each other and always fall into the same split, so
-that a translation of a prompt that chose a neuron is never used to evaluate it.
+A set is a folder with `prompts.parquet` (or `.jsonl`, `.csv`) and `dataset.json`, or one such file, or a set in a
+format of others (`ssn_probe.data.sources`). One row is one prompt in one language; rows of one `prompt_id` are
+translations of each other and always fall into the same split, so that a translation of a prompt that chose a neuron is
+never used to evaluate it.
 """
 
 import hashlib
@@ -17,9 +18,10 @@ from ssn_probe import limits
 from ssn_probe.data.card import read_card, unused_fields
 from ssn_probe.data.judges import Declared
 from ssn_probe.data.sameness import same_words
-from ssn_probe.data.sources import find_files
+from ssn_probe.data.sources import ForeignSet, SetFiles, find_set
 from ssn_probe.data.table_checks import read_table
 from ssn_probe.errors import DataError, nearest
+from ssn_probe.languages import language_code
 from ssn_probe.limits import read_limited
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.node import brief
@@ -30,9 +32,10 @@ class PromptSet:
     """Prompts and what their card declares about them.
 
     `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
-    prompt × language. `anchor` is the high-resource language; `judge` the judge that is
-    declared, or that a recipe names instead (`ssn_probe.data.judges`), `digest` a SHA-256 over the files, which
-    identifies the data in results. `unused` names the columns and fields of the files that nothing reads.
+    prompt × language. `anchor` is the high-resource language; `judge` the judge that is declared, or that a recipe
+    names instead (`ssn_probe.data.judges`), `digest` a SHA-256 over the files (of others: over the rows), which
+    identifies the data in results. `unused` names the columns and fields of the files that nothing reads; `revision` is
+    the commit on the hub, and `notes` what was decided when a set of others was read.
     """
 
     name: str
@@ -44,6 +47,8 @@ class PromptSet:
     license: str | None
     digest: str
     unused: tuple[str, ...] = ()
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def words(self) -> pl.Series:
@@ -58,11 +63,14 @@ class PromptSet:
 
 def load_prompts(node: Prompts) -> PromptSet:
     """The prompt set that a recipe names. Raises DataError for what is missing, malformed, empty or not parallel."""
-    prompts = _read(node.source)
+    prompts = _read(node.source, "harmful")
     if node.harmless is not None:
-        prompts = _with_harmless(prompts, _read(node.harmless))
+        prompts = _with_harmless(prompts, _read(node.harmless, "harmless"))
     if node.languages is not None:
         prompts = _restrict(prompts, node.languages)
+    if node.max_new_tokens is not None and node.max_new_tokens != prompts.max_new_tokens:
+        digest = _derived(prompts.digest, f"max_new_tokens {node.max_new_tokens}")
+        prompts = replace(prompts, max_new_tokens=node.max_new_tokens, digest=digest)
     return prompts if node.limit is None else _first(prompts, node.limit)
 
 
@@ -88,8 +96,39 @@ def check_can_identify(
             )
 
 
-def _read(source: str) -> PromptSet:
-    name, table, card = find_files(source)
+def _read(source: str, role: str) -> PromptSet:
+    found = find_set(source, role)
+    return _own(found) if isinstance(found, SetFiles) else _foreign(found)
+
+
+def _foreign(found: ForeignSet) -> PromptSet:
+    """A set of others, identified by its rows, so that one set from two places is one."""
+    languages = tuple(found.frame["language"].unique(maintain_order=True))
+    return PromptSet(
+        name=found.name,
+        frame=found.frame.with_columns(source=pl.lit(found.name)),
+        languages=languages,
+        anchor="en" if "en" in languages else None,
+        judge=None,
+        max_new_tokens=64,
+        license=found.license,
+        digest=frame_digest(found.frame),
+        unused=found.unused,
+        revision=found.revision,
+        notes=found.notes,
+    )
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """SHA-256 over the rows of a frame in their order, 64 hexadecimal digits."""
+    total = hashlib.sha256(repr(frame.columns).encode())
+    for row in frame.iter_rows():
+        total.update(repr(row).encode())
+    return total.hexdigest()
+
+
+def _own(found: SetFiles) -> PromptSet:
+    name, table, card = found
     files = [(table, limits.PROMPTS), *([] if card is None else [(card, limits.CARD)])]
     contents = [read_limited(file, limit, DataError) for file, limit in files]  # once: the digest is that of the rows
     declared = {} if card is None else read_card(card, contents[1])
@@ -140,19 +179,29 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
             )
     frame = pl.concat([kept, rows])
     both = _derived(prompts.digest, f"harmless {other.digest}" + " of the same name" * namesakes)
-    return replace(prompts, frame=frame.filter(pl.col("language").is_in(prompts.languages)), digest=both)
+    frame, notes = frame.filter(pl.col("language").is_in(prompts.languages)), (*prompts.notes, *other.notes)
+    return replace(prompts, frame=frame, digest=both, notes=notes)
 
 
 def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
+    languages = tuple(_as_called(prompts, language) for language in languages)
     if not languages or len(set(languages)) < len(languages):
         raise DataError(f"languages is {languages}", "Name at least one language, and each only once.")
-    for language in languages:
-        if language not in prompts.languages:
-            raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
     anchor = prompts.anchor if prompts.anchor in languages else None
     frame = prompts.frame.filter(pl.col("language").is_in(languages))
     digest = _derived(prompts.digest, f"languages {' '.join(languages)}")
     return replace(prompts, frame=frame, languages=languages, anchor=anchor, digest=digest)
+
+
+def _as_called(prompts: PromptSet, language: str) -> str:
+    """What the set calls a language: `jv` also where `jw`, `jav` or `Javanese` is asked for."""
+    if language in prompts.languages:
+        return language
+    code = language_code(language)
+    called = [one for one in prompts.languages if code is not None and language_code(one) == code]
+    if len(called) != 1:
+        raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
+    return called[0]
 
 
 def _first(prompts: PromptSet, limit: int) -> PromptSet:

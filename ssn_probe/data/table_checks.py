@@ -44,11 +44,16 @@ def read_table(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
         )
     if frame.is_empty():
         raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
+    return checked(frame, table), unused_names(names, KNOWN)
+
+
+def checked(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
+    """Rows with all required columns, as text: the known columns, completed. Raises DataError that names the table."""
     absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in frame.columns]
     frame = _with_defaults(frame.with_columns(absent).select(KNOWN))
     _check_cells(frame, table)
     _check_units(frame, table)
-    return frame, unused_names(names, KNOWN)
+    return frame
 
 
 def _read(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:

