@@ -49,7 +49,7 @@ def _read(adapter: Adapter | None, path: Path, role: str) -> ForeignSet:
 
 
 def _on_the_hub(source: str, role: str) -> ForeignSet:
-    from ssn_probe.data.sources.hub import HUB_ID, hub_set
+    from ssn_probe.data.sources.hub_sets import HUB_ID, hub_set
 
     adapter = BY_NAME.get(source)
     if adapter is not None and not adapter.hub:
