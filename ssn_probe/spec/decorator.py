@@ -6,6 +6,7 @@ converted to the annotated type. A text that does not convert, or an unknown nam
 
 import contextlib
 import inspect
+import os.path
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -68,12 +69,27 @@ class RecipeFunction(Displayed):
 def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
     """The recipe with the parameters that every recipe has, where they are given."""
     given = {name: value for name, value in shared.items() if value is not None}
-    judge = {"judge": given.pop("judge")} if "judge" in given else {}
+    judge = {"judge": _name_of_judge(given.pop("judge"))} if "judge" in given else {}
 
     def changed(node: Node) -> Node:
         return replace(node, **given) if isinstance(node, Prompts) else node
 
     return replace(rewrite(made, changed) if given else made, **judge)
+
+
+def _name_of_judge(judge: Any) -> Any:
+    """The name of a judge; of a function, as `python:FILE.py@function`, so that the recipe can be run again."""
+    if not callable(judge):
+        return judge
+    name = getattr(judge, "__qualname__", "")
+    with contextlib.suppress(TypeError, OSError):  # built in, or made where there is no file
+        file = inspect.getsourcefile(judge)
+        if file and os.path.isfile(file) and name.isidentifier():
+            return f"python:{os.path.abspath(file)}@{name}"
+    raise RecipeError(
+        f"the judge {brief(judge)} is no function at the top of a file",
+        "Write it into a file, and import it from there: verdicts are kept for the text of that file.",
+    )
 
 
 @contextlib.contextmanager

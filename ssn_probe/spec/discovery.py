@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 from ssn_probe import limits
 from ssn_probe.errors import RecipeError, nearest
@@ -89,11 +90,14 @@ def load_function(reference: str) -> RecipeFunction:
     return _load(reference)[0]
 
 
-def execute_file(path: Path) -> None:
-    """Runs a Python file that adds effects or model families. Raises RecipeError for whatever is wrong with it."""
+def execute_file(path: Path) -> ModuleType:
+    """Runs a Python file that adds effects or model families, or has a judge, and returns it as a module.
+
+    Raises RecipeError for whatever is wrong with it.
+    """
     if not os.path.isfile(path):
         raise RecipeError(f"there is no file {brief(str(path))}", "Give --extend a Python file.")
-    _execute(path, _read(path))
+    return _execute(path, _read(path))
 
 
 def _load(reference: str) -> tuple[RecipeFunction, str]:

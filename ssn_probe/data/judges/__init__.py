@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssn_probe.data.judges.endpoint import endpoint_judge
+from ssn_probe.data.judges.own_function import own_judge
 from ssn_probe.data.judges.patterns import patterns_judge
 from ssn_probe.data.judges.phrases import phrases_judge
+from ssn_probe.data.judges.verdict_file import file_judge
 from ssn_probe.data.judges.verdicts import VERDICTS, Judge, JudgeContext, JudgedRow, Judgement, Verdict
 from ssn_probe.errors import JudgeError, nearest
 
@@ -48,6 +50,8 @@ JUDGES: dict[str, Builder] = {
     "patterns": patterns_judge,
     "phrases": phrases_judge,
     "openai": endpoint_judge,
+    "python": own_judge,
+    "file": file_judge,
     UNJUDGED: unjudged,
 }
 """Name → builder, which takes the argument after the colon, the languages to judge, and what the judge is for.
