@@ -37,6 +37,7 @@ from ssn_probe.training.topic.topic_rows import (
     Deck,
     TopicLessons,
     answer_rows,
+    quick,
     refusal_counts,
     refusal_rows,
 )
@@ -121,7 +122,8 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = lessons.rate * _schedule(step, lessons)
         rows = decks[0].take(lessons.refusals) + decks[1].take(lessons.answers)
-        loss = response_loss(module, batch_of(rows, subject.pad_id, module.device)) / response_tokens(rows)
+        with quick(module):
+            loss = response_loss(module, batch_of(rows, subject.pad_id, module.device)) / response_tokens(rows)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -9,7 +9,7 @@ import torch
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
 from ssn_probe.training.loop.loss import IGNORED, Encoded, batch_of
-from ssn_probe.training.topic.topic_rows import BATCH, Advance, TopicLessons, answers, verdicts
+from ssn_probe.training.topic.topic_rows import BATCH, Advance, TopicLessons, answers, quick, verdicts
 
 Figures = dict[str, dict[str, float]]
 """language → figure → share."""
@@ -52,7 +52,8 @@ def next_tokens(module: Any, rows: Sequence[Encoded], pad_id: int) -> tuple[floa
     hits = nats = count = 0.0
     for start in range(0, len(rows), BATCH):
         batch = batch_of(rows[start : start + BATCH], pad_id, module.device)
-        logits = module(**batch.inputs, use_cache=False, logits_to_keep=batch.labels.shape[1] + 1).logits[:, :-1]
+        with quick(module):
+            logits = module(**batch.inputs, use_cache=False, logits_to_keep=batch.labels.shape[1] + 1).logits[:, :-1]
         kept = batch.labels != IGNORED
         logits, labels = logits[kept].float(), batch.labels[kept]
         hits += (logits.argmax(-1) == labels).sum().item()

@@ -6,10 +6,12 @@ harmless prompts before it is trained, in every language and cut after a few tok
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
+import torch
 
 from ssn_probe.data.judges import JudgedRow, Verdict, make_judge
 from ssn_probe.data.prompt_set import PromptSet
@@ -109,7 +111,13 @@ def answers(subject: Subject, rows: pl.DataFrame, tokens: int, advance: Advance)
         advance(done, rows.height, None)
 
     prompts = encode(subject, rows["text"].to_list())
-    return generate(subject, prompts, max_new_tokens=tokens, batch_size=BATCH, advance=add)
+    with quick(subject.model._module):
+        return generate(subject, prompts, max_new_tokens=tokens, batch_size=BATCH, advance=add)
+
+
+def quick(module: Any) -> AbstractContextManager[Any]:
+    """Inside, matrices are multiplied in bfloat16: about three times as fast, on processors that can, too."""
+    return torch.autocast(module.device.type, torch.bfloat16)
 
 
 def verdicts(prompts: PromptSet, rows: pl.DataFrame, said: Sequence[Generation]) -> list[Verdict]:
