@@ -8,6 +8,7 @@ import torch
 from tiny import tiny_module, tiny_tokenizer
 from torch import Tensor
 
+from ssn_probe.data.judges import make_judge
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.spec.training_settings import Training
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file
@@ -50,7 +51,8 @@ def example(number: int, language: str = "qaa", context: str = "harmful", **chan
 def tiny_data(rows: int = 6, contexts: Sequence[str] = ("harmful",)) -> SafetyData:
     """`rows` parallel rows per context, in two languages."""
     examples = [example(n, language, context) for context in contexts for n in range(rows) for language in LANGUAGES]
-    return SafetyData(name="tiny", digest="0" * 64, judge=JUDGE, examples=tuple(examples))
+    judge = make_judge(JUDGE, LANGUAGES, "tiny")
+    return SafetyData(name="tiny", digest="0" * 64, judge=judge, examples=tuple(examples))
 
 
 def settings(**changes: Any) -> Training:

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ssn_probe.data.judges import make_judge, require_judge
+from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
@@ -39,6 +39,7 @@ from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import rows_of_steps
+from ssn_probe.study.unjudged import check_judged, judges_json, notes_on_judges
 from ssn_probe.study.workbench import Workbench
 
 LENGTHS = ("lengths of prompts",)
@@ -74,7 +75,6 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     recipe = limited(recipe, options.limit)
     plan = make_plan(recipe)
     for prompts in measured(plan.recipe, plan.data).values():
-        require_judge(prompts.judge, prompts.name, "responses cannot be judged")
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)
     started = time.monotonic()
@@ -82,6 +82,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
         require_proof(subject, root)
         check_rows_independent(subject)
+    check_judged(plan.recipe, plan.data, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)
     record = Record(manifest_of(recipe, plan, options, subject, key))
@@ -110,7 +111,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)
         study_and_report(replace(bench, tracker=tracker), recipe, run, record)
-        record.note(cache=dict(cache.counts))
+        record.note(cache=dict(cache.counts), judges=judges_json(bench, plan.recipe))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))
     results.point_latest(root, run)
@@ -134,7 +135,8 @@ class Record:
 
 def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
     """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
-    notes = (*notes_on_model(bench.subject), *notes_on_texts(bench.subject.tokenizer, bench.data))
+    judged = notes_on_judges(recipe, bench.data)
+    notes = (*judged, *notes_on_model(bench.subject), *notes_on_texts(bench.subject.tokenizer, bench.data))
     for note in (*notes, *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)
@@ -161,6 +163,7 @@ def _notes_on_lengths(bench: Workbench, recipe: Recipe) -> Iterator[str]:
 
 def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:
     """How a run is made, before anything has been found."""
+    bench = Workbench(subject=subject, data=plan.data)
     return Manifest(
         recipe=recipe.name,
         question=recipe.question,
@@ -175,6 +178,7 @@ def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, 
         generation=subject.turns.to_json(),
         device=str(subject.device),
         data=[_data_json(node, prompts) for node, prompts in plan.data.items()],
+        judges=judges_json(bench, recipe),
         nodes={name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},
         environment=environment.environment(),
     )

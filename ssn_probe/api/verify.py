@@ -33,6 +33,7 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.integrity import Finding, file_findings, manifest_finding
 from ssn_probe.runs.manifest import Manifest, is_intact
 from ssn_probe.runs.recorded import Recorded
+from ssn_probe.runs.verdict_store import stored
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.findings import Findings
@@ -84,7 +85,7 @@ def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
         yield Finding(what="tables follow from what was measured", holds=None, why=error.message)
         return
     if os.path.lexists(run.path / "samples.parquet"):
-        yield _checked("verdicts follow from the responses", lambda: _verdicts(run, plan))
+        yield _judged("verdicts follow from the responses", lambda: _verdicts(run, plan))
         yield _checked("summary follows from samples and log_odds", lambda: _summary(run, recipe, plan))
     yield from _repeated(run, recipe, plan, subject)
 
@@ -105,6 +106,9 @@ def _how_it_was_made(recipe: Recipe, plan: Plan, subject: Subject, manifest: Rec
     yield model
     names = ("seed", "recipe", "question", "neurons", "generation") + (("key", "nodes") if model.holds else ())
     yield _same_fields("the manifest is that of the recipe", {name: now[name] for name in names}, manifest)
+    if "judges" in manifest:
+        then, here = ([(one["name"], one["sha256"]) for one in found["judges"]] for found in (manifest, now))
+        yield Finding(what="the judge is that of the run", holds=then == here)
     limit = options.limit
     holds = limit is None or limited(recipe, limit) == recipe
     why = "" if holds else f"the recipe's prompts are not limited to {limit}"
@@ -131,16 +135,28 @@ def _same_fields(what: str, expected: Mapping[str, Any], recorded: Mapping[str, 
 def _checked(what: str, differs: Callable[[], str]) -> Finding:
     try:
         why = differs()
+    except NotCached:
+        raise
     except (Exception, pl.exceptions.PanicException) as error:  # of files that may hold anything
         return Finding(what=what, holds=False, why=str(error).partition("\n")[0] or type(error).__name__)
     return Finding(what=what, holds=not why, why=why)
+
+
+def _judged(what: str, differs: Callable[[], str]) -> Finding:
+    """The same where verdicts are needed; those of a judge that costs something are taken from the store alone."""
+    try:
+        return _checked(what, differs)
+    except NotCached as missing:
+        why = f"the cache does not hold all {missing.args[0]['method']}, and verify asks no such judge"
+        return Finding(what=what, holds=None, why=why)
 
 
 def _verdicts(run: RunFolder, plan: Plan) -> str:
     samples = run.table("samples")
     other = 0
     for context, prompts in measured(plan.recipe, plan.data).items():
-        judge = make_judge(prompts.judge, prompts.languages, prompts.name)
+        judge = make_judge(prompts.judge, prompts.languages, prompts.name, "cpu")
+        judge = stored(judge, run.path.parent / "cache", compute=False)
         texts = prompts.frame.filter(split="evaluate", context=context).select("prompt_id", "language", "text")
         texts = texts.rename({"language": "eval_language"})
         rows = samples.filter(context=context).join(

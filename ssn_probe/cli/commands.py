@@ -123,6 +123,13 @@ STUDY = (
     click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."),
     click.option("--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."),
     click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."),
+    click.option(
+        "--judge",
+        "judges",
+        multiple=True,
+        metavar="NAME[:ARGUMENT]",
+        help="Who judges responses: phrases, qwen3guard, openai:MODEL, none, …",
+    ),
 )
 
 
@@ -152,7 +159,7 @@ def list_(path: Path | None) -> None:
 @click.option(
     "--time/--no-time", "calibrated", default=True, help="Measure the speed on one batch of each kind of work."
 )
-def show(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
+def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **options: Any) -> None:
     """Show what RECIPE would do: steps, how many of them are cached, prompts, passes, time, memory, smallest effect.
 
     With --no-time no weights are loaded and nothing runs. A recipe file is executed to read it.
@@ -161,7 +168,7 @@ def show(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import find_recipe
 
-    value = find_recipe(recipe, split_assignments(assignments))
+    value = _judged_by(find_recipe(recipe, split_assignments(assignments)), judges)
     from ssn_probe.report.terminal.plan_table import render_plan
     from ssn_probe.study.forecast import forecast
 
@@ -173,7 +180,7 @@ def show(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
 @study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
-def run(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
+def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
     The same command continues a run that was stopped. A recipe file is executed to read it; a recipe.json is not.
@@ -188,8 +195,16 @@ def run(recipe: str, assignments: tuple[str, ...], **options: Any) -> None:
 
     screen = console()
     signal.signal(signal.SIGTERM, _terminated)
+    arguments |= {"judge": judges[0]} if judges else {}
     settings = Options(source=loaded.source, arguments=arguments, **options)
-    show_answer(screen, run_recipe(loaded.recipe, settings, screen))
+    show_answer(screen, run_recipe(_judged_by(loaded.recipe, judges), settings, screen))
+
+
+def _judged_by(recipe: Any, judges: tuple[str, ...]) -> Any:
+    """The recipe with the first of the judges that were named."""
+    from dataclasses import replace
+
+    return replace(recipe, judge=judges[0]) if judges else recipe
 
 
 def _terminated(*_signal: object) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.data.judges import Declared, JudgedRow, make_judge, require_judge
+from ssn_probe.data.judges import Judge, JudgedRow, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import same_words
 from ssn_probe.data.table_checks import CONTEXTS
@@ -46,7 +46,7 @@ class Example:
 class SafetyData:
     """Rows that teach to refuse harmful requests, and none that unteaches it.
 
-    `judge` is the judge that the data declare, or that the recipe names; every row is judged when the value is made.
+    `judge` is the judge that the data declare, or that the recipe names. Every row is judged when the value is made.
 
     Raises:
         DataError: a target with the wrong verdict (every such row is listed or counted), or a language without a
@@ -56,14 +56,12 @@ class SafetyData:
 
     name: str
     digest: str
-    judge: Declared
+    judge: Judge
     examples: tuple[Example, ...]
 
     def __post_init__(self) -> None:
         _check_harmful(self)
-        require_judge(self.judge, self.name, "responses to learn must be judged before they are")
-        judge = make_judge(self.judge, self.languages, self.name)
-        found = judge.judge([JudgedRow(row.language, row.text, row.target) for row in self.examples])
+        found = self.judge.judge([JudgedRow(row.language, row.text, row.target) for row in self.examples])
         wrong = [
             f"{row.prompt_id} ({row.language}, {row.context}): {one.verdict}"
             for row, one in zip(self.examples, found, strict=True)
@@ -103,7 +101,7 @@ class SafetyData:
             "rows_sha256": self.rows_digest(),
             "split": SPLIT,
             "rows": self.counts(),
-            "judge": make_judge(self.judge, self.languages, self.name).name,
+            "judge": self.judge.name,
             "checked": "harmful: refused; harmless and lookalike: complied",
         }
 
@@ -120,6 +118,7 @@ def safety_data(
     *,
     languages: Sequence[str] | None = None,
     contexts: Sequence[str] = ("harmful",),
+    judge: Judge | None = None,
 ) -> SafetyData:
     """The training rows of a prompt set, checked.
 
@@ -127,11 +126,23 @@ def safety_data(
         prompts: its *train* split is read; `reference` is the response to learn.
         languages: the languages to train on; None for all languages of the set.
         contexts: `("harmful",)`, the paper's, or also `"harmless"` and `"lookalike"`, rows that are to be answered.
+        judge: of the responses to learn; by default made anew, as the set declares it.
 
     Raises:
         DataError: an unknown language or context, a language without rows, rows without a response, rows that the
             split *evaluate* measures with, or responses that do not fit their request.
     """
+    examples = training_rows(prompts, languages=languages, contexts=contexts)
+    taught = tuple(dict.fromkeys(row.language for row in examples))
+    judge = judge or make_judge(prompts.judge, taught, prompts.name)
+    return SafetyData(name=prompts.name, digest=prompts.digest, judge=judge, examples=examples)
+
+
+def training_rows(
+    prompts: PromptSet, *, languages: Sequence[str] | None, contexts: Sequence[str]
+) -> tuple[Example, ...]:
+    """The rows of `safety_data` before they are judged, with every other check."""
+    require_judge(prompts.judge, prompts.name, "responses to learn must be judged before they are")
     chosen = _chosen_languages(prompts, languages)
     _check_contexts(contexts)
     rows = prompts.frame.filter(
@@ -141,8 +152,7 @@ def safety_data(
     _check_responses(prompts, rows)
     _check_not_measured(prompts, rows)
     names = ("prompt_id", "language", "context", "cluster", "text")
-    examples = [Example(target=row["reference"], **{name: row[name] for name in names}) for row in rows.to_dicts()]
-    return SafetyData(name=prompts.name, digest=prompts.digest, judge=prompts.judge, examples=tuple(examples))
+    return tuple(Example(target=row["reference"], **{name: row[name] for name in names}) for row in rows.to_dicts())
 
 
 def _chosen_languages(prompts: PromptSet, languages: Sequence[str] | None) -> list[str]:

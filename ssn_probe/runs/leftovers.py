@@ -24,6 +24,8 @@ from typing import Any
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256
 from ssn_probe.runs.folder import LOCK, ROOM, RunFolder, read_json
+from ssn_probe.runs.verdict_store import FOLDER
+from ssn_probe.text import size
 
 HOUR = 3600
 RUN = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)_.+_[0-9a-f]{8}(-\d+)?")
@@ -133,6 +135,8 @@ def _look_for_temporary(result: Survey, children: Sequence[Path]) -> None:
 def _look_into_cache(result: Survey, cache: Path, runs: Sequence[Path], methods: Mapping[str, int]) -> None:
     wanted, since = _wanted(result, runs)
     in_use = 0
+    if (verdicts := cache / FOLDER).is_dir():
+        result.notes.append(f"{verdicts} ({size(_size(verdicts))}) is kept: verdicts of judges, which cost something.")
     for entry in _children(cache):
         if entry.name == "proofs" and _is_folder(entry):
             for path in _files(entry):

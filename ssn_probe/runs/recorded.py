@@ -37,6 +37,11 @@ class Source(Checked):
     sha256: str
 
 
+class JudgedBy(Checked):
+    name: str
+    sha256: str
+
+
 class Expanded(Checked):
     """What schema version 1 stated of a training."""
 
@@ -61,6 +66,7 @@ class Fields(Checked):
     generation: dict[str, Any] = {}
     device: str = ""
     data: list[Source] = []
+    judges: list[JudgedBy] = []
     nodes: dict[str, str] = {}
     packages: dict[str, str] = {}
     python: str = ""

@@ -20,12 +20,12 @@ from ssn_probe.spec.node import Node, brief, rewrite
 
 
 def every_recipe(
-    languages: tuple[str, ...] | None = None, max_new_tokens: int | None = None, judge: str | None = None
+    languages: tuple[str, ...] | None = None, max_new_tokens: int | None = None, judge: str = ""
 ) -> dict[str, Any]:
     """The parameters that every recipe has, beside those that its own signature declares.
 
     `languages`: use only these of every prompt set. `max_new_tokens`: the length of responses. `judge`: the judge of
-    responses.
+    responses, instead of the one that the data declare; `none` for no judge.
     """
     return {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge}
 
@@ -68,7 +68,7 @@ class RecipeFunction(Displayed):
 
 def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
     """The recipe with the parameters that every recipe has, where they are given."""
-    given = {name: value for name, value in shared.items() if value is not None}
+    given = {name: value for name, value in shared.items() if value not in (None, "")}
     judge = {"judge": _name_of_judge(given.pop("judge"))} if "judge" in given else {}
 
     def changed(node: Node) -> Node:

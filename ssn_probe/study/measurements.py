@@ -1,6 +1,6 @@
 """What is measured of a model under a change: responses and log-odds, each kept under all that decides it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import seen
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.runs.verdict_store import stored
 from ssn_probe.spec import Intervention
 from ssn_probe.spec.node import digest
 from ssn_probe.study.progress import Advance
@@ -81,13 +82,15 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def judge_of(bench: Workbench, prompts: PromptSet) -> Judge:
-    """The judge of a prompt set's responses, on the model's device; made once."""
+def judge_of(bench: Workbench, prompts: PromptSet, languages: Sequence[str] | None = None) -> Judge:
+    """The judge of a prompt set's responses, on the model's device, with the verdicts that are kept; made once."""
 
     def make() -> Judge:
-        return make_judge(prompts.judge, prompts.languages, prompts.name, str(bench.subject.device))
+        judge = make_judge(prompts.judge, judged, prompts.name, str(bench.subject.device))
+        return judge if bench.cache is None else stored(judge, bench.cache.root, compute=bench.cache.compute)
 
-    return bench.remember_prompts(("judge", prompts.digest), make)
+    judged = tuple(languages or prompts.languages)
+    return bench.remember_prompts(("judge", prompts.digest, judged), make)
 
 
 def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:

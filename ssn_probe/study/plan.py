@@ -38,6 +38,8 @@ def make_plan(recipe: Recipe) -> Plan:
         if isinstance(node, NeuronFile):
             read_neurons(node.path)
     data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
+    if recipe.judge is not None:
+        data = {node: replace(prompts, judge=recipe.judge) for node, prompts in data.items()}
     check_recipe(recipe, data)
     return Plan(recipe=recipe, data=data)
 

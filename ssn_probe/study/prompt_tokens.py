@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.data.training_rows import safety_data
+from ssn_probe.data.training_rows import training_rows
 from ssn_probe.errors import DataError, ModelError
 from ssn_probe.model.chat import encode_with
 from ssn_probe.model.context_length import Limit
@@ -118,5 +118,5 @@ def _check_training_rows(recipe: Recipe, data: Mapping[Prompts, PromptSet], subj
 
     for node in walk(recipe):
         if isinstance(node, Trains):
-            rows = safety_data(data[node.data], languages=node.languages, contexts=node.contexts).examples
+            rows = training_rows(data[node.data], languages=node.languages, contexts=node.contexts)
             encode_examples(rows, subject.tokenizer, subject.eos_ids, subject.context, subject.vocabulary)

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet, check_can_identify
-from ssn_probe.data.training_rows import safety_data
+from ssn_probe.data.training_rows import safety_data, training_rows
 from ssn_probe.errors import RecipeError, nearest
 from ssn_probe.spec import (
     Each,
@@ -150,7 +151,9 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     """What is learned passes the safety check before anything is computed; a learning curve ends with its training."""
     learned = {(node.data, node.languages, node.contexts) for node in walk(recipe) if isinstance(node, Trains)}
     for node, languages, contexts in learned:
-        safety_data(data[node], languages=languages, contexts=contexts)
+        prompts = data[node]
+        costly = make_judge(prompts.judge, prompts.languages, prompts.name).stored  # asked once the run has a store
+        (training_rows if costly else safety_data)(prompts, languages=languages, contexts=contexts)
     anchor, languages = study_anchor(recipe, data), evaluated(recipe, data)
     for node in walk(recipe):
         if not isinstance(node, Trains):

@@ -117,6 +117,11 @@ def _readout(
     anchor = bench.anchor if bench.anchor in observed else None
     mine, anchors, here = own[language], None if anchor is None else own[anchor], observed[language]
     origin = "declared" if _declares(bench, language) else "estimated"
+    if (here["verdict"] == "unjudged").all():
+        if mine is None or origin == "estimated":
+            raise UntrustedReadoutError(f"responses in {language} are unjudged", "Name a judge: --judge phrases.")
+        untested = Gate(auroc=None, n_refused=0, n_other=0, passed=False, why="responses are unjudged")
+        return Readout(reads=mine, origin="declared, untested", gate=untested)
     tried = [] if mine is None else [_tried(bench, here, mine, origin)]
     if not _passed(tried) and mine is not None and anchors is not None and language != anchor:
         tried.append(_tried(bench, here, _union(mine, anchors), f"{origin}, with the anchor's"))

@@ -115,7 +115,10 @@ def summarise(
     """
     study = _Study(anchor=anchor, primary=primary, lowers=frozenset(lowers), each=frozenset(each), seed=seed)
     rows = []
+    unjudged = samples.filter(JUDGED).is_empty()
     for name, measure in MEASURES.items():
+        if unjudged and name == "asr_paper":  # no verdict is no success
+            continue
         values = samples.filter(measure.counts).with_columns(y=measure.value.cast(pl.Float64))
         rows += _measure_rows(name, values, study)
     if log_odds is not None:

@@ -113,7 +113,7 @@ def training_inputs(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[
         rows=bench.remember(("rows digest", data_of(bench, node)), data_of(bench, node).rows_digest),
         probe=[
             *_judged_by(bench),
-            to_json(dict(judge_of(bench, bench.data[node.data]).identity)),
+            to_json(dict(judge_of(bench, bench.data[node.data], node.languages).identity)),
             bench.data[node.data].max_new_tokens,
         ],
         training=to_json(node.training),
@@ -141,7 +141,10 @@ def data_of(bench: Workbench, node: Trains) -> SafetyData:
     """The rows to learn, each judged. Raises DataError for one that its judge does not call what it must be."""
     prompts = bench.data[node.data]
     key = ("safety data", prompts.digest, node.contexts, node.languages)
-    return bench.remember(key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts))
+    judge = judge_of(bench, prompts, node.languages)
+    return bench.remember(
+        key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts, judge=judge)
+    )
 
 
 def train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Outcome:

@@ -35,8 +35,8 @@ ARGUMENTS = {
 COMMANDS = {
     "": "--version --debug --extend",
     "list": "path",
-    "show": "recipe -T --limit --batch-size --device --dtype -o --time --no-time",
-    "run": "recipe -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
+    "show": "recipe --judge -T --limit --batch-size --device --dtype -o --time --no-time",
+    "run": "recipe --judge -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
     "results": "reference -o --sort --status --recipe --model --export --measure",
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from training_case import JUDGE, LANGUAGES, example, tiny_data
 
+from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
 from ssn_probe.data.training_rows import SafetyData, safety_data
 from ssn_probe.errors import DataError, JudgeError
@@ -24,7 +25,7 @@ def changed(prompts: PromptSet, reference: pl.Expr, where: pl.Expr) -> PromptSet
 
 
 def made(*rows: Any) -> SafetyData:
-    return SafetyData(name="tiny", digest="", judge=JUDGE, examples=rows)
+    return SafetyData(name="tiny", digest="", judge=make_judge(JUDGE, LANGUAGES, "tiny"), examples=rows)
 
 
 def test_the_organism_has_refusals_to_learn_from(organism: PromptSet) -> None:

@@ -223,5 +223,7 @@ def test_a_shipped_recipe_asks_a_question_and_every_parameter_changes_it(functio
 def test_every_recipe_has_languages_length_and_judge() -> None:
     made = find_recipe("suppress_ss", {"languages": "qaa,qab", "max_new_tokens": "5", "judge": "phrases"})
     assert made.judge == "phrases"
+    assert find_recipe("suppress_ss", {"judge": "none"}).judge == "none"
+    assert find_recipe("suppress_ss", {"judge": ""}).judge is None
     prompts = [node for node in walk(made) if isinstance(node, Prompts)]
     assert {(node.languages, node.max_new_tokens) for node in prompts} == {(("qaa", "qab"), 5)}

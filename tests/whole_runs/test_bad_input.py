@@ -108,7 +108,9 @@ def test_rows(
 
 def test_data_without_a_judge(tmp_path: Path, organism: pl.DataFrame) -> None:
     data = organism_set(tmp_path / "data", organism, judge=None)
-    refused(run(tmp_path, "-T", f"data={data.source}"), "has no judge")
+    training = run(tmp_path, "-T", f"data={data.source}", recipe="expand_ss")
+    refused(training, "has no judge", "responses to learn", "--judge phrases")
+    refused(run(tmp_path, "--judge", "phrase"), "unknown kind 'phrase'", "Did you mean 'phrases'?")
 
 
 def test_a_set_that_comes_out_empty(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ssn_probe.data.judges import Judge, JudgedRow, make_judge
+from ssn_probe.data.judges import Judge, JudgedRow
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.model.chat import encode_with, pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
@@ -83,8 +83,7 @@ def held_out_probe(
     rows = probe_rows(data, settings)
     if not rows:
         return None
-    judge = make_judge(data.judge, data.languages, data.name)
-    return asr_probe(tokenizer, rows, judge, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+    return asr_probe(tokenizer, rows, data.judge, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
 
 
 @contextmanager
