@@ -49,6 +49,7 @@ from ssn_probe.spec.display import RENDERERS
 
 if TYPE_CHECKING:
     from ssn_probe.api.python import Preview, Result, open_run, preview, run
+    from ssn_probe.data.frames import prompts_from_frame
     from ssn_probe.model.families import register_family
     from ssn_probe.study.edits_of_arms import edits
 
@@ -92,6 +93,7 @@ __all__ = [
     "open_run",
     "paper",
     "preview",
+    "prompts_from_frame",
     "recipe",
     "register_family",
     "run",
@@ -108,6 +110,7 @@ def _render(value: Any) -> Any:
 RENDERERS.append(_render)
 
 _LAZY = dict.fromkeys(("Preview", "Result", "open_run", "preview", "run"), "ssn_probe.api.python") | {
+    "prompts_from_frame": "ssn_probe.data.frames",
     "edits": "ssn_probe.study.edits_of_arms",
     "register_family": "ssn_probe.model.families",
 }

@@ -192,6 +192,7 @@ def _data_json(node: Prompts, prompts: Any) -> dict[str, Any]:
         "name": prompts.name,
         "anchor": prompts.anchor,
         "license": prompts.license,
+        "revision": prompts.revision,
         "sha256": prompts.digest,
         "limit": node.limit,
         "prompts": [dict(row) for row in counts.iter_rows(named=True)],

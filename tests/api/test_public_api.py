@@ -21,7 +21,8 @@ from ssn_probe.spec.node import NODES
 NAMES = """
 ASR Amplify DataError Each Effect Expand Final Intervention JudgeError LoRA Local MeanOf ModelError NeuronFile
 OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError
-SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview recipe
+SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview
+prompts_from_frame recipe
 register_family run scores
 """
 RECIPES = """

@@ -5,11 +5,12 @@ or with a path (`multijail:PATH`); a name on the hub (`owner/name`, `owner/name:
 """
 
 import os.path
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from ssn_probe.data.sources.adapters import ADAPTERS, BY_NAME, Adapter
-from ssn_probe.data.sources.foreign_sets import ForeignSet, converted
+from ssn_probe.data.sources.foreign_sets import ForeignSet, Opened, converted
 from ssn_probe.data.sources.local_files import SetFiles, is_own_format, local_files
 from ssn_probe.data.sources.recognition import recognised
 from ssn_probe.data.sources.table_files import Table, read_file, read_folder
@@ -28,40 +29,45 @@ def find_set(source: str, role: str) -> SetFiles | ForeignSet:
     if source in SHIPPED:
         package, folder = SHIPPED[source]
         return local_files(str(files(package) / folder))
+    if os.path.exists(source) and is_own_format(source):
+        return local_files(source)
+    opened = open_tables(source)
+    found = converted(opened.adapter or recognised(opened.name, opened.tables), opened.tables, role)
+    return replace(found, revision=opened.revision, license=opened.license or found.license)
+
+
+def open_tables(source: str) -> Opened:
+    """The tables of others that a source text leads to: a path, `NAME:PATH`, a short name, or a name on the hub."""
     if os.path.exists(source):
-        return local_files(source) if is_own_format(source) else _read(None, Path(source), role)
+        return _local(None, Path(source))
     name, colon, place = source.partition(":")
     if colon and name in BY_NAME:
-        return _read(BY_NAME[name], Path(os.path.expanduser(place)), role)
-    return _on_the_hub(source, role)
+        return _local(BY_NAME[name], Path(os.path.expanduser(place)))
+    return _on_the_hub(source)
 
 
-def _read(adapter: Adapter | None, path: Path, role: str) -> ForeignSet:
-    """A local file or folder of others."""
+def _local(adapter: Adapter | None, path: Path) -> Opened:
     if not os.path.exists(path):
         raise DataError(f"there is no file or folder {brief(str(path))}", "Check the path.")
     patterns, header = (adapter.files, adapter.header) if adapter else ((), ())
     if os.path.isdir(path):
-        tables = read_folder(path, patterns, header)
-    else:
-        tables = [Table(path, path.stem, read_file(path, header))]
-    return converted(adapter or recognised(path.stem, tables), tables, role)
+        return Opened(adapter, path.stem, read_folder(path, patterns, header))
+    return Opened(adapter, path.stem, [Table(path, path.stem, read_file(path, header))])
 
 
-def _on_the_hub(source: str, role: str) -> ForeignSet:
-    from ssn_probe.data.sources.hub_sets import HUB_ID, hub_set
+def _on_the_hub(source: str) -> Opened:
+    from ssn_probe.data.sources.hub_sets import HUB_ID, hub_tables
 
     adapter = BY_NAME.get(source)
     if adapter is not None and not adapter.hub:
-        raise DataError(f"{source} cannot be downloaded", f"{(adapter.note or '').capitalize()}.")
+        raise DataError(f"{source} cannot be downloaded: {adapter.note}", f"Give {source}:PATH.")
     if adapter is None and not HUB_ID.fullmatch(source):
-        names = [*SHIPPED, *BY_NAME]
         raise DataError(
             f"no prompt set {brief(source)}",
-            f"{nearest(source[:80], names)} Or give a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, "
-            "a table, or a name on the hub, owner/name. docs/data.md lists every format.",
+            f"{nearest(source[:80], [*SHIPPED, *BY_NAME])} Or give a folder with prompts.parquet (or .jsonl, .csv) and "
+            "dataset.json, a table, or a name on the hub, owner/name. docs/data.md lists every format.",
         )
-    return hub_set(source if adapter is None else adapter.hub[0], role)
+    return hub_tables(source if adapter is None else adapter.hub[0])
 
 
-__all__ = ["ADAPTERS", "ForeignSet", "SetFiles", "find_set"]
+__all__ = ["ADAPTERS", "ForeignSet", "SetFiles", "find_set", "open_tables"]

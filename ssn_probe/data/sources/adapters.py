@@ -78,7 +78,7 @@ ADAPTERS = (
         name="advbench-x",
         wide=True,
         id=(),
-        note="it has no page of its own on the hub: give its csv (a column per language) as advbench-x:PATH",
+        note="it has no page on the hub; it is a csv with a column per language",
     ),
     Adapter(name="multilingual-advbench", hub=("simonycl/multilingual_advbench",), id=()),
     Adapter(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -36,6 +37,16 @@ class ForeignSet:
     revision: str | None = None
     notes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+
+
+class Opened(NamedTuple):
+    """The tables that a source leads to, the format that it names if any, and what the hub says of them."""
+
+    adapter: Adapter | None
+    name: str
+    tables: Sequence[Table]
+    license: str | None = None
+    revision: str | None = None
 
 
 def converted(adapter: Adapter, tables: Sequence[Table], role: str) -> ForeignSet:

@@ -5,15 +5,13 @@ Whatever goes wrong is one error at once, which says what was tried and what to 
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ssn_probe import limits
 from ssn_probe.data.sources.adapters import BY_HUB
-from ssn_probe.data.sources.foreign_sets import ForeignSet, converted
-from ssn_probe.data.sources.recognition import recognised
+from ssn_probe.data.sources.foreign_sets import Opened
 from ssn_probe.data.sources.table_files import READ, read_folder
 from ssn_probe.errors import DataError, first_line, is_library_failure
 from ssn_probe.text import size
@@ -31,17 +29,16 @@ class Snapshot(NamedTuple):
     license: str | None
 
 
-def hub_set(source: str, role: str) -> ForeignSet:
-    """The set that `owner/name`, with a configuration and a revision if you like, has on the hub."""
+def hub_tables(source: str) -> Opened:
+    """The tables that `owner/name`, with a configuration and a revision if you like, has on the hub."""
     asked = HUB_ID.fullmatch(source)
     assert asked is not None
     name, config = asked["id"], asked["config"]
-    adapter = BY_HUB.get(name.casefold())
-    snapshot = _snapshot(name, asked["revision"], adapter.files if adapter and not config else ())
-    patterns, header = (adapter.files, adapter.header) if adapter and not config else ((), ())
+    adapter = None if config else BY_HUB.get(name.casefold())
+    patterns, header = (adapter.files, adapter.header) if adapter else ((), ())
+    snapshot = _snapshot(name, asked["revision"], patterns)
     tables = read_folder(snapshot.folder, patterns, header, config)
-    found = converted(adapter or recognised(name, tables), tables, role)
-    return replace(found, revision=snapshot.commit, license=snapshot.license or found.license)
+    return Opened(adapter, name, tables, snapshot.license, snapshot.commit)
 
 
 @lru_cache(maxsize=100)
