@@ -19,6 +19,7 @@ FLOORS = (
     ("data",),
     ("model",),
     ("tracing", "organism"),
+    ("guards",),
     ("stats",),
     ("runs",),
     ("training",),

@@ -6,6 +6,7 @@ its kind; a recipe may name another one, as in `phrases` or `openai:MODEL`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from ssn_probe.data.judges.endpoint import endpoint_judge
@@ -46,9 +47,15 @@ def unjudged(argument: str | None, languages: tuple[str, ...], context: JudgeCon
     return Judge(name=UNJUDGED, identity={"kind": UNJUDGED}, judge=judge, local=True, stored=False)
 
 
+def _guard(kind: str) -> Builder:
+    """The builder of a guard model, which is loaded on a floor above: it is found by name when it is asked for."""
+    return lambda *given: import_module("ssn_probe.guards").guard_judge(kind, *given)
+
+
 JUDGES: dict[str, Builder] = {
     "patterns": patterns_judge,
     "phrases": phrases_judge,
+    **{kind: _guard(kind) for kind in ("qwen3guard", "polyguard", "wildguard")},
     "openai": endpoint_judge,
     "python": own_judge,
     "file": file_judge,
