@@ -155,7 +155,7 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
     samples = run.table("samples")
     other = 0
     for context, prompts in measured(plan.recipe, plan.data).items():
-        judge = make_judge(prompts.judge, prompts.languages, prompts.name, "cpu")
+        judge = make_judge(prompts.judge, prompts.languages, prompts.name, "cpu", asked=False)
         judge = stored(judge, run.path.parent / "cache", compute=False)
         texts = prompts.frame.filter(split="evaluate", context=context).select("prompt_id", "language", "text")
         texts = texts.rename({"language": "eval_language"})

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ssn_probe.data.judges import VERDICTS, Judge, JudgedRow, Judgement
+from ssn_probe.data.judges.verdicts import HalfJudged
 from ssn_probe.errors import JudgeError
 from ssn_probe.files import disk_errors
 from ssn_probe.runs.cache import NotCached
@@ -41,7 +42,11 @@ def stored(judge: Judge, cache: Path, *, compute: bool = True) -> Judge:
         waiting = list(missing.items())
         for start in range(0, len(waiting), BATCH):
             batch = waiting[start : start + BATCH]
-            found = judge.judge([row for _, row in batch])
+            try:
+                found = judge.judge([row for _, row in batch])
+            except HalfJudged as error:
+                kept.append({batch[number][0]: one for number, one in error.finished.items()})
+                raise
             if len(found) != len(batch):
                 raise JudgeError(
                     f"the judge {judge.name} gave {len(found)} verdicts for {len(batch)} responses",

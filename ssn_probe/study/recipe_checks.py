@@ -152,7 +152,8 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     learned = {(node.data, node.languages, node.contexts) for node in walk(recipe) if isinstance(node, Trains)}
     for node, languages, contexts in learned:
         prompts = data[node]
-        costly = make_judge(prompts.judge, prompts.languages, prompts.name).stored  # asked once the run has a store
+        judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
+        costly = judge.stored  # asked once the run has a store
         (training_rows if costly else safety_data)(prompts, languages=languages, contexts=contexts)
     anchor, languages = study_anchor(recipe, data), evaluated(recipe, data)
     for node in walk(recipe):

@@ -12,6 +12,7 @@ import pytest
 from judging import a_judge
 
 from ssn_probe.data.judges import Judge, JudgedRow, Judgement
+from ssn_probe.data.judges.verdicts import HalfJudged
 from ssn_probe.errors import JudgeError
 from ssn_probe.runs import verdict_store
 from ssn_probe.runs.cache import NotCached
@@ -73,6 +74,18 @@ def test_a_failure_loses_the_batch_in_flight_alone(tmp_path: Path, monkeypatch: 
         stored(judge.judge, tmp_path).judge(ROWS)
     stored(later.judge, tmp_path).judge(ROWS)
     assert [len(judge.asked), len(later.asked)] == [30, 70]
+
+
+def test_what_was_judged_of_the_batch_in_flight_is_kept(tmp_path: Path) -> None:
+    def answer(rows: Sequence[JudgedRow]) -> list[Judgement]:
+        raise HalfJudged("the service is gone", "Wait.", {number: Judgement("refused", "early") for number in (1, 3)})
+
+    later = Counted()
+    with pytest.raises(HalfJudged, match="gone"):
+        stored(a_judge(answer, "counted", stored=True), tmp_path).judge(ROWS)
+    found = stored(later.judge, tmp_path).judge(ROWS)
+    assert later.asked == [row for number, row in enumerate(ROWS) if number not in (1, 3)]
+    assert [number for number, one in enumerate(found) if one.reason == "early"] == [1, 3]
 
 
 def test_a_torn_line_is_asked_for_again(tmp_path: Path) -> None:
