@@ -193,6 +193,7 @@ def _data_json(node: Prompts, prompts: Any) -> dict[str, Any]:
         "anchor": prompts.anchor,
         "license": prompts.license,
         "revision": prompts.revision,
+        "harmless_set": prompts.harmless and dict(prompts.harmless),
         "sha256": prompts.digest,
         "limit": node.limit,
         "prompts": [dict(row) for row in counts.iter_rows(named=True)],

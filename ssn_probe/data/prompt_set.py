@@ -7,7 +7,7 @@ never used to evaluate it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,8 @@ class PromptSet:
     prompt × language. `anchor` is the high-resource language; `judge` the judge that is declared, or that a recipe
     names instead (`ssn_probe.data.judges`), `digest` a SHA-256 over the files (of others: over the rows), which
     identifies the data in results. `unused` names the columns and fields of the files that nothing reads; `revision` is
-    the commit on the hub, and `notes` what was decided when a set of others was read.
+    the commit on the hub, `harmless` what is known of another set that the harmless prompts come from, and `notes` what
+    was decided when a set of others was read.
     """
 
     name: str
@@ -48,6 +49,7 @@ class PromptSet:
     digest: str
     unused: tuple[str, ...] = ()
     revision: str | None = None
+    harmless: Mapping[str, str | None] | None = None
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -166,7 +168,10 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     namesakes = other.name == prompts.name and other.digest != prompts.digest
     source = f"{other.name} ({other.digest[:8]})" if namesakes else other.name
     own = [(pl.lit(f"{source}:") + pl.col(name)).alias(name) for name in ("prompt_id", "cluster")]
-    rows = other.frame.filter(context="harmless").with_columns(*own, source=pl.lit(source))
+    called = {one: _called(prompts, one) or one for one in other.languages}
+    rows = other.frame.filter(context="harmless").with_columns(
+        *own, pl.col("language").replace(called), source=pl.lit(source)
+    )
     if rows.is_empty():
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
     kept = prompts.frame.filter(pl.col("context") != "harmless")
@@ -180,11 +185,15 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     frame = pl.concat([kept, rows])
     both = _derived(prompts.digest, f"harmless {other.digest}" + " of the same name" * namesakes)
     frame, notes = frame.filter(pl.col("language").is_in(prompts.languages)), (*prompts.notes, *other.notes)
-    return replace(prompts, frame=frame, digest=both, notes=notes)
+    about = {"name": other.name, "license": other.license, "revision": other.revision, "sha256": other.digest}
+    return replace(prompts, frame=frame, digest=both, notes=notes, harmless=about)
 
 
 def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
-    languages = tuple(_as_called(prompts, language) for language in languages)
+    for language in languages:
+        if _called(prompts, language) is None:
+            raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
+    languages = tuple(_called(prompts, language) or language for language in languages)
     if not languages or len(set(languages)) < len(languages):
         raise DataError(f"languages is {languages}", "Name at least one language, and each only once.")
     anchor = prompts.anchor if prompts.anchor in languages else None
@@ -193,15 +202,13 @@ def _restrict(prompts: PromptSet, languages: tuple[str, ...]) -> PromptSet:
     return replace(prompts, frame=frame, languages=languages, anchor=anchor, digest=digest)
 
 
-def _as_called(prompts: PromptSet, language: str) -> str:
-    """What the set calls a language: `jv` also where `jw`, `jav` or `Javanese` is asked for."""
+def _called(prompts: PromptSet, language: str) -> str | None:
+    """What the set calls a language: `jv` also where `jw`, `jav` or `Javanese` is asked for; None if it lacks it."""
     if language in prompts.languages:
         return language
     code = language_code(language)
     called = [one for one in prompts.languages if code is not None and language_code(one) == code]
-    if len(called) != 1:
-        raise DataError(f"{prompts.name} has no language {language!r}", nearest(language, prompts.languages))
-    return called[0]
+    return called[0] if len(called) == 1 else None
 
 
 def _first(prompts: PromptSet, limit: int) -> PromptSet:

@@ -9,7 +9,7 @@ from ssn_probe.spec.node import Node, later, require
 class Prompts(Node):
     """A prompt set with the fixed splits *identify | evaluate | train*.
 
-    `source` is `"organism"`, a folder or a file (see `ssn_probe.data.prompt_set`); `harmless` is the source of another
+    `source` is the name of a set, a path, or a name on the hub (docs/data.md); `harmless` is the source of another
     set, whose harmless prompts replace those of this one; `languages` are those to use (default: all); `limit` keeps
     the first ids of every split and context; `max_new_tokens` is the length of responses, instead of the card's.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 import foreign_files as made
 import polars as pl
 import pytest
-from prompt_rows import load
+from prompt_rows import load, make_rows, write
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sources.adapters import ADAPTERS
@@ -175,3 +175,23 @@ def test_harmless_prompts_of_another_format(tmp_path: Path) -> None:
     assert counts(found) == {"harmful": 24, "harmless": 20}
     assert set(found.frame.filter(context="harmless")["source"]) == {"mgsm"}
     assert any(note.startswith("mgsm:") for note in found.notes)
+
+
+def test_the_manifest_tells_where_both_halves_come_from(tmp_path: Path) -> None:
+    from ssn_probe import Prompts
+    from ssn_probe.api.runner import _data_json
+    from ssn_probe.data.prompt_set import load_prompts
+
+    harmless = f"mgsm:{made.mgsm(tmp_path / 'harmless')}"
+    node = Prompts(f"multijail:{made.multijail(tmp_path)}", harmless=harmless, languages=("en", "bn"))
+    told = _data_json(node, load_prompts(node))
+    assert (told["license"], told["revision"]) == ("mit", None)
+    digest = load(harmless).digest
+    assert told["harmless_set"] == {"name": "mgsm", "license": "cc-by-sa-4.0", "revision": None, "sha256": digest}
+
+
+def test_halves_that_call_a_language_otherwise_meet(tmp_path: Path) -> None:
+    """The project's own format keeps the names of its author."""
+    own = write(tmp_path / "own", make_rows(["Chinese", "en"]))
+    found = load(f"multijail:{made.multijail(tmp_path)}", harmless=str(own), languages=("zh", "en"))
+    assert set(found.frame.filter(context="harmless")["language"]) == {"zh", "en"}

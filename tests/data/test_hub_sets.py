@@ -37,10 +37,8 @@ class Hub:
             for place, (file, content) in enumerate(files.items())
         ]
         page = json.dumps(about).encode()
-        self.answers |= {
-            f"/api/datasets/{name}": (200, {}, page),
-            f"/api/datasets/{name}/revision/{commit}": (200, {}, page),
-        }
+        for place in ("", "/revision/main", f"/revision/{commit}"):
+            self.answers[f"/api/datasets/{name}{place}"] = (200, {}, page)
         self.answers[f"/api/datasets/{name}/tree/{commit}"] = (200, {}, json.dumps(tree).encode())
         for place, (file, content) in enumerate(files.items()):
             head = {"X-Repo-Commit": commit, "ETag": f'"{place:040}"'}
@@ -111,13 +109,14 @@ def test_a_short_name_is_read_at_a_commit_with_its_licence(fake_hub: Hub, tmp_pa
 
 
 def test_offline_the_cache_serves(fake_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_hub.publish(
-        "DAMO-NLP-SG/MultiJail", {"README.md": CARD, "MultiJail.csv": made.multijail(tmp_path).read_bytes()}
-    )
-    before = load(f"DAMO-NLP-SG/MultiJail@{COMMIT}")
+    """Also where no commit is named, and other files of the set were never downloaded."""
+    file = made.multijail(tmp_path)
+    files = {"README.md": CARD, "MultiJail.csv": file.read_bytes(), "notes.bin": b"x"}
+    fake_hub.publish("DAMO-NLP-SG/MultiJail", files)
+    before = load("multijail")
     hub_sets._snapshot.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    after = load(f"DAMO-NLP-SG/MultiJail@{COMMIT}")
+    after = load("multijail")
     assert (after.digest, after.revision, after.license) == (before.digest, COMMIT, "cc0-1.0")
 
 

@@ -49,11 +49,14 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Snaps
     wanted = ["README.md", *patterns]
     try:
         if constants.HF_HUB_OFFLINE:
-            folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
-            return Snapshot(folder, folder.name, _license(folder))
-        commit = _commit(name, revision, patterns)
-        folder = snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=wanted)
-        return Snapshot(Path(folder), commit, _license(Path(folder)))
+            found = snapshot_download(
+                name, repo_type="dataset", revision=revision, allow_patterns=wanted, local_files_only=True
+            )
+        else:
+            _check_size(name, revision, patterns)
+            found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
+        folder = Path(found)
+        return Snapshot(folder, folder.name, _license(folder))
     except DataError:
         raise
     except BaseException as error:
@@ -62,8 +65,8 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Snaps
         raise _explained(name, revision, error) from error
 
 
-def _commit(name: str, revision: str | None, patterns: Sequence[str]) -> str:
-    """The commit of a revision, once its files are known to be of a size that can be read."""
+def _check_size(name: str, revision: str | None, patterns: Sequence[str]) -> None:
+    """The hub answers soon, has the revision, and its tables are of a size that can be read."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi
@@ -76,8 +79,6 @@ def _commit(name: str, revision: str | None, patterns: Sequence[str]) -> str:
             f"the tables of {name} have {size(total)}, more than the limit of {size(limits.PROMPTS)}",
             "Download what you need with `hf download`, and give the path of that file.",
         )
-    assert info.sha is not None
-    return info.sha
 
 
 def _license(folder: Path) -> str | None:
@@ -123,7 +124,7 @@ def _explained(name: str, revision: str | None, error: BaseException) -> DataErr
     if kinds & {"ConnectError", "TimeoutException", "NetworkError", "ConnectionError", "ProxyError", "TransportError"}:
         return DataError(
             f"cannot reach the hub: {constants.ENDPOINT} was asked for {name} ({first_line(error)})",
-            f"Check the network, or HF_ENDPOINT. {local}",
+            f"Check the network, or HF_ENDPOINT; HF_HUB_OFFLINE=1 takes what its cache has. {local}",
         )
     return DataError(f"the hub did not give {name}: {first_line(error)}", f"Try again later. {local}")
 
