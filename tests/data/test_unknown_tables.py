@@ -53,6 +53,14 @@ def test_wide_columns_by_code_alias_and_name(tmp_path: Path) -> None:
     assert found.frame.filter(prompt_id="4", language="jv")["text"].to_list() == [made.text("jv", 4)]
 
 
+def test_ids_may_be_called_as_in_the_projects_own_format(tmp_path: Path) -> None:
+    rows = [{"prompt_id": f"p{row['id']}", "en": row["English"], "de": row["de"]} for row in WIDE]
+    assert load(made.parquet_file(tmp_path / "a.parquet", rows)).frame["prompt_id"][0] == "p0"
+    long = [{"prompt_id": "p0", "language": "en", "text": "a", "contxt": "harmless"}]
+    with pytest.raises(DataError, match=r"lacks the columns|unknown column 'contxt'"):
+        load(made.parquet_file(tmp_path / "typo.parquet", long))
+
+
 @pytest.mark.parametrize("asked", ["jv", "jw", "jav_Latn", "Javanese"])
 def test_a_language_is_found_under_every_name(asked: str, tmp_path: Path) -> None:
     found = load(made.parquet_file(tmp_path / "a.parquet", WIDE), languages=(asked, "eng"))
@@ -160,6 +168,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "an id twice": ("a.csv", b"id,en\n1,a\n1,b\n", "the id '1' stands more than once in en", "an id of its own"),
     "no column": ("a.csv", b"number,words\n1,a\n", "its columns are 'number', 'words'", "language"),
     "no language": ("a.csv", b"id,prompt\n1,a\n", "does not say in which language", "prompts_de.csv"),
+    "an id missing": ("a.csv", b"id,en\n1,a\n,b\n", "1 of 2 prompts have no id", "or none"),
     "an unknown language": ("a.csv", b"language,text\nKlingonese,a\n", "'Klingonese' .* is no language", "codes"),
     "nothing but a header": ("a.csv", b"id,en\n", "has no prompts", "at least one"),
     "empty cells only": ("a.csv", b"id,en\n1,\n", "has no prompts", "at least one"),

@@ -248,7 +248,11 @@ def _context(adapter: Adapter, values: dict[str, str]) -> str | None:
 
 def _with_ids(rows: pl.DataFrame, parallel: bool, where: Path) -> pl.DataFrame:
     """`prompt_id` from the column of ids, else from the place; of its own in each language where none is parallel."""
-    ids = pl.col("number").cast(pl.String) if rows["id"].is_null().any() else pl.col("id").str.strip_chars()
+    without = rows["id"].is_null().sum()
+    if 0 < without < rows.height:
+        hint = "Give every prompt an id, which its translations share, or none."
+        raise DataError(f"{where}: {without:,} of {rows.height:,} prompts have no id", hint)
+    ids = pl.col("number").cast(pl.String) if without else pl.col("id").str.strip_chars()
     prefix = [pl.col("group"), pl.lit("-")] if rows["group"].n_unique() > 1 else []
     spoken = [] if parallel else [pl.col("language"), pl.lit("-")]
     rows = rows.with_columns(prompt_id=pl.concat_str([*spoken, *prefix, ids]))

@@ -35,7 +35,7 @@ def is_own_format(source: str) -> bool:
         names = _names(path)
     except (*UNREADABLE, csv.Error, TypeError, DataError):
         return True
-    return not names or "prompt_id" in names or {"context", "text"} <= names
+    return not names or ("text" in names and bool(names & {"prompt_id", "context"}))
 
 
 def _names(path: Path) -> set[str]:
