@@ -13,11 +13,13 @@ from ssn_probe.neurons import SITES
 from ssn_probe.report.conditions import Row, arm_names, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.report.refusal_in_words import named
 from ssn_probe.report.sections.set_reliability import found_as_placebo
 from ssn_probe.spec import Intervention, Recipe, Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
 from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
+from ssn_probe.study.refusal_trial import Refusals
 from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY, averaged
 from ssn_probe.text import (
     capitalised,
@@ -44,12 +46,14 @@ def answer(
     summary: pl.DataFrame | None,
     anchor: str | None,
     apart: Sequence[str] = (),
+    refusals: Sequence[Refusals] | None = None,
 ) -> list[str]:
     """What was found, a sentence or two per line, the most important first."""
     if summary is None:
         return _set_sizes(recipe, manifest, neurons)
     placebo = found_as_placebo(apart)
-    study = _Study(recipe=recipe, manifest=manifest, summary=summary, anchor=anchor, placebo_set=placebo)
+    known = {"recipe": recipe, "manifest": manifest, "summary": summary, "anchor": anchor}
+    study = _Study(**known, placebo_set=placebo, refusals=refusals)
     doses = dose_groups(recipe)
     if recipe.primary is None:
         lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
@@ -77,6 +81,7 @@ class _Study:
     summary: pl.DataFrame
     anchor: str | None
     placebo_set: str
+    refusals: Sequence[Refusals] | None
 
     # ── a recipe with a primary arm ──────────────────────────────────────────────────────────────────────────────────
 
@@ -261,7 +266,7 @@ class _Study:
         return source_of(self.recipe.arms[arm], self.anchor)
 
     def _set_name(self, arm: str) -> str:
-        return set_label(expression_of(self.recipe, arm)) or f"the set {plain(arm)}"
+        return named(set_label(expression_of(self.recipe, arm)), self.refusals) or f"the set {plain(arm)}"
 
 
 def verdict(node: Intervention, row: Row) -> str:

@@ -7,6 +7,7 @@ import polars as pl
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.report.refusal_in_words import refusal_finding
 from ssn_probe.report.sections.set_reliability import found_as_placebo, or_else
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
@@ -34,6 +35,7 @@ def conclusions(recipe: Recipe, findings: Findings) -> str:
         *_stability(findings.robustness),
         *_limits(recipe),
     ]
+    found = [*((False, line) for line in refusal_finding(findings.refusals)), *found]
     sections = {True: "What may be concluded", False: "What may not be concluded"}
     parts = []
     for allowed, title in sections.items():

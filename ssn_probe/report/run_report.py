@@ -14,6 +14,7 @@ from ssn_probe.report.conclusions import headlines
 from ssn_probe.report.learning_curves import CHART, curve_lines
 from ssn_probe.report.markdown import report
 from ssn_probe.report.overlaps_in_words import only_overlaps, overlap_lines
+from ssn_probe.report.refusal_in_words import refusal_lines
 from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.study.findings import Findings
@@ -40,9 +41,10 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
 def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> list[str]:
     """The answer in words, one finding per line, the most important first."""
     apart = findings.robustness.apart
-    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, apart)
+    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, apart, findings.refusals)
     shared = overlap_lines(recipe, findings)
     return [
+        *refusal_lines(findings.refusals),
         *([*shared, *found] if only_overlaps(recipe, findings) else [*found, *shared]),
         *curve_lines(recipe, findings.curves, findings.differences),
         *found_again_lines(findings.found_again),

@@ -8,6 +8,7 @@ import polars as pl
 from ssn_probe.stats import Estimate
 from ssn_probe.study.deltas import TrainedArm
 from ssn_probe.study.refusal_readout import LanguageGate
+from ssn_probe.study.refusal_trial import Refusals
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.training_curves import Difference
 
@@ -17,6 +18,7 @@ class Findings:
     """What a recipe's sets and arms gave. A table is None where the recipe asks for nothing of the kind.
 
     `sets`: neurons per set and language. `beyond_placebo`: how much more the primary arm does than its placebo.
+    `refusals`: how many prompts the untouched model refused, of those tried first and those evaluated, per language.
     `differences`: every learning curve beside its random sets; `curves_left_out`: curves that average over other
     languages than the untouched model. `tokens`: generated, over all arms. `seconds`: per stage.
     """
@@ -30,6 +32,7 @@ class Findings:
     found_again: pl.DataFrame | None
     truth: pl.DataFrame | None
     gates: tuple[LanguageGate, ...]
+    refusals: tuple[Refusals, ...] | None = None
     seconds: Mapping[str, float]
     samples: pl.DataFrame | None = None
     summary: pl.DataFrame | None = None

@@ -1,8 +1,10 @@
 """What a run would take and could show: what is cached, passes, time, memory, disk, and the smallest effect."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +22,17 @@ from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
-from ssn_probe.study.resolve import measured
+from ssn_probe.study.refusal_trial import (
+    PORTIONS,
+    GateNeed,
+    Refusals,
+    gate_needs,
+    gated_sets,
+    tried,
+    tried_languages,
+    tried_sets,
+)
+from ssn_probe.study.resolve import measured, reads_log_odds
 from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import counted, duration, probability, size
@@ -32,7 +44,9 @@ class Forecast:
     """The rows of a plan, and their consequences.
 
     `cached`: row → prompts whose results are in the cache. `seconds`: row → seconds per prompt, measured now; empty
-    where nothing was run. `lines`: the rest in words.
+    where nothing was run. `lines`: the rest in words. `gates`: what the refusal log-odds needs of every prompt set that
+    it is tested on; `needed`: those sets without whose log-odds no neuron can be chosen. `tried`: what the model
+    answered to a few prompts.
     """
 
     recipe: Recipe
@@ -40,6 +54,9 @@ class Forecast:
     cached: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    gates: tuple[GateNeed, ...] = ()
+    needed: frozenset[str] = frozenset()
+    tried: tuple[Refusals, ...] = ()
 
 
 def forecast(
@@ -61,12 +78,46 @@ def forecast(
     subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     rows, cached = _look_up(plan, subject, out)
-    seconds, time = _time(plan, rows, cached, (batch_size, device, dtype)) if calibrated else ({}, [])
+    loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype))
+    first = _try(plan, subject, loaded, out, batch_size) if calibrated else ()
+    seconds, time = _time(plan, rows, cached, loaded, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
     notes = [f"Note: {note}." for note in (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))]
     lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan), *notes]
-    return Forecast(recipe=plan.recipe, rows=tuple(rows), cached=cached, seconds=seconds, lines=tuple(lines))
+    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
+    gates = [need for prompts in reads_log_odds(plan.recipe, plan.data) for need in gate_needs(bench, prompts)]
+    return Forecast(
+        recipe=plan.recipe,
+        rows=tuple(rows),
+        cached=cached,
+        seconds=seconds,
+        lines=tuple(lines),
+        gates=tuple(gates),
+        needed=frozenset(prompts.name for prompts in gated_sets(plan.recipe, plan.data)),
+        tried=first,
+    )
+
+
+def _try(
+    plan: Plan, subject: Subject, loaded: Callable[[], Subject], out: Path, batch_size: int | None
+) -> tuple[Refusals, ...]:
+    """What the model answers to a few prompts, from the cache below `out` where a run has asked them already."""
+    kept = Workbench(
+        subject=subject, data=plan.data, anchor=plan.anchor, cache=Cache(root=out / "cache", compute=False)
+    )
+    with contextlib.suppress(NotCached):
+        return tuple(_tried(kept, plan))
+    if not weights_here(plan.recipe.model):
+        return ()
+    bench = Workbench(subject=loaded(), data=plan.data, anchor=plan.anchor, batch_size=batch_size)
+    return tuple(_tried(bench, plan))
+
+
+def _tried(bench: Workbench, plan: Plan) -> Iterator[Refusals]:
+    for prompts in tried_sets(plan.recipe, plan.data):
+        for language in tried_languages(bench, prompts):
+            yield tried(bench, prompts, language, PORTIONS[0])
 
 
 def _look_up(plan: Plan, subject: Subject, out: Path) -> tuple[list[Row], Mapping[str, int]]:
@@ -74,8 +125,8 @@ def _look_up(plan: Plan, subject: Subject, out: Path) -> tuple[list[Row], Mappin
 
     Where the neurons of the arms do not follow from what is there, their rows are those expected, and count as 0.
     """
-    cache = Cache(root=out / "cache", compute=False)
-    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
+    kept = Cache(root=out / "cache", compute=False)
+    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=kept)
     try:
         arms = arms_of(bench, plan.recipe)
     except NotCached:
@@ -89,7 +140,11 @@ def _look_up(plan: Plan, subject: Subject, out: Path) -> tuple[list[Row], Mappin
 
 
 def _time(
-    plan: Plan, rows: Sequence[Row], cached: Mapping[str, int], options: tuple[int | None, str, str]
+    plan: Plan,
+    rows: Sequence[Row],
+    cached: Mapping[str, int],
+    loaded: Callable[[], Subject],
+    batch_size: int | None,
 ) -> tuple[Mapping[str, float], list[str]]:
     """Seconds per prompt of every row, and the whole in words."""
     from ssn_probe.study.calibration import calibrate
@@ -98,8 +153,7 @@ def _time(
         return {}, ["Time: all that the model has to do is in the cache."]
     if not weights_here(plan.recipe.model):
         return {}, ["Time: not estimated, because the weights are not on this machine yet."]
-    batch_size, device, dtype = options
-    subject = load_subject(plan.recipe.model, device=device, dtype=dtype)
+    subject = loaded()
     seconds = calibrate(subject, plan, rows, batch_size)
     total = sum(seconds[row.label] * (row.prompts - cached.get(row.label, 0)) for row in rows)
     estimate = (

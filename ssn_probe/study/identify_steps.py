@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+import polars as pl
+
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.neurons.model_neurons import check_trained
 from ssn_probe.spec import Recipe, SafetyNeurons, Trains
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
-from ssn_probe.study.refusal_readout import gate_rows
+from ssn_probe.study.refusal_readout import gate_rows, is_given_up
+from ssn_probe.study.refusal_trial import check_gate, gated_sets
 from ssn_probe.study.resolve import choosers, found_again, reads_log_odds, rows_to_train
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_done
@@ -19,10 +22,10 @@ from ssn_probe.study.workbench import Workbench
 def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
     """Everything that a recipe's sets need, and the responses that must show that the log-odds can be trusted."""
     here = partial(_same, bench)
-    gated = [bench.data[node.prompts] for node in choosers(recipe) if node.scored_by.needs_openings]
+    gated = gated_sets(recipe, bench.data)
     scored_nodes = dict.fromkeys(choosers(recipe))
     for prompts in dict.fromkeys((*gated, *reads_log_odds(recipe, bench.data))):
-        yield from _gate_steps(bench, here, prompts)
+        yield from _gate_steps(bench, here, prompts, needed=prompts in gated)
     yield from _score_steps(bench, here, scored_nodes)
     for training, nodes in found_again(recipe).items():
         yield from _after_training(bench, training, nodes)
@@ -37,11 +40,24 @@ def gate_label(prompts: PromptSet) -> str:
 
 
 def _gate_steps(
-    bench: Workbench, inside: Callable[[], Workbench], prompts: PromptSet, before: str = ""
+    bench: Workbench, inside: Callable[[], Workbench], prompts: PromptSet, before: str = "", *, needed: bool = False
 ) -> Iterator[Step]:
-    """The responses of every language; `inside` gives the bench that they are measured on."""
+    """The responses of every language, the anchor's first; `inside` gives the bench that they are measured on.
+
+    `needed`: the run cannot go on without the log-odds, so it ends with the first language that has too few refusals.
+    """
     label = before + gate_label(prompts)
-    for language in prompts.languages:
+
+    def run(rows: pl.DataFrame, language: str) -> None:
+        here, advance = inside(), bench.tracker.advance(label)
+        if is_given_up(here, prompts):
+            advance(rows.height)
+            return
+        made = responses(here, prompts, rows, language, UNCHANGED, advance)
+        if needed:
+            check_gate(bench, prompts, language, rows["context"], made["verdict"])
+
+    for language in sorted(prompts.languages, key=lambda language: language != bench.anchor):
         rows = gate_rows(prompts, language)
         yield Step(
             label=label,
@@ -49,9 +65,7 @@ def _gate_steps(
             cost=generating(prompts.max_new_tokens),
             key=lambda rows=rows: response_inputs(inside(), prompts, rows, UNCHANGED),
             is_kept=partial(bench.is_kept, prompts=rows.height),
-            run=lambda rows=rows, language=language: responses(
-                inside(), prompts, rows, language, UNCHANGED, bench.tracker.advance(label)
-            ),
+            run=partial(run, rows, language),
         )
 
 

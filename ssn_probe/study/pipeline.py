@@ -20,6 +20,7 @@ from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
+from ssn_probe.study.refusal_trial import try_refusal, with_baseline
 from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
 from ssn_probe.study.set_evaluation import evaluate
@@ -44,6 +45,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
             write_table(folder / f"{name}.parquet", table)
 
     with _timed(seconds, "identify"):
+        tried_first = try_refusal(bench, recipe)
         for step in identify_steps(bench, recipe):
             step.run()
         expressions = named_sets(recipe)
@@ -73,6 +75,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
         found_again=tables["again"],
         truth=tables["truth"],
         gates=gates(bench),
+        refusals=None if tried_first is None else with_baseline(tried_first, tried.get("samples")),
         seconds=seconds,
         **tried,
     )

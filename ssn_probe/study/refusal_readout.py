@@ -79,6 +79,9 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     anchor's refusal direction: both visibly, in the notes and the table of gates. Raises ModelError where none serves.
     """
 
+    given_up = bench.memory.get(_given_up(prompts))
+    if given_up is not None:
+        raise given_up
     if prompts.digest not in bench.readouts:
         observed = {language: _observe(bench, prompts, language) for language in prompts.languages}
         own = {language: _own_openings(bench, language, observed[language]) for language in prompts.languages}
@@ -86,6 +89,19 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
             language: _readout(bench, observed, own, language) for language in prompts.languages
         }
     return bench.readouts[prompts.digest]
+
+
+def give_up(bench: Workbench, prompts: PromptSet, why: UntrustedReadoutError) -> None:
+    """From now on nothing is measured to test the refusal log-odds of a prompt set: `readouts` raises `why`."""
+    bench.memory[_given_up(prompts)] = why
+
+
+def is_given_up(bench: Workbench, prompts: PromptSet) -> bool:
+    return _given_up(prompts) in bench.memory
+
+
+def _given_up(prompts: PromptSet) -> tuple[str, str]:
+    return ("no refusal log-odds", prompts.digest)
 
 
 def _observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFrame:

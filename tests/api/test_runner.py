@@ -115,4 +115,5 @@ def test_any_model_and_any_file_take_the_same_path(family: str, tmp_path: Path, 
     assert manifest["anchor"] == "en"
     assert any(note.startswith("refusal log-odds not measured") for note in manifest["warnings"])
     assert set(found.table("samples")["arm"]) == {"baseline", "ms", "ss"}
-    assert "ASR outside the anchor en" in manifest["answer"][0]
+    assert manifest["answer"][0].startswith("The model refuses harmless prompts as it refuses harmful ones")
+    assert "ASR outside the anchor en" in manifest["answer"][1]

@@ -1,10 +1,12 @@
 """The plan of a run as a table, before anything is computed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
+from ssn_probe.report.refusal_in_words import need_line, tried_line
 from ssn_probe.spec.display import literal
 from ssn_probe.text import duration
 
@@ -29,8 +31,17 @@ def render_plan(forecast: Any) -> Group:
         literal(recipe.question or recipe.name, "bold"),
         table,
         literal("✓ cached   ◐ cached in part   ○ to compute", "dim"),
-        *(literal(line) for line in forecast.lines),
+        *(literal(line) for line in (*_refusal(forecast), *forecast.lines)),
     )
+
+
+def _refusal(forecast: Any) -> Iterator[str]:
+    """What the gate of the refusal log-odds needs, and what a first try saw."""
+    for need in forecast.gates:
+        yield need_line(need, needed=need.data in forecast.needed)
+    for found in forecast.tried:
+        own = [need for need in forecast.gates if (need.data, need.language) == (found.data, found.language)]
+        yield tried_line(found, own[0] if own else None, needed=found.data in forecast.needed)
 
 
 def _mark(done: int, prompts: int) -> str:

@@ -1,0 +1,167 @@
+"""A model that hardly refuses, or always does, is said so first, and no set of it is called one of safety neurons."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from ssn_probe.recipes import identify_ms, suppress_ss
+from studies import bench_for, organism
+
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.model.subject import load_subject
+from ssn_probe.report.refusal_in_words import named, need_line, refusal_lines, tried_line
+from ssn_probe.runs.folder import RunFolder, runs
+from ssn_probe.spec import Prompts, Recipe, SafetyNeurons
+from ssn_probe.study.forecast import forecast
+from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.plan import limited
+from ssn_probe.study.refusal_readout import UntrustedReadoutError
+from ssn_probe.study.refusal_trial import GateNeed, Refusals, gate_needs, try_refusal
+from ssn_probe.study.steps import rows_of_steps
+
+NOTHING, EVERYTHING = "(?!)", r"\S"
+LANGUAGES = ("qaa", "qab")
+
+
+def organism_judged(folder: Path, refused: str | None) -> str:
+    """The organism's prompts with a judge for whom a response that matches `refused` refuses; None: without a judge."""
+    source = Path(str(files("ssn_probe"))) / "organism" / "data"
+    shutil.copytree(source, folder)
+    card = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    languages = card["judge"]["refused"]
+    patterns = {"refused": dict.fromkeys(languages, refused), "complied": dict.fromkeys(languages, ".*")}
+    card["judge"] = None if refused is None else {"kind": "patterns"} | patterns
+    if refused is None:
+        del card["judge"]
+    (folder / "dataset.json").write_text(json.dumps(card), encoding="utf-8")
+    return str(folder)
+
+
+def run(recipe: Recipe, out: Path) -> RunFolder:
+    return run_recipe(recipe, Options(out=out, device="cpu"), Console(quiet=True))
+
+
+def local(data: str, **more: Any) -> Recipe:
+    recipe = identify_ms(data=data, effect="local", languages=LANGUAGES, **more)
+    return limited(replace(recipe, permutations=0, half_samples=0), 100)
+
+
+def seen(refused: int, refused_harmless: int = 0, n: int = 40, language: str = "en") -> Refusals:
+    counts = {"harmful": n, "refused": refused, "harmless": n, "refused_harmless": refused_harmless}
+    return Refusals(data="mine", language=language, **counts)
+
+
+@pytest.mark.parametrize(
+    ("refused", "first"),
+    [
+        (
+            NOTHING,
+            "No refusal was shown: refused were 0 of 40 harmful prompts and 0 of 40 harmless in qaa and 0 of 40 "
+            "harmful prompts and 0 of 40 harmless in qab.",
+        ),
+        (EVERYTHING, "The model refuses harmless prompts as it refuses harmful ones: refused were 40 of 40 harmful "),
+        (None, "Whether the model refuses is not known, because none of its responses was judged."),
+    ],
+)
+def test_the_answer_calls_no_set_a_safety_set_where_no_refusal_was_seen(
+    refused: str | None, first: str, tmp_path: Path
+) -> None:
+    found = run(local(organism_judged(tmp_path / "data", refused)), tmp_path / "out")
+    manifest, report = found.manifest(), (found.path / "report.md").read_text(encoding="utf-8")
+    assert manifest["answer"][0].startswith(first)
+    assert "no set is called a set of safety neurons" in manifest["answer"][0]
+    assert "That any of these neurons are safety neurons: " in report
+    noted = [note for note in manifest["warnings"] if "no refusal was shown" in note]
+    assert len(noted) == (refused is not None)
+
+
+def test_a_model_that_refuses_is_tried_with_ten_of_each_and_nothing_is_said() -> None:
+    bench = bench_for(local("organism"), load_subject("organism"))
+    found = try_refusal(bench, local("organism"))
+    assert found is not None
+    assert (found[0].language, found[0].harmful, found[0].refused, found[0].harmless) == ("qaa", 10, 10, 10)
+    assert bench.warnings == []
+    assert refusal_lines(found) == []
+    assert named("the shared safety neurons (SS)", found) == "the shared safety neurons (SS)"
+
+
+def test_where_the_gate_cannot_pass_the_run_fails_before_effects_are_scored(tmp_path: Path) -> None:
+    recipe = limited(identify_ms(data=organism_judged(tmp_path / "data", NOTHING), languages=LANGUAGES), 100)
+    with pytest.raises(UntrustedReadoutError) as caught:
+        run(recipe, tmp_path / "out")
+    assert "the model refused 0 of " in caught.value.message
+    assert "20 refused and 20 other responses" in caught.value.message
+    assert "effect=local" in str(caught.value.hint)
+    methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out" / "cache").glob("*/what.json")}
+    assert methods == {"responses"}
+    assert len(list((tmp_path / "out" / "cache").iterdir())) <= 4, "of the anchor, and of no other language"
+    assert runs(tmp_path / "out")[0].manifest()["status"] == "failed"
+
+
+def test_so_few_prompts_that_no_gate_can_pass_are_an_error_without_a_response(tmp_path: Path) -> None:
+    recipe = identify_ms(languages=LANGUAGES)
+    with pytest.raises(UntrustedReadoutError, match="12 harmful and 12 harmless identify prompts"):
+        run_recipe(recipe, Options(out=tmp_path, device="cpu", limit=12), Console(quiet=True))
+    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
+
+
+def test_where_only_the_log_odds_of_arms_need_a_gate_it_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
+    data = organism_judged(tmp_path / "data", NOTHING)
+    arms = suppress_ss(data=data, effect="local", languages=LANGUAGES, controls=1, log_odds_controls=1)
+    arms = limited(arms, 100)
+    bench = bench_for(arms, load_subject("organism"))
+    assert try_refusal(bench, arms) is not None
+    gate = [step for step in identify_steps(bench, arms) if step.label.startswith("responses that test")]
+    assert rows_of_steps(gate)
+    assert [step.run() for step in gate] == [None, None]
+    generated = [key for key in bench.memory if key[0] == "responses"]
+    assert len(generated) <= 6, "nothing but the portions that were tried"
+
+
+def test_show_says_what_the_gate_needs_and_what_ten_prompts_gave(tmp_path: Path) -> None:
+    recipe = identify_ms(data=organism_judged(tmp_path / "data", NOTHING), languages=LANGUAGES)
+    found = forecast(recipe, out=tmp_path, device="cpu", calibrated=True)
+    (need,) = found.gates
+    assert need_line(need, needed=True).endswith("Without it no neurons can be chosen.")
+    first, other = found.tried
+    assert (first.harmful, first.refused, first.harmless, first.refused_harmless) == (10, 0, 10, 0)
+    assert "refused were 0 of 10 harmful prompts and 0 of 10 harmless in qaa" in tried_line(first, need, needed=True)
+    assert "in qab" in tried_line(other, None, needed=True)
+    assert not (tmp_path / "cache").exists(), "it keeps nothing"
+    assert forecast(recipe, out=tmp_path, device="cpu").tried == (), "without a trial nothing runs"
+
+
+def test_what_a_first_try_means_for_the_gate() -> None:
+    need = GateNeed(data="mine", language="en", each_side=20, harmful=150, harmless=150)
+    assert "it will not pass" not in tried_line(seen(40), need, needed=True)
+    assert "will not pass. Use an effect" in tried_line(seen(0), need, needed=True)
+    assert tried_line(seen(0), need, needed=False).endswith("the gate will not pass.")
+    assert "at this rate about 15 of all would be, so the gate will hardly pass" in tried_line(
+        seen(1, n=10), need, needed=True
+    )
+    few = GateNeed(data="mine", language="en", each_side=20, harmful=19, harmless=20)
+    assert "too few, so it cannot pass" in need_line(few, needed=False)
+
+
+def test_without_an_anchor_only_held_out_prompts_count() -> None:
+    ms = SafetyNeurons(Prompts("organism", languages=("qab", "qac")))
+    bench = bench_for(Recipe(sets={"ms": ms}), replace(organism(), openings=None))
+    (prompts,) = bench.data.values()
+    assert {need.parts for need in gate_needs(bench, prompts)} == {4}
+    assert [need.language for need in gate_needs(bench, prompts)] == ["qab", "qac"]
+
+
+def test_sets_have_another_name_where_no_refusal_was_seen() -> None:
+    label = named("the monolingual safety neurons (MS)", (seen(0),))
+    assert label == "the neurons that respond differently to harmful and harmless prompts (MS)"
+    label = named("the shared safety neurons (SS) of any language", (seen(0),))
+    assert label == "the shared neurons that respond differently to harmful and harmless prompts (SS) of any language"
+    many = [seen(0, language=f"a{i}") for i in range(9)]
+    assert "refused were 0 of 360 harmful prompts and 0 of 360 harmless in 9 languages" in refusal_lines(many)[0]
+    assert refusal_lines([*many, seen(40)]) == [], "one language shows it"
+    assert json.loads(json.dumps(asdict(many[0])))["harmful"] == 40
