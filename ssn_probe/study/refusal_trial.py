@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from ssn_probe.data.judges import is_unjudged, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.runs.cache import NotCached
 from ssn_probe.spec import Recipe
@@ -73,9 +74,12 @@ def nothing_seen(data: str, language: str) -> Refusals:
 
 def verdict_of(found: Sequence[Refusals]) -> Refusing:
     """Of several languages: refusal is shown where one shows it."""
-    kinds = [one.shows for one in found]
     order: tuple[Refusing, ...] = ("shown", "always", "hardly", "unknown")
-    return min(kinds, key=order.index, default=order[-1])
+    shown = {one.shows for one in found}
+    for kind in order:
+        if kind in shown:
+            return kind
+    return "unknown"
 
 
 def tried_sets(recipe: Recipe, data: Mapping) -> tuple[PromptSet, ...]:
@@ -125,6 +129,7 @@ def _tried_set(bench: Workbench, prompts: PromptSet, *, gated: bool) -> Iterator
     """What a language or two of a prompt set give. Raises, or gives the log-odds up, where its gate is out of reach."""
     needs = {need.language: need for need in gate_needs(bench, prompts)}
     if gated:
+        require_judge(prompts.judge, prompts.name, "the gate of the refusal log-odds needs verdicts")
         _check_size(needs.values())
     for language in tried_languages(bench, prompts):
         need = needs.get(language)
@@ -158,7 +163,7 @@ def tried(bench: Workbench, prompts: PromptSet, language: str, most: int, need: 
     All is zero where nobody judges.
     """
     found = nothing_seen(prompts.name, language)
-    if prompts.judge is None:
+    if is_unjudged(prompts.judge):
         return found
     for found in _portions(bench, prompts, language, most):
         if found.unjudged or found.shows == "shown" or (need is not None and is_out_of_reach(need, found)):
