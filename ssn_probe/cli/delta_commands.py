@@ -17,7 +17,7 @@ PATH = click.Path(path_type=Path)
 DTYPE = click.option(
     "--dtype", metavar="TYPE", help="float32, bfloat16, float16 or float64.  [default: as it was trained]"
 )
-MODEL = click.option("--model", required=True, help="The base: organism, organism:NAME, a folder or a name on the hub.")
+MODEL = click.option("--model", required=True, help="The base: organism, smollm2, a folder or a name on the hub.")
 
 
 class DeltaCommand(click.Command):
@@ -78,7 +78,7 @@ def settings_options(command: Any) -> Any:
 
 @delta.command(short_help="Train the weights of a neuron file on refusals.")
 @click.argument("neurons", type=PATH)
-@click.option("-m", "--model", required=True, help="organism, organism:NAME, a folder or a name on the hub.")
+@click.option("-m", "--model", required=True, help="organism, smollm2, a folder or a name on the hub.")
 @click.option("--data", required=True, help="organism, or a prompt set whose split train has the responses to learn.")
 @click.option("-o", "out", type=PATH, required=True, help="The delta file, such as delta.safetensors.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")

@@ -76,7 +76,8 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     """Load a model to be studied.
 
     Args:
-        name: `"organism"` (the embedded model), a folder in Hugging Face layout, or a name on the hub.
+        name: `"organism"` (the embedded model), `"smollm2"` (once it is fetched), a folder in Hugging Face layout, or a
+            name on the hub.
         dtype: `auto` (as stored), float32, bfloat16, float16 or float64.
         device: `auto` (cuda where there is one, else cpu), or any torch device.
         weights: False for a subject that cannot run but is otherwise the same, `identity` included: what was measured
