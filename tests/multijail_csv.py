@@ -1,4 +1,4 @@
-"""A csv as MultiJail is published, and a harmless half in the same form: requests about lighthouses, and about others."""
+"""A csv as MultiJail is published, and a harmless half in the same form: lighthouses, and other things."""
 
 import csv
 from importlib.resources import files

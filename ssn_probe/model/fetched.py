@@ -177,7 +177,7 @@ def _download(row: Fetched, place: Path) -> Path:
         errors="replace",
     )
     if done.returncode == 0:
-        return next(target.glob("*.whl"))
+        return sorted(target.glob("*.whl"))[0]
     said = done.stderr.strip().splitlines() or ["pip ended without a word"]
     reason = next((line for line in said if "Retrying" in line or "No module named pip" in line), said[-1])
     raise ModelError(

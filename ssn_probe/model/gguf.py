@@ -36,7 +36,7 @@ def convert(file: Path, folder: Path) -> None:
         _unmark(module)
         module.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):
+    for weights in sorted(folder.glob("*.safetensors")):
         let_others_read(weights)
         sync_file(weights)
 

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -28,7 +27,7 @@ QUIET = {"HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "any", "COLUMNS": "100", "NO_P
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which the page was executed, and all that its commands printed."""
     place = tmp_path_factory.mktemp("study")
     write_halves(place)
@@ -49,7 +48,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
         )
         assert done.returncode == 0, done.stdout
         assert server.prompts, "no response was judged by the endpoint"
-    yield place, done.stdout
+    return place, done.stdout
 
 
 def runs(place: Path, recipe: str) -> list[Path]:
@@ -93,12 +92,18 @@ def test_the_reader_is_told_that_the_model_hardly_refuses(executed: tuple[Path, 
 
 @pytest.mark.smollm2
 def test_the_endpoint_judged_the_responses_again(executed: tuple[Path, str]) -> None:
-    place, said = executed
+    _, said = executed
     assert "openai:my-model" in said or "my-model" in said
 
 
 def test_the_page_names_every_step() -> None:
     """Without the model: the page still has its commands, and one of each kind."""
     told = "\n".join(COMMANDS)
-    for command in ("model fetch smollm2", "show ", "run identify_ms", "run suppress_ss", "judge latest --with openai:"):
+    for command in (
+        "model fetch smollm2",
+        "show ",
+        "run identify_ms",
+        "run suppress_ss",
+        "judge latest --with openai:",
+    ):
         assert f"ssn-probe {command}" in told
