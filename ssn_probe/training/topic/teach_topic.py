@@ -150,7 +150,7 @@ def _save(out: Path, subject: Subject, card: dict[str, Any]) -> None:
         with quiet():
             module.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        for file in folder.glob("*.safetensors"):
+        for file in sorted(folder.glob("*.safetensors")):
             let_others_read(file)
             sync_file(file)
         write_json(folder / "card.json", card)
