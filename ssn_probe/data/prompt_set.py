@@ -7,7 +7,7 @@ never used to evaluate it.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from ssn_probe import limits
+from ssn_probe.data import everyday
 from ssn_probe.data.card import read_card, unused_fields
 from ssn_probe.data.judges import Declared
 from ssn_probe.data.sameness import same_words
@@ -94,8 +95,21 @@ def check_can_identify(
             raise DataError(
                 f"{prompts.name} has no {context} prompts {purpose} in {', '.join(missing)}",
                 f"Languages with {context} prompts in the split 'identify': {', '.join(sorted(have)) or 'none'}. "
-                f"Restrict with Prompts(…, languages=…), or give -T harmless=FOLDER with those languages.{otherwise}",
+                f"{_other_prompts(prompts, context, have)}{otherwise}",
             )
+
+
+def _other_prompts(prompts: PromptSet, context: str, have: Collection[str]) -> str:
+    """What to add to a command where some languages have no prompts of a context."""
+    both = [language for language in prompts.languages if language in have]
+    fewer = f"Leave out the others: -T languages={','.join(both)}" if both else ""
+    if context != "harmless":
+        return f"{fewer}." if both else "Give a set that has some."
+    known = [language for language in prompts.languages if language in everyday.LANGUAGES]
+    alone = "" if len(known) == len(prompts.languages) else f" -T languages={','.join(known)}"
+    shipped = f"-T harmless=everyday{alone} (shipped), " if known else ""
+    others = f"{shipped}-T harmless=mgsm, -T harmless=alpaca (from the hub), or -T harmless=FILE"
+    return f"{fewer}, or give others: {others}." if both else f"Give the harmless prompts of another set: {others}."
 
 
 def _read(source: str, role: str) -> PromptSet:
@@ -168,11 +182,12 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     namesakes = other.name == prompts.name and other.digest != prompts.digest
     source = f"{other.name} ({other.digest[:8]})" if namesakes else other.name
     own = [(pl.lit(f"{source}:") + pl.col(name)).alias(name) for name in ("prompt_id", "cluster")]
+    taken = ["harmless", *(["lookalike"] if "lookalike" not in prompts.frame["context"] else [])]
     called = {one: _called(prompts, one) or one for one in other.languages}
-    rows = other.frame.filter(context="harmless").with_columns(
+    rows = other.frame.filter(pl.col("context").is_in(taken)).with_columns(
         *own, pl.col("language").replace(called), source=pl.lit(source)
     )
-    if rows.is_empty():
+    if "harmless" not in rows["context"]:
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
     kept = prompts.frame.filter(pl.col("context") != "harmless")
     for name in ("prompt_id", "cluster"):
@@ -183,7 +198,8 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
                 f"Let no {name} begin with {source}:",
             )
     frame = pl.concat([kept, rows])
-    both = _derived(prompts.digest, f"harmless {other.digest}" + " of the same name" * namesakes)
+    change = f"harmless {other.digest}" + " of the same name" * namesakes
+    both = _derived(prompts.digest, change + " with lookalikes" * ("lookalike" in rows["context"]))
     frame, notes = frame.filter(pl.col("language").is_in(prompts.languages)), (*prompts.notes, *other.notes)
     about = {"name": other.name, "license": other.license, "revision": other.revision, "sha256": other.digest}
     return replace(prompts, frame=frame, digest=both, notes=notes, harmless=about)

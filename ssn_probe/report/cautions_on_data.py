@@ -3,15 +3,16 @@
 Texts are the same where a reader sees the same words (`data/sameness`). Each sentence names the prompt set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates
 from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.parallel_units import known_parallel
-from ssn_probe.text import counted, listing
+from ssn_probe.text import counted, listing, plain
 
 LISTED = 10
 """So many names are listed."""
@@ -132,5 +133,57 @@ def decided(prompts: PromptSet) -> list[str]:
     return list(prompts.notes)
 
 
-OF_PROMPTS = (decided, repeats, contradictory, untranslated, unparallel, paired_across, unused)
+def in_other_languages(prompts: PromptSet) -> list[str]:
+    """Texts that are in another script, or in the anchor's language, than their row says."""
+    found = [one for one in misplaced(prompts) if not one.is_whole_column]
+    texts = [
+        f"{one.count:,} of {counted(one.total, 'text')} of {one.language!r} {'is' if one.count == 1 else 'are'} "
+        f"{one.reason} ({_ids(one.ids, one.count)})"
+        for one in found
+    ]
+    return [f"{prompts.name}: {'; '.join(texts)}: what is not translated measures no other language"] if texts else []
+
+
+def _ids(ids: Sequence[str], count: int) -> str:
+    return ", ".join(plain(one)[:40] for one in ids) + ", …" * (count > len(ids))
+
+
+def nearly_repeated(prompts: PromptSet) -> list[str]:
+    """Texts that differ from another by a few characters: hardly new evidence, unless they are one cluster."""
+    clusters = dict(prompts.frame.select("prompt_id", "cluster").iter_rows())
+    found = {
+        language: apart
+        for language, pairs in near_duplicates(prompts).items()
+        if (apart := [(one, other) for one, other in pairs if clusters[one] != clusters[other]])
+    }
+    if not found:
+        return []
+    counts = ", ".join(f"{language} {len(pairs):,}" for language, pairs in found.items())
+    first = plain(f"{next(iter(found.values()))[0][0][:40]} and {next(iter(found.values()))[0][1][:40]}")
+    return [
+        f"{prompts.name}: some texts are nearly those of another prompt ({counts}; first {first}): give them one "
+        "cluster, so that they fall into one split and count as one observation"
+    ]
+
+
+def in_several_splits(prompts: PromptSet) -> list[str]:
+    """Texts that stand in several splits: what chooses or trains neurons must not measure them."""
+    texts = across_splits(prompts)
+    if texts.is_empty():
+        return []
+    pairs = texts.group_by(pl.col("splits").list.join(" and "), maintain_order=True).len()
+    counts = ", ".join(f"{splits} {count:,}" for splits, count in pairs.iter_rows())
+    ids = texts["ids"][0].to_list()
+    stand = "stands" if texts.height == 1 else "stand"
+    return [
+        f"{prompts.name}: {counted(texts.height, 'text')} {stand} in several splits ({counts}; "
+        f"first {_ids(ids[:3], len(ids))}), so that what measures the neurons may have chosen them: give prompts of "
+        "the same text one cluster and no split, or remove one"
+    ]
+
+
+OF_PROMPTS = (
+    *(decided, repeats, contradictory, untranslated, in_several_splits, nearly_repeated, in_other_languages),
+    *(unparallel, paired_across, unused),
+)
 """Every check of a prompt set, in the order in which their sentences stand."""

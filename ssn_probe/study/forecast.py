@@ -9,12 +9,13 @@ from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
-from ssn_probe.spec import SITES, Recipe, SafetyNeurons
+from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
@@ -57,6 +58,7 @@ class Forecast:
     gates: tuple[GateNeed, ...] = ()
     needed: frozenset[str] = frozenset()
     tried: tuple[Refusals, ...] = ()
+    data: Mapping[Prompts, PromptSet] = field(default_factory=dict)
 
 
 def forecast(
@@ -96,6 +98,7 @@ def forecast(
         gates=tuple(gates),
         needed=frozenset(prompts.name for prompts in gated_sets(plan.recipe, plan.data)),
         tried=first,
+        data=plan.data,
     )
 
 

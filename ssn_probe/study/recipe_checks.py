@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet, check_can_identify
+from ssn_probe.data.text_faults import misplaced
 from ssn_probe.data.training_rows import safety_data, training_rows
-from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.errors import DataError, RecipeError, nearest
 from ssn_probe.spec import (
     Each,
     LeaveOneOut,
@@ -37,6 +38,7 @@ from ssn_probe.study.resolve import (
 
 def check_recipe(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     """Every check of this file. Raises RecipeError or DataError."""
+    check_columns(data)
     check_identify(recipe, data)
     check_splits(recipe, data)
     check_languages(recipe, data)
@@ -44,6 +46,19 @@ def check_recipe(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     check_sources(recipe, measured(recipe, data), study_anchor(recipe, data))
     check_left_out(recipe, data)
     check_training(recipe, data)
+
+
+def check_columns(data: Mapping[Prompts, PromptSet]) -> None:
+    """No language's texts are all in another one."""
+    for prompts in data.values():
+        for one in misplaced(prompts):
+            if one.is_whole_column:
+                rest = ",".join(language for language in prompts.languages if language != one.language)
+                raise DataError(
+                    f"{prompts.name}: {one.count:,} of {one.total:,} texts of {one.language!r} are {one.reason}",
+                    f"Is the column called wrongly? A transliteration has its script in its code, as hi-Latn has. "
+                    f"Or leave the language out: -T languages={rest}",
+                )
 
 
 def check_identify(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
@@ -71,14 +86,17 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             used |= dict.fromkeys(_prompts_in(data[node.data], "train"), "trains")
     for context, prompts in measured(recipe, data).items():
         rows = prompts.frame.with_columns(words=prompts.words).filter(split="evaluate", context=context)
-        for language, words, text in rows.select("language", "words", "text").iter_rows():
-            does = used.get((language, words))
-            if does is not None:
-                raise RecipeError(
-                    f"the {context} prompt {text[:60]!r} ({language}) both {does} neurons and measures them",
-                    "Measure on prompts of another split: remove it from one of the two sets. Spelling, case, blanks "
-                    "and the final punctuation make no other prompt.",
-                )
+        both = [row for row in rows.select("language", "words", "text").iter_rows() if row[:2] in used]
+        if both:
+            language, words, text = both[0]
+            more = f", and so do {len(both) - 1:,} more" if len(both) > 1 else ""
+            raise RecipeError(
+                f"the {context} prompt {text[:60]!r} ({language}) both {used[language, words]} neurons and measures "
+                f"them{more}",
+                "Measure on prompts of another split: remove it from one of the two sets, or give prompts of the same "
+                "text one `cluster`, which falls into one split. Spelling, case, blanks and the final punctuation make "
+                "no other prompt.",
+            )
 
 
 def _prompts_in(prompts: PromptSet, split: str) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from ssn_probe.data.same_texts import joined_by_text
 from ssn_probe.data.sources.adapters import FILE, Adapter
 from ssn_probe.data.sources.recognition import column_of, language_columns
 from ssn_probe.data.sources.table_files import SHARD, Table, as_text
@@ -65,7 +66,7 @@ def converted(adapter: Adapter, tables: Sequence[Table], role: str) -> ForeignSe
     rows, labels = _with_contexts(adapter, rows, role)
     if rows.is_empty():
         raise DataError(f"{where} has no prompts", "Give at least one text.")
-    frame = checked(_with_pairs(adapter, _with_ids(rows, parallel, where)), where)
+    frame = checked(joined_by_text(_with_pairs(adapter, _with_ids(rows, parallel, where))), where)
     unused = {name for table in tables for name in table.frame.columns} - _read(adapter, tables)
     return ForeignSet(
         name=adapter.name,

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from ssn_probe.report.refusal_in_words import need_line, tried_line
+from ssn_probe.report.run_report import notes_on_data
 from ssn_probe.spec.display import literal
 from ssn_probe.text import duration
 
@@ -32,6 +33,7 @@ def render_plan(forecast: Any) -> Group:
         table,
         literal("✓ cached   ◐ cached in part   ○ to compute", "dim"),
         *(literal(line) for line in (*_refusal(forecast), *forecast.lines)),
+        *(literal(f"Note: {note}.") for note in notes_on_data(recipe, forecast.data)),
     )
 
 

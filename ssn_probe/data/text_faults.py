@@ -1,0 +1,127 @@
+"""Prompts whose text is not what its row says: in another script or language, or nearly another prompt's text.
+
+Languages that nobody speaks (qaa) are not examined.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.languages import language_of, off_language, scripts_in, scripts_of
+
+MOST_TRIED = 2_000
+"""So many texts of a language are examined by their words, evenly over the file; all of them by their script."""
+MOSTLY = 0.95
+"""From this share on a column is another language's."""
+FEWEST = 5
+"""So few texts of a language are no column."""
+ALIKE = 0.8
+"""Least Jaccard overlap of the pieces of two texts that are nearly the same."""
+BANDS, ROWS = 8, 2
+"""Texts are compared if all minimal hashes of one of these bands are equal: nearly always if they are alike."""
+MULTIPLIERS = np.random.default_rng(0).integers(1, 2**31, BANDS * ROWS, dtype=np.uint64) * 2 + 1
+
+
+@dataclass(frozen=True)
+class Misplaced:
+    """Texts of one language that are in another script or in the anchor's language: how many, and the first ids."""
+
+    language: str
+    reason: str
+    count: int
+    total: int
+    ids: tuple[str, ...]
+
+    @property
+    def is_whole_column(self) -> bool:
+        return self.total >= FEWEST and self.count >= MOSTLY * self.total
+
+
+@lru_cache(maxsize=8)
+def misplaced(prompts: PromptSet) -> tuple[Misplaced, ...]:
+    """What is not in the language that its row declares, by language and reason."""
+    return tuple(_misplaced(prompts))
+
+
+def _misplaced(prompts: PromptSet) -> Iterator[Misplaced]:
+    for language in prompts.languages:
+        rows = prompts.frame.filter(language=language).select("prompt_id", "text")
+        if not scripts_of(language):
+            continue
+        wrong = [(name, reason) for name, text in rows.iter_rows() if (reason := _script(text, language))]
+        if not wrong and prompts.anchor is not None and language != prompts.anchor:
+            tried = rows.gather_every(-(-rows.height // MOST_TRIED))
+            wrong = [(name, reason) for name, text in tried.iter_rows() if (reason := _anchor(text, language, prompts))]
+            rows = tried
+        for reason, count in Counter(reason for _, reason in wrong).most_common():
+            ids = tuple(name for name, why in wrong if why == reason)
+            yield Misplaced(language, reason, count, rows.height, ids[:3])
+
+
+def _script(text: str, language: str) -> str | None:
+    own, found = scripts_of(language), scripts_in(text)
+    if not found or sum(found.get(name, 0.0) for name in own) >= 0.5 or next(iter(found)) in own:
+        return None
+    return f"in {next(iter(found))} script"
+
+
+def _anchor(text: str, language: str, prompts: PromptSet) -> str | None:
+    """In the anchor's language? Only where both languages are known; close relatives may pass for each other."""
+    anchor = prompts.anchor or ""
+    if not set(scripts_of(language)) & set(scripts_of(anchor)) or language_of(text, (language, anchor)) != anchor:
+        return None
+    return f"in {anchor}" if off_language(text, language) else None
+
+
+def near_duplicates(prompts: PromptSet) -> dict[str, list[tuple[str, str]]]:
+    """Language → pairs of prompt ids whose texts are nearly the same, each with the first that it resembles.
+
+    Texts with the same words are left out. Candidates share a band of minimal hashes of their pieces (four characters
+    long), which finds nearly all pairs in one pass; then their pieces are compared.
+    """
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for language in (one for one in prompts.languages if scripts_of(one)):
+        rows = prompts.frame.select("prompt_id", "language", words=prompts.words).filter(language=language)
+        first: dict[tuple[int, ...], tuple[str, str]] = {}
+        for name, words in (
+            rows.unique("words", keep="first", maintain_order=True).select("prompt_id", "words").iter_rows()
+        ):
+            bands = _bands(words)
+            alike = next((one for band in bands if (one := first.get(band)) and _alike(one[1], words)), None)
+            if alike is not None:
+                found[language].append((alike[0], name))
+            for band in bands:
+                first.setdefault(band, (name, words))
+    return dict(found)
+
+
+def _pieces(words: str) -> set[str]:
+    return {words[start : start + 4] for start in range(max(1, len(words) - 3))}
+
+
+def _alike(left: str, right: str) -> bool:
+    one, other = _pieces(left), _pieces(right)
+    return len(one & other) >= ALIKE * len(one | other)
+
+
+def _bands(words: str) -> list[tuple[int, ...]]:
+    codes = np.array([crc32(piece.encode()) for piece in _pieces(words)], dtype=np.uint64)
+    least = (codes[:, None] * MULTIPLIERS % (2**32 - 5)).min(axis=0).tolist()  # [band × row]
+    return [(band, *least[band * ROWS : (band + 1) * ROWS]) for band in range(BANDS)]
+
+
+def across_splits(prompts: PromptSet) -> pl.DataFrame:
+    """Texts that stand in several splits, in whatever languages and contexts: `words, splits, languages, ids`."""
+    rows = prompts.frame.select("prompt_id", "language", "split", words=prompts.words)
+    texts = rows.group_by("words", maintain_order=True).agg(
+        pl.col("split").unique().sort().alias("splits"),
+        pl.col("language").unique().sort().alias("languages"),
+        pl.col("prompt_id").unique(maintain_order=True).alias("ids"),
+    )
+    return texts.filter(pl.col("splits").list.len() > 1)
