@@ -39,7 +39,7 @@ from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import rows_of_steps
-from ssn_probe.study.unjudged import check_judged, judges_json, notes_on_judges
+from ssn_probe.study.unjudged import check_judged, judges_json, notes_on_judges, with_spent
 from ssn_probe.study.workbench import Workbench
 
 LENGTHS = ("lengths of prompts",)
@@ -111,7 +111,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)
         study_and_report(replace(bench, tracker=tracker), recipe, run, record)
-        record.note(cache=dict(cache.counts), judges=judges_json(bench, plan.recipe))
+        record.note(cache=dict(cache.counts), judges=with_spent(record.manifest.judges or (), bench, plan.recipe))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))
     results.point_latest(root, run)
@@ -163,7 +163,6 @@ def _notes_on_lengths(bench: Workbench, recipe: Recipe) -> Iterator[str]:
 
 def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, key: str) -> Manifest:
     """How a run is made, before anything has been found."""
-    bench = Workbench(subject=subject, data=plan.data)
     return Manifest(
         recipe=recipe.name,
         question=recipe.question,
@@ -178,7 +177,7 @@ def manifest_of(recipe: Recipe, plan: Plan, options: Options, subject: Subject, 
         generation=subject.turns.to_json(),
         device=str(subject.device),
         data=[_data_json(node, prompts) for node, prompts in plan.data.items()],
-        judges=judges_json(bench, recipe),
+        judges=judges_json(recipe, plan.data),
         nodes={name: resolved_key(node, subject.identity, plan.data) for name, node in named_sets(recipe).items()},
         environment=environment.environment(),
     )

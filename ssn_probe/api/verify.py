@@ -21,8 +21,8 @@ from typing import Any
 import polars as pl
 
 from ssn_probe import limits
+from ssn_probe.api.judging import judging_differs, kept_judge
 from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study_and_report
-from ssn_probe.data.judges import JudgedRow, make_judge
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
@@ -33,10 +33,10 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.integrity import Finding, file_findings, manifest_finding
 from ssn_probe.runs.manifest import Manifest, is_intact
 from ssn_probe.runs.recorded import Recorded
-from ssn_probe.runs.verdict_store import stored
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.findings import Findings
+from ssn_probe.study.judged_again import judged_rows
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.pipeline import summary_of
 from ssn_probe.study.plan import Plan, limited, make_plan
@@ -86,6 +86,9 @@ def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
         return
     if os.path.lexists(run.path / "samples.parquet"):
         yield _judged("verdicts follow from the responses", lambda: _verdicts(run, plan))
+        for entry in manifest.get("judged", []):
+            what = f"what {entry['name']} says follows from the responses"
+            yield _judged(what, lambda entry=entry: judging_differs(run, plan, entry))
         yield _checked("summary follows from samples and log_odds", lambda: _summary(run, recipe, plan))
     yield from _repeated(run, recipe, plan, subject)
 
@@ -155,16 +158,9 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
     samples = run.table("samples")
     other = 0
     for context, prompts in measured(plan.recipe, plan.data).items():
-        judge = make_judge(prompts.judge, prompts.languages, prompts.name, "cpu", asked=False)
-        judge = stored(judge, run.path.parent / "cache", compute=False)
-        texts = prompts.frame.filter(split="evaluate", context=context).select("prompt_id", "language", "text")
-        texts = texts.rename({"language": "eval_language"})
-        rows = samples.filter(context=context).join(
-            texts, on=["prompt_id", "eval_language"], how="left", maintain_order="left"
-        )
-        asked = [JudgedRow(*row) for row in rows.select("eval_language", "text", "response").iter_rows()]
-        found = pl.Series([one.verdict for one in judge.judge(asked)], dtype=pl.String)
-        other += int((found != rows["verdict"]).sum())
+        rows = samples.filter(context=context)
+        found = kept_judge(run, prompts).judge(judged_rows(rows, prompts, context))
+        other += int((pl.Series([one.verdict for one in found], dtype=pl.String) != rows["verdict"]).sum())
     return f"{other:,} of {samples.height:,} verdicts are not the judge's" if other else ""
 
 
@@ -195,7 +191,9 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
         files = sorted({*recorded["files"], *results.digests(again)})
         findings = [
             _checked(f"{name} follows from the cache", lambda name=name: difference(run.table(name), again.table(name)))
-            for name in (file.removesuffix(".parquet") for file in files if file.endswith(".parquet"))
+            for name in (
+                file.removesuffix(".parquet") for file in files if file.endswith(".parquet") and "/" not in file
+            )
         ]
         if not run.from_schema_1:  # the words of an earlier release are others
             words = [

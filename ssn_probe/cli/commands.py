@@ -10,9 +10,10 @@ import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
+from ssn_probe.cli.judge_commands import judge, judge_again
 from ssn_probe.cli.model_commands import model
 from ssn_probe.cli.streams import lasting_output
-from ssn_probe.cli.user_errors import user_errors
+from ssn_probe.cli.user_errors import UserCommand, user_errors
 from ssn_probe.text import make_printable, plain
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
@@ -33,14 +34,6 @@ Then ask the same question of your model and your data:
 
 Every command has --help.
 """
-
-
-class UserCommand(click.Command):
-    """A command whose errors are shown as a message and a hint."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with user_errors(ctx.obj):
-            return super().invoke(ctx)
 
 
 class Commands(click.Group):
@@ -108,6 +101,7 @@ def _check_place() -> None:
 
 
 main.add_command(delta)
+main.add_command(judge)
 main.add_command(model)
 
 
@@ -128,7 +122,7 @@ STUDY = (
         "judges",
         multiple=True,
         metavar="NAME[:ARGUMENT]",
-        help="Who judges responses: phrases, qwen3guard, openai:MODEL, none, …",
+        help="Who judges responses: phrases, qwen3guard, openai:MODEL, none, …; further ones judge afterwards.",
     ),
 )
 
@@ -191,13 +185,19 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
 
     arguments = split_assignments(assignments)
     loaded = load_recipe(recipe, arguments)
+    from ssn_probe.api.judging import check_judges
     from ssn_probe.api.runner import Options, run_recipe
 
     screen = console()
     signal.signal(signal.SIGTERM, _terminated)
     arguments |= {"judge": judges[0]} if judges else {}
     settings = Options(source=loaded.source, arguments=arguments, **options)
-    show_answer(screen, run_recipe(_judged_by(loaded.recipe, judges), settings, screen))
+    recipe_of_run = _judged_by(loaded.recipe, judges)
+    check_judges(recipe_of_run, judges[1:])
+    made = run_recipe(recipe_of_run, settings, screen)
+    for spec in judges[1:]:
+        judge_again(screen, made, spec, options["device"])
+    show_answer(screen, made)
 
 
 def _judged_by(recipe: Any, judges: tuple[str, ...]) -> Any:

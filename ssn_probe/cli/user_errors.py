@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -34,3 +35,11 @@ def user_errors(debug: bool) -> Iterator[None]:
         click.echo(f"Error: {type(error).__name__}: {plain(str(error))}", err=True)
         click.echo("  This is a bug in ssn-probe: please report it. The traceback: ssn-probe --debug …", err=True)
         sys.exit(70)
+
+
+class UserCommand(click.Command):
+    """A command whose errors are shown as a message and a hint."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with user_errors(ctx.obj):
+            return super().invoke(ctx)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
-from ssn_probe.study.summary import AVERAGE
+from ssn_probe.study.summary import AVERAGE, applied_language
 
 Row = Mapping[str, Any]
 """One row of the summary, by column."""
@@ -24,12 +24,6 @@ class Condition(NamedTuple):
     def title(self) -> str:
         """The arm in words, and the role where the arm is not as the recipe has it."""
         return f"{self.name.title}, {VARIANTS[self.role]}" if self.role in VARIANTS else self.name.title
-
-
-def applied_language(language: str = "language") -> pl.Expr:
-    """The language whose neurons an arm per language applies everywhere, null for other arms; `language`: evaluated."""
-    several = pl.col("set_language").n_unique().over("arm", "role", "step", language).max().over("arm") > 1
-    return pl.when(several).then(pl.col("set_language"))
 
 
 def arm_names(rows: pl.DataFrame) -> list[ArmName]:

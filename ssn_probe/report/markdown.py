@@ -13,6 +13,7 @@ from ssn_probe.report.recipe_sets import distinct_sets, same_sets_note, without_
 from ssn_probe.report.sections.against_planted_truth import truth_section
 from ssn_probe.report.sections.counts_and_asr import counts_section
 from ssn_probe.report.sections.how_it_was_made import gates_section, made_section, notes_section
+from ssn_probe.report.sections.other_judges import judges_section
 from ssn_probe.report.sections.primary_tests import tests_section
 from ssn_probe.report.sections.set_reliability import null_section, overlap_section, stability_section
 from ssn_probe.report.sections.sets_after_training import found_again_section
@@ -51,6 +52,7 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
     parts += [neurons_section(findings.neurons, manifest), mix_section(findings.neurons, manifest)]
     parts += [overlap_section(findings.overlap)]
     parts += [notes_section(manifest["warnings"]), gates_section(manifest), made_section(recipe, manifest)]
+    parts += [judges_section(manifest)]
     return "\n".join(part for part in parts if part)
 
 

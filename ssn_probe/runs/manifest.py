@@ -14,6 +14,7 @@ SEAL = "sha256"
 """The field of manifest.json that holds the digest of the others."""
 REACHED_LATER = (
     *("error", "anchor", "sets", "evaluated", "tokens", "gates", "trained", "answer", "cache", "files", "judges"),
+    "judged",
 )
 """Fields that are left out of the file until the run has reached them."""
 
@@ -27,7 +28,8 @@ class Manifest:
     `generation`: the tokens that end a response, and what of the checkpoint's generation config was overridden.
     `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
     read in each language. `trained`: what is stated of every training. `cache`: measurements read and computed.
-    `judges`: the name and the identity's digest of every judge of responses, and what it cost.
+    `judges`: the name and the identity's digest of every judge of responses, and what it cost. `judged`:
+    the same of judges that judged the responses again, with ASR and agreement.
     `files`: SHA-256 of every file of the folder. `seconds`: per stage. In the file, `sha256` is the digest of all the
     rest.
     """
@@ -48,6 +50,7 @@ class Manifest:
     device: str
     data: Sequence[Mapping[str, Any]]
     judges: Sequence[Mapping[str, Any]] | None = None
+    judged: Sequence[Mapping[str, Any]] | None = None
     nodes: Mapping[str, str]
     environment: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -42,6 +42,13 @@ class JudgedBy(Checked):
     sha256: str
 
 
+class JudgedAgain(JudgedBy):
+    judge: str
+    folder: str
+    asr: list[dict[str, Any]]
+    agreement: list[dict[str, Any]]
+
+
 class Expanded(Checked):
     """What schema version 1 stated of a training."""
 
@@ -67,6 +74,7 @@ class Fields(Checked):
     device: str = ""
     data: list[Source] = []
     judges: list[JudgedBy] = []
+    judged: list[JudgedAgain] = []
     nodes: dict[str, str] = {}
     packages: dict[str, str] = {}
     python: str = ""

@@ -86,11 +86,11 @@ def judge_of(bench: Workbench, prompts: PromptSet, languages: Sequence[str] | No
     """The judge of a prompt set's responses, on the model's device, with the verdicts that are kept; made once."""
 
     def make() -> Judge:
-        asked = bench.cache is not None and bench.cache.compute
         judge = make_judge(prompts.judge, judged, prompts.name, str(bench.subject.device), asked=asked)
         return judge if bench.cache is None else stored(judge, bench.cache.root, compute=bench.cache.compute)
 
     judged = tuple(languages or prompts.languages)
+    asked = bench.cache is None or bench.cache.compute
     return bench.remember_prompts(("judge", prompts.digest, judged), make)
 
 

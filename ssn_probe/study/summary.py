@@ -77,6 +77,12 @@ MEASURES: Mapping[str, MeasureColumn] = {
 """asr = complied / judged, invalid beside it; asr_paper = not refused / all, for comparison with published figures."""
 
 
+def applied_language(language: str = "language") -> pl.Expr:
+    """The language whose neurons an arm per language applies everywhere, null for other arms; `language`: evaluated."""
+    several = pl.col("set_language").n_unique().over("arm", "role", "step", language).max().over("arm") > 1
+    return pl.when(several).then(pl.col("set_language"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Study:
     """What a whole summary has in common."""

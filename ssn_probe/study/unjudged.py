@@ -1,9 +1,9 @@
 """Who judges the responses of a study, and what it cannot do without a judge."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ssn_probe.data.judges import is_unjudged, require_judge
+from ssn_probe.data.judges import is_unjudged, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Prompts, Recipe
@@ -40,13 +40,18 @@ def notes_on_judges(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterat
         )
 
 
-def judges_json(bench: Workbench, recipe: Recipe) -> list[dict[str, Any]]:
-    """What a manifest says of the judges of responses."""
+def judges_json(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[dict[str, Any]]:
+    """What a manifest says of the judges of responses: each by its name, and the digest of its identity."""
     found: dict[str, dict[str, Any]] = {}
-    for prompts in measured(recipe, bench.data).values():
-        judge = judge_of(bench, prompts)
-        identity = dict(judge.identity)
-        key = digest(identity)
-        spent = judge.spent()
-        found[key] = {"name": judge.name, "sha256": key} | ({"spent": spent} if spent else {})
+    for prompts in measured(recipe, data).values():
+        judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
+        key = digest(dict(judge.identity))
+        found[key] = {"name": judge.name, "sha256": key}
     return list(found.values())
+
+
+def with_spent(judges: Sequence[Mapping[str, Any]], bench: Workbench, recipe: Recipe) -> list[dict[str, Any]]:
+    """The same with what each has cost in this run."""
+    made = [judge_of(bench, prompts) for prompts in measured(recipe, bench.data).values()]
+    spent = {digest(dict(judge.identity)): judge.spent() for judge in made if judge.spent()}
+    return [dict(one) | ({"spent": spent[one["sha256"]]} if one["sha256"] in spent else {}) for one in judges]

@@ -39,6 +39,7 @@ COMMANDS = {
     "show": "recipe --judge -T --limit --batch-size --device --dtype -o --time --no-time",
     "run": "recipe --judge -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
     "results": "reference -o --sort --status --recipe --model --export --measure",
+    "judge": "reference --with -o --device",
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype -o",

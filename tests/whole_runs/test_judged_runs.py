@@ -6,16 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from click.testing import CliRunner, Result
 from judging import a_judge
 from rich.console import Console
 
-from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, open_run
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
+from ssn_probe.cli.commands import main
 from ssn_probe.data.judges import JUDGES, JudgedRow, Judgement
 from ssn_probe.errors import JudgeError
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec.discovery import find_recipe
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=6)
@@ -33,12 +37,13 @@ class Service:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[JudgedRow] = []
-        self.closed = False
+        self.closed, self.most = False, 10**6
         monkeypatch.setitem(JUDGES, "service", lambda argument, languages, context: self.judge)
         self.judge = replace(a_judge(self.answer, "service", stored=True), local=False, spent=lambda: "2 cents")
 
     def answer(self, rows: Sequence[JudgedRow]) -> list[Judgement]:
-        assert not self.closed
+        if self.closed or len(self.asked) + len(rows) > self.most:
+            raise JudgeError("the service is gone", "Wait for it.")
         self.asked += rows
         return [Judgement("refused" if len(row.response) % 2 else "complied", "its length") for row in rows]
 
@@ -93,7 +98,7 @@ def test_a_run_without_a_judge_keeps_its_responses(tmp_path: Path) -> None:
     assert set(samples["verdict"]) == {"unjudged"}
     assert not {"asr", "asr_paper", "invalid"} & set(summary["measure"])
     assert any("unjudged" in note for note in run.manifest()["warnings"])
-    assert "ASR was not measured" in run.manifest()["answer"][0]
+    assert "ASR was not measured" in " ".join(run.manifest()["answer"])
     assert not_held(run) == []
     judged = ran(tmp_path)
     assert judged.table("samples")["response"].equals(samples["response"])
@@ -109,8 +114,122 @@ def test_what_needs_verdicts_says_so_before_it_begins(tmp_path: Path, monkeypatc
     assert not list(tmp_path.glob("*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_declared_openings_serve_without_verdicts(tmp_path: Path) -> None:
     estimated = Shared(SafetyNeurons(PROMPTS, effect="refusal", rule="paper"))
     run = ran(tmp_path, replace(RECIPE, judge="none", arms={"silent": Suppress(estimated)}))
     assert {gate["origin"] for gate in run.manifest()["gates"]} == {"declared, untested"}
     assert not_held(run) == []
+
+
+# ── another judge afterwards ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def judged(out: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["judge", "latest", "-o", str(out), *arguments])
+
+
+def test_another_judge_afterwards(tmp_path: Path, service: Service) -> None:
+    run = ran(tmp_path)
+    before, report = run.manifest(), (run.path / "report.md").read_text()
+    first = judged(tmp_path, "--with", "service")
+    assert first.exit_code == 0, first.output
+    assert "baseline, world" in " ".join(first.output.split())
+    [entry] = run.manifest()["judged"]
+    names = sorted(path.name for path in (run.path / entry["folder"]).iterdir())
+    assert names == ["agreement.parquet", "samples.parquet", "summary.parquet", "verdicts.parquet"]
+    own, other = run.table("samples"), run.table(f"{entry['folder']}/samples")
+    assert own.columns == other.columns
+    assert own.drop("verdict", "reason", "judge").equals(other.drop("verdict", "reason", "judge"))
+    assert (other["response"].str.len_chars() % 2 == 1).equals(other["verdict"] == "refused")
+    both = own.with_columns(second=other["verdict"]).unique(["eval_language", "prompt_id", "response"])
+    for row in entry["agreement"][:-1]:
+        rows = both.filter(eval_language=row["language"])
+        assert row["n"] == rows.height
+        assert row["observed"] == pytest.approx((rows["verdict"] == rows["second"]).mean())
+    harmful = other.filter(context="harmful", role="baseline", eval_language="qab")
+    shown = {(row["arm"], row["language"]): row["value"] for row in entry["asr"]}
+    assert shown["baseline", "qab"] == pytest.approx((harmful["verdict"] == "complied").mean())
+    assert (run.path / "report.md").read_text().startswith(report + "\n## The same responses under other judges\n")
+    assert run.manifest()["answer"] == before["answer"]
+    service.closed = True
+    assert not_held(run) == []
+    assert judged(tmp_path, "--with", "service", "--with", "phrases").exit_code == 1  # phrases: no such languages
+    assert len(run.manifest()["judged"]) == 1
+    assert not_held(run) == []
+
+
+@pytest.mark.slow
+def test_a_changed_verdict_of_another_judge_is_found(tmp_path: Path, service: Service) -> None:
+    run = ran(tmp_path)
+    assert judged(tmp_path, "--with", "service").exit_code == 0
+    path = run.path / run.manifest()["judged"][0]["folder"] / "samples.parquet"
+    run.table("samples").write_parquet(path)
+    found = [one.what for one in verify(run) if one.holds is False]
+    assert "what service says follows from the responses" in found
+    (run.path / "report.md").write_text("edited")
+    assert judged(tmp_path, "--with", "service").exit_code == 0
+    assert [one.what for one in verify(run) if one.holds is False and "report.md" in one.what]
+
+
+def test_judging_goes_on_where_it_failed(tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssn_probe.runs.verdict_store.BATCH", 4)
+    monkeypatch.setattr("ssn_probe.api.judging.BATCH", 4)
+    run = ran(tmp_path)
+    service.most = 10
+    failed = judged(tmp_path, "--with", "service")
+    assert failed.exit_code == 1
+    assert failed.stderr == "Error: the service is gone\n  Wait for it.\n"
+    assert "judged" not in run.manifest()
+    assert not_held(run) == []
+    service.most = 10**6
+    assert judged(tmp_path, "--with", "service").exit_code == 0
+    assert len(service.asked) == len(set(service.asked)) > 10
+    assert not_held(run) == []
+
+
+@pytest.mark.slow
+def test_an_unjudged_or_failed_run_is_judged_afterwards(tmp_path: Path, service: Service) -> None:
+    run = ran(tmp_path, replace(RECIPE, judge="none"))
+    shown = judged(tmp_path, "--with", "service")
+    assert shown.exit_code == 0, shown.output
+    assert "ASR, %" in shown.output
+    assert not_held(run) == []
+    kept = {name: value for name, value in run.as_written().items() if name not in ("sha256", "files", "judged")}
+    write_manifest(run.path / "manifest.json", kept | {"status": "failed", "error": "x"})
+    assert judged(tmp_path, "--with", "service").exit_code == 0
+    assert run.manifest()["judged"][0]["name"] == "service"
+
+
+@pytest.mark.slow
+def test_two_judges_in_one_command(tmp_path: Path, service: Service) -> None:
+    data = ["-T", "languages=qaa,qab", "-T", "effect=local", "-T", "controls=1", "-T", "log_odds_controls=0"]
+    command = ["run", "suppress_ss", *data, "--limit", "6", "-o", str(tmp_path)]
+    wrong = CliRunner().invoke(main, [*command, "--judge", "service", "--judge", "nobody"])
+    assert wrong.exit_code == 1
+    assert "unknown kind 'nobody'" in wrong.stderr
+    assert not list(tmp_path.glob("*/manifest.json"))
+    JUDGES["other"] = lambda argument, languages, context: a_judge(
+        lambda rows: [Judgement("refused", "always")] * len(rows), "other"
+    )
+    try:
+        found = CliRunner().invoke(main, [*command, "--judge", "other", "--judge", "service"])
+    finally:
+        del JUDGES["other"]
+    assert found.exit_code == 0, found.output
+    run = open_run("latest", tmp_path).folder
+    assert [one["name"] for one in run.manifest()["judges"]] == ["other"]
+    assert [one["name"] for one in run.manifest()["judged"]] == ["service"]
+    assert "κ of service and other" in (run.path / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_judged(tmp_path: Path, service: Service) -> None:
+    run = ran(tmp_path)
+    assert "would judge nothing" in judged(tmp_path, "--with", "none").stderr
+    samples = run.table("samples")
+    samples.with_columns(response=pl.lit("yes")).write_parquet(run.path / "samples.parquet")
+    assert "not as it was written" in judged(tmp_path, "--with", "service").stderr
+    (run.path / "samples.parquet").unlink()
+    assert "has no samples" in judged(tmp_path, "--with", "service").stderr
+    assert service.asked == []

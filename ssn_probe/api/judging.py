@@ -1,0 +1,173 @@
+"""Judging the stored responses of a run again, without the model.
+
+What the other judge says is kept in the run, below `judged/`, with its digests in the manifest and a section in
+report.md. Verdicts that cost something are stored as they come, so the same command goes on where it was stopped.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssn_probe import limits
+from ssn_probe.data.judges import Judge, JudgedRow, Judgement, is_unjudged, make_judge
+from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.errors import JudgeError, ResultError
+from ssn_probe.files import disk_errors, sha256, write_table, write_text
+from ssn_probe.report.sections.other_judges import HEADING, judges_section
+from ssn_probe.runs import folder as results
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.runs.manifest import SEAL, write_manifest
+from ssn_probe.runs.verdict_store import BATCH, stored
+from ssn_probe.spec import Recipe
+from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.spec.node import digest
+from ssn_probe.study.judged_again import JudgedAgain, asr_rows, judged_again
+from ssn_probe.study.plan import Plan, make_plan
+
+FOLDER = "judged"
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judging:
+    """A run under another judge: what it found, what the manifest says of it, and the plan that it is judged by."""
+
+    found: JudgedAgain
+    entry: Mapping[str, Any]
+
+
+def check_judges(recipe: Recipe, specs: Sequence[str]) -> None:
+    """Raises JudgeError for a judge that could not judge a run afterwards, before anything is computed."""
+    for prompts in make_plan(recipe).data.values() if specs else ():
+        for spec in specs:
+            make_judge(spec, prompts.languages, prompts.name)
+
+
+def judge_run(run: RunFolder, spec: str, *, device: str = "auto", advance: Advance = lambda _count: None) -> Judging:
+    """Judges the responses of a run with another judge and keeps what it says in the run's folder.
+
+    `advance` gets the number of responses that were judged. Raises ResultError for a run without responses, or one
+    whose prompts or files are no longer those that it was made with; JudgeError where the judge fails.
+    """
+    if is_unjudged(spec):
+        raise JudgeError("--with none would judge nothing", "Name a judge, such as phrases.")
+    manifest = run.as_written()
+    if results.status(run, manifest) == "running":
+        raise ResultError(f"{run.name} is running", "Judge its responses when it has ended.")
+    samples, plan = run.table("samples"), planned(run, manifest)
+    if manifest.get("files", {}).get("samples.parquet") not in (None, sha256(run.path / "samples.parquet")):
+        raise ResultError(f"samples.parquet of {run.name} is not as it was written", "Run the recipe again.")
+    judges: list[Judge] = []
+
+    def judge_for(prompts: PromptSet) -> Judge:
+        judge = make_judge(spec, prompts.languages, prompts.name, device)
+        judges.append(stored(judge, run.path.parent / "cache"))
+        return judges[-1]
+
+    def ask(judge: Judge, rows: Sequence[JudgedRow]) -> list[Judgement]:
+        verdicts: dict[JudgedRow, Judgement] = {}
+        distinct = list(dict.fromkeys(rows))
+        for start in range(0, len(distinct), BATCH):
+            batch = distinct[start : start + BATCH]
+            verdicts |= zip(batch, judge.judge(batch), strict=True)
+            advance(len(batch))
+        return [verdicts[row] for row in rows]
+
+    found = judged_again(plan.recipe, plan.data, samples, plan.anchor, judge_for, ask)
+    identity = digest(dict(judges[0].identity))
+    spent = "; ".join(dict.fromkeys(judge.spent() for judge in judges if judge.spent()))
+    entry = {
+        "judge": spec,
+        "name": judges[0].name,
+        "sha256": identity,
+        "folder": f"{FOLDER}/{re.sub(r'[^A-Za-z0-9.-]+', '_', judges[0].name)[:40].strip('_.')}-{identity[:8]}",
+        "first": samples["judge"][0],
+        "asr": asr_rows(found.summary),
+        "agreement": found.agreement.to_dicts(),
+    } | ({"spent": spent} if spent else {})
+    _keep(run, manifest, found, entry)
+    return Judging(found=found, entry=entry)
+
+
+def first_asr(run: RunFolder) -> list[dict[str, Any]]:
+    """The ASR rows under the run's own judge; none where it has no summary, or nobody judged."""
+    return asr_rows(run.table("summary")) if (run.path / "summary.parquet").is_file() else []
+
+
+def planned(run: RunFolder, manifest: Mapping[str, Any]) -> Plan:
+    """The recipe of a run with its prompts. Raises ResultError where they are not the run's any more."""
+    plan = make_plan(find_recipe(str(run.path / "recipe.json"), {}))
+    then, now = [one["sha256"] for one in manifest["data"]], [one.digest for one in plan.data.values()]
+    if then != now:
+        raise ResultError(
+            f"the prompts of {run.name} have changed since", "A judge needs the requests: restore them, or run again."
+        )
+    return plan
+
+
+def kept_judge(run: RunFolder, prompts: PromptSet, spec: str | None = None) -> Judge:
+    """The judge of a run, or another one, that is asked nothing: NotCached is raised where it would be."""
+    judge = make_judge(spec or prompts.judge, prompts.languages, prompts.name, "cpu", asked=False)
+    return stored(judge, run.path.parent / "cache", compute=False)
+
+
+def judging_differs(run: RunFolder, plan: Plan, entry: Mapping[str, Any]) -> str:
+    """How what a run keeps of another judge differs from what follows from its responses; empty where it does not."""
+    found = judged_again(
+        plan.recipe,
+        plan.data,
+        run.table("samples"),
+        plan.anchor,
+        lambda prompts: kept_judge(run, prompts, entry["judge"]),
+        lambda judge, rows: judge.judge(rows),
+    )
+    other = [name for name, table in found.tables.items() if not run.table(f"{entry['folder']}/{name}").equals(table)]
+    same = entry["asr"] == asr_rows(found.summary) and entry["agreement"] == found.agreement.to_dicts()
+    return f"{', '.join([*other, *([] if same else ['the manifest'])])} differ" if other or not same else ""
+
+
+def _keep(run: RunFolder, manifest: Mapping[str, Any], found: JudgedAgain, entry: Mapping[str, Any]) -> None:
+    """Writes the tables, the report's section and the manifest, in this order."""
+    others = [one for one in manifest.get("judged", []) if one["sha256"] != entry["sha256"]]
+    kept = {**{name: value for name, value in manifest.items() if name != SEAL}, "judged": [*others, entry]}
+    changed = []
+    with disk_errors(run.path), _alone(run):
+        (run.path / entry["folder"]).mkdir(parents=True, exist_ok=True)
+        for name, table in found.tables.items():
+            changed.append(f"{entry['folder']}/{name}.parquet")
+            write_table(run.path / changed[-1], table)
+        if "files" in manifest:
+            base = _report_without_judges(run, manifest)
+            if base is not None:
+                write_text(run.path / "report.md", f"{base}\n{judges_section(kept)}")
+                changed.append("report.md")
+            digests = manifest["files"] | {name: sha256(run.path / name) for name in changed}
+            kept["files"] = dict(sorted(digests.items()))
+        write_manifest(run.path / "manifest.json", kept)
+
+
+def _report_without_judges(run: RunFolder, manifest: Mapping[str, Any]) -> str | None:
+    """The report before its section on other judges; None for one that is not as the run wrote it, and stays so."""
+    text = limits.read_limited(run.path / "report.md", limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
+    base, section = text.partition(f"\n## {HEADING}\n")[0], judges_section(manifest)
+    written = f"{base}\n{section}" if section else base
+    return base if hashlib.sha256(written.encode()).hexdigest() == manifest["files"].get("report.md") else None
+
+
+@contextlib.contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    """Inside, no other process writes to the run's folder."""
+    from filelock import Timeout
+
+    try:
+        lock = results.hold(run)
+    except Timeout as error:
+        raise ResultError(f"another process writes to {run.name}", "Wait until it has ended.") from error
+    try:
+        results.make_room(run)
+        yield
+    finally:
+        results.let_go(run, lock)

@@ -1,0 +1,50 @@
+"""`judge`: the responses of a run under another judge."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ssn_probe.cli.user_errors import UserCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ssn_probe.runs.folder import RunFolder
+
+
+@click.command(cls=UserCommand, short_help="Judge the responses of a run again, without the model.")
+@click.argument("reference", metavar="RUN")
+@click.option(
+    "--with", "judges", multiple=True, required=True, metavar="NAME[:ARGUMENT]", help="The judge, as of run --judge."
+)
+@click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+@click.option("--device", default="auto", show_default=True, help="Where a guard model runs: auto, cpu, cuda, …")
+def judge(reference: str, judges: tuple[str, ...], out: Path, device: str) -> None:
+    """Judge the stored responses of RUN (a name, part of a name, a path, or `latest`) with another judge.
+
+    Shows ASR under both judges and how far they agree. The verdicts are kept in the run's folder, and those that cost
+    something also in the cache: the same command goes on where it was stopped, and asks nothing twice.
+    """
+    from ssn_probe.report.terminal.command_output import console
+    from ssn_probe.runs import folder as results
+
+    for spec in judges:
+        judge_again(console(), results.find_run(reference, out), spec, device)
+
+
+def judge_again(terminal: "Console", run: "RunFolder", spec: str, device: str) -> None:
+    """Judges a run with another judge and shows what it says."""
+    from rich.progress import Progress, TextColumn
+
+    from ssn_probe.api.judging import first_asr, judge_run
+    from ssn_probe.report.terminal.judged_card import judged_card
+    from ssn_probe.spec.display import literal
+
+    with Progress(TextColumn("{task.completed:,.0f} responses judged"), console=terminal, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        found = judge_run(run, spec, device=device, advance=lambda count: progress.advance(task, count))
+    terminal.print(judged_card(first_asr(run), found.entry, found.found.verdicts), crop=False)
+    terminal.print(literal(f"{run.path}/{found.entry['folder']}", "dim"), soft_wrap=True)

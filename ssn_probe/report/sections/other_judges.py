@@ -1,0 +1,46 @@
+"""The responses under other judges, as the manifest records them: ASR beside each other, and agreement."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssn_probe.report.markdown_tables import number, section, share_cell, table
+from ssn_probe.text import markdown
+
+HEADING = "The same responses under other judges"
+KAPPA = (
+    "κ is Cohen's kappa with its 95 % interval, over distinct responses that both judged: 0 is the agreement of "
+    "chance, 1 is perfect. It says that judges agree, not that they are right: `ssn-probe certify` compares one "
+    "with people."
+)
+
+
+def judges_section(manifest: Mapping[str, Any]) -> str:
+    """ASR of every arm under every other judge, and how far each agrees with the run's."""
+    judged = manifest.get("judged")
+    if not judged:
+        return ""
+    languages = list(dict.fromkeys(row["language"] for one in judged for row in one["asr"]))
+    parts = []
+    for one in judged:
+        arms = list(dict.fromkeys(map(arm_title, one["asr"])))
+        cells = {(arm_title(row), row["language"]): share_cell(row) for row in one["asr"]}
+        body = [[markdown(name), *(cells.get((arm, name), "–") for arm in arms)] for name in languages]
+        parts.append(table([f"ASR by {markdown(one['name'])}, %", *map(markdown, arms)], body))
+        pair = f"κ of {markdown(one['name'])} and {markdown(str(one['first']))}"
+        parts.append(
+            table(["language", pair, "same", "n", "unjudged"], [agreement_cells(row) for row in one["agreement"]])
+        )
+    return section(HEADING, *parts, KAPPA)
+
+
+def arm_title(row: Mapping[str, Any]) -> str:
+    """An arm in a few words."""
+    of = f" of {row['of']}" if row["of"] else ""
+    return f"{row['arm']}{of}" + (f", {row['step']} steps" if row["step"] is not None else "")
+
+
+def agreement_cells(row: Mapping[str, Any]) -> list[str]:
+    """A language's agreement in cells: kappa with its interval, the same verdict in per cent, counts."""
+    interval = "" if row["kappa"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    same = "–" if row["observed"] is None else f"{100 * row['observed']:.0f} %"
+    return [markdown(row["language"]), f"{number(row['kappa'])}{interval}", same, str(row["n"]), str(row["unjudged"])]
