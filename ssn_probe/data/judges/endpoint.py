@@ -194,7 +194,10 @@ class Endpoint:
         status = getattr(error, "status_code", None)
         again = "What is judged is kept: run the same again to go on."
         if status in (401, 403):
-            return f"The endpoint does not accept the key in {KEY} ({status})", f"Set a key that may use {self.model}. {again}"
+            return (
+                f"The endpoint does not accept the key in {KEY} ({status})",
+                f"Set a key that may use {self.model}. {again}",
+            )
         if status == 404:
             return (
                 f"The endpoint has no model {self.model!r}, or is no OpenAI-compatible endpoint (404)",

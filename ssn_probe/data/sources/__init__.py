@@ -17,7 +17,11 @@ from ssn_probe.data.sources.table_files import Table, read_file, read_folder
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.spec.node import brief
 
-SHIPPED = {"organism": ("ssn_probe.organism", "data"), "lighthouses": ("ssn_probe.data.lighthouses", "")}
+SHIPPED = {
+    "organism": ("ssn_probe.organism", "data"),
+    "lighthouses": ("ssn_probe.data.lighthouses", ""),
+    "everyday": ("ssn_probe.data.everyday", ""),
+}
 """The name of a set that comes with ssn-probe → its package, and the folder in it."""
 
 
