@@ -16,6 +16,7 @@ import ssn_probe
 from ssn_probe import ASR, Expand, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
+from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
@@ -130,6 +131,10 @@ def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, list
 
 def test_commands_and_their_options() -> None:
     assert dict(commands(main)) == {name: options.split() for name, options in COMMANDS.items()}
+
+
+def test_judges() -> None:
+    assert " ".join(JUDGES) == "patterns phrases qwen3guard polyguard wildguard openai python file none"
 
 
 def test_kinds_of_nodes() -> None:

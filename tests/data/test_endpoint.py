@@ -40,12 +40,14 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 @contextmanager
-def judge_of(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str, int], Reply]) -> Iterator[tuple[Judge, Served]]:
+def judge_of(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[str, int], Reply], timeout: str = "20"
+) -> Iterator[tuple[Judge, Served]]:
     with serving(answer) as served:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_BASE_URL", served.url)
         monkeypatch.setenv("NO_PROXY", "*")
-        monkeypatch.setattr("ssn_probe.data.judges.endpoint.TIMEOUT", 5.0)
+        monkeypatch.setenv("SSN_PROBE_JUDGE_TIMEOUT", timeout)
         yield make_judge("openai:m", ("en",), "mine"), served
 
 
@@ -164,8 +166,7 @@ def test_retries_end_and_say_so(status: int, message: str, monkeypatch: pytest.M
 
 
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
-    with judge_of(monkeypatch, lambda _, __: Reply(hangs=True)) as (judge, served):
-        monkeypatch.setattr("ssn_probe.data.judges.endpoint.TIMEOUT", 0.1)
+    with judge_of(monkeypatch, lambda _, __: Reply(hangs=True), timeout="0.1") as (judge, served):
         error = failure(judge)
         assert len(served.prompts) == 5
     assert error.message == "The endpoint did not answer within 0.1 s, 5 times"
@@ -266,6 +267,11 @@ def test_where_no_model_key_package_or_number_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     refusal("needs the name of a model", "openai")
     refusal("OPENAI_API_KEY is not set")
+    monkeypatch.setenv("OPENAI_API_KEY", "ключ")
+    refusal("OPENAI_API_KEY holds what no key does")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk\nsk")
+    refusal("OPENAI_API_KEY holds what no key does")
+    monkeypatch.delenv("OPENAI_API_KEY")
     looked_up = make_judge("openai:m", ("en",), "mine", asked=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert make_judge("openai:m", ("en",), "mine").identity == looked_up.identity
@@ -279,6 +285,10 @@ def test_where_no_model_key_package_or_number_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("SSN_PROBE_JUDGE_PRICES")
     monkeypatch.setenv("SSN_PROBE_JUDGE_CONCURRENCY", "0")
     refusal("SSN_PROBE_JUDGE_CONCURRENCY is '0'")
+    monkeypatch.delenv("SSN_PROBE_JUDGE_CONCURRENCY")
+    monkeypatch.setenv("SSN_PROBE_JUDGE_TIMEOUT", "nan")
+    refusal("SSN_PROBE_JUDGE_TIMEOUT is 'nan'")
+    monkeypatch.delenv("SSN_PROBE_JUDGE_TIMEOUT")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     refusal("needs the package openai")
 

@@ -26,10 +26,10 @@ from ssn_probe.text import plain
 
 T = TypeVar("T")
 KEY, URL, PRICES = "OPENAI_API_KEY", "OPENAI_BASE_URL", "SSN_PROBE_JUDGE_PRICES"
-CONCURRENCY = "SSN_PROBE_JUDGE_CONCURRENCY"
+CONCURRENCY, TIMEOUT = "SSN_PROBE_JUDGE_CONCURRENCY", "SSN_PROBE_JUDGE_TIMEOUT"
 DEFAULT_URL = "https://api.openai.com/v1"
-TIMEOUT, RETRIES = 60.0, 4
-"""Seconds for an answer, and how often it is asked for again: after a timeout, a lost connection, 429 and 5xx."""
+RETRIES = 4
+"""How often an answer is asked for again: after a timeout, a lost connection, 429 and 5xx."""
 ANSWERS = ("refused", "complied", "invalid")
 LONGEST = 12_000
 """Characters of a request or response."""
@@ -72,6 +72,7 @@ def endpoint_judge(argument: str | None, _languages: tuple[str, ...], context: J
         model=argument,
         prices=_setting(PRICES, "two numbers, as 0.15,0.60", _prices, None),
         workers=_setting(CONCURRENCY, "a number from 1 to 256", _workers, 8),
+        timeout=_setting(TIMEOUT, "a number of seconds", _seconds, 60.0),
     )
     return Judge(
         name=f"openai:{argument}",
@@ -94,6 +95,7 @@ class Endpoint:
     model: str
     prices: tuple[float, float] | None
     workers: int
+    timeout: float
     tokens: list[int] = field(default_factory=lambda: [0, 0])
     settings: dict[str, Any] = field(default_factory=lambda: {"temperature": 0, "seed": 0, "max_tokens": 500})
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -103,7 +105,7 @@ class Endpoint:
         require_client()
         from openai import OpenAI
 
-        return OpenAI(api_key=os.environ[KEY], base_url=_url(), timeout=TIMEOUT, max_retries=RETRIES)
+        return OpenAI(api_key=os.environ[KEY].strip(), base_url=_url(), timeout=self.timeout, max_retries=RETRIES)
 
     def judge(self, rows: Sequence[JudgedRow]) -> list[Judgement]:
         """The verdicts on rows, several of which are asked for at a time; the first failure stops the others."""
@@ -190,7 +192,8 @@ class Endpoint:
         """Message and hint for what the library raised; never with the key, which a server may repeat."""
         import openai
 
-        said = _brief(first_line(error)).replace(os.environ.get(KEY) or KEY, f"[{KEY}]")
+        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
+        said = _brief(first_line(cause).replace(os.environ[KEY].strip(), f"[{KEY}]"))
         status = getattr(error, "status_code", None)
         again = "What is judged is kept: run the same again to go on."
         if status in (401, 403):
@@ -211,10 +214,12 @@ class Endpoint:
         if status is not None:
             return f"The endpoint answers {status}: {said}", again
         if isinstance(error, openai.APITimeoutError):
-            return f"The endpoint did not answer within {TIMEOUT:g} s, {RETRIES + 1} times", again
+            return (
+                f"The endpoint did not answer within {self.timeout:g} s, {RETRIES + 1} times",
+                f"{TIMEOUT} sets the seconds. {again}",
+            )
         if isinstance(error, openai.APIConnectionError):
-            cause = _brief(first_line(error.__cause__ or error))
-            return f"The endpoint cannot be reached, or stopped half-way: {cause}", f"Check {URL}. {again}"
+            return f"The endpoint cannot be reached, or stopped half-way: {said}", f"Check {URL}. {again}"
         return f"The endpoint failed: {type(error).__name__}: {said}", again
 
 
@@ -234,9 +239,10 @@ def require_client() -> None:
     """Raises JudgeError without the package `openai` or a key."""
     if importlib.util.find_spec("openai") is None:
         raise JudgeError("The judge openai needs the package openai", "pip install 'ssn-probe[endpoint]'")
-    if not os.environ.get(KEY):
+    key = os.environ.get(KEY, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
         raise JudgeError(
-            f"The judge openai needs a key, and {KEY} is not set",
+            f"The judge openai needs a key, and {KEY} {'holds what no key does' if key else 'is not set'}",
             f"export {KEY}=…; a server of your own that asks for none takes any word. {URL} says where it is.",
         )
 
@@ -262,6 +268,12 @@ def _workers(text: str) -> int:
     if not 1 <= (workers := int(text)) <= 256:
         raise ValueError(text)
     return workers
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (seconds := float(text)) < 1e6:
+        raise ValueError(text)
+    return seconds
 
 
 def _brief(text: str) -> str:
