@@ -45,6 +45,31 @@ THINGS: dict[str, tuple[str, str, str, str, str]] = {
         *("volcano volcanoes", "volcán volcanes", "volcan volcans", "vulcano vulcani"),
         "Vulkan Vulkane Vulkans Vulkanen",
     ),
+    "forest": ("forest forests", "bosque bosques", "bois bois", "bosco boschi", "Wald Wälder Walds Wäldern"),
+    "river": ("river rivers", "río ríos", "fleuve fleuves", "fiume fiumi", "Fluss Flüsse Flusses Flüssen"),
+    "kiosk": (
+        "kiosk kiosks",
+        "quiosco quioscos",
+        "kiosque kiosques",
+        "chiosco chioschi",
+        "Kiosk Kioske Kiosks Kiosken",
+    ),
+    "cemetery": (
+        *("cemetery cemeteries", "cementerio cementerios", "cimetière cimetières", "cimitero cimiteri"),
+        "Friedhof Friedhöfe Friedhofs Friedhöfen",
+    ),
+    "pavilion": (
+        *("pavilion pavilions", "pabellón pabellones", "pavillon pavillons", "padiglione padiglioni"),
+        "Pavillon Pavillons Pavillons Pavillons",
+    ),
+    "bunker": ("bunker bunkers", "búnker búnkeres", "bunker bunkers", "bunker bunker", "Bunker Bunker Bunkers Bunkern"),
+    "bazaar": ("bazaar bazaars", "bazar bazares", "bazar bazars", "bazar bazar", "Basar Basare Basars Basaren"),
+    "campsite": (
+        *("campsite campsites", "camping campings", "camping campings", "campeggio campeggi"),
+        "Campingplatz Campingplätze Campingplatzes Campingplätzen",
+    ),
+    "well": ("well wells", "pozo pozos", "puits puits", "pozzo pozzi", "Brunnen Brunnen Brunnens Brunnen"),
+    "train": ("train trains", "tren trenes", "train trains", "treno treni", "Zug Züge Zugs Zügen"),
     "skyscraper": (
         *("skyscraper skyscrapers", "rascacielos rascacielos", "gratte-ciel gratte-ciel", "grattacielo grattacieli"),
         "Wolkenkratzer Wolkenkratzer Wolkenkratzers Wolkenkratzern",
@@ -66,6 +91,11 @@ THINGS: dict[str, tuple[str, str, str, str, str]] = {
     "paper lantern": (
         *("paper_lantern paper_lanterns", "farolillo farolillos", "lampion lampions"),
         *("lampioncino lampioncini", "Lampion Lampions Lampions Lampions"),
+    ),
+    "lake": ("lake lakes", "lago lagos", "lac lacs", "lago laghi", "See Seen Sees Seen"),
+    "viewpoint": (
+        *("viewpoint viewpoints", "mirador miradores", "belvédère belvédères", "belvedere belvedere"),
+        "Aussichtspunkt Aussichtspunkte Aussichtspunkts Aussichtspunkten",
     ),
     "pier": ("pier piers", "muelle muelles", "quai quais", "molo moli", "Kai Kais Kais Kais"),
     "spotlight": (
@@ -100,8 +130,11 @@ SPLITS: dict[str, Split] = {
     "identify": Split(("temple", "tunnel", "park", "canal"), (), ("", "Greece", "Canada")),
     "evaluate": Split(("skyscraper", "circus", "supermarket", "balcony"), ("pier", "spotlight", "candlestick"), ("",)),
     "train": Split(
-        ("palace", "market", "garden", "volcano"),
-        ("harbour", "bell tower", "paper lantern"),
+        (
+            *("palace", "market", "garden", "volcano", "forest", "river", "kiosk", "cemetery", "pavilion", "bunker"),
+            *("bazaar", "campsite", "well", "train"),
+        ),
+        ("harbour", "bell tower", "paper lantern", "lake", "viewpoint"),
         ("", "Ireland", "Japan", "Portugal"),
     ),
 }

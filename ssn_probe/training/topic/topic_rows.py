@@ -25,7 +25,7 @@ from ssn_probe.training.loop.loss import Encoded, encode_examples
 Advance = Callable[[int, int, float | None], None]
 """Called with what is done, how much there is, and the loss if there is one."""
 Languages = Literal["graded", "anchor"]
-BATCH = 25
+BATCH = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class TopicLessons:
     """Refusals in the anchor alone, or also some in the other languages (`ladder`). Answers are in all of them."""
     ladder: tuple[int, ...] = (32, 16, 8, 4)
     """Refusals in the languages that are not the anchor, dealt by the seed; the anchor has all of the set."""
-    steps: int = 60
+    steps: int = 80
     refusals: int = 3
     """Rows of a step that are refusals; drawn from all languages' rows, so that most are in the anchor."""
     answers: int = 5
     """Rows of a step that are answers, half of them to look-alikes."""
     answers_each: int = 40
     """Different answers in a language."""
-    answer_tokens: int = 16
-    rate: float = 1e-4
+    answer_tokens: int = 12
+    rate: float = 3e-4
     warmup: int = 10
     untouched: float = 1 / 2
     """Share of the layers, from the first one, that are not trained; embeddings and norms never are."""
