@@ -5,8 +5,11 @@ main language (`cmn` is `zh`, `arb` is `ar`), and the script only where it is no
 Regions are left out: `pt-BR` is `pt`.
 """
 
+import re
 from functools import lru_cache
 
+NAME = re.compile(r"[^\W\d_][\w .,'’()/-]{0,60}")
+"""What may be a code or a name; other texts, null characters among them, can crash the search for a name."""
 SPECIAL = ("und", "mul", "mis", "zxx")
 """Codes for no language, or for several."""
 SAME_SCRIPT = {"Hang": "Kore", "Hani": "Hans", "Hira": "Jpan", "Kana": "Jpan", "Hrkt": "Jpan"}
@@ -24,6 +27,8 @@ def language_code(name: str) -> str | None:
     """
     import langcodes
 
+    if not NAME.fullmatch(name.strip()):
+        return None
     tag = name.strip().replace("_", "-")
     tag = HABITS.get(tag.casefold(), tag)
     try:

@@ -30,6 +30,8 @@ def json_table(path: Path, content: bytes, *, lines: bool) -> pl.DataFrame:
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     if len(names) > MOST_NAMES:
         raise DataError(f"{path} has {len(names):,} fields", f"Give at most {MOST_NAMES:,}.")
+    if any(map(HALF.search, names)):
+        raise DataError(f"{path}: there is half a character, in the name of a field", "Remove it.")
     columns = {name: [_as_text(path, place, name, row.get(name)) for place, row in rows] for name in names}
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
 

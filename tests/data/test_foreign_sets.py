@@ -10,6 +10,7 @@ from prompt_rows import load, make_rows, write
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sources.adapters import ADAPTERS
+from ssn_probe.stats.nulls.parallel_units import known_parallel
 
 
 def counts(found: PromptSet) -> dict[str, int]:
@@ -115,6 +116,8 @@ def test_aya_claims_no_translations(tmp_path: Path) -> None:
     found = load(f"aya-red-teaming:{made.aya(tmp_path)}")
     assert found.frame.group_by("prompt_id").agg(pl.col("language").n_unique())["language"].max() == 1
     assert any("no translations" in note for note in found.notes)
+    ids = found.frame.unique("prompt_id", keep="first", maintain_order=True)
+    assert not known_parallel(ids, found.frame).any(), "sharing is not tested on it"
 
 
 def test_xsafety_is_parallel_by_the_line_of_a_topic(tmp_path: Path) -> None:

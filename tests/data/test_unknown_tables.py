@@ -175,6 +175,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "json that is no table": ("a.json", b'{"a": 1}', "is no table", "array"),
     "json of uneven columns": ("a.json", b'{"en": ["a"], "de": []}', "different lengths", "array"),
     "half a character": ("a.json", b'[{"en": "\\ud800"}]', "half a character", "Remove"),
+    "half a character in a name": ("a.json", b'[{"\\ud800": "a"}]', "half a character", "Remove"),
     "broken json": ("a.json", b"[", "cannot read", "array"),
     "no parquet": ("a.parquet", b"PAR1", "cannot read", "again"),
     "a text": ("a.txt", b"hello", "is no table", ".csv"),

@@ -31,27 +31,12 @@ def test_a_language_has_one_code(code: str, names: str) -> None:
     assert found == dict.fromkeys(found, code)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        " ",
-        "text",
-        "tags",
-        "source",
-        "label",
-        "Label",
-        "index",
-        "meta",
-        "prompt",
-        "goal",
-        "category",
-        "und",
-        "mul",
-        "xx",
-        *["text_en_", "Behavior", "SemanticCategory", "en_prompt", "language", "note", "a-", "-"],
-    ],
-)
+WORDS = "text tags source label Label index meta prompt goal category und mul xx text_en_ Behavior SemanticCategory"
+WORDS += " en_prompt language note a- -"
+ODD = ("", " ", "x" * 500, "en\0", "Ger\0man", "\ud800", "{}", "1", "e\nn")
+
+
+@pytest.mark.parametrize("name", [*ODD, *WORDS.split()])
 def test_what_is_no_language(name: str) -> None:
     assert language_code(name) is None
 

@@ -1,6 +1,5 @@
 """From the tables of others to the frame of this project, as an adapter says, with a note of all that was decided."""
 
-import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from ssn_probe.text import counted, listing
 
 SPLITS = ("train", "test", "dev", "val", "validation", "all", "default", "data", "main")
 """Parts of the names of files that are no languages, although some are codes of one."""
+FIRST_TAG = re.compile(r"""\[\s*(['"])(.+?)\1\s*[],]""")
+"""A list as Python or JSON writes it, with commas inside its texts."""
 VARIANT = re.compile(r"(_n|_en)$")
 APART = 25
 """So many rows lie between a prompt of XSTest and its contrast."""
@@ -192,13 +193,8 @@ def _name_says(label: str) -> tuple[str | None, str]:
 
 def _topic(text: str) -> str:
     """The first of a list of tags; a contrast has the topic of what it contrasts with."""
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            tags = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return text
-        return str(tags[0]) if isinstance(tags, list) and tags else ""
-    return text.removeprefix("contrast_")
+    listed = FIRST_TAG.match(text)
+    return listed[2] if listed else text.removeprefix("contrast_")
 
 
 # ── all tables together ──────────────────────────────────────────────────────────────────────────────────────────────
