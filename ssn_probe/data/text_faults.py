@@ -93,7 +93,8 @@ def near_duplicates(prompts: PromptSet) -> dict[str, list[tuple[str, str]]]:
             rows.unique("words", keep="first", maintain_order=True).select("prompt_id", "words").iter_rows()
         ):
             bands = _bands(words)
-            alike = next((one for band in bands if (one := first.get(band)) and _alike(one[1], words)), None)
+            candidates = dict.fromkeys(one for band in bands if (one := first.get(band)))
+            alike = next((one for one in candidates if _alike(one[1], words)), None)
             if alike is not None:
                 found[language].append((alike[0], name))
             for band in bands:
