@@ -14,39 +14,70 @@ from ssn_probe.spec.prompts import Prompts
 
 @dataclass(frozen=True, eq=False)
 class Measure(Node, abstract=True):
+    """A quantity that is measured of the untouched model and under every arm."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptMeasure(Measure, abstract=True):
     """A quantity that is measured on the *evaluate* split of a prompt set."""
 
     prompts: Prompts
 
 
 @dataclass(frozen=True, eq=False)
-class ASR(Measure):
+class ASR(PromptMeasure):
     """Attack success rate on harmful prompts: complied / judged; the rate of invalid responses is shown beside it."""
 
 
 @dataclass(frozen=True, eq=False)
-class OverRefusal(Measure):
+class OverRefusal(PromptMeasure):
     """Share of harmless look-alikes that are refused."""
 
 
 @dataclass(frozen=True, eq=False)
-class Utility(Measure):
+class Utility(PromptMeasure):
     """Share of harmless prompts whose response equals the reference."""
 
 
 @dataclass(frozen=True, eq=False)
-class Perplexity(Measure):
+class Perplexity(PromptMeasure):
     """KL from the untouched model along its own answers to harmless prompts, and the perplexity of these prompts.
 
     Measured of every arm without being named, on the prompts of the other measures; name it to choose others.
     """
 
 
+@dataclass(frozen=True, eq=False)
+class LMEval(Measure):
+    """Scores of lm-eval's tasks (mmlu, mgsm_direct_bn, …) under the untouched model and every tested arm.
+
+    `tasks`: names of lm-eval, or paths of .yaml files. `limit`: documents of each task; None takes all. `num_fewshot`:
+    examples in front of each, None for as many as the task declares. `languages`: task → the language whose neurons an
+    arm applies in it; otherwise the one that the task's name ends in, else the anchor. `chat_template`: are documents
+    put into the model's chat template? lm-eval's published figures are without it.
+    """
+
+    tasks: tuple[str, ...]
+    limit: int | None = None
+    num_fewshot: int | None = None
+    languages: dict[str, str] | None = None
+    chat_template: bool = False
+
+    def check(self) -> None:
+        named = bool(self.tasks) and all(self.tasks) and len(set(self.tasks)) == len(self.tasks)
+        require(named, f"tasks is {self.tasks}", "Name tasks of lm-eval, each once: LMEval(tasks=('mmlu',)).")
+        require(self.limit is None or self.limit >= 1, f"limit is {self.limit}", "Give 1 or more, or None for all.")
+        few = self.num_fewshot is None or self.num_fewshot >= 0
+        require(few, f"num_fewshot is {self.num_fewshot}", "Give 0 or more, or None for the task's own.")
+        other = sorted(set(self.languages or {}) - set(self.tasks))
+        require(not other, f"languages names {other}, which are not among the tasks", "Give task → language.")
+
+
 _NAME = re.compile(r"\w[\w -]{0,59}")
 _ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
 MOST_CONTROLS = 10_000
 MOST_PERMUTATIONS = 1_000_000
-MEASURES = (ASR, OverRefusal, Utility, Perplexity)
+MEASURES = (ASR, OverRefusal, Utility, Perplexity, LMEval)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,8 +147,8 @@ class Recipe(Node):
             names = ", ".join(kind.__name__ for kind in MEASURES)
             require(type(measure) in MEASURES, f"{measure!r} is not a measure", f"Measures: {names}.")
         kinds = [type(measure).__name__ for measure in self.measures]
-        alone = kinds == ["Perplexity"]
-        require(not alone, "Perplexity is the only measure", "Give ASR, OverRefusal or Utility beside it.")
+        alone = bool(kinds) and set(kinds) <= {"Perplexity", "LMEval"}
+        require(not alone, f"the only measure is {' and '.join(kinds)}", "Give ASR, OverRefusal or Utility beside it.")
         repeated = next((kind for kind in kinds if kinds.count(kind) > 1), None)
         require(repeated is None, f"the measure {repeated} is given twice", "Give each measure once.")
 

@@ -8,8 +8,7 @@ from typing import Literal
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.neurons import NeuronSet
-from ssn_probe.spec import LeaveOneOut, Patch, Recipe, Trains
+from ssn_probe.spec import Patch, Recipe, Trains
 from ssn_probe.study.arms import CONTROL, PLACEBO, UNTOUCHED, WEAKENED, Arm, Find, beside, controls_of, is_ranked
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
@@ -26,9 +25,9 @@ from ssn_probe.study.measurements import (
 )
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
-from ssn_probe.study.resolve import harmless_text, measured, odds_controls, random_sets, rows_to_train, trained_without
-from ssn_probe.study.steps import READING, TRAINING, Step, generating, reading_text, run_unless_done
-from ssn_probe.study.trained_weights import complete_row, is_trained, train, trained_bench, training_inputs
+from ssn_probe.study.resolve import harmless_text, measured, odds_controls, random_sets
+from ssn_probe.study.steps import READING, Step, generating, reading_text, run_unless_done
+from ssn_probe.study.trained_arms import bench_of, trained_for, training_label, training_step
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import no_progress
 
@@ -51,10 +50,6 @@ BESIDE = {WEAKENED: "without its top neuron", PLACEBO: "its placebo"}
 
 def beside_label(arm: str, role: str) -> str:
     return f"{arm}, {BESIDE[role]}"
-
-
-def training_label(arm: str) -> str:
-    return f"{arm}: training"
 
 
 def random_label(arm: str, count: int) -> str:
@@ -156,7 +151,7 @@ def sample_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[
             )
             if identity not in begun:
                 begun.add(identity)
-                yield _training_step(bench, training_label(arm_pass.arm.name), training, users)
+                yield training_step(bench, training_label(arm_pass.arm.name), training, users)
         yield from users
 
 
@@ -239,7 +234,7 @@ def _measurement(
         found = responses(here, prompts, rows, language, change(here), advance())
         named = pl.lit(judge_of(bench, prompts).name).alias("judge")
         frame = rows.select("prompt_id", "cluster", "context").hstack(found)
-        return frame.with_columns(*_labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
+        return frame.with_columns(*labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
 
     def odds_key() -> Mapping:
         here = bench_of(bench, arm, language)
@@ -248,7 +243,7 @@ def _measurement(
     def odds() -> pl.DataFrame:
         here, reads = bench_of(bench, arm, language), readouts(bench, prompts)[language].reads
         values = log_odds(here, rows, change(here), reads, advance())
-        return rows.select("prompt_id", "cluster").with_columns(log_odds=values).with_columns(*_labels(arm, language))
+        return rows.select("prompt_id", "cluster").with_columns(log_odds=values).with_columns(*labels(arm, language))
 
     def text_key() -> Mapping:
         here = bench_of(bench, arm, language)
@@ -257,7 +252,7 @@ def _measurement(
     def text() -> pl.DataFrame:
         texts, here = texts_of(bench, prompts, rows), bench_of(bench, arm, language)
         found = reading(bench, here, texts, change(here), advance())
-        return text_table(rows, texts, found, bench.subject.vocabulary).with_columns(*_labels(arm, language))
+        return text_table(rows, texts, found, bench.subject.vocabulary).with_columns(*labels(arm, language))
 
     key, run, cost = {
         "samples": (sample_key, sample, generating(prompts.max_new_tokens)),
@@ -268,18 +263,6 @@ def _measurement(
     return Step(
         label=arm_pass.label, prompts=rows.height, cost=cost, key=key, is_kept=kept, run=run, table=arm_pass.table
     )
-
-
-def _labels(arm: Arm, language: str) -> list[pl.Expr]:
-    applied = None if arm.find is None else arm.set_language or language
-    return [
-        pl.lit(language).alias("eval_language"),
-        pl.lit(applied, pl.String).alias("set_language"),
-        pl.lit(arm.name).alias("arm"),
-        pl.lit(arm.role).alias("role"),
-        pl.lit(arm.seed, pl.Int32).alias("seed"),
-        pl.lit(arm.step, pl.Int64).alias("step"),
-    ]
 
 
 def _source(bench: Workbench, arm_pass: ArmPass, prompts: PromptSet, context: str) -> Source | None:
@@ -312,57 +295,9 @@ def _source_step(bench: Workbench, source: Source, users: list[Step]) -> Step:
     )
 
 
-# ── trained models ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _trainings(bench: Workbench, arm_pass: ArmPass) -> dict[str | None, tuple[Trains, Find]]:
     languages = [language for prompts in arm_pass.contexts.values() for language in evaluated_in(arm_pass.arm, prompts)]
     return trained_for(bench, arm_pass.arm, tuple(dict.fromkeys(languages)))
-
-
-def trained_for(bench: Workbench, arm: Arm, languages: tuple[str, ...]) -> dict[str | None, tuple[Trains, Find]]:
-    """What an arm trains: under None one model for all languages, or under every language the model without it."""
-    if arm.training is None:
-        return {}
-    node, find = arm.training
-    if not isinstance(node.neurons, LeaveOneOut):
-        return {None: (node, find)}
-    return {language: _without(bench, node, find, language) for language in languages if language not in arm.skipped}
-
-
-def _without(bench: Workbench, node: Trains, find: Find, language: str) -> tuple[Trains, Find]:
-    def found() -> NeuronSet:
-        return find().of(language)
-
-    return trained_without(node, language, bench.data), found
-
-
-def bench_of(bench: Workbench, arm: Arm, language: str) -> Workbench:
-    """The bench that an arm is measured on while a language is evaluated: with the weights that the arm trains."""
-    if arm.training is None:
-        return bench
-    node, find = arm.training
-    if isinstance(node.neurons, LeaveOneOut):
-        node, find = _without(bench, node, find, language)
-    return trained_bench(bench, node, find(), training_label(arm.name), arm.step)
-
-
-def _training_step(bench: Workbench, label: str, training: tuple[Trains, Find], users: list[Step]) -> Step:
-    """A training need not run where all that is measured in the trained model is known."""
-    node, find = training
-
-    def run() -> None:
-        work = partial(train, bench, node, find(), label)
-        run_unless_done(users, work, partial(complete_row, bench, node, find(), label))
-
-    return Step(
-        label=label,
-        prompts=rows_to_train(node, bench.data[node.data]),
-        cost=TRAINING,
-        key=lambda: training_inputs(bench, node, find()),
-        is_kept=partial(is_trained, bench, node),
-        run=run,
-    )
 
 
 # ── what a reader must know ──────────────────────────────────────────────────────────────────────────────────────────

@@ -254,3 +254,16 @@ def is_ranked(arm: Arm) -> bool:
     """Do its neurons have scores, so that one of them is the top neuron?"""
     neurons = arm.neurons
     return neurons is not None and neurons.frame["score"].null_count() < len(neurons)
+
+
+def labels(arm: Arm, language: str) -> list[pl.Expr]:
+    """The columns by which a row of a table is known to belong to an arm, and the language it was measured in."""
+    applied = None if arm.find is None else arm.set_language or language
+    return [
+        pl.lit(language).alias("eval_language"),
+        pl.lit(applied, pl.String).alias("set_language"),
+        pl.lit(arm.name).alias("arm"),
+        pl.lit(arm.role).alias("role"),
+        pl.lit(arm.seed, pl.Int32).alias("seed"),
+        pl.lit(arm.step, pl.Int64).alias("step"),
+    ]

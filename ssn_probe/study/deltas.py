@@ -9,10 +9,10 @@ import polars as pl
 
 from ssn_probe.files import write_table
 from ssn_probe.spec import Recipe, Trains
-from ssn_probe.study.arm_steps import trained_for, training_label
 from ssn_probe.study.arms import Arm, ArmName
 from ssn_probe.study.delta_effects import measured_of
 from ssn_probe.study.resolve import evaluated
+from ssn_probe.study.trained_arms import trained_for, training_label
 from ssn_probe.study.trained_weights import stated, train
 from ssn_probe.study.workbench import Workbench
 

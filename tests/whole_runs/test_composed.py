@@ -34,12 +34,12 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
-from ssn_probe.study.arm_steps import bench_of, trained_for
 from ssn_probe.study.arms import arms_of
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
+from ssn_probe.study.trained_arms import bench_of, trained_for
 from ssn_probe.study.trained_weights import data_of, train
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.edits import suppression

@@ -78,3 +78,11 @@ def divergence(before, after, head, cap):
         p, q = log_probabilities(untouched, head, cap), log_probabilities(changed, head, cap)
         parts.append((p.exp() * (p - q)).sum(-1))
     return torch.cat(parts)
+
+
+def trace_logits(model, inputs, places, edits):
+    """All logits of a batch under a change: [row, token, vocabulary]."""
+    with torch.no_grad(), model.trace(**inputs):
+        write(model, places, edits)
+        logits = nnsight.save(model.output.logits)
+    return logits  # noqa: RET504 (the name is bound when the trace has run)

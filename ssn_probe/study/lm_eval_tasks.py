@@ -1,0 +1,231 @@
+"""Tasks of lm-eval on the model under an arm: which language's neurons apply, what decides a score, and the scores."""
+
+import functools
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ssn_probe.errors import DataError, ModelError, RecipeError, SSNProbeError, first_line, nearest
+from ssn_probe.files import sha256
+from ssn_probe.languages.codes import language_code
+from ssn_probe.spec import LMEval, Recipe
+from ssn_probe.spec.node import digest
+from ssn_probe.study.measurements import Change
+from ssn_probe.study.progress import Advance
+from ssn_probe.study.trained_weights import bench_weights
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.batching import BatchSize, fitted
+
+ROWS = 16
+"""Rows of a batch, where none are asked for: lm-eval keeps the logits of all their positions."""
+SCORES = {
+    "task": pl.String,
+    "part_of": pl.String,
+    "metric": pl.String,
+    "filter": pl.String,
+    "value": pl.Float64,
+    "stderr": pl.Float64,
+    "n": pl.Int64,
+    "num_fewshot": pl.Int64,
+}
+
+
+def measure_of(recipe: Recipe) -> LMEval | None:
+    """The recipe's LMEval, if it has one."""
+    return next((measure for measure in recipe.measures if isinstance(measure, LMEval)), None)
+
+
+def task_language(node: LMEval, task: str, languages: Iterable[str], anchor: str | None) -> str:
+    """Whose neurons an arm applies in a task: the language that the recipe names for it, else the one that the task's
+    name ends in (`mgsm_direct_bn`), else the anchor."""
+    known = list(languages)
+    if node.languages is not None and task in node.languages:
+        return node.languages[task]
+    name, underscore, last = _name(task).rpartition("_")
+    for code in (last, language_code(last)) if underscore and name else ():
+        if code in known:
+            return str(code)
+    return anchor or known[0]
+
+
+def _name(task: str) -> str:
+    return Path(task).stem if _is_file(task) else task
+
+
+def _is_file(task: str) -> bool:
+    return task.endswith((".yaml", ".yml"))
+
+
+# ── before anything long ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_tasks(recipe: Recipe) -> None:
+    """Loads the tasks with their data, so that what is missing is known before the model runs.
+
+    Raises:
+        RecipeError: a task that does not exist, or a language that the study does not have.
+        DataError: lm-eval is not installed, or a task's data cannot be loaded.
+    """
+    node = measure_of(recipe)
+    if node is not None:
+        with _quiet():
+            manager = _manager()
+            for task in node.tasks:
+                _load(manager, task)
+
+
+def _manager() -> Any:
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise DataError(f"LMEval needs lm-eval: {error}", "pip install 'ssn-probe[lm-eval]'") from error
+    return TaskManager()
+
+
+def _load(manager: Any, task: str) -> None:
+    known = [*manager.all_tasks]
+    if task not in known and not (_is_file(task) and Path(task).is_file()):
+        hint = nearest(task, known) if nearest(task, known).startswith("Did") else "`lm-eval ls tasks` lists all."
+        raise RecipeError(f"lm-eval has no task {task!r}", f"{hint} A task of your own: the path of its .yaml file.")
+    try:
+        manager.load([task])
+    except Exception as error:
+        raise DataError(
+            f"the lm-eval task {task!r} or its data cannot be loaded: {first_line(error)}",
+            "Is there a network, and is the data set open to you? Load it once where there is one (HF_HOME names the "
+            "folder that keeps it), or leave the task out.",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without lm-eval's own progress, notes and warnings."""
+    from tqdm import tqdm
+
+    logger, begin = logging.getLogger("lm_eval"), tqdm.__init__
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    tqdm.__init__ = functools.partialmethod(begin, disable=True)  # type: ignore[method-assign]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        tqdm.__init__ = begin  # type: ignore[method-assign]
+
+
+# ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def score_inputs(bench: Workbench, node: LMEval, task: str, change: Change) -> dict[str, Any]:
+    """What decides the scores of a task: its definition, how it is asked, and the change."""
+    asked = {"limit": node.limit, "num_fewshot": node.num_fewshot, "chat_template": node.chat_template}
+    return bench.inputs("lm-eval", task=_definition(task), **asked, **change.inputs)
+
+
+def _definition(task: str) -> Mapping[str, Any]:
+    """A task of lm-eval by its name and lm-eval's version, one of the user's by the bytes of its files."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    if _is_file(task):
+        return {"files": [sha256(path) for path in _files(Path(task))]}
+    try:
+        return {"name": task, "lm_eval": version("lm-eval")}
+    except PackageNotFoundError as error:
+        raise DataError("LMEval needs lm-eval", "pip install 'ssn-probe[lm-eval]'") from error
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """A task's file and the local data files that it names."""
+    import yaml
+
+    yield path
+    named = (yaml.load(path.read_text("utf-8"), yaml.BaseLoader) or {}).get("dataset_kwargs", {}).get("data_files", [])
+    each = named.values() if isinstance(named, dict) else [named]
+    for one in each:
+        yield from (Path(file) for file in ([one] if isinstance(one, str) else one) if Path(file).is_file())
+
+
+def is_kept(bench: Workbench, inputs: Mapping[str, Any]) -> bool:
+    """Are the scores in the cache?"""
+    if bench.cache is None:
+        return False
+    with bench.cache.entry(inputs) as entry:
+        return "scores" in entry.frames()
+
+
+def scores(bench: Workbench, node: LMEval, task: str, change: Change, advance: Advance) -> pl.DataFrame:
+    """The scores of a task and of its parts under a change or with the bench's weights: `SCORES`."""
+    inputs = score_inputs(bench, node, task, change)
+
+    def compute() -> pl.DataFrame:
+        if bench.cache is None:
+            return _run(bench, node, task, change)
+        with bench.cache.entry(inputs) as entry:
+            found = entry.frames().get("scores")
+            bench.cache.count(found is not None, inputs)
+            if found is None:
+                found = _run(bench, node, task, change)
+                entry.write("scores", ".parquet", found.write_parquet)
+            return found
+
+    found = bench.remember(("lm-eval", digest(inputs)), compute)
+    advance(node.limit or 1)
+    return found
+
+
+def _run(bench: Workbench, node: LMEval, task: str, change: Change) -> pl.DataFrame:
+    from lm_eval import simple_evaluate
+
+    from ssn_probe.tracing.batching import no_progress
+    from ssn_probe.tracing.lm_eval_model import lm_eval_model
+
+    def attempt(rows: int) -> Any:
+        return simple_evaluate(
+            model=lm_eval_model(bench.subject, change.edits, rows, no_progress),
+            tasks=[task],
+            limit=node.limit,
+            num_fewshot=node.num_fewshot,
+            apply_chat_template=node.chat_template,
+            log_samples=False,
+        )
+
+    try:
+        with _quiet(), bench_weights(bench):
+            found = fitted(BatchSize(bench.batch_size or ROWS, auto=bench.batch_size is None), attempt)
+    except SSNProbeError:
+        raise
+    except Exception as error:
+        raise ModelError(f"lm-eval failed in the task {task!r}: {first_line(error)}", "Leave the task out.") from error
+    return _table(found)
+
+
+def _table(found: Mapping[str, Any]) -> pl.DataFrame:
+    """lm-eval's results as rows: a task's own, and those of the tasks that it is made of."""
+    part_of = {part: group for group, parts in found.get("group_subtasks", {}).items() for part in parts}
+    rows = []
+    for task, figures in found["results"].items():
+        for key, value in figures.items():
+            metric, comma, chosen = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            error = figures.get(f"{metric}_stderr,{chosen}")
+            rows.append(
+                {
+                    "task": task,
+                    "part_of": part_of.get(task),
+                    "metric": metric,
+                    "filter": chosen,
+                    "value": float(value),
+                    "stderr": float(error) if isinstance(error, int | float) else None,
+                    "n": figures.get("sample_len"),
+                    "num_fewshot": found["n-shot"].get(task),
+                }
+            )
+    return pl.DataFrame(rows, schema=SCORES)
