@@ -33,6 +33,7 @@ from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
 from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, since
 from ssn_probe.study.plan import Plan, limited, make_plan
@@ -77,6 +78,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     for prompts in measured(plan.recipe, plan.data).values():
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)
+    check_tasks(plan.recipe)
     started = time.monotonic()
     with lines_while(console, f"loading {recipe.model}"):
         subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)

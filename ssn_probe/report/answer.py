@@ -15,6 +15,7 @@ from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import named
 from ssn_probe.report.sections.set_reliability import found_as_placebo
+from ssn_probe.report.sections.task_scores import task_changes
 from ssn_probe.spec import Intervention, Recipe, Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
@@ -47,13 +48,14 @@ def answer(
     anchor: str | None,
     apart: Sequence[str] = (),
     refusals: Sequence[Refusals] | None = None,
+    tasks: pl.DataFrame | None = None,
 ) -> list[str]:
     """What was found, a sentence or two per line, the most important first."""
     if summary is None:
         return _set_sizes(recipe, manifest, neurons)
     placebo = found_as_placebo(apart)
     known = {"recipe": recipe, "manifest": manifest, "summary": summary, "anchor": anchor}
-    study = _Study(**known, placebo_set=placebo, refusals=refusals)
+    study = _Study(**known, placebo_set=placebo, refusals=refusals, tasks=tasks)
     doses = dose_groups(recipe)
     if recipe.primary is None:
         lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
@@ -82,6 +84,7 @@ class _Study:
     anchor: str | None
     placebo_set: str
     refusals: Sequence[Refusals] | None
+    tasks: pl.DataFrame | None = None
 
     # ── a recipe with a primary arm ──────────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +134,7 @@ class _Study:
             after, before = self._row(arm, measure), self._before(arm, measure)
             if after is not None and before is not None:
                 changes.append(f"{name} {percent(before)} → {percent(after['value'])}")
-        changes += self._on_text(arm)
+        changes += [*self._on_text(arm), *map(plain, task_changes(self.tasks, arm))]
         return f"Side effects: {listing(changes)}." if changes else ""
 
     def _on_text(self, arm: str) -> list[str]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates
-from ssn_probe.spec import Prompts, Recipe, Trains
+from ssn_probe.spec import PromptMeasure, Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.parallel_units import known_parallel
 from ssn_probe.text import counted, listing, plain
@@ -21,7 +21,7 @@ LISTED = 10
 def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[str]:
     """Ids of prompts to learn that are ids of prompts to measure: in another set they may be its translations."""
     trains = dict.fromkeys(node.data for node in walk(recipe) if isinstance(node, Trains))
-    measures = dict.fromkeys(measure.prompts for measure in recipe.measures)
+    measures = dict.fromkeys(measure.prompts for measure in recipe.measures if isinstance(measure, PromptMeasure))
     found = []
     for learned in trains:
         ids = set(data[learned].frame.filter(split="train")["prompt_id"])

@@ -16,12 +16,17 @@ from ssn_probe.files import write_text
 from ssn_probe.report.conditions import by_condition
 from ssn_probe.report.markdown_tables import ABSENT, language_cell, table
 from ssn_probe.report.measure_tables import TITLES, Column, columns_of, digits_of, plain_number, written
+from ssn_probe.report.sections.task_scores import NOTE as TASK_NOTE
+from ssn_probe.report.sections.task_scores import TITLE as TASK_TITLE
+from ssn_probe.report.sections.task_scores import task_grid
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.integrity import showing
 from ssn_probe.study.arms import BASELINE, TESTED
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import listing, markdown, plain
 
+TASKS = "lm_eval"
+"""The scores of lm-eval are exported under the name of their table."""
 Escape = Callable[[str], str]
 Number = Callable[[float, int], str]
 
@@ -41,12 +46,27 @@ def export(run: RunFolder, path: str | Path, measure: str = "asr") -> Path:
 
 
 def _text(run: RunFolder, suffix: str, measure: str) -> str:
+    if measure == TASKS:
+        return _tasks(run, suffix)
     summary = run.table("summary")
     known = list(summary["measure"].unique(maintain_order=True))
     if measure not in known:
         hint = nearest(measure, known) if known else "Its summary is empty."
         raise ResultError(f"{run.name} has no measure {measure!r}", hint)
     return FORMATS[suffix](run, summary.filter(measure=measure), measure)
+
+
+def _tasks(run: RunFolder, suffix: str) -> str:
+    """The scores of lm-eval, whose table has tasks down."""
+    scores = run.table(TASKS)
+    if suffix == ".csv":
+        return scores.write_csv()
+    head, body = task_grid(scores)
+    if suffix == ".md":
+        cells = [[markdown(cell) for cell in row] for row in body]
+        return f"**{TASK_TITLE}**\n\n{table([markdown(cell) for cell in head], cells)}\n{markdown(TASK_NOTE)}\n"
+    lines = [_latex_row([latex(cell).replace("±", "$\\pm$") for cell in row]) for row in body]
+    return _tabular(f"{TASK_TITLE}. {TASK_NOTE}", head, lines, 3)
 
 
 def _note(manifest: Mapping[str, Any], rows: pl.DataFrame) -> str:
@@ -96,12 +116,18 @@ def _latex(run: RunFolder, rows: pl.DataFrame, measure: str) -> str:
     body = [_latex_row(line) for line in _body(run, rows, columns, (latex, _math, "--"))]
     if AVERAGE in set(rows["language"]):
         body.insert(-1, "\\midrule")
+    head = ["language", *(column.title for column in columns)]
+    return _tabular(f"{TITLES[measure]}. {plain(_note(run.manifest(), rows))}", head, body, 1)
+
+
+def _tabular(note: str, head: Sequence[str], body: Sequence[str], texts: int) -> str:
+    """A booktabs table under a note; the first `texts` columns are aligned on the left."""
     lines = [
-        f"% {TITLES[measure]}. {plain(_note(run.manifest(), rows))}",
+        f"% {note}",
         f"% Written by ssn-probe {__version__}; needs \\usepackage{{booktabs}}.",
-        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        f"\\begin{{tabular}}{{{'l' * texts}{'r' * (len(head) - texts)}}}",
         "\\toprule",
-        _latex_row(["language", *(latex(column.title) for column in columns)]),
+        _latex_row([latex(title) for title in head]),
         "\\midrule",
         *body,
         "\\bottomrule",

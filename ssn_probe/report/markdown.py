@@ -17,9 +17,10 @@ from ssn_probe.report.sections.other_judges import judges_section
 from ssn_probe.report.sections.primary_tests import tests_section
 from ssn_probe.report.sections.set_reliability import null_section, overlap_section, stability_section
 from ssn_probe.report.sections.sets_after_training import found_again_section
+from ssn_probe.report.sections.task_scores import tasks_section
 from ssn_probe.report.sections.transfer_matrix import transfer_section
 from ssn_probe.report.sections.where_neurons_are import mix_section, neurons_section
-from ssn_probe.spec import ASR, OverRefusal, Perplexity, Recipe, Utility
+from ssn_probe.spec import ASR, LMEval, OverRefusal, Perplexity, Recipe, Utility
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.summary import KL, PERPLEXITY
 from ssn_probe.text import markdown
@@ -29,6 +30,7 @@ TABLES_OF = {
     OverRefusal: ("over_refusal",),
     Utility: ("utility",),
     Perplexity: (KL, PERPLEXITY),
+    LMEval: (),
 }
 """What the report shows of each measure that a recipe asks for."""
 
@@ -44,7 +46,7 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
     if summary is not None:
         parts += _measures(recipe, findings.evaluated, anchor, summary)
         parts += [tests_section(recipe, manifest, summary), transfer_section(recipe, summary)]
-        parts += [counts_section(recipe, manifest, summary)]
+        parts += [tasks_section(findings.tasks), counts_section(recipe, manifest, summary)]
     names = distinct_sets(recipe)
     findings = without_repeats(findings, names)
     parts += [conclusions(recipe, findings), same_sets_note(names), truth_section(findings.truth)]

@@ -14,20 +14,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssn_probe.errors import RecipeError, SSNProbeError, nearest
-from ssn_probe.spec import Prompts, Recipe
+from ssn_probe.spec import LMEval, Prompts, Recipe
 from ssn_probe.spec.display import Displayed
 from ssn_probe.spec.node import Node, brief, rewrite
 
 
 def every_recipe(
-    languages: tuple[str, ...] | None = None, max_new_tokens: int | None = None, judge: str = ""
+    languages: tuple[str, ...] | None = None,
+    max_new_tokens: int | None = None,
+    judge: str = "",
+    tasks: tuple[str, ...] | None = None,
+    task_limit: int | None = None,
 ) -> dict[str, Any]:
     """The parameters that every recipe has, beside those that its own signature declares.
 
     `languages`: use only these of every prompt set. `max_new_tokens`: the length of responses. `judge`: the judge of
-    responses, instead of the one that the data declare; `none` for no judge.
+    responses, instead of the one that the data declare; `none` for no judge. `tasks`: tasks of lm-eval to measure under
+    every arm as well, `task_limit` documents of each.
     """
-    return {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge}
+    shared = {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge}
+    return shared | {"tasks": tasks, "task_limit": task_limit}
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,18 @@ class RecipeFunction(Displayed):
 def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
     """The recipe with the parameters that every recipe has, where they are given."""
     given = {name: value for name, value in shared.items() if value not in (None, "")}
-    judge = {"judge": _name_of_judge(given.pop("judge"))} if "judge" in given else {}
+    own: dict[str, Any] = {"judge": _name_of_judge(given.pop("judge"))} if "judge" in given else {}
+    limit = given.pop("task_limit", None)
+    if "tasks" in given:
+        added = LMEval(given.pop("tasks"), limit=limit)
+        own["measures"] = (*(one for one in made.measures if not isinstance(one, LMEval)), added)
+    elif limit is not None:
+        raise RecipeError("task_limit is given without tasks", "Name tasks of lm-eval, too: -T tasks=mmlu.")
 
     def changed(node: Node) -> Node:
         return replace(node, **given) if isinstance(node, Prompts) else node
 
-    return replace(rewrite(made, changed) if given else made, **judge)
+    return replace(rewrite(made, changed) if given else made, **own)
 
 
 def _name_of_judge(judge: Any) -> Any:

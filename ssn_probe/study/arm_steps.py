@@ -9,10 +9,22 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.spec import Patch, Recipe, Trains
-from ssn_probe.study.arms import CONTROL, PLACEBO, UNTOUCHED, WEAKENED, Arm, Find, beside, controls_of, is_ranked
+from ssn_probe.study.arms import (
+    CONTROL,
+    PLACEBO,
+    UNTOUCHED,
+    WEAKENED,
+    Arm,
+    Find,
+    beside,
+    controls_of,
+    is_ranked,
+    labels,
+)
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
 from ssn_probe.study.harmless_text import table as text_table
+from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.measurements import (
     UNCHANGED,
     Change,
@@ -197,6 +209,7 @@ def arm_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Ste
         yield from sample_steps(bench, recipe, arms)
         yield from odds_steps(bench, recipe, arms)
         yield from text_steps(bench, recipe, arms)
+        yield from lm_eval_steps(bench, recipe, arms)
 
 
 def _pass_steps(bench: Workbench, arm_pass: ArmPass) -> Iterator[Step]:

@@ -19,8 +19,9 @@ class Findings:
 
     `sets`: neurons per set and language. `beyond_placebo`: how much more the primary arm does than its placebo.
     `refusals`: how many prompts the untouched model refused, of those tried first and those evaluated, per language.
-    `differences`: every learning curve beside its random sets; `curves_left_out`: curves that average over other
-    languages than the untouched model. `tokens`: generated, over all arms. `seconds`: per stage.
+    `tasks`: scores of lm-eval. `differences`: every learning curve beside its random sets; `curves_left_out`: curves
+    that average over other languages than the untouched model. `tokens`: generated, over all arms. `seconds`: per
+    stage.
     """
 
     anchor: str | None
@@ -36,6 +37,7 @@ class Findings:
     seconds: Mapping[str, float]
     samples: pl.DataFrame | None = None
     summary: pl.DataFrame | None = None
+    tasks: pl.DataFrame | None = None
     curves: pl.DataFrame | None = None
     trained: tuple[TrainedArm, ...] = ()
     differences: tuple[Difference, ...] = ()

@@ -34,7 +34,7 @@ def lm_eval_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator
 
 
 def _step(bench: Workbench, node: LMEval, arm: Arm, task: str, language: str) -> Step:
-    label = f"{arm.name}: lm-eval"
+    label, documents = f"{arm.name}: lm-eval", node.limit or 1  # without a limit, as many as there are tasks
 
     def change() -> tuple[Workbench, Change]:
         here = bench_of(bench, arm, language)
@@ -46,12 +46,13 @@ def _step(bench: Workbench, node: LMEval, arm: Arm, task: str, language: str) ->
 
     def run() -> pl.DataFrame:
         here, changed = change()
-        found = scores(here, node, task, changed, bench.tracker.advance(label))
+        found = scores(here, node, task, changed, partial(bench.tracker.note, label))
+        bench.tracker.advance(label)(documents)
         return found.with_columns(*labels(arm, language))
 
     return Step(
         label=label,
-        prompts=node.limit or 1,
+        prompts=documents,
         cost=READING,
         key=key,
         is_kept=partial(is_kept, bench),

@@ -1,10 +1,11 @@
 """Tasks of lm-eval on the model under an arm: which language's neurons apply, what decides a score, and the scores."""
 
-import functools
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partialmethod
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from ssn_probe.languages.codes import language_code
 from ssn_probe.spec import LMEval, Recipe
 from ssn_probe.spec.node import digest
 from ssn_probe.study.measurements import Change
-from ssn_probe.study.progress import Advance
 from ssn_probe.study.trained_weights import bench_weights
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import BatchSize, fitted
 
+Note = Callable[[str], None]
+"""Is told how far a task is."""
 ROWS = 16
 """Rows of a batch, where none are asked for: lm-eval keeps the logits of all their positions."""
 SCORES = {
@@ -73,18 +75,23 @@ def check_tasks(recipe: Recipe) -> None:
     """
     node = measure_of(recipe)
     if node is not None:
-        with _quiet():
-            manager = _manager()
+        with quiet():
+            manager = task_manager(node.tasks)
             for task in node.tasks:
                 _load(manager, task)
 
 
-def _manager() -> Any:
+def task_manager(tasks: Iterable[str]) -> Any:
+    """What knows the tasks; to read all of lm-eval's own takes a quarter of a minute, so it is done once, if at all."""
+    return _manager(all(map(_is_file, tasks)))
+
+
+@cache
+def _manager(only_files: bool) -> Any:
     try:
-        from lm_eval.tasks import TaskManager
+        return import_module("lm_eval.tasks").TaskManager(include_defaults=not only_files)
     except ImportError as error:
         raise DataError(f"LMEval needs lm-eval: {error}", "pip install 'ssn-probe[lm-eval]'") from error
-    return TaskManager()
 
 
 def _load(manager: Any, task: str) -> None:
@@ -103,21 +110,27 @@ def _load(manager: Any, task: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without lm-eval's own progress, notes and warnings."""
     from tqdm import tqdm
 
-    logger, begin = logging.getLogger("lm_eval"), tqdm.__init__
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    tqdm.__init__ = functools.partialmethod(begin, disable=True)  # type: ignore[method-assign]
+    loggers = {name: logging.getLogger(name) for name in ("lm_eval", "huggingface_hub", "datasets")}
+    levels, begin = {name: logger.level for name, logger in loggers.items()}, tqdm.__init__
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
+    tqdm.__init__ = partialmethod(_hidden, begin)  # type: ignore[method-assign]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
         tqdm.__init__ = begin  # type: ignore[method-assign]
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+
+
+def _hidden(bar: Any, begin: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    begin(bar, *arguments, **options | {"disable": True})
 
 
 # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,44 +173,50 @@ def is_kept(bench: Workbench, inputs: Mapping[str, Any]) -> bool:
         return "scores" in entry.frames()
 
 
-def scores(bench: Workbench, node: LMEval, task: str, change: Change, advance: Advance) -> pl.DataFrame:
+def scores(bench: Workbench, node: LMEval, task: str, change: Change, note: Note) -> pl.DataFrame:
     """The scores of a task and of its parts under a change or with the bench's weights: `SCORES`."""
     inputs = score_inputs(bench, node, task, change)
 
     def compute() -> pl.DataFrame:
         if bench.cache is None:
-            return _run(bench, node, task, change)
+            return _run(bench, node, task, change, note)
         with bench.cache.entry(inputs) as entry:
             found = entry.frames().get("scores")
             bench.cache.count(found is not None, inputs)
             if found is None:
-                found = _run(bench, node, task, change)
+                found = _run(bench, node, task, change, note)
                 entry.write("scores", ".parquet", found.write_parquet)
             return found
 
-    found = bench.remember(("lm-eval", digest(inputs)), compute)
-    advance(node.limit or 1)
-    return found
+    return bench.remember(("lm-eval", digest(inputs)), compute)
 
 
-def _run(bench: Workbench, node: LMEval, task: str, change: Change) -> pl.DataFrame:
-    from lm_eval import simple_evaluate
-
-    from ssn_probe.tracing.batching import no_progress
+def _run(bench: Workbench, node: LMEval, task: str, change: Change, note: Note) -> pl.DataFrame:
     from ssn_probe.tracing.lm_eval_model import lm_eval_model
 
+    harness: Any = import_module("lm_eval.evaluator")
+
     def attempt(rows: int) -> Any:
-        return simple_evaluate(
-            model=lm_eval_model(bench.subject, change.edits, rows, no_progress),
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            note(f"{task}: {done:,} rows")
+
+        return harness.simple_evaluate(
+            model=lm_eval_model(bench.subject, change.edits, rows, advance),
             tasks=[task],
             limit=node.limit,
             num_fewshot=node.num_fewshot,
             apply_chat_template=node.chat_template,
             log_samples=False,
+            task_manager=task_manager(node.tasks),
+            bootstrap_iters=0,  # it forks; what it would add is the error of perplexities and BLEU alone
         )
 
     try:
-        with _quiet(), bench_weights(bench):
+        with quiet(), bench_weights(bench):
             found = fitted(BatchSize(bench.batch_size or ROWS, auto=bench.batch_size is None), attempt)
     except SSNProbeError:
         raise

@@ -18,6 +18,7 @@ from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
 from ssn_probe.study.refusal_trial import try_refusal, with_baseline
@@ -99,7 +100,9 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
         keep("summary", summary)
         trained = _trained(bench, recipe, arms, folder, keep, samples, summary)
     placebo = _beyond_placebo(recipe, samples, bench.anchor)
-    return {"samples": samples, "summary": summary, "beyond_placebo": placebo} | trained
+    with _timed(seconds, "lm_eval"):
+        tasks = _kept_as_it_comes(folder, "lm_eval", lm_eval_steps(bench, recipe, arms))
+    return {"tasks": tasks} | {"samples": samples, "summary": summary, "beyond_placebo": placebo} | trained
 
 
 def expected_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:

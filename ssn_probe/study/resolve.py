@@ -15,6 +15,7 @@ from ssn_probe.spec import (
     Measure,
     OverRefusal,
     Perplexity,
+    PromptMeasure,
     Prompts,
     Recipe,
     SafetyNeurons,
@@ -61,7 +62,7 @@ def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | Non
 
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
     """The contexts that a recipe's measures read, each with its prompt set."""
-    judged = [measure for measure in recipe.measures if type(measure) in CONTEXT_OF]
+    judged = [measure for measure in recipe.measures if isinstance(measure, ASR | OverRefusal | Utility)]
     return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in judged}
 
 
@@ -73,7 +74,8 @@ def harmless_text(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> PromptSe
     if not recipe.arms:
         return None
     order = (Perplexity, Utility, OverRefusal, ASR)
-    measures = sorted(recipe.measures, key=lambda measure: order.index(type(measure)))
+    measures = [measure for measure in recipe.measures if isinstance(measure, PromptMeasure)]
+    measures.sort(key=lambda measure: order.index(type(measure)))
     sets = (data[measure.prompts] for measure in measures)
     found = next(sets, None)
     harmless = (pl.col("split") == "evaluate") & (pl.col("context") == "harmless")

@@ -24,6 +24,7 @@ METHODS = {
     "activations": 1,
     "untouched text": 1,
     "changed text": 1,
+    "lm-eval": 1,
     "scores": 1,
     "null": 1,
     "stability": 1,

@@ -6,6 +6,7 @@ windows, batches and stop sequences are lm-eval's, and so are its numbers where 
 
 import copy
 import warnings
+from importlib import import_module
 from typing import Any
 
 from ssn_probe.model.subject import Subject
@@ -18,15 +19,15 @@ from ssn_probe.tracing.generate import OPEN_LOOP
 def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Advance) -> Any:
     """An `lm_eval.api.model.LM`; `advance` is told how many rows each call of the model had."""
     import torch
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.models.utils_hf import stop_sequences_criteria
 
     from ssn_probe.tracing.bodies.generation import trace_generation
     from ssn_probe.tracing.bodies.next_tokens import trace_logits
 
     places, ready = places_of(subject), prepared(subject, edits)
 
-    class Changed(HFLM):
+    harness: Any = import_module("lm_eval.models.huggingface")
+
+    class Changed(harness.HFLM):
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
 
@@ -51,7 +52,7 @@ def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Adva
             settings.setdefault("do_sample", bool(settings.get("temperature", 0.0)))
             if not settings["do_sample"]:
                 settings.pop("temperature", None)
-            criteria = stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0])
+            criteria = harness.stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0])
             inputs = {"input_ids": context, "attention_mask": settings.pop("attention_mask")}
             settings |= {"max_length": max_length, "stopping_criteria": criteria, "use_cache": True}
             settings |= {"pad_token_id": self.tokenizer.pad_token_id}

@@ -20,7 +20,7 @@ from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Amplify DataError Each Effect Expand Final Intervention JudgeError LoRA Local MeanOf ModelError NeuronFile
+ASR Amplify DataError Each Effect Expand Final Intervention JudgeError LMEval LoRA Local MeanOf ModelError NeuronFile
 OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError
 SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview
 prompts_from_frame recipe
@@ -90,6 +90,7 @@ KINDS = {
     "OverRefusal": "prompts",
     "Utility": "prompts",
     "Perplexity": "prompts",
+    "LMEval": "tasks limit num_fewshot languages chat_template",
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
     "question judge",
 }

@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "arm named like a parent folder": (lambda: study(arms={"1..2": Suppress(MS)}), "named '1..2'", "x1.5"),
     "a point in the recipe's name": (lambda: study(name="x1.5"), "name is 'x1.5'", "letters"),
     "a measure twice": (lambda: Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), ASR(Prompts("b")))), "measure", ""),
-    "the idea of a measure": (lambda: Recipe(sets={"ms": MS}, measures=(Measure(PROMPTS),)), "measure", "ASR"),
+    "the idea of a measure": (lambda: Recipe(sets={"ms": MS}, measures=(Measure(),)), "measure", "ASR"),
     "controls": (lambda: Recipe(sets={"ms": MS}, controls=-1), "controls is -1", "19"),
     "log-odds controls": (lambda: Recipe(sets={"ms": MS}, log_odds_controls=-1), "is -1", "19"),
     "primary": (lambda: study(primary="sm"), "unknown primary 'sm'", "Allowed: ms"),

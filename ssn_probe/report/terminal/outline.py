@@ -10,7 +10,7 @@ from dataclasses import fields
 from rich.text import Text
 from rich.tree import Tree
 
-from ssn_probe.spec import Combine, Effect, Measure, Prompts, Recipe, SafetyNeurons
+from ssn_probe.spec import Combine, Effect, LMEval, Measure, PromptMeasure, Prompts, Recipe, SafetyNeurons
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.display import literal
 from ssn_probe.spec.node import Node
@@ -78,6 +78,11 @@ def _measures(recipe: Recipe) -> Iterator[Text]:
     """Measures by the prompts they read, so that three on the same prompts are one line."""
     by_prompts: dict[Prompts, list[Measure]] = {}
     for measure in recipe.measures:
+        if isinstance(measure, LMEval):
+            limit = "" if measure.limit is None else f" (the first {measure.limit} documents)"
+            yield _field("lm-eval", ", ".join(measure.tasks) + limit)
+            continue
+        assert isinstance(measure, PromptMeasure)
         by_prompts.setdefault(measure.prompts, []).append(measure)
     for prompts, measures in by_prompts.items():
         kinds = ", ".join(type(measure).__name__ for measure in measures)
