@@ -47,8 +47,9 @@ class GuardModel:
         try:
             return read_config(self.where)
         except ModelError as error:
-            hint = f"{error.hint or ''} The judge qwen3guard is open, and --judge phrases needs no model.".strip()
-            raise JudgeError(f"The judge {self.format.name}: {error.message}", hint) from error
+            name = self.format.name
+            hint = f"--judge {name}:FOLDER takes a copy, qwen3guard is open, and phrases needs no model. {error.hint}"
+            raise JudgeError(f"The judge {name}: {error.message}", hint) from error
 
     def identity(self) -> dict[str, Any]:
         """What decides the verdicts, but for rounding: the commit on the hub, or the files of the folder."""

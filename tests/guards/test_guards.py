@@ -233,6 +233,9 @@ def test_a_model_that_cannot_be_had_names_the_judge_and_an_open_one(
     monkeypatch.setattr("ssn_probe.guards.guard_model.read_config", gated)
     with pytest.raises(JudgeError, match=r"The judge wildguard: The model .* is gated") as caught:
         make_judge("wildguard", ("en",), "mine")
-    assert "Accept the conditions on its page. The judge qwen3guard is open" in str(caught.value.hint)
+    assert caught.value.hint == (
+        "--judge wildguard:FOLDER takes a copy, qwen3guard is open, and phrases needs no model. "
+        "Accept the conditions on its page."
+    )
     with pytest.raises(ModelError, match="not a model"):
         make_judge(f"qwen3guard:{tmp_path}", ("en",), "mine")
