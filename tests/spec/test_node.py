@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from ssn_probe import (
     ASR,
     Expand,
+    LMEval,
     OverRefusal,
+    Perplexity,
     Prompts,
     RandomLike,
     Recipe,
@@ -164,7 +166,11 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     **{kind: (kind(MS), {"neurons": OTHER}) for kind in (UnionOf, WithoutStrongest, WholeLayers, LeaveOneOut, Each)},
     Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
     After: (MS.after(TRAINS), {"neurons": OTHER, "trained": LoRA(MS, PROMPTS)}),
-    **{kind: (kind(PROMPTS), {"prompts": Prompts("b")}) for kind in (MeanOf, ASR, OverRefusal, Utility)},
+    **{kind: (kind(PROMPTS), {"prompts": Prompts("b")}) for kind in (MeanOf, ASR, OverRefusal, Utility, Perplexity)},
+    LMEval: (
+        LMEval(tasks=("a", "b")),
+        {"tasks": ("a",), "limit": 5, "num_fewshot": 0, "languages": {"a": "en"}, "chat_template": True},
+    ),
     Amplify: (Amplify(MS, by=2), {"neurons": OTHER, "by": 3.0}),
     Patch: (Patch(MS), {"neurons": OTHER, "source": "en", "positions": "response"}),
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
