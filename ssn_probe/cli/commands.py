@@ -10,7 +10,7 @@ import click
 
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
-from ssn_probe.cli.judge_commands import judge, judge_again
+from ssn_probe.cli.judge_commands import certify, judge, judge_again
 from ssn_probe.cli.model_commands import model
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, user_errors
@@ -102,6 +102,7 @@ def _check_place() -> None:
 
 main.add_command(delta)
 main.add_command(judge)
+main.add_command(certify)
 main.add_command(model)
 
 

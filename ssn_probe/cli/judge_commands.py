@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from ssn_probe.runs.folder import RunFolder
 
 
+OUT = click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+
+
 @click.command(cls=UserCommand, short_help="Judge the responses of a run again, without the model.")
 @click.argument("reference", metavar="RUN")
 @click.option(
@@ -33,6 +38,33 @@ def judge(reference: str, judges: tuple[str, ...], out: Path, device: str) -> No
 
     for spec in judges:
         judge_again(console(), results.find_run(reference, out), spec, device)
+
+
+@click.command(cls=UserCommand, short_help="Compare a judge with people on labelled responses.")
+@click.argument("spec", metavar="JUDGE")
+@click.option("--data", "data", type=click.Path(path_type=Path), required=True, help="A table of labelled responses.")
+@click.option(
+    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+@click.option("--device", default="auto", show_default=True, help="Where a guard model runs: auto, cpu, cuda, …")
+def certify(spec: str, data: Path, out: Path, device: str) -> None:
+    """Precision, recall, specificity and kappa of JUDGE per language, on labelled responses.
+
+    The table has PolyGuardPrompts' columns: prompt, response, language, response_refusal_label (yes or no). The
+    certificate is kept in the results folder, and `results` shows it beside the ASR of every run with this judge.
+    """
+    from rich.progress import Progress, TextColumn
+
+    from ssn_probe.api.certify import certify as certificate
+    from ssn_probe.report.terminal.certificate_table import certificate_table
+    from ssn_probe.report.terminal.command_output import console
+    from ssn_probe.runs.folder import prepare
+
+    terminal = console()
+    with Progress(TextColumn("{task.completed:,.0f} responses judged"), console=terminal, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        made = certificate(spec, data, prepare(out), device=device, advance=lambda count: progress.advance(task, count))
+    terminal.print(certificate_table(made), crop=False)
 
 
 def judge_again(terminal: "Console", run: "RunFolder", spec: str, device: str) -> None:

@@ -41,6 +41,7 @@ COMMANDS = {
     "run": "recipe --judge -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
     "results": "reference -o --sort --status --recipe --model --export --measure",
     "judge": "reference --with -o --device",
+    "certify": "spec --data -o --device",
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype -o",

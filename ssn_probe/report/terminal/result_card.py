@@ -60,6 +60,7 @@ def tables(run: RunFolder) -> list[Table]:
 
     from ssn_probe.report.conditions import by_condition
     from ssn_probe.report.sections.transfer_matrix import transfers
+    from ssn_probe.report.terminal.certificate_table import corrected_tables
 
     summary = run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]))
     if summary.is_empty():
@@ -70,7 +71,8 @@ def tables(run: RunFolder) -> list[Table]:
     single = {key: rows for key, rows in conditions.items() if key.name.of is key.name.step is None}
     matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
     curves = [curve_table(run.table("curves"))] if os.path.lexists(run.path / "curves.parquet") else []
-    return [language_table(single, measure), *matrices, *curves]
+    corrected = corrected_tables(run, run.manifest(), summary) if measure == "asr" else []
+    return [language_table(single, measure), *corrected, *matrices, *curves]
 
 
 def curve_table(curves: Any) -> Table:
