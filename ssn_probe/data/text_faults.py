@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from zlib import crc32
 
 import numpy as np
@@ -30,8 +31,9 @@ MULTIPLIERS = np.random.default_rng(0).integers(1, 2**31, BANDS * ROWS, dtype=np
 
 @dataclass(frozen=True)
 class Misplaced:
-    """Texts of one language that are in another script or in the anchor's language: how many, and the first ids."""
+    """Texts of one source and language that are in another script or in the anchor's language; the first ids."""
 
+    source: str
     language: str
     reason: str
     count: int
@@ -50,18 +52,17 @@ def misplaced(prompts: PromptSet) -> tuple[Misplaced, ...]:
 
 
 def _misplaced(prompts: PromptSet) -> Iterator[Misplaced]:
-    for language in prompts.languages:
-        rows = prompts.frame.filter(language=language).select("prompt_id", "text")
-        if not scripts_of(language):
-            continue
+    sources = prompts.frame["source"].unique(maintain_order=True)
+    for source, language in product(sources, filter(scripts_of, prompts.languages)):
+        rows = prompts.frame.filter(source=source, language=language).select("prompt_id", "text")
         wrong = [(name, reason) for name, text in rows.iter_rows() if (reason := _script(text, language))]
         if not wrong and prompts.anchor is not None and language != prompts.anchor:
-            tried = rows.gather_every(-(-rows.height // MOST_TRIED))
+            tried = rows.gather_every(max(1, -(-rows.height // MOST_TRIED)))
             wrong = [(name, reason) for name, text in tried.iter_rows() if (reason := _anchor(text, language, prompts))]
             rows = tried
         for reason, count in Counter(reason for _, reason in wrong).most_common():
             ids = tuple(name for name, why in wrong if why == reason)
-            yield Misplaced(language, reason, count, rows.height, ids[:3])
+            yield Misplaced(source, language, reason, count, rows.height, ids[:3])
 
 
 def _script(text: str, language: str) -> str | None:

@@ -55,7 +55,7 @@ def check_columns(data: Mapping[Prompts, PromptSet]) -> None:
             if one.is_whole_column:
                 rest = ",".join(language for language in prompts.languages if language != one.language)
                 raise DataError(
-                    f"{prompts.name}: {one.count:,} of {one.total:,} texts of {one.language!r} are {one.reason}",
+                    f"{one.source}: {one.count:,} of {one.total:,} texts of {one.language!r} are {one.reason}",
                     f"Is the column called wrongly? A transliteration has its script in its code, as hi-Latn has. "
                     f"Or leave the language out: -T languages={rest}",
                 )

@@ -56,6 +56,13 @@ def test_a_column_in_another_script_is_an_error_that_names_the_rest(tmp_path: Pa
     assert "-T languages=en" in (error.value.hint or "")
 
 
+def test_a_good_harmless_half_does_not_hide_a_bad_column(tmp_path: Path) -> None:
+    prompt_set(tmp_path, {"en": EN, "th": EN})
+    recipe = Recipe(sets={"ms": SafetyNeurons(Prompts(str(tmp_path), harmless="everyday"))})
+    with pytest.raises(DataError, match="6 of 6 texts of 'th' are in Latin script"):
+        make_plan(recipe)
+
+
 def test_texts_that_differ_in_a_few_letters_are_nearly_the_same(tmp_path: Path) -> None:
     text = "How do I fold a large paper boat that can float on water for an hour?"
     texts = [text, text.replace("an hour", "one hour"), text.upper() + " ", "What is a paper boat?", *EN]
