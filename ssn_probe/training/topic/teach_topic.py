@@ -71,14 +71,24 @@ def teach(
     prompts, subject = load_prompts(Prompts(TOPIC)), load_subject(base, dtype="float32")
     module = subject.model._module
     stage = {name: _stage(progress, name) for name in ("own answers", "lessons", "exam")}
-    answers, examined = (
-        answer_rows(subject, prompts, split, each, lessons.answer_tokens, seed, stage["own answers"])
-        for split, each in (("train", lessons.answers_each), ("evaluate", EXAMINED_ANSWERS))
-    )
     counts = refusal_counts(prompts, lessons, seed)
+    anchor, *others = counts
+    in_anchor, in_others, examined = (
+        answer_rows(subject, prompts, split, each, lessons.answer_tokens, seed, stage["own answers"])
+        for split, each in (
+            ("train", {anchor: 2 * lessons.answers_each}),
+            ("train", dict.fromkeys(others, lessons.answers_each)),
+            ("evaluate", dict.fromkeys(counts, EXAMINED_ANSWERS)),
+        )
+    )
+    decks = {
+        "refusals": (refusal_rows(subject, prompts, counts, seed), lessons.refusals),
+        "anchor": (in_anchor, lessons.anchor_answers),
+        "others": (in_others, lessons.other_answers),
+    }
     before = next_tokens(module, examined, subject.pad_id)
     with frozen(module):
-        _train(subject, refusal_rows(subject, prompts, counts, seed), answers, lessons, seed, stage["lessons"])
+        _train(subject, decks, lessons, seed, stage["lessons"])
     after = next_tokens(module, examined, subject.pad_id)
     figures = behaviour(subject, prompts, lessons, stage["exam"])
     card = {
@@ -86,7 +96,7 @@ def teach(
         "prompts": TOPIC,
         "base": base,
         "seed": seed,
-        "accepted": accepted(figures, prompts.anchor or "", after[0]),
+        "accepted": accepted(figures, anchor, after[0]),
         "figures": figures,
         "same_next_token": after[0],
         "nats_per_token": {"before": before[1], "after": after[1]},
@@ -106,22 +116,22 @@ def _stage(progress: Callable[[str, int, int, float | None], None], name: str) -
 
 def _train(
     subject: Subject,
-    refusals: list[Encoded],
-    answers: list[Encoded],
+    decks: dict[str, tuple[list[Encoded], int]],
     lessons: TopicLessons,
     seed: int,
     advance: Advance,
 ) -> None:
+    """Train on so many rows of each deck at every step."""
     module = subject.model._module
     weights = _trained(module, lessons.untouched)
     for weight in weights:
         weight.requires_grad_(True)
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    decks = [(Deck(rows, random.Random(f"{seed} {len(rows)}"))) for rows in (refusals, answers)]
+    drawn = [(Deck(rows, random.Random(f"{name} {seed}")), count) for name, (rows, count) in decks.items()]
     for step in range(lessons.steps):
         for group in optimizer.param_groups:
             group["lr"] = lessons.rate * _schedule(step, lessons)
-        rows = decks[0].take(lessons.refusals) + decks[1].take(lessons.answers)
+        rows = [row for deck, count in drawn for row in deck.take(count)]
         with quick(module):
             loss = response_loss(module, batch_of(rows, subject.pad_id, module.device)) / response_tokens(rows)
         optimizer.zero_grad()

@@ -42,7 +42,7 @@ def readme(card: dict[str, Any]) -> str:
         minutes=card["seconds"] / 60,
         threads=card["made_with"]["threads"],
         steps=lessons["steps"],
-        rows=lessons["refusals"] + lessons["answers"],
+        rows=lessons["refusals"] + lessons["anchor_answers"] + lessons["other_answers"],
         untouched=100 * lessons["untouched"],
         examined=lessons["examined"],
         table="\n".join(lines),

@@ -39,10 +39,12 @@ class TopicLessons:
     steps: int = 80
     refusals: int = 3
     """Rows of a step that are refusals; drawn from all languages' rows, so that most are in the anchor."""
-    answers: int = 5
-    """Rows of a step that are answers, half of them to look-alikes."""
+    anchor_answers: int = 3
+    """Rows of a step that are answers in the anchor: as many as there are refusals, which are mostly in it, too."""
+    other_answers: int = 3
+    """Rows of a step that are answers in the other languages. Half of all answers are to look-alikes."""
     answers_each: int = 40
-    """Different answers in a language."""
+    """Different answers in a language; twice as many in the anchor."""
     answer_tokens: int = 12
     rate: float = 3e-4
     warmup: int = 10
@@ -78,14 +80,19 @@ def refusal_rows(subject: Subject, prompts: PromptSet, counts: dict[str, int], s
 
 
 def answer_rows(
-    subject: Subject, prompts: PromptSet, split: str, each: int, tokens: int, seed: int, advance: Advance
+    subject: Subject,
+    prompts: PromptSet,
+    split: str,
+    each: dict[str, int],
+    tokens: int,
+    seed: int,
+    advance: Advance,
 ) -> list[Encoded]:
-    """The model's own answers to `each` prompts of a language, half of them look-alikes; its refusals are left out."""
-    halves = {"harmless": each - each // 2, "lookalike": each // 2}
+    """The model's own answers to so many prompts of a language, half of them look-alikes, without its refusals."""
     rows = pl.concat(
-        _some(prompts.select(split, context, language), count, seed)
-        for language in prompts.languages
-        for context, count in halves.items()
+        _some(prompts.select(split, context, language), half, seed)
+        for language, count in each.items()
+        for context, half in (("harmless", count - count // 2), ("lookalike", count // 2))
     )
     said = answers(subject, rows, tokens, advance)
     kept, cut = list[Example](), list[bool]()
