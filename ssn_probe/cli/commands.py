@@ -227,8 +227,14 @@ def _terminated(*_signal: object) -> None:
     help="Write one measure of RUN as a table: FILE.csv, FILE.tex or FILE.md.",
 )
 @click.option("--measure", help="The measure to export, per language, with intervals.  [default: asr]")
+@click.option("--responses", is_flag=True, help="Show what the model answered in RUN, also in one that failed.")
+@click.option("--language", help="With --responses: only those in this language.")
+@click.option("--arm", help="With --responses: only those of this arm.")
+@click.option("--verdict", help="With --responses: only those with this verdict.")
+@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="So many --responses.")
+@click.option("--show-text", is_flag=True, help="Whole --responses, not the first 80 characters.")
 def results_(
-    reference: str | None, out: Path, file: Path | None, measure: str | None, order: str, **filters: Any
+    reference: str | None, out: Path, file: Path | None, measure: str | None, order: str, responses: bool, **more: Any
 ) -> None:
     """List past runs, newest first. With RUN (a name, part of a name, or `latest`), show or export that run."""
     from ssn_probe.report.terminal.command_output import console, show_answer, show_runs
@@ -238,6 +244,18 @@ def results_(
         raise click.UsageError("--export writes a table of one run: name the run, for example `latest`.")
     if measure is not None and file is None:
         raise click.UsageError("--measure chooses what to export: give --export FILE, too.")
+    filters = {name: more.pop(name) for name in ("status", "recipe", "model")}
+    if responses:
+        from ssn_probe.report.terminal.responses_table import show_responses
+
+        if reference is None:
+            raise click.UsageError("--responses are those of one run: name the run, for example `latest`.")
+        wanted = {"eval_language": more["language"], "arm": more["arm"], "verdict": more["verdict"]}
+        found = results.find_run(reference, out)
+        show_responses(console(), found, wanted=wanted, count=more["count"], full=more["show_text"])
+        return
+    if more["language"] or more["arm"] or more["verdict"] or more["show_text"]:
+        raise click.UsageError("--language, --arm, --verdict and --show-text choose responses: give --responses, too.")
     if file is not None and reference is not None:
         from ssn_probe.report.export import export
         from ssn_probe.runs.integrity import warning

@@ -21,7 +21,7 @@ from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
-from ssn_probe.study.refusal_trial import try_refusal, with_baseline
+from ssn_probe.study.refusal_trial import identify_responses, try_refusal, with_baseline
 from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
 from ssn_probe.study.set_evaluation import evaluate
@@ -46,9 +46,12 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
             write_table(folder / f"{name}.parquet", table)
 
     with _timed(seconds, "identify"):
-        tried_first = try_refusal(bench, recipe)
-        for step in identify_steps(bench, recipe):
-            step.run()
+        try:
+            tried_first = try_refusal(bench, recipe)
+            for step in identify_steps(bench, recipe):
+                step.run()
+        finally:
+            keep("responses", identify_responses(bench))
         expressions = named_sets(recipe)
         sets = {name: evaluate(bench, node) for name, node in expressions.items()}
     with _timed(seconds, "nulls"):

@@ -28,6 +28,7 @@ PORTIONS = (10, 20, 40, 80, 160)
 """So many prompts of each side are tried, one portion after the other, until it is clear."""
 WITHOUT_GATE = 40
 """The most that are tried where no gate asks for refusals."""
+RESPONSE_COLUMNS = ("verdict", "reason", "response", "tokens", "finish_reason")
 SIDES = ("harmful", "harmless")
 
 
@@ -224,6 +225,26 @@ def _together(one: Refusals | None, other: Refusals) -> Refusals:
         return other
     counts = ("harmful", "refused", "harmless", "refused_harmless", "unjudged")
     return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in counts})
+
+
+def identify_responses(bench: Workbench) -> pl.DataFrame | None:
+    """Every response of the untouched model to an *identify* prompt that there is, each once; None where there is none.
+
+    Kept also where a run fails, so that a reader sees why.
+    """
+    sets = {prompts.digest: prompts for prompts in bench.data.values()}
+    frames = []
+    for key, made in list(bench.memory.items()):
+        if key[0] == "responses" and key[1] in sets and not key[-1]:
+            _, data, language, ids, *_ = key
+            rows = sets[data].frame.filter(split="identify", language=language).select("prompt_id", "context")
+            asked = pl.DataFrame({"prompt_id": ids}).join(rows, on="prompt_id", how="left", maintain_order="left")
+            named = {"eval_language": pl.lit(language), "arm": pl.lit(BASELINE), "split": pl.lit("identify")}
+            frames.append(asked.hstack(made).drop_nulls("context").with_columns(**named))
+    columns = ["prompt_id", "context", "split", "eval_language", "arm", *RESPONSE_COLUMNS]
+    if not any(frame.height for frame in frames):
+        return None
+    return pl.concat(frames).unique(["prompt_id", "eval_language"], keep="first", maintain_order=True).select(columns)
 
 
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,7 +39,8 @@ COMMANDS = {
     "list": "path",
     "show": "recipe --judge -T --limit --batch-size --device --dtype -o --time --no-time",
     "run": "recipe --judge -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
-    "results": "reference -o --sort --status --recipe --model --export --measure",
+    "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
+    "--verdict -n --show-text",
     "judge": "reference --with -o --device",
     "certify": "spec --data -o --device",
     "verify": "reference -o --strict",
@@ -99,7 +100,8 @@ VERSIONS = {"UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
 curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json
-recipe.json report.md run.log samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
+recipe.json report.md responses.parquet run.log samples.parquet stability.parquet stability_curve.parquet
+summary.parquet training.parquet
 """
 SAMPLES = """
 prompt_id cluster context response verdict reason tokens finish_reason correct eval_language set_language arm role seed

@@ -1,5 +1,6 @@
 """A model that hardly refuses, or always does, is said so first, and no set of it is called one of safety neurons."""
 
+import io
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -7,14 +8,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from rich.console import Console
 from ssn_probe.recipes import identify_ms, suppress_ss
 from studies import bench_for, organism
 
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.errors import ResultError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.report.refusal_in_words import named, need_line, refusal_lines, tried_line
+from ssn_probe.report.terminal.responses_table import show_responses
+from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder, runs
 from ssn_probe.spec import Prompts, Recipe, SafetyNeurons
 from ssn_probe.study.forecast import forecast
@@ -100,7 +105,38 @@ def test_where_the_gate_cannot_pass_the_run_fails_before_effects_are_scored(tmp_
     methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out" / "cache").glob("*/what.json")}
     assert methods == {"responses"}
     assert len(list((tmp_path / "out" / "cache").iterdir())) <= 4, "of the anchor, and of no other language"
-    assert runs(tmp_path / "out")[0].manifest()["status"] == "failed"
+    failed = runs(tmp_path / "out")[0]
+    assert failed.manifest()["status"] == "failed"
+    screen = Console(file=io.StringIO(), width=300)
+    show_responses(screen, failed, wanted={"eval_language": "qaa", "verdict": "complied"}, count=3)
+    screen.print(card(failed))
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("identify-harmful-") == 3
+    assert "responses more: -n " in text
+    assert str(failed.path / "responses.parquet") in text
+    assert f"ssn-probe results {failed.name} --responses" in text
+    with pytest.raises(ResultError, match="has the verdict 'refused'") as unknown:
+        show_responses(screen, failed, wanted={"verdict": "refused"}, count=3)
+    assert "complied" in str(unknown.value.hint)
+
+
+def test_responses_are_shown_by_their_beginnings(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "2026-01-02T03-04-05_mine_01234567")
+    with pytest.raises(ResultError, match="has no responses"):
+        show_responses(Console(), folder, wanted={}, count=1)
+    row = {
+        "prompt_id": "a",
+        "eval_language": "en",
+        "arm": "ms",
+        "verdict": "complied",
+        "response": "x" * 81 + "\x1b[31m",
+    }
+    folder.path.mkdir()
+    pl.DataFrame([row]).write_parquet(folder.path / "samples.parquet")
+    for full, shown in ((False, "x" * 80 + "…"), (True, "x" * 81)):
+        screen = Console(file=io.StringIO(), width=300, force_terminal=False)
+        show_responses(screen, folder, wanted={"arm": "ms"}, count=1, full=full)
+        assert f" {shown}\n" in screen.file.getvalue().replace("  ", " ").replace(" \n", "\n")  # type: ignore[attr-defined]
 
 
 def test_so_few_prompts_that_no_gate_can_pass_are_an_error_without_a_response(tmp_path: Path) -> None:

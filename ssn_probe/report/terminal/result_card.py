@@ -37,7 +37,9 @@ def card(run: RunFolder) -> Group:
     warned: list[RenderableType] = [] if changed is None else [literal(f"Warning: {changed}", "bold red")]
     if status != "done":
         ended = literal(f"{run.name}: {status}. {manifest.get('error') or ''}")
-        return Group(*warned, ended)
+        hint = f"What the model answered: ssn-probe results {run.name} --responses"
+        responded = any(os.path.lexists(run.path / f"{name}.parquet") for name in ("responses", "samples"))
+        return Group(*warned, ended, *([literal(hint)] if responded else []))
     parts = warned
     if os.path.lexists(run.path / "summary.parquet"):
         with integrity.showing(run):
