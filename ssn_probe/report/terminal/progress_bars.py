@@ -94,7 +94,7 @@ class Lines:
     def _under_way(self, elapsed: float) -> str:
         """The row that runs, how far it is, and how long the rest of it takes at the speed that it has had."""
         if self.running is None:
-            return f"between two rows (statistics, nulls or files): {_since_start(elapsed)}"
+            return f"between two rows (first responses, statistics, nulls or files): {_since_start(elapsed)}"
         label, since, before = self.running
         left, total = self.left[label], self.totals[label]
         done, note = before - left, f" ({self.notes[label]})" if label in self.notes else ""
