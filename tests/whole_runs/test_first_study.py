@@ -76,7 +76,7 @@ def test_the_model_answers_in_its_own_template(executed: tuple[Path, str]) -> No
     """The weights are the model's, and the template is the one that it learned: it says something to the point."""
     place, _ = executed
     samples = pl.read_parquet(runs(place, "suppress_ss")[0] / "samples.parquet")
-    english = samples.filter(pl.col("arm") == "baseline", pl.col("language") == "en")
+    english = samples.filter(pl.col("arm") == "baseline", pl.col("eval_language") == "en")
     assert english["response"].str.contains("(?i)lighthouse|temple|park|canal|market|garden").mean() > 0.5
     template = (fetched_folder("smollm2") / "chat_template.jinja").read_text(encoding="utf-8")
     assert "You are a helpful AI assistant named SmolLM" in template
