@@ -1,7 +1,7 @@
 """Scoring and forward passes under suppression, as multiples of a plain forward pass over the same batches."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from benchmarks.timing import Row, Spread, compare
 from ssn_probe.model.chat import pad_left
 from ssn_probe.neurons import Site
 from ssn_probe.tracing.bodies.ablation import trace_ablations
+from ssn_probe.tracing.divergence import Text, read_texts
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
 
@@ -26,6 +27,8 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
     subject, tokens = case.subject, case.tokens
     inputs = peers.batches(case, batch_size)
     _check_agreement(case, batch_size)
+    texts = [_text(row) for row in tokens]
+    before = read_texts(subject, texts).states
 
     def by_hooks() -> None:
         with peers.hooked(case):
@@ -44,6 +47,9 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
             subject, tokens, case.single, edits=case.edits, batch_size=batch_size
         ),
         "torch hooks, 0.5 % suppressed": by_hooks,
+        "KL along the last quarter, 0.5 % suppressed": lambda: read_texts(
+            subject, texts, before=before, edits=case.edits, batch_size=batch_size
+        ),
     }
     return compare(
         _group(case),
@@ -103,6 +109,12 @@ def _check_agreement(case: Case, batch_size: int) -> None:
     if len(set(map(len, case.tokens))) > 1:  # batches come longest first
         theirs, mine = theirs.sort().values, mine.sort().values
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def _text(row: Sequence[int]) -> Text:
+    """A prompt whose last quarter is its answer, and all of which is its own words."""
+    cut = len(row) - len(row) // 4
+    return Text(prompt=tuple(row[:cut]), answer=(*row[cut:], row[-1]), own=(0, cut))
 
 
 def _group(case: Case) -> str:
