@@ -129,6 +129,8 @@ def try_refusal(bench: Workbench, recipe: Recipe) -> tuple[Refusals, ...] | None
 def _tried_set(bench: Workbench, prompts: PromptSet, *, gated: bool) -> Iterator[Refusals]:
     """What a language or two of a prompt set give. Raises, or gives the log-odds up, where its gate is out of reach."""
     needs = {need.language: need for need in gate_needs(bench, prompts)}
+    if gated and is_unjudged(prompts.judge) and set(prompts.languages) <= set(bench.subject.openings or {}):
+        return  # openings that the model declares are read untested
     if gated:
         require_judge(prompts.judge, prompts.name, "the gate of the refusal log-odds needs verdicts")
         _check_size(needs.values())
