@@ -102,7 +102,8 @@ def test_where_the_gate_cannot_pass_the_run_fails_before_effects_are_scored(tmp_
     assert "the model refused 0 of " in caught.value.message
     assert "20 refused and 20 other responses" in caught.value.message
     assert "effect=local" in str(caught.value.hint)
-    methods = {json.loads(path.read_text(encoding="utf-8"))["method"] for path in (tmp_path / "out" / "cache").glob("*/what.json")}
+    kept = sorted((tmp_path / "out" / "cache").glob("*/what.json"))
+    methods = {json.loads(path.read_text(encoding="utf-8"))["method"] for path in kept}
     assert methods == {"responses"}
     assert len(list((tmp_path / "out" / "cache").iterdir())) <= 4, "of the anchor, and of no other language"
     failed = runs(tmp_path / "out")[0]

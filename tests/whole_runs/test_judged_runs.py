@@ -166,7 +166,7 @@ def test_a_changed_verdict_of_another_judge_is_found(tmp_path: Path, service: Se
     run.table("samples").write_parquet(path)
     found = [one.what for one in verify(run) if one.holds is False]
     assert "what service says follows from the responses" in found
-    (run.path / "report.md").write_text("edited")
+    (run.path / "report.md").write_text("edited", encoding="utf-8")
     assert judged(tmp_path, "--with", "service").exit_code == 0
     assert [one.what for one in verify(run) if one.holds is False and "report.md" in one.what]
 
