@@ -34,6 +34,8 @@ METHODS = {
 """Every kind of measurement that is kept between runs, with a version that is raised when its numbers change."""
 LARGEST_BATCH = 200
 """Where an automatic batch size begins."""
+LARGEST_UNTIMED = 20_000
+"""Neurons of a model, such as the organism, whose batches are always quick, and the same on every machine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +92,16 @@ class Workbench:
             self.warnings.append(message)
 
     def size(self, method: str) -> BatchSize:
-        """How many sequences run together; a size that did not fit once is not tried again."""
-        auto = self.batch_size is None
-        return self.sizes.setdefault(method, BatchSize(self.batch_size or LARGEST_BATCH, auto))
+        """How many sequences run together; a size that did not fit once is not tried again.
+
+        The first responses of a run, few as they are, tell how slow the machine is: other work begins no larger.
+        """
+        if method not in self.sizes:
+            auto, timed = self.batch_size is None, sum(self.widths().values()) > LARGEST_UNTIMED
+            first = self.sizes.get("responses")
+            begin = first.size if auto and timed and first is not None else LARGEST_BATCH
+            self.sizes[method] = BatchSize(self.batch_size or begin, auto, timed)
+        return self.sizes[method]
 
     def inputs(self, method: str, **inputs: Any) -> dict[str, Any]:
         """All that decides the numbers of a measurement; its digest is the key under which they are kept."""

@@ -4,6 +4,7 @@ A batch is the unit of work that can be lost. Which prompts run together follows
 left of it, so a run that resumes computes the very batches that it would have computed.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
@@ -78,12 +79,25 @@ class Memory:
         self.stored.append(PartInMemory(rows=tuple(rows), values=dict(values)))
 
 
+TELLING, LONGEST = 5.0, 30.0
+"""Seconds of a batch that tell how fast the machine is, and those that a batch is made to take at most."""
+
+
 @dataclass(eq=False)
 class BatchSize:
-    """How many sequences run together. With `auto` it is halved where the memory runs out, and stays so."""
+    """How many sequences run together. With `auto` it is halved where the memory runs out, and stays so.
+
+    With `timed`, too, it shrinks to what takes half a minute, so that a run that is killed loses no more than that.
+    """
 
     size: int
     auto: bool = False
+    timed: bool = False
+
+    def took(self, together: int, seconds: float) -> None:
+        """Notes how long a batch took."""
+        if self.auto and self.timed and seconds >= TELLING:
+            self.size = max(1, min(self.size, int(together * LONGEST / seconds)))
 
 
 def by_length(tokens: Sequence[Sequence[int]]) -> list[int]:
@@ -126,8 +140,10 @@ def run_batches(
             new = [row for row in rows if row not in known]
             return len(rows), new, run(new) if new else {}
 
+        began = time.monotonic()
         taken, new, values = fitted(size, attempt)
         if new:
+            size.took(len(new) * sequences, time.monotonic() - began)
             shelf.put(new, values)
             advance(len(new))
         left = left[taken:]

@@ -16,6 +16,7 @@ from ssn_probe.tracing.batching import (
     covered,
     fitted,
     gather,
+    no_progress,
     run_batches,
 )
 
@@ -139,3 +140,29 @@ def test_the_batch_that_failed_is_let_go_before_the_next_is_tried() -> None:
 
     assert fitted(BatchSize(4, auto=True), attempt) == 1
     assert handled == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds", "expected"),
+    [((True, True), 10.0, 60), ((True, True), 4.9, 200), ((True, True), 2000.0, 1), ((True, False), 10.0, 200)],
+)
+def test_a_slow_machine_has_batches_of_half_a_minute(
+    options: tuple[bool, bool], seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of 20 that takes so long; the rest runs in batches of the new size, and none is left out."""
+    now = iter(range(10**6))
+    monkeypatch.setattr("ssn_probe.tracing.batching.time.monotonic", lambda: next(now) * seconds)
+    machine, shelf, size = Machine(), Memory(), BatchSize(200, *options)
+    run_batches([[1]] * 20, size, machine, shelf, no_progress)
+    assert size.size == expected
+    monkeypatch.setattr("ssn_probe.tracing.batching.time.monotonic", lambda: 0.0)
+    rest = Memory()
+    run_batches([[1]] * 100, size, machine, rest, no_progress)
+    assert covered(rest, 100)
+    assert max(len(part.rows) for part in rest.parts()) == min(expected, 100)
+
+
+def test_a_given_size_is_kept_however_long_it_takes() -> None:
+    size = BatchSize(200, auto=False, timed=True)
+    size.took(20, 1000.0)
+    assert size.size == 200
