@@ -103,7 +103,7 @@ def test_another_set_that_lacks_a_language_lists_those_it_has(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("to", "log_odds_controls", "message", "hint"),
     [
-        (True, 0, "no harmless prompts to average activations over in qaa", "languages="),
+        (True, 0, "no harmless prompts to average activations over in qaa", "-T harmless="),
         (False, 99, "no harmful prompts to test the refusal log-odds with in qaa", "log_odds_controls=0"),
     ],
     ids=["mean", "gate"],
