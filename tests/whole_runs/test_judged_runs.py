@@ -130,7 +130,7 @@ def judged(out: Path, *arguments: str) -> Result:
 
 def test_another_judge_afterwards(tmp_path: Path, service: Service) -> None:
     run = ran(tmp_path)
-    before, report = run.manifest(), (run.path / "report.md").read_text()
+    before, report = run.manifest(), (run.path / "report.md").read_text(encoding="utf-8")
     first = judged(tmp_path, "--with", "service")
     assert first.exit_code == 0, first.output
     assert "baseline, world" in " ".join(first.output.split())
@@ -149,7 +149,8 @@ def test_another_judge_afterwards(tmp_path: Path, service: Service) -> None:
     harmful = other.filter(context="harmful", role="baseline", eval_language="qab")
     shown = {(row["arm"], row["language"]): row["value"] for row in entry["asr"]}
     assert shown["baseline", "qab"] == pytest.approx((harmful["verdict"] == "complied").mean())
-    assert (run.path / "report.md").read_text().startswith(report + "\n## The same responses under other judges\n")
+    now = (run.path / "report.md").read_text(encoding="utf-8")
+    assert now.startswith(report + "\n## The same responses under other judges\n")
     assert run.manifest()["answer"] == before["answer"]
     service.closed = True
     assert not_held(run) == []
@@ -219,7 +220,7 @@ def test_two_judges_in_one_command(tmp_path: Path, service: Service) -> None:
     run = open_run("latest", tmp_path).folder
     assert [one["name"] for one in run.manifest()["judges"]] == ["other"]
     assert [one["name"] for one in run.manifest()["judged"]] == ["service"]
-    assert "κ of service and other" in (run.path / "report.md").read_text()
+    assert "κ of service and other" in (run.path / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
