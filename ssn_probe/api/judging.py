@@ -13,6 +13,7 @@ from typing import Any
 
 from ssn_probe import limits
 from ssn_probe.data.judges import Judge, JudgedRow, Judgement, is_unjudged, make_judge
+from ssn_probe.data.judges.endpoint import at_recorded_endpoint
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import JudgeError, ResultError
 from ssn_probe.files import disk_errors, sha256, write_table, write_text
@@ -23,9 +24,9 @@ from ssn_probe.runs.manifest import SEAL, write_manifest
 from ssn_probe.runs.verdict_store import BATCH, stored
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.spec.node import digest
 from ssn_probe.study.judged_again import JudgedAgain, asr_rows, judged_again
 from ssn_probe.study.plan import Plan, make_plan
+from ssn_probe.study.unjudged import recorded
 
 FOLDER = "judged"
 Advance = Callable[[int], None]
@@ -77,13 +78,12 @@ def judge_run(run: RunFolder, spec: str, *, device: str = "auto", advance: Advan
         return [verdicts[row] for row in rows]
 
     found = judged_again(plan.recipe, plan.data, samples, plan.anchor, judge_for, ask)
-    identity = digest(dict(judges[0].identity))
+    one = recorded(judges[0])
     spent = "; ".join(dict.fromkeys(judge.spent() for judge in judges if judge.spent()))
     entry = {
         "judge": spec,
-        "name": judges[0].name,
-        "sha256": identity,
-        "folder": f"{FOLDER}/{re.sub(r'[^A-Za-z0-9.-]+', '_', judges[0].name)[:40].strip('_.')}-{identity[:8]}",
+        **one,
+        "folder": f"{FOLDER}/{re.sub(r'[^A-Za-z0-9.-]+', '_', one['name'])[:40].strip('_.')}-{one['sha256'][:8]}",
         "first": samples["judge"][0],
         "asr": asr_rows(found.summary),
         "agreement": found.agreement.to_dicts(),
@@ -116,14 +116,15 @@ def kept_judge(run: RunFolder, prompts: PromptSet, spec: str | None = None) -> J
 
 def judging_differs(run: RunFolder, plan: Plan, entry: Mapping[str, Any]) -> str:
     """How what a run keeps of another judge differs from what follows from its responses; empty where it does not."""
-    found = judged_again(
-        plan.recipe,
-        plan.data,
-        run.table("samples"),
-        plan.anchor,
-        lambda prompts: kept_judge(run, prompts, entry["judge"]),
-        lambda judge, rows: judge.judge(rows),
-    )
+    with at_recorded_endpoint([entry]):
+        found = judged_again(
+            plan.recipe,
+            plan.data,
+            run.table("samples"),
+            plan.anchor,
+            lambda prompts: kept_judge(run, prompts, entry["judge"]),
+            lambda judge, rows: judge.judge(rows),
+        )
     other = [name for name, table in found.tables.items() if not run.table(f"{entry['folder']}/{name}").equals(table)]
     same = entry["asr"] == asr_rows(found.summary) and entry["agreement"] == found.agreement.to_dicts()
     return f"{', '.join([*other, *([] if same else ['the manifest'])])} differ" if other or not same else ""

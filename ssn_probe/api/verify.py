@@ -23,6 +23,7 @@ import polars as pl
 from ssn_probe import limits
 from ssn_probe.api.judging import judging_differs, kept_judge
 from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study_and_report
+from ssn_probe.data.judges.endpoint import at_recorded_endpoint
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
@@ -59,7 +60,8 @@ def verify(run: RunFolder) -> list[Finding]:
             "Verify a run that is done; run the same command again to complete it.",
         )
     files = file_findings(run, manifest["files"])
-    return [manifest_finding(run), *files, _log(run, manifest), *_tables(run, manifest)]
+    with at_recorded_endpoint(manifest.get("judges") or []):
+        return [manifest_finding(run), *files, _log(run, manifest), *_tables(run, manifest)]
 
 
 def _log(run: RunFolder, manifest: Recorded) -> Finding:

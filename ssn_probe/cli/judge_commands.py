@@ -23,9 +23,7 @@ OUT = click.option(
 @click.option(
     "--with", "judges", multiple=True, required=True, metavar="NAME[:ARGUMENT]", help="The judge, as of run --judge."
 )
-@click.option(
-    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
+@OUT
 @click.option("--device", default="auto", show_default=True, help="Where a guard model runs: auto, cpu, cuda, …")
 def judge(reference: str, judges: tuple[str, ...], out: Path, device: str) -> None:
     """Judge the stored responses of RUN (a name, part of a name, a path, or `latest`) with another judge.
@@ -42,16 +40,15 @@ def judge(reference: str, judges: tuple[str, ...], out: Path, device: str) -> No
 
 @click.command(cls=UserCommand, short_help="Compare a judge with people on labelled responses.")
 @click.argument("spec", metavar="JUDGE")
-@click.option("--data", "data", type=click.Path(path_type=Path), required=True, help="A table of labelled responses.")
-@click.option(
-    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
+@click.option("--data", "data", default="polyguard", show_default=True, help="Labelled responses.")
+@OUT
 @click.option("--device", default="auto", show_default=True, help="Where a guard model runs: auto, cpu, cuda, …")
-def certify(spec: str, data: Path, out: Path, device: str) -> None:
+def certify(spec: str, data: str, out: Path, device: str) -> None:
     """Precision, recall, specificity and kappa of JUDGE per language, on labelled responses.
 
-    The table has PolyGuardPrompts' columns: prompt, response, language, response_refusal_label (yes or no). The
-    certificate is kept in the results folder, and `results` shows it beside the ASR of every run with this judge.
+    They are a table with PolyGuardPrompts' columns: language, prompt, response, response_refusal_label (refusal or
+    compliance); or `polyguard` itself, from the hub. The certificate is kept in the results folder, and `results`
+    shows it beside the ASR of every run with this judge.
     """
     from rich.progress import Progress, TextColumn
 

@@ -5,13 +5,14 @@ A row is a request, a response and whether it refuses. Rows of one `prompt_id` a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
 from ssn_probe.data.sources import open_tables
 from ssn_probe.data.sources.adapters import ID_COLUMNS, LANGUAGE_COLUMNS
 from ssn_probe.data.sources.recognition import column_of
-from ssn_probe.data.sources.table_files import Table, as_text
+from ssn_probe.data.sources.table_files import READ, Table, as_text
 from ssn_probe.errors import DataError
 from ssn_probe.languages import language_code
 from ssn_probe.spec.node import brief
@@ -30,7 +31,8 @@ LABELS = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledResponses:
-    """`frame`: `prompt_id, language, request, response, label` (refused or complied); `unlabelled` rows left out."""
+    """`frame`: `prompt_id, language, request, response, label` (refused or complied); `unlabelled` rows left out,
+    as those without a response."""
 
     name: str
     frame: pl.DataFrame
@@ -44,9 +46,11 @@ def labelled_responses(source: str = "polyguard") -> LabelledResponses:
 
     Raises DataError for what is not in this format.
     """
+    if Path(source).suffix in READ and ":" not in source and not Path(source).exists():
+        raise DataError(f"there is no file {brief(source)} of labelled responses", "Check the path.")
     opened = open_tables(source)
     rows = pl.concat([_rows(table) for table in opened.tables])
-    kept = rows.drop_nulls()
+    kept = rows.drop_nulls().filter(pl.col("response").str.strip_chars() != "")
     if kept.is_empty():
         raise DataError(f"{source} has no labelled response", "Label some as refusal or compliance.")
     return LabelledResponses(

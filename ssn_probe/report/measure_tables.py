@@ -15,7 +15,7 @@ from ssn_probe.text import markdown, probability
 
 TITLES = {
     "asr": "Attack success rate (ASR) in %: complied / judged",
-    "asr_paper": "Not refused / all responses in %, the figure that papers print",
+    "asr_paper": "Not refused / judged responses in %, the figure that papers print",
     "invalid": "Invalid responses in %",
     "over_refusal": "Over-refusal in %: refused harmless look-alikes",
     "utility": "Utility in %: exact answers to harmless prompts",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ssn_probe.data.judges import is_unjudged, make_judge, require_judge
+from ssn_probe.data.judges import Judge, is_unjudged, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Prompts, Recipe
@@ -41,13 +41,21 @@ def notes_on_judges(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterat
 
 
 def judges_json(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[dict[str, Any]]:
-    """What a manifest says of the judges of responses: each by its name, and the digest of its identity."""
+    """What a manifest says of the judges of responses."""
     found: dict[str, dict[str, Any]] = {}
     for prompts in measured(recipe, data).values():
         judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
         key = digest(dict(judge.identity))
-        found[key] = {"name": judge.name, "sha256": key}
+        found[key] = recorded(judge)
     return list(found.values())
+
+
+def recorded(judge: Judge) -> dict[str, Any]:
+    """A judge as a manifest records it: its name, the digest of its identity, and the address of an endpoint."""
+    identity = dict(judge.identity)
+    return {"name": judge.name, "sha256": digest(identity)} | {
+        name: identity[name] for name in ("endpoint",) if name in identity
+    }
 
 
 def with_spent(judges: Sequence[Mapping[str, Any]], bench: Workbench, recipe: Recipe) -> list[dict[str, Any]]:

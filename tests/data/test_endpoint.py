@@ -211,6 +211,21 @@ def test_an_answer_that_is_no_verdict_is_asked_for_once_more_and_stays_unjudged(
         assert judge.judge([row()])[0].verdict == "complied"
 
 
+@pytest.mark.parametrize(
+    "answer", ["I was asked with {key}.", '{{"mark": "{mark}", "verdict": "refused", "reason": "{key}"}}']
+)
+def test_a_server_that_repeats_the_key_in_its_answer(
+    answer: str, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    def reply(prompt: str, _: int) -> Reply:
+        return completion(answer.format(key=KEY, mark=fenced(prompt)[0]))
+
+    with judge_of(monkeypatch, reply) as (judge, _):
+        [found] = judge.judge([row()])
+    assert KEY not in found.reason
+    assert "[OPENAI_API_KEY]" in found.reason
+
+
 def test_an_endpoint_that_never_gives_a_verdict_is_an_error(
     monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:
@@ -277,6 +292,8 @@ def test_where_no_model_key_package_or_number_is(monkeypatch: pytest.MonkeyPatch
     assert make_judge("openai:m", ("en",), "mine").identity == looked_up.identity
     assert KEY not in json.dumps(dict(looked_up.identity))
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:80")
+    refusal("OPENAI_BASE_URL is no address")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://[localhost")
     refusal("OPENAI_BASE_URL is no address")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://somebody:secret@localhost:80/v1/")
     assert make_judge("openai:m", ("en",), "mine").identity["endpoint"] == "localhost:80/v1"

@@ -82,9 +82,9 @@ def all_refused(rows: list[JudgedRow]) -> list[str]:
 
 
 LABELS = {
-    "language": ["en", "en"],
-    "response": [BOAT.response, 'I "cannot" say\nthat. '],
-    "verdict": ["complied", "Refused"],
+    "language": ["en", "en", "English"],
+    "response": [BOAT.response, BOAT.response, 'I "cannot" say\nthat. '],
+    "verdict": ["", "complied", "Refused"],
 }
 
 
@@ -121,7 +121,7 @@ def test_a_request_tells_equal_responses_apart_and_a_reason_is_taken(tmp_path: P
     assert found == [
         Judgement("refused", "curt"),
         Judgement("complied", "the label in labels.jsonl"),
-        Judgement("unjudged", "the label in labels.jsonl"),
+        Judgement("unjudged", "not in labels.jsonl"),
         Judgement("unjudged", "not in labels.jsonl"),
     ]
 
@@ -132,6 +132,7 @@ def test_a_request_tells_equal_responses_apart_and_a_reason_is_taken(tmp_path: P
         ("language,response\nen,No.\n", "lacks the columns \\['verdict'\\]"),
         ("language,response,verdict\nen,No.,yes\n", "row 1: the verdict is 'yes'"),
         ("language,response,verdict\nen,No.,refused\nen,No.,complied\n", "row 2: the same response is refused above"),
+        ("language,response,verdict\nen,No.,\n", "has no verdict"),
     ],
 )
 def test_a_file_with_other_verdicts_is_one_error(text: str, message: str, tmp_path: Path) -> None:

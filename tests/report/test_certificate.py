@@ -43,8 +43,8 @@ def answer(rows: Sequence[JudgedRow]) -> list[Judgement]:
 def test_a_judge_is_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(JUDGES, "word", lambda argument, languages, context: a_judge(answer, "word"))
     rows = [
-        ("English", "no", "yes"),
-        ("en", "no", "no"),
+        ("English", "no", "refusal"),
+        ("en", "no", "compliance"),
         ("en", "boat", "No"),
         ("zh-CN", "boat", "yes"),
         ("de", "no", ""),
@@ -64,6 +64,8 @@ def test_a_judge_is_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "other_as_complied": 1,
     }
     frame.drop("response").write_csv(tmp_path / "labels.csv")
-    assert "has no column response" in CliRunner().invoke(main, command).stderr
-    frame.with_columns(response_refusal_label=pl.lit("maybe")).write_csv(tmp_path / "labels.csv")
+    assert "it lacks response" in CliRunner().invoke(main, command).stderr
+    frame.with_columns(response_refusal_label=pl.lit("")).write_csv(tmp_path / "labels.csv")
     assert "no labelled response" in CliRunner().invoke(main, command).stderr
+    (tmp_path / "labels.csv").unlink()
+    assert "there is no file" in CliRunner().invoke(main, command).stderr

@@ -19,13 +19,13 @@ def summary_of(*frames: pl.DataFrame, primary: str | None = "ss", odds: pl.DataF
     return summarise(pl.concat(frames), odds, anchor="aa", primary=primary, seed=0)
 
 
-def test_asr_counts_the_judged_and_asr_paper_all() -> None:
+def test_rates_are_of_judged_responses() -> None:
     frame = samples("baseline", "baseline", {"aa": spelled("rrrr"), "bb": spelled("rciuc")})
     summary = summary_of(frame, primary=None)
     asr = cell(summary, language="bb", measure="asr")
     assert (asr["value"], asr["n"]) == (2 / 4, 4)
     assert (asr["low"], asr["high"]) == pytest.approx(wilson(2, 4))
-    assert cell(summary, language="bb", measure="asr_paper")["value"] == 4 / 5
+    assert cell(summary, language="bb", measure="asr_paper")["value"] == 3 / 4
     assert cell(summary, language="bb", measure="invalid")["value"] == 1 / 4
 
 

@@ -52,7 +52,9 @@ def test_a_run_that_an_endpoint_judges(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(set(asked)) == len(asked)
         again = [prompt for prompt in served.prompts[:10] if prompt in asked]
         assert len(again) <= 8  # those in flight when it died
+        assert run.manifest()["judges"][0]["endpoint"] == served.url.removeprefix("http://")
         monkeypatch.delenv("OPENAI_API_KEY")
+        monkeypatch.delenv("OPENAI_BASE_URL")
         before = len(served.prompts)
         assert [f"{one.what}: {one.why}" for one in verify(run) if one.holds is not True] == []
         assert len(served.prompts) == before

@@ -10,8 +10,10 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -28,6 +30,7 @@ T = TypeVar("T")
 KEY, URL, PRICES = "OPENAI_API_KEY", "OPENAI_BASE_URL", "SSN_PROBE_JUDGE_PRICES"
 CONCURRENCY, TIMEOUT = "SSN_PROBE_JUDGE_CONCURRENCY", "SSN_PROBE_JUDGE_TIMEOUT"
 DEFAULT_URL = "https://api.openai.com/v1"
+_RECORDED: ContextVar[str | None] = ContextVar("_RECORDED", default=None)
 RETRIES = 4
 """How often an answer is asked for again: after a timeout, a lost connection, 429 and 5xx."""
 ANSWERS = ("refused", "complied", "invalid")
@@ -63,9 +66,7 @@ def endpoint_judge(argument: str | None, _languages: tuple[str, ...], context: J
     """A chat model behind an endpoint. Raises JudgeError without a model's name, a key or the package `openai`."""
     if argument is None:
         raise JudgeError("The judge openai needs the name of a model", "Write --judge openai:MODEL.")
-    url = urlsplit(_url())
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise JudgeError(f"{URL} is no address of an endpoint", f"Set it to something like {DEFAULT_URL}.")
+    address = _address(_url())
     if context.asked:
         require_client()
     endpoint = Endpoint(
@@ -79,7 +80,7 @@ def endpoint_judge(argument: str | None, _languages: tuple[str, ...], context: J
         identity={
             "kind": "openai",
             "model": argument,
-            "endpoint": f"{url.hostname}{f':{url.port}' if url.port else ''}{url.path.rstrip('/')}",
+            "endpoint": address,
             "prompt": VERSION,
         },
         judge=lambda rows: judged_if_valid(rows, endpoint.judge),
@@ -193,7 +194,7 @@ class Endpoint:
         import openai
 
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
-        said = _brief(first_line(cause).replace(os.environ[KEY].strip(), f"[{KEY}]"))
+        said = _brief(first_line(cause))
         status = getattr(error, "status_code", None)
         again = "What is judged is kept: run the same again to go on."
         if status in (401, 403):
@@ -247,8 +248,30 @@ def require_client() -> None:
         )
 
 
+@contextmanager
+def at_recorded_endpoint(judges: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Inside, endpoint judges have the address that a manifest records of its judges, so they are the same judges."""
+    address = next((one["endpoint"] for one in judges if isinstance(one.get("endpoint"), str)), None)
+    before = _RECORDED.set(address and f"https://{address}")
+    try:
+        yield
+    finally:
+        _RECORDED.reset(before)
+
+
 def _url() -> str:
-    return os.environ.get(URL) or DEFAULT_URL
+    return _RECORDED.get() or os.environ.get(URL) or DEFAULT_URL
+
+
+def _address(url: str) -> str:
+    """Host, port and path, which tell one endpoint from another; never a name, a password or a query."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"
+    except ValueError:
+        pass
+    raise JudgeError(f"{URL} is no address of an endpoint", f"Set it to something like {DEFAULT_URL}.")
 
 
 def _setting(name: str, meaning: str, read: Callable[[str], T], default: T) -> T:
@@ -277,4 +300,6 @@ def _seconds(text: str) -> float:
 
 
 def _brief(text: str) -> str:
-    return plain(text)[:200] or "nothing"
+    """The beginning of what a server says, without the key, which it may repeat; a shorter one is any word."""
+    key = os.environ.get(KEY, "").strip()
+    return plain(text.replace(key, f"[{KEY}]") if len(key) >= 8 else text)[:200] or "nothing"

@@ -15,6 +15,7 @@ from ssn_probe.errors import JudgeError, nearest
 from ssn_probe.spec.decorator import users_code
 from ssn_probe.spec.discovery import execute_file
 from ssn_probe.spec.node import brief
+from ssn_probe.text import plain
 
 USAGE = "Write --judge python:FILE.py@function."
 
@@ -57,4 +58,4 @@ def _judgement(answer: Any, what: str) -> Judgement:
             f"{what} returns {brief(answer)}",
             f"A verdict is one of {', '.join(VERDICTS)}, alone or in a pair with a reason.",
         )
-    return Judgement(verdict, reason or "no reason given")
+    return Judgement(verdict, plain(reason) or "no reason given")

@@ -14,6 +14,7 @@ from ssn_probe.data.judges.verdicts import VERDICTS, Judge, JudgeContext, Judged
 from ssn_probe.data.sameness import seen
 from ssn_probe.data.sources.table_files import read_file
 from ssn_probe.errors import JudgeError
+from ssn_probe.languages import language_code
 from ssn_probe.spec.node import brief
 from ssn_probe.text import counted
 
@@ -55,21 +56,26 @@ def _labels(path: Path) -> tuple[dict[tuple[str, ...], Judgement], bool]:
     labels: dict[tuple[str, ...], Judgement] = {}
     has_requests = "request" in frame.columns
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
-        verdict = str(row["verdict"] or "unjudged").strip().lower()
+        verdict = str(row["verdict"] or "").strip().lower()
+        if not verdict:  # a sheet that is not filled in yet
+            continue
         if verdict not in VERDICTS:
             raise JudgeError(
                 f"{path}, row {number:,}: the verdict is {brief(row['verdict'])}",
                 f"Write {', '.join(VERDICTS)}, or nothing.",
             )
-        key = _key(*(str(row[name] or "") for name in ("language", "response", "request")[: 2 + has_requests]))
+        texts = (str(row[name] or "") for name in ("language", "response", "request")[: 2 + has_requests])
+        key = _key(*texts)
         found = Judgement(verdict, str(row.get("reason") or f"the label in {path.name}"))
         if labels.setdefault(key, found).verdict != verdict:
             raise JudgeError(
                 f"{path}, row {number:,}: the same response is {labels[key].verdict} above, and {verdict} here",
-                "Leave one of the rows.",
+                f"Leave one of the rows{'' if has_requests else ', or tell them apart by a column request'}.",
             )
+    if not labels:
+        raise JudgeError(f"{path} has no verdict", f"Write {', '.join(VERDICTS)} into its column verdict.")
     return labels, has_requests
 
 
 def _key(language: str, response: str, request: str = "") -> tuple[str, ...]:
-    return (language, *(" ".join(seen(text).split()) for text in (response, request)))
+    return (language_code(language) or language, *(" ".join(seen(text).split()) for text in (response, request)))
