@@ -31,7 +31,7 @@ MULTIPLIERS = np.random.default_rng(0).integers(1, 2**31, BANDS * ROWS, dtype=np
 
 @dataclass(frozen=True)
 class Misplaced:
-    """Texts of one source and language that are in another script or in the anchor's language; the first ids."""
+    """Texts of one source and language that are in another script or language; the first ids."""
 
     source: str
     language: str
@@ -56,10 +56,10 @@ def _misplaced(prompts: PromptSet) -> Iterator[Misplaced]:
     for source, language in product(sources, filter(scripts_of, prompts.languages)):
         rows = prompts.frame.filter(source=source, language=language).select("prompt_id", "text")
         wrong = [(name, reason) for name, text in rows.iter_rows() if (reason := _script(text, language))]
-        if not wrong and prompts.anchor is not None and language != prompts.anchor:
-            tried = rows.gather_every(max(1, -(-rows.height // MOST_TRIED)))
-            wrong = [(name, reason) for name, text in tried.iter_rows() if (reason := _anchor(text, language, prompts))]
-            rows = tried
+        if not wrong:
+            rows = rows.gather_every(max(1, -(-rows.height // MOST_TRIED)))
+            told = ((name, _words(text, language, prompts.anchor or "en")) for name, text in rows.iter_rows())
+            wrong = [(name, reason) for name, reason in told if reason]
         for reason, count in Counter(reason for _, reason in wrong).most_common():
             ids = tuple(name for name, why in wrong if why == reason)
             yield Misplaced(source, language, reason, count, rows.height, ids[:3])
@@ -72,9 +72,13 @@ def _script(text: str, language: str) -> str | None:
     return f"in {next(iter(found))} script"
 
 
-def _anchor(text: str, language: str, prompts: PromptSet) -> str | None:
-    """In the anchor's language? Only where both languages are known; close relatives may pass for each other."""
-    anchor = prompts.anchor or ""
+def _words(text: str, language: str, anchor: str) -> str | None:
+    """In the anchor's language, or, in its own column, in another than English?
+
+    Only where both languages are known; close relatives may pass for each other.
+    """
+    if language == anchor:
+        return off_language(text, language) if language == "en" else None
     if not set(scripts_of(language)) & set(scripts_of(anchor)) or language_of(text, (language, anchor)) != anchor:
         return None
     return f"in {anchor}" if off_language(text, language) else None

@@ -27,9 +27,9 @@ def language_code(name: str) -> str | None:
     """
     import langcodes
 
-    if not NAME.fullmatch(name.strip()):
-        return None
     tag = name.strip().replace("_", "-")
+    if not NAME.fullmatch(name.strip()) or tag.casefold().startswith("x-"):  # x is for private use
+        return None
     tag = HABITS.get(tag.casefold(), tag)
     try:
         return _canonical(tag) if langcodes.tag_is_valid(tag) else _of_name(tag.replace("-", " "))

@@ -144,7 +144,9 @@ def test_xsafety_of_the_hub_is_the_same_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", [True, False], ids=["new", "v2"])
 def test_contrasts_are_pairs(labels: bool, tmp_path: Path) -> None:
-    found = load(f"xstest:{made.xstest(tmp_path / 'a.csv', labels=labels)}").frame
+    prompts = load(f"xstest:{made.xstest(tmp_path / 'a.csv', labels=labels)}")
+    assert "xstest: 1 harmful prompt without the prompt that it contrasts with, 25 rows above" in prompts.notes
+    found = prompts.frame
     pairs = found.drop_nulls("pair_id").group_by("pair_id").agg("prompt_id", "context", "topic")
     assert pairs.height == 24, "row 50 has another focus than row 25"
     for ids, contexts, topics in pairs.select("prompt_id", "context", "topic").iter_rows():

@@ -48,6 +48,12 @@ def test_close_relatives_and_unknown_languages_raise_no_alarm(tmp_path: Path) ->
     assert misplaced(prompts) == ()
 
 
+def test_english_is_told_where_no_column_is_and_another_language_in_its_column(tmp_path: Path) -> None:
+    alone = prompt_set(tmp_path, {"no": EN})
+    assert [(one.reason, one.is_whole_column) for one in misplaced(alone)] == [("in en", True)]
+    assert "1 of 6 texts of 'en' is in Italian (p0)" in notes(prompt_set(tmp_path, {"en": [IT[0], *EN[1:]]}))
+
+
 def test_a_column_in_another_script_is_an_error_that_names_the_rest(tmp_path: Path) -> None:
     prompt_set(tmp_path, {"en": EN, "ko": [*EN[:5], "No."]})
     recipe = Recipe(sets={"ms": SafetyNeurons(Prompts(str(tmp_path)))})

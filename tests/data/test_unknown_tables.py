@@ -73,9 +73,35 @@ def test_a_language_named_twice_is_refused(tmp_path: Path) -> None:
         load(made.parquet_file(tmp_path / "a.parquet", WIDE), languages=("jv", "Javanese"))
 
 
-def test_id_is_indonesian_where_it_holds_sentences(tmp_path: Path) -> None:
-    rows = [{"prompt_number": n, "index": n, "id": f"Bagaimana cara {n}", "en": made.text("en", n)} for n in range(4)]
-    assert load(made.parquet_file(tmp_path / "a.parquet", rows)).languages == ("id", "en")
+@pytest.mark.parametrize("ids", [{"index": 7}, {"prompt_id": 7}, {}], ids=["index", "prompt_id", "no ids"])
+def test_id_is_indonesian_where_its_texts_are(ids: dict[str, int], tmp_path: Path) -> None:
+    rows = [ids | {"ID": f"Bagaimana cara melipat perahu kertas {n}?", "en": made.text("en", n)} for n in range(4)]
+    rows = [row | {name: n for name in ids} for n, row in enumerate(rows)]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert found.languages == ("id", "en")
+    assert found.frame["prompt_id"][0] == ("0" if ids else "1")
+
+
+def test_ids_in_words_are_no_indonesian(tmp_path: Path) -> None:
+    rows = [{"id": f"paper boats {n}", "en": made.text("en", n)} for n in range(4)]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert (found.languages, found.frame["prompt_id"][0]) == (("en",), "paper boats 0")
+
+
+def test_columns_that_only_sound_like_languages(tmp_path: Path) -> None:
+    """`no` and `is` may be answers, `len` is a number; `it` has sentences, and `prompt_en` names its language."""
+    row = {"no": 1, "is": "yes", "in": "x", "len": 9, "max": "3 of 4", "it": "Come piego una barca?", "prompt_id": 1}
+    rows = [row | {"prompt_en": made.text("en", n), "de_text": made.text("de", n), "prompt_id": n} for n in range(4)]
+    assert load(made.parquet_file(tmp_path / "a.parquet", rows)).languages == ("it", "en", "de")
+
+
+def test_what_pandas_writes_for_nothing_is_empty(tmp_path: Path) -> None:
+    rows = [
+        {"id": float(n), "en": made.text("en", n), "de": ("nan", "None", " ", made.text("de", n))[n]} for n in range(4)
+    ]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert found.frame.filter(language="de")["prompt_id"].to_list() == ["3"]
+    assert any("3 empty cells" in note for note in found.notes)
 
 
 def test_a_table_counts_as_what_it_is_given_as(tmp_path: Path) -> None:
@@ -90,6 +116,13 @@ def test_a_table_counts_as_what_it_is_given_as(tmp_path: Path) -> None:
 def test_a_column_context_is_read(tmp_path: Path) -> None:
     rows = [row | {"context": ("harmful", "harmless")[n % 2]} for n, row in enumerate(ROWS)]
     assert set(load(made.parquet_file(tmp_path / "a.parquet", rows)).frame["context"]) == {"harmful", "harmless"}
+
+
+def test_the_name_of_a_file_tells_its_language_in_every_format(tmp_path: Path) -> None:
+    names = {"alpaca_de": "de", "x_de": "de", "val_it": "it", "pt-br": "pt", "a_pt_BR": "pt", "a-zho_Hans": "zh"}
+    for name, language in (names | {"prompts_new": "en", "German": "de"}).items():
+        made.alpaca(tmp_path / f"{name}.json")
+        assert load(f"alpaca:{tmp_path / name}.json").languages == (language,)
 
 
 def test_a_file_per_language(tmp_path: Path) -> None:
@@ -168,6 +201,8 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "an id twice": ("a.csv", b"id,en\n1,a\n1,b\n", "the id '1' stands more than once in en", "an id of its own"),
     "no column": ("a.csv", b"number,words\n1,a\n", "its columns are 'number', 'words'", "language"),
     "no language": ("a.csv", b"id,prompt\n1,a\n", "does not say in which language", "prompts_de.csv"),
+    "a file called new": ("prompts_new.csv", b"id,prompt\n1,a\n", "does not say in which language", "xstest:PATH"),
+    "messages": ("a.json", b'[{"language": "en", "prompt": [{"role": "user"}]}]', "prompt holds lists", "as text"),
     "an id missing": ("a.csv", b"id,en\n1,a\n,b\n", "1 of 2 prompts have no id", "or none"),
     "an unknown language": ("a.csv", b"language,text\nKlingonese,a\n", "'Klingonese' .* is no language", "codes"),
     "nothing but a header": ("a.csv", b"id,en\n", "has no prompts", "at least one"),
@@ -195,7 +230,8 @@ def test_one_error_names_the_fix(name: str, content: bytes, message: str, hint: 
 FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "no tags of languages": ("multijail", "lacks a column per language", {"prompt": ["a"]}),
     "no goal": ("jailbreakbench", "lacks the column Goal", {"prompt": ["a"]}),
-    "a text that is a list": ("polyguard", "prompt is List", {"language": ["en"], "prompt": [["a"]]}),
+    "no label": ("jailbreakbench", "no row of .* has a label", {"Goal": ["a"]}),
+    "a text that is a list": ("polyguard", "prompt holds lists", {"language": ["en"], "prompt": [["a"]]}),
 }
 
 
@@ -209,6 +245,9 @@ def test_a_file_in_another_format_than_named(name: str, message: str, columns: d
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+    for place in ("data/MultiJail.csv", "./prompts", "~/prompts.jsonl"):
+        with pytest.raises(DataError, match="there is no file or folder"):
+            load(place)
     with pytest.raises(DataError, match="there is no file or folder"):
         load(f"multijail:{tmp_path / 'nothing'}")
     with pytest.raises(DataError, match="none of the files"):

@@ -13,7 +13,7 @@ from ssn_probe.data.sources.adapters import ADAPTERS, BY_NAME, Adapter
 from ssn_probe.data.sources.foreign_sets import ForeignSet, Opened, converted
 from ssn_probe.data.sources.local_files import SetFiles, is_own_format, local_files
 from ssn_probe.data.sources.recognition import recognised
-from ssn_probe.data.sources.table_files import Table, read_file, read_folder
+from ssn_probe.data.sources.table_files import READ, Table, read_file, read_folder
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.spec.node import brief
 
@@ -30,6 +30,7 @@ def find_set(source: str, role: str) -> SetFiles | ForeignSet:
 
     Raises DataError where there is none, or it cannot be read in one way.
     """
+    source = os.path.expanduser(source)
     if source in SHIPPED:
         package, folder = SHIPPED[source]
         return local_files(str(files(package) / folder))
@@ -47,6 +48,8 @@ def open_tables(source: str) -> Opened:
     name, colon, place = source.partition(":")
     if colon and name in BY_NAME:
         return _local(BY_NAME[name], Path(os.path.expanduser(place)))
+    if source.endswith(READ) or source.startswith((".", "/")):
+        return _local(None, Path(source))
     return _on_the_hub(source)
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from ssn_probe.data.same_texts import joined_by_text
 from ssn_probe.data.sources.adapters import FILE, Adapter
-from ssn_probe.data.sources.recognition import column_of, language_columns
+from ssn_probe.data.sources.recognition import JARGON, column_of, language_columns
 from ssn_probe.data.sources.table_files import SHARD, Table, as_text
 from ssn_probe.data.table_checks import checked
 from ssn_probe.errors import DataError
@@ -24,7 +24,13 @@ SPLITS = ("train", "test", "dev", "val", "validation", "all", "default", "data",
 """Parts of the names of files that are no languages, although some are codes of one."""
 FIRST_TAG = re.compile(r"""\[\s*(['"])(.+?)\1\s*[],]""")
 """A list as Python or JSON writes it, with commas inside its texts."""
+NESTED = re.compile(r"""\[\s*[\[{].*[\]}]\s*\]|\{\s*['"].*\}""", re.DOTALL)
+"""Messages or an object of others as JSON or Python writes it."""
 VARIANT = re.compile(r"(_n|_en)$")
+NOTHING = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")
+TAG = re.compile(r"(?<![^_.-])[A-Za-z]{2,3}([_-][A-Z]{2}|[_-][A-Z][a-z]{3}|-[a-z]{2})$")
+"""A language with a region or a script, at the end of a file's name: `pt-BR`, `zho_Hans`."""
+LAST = re.compile(r"(?<=[_.-])[^_.-]+$")
 APART = 25
 """So many rows lie between a prompt of XSTest and its contrast."""
 
@@ -64,10 +70,18 @@ def converted(adapter: Adapter, tables: Sequence[Table], role: str) -> ForeignSe
     notes = [] if adapter.note is None else [adapter.note]
     parallel, more = _parallel(adapter, rows)
     rows, empty = _filled(rows, where)
-    rows, labels = _with_contexts(adapter, rows, role)
     if rows.is_empty():
         raise DataError(f"{where} has no prompts", "Give at least one text.")
-    frame = checked(joined_by_text(_with_pairs(adapter, _with_ids(rows, parallel, where))), where)
+    rows, labels = _with_contexts(adapter, rows, role)
+    if rows.is_empty():
+        raise _unlabelled(adapter, where)
+    rows = _with_pairs(adapter, _with_ids(rows, parallel, where))
+    alone = rows.filter(context="harmful")["pair_id"].is_null().sum() if adapter.pairs == "contrast" else 0
+    if alone:
+        notes.append(
+            f"{counted(alone, 'harmful prompt')} without the prompt that it contrasts with, {APART} rows above"
+        )
+    frame = checked(joined_by_text(rows), where)
     unused = {name for table in tables for name in table.frame.columns} - _read(adapter, tables)
     return ForeignSet(
         name=adapter.name,
@@ -86,8 +100,9 @@ def _rows(adapter: Adapter, table: Table) -> pl.DataFrame:
     frame, wanted = table.frame, {}
     spoken, group = _name_says(table.label)
     length = frame.height
+    said = language_columns(frame) if adapter.wide else {}
     for name, columns in (("id", adapter.id), ("topic", adapter.topic), ("reference", (adapter.reference or "",))):
-        wanted[name] = _column(frame, table, columns, length).alias(name)
+        wanted[name] = _column(frame.drop(said), table, columns, length).alias(name)
     for columns, _, _ in adapter.contexts:
         parts = [_column(frame, table, [part], length).fill_null("") for part in columns.split("+")]
         wanted[f"by {columns}"] = (
@@ -102,7 +117,7 @@ def _rows(adapter: Adapter, table: Table) -> pl.DataFrame:
     kept = pl.DataFrame(list(wanted.values())).with_columns(
         pl.col("topic").map_elements(_topic, pl.String), group=pl.lit(group), place=pl.int_range(length)
     )
-    kept = kept.with_columns(_texts(adapter, table, spoken))
+    kept = kept.with_columns(_wide(adapter, table, said) if adapter.wide else _long(adapter, table, spoken))
     for column, value in adapter.keep:
         kept = kept.filter(pl.col(f"keep {column}") == value).drop(f"keep {column}")
     return kept.explode("language", "text") if adapter.wide else kept
@@ -119,27 +134,30 @@ def _column(frame: pl.DataFrame, table: Table, names: Sequence[str], length: int
     return pl.Series([None], dtype=pl.String).new_from_index(0, length)
 
 
-def _texts(adapter: Adapter, table: Table, spoken: str | None) -> list[pl.Series]:
-    """The columns `language` and `text`; of a wide table, lists with one item per language."""
+def _wide(adapter: Adapter, table: Table, languages: dict[str, str]) -> list[pl.Series]:
+    """The columns `language` and `text`, lists with one item per language."""
+    twice = [name for name, code in languages.items() if list(languages.values()).count(code) > 1]
+    if twice:
+        raise DataError(f"{table.path}: the columns {listing(twice)} are one language", "Keep one of them.")
+    if not languages:
+        raise _lacks(adapter, table, "a column per language, such as en or zh")
+    texts = pl.DataFrame([as_text(table.frame[name], table.path) for name in languages])
+    return [
+        pl.Series("language", [list(languages.values())] * table.frame.height, pl.List(pl.String)),
+        texts.select(pl.concat_list(pl.all()).alias("text")).to_series(),
+    ]
+
+
+def _long(adapter: Adapter, table: Table, spoken: str | None) -> list[pl.Series]:
+    """The columns `language` and `text`."""
     frame = table.frame
-    if adapter.wide:
-        languages = language_columns(frame)
-        twice = [name for name, code in languages.items() if list(languages.values()).count(code) > 1]
-        if twice:
-            raise DataError(f"{table.path}: the columns {listing(twice)} are one language", "Keep one of them.")
-        if not languages:
-            raise _lacks(adapter, table, "a column per language, such as en or zh")
-        texts = pl.DataFrame([as_text(frame[name], table.path) for name in languages])
-        return [
-            pl.Series("language", [list(languages.values())] * frame.height, pl.List(pl.String)),
-            texts.select(pl.concat_list(pl.all()).alias("text")).to_series(),
-        ]
     name = column_of(frame, adapter.text)
     if name is None:
         raise _lacks(adapter, table, f"the column {' or '.join(adapter.text)}")
-    if frame[name].dtype.is_nested():
-        raise DataError(f"{table.path}: {name} is {frame[name].dtype}, which is no text", "Give it as text.")
     text = as_text(frame[name], table.path).alias("text")
+    first = text.drop_nulls().head(1)
+    if frame[name].dtype.is_nested() or (len(first) and NESTED.fullmatch(first[0].strip())):
+        raise DataError(f"{table.path}: {name} holds lists or objects, and no text", "Give the request alone, as text.")
     more = _column(frame, table, (adapter.appended or "",), frame.height).fill_null("").str.strip_chars()
     if adapter.appended:
         both = pl.DataFrame([text, more.alias("more")])
@@ -153,11 +171,12 @@ def _languages(adapter: Adapter, table: Table, spoken: str | None) -> pl.Series:
     """The language of every row: of its column, of the file's name, or that of the adapter."""
     column = column_of(table.frame, adapter.language)
     if column is None:
-        spoken = adapter.spoken or spoken
+        spoken = spoken or adapter.spoken
         if spoken is None:
             raise DataError(
                 f"{table.path} does not say in which language its prompts are",
-                "Add a column language, or name the file after the language: prompts_de.csv.",
+                "Add a column language, or name the file after the language: prompts_de.csv. Of a known set, name the "
+                "format: xstest:PATH.",
             )
         return pl.Series("language", [spoken]).new_from_index(0, table.frame.height)
     named = as_text(table.frame[column], table.path).fill_null("")
@@ -182,10 +201,10 @@ def _lacks(adapter: Adapter, table: Table, what: str) -> DataError:
 def _name_says(label: str) -> tuple[str | None, str]:
     """The language that a file's name or one of its folders is, and the rest of its name."""
     *folders, stem = [SHARD.sub("", part) for part in label.split("/")]
-    last = re.split(r"[_.-]", stem)[-1]
-    tries = [(stem, ""), (last, stem.removesuffix(last).rstrip("_.-"))]
+    ends = [found[0] for pattern in (TAG, LAST) if (found := pattern.search(stem))]
+    tries = [(word, stem.removesuffix(word).rstrip("_.-")) for word in (stem, *ends)]
     for word, rest in [*((folder, stem) for folder in reversed(folders)), *tries]:
-        code = language_code(word) if word.casefold() not in SPLITS else None
+        code = None if re.split("[_-]", word.casefold())[0] in (*SPLITS, *JARGON) else language_code(word)
         if code is not None:
             return code, VARIANT.sub("", rest)
     return None, VARIANT.sub("", stem)
@@ -211,8 +230,8 @@ def _parallel(adapter: Adapter, rows: pl.DataFrame) -> tuple[bool, list[str]]:
 
 
 def _filled(rows: pl.DataFrame, where: Path) -> tuple[pl.DataFrame, list[str]]:
-    """The rows with a text; empty cells are counted."""
-    empty = pl.col("text").fill_null("").str.strip_chars() == ""
+    """The rows with a text; empty cells, and what pandas writes for them, are counted."""
+    empty = pl.col("text").fill_null("").str.strip_chars().str.to_lowercase().is_in(NOTHING)
     left = rows.filter(empty).group_by("language", maintain_order=True).len()
     per = ", ".join(f"{language} {count:,}" for language, count in left.iter_rows())
     notes = [f"{counted(int(left['len'].sum()), 'empty cell')} of {where.name} ({per}) left out"] if per else []
@@ -230,6 +249,18 @@ def _with_contexts(adapter: Adapter, rows: pl.DataFrame, role: str) -> tuple[pl.
     rows = rows.with_columns(context=pl.Series(found, dtype=pl.String))
     count = rows["context"].null_count()
     return rows.drop_nulls("context"), [f"{counted(count, 'row')} without a label left out"] if count else []
+
+
+def _unlabelled(adapter: Adapter, where: Path) -> DataError:
+    """No row has a label: this says where the labels would be."""
+    rules = [
+        f"{'the name of the file' if columns == FILE else columns} is {pattern}: {context}"
+        for columns, pattern, context in adapter.contexts
+    ]
+    return DataError(
+        f"no row of {where} has a label that {adapter.name} knows, so that nothing says which prompts are harmful",
+        f"The labels are {'; '.join(rules)}. Or give the path alone: then all prompts count as harmful, or harmless.",
+    )
 
 
 def _context(adapter: Adapter, values: dict[str, str]) -> str | None:

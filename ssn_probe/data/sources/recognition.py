@@ -1,5 +1,6 @@
 """Which columns of an unknown table hold what: recognised by their names, or one error that says what is needed."""
 
+import re
 from collections.abc import Sequence
 
 import polars as pl
@@ -8,11 +9,22 @@ from ssn_probe.data.sources.adapters import ID_COLUMNS, LANGUAGE_COLUMNS, TEXT_C
 from ssn_probe.data.sources.table_files import Table
 from ssn_probe.data.table_checks import CONTEXTS
 from ssn_probe.errors import DataError
-from ssn_probe.languages import language_code
+from ssn_probe.languages import language_code, language_of
 from ssn_probe.tables.column_names import shortened
 
-WORDS = ("id", "cat", "tag", "set", "url", "row", "key", "ref", "src", "tgt", "lab", "ans", "sub", "new", "age", "mix")
-"""Names of columns that are also codes of languages."""
+JARGON = (
+    *("cat", "tag", "set", "url", "row", "key", "ref", "src", "tgt", "lab", "ans", "sub", "new", "age", "mix"),
+    *("doc", "res", "inp", "raw", "sys", "bot", "val", "des", "def", "min", "max", "dev", "all"),
+)
+"""What columns and files are called, is also the code of a language, and hardly ever means it."""
+WORDS = ("am", "an", "as", "be", "he", "id", "in", "is", "it", "my", "no", "or", "os", "pa", "so", "to")
+"""Words that are also codes of languages; so may be any three letters."""
+PART = "|".join(TEXT_COLUMNS)
+TEXT_IN = re.compile(rf"(?:{PART})[_ .-](?P<last>.+)|(?P<first>.+)[_ .-](?:{PART})", re.IGNORECASE)
+"""`prompt_de`, `de_text`."""
+SENTENCE = r"\S\s+\S|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+FIRST = 50
+"""So many cells are examined by their language."""
 MOST_SHOWN = 20
 
 
@@ -24,15 +36,34 @@ def column_of(frame: pl.DataFrame, names: Sequence[str]) -> str | None:
 
 def language_columns(frame: pl.DataFrame) -> dict[str, str]:
     """The columns of texts of a wide table → their languages."""
-    return {name: code for name in frame.columns if _may_be_language(frame, name) and (code := language_code(name))}
+    return {name: code for name in frame.columns if (code := _language(frame, name))}
 
 
-def _may_be_language(frame: pl.DataFrame, name: str) -> bool:
-    """`id` is Indonesian where it holds sentences, and another column the ids."""
-    if name == "id" and column_of(frame, [one for one in ID_COLUMNS if one != "id"]):
-        texts = frame[name].drop_nulls()
-        return texts.dtype == pl.String and 2 * texts.str.contains(" ").sum() > len(texts)
-    return name.casefold() not in WORDS
+def _language(frame: pl.DataFrame, name: str) -> str | None:
+    """The language of a column: its name says one, and its cells are texts; sentences, if it could be another word.
+
+    `id` is Indonesian where some of its cells are.
+    """
+    found = TEXT_IN.fullmatch(name)
+    said = ((found["last"] or found["first"]) if found else name).strip()
+    code = language_code(said) or language_code(name)
+    word = said.casefold()
+    if code is None or word in JARGON or (found and name.casefold() in map(str.casefold, ID_COLUMNS)):
+        return None
+    doubtful = word in WORDS or re.fullmatch("[a-z]{3}", word)
+    texts = _texts(frame[name])
+    if texts is None or (word == "id" and not any(language_of(text, ("en", "id")) == "id" for text in texts[:FIRST])):
+        return None
+    fits = texts.str.contains(SENTENCE if doubtful else r"\p{L}")
+    return code if 2 * int(fits.sum()) > len(texts) or texts.is_empty() else None
+
+
+def _texts(column: pl.Series) -> pl.Series | None:
+    """The cells that are not empty; None where they are no texts."""
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return None
+    texts = column.cast(pl.String).drop_nulls()
+    return texts.filter(texts.str.strip_chars() != "")
 
 
 def recognised(name: str, tables: Sequence[Table]) -> Adapter:

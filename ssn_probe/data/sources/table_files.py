@@ -175,8 +175,10 @@ def _from_library(folder: Path, load: Any) -> Any:
 def as_text(column: pl.Series, where: Path) -> pl.Series:
     """A column as text: whole numbers without a point, lists as JSON."""
     kind = column.dtype
-    if kind.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
-        column = column.cast(pl.Int64)
+    if kind.is_float():
+        column = column.fill_nan(None)
+        if ((column.abs() < 2**53) & (column == column.round())).all():
+            column = column.cast(pl.Int64)
     if kind.is_nested():
         rows = [None if row is None else json.dumps(row, ensure_ascii=False, default=str) for row in column.to_list()]
         return pl.Series(column.name, rows, pl.String)
