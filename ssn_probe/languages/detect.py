@@ -51,7 +51,7 @@ def _other_language(text: str, language: str) -> str | None:
     import langcodes
 
     likely = _ranked(_prose(text), None)
-    base = language.split("-")[0]
+    base = _label(language)
     best = next(iter(likely), None)
     if best is None or base not in _identifier().labels or likely[best] < CERTAIN or likely[base] > EXCLUDED:
         return None
@@ -65,10 +65,16 @@ def _ranked(text: str, among: Iterable[str] | None) -> dict[str, float]:
     if least < 1:
         return {}
     ranked = dict(_identifier().rank(text[:READ]))
-    named = {name: name for name in ranked} if among is None else {name.split("-")[0]: name for name in among}
+    named = {name: name for name in ranked} if among is None else {_label(name): name for name in among}
     found = {named[code]: share for code, share in ranked.items() if code in named}
     total = sum(found.values()) or 1.0
     return {name: share / total for name, share in found.items()}
+
+
+def _label(language: str) -> str:
+    """What py3langid calls a language."""
+    base = language.split("-")[0]
+    return {"fil": "tl", "nb": "no"}.get(base, base)
 
 
 @lru_cache(maxsize=1)

@@ -118,6 +118,32 @@ def test_a_column_context_is_read(tmp_path: Path) -> None:
     assert set(load(made.parquet_file(tmp_path / "a.parquet", rows)).frame["context"]) == {"harmful", "harmless"}
 
 
+LABELS = {
+    "context": ("Harmful", "benign"),
+    "label": ("unsafe", "safe"),
+    "prompt_harm_label": ("harmful", "unharmful"),
+    "is_harmful": (True, False),
+    "toxic": (1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize(("name", "labels"), LABELS.items(), ids=LABELS)
+def test_labels_that_say_which_prompts_are_harmful_are_read(name: str, labels: tuple, tmp_path: Path) -> None:
+    rows = [row | {name: labels[n % 2]} for n, row in enumerate(WIDE)]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    said = dict(found.frame.select("prompt_id", "context").iter_rows())
+    assert (said["0"], said["1"]) == ("harmful", "harmless")
+    assert name not in found.unused
+    assert any(name in note for note in found.notes) == (name != "context")
+
+
+def test_labels_of_something_else_are_not_read(tmp_path: Path) -> None:
+    rows = [row | {"label": n, "context": "about paper"} for n, row in enumerate(WIDE)]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert set(found.frame["context"]) == {"harmful"}
+    assert set(found.unused) == {"label", "context"}
+
+
 def test_the_name_of_a_file_tells_its_language_in_every_format(tmp_path: Path) -> None:
     names = {"alpaca_de": "de", "x_de": "de", "val_it": "it", "pt-br": "pt", "a_pt_BR": "pt", "a-zho_Hans": "zh"}
     for name, language in (names | {"prompts_new": "en", "German": "de"}).items():
@@ -201,6 +227,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "an id twice": ("a.csv", b"id,en\n1,a\n1,b\n", "the id '1' stands more than once in en", "an id of its own"),
     "no column": ("a.csv", b"number,words\n1,a\n", "its columns are 'number', 'words'", "language"),
     "no language": ("a.csv", b"id,prompt\n1,a\n", "does not say in which language", "prompts_de.csv"),
+    "a header of texts": ("a.csv", b"How do I fold it?,1\nHow?,2\n", "its columns are 'How do I fold it", "language"),
     "a file called new": ("prompts_new.csv", b"id,prompt\n1,a\n", "does not say in which language", "xstest:PATH"),
     "messages": ("a.json", b'[{"language": "en", "prompt": [{"role": "user"}]}]', "prompt holds lists", "as text"),
     "an id missing": ("a.csv", b"id,en\n1,a\n,b\n", "1 of 2 prompts have no id", "or none"),

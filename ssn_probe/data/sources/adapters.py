@@ -13,6 +13,15 @@ LANGUAGE_COLUMNS = ("language", "lang", "locale", "language_code", "lang_code")
 ID_COLUMNS = ("prompt_id", "id", "idx", "index", "qid", "question_id", "BehaviorID")
 TEXT_COLUMNS = ("text", "prompt", "question", "instruction", "request", "query", "goal", "behavior", "input")
 TOPIC_COLUMNS = ("topic", "tags", "category", "subcategory", "harm_category")
+LABEL_COLUMNS = ("context", "label", "prompt_harm_label", "prompt_label", "harm_label", "safety", "type", "class")
+TRUTH_COLUMNS = ("is_harmful", "harmful", "is_unsafe", "unsafe", "is_toxic", "toxic")
+SAYS = {
+    **dict.fromkeys(("harmful", "unsafe", "toxic", "malicious"), "harmful"),
+    **dict.fromkeys(("harmless", "safe", "benign", "unharmful"), "harmless"),
+    "lookalike": "lookalike",
+}
+"""Labels of prompts → contexts."""
+TRUTHS = {"true": "harmful", "1": "harmful", "yes": "harmful", "false": "harmless", "0": "harmless", "no": "harmless"}
 XSAFETY = (
     *("Crimes_And_Illegal_Activities", "Ethics_And_Morality", "Goal_Hijacking", "Inquiry_With_Unsafe_Opinion"),
     *("Insult", "Mental_Health", "Physical_Harm", "Privacy_And_Property", "Prompt_Leaking", "Reverse_Exposure"),

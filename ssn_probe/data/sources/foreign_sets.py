@@ -76,7 +76,7 @@ def converted(adapter: Adapter, tables: Sequence[Table], role: str) -> ForeignSe
     if rows.is_empty():
         raise _unlabelled(adapter, where)
     rows = _with_pairs(adapter, _with_ids(rows, parallel, where))
-    alone = rows.filter(context="harmful")["pair_id"].is_null().sum() if adapter.pairs == "contrast" else 0
+    alone = rows.filter(context="harmful")["pair_id"].null_count() if adapter.pairs == "contrast" else 0
     if alone:
         notes.append(
             f"{counted(alone, 'harmful prompt')} without the prompt that it contrasts with, {APART} rows above"
@@ -242,7 +242,11 @@ def _with_contexts(adapter: Adapter, rows: pl.DataFrame, role: str) -> tuple[pl.
     """`context`: of the labels, of the format, or what the set is given as; rows without a label are counted."""
     if not adapter.contexts:
         context = adapter.context or role
-        said = [] if adapter.context else [f"nothing in it says which prompts are harmful: all count as {context}"]
+        said = (
+            []
+            if adapter.context
+            else [f"no column that is known says which prompts are harmful: all count as {context}"]
+        )
         return rows.with_columns(context=pl.lit(context)), said
     keys = list(dict.fromkeys(f"by {columns}" for columns, _, _ in adapter.contexts))
     found = [_context(adapter, dict(zip(keys, values, strict=True))) for values in rows.select(keys).iter_rows()]
@@ -268,7 +272,7 @@ def _context(adapter: Adapter, values: dict[str, str]) -> str | None:
         (
             context
             for columns, pattern, context in adapter.contexts
-            if (value := values[f"by {columns}"].casefold()) and fnmatchcase(value, pattern)
+            if (value := values[f"by {columns}"].strip().casefold()) and fnmatchcase(value, pattern)
         ),
         None,
     )

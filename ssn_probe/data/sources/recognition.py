@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ssn_probe.data.sources.adapters import ID_COLUMNS, LANGUAGE_COLUMNS, TEXT_COLUMNS, TOPIC_COLUMNS, Adapter
-from ssn_probe.data.sources.table_files import Table
-from ssn_probe.data.table_checks import CONTEXTS
+from ssn_probe.data.sources.adapters import (
+    ID_COLUMNS,
+    LABEL_COLUMNS,
+    LANGUAGE_COLUMNS,
+    SAYS,
+    TEXT_COLUMNS,
+    TOPIC_COLUMNS,
+    TRUTH_COLUMNS,
+    TRUTHS,
+    Adapter,
+)
+from ssn_probe.data.sources.table_files import Table, as_text
 from ssn_probe.errors import DataError
 from ssn_probe.languages import language_code, language_of
 from ssn_probe.tables.column_names import shortened
@@ -70,7 +79,8 @@ def recognised(name: str, tables: Sequence[Table]) -> Adapter:
     """The format of tables by the names of their columns. Raises DataError that names them and what is needed."""
     frame = tables[0].frame
     text = column_of(frame, TEXT_COLUMNS)
-    if text is None and len(frame.columns) == 1 and not language_columns(frame):
+    alone = len({name for table in tables for name in table.frame.columns}) == 1
+    if text is None and alone and not language_columns(frame):
         text = frame.columns[0]
     if text is None and not language_columns(frame):
         has = ", ".join(map(shortened, frame.columns[:MOST_SHOWN])) + ", …" * (len(frame.columns) > MOST_SHOWN)
@@ -80,8 +90,7 @@ def recognised(name: str, tables: Sequence[Table]) -> Adapter:
             f"{', '.join(TEXT_COLUMNS)} and one of {', '.join(LANGUAGE_COLUMNS)}; or the project's own columns "
             "prompt_id, language, context, text.",
         )
-    context = column_of(frame, ["context"])
-    labelled = context is not None and set(frame[context].cast(pl.String).unique().drop_nulls()) <= set(CONTEXTS)
+    label, labels = _labels(tables)
     return Adapter(
         name=name,
         wide=text is None,
@@ -89,5 +98,18 @@ def recognised(name: str, tables: Sequence[Table]) -> Adapter:
         topic=TOPIC_COLUMNS,
         reference="reference",
         context=None,
-        contexts=tuple(("context", one, one) for one in CONTEXTS) if labelled else (),
+        contexts=tuple((label, word, context) for word, context in labels.items()),
+        note=None if label in ("", "context") else f"the column {label} says which prompts are harmful",
     )
+
+
+def _labels(tables: Sequence[Table]) -> tuple[str, dict[str, str]]:
+    """The column that says which prompts are harmful, and its labels → contexts; nothing where none does."""
+    for names, known in ((LABEL_COLUMNS, SAYS), (TRUTH_COLUMNS, TRUTHS)):
+        for name in names:
+            found = [(table, column) for table in tables if (column := column_of(table.frame, [name]))]
+            columns = [as_text(table.frame[column], table.path).unique().drop_nulls() for table, column in found]
+            labels = {label.strip().casefold() for column in columns for label in column} - {""}
+            if len(columns) == len(tables) and labels and labels <= set(known):
+                return name, {label: known[label] for label in sorted(labels)}
+    return "", {}

@@ -105,7 +105,10 @@ def _declared(folder: Path) -> dict[str, list[tuple[str, list[str]]]]:
     if not readme.exists():
         return {}
     try:
-        card = DatasetCard(read_limited(readme, limits.CARD, DataError).decode("utf-8-sig"))
+        about = read_limited(readme, limits.CARD, DataError).decode("utf-8-sig")
+        if not about.startswith("---"):
+            return {}
+        card = DatasetCard(about)
         configs = [config for config in card.data.get("configs") or [] if "data_files" in config]
         return {config["config_name"]: list(_splits(config["data_files"])) for config in configs}
     except Exception as error:
