@@ -29,6 +29,7 @@ from ssn_probe.study.steps import Step, rows_of_steps
 from ssn_probe.study.summary import against_placebo, summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.divergence import UnknownLogitsError
 
 Keep = Callable[[str, pl.DataFrame], None]
 """Keeps a table of the run under its name, as soon as it is whole."""
@@ -96,7 +97,7 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
         steps = odds_steps(bench, recipe, arms) if can_read_log_odds(bench, recipe, arms) else iter(())
         log_odds = _kept_as_it_comes(folder, "log_odds", steps)
     with _timed(seconds, "kl"):
-        text = _kept_as_it_comes(folder, "kl", text_steps(bench, recipe, arms))
+        text = _harmless_text(bench, recipe, arms, folder)
     with _timed(seconds, "summarise"):
         assert samples is not None
         summary = summary_of(recipe, samples, log_odds, text, bench.anchor)
@@ -106,6 +107,15 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
     with _timed(seconds, "lm_eval"):
         tasks = _kept_as_it_comes(folder, "lm_eval", lm_eval_steps(bench, recipe, arms))
     return {"tasks": tasks} | {"samples": samples, "summary": summary, "beyond_placebo": placebo} | trained
+
+
+def _harmless_text(bench: Workbench, recipe: Recipe, arms: list[Arm], folder: Path) -> pl.DataFrame | None:
+    """KL and perplexity; None, with a note, for a model whose logits cannot be made of its final states."""
+    try:
+        return _kept_as_it_comes(folder, "kl", text_steps(bench, recipe, arms))
+    except UnknownLogitsError as error:
+        bench.warn(f"KL and perplexity were not measured: {error.message}")
+        return None
 
 
 def expected_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:

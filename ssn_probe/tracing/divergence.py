@@ -30,6 +30,10 @@ CLOSE = 0.02
 """How far logits made of the final states may be from the model's own: a wide margin for half precision."""
 
 
+class UnknownLogitsError(ModelError):
+    """The logits are not the final states times the head, scaled and soft-capped as the config says."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """Token ids of a prompt and of the answer, and where in the prompt the user's own words are."""
@@ -81,14 +85,15 @@ def read_texts(
         carried: values of another run, see `generate`: its step t is put in place where answer token t is predicted.
 
     Raises:
-        ModelError: NaN or Inf, or a model whose logits are not its final states times the head, soft-capped or not.
+        UnknownLogitsError: logits that are not the final states times the head, scaled and soft-capped.
+        ModelError: NaN or Inf.
     """
     from ssn_probe.tracing.bodies.next_tokens import trace_texts
 
     shelf = shelf or Memory()
     if not covered(shelf, len(texts)):
         check_carried(edits, carried, len(texts))
-    places, ready = places_of(subject) | {"logit_cap": _logit_cap(subject)}, prepared(subject, edits)
+    places, ready = places_of(subject) | {"logits": _form_of_logits(subject)}, prepared(subject, edits)
     longest = max((len(text.answer) for text in texts), default=0)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
@@ -106,8 +111,10 @@ def read_texts(
         if not all(part.isfinite().all() for part in found.values()):
             raise_non_finite(subject, tokens, ready=mine)
         if found["off"] > CLOSE:
-            hint = "Leave KL and perplexity out: give measures without harmless prompts. Please report the family."
-            raise ModelError(f"{subject.name} does not compute its logits from its final states as known.", hint)
+            hint = "Please report the family of the model."
+            raise UnknownLogitsError(
+                f"{subject.name} computes its logits from its final states in an unknown way", hint
+            )
         return _per_text({name: part.cpu() for name, part in found.items()}, own, answer, len(batch), longest)
 
     run_batches([text.read for text in texts], batch_size, run, shelf, advance)
@@ -161,5 +168,10 @@ def _mean(values: Tensor, row: Tensor, count: int) -> Tensor:
     return zeros.index_add(0, row, values) / zeros.index_add(0, row, torch.ones_like(values))
 
 
-def _logit_cap(subject: Subject) -> float | None:
-    return None if subject.model is None else getattr(subject.model._module.config, "final_logit_softcapping", None)
+def _form_of_logits(subject: Subject) -> tuple[float, float | None]:
+    """What the logits are multiplied by, and where they are capped; None where they are not."""
+    if subject.model is None:
+        return 1.0, None
+    config = subject.model._module.config
+    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)  # as in Cohere, Granite
+    return scale, getattr(config, "final_logit_softcapping", None)

@@ -132,7 +132,7 @@ def test_nan_in_the_activations_names_layer_and_site(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.2.mlp.up_proj.weight"][:] = 3e38  # finite, and its products are not
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(run(tmp_path, "-T", f"model={folder}", "--limit", "4", recipe="identify_ms"), "layer 2", "ffn")
+    refused(run(tmp_path, "-T", f"model={folder}", "--limit", "40", recipe="identify_ms"), "layer 2", "ffn")
 
 
 def test_a_results_folder_that_cannot_be_written(tmp_path: Path) -> None:

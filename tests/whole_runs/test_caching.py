@@ -87,7 +87,7 @@ def test_another_recipe_takes_what_is_there(copy: RunFolder) -> None:
     found = run(other, copy.path.parent)
     methods = [what["method"] for what in entries(copy.path.parent) if what["by"] == ["Amplify", 1]]
     assert computed(found) == len(methods) > 0
-    assert set(methods) == {"responses", "log odds"}
+    assert set(methods) == {"responses", "log odds", "changed text"}
 
 
 def entries(root: Path) -> Iterator[dict[str, Any]]:

@@ -27,26 +27,27 @@ def trace_texts(model, inputs, places, edits, own, answer, before):
     with torch.no_grad(), model.trace(**inputs):
         write(model, places, edits)
         states = reach(model, places["norm"]).output
-        head, cap = reach(model, places["head"]), places["logit_cap"]
+        head, form = reach(model, places["head"]), places["logits"]
         last = model.output.logits[:, -1]
-        made = logits_of(states[:, -1], head, cap)
+        made = logits_of(states[:, -1], head, form)
         answers = states[answer["row"], answer["position"]]
         figures = {
-            "nll": surprisal(states[own["row"], own["position"]], own["token"], head, cap),
+            "nll": surprisal(states[own["row"], own["position"]], own["token"], head, form),
             "off": (made - last).abs().max() / (1 + last.abs().max()),
             "kl": torch.zeros_like(answer["row"], dtype=exact(last).dtype),
         }
         if before is None:
             figures["states"] = answers
         else:
-            figures["kl"] = divergence(before.to(answers.device, answers.dtype), answers, head, cap)
+            figures["kl"] = divergence(before.to(answers.device, answers.dtype), answers, head, form)
         found = nnsight.save(figures)
     return found  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def logits_of(states, head, cap):
-    """The logits of final states, with the model's soft-cap if it has one: [n, vocabulary]."""
-    logits = torch.nn.functional.linear(states, head.weight, head.bias)
+def logits_of(states, head, form):
+    """The logits of final states, scaled and soft-capped as the model does it: [n, vocabulary]."""
+    scale, cap = form
+    logits = torch.nn.functional.linear(states, head.weight, head.bias) * scale
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
@@ -55,27 +56,27 @@ def exact(tensor):
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def log_probabilities(states, head, cap):
+def log_probabilities(states, head, form):
     """log p of every next token: [n, vocabulary]."""
-    return exact(logits_of(states, head, cap)).log_softmax(-1)
+    return exact(logits_of(states, head, form)).log_softmax(-1)
 
 
-def surprisal(states, tokens, head, cap):
+def surprisal(states, tokens, head, form):
     """−log p of the tokens that follow: [n]."""
     size = max(1, BLOCK // head.weight.shape[0])
     parts = [
-        -log_probabilities(some, head, cap).gather(-1, these[:, None])[:, 0]
+        -log_probabilities(some, head, form).gather(-1, these[:, None])[:, 0]
         for some, these in zip(states.split(size), tokens.split(size), strict=True)
     ]
     return torch.cat(parts)
 
 
-def divergence(before, after, head, cap):
+def divergence(before, after, head, form):
     """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n]."""
     size = max(1, BLOCK // head.weight.shape[0])
     parts = []
     for untouched, changed in zip(before.split(size), after.split(size), strict=True):
-        p, q = log_probabilities(untouched, head, cap), log_probabilities(changed, head, cap)
+        p, q = log_probabilities(untouched, head, form), log_probabilities(changed, head, form)
         parts.append((p.exp() * (p - q)).sum(-1))
     return torch.cat(parts)
 
