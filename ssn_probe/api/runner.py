@@ -40,7 +40,7 @@ from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import rows_of_steps
-from ssn_probe.study.unjudged import check_judged, judges_json, notes_on_judges, with_spent
+from ssn_probe.study.unjudged import check_judged, judges_json, notes_on_judges, notes_on_unjudged, with_spent
 from ssn_probe.study.workbench import Workbench
 
 LENGTHS = ("lengths of prompts",)
@@ -142,7 +142,8 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
     for note in (*notes, *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)
-    for note in (*notes_on_findings(findings), *notes_on_thoughts(bench.subject, findings.samples)):
+    thoughts = notes_on_thoughts(bench.subject, findings.samples)
+    for note in (*notes_on_findings(findings), *thoughts, *notes_on_unjudged(findings.samples)):
         bench.warn(note)
     record.note(
         anchor=findings.anchor,

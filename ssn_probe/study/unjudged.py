@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ssn_probe.data.judges import Judge, is_unjudged, make_judge, require_judge
+import polars as pl
+
+from ssn_probe.data.judges import UNJUDGED, Judge, is_unjudged, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Prompts, Recipe
@@ -38,6 +40,20 @@ def notes_on_judges(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterat
             f"the responses to {name} are unjudged, as nothing names a judge: there is no ASR. "
             "`ssn-probe judge RUN --with phrases` judges them without the model"
         )
+
+
+def notes_on_unjudged(samples: pl.DataFrame | None) -> Iterator[str]:
+    """How many responses a judge left without a verdict, of those whose verdicts are counted."""
+    if samples is None:
+        return
+    counted = samples.filter(pl.col("context") != "harmless", pl.col("judge") != UNJUDGED)
+    for (judge,), rows in counted.group_by("judge", maintain_order=True):
+        lost = rows.filter(verdict="unjudged").height
+        if lost:
+            yield (
+                f"{judge} gave no verdict on {lost:,} of {rows.height:,} responses, which are in no rate: "
+                "`ssn-probe results RUN --responses --verdict unjudged` says why"
+            )
 
 
 def judges_json(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[dict[str, Any]]:

@@ -104,6 +104,25 @@ def test_a_run_without_a_judge_keeps_its_responses(tmp_path: Path) -> None:
     assert judged.table("samples")["response"].equals(samples["response"])
 
 
+def test_responses_without_a_verdict_are_counted_and_in_no_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge that never sees a refusal and leaves every second response: none of those is a success."""
+
+    def answer(rows: Sequence[JudgedRow]) -> list[Judgement]:
+        return [Judgement("unjudged" if len(row.request) % 2 else "refused", "its length") for row in rows]
+
+    monkeypatch.setitem(JUDGES, "half", lambda argument, languages, context: a_judge(answer, "half"))
+    run = ran(tmp_path, replace(RECIPE, judge="half"))
+    harmful = run.table("samples").filter(context="harmful")
+    lost = harmful.filter(verdict="unjudged").height
+    assert 0 < lost < harmful.height
+    [note] = [one for one in run.manifest()["warnings"] if "no verdict" in one]
+    assert note.startswith(f"half gave no verdict on {lost} of {harmful.height} responses")
+    rates = run.table("summary").filter(pl.col("measure").is_in(["asr", "asr_paper"]))
+    assert set(rates["value"]) == {0.0}
+
+
 def test_what_needs_verdicts_says_so_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = Shared(SafetyNeurons(PROMPTS, effect="refusal", rule="paper"))
     recipe = replace(RECIPE, judge="none", arms={"silent": Suppress(estimated)})
@@ -194,6 +213,7 @@ def test_an_unjudged_or_failed_run_is_judged_afterwards(tmp_path: Path, service:
     shown = judged(tmp_path, "--with", "service")
     assert shown.exit_code == 0, shown.output
     assert "ASR, %" in shown.output
+    assert "none (row), service (column)" in shown.output
     assert not_held(run) == []
     kept = {name: value for name, value in run.as_written().items() if name not in ("sha256", "files", "judged")}
     write_manifest(run.path / "manifest.json", kept | {"status": "failed", "error": "x"})

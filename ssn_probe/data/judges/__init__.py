@@ -20,6 +20,7 @@ from ssn_probe.errors import JudgeError, nearest
 __all__ = [
     "FIELDS",
     "JUDGES",
+    "UNJUDGED",
     "VERDICTS",
     "Declared",
     "Judge",

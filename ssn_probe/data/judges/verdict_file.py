@@ -16,7 +16,6 @@ from ssn_probe.data.sources.table_files import read_file
 from ssn_probe.errors import JudgeError
 from ssn_probe.languages import language_code
 from ssn_probe.spec.node import brief
-from ssn_probe.text import counted
 
 COLUMNS = ("language", "response", "verdict")
 
@@ -30,18 +29,13 @@ def file_judge(argument: str | None, _languages: tuple[str, ...], _context: Judg
         )
     path = Path(argument)
     labels, has_requests = _labels(path)
-    absent: set[tuple[str, ...]] = set()
 
     def judge(rows: Sequence[JudgedRow]) -> list[Judgement]:
         keys = [_key(row.language, row.response, row.request if has_requests else "") for row in rows]
-        absent.update(key for key in keys if key not in labels)
         return [labels.get(key, Judgement("unjudged", f"not in {path.name}")) for key in keys]
 
-    def spent() -> str:
-        return f"{counted(len(absent), 'response')} not in {path.name}" if absent else ""
-
     identity = {"kind": "file", "file": sha256(path.read_bytes()).hexdigest()}
-    return Judge(name=path.name, identity=identity, judge=judge, local=True, stored=False, spent=spent)
+    return Judge(name=path.name, identity=identity, judge=judge, local=True, stored=False)
 
 
 def _labels(path: Path) -> tuple[dict[tuple[str, ...], Judgement], bool]:

@@ -19,7 +19,8 @@ def judged_card(first: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], ve
     """
     parts: list[Any] = [_asr(first, entry)]
     if first:
-        parts += [_agreement(entry), _verdicts(entry, verdicts), literal(KAPPA, "dim")]
+        parts += [_agreement(entry), literal(KAPPA, "dim")]
+    parts.append(_verdicts(entry, verdicts))
     if entry.get("spent"):
         parts.append(literal(f"{entry['name']}: {entry['spent']}."))
     return Group(*parts)
