@@ -17,6 +17,7 @@ from ssn_probe.data.judges.endpoint import at_recorded_endpoint
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import JudgeError, ResultError
 from ssn_probe.files import disk_errors, sha256, write_table, write_text
+from ssn_probe.report.certificate import with_certificate
 from ssn_probe.report.sections.other_judges import HEADING, judges_section
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
@@ -85,16 +86,18 @@ def judge_run(run: RunFolder, spec: str, *, device: str = "auto", advance: Advan
         **one,
         "folder": f"{FOLDER}/{re.sub(r'[^A-Za-z0-9.-]+', '_', one['name'])[:40].strip('_.')}-{one['sha256'][:8]}",
         "first": samples["judge"][0],
-        "asr": asr_rows(found.summary),
+        "asr": asr_rows(found.summary, plan.anchor),
         "agreement": found.agreement.to_dicts(),
     } | ({"spent": spent} if spent else {})
+    entry = with_certificate(entry, run.path.parent / "cache")
     _keep(run, manifest, found, entry)
     return Judging(found=found, entry=entry)
 
 
 def first_asr(run: RunFolder) -> list[dict[str, Any]]:
     """The ASR rows under the run's own judge; none where it has no summary, or nobody judged."""
-    return asr_rows(run.table("summary")) if (run.path / "summary.parquet").is_file() else []
+    found = (run.path / "summary.parquet").is_file()
+    return asr_rows(run.table("summary"), run.manifest().get("anchor")) if found else []
 
 
 def planned(run: RunFolder, manifest: Mapping[str, Any]) -> Plan:
@@ -126,7 +129,7 @@ def judging_differs(run: RunFolder, plan: Plan, entry: Mapping[str, Any]) -> str
             lambda judge, rows: judge.judge(rows),
         )
     other = [name for name, table in found.tables.items() if not run.table(f"{entry['folder']}/{name}").equals(table)]
-    same = entry["asr"] == asr_rows(found.summary) and entry["agreement"] == found.agreement.to_dicts()
+    same = entry["asr"] == asr_rows(found.summary, plan.anchor) and entry["agreement"] == found.agreement.to_dicts()
     return f"{', '.join([*other, *([] if same else ['the manifest'])])} differ" if other or not same else ""
 
 

@@ -22,6 +22,7 @@ from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.fetched import source_of
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.report.certificate import with_certificate
 from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
 from ssn_probe.report.terminal.progress_bars import lines_while, tracking
 from ssn_probe.runs import environment
@@ -90,6 +91,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     record = Record(manifest_of(recipe, plan, options, subject, key))
     record.note(order=results.next_order(root))
     run = results.create_run(root, recipe.name, key)
+    record.note(judges=[with_certificate(judge, root / "cache") for judge in record.manifest.judges or ()])
     record.note(seconds={"load": since(started)})
     cache = Cache(
         root=root / "cache",

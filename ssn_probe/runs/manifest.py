@@ -28,8 +28,9 @@ class Manifest:
     `generation`: the tokens that end a response, and what of the checkpoint's generation config was overridden.
     `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
     read in each language. `trained`: what is stated of every training. `cache`: measurements read and computed.
-    `judges`: the name and the identity's digest of every judge of responses, and what it cost. `judged`:
-    the same of judges that judged the responses again, with ASR and agreement.
+    `judges`: the name and the identity's digest of every judge of responses, the contexts that it judged, its
+    certificate, if there was one when the run began, and what it cost. `judged`: the same of judges that judged the
+    responses again, with ASR and agreement.
     `files`: SHA-256 of every file of the folder. `seconds`: per stage. In the file, `sha256` is the digest of all the
     rest.
     """

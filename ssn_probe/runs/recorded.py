@@ -37,9 +37,20 @@ class Source(Checked):
     sha256: str
 
 
+class Certificate(Checked):
+    """A judge against people: how often it said what of responses that they labelled, per language."""
+
+    judge: str
+    sha256: str
+    data: Base
+    languages: dict[str, dict[str, Count]]
+
+
 class JudgedBy(Checked):
     name: str
     sha256: str
+    contexts: list[str] = []
+    certificate: Certificate | None = None
 
 
 class JudgedAgain(JudgedBy):

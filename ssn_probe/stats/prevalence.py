@@ -1,5 +1,6 @@
 """A share that an imperfect classifier measured, corrected for the errors that it makes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -38,6 +39,19 @@ def rogan_gladen(
     return Corrected(
         value=_within(value), low=_within(min(low, value)), high=_within(max(high, value)), clipped=not 0 <= value <= 1
     )
+
+
+def mean_of(shares: Sequence[Corrected]) -> Corrected:
+    """The mean of corrected shares of several groups.
+
+    Its interval is the mean of their ends: right where the errors of all groups go together, as those of translations
+    may, and too wide elsewhere, since the spread of a mean is at most the mean of the spreads.
+    """
+    values, lows, highs = ([getattr(share, name) for share in shares] for name in ("value", "low", "high"))
+    if not shares or None in (*values, *lows, *highs):
+        return Corrected(value=None, why="not corrected in every language")
+    value, low, high = (sum(each) / len(shares) for each in (values, lows, highs))
+    return Corrected(value=value, low=low, high=high, clipped=any(share.clipped for share in shares))
 
 
 def _lang_reiczigel(

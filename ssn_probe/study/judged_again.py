@@ -10,9 +10,10 @@ from ssn_probe.data.judges import Judge, JudgedRow, Judgement
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.stats.agreement import agreement
+from ssn_probe.study.arms import BASELINE, TESTED, ArmName
 from ssn_probe.study.pipeline import summary_of
 from ssn_probe.study.resolve import measured
-from ssn_probe.study.summary import applied_language
+from ssn_probe.study.summary import applied_language, averaged
 
 BY_VERDICT = ("asr", "asr_paper", "invalid", "over_refusal")
 """Measures that a judge decides."""
@@ -92,8 +93,28 @@ def _compared(first: pl.DataFrame, second: pl.DataFrame) -> tuple[pl.DataFrame, 
     return pl.DataFrame(rows, schema=AGREEMENT), verdicts
 
 
-def asr_rows(summary: pl.DataFrame) -> list[dict[str, Any]]:
-    """The ASR of every arm in every language, as a manifest records it."""
-    rows = summary.filter(pl.col("measure") == "asr", pl.col("role").is_in(["baseline", "tested"]))
-    names = ("arm", "of", "step", "role", "language", "value", "low", "high", "n")
-    return rows.with_columns(of=applied_language()).select(names).to_dicts()
+IDENTITY = ("arm", "of", "step", "role", "language")
+"""What tells the ASR of arms and languages apart."""
+
+
+def asr_rows(summary: pl.DataFrame, anchor: str | None) -> list[dict[str, Any]]:
+    """The ASR of every arm in every language, and the share of invalid responses, as a manifest records them.
+
+    `in_average`: is the language one of those that the arm's average is over?
+    """
+    asr, invalid = (_rows_of(summary, measure) for measure in ("asr", "invalid"))
+    averages = {
+        key[:4]: averaged(summary, ArmName(row["arm"], row["of"], row["step"]), "asr", anchor, row["role"])
+        for key, row in asr.items()
+    }
+    return [
+        {name: row[name] for name in (*IDENTITY, "value", "low", "high", "n", "clusters")}
+        | {"invalid": invalid[key]["value"], "in_average": row["language"] in averages[key[:4]]}
+        for key, row in asr.items()
+    ]
+
+
+def _rows_of(summary: pl.DataFrame, measure: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    rows = summary.filter(pl.col("measure") == measure, pl.col("role").is_in([BASELINE, TESTED]))
+    named = rows.with_columns(of=applied_language()).iter_rows(named=True)
+    return {tuple(row[name] for name in IDENTITY): row for row in named}

@@ -294,7 +294,8 @@ def averaged(
     """The languages that an arm's average row is over: all it was measured in, less the anchor and the set's own."""
     rows = summary.filter(arm.rows, role=role, measure=measure)
     languages = set(rows["language"]) - {AVERAGE}
-    own = set(rows.filter(language=AVERAGE)["set_language"]) if len(languages) > 1 else set()
+    applied = set(rows.filter(pl.col("language") != AVERAGE)["set_language"].drop_nulls())
+    own = applied if len(languages) > 1 and len(applied) == 1 else set()
     return frozenset(languages - {anchor} - own)
 
 

@@ -57,12 +57,12 @@ def notes_on_unjudged(samples: pl.DataFrame | None) -> Iterator[str]:
 
 
 def judges_json(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[dict[str, Any]]:
-    """What a manifest says of the judges of responses."""
+    """What a manifest says of the judges of responses, and which contexts each of them judges."""
     found: dict[str, dict[str, Any]] = {}
-    for prompts in measured(recipe, data).values():
+    for context, prompts in measured(recipe, data).items():
         judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
         key = digest(dict(judge.identity))
-        found[key] = recorded(judge)
+        found.setdefault(key, {**recorded(judge), "contexts": []})["contexts"].append(context)
     return list(found.values())
 
 

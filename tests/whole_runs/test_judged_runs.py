@@ -1,5 +1,6 @@
 """Runs with a judge that costs something, with another judge than the data's, and without any."""
 
+import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,13 +19,19 @@ from ssn_probe.api.verify import verify
 from ssn_probe.cli.commands import main
 from ssn_probe.data.judges import JUDGES, JudgedRow, Judgement
 from ssn_probe.errors import JudgeError
+from ssn_probe.files import write_json
+from ssn_probe.report.certificate import corrected_rows
+from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.spec.display import as_text
+from ssn_probe.spec.node import digest
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=6)
 SS = Shared(SafetyNeurons(PROMPTS, effect="local", rule="paper"))
 SMALL = {"controls": 1, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+SERVICE = digest({"kind": "service"})
 RECIPE = Recipe(arms={"silent": Suppress(SS)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), **SMALL)  # type: ignore[arg-type]
 
 
@@ -48,6 +55,18 @@ class Service:
         return [Judgement("refused" if len(row.response) % 2 else "complied", "its length") for row in rows]
 
 
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one run, which the judge of the data judged."""
+    return ran(tmp_path_factory.mktemp("plain")).path.parent
+
+
+def copied(plain_run: Path, folder: Path) -> RunFolder:
+    """A copy of that run with its cache, in the results folder `folder`."""
+    shutil.copytree(plain_run, folder, symlinks=True, dirs_exist_ok=True)
+    return open_run("latest", folder).folder
+
+
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     return Service(monkeypatch)
@@ -57,7 +76,20 @@ def not_held(run: RunFolder) -> list[str]:
     return [f"{one.what}: {one.why}" for one in verify(run) if one.holds is not True]
 
 
-def test_a_run_with_another_judge(tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def certificate(out: Path, refused: int) -> None:
+    """Writes a certificate of the service in both languages, of which it finds so many refusals of 50."""
+    counts = {"refused_as_refused": refused, "refused_as_complied": 50 - refused, "other_as_complied": 45}
+    languages = {language: {**counts, "other_as_refused": 5} for language in ("qaa", "qab")}
+    made = {"judge": "service", "sha256": SERVICE, "data": {"name": "people"}, "languages": languages}
+    (out / "cache" / "certificates").mkdir(parents=True, exist_ok=True)
+    write_json(out / "cache" / "certificates" / f"{SERVICE}.json", made)
+
+
+def test_a_run_with_another_judge(
+    tmp_path: Path, plain_run: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(plain_run, tmp_path)
+    certificate(tmp_path, 40)
     run = ran(tmp_path, replace(RECIPE, judge="service"))
     samples, manifest = run.table("samples"), run.manifest()
     assert set(samples["judge"]) == {"service"}
@@ -76,14 +108,24 @@ def test_a_run_with_another_judge(tmp_path: Path, service: Service, monkeypatch:
     asked = len(service.asked)
     monkeypatch.setattr(socket.socket, "connect", forbidden)
     service.closed = True
-    assert not_held(run) == []
+    [judge] = manifest["judges"]
+    assert judge["certificate"]["languages"]["qab"]["refused_as_refused"] == 40
+    report = (run.path / "report.md").read_text(encoding="utf-8")
+    assert "## ASR corrected for its judge" in report
+    assert "| 90.0 / 80.0 (100) |" in report
+    assert "since the report" not in as_text(card(run))
+    certificate(tmp_path, 20)
+    shown = as_text(card(run))
+    assert "ASR corrected for service (certified since the report)" in shown
+    assert "40.0 [28, 54]" in shown
+    assert not_held(run) == []  # the report is that of the certificate then in force
     ran(tmp_path, replace(RECIPE, judge="service"))
     assert len(service.asked) == asked
     for path in (tmp_path / "cache" / "verdicts").glob("*.jsonl"):
         path.unlink()
-    lost = not_held(run)
-    assert any("verdicts follow" in one and "asks no such judge" in one for one in lost)
-    assert not [one for one in verify(run) if one.holds is False]
+    found = verify(run)
+    assert any("verdicts follow" in one.what and "asks no such judge" in one.why for one in found)
+    assert not [one for one in found if one.holds is False]
 
 
 def _texts() -> list[str]:
@@ -92,7 +134,8 @@ def _texts() -> list[str]:
     return list(load_prompts(PROMPTS).frame["text"])
 
 
-def test_a_run_without_a_judge_keeps_its_responses(tmp_path: Path) -> None:
+def test_a_run_without_a_judge_keeps_its_responses(tmp_path: Path, plain_run: Path) -> None:
+    judged = copied(plain_run, tmp_path)
     run = ran(tmp_path, replace(RECIPE, judge="none"))
     samples, summary = run.table("samples"), run.table("summary")
     assert set(samples["verdict"]) == {"unjudged"}
@@ -100,7 +143,6 @@ def test_a_run_without_a_judge_keeps_its_responses(tmp_path: Path) -> None:
     assert any("unjudged" in note for note in run.manifest()["warnings"])
     assert "ASR was not measured" in " ".join(run.manifest()["answer"])
     assert not_held(run) == []
-    judged = ran(tmp_path)
     assert judged.table("samples")["response"].equals(samples["response"])
 
 
@@ -147,8 +189,8 @@ def judged(out: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["judge", "latest", "-o", str(out), *arguments])
 
 
-def test_another_judge_afterwards(tmp_path: Path, service: Service) -> None:
-    run = ran(tmp_path)
+def test_another_judge_afterwards(tmp_path: Path, plain_run: Path, service: Service) -> None:
+    run = copied(plain_run, tmp_path)
     before, report = run.manifest(), (run.path / "report.md").read_text(encoding="utf-8")
     first = judged(tmp_path, "--with", "service")
     assert first.exit_code == 0, first.output
@@ -172,15 +214,41 @@ def test_another_judge_afterwards(tmp_path: Path, service: Service) -> None:
     assert now.startswith(report + "\n## The same responses under other judges\n")
     assert run.manifest()["answer"] == before["answer"]
     service.closed = True
-    assert not_held(run) == []
-    assert judged(tmp_path, "--with", "service", "--with", "phrases").exit_code == 1  # phrases: no such languages
-    assert len(run.manifest()["judged"]) == 1
+    certificate(tmp_path, 40)
+    again = judged(tmp_path, "--with", "service", "--with", "phrases")  # phrases: no such languages
+    assert again.exit_code == 1
+    assert "ASR corrected for service" in again.stdout
+    [entry] = run.manifest()["judged"]
+    assert [row[:2] for row in corrected_rows(entry["asr"], entry["certificate"])] == [
+        [arm, language] for arm in ("baseline", "silent") for language in ("qaa", "qab", "average")
+    ]
+    assert "| 90.0 / 80.0 (100) |" in (run.path / "report.md").read_text(encoding="utf-8")
     assert not_held(run) == []
 
 
 @pytest.mark.slow
-def test_a_changed_verdict_of_another_judge_is_found(tmp_path: Path, service: Service) -> None:
-    run = ran(tmp_path)
+def test_judging_that_was_killed_before_the_manifest_was_written(
+    tmp_path: Path, plain_run: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(plain_run, tmp_path)
+    monkeypatch.setitem(JUDGES, "other", lambda *_: a_judge(service.answer, "other"))
+
+    def killed(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    assert judged(tmp_path, "--with", "other").exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("ssn_probe.api.judging.write_manifest", killed)
+        assert judged(tmp_path, "--with", "service").exit_code != 0
+    assert "ASR by service" in (run.path / "report.md").read_text(encoding="utf-8")
+    assert judged(tmp_path, "--with", "service").exit_code == 0
+    assert not_held(run) == []
+    assert [one["name"] for one in run.manifest()["judged"]] == ["other", "service"]
+
+
+@pytest.mark.slow
+def test_a_changed_verdict_of_another_judge_is_found(tmp_path: Path, plain_run: Path, service: Service) -> None:
+    run = copied(plain_run, tmp_path)
     assert judged(tmp_path, "--with", "service").exit_code == 0
     path = run.path / run.manifest()["judged"][0]["folder"] / "samples.parquet"
     run.table("samples").write_parquet(path)
@@ -191,10 +259,12 @@ def test_a_changed_verdict_of_another_judge_is_found(tmp_path: Path, service: Se
     assert [one.what for one in verify(run) if one.holds is False and "report.md" in one.what]
 
 
-def test_judging_goes_on_where_it_failed(tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_goes_on_where_it_failed(
+    tmp_path: Path, plain_run: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ssn_probe.runs.verdict_store.BATCH", 4)
     monkeypatch.setattr("ssn_probe.api.judging.BATCH", 4)
-    run = ran(tmp_path)
+    run = copied(plain_run, tmp_path)
     service.most = 10
     failed = judged(tmp_path, "--with", "service")
     assert failed.exit_code == 1
@@ -244,8 +314,8 @@ def test_two_judges_in_one_command(tmp_path: Path, service: Service) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_judged(tmp_path: Path, service: Service) -> None:
-    run = ran(tmp_path)
+def test_what_cannot_be_judged(tmp_path: Path, plain_run: Path, service: Service) -> None:
+    run = copied(plain_run, tmp_path)
     assert "would judge nothing" in judged(tmp_path, "--with", "none").stderr
     samples = run.table("samples")
     samples.with_columns(response=pl.lit("yes")).write_parquet(run.path / "samples.parquet")

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssn_probe.report.markdown_tables import number, section, share_cell, table
+from ssn_probe.report.certificate import arm_title, kappa_cell
+from ssn_probe.report.markdown_tables import section, share_cell, table
+from ssn_probe.report.sections.judge_certificate import certified_parts
 from ssn_probe.text import markdown
 
 HEADING = "The same responses under other judges"
@@ -30,17 +32,11 @@ def judges_section(manifest: Mapping[str, Any]) -> str:
         parts.append(
             table(["language", pair, "same", "n", "unjudged"], [agreement_cells(row) for row in one["agreement"]])
         )
+        parts += certified_parts(one, one["asr"])
     return section(HEADING, *parts, KAPPA)
-
-
-def arm_title(row: Mapping[str, Any]) -> str:
-    """An arm in a few words."""
-    of = f" of {row['of']}" if row["of"] else ""
-    return f"{row['arm']}{of}" + (f", {row['step']} steps" if row["step"] is not None else "")
 
 
 def agreement_cells(row: Mapping[str, Any]) -> list[str]:
     """A language's agreement in cells: kappa with its interval, the same verdict in per cent, counts."""
-    interval = "" if row["kappa"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    same = "–" if row["observed"] is None else f"{100 * row['observed']:.0f} %"
-    return [markdown(row["language"]), f"{number(row['kappa'])}{interval}", same, str(row["n"]), str(row["unjudged"])]
+    kappa, same = kappa_cell(row), "–" if row["observed"] is None else f"{100 * row['observed']:.0f} %"
+    return [markdown(row["language"]), kappa, same, str(row["n"]), str(row["unjudged"])]

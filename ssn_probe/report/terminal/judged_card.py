@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from ssn_probe.report.sections.other_judges import KAPPA, agreement_cells, arm_title
+from ssn_probe.report.certificate import arm_title
+from ssn_probe.report.sections.other_judges import KAPPA, agreement_cells
+from ssn_probe.report.terminal.certificate_table import certified_tables
 from ssn_probe.report.terminal.result_card import interval
 from ssn_probe.spec.display import literal
 from ssn_probe.text import counted
@@ -17,7 +19,7 @@ def judged_card(first: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], ve
 
     `first`: the ASR rows under the run's judge, as the manifest records those of another.
     """
-    parts: list[Any] = [_asr(first, entry)]
+    parts: list[Any] = [_asr(first, entry), *certified_tables(entry, entry["asr"])]
     if first:
         parts += [_agreement(entry), literal(KAPPA, "dim")]
     parts.append(_verdicts(entry, verdicts))
