@@ -18,7 +18,8 @@ Work = Literal["responses", "log odds", "text", "effect", "training"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a prompt takes: the kind of work, forward passes (a backward counts two), and generated tokens.
+    """What a prompt takes: the kind of work, forward passes (a backward counts two), and tokens of a response, which
+    are generated, or read where the work is `text`.
 
     `effect` and `sites`: what is scored. Training is timed as the refusal effect, which passes forward and backward.
     """

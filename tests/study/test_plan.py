@@ -194,7 +194,7 @@ def test_the_same_words_in_another_language_are_another_prompt(tmp_path: Path) -
 
 
 def test_data_that_are_missing_are_found_before_a_model_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no prompt set"):
+    with pytest.raises(DataError, match="there is no file or folder"):
         make_plan(suppress_ss(model="no such model", data=str(tmp_path / "missing")))
 
 

@@ -23,8 +23,9 @@ def render_plan(forecast: Any) -> Group:
         table.add_column(header, justify="right")
     for row in forecast.rows:
         done = forecast.cached.get(row.label, 0)
-        passes = f"{row.prompts * (row.cost.passes + max(0, row.cost.generated - 1)):,.0f}"
-        new = f"≤ {row.prompts * row.cost.generated:,}" if row.cost.generated else "–"
+        generated = row.cost.generated if row.cost.work == "responses" else 0
+        passes = f"{row.prompts * (row.cost.passes + max(0, generated - 1)):,.0f}"
+        new = f"≤ {row.prompts * generated:,}" if generated else "–"
         seconds = forecast.seconds.get(row.label)
         left = [] if seconds is None else ["–" if done >= row.prompts else duration(seconds * (row.prompts - done))]
         table.add_row(_mark(done, row.prompts), literal(row.label), f"{row.prompts:,}", passes, new, *left)
