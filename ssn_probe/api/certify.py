@@ -10,15 +10,27 @@ from ssn_probe.files import disk_errors, write_json
 from ssn_probe.report.certificate import FOLDER, GIVEN, SIDES
 from ssn_probe.runs.verdict_store import BATCH, stored
 from ssn_probe.spec.node import digest
+from ssn_probe.study.unjudged import sending
 
 
 def certify(
-    spec: str, source: str, out: Path, *, device: str = "auto", advance: Callable[[int], None] = lambda _count: None
+    spec: str,
+    source: str,
+    out: Path,
+    *,
+    device: str = "auto",
+    advance: Callable[[int], None] = lambda _count: None,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
-    """The certificate of a judge, which is also kept in the cache of the results folder `out`."""
+    """The certificate of a judge, which is also kept in the cache of the results folder `out`.
+
+    `advance` gets the number of responses that were judged, and `say` what will be sent to whom.
+    """
     labelled = labelled_responses(source)
     rows = labelled.frame
     judge = make_judge(spec, tuple(rows["language"].unique(maintain_order=True)), labelled.name, device)
+    if not judge.local:
+        say(sending(judge, rows.height))
     judge = stored(judge, out / "cache")
     asked = [JudgedRow(*row) for row in rows.select("language", "request", "response").iter_rows()]
     verdicts: list[str] = []

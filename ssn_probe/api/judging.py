@@ -27,10 +27,11 @@ from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.judged_again import JudgedAgain, asr_rows, judged_again
 from ssn_probe.study.plan import Plan, make_plan
-from ssn_probe.study.unjudged import recorded
+from ssn_probe.study.unjudged import recorded, sending
 
 FOLDER = "judged"
 Advance = Callable[[int], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,11 +49,19 @@ def check_judges(recipe: Recipe, specs: Sequence[str]) -> None:
             make_judge(spec, prompts.languages, prompts.name)
 
 
-def judge_run(run: RunFolder, spec: str, *, device: str = "auto", advance: Advance = lambda _count: None) -> Judging:
+def judge_run(
+    run: RunFolder,
+    spec: str,
+    *,
+    device: str = "auto",
+    advance: Advance = lambda _count: None,
+    say: Say = lambda _text: None,
+) -> Judging:
     """Judges the responses of a run with another judge and keeps what it says in the run's folder.
 
-    `advance` gets the number of responses that were judged. Raises ResultError for a run without responses, or one
-    whose prompts or files are no longer those that it was made with; JudgeError where the judge fails.
+    `advance` gets the number of responses that were judged, and `say` what will be sent to whom. Raises ResultError
+    for a run without responses, or one whose prompts or files are no longer those that it was made with; JudgeError
+    where the judge fails.
     """
     if is_unjudged(spec):
         raise JudgeError("--with none would judge nothing", "Name a judge, such as phrases.")
@@ -66,6 +75,8 @@ def judge_run(run: RunFolder, spec: str, *, device: str = "auto", advance: Advan
 
     def judge_for(prompts: PromptSet) -> Judge:
         judge = make_judge(spec, prompts.languages, prompts.name, device)
+        if not judge.local and not judges:
+            say(sending(judge, samples.select("prompt_id", "eval_language", "response").n_unique()))
         judges.append(stored(judge, run.path.parent / "cache"))
         return judges[-1]
 

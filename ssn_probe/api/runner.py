@@ -41,7 +41,14 @@ from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import rows_of_steps
-from ssn_probe.study.unjudged import check_judged, judges_json, notes_on_judges, notes_on_unjudged, with_spent
+from ssn_probe.study.unjudged import (
+    check_judged,
+    judges_json,
+    notes_on_judges,
+    notes_on_sending,
+    notes_on_unjudged,
+    with_spent,
+)
 from ssn_probe.study.workbench import Workbench
 
 LENGTHS = ("lengths of prompts",)
@@ -109,8 +116,10 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         prompt_memory={LENGTHS: lengths},
         warnings=record.warnings,
     )
-    rows = [(row.label, row.prompts) for row in rows_of_steps(expected_steps(bench, recipe))]
-    with _recorded(run, record), tracking(console, rows) as tracker:
+    rows = rows_of_steps(expected_steps(bench, recipe))
+    for note in notes_on_sending(bench, plan.recipe, rows):
+        console.print(Text(f"Note: {note}."))
+    with _recorded(run, record), tracking(console, [(row.label, row.prompts) for row in rows]) as tracker:
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)

@@ -1,7 +1,9 @@
 """`judge`: the responses of a run under another judge."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,30 +52,39 @@ def certify(spec: str, data: str, out: Path, device: str) -> None:
     compliance); or `polyguard` itself, from the hub. The certificate is kept in the results folder, and `results`
     shows it beside the ASR of every run with this judge.
     """
-    from rich.progress import Progress, TextColumn
-
     from ssn_probe.api.certify import certify as certificate
     from ssn_probe.report.terminal.certificate_table import certificate_table
     from ssn_probe.report.terminal.command_output import console
     from ssn_probe.runs.folder import prepare
 
     terminal = console()
-    with Progress(TextColumn("{task.completed:,.0f} responses judged"), console=terminal, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        made = certificate(spec, data, prepare(out), device=device, advance=lambda count: progress.advance(task, count))
+    with _judging(terminal) as report:
+        made = certificate(spec, data, prepare(out), device=device, **report)
     terminal.print(certificate_table(made), crop=False)
 
 
-def judge_again(terminal: "Console", run: "RunFolder", spec: str, device: str) -> None:
-    """Judges a run with another judge and shows what it says."""
+@contextmanager
+def _judging(terminal: "Console") -> "Iterator[dict[str, Any]]":
+    """Shows how many responses were judged, and before, what will be sent to whom."""
     from rich.progress import Progress, TextColumn
 
-    from ssn_probe.api.judging import first_asr, judge_run
-    from ssn_probe.report.terminal.judged_card import judged_card
     from ssn_probe.spec.display import literal
 
     with Progress(TextColumn("{task.completed:,.0f} responses judged"), console=terminal, transient=True) as progress:
         task = progress.add_task("", total=None)
-        found = judge_run(run, spec, device=device, advance=lambda count: progress.advance(task, count))
+        yield {
+            "advance": lambda count: progress.advance(task, count),
+            "say": lambda text: terminal.print(literal(f"Note: {text}."), soft_wrap=True),
+        }
+
+
+def judge_again(terminal: "Console", run: "RunFolder", spec: str, device: str) -> None:
+    """Judges a run with another judge and shows what it says."""
+    from ssn_probe.api.judging import first_asr, judge_run
+    from ssn_probe.report.terminal.judged_card import judged_card
+    from ssn_probe.spec.display import literal
+
+    with _judging(terminal) as report:
+        found = judge_run(run, spec, device=device, **report)
     terminal.print(judged_card(first_asr(run), found.entry, found.found.verdicts), crop=False)
     terminal.print(literal(f"{run.path}/{found.entry['folder']}", "dim"), soft_wrap=True)

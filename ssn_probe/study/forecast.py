@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
@@ -35,6 +36,7 @@ from ssn_probe.study.refusal_trial import (
 )
 from ssn_probe.study.resolve import measured, reads_log_odds
 from ssn_probe.study.steps import Cost, Row, rows_of_steps
+from ssn_probe.study.unjudged import notes_on_sending
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import counted, duration, probability, size
 from ssn_probe.tracing.readout import forced
@@ -85,9 +87,10 @@ def forecast(
     seconds, time = _time(plan, rows, cached, loaded, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
-    notes = [f"Note: {note}." for note in (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))]
-    lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan), *notes]
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
+    known = (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))
+    notes = [f"Note: {note}." for note in (*known, *notes_on_sending(bench, plan.recipe, rows))]
+    lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan), *notes]
     gates = [need for prompts in reads_log_odds(plan.recipe, plan.data) for need in gate_needs(bench, prompts)]
     return Forecast(
         recipe=plan.recipe,
@@ -111,10 +114,15 @@ def _try(
     )
     with contextlib.suppress(NotCached):
         return tuple(_tried(kept, plan))
-    if not weights_here(plan.recipe.model):
+    if not weights_here(plan.recipe.model) or not all(map(_is_judged_here, tried_sets(plan.recipe, plan.data))):
         return ()
     bench = Workbench(subject=loaded(), data=plan.data, anchor=plan.anchor, batch_size=batch_size)
     return tuple(_tried(bench, plan))
+
+
+def _is_judged_here(prompts: PromptSet) -> bool:
+    """Is nobody asked over a network? Looking at a plan sends nothing."""
+    return make_judge(prompts.judge, prompts.languages, prompts.name, asked=False).local
 
 
 def _tried(bench: Workbench, plan: Plan) -> Iterator[Refusals]:

@@ -1,6 +1,6 @@
 """Who judges the responses of a study, and what it cannot do without a judge."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -8,11 +8,14 @@ import polars as pl
 from ssn_probe.data.judges import UNJUDGED, Judge, is_unjudged, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
-from ssn_probe.spec import Prompts, Recipe
-from ssn_probe.spec.node import digest
+from ssn_probe.spec import Prompts, Recipe, Trains
+from ssn_probe.spec.node import digest, walk
 from ssn_probe.study.measurements import judge_of
-from ssn_probe.study.resolve import choosers, measured
+from ssn_probe.study.refusal_trial import SIDES, WITHOUT_GATE, gated_sets, tried_languages, tried_sets
+from ssn_probe.study.resolve import choosers, measured, reads_log_odds
+from ssn_probe.study.steps import Row
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.text import counted
 
 
 def check_judged(recipe: Recipe, data: Mapping[Prompts, PromptSet], subject: Subject) -> None:
@@ -42,12 +45,38 @@ def notes_on_judges(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterat
         )
 
 
+def sending(judge: Judge, responses: int) -> str:
+    """What a reader must know before a judge asks somebody over a network."""
+    return (
+        f"at most {counted(responses, 'response')} will be sent, each with its request, to "
+        f"{judge.identity.get('endpoint', 'a service')}, for {judge.name} to judge; what it judged before is not sent"
+    )
+
+
+def notes_on_sending(bench: Workbench, recipe: Recipe, rows: Iterable[Row]) -> Iterator[str]:
+    """How many responses of a run will be sent to whom, for every judge that asks somebody over a network."""
+    judges = {}
+    for prompts in bench.data.values():
+        judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
+        judges[digest(dict(judge.identity))] = judge
+    responses = sum(row.prompts for row in rows if row.cost.work == "responses")
+    gated = {*gated_sets(recipe, bench.data), *reads_log_odds(recipe, bench.data)}  # asked in steps of their own
+    for prompts in set(tried_sets(recipe, bench.data)) - gated:
+        places = [(language, side) for language in tried_languages(bench, prompts) for side in SIDES]
+        responses += sum(min(WITHOUT_GATE, prompts.select("identify", side, name).height) for name, side in places)
+    trains = any(isinstance(node, Trains) for node in walk(recipe))
+    also = ". Training also sends the rows to learn, and responses to rows that are held out" if trains else ""
+    for judge in judges.values():
+        if not judge.local:
+            yield f"{sending(judge, responses)}{also}"
+
+
 def notes_on_unjudged(samples: pl.DataFrame | None) -> Iterator[str]:
     """How many responses a judge left without a verdict, of those whose verdicts are counted."""
     if samples is None:
         return
-    counted = samples.filter(pl.col("context") != "harmless", pl.col("judge") != UNJUDGED)
-    for (judge,), rows in counted.group_by("judge", maintain_order=True):
+    judged = samples.filter(pl.col("context") != "harmless", pl.col("judge") != UNJUDGED)
+    for (judge,), rows in judged.group_by("judge", maintain_order=True):
         lost = rows.filter(verdict="unjudged").height
         if lost:
             yield (

@@ -36,6 +36,9 @@ def test_a_function_gets_all_rows_and_gives_verdicts_with_reasons_or_without(tmp
         written(tmp_path, "def verdicts(rows):\n    return ['refused' for _ in rows]\n"), ("en",), "mine"
     )
     assert judge.identity == again.identity != changed.identity
+    library = "from ssn_probe.data.judges import Judgement\n"
+    given = written(tmp_path, f"{library}def verdicts(rows):\n    return [Judgement('refused', 'it says no')]\n")
+    assert make_judge(given, ("en",), "mine").judge([REFUSAL]) == [Judgement("refused", "it says no")]
 
 
 @pytest.mark.parametrize(

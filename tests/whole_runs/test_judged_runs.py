@@ -1,5 +1,7 @@
 """Runs with a judge that costs something, with another judge than the data's, and without any."""
 
+import io
+import re
 import shutil
 import socket
 from collections.abc import Sequence
@@ -27,11 +29,13 @@ from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.display import as_text
 from ssn_probe.spec.node import digest
+from ssn_probe.study.forecast import forecast
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=6)
 SS = Shared(SafetyNeurons(PROMPTS, effect="local", rule="paper"))
 SMALL = {"controls": 1, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
-SERVICE = digest({"kind": "service"})
+IDENTITY = {"kind": "service", "endpoint": "example.org/v1"}
+SERVICE = digest(IDENTITY)
 RECIPE = Recipe(arms={"silent": Suppress(SS)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), **SMALL)  # type: ignore[arg-type]
 
 
@@ -46,7 +50,8 @@ class Service:
         self.asked: list[JudgedRow] = []
         self.closed, self.most = False, 10**6
         monkeypatch.setitem(JUDGES, "service", lambda argument, languages, context: self.judge)
-        self.judge = replace(a_judge(self.answer, "service", stored=True), local=False, spent=lambda: "2 cents")
+        made = a_judge(self.answer, "service", stored=True)
+        self.judge = replace(made, local=False, identity=IDENTITY, spent=lambda: "2 cents")
 
     def answer(self, rows: Sequence[JudgedRow]) -> list[Judgement]:
         if self.closed or len(self.asked) + len(rows) > self.most:
@@ -134,6 +139,27 @@ def _texts() -> list[str]:
     return list(load_prompts(PROMPTS).frame["text"])
 
 
+def sent_at_most(text: str) -> int:
+    [count] = re.findall(r"at most ([\d,]+) responses will be sent.* to example.org/v1, for service", text)
+    return int(count.replace(",", ""))
+
+
+def test_what_will_be_sent_is_said_before(tmp_path: Path, plain_run: Path, service: Service) -> None:
+    copied(plain_run, tmp_path / "out")
+    recipe = replace(RECIPE, judge="service")
+    plan = forecast(recipe, out=tmp_path / "elsewhere", calibrated=True)
+    most = sent_at_most("\n".join(plan.lines))
+    assert service.asked == []
+    assert plan.tried == ()
+    said, service.most = io.StringIO(), 0
+    with pytest.raises(JudgeError, match="the service is gone"):
+        run_recipe(recipe, Options(out=tmp_path / "out"), Console(file=said, width=300))
+    assert sent_at_most(said.getvalue()) == most
+    service.most = 10**6
+    ran(tmp_path / "out", recipe)
+    assert 0 < len(service.asked) <= most
+
+
 def test_a_run_without_a_judge_keeps_its_responses(tmp_path: Path, plain_run: Path) -> None:
     judged = copied(plain_run, tmp_path)
     run = ran(tmp_path, replace(RECIPE, judge="none"))
@@ -194,6 +220,7 @@ def test_another_judge_afterwards(tmp_path: Path, plain_run: Path, service: Serv
     before, report = run.manifest(), (run.path / "report.md").read_text(encoding="utf-8")
     first = judged(tmp_path, "--with", "service")
     assert first.exit_code == 0, first.output
+    assert sent_at_most(first.output) == len(service.asked)
     assert "baseline, world" in " ".join(first.output.split())
     [entry] = run.manifest()["judged"]
     names = sorted(path.name for path in (run.path / entry["folder"]).iterdir())

@@ -1,7 +1,7 @@
 """The judge `python:FILE.py@function`: a function of the user's, from rows to verdicts.
 
-It takes a list of JudgedRow (`language`, `request`, `response`), and returns for each, in order, a verdict or a pair of
-a verdict and a reason. Its identity is the text of its file, so a changed function judges anew.
+It takes a list of JudgedRow (`language`, `request`, `response`), and returns for each, in order, a verdict, a pair of a
+verdict and a reason, or a Judgement. Its identity is the text of its file, so a changed function judges anew.
 """
 
 import os.path
@@ -52,6 +52,8 @@ def _judged(function: Callable[[list[JudgedRow]], Any], what: str, rows: Sequenc
 
 
 def _judgement(answer: Any, what: str) -> Judgement:
+    if isinstance(answer, Judgement):
+        answer = (answer.verdict, answer.reason)
     verdict, reason = answer if isinstance(answer, tuple | list) and len(answer) == 2 else (answer, "the function's")
     if verdict not in VERDICTS or not isinstance(reason, str):
         raise JudgeError(
