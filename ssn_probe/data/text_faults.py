@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.languages import language_of, off_language, scripts_in, scripts_of
+from ssn_probe.languages import in_language, off_language, scripts_in, scripts_of
 
 MOST_TRIED = 2_000
 """So many texts of a language are examined by their words, evenly over the file; all of them by their script."""
@@ -32,7 +32,7 @@ MULTIPLIERS = np.random.default_rng(0).integers(1, 2**31, BANDS * ROWS, dtype=np
 
 @dataclass(frozen=True)
 class Misplaced:
-    """Texts of one source and language that are in another script or language; the first ids."""
+    """Texts of one source and language that are in another script, in English or in another language of the set."""
 
     source: str
     language: str
@@ -54,13 +54,14 @@ def misplaced(prompts: PromptSet) -> tuple[Misplaced, ...]:
 
 def _misplaced(prompts: PromptSet) -> Iterator[Misplaced]:
     sources = prompts.frame["source"].unique(maintain_order=True)
+    others = {in_language(language) for language in ("en", *prompts.languages)}
     for source, language in product(sources, filter(scripts_of, prompts.languages)):
         rows = prompts.frame.filter(source=source, language=language).select("prompt_id", "text")
         wrong = [(name, reason) for name, text in rows.iter_rows() if (reason := _script(text, language))]
         if not wrong:
             rows = rows.gather_every(max(1, -(-rows.height // MOST_TRIED)))
-            told = ((name, _words(text, language, prompts.anchor or "en")) for name, text in rows.iter_rows())
-            wrong = [(name, reason) for name, reason in told if reason]
+            told = ((name, off_language(text, language)) for name, text in rows.iter_rows())
+            wrong = [(name, reason) for name, reason in told if reason and (language == "en" or reason in others)]
         for reason, count in Counter(reason for _, reason in wrong).most_common():
             ids = tuple(name for name, why in wrong if why == reason)
             yield Misplaced(source, language, reason, count, rows.height, ids[:3])
@@ -71,18 +72,6 @@ def _script(text: str, language: str) -> str | None:
     if not found or sum(found.get(name, 0.0) for name in own) >= 0.5 or next(iter(found)) in own:
         return None
     return f"in {next(iter(found))} script"
-
-
-def _words(text: str, language: str, anchor: str) -> str | None:
-    """In the anchor's language, or, in its own column, in another than English?
-
-    Only where both languages are known; close relatives may pass for each other.
-    """
-    if language == anchor:
-        return off_language(text, language) if language == "en" else None
-    if not set(scripts_of(language)) & set(scripts_of(anchor)) or language_of(text, (language, anchor)) != anchor:
-        return None
-    return f"in {anchor}" if off_language(text, language) else None
 
 
 def near_duplicates(prompts: PromptSet) -> dict[str, list[tuple[str, str]]]:

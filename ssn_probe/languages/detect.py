@@ -47,15 +47,20 @@ def off_language(text: str, language: str) -> str | None:
     return _other_language(text, language)
 
 
-def _other_language(text: str, language: str) -> str | None:
+def in_language(language: str) -> str:
+    """What `off_language` says of a text in that language, as "in English"."""
     import langcodes
 
+    return f"in {langcodes.get(_label(language)).display_name()}"
+
+
+def _other_language(text: str, language: str) -> str | None:
     likely = _ranked(_prose(text), None)
     base = _label(language)
     best = next(iter(likely), None)
     if best is None or base not in _identifier().labels or likely[best] < CERTAIN or likely[base] > EXCLUDED:
         return None
-    return f"in {langcodes.get(best).display_name()}"
+    return in_language(best)
 
 
 def _ranked(text: str, among: Iterable[str] | None) -> dict[str, float]:

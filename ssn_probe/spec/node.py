@@ -227,9 +227,10 @@ def _frozen(value: Any, where: str) -> Any:
             raise RecipeError(f"{where} is not valid Unicode: {brief(value)}", "Write it in UTF-8.") from error
     if value is None or isinstance(value, str | int | float | Node):
         return value
+    frame = "ssn_probe.prompts_from_frame makes prompts of it. " if type(value).__name__ == "DataFrame" else ""
     raise RecipeError(
         f"{where} is a {type(value).__name__}, which a recipe cannot contain",
-        "A recipe contains str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
+        f"{frame}A recipe contains str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
     )
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from prompt_rows import make_rows
 
-from ssn_probe import DataError, prompts_from_frame
+from ssn_probe import DataError, Prompts, RecipeError, prompts_from_frame
 from ssn_probe.data.prompt_set import load_prompts
 
 
@@ -43,3 +43,9 @@ def test_what_is_no_frame_or_no_name(frame: object, name: str, tmp_path: Path) -
     with pytest.raises(DataError) as caught:
         prompts_from_frame(frame, name=name, out=tmp_path)
     assert caught.value.hint
+
+
+def test_a_frame_in_place_of_a_set_names_the_way() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Prompts(pl.DataFrame({"en": ["a"]}))  # type: ignore[arg-type]
+    assert "prompts_from_frame" in str(caught.value.hint)

@@ -39,7 +39,12 @@ def test_other_scripts_and_english_are_counted(tmp_path: Path) -> None:
     prompts = prompt_set(tmp_path, {"en": EN, "ko": [*KO[:4], *EN[4:]], "it": [IT[0], EN[1], *IT[2:]]})
     told = notes(prompts)
     assert "2 of 6 texts of 'ko' are in Latin script (p4, p5)" in told
-    assert "1 of 6 texts of 'it' is in en (p1)" in told
+    assert "1 of 6 texts of 'it' is in English (p1)" in told
+
+
+def test_columns_that_were_exchanged_are_told(tmp_path: Path) -> None:
+    found = misplaced(prompt_set(tmp_path, {"en": EN, "it": SENTENCES["de"], "de": IT}))
+    assert {(one.language, one.reason) for one in found} == {("it", "in German"), ("de", "in Italian")}
 
 
 def test_close_relatives_and_unknown_languages_raise_no_alarm(tmp_path: Path) -> None:
@@ -50,7 +55,7 @@ def test_close_relatives_and_unknown_languages_raise_no_alarm(tmp_path: Path) ->
 
 def test_english_is_told_where_no_column_is_and_another_language_in_its_column(tmp_path: Path) -> None:
     alone = prompt_set(tmp_path, {"no": EN})
-    assert [(one.reason, one.is_whole_column) for one in misplaced(alone)] == [("in en", True)]
+    assert [(one.reason, one.is_whole_column) for one in misplaced(alone)] == [("in English", True)]
     assert "1 of 6 texts of 'en' is in Italian (p0)" in notes(prompt_set(tmp_path, {"en": [IT[0], *EN[1:]]}))
 
 

@@ -137,6 +137,30 @@ def test_labels_that_say_which_prompts_are_harmful_are_read(name: str, labels: t
     assert any(name in note for note in found.notes) == (name != "context")
 
 
+def test_empty_rows_need_no_language(tmp_path: Path) -> None:
+    rows = [*ROWS, {"language": "", "prompt": ""}]
+    assert load(made.parquet_file(tmp_path / "a.parquet", rows)).frame.height == len(ROWS)
+
+
+def test_several_languages_beside_a_text_are_a_wide_table(tmp_path: Path) -> None:
+    rows = [row | {"prompt": "original"} for row in WIDE]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert (found.languages, found.unused) == (("en", "de", "jv"), ("prompt",))
+
+
+def test_a_table_as_alpaca_has_its_request_alone(tmp_path: Path) -> None:
+    row = {"instruction": "Fold it:", "input": "a boat", "output": "Done.", "text": "Fold it: a boat Done."}
+    found = load(made.json_file(tmp_path / "en.json", [row]))
+    assert found.frame["text"].to_list() == ["Fold it:\n\na boat"]
+
+
+def test_tables_of_one_folder_have_the_same_columns(tmp_path: Path) -> None:
+    made.parquet_file(tmp_path / "set" / "a.parquet", WIDE)
+    made.parquet_file(tmp_path / "set" / "b.parquet", ROWS)
+    with pytest.raises(DataError, match=r"b\.parquet has other columns than the tables beside it"):
+        load(tmp_path / "set")
+
+
 def test_labels_of_something_else_are_not_read(tmp_path: Path) -> None:
     rows = [row | {"label": n, "context": "about paper"} for n, row in enumerate(WIDE)]
     found = load(made.parquet_file(tmp_path / "a.parquet", rows))
@@ -232,6 +256,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "messages": ("a.json", b'[{"language": "en", "prompt": [{"role": "user"}]}]', "prompt holds lists", "as text"),
     "an id missing": ("a.csv", b"id,en\n1,a\n,b\n", "1 of 2 prompts have no id", "or none"),
     "an unknown language": ("a.csv", b"language,text\nKlingonese,a\n", "'Klingonese' .* is no language", "codes"),
+    "no language in a row": ("a.csv", b"language,text\nen,a\n,\n,b\n", "row 3: '' in the column", "codes"),
     "nothing but a header": ("a.csv", b"id,en\n", "has no prompts", "at least one"),
     "empty cells only": ("a.csv", b"id,en\n1,\n", "has no prompts", "at least one"),
     "json that is no table": ("a.json", b'{"a": 1}', "is no table", "array"),

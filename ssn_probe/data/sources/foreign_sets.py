@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from ssn_probe.data.same_texts import joined_by_text
-from ssn_probe.data.sources.adapters import FILE, Adapter
+from ssn_probe.data.sources.adapters import BY_NAME, FILE, Adapter
 from ssn_probe.data.sources.recognition import JARGON, column_of, language_columns
 from ssn_probe.data.sources.table_files import SHARD, Table, as_text
 from ssn_probe.data.table_checks import checked
@@ -18,6 +18,7 @@ from ssn_probe.errors import DataError
 from ssn_probe.languages import language_code
 from ssn_probe.spec.node import brief
 from ssn_probe.tables import unused_names
+from ssn_probe.tables.column_names import shortened
 from ssn_probe.text import counted, listing
 
 SPLITS = ("train", "test", "dev", "val", "validation", "all", "default", "data", "main")
@@ -120,7 +121,7 @@ def _rows(adapter: Adapter, table: Table) -> pl.DataFrame:
     kept = kept.with_columns(_wide(adapter, table, said) if adapter.wide else _long(adapter, table, spoken))
     for column, value in adapter.keep:
         kept = kept.filter(pl.col(f"keep {column}") == value).drop(f"keep {column}")
-    return kept.explode("language", "text") if adapter.wide else kept
+    return kept.explode("language", "text") if adapter.wide else kept.drop_nulls("language")
 
 
 def _column(frame: pl.DataFrame, table: Table, names: Sequence[str], length: int) -> pl.Series:
@@ -164,11 +165,11 @@ def _long(adapter: Adapter, table: Table, spoken: str | None) -> list[pl.Series]
         text = both.select(
             pl.when(pl.col("more") == "").then("text").otherwise(pl.col("text") + "\n\n" + pl.col("more"))
         ).to_series()
-    return [_languages(adapter, table, spoken), text.alias("text")]
+    return [_languages(adapter, table, spoken, text), text.alias("text")]
 
 
-def _languages(adapter: Adapter, table: Table, spoken: str | None) -> pl.Series:
-    """The language of every row: of its column, of the file's name, or that of the adapter."""
+def _languages(adapter: Adapter, table: Table, spoken: str | None, text: pl.Series) -> pl.Series:
+    """The language of every row: of its column, of the file's name, or that of the adapter; null in empty rows."""
     column = column_of(table.frame, adapter.language)
     if column is None:
         spoken = spoken or adapter.spoken
@@ -181,17 +182,21 @@ def _languages(adapter: Adapter, table: Table, spoken: str | None) -> pl.Series:
         return pl.Series("language", [spoken]).new_from_index(0, table.frame.height)
     named = as_text(table.frame[column], table.path).fill_null("")
     codes = {name: language_code(name) for name in named.unique(maintain_order=True)}
-    unknown = [name for name, code in codes.items() if code is None]
-    if unknown:
+    known = named.replace_strict(codes, return_dtype=pl.String).alias("language")
+    lost = (known.is_null() & (text.fill_null("").str.strip_chars() != "")).arg_true()
+    if len(lost):
         raise DataError(
-            f"{table.path}: {brief(unknown[0])} in the column {column} is no language",
+            f"{table.path}, row {lost[0] + 1:,}: {brief(named[lost[0]])} in the column {column} is no language",
             "Give codes such as en, zh or jav_Latn, or English names.",
         )
-    return named.replace_strict(codes, return_dtype=pl.String).alias("language")
+    return known
 
 
 def _lacks(adapter: Adapter, table: Table, what: str) -> DataError:
-    has = ", ".join(map(repr, table.frame.columns[:20]))
+    has = ", ".join(map(shortened, table.frame.columns[:20]))
+    if adapter.name not in BY_NAME:
+        hint = "Give one file, or a folder whose tables have the same columns."
+        raise DataError(f"{table.path} has other columns than the tables beside it: {has}", hint)
     return DataError(
         f"{table.path} is not in the format of {adapter.name}: it lacks {what}; its columns are {has}",
         "Give a file in that format, or the path alone: then its columns say what it is.",

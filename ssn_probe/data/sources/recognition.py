@@ -78,11 +78,14 @@ def _texts(column: pl.Series) -> pl.Series | None:
 def recognised(name: str, tables: Sequence[Table]) -> Adapter:
     """The format of tables by the names of their columns. Raises DataError that names them and what is needed."""
     frame = tables[0].frame
+    spoken = language_columns(frame)
     text = column_of(frame, TEXT_COLUMNS)
+    if len(spoken) > 1 and column_of(frame, LANGUAGE_COLUMNS) is None:
+        text = None
     alone = len({name for table in tables for name in table.frame.columns}) == 1
-    if text is None and alone and not language_columns(frame):
+    if text is None and alone and not spoken:
         text = frame.columns[0]
-    if text is None and not language_columns(frame):
+    if text is None and not spoken:
         has = ", ".join(map(shortened, frame.columns[:MOST_SHOWN])) + ", …" * (len(frame.columns) > MOST_SHOWN)
         raise DataError(
             f"cannot tell where {tables[0].path} has its prompts: its columns are {has or 'none'}",
@@ -91,10 +94,14 @@ def recognised(name: str, tables: Sequence[Table]) -> Adapter:
             "prompt_id, language, context, text.",
         )
     label, labels = _labels(tables)
+    asks = text is not None and text.casefold() in ("text", "instruction") and column_of(frame, ["output"])
+    if asks and (column := column_of(frame, ["instruction"])):
+        text = column  # as alpaca, whose column text has the response, too
     return Adapter(
         name=name,
         wide=text is None,
         text=(text or "",),
+        appended="input" if asks else None,
         topic=TOPIC_COLUMNS,
         reference="reference",
         context=None,
