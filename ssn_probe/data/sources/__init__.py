@@ -55,7 +55,7 @@ def open_tables(source: str) -> Opened:
 
 def _local(adapter: Adapter | None, path: Path) -> Opened:
     if not os.path.exists(path):
-        raise DataError(f"there is no file or folder {brief(str(path))}", "Check the path.")
+        raise DataError(f"no prompts in {brief(str(path))}: there is no file or folder of that name", "Check the path.")
     patterns, header = (adapter.files, adapter.header) if adapter else ((), ())
     if os.path.isdir(path):
         return Opened(adapter, path.stem, read_folder(path, patterns, header))
