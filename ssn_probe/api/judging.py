@@ -27,7 +27,7 @@ from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.judged_again import JudgedAgain, asr_rows, judged_again
 from ssn_probe.study.plan import Plan, make_plan
-from ssn_probe.study.unjudged import recorded, sending
+from ssn_probe.study.unjudged import judges_json, recorded, sending
 
 FOLDER = "judged"
 Advance = Callable[[int], None]
@@ -44,9 +44,21 @@ class Judging:
 
 def check_judges(recipe: Recipe, specs: Sequence[str]) -> None:
     """Raises JudgeError for a judge that could not judge a run afterwards, before anything is computed."""
-    for prompts in make_plan(recipe).data.values() if specs else ():
+    plan = make_plan(recipe) if specs else None
+    own = judges_json(plan.recipe, plan.data) if plan else []
+    for prompts in plan.data.values() if plan else ():
         for spec in specs:
-            make_judge(spec, prompts.languages, prompts.name)
+            _another(spec, prompts, own)
+
+
+def _another(spec: str, prompts: PromptSet, own: Sequence[Mapping[str, Any]], device: str = "auto") -> Judge:
+    """Another judge than the `own` ones of a run. Raises JudgeError for one that is its only one, or is none."""
+    if is_unjudged(spec):
+        raise JudgeError(f"The further judge {spec} would judge nothing", "Name a judge, such as phrases.")
+    judge = make_judge(spec, prompts.languages, prompts.name, device)
+    if [one["sha256"] for one in own] == [recorded(judge)["sha256"]]:
+        raise JudgeError(f"{judge.name} is the run's own judge, and would agree with itself", "Name another judge.")
+    return judge
 
 
 def judge_run(
@@ -63,8 +75,6 @@ def judge_run(
     for a run without responses, or one whose prompts or files are no longer those that it was made with; JudgeError
     where the judge fails.
     """
-    if is_unjudged(spec):
-        raise JudgeError("--with none would judge nothing", "Name a judge, such as phrases.")
     manifest = run.as_written()
     if results.status(run, manifest) == "running":
         raise ResultError(f"{run.name} is running", "Judge its responses when it has ended.")
@@ -74,7 +84,7 @@ def judge_run(
     judges: list[Judge] = []
 
     def judge_for(prompts: PromptSet) -> Judge:
-        judge = make_judge(spec, prompts.languages, prompts.name, device)
+        judge = _another(spec, prompts, manifest.get("judges") or [], device)
         if not judge.local and not judges:
             say(sending(judge, samples.select("prompt_id", "eval_language", "response").n_unique()))
         judges.append(stored(judge, run.path.parent / "cache"))
@@ -90,16 +100,18 @@ def judge_run(
         return [verdicts[row] for row in rows]
 
     found = judged_again(plan.recipe, plan.data, samples, plan.anchor, judge_for, ask)
-    one = recorded(judges[0])
+    one, first = recorded(judges[0]), samples["judge"][0]
     spent = "; ".join(dict.fromkeys(judge.spent() for judge in judges if judge.spent()))
     entry = {
         "judge": spec,
         **one,
         "folder": f"{FOLDER}/{re.sub(r'[^A-Za-z0-9.-]+', '_', one['name'])[:40].strip('_.')}-{one['sha256'][:8]}",
-        "first": samples["judge"][0],
+        "first": first,
         "asr": asr_rows(found.summary, plan.anchor),
         "agreement": found.agreement.to_dicts(),
     } | ({"spent": spent} if spent else {})
+    if one["name"] == first:  # two files of the same name
+        entry["name"] = f"{first} ({one['sha256'][:8]})"
     entry = with_certificate(entry, run.path.parent / "cache")
     _keep(run, manifest, found, entry)
     return Judging(found=found, entry=entry)

@@ -322,9 +322,14 @@ def test_an_unjudged_or_failed_run_is_judged_afterwards(tmp_path: Path, service:
 def test_two_judges_in_one_command(tmp_path: Path, service: Service) -> None:
     data = ["-T", "languages=qaa,qab", "-T", "effect=local", "-T", "controls=1", "-T", "log_odds_controls=0"]
     command = ["run", "suppress_ss", *data, "--limit", "6", "-o", str(tmp_path)]
-    wrong = CliRunner().invoke(main, [*command, "--judge", "service", "--judge", "nobody"])
-    assert wrong.exit_code == 1
-    assert "unknown kind 'nobody'" in wrong.stderr
+    for second, message in (
+        ("nobody", "unknown kind 'nobody'"),
+        ("none", "would judge nothing"),
+        ("service", "the run's own judge"),
+    ):
+        wrong = CliRunner().invoke(main, [*command, "--judge", "service", "--judge", second])
+        assert wrong.exit_code == 1
+        assert message in wrong.stderr
     assert not list(tmp_path.glob("*/manifest.json"))
     JUDGES["other"] = lambda argument, languages, context: a_judge(
         lambda rows: [Judgement("refused", "always")] * len(rows), "other"
@@ -338,6 +343,24 @@ def test_two_judges_in_one_command(tmp_path: Path, service: Service) -> None:
     assert [one["name"] for one in run.manifest()["judges"]] == ["other"]
     assert [one["name"] for one in run.manifest()["judged"]] == ["service"]
     assert "κ of service and other" in (run.path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_two_files_of_one_name_are_told_apart(tmp_path: Path, plain_run: Path) -> None:
+    """Labels of two people."""
+    run = copied(plain_run, tmp_path)
+    labels = run.table("samples").select("response", language="eval_language").unique()
+    for person in ("anna", "ben"):
+        (tmp_path / person).mkdir()
+        path = tmp_path / person / "labels.csv"
+        labels.with_columns(verdict=pl.lit("refused" if person == "ben" else "complied")).write_csv(path)
+    run = ran(tmp_path, replace(RECIPE, judge=f"file:{tmp_path}/anna/labels.csv"))
+    shown = judged(tmp_path, "--with", f"file:{tmp_path}/ben/labels.csv")
+    assert shown.exit_code == 0, shown.output
+    [entry] = run.manifest()["judged"]
+    assert (entry["first"], entry["name"]) == ("labels.csv", f"labels.csv ({entry['sha256'][:8]})")
+    assert {row["value"] for row in entry["asr"]} == {0.0}
+    assert not_held(run) == []
 
 
 @pytest.mark.slow
