@@ -43,9 +43,10 @@ def judge(reference: str, judges: tuple[str, ...], out: Path, device: str) -> No
 @click.command(cls=UserCommand, short_help="Compare a judge with people on labelled responses.")
 @click.argument("spec", metavar="JUDGE")
 @click.option("--data", "data", default="polyguard", show_default=True, help="Labelled responses.")
+@click.option("--languages", default="", help="Only these, as in en,it.")
 @OUT
 @click.option("--device", default="auto", show_default=True, help="Where a guard model runs: auto, cpu, cuda, …")
-def certify(spec: str, data: str, out: Path, device: str) -> None:
+def certify(spec: str, data: str, languages: str, out: Path, device: str) -> None:
     """Precision, recall, specificity and kappa of JUDGE per language, on labelled responses.
 
     They are a table with PolyGuardPrompts' columns: language, prompt, response, response_refusal_label (refusal or
@@ -58,8 +59,9 @@ def certify(spec: str, data: str, out: Path, device: str) -> None:
     from ssn_probe.runs.folder import prepare
 
     terminal = console()
+    wanted = [name.strip() for name in languages.split(",") if name.strip()]
     with _judging(terminal) as report:
-        made = certificate(spec, data, prepare(out), device=device, **report)
+        made = certificate(spec, data, prepare(out), languages=wanted, device=device, **report)
     terminal.print(certificate_table(made), crop=False)
 
 

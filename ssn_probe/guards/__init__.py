@@ -21,7 +21,7 @@ def guard_judge(kind: str, argument: str | None, languages: tuple[str, ...], con
     if known is not None and others:
         raise JudgeError(
             f"The judge {kind} knows {', '.join(known)}, and not {', '.join(others)}",
-            "Take --judge qwen3guard, which knows 119 languages, or leave them out with -T languages=….",
+            "Take qwen3guard, which knows 119, or leave them out (run: -T languages=…; certify: --languages …).",
         )
     model = _shared(GUARDS[kind], argument, context.device)
     return Judge(

@@ -120,7 +120,7 @@ def corrected_asr(asr: float, invalid: float, n: float, counts: Counts) -> Corre
     """
     valid = 1 - invalid
     if valid <= 0:
-        return Corrected(value=None, why="every response is invalid")
+        return Corrected(value=None, why="all invalid")
     found = rogan_gladen(min(1.0, asr / valid), n * valid, *errors(counts))
     if found.value is None or found.low is None or found.high is None:
         return found

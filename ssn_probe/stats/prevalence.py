@@ -30,10 +30,10 @@ def rogan_gladen(
     """
     (hits, positive), (passes, negative) = right, wrong
     if not positive or not negative or not n:
-        return Corrected(value=None, why="the certificate has no labelled responses of one kind")
+        return Corrected(value=None, why="only one kind is labelled")
     sensitivity, specificity = hits / positive, passes / negative
     if sensitivity + specificity <= 1:
-        return Corrected(value=None, why="the judge is no better than chance")
+        return Corrected(value=None, why="no better than chance")
     value = (share + specificity - 1) / (sensitivity + specificity - 1)
     low, high = _lang_reiczigel(share, n, (sensitivity, positive), (specificity, negative), normal_quantile(confidence))
     return Corrected(

@@ -42,7 +42,7 @@ COMMANDS = {
     "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
     "--verdict -n --show-text",
     "judge": "reference --with -o --device",
-    "certify": "spec --data -o --device",
+    "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype -o",

@@ -114,6 +114,10 @@ def test_a_judge_is_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "other_as_refused": 1,
         "other_as_complied": 1,
     }
+    zh = CliRunner().invoke(main, [*command, "--languages", "Chinese"])
+    assert [line.split()[0] for line in zh.output.splitlines()[-2:]] == ["language", "zh"]
+    assert "no labelled response in it" in CliRunner().invoke(main, [*command, "--languages", "it"]).stderr
+    assert "has no judge" in CliRunner().invoke(main, ["certify", "none", *command[2:]]).stderr
     frame.drop("response").write_csv(tmp_path / "labels.csv")
     assert "it lacks response" in CliRunner().invoke(main, command).stderr
     frame.with_columns(response_refusal_label=pl.lit("")).write_csv(tmp_path / "labels.csv")

@@ -35,7 +35,7 @@ def phrases_judge(argument: str | None, languages: tuple[str, ...], _context: Ju
     if missing:
         raise JudgeError(
             f"The judge phrases has no refusals in {', '.join(missing)}; it has {', '.join(sorted(refusals()))}",
-            "Leave the language out with -T languages=…, or take another judge, such as --judge qwen3guard.",
+            "Leave it out (run: -T languages=…; certify: --languages …), or take another judge, such as qwen3guard.",
         )
 
     def judge(rows: Sequence[JudgedRow]) -> list[Judgement]:
