@@ -168,6 +168,13 @@ def test_labels_of_something_else_are_not_read(tmp_path: Path) -> None:
     assert set(found.unused) == {"label", "context"}
 
 
+def test_shards_of_a_language_are_no_other_group(tmp_path: Path) -> None:
+    for language, mark in (("en", "a09b74b3ef9c3b56"), ("de", "0f3b74b3ef9c3b57")):
+        rows = [{"prompt": made.text(language, n)} for n in range(3)]
+        made.parquet_file(tmp_path / "set" / language / f"train-00000-of-00001-{mark}.parquet", rows)
+    assert load(tmp_path / "set").frame["prompt_id"].n_unique() == 3
+
+
 def test_the_name_of_a_file_tells_its_language_in_every_format(tmp_path: Path) -> None:
     names = {"alpaca_de": "de", "x_de": "de", "val_it": "it", "pt-br": "pt", "a_pt_BR": "pt", "a-zho_Hans": "zh"}
     for name, language in (names | {"prompts_new": "en", "German": "de"}).items():
@@ -206,6 +213,19 @@ def test_a_folder_saved_by_datasets(tmp_path: Path) -> None:
     assert one.digest == load(made.parquet_file(tmp_path / "a.parquet", WIDE)).digest
     assert several.languages == ("en", "de")
     assert several.frame.height == 12
+
+
+@pytest.mark.parametrize("place", ["saved", "a.parquet"])
+def test_classes_of_datasets_have_their_names(place: str, tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
+
+    disable_progress_bars()
+    classes = {"language": ClassLabel(names=["en", "de"]), "label": ClassLabel(names=["safe", "unsafe"])}
+    columns = {"prompt": [made.text("en", 1), made.text("de", 1)], "language": [0, 1], "label": [1, 0]}
+    data = Dataset.from_dict(columns, features=Features({"prompt": Value("string"), **classes}))
+    data.save_to_disk(tmp_path / place) if place == "saved" else data.to_parquet(tmp_path / place)
+    rows = load(tmp_path / place).frame.select("language", "context").rows()
+    assert rows == [("en", "harmful"), ("de", "harmless")]
 
 
 def test_a_saved_folder_in_a_named_format(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The tables of a folder or a file that others wrote, read strictly, with what their names say."""
 
+import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ OTHERS = (".arrow", ".gz", ".zip", ".zst", ".xz", ".bz2")
 """Files that datasets reads, too."""
 ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "dataset.json", "package.json")
 """Files beside tables that are none."""
-SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]{8,})?$")
 MOST_FILES = 10_000
 
 
@@ -75,8 +76,27 @@ def read_file(path: Path, names: Sequence[str] = ()) -> pl.DataFrame:
             return json_table(path, content, lines=suffix == ".jsonl")
         case ".parquet":
             _, columns = parquet_table(path, content, ())
-            return parquet_table(path, content, columns)[0]
+            return _with_class_names(parquet_table(path, content, columns)[0], _features(content))
     raise DataError(f"no prompts can be read from {path}: it is no table", f"Give one of {', '.join(READ)}.")
+
+
+def _features(content: bytes) -> dict[str, Any]:
+    """What datasets wrote about the columns of a parquet file."""
+    try:
+        said = json.loads(pl.read_parquet_metadata(io.BytesIO(content)).get("huggingface", "{}"))
+        return dict(said["info"]["features"])
+    except (ValueError, LookupError, TypeError):
+        return {}
+
+
+def _with_class_names(frame: pl.DataFrame, features: Mapping[str, Any]) -> pl.DataFrame:
+    """The frame with names in place of the numbers of a ClassLabel of datasets."""
+    classes = {name: one.get("names") for name, one in features.items() if isinstance(one, dict)}
+    return frame.with_columns(
+        pl.col(name).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
+        for name, names in classes.items()
+        if isinstance(names, list) and name in frame.columns and frame[name].dtype.is_integer()
+    )
 
 
 def _begins_with_a_number(cells: dict[str, str]) -> bool:
@@ -162,7 +182,7 @@ def _whole(split: Any) -> pl.DataFrame:
     """All rows of a split of datasets, in its order."""
     frame = split.to_polars()
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    return _with_class_names(frame, split.features.to_dict())
 
 
 def _from_library(folder: Path, load: Any) -> Any:
