@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.errors import ResultError
+from ssn_probe.languages import language_code
 from ssn_probe.runs.folder import read_json
 from ssn_probe.runs.recorded import Certificate
 from ssn_probe.stats.agreement import Agreement, agreement
@@ -145,7 +146,8 @@ def corrected_rows(
         if row["step"] not in (None, last[row["arm"]]):
             continue
         own = averages.setdefault(tuple(row[name] for name in ("arm", "of", "step", "role")), [])
-        counts = certificate["languages"].get(row["language"])
+        known, language = certificate["languages"], row["language"]
+        counts = known.get(language) or known.get(language_code(language))  # labels have the base codes
         if row["language"] == AVERAGE:
             found = mean_of(own)
         elif counts is None:

@@ -76,6 +76,8 @@ def test_every_arm_has_its_own_correction() -> None:
     ]
     assert {row[4] for row in found} == {"80.0 / 80.0 (200)", "–"}
     some = corrected_rows(asr_rows(summary, "en"), {"languages": {"de": counts}})
+    code = [{**row, "language": "zh-CN"} for row in asr_rows(summary, "en") if row["language"] == "it"]
+    assert corrected_rows(code, {"languages": {"zh": counts}})[0][3].startswith("100.0")
     assert [row[3] for row in some[1:4]] == [found[1][3], "– (no labels)", "– (not corrected in every language)"]
 
 
