@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates
+from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates, unlike_translations
 from ssn_probe.spec import PromptMeasure, Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.parallel_units import known_parallel
@@ -182,8 +182,21 @@ def in_several_splits(prompts: PromptSet) -> list[str]:
     ]
 
 
+def hardly_translated(prompts: PromptSet) -> list[str]:
+    """Languages whose prompts are not as long or short as those of the same ids: in another order, or numbered anew."""
+    found = unlike_translations(prompts)
+    if not found:
+        return []
+    counts = ", ".join(f"{language} r = {value:.2f}" for language, value in found.items())
+    return [
+        f"{prompts.name}: prompts of one id hardly agree in length between languages ({counts}), as translations do: "
+        "are they numbered, or in order, alike? What is shared, patched or compared between languages takes them for "
+        "the same request"
+    ]
+
+
 OF_PROMPTS = (
     *(decided, repeats, contradictory, untranslated, in_several_splits, nearly_repeated, in_other_languages),
-    *(unparallel, paired_across, unused),
+    *(hardly_translated, unparallel, paired_across, unused),
 )
 """Every check of a prompt set, in the order in which their sentences stand."""

@@ -10,7 +10,7 @@ from sentences import SENTENCES
 
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
 from ssn_probe.data.same_texts import joined_by_text
-from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates
+from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates, unlike_translations
 from ssn_probe.errors import DataError
 from ssn_probe.report.cautions_on_data import OF_PROMPTS
 from ssn_probe.spec import Prompts, Recipe, SafetyNeurons
@@ -105,3 +105,14 @@ def test_equal_texts_are_joined_where_no_split_is_declared() -> None:
     assert joined_by_text(chained)["cluster"].to_list() == ["a", "a", "a", "d"]
     declared = pl.DataFrame(rows | {"split": ["train", "evaluate", None, None]})
     assert joined_by_text(declared).equals(declared)
+
+
+def test_languages_in_another_order_are_told_by_lengths(tmp_path: Path) -> None:
+    everyday = load_prompts(Prompts("everyday"))
+    assert unlike_translations(everyday) == {}
+    texts = {one: everyday.select("identify", "harmless", one)["text"].to_list() for one in ("en", "it", "zh")}
+    texts["qaa"] = texts["it"][::-1]
+    texts["it"] = Random(1).sample(texts["it"], len(texts["it"]))
+    prompts = prompt_set(tmp_path, {one: [*found, *map(str.upper, found)] for one, found in texts.items()})
+    assert list(unlike_translations(prompts)) == ["it"]
+    assert "between languages (it r = " in notes(prompts)
