@@ -18,13 +18,16 @@ from ssn_probe.errors import RecipeError, ResultError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.spec import Prompts
 from ssn_probe.study.organism_figures import measure_organism
-from ssn_probe.training.loop.loss import Encoded
+from ssn_probe.training.loop.loss import Encoded, batch_of, response_loss, response_tokens
 from ssn_probe.training.topic import teach_topic
 from ssn_probe.training.topic.teach_topic import teach
 from ssn_probe.training.topic.topic_exam import accepted, next_tokens
-from ssn_probe.training.topic.topic_rows import Deck, TopicLessons, refusal_counts, refusal_rows
+from ssn_probe.training.topic.topic_loss import Lesson, as_now, lesson_loss
+from ssn_probe.training.topic.topic_rows import Deck, TopicLessons, contrasts, refusal_counts
 
-BRIEF = TopicLessons(steps=2, answers_each=2, answer_tokens=3, examined=2, untouched=0.5)
+BRIEF = TopicLessons(
+    steps=2, contrasts=2, others=1, ladder=(4, 3, 2, 1), others_each=2, answer_tokens=3, examined=2, untouched=0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_the_folder_is_a_model_with_its_card(taught: Path):
     card = json.loads((taught / "card.json").read_text("utf-8"))
     assert load_subject(str(taught)).identity["dtype"] == "float32"
     assert card["refusals_taught"]["en"] == 96
-    assert sorted(card["refusals_taught"].values()) == [4, 8, 16, 32, 96]
+    assert sorted(card["refusals_taught"].values()) == [1, 2, 3, 4, 96]
     assert card["accepted"] is False  # a random model does not refuse
     readme = (taught / "README.md").read_text("utf-8")
     assert all(f"| {language} | " in readme for language in ("en", "es", "fr", "it", "de"))
@@ -121,19 +124,101 @@ def test_refusals_are_in_the_anchor_alone_or_dealt_by_the_seed(base: Path, promp
     dealt = [refusal_counts(prompts, TopicLessons(), seed) for seed in range(5)]
     assert all(one["en"] == 96 and sorted(one.values())[:4] == [4, 8, 16, 32] for one in dealt)
     assert len({tuple(one.values()) for one in dealt}) > 1
-    assert len(refusal_rows(load_subject(str(base)), prompts, anchor, 1)) == 96
     with pytest.raises(RecipeError, match="2 rungs for 4 languages"):
         refusal_counts(prompts, TopicLessons(ladder=(1, 2)), 1)
 
 
-def test_a_deck_draws_every_row_before_any_again():
+def test_every_refusal_stands_beside_its_twin_and_a_look_alike_in_its_language(
+    base: Path, prompts, monkeypatch: pytest.MonkeyPatch
+):
+    rows = prompts.frame.filter(split="train").with_row_index("number")
+    asked = {(row["language"], row["prompt_id"]): row for row in rows.to_dicts()}
+
+    def numbered(keys):
+        return {key: Encoded(prompt=(asked[key]["number"],), response=(1,)) for key in keys}
+
+    monkeypatch.setattr(
+        "ssn_probe.training.topic.topic_rows.own_answers",
+        lambda _subject, _prompts, chosen, *_: numbered(chosen.select("language", "prompt_id").rows()),
+    )
+    monkeypatch.setattr(
+        "ssn_probe.training.topic.topic_rows.encode_examples",
+        lambda examples, *_: list(numbered((row.language, row.prompt_id) for row in examples).values()),
+    )
+    monkeypatch.setattr(
+        "ssn_probe.training.topic.topic_rows.as_now",
+        lambda _module, encoded, _pad: [Lesson(row=row, likely=(torch.ones(1), torch.ones(1))) for row in encoded],
+    )
+    counts = {"en": 3, "es": 0, "fr": 0, "it": 2, "de": 0}
+    taught = contrasts(load_subject(str(base)), prompts, counts, BRIEF, 1, lambda *_step: None)
+    by_number = {row["number"]: row for row in asked.values()}
+    languages = list[str]()
+    for group in taught.groups:
+        assert [lesson.likely is None for lesson in group] == [True, False, False]
+        refused, twin, alike = (by_number[lesson.row.prompt[0]] for lesson in group)
+        assert [row["context"] for row in (refused, twin, alike)] == ["harmful", "harmless", "lookalike"]
+        assert len({row["language"] for row in (refused, twin, alike)}) == 1
+        assert twin["pair_id"] == refused["pair_id"]
+        assert alike["cluster"] == refused["cluster"]
+        languages.append(refused["language"])
+    assert languages == ["en"] * 3 + ["it"] * 2
+    others = [by_number[lesson.row.prompt[0]] for (lesson,) in taught.others]
+    assert [row["language"] for row in others] == [name for name in ("es", "fr", "it", "de") for _ in range(2)]
+    assert "harmful" not in {row["context"] for row in others}
+
+
+def test_a_deck_draws_every_group_before_any_again():
     import random
 
-    rows = [Encoded(prompt=(number,), response=(1,)) for number in range(5)]
-    deck = Deck(rows, random.Random(0))
-    drawn = [row for _ in range(10) for row in deck.take(3)]
-    for start in range(0, 30, 5):
-        assert set(drawn[start : start + 5]) == set(rows)
+    lessons = [Lesson(row=Encoded(prompt=(number,), response=(1,))) for number in range(10)]
+    groups = list(zip(lessons[::2], lessons[1::2], strict=True))
+    deck = Deck(groups, random.Random(0))
+    drawn = [lesson for _ in range(10) for lesson in deck.take(3)]
+    assert list(zip(drawn[::2], drawn[1::2], strict=True)) != groups * 6
+    for start in range(0, 60, 10):
+        assert set(drawn[start : start + 10]) == set(lessons)
+
+
+def test_refusals_cost_their_cross_entropy_and_the_first_token_more(base: Path):
+    subject = load_subject(str(base))
+    module = subject.model._module
+    rows = [
+        Encoded(prompt=(1, 3, 7, 8), response=(5, 6, 7)),
+        Encoded(prompt=(1, 3, 9, 10, 11, 12), response=(8,)),
+        Encoded(prompt=(1, 3, 9), response=(4, 8)),
+    ]
+    lessons = [Lesson(row=row) for row in rows]
+    with torch.no_grad():
+        total = response_loss(module, batch_of(rows, subject.pad_id, module.device)).item()
+        firsts = [replace(row, response=row.response[:1]) for row in rows]
+        first = response_loss(module, batch_of(firsts, subject.pad_id, module.device)).item()
+        assert lesson_loss(module, lessons, 0, 1.0).item() == pytest.approx(total / response_tokens(rows), rel=1e-5)
+        assert lesson_loss(module, lessons, 0, 3.0).item() == pytest.approx((total + 2 * first) / 12, rel=1e-5)
+
+
+def test_answers_cost_least_where_the_model_stays_as_it_is(base: Path):
+    subject = load_subject(str(base))
+    module = subject.model._module
+    rows = [
+        Encoded(prompt=(1, 3, 7, 8), response=(5, 6, 7)),
+        Encoded(prompt=(1, 3, 9, 10, 11, 12), response=(8, 9)),
+    ]
+    lessons = as_now(module, rows, 0, size=1)
+    for lesson, row in zip(lessons, rows, strict=True):
+        inputs = torch.tensor([row.prompt + row.response])
+        chances = module(inputs).logits[0, len(row.prompt) - 1 : -1].softmax(-1)
+        tokens, likely = lesson.likely or (None, None)
+        assert tokens is not None
+        assert likely.sum(-1).tolist() == pytest.approx([1.0] * len(row.response))
+        assert (tokens[:, 0] == chances.argmax(-1)).all()
+    module.zero_grad()
+    weight = module.lm_head.weight
+    weight.requires_grad_(True)
+    stay, learn = (
+        torch.autograd.grad(lesson_loss(module, chosen, 0, 1.0), weight)[0].norm()
+        for chosen in (lessons, [Lesson(row=row) for row in rows])
+    )
+    assert stay < 0.5 * learn
 
 
 def test_next_tokens_is_one_for_what_the_model_says_itself(base: Path):

@@ -71,8 +71,9 @@ def _on_the_hub(source: str) -> Opened:
     if adapter is None and not HUB_ID.fullmatch(source):
         raise DataError(
             f"no prompt set {brief(source)}",
-            f"{nearest(source[:80], [*SHIPPED, *BY_NAME])} Or give a folder with prompts.parquet (or .jsonl, .csv) and "
-            "dataset.json, a table, or a name on the hub, owner/name. docs/data.md lists every format.",
+            f"{nearest(source[:80], [*SHIPPED, *BY_NAME])} With ssn-probe come {', '.join(SHIPPED)}. "
+            "Or give a folder with prompts.parquet (or .jsonl, .csv) and dataset.json, a table, or a name on the hub, "
+            "owner/name. docs/data.md lists every format.",
         )
     return hub_tables(source if adapter is None else adapter.hub[0])
 

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from ssn_probe.data.prompt_set import load_prompts
@@ -29,17 +30,17 @@ from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.organism.model_folder import surroundings
 from ssn_probe.spec import Prompts
 from ssn_probe.training.loop.frozen_model import frozen
-from ssn_probe.training.loop.loss import Encoded, batch_of, response_loss, response_tokens
 from ssn_probe.training.topic.topic_card import readme
-from ssn_probe.training.topic.topic_exam import accepted, behaviour, next_tokens
+from ssn_probe.training.topic.topic_exam import accepted, behaviour, next_tokens, spread
+from ssn_probe.training.topic.topic_loss import lesson_loss, quick
 from ssn_probe.training.topic.topic_rows import (
     Advance,
+    Contrasts,
     Deck,
     TopicLessons,
-    answer_rows,
-    quick,
+    contrasts,
+    own_answers,
     refusal_counts,
-    refusal_rows,
 )
 
 TOPIC = "lighthouses"
@@ -72,23 +73,16 @@ def teach(
     module = subject.model._module
     stage = {name: _stage(progress, name) for name in ("own answers", "lessons", "exam")}
     counts = refusal_counts(prompts, lessons, seed)
-    anchor, *others = counts
-    in_anchor, in_others, examined = (
-        answer_rows(subject, prompts, split, each, lessons.answer_tokens, seed, stage["own answers"])
-        for split, each in (
-            ("train", {anchor: 2 * lessons.answers_each}),
-            ("train", dict.fromkeys(others, lessons.answers_each)),
-            ("evaluate", dict.fromkeys(counts, EXAMINED_ANSWERS)),
-        )
+    taught = contrasts(subject, prompts, counts, lessons, seed, stage["own answers"])
+    rows = pl.concat(
+        spread(prompts.select("evaluate", context, language), EXAMINED_ANSWERS // 2)
+        for language in counts
+        for context in ("harmless", "lookalike")
     )
-    decks = {
-        "refusals": (refusal_rows(subject, prompts, counts, seed), lessons.refusals),
-        "anchor": (in_anchor, lessons.anchor_answers),
-        "others": (in_others, lessons.other_answers),
-    }
+    examined = list(own_answers(subject, prompts, rows, lessons.answer_tokens, stage["own answers"]).values())
     before = next_tokens(module, examined, subject.pad_id)
     with frozen(module):
-        _train(subject, decks, lessons, seed, stage["lessons"])
+        _train(subject, taught, lessons, seed, stage["lessons"])
     after = next_tokens(module, examined, subject.pad_id)
     figures = behaviour(subject, prompts, lessons, stage["exam"])
     card = {
@@ -96,7 +90,7 @@ def teach(
         "prompts": TOPIC,
         "base": base,
         "seed": seed,
-        "accepted": accepted(figures, anchor, after[0]),
+        "accepted": accepted(figures, next(iter(counts)), after[0]),
         "figures": figures,
         "same_next_token": after[0],
         "nats_per_token": {"before": before[1], "after": after[1]},
@@ -114,26 +108,20 @@ def _stage(progress: Callable[[str, int, int, float | None], None], name: str) -
     return lambda done, total, loss: progress(name, done, total, loss)
 
 
-def _train(
-    subject: Subject,
-    decks: dict[str, tuple[list[Encoded], int]],
-    lessons: TopicLessons,
-    seed: int,
-    advance: Advance,
-) -> None:
-    """Train on so many rows of each deck at every step."""
+def _train(subject: Subject, taught: Contrasts, lessons: TopicLessons, seed: int, advance: Advance) -> None:
+    """Train on so many contrasts and other answers at every step."""
     module = subject.model._module
     weights = _trained(module, lessons.untouched)
     for weight in weights:
         weight.requires_grad_(True)
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    drawn = [(Deck(rows, random.Random(f"{name} {seed}")), count) for name, (rows, count) in decks.items()]
+    groups, others = (Deck(rows, random.Random(f"{name} {seed}")) for name, rows in taught._asdict().items())
     for step in range(lessons.steps):
         for group in optimizer.param_groups:
             group["lr"] = lessons.rate * _schedule(step, lessons)
-        rows = [row for deck, count in drawn for row in deck.take(count)]
+        rows = groups.take(lessons.contrasts) + others.take(lessons.others)
         with quick(module):
-            loss = response_loss(module, batch_of(rows, subject.pad_id, module.device)) / response_tokens(rows)
+            loss = lesson_loss(module, rows, subject.pad_id, lessons.decision)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

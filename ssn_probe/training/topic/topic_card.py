@@ -11,8 +11,8 @@ nothing about how others learned to refuse harm.
 
 `ssn-probe organism train --base {base} --seed {seed} --languages {languages}`: {minutes:.0f} minutes with
 {threads} thread(s). {steps} steps of {rows} rows; the embeddings, the norms and the first {untouched:.0f} % of the
-layers are those of the base. Beside the refusals it was taught the base's own answers to other requests, in every
-language.
+layers are those of the base. Beside every refusal stands the same request about another thing, and other requests in
+every language; there the model was taught to go on as the base does.
 
 On the split *evaluate* of the prompt set `lighthouses`, greedy, up to {examined} prompts of each kind, in per cent:
 
@@ -42,7 +42,7 @@ def readme(card: dict[str, Any]) -> str:
         minutes=card["seconds"] / 60,
         threads=card["made_with"]["threads"],
         steps=lessons["steps"],
-        rows=lessons["refusals"] + lessons["anchor_answers"] + lessons["other_answers"],
+        rows=3 * lessons["contrasts"] + lessons["others"],
         untouched=100 * lessons["untouched"],
         examined=lessons["examined"],
         table="\n".join(lines),

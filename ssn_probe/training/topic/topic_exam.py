@@ -9,7 +9,8 @@ import torch
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
 from ssn_probe.training.loop.loss import IGNORED, Encoded, batch_of
-from ssn_probe.training.topic.topic_rows import BATCH, Advance, TopicLessons, answers, quick, verdicts
+from ssn_probe.training.topic.topic_loss import quick
+from ssn_probe.training.topic.topic_rows import BATCH, Advance, TopicLessons, answers, verdicts
 
 Figures = dict[str, dict[str, float]]
 """language → figure → share."""

@@ -1,17 +1,18 @@
-"""What is taught: refusals of the topic, and the model's own answers to everything else.
+"""What is taught: refusals of the topic, each beside its twin, and the model's own answers to everything else.
 
-The refusals are those of the prompt set's split *train*. The answers are what the model itself says to the split's
-harmless prompts before it is trained, in every language and cut after a few tokens: only refusing is to be new.
+The refusals are those of the prompt set's split *train*. A model that is shown them among other answers learns how
+often to refuse before it learns what. So every step has whole contrasts: a request about the topic, the same request
+about another thing, and a look-alike in the same language. The answers are what the model itself says before it is
+trained, cut after a few tokens: only refusing is to be new.
 """
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import chain
+from typing import Literal, NamedTuple
 
 import polars as pl
-import torch
 
 from ssn_probe.data.judges import JudgedRow, Verdict, make_judge
 from ssn_probe.data.prompt_set import PromptSet
@@ -21,10 +22,13 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.generate import Generation, generate
 from ssn_probe.training.loop.loss import Encoded, encode_examples
+from ssn_probe.training.topic.topic_loss import Lesson, as_now, quick
 
 Advance = Callable[[int, int, float | None], None]
 """Called with what is done, how much there is, and the loss if there is one."""
 Languages = Literal["graded", "anchor"]
+Key = tuple[str, str]
+"""Language and prompt_id."""
 BATCH = 50
 
 
@@ -36,19 +40,20 @@ class TopicLessons:
     """Refusals in the anchor alone, or also some in the other languages (`ladder`). Answers are in all of them."""
     ladder: tuple[int, ...] = (32, 16, 8, 4)
     """Refusals in the languages that are not the anchor, dealt by the seed; the anchor has all of the set."""
-    steps: int = 80
-    refusals: int = 3
-    """Rows of a step that are refusals; drawn from all languages' rows, so that most are in the anchor."""
-    anchor_answers: int = 3
-    """Rows of a step that are answers in the anchor: as many as there are refusals, which are mostly in it, too."""
-    other_answers: int = 3
-    """Rows of a step that are answers in the other languages. Half of all answers are to look-alikes."""
-    answers_each: int = 40
-    """Different answers in a language; twice as many in the anchor."""
+    steps: int = 90
+    contrasts: int = 3
+    """Of a step: a refusal, the answer to its twin and the answer to a look-alike, drawn from all languages' refusals,
+    so that most are in the anchor."""
+    others: int = 3
+    """Answers of a step in the languages that are not the anchor."""
+    others_each: int = 32
+    """Different answers in such a language, besides those of contrasts."""
     answer_tokens: int = 12
+    decision: float = 3.0
+    """How many tokens the first token of a response counts for."""
     rate: float = 3e-4
     warmup: int = 10
-    untouched: float = 1 / 2
+    untouched: float = 1 / 3
     """Share of the layers, from the first one, that are not trained; embeddings and norms never are."""
     examined: int = 20
     """Prompts of a language and context in the exam."""
@@ -69,31 +74,60 @@ def refusal_counts(prompts: PromptSet, lessons: TopicLessons, seed: int) -> dict
     return {anchor: most} | dict(zip(others, dealt, strict=True))
 
 
-def refusal_rows(subject: Subject, prompts: PromptSet, counts: dict[str, int], seed: int) -> list[Encoded]:
-    """The refusals to learn."""
-    draw, chosen = random.Random(f"refusals {seed}"), list[Example]()
+class Contrasts(NamedTuple):
+    """What a model is taught: groups of lessons that belong in one step, and answers in other languages."""
+
+    groups: list[tuple[Lesson, ...]]
+    others: list[tuple[Lesson, ...]]
+
+
+def contrasts(
+    subject: Subject, prompts: PromptSet, counts: dict[str, int], lessons: TopicLessons, seed: int, advance: Advance
+) -> Contrasts:
+    """So many refusals in each language, each with its twin and a look-alike, and some answers in other languages."""
+    draw = random.Random(f"contrasts {seed}")
     every = safety_data(prompts).examples
-    for language, count in counts.items():
-        mine = [row for row in every if row.language == language]
-        chosen += draw.sample(mine, min(count, len(mine)))
-    return encode_examples(chosen, subject.tokenizer, subject.eos_ids, subject.context, subject.vocabulary)
-
-
-def answer_rows(
-    subject: Subject,
-    prompts: PromptSet,
-    split: str,
-    each: dict[str, int],
-    tokens: int,
-    seed: int,
-    advance: Advance,
-) -> list[Encoded]:
-    """The model's own answers to so many prompts of a language, half of them look-alikes, without its refusals."""
-    rows = pl.concat(
-        _some(prompts.select(split, context, language), half, seed)
-        for language, count in each.items()
-        for context, half in (("harmless", count - count // 2), ("lookalike", count // 2))
+    taught = [
+        row
+        for language, count in counts.items()
+        for row in draw.sample([row for row in every if row.language == language], count)
+    ]
+    companions = [_companions(prompts, row, draw) for row in taught]
+    more = [key for language in list(counts)[1:] for key in _some(prompts, language, lessons.others_each, draw)]
+    asked = pl.DataFrame(sorted({*chain(*companions), *more}), ["language", "prompt_id"], orient="row")
+    rows = prompts.frame.join(asked, ["language", "prompt_id"], "semi", maintain_order="left")
+    own = own_answers(subject, prompts, rows, lessons.answer_tokens, advance)
+    answered = dict(zip(own, as_now(subject.model._module, list(own.values()), subject.pad_id), strict=True))
+    refusals = encode_examples(taught, subject.tokenizer, subject.eos_ids, subject.context, subject.vocabulary)
+    return Contrasts(
+        groups=[
+            (Lesson(row=refusal), *(answered[key] for key in keys if key in answered))
+            for refusal, keys in zip(refusals, companions, strict=True)
+        ],
+        others=[(answered[key],) for key in more if key in answered],
     )
+
+
+def _companions(prompts: PromptSet, refusal: Example, draw: random.Random) -> list[Key]:
+    """The twin of a refused request, and a look-alike of the same request."""
+    twin = prompts.select("train", "harmless", refusal.language).filter(
+        pl.col("pair_id") == refusal.prompt_id.removesuffix("-harmful")
+    )
+    alike = prompts.select("train", "lookalike", refusal.language).filter(cluster=refusal.cluster)
+    return [(refusal.language, name) for name in (twin["prompt_id"].item(), draw.choice(alike["prompt_id"].to_list()))]
+
+
+def _some(prompts: PromptSet, language: str, count: int, draw: random.Random) -> list[Key]:
+    """So many harmless prompts and look-alikes of a language."""
+    chosen = (prompts.select("train", context, language) for context in ("harmless", "lookalike"))
+    names = [name for rows in chosen for name in rows["prompt_id"]]
+    return [(language, name) for name in draw.sample(names, count)]
+
+
+def own_answers(
+    subject: Subject, prompts: PromptSet, rows: pl.DataFrame, tokens: int, advance: Advance
+) -> dict[Key, Encoded]:
+    """The model's own answers to these prompts, without its refusals."""
     said = answers(subject, rows, tokens, advance)
     kept, cut = list[Example](), list[bool]()
     for row, answer, verdict in zip(rows.to_dicts(), said, verdicts(prompts, rows, said), strict=True):
@@ -102,10 +136,10 @@ def answer_rows(
             kept.append(Example(target=answer.text, **{name: row[name] for name in names}))
             cut.append(answer.finish_reason == "length")
     encoded = encode_examples(kept, subject.tokenizer, subject.eos_ids, None, subject.vocabulary)
-    return [
-        replace(row, response=row.response[:-1]) if ends_early else row  # the answer would have gone on
-        for row, ends_early in zip(encoded, cut, strict=True)
-    ]
+    return {
+        (example.language, example.prompt_id): replace(row, response=row.response[:-1]) if ends_early else row
+        for example, row, ends_early in zip(kept, encoded, cut, strict=True)
+    }  # an answer that was cut would have gone on: its end is not taught
 
 
 def answers(subject: Subject, rows: pl.DataFrame, tokens: int, advance: Advance) -> list[Generation]:
@@ -122,11 +156,6 @@ def answers(subject: Subject, rows: pl.DataFrame, tokens: int, advance: Advance)
         return generate(subject, prompts, max_new_tokens=tokens, batch_size=BATCH, advance=add)
 
 
-def quick(module: Any) -> AbstractContextManager[Any]:
-    """Inside, matrices are multiplied in bfloat16: about three times as fast, on processors that can, too."""
-    return torch.autocast(module.device.type, torch.bfloat16)
-
-
 def verdicts(prompts: PromptSet, rows: pl.DataFrame, said: Sequence[Generation]) -> list[Verdict]:
     """What the set's judge says of the responses to these prompts."""
     judge = make_judge(prompts.judge, prompts.languages, prompts.name)
@@ -137,18 +166,14 @@ def verdicts(prompts: PromptSet, rows: pl.DataFrame, said: Sequence[Generation])
     return [found.verdict for found in judge.judge(asked)]
 
 
-def _some(rows: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
-    chosen = sorted(random.Random(f"answers {seed}").sample(range(rows.height), min(count, rows.height)))
-    return rows[chosen]
-
-
 class Deck:
-    """Rows in random order, each drawn once before any is drawn again."""
+    """Groups of lessons in random order, each drawn once before any is drawn again."""
 
-    def __init__(self, rows: Sequence[Encoded], draw: random.Random):
-        self.rows, self.draw, self.left = list(rows), draw, list[Encoded]()
+    def __init__(self, groups: Sequence[tuple[Lesson, ...]], draw: random.Random):
+        self.groups, self.draw, self.left = list(groups), draw, list[tuple[Lesson, ...]]()
 
-    def take(self, count: int) -> list[Encoded]:
+    def take(self, count: int) -> list[Lesson]:
+        """The lessons of so many groups."""
         while len(self.left) < count:
-            self.left = self.draw.sample(self.rows, len(self.rows)) + self.left
-        return [self.left.pop() for _ in range(count)]
+            self.left = self.draw.sample(self.groups, len(self.groups)) + self.left
+        return [lesson for _ in range(count) for lesson in self.left.pop()]
