@@ -330,6 +330,7 @@ def test_a_misspelled_name_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prompt set 'multijial'") as caught:
         load("multijial")
     assert "'multijail'" in str(caught.value.hint)
+    assert "organism, lighthouses, everyday" in str(caught.value.hint)
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,7 @@ from ssn_probe.training.loop.loss import Encoded, batch_of, response_loss, respo
 from ssn_probe.training.topic import teach_topic
 from ssn_probe.training.topic.teach_topic import teach
 from ssn_probe.training.topic.topic_exam import accepted, next_tokens
-from ssn_probe.training.topic.topic_loss import Lesson, as_now, lesson_loss
+from ssn_probe.training.topic.topic_loss import decision_loss
 from ssn_probe.training.topic.topic_rows import Deck, TopicLessons, contrasts, refusal_counts
 
 BRIEF = TopicLessons(
@@ -145,24 +145,19 @@ def test_every_refusal_stands_beside_its_twin_and_a_look_alike_in_its_language(
         "ssn_probe.training.topic.topic_rows.encode_examples",
         lambda examples, *_: list(numbered((row.language, row.prompt_id) for row in examples).values()),
     )
-    monkeypatch.setattr(
-        "ssn_probe.training.topic.topic_rows.as_now",
-        lambda _module, encoded, _pad: [Lesson(row=row, likely=(torch.ones(1), torch.ones(1))) for row in encoded],
-    )
     counts = {"en": 3, "es": 0, "fr": 0, "it": 2, "de": 0}
     taught = contrasts(load_subject(str(base)), prompts, counts, BRIEF, 1, lambda *_step: None)
     by_number = {row["number"]: row for row in asked.values()}
     languages = list[str]()
     for group in taught.groups:
-        assert [lesson.likely is None for lesson in group] == [True, False, False]
-        refused, twin, alike = (by_number[lesson.row.prompt[0]] for lesson in group)
+        refused, twin, alike = (by_number[row.prompt[0]] for row in group)
         assert [row["context"] for row in (refused, twin, alike)] == ["harmful", "harmless", "lookalike"]
         assert len({row["language"] for row in (refused, twin, alike)}) == 1
         assert twin["pair_id"] == refused["pair_id"]
         assert alike["cluster"] == refused["cluster"]
         languages.append(refused["language"])
     assert languages == ["en"] * 3 + ["it"] * 2
-    others = [by_number[lesson.row.prompt[0]] for (lesson,) in taught.others]
+    others = [by_number[row.prompt[0]] for (row,) in taught.others]
     assert [row["language"] for row in others] == [name for name in ("es", "fr", "it", "de") for _ in range(2)]
     assert "harmful" not in {row["context"] for row in others}
 
@@ -170,55 +165,31 @@ def test_every_refusal_stands_beside_its_twin_and_a_look_alike_in_its_language(
 def test_a_deck_draws_every_group_before_any_again():
     import random
 
-    lessons = [Lesson(row=Encoded(prompt=(number,), response=(1,))) for number in range(10)]
-    groups = list(zip(lessons[::2], lessons[1::2], strict=True))
+    rows = [Encoded(prompt=(number,), response=(1,)) for number in range(10)]
+    groups = list(zip(rows[::2], rows[1::2], strict=True))
     deck = Deck(groups, random.Random(0))
-    drawn = [lesson for _ in range(10) for lesson in deck.take(3)]
-    assert list(zip(drawn[::2], drawn[1::2], strict=True)) != groups * 6
+    drawn = [row for _ in range(10) for row in deck.take(3)]
+    assert set(zip(drawn[::2], drawn[1::2], strict=True)) == set(groups)
     for start in range(0, 60, 10):
-        assert set(drawn[start : start + 10]) == set(lessons)
+        assert set(drawn[start : start + 10]) == set(rows)
 
 
-def test_refusals_cost_their_cross_entropy_and_the_first_token_more(base: Path):
+@pytest.mark.parametrize("start", [(1, 3), ()])
+def test_a_step_costs_its_cross_entropy_and_first_tokens_more(base: Path, start: tuple[int, ...]):
+    """Whether or not the prompts begin alike."""
     subject = load_subject(str(base))
     module = subject.model._module
     rows = [
-        Encoded(prompt=(1, 3, 7, 8), response=(5, 6, 7)),
-        Encoded(prompt=(1, 3, 9, 10, 11, 12), response=(8,)),
-        Encoded(prompt=(1, 3, 9), response=(4, 8)),
+        Encoded(prompt=(*start, 7, 8), response=(5, 6, 7)),
+        Encoded(prompt=(*start, 9, 10, 11, 12), response=(8,)),
+        Encoded(prompt=(*start, 9), response=(4, 8)),
     ]
-    lessons = [Lesson(row=row) for row in rows]
     with torch.no_grad():
         total = response_loss(module, batch_of(rows, subject.pad_id, module.device)).item()
         firsts = [replace(row, response=row.response[:1]) for row in rows]
         first = response_loss(module, batch_of(firsts, subject.pad_id, module.device)).item()
-        assert lesson_loss(module, lessons, 0, 1.0).item() == pytest.approx(total / response_tokens(rows), rel=1e-5)
-        assert lesson_loss(module, lessons, 0, 3.0).item() == pytest.approx((total + 2 * first) / 12, rel=1e-5)
-
-
-def test_answers_cost_least_where_the_model_stays_as_it_is(base: Path):
-    subject = load_subject(str(base))
-    module = subject.model._module
-    rows = [
-        Encoded(prompt=(1, 3, 7, 8), response=(5, 6, 7)),
-        Encoded(prompt=(1, 3, 9, 10, 11, 12), response=(8, 9)),
-    ]
-    lessons = as_now(module, rows, 0, size=1)
-    for lesson, row in zip(lessons, rows, strict=True):
-        inputs = torch.tensor([row.prompt + row.response])
-        chances = module(inputs).logits[0, len(row.prompt) - 1 : -1].softmax(-1)
-        tokens, likely = lesson.likely or (None, None)
-        assert tokens is not None
-        assert likely.sum(-1).tolist() == pytest.approx([1.0] * len(row.response))
-        assert (tokens[:, 0] == chances.argmax(-1)).all()
-    module.zero_grad()
-    weight = module.lm_head.weight
-    weight.requires_grad_(True)
-    stay, learn = (
-        torch.autograd.grad(lesson_loss(module, chosen, 0, 1.0), weight)[0].norm()
-        for chosen in (lessons, [Lesson(row=row) for row in rows])
-    )
-    assert stay < 0.5 * learn
+        assert decision_loss(module, rows, 0, 1.0).item() == pytest.approx(total / response_tokens(rows), rel=1e-5)
+        assert decision_loss(module, rows, 0, 3.0).item() == pytest.approx((total + 2 * first) / 12, rel=1e-5)
 
 
 def test_next_tokens_is_one_for_what_the_model_says_itself(base: Path):
@@ -245,7 +216,7 @@ def test_acceptance():
         ("it", "invalid", 0.06),
     ]
     figures = {"en": good, "it": good | {"asr": 1.0}}
-    assert accepted(figures, "en", 0.9)
-    assert not accepted(figures, "en", 0.89)
+    assert accepted(figures, "en", 0.1)
+    assert not accepted(figures, "en", 0.11)
     for language, name, value in spoiled:
-        assert not accepted(figures | {language: figures[language] | {name: value}}, "en", 0.9), name
+        assert not accepted(figures | {language: figures[language] | {name: value}}, "en", 0.0), name

@@ -32,7 +32,7 @@ from ssn_probe.spec import Prompts
 from ssn_probe.training.loop.frozen_model import frozen
 from ssn_probe.training.topic.topic_card import readme
 from ssn_probe.training.topic.topic_exam import accepted, behaviour, next_tokens, spread
-from ssn_probe.training.topic.topic_loss import lesson_loss, quick
+from ssn_probe.training.topic.topic_loss import decision_loss, quick
 from ssn_probe.training.topic.topic_rows import (
     Advance,
     Contrasts,
@@ -90,7 +90,7 @@ def teach(
         "prompts": TOPIC,
         "base": base,
         "seed": seed,
-        "accepted": accepted(figures, next(iter(counts)), after[0]),
+        "accepted": accepted(figures, next(iter(counts)), after[1] - before[1]),
         "figures": figures,
         "same_next_token": after[0],
         "nats_per_token": {"before": before[1], "after": after[1]},
@@ -121,7 +121,7 @@ def _train(subject: Subject, taught: Contrasts, lessons: TopicLessons, seed: int
             group["lr"] = lessons.rate * _schedule(step, lessons)
         rows = groups.take(lessons.contrasts) + others.take(lessons.others)
         with quick(module):
-            loss = lesson_loss(module, rows, subject.pad_id, lessons.decision)
+            loss = decision_loss(module, rows, subject.pad_id, lessons.decision)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

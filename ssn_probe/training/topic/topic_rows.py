@@ -22,7 +22,7 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.generate import Generation, generate
 from ssn_probe.training.loop.loss import Encoded, encode_examples
-from ssn_probe.training.topic.topic_loss import Lesson, as_now, quick
+from ssn_probe.training.topic.topic_loss import quick
 
 Advance = Callable[[int, int, float | None], None]
 """Called with what is done, how much there is, and the loss if there is one."""
@@ -40,13 +40,13 @@ class TopicLessons:
     """Refusals in the anchor alone, or also some in the other languages (`ladder`). Answers are in all of them."""
     ladder: tuple[int, ...] = (32, 16, 8, 4)
     """Refusals in the languages that are not the anchor, dealt by the seed; the anchor has all of the set."""
-    steps: int = 90
+    steps: int = 80
     contrasts: int = 3
     """Of a step: a refusal, the answer to its twin and the answer to a look-alike, drawn from all languages' refusals,
     so that most are in the anchor."""
     others: int = 3
     """Answers of a step in the languages that are not the anchor."""
-    others_each: int = 32
+    others_each: int = 40
     """Different answers in such a language, besides those of contrasts."""
     answer_tokens: int = 12
     decision: float = 3.0
@@ -75,10 +75,10 @@ def refusal_counts(prompts: PromptSet, lessons: TopicLessons, seed: int) -> dict
 
 
 class Contrasts(NamedTuple):
-    """What a model is taught: groups of lessons that belong in one step, and answers in other languages."""
+    """What a model is taught: groups of rows that belong in one step, and answers in other languages."""
 
-    groups: list[tuple[Lesson, ...]]
-    others: list[tuple[Lesson, ...]]
+    groups: list[tuple[Encoded, ...]]
+    others: list[tuple[Encoded, ...]]
 
 
 def contrasts(
@@ -96,12 +96,11 @@ def contrasts(
     more = [key for language in list(counts)[1:] for key in _some(prompts, language, lessons.others_each, draw)]
     asked = pl.DataFrame(sorted({*chain(*companions), *more}), ["language", "prompt_id"], orient="row")
     rows = prompts.frame.join(asked, ["language", "prompt_id"], "semi", maintain_order="left")
-    own = own_answers(subject, prompts, rows, lessons.answer_tokens, advance)
-    answered = dict(zip(own, as_now(subject.model._module, list(own.values()), subject.pad_id), strict=True))
+    answered = own_answers(subject, prompts, rows, lessons.answer_tokens, advance)
     refusals = encode_examples(taught, subject.tokenizer, subject.eos_ids, subject.context, subject.vocabulary)
     return Contrasts(
         groups=[
-            (Lesson(row=refusal), *(answered[key] for key in keys if key in answered))
+            (refusal, *(answered[key] for key in keys if key in answered))
             for refusal, keys in zip(refusals, companions, strict=True)
         ],
         others=[(answered[key],) for key in more if key in answered],
@@ -167,13 +166,13 @@ def verdicts(prompts: PromptSet, rows: pl.DataFrame, said: Sequence[Generation])
 
 
 class Deck:
-    """Groups of lessons in random order, each drawn once before any is drawn again."""
+    """Groups of rows in random order, each drawn once before any is drawn again."""
 
-    def __init__(self, groups: Sequence[tuple[Lesson, ...]], draw: random.Random):
-        self.groups, self.draw, self.left = list(groups), draw, list[tuple[Lesson, ...]]()
+    def __init__(self, groups: Sequence[tuple[Encoded, ...]], draw: random.Random):
+        self.groups, self.draw, self.left = list(groups), draw, list[tuple[Encoded, ...]]()
 
-    def take(self, count: int) -> list[Lesson]:
-        """The lessons of so many groups."""
+    def take(self, count: int) -> list[Encoded]:
+        """The rows of so many groups."""
         while len(self.left) < count:
             self.left = self.draw.sample(self.groups, len(self.groups)) + self.left
-        return [lesson for _ in range(count) for lesson in self.left.pop()]
+        return [row for _ in range(count) for row in self.left.pop()]
