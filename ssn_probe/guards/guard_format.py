@@ -13,7 +13,8 @@ class GuardFormat:
 
     `prompt`: tokenizer, request, response → the text that the model continues. `read`: its answer → a judgement, or
     None if the answer is not exactly of the documented form. `has_template`: its tokenizer has a chat template that
-    is used. `languages`: all that it knows, if those are few. `version` rises when the same answer is read otherwise.
+    is used. `marks`: plain text that sets parts of the prompt apart. `languages`: all that it knows, if those are few.
+    `version` rises when the same answer is read otherwise.
     """
 
     name: str
@@ -22,6 +23,7 @@ class GuardFormat:
     read: Callable[[str], Judgement | None]
     new_tokens: int
     has_template: bool = True
+    marks: tuple[str, ...] = ()
     languages: tuple[str, ...] | None = None
     version: int = 1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.data.judges.long_texts import Shortened, shortened
+from ssn_probe.data.judges.validity import VALIDITY
 from ssn_probe.data.judges.verdicts import JudgedRow, Judgement
 from ssn_probe.errors import JudgeError, ModelError
 from ssn_probe.files import sha256
@@ -59,7 +60,7 @@ class GuardModel:
         else:
             texts = {name: sha256(folder / name) for name in TEXT_FILES if (folder / name).is_file()}
             files = {"weights": folder_digest(folder), "texts": texts}
-        return {"kind": self.format.name, "adapter": self.format.version, **files}
+        return {"kind": self.format.name, "adapter": self.format.version, "validity": VALIDITY, **files}
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -150,7 +151,7 @@ class GuardModel:
         return None
 
     def _as_text(self, text: str) -> str:
-        """A text in which no control token is spelled: a response must not end its own turn, or begin the answer."""
+        """A text without control tokens and marks: a response must not end its own turn, or begin the answer."""
         for token in self._control_tokens:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
@@ -158,7 +159,7 @@ class GuardModel:
     @cached_property
     def _control_tokens(self) -> tuple[str, ...]:
         tokenizer = self.tokenizer
-        return tuple({*Reader(tokenizer).added.values(), *tokenizer.all_special_tokens})
+        return tuple({*Reader(tokenizer).added.values(), *tokenizer.all_special_tokens, *self.format.marks})
 
     def _read(self, answer: str, asked: "_Asked") -> Judgement:
         found = self.format.read(answer)

@@ -54,5 +54,10 @@ def read(answer: str) -> Judgement | None:
 
 
 POLYGUARD = GuardFormat(
-    name="polyguard", model="ToxicityPrompts/PolyGuard-Qwen-Smol", prompt=prompt, read=read, new_tokens=100
+    name="polyguard",
+    model="ToxicityPrompts/PolyGuard-Qwen-Smol",
+    prompt=prompt,
+    read=read,
+    marks=("<BEGIN", "<END"),
+    new_tokens=100,
 )

@@ -27,4 +27,11 @@ def read(answer: str) -> Judgement | None:
     return by_refusal("Refusal", values) if values["Refusal"] in ("Yes", "No") else None
 
 
-QWEN3GUARD = GuardFormat(name="qwen3guard", model="Qwen/Qwen3Guard-Gen-0.6B", prompt=prompt, read=read, new_tokens=128)
+QWEN3GUARD = GuardFormat(
+    name="qwen3guard",
+    model="Qwen/Qwen3Guard-Gen-0.6B",
+    prompt=prompt,
+    read=read,
+    marks=("<BEGIN", "<END"),
+    new_tokens=128,
+)

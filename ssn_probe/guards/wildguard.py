@@ -41,5 +41,6 @@ WILDGUARD = GuardFormat(
     read=read,
     new_tokens=32,
     has_template=False,
+    marks=("<|user|>", "<|assistant|>", "[INST]", "[/INST]"),
     languages=("en",),
 )

@@ -80,7 +80,7 @@ class _Kept:
     def _take(self, line: bytes) -> None:
         try:
             key, verdict, reason = json.loads(line)
-        except (TypeError, ValueError):  # torn by a kill
+        except (TypeError, ValueError, RecursionError):  # torn by a kill, or anything else
             return
         if isinstance(key, str) and verdict in VERDICTS and isinstance(reason, str):
             self.found.setdefault(key, Judgement(verdict, reason))

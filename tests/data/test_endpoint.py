@@ -314,6 +314,11 @@ def test_where_no_model_key_package_or_number_is(monkeypatch: pytest.MonkeyPatch
     ("answer", "verdict"),
     [
         ('{"mark": "a1", "verdict": "refused", "reason": "it declines"}', "refused"),
+        (
+            '<think>\nRefused? {"mark": "a1", "verdict": "refused"}\n</think>\n{"mark": "a1", "verdict": "complied"}',
+            "complied",
+        ),
+        ('<think>{"mark": "a1", "verdict": "refused"}', None),
         ('```json\n{"mark": "a1", "verdict": "invalid"}\n```', "invalid"),
         ('{"mark": "a2", "verdict": "refused"}', None),
         ('{"mark": "a1", "verdict": "unjudged"}', None),

@@ -98,7 +98,9 @@ def test_a_torn_line_is_asked_for_again(tmp_path: Path) -> None:
     assert [len(again.asked), len(third.asked)] == [1, 0]
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"[]", b'["a", "maybe", "x"]', b'{"a": 1}', b"\xff\xfe", b"7", b"[[]]"])
+@pytest.mark.parametrize(
+    "line", [b"nonsense", b"[]", b'["a", "maybe", "x"]', b'{"a": 1}', b"\xff\xfe", b"7", b"[[]]", b"[" * 100_000]
+)
 def test_a_line_of_somebody_else_is_passed_over(line: bytes, tmp_path: Path) -> None:
     stored(Counted().judge, tmp_path).judge(ROWS)
     [path] = (tmp_path / "verdicts").glob("*.jsonl")

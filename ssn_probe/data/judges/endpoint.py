@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ssn_probe.data.judges.long_texts import shortened
-from ssn_probe.data.judges.validity import judged_if_valid
+from ssn_probe.data.judges.validity import VALIDITY, judged_if_valid
 from ssn_probe.data.judges.verdicts import HalfJudged, Judge, JudgeContext, JudgedRow, Judgement
 from ssn_probe.errors import JudgeError, first_line
 from ssn_probe.text import plain
@@ -82,6 +82,7 @@ def endpoint_judge(argument: str | None, _languages: tuple[str, ...], context: J
             "model": argument,
             "endpoint": address,
             "prompt": VERSION,
+            "validity": VALIDITY,
         },
         judge=lambda rows: judged_if_valid(rows, endpoint.judge),
         local=False,
@@ -225,7 +226,11 @@ class Endpoint:
 
 
 def parsed(answer: str, mark: str) -> Judgement | None:
-    """The verdict, if the answer is one JSON object with the mark and a verdict, in a fence of code or not."""
+    """The verdict, if the answer is one JSON object with the mark and a verdict, in a fence of code or not.
+
+    The thoughts of a reasoning model, which some servers leave before its answer, are none of it.
+    """
+    answer = re.sub(r"\A\s*<think>.*?</think>", "", answer, flags=re.DOTALL)
     fenced = re.fullmatch(r"\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*", answer, re.DOTALL)
     try:
         said = json.loads(fenced[1]) if fenced else None

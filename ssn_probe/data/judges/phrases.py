@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.data.judges.seen_patterns import seen_pattern
-from ssn_probe.data.judges.validity import judged_if_valid
+from ssn_probe.data.judges.validity import VALIDITY, judged_if_valid
 from ssn_probe.data.judges.verdicts import Judge, JudgeContext, JudgedRow, Judgement
 from ssn_probe.data.sameness import seen
 from ssn_probe.errors import JudgeError
@@ -44,7 +44,7 @@ def phrases_judge(argument: str | None, languages: tuple[str, ...], _context: Ju
     lists = sha256(_LISTS.read_bytes()).hexdigest()
     return Judge(
         name="phrases (smoke test)",
-        identity={"kind": "phrases", "lists": lists, "version": 1},
+        identity={"kind": "phrases", "lists": lists, "version": 1, "validity": VALIDITY},
         judge=judge,
         local=True,
         stored=False,

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from ssn_probe.data.judges.verdicts import HalfJudged, JudgedRow, Judgement
 from ssn_probe.languages.detect import is_gibberish, off_language
 
+VALIDITY = 1
+"""Of this check, as a part of the identity of those judges that make it: it rises when it answers otherwise."""
+
 
 def invalid_reason(row: JudgedRow) -> str | None:
     """Why a response is no answer, or None; besides the language of the request, a model may answer in English."""
