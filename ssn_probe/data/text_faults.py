@@ -127,7 +127,9 @@ def unlike_translations(prompts: PromptSet) -> dict[str, float]:
     Only languages in which it is below what translations have (0.46 to 0.88 in the shipped sets).
     """
     spoken = [language for language in prompts.languages if scripts_of(language)]
-    first = prompts.anchor if prompts.anchor in spoken else next(iter(spoken), None)
+    if not spoken:
+        return {}
+    first = prompts.anchor if prompts.anchor in spoken else spoken[0]
     rows = prompts.frame.select("prompt_id", "language", length=pl.col("text").str.len_chars().log())
     theirs = rows.filter(language=first)
     found = {}
