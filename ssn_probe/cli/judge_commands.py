@@ -83,10 +83,13 @@ def _judging(terminal: "Console") -> "Iterator[dict[str, Any]]":
 def judge_again(terminal: "Console", run: "RunFolder", spec: str, device: str) -> None:
     """Judges a run with another judge and shows what it says."""
     from ssn_probe.api.judging import first_asr, judge_run
+    from ssn_probe.report.certificate import judge_of_asr, with_certificate
     from ssn_probe.report.terminal.judged_card import judged_card
     from ssn_probe.spec.display import literal
 
     with _judging(terminal) as report:
         found = judge_run(run, spec, device=device, **report)
-    terminal.print(judged_card(first_asr(run), found.entry, found.found.verdicts), crop=False)
+    own = judge_of_asr(run.manifest())
+    own = own and with_certificate(own, run.path.parent / "cache")
+    terminal.print(judged_card(first_asr(run), found.entry, found.found.verdicts, own), crop=False)
     terminal.print(literal(f"{run.path}/{found.entry['folder']}", "dim"), soft_wrap=True)

@@ -131,6 +131,12 @@ def corrected_asr(asr: float, invalid: float, n: float, counts: Counts) -> Corre
     return Corrected(value=valid * found.value, low=max(0.0, low), high=min(1.0, high), clipped=found.clipped)
 
 
+def last_steps(asr: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows without the points of learning curves but the last of each, as tables per language have them."""
+    last = {row["arm"]: max(one["step"] or 0 for one in asr if one["arm"] == row["arm"]) for row in asr}
+    return [row for row in asr if row["step"] in (None, last[row["arm"]])]
+
+
 def corrected_rows(
     asr: Sequence[Mapping[str, Any]], certificate: Mapping[str, Any], digits: int = 1
 ) -> list[list[str]]:
@@ -139,12 +145,9 @@ def corrected_rows(
     `asr`: the rows that `study.judged_again.asr_rows` gives. Of a learning curve, the last step. `digits`: of the ends
     of intervals.
     """
-    last = {row["arm"]: max(one["step"] or 0 for one in asr if one["arm"] == row["arm"]) for row in asr}
     averages: dict[tuple[Any, ...], list[Corrected]] = {}
     rows = []
-    for row in asr:
-        if row["step"] not in (None, last[row["arm"]]):
-            continue
+    for row in last_steps(asr):
         own = averages.setdefault(tuple(row[name] for name in ("arm", "of", "step", "role")), [])
         known, language = certificate["languages"], row["language"]
         counts = known.get(language) or known.get(language_code(language))  # labels have the base codes

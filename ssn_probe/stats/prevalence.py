@@ -49,7 +49,7 @@ def mean_of(shares: Sequence[Corrected]) -> Corrected:
     """
     values, lows, highs = ([getattr(share, name) for share in shares] for name in ("value", "low", "high"))
     if not shares or None in (*values, *lows, *highs):
-        return Corrected(value=None, why="not corrected in every language")
+        return Corrected(value=None, why="not in all languages")
     value, low, high = (sum(each) / len(shares) for each in (values, lows, highs))
     return Corrected(value=value, low=low, high=high, clipped=any(share.clipped for share in shares))
 

@@ -78,7 +78,7 @@ def test_every_arm_has_its_own_correction() -> None:
     some = corrected_rows(asr_rows(summary, "en"), {"languages": {"de": counts}})
     code = [{**row, "language": "zh-CN"} for row in asr_rows(summary, "en") if row["language"] == "it"]
     assert corrected_rows(code, {"languages": {"zh": counts}})[0][3].startswith("100.0")
-    assert [row[3] for row in some[1:4]] == [found[1][3], "– (no labels)", "– (not corrected in every language)"]
+    assert [row[3] for row in some[1:4]] == [found[1][3], "– (no labels)", "– (not in all languages)"]
 
 
 def test_a_damaged_certificate_is_none(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_another_judge_afterwards(tmp_path: Path, plain_run: Path, service: Serv
     first = judged(tmp_path, "--with", "service")
     assert first.exit_code == 0, first.output
     assert sent_at_most(first.output) == len(service.asked)
-    assert "baseline, world" in " ".join(first.output.split())
+    assert re.search(r"ASR, % +language +world +service\nbaseline +qaa ", first.output)
     [entry] = run.manifest()["judged"]
     names = sorted(path.name for path in (run.path / entry["folder"]).iterdir())
     assert names == ["agreement.parquet", "samples.parquet", "summary.parquet", "verdicts.parquet"]
@@ -244,7 +244,8 @@ def test_another_judge_afterwards(tmp_path: Path, plain_run: Path, service: Serv
     certificate(tmp_path, 40)
     again = judged(tmp_path, "--with", "service", "--with", "phrases")  # phrases: no such languages
     assert again.exit_code == 1
-    assert "ASR corrected for service" in again.stdout
+    assert re.search(r"ASR, % +language +world +service +service, corrected\n", again.stdout)
+    assert "service against people" in again.stdout
     [entry] = run.manifest()["judged"]
     assert [row[:2] for row in corrected_rows(entry["asr"], entry["certificate"])] == [
         [arm, language] for arm in ("baseline", "silent") for language in ("qaa", "qab", "average")

@@ -6,20 +6,24 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from ssn_probe.report.certificate import arm_title
+from ssn_probe.report.certificate import arm_title, corrected_rows, last_steps
 from ssn_probe.report.sections.other_judges import KAPPA, agreement_cells
-from ssn_probe.report.terminal.certificate_table import certified_tables
+from ssn_probe.report.terminal.certificate_table import certificate_table
 from ssn_probe.report.terminal.result_card import interval
 from ssn_probe.spec.display import literal
 from ssn_probe.text import counted
 
 
-def judged_card(first: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], verdicts: Any) -> Group:
+def judged_card(
+    first: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], verdicts: Any, judge: Mapping[str, Any] | None = None
+) -> Group:
     """ASR under both judges beside each other, their agreement per language, and which verdicts they gave.
 
-    `first`: the ASR rows under the run's judge, as the manifest records those of another.
+    `first`: the ASR rows under the run's judge, as the manifest records those of another; `judge`: what it says of it.
     """
-    parts: list[Any] = [_asr(first, entry), *certified_tables(entry, entry["asr"])]
+    sides = [({**(judge or {}), "name": entry["first"]}, first), (entry, entry["asr"])]
+    certified = [one["certificate"] for one, rows in sides if rows and one.get("certificate")]
+    parts: list[Any] = [_asr(sides), *map(certificate_table, certified)]
     if first:
         parts += [_agreement(entry), literal(KAPPA, "dim")]
     parts.append(_verdicts(entry, verdicts))
@@ -28,16 +32,23 @@ def judged_card(first: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], ve
     return Group(*parts)
 
 
-def _asr(first: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> Table:
-    sides = {f"{arm_title(row)}, {judge}": {} for row in entry["asr"] for judge in (entry["first"], entry["name"])}
-    for judge, rows in ((entry["first"], first), (entry["name"], entry["asr"])):
-        for row in rows:
-            sides.setdefault(f"{arm_title(row)}, {judge}", {})[row["language"]] = row
-    shown = {title: rows for title, rows in sides.items() if rows}
-    table = _table("ASR, %", *shown)
-    for language in dict.fromkeys(row["language"] for row in entry["asr"]):
-        cells = [interval(rows[language], short=len(shown) > 4) if language in rows else "–" for rows in shown.values()]
-        table.add_row(literal(language), *map(literal, cells))
+def _asr(sides: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Table:
+    """A row per arm and language; a column per judge, and one for what is left after the correction."""
+    columns: list[tuple[str, dict[tuple[str, str], str]]] = []
+    for judge, every in sides:
+        rows = last_steps(every)
+        if rows:
+            columns.append((judge["name"], {(arm_title(row), row["language"]): interval(row) for row in rows}))
+        if rows and judge.get("certificate"):
+            corrected = corrected_rows(rows, judge["certificate"], digits=0)
+            columns.append((f"{judge['name']}, corrected", {(row[0], row[1]): row[3] for row in corrected}))
+    table = Table(box=None, pad_edge=False)
+    for header in ("ASR, %", "language"):
+        table.add_column(header)
+    for title, cells in columns:
+        table.add_column(literal(title), justify="right", min_width=max(map(len, cells.values())))
+    for place in columns[-1][1] if columns else ():
+        table.add_row(*map(literal, (*place, *(cells.get(place, "–") for _, cells in columns))))
     return table
 
 
