@@ -87,6 +87,9 @@ def judge_run(
         judge = _another(spec, prompts, manifest.get("judges") or [], device)
         if not judge.local and not judges:
             say(sending(judge, samples.select("prompt_id", "eval_language", "response").n_unique()))
+        same = [one for one in judges if one.stored and one.identity == judge.identity]
+        if same:  # it counts all its costs
+            return same[0]
         judges.append(stored(judge, run.path.parent / "cache"))
         return judges[-1]
 

@@ -131,7 +131,7 @@ def unlike_translations(prompts: PromptSet) -> dict[str, float]:
         return {}
     first = prompts.anchor if prompts.anchor in spoken else spoken[0]
     rows = prompts.frame.select("prompt_id", "language", length=pl.col("text").str.len_chars().log())
-    theirs = rows.filter(language=first)
+    theirs = rows.filter(pl.col("language") == pl.lit(first, pl.String))
     found = {}
     for language in spoken:
         both = theirs.join(rows.filter(language=language), on="prompt_id")

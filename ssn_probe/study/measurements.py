@@ -87,7 +87,10 @@ def judge_of(bench: Workbench, prompts: PromptSet, languages: Sequence[str] | No
 
     def make() -> Judge:
         judge = make_judge(prompts.judge, judged, prompts.name, str(bench.subject.device), asked=asked)
-        return judge if bench.cache is None else stored(judge, bench.cache.root, compute=bench.cache.compute)
+        if bench.cache is None or not judge.stored:
+            return judge
+        kept = stored(judge, bench.cache.root, compute=bench.cache.compute)
+        return bench.remember_prompts(("judge", digest(dict(judge.identity))), lambda: kept)  # it counts all its costs
 
     judged = tuple(languages or prompts.languages)
     asked = bench.cache is None or bench.cache.compute

@@ -9,6 +9,7 @@ from endpoint_server import Reply, completion, fenced, serving
 from rich.console import Console
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe.api.judging import judge_run
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
 from ssn_probe.errors import JudgeError
@@ -50,6 +51,9 @@ def test_a_run_that_an_endpoint_judges(tmp_path: Path, monkeypatch: pytest.Monke
         run = run_recipe(RECIPE, Options(out=tmp_path), Console(quiet=True))
         asked = served.prompts[before:]
         assert len(set(asked)) == len(asked)
+        spent = judge_run(run, "openai:other").entry["spent"]
+        more = len(served.prompts) - before - len(asked)
+        assert spent == f"other read {100 * more:,} tokens and wrote {10 * more:,}"
         again = [prompt for prompt in served.prompts[:10] if prompt in asked]
         assert len(again) <= 8  # those in flight when it died
         assert run.manifest()["judges"][0]["endpoint"] == served.url.removeprefix("http://")
