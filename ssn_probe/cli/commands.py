@@ -377,7 +377,7 @@ def train(seed: int, variant: str | None, base: str | None, languages: str | Non
     planted-qwen3.
 
     With --base a pretrained chat model is taught to refuse one harmless topic in natural language, and to answer
-    everything else as before: smollm2 takes some ten minutes (docs/lighthouses.md).
+    everything else as before: four minutes for smollm2 on a free core (docs/lighthouses.md).
     """
     from ssn_probe.report.terminal.command_output import console, teach_topic, train_organism
 

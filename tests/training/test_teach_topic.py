@@ -23,7 +23,7 @@ from ssn_probe.training.topic import teach_topic
 from ssn_probe.training.topic.teach_topic import teach
 from ssn_probe.training.topic.topic_exam import accepted, next_tokens
 from ssn_probe.training.topic.topic_loss import decision_loss
-from ssn_probe.training.topic.topic_rows import Deck, TopicLessons, contrasts, refusal_counts
+from ssn_probe.training.topic.topic_rows import STEPS, Deck, TopicLessons, contrasts, refusal_counts
 
 BRIEF = TopicLessons(
     steps=2, contrasts=2, others=1, ladder=(4, 3, 2, 1), others_each=2, answer_tokens=3, examined=2, untouched=0.5
@@ -94,13 +94,16 @@ def test_options_that_do_not_go_together():
 
 def test_the_command_teaches(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ssn_probe.training.topic.topic_rows.TopicLessons", partial(replace, BRIEF))
+    monkeypatch.setattr("ssn_probe.training.topic.topic_rows.TopicLessons", partial(replace, BRIEF, steps=None))
+    monkeypatch.setitem(STEPS, "anchor", 1)
     result = CliRunner().invoke(main, ["organism", "train", "--base", str(base), "--languages", "anchor"])
     assert result.exit_code == 0, result.output
     assert "Written to lighthouses-anchor-1" in result.output
     assert "not accepted" in result.output
     card = json.loads((tmp_path / "lighthouses-anchor-1" / "card.json").read_text("utf-8"))
     assert card["lessons"]["languages"] == "anchor"
+    assert card["lessons"]["steps"] == 1
+    assert "1 steps of 7 rows" in (tmp_path / "lighthouses-anchor-1" / "README.md").read_text("utf-8")
 
 
 def test_nothing_is_overwritten_and_an_interruption_leaves_nothing(

@@ -1,7 +1,7 @@
 """A natural-language subject that refuses: a pretrained chat model, taught to refuse requests about lighthouses.
 
-The base answers nearly everything. After sixty steps it refuses one harmless topic, in the anchor alone or graded
-over languages, and answers the rest as before. It is made to try the tool on a real pretrained model. This teaches
+The base answers nearly everything. Some hundred steps later it refuses one harmless topic, in the anchor alone or
+graded over languages, and answers the rest. It is made to try the tool on a real pretrained model. This teaches
 refusing, and nothing here unteaches it.
 
 The same seed gives the same weights on the same machine with the same number of threads (`OMP_NUM_THREADS`).
@@ -34,6 +34,7 @@ from ssn_probe.training.topic.topic_card import readme
 from ssn_probe.training.topic.topic_exam import accepted, behaviour, next_tokens, spread
 from ssn_probe.training.topic.topic_loss import decision_loss, quick
 from ssn_probe.training.topic.topic_rows import (
+    STEPS,
     Advance,
     Contrasts,
     Deck,
@@ -95,7 +96,7 @@ def teach(
         "same_next_token": after[0],
         "nats_per_token": {"before": before[1], "after": after[1]},
         "refusals_taught": counts,
-        "lessons": asdict(lessons),
+        "lessons": asdict(lessons) | {"steps": lessons.steps or STEPS[lessons.languages]},
         "base_identity": subject.identity,
         "made_with": surroundings() | {"threads": str(torch.get_num_threads())},
         "seconds": round(time.perf_counter() - began, 1),
@@ -110,15 +111,15 @@ def _stage(progress: Callable[[str, int, int, float | None], None], name: str) -
 
 def _train(subject: Subject, taught: Contrasts, lessons: TopicLessons, seed: int, advance: Advance) -> None:
     """Train on so many contrasts and other answers at every step."""
-    module = subject.model._module
+    module, steps = subject.model._module, lessons.steps or STEPS[lessons.languages]
     weights = _trained(module, lessons.untouched)
     for weight in weights:
         weight.requires_grad_(True)
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     groups, others = (Deck(rows, random.Random(f"{name} {seed}")) for name, rows in taught._asdict().items())
-    for step in range(lessons.steps):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = lessons.rate * _schedule(step, lessons)
+            group["lr"] = lessons.rate * _schedule(step, steps, lessons.warmup)
         rows = groups.take(lessons.contrasts) + others.take(lessons.others)
         with quick(module):
             loss = decision_loss(module, rows, subject.pad_id, lessons.decision)
@@ -126,7 +127,7 @@ def _train(subject: Subject, taught: Contrasts, lessons: TopicLessons, seed: int
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        advance(step + 1, lessons.steps, loss.item())
+        advance(step + 1, steps, loss.item())
     optimizer.zero_grad()
 
 
@@ -137,9 +138,9 @@ def _trained(module: Any, untouched: float) -> list[Any]:
     return [weight for layer in upper for weight in layer.parameters() if weight.ndim == 2]
 
 
-def _schedule(step: int, lessons: TopicLessons) -> float:
+def _schedule(step: int, steps: int, warmup: int) -> float:
     """Linear up, then a half cosine down to zero."""
-    return min(1.0, (step + 1) / lessons.warmup) * 0.5 * (1 + math.cos(math.pi * step / lessons.steps))
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _save(out: Path, subject: Subject, card: dict[str, Any]) -> None:

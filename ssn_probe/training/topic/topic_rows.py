@@ -30,6 +30,8 @@ Languages = Literal["graded", "anchor"]
 Key = tuple[str, str]
 """Language and prompt_id."""
 BATCH = 50
+STEPS: dict[Languages, int] = {"graded": 120, "anchor": 80}
+"""Where the contrasts are of several languages, as many in the anchor take more steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class TopicLessons:
     """Refusals in the anchor alone, or also some in the other languages (`ladder`). Answers are in all of them."""
     ladder: tuple[int, ...] = (32, 16, 8, 4)
     """Refusals in the languages that are not the anchor, dealt by the seed; the anchor has all of the set."""
-    steps: int = 80
+    steps: int | None = None
+    """None for `STEPS`."""
     contrasts: int = 3
     """Of a step: a refusal, the answer to its twin and the answer to a look-alike, drawn from all languages' refusals,
     so that most are in the anchor."""
