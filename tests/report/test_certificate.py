@@ -85,7 +85,7 @@ def test_a_damaged_certificate_is_none(tmp_path: Path) -> None:
     (tmp_path / "certificates").mkdir()
     whole = {"judge": "a", "sha256": "x", "data": {"name": "people"}, "languages": {"en": COUNTS}}
     for text in ("{", "[]", json.dumps({**whole, "languages": {"en": {"refused_as_refused": -1}}}), json.dumps(whole)):
-        (tmp_path / "certificates" / "x.json").write_text(text)
+        (tmp_path / "certificates" / "x.json").write_text(text, encoding="utf-8")
         assert certificate_of(tmp_path, "x") == (whole if text == json.dumps(whole) else None)
 
 
