@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 from ssn_probe.recipes import expand_controls, leave_one_out
-from studies import Counts, planned, samples_of
+from studies import Counts, planned, samples_of, text_of
 from training_case import equal
 
 from ssn_probe import (
@@ -119,6 +119,7 @@ def test_what_is_done_is_what_was_planned(tmp_path: Path) -> None:
         for step in identify_steps(bench, recipe):
             step.run()
         samples_of(bench, recipe)
+        text_of(bench, recipe)
         assert bench.tracker.done == planned(recipe)  # type: ignore[attr-defined]
 
 
