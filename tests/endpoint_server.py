@@ -43,6 +43,13 @@ def fenced(prompt: str) -> list[str]:
     return [found[1], found[2]]
 
 
+def wait_for_hung_up() -> None:
+    """Whoever a judge hung up on when it failed has stopped asking."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join()
+
+
 @dataclass
 class Served:
     """What a server was asked."""

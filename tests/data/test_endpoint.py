@@ -3,14 +3,13 @@
 import importlib.util
 import json
 import re
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from endpoint_server import Reply, Served, completion, fenced, sensible, serving
+from endpoint_server import Reply, Served, completion, fenced, sensible, serving, wait_for_hung_up
 
 from ssn_probe.data.judges import Judge, JudgedRow, Judgement, make_judge
 from ssn_probe.data.judges.endpoint import parsed
@@ -34,9 +33,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     waited: list[float] = []
     monkeypatch.setattr(base.time, "sleep", waited.append)
     yield waited
-    for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join()
+    wait_for_hung_up()
 
 
 @contextmanager
