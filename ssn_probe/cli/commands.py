@@ -175,6 +175,10 @@ def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **o
 @study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
+@click.option("--remote", is_flag=True, help="Run the model on NDIF, with the key of NDIF_API_KEY.")
+@click.option(
+    "--host", metavar="URL", help="With --remote: another host.  [default: NDIF_HOST, or https://api.ndif.us]"
+)
 def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
@@ -184,6 +188,7 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import load_recipe
 
+    options["remote"] = _remote(options["remote"], options.pop("host"))
     arguments = split_assignments(assignments)
     loaded = load_recipe(recipe, arguments)
     from ssn_probe.api.judging import check_judges
@@ -199,6 +204,13 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     for spec in judges[1:]:
         judge_again(screen, made, spec, options["device"])
     show_answer(screen, made)
+
+
+def _remote(remote: bool, host: str | None) -> bool | str:
+    """Where the model runs: here (False), on the host that the settings name (True), or on another."""
+    if host is not None and not remote:
+        raise click.UsageError("--host says where to run remotely: give --remote, too.")
+    return host or remote
 
 
 def _judged_by(recipe: Any, judges: tuple[str, ...]) -> Any:

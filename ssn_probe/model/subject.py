@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.files import sha256
@@ -30,7 +30,14 @@ from ssn_probe.model.templates import DAY, on_one_day, template_notes
 from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.model.weight_files import weight_files
 from ssn_probe.neurons import Site
+from ssn_probe.remote.deployments import Deployment, find_deployment
+from ssn_probe.remote.host import Host, find_host
 
+if TYPE_CHECKING:
+    from ssn_probe.remote.calls import Calls
+
+BODIES = "ssn_probe.tracing.bodies"
+"""The package whose source travels to a host."""
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -43,6 +50,7 @@ class Subject:
     those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
     may have together, where the config says it, and `limits` is all that a long prompt can exceed.
     `turns`: how its responses end; `template_notes`: which of several chat templates was taken, and on which day.
+    `calls`: what the model is asked through if it is not on this machine; `model` then has no weights.
     """
 
     name: str
@@ -60,6 +68,7 @@ class Subject:
     limits: tuple[Limit, ...]
     turns: Turns
     template_notes: tuple[str, ...] = ()
+    calls: "Calls | None" = None
 
     @property
     def pad_id(self) -> int:
@@ -72,7 +81,9 @@ class Subject:
         return self.turns.ids
 
 
-def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weights: bool = True) -> Subject:
+def load_subject(
+    name: str, *, dtype: str = "auto", device: str = "auto", weights: bool = True, remote: bool | str = False
+) -> Subject:
     """Load a model to be studied.
 
     Args:
@@ -82,6 +93,8 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         device: `auto` (cuda where there is one, else cpu), or any torch device.
         weights: False for a subject that cannot run but is otherwise the same, `identity` included: what was measured
             of it before can be found and read.
+        remote: True for the host that `NDIF_HOST` or nnsight's configuration names, or its address: the model runs
+            there, in the precision that the host chose, and no weights are read here.
 
     Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped. A response ends
     with any end token of the generation config, the tokenizer or the chat template; `turns` holds all of this.
@@ -93,11 +106,15 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
     device = usable_device(device)
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
+    host = find_host(remote) if remote else None
+    deployment = None if host is None else _deployment(host, where, dtype)
+    if deployment is not None:
+        device, dtype = "cpu", deployment.dtype
     before = _stamp(where)
     config = read_config(where)
     family = family_of(config)
     tokenizer = read_tokenizer(where, commit_of(config))
-    read = read_weights if weights else read_outline
+    read = read_weights if weights and host is None else read_outline
     module = read(where, config, family, dtype, device)
     turns = settle_generation(where, module, tokenizer)
     special = {"bos": tokenizer.bos_token_id, "eos": list(turns.ids), "pad": turns.pad_id}
@@ -109,12 +126,17 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         identity["template_day"] = str(DAY)
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
-    model = None
+    model, calls = None, None
     if weights:
         from nnsight import TransformersModel
 
         # It changes the tokenizer that it is given.
-        model = TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
+        settings = {} if host is None else {"device": "meta"}
+        model = TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation", **settings)
+    if model is not None and host is not None and deployment is not None:
+        from ssn_probe.remote.calls import Calls
+
+        calls = Calls(host, deployment, model, BODIES)
     return Subject(
         name=name,
         path=where,
@@ -131,7 +153,17 @@ def load_subject(name: str, *, dtype: str = "auto", device: str = "auto", weight
         limits=limits(config, tokenizer),
         turns=turns,
         template_notes=tuple(template_notes(where, tokenizer)),
+        calls=calls,
     )
+
+
+def _deployment(host: Host, where: str, dtype: str) -> Deployment:
+    deployment = find_deployment(host, where)
+    if dtype not in ("auto", deployment.dtype):
+        raise ModelError(
+            f"{host.url} runs {where} in {deployment.dtype}, not in {dtype}.", "Leave --dtype out: the host chooses it."
+        )
+    return deployment
 
 
 def _stamp(where: str) -> object:

@@ -11,6 +11,7 @@ from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, gather
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Neuron, carrying, places_of, prepared
+from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.generate import finish, run_generation
 
 
@@ -50,7 +51,7 @@ def capture(
             ids, values = run_generation(subject, batch, places, max_new_tokens, wanted=wanted)
             found, steps = torch.stack(values, 1), [one.tokens for one in finish(subject, ids.tolist())]
         else:
-            found = trace_last_values(subject.model, whole_inputs(subject, batch), places, wanted)[:, None]
+            found = run_body(subject, trace_last_values, whole_inputs(subject, batch), places, wanted)[:, None]
             if not found.isfinite().all():
                 raise_non_finite(subject, batch)
         # [prompt, step, neuron], every batch as long as the longest response may be

@@ -7,6 +7,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.edits import places_of
+from ssn_probe.tracing.execution import run_body
 
 
 def raise_non_finite(subject: Subject, tokens: Sequence[Sequence[int]], *, ready: Any = ()) -> NoReturn:
@@ -14,7 +15,7 @@ def raise_non_finite(subject: Subject, tokens: Sequence[Sequence[int]], *, ready
     from ssn_probe.tracing.bodies.first_failure import trace_first_non_finite
 
     inputs = pad_left(tokens, subject.pad_id, subject.device) | {"use_cache": False}
-    found = trace_first_non_finite(subject.model, inputs, places_of(subject), ready)
+    found = run_body(subject, trace_first_non_finite, inputs, places_of(subject), ready)
     where = "in the logits or a gradient" if found is None else f"at site {found[1]} of layer {found[0]}"
     raise ModelError(
         f"{subject.name} computes NaN or Inf {where} (dtype {subject.identity['dtype']}).",

@@ -25,6 +25,7 @@ from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covere
 from ssn_probe.tracing.carried import Carried, along_answers, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
+from ssn_probe.tracing.execution import run_body
 
 CLOSE = 0.02
 """How far logits made of the final states may be from the model's own: a wide margin for half precision."""
@@ -107,7 +108,7 @@ def read_texts(
         mine = along_answers(for_batch(subject, ready, carried, rows), lengths)
         states = None if before is None else before[rows][answer["row"], answer["step"]]
         inputs |= {"logits_to_keep": torch.tensor([width - 1], device=subject.device), "use_cache": False}
-        found = trace_texts(subject.model, inputs, places, mine, there[0], there[1], states)
+        found = run_body(subject, trace_texts, inputs, places, mine, there[0], there[1], states)
         if not all(part.isfinite().all() for part in found.values()):
             raise_non_finite(subject, tokens, ready=mine)
         if found["off"] > CLOSE:

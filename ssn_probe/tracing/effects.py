@@ -37,6 +37,7 @@ from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.effect_store import Scores, decode, encoded, gathered, mean
+from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.readout import Forcing, forced
 
 __all__ = [
@@ -127,10 +128,11 @@ def score_local(
     from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
 
     places, shelf = places_of(subject, sites), shelf or Memory()
-    known = [] if covered(shelf, len(tokens)) else measure_weights(subject.model, places)
+    here = subject.calls is None and not covered(shelf, len(tokens))
+    known = measure_weights(subject.model, places) if here else []
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        return trace_local_effects(subject.model, whole_inputs(subject, batch), places, known, _checked(position))
+        return run_body(subject, trace_local_effects, whole_inputs(subject, batch), places, known, _checked(position))
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=batch_size, shelf=shelf, advance=advance)
 
@@ -197,7 +199,7 @@ def score_refusal(
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         inputs = _forced_inputs(subject, batch, forcing)
-        effects, odds = trace_refusal_effects(subject.model, inputs, places, forcing.scoring)
+        effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring)
         return effects | {"log_odds": odds}
 
     settings = {"batch_size": batch_size, "shelf": shelf, "advance": advance, "sequences": len(forcing.prefixes)}
@@ -232,7 +234,7 @@ def refusal_log_odds(
         batch = [tokens[row] for row in rows]
         inputs = _forced_inputs(subject, batch, forcing)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
-        found = trace_log_odds(subject.model, inputs, places, mine, forcing.scoring)
+        found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
             raise_non_finite(subject, batch, ready=for_batch(subject, ready, carried, rows))
         return {"log_odds": found.float().cpu()}
@@ -255,7 +257,7 @@ def final_states(
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
-        states = trace_states(subject.model, whole_inputs(subject, batch), places).float().cpu()
+        states = run_body(subject, trace_states, whole_inputs(subject, batch), places).float().cpu()
         if not states.isfinite().all():
             raise_non_finite(subject, batch)
         return {"states": states}
@@ -292,7 +294,7 @@ def _ablated(
         def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
             chosen = neurons[start : start + together]  # noqa: B023 (called at once)
             inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
-            return chosen, trace_ablations(subject.model, inputs, places, _silenced(chosen), position)
+            return chosen, run_body(subject, trace_ablations, inputs, places, _silenced(chosen), position)
 
         chosen, moved = fitted(size, attempt)
         for (layer, site, index), effect in zip(chosen, moved.tolist(), strict=True):

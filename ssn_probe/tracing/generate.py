@@ -17,6 +17,7 @@ from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covere
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
+from ssn_probe.tracing.execution import run_body
 
 __all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
 
@@ -116,7 +117,7 @@ def run_generation(
     settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
-        ids, finite, values = trace_generation(subject.model, inputs, places, edits, wanted, settings)
+        ids, finite, values = run_body(subject, trace_generation, inputs, places, edits, wanted, settings)
     if not finite or not all(value.isfinite().all() for value in values):
         raise_non_finite(subject, batch, ready=edits)
     return ids[:, inputs["input_ids"].shape[1] :].cpu(), values

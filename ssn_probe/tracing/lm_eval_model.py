@@ -13,6 +13,7 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Edits, places_of, prepared
+from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.generate import OPEN_LOOP
 
 
@@ -42,7 +43,7 @@ def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Adva
                 inps.shape[1], device=inps.device
             )  # as a tensor, so that nnsight leaves the batch whole
             inputs = {"input_ids": inps, "attention_mask": torch.ones_like(inps), "logits_to_keep": kept}
-            logits = trace_logits(subject.model, inputs | {"use_cache": False}, places, ready)
+            logits = run_body(subject, trace_logits, inputs | {"use_cache": False}, places, ready)
             if not logits.isfinite().all():
                 raise_non_finite(subject, inps.tolist(), ready=ready)
             advance(len(inps))
@@ -58,7 +59,7 @@ def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Adva
             settings |= {"pad_token_id": self.tokenizer.pad_token_id}
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=OPEN_LOOP)
-                tokens, finite, _ = trace_generation(subject.model, inputs, places, ready, (), settings)
+                tokens, finite, _ = run_body(subject, trace_generation, inputs, places, ready, (), settings)
             if not finite:
                 raise_non_finite(subject, context.tolist(), ready=ready)
             advance(len(context))

@@ -13,6 +13,7 @@ from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, no_progress, run_batches
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import places_of
+from ssn_probe.tracing.execution import run_body
 
 
 def mean_activations(
@@ -35,7 +36,7 @@ def mean_activations(
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
-        sums, seen = trace_sums(subject.model, whole_inputs(subject, batch), places)
+        sums, seen = run_body(subject, trace_sums, whole_inputs(subject, batch), places)
         if not all(part.isfinite().all() for part in sums.values()):
             raise_non_finite(subject, batch)
         return {site: part.cpu() for site, part in sums.items()} | {"count": torch.as_tensor(seen).cpu()}

@@ -30,7 +30,7 @@ RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
 """
 ARGUMENTS = {
-    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh progress parameters",
+    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote progress parameters",
     "preview": "what model out batch_size device dtype limit time parameters",
     "open_run": "reference out",
 }
@@ -38,7 +38,7 @@ COMMANDS = {
     "": "--version --debug --extend",
     "list": "path",
     "show": "recipe --judge -T --limit --batch-size --device --dtype -o --time --no-time",
-    "run": "recipe --judge -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh",
+    "run": "recipe --judge -T --limit --batch-size --device --dtype -o --gradient-checkpointing --fresh --remote --host",
     "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
     "--verdict -n --show-text",
     "judge": "reference --with -o --device",

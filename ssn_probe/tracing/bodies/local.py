@@ -17,12 +17,14 @@ def measure_weights(model, places):
 def trace_local_effects(model, inputs, places, known, position):
     """{site: [prompt, layer, neuron]}: ‖Δ output of the module‖, averaged over real tokens or at the last one.
 
-    known: see `measure_weights`; position: "mean" or "last". The pass runs to its end: `tracer.stop()` ends it with an
-    exception whose traceback keeps every activation of the batch alive until Python next looks for cycles.
+    known: see `measure_weights`, measured in the trace where it is empty; position: "mean" or "last". The pass runs to
+    its end: `tracer.stop()` ends it with an exception whose traceback keeps every activation of the batch alive until
+    Python next looks for cycles.
     """
     with torch.no_grad(), model.trace(**inputs):
         mask = token_mask(model)
         weight = token_weights(mask, position)
+        known = known or [measure(layer_of(model, places, layer), places) for layer in range(places["depth"])]
         angles = reach(model, places["rotary"]).output if "gram" in known[0] else None
         layers = [
             layer_effects(layer_of(model, places, layer), places, angles, mask, weight, known[layer])

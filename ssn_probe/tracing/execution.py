@@ -1,0 +1,13 @@
+"""Where a body runs: here, or on the host of the model. To whoever asks there is no difference."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ssn_probe.model.subject import Subject
+
+
+def run_body(subject: Subject, body: Callable[..., Any], *arguments: Any) -> Any:
+    """`body(model, *arguments)`, where the model is. Values come back on the CPU from a host."""
+    if subject.calls is not None:
+        return subject.calls.run(body, *arguments)
+    return body(subject.model, *arguments)
