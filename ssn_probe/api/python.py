@@ -109,13 +109,14 @@ def preview(
     device: str = "auto",
     dtype: str = "auto",
     limit: int | None = None,
+    remote: bool | str = False,
     time: bool = True,
     **parameters: Any,
 ) -> "Preview":
     """What `run` would do with these arguments, what it takes and could show, as `ssn-probe show` prints it.
 
     One batch of each kind of work is tried, to say how long the whole takes here; with `time=False` no weight is
-    loaded and nothing runs.
+    loaded and nothing runs. With `remote`, the host says whether it runs the model, and gets no prompt.
     """
     asked = _asked(what, model, parameters)
     _import_tqdm()
@@ -129,6 +130,7 @@ def preview(
             batch_size=_count("batch_size", None if batch_size == "auto" else batch_size),
             device=device,
             dtype=dtype,
+            remote=remote,
             calibrated=time,
         )
     )

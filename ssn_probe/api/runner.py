@@ -22,6 +22,7 @@ from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.fetched import source_of
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.certificate import with_certificate
 from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
 from ssn_probe.report.terminal.progress_bars import lines_while, tracking
@@ -61,8 +62,8 @@ class Options:
 
     `batch_size` None: as many prompts as the memory holds; given, it holds for the rows of a training pass, too.
     `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
-    the cache. `remote`: run the model on a host, see `load_subject`. `source`: the text of the recipe file, as it was
-    executed.
+    the cache. `remote`: run the model on a host, see `load_subject`; `yes`: without asking before prompts are sent.
+    `source`: the text of the recipe file, as it was executed.
     """
 
     out: Path = Path("results")
@@ -73,6 +74,7 @@ class Options:
     limit: int | None = None
     fresh: bool = False
     remote: bool | str = False
+    yes: bool = True
     source: str | None = None
     arguments: dict[str, str] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     A run that was stopped, at whatever moment, continues where it was when the same is run again: every batch that was
     done is in the cache.
     """
+    check_settings(options.remote, device=options.device, gradient_checkpointing=options.gradient_checkpointing)
     recipe = limited(recipe, options.limit)
     plan = make_plan(recipe)
     for prompts in measured(plan.recipe, plan.data).values():

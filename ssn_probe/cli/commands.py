@@ -12,6 +12,7 @@ from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.judge_commands import certify, judge, judge_again
 from ssn_probe.cli.model_commands import model
+from ssn_probe.cli.options import DEVICE, DTYPE, OUT, study_options, with_place
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, user_errors
 from ssn_probe.text import make_printable, plain
@@ -52,17 +53,6 @@ class Commands(click.Group):
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}. {nearest(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
-
-
-class BatchSize(click.ParamType):
-    """A number of prompts, or `auto` (None) for as many as fit into memory."""
-
-    name = "N|auto"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or value == "auto":
-            return None
-        return click.IntRange(1)(value, param, ctx)
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,35 +96,6 @@ main.add_command(certify)
 main.add_command(model)
 
 
-OUT = click.option(
-    "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
-DTYPE = click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-STUDY = (
-    OUT,
-    DTYPE,
-    DEVICE,
-    click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."),
-    click.option("--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."),
-    click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."),
-    click.option(
-        "--judge",
-        "judges",
-        multiple=True,
-        metavar="NAME[:ARGUMENT]",
-        help="Who judges responses: phrases, qwen3guard, openai:MODEL, none, …; further ones judge afterwards.",
-    ),
-)
-
-
-def study_options(command):
-    """The options of `show` and `run`, last first. But for -T, only the limit and the dtype can change a number."""
-    for option in STUDY:
-        command = option(command)
-    return command
-
-
 @main.command("list", short_help="List recipes with their questions and parameters.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def list_(path: Path | None) -> None:
@@ -157,12 +118,14 @@ def list_(path: Path | None) -> None:
 def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **options: Any) -> None:
     """Show what RECIPE would do: steps, how many of them are cached, prompts, passes, time, memory, smallest effect.
 
-    With --no-time no weights are loaded and nothing runs. A recipe file is executed to read it.
+    With --no-time no weights are loaded and nothing runs. With --remote, the host says whether it runs the model, and
+    gets no prompt, but for the trials of --yes. A recipe file is executed to read it.
     """
     from ssn_probe.report.terminal.command_output import console
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import find_recipe
 
+    options = with_place(options)
     value = _judged_by(find_recipe(recipe, split_assignments(assignments)), judges)
     from ssn_probe.report.terminal.plan_table import render_plan
     from ssn_probe.study.forecast import forecast
@@ -175,10 +138,6 @@ def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **o
 @study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
-@click.option("--remote", is_flag=True, help="Run the model on NDIF, with the key of NDIF_API_KEY.")
-@click.option(
-    "--host", metavar="URL", help="With --remote: another host.  [default: NDIF_HOST, or https://api.ndif.us]"
-)
 def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
@@ -188,7 +147,7 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     from ssn_probe.spec.decorator import split_assignments
     from ssn_probe.spec.discovery import load_recipe
 
-    options["remote"] = _remote(options["remote"], options.pop("host"))
+    options = with_place(options)
     arguments = split_assignments(assignments)
     loaded = load_recipe(recipe, arguments)
     from ssn_probe.api.judging import check_judges
@@ -204,13 +163,6 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     for spec in judges[1:]:
         judge_again(screen, made, spec, options["device"])
     show_answer(screen, made)
-
-
-def _remote(remote: bool, host: str | None) -> bool | str:
-    """Where the model runs: here (False), on the host that the settings name (True), or on another."""
-    if host is not None and not remote:
-        raise click.UsageError("--host says where to run remotely: give --remote, too.")
-    return host or remote
 
 
 def _judged_by(recipe: Any, judges: tuple[str, ...]) -> Any:

@@ -32,6 +32,7 @@ from ssn_probe.model.weight_files import weight_files
 from ssn_probe.neurons import Site
 from ssn_probe.remote.deployments import Deployment, find_deployment
 from ssn_probe.remote.host import Host, find_host
+from ssn_probe.remote.settings import check_settings
 
 if TYPE_CHECKING:
     from ssn_probe.remote.calls import Calls
@@ -102,6 +103,7 @@ def load_subject(
     Raises:
         ModelError: any reason for which the model cannot be studied, with what to do about it.
     """
+    check_settings(remote, device=device)
     where = locate(name)
     device = usable_device(device)
     if dtype not in DTYPES:

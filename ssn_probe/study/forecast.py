@@ -15,6 +15,7 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.remote.settings import check_settings
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
@@ -71,20 +72,25 @@ def forecast(
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    remote: bool | str = False,
+    yes: bool = False,
     calibrated: bool = False,
 ) -> Forecast:
     """The plan of a recipe and what it takes; the options are those of a run.
 
     Reads configuration, prompts and what is cached below `out`; computes nothing and loads no weights, unless
-    `calibrated`: then each kind of work runs on one batch, to see how long it takes here.
+    `calibrated`: then each kind of work runs on one batch, to see how long it takes. With `remote`, that would send
+    prompts to the host, and needs `yes`.
     """
+    check_settings(remote, device=device)
     plan = make_plan(limited(recipe, limit))
-    subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False)
+    subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False, remote=remote)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     rows, cached = _look_up(plan, subject, out)
-    loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype))
-    first = _try(plan, subject, loaded, out, batch_size) if calibrated else ()
-    seconds, time = _time(plan, rows, cached, loaded, batch_size) if calibrated else ({}, [])
+    loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype, remote=remote))
+    untried = _untried(plan, remote, yes)
+    first = _try(plan, subject, None if untried else loaded, out, batch_size) if calibrated else ()
+    seconds, time = _time(plan, rows, cached, untried or loaded, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
@@ -105,16 +111,26 @@ def forecast(
     )
 
 
+def _untried(plan: Plan, remote: bool | str, yes: bool) -> str | None:
+    """Why the model is not to run for an estimate, if it is not."""
+    if remote:
+        return None if yes else "that would send prompts to the host; with --yes it does"
+    return None if weights_here(plan.recipe.model) else "the weights are not on this machine yet"
+
+
 def _try(
-    plan: Plan, subject: Subject, loaded: Callable[[], Subject], out: Path, batch_size: int | None
+    plan: Plan, subject: Subject, loaded: Callable[[], Subject] | None, out: Path, batch_size: int | None
 ) -> tuple[Refusals, ...]:
-    """What the model answers to a few prompts, from the cache below `out` where a run has asked them already."""
+    """What the model answers to a few prompts, from the cache below `out` where a run has asked them already.
+
+    `loaded` is None where the model may not be asked.
+    """
     kept = Workbench(
         subject=subject, data=plan.data, anchor=plan.anchor, cache=Cache(root=out / "cache", compute=False)
     )
     with contextlib.suppress(NotCached):
         return tuple(_tried(kept, plan))
-    if not weights_here(plan.recipe.model) or not all(map(_is_judged_here, tried_sets(plan.recipe, plan.data))):
+    if loaded is None or not all(map(_is_judged_here, tried_sets(plan.recipe, plan.data))):
         return ()
     bench = Workbench(subject=loaded(), data=plan.data, anchor=plan.anchor, batch_size=batch_size)
     return tuple(_tried(bench, plan))
@@ -154,16 +170,16 @@ def _time(
     plan: Plan,
     rows: Sequence[Row],
     cached: Mapping[str, int],
-    loaded: Callable[[], Subject],
+    loaded: Callable[[], Subject] | str,
     batch_size: int | None,
 ) -> tuple[Mapping[str, float], list[str]]:
-    """Seconds per prompt of every row, and the whole in words."""
+    """Seconds per prompt of every row, and the whole in words; `loaded` is a reason where nothing is to run."""
     from ssn_probe.study.calibration import calibrate
 
     if all(cached.get(row.label, 0) >= row.prompts for row in rows):
         return {}, ["Time: all that the model has to do is in the cache."]
-    if not weights_here(plan.recipe.model):
-        return {}, ["Time: not estimated, because the weights are not on this machine yet."]
+    if isinstance(loaded, str):
+        return {}, [f"Time: not estimated, because {loaded}."]
     subject = loaded()
     seconds = calibrate(subject, plan, rows, batch_size)
     total = sum(seconds[row.label] * (row.prompts - cached.get(row.label, 0)) for row in rows)
