@@ -87,7 +87,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     """
     check_settings(options.remote, device=options.device, gradient_checkpointing=options.gradient_checkpointing)
     recipe = limited(recipe, options.limit)
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, hosted=bool(options.remote))
     for prompts in measured(plan.recipe, plan.data).values():
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)

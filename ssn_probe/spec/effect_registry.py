@@ -43,6 +43,8 @@ class Effect(Node, abstract=True):
         if known is not None and is_shipped(known) and not is_shipped(cls):
             raise RecipeError(f"the name {cls.__name__} belongs to ssn-probe", "Give your effect another name.")
         super().__init_subclass__(abstract=abstract, **kwargs)
+        if cls.needs_gradients and "gradients" not in cls.needs:
+            cls.needs = (*cls.needs, "gradients")
         if not abstract:
             EFFECTS[cls.__name__.lower()] = cls
 

@@ -138,6 +138,8 @@ class Trains(Intervention, abstract=True):
     of the one training, which no early stopping ends before; None for the change that the training chooses.
     """
 
+    needs = ("training",)
+
     neurons: SetExpression
     data: Prompts
     _: KW_ONLY

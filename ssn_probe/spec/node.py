@@ -13,13 +13,15 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ssn_probe.errors import RecipeError, nearest
 from ssn_probe.spec.display import Displayed
 
 NODES: dict[str, type["Node"]] = {}
 """Every kind of node by name, for reading JSON."""
+Need = Literal["gradients", "weights", "all logits", "training"]
+"""What a node may ask of wherever the model runs, beside forward passes."""
 DEEPEST = 100
 """Nodes that may be nested within one another, so that recursion over an expression stays below Python's limit."""
 
@@ -29,6 +31,7 @@ class Node(Displayed):
     """A value with a key. Subclasses are frozen dataclasses, whose fields are checked when an instance is made."""
 
     version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Need, ...]] = ()  # of a host that runs the model for others; see `study.host_checks`
     depth: ClassVar[int] = 0  # of nested nodes; set per instance, and not a field
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any):

@@ -57,6 +57,8 @@ class LMEval(Measure):
     put into the model's chat template? lm-eval's published figures are without it.
     """
 
+    needs = ("all logits",)
+
     tasks: tuple[str, ...]
     limit: int | None = None
     num_fewshot: int | None = None

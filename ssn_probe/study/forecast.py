@@ -83,7 +83,7 @@ def forecast(
     prompts to the host, and needs `yes`.
     """
     check_settings(remote, device=device)
-    plan = make_plan(limited(recipe, limit))
+    plan = make_plan(limited(recipe, limit), hosted=bool(remote))
     subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False, remote=remote)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     rows, cached = _look_up(plan, subject, out)

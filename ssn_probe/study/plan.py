@@ -11,6 +11,7 @@ from ssn_probe.spec import (
     Recipe,
 )
 from ssn_probe.spec.node import Node, rewrite, walk
+from ssn_probe.study.host_checks import check_hosted
 from ssn_probe.study.recipe_checks import check_recipe
 from ssn_probe.study.resolve import study_anchor
 
@@ -28,12 +29,14 @@ class Plan:
         return study_anchor(self.recipe, self.data)
 
 
-def make_plan(recipe: Recipe) -> Plan:
-    """The recipe with its data.
+def make_plan(recipe: Recipe, *, hosted: bool = False) -> Plan:
+    """The recipe with its data; `hosted`: a host runs the model.
 
     Raises RecipeError or DataError for what cannot be: unknown data, a damaged neuron file, a measure on prompts that
-    choose the set, a language that is not there.
+    choose the set, a language that is not there, what no host does.
     """
+    if hosted:
+        check_hosted(recipe)
     for node in walk(recipe):
         if isinstance(node, NeuronFile):
             read_neurons(node.path)
