@@ -51,6 +51,7 @@ from ssn_probe.study.unjudged import (
     with_spent,
 )
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.host_facts import check_host
 
 LENGTHS = ("lengths of prompts",)
 """What a bench remembers them under."""
@@ -98,6 +99,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         require_proof(subject, root)
         if subject.calls is None:
             check_rows_independent(subject)
+        else:
+            check_host(subject)
     check_judged(plan.recipe, plan.data, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)
