@@ -41,7 +41,7 @@ KNOWN: WeakKeyDictionary[Subject, HostFacts] = WeakKeyDictionary()
 
 def host_facts(subject: Subject) -> HostFacts:
     """Where the model runs, this machine or a host: one forward pass of two tokens, the first time it is asked."""
-    from ssn_probe.tracing.bodies.host import trace_host
+    from ssn_probe.tracing.bodies.surroundings import trace_host
 
     if subject not in KNOWN:
         found = run_body(subject, trace_host, whole_inputs(subject, [[0, 1]]), places_of(subject))
