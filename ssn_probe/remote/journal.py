@@ -1,5 +1,6 @@
 """The ids of jobs that are under way, on disk: what the next run takes up again after Ctrl-C or a kill."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +19,14 @@ DAYS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Noted:
-    """A job under way: its id on the host, and when it was sent, in seconds since 1970."""
+    """A job under way: its id on the host, and how many seconds ago it was sent."""
 
     job: str
-    sent: float
+    age: float
+
+    @property
+    def is_recent(self) -> bool:
+        return 0 <= self.age < DAYS * 86400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +42,17 @@ class Journal:
         path = self._path(name, host, model)
         with self.lock:
             noted = self._read(path)
-            if noted is None or not 0 <= self.now() - noted.sent < DAYS * 86400:
-                self._remove(path)
-                return None
-            return noted
+            if noted is not None and noted.is_recent:
+                return noted
+            self._remove(path)
+            return None
 
     def note(self, name: str, host: str, model: str, job: str) -> None:
         """Remembers a job that was sent; those that are too old to be of use are forgotten."""
         entry = {"name": name, "host": host, "model": model, "job": job, "sent": self.now()}
         with self.lock:
             for path in sorted(self.folder.glob("[!.]*.json")):
-                old = self._read(path)
-                if old is None or self.now() - old.sent >= DAYS * 86400:
+                if (old := self._read(path)) is None or not old.is_recent:
                     self._remove(path)
             write_json(self._path(name, host, model), entry)
 
@@ -68,11 +72,9 @@ class Journal:
 
     def _read(self, path: Path) -> Noted | None:
         """What a file says; nothing where there is none, or it is damaged: the job is sent again then."""
-        import json
-
         try:
             entry: Any = json.loads(read_limited(path, MB, ResultError))
-            return Noted(job=str(entry["job"]), sent=float(entry["sent"]))
+            return Noted(job=str(entry["job"]), age=self.now() - float(entry["sent"]))
         except (ResultError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
