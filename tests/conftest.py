@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from light_ndif import ndif  # noqa: F401 (a fixture)
 from tiny import FAMILIES, write_tiny
 
 with install_import_hook(["ssn_probe.model.chat", "ssn_probe.model.subject", "ssn_probe.tracing"], "beartype.beartype"):
