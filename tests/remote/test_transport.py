@@ -22,13 +22,13 @@ RECONNECTING = "Service temporarily unavailable: compute backend is reconnecting
 
 
 @pytest.fixture
-def ndif() -> MadeUp:
+def made_up() -> MadeUp:
     return MadeUp()
 
 
 @pytest.fixture
-def network(ndif: MadeUp) -> Iterator[Network]:
-    with bad_network(ndif) as network:
+def network(made_up: MadeUp) -> Iterator[Network]:
+    with bad_network(made_up) as network:
         yield network
 
 
@@ -42,11 +42,11 @@ def same(values: Any) -> bool:
     return set(values) == {"results"} and torch.equal(first, VALUES["results"][0]) and second == {"n": 2}
 
 
-def test_a_job_gives_what_it_saved_and_says_how_it_went(network: Network, ndif: MadeUp) -> None:
+def test_a_job_gives_what_it_saved_and_says_how_it_went(network: Network, made_up: MadeUp) -> None:
     states: list[JobState] = []
     found = run(network, watch=states.append)
     assert same(found.values)
-    assert (found.sent, found.received, found.job, found.taken_up) == (7, len(ndif.result), "job1", False)
+    assert (found.sent, found.received, found.job, found.taken_up) == (7, len(made_up.result), "job1", False)
     assert [(one.status, one.position) for one in states] == [
         ("received", None),
         ("queued", 3),
@@ -66,14 +66,14 @@ def test_the_key_goes_to_the_host_and_not_to_where_the_result_is(network: Networ
     "fault", [drop, lose, cut, says(500, "Internal server error."), says(502), says(503, RECONNECTING)]
 )
 @pytest.mark.parametrize("where", ["POST /request", "GET /response", "GET /store"])
-def test_what_passes_is_tried_again(network: Network, ndif: MadeUp, fault: Any, where: str) -> None:
+def test_what_passes_is_tried_again(network: Network, made_up: MadeUp, fault: Any, where: str) -> None:
     states: list[JobState] = []
     network.faults[where] = [fault] * 3
     clock = FastClock()
     assert same(run(network, clock, watch=states.append).values)
     assert network.count(where) >= 4
     assert "retrying" in {one.status for one in states}
-    assert ndif.sent == (4 if where.startswith("POST") and fault in (lose, cut) else 1)
+    assert made_up.sent == (4 if where.startswith("POST") and fault in (lose, cut) else 1)
 
 
 def test_pauses_between_tries_grow_and_a_host_is_given_up_after_an_outage(network: Network) -> None:
@@ -191,14 +191,14 @@ TRACEBACK = "Traceback (most recent call last):\n" + "".join(
         ("Request cancelled by operator.", RemoteError, "cancelled by operator"),
     ],
 )
-def test_a_job_that_fails(network: Network, ndif: MadeUp, said: str, kind: type[RemoteError], message: str) -> None:
-    ndif.says = [RUNNING, {"status": "ERROR", "description": said}]
+def test_a_job_that_fails(network: Network, made_up: MadeUp, said: str, kind: type[RemoteError], message: str) -> None:
+    made_up.says = [RUNNING, {"status": "ERROR", "description": said}]
     with pytest.raises(RemoteError, match=message) as caught:
         run(network)
     assert type(caught.value) is kind
     assert KEY not in str(caught.value)
     assert str(caught.value).count("\n") < 15
-    assert ndif.sent == 1
+    assert made_up.sent == 1
 
 
 @pytest.mark.parametrize(
@@ -209,50 +209,50 @@ def test_a_job_that_fails(network: Network, ndif: MadeUp, said: str, kind: type[
         "Error starting model. Please try again later. Sorry for the inconvenience.",
     ],
 )
-def test_a_job_that_fails_for_a_reason_of_the_host_is_sent_again(network: Network, ndif: MadeUp, said: str) -> None:
-    ndif.says = [{"status": "ERROR", "description": said}]
-    clock = FastClock({2: lambda: setattr(ndif, "says", [{"status": "COMPLETED"}])})
+def test_a_job_that_fails_for_a_reason_of_the_host_is_sent_again(network: Network, made_up: MadeUp, said: str) -> None:
+    made_up.says = [{"status": "ERROR", "description": said}]
+    clock = FastClock({2: lambda: setattr(made_up, "says", [{"status": "COMPLETED"}])})
     assert same(run(network, clock).values)
-    assert 1 < ndif.sent < transport.SENDS
-    ndif.says = [{"status": "ERROR", "description": said}]
+    assert 1 < made_up.sent < transport.SENDS
+    made_up.says = [{"status": "ERROR", "description": said}]
     with pytest.raises(RemoteError, match=said[:20]):
         run(network)
 
 
-def test_a_server_that_starts_again_and_has_forgotten_the_job(network: Network, ndif: MadeUp) -> None:
-    ndif.says = [RUNNING] * 5 + [{"status": "COMPLETED"}]
-    found = run(network, FastClock({3: ndif.looks.clear}))
+def test_a_server_that_starts_again_and_has_forgotten_the_job(network: Network, made_up: MadeUp) -> None:
+    made_up.says = [RUNNING] * 5 + [{"status": "COMPLETED"}]
+    found = run(network, FastClock({3: made_up.looks.clear}))
     assert same(found.values)
-    assert (ndif.sent, found.sent, found.job) == (2, 14, "job2")
+    assert (made_up.sent, found.sent, found.job) == (2, 14, "job2")
 
 
-def test_a_job_that_the_host_never_hears_of(network: Network, ndif: MadeUp) -> None:
-    ndif.says = [None]
+def test_a_job_that_the_host_never_hears_of(network: Network, made_up: MadeUp) -> None:
+    made_up.says = [None]
     with pytest.raises(RemoteError, match="has forgotten job job4"):
         run(network)
-    assert ndif.sent == transport.SENDS
+    assert made_up.sent == transport.SENDS
 
 
 def test_a_job_that_runs_for_ever_and_one_that_waits_for_ever(
-    network: Network, ndif: MadeUp, monkeypatch: pytest.MonkeyPatch
+    network: Network, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert transport.QUEUEING >= 86400
     monkeypatch.setattr(transport, "QUEUEING", 1800)
     monkeypatch.setattr(transport, "SENDS", 2)
-    ndif.says = [RUNNING]
+    made_up.says = [RUNNING]
     with pytest.raises(RemoteError, match="has not ended within 11 min"):
         run(network, timeout=60)
-    assert ndif.sent == transport.SENDS
-    ndif.says = [QUEUED]
+    assert made_up.sent == transport.SENDS
+    made_up.says = [QUEUED]
     clock = FastClock()
     with pytest.raises(RemoteError, match=r"has waited for 30 min"):
         run(network, clock)
     assert max(clock.waits) <= 10
 
 
-def test_waiting_ends_at_once(network: Network, ndif: MadeUp, tmp_path: Path) -> None:
+def test_waiting_ends_at_once(network: Network, made_up: MadeUp, tmp_path: Path) -> None:
     """Even while an exchange hangs, for which a host has half a minute."""
-    ndif.says = [RUNNING]
+    made_up.says = [RUNNING]
     network.faults["GET /response"] = [hang] * 100
     stop, journal = threading.Event(), Journal(folder=tmp_path)
 
@@ -266,8 +266,8 @@ def test_waiting_ends_at_once(network: Network, ndif: MadeUp, tmp_path: Path) ->
     assert journal.jobs() == ["job1"]
 
 
-def test_ctrl_c_leaves_nobody_who_asks_on(network: Network, ndif: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
-    ndif.says = [RUNNING]
+def test_ctrl_c_leaves_nobody_who_asks_on(network: Network, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up.says = [RUNNING]
     monkeypatch.setattr(transport, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_job(Host(network.url), "a model", b"")
@@ -278,22 +278,22 @@ def test_ctrl_c_leaves_nobody_who_asks_on(network: Network, ndif: MadeUp, monkey
 
 
 class TestExpiredAddresses:
-    def test_there_is_a_new_one(self, network: Network, ndif: MadeUp) -> None:
+    def test_there_is_a_new_one(self, network: Network, made_up: MadeUp) -> None:
         network.faults["GET /store"] = [says(403)]
         assert same(run(network).values)
-        assert ndif.sent == 1
+        assert made_up.sent == 1
 
-    def test_there_is_none(self, network: Network, ndif: MadeUp) -> None:
-        ndif.says = [{"status": "COMPLETED", "data": f"{network.url}/store/x"}]
+    def test_there_is_none(self, network: Network, made_up: MadeUp) -> None:
+        made_up.says = [{"status": "COMPLETED", "data": f"{network.url}/store/x"}]
         network.faults["GET /store"] = [says(404)]
         assert same(run(network).values)
-        assert ndif.sent == 2
+        assert made_up.sent == 2
 
-    def test_nor_later(self, network: Network, ndif: MadeUp) -> None:
+    def test_nor_later(self, network: Network, made_up: MadeUp) -> None:
         network.faults["GET /store"] = [says(403)] * 100
         with pytest.raises(RemoteError, match=r"has the result of a job no more \(403\)"):
             run(network)
-        assert ndif.sent == transport.SENDS
+        assert made_up.sent == transport.SENDS
 
 
 class TestTakingUp:
@@ -307,34 +307,36 @@ class TestTakingUp:
         assert journal.jobs() == ["job1"]
         return journal
 
-    def test_a_job_that_is_there_still(self, network: Network, ndif: MadeUp, journal: Journal) -> None:
+    def test_a_job_that_is_there_still(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
         found = run(network, name="n", journal=journal)
         assert same(found.values)
-        assert (found.taken_up, found.sent, found.job, ndif.sent) == (True, 0, "job1", 1)
+        assert (found.taken_up, found.sent, found.job, made_up.sent) == (True, 0, "job1", 1)
         assert journal.jobs() == []
 
-    def test_another_job(self, network: Network, ndif: MadeUp, journal: Journal) -> None:
+    def test_another_job(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
         assert not run(network, name="m", journal=journal).taken_up
         assert journal.jobs() == ["job1"]
 
-    def test_a_job_that_is_gone(self, network: Network, ndif: MadeUp, journal: Journal) -> None:
-        ndif.looks.clear()
+    def test_a_job_that_is_gone(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
+        made_up.looks.clear()
         found = run(network, name="n", journal=journal)
         assert same(found.values)
         assert (found.taken_up, found.job) == (False, "job2")
 
-    def test_a_job_that_failed(self, network: Network, ndif: MadeUp, journal: Journal) -> None:
+    def test_a_job_that_failed(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
         """What made it fail may be over."""
         network.faults["GET /response"] = [
-            lambda asked, upstream: ndif._said({"id": "job1", "status": "ERROR", "description": "no"})
+            lambda asked, upstream: made_up._said({"id": "job1", "status": "ERROR", "description": "no"})
         ]
         assert run(network, name="n", journal=journal).job == "job2"
 
-    def test_a_result_that_is_damaged(self, network: Network, ndif: MadeUp, journal: Journal) -> None:
+    def test_a_result_that_is_damaged(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
         network.faults["GET /store"] = [says(200)]
         assert run(network, name="n", journal=journal).job == "job2"
 
-    def test_a_network_that_fails_for_good_loses_no_job(self, network: Network, ndif: MadeUp, journal: Journal) -> None:
+    def test_a_network_that_fails_for_good_loses_no_job(
+        self, network: Network, made_up: MadeUp, journal: Journal
+    ) -> None:
         network.faults["GET /response"] = [drop] * 1000
         with pytest.raises(RemoteError, match="broke"):
             run(network, name="n", journal=journal)
