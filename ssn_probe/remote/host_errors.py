@@ -128,7 +128,7 @@ def job_error(host: Host, job: str, said: str, meta: Mapping[str, Any] | None = 
         return HostTimeoutError(scrubbed(said, host), "Take a smaller batch: each job then runs for less time.")
     if "alloc_shortfall_by_gpu" in (meta or {}) or any(one in words for one in MEMORY):
         return HostMemoryError(f"The host's memory does not suffice for job {job}.", "Take a smaller batch.")
-    if "could not deploy this model" in words:
+    if "could not deploy" in words:
         return RemoteError(scrubbed(said, host), "`ssn-probe models --remote` lists what the host runs.")
     if "architecture on this server" in words:
         path = re.search(r"no module at '([^']*)'", said)
