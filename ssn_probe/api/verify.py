@@ -80,7 +80,7 @@ def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
     try:
         recipe = find_recipe(str(run.path / "recipe.json"), {})
         plan = make_plan(recipe)
-        dtype = manifest["options"].get("dtype", "auto")
+        dtype = manifest["model"].get("dtype", "auto")  # a host may have chosen another than the checkpoint's
         subject = load_subject(recipe.model, dtype=dtype, device="cpu", weights=False)
         yield from _how_it_was_made(recipe, plan, subject, manifest)
     except SSNProbeError as error:

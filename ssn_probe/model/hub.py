@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from ssn_probe.errors import ModelError, first_line, is_library_failure
 
@@ -18,12 +19,17 @@ COPY = (
     "Without the hub: copy the model here (`hf download {name} --local-dir FOLDER` where there is a network) and give "
     "the folder, or study smollm2, which needs no hub: ssn-probe model fetch smollm2"
 )
+DESCRIBED = (
+    "Without the hub: a host runs the model, so that its config and tokenizer are all that is needed here, without the "
+    "weights: `hf download {name} --exclude '*.safetensors' '*.bin' '*.pth'` where there is a network, and that cache "
+    "copied here."
+)
 _silent: set[str] = set()
 """Models whose files are read from the hub's cache alone, since the hub did not answer when it was asked for them."""
 
 
-def ask_hub(name: str) -> str | None:
-    """The commit of a model on the hub that will be read, if the hub tells it.
+def ask_hub(name: str, revision: str | None = None, weights: bool = True) -> str | None:
+    """The commit of a model on the hub that will be read, if the hub tells it; else the revision, None for main.
 
     Raises:
         ModelError: gated, no such model or no answer, and the hub's cache does not hold the model.
@@ -31,24 +37,25 @@ def ask_hub(name: str) -> str | None:
     from huggingface_hub import constants, errors, get_hf_file_metadata, try_to_load_from_cache
 
     _silent.discard(name)
-    kept = isinstance(try_to_load_from_cache(name, "config.json"), str)
+    kept = isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    copy = (COPY if weights else DESCRIBED).format(name=name)
     if constants.HF_HUB_OFFLINE:
         if not kept:
-            raise _switched_off(name)
-        return None
-    url = f"{constants.ENDPOINT}/{name}/resolve/main/config.json"
+            raise _switched_off(name, copy)
+        return revision
+    url = f"{constants.ENDPOINT}/{name}/resolve/{quote(revision or 'main', safe='')}/config.json"
     try:
         return get_hf_file_metadata(url, timeout=SECONDS).commit_hash
     except errors.EntryNotFoundError:  # the model is there: what it has instead is seen when it is read
-        return None
+        return revision
     except BaseException as error:
         if not is_library_failure(error):
             raise
-        refusal = _refusal(name, url, error)
+        refusal = _refusal(name, url, error, copy)
         if not kept:
             raise refusal from error
     _silent.add(name)
-    return None
+    return revision
 
 
 def why_unreachable() -> str | None:
@@ -91,18 +98,18 @@ def hub_file(name: str, file: str, commit: str | None) -> str | None:
     )
 
 
-def _switched_off(name: str) -> ModelError:
+def _switched_off(name: str, copy: str) -> ModelError:
     from huggingface_hub import constants
 
     variables = [one for one in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(one)]
     return ModelError(
         f"The hub is switched off ({', '.join(variables) or 'HF_HUB_OFFLINE'}), and its cache {constants.HF_HUB_CACHE} "
         f"does not hold {name!r}.",
-        f"Unset the variable. {COPY.format(name=name)}",
+        f"Unset the variable. {copy}",
     )
 
 
-def _refusal(name: str, url: str, error: BaseException) -> ModelError:
+def _refusal(name: str, url: str, error: BaseException, copy: str) -> ModelError:
     """What the hub's answer means, or that there was none."""
     from huggingface_hub import constants, errors, get_token
 
@@ -122,19 +129,19 @@ def _refusal(name: str, url: str, error: BaseException) -> ModelError:
             "HF_TOKEN to a token that is still valid.",
         )
     if status is not None:
-        return ModelError(f"The hub answered {status} for {url}: {_reason(error)}", _advice(status, name))
+        return ModelError(f"The hub answered {status} for {url}: {_reason(error)}", _advice(status, copy))
     return ModelError(
         f"The hub cannot be reached: {_reason(error)}, when {url} was asked for, once.",
-        f"Check the network, HTTPS_PROXY and HF_ENDPOINT. {COPY.format(name=name)}",
+        f"Check the network, HTTPS_PROXY and HF_ENDPOINT. {copy}",
     )
 
 
-def _advice(status: int, name: str) -> str:
+def _advice(status: int, copy: str) -> str:
     if status == 403:
         return "The token may not read it: give it that permission on the hub, or set HF_TOKEN to another one."
     if status == 429:
         return "Wait some minutes, or log in with `hf auth login`: the limit of requests is higher with a token."
-    return f"Try again later. {COPY.format(name=name)}"
+    return f"Try again later. {copy}"
 
 
 def _reason(error: Any) -> str:

@@ -36,15 +36,15 @@ ORGANISM = "organism"
 _SHIPPED = Path(__file__).parents[1] / "organism"
 
 
-def locate(name: str) -> str:
-    """The folder or hub name that `name` stands for."""
+def locate(name: str, *, weights: bool = True) -> str:
+    """The folder or hub name that `name` stands for; a folder must hold weights, unless they are not needed here."""
     if name == ORGANISM or name.startswith(f"{ORGANISM}:"):
         return _embedded(name)
     if name in FETCHED:
-        return _model_folder(locate_fetched(name))
+        return _model_folder(locate_fetched(name), weights)
     folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, it leaves an unknown user's `~name` as it is
     if os.path.isdir(folder):  # unlike Path's, these take any text
-        return _model_folder(folder)
+        return _model_folder(folder, weights)
     if os.path.exists(folder):
         raise ModelError(f"{name} is a file.", "Give the folder that holds config.json and the weights.")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -94,7 +94,7 @@ def _embedded(name: str) -> str:
     return str(folder)
 
 
-def _model_folder(folder: Path) -> str:
+def _model_folder(folder: Path, weights: bool) -> str:
     check_no_adapter(folder)
     config, generation = folder / "config.json", folder / "generation_config.json"
     if not (config.exists() or config.is_symlink()):
@@ -102,7 +102,7 @@ def _model_folder(folder: Path) -> str:
             f"{folder} is not a model: it has no config.json.",
             "Give a folder as `save_pretrained` writes it: config.json, *.safetensors and a tokenizer.",
         )
-    if not any(folder.glob("*.safetensors*")):
+    if weights and not any(folder.glob("*.safetensors*")):
         raise ModelError(
             f"{folder} has no *.safetensors; other weight formats are not loaded.",
             "Load the model with transformers once and save it again with `save_pretrained`.",
@@ -110,8 +110,14 @@ def _model_folder(folder: Path) -> str:
     check_files(folder)
     if generation.exists():
         read_object(generation)
-    weight_files(folder)
+    files_here(str(folder))
     return str(folder)
+
+
+def files_here(where: str) -> tuple[Path, ...]:
+    """The files that a folder's weights are read from; none on the hub, or where a folder has no safetensors."""
+    folder = Path(where)
+    return weight_files(folder) if folder.is_dir() and any(folder.glob("*.safetensors*")) else ()
 
 
 def usable_device(device: str) -> str:
@@ -129,13 +135,18 @@ def usable_device(device: str) -> str:
     return device
 
 
-def read_config(where: str) -> Any:
-    """The model's config, judged on the raw file first; of a model on the hub, it says which commit was read."""
+def read_config(where: str, revision: str | None = None, weights: bool = True) -> Any:
+    """The model's config, judged on the raw file first; of a model on the hub, it says which commit was read.
+
+    Args:
+        revision: of a model on the hub, other than main.
+        weights: False if they are not needed here, for advice where the hub cannot be reached.
+    """
     from transformers import AutoConfig
     from transformers.utils.hub import extract_commit_hash
 
     local = Path(where).is_dir()
-    asked = None if local else ask_hub(where)
+    asked = None if local else ask_hub(where, revision, weights)
     if not local:
         check_hub_adapter(where, asked)
     file = read_foreign(where, "config", lambda: hub_file(where, "config.json", asked))
@@ -147,7 +158,8 @@ def read_config(where: str) -> Any:
     raw = read_object(Path(file))
     family = family_of(raw.get("model_type"))
     check_config(where, raw)
-    held = stored_tensors(where, weight_files(Path(where))) if local else {}
+    files = files_here(where)
+    held = stored_tensors(where, files) if files else {}
     check_depth(where, raw.get("num_hidden_layers"), held, family)
     commit = None if local else extract_commit_hash(file, None)
     config = read_foreign(
@@ -249,7 +261,7 @@ def _settled(module: Any, device: str) -> Any:
 
 def read_outline(where: str, config: Any, family: Family, dtype: str, _device: str) -> Any:
     """The module without its weights, as `read_weights` would give it: its shape, its dtype, how it generates."""
-    files = weight_files(Path(where)) if Path(where).is_dir() else ()
+    files = files_here(where)
     module = _outline(where, config, family, _dtype(where, config, dtype, files))
     check_anatomy(module, family)
     if files:

@@ -15,8 +15,10 @@ from ssn_probe.files import sha256
 from ssn_probe.model.context_length import Limit, context_length, limits
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
 from ssn_probe.model.families import BUILT_IN, Family, family_of
+from ssn_probe.model.hosted import check_same_config, hosted_deployment
 from ssn_probe.model.loading import (
     commit_of,
+    files_here,
     locate,
     read_config,
     read_outline,
@@ -28,9 +30,8 @@ from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
 from ssn_probe.model.templates import DAY, on_one_day, template_notes
 from ssn_probe.model.turn_ends import Turns, settle_generation
-from ssn_probe.model.weight_files import weight_files
 from ssn_probe.neurons import Site
-from ssn_probe.remote.deployments import Deployment, find_deployment
+from ssn_probe.remote.deployments import Deployment
 from ssn_probe.remote.host import Host, find_host
 from ssn_probe.remote.settings import check_settings
 
@@ -51,7 +52,8 @@ class Subject:
     those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
     may have together, where the config says it, and `limits` is all that a long prompt can exceed.
     `turns`: how its responses end; `template_notes`: which of several chat templates was taken, and on which day.
-    `calls`: what the model is asked through if it is not on this machine; `model` then has no weights.
+    `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
+    it is asked through.
     """
 
     name: str
@@ -69,7 +71,14 @@ class Subject:
     limits: tuple[Limit, ...]
     turns: Turns
     template_notes: tuple[str, ...] = ()
+    host: Host | None = None
+    deployment: Deployment | None = None
     calls: "Calls | None" = None
+
+    @property
+    def place(self) -> str:
+        """Where it runs: the device, or the host's address."""
+        return self.device if self.host is None else self.host.url
 
     @property
     def pad_id(self) -> int:
@@ -95,25 +104,29 @@ def load_subject(
         weights: False for a subject that cannot run but is otherwise the same, `identity` included: what was measured
             of it before can be found and read.
         remote: True for the host that `NDIF_HOST` or nnsight's configuration names, or its address: the model runs
-            there, in the precision that the host chose, and no weights are read here.
+            there, in the precision and revision that the host chose, and no weights are read here. A folder needs no
+            weights then; without them `identity` names the folder and the host in place of a digest.
 
     Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped. A response ends
     with any end token of the generation config, the tokenizer or the chat template; `turns` holds all of this.
 
     Raises:
         ModelError: any reason for which the model cannot be studied, with what to do about it.
+        RemoteError: any for which the host cannot be used.
     """
     check_settings(remote, device=device)
-    where = locate(name)
+    where = locate(name, weights=not remote)
     device = usable_device(device)
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
     host = find_host(remote) if remote else None
-    deployment = None if host is None else _deployment(host, where, dtype)
+    deployment = None if host is None else hosted_deployment(host, where, dtype)
     if deployment is not None:
         device, dtype = "cpu", deployment.dtype
     before = _stamp(where)
-    config = read_config(where)
+    config = read_config(where, *(() if deployment is None else (deployment.revision, False)))
+    if host is not None and deployment is not None:
+        check_same_config(where, config, host, deployment)
     family = family_of(config)
     tokenizer = read_tokenizer(where, commit_of(config))
     read = read_weights if weights and host is None else read_outline
@@ -122,7 +135,7 @@ def load_subject(
     special = {"bos": tokenizer.bos_token_id, "eos": list(turns.ids), "pad": turns.pad_id}
     if printed := [one for one in turns.ids if one not in tokenizer.all_special_ids]:
         special["printed_ends"] = printed  # they were once part of a response's text
-    identity = _identity(name, where, module, tokenizer, family) | {"special_tokens": special}
+    identity = _identity(name, where, host, module, tokenizer, family) | {"special_tokens": special}
     identity |= _template_tokens(tokenizer, special)
     if on_one_day(tokenizer.get_chat_template()) != tokenizer.get_chat_template():
         identity["template_day"] = str(DAY)
@@ -155,32 +168,30 @@ def load_subject(
         limits=limits(config, tokenizer),
         turns=turns,
         template_notes=tuple(template_notes(where, tokenizer)),
+        host=host,
+        deployment=deployment,
         calls=calls,
     )
 
 
-def _deployment(host: Host, where: str, dtype: str) -> Deployment:
-    deployment = find_deployment(host, where)
-    if dtype not in ("auto", deployment.dtype):
-        raise ModelError(
-            f"{host.url} runs {where} in {deployment.dtype}, not in {dtype}.", "Leave --dtype out: the host chooses it."
-        )
-    return deployment
-
-
 def _stamp(where: str) -> object:
-    return stamp(Path(where), weight_files(Path(where))) if Path(where).is_dir() else None
+    return stamp(Path(where), files_here(where)) if Path(where).is_dir() else None
 
 
-def _identity(name: str, where: str, module: Any, tokenizer: Any, family: Family) -> dict[str, Any]:
+def _source(name: str, where: str, host: Host | None, module: Any) -> dict[str, Any]:
+    """Which weights: those of files here, of a commit on the hub, or else of a folder that only a host can read."""
     folder, openings = Path(where), Path(where) / "openings.json"
-    source = (
-        {"digest": folder_digest(folder), "openings_sha256": sha256(openings) if openings.is_file() else None}
-        if folder.is_dir()
-        else {"id": name, "commit": commit_of(module.config)}
-    )
+    if not folder.is_dir():
+        return {"id": name, "commit": commit_of(module.config)}
+    declared = {"openings_sha256": sha256(openings) if openings.is_file() else None}
+    if host is not None and not files_here(where):
+        return {"folder": where, "host": host.url, "config_sha256": sha256(folder / "config.json")} | declared
+    return {"digest": folder_digest(folder)} | declared
+
+
+def _identity(name: str, where: str, host: Host | None, module: Any, tokenizer: Any, family: Family) -> dict[str, Any]:
     return (
-        source
+        _source(name, where, host, module)
         | _row(family)
         | {
             "family": family.name,

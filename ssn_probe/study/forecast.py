@@ -183,9 +183,7 @@ def _time(
     subject = loaded()
     seconds = calibrate(subject, plan, rows, batch_size)
     total = sum(seconds[row.label] * (row.prompts - cached.get(row.label, 0)) for row in rows)
-    estimate = (
-        f"Time: about {duration(total)} of the model on {subject.device}, judged by a batch of each kind of work."
-    )
+    estimate = f"Time: about {duration(total)} of the model on {subject.place}, judged by a batch of each kind of work."
     return seconds, [f"{estimate} Loading, nulls and statistics take more time."]
 
 
@@ -206,7 +204,13 @@ WORK: Mapping[str, tuple[Work, str]] = {
 
 def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
     """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
-    module = read_outline(subject.path, read_config(subject.path), subject.family, subject.identity["dtype"], "meta")
+    module = read_outline(
+        subject.path,
+        read_config(subject.path, subject.identity.get("commit")),
+        subject.family,
+        subject.identity["dtype"],
+        "meta",
+    )
     shape, memory = shape_of(module, subject.family), _device_memory(subject.device)
     texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
     tokens = max(map(len, encode(subject, texts)))

@@ -84,9 +84,10 @@ def _plain(value: Any) -> Any:
 
 def judge_of(bench: Workbench, prompts: PromptSet, languages: Sequence[str] | None = None) -> Judge:
     """The judge of a prompt set's responses, on the model's device, with the verdicts that are kept; made once."""
+    device = bench.subject.device if bench.subject.host is None else "auto"
 
     def make() -> Judge:
-        judge = make_judge(prompts.judge, judged, prompts.name, str(bench.subject.device), asked=asked)
+        judge = make_judge(prompts.judge, judged, prompts.name, device, asked=asked)
         if bench.cache is None or not judge.stored:
             return judge
         kept = stored(judge, bench.cache.root, compute=bench.cache.compute)

@@ -1,0 +1,77 @@
+"""A model that a host runs: which deployment it is, and whether the config that was read here is the host's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssn_probe.errors import ModelError, RemoteError
+from ssn_probe.remote.deployments import Deployment, find_deployment
+from ssn_probe.remote.host import Host
+
+COMPARED = (
+    "model_type",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "hidden_act",
+    "attention_bias",
+    "mlp_bias",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
+    "rope_parameters",
+    "quantization_config",
+)
+"""The fields of a config that decide what is computed, and mean the same in every version of transformers."""
+
+
+def hosted_deployment(host: Host, where: str, dtype: str) -> Deployment:
+    """The deployment that runs a model on a host, in the dtype asked for, if one is."""
+    found = find_deployment(host, where)
+    if dtype not in ("auto", found.dtype):
+        raise ModelError(
+            f"{host.url} runs {where} in {found.dtype}, not in {dtype}.",
+            "Leave --dtype out: the host chooses it, and it is part of what results are kept under.",
+        )
+    return found
+
+
+def check_same_config(where: str, ours: Any, host: Host, deployment: Deployment) -> None:
+    """Raises RemoteError, naming the fields, where a host's config is not that which was read here.
+
+    A host that tells no config is believed.
+    """
+    theirs = deployment.config
+    fields = [name for name in COMPARED if theirs and _value(ours, name) != _theirs(ours, theirs, name)]
+    if not fields:
+        return
+    name = fields[0]
+    also = f", and {', '.join(fields[1:])}" if fields[1:] else ""
+    raise RemoteError(
+        f"The model {where!r} on {host.url} is not the one here: its {name} is {_theirs(ours, theirs, name)!r:.80}, and "
+        f"here it is {_value(ours, name)!r:.80}{also}.",
+        "One of the two is of another revision or was changed: get the config and tokenizer that the host has "
+        f"(revision {deployment.revision or 'main'}), or ask those who run it.",
+    )
+
+
+def _value(config: Any, name: str) -> Any:
+    value = getattr(config, name, None)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _theirs(ours: Any, theirs: Mapping[str, Any], name: str) -> Any:
+    """A host's value of a field. It leaves out what is the default of the config's class.
+
+    Of a table, only entries that both sides have: versions of transformers write different ones.
+    """
+    value = _value(ours, name)
+    found = theirs.get(name, value if isinstance(value, dict) else _value(type(ours)(), name))
+    if isinstance(found, dict) and isinstance(value, dict):
+        return value | {key: one for key, one in found.items() if key in value}
+    return found
