@@ -70,7 +70,7 @@ def replica(name: str = NAME, *, model_key: str | None = None, **fields: Any) ->
     return usual | fields
 
 
-def status(*entries: dict[str, Any], **named: dict[str, Any]) -> dict[str, Answer]:
+def status(*entries: dict[str, Any], others: dict[str, Any] | None = None) -> dict[str, Answer]:
     """The answer to /status with these entries."""
     numbered = {f"{number}:ModelActor:{one.get('model_key')}": one for number, one in enumerate(entries)}
-    return {"/status": (200, {"deployments": numbered | named, "cluster": {"nodes": {}}})}
+    return {"/status": (200, {"deployments": numbered | (others or {}), "cluster": {"nodes": {}}})}

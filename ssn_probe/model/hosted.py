@@ -53,8 +53,8 @@ def check_same_config(where: str, ours: Any, host: Host, deployment: Deployment)
     name = fields[0]
     also = f", and {', '.join(fields[1:])}" if fields[1:] else ""
     raise RemoteError(
-        f"The model {where!r} on {host.url} is not the one here: its {name} is {_theirs(ours, theirs, name)!r:.80}, and "
-        f"here it is {_value(ours, name)!r:.80}{also}.",
+        f"The model {where!r} on {host.url} is not the one here: its {name} is {_theirs(ours, theirs, name)!r:.80}, "
+        f"and here it is {_value(ours, name)!r:.80}{also}.",
         "One of the two is of another revision or was changed: get the config and tokenizer that the host has "
         f"(revision {deployment.revision or 'main'}), or ask those who run it.",
     )

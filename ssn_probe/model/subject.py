@@ -124,7 +124,7 @@ def load_subject(
     if deployment is not None:
         device, dtype = "cpu", deployment.dtype
     before = _stamp(where)
-    config = read_config(where, *(() if deployment is None else (deployment.revision, False)))
+    config = read_config(where, None if deployment is None else deployment.revision, weights=not remote)
     if host is not None and deployment is not None:
         check_same_config(where, config, host, deployment)
     family = family_of(config)

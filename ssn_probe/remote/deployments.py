@@ -8,7 +8,7 @@ from typing import Any
 
 from ssn_probe.errors import RemoteError, nearest
 from ssn_probe.remote.host import Host
-from ssn_probe.remote.host_answers import ask, without_key
+from ssn_probe.remote.host_answers import ask
 
 WRAPPER = "nnsight.modeling.transformers.TransformersModel"
 """The wrapper that a model must be hosted in: that of a transformers pipeline, which traces and generates."""

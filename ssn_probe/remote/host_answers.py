@@ -1,4 +1,4 @@
-"""What a host says when it is asked: JSON from a machine of somebody else, read within limits, with no key in a text."""
+"""What a host says when it is asked: JSON from a machine of somebody else, read within limits; no key in a text."""
 
 import json
 import time

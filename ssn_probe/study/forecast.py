@@ -204,13 +204,8 @@ WORK: Mapping[str, tuple[Work, str]] = {
 
 def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
     """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
-    module = read_outline(
-        subject.path,
-        read_config(subject.path, subject.identity.get("commit")),
-        subject.family,
-        subject.identity["dtype"],
-        "meta",
-    )
+    config = read_config(subject.path, subject.identity.get("commit"))
+    module = read_outline(subject.path, config, subject.family, subject.identity["dtype"], "meta")
     shape, memory = shape_of(module, subject.family), _device_memory(subject.device)
     texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
     tokens = max(map(len, encode(subject, texts)))

@@ -12,13 +12,13 @@ from ssn_probe.remote.deployments import Deployment, deployments, find_deploymen
 from ssn_probe.remote.host import Host
 
 
-def listed(*entries: dict[str, Any], **named: dict[str, Any]) -> list[Deployment]:
-    with host_that_says(status(*entries, **named)) as (url, _):
+def listed(*entries: dict[str, Any], others: dict[str, Any] | None = None) -> list[Deployment]:
+    with host_that_says(status(*entries, others=others)) as (url, _):
         return deployments(Host(url))
 
 
-def found(*entries: dict[str, Any], name: str = NAME, **named: dict[str, Any]) -> Deployment:
-    with host_that_says(status(*entries, **named)) as (url, _):
+def found(*entries: dict[str, Any], name: str = NAME, others: dict[str, Any] | None = None) -> Deployment:
+    with host_that_says(status(*entries, others=others)) as (url, _):
         return find_deployment(Host(url), name)
 
 
@@ -79,15 +79,15 @@ def test_a_model_that_does_not_run(what: str) -> None:
     entries, said, hint = STATES[what]
     named = {f"r9:ModelActor:{key()}": one for one in entries}
     with pytest.raises(RemoteError, match=said) as error:
-        found(**named)
+        found(others=named)
     assert hint in str(error.value.hint)
 
 
 def test_a_model_on_disk() -> None:
     cold = {NAME: {"deployment_level": "COLD", "repo_id": NAME}}
-    assert [(one.key, one.state) for one in listed(**cold)] == [(key_of(NAME), "COLD")]
+    assert [(one.key, one.state) for one in listed(others=cold)] == [(key_of(NAME), "COLD")]
     with pytest.raises(RemoteError, match="is kept on disk"):
-        found(**cold)
+        found(others=cold)
 
 
 def test_the_key_of_a_model_that_is_not_there_yet_is_the_one_nnsight_makes() -> None:
