@@ -1,0 +1,185 @@
+"""Threads that wait for a host most of the time, and of which one runs at a time, in turn.
+
+So nothing but the waiting happens at the same time: what the threads share needs no locks, and they ask in the same
+order in every run. The moment at which all of them wait is known, too: nobody will ask for more until an answer comes.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+GRACE = 5.0
+"""Seconds that an interrupted run waits for its threads."""
+
+
+class Cancelled(BaseException):
+    """Other work of the same group has failed, or the run was interrupted: nothing more is asked for."""
+
+
+@dataclass(eq=False)
+class Group:
+    """Work that is done together; `parent` is the group of the thread that does it. A failed group asks no more."""
+
+    parent: "Group | None" = None
+    failed: bool = False
+    running: int = 0
+    ended: threading.Event | None = None
+    """What the owner waits for."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.failed or (self.parent is not None and self.parent.is_over)
+
+
+@dataclass(eq=False)
+class Task:
+    """A piece of work of a group, and what it gave."""
+
+    work: Callable[[], Any]
+    group: Group
+    done: bool = False
+    value: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(eq=False)
+class Turns:
+    """`idle` is called when every thread waits; `interrupted` when the thread that waits for all gets Ctrl-C."""
+
+    idle: Callable[[], None] = lambda: None
+    interrupted: Callable[[], None] = lambda: None
+    mutex: threading.Lock = field(default_factory=threading.Lock)
+    ready: deque[threading.Event] = field(default_factory=deque)
+    taken_now: bool = False
+    held: dict[Hashable, list[threading.Event]] = field(default_factory=dict)
+    local: threading.local = field(default_factory=threading.local)
+
+    @property
+    def group(self) -> Group | None:
+        """What the current thread works for."""
+        return getattr(self.local, "group", None)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Inside, it is this thread's turn but for its waits."""
+        if getattr(self.local, "mine", False):
+            yield
+            return
+        ticket = threading.Event()
+        self.wake(ticket)
+        ticket.wait()
+        self.local.mine = True
+        try:
+            yield
+        finally:
+            self.local.mine = False
+            self._next()
+
+    def wake(self, ticket: threading.Event) -> None:
+        """Whoever waits for the ticket is next in line. Any thread may do this."""
+        with self.mutex:
+            if self.taken_now:
+                self.ready.append(ticket)
+                return
+            self.taken_now = True
+        ticket.set()
+
+    def _next(self) -> None:
+        with self.mutex:
+            ticket = self.ready.popleft() if self.ready else None
+            self.taken_now = ticket is not None
+        if ticket is None:
+            self.idle()
+        else:
+            ticket.set()
+
+    def wait(self, ticket: threading.Event) -> None:
+        """Lets others run until somebody wakes the ticket."""
+        self._next()
+        try:
+            ticket.wait()
+        except BaseException:
+            self.interrupted()
+            ticket.wait(GRACE)
+            raise
+
+    def pause(self, seconds: float = 0.2) -> None:
+        """Lets others run for a while: for what no ticket tells of."""
+        with self.taken():
+            self._next()
+            time.sleep(seconds)
+            ticket = threading.Event()
+            self.wake(ticket)
+            ticket.wait()
+
+    @contextmanager
+    def alone(self, key: Hashable) -> Iterator[None]:
+        """Inside, no other thread is inside with the same key."""
+        with self.taken():
+            while key in self.held:
+                self.held[key].append(ticket := threading.Event())
+                self.wait(ticket)
+            self.held[key] = []
+            try:
+                yield
+            finally:
+                for ticket in self.held.pop(key):
+                    self.wake(ticket)
+
+    def together(self, work: Iterable[Callable[[], T]], most: int) -> Iterator[T]:
+        """What each gives, in order; at most so many are under way. Where one fails, none begins, and it is raised."""
+        group, left, tasks = Group(self.group), iter(work), deque[Task]()
+        more = True
+        with self.taken():
+            try:
+                while True:
+                    while more and group.running < most and not group.is_over:
+                        one = next(left, None)
+                        more = one is not None
+                        if one is not None:
+                            tasks.append(self._start(one, group))
+                    if not tasks:
+                        return
+                    if not tasks[0].done:
+                        self._until_one_ends(group)
+                        continue
+                    first = tasks.popleft()
+                    if first.error is not None:
+                        raise first.error
+                    yield first.value
+            finally:
+                group.failed = True
+                while group.running:
+                    self._until_one_ends(group)
+
+    def _until_one_ends(self, group: Group) -> None:
+        group.ended = threading.Event()
+        self.wait(group.ended)
+
+    def _start(self, work: Callable[[], Any], group: Group) -> Task:
+        task, ticket = Task(work, group), threading.Event()
+        group.running += 1
+        threading.Thread(target=self._run, args=(task, ticket), daemon=True).start()
+        self.wake(ticket)
+        return task
+
+    def _run(self, task: Task, ticket: threading.Event) -> None:
+        ticket.wait()
+        self.local.mine, self.local.group = True, task.group
+        try:
+            task.value = task.work()
+        except BaseException as error:
+            task.error = error
+            if not isinstance(error, Cancelled):
+                task.group.failed = True
+        task.done = True
+        task.group.running -= 1
+        if task.group.ended is not None:
+            self.wake(task.group.ended)
+            task.group.ended = None
+        self._next()
