@@ -115,6 +115,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         warn=record.warnings.append,
         waiting=lambda message: console.print(Text(message)),
     )
+    if subject.calls is not None:
+        cache = replace(cache, pause=subject.calls.turns.pause)
     bench = Workbench(
         subject=subject,
         data=plan.data,

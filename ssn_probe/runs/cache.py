@@ -8,6 +8,7 @@ damage is noticed, reported, and computed again. A lock per entry lets runs that
 
 import contextlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -44,7 +45,7 @@ class Cache:
 
     `fresh`: nothing that was there before is used. `compute`: where False, nothing is computed or written: what is not
     there raises `NotCached`; with `derive`, tables that need no model are computed all the same, and not kept. `warn`
-    gets a message per damaged file, `waiting` one if another run computes the entry.
+    gets a message per damaged file, `waiting` one if another run computes the entry; `pause` is called until it has.
     """
 
     root: Path
@@ -53,6 +54,9 @@ class Cache:
     derive: bool = False
     warn: Callable[[str], None] = lambda _message: None
     waiting: Callable[[str], None] = lambda _message: None
+    pause: Callable[[], None] = lambda: time.sleep(0.2)
+    held: set[Path] = field(default_factory=set)
+    """Entries that are in use here."""
     seen: set[Path] = field(default_factory=set)
     """Files whose digest was found right, or that were written here."""
     opened: set[str] = field(default_factory=set)
@@ -92,16 +96,22 @@ class Cache:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / "lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self.waiting("another run is computing the same; waiting for it")
-                lock.acquire(poll_interval=0.2)
+            told = folder in self.held
+            while not lock.is_locked:
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    if not told:
+                        self.waiting("another run is computing the same; waiting for it")
+                    told = True
+                    self.pause()
+            self.held.add(folder)
         try:
             for left in sorted(folder.glob(".*.tmp")):  # by a run that was killed as it wrote
                 left.unlink(missing_ok=True)
             yield
         finally:
+            self.held.discard(folder)
             lock.release()
 
     def frames(self, what: Mapping[str, Any], names: Sequence[str], compute: Callable[[], Frames]) -> Frames:

@@ -196,6 +196,13 @@ def states(bench: Workbench, rows: pl.DataFrame) -> Any:
 
 def _once(bench: Workbench, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:
     """A measurement for all who ask for it; whoever comes later has its prompts done at once."""
-    if key in bench.memory:
+    computed: list[T] = []
+
+    def compute_here() -> T:
+        computed.append(compute())
+        return computed[0]
+
+    found = bench.remember(key, compute_here)
+    if not computed:
         advance(prompts)
-    return bench.remember(key, compute)
+    return found

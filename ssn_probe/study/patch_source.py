@@ -68,8 +68,12 @@ class Source:
 
     def run(self) -> Carried:
         """Every value, from the cache or captured now."""
+        bench = self.bench
+        with bench.alone(("source", id(self))):
+            return self._run(bench)
+
+    def _run(self, bench: Workbench) -> Carried:
         if self.carried is None:
-            bench = self.bench
             with bench.shelf(self.inputs, self.rows.height) as shelf:
                 self.carried = capture(
                     bench.subject,

@@ -25,7 +25,7 @@ from ssn_probe.study.refusal_trial import identify_responses, try_refusal, with_
 from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.steps import Step, rows_of_steps
+from ssn_probe.study.steps import Step, rows_of_steps, run_steps
 from ssn_probe.study.summary import against_placebo, summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
 from ssn_probe.study.workbench import Workbench
@@ -49,8 +49,8 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
     with _timed(seconds, "identify"):
         try:
             tried_first = try_refusal(bench, recipe)
-            for step in identify_steps(bench, recipe):
-                step.run()
+            for _ in run_steps(bench, identify_steps(bench, recipe)):
+                pass
         finally:
             keep("responses", identify_responses(bench))
         expressions = named_sets(recipe)
@@ -92,10 +92,10 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
     _settle(bench, recipe, arms)
     note_gaps(bench, recipe, arms)
     with _timed(seconds, "generate"):
-        samples = _kept_as_it_comes(folder, "samples", sample_steps(bench, recipe, arms))
+        samples = _kept_as_it_comes(bench, folder, "samples", sample_steps(bench, recipe, arms))
     with _timed(seconds, "log_odds"):
         steps = odds_steps(bench, recipe, arms) if can_read_log_odds(bench, recipe, arms) else iter(())
-        log_odds = _kept_as_it_comes(folder, "log_odds", steps)
+        log_odds = _kept_as_it_comes(bench, folder, "log_odds", steps)
     with _timed(seconds, "kl"):
         text = _harmless_text(bench, recipe, arms, folder)
     with _timed(seconds, "summarise"):
@@ -105,14 +105,14 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
         trained = _trained(bench, recipe, arms, folder, keep, samples, summary)
     placebo = _beyond_placebo(recipe, samples, bench.anchor)
     with _timed(seconds, "lm_eval"):
-        tasks = _kept_as_it_comes(folder, "lm_eval", lm_eval_steps(bench, recipe, arms))
+        tasks = _kept_as_it_comes(bench, folder, "lm_eval", lm_eval_steps(bench, recipe, arms))
     return {"tasks": tasks} | {"samples": samples, "summary": summary, "beyond_placebo": placebo} | trained
 
 
 def _harmless_text(bench: Workbench, recipe: Recipe, arms: list[Arm], folder: Path) -> pl.DataFrame | None:
     """KL and perplexity; None, with a note, for a model whose logits cannot be made of its final states."""
     try:
-        return _kept_as_it_comes(folder, "kl", text_steps(bench, recipe, arms))
+        return _kept_as_it_comes(bench, folder, "kl", text_steps(bench, recipe, arms))
     except UnknownLogitsError as error:
         bench.warn(f"KL and perplexity were not measured: {error.message}")
         return None
@@ -176,7 +176,7 @@ def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
     return recipe.sets | {name: node.neurons if isinstance(node, Each) else node for name, node in arms.items()}
 
 
-def _kept_as_it_comes(folder: Path, name: str, steps: Iterator[Step]) -> pl.DataFrame | None:
+def _kept_as_it_comes(bench: Workbench, folder: Path, name: str, steps: Iterator[Step]) -> pl.DataFrame | None:
     """Runs steps and collects what belongs to a table; what had come is written also when a step fails.
 
     Returns what a reader of the run will read: the summary is made of just that.
@@ -184,8 +184,7 @@ def _kept_as_it_comes(folder: Path, name: str, steps: Iterator[Step]) -> pl.Data
     collected: list[pl.DataFrame] = []
     path = folder / f"{name}.parquet"
     try:
-        for step in steps:
-            result = step.run()
+        for step, result in run_steps(bench, steps):
             if step.table == name:
                 collected.append(result)
     finally:

@@ -9,6 +9,7 @@ responses each side).
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
@@ -82,13 +83,19 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     given_up = bench.memory.get(_given_up(prompts))
     if given_up is not None:
         raise given_up
-    if prompts.digest not in bench.readouts:
-        observed = {language: _observe(bench, prompts, language) for language in prompts.languages}
-        own = {language: _own_openings(bench, language, observed[language]) for language in prompts.languages}
-        bench.readouts[prompts.digest] = {
-            language: _readout(bench, observed, own, language) for language in prompts.languages
-        }
+    with bench.alone(("readouts", id(bench.readouts), prompts.digest)):
+        if prompts.digest not in bench.readouts:
+            bench.readouts[prompts.digest] = _readouts(bench, prompts)
     return bench.readouts[prompts.digest]
+
+
+def _readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
+    languages = prompts.languages
+    seen = bench.together(partial(_observe, bench, prompts, language) for language in languages)
+    observed = dict(zip(languages, seen, strict=True))
+    own = {language: _own_openings(bench, language, observed[language]) for language in languages}
+    read = bench.together(partial(_readout, bench, observed, own, language) for language in languages)
+    return dict(zip(languages, read, strict=True))
 
 
 def give_up(bench: Workbench, prompts: PromptSet, why: UntrustedReadoutError) -> None:

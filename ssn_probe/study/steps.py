@@ -5,13 +5,15 @@ result is kept, and how it is run. Some keys depend on results that are not ther
 asking for them raises NotCached where nothing may be computed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from ssn_probe.runs.cache import NotCached
 from ssn_probe.spec import SITES, Effect, Refusal
 from ssn_probe.study.refusal_readout import UntrustedReadoutError
+from ssn_probe.study.workbench import Workbench
 
 Work = Literal["responses", "log odds", "text", "effect", "training"]
 
@@ -87,6 +89,15 @@ def rows_of_steps(steps: Iterable[Step]) -> list[Row]:
             first = Row(label=step.label, prompts=0, cost=step.cost) if before is None else before
             rows[step.label] = replace(first, prompts=total)
     return list(rows.values())
+
+
+def run_steps(bench: Workbench, steps: Iterable[Step]) -> Iterator[tuple[Step, Any]]:
+    """Every step with its result, in order."""
+    return bench.together(partial(_run, step) for step in steps)
+
+
+def _run(step: Step) -> tuple[Step, Any]:
+    return step, step.run()
 
 
 def run_unless_done(users: Iterable[Step], run: Callable[[], Any], complete: Callable[[], None]) -> None:

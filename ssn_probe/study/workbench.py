@@ -3,7 +3,7 @@
 A measurement that was made in a run is never made again, so two arms with the same neurons in a language share it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -72,15 +72,27 @@ class Workbench:
 
     def remember(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """The value under `key`, computed on first request."""
-        if key not in self.memory:
-            self.memory[key] = compute()
-        return self.memory[key]
+        return self._once(self.memory, key, compute)
 
     def remember_prompts(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """The same for a value that no weight changes."""
-        if key not in self.prompt_memory:
-            self.prompt_memory[key] = compute()
-        return self.prompt_memory[key]
+        return self._once(self.prompt_memory, key, compute)
+
+    def _once(self, memory: dict[tuple[Any, ...], Any], key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        with self.alone((id(memory), key)) if key not in memory else nullcontext():
+            if key not in memory:
+                memory[key] = compute()
+            return memory[key]
+
+    def together(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:
+        """What each piece of work gives, in order: one after the other, or at the same time where a host is waited for."""
+        calls = self.subject.calls
+        return (one() for one in work) if calls is None else calls.together(work)
+
+    def alone(self, key: Hashable) -> AbstractContextManager[None]:
+        """Inside, no other work that is done together with this is inside with the same key: it waits."""
+        calls = self.subject.calls
+        return nullcontext() if calls is None else calls.turns.alone(key)
 
     def forget(self, key: tuple[Any, ...]) -> None:
         """The value under `key` is computed again on its next request."""
