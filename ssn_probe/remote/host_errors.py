@@ -43,6 +43,10 @@ class HostTimeoutError(JobTooLargeError):
     """A job that ran longer than the host allows."""
 
 
+class JobFailedError(RemoteError):
+    """A job with an error in what it ran: the host goes on, and other jobs may succeed."""
+
+
 class StoppedWaiting(Exception):
     """Nobody waits for a job any more, since `stop` was set; the host has it still if `job` is its id."""
 
@@ -142,7 +146,7 @@ def job_error(host: Host, job: str, said: str, meta: Mapping[str, Any] | None = 
         return RemoteError(f"Job {job} failed: {_shortened(scrubbed(said, host))}", AGAIN)
     lines = [scrubbed(line, host).rstrip() for line in said.strip().splitlines()]
     shown = lines if len(lines) <= LINES else [lines[0], "  …", *lines[2 - LINES :]]
-    return RemoteError(
+    return JobFailedError(
         f"Job {job} failed on the host: {_shortened(lines[-1])}",
         "\n".join([*map(_shortened, shown), "`ssn-probe doctor --remote` compares the versions there and here."]),
     )

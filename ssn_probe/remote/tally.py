@@ -34,10 +34,10 @@ class Tally:
             self.taken_up += taken_up
             self.sent, self.received, self.waited = self.sent + sent, self.received + received, self.waited + waited
 
-    def add(self, kind: str, seconds: float) -> None:
-        """A call of a kind was answered."""
+    def add(self, kind: str, calls: int, seconds: float) -> None:
+        """Calls of a kind were answered."""
         with self.lock:
-            self.calls[kind] = self.calls.get(kind, 0) + 1
+            self.calls[kind] = self.calls.get(kind, 0) + calls
             self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
 
     def to_json(self) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class Turns:
     mutex: threading.Lock = field(default_factory=threading.Lock)
     ready: deque[threading.Event] = field(default_factory=deque)
     taken_now: bool = False
+    abandoned: bool = False
+    """Ctrl-C has come, and some thread did not stop in time."""
     held: dict[Hashable, list[threading.Event]] = field(default_factory=dict)
     local: threading.local = field(default_factory=threading.local)
 
@@ -105,7 +107,7 @@ class Turns:
             ticket.wait()
         except BaseException:
             self.interrupted()
-            ticket.wait(GRACE)
+            self.abandoned = not ticket.wait(GRACE)
             raise
 
     def pause(self, seconds: float = 0.2) -> None:
@@ -148,14 +150,19 @@ class Turns:
                     if not tasks[0].done:
                         self._until_one_ends(group)
                         continue
-                    first = tasks.popleft()
-                    if first.error is not None:
-                        raise first.error
-                    yield first.value
+                    if tasks[0].error is not None:
+                        self._end(group)
+                        errors = [task.error for task in tasks if task.error is not None]
+                        raise next((one for one in errors if not isinstance(one, Cancelled)), errors[0])
+                    yield tasks.popleft().value
             finally:
-                group.failed = True
-                while group.running:
-                    self._until_one_ends(group)
+                self._end(group)
+
+    def _end(self, group: Group) -> None:
+        """Nothing more of the group is asked for; what is under way ends."""
+        group.failed = True
+        while group.running and not self.abandoned:
+            self._until_one_ends(group)
 
     def _until_one_ends(self, group: Group) -> None:
         group.ended = threading.Event()

@@ -85,7 +85,7 @@ class Workbench:
             return memory[key]
 
     def together(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:
-        """What each piece of work gives, in order: one after the other, or at the same time where a host is waited for."""
+        """What each piece of work gives, in order: at the same time where a host is waited for."""
         calls = self.subject.calls
         return (one() for one in work) if calls is None else calls.together(work)
 
