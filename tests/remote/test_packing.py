@@ -61,7 +61,9 @@ def test_many_calls_are_few_jobs_and_each_gets_its_own() -> None:
     packer = Packer(host, Limits(jobs=2, calls=10, first=4))
     assert ask(packer, 64) == [3.0 + number for number in range(64)]
     assert host.sizes[0] == 4, "the first job is small: nobody knows how long its calls take"
-    assert max(host.sizes) == 10 and sum(host.sizes) == 64 and len(host.sizes) <= 9
+    assert max(host.sizes) == 10
+    assert sum(host.sizes) == 64
+    assert len(host.sizes) <= 9
     assert host.most <= 2
     assert packer.tally.calls == {"sum": 64}
 
@@ -91,12 +93,20 @@ def test_what_is_equal_travels_once() -> None:
     shared = SharedValues()
     first, second = ({"ids": torch.arange(100), "edits": [(0, "ffn", torch.tensor([1]))]} for _ in range(2))
     one, other = shared.share(first), shared.share(second)
-    assert one[0] is other[0] and one[1] == other[1]
+    assert one[0] is other[0]
+    assert one[1] == other[1]
     assert shared.size == 808
     assert shared.share({"ids": torch.arange(100).float()})[1] != shared.share({"ids": torch.arange(100)})[1]
     assert shared.share([1])[1] != shared.share([True])[1] != shared.share((1,))[1]
     assert shared.share(["ab", "c"])[1] != shared.share(["a", "bc"])[1]
-    strange = [torch.tensor(1.5), torch.zeros(0), torch.ones(2, dtype=torch.bfloat16), None, float("nan"), {(0, "q"): 1}]
+    strange = [
+        torch.tensor(1.5),
+        torch.zeros(0),
+        torch.ones(2, dtype=torch.bfloat16),
+        None,
+        float("nan"),
+        {(0, "q"): 1},
+    ]
     assert shared.share(strange)[0] is shared.share([*strange])[0]
 
 
@@ -105,7 +115,8 @@ def test_a_packed_job_is_no_larger_than_it_may_be() -> None:
     packer = Packer(host, Limits(jobs=1, calls=8, first=8))
     values = [torch.full((1_500_000,), float(number)) for number in range(6)]  # 6 MB each
     list(packer.together(lambda one=one: packer.run(trace_most, one) for one in values))
-    assert max(host.sizes) == 2 and sum(host.sizes) == 6
+    assert max(host.sizes) == 2
+    assert sum(host.sizes) == 6
 
 
 @pytest.mark.parametrize("first", [HostTimeoutError("too long", ""), JobFailedError("a bad block", "")])
@@ -174,6 +185,7 @@ def test_ctrl_c_ends_waiting_and_the_next_question_is_answered() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(group)
     packer.turns._until_one_ends = until  # type: ignore[method-assign]
-    assert not packer.under_way and packer.tally.jobs == 1
+    assert not packer.under_way
+    assert packer.tally.jobs == 1
     release.set()
     assert packer.run(trace_sum, torch.ones(1), 0.0) == 1

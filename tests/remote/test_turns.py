@@ -78,7 +78,8 @@ def test_the_error_of_one_is_raised_and_the_others_are_not_begun() -> None:
 
     with pytest.raises(ValueError, match="the third"):
         list(later.turns.together((lambda number=number: work(number) for number in range(100)), most=4))
-    assert begun[:4] == [0, 1, 2, 3] and len(begun) < 8
+    assert begun[:4] == [0, 1, 2, 3]
+    assert len(begun) < 8
 
 
 def test_those_that_were_cancelled_do_not_hide_the_error() -> None:
@@ -123,7 +124,8 @@ def test_alone_with_a_key() -> None:
             return memory[key]
 
     found = list(later.turns.together([lambda key=key: work(key) for key in "abaab"], most=5))
-    assert found == ["A", "B", "A", "A", "B"] and computed == ["a", "b"]
+    assert found == ["A", "B", "A", "A", "B"]
+    assert computed == ["a", "b"]
 
 
 def test_a_pause_lets_others_run() -> None:
