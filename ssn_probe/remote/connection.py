@@ -23,6 +23,8 @@ ANSWER = 10 * MB
 """Bytes of what a host says of a job."""
 CONNECT, READ, WRITE = 10.0, 30.0, 60.0
 """Seconds for a connection, and for each part of an answer or a request to pass."""
+ACCEPT = 300.0
+"""Seconds for a host to accept a job that it was sent whole."""
 EXCHANGE = 120.0
 """Seconds for the whole of a short answer."""
 OUTAGE = 600.0
@@ -54,13 +56,24 @@ def _certificates() -> ssl.SSLContext:
 def open_client() -> httpx.Client:
     """It follows no redirect, so that nothing goes where nobody sent it; to this machine it goes past every proxy."""
     direct = {f"all://{f'[{name}]' if ':' in name else name}": None for name in LOOPBACK}
-    return httpx.Client(
-        verify=_certificates(),
-        timeout=httpx.Timeout(CONNECT, read=READ, write=WRITE),
-        follow_redirects=False,
-        mounts=direct,
-        headers={"Accept-Encoding": "identity"},  # what is small when packed could be of any size
-    )
+    try:
+        return httpx.Client(
+            verify=_certificates(),
+            timeout=timeouts(READ),
+            follow_redirects=False,
+            mounts=direct,
+            headers={"Accept-Encoding": "identity"},  # what is small when packed could be of any size
+        )
+    except (ImportError, ValueError, OSError):  # their texts may hold the password of a proxy
+        raise RemoteError(
+            "The proxy or the certificates that the environment names cannot be used.",
+            "Look at HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; for a proxy of the kind SOCKS, "
+            "pip install 'httpx[socks]'.",
+        ) from None
+
+
+def timeouts(read: float) -> httpx.Timeout:
+    return httpx.Timeout(CONNECT, read=read, write=WRITE)
 
 
 @dataclass(eq=False)
@@ -109,13 +122,16 @@ class Connection:
             raise failure.error from None
 
     def fetch(
-        self, method: str, url: str, *, limit: int, seconds: float | None = None, **request: Any
+        self, method: str, url: str, *, limit: int, seconds: float, **request: Any
     ) -> tuple[httpx.Response, bytes]:
-        """An answer and its body, read whole. Raises Passing or RemoteError where that does not succeed."""
-        deadline = None if seconds is None else self.clock.now() + seconds
+        """An answer and its body, which may take so many seconds once it has begun.
+
+        Raises:
+            Passing, RemoteError: that does not succeed.
+        """
         try:
             with self.client.stream(method, url, **request) as response:
-                body = bytearray()
+                deadline, body = self.clock.now() + seconds, bytearray()
                 for chunk in response.iter_raw():
                     body += chunk
                     if len(body) > limit:
@@ -125,7 +141,7 @@ class Connection:
                         )
                     if self.clock.left.is_set():
                         raise StoppedWaiting(None)
-                    if deadline is not None and self.clock.now() > deadline:
+                    if self.clock.now() > deadline:
                         raise httpx.ReadTimeout("the answer does not end")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise network_error(error, self.host, answered=self.answered) from None

@@ -21,7 +21,7 @@ from nnsight.schema.request import RequestModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from ssn_probe.errors import RemoteError
-from ssn_probe.remote.connection import Clock, Connection, open_client
+from ssn_probe.remote.connection import ACCEPT, Clock, Connection, open_client, timeouts
 from ssn_probe.remote.host import Host
 from ssn_probe.remote.host_errors import AGAIN, Passing, StoppedWaiting, job_error, scrubbed
 from ssn_probe.remote.journal import Journal
@@ -191,6 +191,7 @@ class _Job:
                 "python-version": sys.version,
                 "ndif-timestamp": repr(time.time()),
             },
+            timeout=timeouts(ACCEPT),
         )
         job = said.get("id") if isinstance(said, dict) else None
         if not isinstance(job, str) or not re.fullmatch(r"[\w-]{1,100}", job):

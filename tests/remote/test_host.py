@@ -1,5 +1,7 @@
 """The host and its key: where they come from, and which ways the key may go."""
 
+import sys
+
 import pytest
 from bad_network import FastClock, MadeUp, bad_network
 from nnsight import CONFIG
@@ -78,3 +80,12 @@ def test_what_is_on_this_machine_is_asked_past_every_proxy(monkeypatch: pytest.M
             Connection(Host(network.url, KEY), client, FastClock()).json("POST", "/request")
         assert proxy.asked == []
         assert len(network.asked) == 1
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:5ec2e7@proxy.example", "ftp://5ec2e7"])
+def test_a_proxy_that_cannot_be_used(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(RemoteError, match="cannot be used") as caught:
+        open_client()
+    assert "5ec2e7" not in str(caught.value)
