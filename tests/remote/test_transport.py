@@ -13,7 +13,13 @@ import ssn_probe.remote.connection as connection
 import ssn_probe.remote.transport as transport
 from ssn_probe.errors import RemoteError
 from ssn_probe.remote.host import Host
-from ssn_probe.remote.host_errors import HostMemoryError, HostTimeoutError, JobTooLargeError, StoppedWaiting
+from ssn_probe.remote.host_errors import (
+    HostMemoryError,
+    HostTimeoutError,
+    JobFailedError,
+    JobTooLargeError,
+    StoppedWaiting,
+)
 from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.transport import Finished, JobState, run_job
 
@@ -186,7 +192,11 @@ TRACEBACK = "Traceback (most recent call last):\n" + "".join(
             "memory",
         ),
         ("Could not deploy this model. a/b is gated.", RemoteError, "gated"),
-        (f"{TRACEBACK}ValueError: {KEY} is \x1b[31mno number", RemoteError, "host: ValueError: \\[key\\] is no number"),
+        (
+            f"{TRACEBACK}ValueError: {KEY} is \x1b[31mno number",
+            JobFailedError,
+            "host: ValueError: \\[key\\] is no number",
+        ),
         ("has no architecture on this server … no module at 'model.norm'", RemoteError, "it has no model.norm"),
         ("Request cancelled by operator.", RemoteError, "cancelled by operator"),
     ],
