@@ -20,6 +20,7 @@ FLOORS = (
     ("remote",),
     ("model",),
     ("tracing", "organism"),
+    ("engines",),
     ("guards",),
     ("stats",),
     ("runs",),

@@ -64,6 +64,7 @@ def run(
     gradient_checkpointing: bool = False,
     fresh: bool = False,
     remote: bool | str = False,
+    engine: str = "transformers",
     progress: bool = True,
     **parameters: Any,
 ) -> "Result":
@@ -77,8 +78,8 @@ def run(
 
     `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
     slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `remote=True` runs
-    the model on NDIF, an address on that host; `progress=False` shows nothing. Raises an SSNProbeError for a mistake
-    that you can fix.
+    the model on NDIF, an address on that host; `engine="vllm"` generates responses by vLLM, see docs/remote.md;
+    `progress=False` shows nothing. Raises an SSNProbeError for a mistake that you can fix.
     """
     asked = _asked(what, model, parameters)
     _import_tqdm()
@@ -94,6 +95,7 @@ def run(
         gradient_checkpointing=gradient_checkpointing,
         fresh=fresh,
         remote=remote,
+        engine=engine,
         source=asked.source,
         arguments=asked.arguments,
     )
@@ -110,6 +112,7 @@ def preview(
     dtype: str = "auto",
     limit: int | None = None,
     remote: bool | str = False,
+    engine: str = "transformers",
     time: bool = True,
     **parameters: Any,
 ) -> "Preview":
@@ -131,6 +134,7 @@ def preview(
             device=device,
             dtype=dtype,
             remote=remote,
+            engine=engine,
             calibrated=time,
         )
     )

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
+from ssn_probe.engines.vllm_engine import Vllm, ending, find_engine
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.fetched import source_of
@@ -33,6 +34,7 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import Manifest, write_manifest
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
+from ssn_probe.study.engine_checks import check_engine
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
@@ -59,11 +61,12 @@ LENGTHS = ("lengths of prompts",)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Settings that change no number (but for `limit` and `dtype`, which are recorded).
+    """Settings that change no number (but for `limit`, `dtype` and `engine`, which are recorded).
 
     `batch_size` None: as many prompts as the memory holds; given, it holds for the rows of a training pass, too.
     `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
     the cache. `remote`: run the model on a host, see `load_subject`; `yes`: without asking before prompts are sent.
+    `engine`: what generates responses, which decides their tokens; `transformers`, or `vllm[:OPTION=VALUE,…]`.
     `source`: the text of the recipe file, as it was executed.
     """
 
@@ -76,6 +79,7 @@ class Options:
     fresh: bool = False
     remote: bool | str = False
     yes: bool = True
+    engine: str = "transformers"
     source: str | None = None
     arguments: dict[str, str] = field(default_factory=dict)
 
@@ -91,6 +95,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     plan = make_plan(recipe, hosted=bool(options.remote))
     for prompts in measured(plan.recipe, plan.data).values():
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
+    generates = find_engine(options.engine)
+    check_engine(plan.recipe, generates, remote=bool(options.remote))
     root = results.prepare(options.out)
     check_tasks(plan.recipe)
     started = time.monotonic()
@@ -104,7 +110,10 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     check_judged(plan.recipe, plan.data, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     key = resolved_key(recipe, subject.identity, plan.data)
+    engine = None if generates is None else Vllm(generates, subject)
     record = Record(manifest_of(recipe, plan, options, subject, key))
+    if engine is not None:
+        record.note(options={**record.manifest.options, "engine": engine.identity})
     record.note(order=results.next_order(root))
     run = results.create_run(root, recipe.name, key)
     record.note(judges=[with_certificate(judge, root / "cache") for judge in record.manifest.judges or ()])
@@ -124,13 +133,18 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         batch_size=options.batch_size,
         gradient_checkpointing=options.gradient_checkpointing,
         cache=cache,
+        engine=engine,
         prompt_memory={LENGTHS: lengths},
         warnings=record.warnings,
     )
     rows = rows_of_steps(expected_steps(bench, recipe))
     for note in notes_on_sending(bench, plan.recipe, rows):
         console.print(Text(f"Note: {note}."))
-    with _recorded(run, record), tracking(console, [(row.label, row.prompts) for row in rows]) as tracker:
+    with (
+        _recorded(run, record),
+        ending(engine),
+        tracking(console, [(row.label, row.prompts) for row in rows]) as tracker,
+    ):
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)

@@ -24,6 +24,7 @@ from ssn_probe import limits
 from ssn_probe.api.judging import judging_differs, kept_judge
 from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study_and_report
 from ssn_probe.data.judges.endpoint import at_recorded_endpoint
+from ssn_probe.engines.vllm_engine import engine_of_run
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.subject import Subject, load_subject
@@ -179,7 +180,8 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
     cache = Cache(root=run.path.parent / "cache", compute=False, derive=True, warn=damaged.append)
     with tempfile.TemporaryDirectory() as folder:
         again = RunFolder(Path(folder))
-        bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
+        engine = engine_of_run(recorded["options"].get("engine"), subject)
+        bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache, engine=engine)
         try:
             size = {"layers": subject.n_layers, "per_layer": dict(subject.widths)}
             record = Record(replace(Manifest.from_json(recorded), seconds={}, neurons=size), bench.warnings)

@@ -34,6 +34,13 @@ STUDY = (
     DTYPE,
     DEVICE,
     click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."),
+    click.option(
+        "--engine",
+        default="transformers",
+        show_default=True,
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="What generates responses: transformers, or vllm for neurons that are silenced or scaled.",
+    ),
     click.option("--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."),
     click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."),
     click.option(
@@ -47,7 +54,7 @@ STUDY = (
 
 
 def study_options(command):
-    """The options of `show` and `run`, last first. But for -T, only the limit and the dtype can change a number."""
+    """The options of `show` and `run`, last first. But for -T, only limit, dtype and engine can change a number."""
     for option in STUDY:
         command = option(command)
     return command

@@ -6,6 +6,7 @@ it.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Openings
@@ -16,22 +17,26 @@ from ssn_probe.study.workbench import LARGEST_BATCH
 from ssn_probe.tracing.batching import BatchSize, no_progress
 from ssn_probe.tracing.divergence import Text, read_texts
 from ssn_probe.tracing.effects import refusal_log_odds, score
-from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.generate import Engine, generate
 
+Trials = Mapping[str, Callable[[Subject, Cost, list[list[int]], BatchSize], None]]
 ENOUGH = 1.0
 """Seconds of a trial that are enough to tell."""
 OPENINGS = Openings(refusal=((0,),), compliant=((1,),))
 """The openings that a gate will find are not known yet; one token on each side stands for them."""
 
 
-def calibrate(subject: Subject, plan: Plan, rows: Iterable[Row], batch_size: int | None) -> Mapping[str, float]:
+def calibrate(
+    subject: Subject, plan: Plan, rows: Iterable[Row], batch_size: int | None, engine: Engine | None = None
+) -> Mapping[str, float]:
     """Row of the plan → seconds per prompt, with nothing changed in the model."""
+    trials = TRIALS if engine is None else {**TRIALS, "responses": partial(_generate, engine=engine)}
     known: dict[Cost, float] = {}
     texts = _texts(plan)
     seconds = {}
     for row in rows:
         if row.cost not in known:
-            known[row.cost] = _seconds(subject, row.cost, texts, batch_size or LARGEST_BATCH)
+            known[row.cost] = _seconds(subject, row.cost, texts, batch_size or LARGEST_BATCH, trials)
         seconds[row.label] = known[row.cost]
     return seconds
 
@@ -42,20 +47,20 @@ def _texts(plan: Plan) -> list[str]:
     return texts[:: max(1, len(texts) // LARGEST_BATCH)][:LARGEST_BATCH]
 
 
-def _seconds(subject: Subject, cost: Cost, texts: list[str], batch_size: int) -> float:
+def _seconds(subject: Subject, cost: Cost, texts: list[str], batch_size: int, trials: Trials) -> float:
     """Seconds per prompt, from a few prompts first, and a whole batch where that takes no time."""
-    _timed(subject, cost, texts[:1])
+    _timed(subject, cost, texts[:1], trials)
     tried = texts[: min(8, batch_size)]
-    took = _timed(subject, cost, tried)
+    took = _timed(subject, cost, tried, trials)
     if took < ENOUGH and len(tried) < min(batch_size, len(texts)):
         tried = texts[:batch_size]
-        took = _timed(subject, cost, tried)
+        took = _timed(subject, cost, tried, trials)
     return took / len(tried) * (cost.passes if _by_neuron(cost) else 1)
 
 
-def _timed(subject: Subject, cost: Cost, texts: list[str]) -> float:
+def _timed(subject: Subject, cost: Cost, texts: list[str], trials: Trials) -> float:
     started = time.perf_counter()
-    trial = _read if _by_neuron(cost) else TRIALS[cost.work]
+    trial = _read if _by_neuron(cost) else trials[cost.work]
     trial(subject, cost, encode(subject, texts), BatchSize(len(texts), auto=True))
     return time.perf_counter() - started
 
@@ -65,8 +70,10 @@ def _by_neuron(cost: Cost) -> bool:
     return cost.effect is not None and cost.effect.by_neuron
 
 
-def _generate(subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSize) -> None:
-    generate(subject, tokens, max_new_tokens=max(1, cost.generated), batch_size=size)
+def _generate(
+    subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSize, *, engine: Engine | None = None
+) -> None:
+    generate(subject, tokens, max_new_tokens=max(1, cost.generated), engine=engine, batch_size=size)
 
 
 def _read(subject: Subject, _cost: Cost, tokens: list[list[int]], size: BatchSize) -> None:
@@ -84,7 +91,7 @@ def _score(subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSiz
     score(cost.effect, subject, tokens, reads=OPENINGS if cost.effect.needs_openings else None, **options)
 
 
-TRIALS: Mapping[str, Callable[[Subject, Cost, list[list[int]], BatchSize], None]] = {
+TRIALS: Trials = {
     "responses": _generate,
     "log odds": _read,
     "text": _read_text,

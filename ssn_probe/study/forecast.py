@@ -11,6 +11,7 @@ import polars as pl
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.engines.vllm_engine import Vllm, ending, find_engine
 from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
@@ -21,6 +22,7 @@ from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
+from ssn_probe.study.engine_checks import check_engine
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
@@ -74,6 +76,7 @@ def forecast(
     dtype: str = "auto",
     remote: bool | str = False,
     yes: bool = False,
+    engine: str = "transformers",
     calibrated: bool = False,
 ) -> Forecast:
     """The plan of a recipe and what it takes; the options are those of a run.
@@ -84,13 +87,17 @@ def forecast(
     """
     check_settings(remote, device=device)
     plan = make_plan(limited(recipe, limit), hosted=bool(remote))
+    generates = find_engine(engine)
+    check_engine(plan.recipe, generates, remote=bool(remote))
     subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False, remote=remote)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
-    rows, cached = _look_up(plan, subject, out)
+    vllm = None if generates is None else Vllm(generates, subject)
+    rows, cached = _look_up(plan, subject, vllm, out)
     loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype, remote=remote))
     untried = _untried(plan, remote, yes)
-    first = _try(plan, subject, None if untried else loaded, out, batch_size) if calibrated else ()
-    seconds, time = _time(plan, rows, cached, untried or loaded, batch_size) if calibrated else ({}, [])
+    with ending(vllm):
+        first = _try(plan, subject, None if untried else loaded, vllm, out, batch_size) if calibrated else ()
+        seconds, time = _time(plan, rows, cached, untried or loaded, vllm, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
@@ -119,20 +126,29 @@ def _untried(plan: Plan, remote: bool | str, yes: bool) -> str | None:
 
 
 def _try(
-    plan: Plan, subject: Subject, loaded: Callable[[], Subject] | None, out: Path, batch_size: int | None
+    plan: Plan,
+    subject: Subject,
+    loaded: Callable[[], Subject] | None,
+    engine: Vllm | None,
+    out: Path,
+    batch_size: int | None,
 ) -> tuple[Refusals, ...]:
     """What the model answers to a few prompts, from the cache below `out` where a run has asked them already.
 
     `loaded` is None where the model may not be asked.
     """
     kept = Workbench(
-        subject=subject, data=plan.data, anchor=plan.anchor, cache=Cache(root=out / "cache", compute=False)
+        subject=subject,
+        data=plan.data,
+        anchor=plan.anchor,
+        cache=Cache(root=out / "cache", compute=False),
+        engine=engine,
     )
     with contextlib.suppress(NotCached):
         return tuple(_tried(kept, plan))
     if loaded is None or not all(map(_is_judged_here, tried_sets(plan.recipe, plan.data))):
         return ()
-    bench = Workbench(subject=loaded(), data=plan.data, anchor=plan.anchor, batch_size=batch_size)
+    bench = Workbench(subject=loaded(), data=plan.data, anchor=plan.anchor, batch_size=batch_size, engine=engine)
     return tuple(_tried(bench, plan))
 
 
@@ -147,13 +163,13 @@ def _tried(bench: Workbench, plan: Plan) -> Iterator[Refusals]:
             yield tried(bench, prompts, language, PORTIONS[0])
 
 
-def _look_up(plan: Plan, subject: Subject, out: Path) -> tuple[list[Row], Mapping[str, int]]:
+def _look_up(plan: Plan, subject: Subject, engine: Vllm | None, out: Path) -> tuple[list[Row], Mapping[str, int]]:
     """The rows, and how many prompts of each are in the cache: the steps of a run, looked up and not run.
 
     Where the neurons of the arms do not follow from what is there, their rows are those expected, and count as 0.
     """
     kept = Cache(root=out / "cache", compute=False)
-    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=kept)
+    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=kept, engine=engine)
     try:
         arms = arms_of(bench, plan.recipe)
     except NotCached:
@@ -171,6 +187,7 @@ def _time(
     rows: Sequence[Row],
     cached: Mapping[str, int],
     loaded: Callable[[], Subject] | str,
+    engine: Vllm | None,
     batch_size: int | None,
 ) -> tuple[Mapping[str, float], list[str]]:
     """Seconds per prompt of every row, and the whole in words; `loaded` is a reason where nothing is to run."""
@@ -181,7 +198,7 @@ def _time(
     if isinstance(loaded, str):
         return {}, [f"Time: not estimated, because {loaded}."]
     subject = loaded()
-    seconds = calibrate(subject, plan, rows, batch_size)
+    seconds = calibrate(subject, plan, rows, batch_size, engine)
     total = sum(seconds[row.label] * (row.prompts - cached.get(row.label, 0)) for row in rows)
     estimate = f"Time: about {duration(total)} of the model on {subject.place}, judged by a batch of each kind of work."
     return seconds, [f"{estimate} Loading, nulls and statistics take more time."]

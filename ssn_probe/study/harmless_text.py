@@ -36,6 +36,7 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
                 bench.subject,
                 tokens,
                 max_new_tokens=prompts.max_new_tokens,
+                engine=bench.engine,
                 batch_size=size,
                 shelf=shelf,
                 advance=advance,

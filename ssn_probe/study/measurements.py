@@ -101,7 +101,8 @@ def judge_of(bench: Workbench, prompts: PromptSet, languages: Sequence[str] | No
 def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
     """What decides the responses to some prompts: their tokens, the change, and how many tokens may come."""
     tokens = digest(tokens_of(bench, rows))
-    return bench.inputs("responses", prompts=tokens, max_new_tokens=prompts.max_new_tokens, **change.inputs)
+    engine = {} if bench.engine is None else {"engine": bench.engine.identity}
+    return bench.inputs("responses", prompts=tokens, max_new_tokens=prompts.max_new_tokens, **change.inputs, **engine)
 
 
 def responses(
@@ -120,6 +121,7 @@ def responses(
                 edits=change.edits,
                 carried=change.values(shelf, rows.height),
                 max_new_tokens=prompts.max_new_tokens,
+                engine=bench.engine,
                 batch_size=bench.size("responses"),
                 shelf=shelf,
                 advance=advance,

@@ -14,6 +14,7 @@ from ssn_probe.runs.cache import Cache, Frames
 from ssn_probe.spec import Prompts
 from ssn_probe.study.progress import Silent, Tracker
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, covered
+from ssn_probe.tracing.generate import Engine
 
 T = TypeVar("T")
 METHODS = {
@@ -52,7 +53,8 @@ class Workbench:
 
     `batch_size` None: as many prompts as the memory holds. `cache` None: nothing outlives the bench. `weights`: those
     that the model is measured with instead of its own; it has them while something has to be computed. `memory` holds
-    what depends on the weights, `prompt_memory` what depends on the prompts alone.
+    what depends on the weights, `prompt_memory` what depends on the prompts alone. `engine`: what generates responses,
+    where it is not transformers.
     """
 
     subject: Subject
@@ -62,6 +64,7 @@ class Workbench:
     batch_size: int | None = LARGEST_BATCH
     gradient_checkpointing: bool = False
     cache: Cache | None = None
+    engine: Engine | None = None
     tracker: Tracker = field(default_factory=Silent)
     memory: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     prompt_memory: dict[tuple[Any, ...], Any] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """Greedy responses of a model, with neurons changed on the prompt and on every generated token."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,23 @@ __all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
 
 OPEN_LOOP = ".*was never reached: the loop asked for a step the run did not make.*"
 """nnsight's warning at the end of an open `tracer.iter[:]`, which always ends this way."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What generates in place of transformers. Its tokens depend on what runs together, so that it sets the batches."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What can change a token beside model, prompts and edits."""
+        ...
+
+    def greedy(self, prompts: Sequence[Sequence[int]], edits: Edits, max_new_tokens: int) -> list[list[int]]:
+        """The greedy tokens after each prompt, the end token included."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +63,7 @@ def generate(
     edits: Edits = NO_EDITS,
     carried: Carried | None = None,
     max_new_tokens: int,
+    engine: Engine | None = None,
     batch_size: int | BatchSize = 256,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
@@ -57,6 +75,7 @@ def generate(
         edits: see `suppression` and `amplification`, which act on every token of prompt and response, and `carrying`,
             which acts on one token per step: the prompt's last, and each of the response that is fed back.
         carried: the values of the neurons that are carried over, prompt by prompt in the order of `tokens`.
+        engine: what generates, if not the subject itself; it has batches of its own size.
         batch_size: prompts that run together, padded on the left.
         shelf: where finished batches are kept and found again; here and in the other functions of this package.
 
@@ -64,7 +83,7 @@ def generate(
         ModelError: an edit outside the model, or a forward pass that yields NaN or Inf.
     """
     options = {"edits": edits, "carried": carried, "batch_size": batch_size, "shelf": shelf, "advance": advance}
-    return finish(subject, greedy_tokens(subject, tokens, max_new_tokens=max_new_tokens, **options))
+    return finish(subject, greedy_tokens(subject, tokens, max_new_tokens=max_new_tokens, engine=engine, **options))
 
 
 def greedy_tokens(
@@ -74,6 +93,7 @@ def greedy_tokens(
     edits: Edits = NO_EDITS,
     carried: Carried | None = None,
     max_new_tokens: int,
+    engine: Engine | None = None,
     batch_size: int | BatchSize = 256,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
@@ -87,11 +107,15 @@ def greedy_tokens(
     places, ready = places_of(subject), prepared(subject, edits)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
+        batch = [tokens[row] for row in rows]
+        if engine is not None:
+            made = engine.greedy(batch, edits, max_new_tokens)
+            return {"ids": torch.tensor([[*row, *[-1] * (max_new_tokens - len(row))] for row in made])}
         mine = for_batch(subject, ready, carried, rows)
-        ids, _ = run_generation(subject, [tokens[row] for row in rows], places, max_new_tokens, edits=mine)
+        ids, _ = run_generation(subject, batch, places, max_new_tokens, edits=mine)
         return {"ids": torch.nn.functional.pad(ids, (0, max_new_tokens - ids.shape[1]), value=-1)}
 
-    run_batches(tokens, batch_size, run, shelf, advance)
+    run_batches(tokens, batch_size if engine is None else engine.batch_size, run, shelf, advance)
     ids = gather(shelf.parts(), "ids", torch.full((len(tokens), max_new_tokens), -1))
     return [[token for token in row if token >= 0] for row in ids.tolist()]
 

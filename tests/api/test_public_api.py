@@ -30,15 +30,17 @@ RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
 """
 ARGUMENTS = {
-    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote progress parameters",
-    "preview": "what model out batch_size device dtype limit remote time parameters",
+    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote engine progress "
+    "parameters",
+    "preview": "what model out batch_size device dtype limit remote engine time parameters",
     "open_run": "reference out",
 }
 COMMANDS = {
     "": "--version --debug --extend",
     "list": "path",
-    "show": "recipe --judge -T --limit --batch-size --device --dtype -o --remote --host -y --yes --time --no-time",
-    "run": "recipe --judge -T --limit --batch-size --device --dtype -o --remote --host -y --yes "
+    "show": "recipe --judge -T --limit --engine --batch-size --device --dtype -o --remote --host -y --yes --time "
+    "--no-time",
+    "run": "recipe --judge -T --limit --engine --batch-size --device --dtype -o --remote --host -y --yes "
     "--gradient-checkpointing --fresh",
     "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
     "--verdict -n --show-text",
