@@ -21,8 +21,8 @@ from ssn_probe.text import size
 T = TypeVar("T")
 ANSWER = 10 * MB
 """Bytes of what a host says of a job."""
-CONNECT, READ, WRITE = 10.0, 30.0, 60.0
-"""Seconds for a connection, and for each part of an answer or a request to pass."""
+CONNECT, READ, WRITE = 10.0, 75.0, 60.0
+"""Seconds for a connection, and for each part of an answer or a request to pass. An NDIF gives itself 60 to answer."""
 ACCEPT = 300.0
 """Seconds for a host to accept a job that it was sent whole."""
 EXCHANGE = 120.0

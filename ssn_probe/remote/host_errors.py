@@ -127,7 +127,8 @@ def refusal(host: Host, status: int, detail: str | None, retry_after: str | None
 
 def job_error(host: Host, job: str, said: str, meta: Mapping[str, Any] | None = None) -> RemoteError | Passing:
     """What it means that a job failed, by what the host says: a sentence of its own, or the block's traceback."""
-    words = said.lower()
+    # In a traceback, what is indented is code, which may well speak of memory.
+    words = "\n".join(line for line in said.lower().splitlines() if not line.startswith(" "))
     if "exceeded the execution timeout" in words:
         return HostTimeoutError(scrubbed(said, host), "Take a smaller batch: each job then runs for less time.")
     if "alloc_shortfall_by_gpu" in (meta or {}) or any(one in words for one in MEMORY):

@@ -191,6 +191,11 @@ TRACEBACK = "Traceback (most recent call last):\n" + "".join(
             HostMemoryError,
             "memory",
         ),
+        (
+            TRACEBACK + "    except MemoryError: out of memory\nValueError: b",
+            JobFailedError,
+            "on the host: ValueError: b",
+        ),
         ("Could not deploy this model. a/b is gated.", RemoteError, "gated"),
         (
             f"{TRACEBACK}ValueError: {KEY} is \x1b[31mno number",
