@@ -27,8 +27,8 @@ ACCEPT = 300.0
 """Seconds for a host to accept a job that it was sent whole."""
 EXCHANGE = 120.0
 """Seconds for the whole of a short answer."""
-OUTAGE = 600.0
-"""Seconds that a host may be away, or have a problem of its own, before it is given up."""
+OUTAGE, BUSY = 600.0, 86400.0
+"""Seconds until a host is given up that is away or has a problem of its own, and one that is asked too much."""
 BACKOFF = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 2)
 """Seconds before the next try: doubled with each, some of it at random."""
 
@@ -96,14 +96,14 @@ class Connection:
 
     def persistently(self, attempt: Callable[[], T]) -> T:
         """What `attempt` gives, which is tried again as long as it raises Passing, until an outage is too long."""
-        began = self.clock.now()
+        first = began = self.clock.now()
 
         def is_too_long(state: RetryCallState) -> bool:
             nonlocal began
             failure = state.outcome.exception() if state.outcome else None
             if isinstance(failure, Passing) and failure.busy:
                 began = self.clock.now()
-            return self.clock.now() - began >= OUTAGE
+            return self.clock.now() - began >= OUTAGE or self.clock.now() - first >= BUSY
 
         def tell(state: RetryCallState) -> None:
             if state.outcome:

@@ -1,5 +1,6 @@
 """Which host runs the model, and with which key: from an argument, the environment or nnsight's configuration."""
 
+import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -25,8 +26,9 @@ def find_host(remote: str | bool) -> Host:
     """
     from nnsight import CONFIG
 
-    url = _checked(remote if isinstance(remote, str) else CONFIG.API.HOST)
-    key = (CONFIG.API.APIKEY or "").strip() or None
+    # nnsight has read the environment when it was imported; a notebook may have set it since.
+    url = _checked(remote if isinstance(remote, str) else os.environ.get("NDIF_HOST") or CONFIG.API.HOST)
+    key = (os.environ.get(KEY) or CONFIG.API.APIKEY or "").strip() or None
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise RemoteError(
             "The key for the host holds characters that no key has.",

@@ -296,7 +296,7 @@ class _Job:
 
     def _tell(self, said: dict[str, Any]) -> str:
         """The job's status, of which `watch` is told where it is news."""
-        status, text = str(said.get("status")).lower(), scrubbed(str(said.get("description") or ""), self.host)
+        status, text = str(said.get("status")).lower(), scrubbed(str(said.get("description") or ""), self.host)[:200]
         place = re.search(r"position (\d{1,9})\b", text) if status == "queued" else None
         shown = "" if status in ("completed", "error") else text
         self._show(JobState(job=self.id, status=status, position=int(place[1]) if place else None, text=shown))

@@ -16,6 +16,8 @@ KEY = "5ec2e700-0000-4000-8000-000000000000"
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CONFIG.API, "APIKEY", KEY)
+    for name in ("NDIF_API_KEY", "NDIF_HOST"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_a_host_never_shows_its_key() -> None:
@@ -26,7 +28,10 @@ def test_a_host_never_shows_its_key() -> None:
 
 def test_the_host_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CONFIG.API, "HOST", "https://lab.example")
-    assert find_host(True).url == "https://lab.example"
+    assert find_host(True) == Host("https://lab.example", KEY)
+    monkeypatch.setenv("NDIF_HOST", "https://other.example")
+    monkeypatch.setenv("NDIF_API_KEY", "another")
+    assert find_host(True) == Host("https://other.example", "another")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:5001", "http://localhost", "http://[::1]:5001", "https://a.example"])

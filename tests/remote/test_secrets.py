@@ -7,7 +7,6 @@ import psutil
 import pytest
 from bad_network import Asked, Network, Reply, Upstream, bad_network, passed_on, says
 from light_ndif import LightNDIF
-from nnsight import CONFIG
 
 from ssn_probe import run
 from ssn_probe.errors import RemoteError
@@ -19,7 +18,7 @@ KEY = f"{SECRET}-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def network(ndif: LightNDIF, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
-    monkeypatch.setattr(CONFIG.API, "APIKEY", KEY)
+    monkeypatch.setenv("NDIF_API_KEY", KEY)
     with bad_network(passed_on(ndif.host)) as network:
         yield network
 

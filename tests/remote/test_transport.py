@@ -101,6 +101,14 @@ def test_a_host_that_asks_to_wait_is_waited_for_as_long_as_it_asks(network: Netw
     assert [wait for wait in clock.waits if wait >= 700] == clock.waits[:3]
 
 
+def test_a_host_that_is_always_asked_too_much_is_given_up(network: Network) -> None:
+    network.faults["POST"] = [says(429, "Slow down.", Retry_After="3600")] * 100
+    clock = FastClock()
+    with pytest.raises(RemoteError, match="429: Slow down"):
+        run(network, clock)
+    assert connection.BUSY <= sum(clock.waits) < connection.BUSY + 3700
+
+
 def test_a_host_that_does_not_answer_in_time(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "READ", 0.05)
     network.faults["GET /response"] = [hang]
