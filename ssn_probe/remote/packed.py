@@ -16,10 +16,14 @@ def run_packed(model, backend, calls):
 
 
 def attempted(body, model, arguments):
-    """One call, whose error is not that of the others."""
+    """One call, whose error is not that of the others.
+
+    Computed as here, outside autocast, under which a host runs half-precision models on a GPU.
+    """
     began = time.perf_counter()
     try:
-        value, failure = body(model, *arguments), None
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            value, failure = body(model, *arguments), None
     except Exception as error:
         value, failure = None, described(error)
     if failure is not None and failure["memory"] and torch.cuda.is_available():

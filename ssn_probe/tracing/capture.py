@@ -49,7 +49,7 @@ def capture(
         batch, steps = [tokens[row] for row in rows], [1] * len(rows)
         if max_new_tokens:
             ids, values = run_generation(subject, batch, places, max_new_tokens, wanted=wanted)
-            found, steps = torch.stack(values, 1), [one.tokens for one in finish(subject, ids.tolist())]
+            found, steps = values, [one.tokens for one in finish(subject, ids.tolist())]
         else:
             found = run_body(subject, trace_last_values, whole_inputs(subject, batch), places, wanted)[:, None]
             if not found.isfinite().all():

@@ -59,7 +59,7 @@ class Reading:
     """Per text: mean KL along the answer, KL at its first token, and mean −log p of the prompt's own tokens.
 
     `nll` is NaN where no token of a prompt is predicted. `states`: the final states at the answers' positions, where
-    the model was read untouched.
+    the model was read untouched, and not on a host.
     """
 
     kl: Float[Tensor, " text"]
@@ -82,14 +82,15 @@ def read_texts(
     """One forward pass per text, while the neurons in `edits` are changed at every token of it.
 
     Args:
-        before: `states` of the untouched model; None reads that model itself, with KL 0, so nothing may be changed.
+        before: `states` of the untouched model; None reads that model itself, with KL 0, so nothing may be changed. A
+            host sends no states and needs none: there the untouched model is read again with each batch.
         carried: values of another run, see `generate`: its step t is put in place where answer token t is predicted.
 
     Raises:
         UnknownLogitsError: logits that are not the final states times the head, scaled and soft-capped.
         ModelError: NaN or Inf.
     """
-    from ssn_probe.tracing.bodies.next_tokens import trace_texts
+    from ssn_probe.tracing.bodies.next_tokens import trace_texts, trace_texts_alone
 
     shelf = shelf or Memory()
     if not covered(shelf, len(texts)):
@@ -103,12 +104,17 @@ def read_texts(
         inputs = pad_left(tokens, subject.pad_id, subject.device)
         width = inputs["input_ids"].shape[1]
         own, answer = _own_places(batch, width), _answer_places(batch, width)
-        there = [{name: part.to(subject.device) for name, part in each.items()} for each in (own, answer)]
+        there = [
+            {name: part.to(subject.device) for name, part in each.items() if name != "step"} for each in (own, answer)
+        ]
         lengths = torch.tensor([len(text.answer) for text in batch])
         mine = along_answers(for_batch(subject, ready, carried, rows), lengths)
         states = None if before is None else before[rows][answer["row"], answer["step"]]
         inputs |= {"logits_to_keep": torch.tensor([width - 1], device=subject.device), "use_cache": False}
-        found = run_body(subject, trace_texts, inputs, places, mine, there[0], there[1], states)
+        if subject.calls is None:
+            found = run_body(subject, trace_texts, inputs, places, mine, *there, states)
+        else:
+            found = run_body(subject, trace_texts_alone, inputs, places, mine, *there)
         if not all(part.isfinite().all() for part in found.values()):
             raise_non_finite(subject, tokens, ready=mine)
         if found["off"] > CLOSE:
@@ -169,10 +175,10 @@ def _mean(values: Tensor, row: Tensor, count: int) -> Tensor:
     return zeros.index_add(0, row, values) / zeros.index_add(0, row, torch.ones_like(values))
 
 
-def _form_of_logits(subject: Subject) -> tuple[float, float | None]:
-    """What the logits are multiplied by, and where they are capped; None where they are not."""
+def _form_of_logits(subject: Subject) -> tuple[float, float | None, int]:
+    """What the logits are multiplied by, and where they are capped; None where they are not. And how many there are."""
     if subject.model is None:
-        return 1.0, None
+        return 1.0, None, subject.vocabulary
     config = subject.model._module.config
     scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)  # as in Cohere, Granite
-    return scale, getattr(config, "final_logit_softcapping", None)
+    return scale, getattr(config, "final_logit_softcapping", None), subject.vocabulary

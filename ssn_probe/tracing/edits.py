@@ -101,4 +101,26 @@ def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
         raise ModelError("No site was asked for.", f"Sites: {', '.join(SITES)}.")
     row = {name: value for name, value in vars(subject.family).items() if name not in ("name", "implementation")}
     sites = {site: place for site, place in subject.family.modules.items() if site in wanted}
-    return row | {"depth": subject.n_layers, "sites": sites}
+    known = {"depth": subject.n_layers, "dtype": subject.identity["dtype"], "widths": dict(subject.widths)}
+    return row | known | _attention(subject) | {"sites": sites}
+
+
+def _attention(subject: Subject) -> dict[str, Any]:
+    """Numbers of the attention modules, which a job in a host's sandbox cannot read.
+
+    "heads": key-value groups, query heads of each, channels of a head. "scores": of each layer the factor, the
+    soft-cap and what keeps a head's norm from dividing by zero.
+    """
+    if subject.model is None:
+        return {}
+    family, module = subject.family, subject.model._module
+    layers = family.part(module, family.layers)
+    modules = [family.part(layer, family.attention) for layer in layers]
+    caps = [None if family.score_cap is None else getattr(one, family.score_cap) for one in modules]
+    norm = None if family.head_norms is None else family.head_norms["q"]
+    eps = [None if norm is None else getattr(family.part(layer, norm), family.norm_eps) for layer in layers]
+    size, rep = modules[0].head_dim, modules[0].num_key_value_groups
+    return {
+        "heads": (subject.widths["o"] // (size * rep), rep, size),
+        "scores": [(one.scaling, *rest) for one, *rest in zip(modules, caps, eps, strict=True)],
+    }

@@ -68,12 +68,3 @@ def place(parts: Sequence[Part], layer: int, site: Site) -> Float[Tensor, "promp
     for part, share in zip(parts, shares, strict=True):
         effects[list(part.rows)] = share
     return effects
-
-
-def encoded(
-    effect: Float[Tensor, "prompt layer neuron"],
-) -> tuple[Float[Tensor, "prompt layer neuron"], Float[Tensor, "prompt layer"]]:
-    """Half-precision shares of the largest effect, and that effect."""
-    scale = effect.abs().amax(-1)
-    shares = effect / torch.where(scale > 0, scale, 1)[..., None]
-    return shares.half().cpu(), scale.float().cpu()

@@ -33,11 +33,13 @@ from ssn_probe.tracing.batching import (
     no_progress,
     run_batches,
 )
+from ssn_probe.tracing.bodies.encoding import encoded
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
-from ssn_probe.tracing.effect_store import Scores, decode, encoded, gathered, mean
+from ssn_probe.tracing.effect_store import Scores, decode, gathered, mean
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.known_weights import known_weights
 from ssn_probe.tracing.readout import Forcing, forced
 
 __all__ = [
@@ -125,13 +127,12 @@ def score_local(
     Raises:
         ModelError: NaN or Inf in the activations, naming layer and site.
     """
-    from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
+    from ssn_probe.tracing.bodies.local import trace_local_effects
 
     places, shelf = places_of(subject, sites), shelf or Memory()
-    here = subject.calls is None and not covered(shelf, len(tokens))
-    known = measure_weights(subject.model, places) if here else []
+    known = [] if covered(shelf, len(tokens)) else known_weights(subject, places)
 
-    def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         return run_body(subject, trace_local_effects, whole_inputs(subject, batch), places, known, _checked(position))
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=batch_size, shelf=shelf, advance=advance)
@@ -197,7 +198,7 @@ def score_refusal(
 
     forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
 
-    def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         inputs = _forced_inputs(subject, batch, forcing)
         effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring)
         return effects | {"log_odds": odds}
@@ -330,7 +331,7 @@ def run_scores(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     sites: Iterable[Site],
-    effects_of: Callable[[Sequence[Sequence[int]]], Mapping[str, Tensor]],
+    effects_of: Callable[[Sequence[Sequence[int]]], Mapping[str, Any]],
     *,
     batch_size: int | BatchSize,
     shelf: Shelf | None,
@@ -340,7 +341,8 @@ def run_scores(
     """Scores batch by batch, each on the shelf as it is done; memory grows with the score array only.
 
     Args:
-        effects_of: some prompts → {site: effects [prompt, layer, neuron]}, and their "log_odds" where r(x) is read.
+        effects_of: some prompts → {site: effects [prompt, layer, neuron]}, or what `encoding.encoded` makes of them
+            where the model is; and their "log_odds" where r(x) is read.
         sequences: how many sequences a prompt takes in a batch.
     """
     shelf = shelf or Memory()
@@ -351,10 +353,11 @@ def run_scores(
         found = {"log_odds": effects.pop("log_odds").float().cpu()} if "log_odds" in effects else {}
         for site in sites:
             effect, shape = effects[site], (len(rows), subject.n_layers, subject.widths[site])
-            if tuple(effect.shape) != shape:
+            values, scale = effect if isinstance(effect, tuple) else encoded(effect)
+            if tuple(values.shape) != shape:
                 hint = "Return [prompt, layer, neuron] for every site that is asked for."
-                raise ModelError(f"Effects at site {site} are {tuple(effect.shape)} and not {shape}.", hint)
-            found[f"values.{site}"], found[f"scale.{site}"] = encoded(effect)
+                raise ModelError(f"Effects at site {site} are {tuple(values.shape)} and not {shape}.", hint)
+            found[f"values.{site}"], found[f"scale.{site}"] = values.cpu(), scale.cpu()
             if not found[f"scale.{site}"].isfinite().all():
                 raise_non_finite(subject, batch)
         return found

@@ -18,6 +18,7 @@ from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.generation_settings import greedy_settings
 
 __all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
 
@@ -128,8 +129,8 @@ def run_generation(
     *,
     edits: Any = (),
     wanted: Any = (),
-) -> tuple[Tensor, list[Tensor]]:
-    """New token ids [prompt, step], up to where the batch ended, and per step the wanted values [prompt, neuron].
+) -> tuple[Tensor, Tensor]:
+    """New token ids [prompt, step], up to where the batch ended, and the wanted values [prompt, step, neuron].
 
     Raises:
         ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
@@ -138,13 +139,13 @@ def run_generation(
 
     inputs = pad_left(batch, subject.pad_id, subject.device)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
-    settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": subject.pad_id}
+    settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
         ids, finite, values = run_body(subject, trace_generation, inputs, places, edits, wanted, settings)
-    if not finite or not all(value.isfinite().all() for value in values):
+    if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
-    return ids[:, inputs["input_ids"].shape[1] :].cpu(), values
+    return ids.long().cpu(), values
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:

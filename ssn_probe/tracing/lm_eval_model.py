@@ -59,11 +59,11 @@ def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Adva
             settings |= {"pad_token_id": self.tokenizer.pad_token_id}
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=OPEN_LOOP)
-                tokens, finite, _ = run_body(subject, trace_generation, inputs, places, ready, (), settings)
+                new, finite, _ = run_body(subject, trace_generation, inputs, places, ready, (), settings)
             if not finite:
                 raise_non_finite(subject, context.tolist(), ready=ready)
             advance(len(context))
-            return tokens
+            return torch.cat([context, new.to(context)], 1)
 
     # it changes the tokenizer that it is given
     tokenizer = copy.deepcopy(subject.tokenizer)

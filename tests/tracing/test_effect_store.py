@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ssn_probe.errors import ModelError
 from ssn_probe.tracing.batching import Memory
-from ssn_probe.tracing.effect_store import Scores, decode, encoded, gathered, mean, place
+from ssn_probe.tracing.bodies.encoding import encoded
+from ssn_probe.tracing.effect_store import Scores, decode, gathered, mean, place
 
 
 def stored(effects: torch.Tensor, log_odds: torch.Tensor | None = None) -> Scores:

@@ -14,6 +14,7 @@ from ssn_probe.model.chat import pad_left
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
+from ssn_probe.tracing.bodies import local as bodies_local
 from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
 from ssn_probe.tracing.edits import places_of, suppression
 from ssn_probe.tracing.effects import (
@@ -41,7 +42,11 @@ def local(subject: Subject, tokens: Sequence[Sequence[int]], position: str = "me
     """The local effects as computed, before they are stored in half precision."""
     places = places_of(subject)
     inputs = pad_left(tokens, subject.pad_id, subject.device)
-    return trace_local_effects(subject.model, inputs, places, measure_weights(subject.model, places), position)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bodies_local, "encoded", lambda effect: (effect, effect.abs().amax(-1)))
+        known = measure_weights(subject.model, places)
+        found = trace_local_effects(subject.model, inputs, places, known, position)
+    return {site: values for site, (values, _scale) in found.items()}
 
 
 def assert_close(found: Tensor, wanted: Tensor, tolerance: float) -> None:

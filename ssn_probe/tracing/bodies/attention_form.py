@@ -29,7 +29,8 @@ def score_effects(seen, gram, weight, wanted):
     groups, rep, size = gram.shape[:3]
     heads = heads_of(seen, groups, rep)
     prompts, tokens = len(weight), heads["key"].shape[3]
-    weight = weight.to(gram.dtype)
+    gram = gram.to(heads["key"].device)
+    weight = weight.to(gram.device, gram.dtype)
     first = tokens - weight.shape[1]
     effects = {site: gram.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
     for rows, queries in blocks(prompts, first, tokens, groups * rep * size * tokens):
@@ -59,7 +60,7 @@ def heads_of(seen, groups, rep):
         gains = [rescaling(query, seen["eps"]), rescaling(key, seen["eps"])]
         query = rearrange(exact(seen["q_normed"]), "b t (g a) d -> b g a t d", g=groups)
         key = rearrange(exact(seen["k_normed"]), "b s g d -> b g 1 s d")
-    cos, sin = (rearrange(exact(seen[name]), "b t d -> b 1 1 t d") for name in ("cos", "sin"))
+    cos, sin = (rearrange(exact(seen[name]).to(key.device), "b t d -> b 1 1 t d") for name in ("cos", "sin"))
     return {
         "query": query,
         "query_turned": query * cos + rotate_half(query) * sin,
@@ -70,7 +71,7 @@ def heads_of(seen, groups, rep):
         "value": rearrange(value, "b s (g e) -> b g s e", g=groups),
         "cos": cos.expand(len(query), -1, -1, -1, -1),
         "sin": sin.expand(len(query), -1, -1, -1, -1),
-        "pairs": seen["pairs"],
+        "pairs": seen["pairs"].to(key.device),
         "scale": seen["scale"],
     }
 

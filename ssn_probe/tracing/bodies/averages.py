@@ -14,7 +14,8 @@ def trace_sums(model, inputs, places):
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
             for place in places["sites"].values():
-                sums.append(read(envoy, place)[mask].double().sum(0))
+                activation = read(envoy, place)
+                sums.append(activation[mask.to(activation.device)].double().sum(0).to(mask.device))
         sites = list(places["sites"])
         total = nnsight.save({site: torch.stack(sums[i :: len(sites)]) for i, site in enumerate(sites)})
         tokens = nnsight.save(mask.sum())

@@ -13,30 +13,59 @@ from einops import einsum, rearrange
 
 from .site_access import reach
 
+UNITS = 1024
+"""Unit vectors that are mapped at once."""
+
 
 def exact(tensor):
     """At least single precision."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def measure(layer, places):
-    """What the closed forms need of a layer's weights: column norms, and Gram matrices of the columns of o_proj.
+def measure(layer, places, known, wanted=("ffn", "o", "v", "gram")):
+    """What the closed forms need of a layer's weights, but for what is known: norms and Gram matrices of columns.
 
-    The full Gram matrices are needed for q and k only; v makes do with the blocks of equal channel.
+    "ffn": column norms of down_proj [n]; of o_proj, "o": column norms [n], "v": the Gram matrices of equal channels
+    [g d a a], and "gram" all of it [g a d a d], which q and k need.
     """
-    known, sites = {}, places["sites"]
-    if "ffn" in sites:
-        known["ffn"] = column_norms(exact(reach(layer, places["modules"]["ffn"][0]).weight))
-    if set(sites) - {"ffn"}:
-        attention = reach(layer, places["attention"])
-        columns = exact(reach(layer, places["modules"]["o"][0]).weight)
-        known["o"] = column_norms(columns)
-        heads = rearrange(columns, "x (g a d) -> x g a d", a=attention.num_key_value_groups, d=attention.head_dim)
-        if "v" in sites:
-            known["v"] = einsum(heads, heads, "x g a d, x g b d -> g d a b")
-        if "q" in sites or "k" in sites:
-            known["gram"] = einsum(heads, heads, "x g a e, x g b f -> g a e b f")
-    return known
+    sites, found = places["sites"], dict(known)
+    needed = {"ffn": {"ffn"}, "o": {"o"}, "v": {"v"}, "gram": {"q", "k"}}
+    missing = [name for name in wanted if name not in known and needed[name] & set(sites)]
+    if "ffn" in missing:
+        found["ffn"] = torch.cat([column_norms(part) for part in columns(layer, places, "ffn")])
+    if set(missing) - {"ffn"}:
+        matrix = torch.cat(list(columns(layer, places, "o")), 1)
+        groups, rep, size = places["heads"]
+        heads = rearrange(matrix, "x (g a d) -> x g a d", g=groups, a=rep, d=size)
+        if "o" in missing:
+            found["o"] = column_norms(matrix)
+        if "v" in missing:
+            found["v"] = einsum(heads, heads, "x g a d, x g b d -> g d a b")
+        if "gram" in missing:
+            found["gram"] = einsum(heads, heads, "x g a e, x g b f -> g a e b f")
+    return found
+
+
+def columns(layer, places, site):
+    """The matrix of the linear map that reads a site, in blocks of its columns [x n]."""
+    linear = reach(layer, places["modules"][site][0])
+    weight = getattr(linear, "weight", None)
+    if weight is not None and weight.device.type != "meta":
+        yield exact(weight)
+        return
+    # In the sandbox of a host a job may call a module and not read it: a unit vector is mapped to a column.
+    width, dtype = places["widths"][site], getattr(torch, places["dtype"])
+    nothing = linear(torch.zeros(1, width, dtype=dtype))  # a bias
+    for first in range(0, width, UNITS):
+        last = min(first + UNITS, width)
+        yield (exact(linear(unit_vectors(first, last, width, dtype))) - exact(nothing)).flip(0).T
+
+
+def unit_vectors(first, last, width, dtype):
+    """Unit vectors number `last` − 1 down to `first` [n width], in the memory of two of them: they travel."""
+    line = torch.zeros(width + last - first - 1, dtype=dtype)
+    line[last - 1] = 1
+    return line.as_strided((last - first, width), (1, 1))
 
 
 def column_norms(matrix):
@@ -54,18 +83,18 @@ def token_weights(mask, position):
 def linear_effects(activation, norms, weight):
     """Sites ffn and o: [b n]. Only the last tokens count, as many as have weights."""
     activation = exact(activation[:, -weight.shape[1] :])
-    return weighted(activation.abs(), weight) * norms
+    return weighted(activation.abs(), weight) * norms.to(activation.device)
 
 
 def value_effects(heads, gram, weight):
     """Site v, from the input of o_proj: [b n]."""
     groups, _, rep, _ = gram.shape
     heads = rearrange(exact(heads[:, -weight.shape[1] :]), "b t (g a d) -> (g d) (b t) a", g=groups, a=rep)
-    squared = ((heads @ gram.flatten(0, 1)) * heads).sum(-1)
+    squared = ((heads @ gram.to(heads.device).flatten(0, 1)) * heads).sum(-1)
     norms = rearrange(squared.clamp_min(0).sqrt(), "(g d) (b t) -> b t (g d)", g=groups, b=len(weight))
     return weighted(norms, weight)
 
 
 def weighted(amounts, weight):
     """Each prompt's weighted sum over tokens [b n]. In this order of operands it is a product of matrices as stored."""
-    return einsum(weight.to(amounts.dtype), amounts, "b t, b t n -> b n")
+    return einsum(weight.to(amounts.device, amounts.dtype), amounts, "b t, b t n -> b n")

@@ -18,6 +18,6 @@ def trace_first_non_finite(model, inputs, places, edits):
                 for _layer, _site, index, how, value in edits:
                     if (_layer, _site) == (layer, site):
                         change(activation, index, how, value)
-                if not activation[mask].isfinite().all():
+                if not activation[mask.to(activation.device)].isfinite().all():
                     found.append((layer, site))
     return found[0] if found else None

@@ -7,10 +7,10 @@ from .site_access import last_values, reach, write
 
 
 def trace_generation(model, inputs, places, edits, wanted, settings):
-    """Generated ids after the padded prompt [prompt, token], whether all logits were finite, and values of neurons.
+    """Generated ids [prompt, step], whether all logits were finite, and values of neurons [prompt, step, neuron].
 
-    The values are those of the neurons in `wanted` at the last token of every step, a list of [prompt, neuron]: step t
-    is the forward that predicts response token t. Only these neurons leave the model.
+    The values are those of the neurons in `wanted` at the last token of every step: step t is the forward that predicts
+    response token t. Only these neurons leave the model.
 
     The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop
     must read something in every step, or it would not notice that the model has stopped: the logits, which have to
@@ -27,7 +27,8 @@ def trace_generation(model, inputs, places, edits, wanted, settings):
                 seen["finite"] = total.isfinite() & seen["finite"]
         with tracer.invoke():
             tokens = nnsight.save(tracer.result)
-    return tokens, bool(seen["finite"]), seen["values"]
+    new = tokens[:, inputs["input_ids"].shape[1] :]
+    return new.int(), bool(seen["finite"]), torch.stack(seen["values"], 1) if wanted else torch.zeros(0)
 
 
 def trace_last_values(model, inputs, places, wanted):

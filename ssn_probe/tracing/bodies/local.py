@@ -5,41 +5,52 @@ import torch
 
 from .attention_form import allowed_pairs, score_effects
 from .closed_form import linear_effects, measure, token_weights, value_effects
+from .encoding import encoded, stacked
 from .site_access import layer_of, reach, read, token_mask
 
 
 def measure_weights(model, places):
     """`closed_form.measure` of every layer, once for all batches."""
     with torch.no_grad():
-        return [measure(layer_of(model, places, layer), places) for layer in range(places["depth"])]
+        return [measure(layer_of(model, places, layer), places, {}) for layer in range(places["depth"])]
+
+
+def trace_weights(model, inputs, places):
+    """What of `measure_weights` is small enough to travel, measured within a trace: column norms and equal channels."""
+    with torch.no_grad(), model.trace(**inputs):
+        known = nnsight.save(
+            [measure(layer_of(model, places, layer), places, {}, ("ffn", "o", "v")) for layer in range(places["depth"])]
+        )
+    return known  # noqa: RET504 (the name is bound when the trace has run)
 
 
 def trace_local_effects(model, inputs, places, known, position):
-    """{site: [prompt, layer, neuron]}: ‖Δ output of the module‖, averaged over real tokens or at the last one.
+    """{site: encoded effects [prompt, layer, neuron]}: ‖Δ output of the module‖, over real tokens or at the last one.
 
-    known: see `measure_weights`, measured in the trace where it is empty; position: "mean" or "last". The pass runs to
+    known: see `measure_weights`; what it lacks is measured in the trace; position: "mean" or "last". The pass runs to
     its end: `tracer.stop()` ends it with an exception whose traceback keeps every activation of the batch alive until
     Python next looks for cycles.
     """
     with torch.no_grad(), model.trace(**inputs):
         mask = token_mask(model)
         weight = token_weights(mask, position)
-        known = known or [measure(layer_of(model, places, layer), places) for layer in range(places["depth"])]
-        angles = reach(model, places["rotary"]).output if "gram" in known[0] else None
-        layers = [
-            layer_effects(layer_of(model, places, layer), places, angles, mask, weight, known[layer])
-            for layer in range(places["depth"])
-        ]
-        effects = nnsight.save({site: torch.stack([layer[site] for layer in layers], 1) for site in layers[0]})
+        angles = reach(model, places["rotary"]).output if {"q", "k"} & set(places["sites"]) else None
+        layers = []
+        for layer in range(places["depth"]):
+            envoy = layer_of(model, places, layer)
+            own = measure(envoy, places, known[layer] if known else {})
+            found = layer_effects(envoy, places, layer, angles, mask, weight, own)
+            layers.append({site: encoded(effect) for site, effect in found.items()})
+        effects = nnsight.save({site: stacked([layer[site] for layer in layers]) for site in layers[0]})
     return effects  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def layer_effects(layer, places, angles, mask, weight, known):
-    """The effects of one layer, read in forward order: {site: [prompt, neuron]}."""
+def layer_effects(layer, places, number, angles, mask, weight, known):
+    """The effects of a layer, read in forward order: {site: [prompt, neuron]}."""
     sites, effects = places["sites"], {}
     scored = [site for site in ("q", "k") if site in sites]
     if scored:
-        seen = seen_by_attention(layer, places, angles, mask)
+        seen = seen_by_attention(layer, places, number, angles, mask)
         effects |= score_effects(seen, known["gram"], weight, scored)
     if "v" in sites or "o" in sites:
         heads = read(layer, places["modules"]["o"])
@@ -52,19 +63,15 @@ def layer_effects(layer, places, angles, mask, weight, known):
     return effects
 
 
-def seen_by_attention(layer, places, angles, mask):
+def seen_by_attention(layer, places, number, angles, mask):
     """What decides the attention pattern, as `attention_form.heads_of` takes it; read in forward order."""
     attention, norms = reach(layer, places["attention"]), places["head_norms"]
     pattern = attention.inputs[1]["attention_mask"]
-    seen = {"eps": getattr(reach(layer, norms["q"]), places["norm_eps"]) if norms else None}
+    scale, cap, eps = places["scores"][number]
+    seen = {"eps": eps}
     for site in "qkv":
         seen[site] = read(layer, places["modules"][site])
         if norms and site != "v":
             seen[f"{site}_normed"] = reach(layer, norms[site]).output
-    return seen | {
-        "cos": angles[0],
-        "sin": angles[1],
-        "pairs": allowed_pairs(pattern, mask),
-        "scale": attention.scaling,
-        "cap": getattr(attention, places["score_cap"]) if places["score_cap"] else None,
-    }
+    pairs = allowed_pairs(pattern, mask)
+    return seen | {"cos": angles[0], "sin": angles[1], "pairs": pairs, "scale": scale, "cap": cap}

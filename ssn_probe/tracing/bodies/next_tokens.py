@@ -34,7 +34,7 @@ def trace_texts(model, inputs, places, edits, own, answer, before):
         figures = {
             "nll": surprisal(states[own["row"], own["position"]], own["token"], head, form),
             "off": (made - last).abs().max() / (1 + last.abs().max()),
-            "kl": torch.zeros_like(answer["row"], dtype=exact(last).dtype),
+            "kl": torch.zeros(len(answers), dtype=exact(last).dtype, device=last.device),
         }
         if before is None:
             figures["states"] = answers
@@ -44,10 +44,20 @@ def trace_texts(model, inputs, places, edits, own, answer, before):
     return found  # noqa: RET504 (the name is bound when the trace has run)
 
 
+def trace_texts_alone(model, inputs, places, edits, own, answer):
+    """`trace_texts` without states, which are too large to travel: the untouched model is read here, in a first pass.
+
+    Without edits that pass is the only one.
+    """
+    found = trace_texts(model, inputs, places, [], own, answer, None)
+    before = found.pop("states")
+    return trace_texts(model, inputs, places, edits, own, answer, before) if edits else found
+
+
 def logits_of(states, head, form):
     """The logits of final states, scaled and soft-capped as the model does it: [n, vocabulary]."""
-    scale, cap = form
-    logits = torch.nn.functional.linear(states, head.weight, head.bias) * scale
+    scale, cap, _words = form
+    logits = head(states) * scale
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
@@ -63,17 +73,17 @@ def log_probabilities(states, head, form):
 
 def surprisal(states, tokens, head, form):
     """−log p of the tokens that follow: [n]."""
-    size = max(1, BLOCK // head.weight.shape[0])
+    size = max(1, BLOCK // form[-1])
     parts = [
         -log_probabilities(some, head, form).gather(-1, these[:, None])[:, 0]
-        for some, these in zip(states.split(size), tokens.split(size), strict=True)
+        for some, these in zip(states.split(size), tokens.to(states.device).split(size), strict=True)
     ]
     return torch.cat(parts)
 
 
 def divergence(before, after, head, form):
     """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n]."""
-    size = max(1, BLOCK // head.weight.shape[0])
+    size = max(1, BLOCK // form[-1])
     parts = []
     for untouched, changed in zip(before.split(size), after.split(size), strict=True):
         p, q = log_probabilities(untouched, head, form), log_probabilities(changed, head, form)

@@ -11,6 +11,7 @@ import nnsight
 import torch
 from einops import rearrange, reduce
 
+from .encoding import encoded, stacked
 from .site_access import layer_of, reach, read, token_mask, write
 
 
@@ -64,7 +65,7 @@ def trace_log_odds(model, inputs, places, edits, scoring):
 
 
 def trace_refusal_effects(model, inputs, places, scoring):
-    """Σ over tokens of ∂r/∂a · a for every neuron: ({site: [prompt, layer, neuron]}, r: [prompt]).
+    """Σ over tokens of ∂r/∂a · a for every neuron: ({site: encoded [prompt, layer, neuron]}, r: [prompt]).
 
     One forward and one backward pass. The parameters are frozen: making the embedding's output require a gradient is
     what puts the activations, and nothing else, on the graph.
@@ -80,11 +81,11 @@ def trace_refusal_effects(model, inputs, places, scoring):
         odds = read_out(model, places, scoring)
         gradients = torch.autograd.grad(odds.sum(), activations)
         shares = [
-            first_order(activation, gradient, mask, scoring["sequences"])
+            encoded(first_order(activation, gradient, mask, scoring["sequences"]))
             for activation, gradient in zip(activations, gradients, strict=True)
         ]
         sites = list(places["sites"])
-        effects = nnsight.save({site: torch.stack(shares[i :: len(sites)], 1) for i, site in enumerate(sites)})
+        effects = nnsight.save({site: stacked(shares[i :: len(sites)]) for i, site in enumerate(sites)})
         odds = nnsight.save(odds.detach())
     return effects, odds
 
@@ -92,5 +93,5 @@ def trace_refusal_effects(model, inputs, places, scoring):
 def first_order(activation, gradient, mask, sequences):
     """Σ_t ∂r/∂a · a over the real tokens of all sequences of a prompt: [prompt, neuron]."""
     exact = torch.float64 if activation.dtype == torch.float64 else torch.float32
-    share = torch.where(mask[..., None], activation.detach().to(exact) * gradient.to(exact), 0)
+    share = torch.where(mask[..., None].to(activation.device), activation.detach().to(exact) * gradient.to(exact), 0)
     return reduce(share, "(prompt sequence) token neuron -> prompt neuron", "sum", sequence=sequences)

@@ -1,7 +1,10 @@
 """Reading and writing sites: the few lines that every body shares.
 
 `places` is plain data: the fields of the model's `Family`, "depth", the number of layers, and "sites", those of its
-"modules" that are wanted, `{site: (path inside the layer, "input" | "output")}`, in forward order.
+"modules" that are wanted, `{site: (path inside the layer, "input" | "output")}`, in forward order. What else a body
+must know of a module is in `places`, too: in a host's sandbox it can be called, and not be looked at.
+
+Values that a body is given may lie on another device than the activations, which may themselves lie on several.
 """
 
 import torch
@@ -49,9 +52,10 @@ def change(activation, index, how, value, step=0):
             # past a prompt's steps nothing changes, wherever that is
             carry(activation, index, value | {"token": (value["token"] + later).clamp_max(-1)}, later)
     elif how == "scale":
-        activation[..., index] *= value
+        activation[..., index.to(activation.device)] *= value
     else:
-        activation[..., index] = value if isinstance(value, float) else value.to(activation.dtype)
+        new = value if isinstance(value, float) else value.to(activation.device, activation.dtype)
+        activation[..., index.to(activation.device)] = new
 
 
 def carry(activation, index, carried, step):
@@ -62,10 +66,11 @@ def carry(activation, index, carried, step):
     """
     if step >= carried["values"].shape[1]:
         return
-    row = torch.arange(len(activation), device=activation.device)[:, None]
-    place = (row, carried["token"][:, None], index)
-    own, other = activation[place], carried["values"][:, step].to(activation.dtype)
-    activation[place] = torch.where(carried["steps"][:, None] > step, other, own)
+    device = activation.device
+    row = torch.arange(len(activation), device=device)[:, None]
+    place = (row, carried["token"].to(device)[:, None], index.to(device))
+    own, other = activation[place], carried["values"][:, step].to(device, activation.dtype)
+    activation[place] = torch.where(carried["steps"].to(device)[:, None] > step, other, own)
 
 
 def last_values(model, places, wanted):
@@ -73,8 +78,11 @@ def last_values(model, places, wanted):
 
     wanted: (layer, site, index tensor), in forward order.
     """
-    found = [read(layer_of(model, places, layer), places["sites"][site])[:, -1, index] for layer, site, index in wanted]
-    return torch.cat(found, -1)
+    found = []
+    for layer, site, index in wanted:
+        last = read(layer_of(model, places, layer), places["sites"][site])[:, -1]
+        found.append(last[:, index.to(last.device)])
+    return torch.cat([one.to(found[0].device) for one in found], -1)
 
 
 def token_mask(model):
