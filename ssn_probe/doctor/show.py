@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ssn_probe.doctor.checks import Check
 from ssn_probe.doctor.examine import examine_machine, examine_model
+from ssn_probe.doctor.hosts import examine_host
 from ssn_probe.text import plain
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
@@ -16,9 +17,20 @@ WIDTH = 14
 
 
 def show_doctor(
-    screen: Console, *, out: Path, model: str | None = None, device: str = "auto", dtype: str = "auto"
+    screen: Console,
+    *,
+    out: Path,
+    model: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    remote: bool | str = False,
 ) -> bool:
-    """Examine the machine, and a model if one is named, showing every check as it ends. True if none failed."""
+    """Examine the machine or a host, and a model if one is named, showing what each finds. True if none failed."""
+    if remote is not False:
+        with screen.status(Text("Asking the host …")):
+            done = show_checks(screen, examine_host(remote, model=model, dtype=dtype))
+        screen.print(Text(conclusion(done, model, "--remote --model NAME")), soft_wrap=True)
+        return not any(check.status == "failed" for check in done)
     done = show_checks(screen, examine_machine(out, device=device))
     if model is not None:
         with screen.status(Text(f"Examining {plain(model)} …")):
@@ -45,11 +57,11 @@ def lines(check: Check) -> list[Text]:
     return [first, *(Text(f"    {plain(line)}") for line in more)]
 
 
-def conclusion(done: list[Check], model: str | None) -> str:
+def conclusion(done: list[Check], model: str | None, example: str = "--model organism") -> str:
     """How many checks there were and how they ended; the next step."""
     failures, warnings = (sum(check.status == one for check in done) for one in ("failed", "warning"))
     if failures:
         return f"{failures} of {len(done)} checks failed. Fix them before you trust a result."
     counted = f", {warnings} warning{'s' * (warnings > 1)}" if warnings else ""
     well = f"{len(done)} checks, none failed{counted}."
-    return well if model is not None else f"{well} A model is examined with: ssn-probe doctor --model organism"
+    return well if model is not None else f"{well} A model is examined with: ssn-probe doctor {example}"

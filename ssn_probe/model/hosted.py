@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssn_probe.errors import ModelError, RemoteError
-from ssn_probe.remote.deployments import Deployment, find_deployment
+from ssn_probe.model.families import FAMILIES
+from ssn_probe.remote.deployments import Deployment, find_deployment, why_unfit
 from ssn_probe.remote.host import Host
+from ssn_probe.text import counted
 
 COMPARED = (
     "model_type",
@@ -39,6 +41,22 @@ def hosted_deployment(host: Host, where: str, dtype: str) -> Deployment:
             "Leave --dtype out: the host chooses it, and it is part of what results are kept under.",
         )
     return found
+
+
+def in_words(one: Deployment) -> str:
+    """What runs, and how long a job may take."""
+    limit = "" if one.timeout is None else f"; a job may take {one.timeout:.0f} s"
+    return f"{one.dtype}, revision {one.revision or 'main'}, {counted(one.running, 'replica')}{limit}"
+
+
+def why_unsupported(one: Deployment) -> str | None:
+    """Why a hosted model cannot be studied; None if it can, as far as its host tells."""
+    kind = one.config.get("model_type")
+    if (reason := why_unfit(one)) is not None:
+        return f"hosted {reason}"
+    if kind is not None and kind not in FAMILIES:
+        return f"the family {kind!r} is not supported"
+    return None
 
 
 def check_same_config(where: str, ours: Any, host: Host, deployment: Deployment) -> None:

@@ -92,7 +92,13 @@ class Subject:
 
 
 def load_subject(
-    name: str, *, dtype: str = "auto", device: str = "auto", weights: bool = True, remote: bool | str = False
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    weights: bool = True,
+    remote: bool | str = False,
+    deployment: Deployment | None = None,
 ) -> Subject:
     """Load a model to be studied.
 
@@ -106,6 +112,7 @@ def load_subject(
         remote: True for the host that `NDIF_HOST` or nnsight's configuration names, or its address: the model runs
             there, in the precision and revision that the host chose, and no weights are read here. A folder needs no
             weights then; without them `identity` names the folder and the host in place of a digest.
+        deployment: of the host, this one, rather than the one that it runs.
 
     Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped. A response ends
     with any end token of the generation config, the tokenizer or the chat template; `turns` holds all of this.
@@ -120,9 +127,9 @@ def load_subject(
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
     host = find_host(remote) if remote else None
-    deployment = None if host is None else hosted_deployment(host, where, dtype)
-    if deployment is not None:
-        device, dtype = "cpu", deployment.dtype
+    if host is not None:
+        deployment = deployment or hosted_deployment(host, where, dtype)
+        device, dtype = "cpu", deployment.dtype if deployment.dtypes else dtype
     before = _stamp(where)
     config = read_config(where, None if deployment is None else deployment.revision, weights=not remote)
     if host is not None and deployment is not None:

@@ -92,7 +92,7 @@ class Connection:
         Raises:
             RemoteError: it refuses, is no NDIF, or stays away for longer than an outage takes.
         """
-        return self.persistently(lambda: self._json(method, path, absent, request))
+        return self.persistently(lambda: self.once(method, path, absent=absent, **request))
 
     def persistently(self, attempt: Callable[[], T]) -> T:
         """What `attempt` gives, which is tried again as long as it raises Passing, until an outage is too long."""
@@ -147,7 +147,8 @@ class Connection:
             raise network_error(error, self.host, answered=self.answered) from None
         return response, bytes(body)
 
-    def _json(self, method: str, path: str, absent: bool, request: dict[str, Any]) -> Any:
+    def once(self, method: str, path: str, *, absent: bool = False, **request: Any) -> Any:
+        """Like `json`, but tried only once: raises Passing, too."""
         key = {"ndif-api-key": self.host.key} if self.host.key else {}
         headers = request.get("headers", {}) | key
         response, body = self.fetch(

@@ -77,16 +77,9 @@ def find_deployment(host: Host, name: str) -> Deployment:
         RemoteError: the host does not have it, it does not run, or not in a form that can be studied.
     """
     every = deployments(host)
-    held = [one for one in every if one.name in names_of(name)]
-    if not held:
+    one = _best(host, name, every)
+    if one is None:
         raise _not_hosted(host, name, every)
-    fit = [one for one in held if why_unfit(one) is None]
-    if not fit:
-        raise RemoteError(
-            f"{host.url} has {name!r}, but {why_unfit(held[0])}.",
-            "Ask those who run the host for it as it is on the hub.",
-        )
-    one = _of_one_revision(host, name, fit)
     if one.state != RUNNING:
         raise RemoteError(f"{name!r} {STATES[one.state]} on {host.url}.", _until_it_runs(name, one.state))
     if len(one.dtypes) != 1:
@@ -95,6 +88,14 @@ def find_deployment(host: Host, name: str) -> Deployment:
             "Ask those who run the host for replicas of one dtype.",
         )
     return one
+
+
+def sleeping(host: Host, name: str) -> Deployment | None:
+    """What a job must ask for so that a host loads a model that it does not run; None if it runs or is being loaded."""
+    one = _best(host, name, deployments(host))
+    if one is None:
+        return Deployment(key=key_of(name), name=name, state="COLD")
+    return one if one.state in ("WARM", "COLD") else None
 
 
 def names_of(name: str) -> set[str]:
@@ -121,6 +122,18 @@ def why_unfit(one: Deployment) -> str | None:
 
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
+
+
+def _best(host: Host, name: str, every: Iterable[Deployment]) -> Deployment | None:
+    """The deployment of a model that can be studied, in its best state; None if there is none of any kind."""
+    held = [one for one in every if one.name in names_of(name)]
+    fit = [one for one in held if why_unfit(one) is None]
+    if held and not fit:
+        raise RemoteError(
+            f"{host.url} has {name!r}, but {why_unfit(held[0])}.",
+            "Ask those who run the host for it as it is on the hub.",
+        )
+    return _of_one_revision(host, name, fit) if fit else None
 
 
 def _not_hosted(host: Host, name: str, every: Iterable[Deployment]) -> RemoteError:

@@ -13,6 +13,7 @@ from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending, find_engine
 from ssn_probe.model.chat import encode
+from ssn_probe.model.hosted import in_words
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.subject import Subject, load_subject
@@ -103,7 +104,15 @@ def forecast(
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
     known = (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))
     notes = [f"Note: {note}." for note in (*known, *notes_on_sending(bench, plan.recipe, rows))]
-    lines = [*time, _neurons(layers, widths), *needs, *length_notes(lengths, subject), *_power(plan), *notes]
+    lines = [
+        *_hosted(subject),
+        *time,
+        _neurons(layers, widths),
+        *needs,
+        *length_notes(lengths, subject),
+        *_power(plan),
+        *notes,
+    ]
     gates = [need for prompts in reads_log_odds(plan.recipe, plan.data) for need in gate_needs(bench, prompts)]
     return Forecast(
         recipe=plan.recipe,
@@ -116,6 +125,12 @@ def forecast(
         tried=first,
         data=plan.data,
     )
+
+
+def _hosted(subject: Subject) -> list[str]:
+    if subject.deployment is None:
+        return []
+    return [f"Host: {subject.place} runs {subject.name} in {in_words(subject.deployment)}."]
 
 
 def _untried(plan: Plan, remote: bool | str, yes: bool) -> str | None:

@@ -23,6 +23,11 @@ SHOWN = 3
 
 def notes_on_model(subject: Subject) -> Iterator[str]:
     """What can be known before a prompt is run."""
+    if "folder" in subject.identity:
+        yield (
+            f"the weights of {subject.name} are on the host alone, where no digest is taken: results are kept under "
+            "the folder and the host, and other weights in the same place would go unnoticed"
+        )
     yield from subject.template_notes
     yield from _ends(subject.turns)
     if subject.turns.think is not None:
