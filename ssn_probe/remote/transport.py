@@ -98,6 +98,8 @@ def run_job(
         JobTooLargeError: a smaller job may succeed.
         RemoteError: anything else that is wrong with the host, the way there, or the job.
     """
+    if stop is not None and stop.is_set():
+        raise StoppedWaiting(None)
     clock = clock or Clock()
     job = _Job(
         host=host,

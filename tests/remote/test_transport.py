@@ -7,7 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from bad_network import QUEUED, RUNNING, VALUES, FastClock, MadeUp, Network, bad_network, cut, drop, hang, lose, says
+from bad_network import (
+    QUEUED,
+    RUNNING,
+    VALUES,
+    Asked,
+    FastClock,
+    MadeUp,
+    Network,
+    Reply,
+    Upstream,
+    bad_network,
+    cut,
+    drop,
+    hang,
+    lose,
+    says,
+)
 
 import ssn_probe.remote.connection as connection
 import ssn_probe.remote.transport as transport
@@ -158,7 +174,7 @@ def test_what_does_not_pass_is_one_error(
     assert message in caught.value.message
     assert hint in str(caught.value.hint)
     assert KEY not in str(caught.value)
-    assert network.count("") == 1
+    assert network.count("POST") == 1
 
 
 def test_a_host_that_needs_a_key(network: Network) -> None:
@@ -289,11 +305,35 @@ def test_waiting_ends_at_once(network: Network, made_up: MadeUp, tmp_path: Path)
     assert journal.jobs() == ["job1"]
 
 
+def test_a_job_that_was_being_sent_is_noted_all_the_same(network: Network, tmp_path: Path) -> None:
+    stop, gone, journal = threading.Event(), threading.Event(), Journal(folder=tmp_path)
+
+    def slow(asked: Asked, upstream: Upstream) -> Reply:
+        stop.set()
+        gone.wait(10)
+        return upstream(asked)
+
+    network.faults["POST"] = [slow]
+    with pytest.raises(StoppedWaiting):
+        run_job(Host(network.url), "a model", b"", stop=stop, name="n", journal=journal)
+    gone.set()
+    wait_for_jobs()
+    assert journal.jobs() == ["job1"]
+    with pytest.raises(StoppedWaiting):
+        run_job(Host(network.url), "a model", b"", stop=stop)
+    assert network.count("POST") == 1
+
+
 def test_ctrl_c_leaves_nobody_who_asks_on(network: Network, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.says = [RUNNING]
     monkeypatch.setattr(transport, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_job(Host(network.url), "a model", b"")
+    wait_for_jobs()
+
+
+def wait_for_jobs() -> None:
+    """Whoever was left alone with a job has noticed it."""
     for one in threading.enumerate():
         if one.name == "ssn-probe job":
             one.join(5)
