@@ -14,7 +14,9 @@ import torch
 import zstandard
 
 from ssn_probe.remote.connection import Clock
+from ssn_probe.remote.host import Host
 from ssn_probe.remote.host_errors import StoppedWaiting
+from ssn_probe.remote.transport import Finished, run_job
 
 
 @dataclass
@@ -164,6 +166,7 @@ def packed(values: Any) -> bytes:
     return zstandard.ZstdCompressor(level=3).compress(file.getvalue())
 
 
+KEY = "01234567-89ab-cdef-0123-456789abcdef"
 QUEUED = {"status": "QUEUED", "description": "Added to Queue at position 3."}
 RUNNING = {"status": "RUNNING", "description": "Your job has started running."}
 VALUES = {"results": [torch.arange(3.0), {"n": 2}]}
@@ -219,3 +222,13 @@ class FastClock(Clock):
         self.waits.append(seconds)
         self.at += seconds
         self.during.get(len(self.waits), lambda: None)()
+
+
+def run(network: Network, clock: FastClock | None = None, **given: Any) -> Finished:
+    return run_job(Host(network.url, KEY), "a model", b"a block", clock=clock or FastClock(), **given)
+
+
+def same(values: Any) -> bool:
+    """Is it what the job gives?"""
+    first, second = values["results"]
+    return set(values) == {"results"} and torch.equal(first, VALUES["results"][0]) and second == {"n": 2}

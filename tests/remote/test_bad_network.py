@@ -10,7 +10,7 @@ from typing import Any
 import nnsight
 import pytest
 import torch
-from bad_network import Network, bad_network, cut, drop, lose, passed_on, says
+from bad_network import KEY, Network, bad_network, cut, drop, lose, passed_on, says
 from light_ndif import LightNDIF
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.schema.request import RequestModel
@@ -25,7 +25,6 @@ from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.transport import Finished, JobState, run_job
 
 pytestmark = pytest.mark.ndif
-KEY = "01234567-89ab-cdef-0123-456789abcdef"
 
 
 class Hasty(Clock):

@@ -1,16 +1,14 @@
 """A job on a host: sent, watched, its result read, whatever goes wrong on the way."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from bad_network import (
+    KEY,
     QUEUED,
     RUNNING,
-    VALUES,
     Asked,
     FastClock,
     MadeUp,
@@ -22,6 +20,8 @@ from bad_network import (
     drop,
     hang,
     lose,
+    run,
+    same,
     says,
 )
 
@@ -37,31 +37,9 @@ from ssn_probe.remote.host_errors import (
     StoppedWaiting,
 )
 from ssn_probe.remote.journal import Journal
-from ssn_probe.remote.transport import Finished, JobState, run_job
+from ssn_probe.remote.transport import JobState, run_job
 
-KEY = "01234567-89ab-cdef-0123-456789abcdef"
 RECONNECTING = "Service temporarily unavailable: compute backend is reconnecting. Please try again in a few minutes."
-
-
-@pytest.fixture
-def made_up() -> MadeUp:
-    return MadeUp()
-
-
-@pytest.fixture
-def network(made_up: MadeUp) -> Iterator[Network]:
-    with bad_network(made_up) as network:
-        yield network
-
-
-def run(network: Network, clock: FastClock | None = None, **given: Any) -> Finished:
-    return run_job(Host(network.url, KEY), "a model", b"a block", clock=clock or FastClock(), **given)
-
-
-def same(values: Any) -> bool:
-    """Is it what the job gives?"""
-    first, second = values["results"]
-    return set(values) == {"results"} and torch.equal(first, VALUES["results"][0]) and second == {"n": 2}
 
 
 def test_a_job_gives_what_it_saved_and_says_how_it_went(network: Network, made_up: MadeUp) -> None:
@@ -338,70 +316,3 @@ def wait_for_jobs() -> None:
         if one.name == "ssn-probe job":
             one.join(5)
             assert not one.is_alive()
-
-
-class TestExpiredAddresses:
-    def test_there_is_a_new_one(self, network: Network, made_up: MadeUp) -> None:
-        network.faults["GET /store"] = [says(403)]
-        assert same(run(network).values)
-        assert made_up.sent == 1
-
-    def test_there_is_none(self, network: Network, made_up: MadeUp) -> None:
-        made_up.says = [{"status": "COMPLETED", "data": f"{network.url}/store/x"}]
-        network.faults["GET /store"] = [says(404)]
-        assert same(run(network).values)
-        assert made_up.sent == 2
-
-    def test_nor_later(self, network: Network, made_up: MadeUp) -> None:
-        network.faults["GET /store"] = [says(403)] * 100
-        with pytest.raises(RemoteError, match=r"has the result of a job no more \(403\)"):
-            run(network)
-        assert made_up.sent == transport.SENDS
-
-
-class TestTakingUp:
-    @pytest.fixture
-    def journal(self, tmp_path: Path, network: Network) -> Journal:
-        """A run was killed after it had sent a job."""
-        journal = Journal(folder=tmp_path)
-        network.faults["GET /response"] = [says(400, "over")]
-        with pytest.raises(RemoteError):
-            run(network, name="n", journal=journal)
-        assert journal.jobs() == ["job1"]
-        return journal
-
-    def test_a_job_that_is_there_still(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
-        found = run(network, name="n", journal=journal)
-        assert same(found.values)
-        assert (found.taken_up, found.sent, found.job, made_up.sent) == (True, 0, "job1", 1)
-        assert journal.jobs() == []
-
-    def test_another_job(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
-        assert not run(network, name="m", journal=journal).taken_up
-        assert journal.jobs() == ["job1"]
-
-    def test_a_job_that_is_gone(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
-        made_up.looks.clear()
-        found = run(network, name="n", journal=journal)
-        assert same(found.values)
-        assert (found.taken_up, found.job) == (False, "job2")
-
-    def test_a_job_that_failed(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
-        """What made it fail may be over."""
-        network.faults["GET /response"] = [
-            lambda asked, upstream: made_up._said({"id": "job1", "status": "ERROR", "description": "no"})
-        ]
-        assert run(network, name="n", journal=journal).job == "job2"
-
-    def test_a_result_that_is_damaged(self, network: Network, made_up: MadeUp, journal: Journal) -> None:
-        network.faults["GET /store"] = [says(200)]
-        assert run(network, name="n", journal=journal).job == "job2"
-
-    def test_a_network_that_fails_for_good_loses_no_job(
-        self, network: Network, made_up: MadeUp, journal: Journal
-    ) -> None:
-        network.faults["GET /response"] = [drop] * 1000
-        with pytest.raises(RemoteError, match="broke"):
-            run(network, name="n", journal=journal)
-        network.faults.clear()
-        assert run(network, name="n", journal=journal).taken_up
