@@ -75,3 +75,6 @@ class Counts:
 
     def note(self, label: str, text: str) -> None:
         assert "held out" in text
+
+    def beside(self, text: str) -> None:
+        assert "jobs at the host" in text

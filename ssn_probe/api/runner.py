@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ssn_probe.api.remote_run import confirm_sending, remote_json, watched
 from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
 from ssn_probe.engines.vllm_engine import Vllm, ending, find_engine
@@ -109,6 +110,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             check_host(subject)
     check_judged(plan.recipe, plan.data, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
+    confirm_sending(console, subject, plan, root, lengths, fresh=options.fresh, yes=options.yes)
     key = resolved_key(recipe, subject.identity, plan.data)
     engine = None if generates is None else Vllm(generates, subject)
     record = Record(manifest_of(recipe, plan, options, subject, key))
@@ -148,7 +150,8 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)
-        study_and_report(replace(bench, tracker=tracker), recipe, run, record)
+        with watched(subject, tracker):
+            study_and_report(replace(bench, tracker=tracker), recipe, run, record)
         record.note(cache=dict(cache.counts), judges=with_spent(record.manifest.judges or (), bench, plan.recipe))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))
@@ -189,6 +192,7 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
         gates=[asdict(gate) for gate in findings.gates],
         trained=[asdict(trained) for trained in findings.trained],
         seconds={**record.manifest.seconds, **findings.seconds},
+        remote=remote_json(bench.subject),
     )
     record.note(answer=answer_lines(recipe, record.to_json(), findings))
     write_report(run.path, recipe, record.to_json(), findings)

@@ -24,7 +24,9 @@ def user_errors(debug: bool) -> Iterator[None]:
         if error.hint:
             click.echo(f"  {plain(error.hint)}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if str(interrupt):
+            click.echo(plain(str(interrupt)), err=True)
         click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
         sys.exit(130)
     except click.exceptions.ClickException:

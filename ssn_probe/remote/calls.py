@@ -16,7 +16,7 @@ from nnsight.schema.request import RequestModel
 from ssn_probe.errors import RemoteError
 from ssn_probe.remote.deployments import Deployment
 from ssn_probe.remote.host import Host
-from ssn_probe.remote.host_errors import scrubbed
+from ssn_probe.remote.host_errors import StoppedWaiting, scrubbed
 from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.packed import run_packed
 from ssn_probe.remote.packing import MOST_SECONDS, Answer, Call, Limits, Packer
@@ -31,8 +31,8 @@ class Calls(Packer):
     """The calls of one model on one host.
 
     `model` is nnsight's wrapper of the model's outline, without weights; `bodies` the package whose source travels
-    along, so that the host need not have it. `journal`: where jobs under way are noted; `watch` is called with the
-    state of a job, by the thread that waits for it.
+    along, so that the host need not have it. `journal`: where jobs under way are noted; `tell` is called with how the
+    jobs are, in words, whenever that changes, by any thread.
     """
 
     def __init__(self, host: Host, deployment: Deployment, model: Any, bodies: str):
@@ -43,7 +43,7 @@ class Calls(Packer):
         super().__init__(self._job, Limits(seconds=seconds))
         self.host, self.deployment, self.model = host, deployment, model
         self.journal: Journal | None = None
-        self.watch: Callable[[int, JobState | None], None] = lambda _number, _state: None
+        self.tell: Callable[[str], None] = lambda _text: None
 
     def _job(self, number: int, calls: Sequence[Call]) -> list[Answer]:
         packed = [(call.body, call.arguments) for call in calls]
@@ -55,19 +55,25 @@ class Calls(Packer):
                 self.host,
                 self.deployment.key,
                 serializer.payload,
-                watch=lambda state: self.watch(number, state),
+                watch=lambda state: self._watch(number, state),
                 stop=self.stop,
                 name=self._name(calls),
                 journal=self.journal,
                 timeout=self.deployment.timeout,
             )
+            self.tally.ended(found.sent, found.received, time.monotonic() - began, found.taken_up)
+        except StoppedWaiting as stopped:
+            self.tally.left += [stopped.job] if stopped.job else []
+            raise
         finally:
-            self.watch(number, None)
-        self.tally.ended(found.sent, found.received, time.monotonic() - began, found.taken_up)
+            self._watch(number, None)
         return [
             Answer(seconds=seconds, value=value, error=failure and self._error(call, failure))
             for call, (seconds, value, failure) in zip(calls, found.values["results"], strict=True)
         ]
+
+    def _watch(self, number: int, state: JobState | None) -> None:
+        self.tell(self.tally.note(number, state))
 
     def _name(self, calls: Sequence[Call]) -> str:
         """A digest of what a job computes."""

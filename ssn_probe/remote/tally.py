@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssn_probe.remote.transport import JobState
+
 
 @dataclass(eq=False)
 class Tally:
@@ -20,6 +22,10 @@ class Tally:
     waited: float = 0.0
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    states: dict[int, JobState] = field(default_factory=dict)
+    """What the host said last of every job under way, by number."""
+    left: list[str] = field(default_factory=list)
+    """The ids of jobs that nobody waits for any more."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begun(self) -> int:
@@ -39,6 +45,23 @@ class Tally:
         with self.lock:
             self.calls[kind] = self.calls.get(kind, 0) + calls
             self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+
+    def note(self, number: int, state: JobState | None) -> str:
+        """How the jobs are now that the host says this of one of them; None where nobody waits for it any more."""
+        with self.lock:
+            self.states.pop(number, None)
+            if state is not None:
+                self.states[number] = state
+            return self._in_words()
+
+    def _in_words(self) -> str:
+        running = sum(state.status == "running" for state in self.states.values())
+        places = [state.position for state in self.states.values() if state.position is not None]
+        others = len(self.states) - running
+        queue = f" (position {min(places)})" if places else ""
+        troubles = {state.text for state in self.states.values() if state.status == "retrying"}
+        parts = [f"{self.done:,} done", f"{running} running", f"{others} queued{queue}"]
+        return "; ".join([f"jobs at the host: {', '.join(parts)}", *sorted(troubles)])
 
     def to_json(self) -> dict[str, Any]:
         kinds = {

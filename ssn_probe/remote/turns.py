@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+LOOKING = 0.2
+"""Seconds after which the main thread looks whether Ctrl-C has come."""
 GRACE = 5.0
 """Seconds that an interrupted run waits for its threads."""
 
@@ -104,7 +106,9 @@ class Turns:
         """Lets others run until somebody wakes the ticket."""
         self._next()
         try:
-            ticket.wait()
+            # a wait without an end cannot be interrupted on Windows
+            while not ticket.wait(LOOKING if threading.current_thread() is threading.main_thread() else None):
+                pass
         except BaseException:
             self.interrupted()
             self.abandoned = not ticket.wait(GRACE)

@@ -26,6 +26,10 @@ class Tracker(Protocol):
         """What a reader should know at once, beside the rows."""
         ...
 
+    def beside(self, text: str) -> None:
+        """What all rows wait for, in a few words that replace those before. Any thread may call this."""
+        ...
+
 
 class Silent:
     """Reports to nobody."""
@@ -40,4 +44,7 @@ class Silent:
         pass
 
     def say(self, text: str) -> None:
+        pass
+
+    def beside(self, text: str) -> None:
         pass

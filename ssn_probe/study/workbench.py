@@ -112,7 +112,8 @@ class Workbench:
         The first responses of a run, few as they are, tell how slow the machine is: other work begins no larger.
         """
         if method not in self.sizes:
-            auto, timed = self.batch_size is None, sum(self.widths().values()) > LARGEST_UNTIMED
+            auto, large = self.batch_size is None, sum(self.widths().values()) > LARGEST_UNTIMED
+            timed = large and self.subject.calls is None  # a host is waited for, however little it has to do
             first = self.sizes.get("responses")
             begin = first.size if auto and timed and first is not None else LARGEST_BATCH
             self.sizes[method] = BatchSize(self.batch_size or begin, auto, timed)

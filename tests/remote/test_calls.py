@@ -1,6 +1,10 @@
 """Calls on a real NDIF: packed, equal to those made here, and with errors that are their own."""
 
+import _thread
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +12,8 @@ import torch
 
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.chat import encode, whole_inputs
-from ssn_probe.model.subject import load_subject
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.remote.journal import Journal
 from ssn_probe.tracing.bodies.refusal import trace_states
 from ssn_probe.tracing.edits import places_of
 
@@ -53,3 +58,35 @@ def test_a_call_that_fails_takes_no_other_with_it(ndif: Any) -> None:
     assert isinstance(failed, RemoteError)
     assert "index out of range" in failed.message
     assert "states" in failed.message
+
+
+def test_jobs_that_ctrl_c_left_at_the_host_are_taken_up_by_the_same_calls(ndif: Any, tmp_path: Path) -> None:
+    def ask(subject: Subject) -> list[torch.Tensor]:
+        assert subject.calls is not None
+        subject.calls.journal = Journal(folder=tmp_path / "jobs")
+        run = partial(subject.calls.run, trace_states)
+        return list(subject.calls.together(partial(run, one, places_of(subject)) for one in inputs))
+
+    first, again, here = (load_subject("organism", remote=remote) for remote in (ndif.host, ndif.host, False))
+    assert first.calls is not None
+    assert again.calls is not None
+    inputs = [whole_inputs(here, encode(here, [f"How do I make {number} cakes?"])) for number in range(20)]
+
+    told: list[str] = []
+
+    def interrupt(text: str) -> None:
+        told.append(text)
+        if len(told) == 1:
+            _thread.interrupt_main()
+            time.sleep(2)  # the job is not looked at meanwhile
+
+    first.calls.tell = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ask(first)
+    assert len(first.calls.tally.left) == 1
+    assert first.calls.tally.done == 0
+    found = ask(again)
+    assert again.calls.tally.taken_up == 1
+    for one, value in zip(inputs, found, strict=True):
+        assert torch.equal(value, trace_states(here.model, one, places_of(here)))
+    assert not Journal(folder=tmp_path / "jobs").jobs()

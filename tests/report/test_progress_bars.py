@@ -209,3 +209,26 @@ def test_loading_is_told_to_a_log_and_not_to_a_terminal(monkeypatch: pytest.Monk
     with lines_while(terminal, "loading a model"):
         time.sleep(0.05)
     assert written(terminal) == []
+
+
+def test_what_all_rows_wait_for_is_a_line_beneath_the_bars() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with tracking(console, [("row", 100)]) as tracker:
+        tracker.beside("jobs at the host: 3 done, 1 running, 2 queued (position 4) \x1b[31m")
+        assert isinstance(tracker, progress.Bars)
+        with console.capture() as drawn:
+            console.print(tracker.progress.get_renderable())
+        assert "\x1b[2mjobs at the host: 3 done, 1 running, 2 queued" in drawn.get()
+        assert "\x1b[31m" not in drawn.get()
+
+
+def test_what_all_rows_wait_for_is_in_the_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SILENCE", 0.05)
+    console = Console(file=io.StringIO(), width=200)
+    with tracking(console, [("row", 100)]) as tracker:
+        tracker.advance("row")(10)
+        tracker.beside("jobs at the host: 3 done, 1 running, 2 queued")
+        time.sleep(0.3)
+    assert isinstance(console.file, io.StringIO)
+    assert "row: 10 of 100 prompts" in console.file.getvalue()
+    assert "; jobs at the host: 3 done, 1 running, 2 queued\n" in console.file.getvalue()

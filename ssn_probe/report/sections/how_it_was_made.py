@@ -6,7 +6,7 @@ from typing import Any
 
 from ssn_probe.report.markdown_tables import section, table
 from ssn_probe.spec import Recipe
-from ssn_probe.text import markdown
+from ssn_probe.text import counted, markdown, size
 
 
 def notes_section(warnings: list[str]) -> str:
@@ -50,9 +50,19 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
         *(["data", f"{markdown(data['name'])}, SHA-256 `{data['sha256']}`"] for data in manifest["data"]),
         ["software", markdown(", ".join(f"{name} {version}" for name, version in manifest["packages"].items()))],
         ["python", f"{manifest['python']} on {markdown(manifest['platform'])}, {markdown(manifest['device'])}"],
+        *_host_rows(manifest.get("remote")),
         ["seconds", markdown(", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items()))],
     ]
     return section("How it was made", table(["", ""], rows))
+
+
+def _host_rows(remote: Mapping[str, Any] | None) -> list[list[str]]:
+    """Of a model on a host: what travelled there and back."""
+    if not remote:
+        return []
+    jobs = f"{counted(remote['jobs'], 'job')}, {size(remote['sent'])} sent, {size(remote['received'])} received"
+    where = "with gradients" if remote["gradients"] else "in the sandbox, without gradients"
+    return [["host", markdown(f"{remote['host']}, {remote['dtype']}, {where}; {jobs}")]]
 
 
 def _source_rows(source: Mapping[str, Any] | None) -> list[list[str]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -63,6 +63,7 @@ class Lines:
     def __init__(self, console: Console, rows: Sequence[tuple[str, int]]):
         self.left, self.totals = dict(rows), dict(rows)
         self.notes: dict[str, str] = {}
+        self.waits = ""
         self.running: tuple[str, float, int] | None = None
         """The row that is under way, since when, and how many of its prompts were left then."""
         self.log = Log(console, self._under_way)
@@ -91,7 +92,13 @@ class Lines:
     def say(self, text: str) -> None:
         self.log.write(text)
 
+    def beside(self, text: str) -> None:
+        self.waits = f"; {plain(text)}" if text else ""
+
     def _under_way(self, elapsed: float) -> str:
+        return self._row_under_way(elapsed) + self.waits
+
+    def _row_under_way(self, elapsed: float) -> str:
         """The row that runs, how far it is, and how long the rest of it takes at the speed that it has had."""
         if self.running is None:
             return f"between two rows (first responses, statistics, nulls or files): {_since_start(elapsed)}"
@@ -119,10 +126,21 @@ def lines_while(console: Console, what: str) -> Iterator[None]:
         log.over.set()
 
 
+class Rows(Progress):
+    """Bars, and a line beneath them."""
+
+    beside = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.beside:
+            yield Text(self.beside, style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class Bars:
     """A rich progress bar per row; every total is known from the start."""
 
-    def __init__(self, progress: Progress, rows: Sequence[tuple[str, int]]):
+    def __init__(self, progress: "Rows", rows: Sequence[tuple[str, int]]):
         self.progress = progress
         self.tasks = {
             label: progress.add_task(plain(label), total=total, start=False, note="") for label, total in rows
@@ -152,11 +170,14 @@ class Bars:
     def say(self, text: str) -> None:
         self.progress.console.print(Text(plain(text)), soft_wrap=True)
 
+    def beside(self, text: str) -> None:
+        self.progress.beside = plain(text)
+
 
 class Cell(Bars):
     """The same rows in a notebook: one output of the cell, drawn anew a few times a second, without widgets."""
 
-    def __init__(self, progress: Progress, rows: Sequence[tuple[str, int]]):
+    def __init__(self, progress: "Rows", rows: Sequence[tuple[str, int]]):
         from IPython.display import display
 
         super().__init__(progress, rows)
@@ -202,13 +223,13 @@ def tracking(console: Console, rows: Sequence[tuple[str, int]]) -> Iterator[Trac
         yield Silent()
     elif console.is_jupyter:
         # The rest of a bar is a grey that can be seen on white and on black.
-        cell = Cell(Progress(*_columns(StillBar(style="grey50")), auto_refresh=False), rows)
+        cell = Cell(Rows(*_columns(StillBar(style="grey50")), auto_refresh=False), rows)
         try:
             yield cell
         finally:
             cell.draw()
     elif console.is_terminal:
-        with Progress(*_columns(BarColumn()), console=console) as progress:
+        with Rows(*_columns(BarColumn()), console=console) as progress:
             yield Bars(progress, rows)
     else:
         lines = Lines(console, rows)

@@ -1,0 +1,82 @@
+"""What a run will send to a host: told, and asked about, before the first real job."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+
+from ssn_probe.errors import RemoteError
+from ssn_probe.remote.packing import MOST_SENT, Limits
+from ssn_probe.study.steps import Step
+from ssn_probe.study.workbench import LARGEST_BATCH, Workbench
+from ssn_probe.text import counted, size
+
+UNASKED = 3
+"""So few jobs are sent without a question."""
+BYTES_PER_TOKEN = 24
+"""Its number, its place and whether it is one, 8 bytes each, before they are packed."""
+PASSES_TOGETHER = 3
+"""An effect that takes more passes than these on a prompt has them in calls of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemotePlan:
+    """Prompts to be sent, those of every step that is not in the cache; the calls they take, and the jobs of these."""
+
+    host: str
+    model: str
+    dtype: str
+    state: str
+    prompts: int
+    calls: int
+    jobs: int
+    bytes_of_job: float
+
+    @property
+    def asks(self) -> bool:
+        """Is it worth a question?"""
+        return self.jobs > UNASKED
+
+    def lines(self) -> list[str]:
+        """For a reader, before anything is sent."""
+        if not self.jobs:
+            return [f"Nothing has to be sent to {self.host}: everything is in the cache."]
+        return [
+            f"{self.host} runs {self.model} in {self.dtype}; it is {self.state.lower()}.",
+            f"It will be sent the token ids of {counted(self.prompts, 'prompt')}, changes of neurons, and the source "
+            f"of ssn_probe.tracing.bodies: about {counted(self.calls, 'call')} in {counted(self.jobs, 'job')}, at most "
+            f"{Limits().jobs} at a time, each up to {size(self.bytes_of_job)} before it is packed.",
+        ]
+
+
+def remote_plan(bench: Workbench, steps: Iterable[Step], mean_tokens: float) -> RemotePlan:
+    """What `steps` will send. The steps' bench must not compute: what depends on results counts as not there yet."""
+    subject, together = bench.subject, bench.batch_size or LARGEST_BATCH
+    assert subject.host is not None
+    assert subject.deployment is not None
+    prompts, calls = 0, Counter[str]()
+    for step in steps:
+        if step.prompts and not step.is_done():
+            passes = step.cost.passes if step.cost.passes > PASSES_TOGETHER else 1
+            prompts += step.prompts
+            calls[step.label] += ceil(step.prompts * passes / together)
+    return RemotePlan(
+        host=subject.host.url,
+        model=subject.name,
+        dtype=subject.deployment.dtype,
+        state=subject.deployment.state,
+        prompts=prompts,
+        calls=sum(calls.values()),
+        jobs=sum(ceil(count / Limits().calls) for count in calls.values()),
+        bytes_of_job=min(MOST_SENT, Limits().calls * together * mean_tokens * BYTES_PER_TOKEN),
+    )
+
+
+def must_be_confirmed(plan: RemotePlan, can_ask: bool) -> bool:
+    """Is a person to be asked? Raises RemoteError where nobody can be."""
+    if plan.asks and not can_ask:
+        raise RemoteError(
+            f"{counted(plan.jobs, 'job')} would be sent to {plan.host}, and nobody is here to be asked.",
+            "Add --yes to send them.",
+        )
+    return plan.asks
