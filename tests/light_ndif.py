@@ -48,13 +48,13 @@ class LightNDIF:
         return folder
 
     @contextmanager
-    def untrusted(self) -> Iterator[None]:
-        """Every request, whoever sends it, runs in the sandbox."""
-        self._order(trusts=False)
+    def untrusted(self, outline: bool = True) -> Iterator[None]:
+        """Every request, whoever sends it, runs in the sandbox, with or without an outline of the model there."""
+        self._order(trusts=False, outline=outline)
         try:
             yield
         finally:
-            self._order(trusts=True)
+            self._order(trusts=True, outline=True)
 
     @contextmanager
     def timeout(self, seconds: float) -> Iterator[None]:

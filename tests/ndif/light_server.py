@@ -7,7 +7,7 @@ client can see is NDIF's own (HTTP, websocket, statuses, results, versions, erro
     python light_server.py HOME    answers every line of its input with one line, and ends with it; HOME is removed
 
 Lines are JSON: {"host": FOLDER, "dtype": NAME}, {"trusts": BOOL} (False: every request runs in the sandbox),
-{"timeout": SECONDS}. The first answer, {"url": URL}, comes by itself. Whoever started this process and is killed
+{"outline": BOOL} (whether the sandbox has an outline of the model), {"timeout": SECONDS}. The first answer, {"url": URL}, comes by itself. Whoever started this process and is killed
 closes its input, so it ends too; what this process started ends with it in the same way.
 """
 
@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -93,7 +94,8 @@ class Deployment(SandboxModelDeployment):
         return model
 
     def open_pool(self, pool_size: int | None = None, peers: int = 1) -> None:
-        self.pool = Pool(size=0, python=str(runner_command()), model_key=self.model_key)
+        self.pools = {has: Pool(size=0, python=str(command), model_key=self.model_key) for has, command in runners()}
+        self.pool = self.pools[True]
         self.execution_sandbox = None
 
     def run_in_runner(self, request: Any, seed: int | None) -> Any:
@@ -106,12 +108,16 @@ class Deployment(SandboxModelDeployment):
         raise SystemExit("the deployment wants to start again")
 
 
-def runner_command() -> Path:
-    """What NDIF takes for the interpreter of its sandbox: it runs sandbox_runner.py instead of NDIF's module."""
-    command = HOME / "runner"
-    command.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{RUNNER}" {os.getpid()} "$@"\n', encoding="utf-8")
-    command.chmod(0o700)
-    return command
+def runners() -> Iterator[tuple[bool, Path]]:
+    """What NDIF takes for the interpreter of its sandbox: they run sandbox_runner.py instead of NDIF's module."""
+    for has_outline in (True, False):
+        command = HOME / f"runner-{has_outline}"
+        arguments = f"{os.getpid()} {has_outline}"
+        command.write_text(
+            f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{RUNNER}" {arguments} "$@"\n', encoding="utf-8"
+        )
+        command.chmod(0o700)
+        yield has_outline, command
 
 
 class Light:
@@ -119,13 +125,14 @@ class Light:
 
     def __init__(self) -> None:
         self.deployments: dict[str, Deployment] = {}
-        self.trusts, self.timeout = True, None
+        self.trusts, self.outline, self.timeout = True, True, None
         self.waiting: asyncio.Queue[Any] = asyncio.Queue()
 
     async def obey(self, order: dict[str, Any]) -> None:
         if "host" in order:
             self.load(order["host"], order["dtype"])
         self.trusts = order.get("trusts", self.trusts)
+        self.outline = order.get("outline", self.outline)
         self.timeout = order.get("timeout", self.timeout)
         await RedisProvider.async_client.set(STATUS_KEY, json.dumps({"deployments": self.status(), "cluster": {}}))
 
@@ -166,13 +173,15 @@ class Light:
                 continue
             request.trusted = request.trusted and self.trusts
             deployment.execution_timeout = self.timeout
+            deployment.pool = deployment.pools[self.outline]
             await request.arespond(Status.DISPATCHED, "Your job has been sent to the model deployment.")
             await deployment.run(request)
 
     def close(self) -> None:
         """Ends every process of the sandboxes, also one that is just starting, which NDIF's own `close` leaves."""
         for one in self.deployments.values():
-            one.pool.closed = True
+            for pool in one.pools.values():
+                pool.closed = True
         runners = [one for one in psutil.Process().children() if one.pid != redis.pid]
         for one in runners:
             one.terminate()

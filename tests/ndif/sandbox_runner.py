@@ -1,8 +1,9 @@
-"""The process of NDIF's sandbox, as NDIF starts it, with two repairs. Its first argument is who must be alive.
+"""The process of NDIF's sandbox, as NDIF starts it, with two repairs. First come who must be alive, and True or False.
 
 It ends when that process is gone, also while it is still importing, which NDIF's own watch would miss: the runner would
 stay for ever. And nnsight 0.8.1 does not see with transformers >= 5.23 that a text model has a tokenizer, so the
-sandbox would have no outline of the model; with an older transformers it has one, and weights are meta tensors.
+sandbox has no outline of the model, and a job can ask no module for its weight or scale. With an older transformers it
+has one, whose weights are meta tensors; so it has here, with True.
 """
 
 import os
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 from threading import Thread
 
-parent = int(sys.argv.pop(1))
+parent, has_outline = int(sys.argv.pop(1)), sys.argv.pop(1) == "True"
 
 
 def leave(*_: object) -> None:
@@ -32,5 +33,6 @@ Thread(target=watch, daemon=True).start()
 
 from nnsight.modeling.transformers import TransformersModel  # noqa: E402 (takes seconds)
 
-TransformersModel._loaded_preprocessors = lambda _: {"tokenizer"}
+if has_outline:
+    TransformersModel._loaded_preprocessors = lambda _: {"tokenizer"}
 runpy.run_module("ndif.services.ray.sandbox.runner", run_name="__main__", alter_sys=True)
