@@ -7,8 +7,9 @@ client can see is NDIF's own (HTTP, websocket, statuses, results, versions, erro
     python light_server.py HOME    answers every line of its input with one line, and ends with it; HOME is removed
 
 Lines are JSON: {"host": FOLDER, "dtype": NAME}, {"trusts": BOOL} (False: every request runs in the sandbox),
-{"outline": BOOL} (whether the sandbox has an outline of the model), {"timeout": SECONDS}. The first answer, {"url": URL}, comes by itself. Whoever started this process and is killed
-closes its input, so it ends too; what this process started ends with it in the same way.
+{"outline": BOOL} (whether the sandbox has an outline of the model), {"timeout": SECONDS}. The first answer,
+{"url": URL}, comes by itself. Whoever started this process and is killed closes its input, so it ends too; what this
+process started ends with it in the same way.
 """
 
 import asyncio
