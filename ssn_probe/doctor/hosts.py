@@ -191,10 +191,10 @@ def check_job(subject: "Subject") -> Check:
     took = f"ran in {time.monotonic() - began:.1f} s on {facts.device}"
     if facts.gradients:
         return passed("job", f"{took}, in the model's process: every effect can be measured")
-    meaning = "Your key is not trusted there: neither gradients nor weights, so no effect `refusal` and no `final`."
-    remedy = (
-        "The effect `local`, suppressing, amplifying and generation work: -T effect=local. docs/remote.md says more."
+    meaning = (
+        "Your key is not trusted there: a job sees neither gradients nor weights, so there is no effect `refusal`."
     )
+    remedy = "Everything else works: -T effect=local. docs/remote.md says what else can be measured without gradients."
     return warned("job", f"{took}, in a sandbox", meaning, remedy)
 
 

@@ -28,6 +28,12 @@ def require_proof(subject: Subject, root: Path) -> None:
     proof = root / "cache" / "proofs" / f"{digest(what)}.json"
     if _proves(proof, what):
         return
+    if subject.calls is not None:
+        raise ModelError(
+            f"The family {subject.family.name!r} was added by you, and has not passed the doctor on this machine.",
+            "Run a recipe on a model of this folder or name here, in the host's dtype, once: that examines the family. "
+            "On a host the weights, which the checks compare with, cannot be read.",
+        )
     checks = {}
     for check in examine_family(subject):
         if check.status == "failed":

@@ -24,6 +24,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(CONFIG.API, "APIKEY", None)
+    monkeypatch.delenv("NDIF_API_KEY", raising=False)
 
 
 def command(*arguments: str) -> Result:
@@ -80,9 +81,7 @@ def test_no_host_is_one_failed_check(said: dict[str, Any]) -> None:
     ],
 )
 def test_a_key_is_never_shown(whoami: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnsight import CONFIG
-
-    monkeypatch.setattr(CONFIG.API, "APIKEY", SECRET)
+    monkeypatch.setenv("NDIF_API_KEY", SECRET)
     with host_that_says(answers(whoami=(200, whoami))) as (url, asked):
         result = command("doctor", "--remote", "--host", url)
     assert line(result, "key").startswith(said)
