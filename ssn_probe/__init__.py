@@ -18,6 +18,7 @@ from ssn_probe.errors import (
 )
 from ssn_probe.spec import (
     ASR,
+    Ablation,
     Amplify,
     Each,
     Effect,
@@ -58,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ASR",
+    "Ablation",
     "Amplify",
     "DataError",
     "Each",

@@ -37,6 +37,7 @@ from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.engine_checks import check_engine
 from ssn_probe.study.findings import Findings
+from ssn_probe.study.host_checks import check_allowed
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
@@ -108,6 +109,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             check_rows_independent(subject)
         else:
             check_host(subject)
+            check_allowed(plan.recipe, subject)
     check_judged(plan.recipe, plan.data, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     confirm_sending(console, subject, plan, root, lengths, fresh=options.fresh, yes=options.yes)

@@ -1,6 +1,6 @@
 """The language of recipes: values that describe a study and compute nothing. Standard library only."""
 
-from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, Local, Refusal, is_shipped, scores
+from ssn_probe.spec.effect_registry import EFFECTS, Ablation, Effect, Final, Local, Refusal, is_shipped, scores
 from ssn_probe.spec.interventions import (
     After,
     Amplify,
@@ -60,6 +60,7 @@ __all__ = [
     "MOST_PERMUTATIONS",
     "RULES",
     "SITES",
+    "Ablation",
     "After",
     "Amplify",
     "Combine",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.spec.node import NODES, Node, one_of
+from ssn_probe.spec.node import NODES, Node, brief, one_of, require
 
 EFFECTS: dict[str, type["Effect"]] = {}
 """Every effect by the name that `effect=…` takes: that of its class, in lower case."""
@@ -53,14 +53,39 @@ class Effect(Node, abstract=True):
         """The word that `effect=…` takes."""
         return type(self).__name__.lower()
 
+    @property
+    def screen(self) -> "tuple[Effect, float] | None":
+        """A cheaper effect, and the share of every (layer, site) that is largest by it; all others count as 0.
+
+        None: the effect is computed for every neuron. The candidates are chosen for a language by the mean over all its
+        prompts, harmful and harmless, so that they are the same whichever prompts are called harmful.
+        """
+        return None
+
     def label(self, prompts: str) -> str:
         """The row of progress of its scores on a prompt set."""
         changed = [str(getattr(self, one.name)) for one in fields(self) if getattr(self, one.name) != one.default]
-        return f"{self.name} effect of every neuron ({', '.join([prompts, *changed])})"
+        scored = "every neuron" if self.screen is None else "candidates"
+        return f"{self.name} effect of {scored} ({', '.join([prompts, *changed])})"
 
     def passes(self, neurons: int) -> float:
         """Forward passes per prompt of a model of so many neurons; a backward pass counts two."""
         return neurons if self.by_neuron else 3 if self.needs_gradients else 1
+
+
+def named_effect(text: str) -> Effect:
+    """The effect that `effect=…` names: `NAME`, or `NAME:VALUE` with the value of its first parameter."""
+    name, colon, value = text.partition(":")
+    one_of("effect", name, tuple(EFFECTS))
+    if not colon:
+        return EFFECTS[name]()
+    own = [one.name for one in fields(EFFECTS[name])]
+    require(bool(own), f"the effect {name} has no parameter, but is given {brief(value)}", f"Give effect={name}.")
+    try:
+        given: str | float = float(value)
+    except ValueError:
+        given = value
+    return EFFECTS[name](**{own[0]: given})
 
 
 def is_shipped(kind: type) -> bool:
@@ -118,3 +143,35 @@ class Refusal(Effect):
     needs_gradients = True
     memory = "refusal"
     caution = "What q and k do through the softmax: the refusal effect is first order and misses part of it."
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation(Effect):
+    """Signed effect on the refusal log-odds by forward passes alone, exact: r(x) − r(x without the neuron).
+
+    One pass per neuron, so only for `candidates`: that share of every (layer, site) whose local effect is largest. For
+    hosts that allow no gradients; elsewhere `Refusal` costs three passes for all neurons.
+    """
+
+    formula = "r − r without the neuron, r the refusal log-odds; 0 for all but candidates"
+    needs_openings = True
+    by_neuron = True
+    memory = "log_odds"
+    caution = (
+        "What neurons outside the candidates do: only those with the largest local effects were ablated, and a set "
+        "holds no other. Half-samples share the candidates of all prompts."
+    )
+
+    candidates: float = 0.05
+
+    def check(self) -> None:
+        hint = "Give a share of neurons in (0, 1], for example 0.05."
+        require(0 < self.candidates <= 1, f"candidates is {self.candidates!r}", hint)
+        object.__setattr__(self, "candidates", float(self.candidates))
+
+    @property
+    def screen(self) -> tuple[Effect, float]:
+        return Local(), self.candidates
+
+    def passes(self, neurons: int) -> float:
+        return self.candidates * neurons

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final
+from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, named_effect
 from ssn_probe.spec.node import Node, brief, one_of, require
 from ssn_probe.spec.prompts import Prompts
 
@@ -82,7 +82,8 @@ class SetExpression(Node, abstract=True):
 class SafetyNeurons(SetExpression):
     """Monolingual safety neurons (MS): important on harmful prompts and not on harmless ones (paper, section 3).
 
-    `effect` is the quantity that changes when a neuron is silenced (`"local"`, `"final"`, `"refusal"` or your own);
+    `effect` is the quantity that changes when a neuron is silenced (`"local"`, `"final"`, `"refusal"`,
+    `"ablation"`, `"ablation:0.01"` of other than 5 % of the neurons, or your own);
     `rule` makes a set of the mean effects on harmful and on harmless prompts (`ssn_probe.neurons.selection`); `top` is
     the share of neurons taken per `pool`: `"site"` for each (layer, site), `"layer"` for all sites of a layer together.
     Reads the *identify* split.
@@ -107,8 +108,7 @@ class SafetyNeurons(SetExpression):
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
         if isinstance(self.effect, str):
-            one_of("effect", self.effect, tuple(EFFECTS))
-            object.__setattr__(self, "effect", EFFECTS[self.effect]())
+            object.__setattr__(self, "effect", named_effect(self.effect))
         require(isinstance(self.effect, Effect), f"effect is {self.effect!r}", f"Effects: {', '.join(EFFECTS)}.")
         one_of("rule", self.rule, tuple(RULES))
         one_of("pool", self.pool, ("site", "layer"))

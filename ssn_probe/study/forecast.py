@@ -24,7 +24,9 @@ from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detect
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.engine_checks import check_engine
+from ssn_probe.study.host_checks import check_allowed
 from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.importance import screening
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
@@ -95,6 +97,8 @@ def forecast(
     vllm = None if generates is None else Vllm(generates, subject)
     rows, cached = _look_up(plan, subject, vllm, out)
     loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype, remote=remote))
+    if remote and calibrated:
+        check_allowed(plan.recipe, loaded())
     untried = _untried(plan, remote, yes)
     with ending(vllm):
         first = _try(plan, subject, None if untried else loaded, vllm, out, batch_size) if calibrated else ()
@@ -292,7 +296,9 @@ def _disk(plan: Plan, layers: int, widths: dict) -> list[str]:
     from ssn_probe.spec.node import walk
 
     total = 0
-    nodes = {(node.prompts, node.effect, node.sites) for node in walk(plan.recipe) if isinstance(node, SafetyNeurons)}
+    chosen = [node for node in walk(plan.recipe) if isinstance(node, SafetyNeurons)]
+    chosen += [first for first in map(screening, chosen) if first is not None]
+    nodes = {(node.prompts, node.effect, node.sites) for node in chosen}
     for prompts, _, sites in nodes:
         rows = plan.data[prompts].frame
         count = rows.filter((rows["split"] == "identify") & rows["context"].is_in(["harmful", "harmless"])).height

@@ -1,7 +1,8 @@
 """What a recipe asks of a host that runs the model for others, checked before any prompt is sent."""
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.spec import Recipe
+from ssn_probe.model.subject import Subject
+from ssn_probe.spec import Effect, Recipe
 from ssn_probe.spec.node import walk
 
 HERE = "Or run it on this machine, without --remote."
@@ -25,3 +26,22 @@ def check_hosted(recipe: Recipe) -> None:
             if need in REFUSED:
                 why, instead = REFUSED[need]
                 raise RecipeError(f"{type(node).__name__}(…) {why}", instead)
+
+
+def check_allowed(recipe: Recipe, subject: Subject) -> None:
+    """Raises RecipeError for what the host that runs the subject does not allow; it is asked only if that matters."""
+    asked = {need: node for node in walk(recipe) for need in node.needs if need in ("gradients", "weights")}
+    if not asked:
+        return
+    from ssn_probe.tracing.host_facts import host_facts
+
+    facts = host_facts(subject)
+    for need, node in asked.items():
+        if not getattr(facts, need):
+            what = f"the effect {node.name}" if isinstance(node, Effect) else f"{type(node).__name__}(…)"
+            raise RecipeError(
+                f"{what} needs {need}, which the host does not allow with this key: jobs run in a sandbox there",
+                "The same command with -T effect=ablation works: it asks the same by forward passes alone. It takes a "
+                "pass for 5 % of the neurons; -T effect=ablation:0.01 takes one for 1 %. A host with a "
+                "trusted key, or this machine, allows both.",
+            )

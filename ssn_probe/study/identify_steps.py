@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.neurons.model_neurons import check_trained
 from ssn_probe.spec import Recipe, SafetyNeurons, Trains
-from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored
+from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored, screening
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
 from ssn_probe.study.refusal_readout import gate_rows, is_given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
@@ -74,7 +74,8 @@ def _score_steps(
 ) -> Iterator[Step]:
     """The effects of every neuron; nodes that differ in their rule alone share them."""
     neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
-    different = {(node.prompts, node.effect, distinct_sites(bench, node)): node for node in nodes}
+    screened = [one for node in nodes for one in (screening(node), node) if one is not None]
+    different = {(node.prompts, node.effect, distinct_sites(bench, node)): node for node in screened}
     for node in different.values():
         prompts, effect = bench.data[node.prompts], node.scored_by
         label = before + effect.label(prompts.name)

@@ -1,7 +1,7 @@
 """From traces to importances: the per-prompt effect of every neuron, and its mean per language and context."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ssn_probe.study.measurements import reads_json, tokens_of
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.ablations import Neuron, highest
 from ssn_probe.tracing.batching import Part, no_progress
 from ssn_probe.tracing.effect_store import place
 from ssn_probe.tracing.effects import mean, score
@@ -74,6 +75,7 @@ def scored(
                 bench.subject,
                 tokens_of(bench, rows),
                 reads=_reads(bench, node, language),
+                candidates=candidates(bench, node, language),
                 sites=sites,
                 batch_size=bench.size(node.scored_by.name),
                 shelf=shelf,
@@ -92,7 +94,37 @@ def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: 
     reads = None if found is None else reads_json(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
     sites = list(distinct_sites(bench, node))
-    return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites)
+    screened = {} if node.scored_by.screen is None else {"screened": _screened(bench, node, language)}
+    return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites, **screened)
+
+
+def _screened(bench: Workbench, node: SafetyNeurons, language: str) -> list[str]:
+    """What decides the candidates, beside their share: the scores of the screening effect in both contexts."""
+    first = screening(node)
+    assert first is not None
+    return [digest(score_inputs(bench, first, language, context)) for context in CONTRASTED]
+
+
+def screening(node: SafetyNeurons) -> SafetyNeurons | None:
+    """The node with the effect that chooses candidates for its own; None where that is computed for every neuron."""
+    screen = node.scored_by.screen
+    return None if screen is None else replace(node, effect=screen[0])
+
+
+def candidates(bench: Workbench, node: SafetyNeurons, language: str) -> list[Neuron] | None:
+    """The neurons that the node's effect is computed for in a language; None for all.
+
+    Those with the largest mean over all *identify* prompts of both contexts: which of them are called harmful has no
+    part in it, so exchanged labels choose the same candidates, and a null that exchanges them is valid.
+    """
+    first, screen = screening(node), node.scored_by.screen
+    if first is None or screen is None:
+        return None
+    found = [scored(bench, first, language, context) for context in CONTRASTED]
+    counts = [sum(len(part.rows) for part in side.parts) for side in found]
+    sites = distinct_sites(bench, node)
+    pooled = {site: np.average([side.means[site] for side in found], axis=0, weights=counts) for site in sites}
+    return highest(pooled, screen[1])
 
 
 def _reads(bench: Workbench, node: SafetyNeurons, language: str) -> Openings | Direction | None:

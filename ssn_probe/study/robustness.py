@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.neurons import EVERY, NeuronSet
+from ssn_probe.neurons import EVERY, NEURON, NeuronSet
 from ssn_probe.runs.cache import Frames
 from ssn_probe.spec import After, LeaveOneOut, Recipe, SetExpression, Shared
 from ssn_probe.spec.anchors import shared_with_anchor
@@ -201,7 +201,11 @@ def _by_importance(bench: Workbench, name: str, expression: SetExpression, neuro
     chosen = choosers(expression)
     if len(chosen) != 1 or any(isinstance(node, After) for node in walk(expression)):
         return _no_pairs("expected_by_importance", "p_by_importance")
-    found = shared_beyond_importance(importance_of(bench, chosen[0]), neurons)
+    importance = importance_of(bench, chosen[0])
+    if chosen[0].scored_by.screen is not None:  # others were never measured, and are not of their stratum
+        measured = (pl.col("harmful") != 0) | (pl.col("harmless") != 0)
+        importance = importance.filter(measured.any().over(NEURON))
+    found = shared_beyond_importance(importance, neurons)
     return found.select(
         pl.lit(name).alias("set"),
         "language_a",

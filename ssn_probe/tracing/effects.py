@@ -1,9 +1,10 @@
-"""The effect of every neuron on every prompt: three read-outs and those of users, one form of result.
+"""The effect of every neuron on every prompt: four read-outs and those of users, one form of result.
 
 `score` computes whichever effect a recipe names, by the function that is registered for it with `@scores`:
 
 - `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
 - `score_refusal`: what it adds to the refusal log-odds, signed, first order; one forward and one backward pass.
+- `score_ablation`: the same, exact, for candidates; one forward pass per candidate.
 - `score_final`: how far the final state moves; by ablation, one forward pass per neuron: slow, and the truth to
   compare with.
 """
@@ -20,15 +21,15 @@ from ssn_probe.model.chat import pad_left, whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.spec import Effect, Final, Local, Refusal, scores
+from ssn_probe.spec import Ablation, Effect, Final, Local, Refusal, scores
 from ssn_probe.spec.effect_registry import SCORERS
+from ssn_probe.tracing.ablations import Neuron, highest, moved_states, placed
 from ssn_probe.tracing.batching import (
     Advance,
     BatchSize,
     Memory,
     Shelf,
     covered,
-    fitted,
     gather,
     no_progress,
     run_batches,
@@ -49,6 +50,7 @@ __all__ = [
     "refusal_log_odds",
     "run_scores",
     "score",
+    "score_ablation",
     "score_final",
     "score_local",
     "score_refusal",
@@ -64,6 +66,7 @@ def score(
     tokens: Sequence[Sequence[int]],
     *,
     reads: Openings | Direction | None = None,
+    candidates: Sequence[Neuron] | None = None,
     sites: Sequence[str] = SITES,
     batch_size: int | BatchSize = 64,
     shelf: Shelf | None = None,
@@ -74,6 +77,7 @@ def score(
     Args:
         tokens: prompts as token ids.
         reads: how refusal is read, for effects that need openings; None for all others.
+        candidates: the neurons that an effect with a `screen` is computed for; None: chosen on these prompts.
         sites: any of q, k, v, o, ffn.
         batch_size: sequences that run together; of an effect with a pass per neuron, neurons.
 
@@ -84,8 +88,15 @@ def score(
     if effect.name not in SCORERS:
         hint = f"Put @scores({type(effect).__name__}) on the function that does: see docs/extend/score.md."
         raise RecipeError(f"no function computes the effect {effect.name!r}", hint)
-    options = {"sites": sites, "batch_size": batch_size, "shelf": shelf, "advance": advance}
+    options: dict[str, Any] = {"sites": sites, "batch_size": batch_size, "shelf": shelf, "advance": advance}
+    if effect.screen is not None:
+        options["candidates"] = _screened(*effect.screen, subject, tokens, sites) if candidates is None else candidates
     return SCORERS[effect.name](effect, subject, tokens, reads=reads, **options)
+
+
+def _screened(effect: Effect, share: float, subject: Subject, tokens: Any, sites: Sequence[str]) -> list[Neuron]:
+    found = score(effect, subject, tokens, sites=sites)
+    return highest({site: mean(found, site) for site in found.values}, share)
 
 
 @scores(Local)
@@ -101,6 +112,11 @@ def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **optio
 @scores(Refusal)
 def _refusal(_effect: Refusal, subject: Subject, tokens: Any, *, reads: Openings | Direction, **options: Any) -> Scores:
     return score_refusal(subject, tokens, reads, **options)
+
+
+@scores(Ablation)
+def _ablation(_effect: Ablation, subject: Subject, tokens: Any, *, reads: Any, **options: Any) -> Scores:
+    return score_ablation(subject, tokens, reads, **options)
 
 
 def score_local(
@@ -165,7 +181,7 @@ def score_final(
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
 
     def run(batch: Sequence[Sequence[int]]) -> Mapping[str, Tensor]:
-        return _ablated(subject, batch[0], places, _checked(position), size)
+        return moved_states(subject, batch[0], places, _checked(position), size)
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=1, shelf=shelf, advance=advance)
 
@@ -205,6 +221,47 @@ def score_refusal(
 
     settings = {"batch_size": batch_size, "shelf": shelf, "advance": advance, "sequences": len(forcing.prefixes)}
     return run_scores(subject, tokens, places["sites"], run, **settings)
+
+
+def score_ablation(
+    subject: Subject,
+    tokens: Sequence[Sequence[int]],
+    readout: Openings | Direction,
+    *,
+    candidates: Sequence[Neuron],
+    sites: Sequence[str] = SITES,
+    batch_size: int | BatchSize = 64,
+    shelf: Shelf | None = None,
+    advance: Advance = no_progress,
+) -> Scores:
+    """What each candidate adds to the refusal log-odds, exact: r(x) − r(x without it); 0 for all other neurons.
+
+    r is that of `score_refusal`, whose effects these are to first order. The neuron is silent at every token of the
+    prompt and of the teacher-forced openings. One forward pass per candidate, none backward.
+
+    Args:
+        tokens: prompts as token ids, up to where the response begins.
+        candidates: (layer, site, index), in forward order.
+        batch_size: sequences that run together; a prompt has one per candidate and maximal prefix of an opening.
+
+    Raises:
+        ModelError: openings outside the vocabulary, or NaN or Inf, naming layer and site.
+    """
+    from ssn_probe.tracing.bodies.ablation import ablated_log_odds
+
+    forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
+    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+
+    def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        inputs = _forced_inputs(subject, batch, forcing)
+        odds = (
+            run_body(subject, ablated_log_odds, inputs, places, candidates, forcing.scoring, size.size).double().cpu()
+        )
+        return placed(subject, places["sites"], candidates, odds[:1] - odds[1:]) | {"log_odds": odds[0]}
+
+    settings = {"batch_size": size, "shelf": shelf, "advance": advance}
+    sequences = len(forcing.prefixes) * (len(candidates) + 1)
+    return run_scores(subject, tokens, places["sites"], run, sequences=sequences, **settings)
 
 
 def refusal_log_odds(
@@ -272,46 +329,6 @@ def _checked(position: str) -> Position:
     if position == "mean" or position == "last":
         return position
     raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
-
-
-def _ablated(
-    subject: Subject, prompt: Sequence[int], places: Any, position: Position, size: BatchSize
-) -> dict[str, Float[Tensor, "prompt layer neuron"]]:
-    """The final effect of every neuron on one prompt, `size` neurons a forward pass."""
-    from ssn_probe.tracing.bodies.ablation import trace_ablations
-
-    neurons = [
-        (layer, site, index)
-        for layer in range(subject.n_layers)
-        for site in places["sites"]
-        for index in range(subject.widths[site])
-    ]
-    effects: dict[str, Tensor] = {
-        site: torch.zeros(1, subject.n_layers, subject.widths[site], dtype=torch.float64) for site in places["sites"]
-    }
-    start = 0
-    while start < len(neurons):
-
-        def attempt(together: int) -> tuple[list[tuple[int, Site, int]], Tensor]:
-            chosen = neurons[start : start + together]  # noqa: B023 (called at once)
-            inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
-            return chosen, run_body(subject, trace_ablations, inputs, places, _silenced(chosen), position)
-
-        chosen, moved = fitted(size, attempt)
-        for (layer, site, index), effect in zip(chosen, moved.tolist(), strict=True):
-            effects[site][0, layer, index] = effect
-        start += len(chosen)
-    return effects
-
-
-def _silenced(neurons: Sequence[tuple[int, Site, int]]) -> dict[tuple[int, Site], tuple[list[int], list[int]]]:
-    """(layer, site) → rows of the batch and indices: row i + 1 runs without neuron i, row 0 as it is."""
-    silenced: dict[tuple[int, Site], tuple[list[int], list[int]]] = {}
-    for row, (layer, site, index) in enumerate(neurons, start=1):
-        rows, indices = silenced.setdefault((layer, site), ([], []))
-        rows.append(row)
-        indices.append(index)
-    return silenced
 
 
 def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Forcing) -> dict[str, Any]:

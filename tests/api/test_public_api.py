@@ -20,9 +20,9 @@ from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Amplify DataError Each Effect Expand Final Intervention JudgeError LMEval LoRA Local MeanOf ModelError NeuronFile
-OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError
-SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview
+ASR Ablation Amplify DataError Each Effect Expand Final Intervention JudgeError LMEval LoRA Local MeanOf ModelError
+NeuronFile OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result
+ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview
 prompts_from_frame recipe
 register_family run scores
 """
@@ -70,6 +70,7 @@ KINDS = {
     "Local": "position",
     "Final": "position",
     "Refusal": "",
+    "Ablation": "candidates",
     "Prompts": "source harmless languages limit max_new_tokens",
     "SafetyNeurons": "prompts effect rule top sites pool stable fdr placebo",
     "Shared": "neurons anchor at_least by",

@@ -29,6 +29,7 @@ from ssn_probe.spec import (
     EFFECTS,
     RULES,
     SITES,
+    Ablation,
     After,
     Amplify,
     Combine,
@@ -61,7 +62,7 @@ prompt_sets = st.builds(
     languages=st.none() | st.lists(texts, max_size=3),
     limit=st.none() | st.integers(1, 99),
 )
-effects = st.sampled_from(tuple(EFFECTS)) | st.sampled_from([Local(), Local("last"), Final(), Refusal()])
+effects = st.sampled_from(tuple(EFFECTS)) | st.sampled_from([Local(), Local("last"), Final(), Refusal(), Ablation(0.2)])
 safety_neurons = st.builds(
     SafetyNeurons,
     prompt_sets,
@@ -144,6 +145,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Local: (Local(), {"position": "last"}),
     Final: (Final(), {"position": None}),
     Refusal: (Refusal(), {}),
+    Ablation: (Ablation(), {"candidates": 0.1}),
     SetExpression: (SetExpression(), {}),
     SafetyNeurons: (
         MS,

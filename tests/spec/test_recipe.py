@@ -20,7 +20,21 @@ from ssn_probe import (
     paper,
 )
 from ssn_probe.errors import RecipeError
-from ssn_probe.spec import RULES, SITES, Combine, Each, Final, Local, Measure, NeuronFile, Of, Only, Refusal, UnionOf
+from ssn_probe.spec import (
+    RULES,
+    SITES,
+    Ablation,
+    Combine,
+    Each,
+    Final,
+    Local,
+    Measure,
+    NeuronFile,
+    Of,
+    Only,
+    Refusal,
+    UnionOf,
+)
 from ssn_probe.spec.node import from_json, to_json
 
 PROMPTS = Prompts("a folder that does not exist")
@@ -31,6 +45,19 @@ OTHER = NeuronFile("other.csv")
 @pytest.mark.parametrize(("name", "node"), [("local", Local()), ("final", Final()), ("refusal", Refusal())])
 def test_an_effect_may_be_given_by_name(name: str, node: Any) -> None:
     assert SafetyNeurons(PROMPTS, effect=name) == SafetyNeurons(PROMPTS, effect=node)
+
+
+def test_a_name_may_carry_the_value_of_a_parameter() -> None:
+    assert SafetyNeurons(PROMPTS, effect="ablation:0.01") == SafetyNeurons(PROMPTS, effect=Ablation(0.01))
+    assert SafetyNeurons(PROMPTS, effect="local:last") == SafetyNeurons(PROMPTS, effect=Local("last"))
+    for text, said in {
+        "ablation:2": "candidates is 2.0",
+        "ablation:half": "Ablation.candidates is 'half'",
+        "refusal:1": "the effect refusal has no parameter, but is given '1'",
+        "loca:last": "unknown effect 'loca'",
+    }.items():
+        with pytest.raises(RecipeError, match=said):
+            SafetyNeurons(PROMPTS, effect=text)
 
 
 @pytest.mark.parametrize(("rule", "share"), [("difference", 0.005), ("harmful", 0.005), ("paper", 0.03)])

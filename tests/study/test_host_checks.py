@@ -1,13 +1,20 @@
 """What may run on a host: refused before anything is sent, with what to do instead."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ssn_probe.recipes import suppress_ss
+from tracing.hosted import hosted
 
-from ssn_probe import preview, recipes, run
+from ssn_probe import Effect, Prompts, Recipe, SafetyNeurons, preview, recipes, run
 from ssn_probe.errors import RecipeError
+from ssn_probe.model.subject import Subject
+from ssn_probe.spec import EFFECTS
+from ssn_probe.spec.node import NODES
+from ssn_probe.study.host_checks import check_allowed
 from ssn_probe.study.plan import make_plan
 
 NO_HOST = "http://127.0.0.1:9"
@@ -40,3 +47,40 @@ def test_nothing_is_sent_for_what_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         call(**given, remote=NO_HOST, out=tmp_path)
+
+
+def test_a_sandbox_allows_no_gradients_and_the_way_out_is_named(llama: Subject) -> None:
+    recipe, there = suppress_ss(effect="refusal"), hosted(llama, sandbox=True)
+    check_allowed(recipe, hosted(llama))
+    for effect in ("ablation", "ablation:0.01", "local", "final"):
+        check_allowed(suppress_ss(effect=effect), there)
+    with pytest.raises(RecipeError, match="the effect refusal needs gradients") as caught:
+        check_allowed(recipe, there)
+    assert "-T effect=ablation works" in (caught.value.hint or "")
+
+
+def test_who_needs_nothing_asks_the_host_nothing(llama: Subject) -> None:
+    check_allowed(suppress_ss(effect="ablation"), replace(llama, model=None))
+
+
+def test_a_score_of_ones_own_says_what_it_needs(llama: Subject) -> None:
+    @dataclass(frozen=True, eq=False)
+    class NeedsWeights(Effect):
+        formula = "|w|"
+        needs = ("weights",)
+
+    @dataclass(frozen=True, eq=False)
+    class NeedsGradients(Effect):
+        formula = "∂"
+        needs_gradients = True
+
+    try:
+        for kind, need in ((NeedsWeights, "weights"), (NeedsGradients, "gradients")):
+            recipe = Recipe(sets={"ms": SafetyNeurons(Prompts("organism"), effect=kind())})
+            check_allowed(recipe, hosted(llama))
+            with pytest.raises(RecipeError, match=f"needs{need} needs {need}"):
+                check_allowed(recipe, hosted(llama, sandbox=True))
+    finally:
+        for kind in (NeedsWeights, NeedsGradients):
+            NODES.pop(kind.__name__)
+            EFFECTS.pop(kind.__name__.lower())

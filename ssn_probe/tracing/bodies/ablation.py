@@ -1,8 +1,9 @@
-"""The final state with one neuron silenced per row of the batch: the brute-force truth."""
+"""What changes without one neuron, another in every row of the batch: the final state, or the refusal log-odds."""
 
 import nnsight
 import torch
 
+from .refusal import trace_log_odds
 from .site_access import layer_of, reach, read
 
 
@@ -21,3 +22,34 @@ def trace_ablations(model, inputs, places, neurons, position):
         moved = (state[1:] - state[:1]).norm(dim=-1)  # [neuron, token]
         effects = nnsight.save(moved[:, -1] if position == "last" else moved.mean(-1))
     return effects  # noqa: RET504 (the name is bound when the trace has run)
+
+
+def ablated_log_odds(model, inputs, places, candidates, scoring, together):
+    """r(x) of every prompt as it is, then without each candidate: [1 + candidate, prompt].
+
+    inputs: prompts × sequences. candidates: (layer, site, index), in forward order. Every pass repeats the rows for as
+    many candidates as make `together` rows, so that they need not travel.
+    """
+    rows = len(inputs["input_ids"])
+    size, runs, found = max(1, together // rows), [None, *candidates], []
+    for start in range(0, len(runs), size):
+        chosen = runs[start : start + size]
+        repeated = {
+            name: value.repeat(len(chosen), 1) if torch.is_tensor(value) and value.ndim == 2 else value
+            for name, value in inputs.items()
+        }
+        odds = trace_log_odds(model, repeated, places, without(chosen, rows), scoring)
+        found.append(odds.reshape(len(chosen), -1))
+    return torch.cat(found)
+
+
+def without(runs, rows):
+    """Edits: the i-th `rows` rows run without the i-th neuron, or as they are where that is None."""
+    silent = {}
+    for run, neuron in enumerate(runs):
+        if neuron is not None:
+            layer, site, index = neuron
+            which, indices = silent.setdefault((layer, site), ([], []))
+            which += range(run * rows, (run + 1) * rows)
+            indices += [index] * rows
+    return [(*place, indices, "silence", which) for place, (which, indices) in silent.items()]

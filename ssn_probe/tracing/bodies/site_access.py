@@ -43,7 +43,8 @@ def change(activation, index, how, value, step=0):
 
     how: "set" them to a number or to one value per index, or "scale" them by a number, at every token; or "carry" what
     another run's neurons did at this step to one token of each prompt, see `carry`; "carry along" does so at all steps,
-    each at its own token, counted from the one that is given for the first.
+    each at its own token, counted from the one that is given for the first. With
+    "silence", index[i] is zero in row value[i].
     """
     if how == "carry":
         carry(activation, index, value, step)
@@ -51,6 +52,8 @@ def change(activation, index, how, value, step=0):
         for later in range(min(value["values"].shape[1], activation.shape[1])):
             # past a prompt's steps nothing changes, wherever that is
             carry(activation, index, value | {"token": (value["token"] + later).clamp_max(-1)}, later)
+    elif how == "silence":
+        activation[value, :, index] = 0
     elif how == "scale":
         activation[..., index.to(activation.device)] *= value
     else:

@@ -1,0 +1,96 @@
+"""Candidates of the effect by ablation: chosen without labels, so that a null that exchanges labels is valid."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from ssn_probe.recipes import suppress_ss
+
+from ssn_probe import Ablation, Prompts, Recipe, SafetyNeurons, preview
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.neurons import NEURON
+from ssn_probe.neurons.overlap import overlap_table
+from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
+from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.importance import candidates, importance, score_inputs
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.robustness import Robustness, with_chance
+from ssn_probe.study.set_evaluation import evaluate
+from ssn_probe.study.workbench import Workbench
+
+PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=30)
+MS = SafetyNeurons(PROMPTS, effect=Ablation(0.01))
+EXCHANGED = {"harmful": "harmless", "harmless": "harmful"}
+
+
+@pytest.fixture(scope="module")
+def organism() -> Subject:
+    return load_subject("organism")
+
+
+@pytest.fixture(scope="module")
+def bench(organism: Subject) -> Workbench:
+    return bench_of(organism)
+
+
+def bench_of(subject: Subject, *, exchanged: int = 0) -> Workbench:
+    """A bench, after the labels of the first prompts of either context were exchanged."""
+    data = make_plan(Recipe(sets={"ms": MS})).data
+    named = data[PROMPTS].frame.with_columns(
+        first=pl.col("prompt_id").rank("dense").over("split", "context", "language") <= exchanged
+    )
+    swapped = pl.when("first").then(pl.col("context").replace(EXCHANGED)).otherwise("context")
+    frame = named.with_columns(context=swapped).drop("first")
+    return Workbench(subject=subject, data={PROMPTS: replace(data[PROMPTS], frame=frame)}, anchor="qaa")
+
+
+@pytest.mark.parametrize("exchanged", [7, 30])
+def test_exchanged_labels_choose_the_same_candidates(organism: Subject, exchanged: int) -> None:
+    before, after = bench_of(organism), bench_of(organism, exchanged=exchanged)
+    assert candidates(before, MS, "qaa") == candidates(after, MS, "qaa")
+    one, other = (importance(bench, replace(MS, effect="local"))["harmful"].to_numpy() for bench in (before, after))
+    assert not np.allclose(one, other)  # the labels have changed
+
+
+def test_only_candidates_have_an_effect_and_are_chosen(bench: Workbench) -> None:
+    found = importance(bench, MS)
+    for language in ("qaa", "qab"):
+        chosen = candidates(bench, MS, language)
+        assert chosen is not None
+        rows = found.filter(language=language).select("layer", "site", "index", "harmful", "harmless").iter_rows()
+        moved = [(layer, site, index) for layer, site, index, *effects in rows if any(effects)]
+        assert sorted(moved) == sorted(chosen)
+    assert candidates(bench, replace(MS, effect="local"), "qaa") is None
+
+
+def test_the_key_says_which_prompts_chose_the_candidates(organism: Subject) -> None:
+    bench, changed = bench_of(organism), bench_of(organism)
+    frame = changed.data[PROMPTS].frame
+    harmless = frame.filter(context="harmless", split="identify")["prompt_id"][0]
+    data = {PROMPTS: replace(changed.data[PROMPTS], frame=frame.filter(pl.col("prompt_id") != harmless))}
+    keys = [score_inputs(one, MS, "qaa", "harmful") for one in (bench, replace(changed, data=data))]
+    assert keys[0]["prompts"] == keys[1]["prompts"]
+    assert keys[0]["screened"] != keys[1]["screened"]
+    assert "screened" not in score_inputs(bench, replace(MS, effect="local"), "qaa", "harmful")
+
+
+def test_a_plan_has_both_kinds_of_work_and_what_they_take(organism: Subject, tmp_path: Path) -> None:
+    rows = {step.label: step.cost.passes for step in identify_steps(bench_of(organism), Recipe(sets={"ms": MS}))}
+    neurons = organism.n_layers * sum(organism.widths.values())
+    assert rows["local effect of every neuron (organism, first 30)"] == 1
+    assert rows["ablation effect of candidates (organism, first 30, 0.01)"] == pytest.approx(0.01 * neurons)
+    shown = " ".join(str(preview(suppress_ss(effect="ablation"), out=tmp_path, limit=30, time=False)).split())
+    assert "ablation effects, a neuron for a prompt" in shown
+
+
+def test_sharing_is_compared_among_candidates(bench: Workbench) -> None:
+    """Among all neurons, those of one stratum that were no candidates would make any sharing look like more."""
+    found, every = evaluate(bench, MS), importance(bench, MS)
+    table = overlap_table(found, bench.widths(), "ms")
+    measured = every.filter(((pl.col("harmful") != 0) | (pl.col("harmless") != 0)).any().over(NEURON))
+    wanted, diluted = (shared_beyond_importance(one, found)["expected"].to_list() for one in (measured, every))
+    chance = with_chance(bench, table, {"ms": found}, {"ms": MS}, Robustness())
+    assert chance["expected_by_importance"].to_list() == wanted
+    assert wanted > diluted
