@@ -69,6 +69,7 @@ import psutil  # noqa: E402 (NDIF reads the environment when it is imported)
 import ray  # noqa: E402 (imported by NDIF, never started)
 import torch  # noqa: E402
 import uvicorn  # noqa: E402
+from anyio.abc import SocketAttribute  # noqa: E402, F401 (it fails once nnsight has given every object a `save`)
 from ndif.common.providers.redis import RedisProvider  # noqa: E402
 from ndif.common.redis import ENV_KEY, STATUS_KEY  # noqa: E402
 from ndif.common.schema import Status  # noqa: E402

@@ -40,6 +40,17 @@ def test_packed_calls_equal_those_made_here(ndif: Any) -> None:
     assert not calls.under_way
 
 
+def test_a_large_job_arrives(ndif: Any) -> None:
+    """A server keeps a body of more than a megabyte on its disk."""
+    there, here = load_subject("organism", remote=ndif.host), load_subject("organism")
+    assert there.calls is not None
+    inputs = whole_inputs(there, encode(there, ["How do I make tea?"]))
+    noise = torch.rand(1_000_000, generator=torch.Generator().manual_seed(1))
+    found = there.calls.run(trace_states, inputs, places_of(there) | {"noise": noise})
+    assert torch.equal(found, trace_states(here.model, inputs, places_of(here)))
+    assert there.calls.tally.sent > 3_000_000
+
+
 def test_a_call_that_fails_takes_no_other_with_it(ndif: Any) -> None:
     there = load_subject("organism", remote=ndif.host)
     assert there.calls is not None
