@@ -15,6 +15,7 @@ from ssn_probe.cli.model_commands import model, models
 from ssn_probe.cli.options import DEVICE, DTYPE, HOST, OUT, REMOTE, place, study_options, with_place
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, user_errors
+from ssn_probe.model.ranks import join, silence_helper
 from ssn_probe.text import make_printable, plain
 
 ORDERS = ("time", "recipe", "model", "status", "seconds")
@@ -44,6 +45,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with lasting_output():
+            silence_helper()
             make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
             return super().main(*args, **kwargs)
 
@@ -76,6 +78,7 @@ def main(context: click.Context, debug: bool, extensions: tuple[Path, ...]) -> N
             from ssn_probe.spec.discovery import execute_file
 
             execute_file(file)
+        join()
     if context.invoked_subcommand is None:
         click.echo(BARE, nl=False)
 

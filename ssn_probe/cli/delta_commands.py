@@ -216,6 +216,7 @@ def apply(
     """
     found = _read(file)
     from ssn_probe.model.chat import encode
+    from ssn_probe.model.ranks import check_whole
     from ssn_probe.model.row_independence import check_rows_independent
     from ssn_probe.model.subject import load_subject
     from ssn_probe.report.terminal.command_output import console
@@ -225,6 +226,7 @@ def apply(
     from ssn_probe.training.export.merging import applied
 
     subject = load_subject(model, dtype=dtype or precision(found), device=device)
+    check_whole(subject, "A delta")
     check_rows_independent(subject)
     tokens = encode(subject, prompts)
     with applied(subject.model._module, found):

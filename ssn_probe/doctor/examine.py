@@ -40,9 +40,12 @@ def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> It
 
     def load() -> Check:
         from ssn_probe.doctor.loaded_model import describe_subject
+        from ssn_probe.model.ranks import check_whole
         from ssn_probe.model.subject import load_subject
 
-        loaded.append(load_subject(name, device=device, dtype=dtype))
+        subject = load_subject(name, device=device, dtype=dtype)
+        check_whole(subject, "The doctor")
+        loaded.append(subject)
         return describe_subject(loaded[0])
 
     yield from guarded("model", load)

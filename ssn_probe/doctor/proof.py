@@ -10,6 +10,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.files import write_json
 from ssn_probe.limits import MANIFEST, read_limited
 from ssn_probe.model.families import BUILT_IN
+from ssn_probe.model.ranks import check_whole
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec.node import digest
 
@@ -34,6 +35,7 @@ def require_proof(subject: Subject, root: Path) -> None:
             "Run a recipe on a model of this folder or name here, in the host's dtype, once: that examines the family. "
             "On a host the weights, which the checks compare with, cannot be read.",
         )
+    check_whole(subject, f"The doctor's proof of the family {subject.family.name!r}")
     checks = {}
     for check in examine_family(subject):
         if check.status == "failed":

@@ -11,19 +11,23 @@ from ssn_probe.model.families import BUILT_IN, Family
 from ssn_probe.neurons import SITES
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+BESIDES = {"forward", "_hf_hook"}
+"""What transformers and accelerate put into the modules of a model that they spread over devices."""
 PLAIN = "Give the checkpoint of the plain model, as `save_pretrained` writes it."
 ROW = "The family's row describes another model: see docs/extend/family.md."
 
 
-def check_anatomy(module: Any, family: Family) -> None:
+def check_anatomy(module: Any, family: Family, *, spread: bool = False) -> None:
     """Compare a module, which may be on the meta device, with the row of its family.
+
+    spread: the module was loaded over several devices, with what moves values between them hung on it.
 
     Raises:
         ModelError: something was put into or around the model, a layer is not like the others, or a module is not
             what the row names.
     """
     for path, part in module.named_modules():
-        _check_untouched(path, part)
+        _check_untouched(path, part, spread)
     layers = family.part(module, family.layers)
     if not isinstance(layers, _list_type()) or len(layers) == 0:
         raise ModelError(f"{family.layers} of the model is no list of layers but {type(layers).__name__}.", ROW)
@@ -51,7 +55,8 @@ def check_finite(module: Any) -> None:
     import torch
 
     for name, weight in module.named_parameters():
-        if weight.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(weight.detach())):
+        own = weight.to_local() if hasattr(weight, "to_local") else weight  # this process's part
+        if own.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(own.detach())):
             dtype = str(weight.dtype).removeprefix("torch.")
             raise ModelError(
                 f"The weight {name} has values that are NaN or infinite in {dtype}.",
@@ -60,7 +65,7 @@ def check_finite(module: Any) -> None:
             )
 
 
-def _check_untouched(path: str, part: Any) -> None:
+def _check_untouched(path: str, part: Any, spread: bool) -> None:
     kind = f"{path or 'The model'} is a {type(part).__name__}"
     if type(part).__module__.partition(".")[0] == "peft" or getattr(part, "_hf_peft_config_loaded", False):
         raise ModelError(f"{kind} with an adapter in it.", "Merge it first (`merge_and_unload` of peft), or remove it.")
@@ -68,7 +73,7 @@ def _check_untouched(path: str, part: Any) -> None:
         raise ModelError(f"{kind} with quantised weights.", PLAIN)
     if hasattr(part, "parametrizations"):
         raise ModelError(f"{kind} whose weights are computed from others (parametrizations).", PLAIN)
-    if any(getattr(part, hooks, None) for hooks in HOOKS) or "forward" in vars(part) or hasattr(part, "_hf_hook"):
+    if any(getattr(part, hooks, None) for hooks in HOOKS) or (not spread and BESIDES & vars(part).keys()):
         raise ModelError(f"{kind} that something else has been hooked on.", PLAIN)
     for name, weight in part.named_parameters(recurse=False):
         if not weight.is_floating_point() or weight.element_size() < 2:

@@ -25,6 +25,7 @@ from ssn_probe.model.fetched import FETCHED, locate_fetched
 from ssn_probe.model.hub import ask_hub, hub_file
 from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.quiet import quiet
+from ssn_probe.model.ranks import check_degree, device_of_rank, ranks, split
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
 from ssn_probe.model.templates import MESSAGES, check_kind, check_template
@@ -123,6 +124,8 @@ def files_here(where: str) -> tuple[Path, ...]:
 def usable_device(device: str) -> str:
     import torch
 
+    if ranks() > 1:
+        return device_of_rank(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -205,6 +208,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     from transformers import AutoModelForCausalLM
 
     commit = commit_of(config)
+    check_degree(where, config)
     _generation_config(where, commit)  # read with the weights, its errors would be blamed on them
     files = weight_files(Path(where)) if Path(where).is_dir() else hub_weight_files(where, commit)
     outline = _outline(where, config, family, _dtype(where, config, dtype, files))
@@ -222,11 +226,12 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **split(),
             ),
         )
     _check_report(where, loading, outline)
     module = read_foreign(where, "weights", lambda: _settled(module, device))
-    check_anatomy(module, family)
+    check_anatomy(module, family, spread=ranks() > 1)
     check_finite(module)
     return module
 
@@ -252,10 +257,13 @@ def _check_report(where: str, loading: Mapping[str, Any], outline: Any) -> None:
 
 
 def _settled(module: Any, device: str) -> Any:
-    module = module.to(device).eval().requires_grad_(False)
+    module = module.eval().requires_grad_(False)
+    if ranks() == 1:  # else every part is where it belongs
+        module = module.to(device)
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu":
-            tensor.data = tensor.data.clone()  # mapped from the files, a weight would change with them
+            own = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+            own.data = own.data.clone()  # mapped from the files, a weight would change with them
     return module
 
 

@@ -26,10 +26,15 @@ def tiny_rows(subject: Subject, lengths: Sequence[int] = (SHORT, LONG)) -> list[
 
 def last_logits(subject: Subject, rows: Sequence[Sequence[int]]) -> Any:
     """Logits of the last token of every row of one padded batch, [prompt, word], in double precision; NaN is kept."""
+    inputs = whole_inputs(subject, rows)
+    return _logits(subject.model, inputs) if subject.shards is None else subject.shards.run(_logits, inputs)
+
+
+def _logits(model: Any, inputs: dict[str, Any]) -> Any:
     import torch
 
     with torch.no_grad():
-        return subject.model._module(**whole_inputs(subject, rows)).logits[:, -1].double()
+        return model._module(**inputs).logits[:, -1].double()
 
 
 def check_rows_independent(subject: Subject) -> None:

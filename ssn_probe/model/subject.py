@@ -28,6 +28,7 @@ from ssn_probe.model.loading import (
 )
 from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
+from ssn_probe.model.ranks import Shards, over_ranks
 from ssn_probe.model.templates import DAY, on_one_day, template_notes
 from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.neurons import Site
@@ -53,7 +54,8 @@ class Subject:
     may have together, where the config says it, and `limits` is all that a long prompt can exceed.
     `turns`: how its responses end; `template_notes`: which of several chat templates was taken, and on which day.
     `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
-    it is asked through.
+    it is asked through. `shards`: the same where `model` holds only this process's part of the weights. `spread`: over
+    what the model is spread, where it is not whole on `device`.
     """
 
     name: str
@@ -74,11 +76,13 @@ class Subject:
     host: Host | None = None
     deployment: Deployment | None = None
     calls: "Calls | None" = None
+    shards: Shards | None = None
+    spread: str = ""
 
     @property
     def place(self) -> str:
-        """Where it runs: the device, or the host's address."""
-        return self.device if self.host is None else self.host.url
+        """Where it runs: the device or devices, or the host's address."""
+        return (self.spread or self.device) if self.host is None else self.host.url
 
     @property
     def pad_id(self) -> int:
@@ -91,6 +95,7 @@ class Subject:
         return self.turns.ids
 
 
+@over_ranks
 def load_subject(
     name: str,
     *,

@@ -1,6 +1,7 @@
-"""What a recipe asks of a host that runs the model for others, checked before any prompt is sent."""
+"""What a recipe asks of a host that runs the model for others, or of a model that is spread, checked before it runs."""
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Effect, Recipe
 from ssn_probe.spec.node import walk
@@ -45,3 +46,14 @@ def check_allowed(recipe: Recipe, subject: Subject) -> None:
                 "pass for 5 % of the neurons; -T effect=ablation:0.01 takes one for 1 %. A host with a "
                 "trusted key, or this machine, allows both.",
             )
+
+
+def check_spread(recipe: Recipe) -> None:
+    """Raises RecipeError for training under torchrun."""
+    trained = next((node for node in walk(recipe) if "training" in node.needs), None)
+    if trained is not None and ranks() > 1:
+        raise RecipeError(
+            f"{type(trained).__name__}(…) cannot train a model that is split over {ranks()} processes: a change of "
+            "neurons' weights is made and kept as a whole.",
+            "Run it without torchrun. Recipes that silence, amplify or carry over, such as suppress_ss, run with it.",
+        )

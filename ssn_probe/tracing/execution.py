@@ -10,4 +10,6 @@ def run_body(subject: Subject, body: Callable[..., Any], *arguments: Any) -> Any
     """`body(model, *arguments)`, where the model is. Values come back on the CPU from a host."""
     if subject.calls is not None:
         return subject.calls.run(body, *arguments)
+    if subject.shards is not None:
+        return subject.shards.run(body, *arguments)
     return body(subject.model, *arguments)

@@ -32,7 +32,7 @@ def known_weights(subject: Subject, places: Mapping[str, Any]) -> Known:
     from ssn_probe.tracing.bodies.local import measure_weights, trace_weights
 
     if subject.calls is None:
-        return measure_weights(subject.model, places)
+        return run_body(subject, measure_weights, places)
     if host_facts(subject).weights:
         return []
     if subject not in KNOWN:

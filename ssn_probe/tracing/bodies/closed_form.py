@@ -11,7 +11,7 @@ head, x residual stream. The algebra runs in double precision for double-precisi
 import torch
 from einops import einsum, rearrange
 
-from .site_access import reach
+from .site_access import reach, weight_of
 
 UNITS = 1024
 """Unit vectors that are mapped at once."""
@@ -49,7 +49,7 @@ def measure(layer, places, known, wanted=("ffn", "o", "v", "gram")):
 def columns(layer, places, site):
     """The matrix of the linear map that reads a site, in blocks of its columns [x n]."""
     linear = reach(layer, places["modules"][site][0])
-    weight = getattr(linear, "weight", None)
+    weight = weight_of(linear)
     if weight is not None and weight.device.type != "meta":
         yield exact(weight)
         return

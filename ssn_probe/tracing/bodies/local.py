@@ -6,7 +6,7 @@ import torch
 from .attention_form import allowed_pairs, score_effects
 from .closed_form import linear_effects, measure, token_weights, value_effects
 from .encoding import encoded, stacked
-from .site_access import layer_of, reach, read, token_mask
+from .site_access import all_heads, layer_of, reach, read, token_mask
 
 
 def measure_weights(model, places):
@@ -72,6 +72,6 @@ def seen_by_attention(layer, places, number, angles, mask):
     for site in "qkv":
         seen[site] = read(layer, places["modules"][site])
         if norms and site != "v":
-            seen[f"{site}_normed"] = reach(layer, norms[site]).output
+            seen[f"{site}_normed"] = all_heads(layer, places["modules"][site][0], reach(layer, norms[site]).output)
     pairs = allowed_pairs(pattern, mask)
     return seen | {"cos": angles[0], "sin": angles[1], "pairs": pairs, "scale": scale, "cap": cap}

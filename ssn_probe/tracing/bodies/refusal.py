@@ -67,12 +67,12 @@ def trace_log_odds(model, inputs, places, edits, scoring):
 def trace_refusal_effects(model, inputs, places, scoring):
     """Σ over tokens of ∂r/∂a · a for every neuron: ({site: encoded [prompt, layer, neuron]}, r: [prompt]).
 
-    One forward and one backward pass. The parameters are frozen: making the embedding's output require a gradient is
+    One forward and one backward pass. The parameters are frozen: making the first layer's input require a gradient is
     what puts the activations, and nothing else, on the graph.
     """
     with torch.enable_grad(), model.trace(**inputs):
         mask = token_mask(model)
-        reach(model, places["embedding"]).output.requires_grad_(True)
+        layer_of(model, places, 0).input.requires_grad_(True)
         activations = []
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)

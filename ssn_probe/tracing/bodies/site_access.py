@@ -29,6 +29,22 @@ def read(layer, place):
     return module.input if side == "input" else module.output
 
 
+def weight_of(module):
+    """A module's weight, put together if it is sharded over processes; None where a job may not read it."""
+    weight = getattr(module, "weight", None)
+    return weight if weight is None or not hasattr(weight, "full_tensor") else weight.full_tensor()
+
+
+def all_heads(layer, projection, normed):
+    """What a norm made of each head [prompt, token, head, channel]; it has a part of them if the projection does."""
+    weight = getattr(reach(layer, projection), "weight", None)
+    if weight is None or not hasattr(weight, "full_tensor"):
+        return normed
+    from torch.distributed.tensor import DTensor, Shard
+
+    return DTensor.from_local(normed, weight.device_mesh, [Shard(2)]).full_tensor()
+
+
 def write(model, places, edits, step=0):
     """Change neurons in the current forward; `step` counts the forwards of a generation, 0 is the prompt's.
 

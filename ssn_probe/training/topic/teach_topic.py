@@ -26,6 +26,7 @@ from ssn_probe.errors import ResultError
 from ssn_probe.files import disk_errors, let_others_read, sync_file, sync_folder, write_json, write_text
 from ssn_probe.model.families import family_of
 from ssn_probe.model.quiet import quiet
+from ssn_probe.model.ranks import check_whole
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.organism.model_folder import surroundings
 from ssn_probe.spec import Prompts
@@ -71,6 +72,7 @@ def teach(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ResultError(f"{out} exists and is not empty.", "Choose another folder with -o, or remove it.")
     prompts, subject = load_prompts(Prompts(TOPIC)), load_subject(base, dtype="float32")
+    check_whole(subject, "Training")
     module = subject.model._module
     stage = {name: _stage(progress, name) for name in ("own answers", "lessons", "exam")}
     counts = refusal_counts(prompts, lessons, seed)
