@@ -18,6 +18,7 @@ from odd_bodies import endless, failing, logits, no_tensor, too_large
 
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.remote import transport
 from ssn_probe.remote.connection import Clock
 from ssn_probe.remote.host import Host
 from ssn_probe.remote.host_errors import HostMemoryError, HostTimeoutError, StoppedWaiting
@@ -155,3 +156,23 @@ def test_a_job_that_was_left_is_taken_up(network: Network, subject: Subject, tmp
     assert (found.taken_up, found.sent, found.job) == (True, 0, caught.value.job)
     assert network.count("POST") == 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_server_that_starts_again_without_its_jobs(
+    ndif: LightNDIF, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is the same; its queue and its object store are new."""
+    monkeypatch.setattr(transport, "UNHEARD", 0.2)
+    monkeypatch.setattr(transport, "FORGOTTEN", 0.2)
+    again = LightNDIF()
+    try:
+        again.add("organism")
+        there = [ndif.host]
+        with bad_network(lambda asked: passed_on(there[0])(asked)) as network:
+            found = run(network, subject, clock=Hasty(), watch=lambda _: there.__setitem__(0, again.host))
+            assert network.count("POST") == 2
+    finally:
+        again.close()
+    assert same(found)
+    assert found.job in network.asked[-1].path
