@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,16 @@ from jaxtyping import install_import_hook
 from light_ndif import ndif  # noqa: F401 (a fixture)
 from tiny import FAMILIES, write_tiny
 
-with install_import_hook(["ssn_probe.model.chat", "ssn_probe.model.subject", "ssn_probe.tracing"], "beartype.beartype"):
-    import ssn_probe.tracing.effects  # noqa: F401
-    import ssn_probe.tracing.generate  # noqa: F401
+import ssn_probe
+
+TRACING = Path(ssn_probe.__file__).parent / "tracing"
+CHECKED = ["ssn_probe.model.chat", "ssn_probe.model.subject"]
+# not the bodies, which have no annotations: wrapped, their source would no longer be all that a host needs
+CHECKED += [f"ssn_probe.tracing.{path.stem}" for path in sorted(TRACING.glob("*.py")) if path.stem != "__init__"]
+
+with install_import_hook(CHECKED, "beartype.beartype"):
+    import ssn_probe.tracing.effects
+    import ssn_probe.tracing.generate
     from ssn_probe.model.subject import Subject, load_subject
 
 torch.set_num_threads(1)
@@ -87,6 +95,12 @@ def tiny_subject(tiny_folder: Callable[[str], Path]) -> Callable[[str], Subject]
         return subjects[family]
 
     return subject
+
+
+@pytest.fixture(scope="session")
+def single(tiny_folder: Callable[[str], Path]) -> Callable[[str], Subject]:
+    """The tiny model of a family in single precision, loaded once."""
+    return cache(lambda family: load_subject(str(tiny_folder(family)), dtype="float32"))
 
 
 @pytest.fixture(params=FAMILIES)

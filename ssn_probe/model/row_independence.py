@@ -48,8 +48,17 @@ def check_rows_independent(subject: Subject) -> None:
     check_evaluating(subject.model._module)
     short, long = tiny_rows(subject)
     alone, beside, after = (last_logits(subject, rows)[0] for rows in ([short], [short, long], [short]))
-    for how, logits in (("beside a longer one", beside), ("after a longer one", after)):
-        gap, allowed = float((logits - alone).abs().max()), tolerance(subject, alone)
+    gaps = [float((one - alone).abs().max()) for one in (beside, after)]
+    refuse_dependent(subject, beside=gaps[0], after=gaps[1], largest=float(alone.abs().max()))
+
+
+def refuse_dependent(subject: Subject, *, beside: float, after: float, largest: float) -> None:
+    """Raises ModelError where a short row's logits beside a longer one, or after it, are too far from those alone.
+
+    `largest` is the largest logit of the short row alone.
+    """
+    allowed = TOLERANCE[subject.identity["dtype"]] * largest
+    for how, gap in (("beside a longer one", beside), ("after a longer one", after)):
         if gap > allowed:
             raise ModelError(
                 f"{subject.name} computes other logits for a prompt {how} than for the same prompt alone: they differ "

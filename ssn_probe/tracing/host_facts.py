@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.chat import whole_inputs
+from ssn_probe.model.row_independence import refuse_dependent, tiny_rows
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.execution import run_body
@@ -50,7 +51,14 @@ def host_facts(subject: Subject) -> HostFacts:
 
 
 def check_host(subject: Subject) -> None:
-    """Raises RemoteError where the host's model is not the one that results would be stored under."""
+    """Is the host's model the one that results would be stored under, and does no row of a batch depend on others?
+
+    Raises:
+        RemoteError: it runs in another precision, or computes attention otherwise.
+        ModelError: rows depend on each other, see `row_independence`.
+    """
+    from ssn_probe.tracing.bodies.surroundings import trace_dependence
+
     facts = host_facts(subject)
     for what, found in (("dtype", facts.dtype), ("attention", facts.attention)):
         if found is not None and found != subject.identity[what]:
@@ -59,3 +67,6 @@ def check_host(subject: Subject) -> None:
                 f"{subject.identity[what]}.",
                 "Ask for a deployment with it, or run the model on this machine.",
             )
+    short, long = tiny_rows(subject)
+    batches = (whole_inputs(subject, rows) for rows in ([short], [short, long]))
+    refuse_dependent(subject, **run_body(subject, trace_dependence, *batches))

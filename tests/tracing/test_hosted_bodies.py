@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import requests
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.capture import capture
@@ -68,12 +66,6 @@ RUNS: dict[str, Callable[[Subject], Mapping[str, Tensor]]] = {
         "": torch.tensor(greedy_tokens(subject, PROMPTS, max_new_tokens=5, edits=amplification(NEURONS, 2.0)))
     },
 }
-
-
-@pytest.fixture(scope="module")
-def single(tiny_folder: Callable[[str], Path]) -> Callable[[str], Subject]:
-    """The tiny model of a family in single precision."""
-    return cache(lambda family: load_subject(str(tiny_folder(family)), dtype="float32"))
 
 
 @pytest.fixture(params=["trusted", "sandbox"])

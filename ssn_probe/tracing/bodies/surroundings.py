@@ -1,4 +1,4 @@
-"""What kind of place a model runs in, found out with a few tokens."""
+"""What kind of place a model runs in, and whether rows of a batch depend on each other there: a few tokens each."""
 
 import platform
 from importlib.metadata import version
@@ -35,3 +35,20 @@ def trace_host(model, inputs, places):
             }
         )
     return found  # noqa: RET504 (the name is bound when the trace has run)
+
+
+def trace_dependence(model, alone, beside):
+    """How far a prompt's logits beside a longer one, and after it, are from those alone, and the largest of those.
+
+    alone, beside: inputs of the prompt, and of the prompt and a longer one.
+    """
+    first, second, third = (first_row(model, inputs) for inputs in (alone, beside, alone))
+    gaps = {"beside": second - first, "after": third - first, "largest": first}
+    return {name: float(gap.abs().max()) for name, gap in gaps.items()}
+
+
+def first_row(model, inputs):
+    """The last logits of the first row of a batch [word], in double precision."""
+    with torch.no_grad(), model.trace(**inputs):
+        logits = nnsight.save(model.output.logits[0, -1].double())
+    return logits  # noqa: RET504 (the name is bound when the trace has run)

@@ -1,0 +1,52 @@
+"""Every body against the NDIF server, in both ways of running a job, and a checkpoint that asks a lot of generation."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from light_ndif import LightNDIF
+
+from ssn_probe.model.subject import load_subject
+from ssn_probe.tracing.effects import score_refusal
+from ssn_probe.tracing.generate import greedy_tokens
+from ssn_probe.tracing.host_facts import check_host, host_facts
+
+from .test_effects import OPENINGS, PROMPTS
+from .test_hosted_bodies import HALF, REQUESTS, RUNS, decoded
+
+pytestmark = pytest.mark.ndif
+
+
+@pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_body(ndif: LightNDIF, sandbox: bool) -> None:
+    """To the last bit, but for columns that are measured with unit vectors."""
+    here, there = load_subject("organism"), load_subject("organism", remote=ndif.host)
+    runs = RUNS | {"refusal": lambda one: decoded(score_refusal(one, PROMPTS, OPENINGS))}
+    if sandbox:  # a job takes seconds there, and the others differ by nothing that a job could tell
+        runs = {name: RUNS[name] for name in ("local", "reading", "generation")}
+    with ndif.untrusted() if sandbox else nullcontext():
+        facts = host_facts(there)
+        assert (facts.gradients, facts.weights, facts.dtype) == (not sandbox, not sandbox, "float32")
+        check_host(there)
+        with ThreadPoolExecutor(len(runs)) as pool:
+            found = dict(zip(runs, pool.map(lambda run: run(there), runs.values()), strict=True))
+    for name, run in runs.items():
+        for part, wanted in run(here).items():
+            gap = HALF * wanted.abs().amax(-1, keepdim=True) if sandbox and name.startswith("local") else 0
+            same = wanted.equal(found[name][part]) or ((found[name][part] - wanted).abs() <= gap).all()
+            assert same, (name, part)
+
+
+@pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_generation_is_greedy_whatever_the_checkpoint_asks(ndif: LightNDIF, tmp_path: Path, sandbox: bool) -> None:
+    folder = tmp_path / "asks"
+    shutil.copytree(load_subject("organism", weights=False).path, folder)
+    (folder / "generation_config.json").write_text(json.dumps(REQUESTS), encoding="utf-8")
+    wanted = greedy_tokens(load_subject(str(folder)), PROMPTS, max_new_tokens=8)
+    assert min(map(len, wanted)) > 1
+    subject = load_subject(ndif.add(str(folder)), remote=ndif.host)
+    with ndif.untrusted() if sandbox else nullcontext():
+        assert greedy_tokens(subject, PROMPTS, max_new_tokens=8) == wanted
