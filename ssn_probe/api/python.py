@@ -78,7 +78,7 @@ def run(
 
     `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
     slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `remote=True` runs
-    the model on NDIF, an address on that host; `engine="vllm"` generates responses by vLLM, see docs/remote.md;
+    the model on NDIF, an address on that host; `engine="vllm"` generates responses by vLLM, see docs/vllm.md;
     `progress=False` shows nothing. Raises an SSNProbeError for a mistake that you can fix.
     """
     asked = _asked(what, model, parameters)

@@ -44,7 +44,7 @@ PATIENCE = 10.0
 """Seconds in which vLLM's process has to end when it is told to."""
 MISSING = (
     "Install it in an environment of its own (python -m venv vllm-env; vllm-env/bin/pip install vllm), and give its "
-    f"Python: {PYTHON}=vllm-env/bin/python. See docs/remote.md."
+    f"Python: {PYTHON}=vllm-env/bin/python. See docs/vllm.md."
 )
 
 
