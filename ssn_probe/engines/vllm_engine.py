@@ -228,7 +228,7 @@ class _Process:
         self.idle = True
         answer = json.loads(line)
         if "error" in answer:
-            raise ModelError(f"vLLM cannot generate for this model: {answer['error']}", _HINT)
+            raise ModelError(f"vLLM cannot generate for this model: {answer['error']:.400}", _HINT)
         return answer
 
     def _last_words(self) -> str:
