@@ -1,21 +1,24 @@
 """The score of docs/extend/score.md: registered from outside, checked by the doctor, and run to the end."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from click.testing import CliRunner
+from light_ndif import LightNDIF
 from ssn_probe.recipes import suppress_ss
 from tracing import plain
 
-from ssn_probe import Effect, Final, SafetyNeurons, preview, run
+from ssn_probe import Ablation, Effect, Final, SafetyNeurons, preview, run
 from ssn_probe.cli.commands import main
-from ssn_probe.doctor.own_scores import check_score, own_effects
+from ssn_probe.doctor.own_scores import READS, check_score, own_effects
 from ssn_probe.doctor.probing import prompts
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.subject import Subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import EFFECTS, SITES
 from ssn_probe.spec.node import from_json, to_json
 from ssn_probe.tracing.effects import decode, score
@@ -55,6 +58,23 @@ def test_the_doctor_examines_it(extended: Extended, llama: Subject, tmp_path: Pa
     extended(PAGE, ("torch.stack(layers, 1)", "torch.stack(layers[:1], 1)"))
     with pytest.raises(ModelError, match=r"site q are \(3, 1, 24\) and not \(3, 2, 24\)"):
         check_score(llama, *own_effects())
+
+
+@pytest.mark.slow
+@pytest.mark.ndif
+def test_it_runs_on_a_host_with_or_without_trust(extended: Extended, ndif: LightNDIF) -> None:
+    extended(PAGE)
+    here, there = load_subject("organism"), load_subject(ndif.add("organism"), remote=ndif.host)
+    tokens, effects = [[1, 5, 6, 7], [1, 3, 9]], (EFFECTS["loudness"](), Ablation(0.02))
+    for trust in (nullcontext(), ndif.untrusted()):
+        with trust:
+            for effect in effects:
+                candidates = [(0, "ffn", 1), (3, "o", 2)] if effect.screen else None
+                reads = READS if effect.needs_openings else None
+                wanted, found = (
+                    score(effect, one, tokens, reads=reads, candidates=candidates) for one in (here, there)
+                )
+                assert all(torch.allclose(decode(found, site), decode(wanted, site), rtol=2e-3) for site in SITES)
 
 
 def test_it_is_a_node_like_all_others(extended: Extended) -> None:
