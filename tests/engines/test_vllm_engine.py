@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,12 @@ from ssn_probe.cli.commands import main
 from ssn_probe.engines import vllm_engine
 from ssn_probe.engines.vllm_engine import Vllm, find_engine, folded
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.subject import Subject
+from ssn_probe.model.openings import Openings
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.measurements import UNCHANGED, log_odds_inputs, response_inputs
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.edits import amplification, carrying, setting, suppression
 from ssn_probe.tracing.generate import greedy_tokens
 
@@ -162,3 +168,16 @@ def test_arms_that_cannot_be_folded_are_refused(engine: Vllm, tmp_path: Path, wh
 def test_vllm_and_a_host_exclude_each_other(engine: Vllm, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Leave out one of the two"):
         ssn_probe.preview("suppress_ss", engine="vllm", remote="http://127.0.0.1:1", time=False, out=tmp_path)
+
+
+def test_the_engine_is_part_of_the_key_of_responses_alone(engine: Vllm, tmp_path: Path) -> None:
+    plan = make_plan(find_recipe("suppress_ss", {}))
+    prompts = next(iter(plan.data.values()))
+    bench = Workbench(subject=load_subject("organism", weights=False), data=plan.data)
+    other = replace(bench, engine=engine)
+    rows = prompts.frame.head(2)
+    without, with_it = (response_inputs(each, prompts, rows, UNCHANGED) for each in (bench, other))
+    assert "engine" not in without
+    assert with_it == without | {"engine": engine.identity}
+    reads = Openings(refusal=((0,),), compliant=((1,),))
+    assert log_odds_inputs(other, rows, UNCHANGED, reads) == log_odds_inputs(bench, rows, UNCHANGED, reads)
