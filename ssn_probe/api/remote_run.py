@@ -15,11 +15,9 @@ from ssn_probe.errors import RemoteError
 from ssn_probe.model.subject import Subject
 from ssn_probe.remote.journal import Journal
 from ssn_probe.runs.cache import Cache
-from ssn_probe.study.pipeline import expected_steps
 from ssn_probe.study.plan import Plan
 from ssn_probe.study.progress import Tracker
-from ssn_probe.study.remote_plan import must_be_confirmed, remote_plan
-from ssn_probe.study.workbench import Workbench
+from ssn_probe.study.remote_plan import must_be_confirmed, plan_of_run
 from ssn_probe.text import counted, duration, listing, plain
 from ssn_probe.tracing.host_facts import host_facts
 
@@ -35,9 +33,7 @@ def confirm_sending(
         return
     subject.calls.journal = Journal(folder=root / "jobs")
     lookup = Cache(root=root / "cache", fresh=fresh, compute=False)
-    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=lookup)
-    tokens = lengths["tokens"].mean()
-    sends = remote_plan(bench, expected_steps(bench, plan.recipe), tokens if isinstance(tokens, float) else 0)
+    sends = plan_of_run(subject, plan, lookup, lengths)
     facts, tally = host_facts(subject), subject.calls.tally
     allowed = "with gradients" if facts.gradients else "in the sandbox, without gradients"
     tried = f"One smallest job took {duration(tally.waited)} there, {allowed}."

@@ -40,6 +40,7 @@ from ssn_probe.study.refusal_trial import (
     tried_languages,
     tried_sets,
 )
+from ssn_probe.study.remote_plan import plan_of_run
 from ssn_probe.study.resolve import measured, reads_log_odds
 from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.unjudged import notes_on_sending
@@ -109,7 +110,7 @@ def forecast(
     known = (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))
     notes = [f"Note: {note}." for note in (*known, *notes_on_sending(bench, plan.recipe, rows))]
     lines = [
-        *_hosted(subject),
+        *_hosted(subject, plan, out, lengths),
         *time,
         _neurons(layers, widths),
         *needs,
@@ -131,10 +132,12 @@ def forecast(
     )
 
 
-def _hosted(subject: Subject) -> list[str]:
+def _hosted(subject: Subject, plan: Plan, out: Path, lengths: pl.DataFrame) -> list[str]:
+    """Where the model runs, if that is a host, and what a run will send there."""
     if subject.deployment is None:
         return []
-    return [f"Host: {subject.place} runs {subject.name} in {in_words(subject.deployment)}."]
+    sends = plan_of_run(subject, plan, Cache(root=out / "cache", compute=False), lengths)
+    return [f"Host: {subject.place} runs {subject.name} in {in_words(subject.deployment)}.", sends.lines()[-1]]
 
 
 def _untried(plan: Plan, remote: bool | str, yes: bool) -> str | None:

@@ -5,8 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+import polars as pl
+
 from ssn_probe.errors import RemoteError
+from ssn_probe.model.subject import Subject
 from ssn_probe.remote.packing import MOST_SENT, Limits
+from ssn_probe.runs.cache import Cache
+from ssn_probe.study.pipeline import expected_steps
+from ssn_probe.study.plan import Plan
 from ssn_probe.study.steps import Step
 from ssn_probe.study.workbench import LARGEST_BATCH, Workbench
 from ssn_probe.text import counted, size
@@ -70,6 +76,13 @@ def remote_plan(bench: Workbench, steps: Iterable[Step], mean_tokens: float) -> 
         jobs=sum(ceil(count / Limits().calls) for count in calls.values()),
         bytes_of_job=min(MOST_SENT, Limits().calls * together * mean_tokens * BYTES_PER_TOKEN),
     )
+
+
+def plan_of_run(subject: Subject, plan: Plan, cache: Cache, lengths: pl.DataFrame) -> RemotePlan:
+    """What a run will send. The cache must not compute."""
+    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache)
+    tokens = lengths["tokens"].mean()
+    return remote_plan(bench, expected_steps(bench, plan.recipe), tokens if isinstance(tokens, float) else 0)
 
 
 def must_be_confirmed(plan: RemotePlan, can_ask: bool) -> bool:

@@ -201,8 +201,9 @@ def test_a_plan_sends_nothing_to_the_host_but_questions(ndif: LightNDIF, monkeyp
     from nnsight.schema.request import RequestModel
 
     monkeypatch.setattr(RequestModel, "serialize", lambda *_args: pytest.fail("a job"))
-    result = command("show", "suppress_ss", "--remote", "--host", ndif.host)
+    result = command("show", "suppress_ss", "-T", "effect=local", "--remote", "--host", ndif.host)
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     assert f"Host: {ndif.host} runs organism in float32, revision main, 1 replica" in text
+    assert "It will be sent the token ids of" in text
     assert "not estimated, because that would send prompts to the host; with --yes it does" in text
