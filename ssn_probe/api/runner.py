@@ -37,7 +37,7 @@ from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.engine_checks import check_engine
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.host_checks import check_allowed
+from ssn_probe.study.host_checks import check_allowed, check_spread
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
@@ -94,6 +94,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     """
     check_settings(options.remote, device=options.device, gradient_checkpointing=options.gradient_checkpointing)
     recipe = limited(recipe, options.limit)
+    check_spread(recipe, options.device)
     plan = make_plan(recipe, hosted=bool(options.remote))
     for prompts in measured(plan.recipe, plan.data).values():
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?

@@ -21,7 +21,9 @@ OUT = click.option(
     "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
 )
 DTYPE = click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …, or balanced: all GPUs."
+)
 HOST = click.option(
     "--host", metavar="URL", help="With --remote: this host.  [default: NDIF_HOST, else https://api.ndif.us]"
 )

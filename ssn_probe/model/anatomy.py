@@ -55,6 +55,8 @@ def check_finite(module: Any) -> None:
     import torch
 
     for name, weight in module.named_parameters():
+        if weight.is_meta:  # accelerate brings it from the processor's memory or the disk when it is needed
+            continue
         own = weight.to_local() if hasattr(weight, "to_local") else weight  # this process's part
         if own.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(own.detach())):
             dtype = str(weight.dtype).removeprefix("torch.")

@@ -32,6 +32,8 @@ from ssn_probe.model.templates import MESSAGES, check_kind, check_template
 from ssn_probe.model.trial import try_chats, try_tokenizer
 from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
 
+BALANCED = "balanced"
+"""The device that is all GPUs, each with some of the layers, and the processor's memory for what they do not hold."""
 ORGANISM = "organism"
 """The name of the embedded model; `organism:NAME` is one with planted neurons."""
 _SHIPPED = Path(__file__).parents[1] / "organism"
@@ -126,6 +128,8 @@ def usable_device(device: str) -> str:
 
     if ranks() > 1:
         return device_of_rank(device)
+    if device == BALANCED:
+        return device
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -226,12 +230,12 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                **split(),
+                **(spread_over() if device == BALANCED else split()),
             ),
         )
     _check_report(where, loading, outline)
     module = read_foreign(where, "weights", lambda: _settled(module, device))
-    check_anatomy(module, family, spread=ranks() > 1)
+    check_anatomy(module, family, spread=ranks() > 1 or device == BALANCED)
     check_finite(module)
     return module
 
@@ -256,9 +260,26 @@ def _check_report(where: str, loading: Mapping[str, Any], outline: Any) -> None:
         raise ModelError(f"The weights of {where!r} cannot be loaded: {others[0]}", "Get the complete checkpoint.")
 
 
+def spread_over() -> dict[str, Any]:
+    """What `from_pretrained` is told so that accelerate spreads the layers over the devices of this machine."""
+    return {"device_map": BALANCED}
+
+
+def spread_of(module: Any, family: Family, device: str) -> tuple[str, str]:
+    """The device that takes prompts, and all over which a module is spread, if it is."""
+    if device != BALANCED:
+        return device, ""
+    hook = getattr(family.part(module, family.embedding), "_hf_hook", None)
+    first = getattr(hook, "execution_device", None)
+    held = dict.fromkeys(str(where) for where in getattr(module, "hf_device_map", {}).values())
+    devices = [f"cuda:{where}" if where.isdigit() else where for where in held]
+    named = str(module.device if first is None else f"cuda:{first}" if isinstance(first, int) else first)
+    return named, ", ".join(devices) if len(devices) > 1 else ""
+
+
 def _settled(module: Any, device: str) -> Any:
     module = module.eval().requires_grad_(False)
-    if ranks() == 1:  # else every part is where it belongs
+    if ranks() == 1 and device != BALANCED:  # else every part is where it belongs
         module = module.to(device)
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu":

@@ -24,6 +24,7 @@ from ssn_probe.model.loading import (
     read_outline,
     read_tokenizer,
     read_weights,
+    spread_of,
     usable_device,
 )
 from ssn_probe.model.model_files import stamp
@@ -111,7 +112,8 @@ def load_subject(
         name: `"organism"` (the embedded model), `"smollm2"` (once it is fetched), a folder in Hugging Face layout, or a
             name on the hub.
         dtype: `auto` (as stored), float32, bfloat16, float16 or float64.
-        device: `auto` (cuda where there is one, else cpu), or any torch device.
+        device: `auto` (cuda where there is one, else cpu), any torch device, or `balanced`: the layers over all GPUs,
+            and what they do not hold in the processor's memory (`device_map` of transformers).
         weights: False for a subject that cannot run but is otherwise the same, `identity` included: what was measured
             of it before can be found and read.
         remote: True for the host that `NDIF_HOST` or nnsight's configuration names, or its address: the model runs
@@ -143,6 +145,7 @@ def load_subject(
     tokenizer = read_tokenizer(where, commit_of(config))
     read = read_weights if weights and host is None else read_outline
     module = read(where, config, family, dtype, device)
+    device, spread = spread_of(module, family, device)
     turns = settle_generation(where, module, tokenizer)
     special = {"bos": tokenizer.bos_token_id, "eos": list(turns.ids), "pad": turns.pad_id}
     if printed := [one for one in turns.ids if one not in tokenizer.all_special_ids]:
@@ -173,6 +176,7 @@ def load_subject(
         family=family,
         openings=declared_openings(where, tokenizer),
         device=device,
+        spread=spread,
         n_layers=family.depth(module),
         widths=family.widths(module),
         vocabulary=module.config.vocab_size,

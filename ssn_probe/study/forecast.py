@@ -24,7 +24,7 @@ from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detect
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.engine_checks import check_engine
-from ssn_probe.study.host_checks import check_allowed
+from ssn_probe.study.host_checks import check_allowed, check_spread
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import screening
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
@@ -90,6 +90,7 @@ def forecast(
     prompts to the host, and needs `yes`.
     """
     check_settings(remote, device=device)
+    check_spread(recipe, device)
     plan = make_plan(limited(recipe, limit), hosted=bool(remote))
     generates = find_engine(engine)
     check_engine(plan.recipe, generates, remote=bool(remote))

@@ -1,6 +1,7 @@
 """What a recipe asks of a host that runs the model for others, or of a model that is spread, checked before it runs."""
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.model.loading import BALANCED
 from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Effect, Recipe
@@ -48,12 +49,13 @@ def check_allowed(recipe: Recipe, subject: Subject) -> None:
             )
 
 
-def check_spread(recipe: Recipe) -> None:
-    """Raises RecipeError for training under torchrun."""
+def check_spread(recipe: Recipe, device: str = "auto") -> None:
+    """Raises RecipeError for training a model that is spread over devices or processes."""
     trained = next((node for node in walk(recipe) if "training" in node.needs), None)
-    if trained is not None and ranks() > 1:
+    if trained is not None and (ranks() > 1 or device == BALANCED):
+        over = f"{ranks()} processes" if ranks() > 1 else "several devices"
         raise RecipeError(
-            f"{type(trained).__name__}(…) cannot train a model that is split over {ranks()} processes: a change of "
-            "neurons' weights is made and kept as a whole.",
-            "Run it without torchrun. Recipes that silence, amplify or carry over, such as suppress_ss, run with it.",
+            f"{type(trained).__name__}(…) cannot train a model that is split over {over}: a change of neurons' weights "
+            "is made and kept as a whole.",
+            "Use one device, without torchrun. Recipes that silence, amplify or carry over, such as suppress_ss, run.",
         )

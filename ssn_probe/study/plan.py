@@ -11,7 +11,7 @@ from ssn_probe.spec import (
     Recipe,
 )
 from ssn_probe.spec.node import Node, rewrite, walk
-from ssn_probe.study.host_checks import check_hosted, check_spread
+from ssn_probe.study.host_checks import check_hosted
 from ssn_probe.study.recipe_checks import check_recipe
 from ssn_probe.study.resolve import study_anchor
 
@@ -37,7 +37,6 @@ def make_plan(recipe: Recipe, *, hosted: bool = False) -> Plan:
     """
     if hosted:
         check_hosted(recipe)
-    check_spread(recipe)
     for node in walk(recipe):
         if isinstance(node, NeuronFile):
             read_neurons(node.path)
