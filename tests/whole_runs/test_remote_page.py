@@ -54,6 +54,9 @@ def test_every_command_of_the_page(ndif: LightNDIF, tmp_path: Path) -> None:
     ):
         assert said in text
     assert (manifest["status"], manifest["device"]) == ("done", ndif.host)
+    assert manifest["remote"]["host"] == ndif.host
+    assert manifest["remote"]["jobs"] > 0
+    assert manifest["remote"]["received"] > 0
 
 
 @pytest.mark.slow

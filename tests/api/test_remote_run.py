@@ -1,0 +1,52 @@
+"""A run on a host: nothing is sent unasked, and Ctrl-C says what goes on there."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from ssn_probe.api.remote_run import watched
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.errors import RemoteError
+from ssn_probe.model.subject import Subject
+from ssn_probe.remote.tally import Tally
+from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.progress import Silent
+
+
+@pytest.mark.ndif
+def test_nothing_is_sent_where_nobody_was_asked(
+    ndif: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    options = Options(out=tmp_path, limit=24, remote=ndif.host, yes=False)
+    with pytest.raises(RemoteError, match="nobody is here to be asked") as error:
+        run_recipe(find_recipe("suppress_ss", {}), options, Console(width=500))
+    assert "--yes" in str(error.value.hint)
+    told = capsys.readouterr().out
+    assert f"{ndif.host} runs organism in float32" in told
+    assert "One smallest job took" in told
+    assert "with gradients" in told
+    assert not list(tmp_path.glob("2*")), "there is no folder of a run that never began"
+
+
+def hosted(*left: str) -> Subject:
+    calls = SimpleNamespace(tally=Tally(left=[*left]), tell=None)
+    return cast(Subject, SimpleNamespace(calls=calls, place="https://some.host"))
+
+
+def interrupted(subject: Subject) -> str:
+    with pytest.raises(KeyboardInterrupt) as error, watched(subject, Silent()):
+        raise KeyboardInterrupt
+    return str(error.value)
+
+
+def test_ctrl_c_names_the_jobs_that_run_on() -> None:
+    said = interrupted(hosted("job-1", "job-2"))
+    assert "2 jobs run on at https://some.host" in said
+    assert "job-1 and job-2" in said
+    assert "taken up by the same command" in said
+    assert "1 job runs on" in interrupted(hosted("job-1"))
+    assert interrupted(hosted()) == ""
