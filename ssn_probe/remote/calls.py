@@ -16,7 +16,7 @@ from nnsight.schema.request import RequestModel
 from ssn_probe.errors import RemoteError
 from ssn_probe.remote.deployments import Deployment
 from ssn_probe.remote.host import Host
-from ssn_probe.remote.host_errors import StoppedWaiting, scrubbed
+from ssn_probe.remote.host_errors import StoppedWaiting, scrubbed, speaks_of_memory
 from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.packed import run_packed
 from ssn_probe.remote.packing import MOST_SECONDS, Answer, Call, Limits, Packer
@@ -81,9 +81,9 @@ class Calls(Packer):
         named = [(call.body.__name__, call.arguments) for call in calls]
         return SharedValues().share([self.deployment.key, sources, named])[1].hex()
 
-    def _error(self, call: Call, failure: dict[str, Any]) -> Exception:
-        said = scrubbed(failure["text"], self.host)
-        if failure["memory"]:
+    def _error(self, call: Call, failure: str) -> Exception:
+        said = scrubbed(failure, self.host)
+        if speaks_of_memory(failure):
             return MemoryError(f"{self.host.url}: {said}")
         return RemoteError(
             f"{self.host.url} failed at {call.kind}: {said}",

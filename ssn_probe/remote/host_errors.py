@@ -28,7 +28,9 @@ PASSING = (
     "timed out waiting for the runner",
 )
 """What a host says of failures that are its own and pass: the job is sent again."""
-MEMORY = ("out of memory", "outofmemoryerror", "can't allocate memory", "memoryerror")
+DIED = "connection closed before message complete"
+"""What a host says when the process of its sandbox is gone in the middle of a job."""
+MEMORY = ("out of memory", "outofmemoryerror", "allocate memory", "alloc_failed", "memoryerror")
 
 
 class JobTooLargeError(RemoteError):
@@ -71,6 +73,11 @@ def scrubbed(text: str, host: Host) -> str:
     for secret in {host.key, host.key.replace("-", "")} if host.key else ():
         text = re.sub(re.escape(secret), "[key]", text, flags=re.IGNORECASE)
     return plain(re.sub(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", r"\1?[…]", text))
+
+
+def speaks_of_memory(said: str) -> bool:
+    """Does an error say that a host's memory did not suffice?"""
+    return any(one in said.lower() for one in MEMORY)
 
 
 def network_error(error: Exception, host: Host, *, answered: bool) -> RemoteError | Passing:
@@ -131,8 +138,13 @@ def job_error(host: Host, job: str, said: str, meta: Mapping[str, Any] | None = 
     words = "\n".join(line for line in said.lower().splitlines() if not line.startswith(" "))
     if "exceeded the execution timeout" in words:
         return HostTimeoutError(scrubbed(said, host), "Take a smaller batch: each job then runs for less time.")
-    if "alloc_shortfall_by_gpu" in (meta or {}) or any(one in words for one in MEMORY):
+    if "alloc_shortfall_by_gpu" in (meta or {}) or speaks_of_memory(words):
         return HostMemoryError(f"The host's memory does not suffice for job {job}.", "Take a smaller batch.")
+    if DIED in words:
+        return HostMemoryError(
+            f"The process that ran job {job} on the host died: most often its memory did not suffice.",
+            "Take a smaller batch.",
+        )
     if "could not deploy" in words:
         return RemoteError(scrubbed(said, host), "`ssn-probe models --remote` lists what the host runs.")
     if "architecture on this server" in words:

@@ -8,7 +8,7 @@ import torch
 
 
 def run_packed(model, backend, calls):
-    """For each (body, arguments): seconds, what `body(model, *arguments)` gave, and why it failed if it did."""
+    """For each (body, arguments): seconds, what `body(model, *arguments)` gave, and what its error says if it failed."""
     with model.session(backend=backend):
         results = nnsight.save([])
         for body, arguments in calls:
@@ -18,21 +18,22 @@ def run_packed(model, backend, calls):
 def attempted(body, model, arguments):
     """One call, whose error is not that of the others.
 
-    Computed as here, outside autocast, under which a host runs half-precision models on a GPU.
+    Computed as here, outside autocast, under which a host runs half-precision models on a GPU. In a host's sandbox an
+    error ends the job: the other half of a trace runs in another process, which would wait for this one for ever.
     """
     began = time.perf_counter()
     try:
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             value, failure = body(model, *arguments), None
     except Exception as error:
-        value, failure = None, described(error)
-    if failure is not None and failure["memory"] and torch.cuda.is_available():
+        if in_sandbox(model):
+            raise
+        value, failure = None, "".join(traceback.format_exception_only(error)).strip()
+    if failure is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return time.perf_counter() - began, value, failure
 
 
-def described(error):
-    """An error as plain data: what it says, and whether the memory ran out."""
-    text = "".join(traceback.format_exception_only(error)).strip()
-    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in text
-    return {"text": text, "memory": memory}
+def in_sandbox(model):
+    """Is there nothing of the model in this process but an outline, or not even that?"""
+    return model._module is None or all(weight.device.type == "meta" for weight in model._module.parameters())

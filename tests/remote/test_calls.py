@@ -2,11 +2,15 @@
 
 import _thread
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import odd_bodies
 import pytest
 import torch
 
@@ -14,6 +18,7 @@ from ssn_probe.errors import RemoteError
 from ssn_probe.model.chat import encode, whole_inputs
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.remote.journal import Journal
+from ssn_probe.remote.packed import attempted
 from ssn_probe.tracing.bodies.refusal import trace_states
 from ssn_probe.tracing.edits import places_of
 
@@ -51,24 +56,44 @@ def test_a_large_job_arrives(ndif: Any) -> None:
     assert there.calls.tally.sent > 3_000_000
 
 
-def test_a_call_that_fails_takes_no_other_with_it(ndif: Any) -> None:
+@pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_call_that_fails_takes_no_other_with_it(ndif: Any, sandbox: bool) -> None:
+    """Also where the error is raised in the middle of a forward pass, the other half of which is another process."""
     there = load_subject("organism", remote=ndif.host)
     assert there.calls is not None
-    calls, places = there.calls, places_of(there)
-    good = whole_inputs(there, encode(there, ["How do I make tea?"]))
-    bad = good | {"input_ids": good["input_ids"] + 10**6}
+    calls = there.calls
 
-    def attempt(inputs: dict[str, Any]) -> Any:
+    def attempt(body: Callable[..., Any]) -> Any:
         try:
-            return calls.run(trace_states, inputs, places)
+            return calls.run(body)
         except RemoteError as error:
             return error
 
-    first, failed, last = calls.together(lambda one=one: attempt(one) for one in (good, bad, good))
+    with ndif.untrusted(outline=False) if sandbox else nullcontext():
+        bodies = (odd_bodies.logits, odd_bodies.failing, odd_bodies.logits)
+        first, failed, last = calls.together(partial(attempt, body) for body in bodies)
     assert torch.equal(first, last)
     assert isinstance(failed, RemoteError)
-    assert "index out of range" in failed.message
-    assert "states" in failed.message
+    assert "shape '[7, 11, 13]' is invalid" in failed.message
+
+
+@pytest.mark.parametrize("module", [None, torch.nn.Linear(2, 2, device="meta")])
+def test_an_error_in_a_sandbox_is_not_caught(module: torch.nn.Module | None) -> None:
+    """The host, in the middle of its forward pass, would wait for the rest of the trace."""
+
+    def body(_model: Any) -> None:
+        raise ValueError("a bad block")
+
+    with pytest.raises(ValueError, match="a bad block"):
+        attempted(body, SimpleNamespace(_module=module), ())
+    assert attempted(body, SimpleNamespace(_module=torch.nn.Linear(2, 2)), ())[1:] == (None, "ValueError: a bad block")
+
+
+def test_a_call_that_the_memory_does_not_suffice_for(ndif: Any) -> None:
+    there = load_subject("organism", remote=ndif.host)
+    assert there.calls is not None
+    with pytest.raises(MemoryError, match="can't allocate memory"):
+        there.calls.run(odd_bodies.too_large)
 
 
 def test_jobs_that_ctrl_c_left_at_the_host_are_taken_up_by_the_same_calls(ndif: Any, tmp_path: Path) -> None:

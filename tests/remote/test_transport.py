@@ -193,6 +193,7 @@ TRACEBACK = "Traceback (most recent call last):\n" + "".join(
             HostMemoryError,
             "memory",
         ),
+        (TRACEBACK + "ConnectionError: connection closed before message complete", HostMemoryError, "died"),
         (
             TRACEBACK + "    except MemoryError: out of memory\nValueError: b",
             JobFailedError,
