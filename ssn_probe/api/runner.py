@@ -94,7 +94,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     """
     check_settings(options.remote, device=options.device, gradient_checkpointing=options.gradient_checkpointing)
     recipe = limited(recipe, options.limit)
-    check_spread(recipe, options.device)
+    check_spread(recipe, options.device, options.engine)
     plan = make_plan(recipe, hosted=bool(options.remote))
     for prompts in measured(plan.recipe, plan.data).values():
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?

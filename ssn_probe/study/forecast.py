@@ -90,7 +90,7 @@ def forecast(
     prompts to the host, and needs `yes`.
     """
     check_settings(remote, device=device)
-    check_spread(recipe, device)
+    check_spread(recipe, device, engine)
     plan = make_plan(limited(recipe, limit), hosted=bool(remote))
     generates = find_engine(engine)
     check_engine(plan.recipe, generates, remote=bool(remote))

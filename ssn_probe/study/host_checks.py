@@ -49,11 +49,18 @@ def check_allowed(recipe: Recipe, subject: Subject) -> None:
             )
 
 
-def check_spread(recipe: Recipe, device: str = "auto") -> None:
-    """Raises RecipeError for training a model that is spread over devices or processes."""
+def check_spread(recipe: Recipe, device: str = "auto", engine: str = "transformers") -> None:
+    """Raises RecipeError for training, or another engine, with a model that is spread over devices or processes."""
+    if ranks() == 1 and device != BALANCED:
+        return
+    over = f"{ranks()} processes" if ranks() > 1 else "several devices"
+    if engine != "transformers":
+        raise RecipeError(
+            f"--engine {engine} has a model of its own, and this one is split over {over}.",
+            "Use one device, without torchrun. vLLM splits its model itself: --engine vllm:tensor_parallel_size=2",
+        )
     trained = next((node for node in walk(recipe) if "training" in node.needs), None)
-    if trained is not None and (ranks() > 1 or device == BALANCED):
-        over = f"{ranks()} processes" if ranks() > 1 else "several devices"
+    if trained is not None:
         raise RecipeError(
             f"{type(trained).__name__}(…) cannot train a model that is split over {over}: a change of neurons' weights "
             "is made and kept as a whole.",
