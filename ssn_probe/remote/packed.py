@@ -8,7 +8,7 @@ import torch
 
 
 def run_packed(model, backend, calls):
-    """For each (body, arguments): seconds, what `body(model, *arguments)` gave, and what its error says if it failed."""
+    """For each (body, arguments): seconds, what `body(model, *arguments)` gave, and its error if it failed."""
     with model.session(backend=backend):
         results = nnsight.save([])
         for body, arguments in calls:
