@@ -9,16 +9,17 @@ import polars as pl
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.runs.cache import VanishedError
-from ssn_probe.spec import SafetyNeurons
+from ssn_probe.spec import Local, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.measurements import reads_json, tokens_of
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.ablations import Neuron, highest
-from ssn_probe.tracing.batching import Part, no_progress
+from ssn_probe.tracing.batching import Part, covered, no_progress
 from ssn_probe.tracing.effect_store import place
 from ssn_probe.tracing.effects import mean, score
+from ssn_probe.tracing.known_weights import hides_weights, recall_weights
 
 CONTRASTED = ("harmful", "harmless")
 
@@ -70,6 +71,8 @@ def scored(
     def compute() -> Scored:
         rows = bench.data[node.prompts].select("identify", context, language)
         with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
+            if isinstance(node.scored_by, Local) and not covered(shelf, rows.height):
+                _recall_weights(bench)
             scores = score(
                 node.scored_by,
                 bench.subject,
@@ -85,6 +88,13 @@ def scored(
             return Scored(means=means, parts=shelf.parts())
 
     return bench.remember(_scores_key(bench, node, language, context), compute)
+
+
+def _recall_weights(bench: Workbench) -> None:
+    """What a sandbox is asked about weights is kept for later runs."""
+    if hides_weights(bench.subject):
+        with bench.shelf(bench.inputs("weights"), 1) as shelf:
+            recall_weights(bench.subject, shelf)
 
 
 def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:

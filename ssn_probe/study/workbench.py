@@ -27,6 +27,7 @@ METHODS = {
     "changed text": 1,
     "lm-eval": 1,
     "scores": 1,
+    "weights": 1,
     "null": 1,
     "stability": 1,
     "discoveries": 1,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ssn_probe.model.subject import Subject
+from ssn_probe.remote.turns import Turns
 
 SHOWN = ("input", "inputs", "output", "result", "trace", "generate", "session", "interleave")
 
@@ -43,6 +44,7 @@ class Host:
 
     model: Any
     jobs: list[tuple[str, int, int]] = field(default_factory=list)
+    turns: Turns = field(default_factory=Turns)
 
     def run(self, body: Callable[..., Any], *arguments: Any) -> Any:
         sent = pickle.dumps(arguments)
