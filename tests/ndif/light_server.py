@@ -13,6 +13,7 @@ process started ends with it in the same way.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -21,8 +22,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+import uuid
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -76,7 +78,7 @@ from ndif.common.schema import Status  # noqa: E402
 from ndif.services.api.app import app  # noqa: E402
 from ndif.services.api.queue.config import CONFIG  # noqa: E402
 from ndif.services.ray.deployments.controller.controller import _ControllerActor  # noqa: E402
-from ndif.services.ray.sandbox.host import Pool  # noqa: E402
+from ndif.services.ray.sandbox.host import Sandbox  # noqa: E402
 from ndif.services.ray.sandbox.model import SandboxModelDeployment  # noqa: E402
 from nnsight.modeling.huggingface import HuggingFaceModel  # noqa: E402
 
@@ -85,8 +87,51 @@ torch.cuda.synchronize = lambda *_args, **_kwargs: None
 ray.get_runtime_context = lambda: None
 
 
+class Forks:
+    """NDIF's pool of processes for its sandbox: each is forked when it is needed, see sandbox_runner.py."""
+
+    origin: subprocess.Popen[str] | None = None
+    outline = True
+
+    def __init__(self, model_key: str) -> None:
+        self.model_key = model_key
+
+    def acquire(self) -> Sandbox:
+        if Forks.origin is None:
+            command = [sys.executable, str(RUNNER), str(os.getpid())]
+            Forks.origin = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        path = f"{HOME}/{uuid.uuid4().hex[:12]}.sock"
+        wanted = {"path": path, "model": self.model_key, "outline": self.outline}
+        assert Forks.origin.stdin is not None
+        assert Forks.origin.stdout is not None
+        print(json.dumps(wanted), file=Forks.origin.stdin, flush=True)
+        fork = Fork(path, psutil.Process(int(Forks.origin.stdout.readline())))
+        while not fork.is_ready():
+            time.sleep(0.01)
+        return fork
+
+
+class Fork(Sandbox):
+    """A process of the sandbox, which is no child of this one."""
+
+    def is_ready(self) -> bool:
+        try:
+            self.connection().close()
+        except OSError:
+            if self.process.is_running():
+                return False
+            raise RuntimeError("runner process exited before its socket was ready") from None
+        return True
+
+    def stop(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.process.kill()
+            self.process.wait()
+        Path(self.path).unlink(missing_ok=True)
+
+
 class Deployment(SandboxModelDeployment):
-    """A model on the CPU. Its sandbox is got ready when the first request needs it."""
+    """A model on the CPU."""
 
     def load_from_disk(self) -> Any:
         model = HuggingFaceModel.from_model_key(
@@ -96,30 +141,11 @@ class Deployment(SandboxModelDeployment):
         return model
 
     def open_pool(self, pool_size: int | None = None, peers: int = 1) -> None:
-        self.pools = {has: Pool(size=0, python=str(command), model_key=self.model_key) for has, command in runners()}
-        self.pool = self.pools[True]
+        self.pool = Forks(self.model_key)
         self.execution_sandbox = None
-
-    def run_in_runner(self, request: Any, seed: int | None) -> Any:
-        if not self.pool.size:
-            self.pool.size = 1
-            self.pool.refill()
-        return super().run_in_runner(request, seed)
 
     def restart(self) -> None:
         raise SystemExit("the deployment wants to start again")
-
-
-def runners() -> Iterator[tuple[bool, Path]]:
-    """What NDIF takes for the interpreter of its sandbox: they run sandbox_runner.py instead of NDIF's module."""
-    for has_outline in (True, False):
-        command = HOME / f"runner-{has_outline}"
-        arguments = f"{os.getpid()} {has_outline}"
-        command.write_text(
-            f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{RUNNER}" {arguments} "$@"\n', encoding="utf-8"
-        )
-        command.chmod(0o700)
-        yield has_outline, command
 
 
 class Light:
@@ -175,20 +201,17 @@ class Light:
                 continue
             request.trusted = request.trusted and self.trusts
             deployment.execution_timeout = self.timeout
-            deployment.pool = deployment.pools[self.outline]
+            Forks.outline = self.outline
             await request.arespond(Status.DISPATCHED, "Your job has been sent to the model deployment.")
             await deployment.run(request)
 
     def close(self) -> None:
-        """Ends every process of the sandboxes, also one that is just starting, which NDIF's own `close` leaves."""
-        for one in self.deployments.values():
-            for pool in one.pools.values():
-                pool.closed = True
-        runners = [one for one in psutil.Process().children() if one.pid != redis.pid]
-        for one in runners:
-            one.terminate()
-        for one in psutil.wait_procs(runners, timeout=5)[1]:
-            one.kill()
+        """Ends every process of the sandboxes."""
+        if Forks.origin is not None:
+            runners = [Forks.origin, *psutil.Process(Forks.origin.pid).children()]
+            for one in runners:
+                one.kill()
+            psutil.wait_procs(runners, timeout=5)
 
 
 class Server(uvicorn.Server):

@@ -56,7 +56,7 @@ def test_a_large_job_arrives(ndif: Any) -> None:
     assert there.calls.tally.sent > 3_000_000
 
 
-@pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sandbox", [False, True])
 def test_a_call_that_fails_takes_no_other_with_it(ndif: Any, sandbox: bool) -> None:
     """Also where the error is raised in the middle of a forward pass, the other half of which is another process."""
     there = load_subject("organism", remote=ndif.host)

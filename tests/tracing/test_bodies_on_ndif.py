@@ -20,14 +20,14 @@ from .test_hosted_bodies import HALF, REQUESTS, RUNS, decoded
 pytestmark = pytest.mark.ndif
 
 
-@pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sandbox", [False, True])
 def test_every_body(ndif: LightNDIF, sandbox: bool) -> None:
-    """To the last bit, but for columns that are measured with unit vectors."""
+    """To the last bit, but for columns that are measured with unit vectors, where there is no outline of the model."""
     here, there = load_subject("organism"), load_subject("organism", remote=ndif.host)
-    runs = RUNS | {"refusal": lambda one: decoded(score_refusal(one, PROMPTS, OPENINGS))}
-    if sandbox:  # a job takes seconds there, and the others differ by nothing that a job could tell
-        runs = {name: RUNS[name] for name in ("local", "reading", "generation")}
-    with ndif.untrusted() if sandbox else nullcontext():
+    runs = {**RUNS}
+    if not sandbox:
+        runs["refusal"] = lambda one: decoded(score_refusal(one, PROMPTS, OPENINGS))
+    with ndif.untrusted(outline=False) if sandbox else nullcontext():
         facts = host_facts(there)
         assert (facts.gradients, facts.weights, facts.dtype) == (not sandbox, not sandbox, "float32")
         check_host(there)
@@ -40,7 +40,7 @@ def test_every_body(ndif: LightNDIF, sandbox: bool) -> None:
             assert same, (name, part)
 
 
-@pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sandbox", [False, True])
 def test_generation_is_greedy_whatever_the_checkpoint_asks(ndif: LightNDIF, tmp_path: Path, sandbox: bool) -> None:
     folder = tmp_path / "asks"
     shutil.copytree(load_subject("organism", weights=False).path, folder)
