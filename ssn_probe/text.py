@@ -93,9 +93,11 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for a reader: `41 MB`, `0.4 MB`, `16.4 GB`."""
+    """Bytes for a reader: `41 MB`, `0.4 MB`, `16.4 GB`, `31 kB`."""
     if count >= 1e9:
         return f"{count / 1e9:,.1f} GB"
+    if count < 5e4:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 

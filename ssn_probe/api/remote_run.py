@@ -31,7 +31,7 @@ def confirm_sending(
     """
     if subject.calls is None:
         return
-    subject.calls.journal = Journal(folder=root / "jobs")
+    subject.calls.journal = Journal(folder=root / "jobs", fresh=fresh)
     lookup = Cache(root=root / "cache", fresh=fresh, compute=False)
     sends = plan_of_run(subject, plan, lookup, lengths)
     facts, tally = host_facts(subject), subject.calls.tally
@@ -42,7 +42,7 @@ def confirm_sending(
     if yes or not must_be_confirmed(sends, sys.stdin.isatty() and console.is_terminal):
         return
     if not Confirm.ask("Send them?", console=console, default=False):
-        raise RemoteError("Nothing was sent.", "`ssn-probe show` tells more of the plan; --yes sends without asking.")
+        raise RemoteError("Nothing was sent.", "--yes sends without asking; `ssn-probe show … --remote` tells more.")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         root=root / "cache",
         fresh=options.fresh,
         warn=record.warnings.append,
-        waiting=lambda message: console.print(Text(message)),
+        waiting=once(lambda message: console.print(Text(message))),
     )
     if subject.calls is not None:
         cache = replace(cache, pause=subject.calls.turns.pause)
@@ -153,8 +154,11 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:
             write_text(run.path / "recipe.py", options.source)
-        with watched(subject, tracker):
-            study_and_report(replace(bench, tracker=tracker), recipe, run, record)
+        try:
+            with watched(subject, tracker):
+                study_and_report(replace(bench, tracker=tracker), recipe, run, record)
+        finally:
+            record.note(remote=remote_json(subject))
         record.note(cache=dict(cache.counts), judges=with_spent(record.manifest.judges or (), bench, plan.recipe))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))

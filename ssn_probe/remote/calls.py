@@ -3,13 +3,11 @@
 Imported where a model is loaded, since nnsight is.
 """
 
-import inspect
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import nnsight
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.schema.request import RequestModel
 
@@ -22,6 +20,7 @@ from ssn_probe.remote.packed import run_packed
 from ssn_probe.remote.packing import MOST_SECONDS, Answer, Call, Limits, Packer
 from ssn_probe.remote.shared_values import SharedValues
 from ssn_probe.remote.transport import JobState, run_job
+from ssn_probe.remote.travelling import source_of, travelling
 
 SERIALIZING = threading.Lock()
 """nnsight reads a block's source and the model's state: one thread at a time."""
@@ -36,8 +35,7 @@ class Calls(Packer):
     """
 
     def __init__(self, host: Host, deployment: Deployment, model: Any, bodies: str):
-        nnsight.register(bodies)
-        nnsight.register("ssn_probe.remote.packed")
+        self.source = travelling(bodies) + travelling("ssn_probe.remote.packed")
         # far below what the host allows, since calls of a kind differ
         seconds = MOST_SECONDS if deployment.timeout is None else min(MOST_SECONDS, deployment.timeout / 10)
         super().__init__(self._job, Limits(seconds=seconds))
@@ -77,7 +75,7 @@ class Calls(Packer):
 
     def _name(self, calls: Sequence[Call]) -> str:
         """A digest of what a job computes."""
-        sources = sorted({inspect.getsource(inspect.getmodule(call.body) or call.body) for call in calls})
+        sources = [self.source, *sorted({source_of(call.body) for call in calls})]
         named = [(call.body.__name__, call.arguments) for call in calls]
         return SharedValues().share([self.deployment.key, sources, named])[1].hex()
 

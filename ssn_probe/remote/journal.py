@@ -31,9 +31,13 @@ class Noted:
 
 @dataclass(frozen=True, kw_only=True)
 class Journal:
-    """Jobs under way, one file each in a folder that any number of processes share. It holds no secret."""
+    """Jobs under way, one file each in a folder that any number of processes share. It holds no secret.
+
+    `fresh`: jobs of earlier runs are not found, since nothing that was there before is used.
+    """
 
     folder: Path
+    fresh: bool = False
     now: Callable[[], float] = time.time
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -42,7 +46,7 @@ class Journal:
         path = self._path(name, host, model)
         with self.lock:
             noted = self._read(path)
-            if noted is not None and noted.is_recent:
+            if noted is not None and noted.is_recent and not self.fresh:
                 return noted
             self._remove(path)
             return None

@@ -60,7 +60,8 @@ class Tally:
         others = len(self.states) - running
         queue = f" (position {min(places)})" if places else ""
         troubles = {state.text for state in self.states.values() if state.status == "retrying"}
-        parts = [f"{self.done:,} done", f"{running} running", f"{others} queued{queue}"]
+        earlier = f" ({self.taken_up:,} of them sent by an earlier run)" if self.taken_up else ""
+        parts = [f"{self.done:,} done{earlier}", f"{running} running", f"{others} queued{queue}"]
         return "; ".join([f"jobs at the host: {', '.join(parts)}", *sorted(troubles)])
 
     def to_json(self) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def forecast(
         first = _try(plan, subject, None if untried else loaded, vllm, out, batch_size) if calibrated else ()
         seconds, time = _time(plan, rows, cached, untried or loaded, vllm, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
-    needs = [_memory(plan, rows, subject), *_disk(plan, layers, widths)]
+    memory = [_memory(plan, rows, subject)] if subject.host is None else []
+    needs = [*memory, *_disk(plan, layers, widths)]
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
     known = (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))
     notes = [f"Note: {note}." for note in (*known, *notes_on_sending(bench, plan.recipe, rows))]

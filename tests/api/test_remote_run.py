@@ -1,5 +1,6 @@
 """A run on a host: nothing is sent unasked, and Ctrl-C says what goes on there."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,13 +8,16 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from ssn_probe.api import runner
 from ssn_probe.api.remote_run import watched
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.subject import Subject
+from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.tally import Tally
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.progress import Silent
+from ssn_probe.study.workbench import Workbench
 
 
 @pytest.mark.ndif
@@ -30,6 +34,28 @@ def test_nothing_is_sent_where_nobody_was_asked(
     assert "One smallest job took" in told
     assert "with gradients" in told
     assert not list(tmp_path.glob("2*")), "there is no folder of a run that never began"
+
+
+@pytest.mark.ndif
+def test_a_run_that_fails_says_what_travelled_and_a_fresh_one_takes_up_no_job(
+    ndif: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals: list[Journal] = []
+
+    def fail(bench: Workbench, *_arguments: Any) -> None:
+        assert bench.subject.calls is not None
+        assert bench.subject.calls.journal is not None
+        journals.append(bench.subject.calls.journal)
+        raise RemoteError("The host went away.")
+
+    monkeypatch.setattr(runner, "study_and_report", fail)
+    options = Options(out=tmp_path, limit=4, remote=ndif.host, fresh=True)
+    with pytest.raises(RemoteError, match="went away"):
+        run_recipe(find_recipe("identify_ms", {}), options, Console(quiet=True))
+    (path,) = tmp_path.glob("2*/manifest.json")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert (manifest["status"], manifest["remote"]["host"], manifest["remote"]["jobs"]) == ("failed", ndif.host, 2)
+    assert [journal.fresh for journal in journals] == [True]
 
 
 def hosted(*left: str) -> Subject:

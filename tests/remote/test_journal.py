@@ -24,6 +24,16 @@ def test_a_job_is_found_by_name_host_and_model_until_it_has_ended(tmp_path: Path
     assert journal.jobs() == ["job2"]
 
 
+def test_a_fresh_run_finds_no_job_of_an_earlier_one_and_leaves_its_own(tmp_path: Path) -> None:
+    Journal(folder=tmp_path).note(*A_JOB, "job1")
+    fresh = Journal(folder=tmp_path, fresh=True)
+    assert fresh.find(*A_JOB) is None
+    fresh.note(*A_JOB, "job2")
+    found = Journal(folder=tmp_path).find(*A_JOB)
+    assert found is not None
+    assert found.job == "job2"
+
+
 def test_old_ones_expire(tmp_path: Path) -> None:
     now = [1e9]
     journal = Journal(folder=tmp_path, now=lambda: now[0])

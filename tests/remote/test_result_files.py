@@ -110,7 +110,7 @@ def test_results_that_are_too_large_are_not_fetched(monkeypatch: pytest.MonkeyPa
     with (
         bad_network(lambda _asked: Reply(200, b"0" * 1001)) as network,
         open_client() as client,
-        pytest.raises(RemoteError, match=r"more than 0.0 MB"),
+        pytest.raises(RemoteError, match=r"more than 1 kB"),
     ):
         fetch_result(Connection(Host(network.url), client, FastClock()), f"{network.url}/store/1")
 

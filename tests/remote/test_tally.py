@@ -15,6 +15,8 @@ def test_jobs_in_words() -> None:
     assert tally.note(first, None) == "jobs at the host: 1 done, 0 running, 2 queued (position 3)"
     troubled = tally.note(second, JobState(job="b", status="retrying", text="The host cannot be reached"))
     assert troubled.endswith("; The host cannot be reached")
+    tally.ended(0, 20, 1.5, True)
+    assert "2 done (1 of them sent by an earlier run), 0 running" in tally.note(second, None)
 
 
 def test_what_travelled_adds_up() -> None:
