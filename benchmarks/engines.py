@@ -1,6 +1,6 @@
 """Generated tokens a second: transformers and vLLM by turns, with the same neurons silenced. Needs vLLM: docs/vllm.md.
 
-python -m benchmarks.engines smollm2 --prompts 32 --tokens 32
+python -m benchmarks.engines smollm2     # some two minutes, most of them to start vLLM
 """
 
 import argparse
@@ -23,10 +23,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--engine", default="vllm")
-    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--length", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     subject, settings = load_subject(given.model), find_engine(given.engine)
     if settings is None:

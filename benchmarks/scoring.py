@@ -27,7 +27,7 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
     subject, tokens = case.subject, case.tokens
     inputs = peers.batches(case, batch_size)
     _check_agreement(case, batch_size)
-    texts = [_text(row) for row in tokens]
+    texts = [text_of(row) for row in tokens]
     before = read_texts(subject, texts).states
 
     def by_hooks() -> None:
@@ -111,7 +111,7 @@ def _check_agreement(case: Case, batch_size: int) -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
 
 
-def _text(row: Sequence[int]) -> Text:
+def text_of(row: Sequence[int]) -> Text:
     """A prompt whose last quarter is its answer, and all of which is its own words."""
     cut = len(row) - len(row) // 4
     return Text(prompt=tuple(row[:cut]), answer=(*row[cut:], row[-1]), own=(0, cut))
