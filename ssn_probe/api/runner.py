@@ -19,7 +19,7 @@ from rich.text import Text
 from ssn_probe.api.remote_run import confirm_sending, remote_json, watched
 from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
-from ssn_probe.engines.vllm_engine import Vllm, ending, find_engine
+from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.fetched import source_of
@@ -36,9 +36,8 @@ from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import Manifest, write_manifest
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
-from ssn_probe.study.engine_checks import check_engine
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.host_checks import check_allowed, check_spread
+from ssn_probe.study.host_checks import check_allowed
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
@@ -95,28 +94,20 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     """
     check_settings(options.remote, device=options.device, gradient_checkpointing=options.gradient_checkpointing)
     recipe = limited(recipe, options.limit)
-    check_spread(recipe, options.device, options.engine)
-    plan = make_plan(recipe, hosted=bool(options.remote))
-    for prompts in measured(plan.recipe, plan.data).values():
+    plan = make_plan(recipe, remote=options.remote, device=options.device, engine=options.engine)
+    for prompts in measured(recipe, plan.data).values():
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
-    generates = find_engine(options.engine)
-    check_engine(plan.recipe, generates, remote=bool(options.remote))
     root = results.prepare(options.out)
-    check_tasks(plan.recipe)
+    check_tasks(recipe)
     started = time.monotonic()
     with lines_while(console, f"loading {recipe.model}"):
         subject = load_subject(recipe.model, dtype=options.dtype, device=options.device, remote=options.remote)
-        require_proof(subject, root)
-        if subject.calls is None:
-            check_rows_independent(subject)
-        else:
-            check_host(subject)
-            check_allowed(plan.recipe, subject)
-    check_judged(plan.recipe, plan.data, subject)
-    lengths = prompt_lengths(plan.recipe, plan.data, subject)
+        check_subject(subject, recipe, root)
+    check_judged(recipe, plan.data, subject)
+    lengths = prompt_lengths(recipe, plan.data, subject)
     confirm_sending(console, subject, plan, root, lengths, fresh=options.fresh, yes=options.yes)
     key = resolved_key(recipe, subject.identity, plan.data)
-    engine = None if generates is None else Vllm(generates, subject)
+    engine = None if plan.engine is None else Vllm(plan.engine, subject)
     record = Record(manifest_of(recipe, plan, options, subject, key))
     if engine is not None:
         record.note(options={**record.manifest.options, "engine": engine.identity})
@@ -124,14 +115,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     run = results.create_run(root, recipe.name, key)
     record.note(judges=[with_certificate(judge, root / "cache") for judge in record.manifest.judges or ()])
     record.note(seconds={"load": since(started)})
-    cache = Cache(
-        root=root / "cache",
-        fresh=options.fresh,
-        warn=record.warnings.append,
-        waiting=once(lambda message: console.print(Text(message))),
-    )
-    if subject.calls is not None:
-        cache = replace(cache, pause=subject.calls.turns.pause)
+    cache = _cache(root, options.fresh, subject, record, console)
     bench = Workbench(
         subject=subject,
         data=plan.data,
@@ -144,7 +128,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         warnings=record.warnings,
     )
     rows = rows_of_steps(expected_steps(bench, recipe))
-    for note in notes_on_sending(bench, plan.recipe, rows):
+    for note in notes_on_sending(bench, recipe, rows):
         console.print(Text(f"Note: {note}."))
     with (
         _recorded(run, record),
@@ -159,11 +143,28 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
                 study_and_report(replace(bench, tracker=tracker), recipe, run, record)
         finally:
             record.note(remote=remote_json(subject))
-        record.note(cache=dict(cache.counts), judges=with_spent(record.manifest.judges or (), bench, plan.recipe))
+        record.note(cache=dict(cache.counts), judges=with_spent(record.manifest.judges or (), bench, recipe))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))
     results.point_latest(root, run)
     return run
+
+
+def check_subject(subject: Subject, recipe: Recipe, root: Path) -> None:
+    """Raises an SSNProbeError where a model, here or on a host, is not fit for a recipe."""
+    require_proof(subject, root)
+    if subject.calls is None:
+        check_rows_independent(subject)
+    else:
+        check_host(subject)
+        check_allowed(recipe, subject)
+
+
+def _cache(root: Path, fresh: bool, subject: Subject, record: "Record", console: Console) -> Cache:
+    """The cache of a results folder, which says what is wrong with it, and why the run waits."""
+    told = {"warn": record.warnings.append, "waiting": once(lambda message: console.print(Text(message)))}
+    cache = Cache(root=root / "cache", fresh=fresh, **told)
+    return cache if subject.calls is None else replace(cache, pause=subject.calls.turns.pause)
 
 
 @dataclass

@@ -194,7 +194,7 @@ def check_job(subject: "Subject") -> Check:
     meaning = (
         "Your key is not trusted there: a job sees neither gradients nor weights, so there is no effect `refusal`."
     )
-    remedy = "Everything else works: -T effect=local. docs/remote.md says what else can be measured without gradients."
+    remedy = "Everything else works, and -T effect=ablation asks the same: see docs/remote.md, Without a trusted key."
     return warned("job", f"{took}, in a sandbox", meaning, remedy)
 
 

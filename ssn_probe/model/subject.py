@@ -156,17 +156,7 @@ def load_subject(
         identity["template_day"] = str(DAY)
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
-    model, calls = None, None
-    if weights:
-        from nnsight import TransformersModel
-
-        # It changes the tokenizer that it is given.
-        settings = {} if host is None else {"device": "meta"}
-        model = TransformersModel(module, tokenizer=copy.deepcopy(tokenizer), task="text-generation", **settings)
-    if model is not None and host is not None and deployment is not None:
-        from ssn_probe.remote.calls import Calls
-
-        calls = Calls(host, deployment, model, BODIES)
+    model, calls = _traced(module, tokenizer, host, deployment) if weights else (None, None)
     return Subject(
         name=name,
         path=where,
@@ -188,6 +178,21 @@ def load_subject(
         deployment=deployment,
         calls=calls,
     )
+
+
+def _traced(
+    module: Any, tokenizer: Any, host: Host | None, deployment: Deployment | None
+) -> tuple[Any, "Calls | None"]:
+    """nnsight's wrapper of a module, and what a module without weights is asked through."""
+    from nnsight import TransformersModel
+
+    own = copy.deepcopy(tokenizer)  # it is changed
+    if host is None or deployment is None:
+        return TransformersModel(module, tokenizer=own, task="text-generation"), None
+    from ssn_probe.remote.calls import Calls
+
+    model = TransformersModel(module, tokenizer=own, task="text-generation", device="meta")
+    return model, Calls(host, deployment, model, BODIES)
 
 
 def _stamp(where: str) -> object:

@@ -11,20 +11,18 @@ import polars as pl
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.engines.vllm_engine import Vllm, ending, find_engine
+from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.model.chat import encode
 from ssn_probe.model.hosted import in_words
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.remote.settings import check_settings
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
-from ssn_probe.study.engine_checks import check_engine
-from ssn_probe.study.host_checks import check_allowed, check_spread
+from ssn_probe.study.host_checks import check_allowed
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import screening
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
@@ -89,14 +87,10 @@ def forecast(
     `calibrated`: then each kind of work runs on one batch, to see how long it takes. With `remote`, that would send
     prompts to the host, and needs `yes`.
     """
-    check_settings(remote, device=device)
-    check_spread(recipe, device, engine)
-    plan = make_plan(limited(recipe, limit), hosted=bool(remote))
-    generates = find_engine(engine)
-    check_engine(plan.recipe, generates, remote=bool(remote))
+    plan = make_plan(limited(recipe, limit), remote=remote, device=device, engine=engine)
     subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False, remote=remote)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
-    vllm = None if generates is None else Vllm(generates, subject)
+    vllm = None if plan.engine is None else Vllm(plan.engine, subject)
     rows, cached = _look_up(plan, subject, vllm, out)
     loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype, remote=remote))
     if remote and calibrated:

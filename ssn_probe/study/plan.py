@@ -4,24 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
+from ssn_probe.engines.vllm_engine import Settings, find_engine
 from ssn_probe.neurons import read_neurons
-from ssn_probe.spec import (
-    NeuronFile,
-    Prompts,
-    Recipe,
-)
+from ssn_probe.spec import NeuronFile, Prompts, Recipe
 from ssn_probe.spec.node import Node, rewrite, walk
-from ssn_probe.study.host_checks import check_hosted
+from ssn_probe.study.engine_checks import check_engine
+from ssn_probe.study.host_checks import check_hosted, check_spread
 from ssn_probe.study.recipe_checks import check_recipe
 from ssn_probe.study.resolve import study_anchor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A recipe that can be run, and the prompt sets it reads."""
+    """A recipe that can be run, and the prompt sets it reads. `engine`: what generates if transformers does not."""
 
     recipe: Recipe
     data: Mapping[Prompts, PromptSet]
+    engine: Settings | None = None
 
     @property
     def anchor(self) -> str | None:
@@ -29,13 +28,16 @@ class Plan:
         return study_anchor(self.recipe, self.data)
 
 
-def make_plan(recipe: Recipe, *, hosted: bool = False) -> Plan:
-    """The recipe with its data; `hosted`: a host runs the model.
+def make_plan(
+    recipe: Recipe, *, remote: bool | str = False, device: str = "auto", engine: str = "transformers"
+) -> Plan:
+    """The recipe with its data; the options are those of a run.
 
     Raises RecipeError or DataError for what cannot be: unknown data, a damaged neuron file, a measure on prompts that
-    choose the set, a language that is not there, what no host does.
+    choose the set, a language that is not there, what no host, no model that is spread or not this engine does.
     """
-    if hosted:
+    check_spread(recipe, device, engine)
+    if remote:
         check_hosted(recipe)
     for node in walk(recipe):
         if isinstance(node, NeuronFile):
@@ -44,7 +46,9 @@ def make_plan(recipe: Recipe, *, hosted: bool = False) -> Plan:
     if recipe.judge is not None:
         data = {node: replace(prompts, judge=recipe.judge) for node, prompts in data.items()}
     check_recipe(recipe, data)
-    return Plan(recipe=recipe, data=data)
+    generates = find_engine(engine)
+    check_engine(recipe, generates, remote=bool(remote))
+    return Plan(recipe=recipe, data=data, engine=generates)
 
 
 def limited(recipe: Recipe, limit: int | None) -> Recipe:

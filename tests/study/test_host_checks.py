@@ -27,10 +27,10 @@ def test_recipes_that_train_are_refused_and_no_others(name: str) -> None:
     recipe = getattr(recipes, name)()
     make_plan(recipe)
     if name not in TRAIN:
-        make_plan(recipe, hosted=True)
+        make_plan(recipe, remote=True)
         return
     with pytest.raises(RecipeError, match="trains the model's weights") as caught:
-        make_plan(recipe, hosted=True)
+        make_plan(recipe, remote=True)
     assert "without --remote" in (caught.value.hint or "")
 
 
