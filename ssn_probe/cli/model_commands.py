@@ -57,10 +57,8 @@ def models(remote: bool, host: str | None) -> None:
     if (where := place(remote, host)) is not False:
         from ssn_probe.remote.deployments import deployments
         from ssn_probe.remote.host import find_host
-        from ssn_probe.remote.settings import check_settings
         from ssn_probe.report.terminal.hosted_table import show_hosted
 
-        check_settings(where)
         found = find_host(where)
         show_hosted(console(), found.url, deployments(found))
         return

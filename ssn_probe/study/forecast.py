@@ -13,7 +13,6 @@ from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.model.chat import encode
-from ssn_probe.model.hosted import in_words
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.subject import Subject, load_subject
@@ -130,10 +129,9 @@ def forecast(
 
 def _hosted(subject: Subject, plan: Plan, out: Path, lengths: pl.DataFrame) -> list[str]:
     """Where the model runs, if that is a host, and what a run will send there."""
-    if subject.deployment is None:
+    if subject.host is None:
         return []
-    sends = plan_of_run(subject, plan, Cache(root=out / "cache", compute=False), lengths)
-    return [f"Host: {subject.place} runs {subject.name} in {in_words(subject.deployment)}.", sends.lines()[-1]]
+    return plan_of_run(subject, plan, Cache(root=out / "cache", compute=False), lengths).lines()
 
 
 def _untried(plan: Plan, remote: bool | str, yes: bool) -> str | None:

@@ -8,6 +8,7 @@ from math import ceil
 import polars as pl
 
 from ssn_probe.errors import RemoteError
+from ssn_probe.model.hosted import in_words
 from ssn_probe.model.subject import Subject
 from ssn_probe.remote.packing import MOST_SENT, Limits
 from ssn_probe.runs.cache import Cache
@@ -27,12 +28,13 @@ PASSES_TOGETHER = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RemotePlan:
-    """Prompts to be sent, those of every step that is not in the cache; the calls they take, and the jobs of these."""
+    """Prompts to be sent, those of every step that is not in the cache; the calls they take, and the jobs of these.
+
+    `runs`: what the host runs, in words.
+    """
 
     host: str
-    model: str
-    dtype: str
-    state: str
+    runs: str
     prompts: int
     calls: int
     jobs: int
@@ -45,10 +47,11 @@ class RemotePlan:
 
     def lines(self) -> list[str]:
         """For a reader, before anything is sent."""
+        there = f"Host: {self.host} runs {self.runs}."
         if not self.jobs:
-            return [f"Nothing has to be sent to {self.host}: everything is in the cache."]
+            return [there, "Nothing has to be sent there: everything is in the cache."]
         return [
-            f"{self.host} runs {self.model} in {self.dtype}; it is {self.state.lower()}.",
+            there,
             f"It will be sent the token ids of {counted(self.prompts, 'prompt')}, changes of neurons, and the source "
             f"of ssn_probe.tracing.bodies: about {counted(self.calls, 'call')} in {counted(self.jobs, 'job')}, at most "
             f"{Limits().jobs} at a time, each up to {size(self.bytes_of_job)} before it is packed.",
@@ -68,9 +71,7 @@ def remote_plan(bench: Workbench, steps: Iterable[Step], mean_tokens: float) -> 
             calls[step.label] += ceil(step.prompts * passes / together)
     return RemotePlan(
         host=subject.host.url,
-        model=subject.name,
-        dtype=subject.deployment.dtype,
-        state=subject.deployment.state,
+        runs=f"{subject.name} in {in_words(subject.deployment)}",
         prompts=prompts,
         calls=sum(calls.values()),
         jobs=sum(ceil(count / Limits().calls) for count in calls.values()),

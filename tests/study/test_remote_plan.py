@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from ssn_probe.errors import RemoteError
+from ssn_probe.remote.deployments import Deployment
 from ssn_probe.study.remote_plan import RemotePlan, must_be_confirmed, remote_plan
 from ssn_probe.study.steps import READING, Cost, Step
 from ssn_probe.study.workbench import Workbench
@@ -24,7 +25,7 @@ def plan_of(*steps: Step, batch_size: int | None = None) -> RemotePlan:
     subject = SimpleNamespace(
         name="some/model",
         host=SimpleNamespace(url="https://some.host"),
-        deployment=SimpleNamespace(dtype="bfloat16", state="RUNNING"),
+        deployment=Deployment(key="key", name="some/model", dtypes=("bfloat16",), running=2, timeout=600),
     )
     bench = cast(Workbench, SimpleNamespace(subject=subject, batch_size=batch_size))
     return remote_plan(bench, steps, mean_tokens=20)
@@ -44,10 +45,12 @@ def test_many_calls_of_one_row_are_several_jobs() -> None:
 
 def test_it_names_the_host_and_how_much_is_sent() -> None:
     first, second = plan_of(*[step("controls", 100)] * 130).lines()
-    assert first == "https://some.host runs some/model in bfloat16; it is running."
+    assert (
+        first == "Host: https://some.host runs some/model in bfloat16, revision main, 2 replicas; a job may take 600 s."
+    )
     assert "13,000 prompts" in second
     assert "130 calls in 3 jobs, at most 4 at a time, each up to 6.1 MB" in second
-    assert plan_of().lines() == ["Nothing has to be sent to https://some.host: everything is in the cache."]
+    assert plan_of().lines() == [first, "Nothing has to be sent there: everything is in the cache."]
 
 
 def test_few_jobs_are_sent_without_a_question_and_many_not_where_nobody_can_answer() -> None:
