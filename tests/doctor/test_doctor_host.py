@@ -185,7 +185,7 @@ def test_a_model_on_the_real_server(ndif: LightNDIF) -> None:
         result = command("doctor", "--remote", "--host", ndif.host, "--model", "organism")
     assert result.exit_code == 0, result.output
     assert line(result, "job").startswith("! job")
-    assert "-T effect=local" in line(result, "job")
+    assert "-T effect=ablation" in line(result, "job")
 
 
 @pytest.mark.ndif
