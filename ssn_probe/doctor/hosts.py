@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHORT = 120
 """Seconds within which a job of a large model may not get done."""
+STALE = 90.0
+"""Seconds after which a host surely says of a model that it runs: what an NDIF says of itself is up to a minute old."""
 SENT = ("torch", "einops", "nnsight")
 """What the code that travels imports."""
 
@@ -152,17 +154,25 @@ def examine_hosted(host: "Host", name: str, dtype: str) -> Iterator[Check]:
 
 def wake(host: "Host", name: str, dtype: str) -> list[Check]:
     """Asks for a model that does not run, with a job for it; the host loads it, or says why not."""
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
     from ssn_probe.model.loading import locate
     from ssn_probe.model.subject import load_subject
-    from ssn_probe.remote.deployments import sleeping
+    from ssn_probe.remote.deployments import find_deployment, sleeping
     from ssn_probe.tracing.host_facts import host_facts
 
-    asleep: Deployment | None = sleeping(host, locate(name, weights=False))
+    folder = locate(name, weights=False)
+    asleep: Deployment | None = sleeping(host, folder)
     if asleep is None:
         return []
     began = time.monotonic()
     host_facts(load_subject(name, dtype=dtype, remote=host.url, deployment=asleep))
-    return [passed("loading", f"the host loaded {name} for a job, in {time.monotonic() - began:.0f} s")]
+    loaded = passed("loading", f"the host loaded {name} for a job, in {time.monotonic() - began:.0f} s")
+    attempts = Retrying(
+        retry=retry_if_exception_type(RemoteError), stop=stop_after_delay(STALE), wait=wait_fixed(2), reraise=True
+    )
+    attempts(find_deployment, host, folder)
+    return [loaded]
 
 
 def describe_hosted(subject: "Subject") -> list[Check]:

