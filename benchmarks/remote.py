@@ -6,7 +6,7 @@
 The host is the NDIF server of the tests (`make .venv/.servers`), on the same processor, with the organism. All prompts
 of a language go in one job. `× here`: the time until its result is there ÷ the mean of the same work here before and
 after. What is fixed in a job weighs most where the work itself is small, as the organism's is. Times depend on what
-else the machine does; bytes and jobs do not.
+else the machine does; bytes of a job do not, and of a recipe jobs vary by one or two with the order of answers.
 """
 
 import json
