@@ -39,7 +39,7 @@ def examine_host(remote: bool | str, *, model: str | None = None, dtype: str = "
     if any(check.status == "failed" for check in answers):
         return
     for host in found:
-        yield from guarded("key", partial(check_key, host))
+        yield from guarded("key", partial(check_key, host, model))
         yield from guarded("versions", partial(check_host_versions, host))
         yield from guarded("models", partial(check_models, host))
         if model is not None:
@@ -55,8 +55,8 @@ def check_answers(host: "Host") -> Check:
     return passed("host", f"{host.url} answers: ndif {version or 'of an unknown version'}")
 
 
-def check_key(host: "Host") -> Check:
-    """Is a key set, and does the host know it? It is never shown."""
+def check_key(host: "Host", model: str | None = None) -> Check:
+    """Is a key set, and does the host know it? It is never shown. `model`: one that a job is sent to afterwards."""
     from ssn_probe.remote.host import KEY, is_loopback
     from ssn_probe.remote.host_answers import ask
 
@@ -69,7 +69,9 @@ def check_key(host: "Host") -> Check:
     said = ask(host, "whoami", identified=True)
     if not said.get("email"):
         meaning = "The host keeps no accounts, or the key is none of its own; a job would be refused then."
-        remedy = f"`ssn-probe doctor --remote --model NAME` sends a job, which tells. {login}"
+        asked = "`ssn-probe doctor --remote --model NAME` sends a job, which tells."
+        tells = asked if model is None else "The job below tells."
+        remedy = f"{tells} {login}"
         return warned("key", "set, and the host knows no account of it", meaning, remedy)
     tags = said.get("tags")
     trusted = isinstance(tags, list) and "trusted" in tags

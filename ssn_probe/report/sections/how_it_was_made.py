@@ -49,11 +49,16 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
         *_engine_rows(manifest.get("options", {}).get("engine")),
         *(["data", f"{markdown(data['name'])}, SHA-256 `{data['sha256']}`"] for data in manifest["data"]),
         ["software", markdown(", ".join(f"{name} {version}" for name, version in manifest["packages"].items()))],
-        ["python", f"{manifest['python']} on {markdown(manifest['platform'])}, {markdown(manifest['device'])}"],
+        ["python", ", ".join([f"{manifest['python']} on {markdown(manifest['platform'])}", *_device(manifest)])],
         *_host_rows(manifest.get("remote")),
         ["seconds", markdown(", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items()))],
     ]
     return section("How it was made", table(["", ""], rows))
+
+
+def _device(manifest: Mapping[str, Any]) -> list[str]:
+    """Of this machine; a model on a host has none here."""
+    return [] if manifest.get("remote") else [markdown(manifest["device"])]
 
 
 def _host_rows(remote: Mapping[str, Any] | None) -> list[list[str]]:
