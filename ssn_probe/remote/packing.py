@@ -78,7 +78,7 @@ class Packer:
     def __init__(self, send: Callable[[int, Sequence[Call]], list[Answer]], limits: Limits):
         self.send, self.limits = send, limits
         self.stop = threading.Event()
-        self.turns = Turns(idle=self._flush, interrupted=self.stop.set)
+        self.turns = Turns(idle=self._when_all_wait, interrupted=self.stop.set)
         self.tally = Tally()
         self.under_way: set[int] = set()
         self._lock = threading.RLock()
@@ -114,12 +114,20 @@ class Packer:
         if self.turns.group is None and not self.under_way:
             self.stop.clear()
 
+    def _when_all_wait(self) -> None:
+        with self._lock:
+            if (
+                not self.turns.taken_now
+            ):  # an answer may have come meanwhile: then somebody goes on, and may ask for more
+                self._flush()
+
     def _flush(self) -> None:
         """Sends what waits, as far as more may be under way, and gives back the calls that nobody wants any more."""
         with self._lock:
             for call in [call for call in self._waiting if self.stop.is_set() or (call.group and call.group.is_over)]:
                 self._waiting.remove(call)
-                self._give(call, Answer(seconds=0, error=Cancelled()))
+                call.error = Cancelled()
+                self.turns.wake(call.done)
             while len(self.under_way) < self.limits.jobs and (pack := self._next_pack()):
                 self._trying |= {call.kind for call in pack} - set(self._taken)
                 self.under_way.add(number := self.tally.begun())
@@ -154,17 +162,24 @@ class Packer:
         with self._lock:
             self.under_way.discard(number)
             self._trying -= {call.kind for call in pack}
-            for call in reversed(pack if divide else []):
-                call.most = len(pack) // 2
-                self._waiting.appendleft(call)
-        if divide:
-            self._flush()
-        elif error is not None:
-            answers = [Answer(seconds=0, error=_of_one_call(error)) for _ in pack]
-        else:
-            self._learn(pack, answers)
-        for call, answer in zip(pack, answers, strict=not divide):
-            self._give(call, answer)
+            if divide:
+                self._divide(pack)
+            elif error is not None:
+                self._answer(pack, [Answer(seconds=0, error=_of_one_call(error)) for _ in pack])
+            else:
+                self._learn(pack, answers)
+                self._answer(pack, answers)
+        self._when_all_wait()
+
+    def _divide(self, pack: list[Call]) -> None:
+        for call in reversed(pack):
+            call.most = len(pack) // 2
+            self._waiting.appendleft(call)
+
+    def _answer(self, pack: list[Call], answers: list[Answer]) -> None:
+        for call, answer in zip(pack, answers, strict=True):
+            call.value, call.error = answer.value, answer.error
+        self.turns.wake(*(call.done for call in pack))  # at once: they ask for more in the order of their calls
 
     def _learn(self, pack: list[Call], answers: list[Answer]) -> None:
         for kind in {call.kind for call in pack}:
@@ -173,10 +188,6 @@ class Packer:
             self._taken[kind] = Taken(
                 seconds=max(answer.seconds for answer in mine), received=max(_bytes(answer.value) for answer in mine)
             )
-
-    def _give(self, call: Call, answer: Answer) -> None:
-        call.value, call.error = answer.value, answer.error
-        self.turns.wake(call.done)
 
 
 def _of_one_call(error: BaseException) -> BaseException:

@@ -84,14 +84,14 @@ class Turns:
             self.local.mine = False
             self._next()
 
-    def wake(self, ticket: threading.Event) -> None:
-        """Whoever waits for the ticket is next in line. Any thread may do this."""
+    def wake(self, *tickets: threading.Event) -> None:
+        """Those who wait for the tickets are next in line, together. Any thread may do this."""
         with self.mutex:
-            if self.taken_now:
-                self.ready.append(ticket)
+            self.ready.extend(tickets)
+            if self.taken_now or not self.ready:
                 return
-            self.taken_now = True
-        ticket.set()
+            self.taken_now, first = True, self.ready.popleft()
+        first.set()
 
     def _next(self) -> None:
         with self.mutex:
