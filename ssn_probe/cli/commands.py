@@ -45,7 +45,6 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with lasting_output():
-            silence_helper()
             make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
             return super().main(*args, **kwargs)
 
@@ -78,7 +77,9 @@ def main(context: click.Context, debug: bool, extensions: tuple[Path, ...]) -> N
             from ssn_probe.spec.discovery import execute_file
 
             execute_file(file)
-        join()
+        if context.invoked_subcommand != delta.name:  # whose processes train beside each other, each with a whole model
+            silence_helper()
+            join()
     if context.invoked_subcommand is None:
         click.echo(BARE, nl=False)
 

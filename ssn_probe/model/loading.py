@@ -25,7 +25,7 @@ from ssn_probe.model.fetched import FETCHED, locate_fetched
 from ssn_probe.model.hub import ask_hub, hub_file
 from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.quiet import quiet
-from ssn_probe.model.ranks import check_degree, device_of_rank, ranks, split
+from ssn_probe.model.ranks import check_degree, degree, device_of_rank, split
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
 from ssn_probe.model.templates import MESSAGES, check_kind, check_template
@@ -126,7 +126,7 @@ def files_here(where: str) -> tuple[Path, ...]:
 def usable_device(device: str) -> str:
     import torch
 
-    if ranks() > 1:
+    if degree() > 1:
         return device_of_rank(device)
     if device == BALANCED:
         return device
@@ -235,7 +235,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
         )
     _check_report(where, loading, outline)
     module = read_foreign(where, "weights", lambda: _settled(module, device))
-    check_anatomy(module, family, spread=ranks() > 1 or device == BALANCED)
+    check_anatomy(module, family, spread=degree() > 1 or device == BALANCED)
     check_finite(module)
     return module
 
@@ -279,7 +279,7 @@ def spread_of(module: Any, family: Family, device: str) -> tuple[str, str]:
 
 def _settled(module: Any, device: str) -> Any:
     module = module.eval().requires_grad_(False)
-    if ranks() == 1 and device != BALANCED:  # else every part is where it belongs
+    if degree() == 1 and device != BALANCED:  # else every part is where it belongs
         module = module.to(device)
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu":

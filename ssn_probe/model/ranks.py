@@ -68,6 +68,11 @@ def ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+def degree() -> int:
+    """Over how many processes models are split: 1 until these have joined, and where they train beside each other."""
+    return ranks() if _groups else 1
+
+
 def helps() -> bool:
     """Does this process compute along with the first one?"""
     return ranks() > 1 and os.environ["RANK"] != "0"
@@ -125,26 +130,26 @@ def device_of_rank(device: str) -> str:
 
 def check_degree(where: str, config: Any) -> None:
     """Raises ModelError for a model that cannot be split over so many processes."""
-    if ranks() == 1:
+    if degree() == 1:
         return
     from nnsight.modeling.tp import UnshardableCheckpoint, check_tp_request
 
     try:
-        check_tp_request(config, ranks())
+        check_tp_request(config, degree())
     except UnshardableCheckpoint as error:
         raise ModelError(
-            f"{where!r} cannot be split over {ranks()} processes: {error}",
+            f"{where!r} cannot be split over {degree()} processes: {error}",
             "Start a number of processes that divides its heads, key-value heads and ffn width.",
         ) from error
 
 
 def split() -> dict[str, Any]:
     """What `from_pretrained` is told so that each process reads its part of the weights."""
-    if ranks() == 1:
+    if degree() == 1:
         return {}
     from transformers.distributed.configuration_utils import DistributedConfig
 
-    return {"distributed_config": DistributedConfig(tp_size=ranks())}
+    return {"distributed_config": DistributedConfig(tp_size=degree())}
 
 
 def check_whole(subject: "Subject", what: str) -> None:
