@@ -149,7 +149,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
         next(line for line in process.stdout if line.startswith("ms:"))
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
     (left,) = runs(tmp_path)
     assert left.manifest()["status"] == "interrupted"
