@@ -1,11 +1,12 @@
 """A host on this machine that answers what a test says, for what the real server never does."""
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import on_loopback
 
 Answer = tuple[int, Any]
 """A status, and a body: bytes as they are, and anything else as JSON."""
@@ -32,15 +33,8 @@ def host_that_says(answers: Mapping[str, Answer]) -> Iterator[tuple[str, list[tu
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with on_loopback(Handler) as address:
+        yield address, asked
 
 
 def key(name: str = NAME, **parts: Any) -> str:

@@ -1,7 +1,8 @@
 """Greedy responses of a model, with neurons changed on the prompt and on every generated token."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -140,12 +141,22 @@ def run_generation(
     inputs = pad_left(batch, subject.pad_id, subject.device)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=OPEN_LOOP)
+    with _open_loop_may_end(subject):
         ids, finite, values = run_body(subject, trace_generation, inputs, places, edits, wanted, settings)
     if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
     return ids.long().cpu(), values
+
+
+@contextmanager
+def _open_loop_may_end(subject: Subject) -> Iterator[None]:
+    """Without nnsight's warning of an open loop. On a host the host warns, and here filters belong to all threads."""
+    if subject.calls is not None:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=OPEN_LOOP)
+        yield
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
 import torch
 import zstandard
+from loopback import on_loopback
 
 from ssn_probe.remote.connection import Clock
 from ssn_probe.remote.host import Host
@@ -130,22 +131,12 @@ def bad_network(upstream: Upstream) -> Iterator[Network]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # a client that hangs up
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        network = Network(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with on_loopback(Handler) as address:
+        network = Network(address)
         try:
             yield network
         finally:
             over.set()
-            server.shutdown()
-            thread.join()
 
 
 def passed_on(server: str) -> Upstream:

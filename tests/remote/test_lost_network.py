@@ -29,8 +29,8 @@ def passed(asked: Asked, upstream: Upstream) -> Reply:
 
 def measured(network: Network, out: Path) -> pl.DataFrame:
     """The neurons that were chosen, with their effects."""
-    run("identify_ms", out=out, effect="local", limit=20, batch_size=10, remote=network.url)
-    return pl.read_parquet(max(out.glob("*/neurons.parquet")))
+    result = run("identify_ms", out=out, effect="local", limit=20, batch_size=10, remote=network.url)
+    return result.table("neurons")
 
 
 def test_the_same_command_asks_only_for_what_is_missing(network: Network, tmp_path: Path) -> None:

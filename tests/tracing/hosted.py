@@ -1,6 +1,7 @@
 """A host in this process: bodies get their arguments as a job carries them, and of the model what a sandbox shows."""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from ssn_probe.model.subject import Subject
 from ssn_probe.remote.turns import Turns
+from ssn_probe.tracing.generate import OPEN_LOOP
 
 SHOWN = ("input", "inputs", "output", "result", "trace", "generate", "session", "interleave")
 
@@ -48,7 +50,9 @@ class Host:
 
     def run(self, body: Callable[..., Any], *arguments: Any) -> Any:
         sent = pickle.dumps(arguments)
-        found = pickle.dumps(body(self.model, *pickle.loads(sent)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=OPEN_LOOP)  # a host warns nobody here
+            found = pickle.dumps(body(self.model, *pickle.loads(sent)))
         self.jobs.append((body.__name__, len(sent), len(found)))
         return pickle.loads(found)
 
