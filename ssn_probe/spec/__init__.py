@@ -1,6 +1,16 @@
 """The language of recipes: values that describe a study and compute nothing. Standard library only."""
 
-from ssn_probe.spec.effect_registry import EFFECTS, Ablation, Effect, Final, Local, Refusal, is_shipped, scores
+from ssn_probe.spec.effect_registry import (
+    EFFECTS,
+    Ablation,
+    Effect,
+    Final,
+    Language,
+    Local,
+    Refusal,
+    is_shipped,
+    scores,
+)
 from ssn_probe.spec.interventions import (
     After,
     Amplify,
@@ -70,6 +80,7 @@ __all__ = [
     "Final",
     "Intervention",
     "LMEval",
+    "Language",
     "LeaveOneOut",
     "LoRA",
     "Local",

@@ -6,7 +6,7 @@ of the program asks the class for the costs and the function for the scores, and
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.node import NODES, Node, brief, one_of, require
@@ -28,7 +28,9 @@ class Effect(Node, abstract=True):
     formula: ClassVar[str]
     """The effect of a neuron with activation a, as a reader would write it down."""
     needs_openings: ClassVar[bool] = False
-    """Does it read refusal off the openings of responses, so that these must pass their gate first?"""
+    """Does it read a behaviour off the openings of responses, so that these must pass their gate first?"""
+    behaviour: ClassVar[Literal["refusal", "language"]] = "refusal"
+    """What those openings tell: does a response refuse, or is it in the language of its prompt?"""
     needs_gradients: ClassVar[bool] = False
     """Does every prompt take a backward pass, too?"""
     by_neuron: ClassVar[bool] = False
@@ -52,6 +54,16 @@ class Effect(Node, abstract=True):
     def name(self) -> str:
         """The word that `effect=…` takes."""
         return type(self).__name__.lower()
+
+    @property
+    def reads_refusal(self) -> bool:
+        """Does it read the refusal log-odds?"""
+        return self.needs_openings and self.behaviour == "refusal"
+
+    @property
+    def reads_language(self) -> bool:
+        """Does it read the language log-odds?"""
+        return self.needs_openings and self.behaviour == "language"
 
     @property
     def screen(self) -> "tuple[Effect, float] | None":
@@ -175,3 +187,19 @@ class Ablation(Effect):
 
     def passes(self, neurons: int) -> float:
         return self.candidates * neurons
+
+
+@dataclass(frozen=True, eq=False)
+class Language(Effect):
+    """Signed first-order effect on the language log-odds: positive supports a response in the prompt's language.
+
+    The language log-odds is that of the openings of responses in the prompt's language, refusals and answers together,
+    against the openings in the other languages of the prompt set.
+    """
+
+    formula = "Σ ∂l/∂a · a, l the log-odds of a response in the prompt's language"
+    needs_openings = True
+    behaviour = "language"
+    needs_gradients = True
+    memory = "refusal"
+    caution = "What q and k do through the softmax: the language effect is first order and misses part of it."

@@ -33,24 +33,32 @@ class Gate:
     why: str
 
 
-def gate(log_odds: ArrayLike, refused: ArrayLike, *, minimum: float = 0.85, each_side: int = 20) -> Gate:
+def gate(
+    log_odds: ArrayLike,
+    refused: ArrayLike,
+    *,
+    minimum: float = 0.85,
+    each_side: int = 20,
+    kinds: tuple[str, str] = ("refused", "other"),
+    what: str = "the refusal log-odds against the verdict",
+) -> Gate:
     """Does the refusal log-odds of a prompt predict whether the model goes on to refuse it?
 
     `log_odds` [response], `refused` [response] bool, of responses that were not used to choose the openings. Passes
     with an AUROC of at least `minimum` and `each_side` responses on either side. Raises ValueError for a log-odds that
-    is not finite: a NaN is a broken read-out, not a failed gate.
+    is not finite: a NaN is a broken read-out, not a failed gate. `kinds` and `what` are the words of another behaviour.
     """
     values, marked = _scores_and_labels(log_odds, refused)
     n_refused, n_other = int(marked.sum()), int((~marked).sum())
     area = auroc(values, marked) if n_refused and n_other else None
-    passed, counts = False, f"{n_refused} refused and {n_other} other responses"
+    passed, counts = False, f"{n_refused} {kinds[0]} and {n_other} {kinds[1]} responses"
     if area is None or min(n_refused, n_other) < each_side:
         why = f"too few responses: {counts}, at least {max(each_side, 1)} of each are needed"
     else:
         passed = area >= minimum
         # Four digits: .8499 must not read as ".85, below .85".
         relation = ", at least" if passed else " is below"
-        why = f"AUROC {area:.4f} of the refusal log-odds against the verdict{relation} {minimum} ({counts})"
+        why = f"AUROC {area:.4f} of {what}{relation} {minimum} ({counts})"
     return Gate(auroc=area, n_refused=n_refused, n_other=n_other, passed=passed, why=why)
 
 

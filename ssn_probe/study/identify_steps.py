@@ -12,7 +12,7 @@ from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs,
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
 from ssn_probe.study.refusal_readout import gate_rows, is_given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
-from ssn_probe.study.resolve import choosers, found_again, reads_log_odds, rows_to_train
+from ssn_probe.study.resolve import choosers, found_again, reads_language, reads_log_odds, rows_to_train
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_done
 from ssn_probe.study.trained_weights import AFTER, complete_row, is_trained, train, trained_bench, training_inputs
@@ -24,8 +24,12 @@ def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
     here = partial(_same, bench)
     gated = gated_sets(recipe, bench.data)
     scored_nodes = dict.fromkeys(choosers(recipe))
-    for prompts in dict.fromkeys((*gated, *reads_log_odds(recipe, bench.data))):
-        yield from _gate_steps(bench, here, prompts, needed=prompts in gated)
+    tested = dict.fromkeys((*gated, *reads_log_odds(recipe, bench.data)))
+    for prompts in tested:
+        yield from _gate_steps(bench, here, gate_label(prompts), prompts, needed=prompts in gated)
+    for prompts in reads_language(recipe, bench.data):
+        if prompts not in tested:
+            yield from _gate_steps(bench, here, language_label(prompts), prompts)
     yield from _score_steps(bench, here, scored_nodes)
     for training, nodes in found_again(recipe).items():
         yield from _after_training(bench, training, nodes)
@@ -39,14 +43,17 @@ def gate_label(prompts: PromptSet) -> str:
     return f"responses that test the refusal log-odds ({prompts.name})"
 
 
+def language_label(prompts: PromptSet) -> str:
+    return f"responses that show how each language begins ({prompts.name})"
+
+
 def _gate_steps(
-    bench: Workbench, inside: Callable[[], Workbench], prompts: PromptSet, before: str = "", *, needed: bool = False
+    bench: Workbench, inside: Callable[[], Workbench], label: str, prompts: PromptSet, *, needed: bool = False
 ) -> Iterator[Step]:
     """The responses of every language, the anchor's first; `inside` gives the bench that they are measured on.
 
     `needed`: the run cannot go on without the log-odds, so it ends with the first language that has too few refusals.
     """
-    label = before + gate_label(prompts)
 
     def run(rows: pl.DataFrame, language: str) -> None:
         here, advance = inside(), bench.tracker.advance(label)
@@ -104,7 +111,7 @@ def _after_training(bench: Workbench, training: Trains, nodes: list[SafetyNeuron
         return trained_bench(bench, training, evaluate(bench, training.neurons), label)
 
     gated = dict.fromkeys(bench.data[node.prompts] for node in nodes if node.scored_by.needs_openings)
-    users = [step for prompts in gated for step in _gate_steps(bench, inside, prompts, AFTER)]
+    users = [step for prompts in gated for step in _gate_steps(bench, inside, AFTER + gate_label(prompts), prompts)]
     users += _score_steps(bench, inside, nodes, AFTER)
 
     def key() -> Mapping:

@@ -11,6 +11,7 @@ from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import Local, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
+from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.measurements import reads_json, tokens_of
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
@@ -138,8 +139,11 @@ def candidates(bench: Workbench, node: SafetyNeurons, language: str) -> list[Neu
 
 
 def _reads(bench: Workbench, node: SafetyNeurons, language: str) -> Openings | Direction | None:
-    """How refusal is read in a language; None for an effect that does not ask."""
-    return readouts(bench, bench.data[node.prompts])[language].reads if node.scored_by.needs_openings else None
+    """How the effect's behaviour is read in a language; None for an effect that does not ask."""
+    if not node.scored_by.needs_openings:
+        return None
+    read = language_readouts if node.scored_by.reads_language else readouts
+    return read(bench, bench.data[node.prompts])[language].reads
 
 
 def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:

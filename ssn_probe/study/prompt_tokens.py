@@ -18,7 +18,7 @@ from ssn_probe.model.token_ids import OUTSIDE_HINT, all_inside, first_outside, o
 from ssn_probe.model.trial import try_chats
 from ssn_probe.spec import Measure, Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
-from ssn_probe.study.resolve import harmless_text, measured, reads_log_odds
+from ssn_probe.study.resolve import harmless_text, measured, reads_language, reads_log_odds
 from ssn_probe.text import counted
 
 TOGETHER = 1_000
@@ -79,7 +79,7 @@ def _by_language(some: pl.DataFrame, lengths: pl.DataFrame) -> str:
 
 def _rows_read(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[tuple[PromptSet, pl.DataFrame]]:
     """The rows of every prompt set that are shown to the model, with how many tokens may follow each as `new`."""
-    answered = reads_log_odds(recipe, data)
+    answered = (*reads_log_odds(recipe, data), *reads_language(recipe, data))
     nodes = (getattr(node, "prompts", None) for node in walk(recipe) if not isinstance(node, Measure))
     chosen = [data[node] for node in nodes if isinstance(node, Prompts)]
     for prompts in dict.fromkeys([*chosen, *answered]):

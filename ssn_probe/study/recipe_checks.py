@@ -29,6 +29,7 @@ from ssn_probe.study.resolve import (
     evaluated,
     languages_left_out,
     measured,
+    reads_language,
     reads_log_odds,
     rows_to_train,
     study_anchor,
@@ -68,6 +69,11 @@ def check_identify(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             check_can_identify(data[node.prompts])
         if isinstance(node, MeanOf):
             check_can_identify(data[node.prompts], contexts=("harmless",), purpose="to average activations over")
+    for prompts in reads_language(recipe, data):
+        check_can_identify(prompts, purpose="to show how a response in each language begins with")
+        if len(prompts.languages) < 2:
+            hint = "Give prompts in several languages, or another effect."
+            raise RecipeError(f"{prompts.name} has one language: no response could be in another", hint)
     for prompts in reads_log_odds(recipe, data):
         otherwise = " Or measure without the refusal log-odds: log_odds_controls=0."
         check_can_identify(prompts, purpose="to test the refusal log-odds with", otherwise=otherwise)

@@ -91,7 +91,7 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
 
 def _readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     languages = prompts.languages
-    seen = bench.together(partial(_observe, bench, prompts, language) for language in languages)
+    seen = bench.together(partial(observe, bench, prompts, language) for language in languages)
     observed = dict(zip(languages, seen, strict=True))
     own = {language: _own_openings(bench, language, observed[language]) for language in languages}
     read = bench.together(partial(_readout, bench, observed, own, language) for language in languages)
@@ -111,7 +111,7 @@ def _given_up(prompts: PromptSet) -> tuple[str, str]:
     return ("no refusal log-odds", prompts.digest)
 
 
-def _observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFrame:
+def observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFrame:
     """Greedy responses to a language's identify prompts, and which of them test the openings.
 
     Every fourth prompt of a context is held out where openings are estimated; where they are declared, no response had
@@ -120,7 +120,7 @@ def _observe(bench: Workbench, prompts: PromptSet, language: str) -> pl.DataFram
     rows = gate_rows(prompts, language)
     made = responses(bench, prompts, rows, language, UNCHANGED, no_progress)
     fourth = pl.int_range(pl.len()).over("context") % HELD_OUT == HELD_OUT - 1
-    held_out = pl.lit(True) if _declares(bench, language) else fourth
+    held_out = pl.lit(True) if declares(bench, language) else fourth
     return rows.hstack(made.select("response", "verdict")).with_columns(held_out=held_out)
 
 
@@ -129,7 +129,7 @@ def gate_rows(prompts: PromptSet, language: str) -> pl.DataFrame:
     return pl.concat([prompts.select("identify", context, language) for context in ("harmful", "harmless")])
 
 
-def _declares(bench: Workbench, language: str) -> bool:
+def declares(bench: Workbench, language: str) -> bool:
     return bench.subject.openings is not None and language in bench.subject.openings
 
 
@@ -139,7 +139,7 @@ def _readout(
     """The first of: own openings, own and the anchor's, the anchor's refusal direction, that passes the gate."""
     anchor = bench.anchor if bench.anchor in observed else None
     mine, anchors, here = own[language], None if anchor is None else own[anchor], observed[language]
-    origin = "declared" if _declares(bench, language) else "estimated"
+    origin = "declared" if declares(bench, language) else "estimated"
     if (here["verdict"] == "unjudged").all():
         if mine is None or origin == "estimated":
             raise UntrustedReadoutError(f"responses in {language} are unjudged", "Name a judge: --judge phrases.")
@@ -225,12 +225,12 @@ def _own_openings(bench: Workbench, language: str, observed: pl.DataFrame) -> Op
     if declared is not None and language in declared:
         return declared[language]
     seen = observed.filter(~pl.col("held_out"))
-    sides = [_token_prefixes(bench, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
+    sides = [token_prefixes(bench, seen.filter(verdict=side)["response"]) for side in ("refused", "complied")]
     refusal, compliant = estimate_openings(*sides)
     return Openings(refusal=refusal, compliant=compliant) if refusal and compliant else None
 
 
-def _token_prefixes(bench: Workbench, texts: pl.Series) -> list[tuple[int, ...]]:
+def token_prefixes(bench: Workbench, texts: pl.Series) -> list[tuple[int, ...]]:
     encoded = [bench.subject.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
     return [tuple(ids) for ids in encoded if ids]
 
@@ -238,12 +238,15 @@ def _token_prefixes(bench: Workbench, texts: pl.Series) -> list[tuple[int, ...]]
 def estimate_openings(
     refused: Sequence[tuple[int, ...]], complied: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """The ≤ 8 commonest prefixes of each side that the other side never begins with; a shared prefix grows by a token
-    until it separates, and is dropped when it does not within 5 tokens."""
-    return _prefixes(refused, complied), _prefixes(complied, refused)
+    """The `common_prefixes` of refusals, and of answers."""
+    return common_prefixes(refused, complied), common_prefixes(complied, refused)
 
 
-def _prefixes(side: Sequence[tuple[int, ...]], other: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+def common_prefixes(side: Sequence[tuple[int, ...]], other: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The ≤ 8 commonest prefixes of one side that the other never begins with.
+
+    A shared prefix grows by a token until it separates, and is dropped when it does not within 5 tokens.
+    """
     taken = {prefix[:length] for prefix in other for length in range(1, min(len(prefix), LONGEST) + 1)}
     counts: Counter[tuple[int, ...]] = Counter()
     for prefix in side:

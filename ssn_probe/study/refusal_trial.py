@@ -91,7 +91,7 @@ def tried_sets(recipe: Recipe, data: Mapping) -> tuple[PromptSet, ...]:
 
 def gated_sets(recipe: Recipe, data: Mapping) -> tuple[PromptSet, ...]:
     """The prompt sets without whose refusal log-odds no neuron can be chosen."""
-    return tuple(dict.fromkeys(data[node.prompts] for node in choosers(recipe) if node.scored_by.needs_openings))
+    return tuple(dict.fromkeys(data[node.prompts] for node in choosers(recipe) if node.scored_by.reads_refusal))
 
 
 def gate_needs(bench: Workbench, prompts: PromptSet) -> list[GateNeed]:

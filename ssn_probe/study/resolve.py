@@ -186,11 +186,16 @@ def found_again(recipe: Recipe) -> dict[Trains, list[SafetyNeurons]]:
 
 def reads_log_odds(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[PromptSet, ...]:
     """The prompt sets whose responses must show that the refusal log-odds can be trusted."""
-    scored = [data[node.prompts] for node in choosers(recipe) if node.scored_by.needs_openings]
+    scored = [data[node.prompts] for node in choosers(recipe) if node.scored_by.reads_refusal]
     contexts = measured(recipe, data)
     if recipe.arms and recipe.log_odds_controls and "harmful" in contexts:
         scored.append(contexts["harmful"])
     return tuple(dict.fromkeys(scored))
+
+
+def reads_language(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[PromptSet, ...]:
+    """The prompt sets whose responses show how a response in each language begins."""
+    return tuple(dict.fromkeys(data[node.prompts] for node in choosers(recipe) if node.scored_by.reads_language))
 
 
 def random_sets(recipe: Recipe, node: Node | None) -> int:

@@ -12,7 +12,7 @@ from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import digest, walk
 from ssn_probe.study.measurements import judge_of
 from ssn_probe.study.refusal_trial import SIDES, WITHOUT_GATE, gated_sets, tried_languages, tried_sets
-from ssn_probe.study.resolve import choosers, measured, reads_log_odds
+from ssn_probe.study.resolve import choosers, measured, reads_language, reads_log_odds
 from ssn_probe.study.steps import Row
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import counted
@@ -23,7 +23,7 @@ def check_judged(recipe: Recipe, data: Mapping[Prompts, PromptSet], subject: Sub
     for node in choosers(recipe):
         prompts = data[node.prompts]
         unknown = [language for language in prompts.languages if language not in _declared(subject)]
-        if node.scored_by.needs_openings and unknown:
+        if node.scored_by.reads_refusal and unknown:
             purpose = (
                 f"effect={node.effect} learns from judged responses how the model begins to refuse in "
                 f"{', '.join(unknown)}"
@@ -60,7 +60,7 @@ def notes_on_sending(bench: Workbench, recipe: Recipe, rows: Iterable[Row]) -> I
         judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
         judges[digest(dict(judge.identity))] = judge
     responses = sum(row.prompts for row in rows if row.cost.work == "responses")
-    gated = {*gated_sets(recipe, bench.data), *reads_log_odds(recipe, bench.data)}  # asked in steps of their own
+    gated = {*gated_sets(recipe, bench.data), *reads_log_odds(recipe, bench.data), *reads_language(recipe, bench.data)}
     for prompts in set(tried_sets(recipe, bench.data)) - gated:
         places = [(language, side) for language in tried_languages(bench, prompts) for side in SIDES]
         responses += sum(min(WITHOUT_GATE, prompts.select("identify", side, name).height) for name, side in places)

@@ -21,7 +21,7 @@ from ssn_probe.model.chat import pad_left, whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.spec import Ablation, Effect, Final, Local, Refusal, scores
+from ssn_probe.spec import Ablation, Effect, Final, Language, Local, Refusal, scores
 from ssn_probe.spec.effect_registry import SCORERS
 from ssn_probe.tracing.ablations import Neuron, highest, moved_states, placed
 from ssn_probe.tracing.batching import (
@@ -111,6 +111,12 @@ def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **optio
 
 @scores(Refusal)
 def _refusal(_effect: Refusal, subject: Subject, tokens: Any, *, reads: Openings | Direction, **options: Any) -> Scores:
+    return score_refusal(subject, tokens, reads, **options)
+
+
+@scores(Language)
+def _language(_effect: Language, subject: Subject, tokens: Any, *, reads: Openings, **options: Any) -> Scores:
+    """The log-odds of refusal with other openings: those of the prompt's language against those of the others."""
     return score_refusal(subject, tokens, reads, **options)
 
 

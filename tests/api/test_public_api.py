@@ -20,11 +20,10 @@ from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Ablation Amplify DataError Each Effect Expand Final Intervention JudgeError LMEval LoRA Local MeanOf ModelError
-NeuronFile OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError Result
-ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper preview
-prompts_from_frame recipe
-register_family run scores
+ASR Ablation Amplify DataError Each Effect Expand Final Intervention JudgeError Language LMEval LoRA Local MeanOf
+ModelError NeuronFile OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError
+Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper
+preview prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
@@ -71,6 +70,7 @@ KINDS = {
     "Final": "position",
     "Refusal": "",
     "Ablation": "candidates",
+    "Language": "",
     "Prompts": "source harmless languages limit max_new_tokens",
     "SafetyNeurons": "prompts effect rule top sites pool stable fdr placebo",
     "Shared": "neurons anchor at_least by",
