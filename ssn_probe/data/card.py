@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ssn_probe.data.clusters import CLUSTERS
 from ssn_probe.data.judges import FIELDS
 from ssn_probe.errors import DataError
 from ssn_probe.spec.node import brief, canonical, read_json
@@ -40,6 +41,11 @@ CARD: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         f"a whole number from 1 to {MOST_NEW_TOKENS:,}",
     ),
     ("languages", _is_list, "a list of language codes, each once"),
+    (
+        "cluster",
+        lambda value: _is_list(value) and len(value) <= len(CLUSTERS),
+        f"a list of one to {len(CLUSTERS)} columns of the table, each once",
+    ),
     ("judge", lambda value: isinstance(value, dict), "a JSON object"),
 )
 """What a card may declare: the name, whether a value is valid, and a description of valid values."""

@@ -17,6 +17,7 @@ import polars as pl
 from ssn_probe import limits
 from ssn_probe.data import everyday
 from ssn_probe.data.card import read_card, unused_fields
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.judges import Declared
 from ssn_probe.data.sameness import same_words
 from ssn_probe.data.sources import ForeignSet, SetFiles, find_set
@@ -33,11 +34,12 @@ class PromptSet:
     """Prompts and what their card declares about them.
 
     `frame`: `prompt_id, language, context, split, cluster, pair_id, topic, text, reference, source`, one row per
-    prompt × language. `anchor` is the high-resource language; `judge` the judge that is declared, or that a recipe
-    names instead (`ssn_probe.data.judges`), `digest` a SHA-256 over the files (of others: over the rows), which
-    identifies the data in results. `unused` names the columns and fields of the files that nothing reads; `revision` is
-    the commit on the hub, `harmless` what is known of another set that the harmless prompts come from, and `notes` what
-    was decided when a set of others was read.
+    prompt × language; `cluster_2`, `cluster_3` where clusters cross (`ssn_probe.data.clusters`). `anchor` is the
+    high-resource language; `judge` the judge that is declared, or that a recipe names instead
+    (`ssn_probe.data.judges`), `digest` a SHA-256 over the files (of others: over the rows), which identifies the data
+    in results. `unused` names the columns and fields of the files that nothing reads; `revision` is the commit on the
+    hub, `harmless` what is known of another set that the harmless prompts come from, and `notes` what was decided when
+    a set of others was read.
     """
 
     name: str
@@ -148,7 +150,7 @@ def _own(found: SetFiles) -> PromptSet:
     files = [(table, limits.PROMPTS), *([] if card is None else [(card, limits.CARD)])]
     contents = [read_limited(file, limit, DataError) for file, limit in files]  # once: the digest is that of the rows
     declared = {} if card is None else read_card(card, contents[1])
-    frame, unused = read_table(table, contents[0])
+    frame, unused = read_table(table, contents[0], declared.get("cluster", ()))
     languages = tuple(declared.get("languages") or frame["language"].unique(maintain_order=True))
     absent = [language for language in languages if language not in frame["language"]]
     if absent:
@@ -181,7 +183,7 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     """Harmful prompts of one set with the harmless ones of another, which stay another source, whatever their names."""
     namesakes = other.name == prompts.name and other.digest != prompts.digest
     source = f"{other.name} ({other.digest[:8]})" if namesakes else other.name
-    own = [(pl.lit(f"{source}:") + pl.col(name)).alias(name) for name in ("prompt_id", "cluster")]
+    own = [(pl.lit(f"{source}:") + pl.col(name)).alias(name) for name in ("prompt_id", *cluster_columns(other.frame))]
     taken = ["harmless", *(["lookalike"] if "lookalike" not in prompts.frame["context"] else [])]
     called = {one: _called(prompts, one) or one for one in other.languages}
     rows = other.frame.filter(pl.col("context").is_in(taken)).with_columns(
@@ -190,6 +192,8 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     if "harmless" not in rows["context"]:
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
     kept = prompts.frame.filter(pl.col("context") != "harmless")
+    frame = pl.concat([kept, rows], how="diagonal")
+    frame = frame.with_columns(pl.col(cluster_columns(frame)).fill_null(pl.col("prompt_id")))
     for name in ("prompt_id", "cluster"):
         both = kept.join(rows, on=name, how="semi")[name]
         if len(both):
@@ -197,7 +201,6 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
                 f"the {name} {brief(both[0])} of {prompts.name} is what a prompt of {source} is called beside it",
                 f"Let no {name} begin with {source}:",
             )
-    frame = pl.concat([kept, rows])
     change = f"harmless {other.digest}" + " of the same name" * namesakes
     both = _derived(prompts.digest, change + " with lookalikes" * ("lookalike" in rows["context"]))
     frame, notes = frame.filter(pl.col("language").is_in(prompts.languages)), (*prompts.notes, *other.notes)

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.data.clusters import CLUSTERS, cluster_columns, combined
 from ssn_probe.data.sameness import same_words
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.neurons import LANGUAGE
@@ -17,9 +19,9 @@ from ssn_probe.text import counted
 CONTEXTS = ("harmful", "harmless", "lookalike")
 SPLITS = ("identify", "evaluate", "train")
 REQUIRED = ("prompt_id", "language", "context", "text")
-OPTIONAL = ("split", "cluster", "pair_id", "topic", "reference")
+OPTIONAL = ("split", *CLUSTERS, "pair_id", "topic", "reference")
 KNOWN = REQUIRED + OPTIONAL
-MAY_BE_NUMBERS = ("prompt_id", "cluster", "pair_id", "topic", "reference")
+MAY_BE_NUMBERS = ("prompt_id", *CLUSTERS, "pair_id", "topic", "reference")
 """Columns whose whole numbers stand for themselves: 7 is the id "7"."""
 NUMBER = re.compile(r"[0-9]{1,15}(\.0*)?(e[0-9]{1,2})?")
 """An id that a spreadsheet may have written in another way: 007, 7.0, 1e5."""
@@ -29,61 +31,69 @@ MOST_SHOWN = 20
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
-def read_table(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
+def read_table(table: Path, content: bytes, clusters: Sequence[str] = ()) -> tuple[pl.DataFrame, list[str]]:
     """The rows of a table, every known column as text, optional ones filled; and the columns that nothing reads.
 
+    `clusters`: the columns that are read as clusters, in place of `cluster` and those that cross it.
     Raises DataError for what is malformed, or can be read in more than one way.
     """
-    frame, names = _read(table, content)
-    missing = [name for name in REQUIRED if name not in names]
+    known = tuple(dict.fromkeys((*(name for name in KNOWN if name not in CLUSTERS), *clusters))) if clusters else KNOWN
+    frame, names = _read(table, content, known)
+    missing = [name for name in (*REQUIRED, *clusters) if name not in names]
     if missing:
         has = ", ".join(map(shortened, names[:MOST_SHOWN])) + ", …" * (len(names) > MOST_SHOWN)
         raise DataError(
             f"{table} lacks the columns {missing}; it has {has or 'none'}",
-            f"Required: {', '.join(REQUIRED)}. A row is one prompt in one language.",
+            f"Required: {', '.join(REQUIRED)}. A row is one prompt in one language."
+            + " `cluster` in the card names columns of the table." * bool(clusters),
         )
     if frame.is_empty():
         raise DataError(f"{table} has no prompts", "Give at least one row per language and context.")
-    return checked(frame, table), unused_names(names, KNOWN)
+    if clusters:
+        labels = [pl.col(name).alias(column) for name, column in zip(clusters, CLUSTERS, strict=False)]
+        frame = frame.drop(CLUSTERS, strict=False).hstack(frame.select(labels))
+    return checked(frame, table), unused_names(names, known)
 
 
 def checked(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
     """Rows with all required columns, as text: the known columns, completed. Raises DataError that names the table."""
     absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in frame.columns]
-    frame = _with_defaults(frame.with_columns(absent).select(KNOWN))
+    frame = frame.with_columns(absent).select(KNOWN)
+    frame = _with_defaults(frame.drop(set(CLUSTERS) - set(cluster_columns(frame))))
     _check_cells(frame, table)
     _check_units(frame, table)
     return frame
 
 
-def _read(table: Path, content: bytes) -> tuple[pl.DataFrame, list[str]]:
+def _read(table: Path, content: bytes, known: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    numbers = [name for name in known if name in MAY_BE_NUMBERS or name not in KNOWN]
     match table.suffix:
         case ".csv":
-            return csv_table(table, content, KNOWN, _could_be_a_row)
+            return csv_table(table, content, known, _could_be_a_row)
         case ".jsonl":
-            return json_lines(table, content, KNOWN, MAY_BE_NUMBERS)
-    frame, names = parquet_table(table, content, KNOWN)
-    return _as_text(frame, table), names
+            return json_lines(table, content, known, numbers)
+    frame, names = parquet_table(table, content, known)
+    return _as_text(frame, table, numbers), names
 
 
 def _could_be_a_row(cells: dict[str, str]) -> bool:
     return cells.get("context", "").strip() in CONTEXTS and bool(LANGUAGE.fullmatch(cells.get("language", "").strip()))
 
 
-def _as_text(frame: pl.DataFrame, table: Path) -> pl.DataFrame:
+def _as_text(frame: pl.DataFrame, table: Path, numbers: Sequence[str]) -> pl.DataFrame:
     """The columns of a parquet file as text; a column of anything but text, categories or whole numbers is refused."""
     for name, kind in frame.schema.items():
-        number = kind.is_integer() and name in MAY_BE_NUMBERS
+        number = kind.is_integer() and name in numbers
         if not (number or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-            also = " or as whole numbers" if name in MAY_BE_NUMBERS else ""
+            also = " or as whole numbers" if name in numbers else ""
             raise DataError(f"{table} has a column that is not text: {name} is {kind}", f"Give {name} as text{also}.")
     return frame.select(pl.all().cast(pl.String))
 
 
 def _with_defaults(frame: pl.DataFrame) -> pl.DataFrame:
-    """A cluster is the id itself, a split a fixed function of the cluster, unless they are given."""
-    frame = frame.with_columns(pl.col("cluster").fill_null(pl.col("prompt_id")))
-    return frame.with_columns(pl.col("split").fill_null(pl.col("cluster").map_elements(_split_of, pl.String)))
+    """A cluster is the id itself, a split a fixed function of all clusters, unless they are given."""
+    frame = frame.with_columns(pl.col(cluster_columns(frame)).fill_null(pl.col("prompt_id")))
+    return frame.with_columns(pl.col("split").fill_null(combined(frame).map_elements(_split_of, pl.String)))
 
 
 def _split_of(cluster: str) -> str:
@@ -118,7 +128,7 @@ def _check_cells(frame: pl.DataFrame, table: Path) -> None:
 
 
 def _check_units(frame: pl.DataFrame, table: Path) -> None:
-    """A prompt appears once per language; its translations, and its cluster, are in one split."""
+    """A prompt appears once per language; its translations, and what shares all its clusters, are in one split."""
     repeated = frame.filter(frame.select("prompt_id", "language").is_duplicated())
     if not repeated.is_empty():
         raise DataError(
@@ -127,18 +137,19 @@ def _check_units(frame: pl.DataFrame, table: Path) -> None:
         )
     _check_groups(frame, table)
     _check_spellings(frame, table)
-    for unit in ("cluster", "prompt_id"):
-        crossing = frame.group_by(unit).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-        if not crossing.is_empty():
+    for unit, names in (("cluster", combined(frame)), ("prompt_id", frame["prompt_id"])):
+        splits = pl.DataFrame({"name": names, "split": frame["split"]}).group_by("name").agg(pl.col("split").n_unique())
+        crossing = splits.filter(pl.col("split") > 1)["name"]
+        if len(crossing):
             raise DataError(
-                f"{table}: the {unit} {brief(crossing[unit].min())} is in several splits",
+                f"{table}: the {unit} {brief(crossing.min())} is in several splits",
                 "Prompts that are not independent, and translations of one prompt, belong in one split.",
             )
 
 
 def _check_groups(frame: pl.DataFrame, table: Path) -> None:
     """What groups prompts names a group: an empty text would make all prompts one, and a blank would part them."""
-    for column in ("cluster", "pair_id"):
+    for column in (*cluster_columns(frame), "pair_id"):
         names = frame[column].drop_nulls().unique(maintain_order=True)
         bare = names.str.strip_chars()
         if (bare == "").any():

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.data.clusters import combined
 from ssn_probe.data.judges import Judge, JudgedRow, make_judge, require_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import same_words
@@ -27,7 +28,7 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row: a user message and the response to learn."""
+    """One row: a user message and the response to learn; `cluster` combines all columns of clusters."""
 
     prompt_id: str
     language: str
@@ -151,8 +152,8 @@ def training_rows(
     _check_every_language(prompts, rows, chosen, contexts)
     _check_responses(prompts, rows)
     _check_not_measured(prompts, rows)
-    names = ("prompt_id", "language", "context", "cluster", "text")
-    return tuple(Example(target=row["reference"], **{name: row[name] for name in names}) for row in rows.to_dicts())
+    named = rows.select("prompt_id", "language", "context", "text", cluster=combined(rows), target="reference")
+    return tuple(Example(**row) for row in named.to_dicts())
 
 
 def _chosen_languages(prompts: PromptSet, languages: Sequence[str] | None) -> list[str]:

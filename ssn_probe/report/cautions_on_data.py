@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from ssn_probe.data.clusters import combined
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates, unlike_translations
 from ssn_probe.spec import PromptMeasure, Prompts, Recipe, Trains
@@ -150,7 +151,7 @@ def _ids(ids: Sequence[str], count: int) -> str:
 
 def nearly_repeated(prompts: PromptSet) -> list[str]:
     """Texts that differ from another by a few characters: hardly new evidence, unless they are one cluster."""
-    clusters = dict(prompts.frame.select("prompt_id", "cluster").iter_rows())
+    clusters = dict(zip(prompts.frame["prompt_id"], combined(prompts.frame), strict=True))
     found = {
         language: apart
         for language, pairs in near_duplicates(prompts).items()

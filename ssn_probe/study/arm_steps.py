@@ -7,6 +7,7 @@ from typing import Literal
 
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.spec import Patch, Recipe, Trains
 from ssn_probe.study.arms import (
@@ -246,7 +247,7 @@ def _measurement(
         here = bench_of(bench, arm, language)
         found = responses(here, prompts, rows, language, change(here), advance())
         named = pl.lit(judge_of(bench, prompts).name).alias("judge")
-        frame = rows.select("prompt_id", "cluster", "context").hstack(found)
+        frame = rows.select("prompt_id", *cluster_columns(rows), "context").hstack(found)
         return frame.with_columns(*labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
 
     def odds_key() -> Mapping:
@@ -256,7 +257,8 @@ def _measurement(
     def odds() -> pl.DataFrame:
         here, reads = bench_of(bench, arm, language), readouts(bench, prompts)[language].reads
         values = log_odds(here, rows, change(here), reads, advance())
-        return rows.select("prompt_id", "cluster").with_columns(log_odds=values).with_columns(*labels(arm, language))
+        named = rows.select("prompt_id", *cluster_columns(rows))
+        return named.with_columns(log_odds=values).with_columns(*labels(arm, language))
 
     def text_key() -> Mapping:
         here = bench_of(bench, arm, language)

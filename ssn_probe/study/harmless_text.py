@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.chat import encode
 from ssn_probe.model.turn_ends import up_to_end
@@ -133,5 +134,6 @@ def table(rows: pl.DataFrame, texts: Sequence[Text], found: Reading, vocabulary:
         "prompt_tokens": [len(text.predicted) for text in texts],
     }
     columns = [pl.Series(name, values) for name, values in figures.items()]
-    frame = rows.select("prompt_id", "cluster").with_columns(*columns, pl.lit(vocabulary).alias("vocabulary"))
+    named = rows.select("prompt_id", *cluster_columns(rows))
+    frame = named.with_columns(*columns, pl.lit(vocabulary).alias("vocabulary"))
     return frame.with_columns(pl.col("log_perplexity").fill_nan(None))

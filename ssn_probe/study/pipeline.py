@@ -189,7 +189,7 @@ def _kept_as_it_comes(bench: Workbench, folder: Path, name: str, steps: Iterator
                 collected.append(result)
     finally:
         if collected:
-            write_table(path, pl.concat(collected))
+            write_table(path, pl.concat(collected, how="diagonal"))
     return pl.read_parquet(path, glob=False) if collected else None
 
 

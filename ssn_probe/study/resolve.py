@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from ssn_probe.data.clusters import combined
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import (
@@ -215,6 +216,7 @@ def rows_to_train(node: Trains, prompts: PromptSet) -> int:
     rows = prompts.frame.filter(pl.col("split") == "train", pl.col("context").is_in(node.contexts))
     if node.languages is not None:
         rows = rows.filter(pl.col("language").is_in(node.languages))
-    kept = held_out(rows.select("context", "cluster").rows(), node.training)
-    learned = rows.filter(~pl.col("cluster").is_in(sorted(kept))).height
+    clusters = combined(rows)
+    kept = held_out(list(zip(rows["context"], clusters, strict=True)), node.training)
+    learned = rows.filter(~clusters.is_in(sorted(kept))).height
     return Schedule(settings=node.training, rows=learned).total * node.training.batch

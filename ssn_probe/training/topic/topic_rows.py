@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
+from ssn_probe.data.clusters import combined
 from ssn_probe.data.judges import JudgedRow, Verdict, make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.training_rows import Example, safety_data
@@ -115,7 +116,8 @@ def _companions(prompts: PromptSet, refusal: Example, draw: random.Random) -> li
     twin = prompts.select("train", "harmless", refusal.language).filter(
         pl.col("pair_id") == refusal.prompt_id.removesuffix("-harmful")
     )
-    alike = prompts.select("train", "lookalike", refusal.language).filter(cluster=refusal.cluster)
+    alike = prompts.select("train", "lookalike", refusal.language)
+    alike = alike.filter(combined(alike) == refusal.cluster)
     return [(refusal.language, name) for name in (twin["prompt_id"].item(), draw.choice(alike["prompt_id"].to_list()))]
 
 
