@@ -14,7 +14,6 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import DataError
-from ssn_probe.neurons import KEYS
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
 from ssn_probe.stats.nulls.label_exchange import exchange
@@ -25,7 +24,6 @@ from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.workbench import Workbench
 
 LENGTH_BINS = 4
-SIDES = {"harmful": True, "harmless": False}
 
 
 def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
@@ -166,20 +164,6 @@ def _as_placebo(bench: Workbench, prompts: pl.DataFrame, name: str) -> pl.DataFr
         )
     bench.warn(f"{name}: its placebo contrasts long with short harmless prompts, since they have {len(topics)} topics")
     return rows.with_columns(harmful=longer, **across)
-
-
-def placebo_importance(effects: PromptEffects) -> pl.DataFrame:
-    """As `importance`, of the two groups of harmless prompts: `language, layer, site, index, harmful, harmless`."""
-    label = effects.prompts["harmful"].to_numpy()
-    frames = []
-    for language in effects.languages:
-        for layer, site in effects.places:
-            values = effects.read(language, layer, site).astype(np.float64)
-            sides = {name: np.nanmean(values[label == side], axis=0) for name, side in SIDES.items()}
-            frame = pl.DataFrame({"index": np.arange(values.shape[1], dtype=np.int32)} | sides)
-            place = {"language": pl.lit(language), "layer": pl.lit(layer, pl.Int32), "site": pl.lit(site)}
-            frames.append(frame.with_columns(**place))
-    return pl.concat(frames).select(*KEYS, *SIDES)
 
 
 def _reader(

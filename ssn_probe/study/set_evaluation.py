@@ -27,7 +27,8 @@ from ssn_probe.spec import (
     WithoutStrongest,
 )
 from ssn_probe.spec.node import Node, walk
-from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
+from ssn_probe.stats.nulls.relabelled import labelled_means
+from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.resolve import anchor_of, languages_left_out, left_out, without
@@ -134,7 +135,7 @@ def importance_of(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
     if not node.placebo:
         return importance(bench, node)
     effects = prompt_effects(bench, node)
-    return bench.remember(("placebo", effects), lambda: placebo_importance(effects))
+    return bench.remember(("means", effects), lambda: labelled_means(effects))
 
 
 def _ranked(node: SafetyNeurons, means: pl.DataFrame) -> NeuronSet:

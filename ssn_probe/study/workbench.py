@@ -28,9 +28,9 @@ METHODS = {
     "lm-eval": 1,
     "scores": 1,
     "weights": 1,
-    "null": 1,
-    "stability": 1,
-    "discoveries": 1,
+    "null": 2,
+    "stability": 2,
+    "discoveries": 2,
     "expansion": 2,
 }
 """Every kind of measurement that is kept between runs, with a version that is raised when its numbers change."""

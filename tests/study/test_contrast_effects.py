@@ -15,7 +15,8 @@ from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.spec import Combine, Of, Prompts, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
-from ssn_probe.study.contrast_effects import placebo_importance, prompt_effects
+from ssn_probe.stats.nulls.relabelled import labelled_means
+from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
@@ -70,7 +71,7 @@ def test_the_placebo_contrasts_harmless_prompts_of_different_topics(bench: Workb
     sides = {label: {topics[one] for one in measured.prompts.filter(harmful=label)["prompt_id"]} for label in (0, 1)}
     assert all(sides.values())
     assert not sides[0] & sides[1]
-    means = placebo_importance(measured)
+    means = labelled_means(measured)
     assert means.null_count().sum_horizontal()[0] == 0
     assert evaluate(bench, placebo) != evaluate(bench, MS)
 

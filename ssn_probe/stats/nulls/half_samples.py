@@ -11,7 +11,7 @@ import polars as pl
 
 from ssn_probe.errors import DataError
 from ssn_probe.stats.nulls.array_selection import Samples
-from ssn_probe.stats.nulls.label_exchange import draw_labels, units
+from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange, units
 
 LEAST = 2
 """The fewest units of each label in a sample: a single unit gives no useful mean."""
@@ -28,7 +28,8 @@ class SamplePlan:
     """All samples of a study of stability, and the rows of each kind; slices consist of whole pairs.
 
     `curve`: from the smallest samples to the halves. `observed` and `null` are halves of the prompts whose labels
-    exchange, under the true labels and under each permutation.
+    exchange, under the true labels and under each permutation; their means are weighted by blocks, as all are of
+    prompts under exchanged labels.
     """
 
     samples: Samples
@@ -96,14 +97,17 @@ def plan_samples(
     ]
     smaller = [samples for samples in small if _everywhere(samples, present)]
     null = _permuted(prompts, unit, permutations, null_pairs, random) if permutations else []
-    blocks = [halves(prompts, pairs, seed), *smaller, *null]
-    ends = np.cumsum([len(block) for block in blocks]).tolist()
-    rows = [slice(end - len(block), end) for block, end in zip(blocks, ends, strict=True)]
+    parts = [halves(prompts, pairs, seed), *smaller, *null]
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    rows = [slice(end - len(part), end) for part, end in zip(parts, ends, strict=True)]
     first_null = 1 + len(smaller)
+    exchanged = "block" in prompts.columns
     return SamplePlan(
         samples=Samples(
-            harmful=np.concatenate([block.harmful for block in blocks]),
-            harmless=np.concatenate([block.harmless for block in blocks]),
+            harmful=np.concatenate([part.harmful for part in parts]),
+            harmless=np.concatenate([part.harmless for part in parts]),
+            blocks=exchange(prompts).blocks if null or exchanged else None,
+            weighted=np.arange(ends[-1]) >= (0 if exchanged else rows[first_null - 1].stop),
         ),
         halves=rows[0],
         curve=(*rows[1:first_null], rows[0]),

@@ -16,7 +16,7 @@ from ssn_probe.neurons import EVERY
 from ssn_probe.spec import SetExpression, Shared
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.array_selection import Samples, overlaps
-from ssn_probe.stats.nulls.label_exchange import draw_labels
+from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
 from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
 from ssn_probe.stats.nulls.mask_algebra import MaskSet
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
@@ -70,12 +70,13 @@ def permutation_null(
 
 
 def _samples(prompts: pl.DataFrame, draws: int, seed: int) -> Samples:
-    """The observed labels of all prompts, those of the prompts that take part, and every draw: [2 + draw, prompt]."""
+    """The labels of all prompts, those of the prompts that take part, and every draw: [2 + draw, prompt]."""
     labels, kept = draw_labels(prompts, draws, seed)
     observed = prompts["harmful"].to_numpy()
     labels = np.concatenate([observed[None], observed[None], labels])
     used = np.concatenate([np.ones((1, len(kept)), dtype=bool), np.tile(kept, (1 + draws, 1))])
-    return Samples(harmful=labels & used, harmless=~labels & used)
+    weighted = np.arange(len(labels)) > 0
+    return Samples(harmful=labels & used, harmless=~labels & used, blocks=exchange(prompts).blocks, weighted=weighted)
 
 
 def _start(effects: PromptEffects, expression: SetExpression, anchor: str | None, samples: int) -> _Counts:

@@ -1,7 +1,7 @@
 """A contrast as a sum over exchangeable units, so that its permutation variance has a closed form.
 
-With observed counts n_h and n_b, and effects x centred over the prompts, the difference of means is
-T = (1/n_h + 1/n_b) · Σ_harmful x. Labels enter it linearly. Where units differ in size, the permuted statistic is T
+With effects x less the mean of their block, the difference of means that is weighted by blocks (`prompt_blocks`) is
+T = Σ_harmful x / Σ h·b/(h + b). Labels enter it linearly. Where a language lacks prompts, the permuted statistic is T
 with the observed counts.
 """
 
@@ -48,17 +48,24 @@ def contrasts(group: Group, plan: Exchange) -> Iterator[Contrast]:
 
 def _shares(group: Group, language: str, plan: Exchange) -> np.ndarray:
     """What every prompt adds to T when it is harmful, float64 [prompt, neuron]; 0 for prompts that do not take part."""
-    used = plan.kept & group.present[language]
-    harmful, harmless = int((used & plan.harmful).sum()), int((used & ~plan.harmful).sum())
-    if not harmful or not harmless:
+    from scipy.sparse import csr_matrix
+
+    share = plan.blocks.share * plan.kept * group.present[language]
+    block = np.maximum(plan.blocks.code, 0)
+    harmful, harmless = (np.bincount(block, share * side) for side in (plan.harmful, ~plan.harmful))
+    counted = harmful + harmless
+    total = (harmful * harmless / np.maximum(counted, 1e-9)).sum()
+    if not total:
+        counts = (int((side * (share > 0)).sum()) for side in (plan.harmful, ~plan.harmful))
         raise DataError(
-            f"{language} has {harmful} harmful and {harmless} harmless prompts that exchange their labels",
+            "{} has {} harmful and {} harmless prompts that exchange their labels".format(language, *counts),
             f"Give {language} more prompts, or leave the language out.",
         )
     effects = group.effects[language].astype(np.float64)
+    inside = csr_matrix((share, (block, np.arange(len(block)))))
     # Sums of float32 are nearly exact in float64: equal effects leave exactly 0.
-    centred = effects - effects[used].sum(axis=0) / used.sum()
-    return np.where(used[:, None], centred * (1 / harmful + 1 / harmless), 0.0)
+    centred = effects - (inside @ effects / np.maximum(counted, 1e-9)[:, None])[block]
+    return centred * (share / total)[:, None]
 
 
 def contrast(language: str, shares: np.ndarray, plan: Exchange) -> Contrast:

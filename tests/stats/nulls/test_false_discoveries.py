@@ -35,21 +35,24 @@ def test_the_standard_deviation_of_swapped_pairs_is_exact() -> None:
     assert every.mean(axis=0) == pytest.approx(0, abs=1e-7)
 
 
-def test_the_standard_deviation_of_strata_is_exact_and_their_mean_taken_off() -> None:
-    """Two strata with unequal shares of harmful prompts: T under every relabelling, one by one."""
-    harmful = np.array([True, True, True, True, False, True, False, False, False, False])
+def test_the_standard_deviation_of_strata_is_exact_and_their_level_drops_out() -> None:
+    """Two strata with unequal shares of harmful prompts: T, their weighted mean, under every relabelling one by one."""
+    harmful = np.array([True, True, True, True, False, True, False, False, True, False])
     effects = np.random.default_rng(1).normal(size=(10, 2)).astype(np.float32)
+    strata = np.arange(10) < 5, np.arange(10) >= 5
     effects[5:] += 5
     table = prompt_table(harmful.tolist(), stratum=["a"] * 5 + ["b"] * 5)
     plan = exchange(table)
     found = contrast_of(effects_from(table, {("en", 0, "o"): effects}))
     every = []
-    for first, second in product(combinations(range(5), 4), combinations(range(5, 10), 1)):
+    for first, second in product(combinations(range(5), 4), combinations(range(5, 10), 2)):
         label = np.isin(np.arange(10), [*first, *second])
-        every.append(effects[label].mean(axis=0) - effects[~label].mean(axis=0))
+        parts = [effects[here & label].mean(axis=0) - effects[here & ~label].mean(axis=0) for here in strata]
+        every.append((4 / 5 * parts[0] + 6 / 5 * parts[1]) / 2)
+    assert np.mean(every, axis=0) == pytest.approx(0, abs=1e-6)
     assert found.sd == pytest.approx(np.std(every, axis=0), rel=1e-5)
     observed = (weights(plan, plan.harmful[None]) @ found.unit)[0]
-    assert observed == pytest.approx(found.score - np.mean(every, axis=0), rel=1e-5)
+    assert observed == pytest.approx(found.score, rel=1e-5)
 
 
 def test_z_has_mean_0_and_variance_1_under_permutation_whatever_the_structure() -> None:

@@ -75,14 +75,38 @@ def test_strata_with_one_label_are_dropped_and_counted() -> None:
     assert found.log10_relabellings == pytest.approx(log10(comb(10, 5)))
 
 
-def test_pairs_and_single_prompts_together() -> None:
-    pair = [f"pair {i // 2}" if i < 4 else None for i in range(12)]
-    labels, kept = draw_labels(prompt_table(sides(6), pair_id=pair), DRAWS, 0)
-    found = exchange(prompt_table(sides(6), pair_id=pair))
+def test_where_there_are_pairs_single_prompts_take_no_part() -> None:
+    pair = [f"pair {i // 2}" if i < 10 else None for i in range(18)]
+    prompts = prompt_table(sides(9), pair_id=pair)
+    labels, kept = draw_labels(prompts, DRAWS, 0)
+    found = exchange(prompts)
+    assert kept.tolist() == [True] * 10 + [False] * 8
+    assert (labels[:, :10:2] != labels[:, 1:10:2]).all()
+    assert (labels[:, 10:] == sides(4)).all()
+    assert found.paired
+    assert (found.pairs_swapped, found.strata, found.dropped_prompts, found.dropped_strata) == (5, 0, 8, 0)
+    assert found.log10_relabellings == pytest.approx(5 * log10(2))
+
+
+def test_a_cluster_with_both_labels_is_no_pair_and_leaves_the_strata_in() -> None:
+    prompts = prompt_table(sides(6), cluster=["both", "both", *(f"c{i}" for i in range(10))])
+    labels, kept = draw_labels(prompts, DRAWS, 0)
     assert kept.all()
     assert (labels[:, 0] != labels[:, 1]).all()
-    assert (labels[:, 4:].sum(axis=1) == 4).all()
-    assert found.log10_relabellings == pytest.approx(log10(4 * comb(8, 4)))
+    assert (labels[:, 2:].sum(axis=1) == 5).all()
+    assert exchange(prompts).log10_relabellings == pytest.approx(log10(2 * comb(10, 5)))
+
+
+def test_prompts_are_a_unit_where_all_their_clusters_are_equal() -> None:
+    action = ["mix", "mix", "mix", "steal", "steal", "mix"]
+    thing = ["bomb", "bomb", "cake", "cake", "cake", None]
+    crossed = prompt_table([True] * 6, cluster=action).with_columns(cluster_2=pl.Series(thing))
+    assert units(crossed).tolist() == [0, 0, 1, 2, 2, 3]
+
+
+def test_a_draw_does_not_depend_on_how_many_are_asked_for() -> None:
+    prompts = prompt_table(sides(12), stratum=[f"s{i % 3}" for i in range(24)])
+    assert (draw_labels(prompts, 3, 7)[0] == draw_labels(prompts, 50, 7)[0][:3]).all()
 
 
 @settings(deadline=None, max_examples=60)
