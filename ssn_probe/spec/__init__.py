@@ -60,6 +60,7 @@ from ssn_probe.spec.recipe import (
     Recipe,
     Utility,
 )
+from ssn_probe.spec.relabelling import Exchanged, Labels, Placebo
 from ssn_probe.spec.training_settings import Training
 
 __all__ = [
@@ -76,10 +77,12 @@ __all__ = [
     "Combine",
     "Each",
     "Effect",
+    "Exchanged",
     "Expand",
     "Final",
     "Intervention",
     "LMEval",
+    "Labels",
     "Language",
     "LeaveOneOut",
     "LoRA",
@@ -92,6 +95,7 @@ __all__ = [
     "OverRefusal",
     "Patch",
     "Perplexity",
+    "Placebo",
     "PromptMeasure",
     "Prompts",
     "RandomLike",

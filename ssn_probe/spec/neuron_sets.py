@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, named_effect
 from ssn_probe.spec.node import Node, brief, one_of, require
 from ssn_probe.spec.prompts import Prompts
+from ssn_probe.spec.relabelling import Labels
 
 if TYPE_CHECKING:
     from ssn_probe.spec.interventions import After, Trains
@@ -90,9 +91,12 @@ class SafetyNeurons(SetExpression):
 
     `stable=π` keeps instead the neurons that the rule takes in a share of at least π of complementary half-samples of
     the prompts, which bounds the number taken by chance (Shah & Samworth 2013). `fdr=q` takes the neurons, however
-    many, whose effect is larger on harmful than on harmless prompts at a false discovery rate of q. `placebo` contrasts
-    harmless prompts with harmless prompts of other topics, and so shows what the method finds without any safety.
+    many, whose effect is larger on harmful than on harmless prompts at a false discovery rate of q. `labels` says which
+    prompts count as harmful, None for those that are: `Exchanged(draw)` or `Placebo(split)` show what the method finds
+    without a difference between harmful and harmless.
     """
+
+    version = 2
 
     prompts: Prompts
     _: KW_ONLY
@@ -103,7 +107,7 @@ class SafetyNeurons(SetExpression):
     pool: str = "site"
     stable: float | None = None
     fdr: float | None = None
-    placebo: bool = False
+    labels: Labels | None = None
 
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")

@@ -22,6 +22,7 @@ from ssn_probe.spec import (
     LeaveOneOut,
     LoRA,
     Of,
+    Placebo,
     Recipe,
     SafetyNeurons,
     SetExpression,
@@ -31,7 +32,7 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import source_of
 from ssn_probe.spec.node import Node, rewrite
-from ssn_probe.study.resolve import evaluated, has_placebo, left_out, not_run_in
+from ssn_probe.study.resolve import evaluated, is_contrast, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
@@ -152,7 +153,7 @@ def _arms(
 
 def _arm(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression, node: Intervention) -> Arm:
     trains = isinstance(node, Trains)
-    also = () if trains else (WEAKENED, PLACEBO) if has_placebo(expression) else (WEAKENED,)
+    also = () if trains else (WEAKENED, PLACEBO) if is_contrast(expression) else (WEAKENED,)
     changed = rewrite(expression, _to_placebo, leave=Trains)
     first = (node.first, partial(evaluate, bench, node.first.neurons)) if isinstance(node, Then) else None
     return Arm(
@@ -172,7 +173,7 @@ def _arm(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression,
 
 
 def _to_placebo(node: Node) -> Node:
-    return replace(node, placebo=True) if isinstance(node, SafetyNeurons) else node
+    return replace(node, labels=Placebo()) if isinstance(node, SafetyNeurons) else node
 
 
 def _known(bench: Workbench, arm: Arm, node: Intervention) -> Arm:

@@ -21,13 +21,14 @@ from ssn_probe.stats.nulls.parallel_units import known_parallel
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, score_inputs
 from ssn_probe.study.measurements import tokens_of
+from ssn_probe.study.relabelled_effects import under
 from ssn_probe.study.workbench import Workbench
 
 LENGTH_BINS = 4
 
 
 def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
-    """Per-prompt effects of a node's contrast. Raises DataError for a placebo without two topics."""
+    """Per-prompt effects of a node's contrast, under its labels. Raises DataError where there are no such labels."""
     return bench.remember(("prompt effects", _contrast(node)), lambda: _prompt_effects(bench, node))
 
 
@@ -37,18 +38,19 @@ def _contrast(node: SafetyNeurons) -> SafetyNeurons:
 
 
 def _prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
+    if node.labels is not None:
+        return under(node.labels, prompt_effects(bench, replace(node, labels=None)))
     importance(bench, node)
     data = bench.data[node.prompts]
     known = _prompts(bench, data)
     for note in _notes(known, data.name):
         bench.warn(note)
-    prompts = _as_placebo(bench, known, data.name) if node.placebo else known
     sites = distinct_sites(bench, node)
     return PromptEffects(
-        prompts=prompts,
+        prompts=known,
         languages=data.languages,
         places=tuple((layer, site) for layer in range(bench.subject.n_layers) for site in sites),
-        read=_reader(bench, node, data, prompts),
+        read=_reader(bench, node, data, known),
         key=_key(bench, node),
     )
 
@@ -74,7 +76,7 @@ def _key(bench: Workbench, node: SafetyNeurons) -> str:
     data = bench.data[node.prompts]
     sides = product(data.languages, CONTRASTED)
     scores = [digest(score_inputs(bench, node, language, context)) for language, context in sides]
-    return digest({"scores": scores, "data": data.digest, "placebo": node.placebo})
+    return digest({"scores": scores, "data": data.digest})
 
 
 def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
@@ -142,28 +144,6 @@ def _binned(lengths: np.ndarray) -> np.ndarray:
 def _mixed(frame: pl.DataFrame) -> bool:
     """Is there a source with both labels? Otherwise label and source cannot be distinguished."""
     return bool(frame.group_by("source").agg(pl.col("harmful").n_unique() > 1)["harmful"].any())
-
-
-def _as_placebo(bench: Workbench, prompts: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The harmless prompts; those of every second topic, by name, take the part of harmful prompts.
-
-    Where topics only tell harmful from harmless prompts, the longer half takes that part.
-    """
-    rows = prompts.filter(~pl.col("harmful"))
-    topics = sorted(rows["topic"].drop_nulls().unique())
-    # Topics are what the placebo contrasts, so prompts are exchangeable across them.
-    across = {"stratum": pl.lit("within"), "pair_id": pl.lit(None, pl.String)}
-    if len(topics) >= 2:
-        kept = rows.filter(pl.col("topic").is_not_null())
-        return kept.with_columns(harmful=pl.col("topic").is_in(topics[::2]), **across)
-    longer = rows["tokens"] > rows["tokens"].median()
-    if "topic" not in apart(prompts) or not longer.any():
-        raise DataError(
-            f"{name} has no placebo contrast: its harmless identify prompts have {len(topics)} topics",
-            "Give the harmless prompts a `topic` column with at least two topics.",
-        )
-    bench.warn(f"{name}: its placebo contrasts long with short harmless prompts, since they have {len(topics)} topics")
-    return rows.with_columns(harmful=longer, **across)
 
 
 def _reader(

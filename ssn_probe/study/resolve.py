@@ -99,9 +99,9 @@ def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, 
     return () if anchor is None else (anchor,)
 
 
-def has_placebo(node: Node) -> bool:
-    """Is a set chosen by a contrast, so that the same choice can be made among harmless prompts?"""
-    return any(isinstance(inner, SafetyNeurons) and not inner.placebo for inner in walk(node))
+def is_contrast(node: Node) -> bool:
+    """Is a set chosen by a contrast, so that the same choice can be made under other labels?"""
+    return any(isinstance(inner, SafetyNeurons) and inner.labels is None for inner in walk(node))
 
 
 def languages_of(node: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:

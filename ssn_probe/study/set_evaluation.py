@@ -131,8 +131,8 @@ def _found_again(bench: Workbench, node: After) -> NeuronSet:
 
 
 def importance_of(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
-    """The means that a node's rule contrasts: harmful and harmless; for a placebo, two groups of harmless prompts."""
-    if not node.placebo:
+    """The means that a node's rule contrasts, of harmful and of harmless prompts by the node's labels."""
+    if node.labels is None:
         return importance(bench, node)
     effects = prompt_effects(bench, node)
     return bench.remember(("means", effects), lambda: labelled_means(effects))

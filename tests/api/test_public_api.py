@@ -20,10 +20,10 @@ from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Ablation Amplify DataError Each Effect Expand Final Intervention JudgeError Language LMEval LoRA Local MeanOf
-ModelError NeuronFile OverRefusal Patch Perplexity Preview Prompts RandomLike Recipe RecipeError Refusal RemoteError
-Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility edits open_run paper
-preview prompts_from_frame recipe register_family run scores
+ASR Ablation Amplify DataError Each Effect Exchanged Expand Final Intervention JudgeError Language LMEval LoRA Local
+MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe RecipeError
+Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility
+edits open_run paper preview prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
@@ -72,7 +72,9 @@ KINDS = {
     "Ablation": "candidates",
     "Language": "",
     "Prompts": "source harmless languages limit max_new_tokens",
-    "SafetyNeurons": "prompts effect rule top sites pool stable fdr placebo",
+    "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels",
+    "Exchanged": "seed draw",
+    "Placebo": "seed split",
     "Shared": "neurons anchor at_least by",
     "RandomLike": "neurons seed",
     "NeuronFile": "path",
@@ -101,7 +103,7 @@ KINDS = {
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
     "question judge",
 }
-VERSIONS = {"UnionOf": 2}
+VERSIONS = {"SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
 curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json

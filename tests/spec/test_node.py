@@ -15,6 +15,7 @@ from ssn_probe import (
     LMEval,
     OverRefusal,
     Perplexity,
+    Placebo,
     Prompts,
     RandomLike,
     Recipe,
@@ -34,6 +35,7 @@ from ssn_probe.spec import (
     Amplify,
     Combine,
     Each,
+    Exchanged,
     Final,
     LeaveOneOut,
     Local,
@@ -157,9 +159,11 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "sites": ("q", "ffn"),
             "pool": "layer",
             "stable": 0.9,
-            "placebo": True,
+            "labels": Exchanged(draw=1),
         },
     ),
+    Exchanged: (Exchanged(), {"draw": 1, "seed": 1}),
+    Placebo: (Placebo(), {"split": 1, "seed": 1}),
     Shared: (Shared(MS), {"neurons": OTHER, "anchor": "en", "at_least": 2, "by": "mean"}),
     RandomLike: (RandomLike(MS), {"neurons": OTHER, "seed": 1}),
     NeuronFile: (OTHER, {"path": "another.csv"}),
@@ -228,11 +232,11 @@ def test_the_key_is_pinned() -> None:
     assert canonical(to_json(expression)) == (
         '{"anchor":"ä","at_least":null,"by":"intersection","kind":"Shared","neurons":'
         '{"effect":{"kind":"Local","position":"mean","version":1},"fdr":null,'
-        '"kind":"SafetyNeurons","placebo":false,"pool":"site","prompts":'
+        '"kind":"SafetyNeurons","labels":null,"pool":"site","prompts":'
         '{"harmless":null,"kind":"Prompts","languages":null,"limit":null,"source":"organism","version":1},'
-        '"rule":"paper","sites":["q","v"],"stable":null,"top":0.03,"version":1},"version":1}'
+        '"rule":"paper","sites":["q","v"],"stable":null,"top":0.03,"version":2},"version":1}'
     )
-    assert expression.key == "74bdd56e8547bdc4197a41db347856f0c374a6b484fec9a43a2397c52e545b4c"
+    assert expression.key == "65f9c7dccf17331d688e7a847f1cb659f372e7f8b523d0efd214ab1bbd93cb0c"
 
 
 def test_a_node_is_a_value() -> None:
@@ -292,12 +296,12 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(kind="Node"), "unknown node 'Node'", ""),
         (changed(kind=["SafetyNeurons"]), "unknown node", ""),
         (changed(kind=None), "unknown node None", ""),
-        (changed(version=2), "has version 2 in the recipe, but this release has version 1", "run the recipe by name"),
+        (changed(version=1), "has version 1 in the recipe, but this release has version 2", "run the recipe by name"),
         (changed(version=None), "version None", "run the recipe by name"),
         (changed(version=True), "version True", "run the recipe by name"),
         (changed(version=1.0), "version 1.0", "run the recipe by name"),
         (changed(strength=1), "wrong fields.*strength", ""),
-        ({"kind": "SafetyNeurons", "version": 1}, "wrong fields.*prompts", ""),
+        ({"kind": "SafetyNeurons", "version": 2}, "wrong fields.*prompts", ""),
         (changed(rule="papr"), "unknown rule 'papr'", "paper"),
         (changed(top=float("nan")), r"SafetyNeurons\.top is nan", "finite"),
         (changed(prompts=to_json(Local())), "prompts is ", "Prompts"),

@@ -14,7 +14,18 @@ from made_up_effects import sets_from_masks
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.runs.cache import Cache
-from ssn_probe.spec import Combine, Of, Prompts, Recipe, SafetyNeurons, SetExpression, Shared, UnionOf
+from ssn_probe.spec import (
+    Combine,
+    Exchanged,
+    Of,
+    Placebo,
+    Prompts,
+    Recipe,
+    SafetyNeurons,
+    SetExpression,
+    Shared,
+    UnionOf,
+)
 from ssn_probe.stats.nulls.relabelled import labelled_means
 from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance
@@ -63,26 +74,27 @@ def test_a_language_that_lacks_a_prompt_has_a_row_of_nan(tmp_path: Path) -> None
     assert np.isfinite(measured.read("aa", 0, "ffn")).all()
 
 
-def test_the_placebo_contrasts_harmless_prompts_of_different_topics(bench: Workbench) -> None:
-    placebo = replace(MS, placebo=True)
+def test_a_placebo_divides_the_harmless_prompts_alike_in_topic(bench: Workbench) -> None:
+    placebo = replace(MS, labels=Placebo(split=1))
     measured, rows = prompt_effects(bench, placebo), bench.data[PROMPTS].select("identify", "harmless")
-    topics = dict(rows.select("prompt_id", "topic").iter_rows())
-    assert set(measured.prompts["prompt_id"]) == set(topics)
-    sides = {label: {topics[one] for one in measured.prompts.filter(harmful=label)["prompt_id"]} for label in (0, 1)}
-    assert all(sides.values())
-    assert not sides[0] & sides[1]
+    assert set(measured.prompts["prompt_id"]) == set(rows["prompt_id"])
+    topics = measured.prompts.group_by("topic").agg(share=pl.col("harmful").mean())
+    assert topics["share"].is_between(0.2, 0.8).all()
+    other = prompt_effects(bench, replace(MS, labels=Placebo(split=2)))
+    assert not measured.prompts["harmful"].equals(other.prompts["harmful"])
     means = labelled_means(measured)
     assert means.null_count().sum_horizontal()[0] == 0
     assert evaluate(bench, placebo) != evaluate(bench, MS)
 
 
-def test_no_placebo_without_topics(tmp_path: Path, bench: Workbench) -> None:
-    data = bench.data[PROMPTS]
-    data.frame.with_columns(topic=pl.lit("one")).drop("source").write_parquet(tmp_path / "prompts.parquet")
-    node = SafetyNeurons(Prompts(str(tmp_path)), effect="local", sites=("ffn",), placebo=True)
-    bare = Workbench(subject=bench.subject, data=make_plan(Recipe(sets={"ms": node})).data)
-    with pytest.raises(DataError, match="has no placebo contrast: its harmless identify prompts have 1 topics"):
-        evaluate(bare, node)
+def test_sets_under_exchanged_labels(bench: Workbench) -> None:
+    """Draw 0 is the observed labels of the prompts that take part; the others are different for every number."""
+    sets = [evaluate(bench, replace(MS, labels=Exchanged(draw=draw))) for draw in range(3)]
+    assert len(sets[0] & sets[1]) < len(sets[0])
+    assert sets[1] != sets[2]
+    prompts = [prompt_effects(bench, replace(MS, labels=Exchanged(draw=draw))).prompts for draw in range(2)]
+    assert prompts[0]["prompt_id"].equals(prompts[1]["prompt_id"])
+    assert prompts[0]["harmful"].sum() == prompts[1]["harmful"].sum()
 
 
 def test_stable_neurons_are_taken_by_most_halves_and_fewer_than_the_rule_takes(bench: Workbench) -> None:

@@ -291,7 +291,7 @@ def test_a_resolved_key_follows_the_method_version_of_every_node(data: str, monk
     before = key(node)
     for kind in (Recipe, NeuronFile, Shared, SafetyNeurons, Prompts):
         with monkeypatch.context() as patch:
-            patch.setattr(kind, "version", 2)
+            patch.setattr(kind, "version", 3)
             assert key(node) != before, kind.__name__
 
 

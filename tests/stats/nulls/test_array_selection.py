@@ -13,7 +13,7 @@ from made_up_effects import effects_from, prompt_table, sets_from_masks, sides
 
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.neurons.selection import select_neurons
-from ssn_probe.spec import NeuronFile, Prompts, RandomLike, SafetyNeurons, Shared
+from ssn_probe.spec import NeuronFile, Placebo, Prompts, RandomLike, SafetyNeurons, Shared
 from ssn_probe.stats.nulls.array_selection import Samples, in_top, means
 from ssn_probe.stats.nulls.labelling_sweep import languages_of
 from ssn_probe.stats.nulls.mask_algebra import no_null
@@ -125,7 +125,7 @@ def test_prompts_that_are_no_prompts_are_refused() -> None:
 def test_sets_without_a_null_say_why() -> None:
     ms = SafetyNeurons(prompts)
     assert no_null(Shared(ms).union() - ms.of("en")) is None
-    assert no_null(SafetyNeurons(prompts, placebo=True)) is None
+    assert no_null(SafetyNeurons(prompts, labels=Placebo())) is None
     cases = {
         "random itself": ms - RandomLike(ms),
         "a file": NeuronFile("x.csv"),
