@@ -66,7 +66,7 @@ def moved_states(
             inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
             return run_body(subject, trace_ablations, inputs, places, _silenced(chosen), position)
 
-        found.append(fitted(size, attempt))
+        found.append(fitted(size, attempt).cpu())
         start += len(found[-1])
     return placed(subject, places["sites"], neurons, torch.cat(found)[:, None])
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.remote.packed import attempted
+from ssn_probe.tracing import ablations
+from ssn_probe.tracing.batching import BatchSize
 from ssn_probe.tracing.bodies.attention_form import allowed_pairs, score_effects
 from ssn_probe.tracing.bodies.closed_form import linear_effects, unit_vectors, value_effects
 from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
@@ -103,6 +106,19 @@ def test_effects_on_a_gpu_equal_those_here(single: Callable[[str], Subject]) -> 
     for site in SITES:
         gap = (found[site][0].cpu().float() - wanted[site][0].float()).abs().max()
         assert gap < 2**-9, site
+
+
+def test_results_of_brute_force_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors that claim to be on a GPU: what would mix devices raises."""
+    subject = load_subject("organism", device="cpu")
+    monkeypatch.setattr(ablations, "run_body", lambda _subject, _body, inputs, *_: gpu(len(inputs["input_ids"]) - 1))
+    with FakeTensorMode():
+        found = ablations.moved_states(subject, PROMPTS[0], places_of(subject), "last", BatchSize(1000))
+    assert {site: effect.device.type for site, effect in found.items()} == dict.fromkeys(SITES, "cpu")
+
+
+def gpu(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device="cuda")
 
 
 def test_unit_vectors_are_small() -> None:
