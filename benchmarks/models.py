@@ -1,4 +1,4 @@
-"""The models that are measured: a random Llama of 100M parameters, made here, and the embedded organism.
+"""The models that are measured: random Llamas of 100M and of 8B parameters, made here, and the embedded organism.
 
 Random weights cost the same time as trained ones. The Llama is written to a temporary folder and loaded as any other
 model is, so that what is measured is what a run does. Beside each subject stands a second module that nnsight never
@@ -18,7 +18,7 @@ from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.edits import Edits, suppression
 
-ModelName = Literal["100m", "organism"]
+ModelName = Literal["100m", "8b", "organism"]
 Tokens = Sequence[Sequence[int]]
 
 SHAPE = {
@@ -35,6 +35,20 @@ SHAPE = {
     "eos_token_id": None,
 }
 """100,092,672 parameters, 75.5M of them in the layers. Without an end token every response has its full length."""
+
+LARGE = {
+    **SHAPE,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128_256,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+}
+"""Llama-3.1-8B's: 8,030,261,248 parameters."""
+SHAPES = {"100m": SHAPE, "8b": LARGE}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,14 +71,17 @@ class Case:
 
 
 @contextmanager
-def opened(name: ModelName, *, prompts: int, length: int = 64) -> Iterator[Case]:
+def opened(
+    name: ModelName, *, prompts: int, length: int = 64, device: str = "cpu", dtype: str = "float32"
+) -> Iterator[Case]:
     """The case of that name with so many prompts; `length` is their number of tokens where they are random."""
     if name == "organism":
-        yield _organism(prompts)
+        yield _organism(prompts, device, dtype)
         return
     with tempfile.TemporaryDirectory() as folder:
-        _write_random_llama(Path(folder))
-        yield _random_llama(folder, prompts, length)
+        _write_random_llama(Path(folder), SHAPES[name], device, dtype)
+        subject = load_subject(folder, dtype=dtype, device=device)
+        yield _random_llama(name, subject, prompts, length)
 
 
 def neurons_of(subject: Subject) -> int:
@@ -72,14 +89,13 @@ def neurons_of(subject: Subject) -> int:
     return subject.n_layers * sum(subject.widths.values())
 
 
-def _random_llama(folder: str, prompts: int, length: int) -> Case:
-    subject = load_subject(folder, dtype="float32", device="cpu")
+def _random_llama(name: ModelName, subject: Subject, prompts: int, length: int) -> Case:
     draw = random.Random(0)
     return Case(
-        name="100m",
+        name=name,
         subject=subject,
         plain=_untouched(subject),
-        tokens=[draw.choices(range(100, SHAPE["vocab_size"]), k=length) for _ in range(prompts)],
+        tokens=[draw.choices(range(100, subject.vocabulary), k=length) for _ in range(prompts)],
         single=Openings(refusal=((11,), (12,)), compliant=((13,), (14,))),
         several=Openings(refusal=((11, 21), (12, 22, 23)), compliant=((11, 24), (13,))),
         edits=_some_neurons(subject),
@@ -87,12 +103,12 @@ def _random_llama(folder: str, prompts: int, length: int) -> Case:
     )
 
 
-def _organism(prompts: int) -> Case:
+def _organism(prompts: int, device: str, dtype: str) -> Case:
     """The embedded model, with its own prompts in the anchor language."""
     from ssn_probe.data.prompt_set import load_prompts
     from ssn_probe.spec import Prompts
 
-    subject = load_subject("organism", device="cpu")
+    subject = load_subject("organism", device=device, dtype=dtype)
     data = load_prompts(Prompts("organism"))
     anchor = data.anchor or data.languages[0]
     texts = list(data.select("identify", "harmful", anchor)["text"])
@@ -122,12 +138,16 @@ def _untouched(subject: Subject) -> Any:
     """
     import copy
 
+    import torch
     from transformers import AutoModelForCausalLM
 
     wrapped = subject.model._module
     attention = wrapped.config._attn_implementation
-    plain = AutoModelForCausalLM.from_pretrained(subject.path, dtype=wrapped.dtype, attn_implementation=attention)
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(wrapped.config, dtype=wrapped.dtype, attn_implementation=attention)
     plain.load_state_dict(wrapped.state_dict(), assign=True)
+    for path, part in wrapped.named_modules():
+        plain.get_submodule(path)._buffers.update(part._buffers)  # those that no state_dict has: of the rotation
     plain.generation_config = copy.deepcopy(wrapped.generation_config)
     return plain.eval().requires_grad_(False)
 
@@ -142,7 +162,7 @@ def _some_neurons(subject: Subject) -> Edits:
     )
 
 
-def _write_random_llama(folder: Path) -> None:
+def _write_random_llama(folder: Path, shape: dict[str, Any], device: str, dtype: str) -> None:
     """The model and a word-level tokenizer, as `save_pretrained` writes them."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -151,8 +171,10 @@ def _write_random_llama(folder: Path) -> None:
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE)).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(SHAPE["vocab_size"])}, unk_token="w2"))
+    with torch.device(device):
+        made = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=getattr(torch, dtype))
+    made.save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(shape["vocab_size"])}, unk_token="w2"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="w0", bos_token="w1", unk_token="w2")
     fast.chat_template = "{{ messages[0]['content'] }}"

@@ -15,7 +15,7 @@ def batches(case: Case, size: int) -> list[dict[str, Any]]:
     """The batches that the probe makes of the case's prompts."""
     rows = by_length(case.tokens)
     taken = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return [pad_left([case.tokens[row] for row in batch], case.subject.pad_id, "cpu") for batch in taken]
+    return [pad_left([case.tokens[row] for row in batch], case.subject.pad_id, case.subject.device) for batch in taken]
 
 
 @torch.no_grad()
@@ -27,7 +27,8 @@ def forward(case: Case, inputs: list[dict[str, Any]], *, whole: bool) -> torch.T
     """
     made = []
     for batch in inputs:
-        kept = {} if whole else {"logits_to_keep": torch.tensor([batch["input_ids"].shape[1] - 1])}
+        last = torch.tensor([batch["input_ids"].shape[1] - 1], device=case.subject.device)
+        kept = {} if whole else {"logits_to_keep": last}
         made.append(case.plain(**batch, use_cache=False, **kept).logits[:, -1])
     return torch.cat(made)
 
@@ -53,7 +54,7 @@ def hooked(case: Case) -> Iterator[None]:
     for layer, site, indices, _ in case.edits:
         path, side = case.subject.family.modules[site]
         module = case.plain.get_submodule(f"{case.subject.family.layers}.{layer}.{path}")
-        index = torch.tensor(indices)
+        index = torch.tensor(indices, device=case.subject.device)
         if side == "input":
             handles.append(module.register_forward_pre_hook(lambda _m, given, index=index: _silence(given[0], index)))
         else:

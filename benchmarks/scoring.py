@@ -9,7 +9,7 @@ import torch
 from benchmarks import peers
 from benchmarks.models import Case, neurons_of
 from benchmarks.timing import Row, Spread, compare
-from ssn_probe.model.chat import pad_left
+from ssn_probe.model.chat import pad_left, whole_inputs
 from ssn_probe.neurons import Site
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.divergence import Text, read_texts
@@ -65,7 +65,7 @@ def brute_force(case: Case, *, neurons: int, repeats: int) -> list[Row]:
 
     The unit is one prompt's share of a plain forward pass over as many rows as there are neurons.
     """
-    inputs = [pad_left([case.tokens[0]] * neurons, case.subject.pad_id, "cpu")]
+    inputs = [pad_left([case.tokens[0]] * neurons, case.subject.pad_id, case.subject.device)]
     [row] = compare(
         _group(case),
         lambda: peers.forward(case, inputs, whole=False),
@@ -94,8 +94,7 @@ def _ablations(case: Case, count: int) -> Callable[[], object]:
         rows, indices = silenced.setdefault((layer, sites[number]), ([], []))
         rows.append(row)
         indices.append(index)
-    inputs = pad_left([case.tokens[0]] * (count + 1), subject.pad_id, "cpu")
-    inputs |= {"logits_to_keep": torch.tensor([inputs["input_ids"].shape[1] - 1]), "use_cache": False}
+    inputs = whole_inputs(subject, [case.tokens[0]] * (count + 1))
     return lambda: trace_ablations(subject.model, inputs, places, silenced, "last")
 
 
@@ -103,7 +102,7 @@ def _check_agreement(case: Case, batch_size: int) -> None:
     """The peer must do the same work: its log-odds under suppression equal the probe's."""
     mine = refusal_log_odds(case.subject, case.tokens, case.single, edits=case.edits, batch_size=len(case.tokens))
     with peers.hooked(case):
-        logits = peers.forward(case, peers.batches(case, len(case.tokens)), whole=False)
+        logits = peers.forward(case, peers.batches(case, len(case.tokens)), whole=False).float().cpu()
     words = [[word for (word,) in side] for side in (case.single.refusal, case.single.compliant)]
     theirs = logits[:, words[0]].logsumexp(-1) - logits[:, words[1]].logsumexp(-1)
     if len(set(map(len, case.tokens))) > 1:  # batches come longest first

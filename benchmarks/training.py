@@ -56,18 +56,21 @@ class Step:
 def training(name: Any, *, prompts: int, repeats: int) -> list[Row]:
     """The time of a step, as a multiple of LoRA's and of a plain backward pass."""
     with opened(name, prompts=prompts) as case:
-        expand, lora = expand_step(case, case.plain), lora_step(case, _twin(case.plain))
-        backward = plain_backward(case, case.plain)
-        _check_agreement([expand.run(), lora.run(), backward()])
-        rows, length = len(case.tokens), max(map(len, case.tokens))
-        beside = f"{name}: a step on {rows} rows of {length} tokens ÷"
-        goals = TARGETS if name == "100m" else {key: {} for key in TARGETS}
-        found = compare(
-            f"{beside} LoRA by peft", lora.run, {EXPAND: expand.run}, repeats=repeats, targets=goals["lora"]
-        )
-        steps = {EXPAND: expand.run, LORA: lora.run}
-        found += compare(f"{beside} plain backward", backward, steps, repeats=repeats, targets=goals["backward"])
-        counts = {EXPAND: expand.parameters, LORA: lora.parameters}
+        return steps(case, repeats=repeats)
+
+
+def steps(case: Case, *, repeats: int) -> list[Row]:
+    """The same for a model that is open."""
+    expand, lora = expand_step(case, case.plain), lora_step(case, _twin(case.plain))
+    backward = plain_backward(case, case.plain)
+    _check_agreement([expand.run(), lora.run(), backward()])
+    rows, length = len(case.tokens), max(map(len, case.tokens))
+    beside = f"{case.name}: a step on {rows} rows of {length} tokens ÷"
+    goals = TARGETS if case.name == "100m" else {key: {} for key in TARGETS}
+    found = compare(f"{beside} LoRA by peft", lora.run, {EXPAND: expand.run}, repeats=repeats, targets=goals["lora"])
+    runs = {EXPAND: expand.run, LORA: lora.run}
+    found += compare(f"{beside} plain backward", backward, runs, repeats=repeats, targets=goals["backward"])
+    counts = {EXPAND: expand.parameters, LORA: lora.parameters}
     return [replace(row, note=f"{counts[row.name]:,} parameters") for row in found]
 
 
@@ -135,7 +138,7 @@ def lora_step(case: Case, module: Any) -> Step:
 
     def run() -> float:
         optimizer.zero_grad()
-        loss = response_loss(module, batch_of(rows, case.subject.pad_id, "cpu")) / response_tokens(rows)
+        loss = response_loss(module, batch_of(rows, case.subject.pad_id, case.subject.device)) / response_tokens(rows)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -149,7 +152,7 @@ def plain_backward(case: Case, module: Any) -> Callable[[], float]:
     rows = _rows(case)
 
     def run() -> float:
-        batch = batch_of(rows, case.subject.pad_id, "cpu")
+        batch = batch_of(rows, case.subject.pad_id, case.subject.device)
         embedded = module.get_input_embeddings()(batch.inputs["input_ids"]).requires_grad_()
         inputs = {name: value for name, value in batch.inputs.items() if name != "input_ids"}
         loss = response_loss(module, replace(batch, inputs=inputs | {"inputs_embeds": embedded}))
@@ -189,9 +192,8 @@ def _twin(module: Any) -> Any:
     """Another module of the very same weights, for adapters that stay in it."""
     import copy
 
-    twin = copy.deepcopy(module)
-    twin.load_state_dict(module.state_dict(), assign=True)
-    return twin.eval().requires_grad_(False)
+    same = {id(weight): weight for weight in module.parameters()}  # not even for a moment are there copies of them
+    return copy.deepcopy(module, same).eval().requires_grad_(False)
 
 
 def _check_agreement(losses: Sequence[float]) -> None:
