@@ -12,19 +12,19 @@ from itertools import product
 import numpy as np
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import DataError
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
 from ssn_probe.stats.nulls.label_exchange import exchange
 from ssn_probe.stats.nulls.parallel_units import known_parallel
+from ssn_probe.stats.nulls.placebo_splits import quarters
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, score_inputs
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.relabelled_effects import under
 from ssn_probe.study.workbench import Workbench
-
-LENGTH_BINS = 4
 
 
 def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
@@ -87,10 +87,9 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
     lengths = [len(tokens) for tokens in tokens_of(bench, _in_anchor(first, rows, data))]
-    bins = pl.Series("bin", _binned(np.array(lengths, dtype=float)))
-    frame = first.select(
-        "prompt_id", (pl.col("context") == "harmful").alias("harmful"), "cluster", "pair_id", "topic", "source"
-    )
+    bins = pl.Series("bin", quarters(np.array(lengths, dtype=float)))
+    harmful = (pl.col("context") == "harmful").alias("harmful")
+    frame = first.select("prompt_id", harmful, *cluster_columns(first), "pair_id", "topic", "source")
     frame = frame.with_columns(parallel=pl.Series(known_parallel(frame, rows)), tokens=pl.Series(lengths))
     within = [bins.cast(pl.String), *([pl.col("source")] if _mixed(frame) else [])]
     return in_strata(frame.with_columns(within=pl.concat_str(within, separator=" | ")))
@@ -133,12 +132,6 @@ def _in_anchor(first: pl.DataFrame, rows: pl.DataFrame, data: PromptSet) -> pl.D
     spoken = rows.filter(pl.col("language") == anchor).select("prompt_id", text="text")
     joined = first.select("prompt_id", other="text").join(spoken, on="prompt_id", how="left", maintain_order="left")
     return joined.select(text=pl.coalesce("text", "other"))
-
-
-def _binned(lengths: np.ndarray) -> np.ndarray:
-    """Quarters of the prompts by length in tokens; prompts of equal length share a bin."""
-    edges = np.unique(np.quantile(lengths, np.arange(1, LENGTH_BINS) / LENGTH_BINS))
-    return np.searchsorted(edges, lengths, side="left")
 
 
 def _mixed(frame: pl.DataFrame) -> bool:

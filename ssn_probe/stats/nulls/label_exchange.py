@@ -24,6 +24,7 @@ from math import log10
 import numpy as np
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.errors import DataError
 from ssn_probe.stats.nulls.prompt_blocks import Blocks, rounded
 from ssn_probe.stats.nulls.prompt_effects import check_prompts
@@ -123,11 +124,6 @@ def draw_labels(prompts: pl.DataFrame, draws: int, seed: int) -> tuple[np.ndarra
     np.put_along_axis(drawn, order, own[np.argsort(found.stratum, kind="stable")[(~moved).sum() :]][None], axis=1)
     swapped = ((keys < 0.5) & found.mixed)[:, found.unit] ^ found.harmful
     return np.where(found.mixed[found.unit], swapped, drawn[:, found.unit]), found.kept
-
-
-def cluster_columns(prompts: pl.DataFrame) -> list[str]:
-    """The columns that say which prompts are not independent: `cluster`, `cluster_2`, …"""
-    return [name for name in prompts.columns if name.startswith("cluster")]
 
 
 def units(prompts: pl.DataFrame) -> np.ndarray:

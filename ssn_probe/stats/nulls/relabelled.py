@@ -8,6 +8,7 @@ import polars as pl
 from ssn_probe.neurons import KEYS
 from ssn_probe.stats.nulls.array_selection import LABELS, Samples, means
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
+from ssn_probe.stats.nulls.placebo_splits import placebo_split
 from ssn_probe.stats.nulls.prompt_blocks import blocks_of
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
 
@@ -28,6 +29,17 @@ def relabelled(effects: PromptEffects, draw: int, seed: int) -> PromptEffects:
         prompts=prompts.filter(found.kept),
         read=lambda language, layer, site: effects.read(language, layer, site)[found.kept],
         key=f"{effects.key} exchanged {draw} seed {seed}",
+    )
+
+
+def placebo_effects(effects: PromptEffects, k: int, seed: int = 0) -> PromptEffects:
+    """The harmless prompts in two random halves, one of which is called harmful. Raises what `placebo_split` raises."""
+    kept = ~effects.prompts["harmful"].to_numpy()
+    return replace(
+        effects,
+        prompts=placebo_split(effects.prompts, k, seed),
+        read=lambda language, layer, site: effects.read(language, layer, site)[kept],
+        key=f"{effects.key} placebo {k} seed {seed}",
     )
 
 
