@@ -1,35 +1,51 @@
-"""Random sets of the same shape as a set under test."""
+"""Random sets of the same shape as a set under test.
+
+A rank test among such sets holds its level where the set and those drawn beside it are exchangeable, so they are drawn
+from all neurons that the set could have consisted of, its own among them. Sets that are drawn from the others alone
+differ from the set, and not from each other, by what it is made of: of a set that is 40 % of its place, a test at .05
+then rejects a fifth of true null hypotheses or more.
+"""
+
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import polars as pl
 
-from ssn_probe.errors import RecipeError
 from ssn_probe.neurons.model_neurons import Widths, check_places
-from ssn_probe.neurons.neuron_set import KEYS, NeuronSet
+from ssn_probe.neurons.neuron_set import KEYS, NEURON, SITES, NeuronSet
+
+Draw = Callable[[tuple[int, str], np.ndarray, np.random.Generator], np.ndarray]
+"""A place, the indices of a set there, and what is random → the indices that take their places."""
 
 
 def random_like(neurons: NeuronSet, widths: Widths, seed: int) -> NeuronSet:
-    """A random control: as many neurons per (language, layer, site), disjoint from the set in every language.
+    """A random set with as many neurons per (language, layer, site), drawn from all neurons there.
 
-    A random injection per (layer, site), the same for all languages, maps the set to neurons outside it. So a control
-    overlaps across languages exactly as the set under test does; drawing each language by itself would make the
-    controls' language average too narrow, and the test too liberal.
+    A random permutation of the neurons of each (layer, site), the same for all languages, is applied to the set. So the
+    drawn set overlaps across languages exactly as the set under test does; drawing each language by itself would make
+    the average over languages too narrow, and the test too liberal. The test's assumption is that, if the hypothesis is
+    true, any neurons of a place could as well have been the set there.
     """
     check_places(neurons, widths)
-    sites = sorted(neurons.frame["site"].unique())
-    moved = []
-    for (layer, site), rows in neurons.frame.sort(KEYS).group_by(["layer", "site"], maintain_order=True):
-        used = np.unique(rows["index"].to_numpy())
-        free = np.setdiff1d(np.arange(widths[int(layer), str(site)]), used)
-        if len(free) < len(used):
-            raise RecipeError(
-                f"no random control can be drawn in layer {layer}, {site}: {len(used)} neurons are in the set "
-                f"and only {len(free)} are not",
-                "Lower top (or fdr), or run with controls=0 and log_odds_controls=0.",
-            )
-        generator = np.random.default_rng([seed, int(layer), sites.index(str(site))])  # type: ignore[arg-type]
-        drawn = generator.choice(free, size=len(used), replace=False)
-        table = pl.DataFrame({"index": used, "drawn": drawn}, schema={"index": pl.Int32, "drawn": pl.Int32})
-        moved.append(rows.join(table, on="index").with_columns(index="drawn", score=pl.lit(None, pl.Float64)))
-    frame = pl.concat(moved).select(*KEYS, "score").sort(KEYS) if moved else neurons.frame
-    return NeuronSet(frame, neurons.languages)
+
+    def draw(place: tuple[int, str], used: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return generator.choice(widths[place], size=len(used), replace=False)
+
+    return _moved(neurons, seed, draw)
+
+
+def differing(neurons: NeuronSet, drawn: Iterable[NeuronSet]) -> float:
+    """How many of a set's neurons the drawn sets lack on average; with 0, nothing can be compared with them."""
+    return float(np.mean([len(neurons - other) for other in drawn]))
+
+
+def _moved(neurons: NeuronSet, seed: int, draw: Draw) -> NeuronSet:
+    """The set with every neuron moved within its place, the same way in all languages; it has no scores."""
+    used = neurons.frame.select(NEURON).unique().sort(NEURON)
+    drawn = []
+    for (layer, site), rows in used.group_by(["layer", "site"], maintain_order=True):
+        place = int(layer), str(site)  # type: ignore[arg-type]
+        drawn.append(draw(place, rows["index"].to_numpy(), np.random.default_rng([seed, place[0], SITES.index(site)])))
+    table = used.with_columns(drawn=pl.Series(np.concatenate([*drawn, np.empty(0, np.int32)]), dtype=pl.Int32))
+    frame = neurons.frame.join(table, on=NEURON).with_columns(index="drawn", score=pl.lit(None, pl.Float64))
+    return NeuronSet(frame.select(*KEYS, "score").sort(KEYS), neurons.languages)

@@ -193,8 +193,9 @@ class Shared(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class RandomLike(SetExpression):
-    """As many random neurons per (language, layer, site) as `neurons` has, drawn from all others there."""
+    """As many random neurons per (language, layer, site) as `neurons` has, drawn from all neurons there."""
 
+    version = 2
     neurons: SetExpression
     seed: int = 0
 

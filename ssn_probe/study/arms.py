@@ -2,7 +2,7 @@
 
 An arm applies language λ's own neurons while λ is evaluated. Each tested set also runs without its top neuron, since
 one neuron can break a refusal alone; beside it run its placebo, and random sets that are matched per language, layer
-and site and disjoint from it. Whatever can be wrong with a set is found here, before anything is generated.
+and site. Whatever can be wrong with a set is found here, before anything is generated.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,6 @@ from ssn_probe.spec import (
     Each,
     Intervention,
     LeaveOneOut,
-    LoRA,
     Of,
     Placebo,
     Recipe,
@@ -123,8 +122,7 @@ def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
     """The arms of a recipe, with their sets evaluated and checked.
 
     `Each` becomes one arm per language, a learning curve one per step. Raises RecipeError or DataError for a set that
-    lacks an evaluated language, is empty, has a neuron that the model does not have, or leaves too few neurons for a
-    random control.
+    lacks an evaluated language, is empty, or has a neuron that the model does not have.
     """
     arms = []
     for name, node in recipe.arms.items():
@@ -210,8 +208,6 @@ def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
         _check_training(bench, arm, *arm.training)
     if empty:
         bench.warn(f"{arm.title} has no neurons in {', '.join(empty)}: nothing is changed there")
-    if (recipe.controls or recipe.log_odds_controls) and not isinstance(arm.does, LoRA):
-        random_like(arm.neurons, bench.widths(), 0)
 
 
 def _check_training(bench: Workbench, arm: Arm, node: Trains, find: Find) -> None:

@@ -103,7 +103,7 @@ KINDS = {
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
     "question judge",
 }
-VERSIONS = {"SafetyNeurons": 2, "UnionOf": 2}
+VERSIONS = {"RandomLike": 2, "SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
 curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json

@@ -11,12 +11,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare, hypergeom
+from scipy.stats import hypergeom
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import EVERY, KEYS, SCHEMA, NeuronSet, neuron_set
 from ssn_probe.neurons.overlap import overlap_table
-from ssn_probe.neurons.random_controls import random_like
 from ssn_probe.neurons.selection import averaged, select_neurons, shared_at_least, shared_with_anchor
 
 quick = settings(deadline=None, max_examples=60)
@@ -180,70 +179,7 @@ def test_shared_at_least_takes_the_mean_score_of_the_languages_that_have_the_neu
         shared_at_least(neurons, 4)
 
 
-# ── random controls ──────────────────────────────────────────────────────────────────────────────────────────────────
-
 WIDTHS = {(layer, site): width for layer in range(2) for site, width in (("q", 24), ("ffn", 40))}
-
-
-def patterns(neurons: NeuronSet) -> Counter[Any]:
-    """How many neurons of each (layer, site) exactly these languages share."""
-    having = defaultdict(set)
-    for language, some in scored(neurons).items():
-        for neuron in some:
-            having[neuron].add(language)
-    return Counter((layer, site, frozenset(languages)) for (layer, site, _), languages in having.items())
-
-
-@quick
-@given(models, st.integers(0, 2**40))
-def test_a_random_control_is_matched_disjoint_and_overlaps_alike(model: Mapping[str, set], seed: int) -> None:
-    neurons = build(model)
-    control = random_like(neurons, WIDTHS, seed)
-    used = set().union(*model.values())
-    for language, some in scored(control).items():
-        assert not set(some) & used
-        assert all(0 <= index < WIDTHS[layer, site] for layer, site, index in some)
-        assert Counter(n[:2] for n in some) == Counter(n[:2] for n in model[language])
-    assert patterns(control) == patterns(neurons)
-    assert control.languages == neurons.languages
-    assert control.frame.schema == SCHEMA
-    assert random_like(neurons, WIDTHS, seed) == control
-
-
-FIXED = neuron_set([(one, layer, "q", i, 1.0) for one in LANGUAGES for layer in range(2) for i in range(3)])
-
-
-def test_layers_are_drawn_independently() -> None:
-    """The layers hold the same indices; a control that repeated one layer's draw in the other would be too regular."""
-    same = 0
-    for seed in range(20):
-        rows = scored(random_like(FIXED, WIDTHS, seed))["en"]
-        same += {i for layer, _, i in rows if layer == 0} == {i for layer, _, i in rows if layer == 1}
-    assert same < 5
-
-
-def test_every_free_neuron_is_as_likely() -> None:
-    neurons = neuron_set([("en", 0, "q", 2, 1.0), ("en", 0, "q", 5, 1.0)])
-    drawn = Counter(
-        index for seed in range(300) for _, _, index in scored(random_like(neurons, {(0, "q"): 8}, seed))["en"]
-    )
-    assert set(drawn) == {0, 1, 3, 4, 6, 7}
-    assert chisquare(list(drawn.values())).pvalue > 0.001
-
-
-def test_a_set_that_leaves_too_few_neurons_has_no_control() -> None:
-    neurons = neuron_set([("en", 1, "q", i, 1.0) for i in range(3)] + [("de", 1, "q", i, 1.0) for i in range(2, 5)])
-    assert len(random_like(neurons, {(1, "q"): 10}, 0)) == 6
-    with pytest.raises(RecipeError, match="layer 1, q: 5 neurons are in the set and only 4 are not") as caught:
-        random_like(neurons, {(1, "q"): 9}, 0)
-    assert "top" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("neuron", [("en", 7, "q", 0, 1.0), ("en", 0, "q", 24, 1.0)], ids=["layer", "index"])
-def test_neurons_that_the_model_does_not_have_get_no_control(neuron: Any) -> None:
-    """A neuron file may have been made for another model."""
-    with pytest.raises((RecipeError, DataError)):
-        random_like(neuron_set([neuron]), WIDTHS, 0)
 
 
 # ── overlap ──────────────────────────────────────────────────────────────────────────────────────────────────────────

