@@ -188,7 +188,9 @@ def _traced(
 
     own = copy.deepcopy(tokenizer)  # it is changed
     if host is None or deployment is None:
-        return TransformersModel(module, tokenizer=own, task="text-generation"), None
+        # else the pipeline in it moves the model to the first GPU, wherever it was loaded
+        place = {} if getattr(module, "hf_device_map", None) else {"device": module.device}
+        return TransformersModel(module, tokenizer=own, task="text-generation", **place), None
     from ssn_probe.remote.calls import Calls
 
     model = TransformersModel(module, tokenizer=own, task="text-generation", device="meta")

@@ -44,6 +44,13 @@ def test_a_subject_is_frozen_and_describes_itself(subject: Subject) -> None:
     json.dumps(subject.identity)
 
 
+def test_a_model_stays_on_its_device_where_there_is_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline that nnsight makes would move it to `cuda:0`, which raises here."""
+    monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True)
+    subject = load_subject(str(folder), device="cpu")
+    assert {weight.device.type for weight in subject.model._module.parameters()} == {"cpu"} == {subject.device}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_describe_agrees_with_loading(family: str, tiny_folder: Folders, tiny_subject: Callable) -> None:
     loaded = tiny_subject(family)
