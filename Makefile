@@ -21,7 +21,7 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow test-smollm2 test-ndif test-vllm test-newest test-oldest lint types format notebooks bench lock audit clean
+.PHONY: demo test test-slow test-smollm2 test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
@@ -51,6 +51,10 @@ test-vllm: $(STAMP) $(VLLM)/.installed
 
 # vLLM binds every worker to cores of its own, unless told otherwise.
 VLLM_ENVIRONMENT := SSN_PROBE_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1
+
+# The same numbers on a GPU as on the CPU, for every family. Elsewhere tests run on the CPU, whatever the machine has.
+test-gpu: $(STAMP)
+	SSN_PROBE_TEST_GPU=1 $(BIN)/python -m pytest -m gpu tests/tracing tests/training
 
 # The quick tests with the newest and with the oldest versions that pyproject.toml allows, in environments of their own.
 # torch is the pinned one, whose build is at hand; e.g. TORCH=2.9.0 TORCH_INDEX=https://download.pytorch.org/whl/cpu

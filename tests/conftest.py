@@ -6,6 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+if "SSN_PROBE_TEST_GPU" not in os.environ:  # the CPU's numbers are the same on every machine; `make test-gpu`
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import pytest
 import torch
 from hypothesis import settings

@@ -71,6 +71,7 @@ def test_layers_that_stay_on_the_disk_until_they_are_needed(tmp_path: Path, monk
         check_whole(subject, "Training")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_layers_on_two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = spread(0, 1, tmp_path, monkeypatch)

@@ -1,6 +1,7 @@
 """Under a host's autocast nothing of ours changes, and what arrives on another device than the activations is moved."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssn_probe.model.chat import whole_inputs
-from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.remote.packed import attempted
 from ssn_probe.tracing import ablations
@@ -90,10 +91,11 @@ def test_read_outs_of_what_arrives_on_the_cpu() -> None:
     assert divergence(there(B, 8), there(B, 8), head, form).device.type == "meta"
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_effects_on_a_gpu_equal_those_here(single: Callable[[str], Subject]) -> None:
+def test_effects_on_a_gpu_equal_those_here(tiny_folder: Callable[[str], Path]) -> None:
     """With inputs and weights that arrive on the CPU, and under the host's autocast."""
-    here = single("qwen3")
+    here = load_subject(str(tiny_folder("qwen3")), dtype="float32", device="cpu")
     places = places_of(here)
     known = measure_weights(here.model, places)
     wanted = trace_local_effects(here.model, whole_inputs(here, PROMPTS), places, known, "mean")
