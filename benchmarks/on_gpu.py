@@ -29,7 +29,7 @@ PARTS = ("doctor", "agreement", "run", "memory", "speed")
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only this part; repeatable.")
 @click.option("--quick", is_flag=True, help="All but speed.")
 @click.option("--tiny", is_flag=True, help="The 100M model instead of the 8B, on few prompts.")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Repeats that count, of speed.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Repeats that count, of speed.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Append the lines to this file, too.")
 def main(device: str, parts: tuple[str, ...], quick: bool, tiny: bool, repeats: int, out: Path | None) -> None:
     """Agreement of a GPU with the CPU, and the speed of an 8B model on it, as lines of JSON."""
@@ -102,8 +102,8 @@ def _speed(device: str, tiny: bool, repeats: int) -> Iterator[Found]:
         case = replace(case, new_tokens=4 if tiny else 64)
         yield {"part": "speed", "what": "made and loaded", "seconds": time.monotonic() - began, "held": _held()}
         yield from _memory(case)
-        yield from _blocks(case)
         yield from _ratios(case, 1 if tiny else repeats)
+        yield from _blocks(case)
 
 
 def _memory(case: Any) -> Iterator[Found]:
