@@ -170,7 +170,8 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
 def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
     log_odds = run.table("log_odds") if (run.path / "log_odds.parquet").is_file() else None
     text = run.table("kl") if (run.path / "kl.parquet").is_file() else None
-    again = summary_of(recipe, run.table("samples"), log_odds, text, plan.anchor)
+    language = run.table("language_log_odds") if (run.path / "language_log_odds.parquet").is_file() else None
+    again = summary_of(recipe, run.table("samples"), log_odds, text, plan.anchor, language)
     return difference(run.table("summary"), again)
 
 

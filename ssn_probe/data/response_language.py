@@ -16,11 +16,11 @@ from ssn_probe.languages.scripts import scripts_of
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def told(prompts: PromptSet) -> Callable[[str, str], bool | None]:
-    """A function (response, language) → is it in that language? None where none of its words is known."""
+def told(prompts: PromptSet) -> Callable[[str, str], bool]:
+    """A function (response, language) → is it in that language?"""
     words = {language: _words(prompts, language) for language in prompts.languages}
 
-    def is_in(response: str, language: str) -> bool | None:
+    def is_in(response: str, language: str) -> bool:
         if not scripts_of(language):
             return by_words(response, language, words)
         return is_gibberish(response) is None and off_language(response, language) is None
@@ -28,15 +28,13 @@ def told(prompts: PromptSet) -> Callable[[str, str], bool | None]:
     return is_in
 
 
-def by_words(response: str, language: str, words: Mapping[str, frozenset[str]]) -> bool | None:
-    """Are more than half of the known words of a response the language's? None where it has words, but none is known.
+def by_words(response: str, language: str, words: Mapping[str, frozenset[str]]) -> bool:
+    """Are more than half of the known words of a response the language's? `words`: those of every language.
 
-    `words`: those of every language.
+    A response without a known word is in none of them.
     """
     found = _WORD.findall(seen(response).lower())
     known = [word for word in found if any(word in own for own in words.values())]
-    if found and not known:
-        return None
     return sum(word in words[language] for word in known) > len(known) / 2
 
 

@@ -21,15 +21,16 @@ from ssn_probe.report.sections.sets_after_training import found_again_section
 from ssn_probe.report.sections.task_scores import tasks_section
 from ssn_probe.report.sections.transfer_matrix import transfer_section
 from ssn_probe.report.sections.where_neurons_are import mix_section, neurons_section
-from ssn_probe.spec import ASR, LMEval, OverRefusal, Perplexity, Recipe, Utility
+from ssn_probe.spec import ASR, InLanguage, LMEval, OverRefusal, Perplexity, Recipe, Utility
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.summary import KL, PERPLEXITY
+from ssn_probe.study.summary import IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, PERPLEXITY
 from ssn_probe.text import markdown
 
 TABLES_OF = {
     ASR: ("asr", "asr_paper", "invalid"),
     OverRefusal: ("over_refusal",),
     Utility: ("utility",),
+    InLanguage: (IN_LANGUAGE, LANGUAGE_LOG_ODDS),
     Perplexity: (KL, PERPLEXITY),
     LMEval: (),
 }

@@ -10,7 +10,7 @@ from ssn_probe.report.markdown_tables import ABSENT, language_cell, section, tab
 from ssn_probe.spec import Each, LeaveOneOut, Recipe
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.study.arms import BASELINE, ArmName
-from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY
+from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS, PERPLEXITY
 from ssn_probe.text import markdown, probability
 
 TITLES = {
@@ -19,11 +19,14 @@ TITLES = {
     "invalid": "Invalid responses in %",
     "over_refusal": "Over-refusal in %: refused harmless look-alikes",
     "utility": "Utility in %: exact answers to harmless prompts",
+    IN_LANGUAGE: "Responses to harmful prompts that are in the prompt's language, in %",
+    "in_language_harmless": "Responses to harmless prompts that are in the prompt's language, in %",
     LOG_ODDS: "Refusal log-odds of harmful prompts",
+    LANGUAGE_LOG_ODDS: "Language log-odds of harmful prompts: the prompt's language against the others",
     KL: "KL from the untouched model in nats per token, along its own answers to harmless prompts",
     PERPLEXITY: "Perplexity of harmless prompts",
 }
-DIGITS = {LOG_ODDS: 2, KL: 4, PERPLEXITY: 2}
+DIGITS = {LOG_ODDS: 2, LANGUAGE_LOG_ODDS: 2, KL: 4, PERPLEXITY: 2}
 """Decimals of measures that are no shares."""
 MOST_COLUMNS = 9
 """Columns beside the language's; more make another table."""

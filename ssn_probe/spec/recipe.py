@@ -40,6 +40,15 @@ class Utility(PromptMeasure):
 
 
 @dataclass(frozen=True, eq=False)
+class InLanguage(PromptMeasure):
+    """Share of the responses to harmful prompts that are in the prompt's language, with the language log-odds.
+
+    Read off the same responses as ASR, so that the two say of one response whether it refuses, and in which language;
+    where harmless prompts are answered, too, their share is shown beside it.
+    """
+
+
+@dataclass(frozen=True, eq=False)
 class Perplexity(PromptMeasure):
     """KL from the untouched model along its own answers to harmless prompts, and the perplexity of these prompts.
 
@@ -79,7 +88,7 @@ _NAME = re.compile(r"\w[\w -]{0,59}")
 _ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
 MOST_CONTROLS = 10_000
 MOST_PERMUTATIONS = 1_000_000
-MEASURES = (ASR, OverRefusal, Utility, Perplexity, LMEval)
+MEASURES = (ASR, OverRefusal, Utility, InLanguage, Perplexity, LMEval)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,7 +159,14 @@ class Recipe(Node):
             require(type(measure) in MEASURES, f"{measure!r} is not a measure", f"Measures: {names}.")
         kinds = [type(measure).__name__ for measure in self.measures]
         alone = bool(kinds) and set(kinds) <= {"Perplexity", "LMEval"}
-        require(not alone, f"the only measure is {' and '.join(kinds)}", "Give ASR, OverRefusal or Utility beside it.")
+        require(
+            not alone,
+            f"the only measure is {' and '.join(kinds)}",
+            "Give ASR, OverRefusal, Utility or InLanguage beside it.",
+        )
+        harmful = {measure.prompts for measure in self.measures if isinstance(measure, ASR | InLanguage)}
+        hint = "Give both the same prompts: they are read off the same responses."
+        require(len(harmful) < 2, "ASR and InLanguage are measured on different prompts", hint)
         repeated = next((kind for kind in kinds if kinds.count(kind) > 1), None)
         require(repeated is None, f"the measure {repeated} is given twice", "Give each measure once.")
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.spec import Patch, Recipe, Trains
+from ssn_probe.spec import InLanguage, Patch, Recipe, Trains
 from ssn_probe.study.arms import (
     CONTROL,
     PLACEBO,
@@ -25,6 +25,7 @@ from ssn_probe.study.arms import (
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
 from ssn_probe.study.harmless_text import table as text_table
+from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.measurements import (
     UNCHANGED,
@@ -52,7 +53,7 @@ class ArmPass:
     arm: Arm
     label: str
     contexts: Mapping[str, PromptSet]
-    table: Literal["samples", "log_odds", "kl"]
+    table: Literal["samples", "log_odds", "language_log_odds", "kl"]
 
 
 # ── rows of a plan ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -71,6 +72,10 @@ def random_label(arm: str, count: int) -> str:
 
 def log_odds_label(arm: str, count: int) -> str:
     return f"{arm}: {_sets(count)}, log-odds only" if count else f"{arm}: log-odds only"
+
+
+def language_label(arm: str) -> str:
+    return f"{arm}: language log-odds"
 
 
 def text_label(arm: str) -> str:
@@ -114,6 +119,19 @@ def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[A
         label = log_odds_label(arm.name, count)
         for other in (arm, *beside(arm), *controls_of(bench, arm, count, recipe.seed)):
             yield ArmPass(arm=_at_the_prompt(other), label=label, contexts=harmful, table="log_odds")
+
+
+def language_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
+    """Every arm whose language log-odds are read, where a recipe asks for it: those that generate."""
+    harmful = _harmful(measured(recipe, bench.data))
+    if not any(isinstance(measure, InLanguage) for measure in recipe.measures) or not arms:
+        return
+    made = partial(ArmPass, contexts=harmful, table="language_log_odds")
+    yield made(arm=UNTOUCHED, label=language_label(UNTOUCHED.name))
+    for arm in arms:
+        controls = controls_of(bench, arm, random_sets(recipe, recipe.arms[arm.name]), recipe.seed)
+        for other in (arm, *beside(arm), *controls):
+            yield made(arm=_at_the_prompt(other), label=language_label(arm.name))
 
 
 def text_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
@@ -178,6 +196,12 @@ def odds_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[St
         yield from _pass_steps(bench, arm_pass)
 
 
+def language_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
+    """The language log-odds of every harmful evaluate prompt, read as the refusal log-odds is."""
+    for arm_pass in language_passes(bench, recipe, arms):
+        yield from _pass_steps(bench, arm_pass)
+
+
 def text_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
     """KL from the untouched model and perplexity, on harmless evaluate prompts; a forward pass a prompt.
 
@@ -209,6 +233,7 @@ def arm_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Ste
     if recipe.measures:
         yield from sample_steps(bench, recipe, arms)
         yield from odds_steps(bench, recipe, arms)
+        yield from language_steps(bench, recipe, arms)
         yield from text_steps(bench, recipe, arms)
         yield from lm_eval_steps(bench, recipe, arms)
 
@@ -250,12 +275,14 @@ def _measurement(
         frame = rows.select("prompt_id", *cluster_columns(rows), "context").hstack(found)
         return frame.with_columns(*labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
 
+    read = language_readouts if arm_pass.table == "language_log_odds" else readouts
+
     def odds_key() -> Mapping:
         here = bench_of(bench, arm, language)
-        return log_odds_inputs(here, rows, change(here), readouts(bench, prompts)[language].reads)
+        return log_odds_inputs(here, rows, change(here), read(bench, prompts)[language].reads)
 
     def odds() -> pl.DataFrame:
-        here, reads = bench_of(bench, arm, language), readouts(bench, prompts)[language].reads
+        here, reads = bench_of(bench, arm, language), read(bench, prompts)[language].reads
         values = log_odds(here, rows, change(here), reads, advance())
         named = rows.select("prompt_id", *cluster_columns(rows))
         return named.with_columns(log_odds=values).with_columns(*labels(arm, language))
@@ -272,6 +299,7 @@ def _measurement(
     key, run, cost = {
         "samples": (sample_key, sample, generating(prompts.max_new_tokens)),
         "log_odds": (odds_key, odds, READING),
+        "language_log_odds": (odds_key, odds, READING),
         "kl": (text_key, text, reading_text(prompts.max_new_tokens)),
     }[arm_pass.table]
     kept = partial(bench.is_kept, prompts=rows.height)
@@ -293,7 +321,7 @@ def _source(bench: Workbench, arm_pass: ArmPass, prompts: PromptSet, context: st
         neurons=find,
         languages=evaluated_in(arm, prompts),
         max_new_tokens=prompts.max_new_tokens if arm.does.positions == "response" else 0,
-        label=source_label(arm.name, arm.source, arm_pass.table == "log_odds"),
+        label=source_label(arm.name, arm.source, arm_pass.table in ("log_odds", "language_log_odds")),
     )
 
 
@@ -338,5 +366,18 @@ def can_read_log_odds(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool
         readouts(bench, harmful["harmful"])
     except UntrustedReadoutError as error:
         bench.warn(f"refusal log-odds not measured: {error.message}")
+        return False
+    return True
+
+
+def can_read_language(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
+    """Can the language log-odds be trusted in every language? Where not, the run says so and measures none."""
+    harmful = _harmful(measured(recipe, bench.data))
+    if not any(isinstance(measure, InLanguage) for measure in recipe.measures) or not arms:
+        return False
+    try:
+        language_readouts(bench, harmful["harmful"])
+    except UntrustedReadoutError as error:
+        bench.warn(f"language log-odds not measured: {error.message}")
         return False
     return True

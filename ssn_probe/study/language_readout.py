@@ -66,7 +66,7 @@ def _openings(bench: Workbench, prompts: PromptSet, observed: Mapping[str, pl.Da
     is_in, begun = told(prompts), {}
     for language, frame in observed.items():
         shown = frame.filter(~pl.col("held_out") | declares(bench, language))["response"]
-        begun[language] = token_prefixes(bench, shown.filter([is_in(text, language) is True for text in shown]))
+        begun[language] = token_prefixes(bench, shown.filter([is_in(text, language) for text in shown]))
     for language in prompts.languages:
         if language not in found:
             others = [ids for other, listed in begun.items() if other != language for ids in listed]
@@ -84,11 +84,11 @@ def _readout(
     if not mine or not theirs:
         raise _untrusted(language, "no opening is known that responses in it have, and those in other languages do not")
     is_in, reads = told(prompts), Openings(refusal=mine, compliant=theirs)
-    spoken = pl.Series([is_in(text, language) for text in tests["response"]], dtype=pl.Boolean)
-    odds = log_odds(bench, tests.filter(spoken.is_not_null()), UNCHANGED, reads, no_progress)
+    spoken = [is_in(text, language) for text in tests["response"]]
+    odds = log_odds(bench, tests, UNCHANGED, reads, no_progress)
     found = gate(
         odds.to_numpy(),
-        spoken.drop_nulls().to_numpy(),
+        spoken,
         minimum=MINIMUM_AUROC,
         each_side=EACH_SIDE,
         kinds=("in-language", "other"),

@@ -10,14 +10,24 @@ import polars as pl
 from ssn_probe.files import write_table
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.neurons.overlap import overlap_table
-from ssn_probe.spec import Each, Recipe, SetExpression
+from ssn_probe.spec import Each, InLanguage, Recipe, SetExpression
 from ssn_probe.stats import Estimate
-from ssn_probe.study.arm_steps import arm_steps, can_read_log_odds, note_gaps, odds_steps, sample_steps, text_steps
+from ssn_probe.study.arm_steps import (
+    arm_steps,
+    can_read_language,
+    can_read_log_odds,
+    language_steps,
+    note_gaps,
+    odds_steps,
+    sample_steps,
+    text_steps,
+)
 from ssn_probe.study.arms import Arm, arms_of, expected_arms
 from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.language_share import with_language
 from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
@@ -96,11 +106,16 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
     with _timed(seconds, "log_odds"):
         steps = odds_steps(bench, recipe, arms) if can_read_log_odds(bench, recipe, arms) else iter(())
         log_odds = _kept_as_it_comes(bench, folder, "log_odds", steps)
+        steps = language_steps(bench, recipe, arms) if can_read_language(bench, recipe, arms) else iter(())
+        language_odds = _kept_as_it_comes(bench, folder, "language_log_odds", steps)
     with _timed(seconds, "kl"):
         text = _harmless_text(bench, recipe, arms, folder)
     with _timed(seconds, "summarise"):
         assert samples is not None
-        summary = summary_of(recipe, samples, log_odds, text, bench.anchor)
+        if any(isinstance(measure, InLanguage) for measure in recipe.measures):
+            samples = with_language(bench, recipe, samples)
+            keep("samples", samples)
+        summary = summary_of(recipe, samples, log_odds, text, bench.anchor, language_odds)
         keep("summary", summary)
         trained = _trained(bench, recipe, arms, folder, keep, samples, summary)
     placebo = _beyond_placebo(recipe, samples, bench.anchor)
@@ -157,12 +172,13 @@ def summary_of(
     log_odds: pl.DataFrame | None,
     text: pl.DataFrame | None,
     anchor: str | None,
+    language_odds: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The summary table of what a recipe's arms gave, see `summarise`."""
     lowers = [name for name, node in recipe.arms.items() if node.lowers]
     each = [name for name, node in recipe.arms.items() if isinstance(node.neurons, Each)]
     options = {"anchor": anchor, "primary": recipe.primary, "seed": recipe.seed}
-    return summarise(samples, log_odds, text, lowers=lowers, each=each, **options)
+    return summarise(samples, log_odds, text, language_odds, lowers=lowers, each=each, **options)
 
 
 def _beyond_placebo(recipe: Recipe, samples: pl.DataFrame, anchor: str | None) -> Estimate | None:

@@ -11,6 +11,7 @@ from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import (
     ASR,
     After,
+    InLanguage,
     LeaveOneOut,
     LoRA,
     Measure,
@@ -28,7 +29,12 @@ from ssn_probe.spec.anchors import by_anchor, shared_with_anchor, source_of
 from ssn_probe.spec.node import Node, rewrite, walk
 from ssn_probe.spec.training_settings import Schedule, held_out
 
-CONTEXT_OF: Mapping[type[Measure], str] = {ASR: "harmful", OverRefusal: "lookalike", Utility: "harmless"}
+CONTEXT_OF: Mapping[type[Measure], str] = {
+    ASR: "harmful",
+    InLanguage: "harmful",
+    OverRefusal: "lookalike",
+    Utility: "harmless",
+}
 """The context that each measure reads, on the evaluate split."""
 
 
@@ -63,7 +69,7 @@ def study_anchor(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> str | Non
 
 def measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> dict[str, PromptSet]:
     """The contexts that a recipe's measures read, each with its prompt set."""
-    judged = [measure for measure in recipe.measures if isinstance(measure, ASR | OverRefusal | Utility)]
+    judged = [measure for measure in recipe.measures if isinstance(measure, ASR | OverRefusal | Utility | InLanguage)]
     return {CONTEXT_OF[type(measure)]: data[measure.prompts] for measure in judged}
 
 
@@ -74,7 +80,7 @@ def harmless_text(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> PromptSe
     """
     if not recipe.arms:
         return None
-    order = (Perplexity, Utility, OverRefusal, ASR)
+    order = (Perplexity, Utility, OverRefusal, ASR, InLanguage)
     measures = [measure for measure in recipe.measures if isinstance(measure, PromptMeasure)]
     measures.sort(key=lambda measure: order.index(type(measure)))
     sets = (data[measure.prompts] for measure in measures)
@@ -196,7 +202,9 @@ def reads_log_odds(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[P
 
 def reads_language(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[PromptSet, ...]:
     """The prompt sets whose responses show how a response in each language begins."""
-    return tuple(dict.fromkeys(data[node.prompts] for node in choosers(recipe) if node.scored_by.reads_language))
+    nodes = [node.prompts for node in choosers(recipe) if node.scored_by.reads_language]
+    nodes += [measure.prompts for measure in recipe.measures if recipe.arms and isinstance(measure, InLanguage)]
+    return tuple(dict.fromkeys(data[node] for node in nodes))
 
 
 def random_sets(recipe: Recipe, node: Node | None) -> int:

@@ -60,7 +60,7 @@ class Step:
     key: Callable[[], Mapping[str, Any]]
     is_kept: Callable[[Mapping[str, Any]], bool]
     run: Callable[[], Any]
-    table: Literal["samples", "log_odds", "kl", "lm_eval"] | None = None
+    table: Literal["samples", "log_odds", "language_log_odds", "kl", "lm_eval"] | None = None
 
     def is_done(self) -> bool:
         """Is the result in the cache? False where that cannot be known yet."""

@@ -20,10 +20,10 @@ from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Ablation Amplify DataError Each Effect Exchanged Expand Final Intervention JudgeError Language LMEval LoRA Local
-MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe RecipeError
-Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training Utility
-edits open_run paper preview prompts_from_frame recipe register_family run scores
+ASR Ablation Amplify DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError Language LMEval
+LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe
+RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training
+Utility edits open_run paper preview prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss expand_controls expand_ss identify_ms leave_one_out overlap patch_ss suppress_ss transfer
@@ -98,6 +98,7 @@ KINDS = {
     "ASR": "prompts",
     "OverRefusal": "prompts",
     "Utility": "prompts",
+    "InLanguage": "prompts",
     "Perplexity": "prompts",
     "LMEval": "tasks limit num_fewshot languages chat_template",
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ssn_probe import (
     ASR,
     Expand,
+    InLanguage,
     LMEval,
     OverRefusal,
     Perplexity,
@@ -37,6 +38,7 @@ from ssn_probe.spec import (
     Each,
     Exchanged,
     Final,
+    Language,
     LeaveOneOut,
     Local,
     LoRA,
@@ -148,6 +150,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Final: (Final(), {"position": None}),
     Refusal: (Refusal(), {}),
     Ablation: (Ablation(), {"candidates": 0.1}),
+    Language: (Language(), {}),
     SetExpression: (SetExpression(), {}),
     SafetyNeurons: (
         MS,
@@ -172,7 +175,10 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     **{kind: (kind(MS), {"neurons": OTHER}) for kind in (UnionOf, WithoutStrongest, WholeLayers, LeaveOneOut, Each)},
     Only: (MS.only(), {"neurons": OTHER, "layers": (1,), "sites": ("q",), "languages": ("en",)}),
     After: (MS.after(TRAINS), {"neurons": OTHER, "trained": LoRA(MS, PROMPTS)}),
-    **{kind: (kind(PROMPTS), {"prompts": Prompts("b")}) for kind in (MeanOf, ASR, OverRefusal, Utility, Perplexity)},
+    **{
+        kind: (kind(PROMPTS), {"prompts": Prompts("b")})
+        for kind in (MeanOf, ASR, OverRefusal, Utility, InLanguage, Perplexity)
+    },
     LMEval: (
         LMEval(tasks=("a", "b")),
         {"tasks": ("a",), "limit": 5, "num_fewshot": 0, "languages": {"a": "en"}, "chat_template": True},
