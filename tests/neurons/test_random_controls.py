@@ -13,7 +13,9 @@ from scipy.stats import chisquare
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import KEYS, NEURON, SCHEMA, NeuronSet, neuron_set
-from ssn_probe.neurons.random_controls import differing, random_like
+from ssn_probe.neurons.own_sets import own_neurons, own_of
+from ssn_probe.neurons.random_controls import as_important, differing, importance_strata, random_like
+from ssn_probe.spec import NeuronFile, Prompts, RandomLike, SafetyNeurons, SetExpression, Shared
 
 quick = settings(deadline=None, max_examples=60)
 LANGUAGES = ("en", "de", "sw")
@@ -96,6 +98,115 @@ def test_neurons_that_the_model_does_not_have_get_no_random_set(neuron: Any) -> 
         random_like(neuron_set([neuron]), WIDTHS, 0)
 
 
+# ── as many, equally important ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def of_importance(common: Mapping[tuple[int, str], np.ndarray]) -> pl.DataFrame:
+    """An importance frame of two languages whose mean common importance at each place is `common` [neuron]."""
+    rows = []
+    for (layer, site), values in common.items():
+        here = {"layer": layer, "site": site, "index": range(len(values))}
+        en = pl.DataFrame(here | {"harmful": 3 * values, "harmless": -values}, schema_overrides=TYPES)
+        de = pl.DataFrame(here | {"harmful": -values, "harmless": -values}, schema_overrides=TYPES)
+        rows += [en.with_columns(language=pl.lit("en")), de.with_columns(language=pl.lit("de"))]
+    return pl.concat(rows).sample(fraction=1, shuffle=True, seed=0)
+
+
+TYPES = {name: SCHEMA[name] for name in NEURON} | {"harmful": pl.Float64, "harmless": pl.Float64}
+
+
+def test_strata_are_of_neurons_that_differ_by_a_tenth_at_most_whatever_the_labels() -> None:
+    common = np.array([0.0, 10.0, 9.2, 8.9, 1.0, 0.0, np.nan])
+    frame = of_importance({(0, "q"): common, (1, "q"): np.zeros(2)})
+    found = importance_strata(frame)
+    assert [found[0, "q"][one] == found[0, "q"][other] for one, other in ((1, 2), (2, 3), (3, 4), (0, 5), (5, 6))] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert found[1, "q"][0] == found[1, "q"][1]
+    exchanged = frame.rename({"harmful": "harmless", "harmless": "harmful"})
+    assert all((importance_strata(exchanged)[place] == strata).all() for place, strata in found.items())
+
+
+@quick
+@given(models, st.integers(0, 2**40))
+def test_a_set_as_important_is_matched_stratum_by_stratum(model: Model, seed: int) -> None:
+    neurons = build(model)
+    strata = {place: np.arange(width) // 3 for place, width in WIDTHS.items()}
+    drawn = as_important(neurons, strata, seed)
+    assert_same_shape(drawn, neurons)
+    assert patterns(drawn) == patterns(neurons)
+    for language, some in members(neurons).items():
+        moved = members(drawn)[language]
+        assert Counter((*n[:2], n[2] // 3) for n in moved) == Counter((*n[:2], n[2] // 3) for n in some)
+    assert as_important(neurons, strata, seed) == drawn
+
+
+def test_a_neuron_that_no_other_is_as_important_as_stays() -> None:
+    neurons = neuron_set([("en", 0, "q", 3, 1.0)])
+    drawn = [as_important(neurons, {(0, "q"): np.arange(9)}, seed) for seed in range(3)]
+    assert differing(neurons, drawn) == 0
+    with pytest.raises(RecipeError, match="importance of the neurons in layer 0, q is not known"):
+        as_important(neurons, {(0, "v"): np.zeros(9)}, 0)
+
+
+# ── as many of each language's own ───────────────────────────────────────────────────────────────────────────────────
+
+
+@quick
+@given(models, st.integers(0, 2**40))
+def test_own_neurons_are_as_many_of_the_own_set(model: Model, seed: int) -> None:
+    ms = build(model)
+    shared = ms & ms.of("en")
+    drawn = own_neurons(shared, ms, seed)
+    assert_same_shape(drawn, shared)
+    assert not len(drawn - ms)
+    assert drawn.of("en") == ms.of("en")
+    assert own_neurons(shared, ms, seed) == drawn
+    free = own_neurons(shared.union(), ms.union(), seed)
+    assert (free.language_free, len(free), len(free - ms.union())) == (True, len(shared.union()), 0)
+
+
+def test_own_neurons_need_a_set_that_the_tested_one_is_part_of() -> None:
+    ms = neuron_set([("en", 0, "q", 0, 1.0), ("de", 0, "q", 1, 1.0)])
+    for other in (ms.union(), neuron_set([("en", 0, "q", 1, 1.0), ("de", 0, "q", 1, 1.0)]), ms.only(languages=["de"])):
+        with pytest.raises(RecipeError, match="not part of"):
+            own_neurons(other, ms, 0)
+
+
+MS = SafetyNeurons(Prompts("made up"))
+OTHER = SafetyNeurons(Prompts("made up"), rule="harmful")
+
+
+@pytest.mark.parametrize(
+    ("expression", "own"),
+    [
+        (MS, None),
+        (Shared(MS), MS),
+        (Shared(MS, at_least=2), MS.union()),
+        (Shared(MS, by="mean"), None),
+        (Shared(MS).union(), MS.union()),
+        (Shared(MS).of("en"), MS.of("en")),
+        (Shared(MS).only(sites=["q"]).without_strongest(), MS.only(sites=["q"])),
+        (Shared(MS) - OTHER, MS - OTHER),
+        (MS - Shared(MS), None),
+        (Shared(MS) & OTHER, MS & OTHER),
+        (OTHER & Shared(MS), OTHER & MS),
+        (Shared(MS) | Shared(OTHER), MS | OTHER),
+        (Shared(MS) | OTHER, None),
+        (Shared(MS).union().leave_one_out(), MS.union().leave_one_out()),
+        (Shared(MS).whole_layers(), None),
+        (Shared(NeuronFile("ms.csv"), anchor="en"), NeuronFile("ms.csv")),
+        (RandomLike(Shared(MS)), None),
+    ],
+)
+def test_where_shared_neurons_are_taken_from(expression: SetExpression, own: SetExpression | None) -> None:
+    assert own_of(expression) == own
+
+
 # ── a rank test among drawn sets holds its level ─────────────────────────────────────────────────────────────────────
 
 STUDIES, DRAWS, WIDTH = 1000, 19, 40
@@ -153,3 +264,38 @@ def test_the_rank_among_random_sets_holds_its_level_where_disjoint_sets_do_not(s
     if size == 14:
         some = neurons.only(layers=range(200))
         assert rejected(some, worth, lambda seed: disjoint(some, seed)) * STUDIES / 200 > 0.12
+
+
+@pytest.mark.parametrize("rule", [pytest.param("difference", marks=pytest.mark.slow), "harmful"])
+def test_the_rank_among_sets_as_important_holds_its_level_where_random_sets_do_not(rule: str) -> None:
+    """Important neurons are worth more, and the set is made of them by chance: nothing else distinguishes it."""
+    random = np.random.default_rng(5)
+    common = random.lognormal(size=(STUDIES, WIDTH * 4))
+    noise = random.normal(size=common.shape)
+    order = np.argsort(common * -(noise if rule == "difference" else np.exp(0.3 * noise)), axis=1)
+    neurons = studied({"en": order[:, :6], "de": order[:, 2:8]})
+    strata = importance_strata(of_importance({(study, "q"): values for study, values in enumerate(common)}))
+    worth = common * random.lognormal(sigma=0.5, size=common.shape)
+    assert rejected(neurons, worth, lambda seed: as_important(neurons, strata, seed)) < LEVEL
+    widths = dict.fromkeys(STUDIED, WIDTH * 4)
+    assert rejected(neurons, worth, lambda seed: random_like(neurons, widths, seed)) > 0.5
+
+
+def test_the_rank_among_own_neurons_holds_its_level_where_a_draw_per_language_does_not() -> None:
+    """Own sets overlap more than by chance, a few of their neurons carry most, and the anchor's are random ones."""
+    random = np.random.default_rng(7)
+    worth = random.lognormal(sigma=1, size=(STUDIES, WIDTH))
+    order = random.permuted(np.tile(np.arange(WIDTH), (STUDIES, 1)), axis=1)
+    other = random.permuted(np.tile(np.arange(WIDTH), (STUDIES, 1)), axis=1)
+    ms = studied({"anchor": other[:, :20], "en": order[:, :24], "de": order[:, 4:28], "sw": order[:, 2:26]})
+    others = ms.only(languages=["en", "de", "sw"])
+    shared = others & ms.of("anchor")
+    found = rejected(shared, worth, lambda seed: own_neurons(shared, others, seed))
+    assert 0.02 < found < LEVEL
+
+    def alone(seed: int) -> NeuronSet:
+        parts = [others.only(languages=[one]) for one in others.languages]
+        drawn = [own_neurons(shared.only(languages=part.languages), part, seed * 9 + i) for i, part in enumerate(parts)]
+        return neuron_set(pl.concat([one.frame for one in drawn]))
+
+    assert rejected(shared, worth, alone) > 0.1
