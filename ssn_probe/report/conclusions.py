@@ -119,16 +119,17 @@ def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
         if shared_with_anchor(expression_of(recipe, row["set"])) is None:
             continue
         figures = (
-            f"{row['observed']:.1f} neurons on average, {row['null_mean']:.1f} under exchanged labels "
-            f"({row['null_low']:.1f} to {row['null_high']:.1f}), {p_equals(row['p'])}"
+            f"{row['observed']:.1f} neurons on average, {row['null_mean']:.1f} under exchanged labels, difference "
+            f"{row['difference']:+.1f}, 95 % interval {row['difference_low']:+.1f} to {row['difference_high']:+.1f}, "
+            f"{p_equals(row['p'])}"
         )
         if row["p"] <= ALPHA:
             more = "More is shared with the anchor than if harmful and harmless did not differ"
             yield True, f"{more} ({figures}){or_else(robustness.apart)}."
         else:
             sharing = "That languages share neurons because of what distinguishes harmful from harmless"
-            null = f"about as many are shared when the labels are exchanged ({figures})"
-            yield False, f"{sharing}: {null}. Their number is no evidence of shared safety."
+            least = "" if row["shown_from"] is None else f"; {row['shown_from']:.1f} or more would have shown it"
+            yield False, f"{sharing}: not shown ({figures}){least}. Their number is no evidence of shared safety."
 
 
 def _stability(robustness: Robustness) -> Iterator[Finding]:

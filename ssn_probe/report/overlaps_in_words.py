@@ -9,11 +9,6 @@ from ssn_probe.study.findings import Findings
 from ssn_probe.text import counted, plain
 
 ALPHA = 0.05
-EXPECTED = {
-    "expected_permuted": ("p_permuted", "with harmful and harmless exchanged"),
-    "expected_by_importance": ("p_by_importance", "by common importance alone"),
-}
-"""What chance gives → its p-value, and its name."""
 
 
 def overlap_lines(recipe: Recipe, findings: Findings) -> list[str]:
@@ -42,12 +37,11 @@ def _jaccard(rows: pl.DataFrame) -> str:
 
 
 def _chance(rows: pl.DataFrame) -> Iterator[str]:
-    for column, (p, words) in EXPECTED.items():
-        known = rows.drop_nulls([column, p])
-        if known.height:
-            more = known.filter(pl.col(p) <= ALPHA).height
-            expected = f"{known[column].mean():.1f} would be shared {words}"
-            yield f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 each, not adjusted)"
+    known = rows.drop_nulls(["expected_permuted", "p_permuted"])
+    if known.height:
+        more = known.filter(pl.col("p_permuted") <= ALPHA).height
+        expected = f"{known['expected_permuted'].mean():.1f} would be shared with harmful and harmless exchanged"
+        yield f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 each, not adjusted)"
 
 
 def _range(values: list, form: str) -> str:

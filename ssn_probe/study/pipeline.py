@@ -239,7 +239,7 @@ def _overlaps(
     """Overlaps of the sets that languages have of their own, beside what chance gives."""
     several = [name for name in own_sets(expressions) if len(sets[name].languages) > 1]
     frames = [overlap_table(sets[name], bench.widths(), name) for name in several]
-    return with_chance(bench, pl.concat(frames), sets, expressions, robustness) if frames else None
+    return with_chance(pl.concat(frames), robustness) if frames else None
 
 
 @contextmanager

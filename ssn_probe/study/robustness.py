@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.neurons import EVERY, NEURON, NeuronSet
+from ssn_probe.neurons import EVERY
 from ssn_probe.runs.cache import Frames
-from ssn_probe.spec import After, LeaveOneOut, Recipe, SetExpression, Shared
+from ssn_probe.spec import LeaveOneOut, Recipe, SetExpression, Shared
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.label_exchange import exchange
@@ -22,11 +22,10 @@ from ssn_probe.stats.nulls.mask_algebra import chooser, no_null
 from ssn_probe.stats.nulls.parallel_units import only_parallel
 from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
-from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
 from ssn_probe.stats.nulls.stability import Stability, stability
 from ssn_probe.study.contrast_effects import apart, prompt_effects
 from ssn_probe.study.keys import resolved_key
-from ssn_probe.study.set_evaluation import choosers, importance_of
+from ssn_probe.study.set_evaluation import choosers
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import listing
 
@@ -175,48 +174,14 @@ def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame | None:
     return pl.concat(frames) if frames else None
 
 
-def with_chance(
-    bench: Workbench,
-    overlap: pl.DataFrame,
-    sets: Mapping[str, NeuronSet],
-    expressions: Mapping[str, SetExpression],
-    found: Robustness,
-) -> pl.DataFrame:
-    """The overlap table with the two expectations that take account of common importance.
-
-    `expected_permuted, p_permuted`: under exchanged labels ("is any effect shared?"). `expected_by_importance,
-    p_by_importance`: within strata of common importance ("is more shared than common importance explains?").
-    """
-    permuted = _no_pairs("expected_permuted", "p_permuted")
+def with_chance(overlap: pl.DataFrame, found: Robustness) -> pl.DataFrame:
+    """The overlap table with what exchanged labels give: `expected_permuted, p_permuted`."""
+    figures = dict.fromkeys(("expected_permuted", "p_permuted"), pl.Float64)
+    permuted = pl.DataFrame(schema=dict.fromkeys(PAIR, pl.String) | figures)
     if found.nulls is not None:
         rows = found.nulls.filter(pl.col("statistic") == "overlap")
         permuted = rows.select(*PAIR, pl.col("null_mean").alias("expected_permuted"), pl.col("p").alias("p_permuted"))
-    names = overlap["set"].unique(maintain_order=True)
-    strata = [_by_importance(bench, name, expressions[name], sets[name]) for name in names]
-    joined = overlap.join(permuted, on=PAIR, how="left", maintain_order="left")
-    return joined.join(pl.concat(strata), on=PAIR, how="left", maintain_order="left")
-
-
-def _by_importance(bench: Workbench, name: str, expression: SetExpression, neurons: NeuronSet) -> pl.DataFrame:
-    chosen = choosers(expression)
-    if len(chosen) != 1 or any(isinstance(node, After) for node in walk(expression)):
-        return _no_pairs("expected_by_importance", "p_by_importance")
-    importance = importance_of(bench, chosen[0])
-    if chosen[0].scored_by.screen is not None:  # others were never measured, and are not of their stratum
-        measured = (pl.col("harmful") != 0) | (pl.col("harmless") != 0)
-        importance = importance.filter(measured.any().over(NEURON))
-    found = shared_beyond_importance(importance, neurons)
-    return found.select(
-        pl.lit(name).alias("set"),
-        "language_a",
-        "language_b",
-        pl.col("expected").alias("expected_by_importance"),
-        pl.col("p").alias("p_by_importance"),
-    )
-
-
-def _no_pairs(*columns: str) -> pl.DataFrame:
-    return pl.DataFrame(schema=dict.fromkeys(PAIR, pl.String) | dict.fromkeys(columns, pl.Float64))
+    return overlap.join(permuted, on=PAIR, how="left", maintain_order="left")
 
 
 def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:

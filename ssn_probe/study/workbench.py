@@ -28,7 +28,7 @@ METHODS = {
     "lm-eval": 1,
     "scores": 1,
     "weights": 1,
-    "null": 2,
+    "null": 3,
     "stability": 2,
     "discoveries": 2,
     "expansion": 2,

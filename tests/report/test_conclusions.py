@@ -58,11 +58,14 @@ def test_the_placebo(low: float) -> None:
 
 @pytest.mark.parametrize("p", [0.01, 0.9])
 def test_sharing(p: float) -> None:
-    null = ("ss", "size", "average", None, 10.0, 10.0, 5.0, 3.0, 7.0, p, 1000)
+    null = ("ss", "size", "average", None, 10.0, 10.0, 5.0, 3.0, 7.0, 5.0, 3.0, 7.0, 8.0, p, 1000)
     robustness = Robustness(nulls=pl.DataFrame([null], schema=SCHEMA, orient="row"))
     (line,) = headlines(recipe(Suppress(SS)), findings(robustness=robustness))
     assert line.startswith("Shown: more" if p < 0.05 else "Not shown: that languages share")
-    assert "no evidence of shared safety" in line or p < 0.05
+    assert "difference +5.0, 95 % interval +3.0 to +7.0" in line
+    unsure = "; 8.0 or more would have shown it. Their number is no evidence of shared safety."
+    assert line.endswith(unsure) == (p > 0.05)
+    assert "about as many" not in line
 
 
 @pytest.mark.parametrize(("jaccard", "shown"), [(0.8, True), (0.2, False), (None, False)])
@@ -96,7 +99,10 @@ def test_figures_of_the_organism_are_about_the_tool() -> None:
 
 
 def test_doses_of_one_set_give_one_finding() -> None:
-    rows = [(name, "size", "average", None, 10.0, 10.0, 12.0, 9.0, 14.0, 0.9, 1000) for name in ("low", "high")]
+    rows = [
+        (name, "size", "average", None, 10.0, 10.0, 12.0, 9.0, 14.0, -2.0, -4.0, 1.0, 15.0, 0.9, 1000)
+        for name in ("low", "high")
+    ]
     robustness = Robustness(nulls=pl.DataFrame(rows, schema=SCHEMA, orient="row"))
     doses = Recipe(arms={"low": Amplify(SS, by=2), "high": Amplify(SS, by=4)}, measures=(ASR(PROMPTS),))
     assert len(headlines(doses, findings(robustness=robustness))) == 1

@@ -17,7 +17,6 @@ class Found:
 
     def __init__(self, *rows: tuple[Any, ...], sets: tuple[str, ...] = ("ms",)):
         columns = ["set", "shared", "jaccard", "expected_permuted", "p_permuted"]
-        columns += ["expected_by_importance", "p_by_importance"]
         kinds = {"set": pl.String, "shared": pl.UInt32} | dict.fromkeys(columns[2:], pl.Float64)
         self.overlap = pl.DataFrame(list(rows), schema=kinds, orient="row") if rows else None
         self.sets = {name: {} for name in sets}
@@ -29,25 +28,24 @@ def lines(found: Any, **recipe: Any) -> list[str]:
 
 def test_the_overlaps_have_their_range_their_mean_and_what_chance_gives() -> None:
     rows = [
-        ("ms", 4, 0.1, 6.0, 0.9, 0.5, 0.01),
-        ("ms", 9, 0.2, 8.0, 0.04, 0.5, 0.05),
-        ("ms", 1200, 0.9, 7.0, 0.05, 1.1, 0.06),
+        ("ms", 4, 0.1, 6.0, 0.9),
+        ("ms", 9, 0.2, 8.0, 0.04),
+        ("ms", 1200, 0.9, 7.0, 0.05),
     ]
     assert lines(Found(*rows)) == [
         "ms: two languages share 4 to 1,200 neurons, 404.3 on average over 3 pairs (Jaccard 0.10 to 0.90, mean 0.40); "
         "7.0 would be shared with harmful and harmless exchanged, which 2 of 3 pairs exceed (p ≤ .05 each, not "
-        "adjusted); 0.7 would be shared by common importance alone, which 2 of 3 pairs exceed (p ≤ .05 each, not "
         "adjusted)."
     ]
 
 
 def test_without_nulls_or_neurons_nothing_is_said_of_them() -> None:
-    assert lines(Found(("ms", 1, None, None, None, None, None))) == ["ms: two languages share 1 neuron."]
+    assert lines(Found(("ms", 1, None, None, None))) == ["ms: two languages share 1 neuron."]
     assert lines(Found()) == []
 
 
 def test_overlaps_come_first_where_nothing_else_was_asked() -> None:
-    row = (1, 0.5, None, None, None, None)
+    row = (1, 0.5, None, None)
     recipe = Recipe(sets={"ms": MS})
     assert only_overlaps(recipe, Found(("ms", *row)))  # type: ignore[arg-type]
     assert not only_overlaps(recipe, Found(("ms", *row), sets=("ms", "ss")))  # type: ignore[arg-type]

@@ -10,14 +10,9 @@ from ssn_probe.recipes import suppress_ss
 
 from ssn_probe import Ablation, Prompts, Recipe, SafetyNeurons, preview
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.neurons import NEURON
-from ssn_probe.neurons.overlap import overlap_table
-from ssn_probe.stats.nulls.sharing_null import shared_beyond_importance
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import candidates, importance, score_inputs
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.robustness import Robustness, with_chance
-from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=30)
@@ -83,14 +78,3 @@ def test_a_plan_has_both_kinds_of_work_and_what_they_take(organism: Subject, tmp
     assert rows["ablation effect of candidates (organism, first 30, 0.01)"] == pytest.approx(0.01 * neurons)
     shown = " ".join(str(preview(suppress_ss(effect="ablation"), out=tmp_path, limit=30, time=False)).split())
     assert "ablation effects, a neuron for a prompt" in shown
-
-
-def test_sharing_is_compared_among_candidates(bench: Workbench) -> None:
-    """Among all neurons, those of one stratum that were no candidates would make any sharing look like more."""
-    found, every = evaluate(bench, MS), importance(bench, MS)
-    table = overlap_table(found, bench.widths(), "ms")
-    measured = every.filter(((pl.col("harmful") != 0) | (pl.col("harmless") != 0)).any().over(NEURON))
-    wanted, diluted = (shared_beyond_importance(one, found)["expected"].to_list() for one in (measured, every))
-    chance = with_chance(bench, table, {"ms": found}, {"ms": MS}, Robustness())
-    assert chance["expected_by_importance"].to_list() == wanted
-    assert wanted > diluted

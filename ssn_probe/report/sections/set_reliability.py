@@ -18,15 +18,16 @@ def null_section(robustness: Robustness) -> str:
     is_fixed = (pl.col("null_low") == pl.col("null_high")) & (pl.col("observed") == pl.col("null_mean"))
     sizes = sizes.with_columns(fixed=is_fixed.all().over("set"))
     body = [_size_row(row) for row in sizes.filter(~pl.col("fixed")).rows(named=True)]
-    header = ["set", "language", "neurons", "under exchanged labels (95 %)", "p"]
+    header = ["set", "language", "neurons", "under exchanged labels (95 %)", "difference", "would show", "p"]
     fixed = [markdown(name) for name in sizes.filter("fixed")["set"].unique(maintain_order=True)]
     return section(
         "What chance gives: sizes under exchanged labels",
         f"The labels harmful and harmless were exchanged {counted(int(sizes['draws'][0]), 'time')} (within minimal "
         f"pairs, else within {'' if 'topic' in robustness.apart else 'topic and '}length; the same draw in every "
         "language) and every set was found anew. A small p says that harmful prompts *differ* from harmless ones in "
-        f"the number of neurons found or shared, not that the difference is safety{or_else(robustness.apart)}. p is "
-        "not adjusted.\n",
+        f"the number of neurons found or shared, not that the difference is safety{or_else(robustness.apart)}. A "
+        "large p does not say that they do not: the difference has an interval, and *would show* is the smallest "
+        "number of neurons that would have had p ≤ .05. p is not adjusted.\n",
         table(header, body) if body else "",
         f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability.\n"
         if fixed
@@ -49,7 +50,9 @@ def _size_row(row: Mapping[str, Any]) -> list[str]:
     if row["observed"] != row["observed_all"]:
         size += f" ({row['observed_all']:.3g} on all prompts)"
     null = f"{row['null_mean']:.1f} [{row['null_low']:.3g}, {row['null_high']:.3g}]"
-    return [markdown(row["set"]), set_language_cell(row["language_a"]), size, null, probability(row["p"])]
+    more = f"{row['difference']:+.1f} [{row['difference_low']:+.3g}, {row['difference_high']:+.3g}]"
+    shown = "–" if row["shown_from"] is None else f"{row['shown_from']:.3g}"
+    return [markdown(row["set"]), set_language_cell(row["language_a"]), size, null, more, shown, probability(row["p"])]
 
 
 def stability_section(robustness: Robustness) -> str:
@@ -82,20 +85,17 @@ def _jaccard_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 OVERLAP_NOTE = (
-    "Two questions. *Under exchanged labels*: would as much be shared if harmful and harmless did not differ? *By "
-    "common importance*: is more shared than the importance of neurons in all contexts explains, given each language's "
-    "own set (strata of about 64 neurons; exact p)? A topic that the harmless prompts lack raises the second, too: "
-    "read it with the placebo. *Independent draws* per layer and site know nothing of importance and understate chance "
-    "up to tenfold. No p is adjusted.\n"
+    "*Under exchanged labels*: would as much be shared if harmful and harmless did not differ? *Independent draws* per "
+    "layer and site know nothing of importance and understate chance up to tenfold. No p is adjusted.\n"
 )
 
 
 def overlap_section(overlap: pl.DataFrame | None) -> str:
-    """What languages share, beside three expectations."""
+    """What languages share, beside two expectations."""
     if overlap is None:
         return ""
     header = ["set", "languages", "neurons", "shared", "Jaccard"]
-    header += ["under exchanged labels", "p", "by common importance", "p", "independent draws"]
+    header += ["under exchanged labels", "p", "independent draws"]
     body = [_overlap_row(row) for row in overlap.rows(named=True)]
     return section("Overlap of languages", table(header, body), OVERLAP_NOTE)
 
@@ -109,7 +109,5 @@ def _overlap_row(row: Mapping[str, Any]) -> list[str]:
         number(row["jaccard"]),
         number(row["expected_permuted"], 1),
         p_value(row["p_permuted"]),
-        number(row["expected_by_importance"]),
-        p_value(row["p_by_importance"]),
         number(row["expected"]),
     ]

@@ -8,6 +8,7 @@ Rejection means that harmful prompts *differ* from harmless prompts, not that th
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from math import floor
 
 import numpy as np
 import polars as pl
@@ -21,10 +22,12 @@ from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
 from ssn_probe.stats.nulls.mask_algebra import MaskSet
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
+ALPHA = 0.05
 AVERAGE = "average"
 SCHEMA = {
     **dict.fromkeys(("set", "statistic", "language_a", "language_b"), pl.String),
-    **dict.fromkeys(("observed", "observed_all", "null_mean", "null_low", "null_high", "p"), pl.Float64),
+    **dict.fromkeys(("observed", "observed_all", "null_mean", "null_low", "null_high"), pl.Float64),
+    **dict.fromkeys(("difference", "difference_low", "difference_high", "shown_from", "p"), pl.Float64),
     "draws": pl.Int64,
 }
 
@@ -51,7 +54,9 @@ def permutation_null(
 
     Columns: `set`; `statistic`, "size" or "overlap"; `language_a` (`"*"` for a language-free set, "average" for the
     mean over the languages but the anchor) and `language_b` (null for sizes); `observed` on the prompts that take part
-    and `observed_all` on all of them; `null_mean`, `null_low`, `null_high` (95 % of the draws); `p`, one-sided,
+    and `observed_all` on all of them; `null_mean`, `null_low`, `null_high` (95 % of the draws); `difference`, observed
+    − null, `difference_low` and `difference_high` (observed − 95 % of the draws); `shown_from`, the smallest figure
+    that would have had p ≤ .05, null where so few draws allow none; `p`, one-sided,
     `(1 + #{draws ≥ observed}) / (1 + draws)` (Phipson & Smyth 2010); `draws`. There are no overlaps for sets that hold
     `Shared`, which overlap by construction. Where the rule fixes the size, the size carries no information: its p is
     about 1.
@@ -110,10 +115,17 @@ def _rows(name: str, counts: _Counts, anchor: str | None) -> list[tuple]:
     return rows
 
 
-def _against(counts: np.ndarray, parts: int = 1) -> tuple[float, float, float, float, float, float, int]:
-    """Observed, observed_all, null mean, low, high, p and draws of whole counts [sample]; `parts` divides them."""
+def _against(counts: np.ndarray, parts: int = 1) -> tuple[float | int | None, ...]:
+    """The figures from `observed` to `draws` of whole counts [sample], which `parts` divides."""
     every, observed, null = counts[0], counts[1], counts[2:]
     low, high = np.quantile(null, [0.025, 0.975])
     p = (1 + int((null >= observed).sum())) / (1 + len(null))
-    figures = (float(figure) / parts for figure in (observed, every, null.mean(), low, high))
-    return *figures, p, len(null)  # type: ignore[return-value]
+    figures = (observed, every, null.mean(), low, high, observed - null.mean(), observed - high, observed - low)
+    least = shown_from(null)
+    return *(float(one) / parts for one in figures), None if least is None else least / parts, p, len(null)
+
+
+def shown_from(null: np.ndarray) -> int | None:
+    """The smallest whole count with p ≤ .05 among these draws; None where there are too few for any."""
+    allowed = floor(ALPHA * (1 + len(null)) + 1e-9) - 1  # draws that may be as large
+    return None if allowed < 0 else int(np.sort(null)[::-1][allowed]) + 1

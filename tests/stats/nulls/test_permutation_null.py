@@ -10,7 +10,7 @@ from made_up_effects import LANGUAGES, effects_from, prompt_table, sides, study
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import Prompts, SafetyNeurons, SetExpression, Shared
 from ssn_probe.stats.nulls import labelling_sweep as sweep
-from ssn_probe.stats.nulls.permutation_null import permutation_null
+from ssn_probe.stats.nulls.permutation_null import permutation_null, shown_from
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 prompts = Prompts("made up")
@@ -96,6 +96,22 @@ def test_clusters_are_permuted_as_clusters(keep: bool) -> None:
     )
     rejected = (p <= 0.05).mean()
     assert rejected <= 0.10 if keep else rejected > 0.5
+
+
+def test_the_difference_has_an_interval_and_what_would_have_been_shown() -> None:
+    found = null_of(made(1), Shared(ms), draws=199)
+    for row in found.rows(named=True):
+        assert row["difference"] == pytest.approx(row["observed"] - row["null_mean"])
+        assert row["difference_low"] == row["observed"] - row["null_high"]
+        assert row["difference_high"] == row["observed"] - row["null_low"]
+        assert (row["p"] <= 0.05) == (row["observed"] >= row["shown_from"])
+    assert null_of(made(1), Shared(ms), draws=18)["shown_from"].to_list() == [None] * 4
+    random = np.random.default_rng(0)
+    for draws in (19, 40, 99):
+        null = random.integers(0, 9, draws)
+        least = shown_from(null)
+        p = [(1 + (null >= count).sum()) / (1 + draws) for count in (least, least - 1)]  # type: ignore[operator]
+        assert p[0] <= 0.05 < p[1]
 
 
 def test_effects_that_never_differ_give_an_empty_set_and_p_1() -> None:
