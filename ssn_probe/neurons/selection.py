@@ -74,11 +74,14 @@ def averaged(importance: pl.DataFrame) -> pl.DataFrame:
     return mean.select(pl.lit(EVERY).alias("language"), *NEURON, "harmful", "harmless")
 
 
-def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame) -> NeuronSet:
+def shared_with_anchor(
+    neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame, *, may_be_empty: bool = False
+) -> NeuronSet:
     """SS: neurons of each language that the anchor has as well (`SS_λ = MS_λ ∩ MS_anchor`); the anchor's is its MS.
 
     The members are ranked by the effect averaged over languages (`mean_score`: layer, site, index, score), which
-    identifies refusal better than the effect in a single language (`algorithms.md` 2b′).
+    identifies refusal better than the effect in a single language (`algorithms.md` 2b′). Raises DataError where no
+    language shares a neuron, unless the set `may_be_empty`.
     """
     if anchor not in neurons.languages:
         raise RecipeError(
@@ -87,7 +90,7 @@ def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame
         )
     shared = neurons & neurons.of(anchor)
     rows = shared.frame.drop("score").join(mean_score, on=NEURON, how="left")
-    if set(rows["language"]) <= {anchor} and len(neurons.languages) > 1:
+    if set(rows["language"]) <= {anchor} and len(neurons.languages) > 1 and not may_be_empty:
         best = neurons.neurons(anchor).top_k(3, by="score")["score"].to_list()
         raise DataError(
             f"no language shares a safety neuron with the anchor {anchor}",

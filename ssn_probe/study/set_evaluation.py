@@ -31,6 +31,12 @@ from ssn_probe.stats.nulls.relabelled import labelled_means
 from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance
 from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.relabelled_sets import (
+    discoveries_of,
+    relabelled_by_mean,
+    relabelled_mean_score,
+    relabelled_set,
+)
 from ssn_probe.study.resolve import anchor_of, languages_left_out, left_out, without
 from ssn_probe.study.trained_weights import AFTER, trained_bench
 from ssn_probe.study.workbench import Workbench
@@ -60,7 +66,12 @@ class NeuronSets(SetAlgebra[NeuronSet]):
         return self.bench.remember(("set", expression), partial(super().evaluate, expression))
 
     def chosen(self, node: SafetyNeurons) -> NeuronSet:
-        """Safety neurons by rank, by stability over half-samples, or at a false discovery rate."""
+        """Safety neurons by rank, by stability over half-samples, or at a false discovery rate.
+
+        Under other labels none may be found: then an empty set is what the tested set is compared with.
+        """
+        if node.labels is not None:
+            return relabelled_set(self.bench, node)
         if node.fdr is not None:
             return _discovered(self.bench, node, node.fdr)
         if node.stable is not None:
@@ -68,19 +79,25 @@ class NeuronSets(SetAlgebra[NeuronSet]):
         return _ranked(node, importance_of(self.bench, node))
 
     def chosen_by_mean(self, node: SafetyNeurons) -> NeuronSet:
+        if node.labels is not None:
+            return relabelled_by_mean(self.bench, node)
         return _ranked(node, averaged(importance_of(self.bench, node)))
 
     def shared_with_anchor(self, node: Shared, found: NeuronSet) -> NeuronSet:
         chosen = choosers(node)
         if len(chosen) == 1:
             anchor = anchor_of(self.bench.data[chosen[0].prompts], node.anchor)
+            if chosen[0].labels is not None:
+                mean = relabelled_mean_score(self.bench, chosen[0])
+                return shared_with_anchor(found, anchor, mean, may_be_empty=True)
             mean = scored(averaged(importance_of(self.bench, chosen[0])), chosen[0].rule)
             return shared_with_anchor(found, anchor, mean.drop("language"))
         # Neurons of files, or of several choices, are ranked by their own scores, averaged over languages.
         anchor = node.anchor or self.anchor
         if anchor is None:
             raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
-        return shared_with_anchor(found, anchor, found.union().frame.drop("language"))
+        relabelled = any(one.labels is not None for one in chosen)
+        return shared_with_anchor(found, anchor, found.union().frame.drop("language"), may_be_empty=relabelled)
 
     def shared_at_least(self, found: NeuronSet, count: int) -> NeuronSet:
         return shared_at_least(found, count)
@@ -145,12 +162,7 @@ def _ranked(node: SafetyNeurons, means: pl.DataFrame) -> NeuronSet:
 
 def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet:
     """Every language's neurons with a q-value of `rate` or less; notes how many pass where nothing differs."""
-    from ssn_probe.stats.nulls.false_discoveries import Discoveries, discoveries
-
-    effects = prompt_effects(bench, node)
-    inputs = bench.inputs("discoveries", evidence=effects.key, rate=rate)
-    frames = bench.frames(inputs, ["neurons", "check"], lambda: vars(discoveries(effects, rate=rate)))
-    found = Discoveries(**frames)
+    found = discoveries_of(bench, node)
     own = found.check.filter(pl.col("language") != EVERY)
     bench.warn(
         f"fdr={rate:g}: {own['passed'].min()} to {own['passed'].max()} neurons of a language pass; under exchanged "

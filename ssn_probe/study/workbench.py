@@ -31,6 +31,7 @@ METHODS = {
     "null": 3,
     "stability": 2,
     "discoveries": 2,
+    "label sets": 1,
     "expansion": 2,
 }
 """Every kind of measurement that is kept between runs, with a version that is raised when its numbers change."""

@@ -45,11 +45,13 @@ class Discoveries:
 
     `score` is the difference of means over the prompts whose labels exchange. `check`, per language: the `neurons`
     tested, how many `passed` at the rate, how many pass on average under `permuted` permutations of the labels, and in
-    what share of them any does: that share is the false discovery rate where nothing differs.
+    what share of them any does: that share is the false discovery rate where nothing differs. `null`: `language, bin,
+    permuted`, how many permuted z are in each bin that has any.
     """
 
     neurons: pl.DataFrame
     check: pl.DataFrame
+    null: pl.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +90,11 @@ def discoveries(
             _add(tallies[found.language], group, found, observed, drawn)
     neurons = {language: _neurons(tally) for language, tally in tallies.items()}
     check = [_check(tallies[language], found, rate) for language, found in neurons.items()]
-    return Discoveries(neurons=pl.concat(neurons.values()), check=pl.DataFrame(check, schema=CHECK, orient="row"))
+    return Discoveries(
+        neurons=pl.concat(neurons.values()),
+        check=pl.DataFrame(check, schema=CHECK, orient="row"),
+        null=pl.concat([_null(tally) for tally in tallies.values()]),
+    )
 
 
 def _add(tally: _Tally, group: Group, found: Contrast, observed: np.ndarray, drawn: np.ndarray) -> None:
@@ -123,8 +129,8 @@ def binned(z: np.ndarray) -> np.ndarray:
     return np.clip((z + REACH) * (BINS / (2 * REACH)), 0, BINS - 1).astype(np.int64)
 
 
-def _p_of_bin(null: np.ndarray) -> np.ndarray:
-    """p of a z in every bin: (1 + permuted z in this bin or above) / (1 + all)."""
+def p_of_bin(null: np.ndarray) -> np.ndarray:
+    """The p of a z in every bin: (1 + permuted z in this bin or above) / (1 + all)."""
     above = null[::-1].cumsum()[::-1]
     return (1 + above) / (1 + null.sum())
 
@@ -133,18 +139,39 @@ def _neurons(tally: _Tally) -> pl.DataFrame:
     from scipy.stats import false_discovery_control
 
     frame = pl.concat(tally.frames)
-    p = np.where(frame["tested"], _p_of_bin(tally.null)[binned(frame["z"].to_numpy())], 1.0)
+    p = np.where(frame["tested"], p_of_bin(tally.null)[binned(frame["z"].to_numpy())], 1.0)
     return frame.with_columns(p=p, q=false_discovery_control(p)).select(*NEURONS)
+
+
+def _null(tally: _Tally) -> pl.DataFrame:
+    bins = np.flatnonzero(tally.null)
+    return pl.DataFrame({"bin": bins, "permuted": tally.null[bins]}).select(
+        pl.lit(tally.language).alias("language"), pl.all()
+    )
+
+
+def null_bins(null: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Language → how many permuted z are in each bin, from `Discoveries.null`."""
+    found = {}
+    for (language,), rows in null.group_by("language", maintain_order=True):
+        found[str(language)] = np.zeros(BINS, dtype=np.int64)
+        found[str(language)][rows["bin"].to_numpy()] = rows["permuted"].to_numpy()
+    return found
 
 
 def _check(tally: _Tally, neurons: pl.DataFrame, rate: float) -> tuple:
     passed = int((neurons["q"] <= rate).sum())
-    p = _p_of_bin(tally.null)
+    p = p_of_bin(tally.null)
     counts = np.array([passing(row, p, neurons.height, rate) for row in tally.drawn])
     return tally.language, neurons.height, passed, float(counts.mean()), float((counts > 0).mean()), len(counts)
 
 
 def passing(counts: np.ndarray, p: np.ndarray, tests: int, rate: float) -> int:
     """How many of `tests` pass Benjamini & Hochberg, from the number of tests in every bin and the bins' p."""
+    return int(counts[least_passing(counts, p, tests, rate) :].sum())
+
+
+def least_passing(counts: np.ndarray, p: np.ndarray, tests: int, rate: float) -> int:
+    """The lowest bin whose tests pass; the number of bins where none do."""
     above = counts[::-1].cumsum()[::-1]
-    return int(above[p <= rate * above / tests].max(initial=0))
+    return int(np.append(np.flatnonzero(p <= rate * above / tests), len(counts))[0])

@@ -26,7 +26,7 @@ def sweep(
     for pool in sorted({node.pool for node in choosers.values()}):
         here = {name: sets[name] for name, node in choosers.items() if node.pool == pool}
         for group in groups(effects, pool):
-            for rows in _blocks(len(samples), group):
+            for rows in blocks(len(samples), group):
                 algebra = _algebra(effects, group, anchor, *means(group, samples[rows]))
                 for name, expression in here.items():
                     visit(name, rows, algebra.evaluate(expression))
@@ -53,7 +53,8 @@ def _choosers(sets: Mapping[str, SetExpression]) -> dict[str, SafetyNeurons]:
     return found
 
 
-def _blocks(samples: int, group: Group) -> Iterator[slice]:
+def blocks(samples: int, group: Group) -> Iterator[slice]:
+    """As many samples at a time as fit into memory."""
     # An even number: pairs of half-samples stay together.
     size = 2 * max(1, BLOCK_BYTES // (16 * len(group.effects) * len(group.index)))
     for first in range(0, samples, size):
