@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.neurons import SITES
-from ssn_probe.report.conditions import Row, arm_names, summary_row
+from ssn_probe.report.conditions import Row, arm_names, clusters_of, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import named
@@ -95,7 +95,7 @@ class _Study:
         intervention = f"{capitalised(self._phrase(arm))} ({_size(self.recipe, self.manifest, arm)})"
         change = (
             f"ASR {self._where(arm, source)} went from {percent(before)} to {percent(row['value'])} "
-            f"({_change(row)}; n = {counted(row['n'], 'response')}, {counted(row['clusters'], 'cluster')})"
+            f"({_change(row)}; n = {counted(row['n'], 'response')}, {clusters_of(row)})"
         )
         goal = ""
         if source and (own := summary_row(self.summary, BASELINE, "asr", role=BASELINE, language=source)):

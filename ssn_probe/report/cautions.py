@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ssn_probe.report.conditions import Condition, applied_language
+from ssn_probe.report.conditions import Condition, applied_language, clusters_of
 from ssn_probe.stats import smallest_detectable
 from ssn_probe.study.arms import BASELINE, CONTROL, ArmName
 from ssn_probe.study.summary import AVERAGE, HARMFUL, JUDGED
-from ssn_probe.text import counted, listing, plain
+from ssn_probe.text import listing, plain
 
 
 def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -> list[str]:
@@ -88,9 +88,9 @@ def _all_invalid(judged: pl.DataFrame, anchor: str | None) -> list[str]:
 
 def _without_power(rows: pl.DataFrame, anchor: str | None) -> list[str]:
     """Languages with several clusters in which no rise would have shown, with their clusters."""
-    cells = rows.filter(pl.col("clusters") > 1).select("language", "clusters", "value")
+    cells = rows.filter(pl.col("clusters") > 1)
     return [
-        f"{_named(language, anchor)} ({counted(clusters, 'cluster')})"
-        for language, clusters, value in cells.iter_rows()
-        if smallest_detectable(clusters, value) is None
+        f"{_named(row['language'], anchor)} ({clusters_of(row)})"
+        for row in cells.iter_rows(named=True)
+        if smallest_detectable(row["clusters"], row["value"]) is None
     ]

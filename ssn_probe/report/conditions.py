@@ -7,6 +7,7 @@ import polars as pl
 
 from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE, applied_language
+from ssn_probe.text import counted
 
 Row = Mapping[str, Any]
 """One row of the summary, by column."""
@@ -50,6 +51,12 @@ def summary_row(
     """The row of an arm that has one per measure and language, by default that of the average."""
     rows = summary.filter(ArmName(arm).rows, measure=measure, role=role, language=language)
     return rows.row(0, named=True) if rows.height == 1 else None
+
+
+def clusters_of(row: Row) -> str:
+    """How many clusters a figure is over, of every column where they cross."""
+    crossed = row.get("crossed")
+    return f"{crossed} crossed clusters" if crossed else counted(row["clusters"], "cluster")
 
 
 def baseline_rows(summary: pl.DataFrame, measure: str = "asr") -> dict[str, Row]:

@@ -165,8 +165,8 @@ def text_note(summary: pl.DataFrame) -> str:
 def reading(recipe: Recipe, summary: pl.DataFrame) -> str:
     """How to read the tables of the measures."""
     lines = [
-        "In brackets: 95 % intervals; Wilson's where every cluster is a single prompt, else from a bootstrap over "
-        "clusters (where that has no spread, Wilson's on the number of clusters)."
+        "In brackets: 95 % intervals; Wilson's where every cluster is a single prompt, else Wilson's on as many "
+        "independent prompts as have the variance over clusters (where they have none, on the number of clusters)."
     ]
     if summary["controls"].drop_nulls().len():
         lines.append(

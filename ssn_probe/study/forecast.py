@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
@@ -309,12 +310,13 @@ def _power(plan: Plan) -> list[str]:
     if "harmful" not in contexts or not recipe.arms:
         return []
     rows = contexts["harmful"].select("evaluate", "harmful")
-    clusters = min(rows.group_by("language").agg(pl.col("cluster").n_unique())["cluster"], default=0)
-    if not clusters:
+    names = cluster_columns(rows)
+    levels = rows.group_by("language").agg(pl.col(names).n_unique()).select(pl.col(names).min()).row(0)
+    if rows.is_empty():
         return ["There are no harmful prompts to evaluate on, so nothing can be shown about ASR."]
-    alone = rows.select("language", "cluster").is_unique().all()
+    alone = all(rows.select("language", name).is_unique().all() for name in names)
     languages = set(rows["language"]) - {plan.anchor}
-    lines = [_detectable(clusters, falls=_lowers(recipe))]
+    lines = [_detectable(levels, falls=_lowers(recipe))]
     if recipe.primary is not None and alone and languages:
         lines.append(_discordant(len(languages)))
     return [*lines, *_ranks(recipe)]
@@ -325,14 +327,14 @@ def _lowers(recipe: Recipe) -> bool:
     return node is not None and node.lowers
 
 
-def _detectable(clusters: int, *, falls: bool) -> str:
+def _detectable(levels: Sequence[int], *, falls: bool) -> str:
     """A fall from 30 % is, to the test, a rise from 70 %."""
-    found = smallest_detectable(clusters, 0.7 if falls else 0.3)
+    found = smallest_detectable(min(levels), 0.7 if falls else 0.3)
     figure = "none at all" if found is None else f"{100 * found:.1f} points"
     change = "fall" if falls else "rise"
     return (
-        f"{clusters} clusters of harmful prompts per language: the smallest {change} of ASR against the baseline "
-        f"that one language shows with 80 % power is {figure} at a baseline of 30 %."
+        f"{' × '.join(map(str, levels))} clusters of harmful prompts per language: the smallest {change} of ASR "
+        f"against the baseline that one language shows with 80 % power is {figure} at a baseline of 30 %."
     )
 
 

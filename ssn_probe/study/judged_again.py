@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.judges import Judge, JudgedRow, Judgement
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.spec import Prompts, Recipe
@@ -78,7 +79,8 @@ def judged_again(
 
 
 def _compared(first: pl.DataFrame, second: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    both = first.select("prompt_id", "cluster", "response", language="eval_language", first="verdict")
+    labels = cluster_columns(first)
+    both = first.select("prompt_id", *labels, "response", language="eval_language", first="verdict")
     both = both.with_columns(second=second["verdict"])
     both = both.unique(["language", "prompt_id", "response"], keep="first", maintain_order=True)
     languages = list(both["language"].unique(maintain_order=True))
@@ -86,7 +88,8 @@ def _compared(first: pl.DataFrame, second: pl.DataFrame) -> tuple[pl.DataFrame, 
     for language in [*languages, *([EVERY] if len(languages) > 1 else [])]:
         own = both if language == EVERY else both.filter(language=language)
         judged = own.filter(pl.col("first") != "unjudged", pl.col("second") != "unjudged")
-        found = agreement(list(judged["first"]), list(judged["second"]), list(judged["cluster"]))
+        fewest = min((judged[name] for name in labels), key=pl.Series.n_unique)  # it is conservative for all of them
+        found = agreement(list(judged["first"]), list(judged["second"]), list(fewest))
         rows.append({"language": language, **asdict(found), "unjudged": own.height - judged.height})
     counts = both.group_by("language", "first", "second", maintain_order=True).len("n")
     verdicts = counts.with_columns(pl.col("n").cast(pl.Int64)).select(*VERDICTS)

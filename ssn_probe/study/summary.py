@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.stats import (
     Estimate,
     detectable,
@@ -39,6 +40,7 @@ COLUMNS = {
     "measure": pl.String,
     "n": pl.Int64,
     "clusters": pl.Int64,
+    "crossed": pl.String,
     "value": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
@@ -121,7 +123,8 @@ def summarise(
     way. `each` names those that stand for one arm per language. `p_mcnemar`: per language, for outcomes of 0 and 1,
     where every cluster is a single prompt and no prompt lacks its pair. `p_holm`: those of the primary arm's ASR,
     adjusted over the languages of its average. `detectable`: the smallest change of a tested arm's ASR that would have
-    shown, from the spread of its difference (`stats.detectable`). Null elsewhere.
+    shown, from the spread of its difference (`stats.detectable`). `clusters`: of the column with the fewest, and
+    `crossed` those of all columns where clusters cross. Null elsewhere.
     """
     study = _Study(anchor=anchor, primary=primary, lowers=frozenset(lowers), each=frozenset(each), seed=seed)
     rows = []
@@ -226,6 +229,7 @@ def _row(
         "set_language": sets[0] if len(sets) == 1 else None,
         "n": estimate.n,
         "clusters": estimate.clusters,
+        "crossed": " × ".join(map(str, estimate.crossed)) or None,
         "value": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
@@ -243,11 +247,8 @@ def _row(
 
 def _estimate(frame: pl.DataFrame, average: bool, seed: int) -> Estimate:
     """Translations of a prompt are not independent: their cluster keeps them together in the average."""
-    values, clusters = frame["y"].to_numpy(), frame["cluster"].to_numpy()
-    if average:
-        found = language_average(values, clusters, frame["eval_language"].to_numpy(), seed=seed)
-    else:
-        found = rate(values, clusters, seed=seed)
+    values, clusters = frame["y"].to_numpy(), frame.select(cluster_columns(frame)).to_numpy()
+    found = language_average(values, clusters, frame["eval_language"].to_numpy()) if average else rate(values, clusters)
     assert found is not None
     return found
 
@@ -277,10 +278,11 @@ def _paired(pairs: pl.DataFrame, average: bool, seed: int) -> Estimate | None:
     """The paired difference, None without pairs."""
     if pairs.is_empty():
         return None
-    arm, other, clusters = (pairs[name].to_numpy() for name in ("y", "y_other", "cluster"))
+    arm, other = (pairs[name].to_numpy() for name in ("y", "y_other"))
+    clusters = pairs.select(cluster_columns(pairs)).to_numpy()
     if average:
-        return language_average(arm, clusters, pairs["eval_language"].to_numpy(), baseline=other, seed=seed)
-    return paired_difference(arm, other, clusters, seed=seed)
+        return language_average(arm, clusters, pairs["eval_language"].to_numpy(), baseline=other)
+    return paired_difference(arm, other, clusters)
 
 
 def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: int) -> Estimate | None:

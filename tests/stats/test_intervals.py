@@ -1,4 +1,4 @@
-"""Closed-form intervals against scipy and published tables; the bootstrap against a slow one and its own coverage."""
+"""Closed-form intervals against scipy and published tables; the variance over clusters against a slow one."""
 
 from itertools import product
 from math import isclose
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, multinomial, norm, t
+from scipy.stats import binomtest, multinomial
 
 from ssn_probe.stats import newcombe, wilson
-from ssn_probe.stats.intervals import cluster_bootstrap
+from ssn_probe.stats.intervals import cluster_jackknife
 
 COUNTS = st.integers(0, 60)
 
@@ -87,52 +87,89 @@ def test_newcombe_covers_exactly_enumerated(shares: tuple[float, float, float, f
     assert 0.93 <= weights @ covered <= 0.999
 
 
-def slow_bootstrap(values: np.ndarray, clusters: np.ndarray, draws: int, tail: float) -> tuple[float, float]:
-    """Resample whole clusters one by one and pool their prompts."""
-    rng, labels, means = np.random.default_rng(99), np.unique(clusters), []
-    for _ in range(draws):
-        taken = rng.choice(labels, size=len(labels))
-        means.append(np.concatenate([values[clusters == label] for label in taken]).mean())
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return low, high
+def slow_variance(values: np.ndarray, groups: np.ndarray, clusters: np.ndarray) -> float:
+    """Leave out one cluster after the other, and average the means of the groups."""
+
+    def average(rows: np.ndarray) -> float:
+        return float(np.mean([values[rows & (groups == group)].mean() for group in np.unique(groups)]))
+
+    every = np.ones(len(values), dtype=bool)
+    labels = np.unique(clusters)
+    changes = [average(clusters != label) - average(every) for label in labels]
+    return (len(labels) - 1) / len(labels) * float(np.square(changes).sum())
 
 
-@pytest.mark.slow
-def test_bootstrap_is_the_slow_one() -> None:
+@pytest.fixture
+def crossed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Values, two columns of clusters and groups; the actions differ, the objects more, and single rows a little."""
     rng = np.random.default_rng(5)
-    clusters = np.repeat(np.arange(12), rng.integers(1, 9, 12))
-    values = rng.normal(size=12)[clusters] + rng.normal(size=len(clusters))
-    one_group = np.zeros_like(clusters)
-    found = cluster_bootstrap(values, clusters, one_group, confidence=0.95, draws=20_000, seed=1)
-    tail = float(norm.cdf(np.sqrt(12 / 11) * t(11).ppf(0.025)))
-    assert found == pytest.approx(slow_bootstrap(values, clusters, 6000, tail), abs=0.06)
-    assert found != pytest.approx(slow_bootstrap(values, one_group + np.arange(len(values)), 6000, tail), abs=0.06)
+    first, second, groups = (rng.integers(0, size, 120) for size in (6, 9, 3))
+    values = rng.normal(size=6)[first] + 2 * rng.normal(size=9)[second] + 0.5 * rng.normal(size=120)
+    return values, first, second, groups
 
 
-def test_bootstrap_without_information_is_none() -> None:
-    zeros = np.zeros(6, dtype=np.intp)
+def test_one_column_is_the_jackknife(crossed: tuple[np.ndarray, ...]) -> None:
+    values, first, _, groups = crossed
+    found = cluster_jackknife(values, [first], groups)
+    assert found is not None
+    assert found.variance == pytest.approx(slow_variance(values, groups, first))
+
+
+def test_crossed_columns_add_up_less_what_is_counted_twice(crossed: tuple[np.ndarray, ...]) -> None:
+    values, first, second, groups = crossed
+    found = cluster_jackknife(values, [first, second], groups)
+    assert found is not None
+    parts = [slow_variance(values, groups, codes) for codes in (first, second, first * 9 + second)]
+    assert found.variance == pytest.approx(parts[0] + parts[1] - parts[2])
+    assert found.variance > 1.2 * max(parts[:2]), "each column has a variance of its own"
+    swapped = cluster_jackknife(values, [second, first], groups)
+    assert swapped is not None
+    assert (swapped.variance, swapped.freedom) == pytest.approx((found.variance, found.freedom))
+
+
+def test_a_column_that_says_nothing_new_changes_nothing(crossed: tuple[np.ndarray, ...]) -> None:
+    values, first, second, groups = crossed
+    alone = cluster_jackknife(values, [first], groups)
+    assert alone is not None
+    rows = np.arange(len(values))
+    for more in ([first], [rows], [rows, first]):
+        found = cluster_jackknife(values, [first, *more], groups)
+        assert found is not None
+        assert found.variance == pytest.approx(alone.variance)
+    three, two = (cluster_jackknife(values, [first, second, *more], groups) for more in ([rows], []))
+    assert three is not None
+    assert two is not None
+    assert three.variance == pytest.approx(two.variance)
+
+
+def test_the_variance_is_never_less_than_over_one_column() -> None:
+    """Chessboard: rows and columns agree by half, so that what is counted twice is more than both."""
+    first, second = np.divmod(np.arange(64), 8)
+    values = ((first + second) % 2).astype(float)
+    values[0] = 1.0
+    one = np.zeros(64, dtype=np.intp)
+    found = cluster_jackknife(values, [first, second], one)
+    assert found is not None
+    assert found.variance == pytest.approx(slow_variance(values, one, first))
+
+
+def test_few_clusters_that_decide_have_few_degrees_of_freedom() -> None:
+    clusters, one = np.repeat(np.arange(20), 5), np.zeros(100, dtype=np.intp)
+    spread = np.random.default_rng(3).normal(size=20)[clusters]
+    some, all_in_one = (
+        cluster_jackknife(values, [clusters], one) for values in (spread, (clusters == 0).astype(float))
+    )
+    assert some is not None
+    assert all_in_one is not None
+    assert 8 < some.freedom <= 19
+    assert all_in_one.freedom < 3
+
+
+def test_clusters_that_say_nothing_have_no_spread() -> None:
+    zeros, each = np.zeros(6, dtype=np.intp), np.arange(6)
     values = np.array([0.0, 1, 0, 1, 0, 1])
-    settings = {"confidence": 0.95, "draws": 200, "seed": 0}
-    assert cluster_bootstrap(values, zeros, zeros, **settings) is None, "one cluster"
-    assert cluster_bootstrap(values, np.array([0, 0, 1, 1, 2, 2]), zeros, **settings) is None, "clusters agree"
-    assert cluster_bootstrap(values, np.array([0, 1, 0, 1, 2, 2]), zeros, **settings) is not None
-    each = np.arange(8)
-    thin = np.array([0, 1, 2, 3, 4, 4, 4, 4])
-    assert cluster_bootstrap(each.astype(float), each, thin, **settings) is None, "most draws miss a group"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("n_clusters", "least"), [(6, 0.89), (30, 0.92)])
-def test_bootstrap_covers_with_clusters(n_clusters: int, least: float) -> None:
-    """Prompts of a cluster agree (intraclass correlation .2): the interval must know, also with few clusters."""
-    rng, covered, naive, repeats = np.random.default_rng(7), 0, 0, 500
-    for repeat in range(repeats):
-        rates = rng.beta(2, 2, n_clusters)
-        clusters = np.repeat(np.arange(n_clusters), rng.integers(4, 13, n_clusters))
-        values = (rng.random(len(clusters)) < rates[clusters]).astype(float)
-        limits = cluster_bootstrap(values, clusters, np.zeros_like(clusters), confidence=0.95, draws=400, seed=repeat)
-        covered += limits is not None and limits[0] <= 0.5 <= limits[1]
-        low, high = wilson(values.sum(), len(values))
-        naive += low <= 0.5 <= high
-    assert least <= covered / repeats <= 0.985
-    assert naive / repeats < 0.85, "the simulation must be one where ignoring clusters fails"
+    assert cluster_jackknife(values, [zeros], zeros) is None, "one cluster"
+    assert cluster_jackknife(values, [each, zeros], zeros) is None, "one cluster of a column"
+    assert cluster_jackknife(values, [np.array([0, 0, 1, 1, 2, 2])], zeros) is None, "clusters agree"
+    assert cluster_jackknife(values, [np.array([0, 1, 0, 1, 2, 2])], zeros) is not None
+    assert cluster_jackknife(values, [each], np.array([0, 1, 1, 1, 1, 1])) is None, "a group has one cluster"

@@ -10,6 +10,9 @@ from arm_samples import samples, spelled
 from ssn_probe.stats import newcombe, wilson
 from ssn_probe.study.summary import AVERAGE, against_placebo, summarise
 
+THIRDS = "o" + (pl.int_range(pl.len()).over("eval_language") // 3).cast(pl.String)
+"""The same label for three prompts that follow each other."""
+
 
 def cell(summary: pl.DataFrame, **where: Any) -> dict[str, Any]:
     return summary.filter(**where).row(0, named=True)
@@ -141,6 +144,24 @@ def test_mcnemar_needs_single_prompt_clusters_and_whole_pairs() -> None:
     unpaired = asr_rows(arms_of_six(["ccccccuc", "cccccccc"]))
     assert (unpaired["l0"]["p_mcnemar"], unpaired["l0"]["p_holm"]) == (None, None)
     assert unpaired["l1"]["p_holm"] == pytest.approx(2 / 256), "a family of one"
+
+
+def test_crossed_clusters_are_in_every_interval_and_leave_no_mcnemar() -> None:
+    """Prompts that are single in one column share labels of another: neither is left out of an interval."""
+    text = {language: spelled("rrrrrrcccccc") for language in ("aa", "bb")}
+    frames = [samples("baseline", "baseline", text)]
+    frames.append(samples("ss", "tested", {language: spelled("rrcccccccccc") for language in text}))
+    alone, shared = summary_of(*frames), summary_of(*(frame.with_columns(cluster_2=THIRDS) for frame in frames))
+    for language in ("bb", AVERAGE):
+        where = {"arm": "ss", "language": language, "measure": "asr"}
+        one, crossed = cell(alone, **where), cell(shared, **where)
+        assert (one["clusters"], one["crossed"]) == (12, None)
+        assert (crossed["clusters"], crossed["crossed"]) == (4, "12 × 4")
+        assert (crossed["value"], crossed["delta"]) == (one["value"], one["delta"])
+        assert crossed["high"] - crossed["low"] > 1.2 * (one["high"] - one["low"])
+        assert crossed["delta_high"] - crossed["delta_low"] > 1.2 * (one["delta_high"] - one["delta_low"])
+    assert alone["p_mcnemar"].drop_nulls().len() > 0
+    assert shared["p_mcnemar"].drop_nulls().is_empty()
 
 
 def test_log_odds_are_no_outcomes_for_mcnemar() -> None:
