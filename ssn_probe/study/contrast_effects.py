@@ -29,10 +29,10 @@ from ssn_probe.study.workbench import Workbench
 
 def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
     """Per-prompt effects of a node's contrast, under its labels. Raises DataError where there are no such labels."""
-    return bench.remember(("prompt effects", _contrast(node)), lambda: _prompt_effects(bench, node))
+    return bench.remember(("prompt effects", contrast(node)), lambda: _prompt_effects(bench, node))
 
 
-def _contrast(node: SafetyNeurons) -> SafetyNeurons:
+def contrast(node: SafetyNeurons) -> SafetyNeurons:
     """The node without the fields that only turn effects into a set."""
     return replace(node, rule="difference", top=None, pool="site", stable=None, fdr=None)
 
