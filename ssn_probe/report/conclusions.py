@@ -107,11 +107,11 @@ def _placebo(found: Estimate | None, recipe: Recipe, apart: Sequence[str]) -> It
 
 def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
     """Would as much be shared with the anchor under exchanged labels? On the average over languages."""
-    if robustness.not_parallel is not None and any(
-        shared_with_anchor(expression_of(recipe, name)) for name in (*recipe.sets, *recipe.arms)
-    ):
-        question = "Whether more is shared with the anchor than if harmful and harmless did not differ"
-        yield False, f"{question}: not tested, because {robustness.not_parallel}."
+    for found in robustness.exchangeability:
+        why = found.not_parallel or (found.reason and f"no valid null exists: {found.reason}")
+        if why and any(shared_with_anchor(expression_of(recipe, name)) for name in found.sets):
+            question = "Whether more is shared with the anchor than if harmful and harmless did not differ"
+            yield False, f"{question}: not tested, because {why}."
     if robustness.nulls is None:
         return
     rows = robustness.nulls.filter(statistic="size", language_a=OVER_LANGUAGES)

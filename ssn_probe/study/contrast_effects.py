@@ -82,7 +82,7 @@ def _key(bench: Workbench, node: SafetyNeurons) -> str:
 def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     """One row per prompt id of the contrast, for all its languages; exchangeable prompts have one `stratum`.
 
-    `parallel`: are its translations known (`known_parallel`)?
+    `parallel`: are its translations known (`known_parallel`)? `spoken`: the languages of the id.
     """
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
@@ -91,6 +91,8 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     harmful = (pl.col("context") == "harmful").alias("harmful")
     frame = first.select("prompt_id", harmful, *cluster_columns(first), "pair_id", "topic", "source")
     frame = frame.with_columns(parallel=pl.Series(known_parallel(frame, rows)), tokens=pl.Series(lengths))
+    languages = rows.group_by("prompt_id").agg(spoken=pl.col("language").unique().sort().str.join(" "))
+    frame = frame.join(languages, on="prompt_id", how="left", maintain_order="left")
     within = [bins.cast(pl.String), *([pl.col("source")] if _mixed(frame) else [])]
     return in_strata(frame.with_columns(within=pl.concat_str(within, separator=" | ")))
 

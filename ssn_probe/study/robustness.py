@@ -5,31 +5,28 @@ prompts that allow none, are noted in the report.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.neurons import EVERY
 from ssn_probe.runs.cache import Frames
 from ssn_probe.spec import LeaveOneOut, Recipe, SetExpression, Shared
 from ssn_probe.spec.anchors import shared_with_anchor
-from ssn_probe.spec.node import walk
-from ssn_probe.stats.nulls.label_exchange import exchange
-from ssn_probe.stats.nulls.labelling_sweep import languages_of
+from ssn_probe.stats.nulls.exchangeability import Exchangeability
+from ssn_probe.stats.nulls.labelling_sweep import combines_languages
 from ssn_probe.stats.nulls.mask_algebra import chooser, no_null
-from ssn_probe.stats.nulls.parallel_units import only_parallel
+from ssn_probe.stats.nulls.parallel_units import all_parallel, exchangeable
 from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.stability import Stability, stability
 from ssn_probe.study.contrast_effects import apart, prompt_effects
+from ssn_probe.study.exchange_checks import exchangeability_of
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.set_evaluation import choosers
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.text import listing
 
-T = TypeVar("T")
 PAIR = ["set", "language_a", "language_b"]
 
 
@@ -37,16 +34,16 @@ PAIR = ["set", "language_a", "language_b"]
 class Robustness:
     """The robustness of a recipe's sets; a table is None where it was not asked for or not possible.
 
-    `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`. `not_parallel` says why
-    nothing that combines languages was tested. `apart`: what else than
-    their label distinguishes harmful from harmless prompts.
+    `nulls`: see `permutation_null`. `jaccard`, `frequencies` and `curve`: see `Stability`. `exchangeability`: how
+    labels exchange, and whether that makes a null, for the sets of each contrast. `apart`: what else than their label
+    distinguishes harmful from harmless prompts.
     """
 
     nulls: pl.DataFrame | None = None
     jaccard: pl.DataFrame | None = None
     frequencies: pl.DataFrame | None = None
     curve: pl.DataFrame | None = None
-    not_parallel: str | None = None
+    exchangeability: tuple[Exchangeability, ...] = ()
     apart: tuple[str, ...] = ()
 
 
@@ -59,31 +56,56 @@ def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, Se
         return NOTHING
     nulls: list[pl.DataFrame] = []
     stable: list[Stability] = []
-    not_parallel: str | None = None
+    exchanged: list[Exchangeability] = []
     differs: dict[str, None] = {}
     for every, sets in _by_effects(bench, expressions):
         differs |= dict.fromkeys(apart(every.prompts))
-        try:
-            parallel = _parallel(bench, every)
-        except DataError as error:
-            not_parallel, parallel = error.message, None
-            missing = ["no permutation null"] * bool(recipe.permutations)
-            missing += ["no half-samples of sets that combine languages"] * bool(recipe.half_samples)
-            bench.warn(f"{listing(missing)}: {not_parallel}")
-        if recipe.permutations and parallel is not None:
-            found = _noted(bench, "no permutation null", lambda e=parallel, s=sets: _null(bench, recipe, e, s))
-            nulls += [] if found is None else [found]
-        for effects, halved in _halved(every, parallel, sets, bench.anchor) if recipe.half_samples else ():
-            halves = _noted(bench, "no half-samples", lambda e=effects, s=halved: _stability(bench, recipe, e, s))
+        found = exchangeability_of(bench, every, recipe.seed)
+        exchanged.append(replace(found, sets=tuple(sets)))
+        for note in _notes(found, every):
+            bench.warn(note)
+        if recipe.permutations and found.reason is None:
+            nulls += _nulls(bench, recipe, exchangeable(every), sets)
+        for effects, halved in _halved(every, sets, bench.anchor) if recipe.half_samples else ():
+            has_null = found.reason is None
+            halves = _noted(bench, lambda e=effects, s=halved, n=has_null: _stability(bench, recipe, e, s, n))
             stable += [] if halves is None else [halves]
     return Robustness(
-        not_parallel=not_parallel,
+        exchangeability=tuple(exchanged),
         apart=tuple(differs),
         nulls=_joined(nulls),
         jaccard=_joined([found.jaccard for found in stable]),
         frequencies=_joined([found.frequencies for found in stable]),
         curve=_joined([found.curve for found in stable]),
     )
+
+
+def _notes(found: Exchangeability, effects: PromptEffects) -> Iterator[str]:
+    """What a reader must know of the exchange before its p-values."""
+    if found.reason is not None:
+        yield f"no valid null exists: {found.reason}"
+        return
+    if found.not_parallel is not None:
+        yield (
+            f"labels are exchanged language by language, and nothing that combines languages is tested: "
+            f"{found.not_parallel}"
+        )
+    left = found.prompts - found.taking_part
+    if found.not_parallel is None and not all_parallel(effects):
+        yield (
+            f"what languages share is tested on {found.taking_part} of {found.prompts} identify prompts: others may be "
+            "translations of each other under different ids"
+        )
+    elif left and found.pairs and not found.strata:
+        yield (
+            f"labels are swapped within minimal pairs: {left} of {found.prompts} identify prompts have none, and take "
+            "no part"
+        )
+    elif left:
+        yield (
+            f"the null leaves out {left} of {found.prompts} identify prompts: in their strata of topic, length and "
+            "source, all prompts are harmful or none is"
+        )
 
 
 def _by_effects(
@@ -100,56 +122,48 @@ def _by_effects(
     yield from groups.items()
 
 
-def _parallel(bench: Workbench, effects: PromptEffects) -> PromptEffects:
-    """The effects that can show what languages share. Raises DataError where there are none."""
-    found = only_parallel(effects)
-    if found is not effects:
-        bench.warn(
-            f"what languages share is tested on {found.prompts.height} of {effects.prompts.height} identify prompts: "
-            "the others may be translations of each other under different ids"
-        )
-    return found
-
-
 def _halved(
-    every: PromptEffects, parallel: PromptEffects | None, sets: Mapping[str, SetExpression], anchor: str | None
+    every: PromptEffects, sets: Mapping[str, SetExpression], anchor: str | None
 ) -> Iterator[tuple[PromptEffects, dict[str, SetExpression]]]:
     """The sets with the effects to halve: halves of what combines languages hold all translations of a prompt."""
-    combined = {name: node for name, node in sets.items() if parallel is not every and _combines(every, node, anchor)}
+    known = exchangeable(every)
+    apart = known is not every
+    combined = {name: node for name, node in sets.items() if apart and combines_languages(every, node, anchor)}
     own = {name: node for name, node in sets.items() if name not in combined}
     if own:
-        yield every, own
-    if combined and parallel is not None:
-        yield parallel, combined
+        yield (known if known.per_language else every), own
+    if combined and not known.per_language:
+        yield known, combined
 
 
-def _combines(effects: PromptEffects, node: SetExpression, anchor: str | None) -> bool:
-    shared = any(isinstance(inner, Shared) for inner in walk(node))
-    return shared or languages_of(effects, node, anchor) == (EVERY,)
-
-
-def _null(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> pl.DataFrame:
-    found = exchange(effects.prompts)
-    if found.dropped_prompts:
-        bench.warn(
-            f"the null leaves out {found.dropped_prompts} of {effects.prompts.height} identify prompts: in their "
-            f"{found.dropped_strata} strata of topic, length and source, all prompts are harmful or none is"
-        )
-    inputs = _inputs(bench, "null", effects, sets, recipe.seed, recipe.permutations)
-
-    def compute() -> Frames:
-        return {
-            "null": permutation_null(effects, sets, anchor=bench.anchor, draws=recipe.permutations, seed=recipe.seed)
-        }
-
-    return bench.frames(inputs, ["null"], compute)["null"]
-
-
-def _stability(bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression]) -> Stability:
-    inputs = _inputs(bench, "stability", effects, sets, recipe.seed, recipe.half_samples)
+def _nulls(
+    bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: Mapping[str, SetExpression]
+) -> Iterator[pl.DataFrame]:
+    """The null of the sets that can be tested: of all, or where ids are not parallel of what combines no languages."""
+    tested = {
+        name: node
+        for name, node in sets.items()
+        if not (effects.per_language and combines_languages(effects, node, bench.anchor))
+    }
+    if not tested:
+        return
+    inputs = _inputs(bench, "null", effects, tested, recipe.seed, recipe.permutations)
 
     def compute() -> Frames:
-        return vars(stability(effects, sets, anchor=bench.anchor, pairs=recipe.half_samples, seed=recipe.seed))
+        options = {"anchor": bench.anchor, "draws": recipe.permutations, "seed": recipe.seed}
+        return {"null": permutation_null(effects, tested, **options)}
+
+    yield bench.frames(inputs, ["null"], compute)["null"]
+
+
+def _stability(
+    bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: dict[str, SetExpression], has_null: bool
+) -> Stability:
+    inputs = _inputs(bench, "stability", effects, sets, recipe.seed, recipe.half_samples) | {"null": has_null}
+
+    def compute() -> Frames:
+        options = {"anchor": bench.anchor, "pairs": recipe.half_samples, "seed": recipe.seed}
+        return vars(stability(effects, sets, **options, permutations=99 if has_null else 0))
 
     return Stability(**bench.frames(inputs, [field.name for field in fields(Stability)], compute))
 
@@ -161,12 +175,12 @@ def _inputs(
     return bench.inputs(method, evidence=effects.key, sets=resolved, anchor=bench.anchor, seed=seed, draws=draws)
 
 
-def _noted(bench: Workbench, missing: str, compute: Callable[[], T]) -> T | None:
-    """What `compute` gives; None and a note where the prompts are too few or too uniform."""
+def _noted(bench: Workbench, compute: Callable[[], Stability]) -> Stability | None:
+    """What `compute` gives; None and a note where the prompts are too few."""
     try:
         return compute()
     except DataError as error:
-        bench.warn(f"{missing}: {error.message}")
+        bench.warn(f"no half-samples: {error.message}")
         return None
 
 

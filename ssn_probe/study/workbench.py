@@ -28,6 +28,7 @@ METHODS = {
     "lm-eval": 1,
     "scores": 1,
     "weights": 1,
+    "exchange": 1,
     "null": 3,
     "stability": 2,
     "discoveries": 2,

@@ -419,7 +419,7 @@ def test_damage_in_the_cache_is_no_fault_of_the_run(copy: RunFolder) -> None:
 def test_a_run_whose_prompts_are_too_few_for_a_null_verifies(tmp_path: Path) -> None:
     recipe = Recipe(sets={"ms": SafetyNeurons(PROMPTS, effect="local")}, permutations=99, half_samples=2)
     found = run_recipe(recipe, Options(out=tmp_path, limit=2), Console(quiet=True))
-    assert any("no permutation null" in warning for warning in found.manifest()["warnings"])
+    assert any("no valid null exists" in warning for warning in found.manifest()["warnings"])
     assert [finding for finding in verify(found) if not finding.holds] == []
 
 

@@ -129,10 +129,15 @@ def test_sharing_is_not_tested_on_prompts_that_may_be_translations(tmp_path: Pat
         recipe = identify_ms(data=data.source, model="organism", top=0.2, effect="local")
         recipe = replace(recipe, permutations=99, half_samples=0)
         found[name] = run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))
-    assert (found["parallel"].path / "nulls.parquet").exists()
-    assert not (found["own"].path / "nulls.parquet").exists()
+    tested = {name: pl.read_parquet(one.path / "nulls.parquet") for name, one in found.items()}
+    assert set(tested["parallel"]["statistic"]) == {"size", "overlap"}
+    assert tested["own"].select("set", "statistic", "language_a").rows() == [
+        ("ms", "size", "qaa"),
+        ("ms", "size", "qab"),
+    ]
     manifest = found["own"].manifest()
     assert not any("More is shared" in line for line in manifest["answer"])
     assert any("not tested, because the prompt ids" in line for line in manifest["answer"])
+    assert any("exchanged language by language" in note for note in manifest["warnings"])
     assert any("own: prompt ids are not parallel" in note for note in manifest["warnings"])
     assert not any("parallel" in note for note in found["parallel"].manifest()["warnings"])

@@ -6,14 +6,17 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.markdown_tables import number, p_value, section, set_language_cell, table
+from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.text import counted, listing, markdown, probability
 
 
 def null_section(robustness: Robustness) -> str:
-    """Sizes of sets beside those under exchanged labels; sets whose size the rule fixes are only named."""
+    """How labels were exchanged, and sizes beside those that this gives; sets whose size is fixed are only named."""
+    title = "What chance gives: sizes under exchanged labels"
+    exchanged = "\n".join(f"- {_exchange_line(one, robustness.apart)}" for one in robustness.exchangeability)
     if robustness.nulls is None:
-        return ""
+        return section(title, f"{exchanged}\n") if exchanged else ""
     sizes = robustness.nulls.filter(statistic="size")
     is_fixed = (pl.col("null_low") == pl.col("null_high")) & (pl.col("observed") == pl.col("null_mean"))
     sizes = sizes.with_columns(fixed=is_fixed.all().over("set"))
@@ -21,18 +24,38 @@ def null_section(robustness: Robustness) -> str:
     header = ["set", "language", "neurons", "under exchanged labels (95 %)", "difference", "would show", "p"]
     fixed = [markdown(name) for name in sizes.filter("fixed")["set"].unique(maintain_order=True)]
     return section(
-        "What chance gives: sizes under exchanged labels",
-        f"The labels harmful and harmless were exchanged {counted(int(sizes['draws'][0]), 'time')} (within minimal "
-        f"pairs, else within {'' if 'topic' in robustness.apart else 'topic and '}length; the same draw in every "
-        "language) and every set was found anew. A small p says that harmful prompts *differ* from harmless ones in "
-        f"the number of neurons found or shared, not that the difference is safety{or_else(robustness.apart)}. A "
-        "large p does not say that they do not: the difference has an interval, and *would show* is the smallest "
-        "number of neurons that would have had p ≤ .05. p is not adjusted.\n",
+        title,
+        f"{exchanged}\n",
+        f"The labels harmful and harmless were exchanged {counted(int(sizes['draws'][0]), 'time')} and every set was "
+        "found anew. A small p says that harmful prompts *differ* from harmless ones in the number of neurons found or "
+        f"shared, not that the difference is safety{or_else(robustness.apart)}. A large p does not say that they do "
+        "not: the difference has an interval, and *would show* is the smallest number of neurons that would have had "
+        "p ≤ .05. p is not adjusted.\n",
         table(header, body) if body else "",
         f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability.\n"
         if fixed
         else "",
     )
+
+
+def _exchange_line(found: Exchangeability, apart: Sequence[str]) -> str:
+    """How the labels of sets were exchanged, with the figures that say whether it makes a null."""
+    names = listing([markdown(name) for name in found.sets])
+    if found.impossible is not None:
+        return f"{names}: **no valid null exists**: {found.impossible}."
+    within = "length" if "topic" in apart else "topic and length"
+    pairs = f"swapped within {counted(found.pairs, 'minimal pair')}" if found.pairs else ""
+    strata = f"exchanged within {within} ({found.strata:,} with both labels)" if found.strata else ""
+    draw = "in each language independently" if found.not_parallel else "the same draw in every language"
+    figures = (
+        f"labels were {listing([words for words in (pairs, strata) if words])}, {draw}; {found.taking_part:,} of "
+        f"{found.prompts:,} prompts take part, {found.retention:.0%} of them keep their label, and the mean contrast "
+        f"is {found.contrast:.1%} of the observed one (standard error {found.contrast_error:.1%})"
+    )
+    if found.reason is not None:
+        return f"{names}: {figures}. **No valid null exists**: {found.reason}."
+    alone = f". Nothing that combines languages is tested: {found.not_parallel}" if found.not_parallel else ""
+    return f"{names}: {figures}{alone}."
 
 
 def or_else(apart: Sequence[str]) -> str:

@@ -59,16 +59,21 @@ def means(group: Group, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         values = effects.astype(np.float64)
         for found, weights, name in zip(sides, samples.weights(group.present[language]), LABELS, strict=True):
             total = weights.sum(axis=1)
-            if total.min() <= 0:
-                raise DataError(
-                    f"{language} has no {name} prompt in some of the samples",
-                    f"Give {language} more prompts, or leave the language out.",
-                )
+            check_present(total, language, name)
             # Sums of a few hundred float32 are nearly exact in float64: equal effects have equal means under every
             # labelling, and their difference is exactly 0.
             found[:, position] = weights @ values
             found[:, position] /= total[:, None]
     return sides[0], sides[1]
+
+
+def check_present(total: np.ndarray, language: str, name: str) -> None:
+    """Raises DataError where the weights of a label's prompts add up to nothing in some sample, [sample]."""
+    if total.min() <= 0:
+        raise DataError(
+            f"{language} has no {name} prompt in some of the samples",
+            f"Give {language} more prompts, or leave the language out.",
+        )
 
 
 def in_top(score: np.ndarray, top: float) -> np.ndarray:

@@ -18,6 +18,7 @@ import polars as pl
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons import EVERY, SCHEMA
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
+from ssn_probe.stats.nulls.parallel_units import all_parallel, by_language
 from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
 from ssn_probe.stats.nulls.unit_contrasts import Contrast, contrasts, weights
 
@@ -71,12 +72,14 @@ def discoveries(
 
     p = (1 + #{permuted z ≥ z}) / (1 + all permuted z of the language), one-sided; q as by Benjamini & Hochberg, for
     each language separately. A neuron whose effects relabelling does not change has z = 0 and p = 1. `rate` and
-    `permuted` concern the check only. Raises DataError for too few prompts.
+    `permuted` concern the check only. Where ids are not parallel, labels are exchanged language by language, and the
+    mean over languages has no valid p. Raises DataError for too few prompts.
     """
     if not 0 < rate < 1 or not 1 <= permuted <= draws:
         raise RecipeError(
             f"rate={rate}, draws={draws}, permuted={permuted}", "Give a rate in (0, 1) and 1 ≤ permuted ≤ draws."
         )
+    effects = effects if all_parallel(effects) else by_language(effects)
     plan, (labels, _) = exchange(effects.prompts), draw_labels(effects.prompts, draws, seed)
     drawn, observed = weights(plan, labels), weights(plan, plan.harmful[None])
     tallies = {

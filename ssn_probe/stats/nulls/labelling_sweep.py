@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.spec import SafetyNeurons, SetExpression
+from ssn_probe.neurons import EVERY
+from ssn_probe.spec import SafetyNeurons, SetExpression, Shared
+from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.array_selection import Samples, means
 from ssn_probe.stats.nulls.mask_algebra import MaskAlgebra, MaskSet, chooser
 from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
@@ -39,6 +41,12 @@ def languages_of(effects: PromptEffects, expression: SetExpression, anchor: str 
     group = Group(effects={}, present={}, layers=np.zeros(1, int), sites=site, index=np.zeros(1, int))
     nothing = np.zeros((1, len(effects.languages), 1))
     return _algebra(effects, group, anchor, nothing, nothing).evaluate(expression).languages
+
+
+def combines_languages(effects: PromptEffects, expression: SetExpression, anchor: str | None) -> bool:
+    """Is a set made of what several languages have, so that their labels must be exchanged together?"""
+    shared = any(isinstance(inner, Shared) for inner in walk(expression))
+    return shared or languages_of(effects, expression, anchor) == (EVERY,)
 
 
 def _choosers(sets: Mapping[str, SetExpression]) -> dict[str, SafetyNeurons]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.stats.nulls.label_exchange import units
+from ssn_probe.stats.nulls.label_exchange import exchange, units
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 
@@ -41,26 +41,64 @@ def _alone(patterns: set[int], languages: int) -> Iterator[int]:
             yield pattern
 
 
-def only_parallel(effects: PromptEffects) -> PromptEffects:
-    """The effects of the prompts whose translations are known (column `parallel`); the same value where all are.
+def exchangeable(effects: PromptEffects) -> PromptEffects:
+    """The effects of the prompts whose labels can be exchanged in all languages together, or else `by_language`.
 
-    Raises DataError where a label has no such prompt.
+    Those whose translations are known (column `parallel`); the same value where all are.
     """
-    if "parallel" not in effects.prompts.columns or effects.prompts["parallel"].all():
+    if effects.per_language or all_parallel(effects):
         return effects
+    if why_not_parallel(effects) is not None:
+        return by_language(effects)
     kept = effects.prompts["parallel"].to_numpy()
-    prompts = effects.prompts.filter("parallel")
-    if prompts["harmful"].n_unique() < 2:
-        total = effects.prompts.height
-        raise DataError(
-            f"the prompt ids of the languages are not parallel: {total - len(prompts)} of {total} identify prompts may "
-            "be translations of each other under different ids, and the labels of translations can only be exchanged "
-            "together",
-            "Give all translations of a prompt the same prompt_id.",
-        )
     return replace(
         effects,
-        prompts=prompts,
+        prompts=effects.prompts.filter("parallel"),
         read=lambda language, layer, site: effects.read(language, layer, site)[kept],
         key=f"{effects.key} parallel",
     )
+
+
+def all_parallel(effects: PromptEffects) -> bool:
+    """Are the translations of all prompts known?"""
+    return "parallel" not in effects.prompts.columns or bool(effects.prompts["parallel"].all())
+
+
+def why_not_parallel(effects: PromptEffects) -> str | None:
+    """Why labels cannot be exchanged in all languages together, in words; None where they can."""
+    if all_parallel(effects):
+        return None
+    known, total = effects.prompts.filter("parallel"), effects.prompts.height
+    if known["harmful"].n_unique() < 2 or not _exchange(known):
+        return (
+            f"the prompt ids of the languages are not parallel: {total - len(known)} of {total} identify prompts may "
+            "be translations of each other under different ids, and the labels of translations can only be exchanged "
+            f"together{_almost(effects.prompts['prompt_id'])}"
+        )
+    return None
+
+
+def _exchange(prompts: pl.DataFrame) -> bool:
+    try:
+        exchange(prompts)
+    except DataError:
+        return False
+    return True
+
+
+def _almost(ids: pl.Series) -> str:
+    """Says that ids would be equal, if they were written alike."""
+    alike = len(ids) - ids.str.strip_chars().str.to_lowercase().str.replace_all(r"\s+", " ").n_unique()
+    return f" ({alike} ids differ from others in capitals or blanks alone)" if alike else ""
+
+
+def by_language(effects: PromptEffects) -> PromptEffects:
+    """The effects with strata within languages: in each one, labels are exchanged independently of the others.
+
+    Prompts exchange labels with those that stand in the same languages (column `spoken`). A draw says what a language
+    has by chance. That two languages agree less in draws than in truth says nothing, because a model treats
+    translations alike.
+    """
+    strata = pl.concat_str("spoken", pl.col("stratum").fill_null(""), separator=" | ")
+    prompts = effects.prompts.with_columns(stratum=strata)
+    return replace(effects, prompts=prompts, key=f"{effects.key} by language", per_language=True)

@@ -59,7 +59,7 @@ def permutation_null(
     that would have had p ≤ .05, null where so few draws allow none; `p`, one-sided,
     `(1 + #{draws ≥ observed}) / (1 + draws)` (Phipson & Smyth 2010); `draws`. There are no overlaps for sets that hold
     `Shared`, which overlap by construction. Where the rule fixes the size, the size carries no information: its p is
-    about 1.
+    about 1. Where labels are exchanged language by language, there are the sizes of languages' own sets alone.
 
     Raises RecipeError for a set without a null (`no_null`) and DataError for too few prompts.
     """
@@ -71,7 +71,9 @@ def permutation_null(
 
     sweep(effects, sets, samples, anchor=anchor, visit=visit)
     table = [row for name, count in counts.items() for row in _rows(name, count, anchor)]
-    return pl.DataFrame(table, schema=SCHEMA, orient="row")
+    found = pl.DataFrame(table, schema=SCHEMA, orient="row")
+    alone = pl.col("language_a").is_in(effects.languages) & pl.col("language_b").is_null()
+    return found.filter(alone) if effects.per_language else found
 
 
 def _samples(prompts: pl.DataFrame, draws: int, seed: int) -> Samples:

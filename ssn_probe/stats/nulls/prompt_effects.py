@@ -21,7 +21,8 @@ class PromptEffects:
     `prompts` has one row per prompt id of the two contexts, for all its translations: `prompt_id, harmful` (bool),
     `cluster, pair_id, stratum, source` (the last three may be null). `places` are the (layer, site) of selection.
     `read(language, layer, site)` gives float32 [prompt, neuron], rows as in `prompts`; a row is NaN where the language
-    lacks the prompt. `key` identifies all of it in the cache. Raises DataError for prompts that are missing,
+    lacks the prompt. `key` identifies all of it in the cache. `per_language`: labels are exchanged in each language by
+    itself, so that nothing that combines languages can be tested. Raises DataError for prompts that are missing,
     repeated or without a label.
     """
 
@@ -30,6 +31,7 @@ class PromptEffects:
     places: tuple[Place, ...]
     read: Callable[[str, int, str], np.ndarray]
     key: str = ""
+    per_language: bool = False
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)

@@ -8,6 +8,7 @@ import polars as pl
 from ssn_probe.neurons import KEYS
 from ssn_probe.stats.nulls.array_selection import LABELS, Samples, means
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
+from ssn_probe.stats.nulls.parallel_units import exchangeable
 from ssn_probe.stats.nulls.placebo_splits import placebo_split
 from ssn_probe.stats.nulls.prompt_blocks import blocks_of
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
@@ -17,9 +18,10 @@ def relabelled(effects: PromptEffects, draw: int, seed: int) -> PromptEffects:
     """The prompts whose labels exchange, under the labels of a draw (`draw_labels`); draw 0: the observed labels.
 
     The columns `block` and `share` say that means are weighted by blocks. Exchanging the labels again gives the same
-    blocks, so that whatever is computed of these effects is computed as it is of the observed labels. Raises what
-    `exchange` raises.
+    blocks, so that whatever is computed of these effects is computed as it is of the observed labels. Where ids are not
+    parallel, languages have draws of their own (`per_language`). Raises what `exchange` raises.
     """
+    effects = exchangeable(effects)
     found = exchange(effects.prompts)
     labels = draw_labels(effects.prompts, draw, seed)[0][-1] if draw else found.harmful
     columns = {"harmful": labels, "block": found.blocks.code, "share": found.blocks.share}

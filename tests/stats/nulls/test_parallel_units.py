@@ -1,11 +1,17 @@
 """Only prompts whose translations are known say what languages share."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
+from made_up_effects import effects_from, prompt_table, sides
 
-from ssn_probe.errors import DataError
-from ssn_probe.stats.nulls.parallel_units import known_parallel, only_parallel
+from ssn_probe.spec import Prompts, SafetyNeurons
+from ssn_probe.stats.nulls.exchangeability import exchangeability
+from ssn_probe.stats.nulls.label_exchange import draw_labels
+from ssn_probe.stats.nulls.parallel_units import exchangeable, known_parallel, why_not_parallel
+from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 KNOWN: dict[str, tuple[dict[str, str], str]] = {
@@ -39,26 +45,83 @@ def test_translations_in_one_cluster_move_together_under_any_ids() -> None:
     assert known_parallel(*prompts_of(spoken, {name: name[0] for name in spoken})).all()
 
 
-def effects_of(parallel: list[bool]) -> PromptEffects:
+def effects_of(parallel: list[bool], ids: list[str] | None = None) -> PromptEffects:
+    """Prompts in turn harmful and harmless; those that are not parallel stand in one of two languages."""
     n = len(parallel)
-    prompts = pl.DataFrame({"prompt_id": [f"p{i}" for i in range(n)], "harmful": [i % 2 == 0 for i in range(n)]})
-    text = dict.fromkeys(("cluster", "pair_id", "stratum", "source"), pl.lit(None, pl.String))
-    prompts = prompts.with_columns(**text, parallel=pl.Series(parallel))
+    table = prompt_table(sides(n // 2)).with_columns(parallel=pl.Series(parallel))
+    spoken = ["a b" if known else "ab"[number // 2 % 2] for number, known in enumerate(parallel)]
+    names = {"prompt_id": pl.Series(ids or table["prompt_id"].to_list()), "spoken": pl.Series(spoken)}
     values = np.arange(n, dtype=np.float32)[:, None]
-    return PromptEffects(prompts=prompts, languages=("a",), places=((0, "q"),), read=lambda *place: values, key="k")
+    return replace(effects_from(table.with_columns(**names), {("a", 0, "q"): values, ("b", 0, "q"): values}), key="k")
 
 
 def test_what_is_known_is_kept_and_has_a_key_of_its_own() -> None:
-    whole = effects_of([True] * 4)
-    assert only_parallel(whole) is whole
-    part = only_parallel(effects_of([True, True, False, True]))
-    assert part.prompts["prompt_id"].to_list() == ["p0", "p1", "p3"]
-    assert part.read("a", 0, "q").tolist() == [[0], [1], [3]]
+    whole = effects_of([True] * 8)
+    assert exchangeable(whole) is whole
+    part = exchangeable(effects_of([True, True, False, True, True, True, True, True, True, True]))
+    assert part.prompts["prompt_id"].to_list() == [f"p{i}" for i in range(10) if i != 2]
+    assert part.read("a", 0, "q")[:3].tolist() == [[0], [1], [3]]
     assert part.key != whole.key
+    assert not part.per_language
 
 
-@pytest.mark.parametrize("parallel", [[False] * 4, [True, False, True, False]])
-def test_nothing_is_tested_where_a_label_has_no_known_prompt(parallel: list[bool]) -> None:
-    with pytest.raises(DataError, match="are not parallel") as caught:
-        only_parallel(effects_of(parallel))
-    assert "same prompt_id" in str(caught.value.hint)
+@pytest.mark.parametrize("parallel", [[False] * 40, [True] * 4 + [False] * 36])
+def test_labels_are_exchanged_by_language_where_too_few_prompts_are_known(parallel: list[bool]) -> None:
+    effects = effects_of(parallel)
+    reason = why_not_parallel(effects)
+    assert reason is not None
+    assert "are not parallel" in reason
+    found = exchangeable(effects)
+    assert found.per_language
+    assert exchangeable(found) is found
+    labels, kept = draw_labels(found.prompts, 50, 0)
+    for language in ("a", "b"):
+        here = (found.prompts["spoken"] == language).to_numpy() & kept
+        assert (labels[:, here].sum(axis=1) == found.prompts["harmful"].to_numpy()[here].sum()).all()
+
+
+def test_a_label_alone_that_is_not_parallel_leaves_no_exchange() -> None:
+    """As where harmless prompts of a source without common ids are joined to parallel harmful ones."""
+    found = exchangeability(effects_of([True, False] * 20))
+    assert found.taking_part == 0
+    assert "20 of 40 identify prompts may be translations" in (found.reason or "")
+    assert "and within languages no prompts are exchangeable" in (found.reason or "")
+
+
+def test_ids_that_are_only_written_differently_are_told() -> None:
+    ends = ("-h", "-b", "-H", "-B ")  # harmful and harmless in one language, and in the other
+    ids = [f"p{number // 4}{ends[number % 4]}" for number in range(40)]
+    reason = why_not_parallel(effects_of([False] * 40, ids))
+    assert reason is not None
+    assert "20 ids differ from others in capitals or blanks alone" in reason
+    assert "capitals" not in (why_not_parallel(effects_of([False] * 40)) or "")
+
+
+def own_ids(seed: int) -> PromptEffects:
+    """Prompts without any difference, whose translations have similar effects and other ids."""
+    random, n = np.random.default_rng(seed), 40
+    harmful = [label for label in sides(n // 2) for _ in "ab"]
+    common = random.normal(size=(n, 60))
+    table = prompt_table(harmful).with_columns(spoken=pl.Series(["a", "b"] * n), parallel=pl.lit(value=False))
+    effects = {}
+    for number, language in enumerate("ab"):
+        values = np.full((2 * n, 60), np.nan)
+        values[number::2] = common + 0.2 * random.normal(size=common.shape)
+        effects[language, 0, "o"] = values
+    return effects_from(table, effects)
+
+
+def test_own_sizes_hold_their_level_and_nothing_that_combines_languages_is_tested() -> None:
+    """Drawn together, independent labels make the true sharing of translations look like a finding."""
+    node = SafetyNeurons(Prompts("made up"), rule="paper", top=0.2)
+    p: list[float] = []
+    overlap: list[float] = []
+    for seed in range(60):
+        options = {"anchor": "a", "draws": 39, "seed": seed}
+        found = permutation_null(exchangeable(own_ids(seed)), {"ms": node}, **options)
+        assert found.select("statistic", "language_a").rows() == [("size", "a"), ("size", "b")]
+        p += found["p"].to_list()
+        together = permutation_null(own_ids(seed), {"ms": node}, **options)
+        overlap += together.filter(statistic="overlap")["p"].to_list()
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2.6 * (0.05 * 0.95 / 120) ** 0.5
+    assert np.mean(np.array(overlap) <= 0.05) > 0.5
