@@ -246,20 +246,20 @@ def _cached(shape: Shape, tokens: int, new_tokens: int) -> int:
 def _differentiating(shape: Shape, tokens: int, kept: int, sites: Sequence[str]) -> int:
     """A pass that saves for the backward pass, and the backward pass: the peak is where they meet.
 
-    Unless the gradients of all sites, which are kept until the last is there, outweigh what has been saved by then.
+    Of two passes it is the second, beside which the activations of the first are kept.
     """
     stored, exact = shape.stored, shape.exact
     ends = tokens * shape.hidden * (4 + 2 * stored)  # final norm, embedding
     lasting = _lasting(shape, tokens)
-    saved = lasting + shape.layers * (_saved(shape, tokens) + _read_beside(shape, tokens)) + ends
+    width = shape.width(sites)
+    saved = lasting + shape.layers * (_saved(shape, tokens) + stored * tokens * width) + ends
     back = tokens * max(24 * shape.hidden, stored * 3 * (shape.inner + shape.hidden))  # a norm, the MLP
     if shape.eager:
         pairs = shape.upcast * shape.heads * tokens**2
         back = max(back, tokens * stored * (2 * shape.query + 2 * shape.hidden + shape.inner) + pairs)
     odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
-    width = shape.width(sites)
-    shares = 2 * exact * shape.layers * width + 4 * exact * tokens * max(shape.inner, shape.query)
-    return max(saved + max(back, odds), lasting + 2 * shape.layers * stored * tokens * width + shares)
+    shares = 3 * exact * shape.layers * width + 4 * exact * tokens * max(shape.inner, shape.query)
+    return saved + shares + max(back, odds)
 
 
 def _copied(shape: Shape) -> bool:
@@ -281,14 +281,6 @@ def _saved(shape: Shape, tokens: int) -> int:
         return tokens * (stored * (numbers + shape.query + tokens) + norms + 4 * shape.heads)
     scores = 4 + (0 if stored == 4 else stored) + (stored if shape.score_cap else 0)
     return tokens * (stored * numbers + norms + scores * shape.heads * tokens)
-
-
-def _read_beside(shape: Shape, tokens: int) -> int:
-    """The sites of a layer that autograd does not save and that are kept for their gradients to be multiplied with."""
-    numbers = shape.inner + (shape.key if _copied(shape) else 0) + (shape.query if shape.eager else 0)
-    if not (shape.head_norms and shape.stored == 4):  # else the norm has saved them
-        numbers += shape.query + shape.key
-    return shape.stored * tokens * numbers
 
 
 def _scoring(shape: Shape, tokens: int, sites: Sequence[str]) -> int:

@@ -147,13 +147,38 @@ class Final(Effect):
 
 
 @dataclass(frozen=True, eq=False)
-class Refusal(Effect):
-    """Signed first-order effect on the refusal log-odds: positive supports refusal."""
+class FirstOrder(Effect, abstract=True):
+    """Signed effect on log-odds of openings: the neuron's activation times the gradient.
 
-    formula = "Σ ∂r/∂a · a, r the refusal log-odds"
+    The gradient is taken where the prompt's `candidates` are scaled together to `at`: the share of every (layer, site)
+    whose effects at the untouched model are largest, either way. There the log-odds answer to neurons that stand in for
+    each other, which they hardly do where all are at work. Activations are those of the untouched model. Candidates
+    depend on their prompt alone, and on no label. `at=1` scales nothing, and takes half the passes.
+    """
+
     needs_openings = True
     needs_gradients = True
     memory = "refusal"
+
+    at: float = 0.5
+    candidates: float = 0.05
+
+    def check(self) -> None:
+        hint = "Give a factor from 0 to 1, for example 0.5; 1 scales nothing."
+        require(0 <= self.at <= 1, f"at is {self.at!r}", hint)
+        object.__setattr__(self, "at", float(self.at))
+        _check_candidates(self)
+
+    def passes(self, neurons: int) -> float:
+        return 3 if self.at == 1 else 6
+
+
+@dataclass(frozen=True, eq=False)
+class Refusal(FirstOrder):
+    """Signed first-order effect on the refusal log-odds: positive supports refusal."""
+
+    version = 2
+    formula = "Σ ∂r/∂a · a, r the refusal log-odds, ∂r/∂a with the strongest neurons of the prompt scaled"
     caution = "What q and k do through the softmax: the refusal effect is first order and misses part of it."
 
 
@@ -162,7 +187,7 @@ class Ablation(Effect):
     """Signed effect on the refusal log-odds by forward passes alone, exact: r(x) − r(x without the neuron).
 
     One pass per neuron, so only for `candidates`: that share of every (layer, site) whose local effect is largest. For
-    hosts that allow no gradients; elsewhere `Refusal` costs three passes for all neurons.
+    hosts that allow no gradients; elsewhere `Refusal` costs six passes for all neurons.
     """
 
     formula = "r − r without the neuron, r the refusal log-odds; 0 for all but candidates"
@@ -177,9 +202,7 @@ class Ablation(Effect):
     candidates: float = 0.05
 
     def check(self) -> None:
-        hint = "Give a share of neurons in (0, 1], for example 0.05."
-        require(0 < self.candidates <= 1, f"candidates is {self.candidates!r}", hint)
-        object.__setattr__(self, "candidates", float(self.candidates))
+        _check_candidates(self)
 
     @property
     def screen(self) -> tuple[Effect, float]:
@@ -190,16 +213,20 @@ class Ablation(Effect):
 
 
 @dataclass(frozen=True, eq=False)
-class Language(Effect):
+class Language(FirstOrder):
     """Signed first-order effect on the language log-odds: positive supports a response in the prompt's language.
 
     The language log-odds is that of the openings of responses in the prompt's language, refusals and answers together,
     against the openings in the other languages of the prompt set.
     """
 
-    formula = "Σ ∂l/∂a · a, l the log-odds of a response in the prompt's language"
-    needs_openings = True
+    version = 2
+    formula = "Σ ∂l/∂a · a, l the log-odds of a response in the prompt's language, ∂l/∂a as in `Refusal`"
     behaviour = "language"
-    needs_gradients = True
-    memory = "refusal"
     caution = "What q and k do through the softmax: the language effect is first order and misses part of it."
+
+
+def _check_candidates(effect: FirstOrder | Ablation) -> None:
+    hint = "Give a share of neurons in (0, 1], for example 0.05."
+    require(0 < effect.candidates <= 1, f"candidates is {effect.candidates!r}", hint)
+    object.__setattr__(effect, "candidates", float(effect.candidates))

@@ -44,7 +44,7 @@ def reading_text(tokens: int) -> Cost:
 
 
 READING = Cost(work="log odds")
-TRAINING = Cost(work="training", passes=3, effect=Refusal(), sites=SITES)
+TRAINING = Cost(work="training", passes=3, effect=Refusal(at=1), sites=SITES)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 `score` computes whichever effect a recipe names, by the function that is registered for it with `@scores`:
 
 - `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
-- `score_refusal`: what it adds to the refusal log-odds, signed, first order; one forward and one backward pass.
+- `score_refusal`: what it adds to the refusal log-odds, signed, first order; two forward and two backward passes.
 - `score_ablation`: the same, exact, for candidates; one forward pass per candidate.
 - `score_final`: how far the final state moves; by ablation, one forward pass per neuron: slow, and the truth to
   compare with.
@@ -22,7 +22,7 @@ from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.spec import Ablation, Effect, Final, Language, Local, Refusal, scores
-from ssn_probe.spec.effect_registry import SCORERS
+from ssn_probe.spec.effect_registry import SCORERS, FirstOrder
 from ssn_probe.tracing.ablations import Neuron, highest, moved_states, placed
 from ssn_probe.tracing.batching import (
     Advance,
@@ -110,14 +110,12 @@ def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **optio
 
 
 @scores(Refusal)
-def _refusal(_effect: Refusal, subject: Subject, tokens: Any, *, reads: Openings | Direction, **options: Any) -> Scores:
-    return score_refusal(subject, tokens, reads, **options)
-
-
 @scores(Language)
-def _language(_effect: Language, subject: Subject, tokens: Any, *, reads: Openings, **options: Any) -> Scores:
-    """The log-odds of refusal with other openings: those of the prompt's language against those of the others."""
-    return score_refusal(subject, tokens, reads, **options)
+def _first_order(
+    effect: FirstOrder, subject: Subject, tokens: Any, *, reads: Openings | Direction, **options: Any
+) -> Scores:
+    """Of language: with the openings of the prompt's language against those of the others."""
+    return score_refusal(subject, tokens, reads, at=effect.at, candidates=effect.candidates, **options)
 
 
 @scores(Ablation)
@@ -197,6 +195,8 @@ def score_refusal(
     tokens: Sequence[Sequence[int]],
     readout: Openings | Direction,
     *,
+    at: float = Refusal.at,
+    candidates: float = Refusal.candidates,
     sites: Sequence[str] = SITES,
     batch_size: int | BatchSize = 64,
     shelf: Shelf | None = None,
@@ -206,11 +206,16 @@ def score_refusal(
 
     effect = Σ_t ∂r/∂a_t · a_t ≈ r(x) − r(x without the neuron), where a is the neuron's activation at every token of
     the prompt and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024,
-    2403.00745), signed. r(x) = logsumexp over refusal openings of log p(opening | x) − the same over compliant ones,
-    at the last token of the prompt; along a `Direction` it is the final state's component there instead.
+    2403.00745), signed. Unlike there, the gradient is not that of the untouched model: the prompt's candidates are
+    scaled to `at` together, at every token, since r(x) hardly answers to a neuron while others stand in for it.
+    `python -m benchmarks.against_truth` compares this with `at=1`. r(x) = logsumexp over refusal openings of
+    log p(opening | x) − the same over compliant ones, at the last token of the prompt; along a `Direction` it is the
+    final state's component there instead.
 
     Args:
         tokens: prompts as token ids, up to where the response begins.
+        at: what the candidates are multiplied by; 1: nothing is scaled, and a prompt takes one pass each way, not two.
+        candidates: the share of every (layer, site) whose effects with `at=1` on the prompt are largest in size.
         batch_size: sequences that run together; a prompt has one per distinct maximal proper prefix of an opening.
 
     Raises:
@@ -222,7 +227,7 @@ def score_refusal(
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         inputs = _forced_inputs(subject, batch, forcing)
-        effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring)
+        effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring, at, candidates)
         return effects | {"log_odds": odds}
 
     settings = {"batch_size": batch_size, "shelf": shelf, "advance": advance, "sequences": len(forcing.prefixes)}

@@ -68,9 +68,9 @@ TRAINS = "neurons data training contexts languages at"
 KINDS = {
     "Local": "position",
     "Final": "position",
-    "Refusal": "",
+    "Refusal": "at candidates",
     "Ablation": "candidates",
-    "Language": "",
+    "Language": "at candidates",
     "Prompts": "source harmless languages limit max_new_tokens",
     "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels",
     "Exchanged": "seed draw",
@@ -104,7 +104,7 @@ KINDS = {
     "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
     "question judge",
 }
-VERSIONS = {"RandomLike": 2, "SafetyNeurons": 2, "UnionOf": 2}
+VERSIONS = {"Language": 2, "RandomLike": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
 curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json

@@ -204,9 +204,9 @@ BILLIONS: dict[str, tuple[str, dict[str, int]]] = {
 @pytest.mark.parametrize(
     ("name", "parameters", "refusal", "forced", "generate"),
     [
-        ("Qwen3-8B", 8_190_735_360, 11, 8, 257),
-        ("Llama-3.1-8B", 8_030_261_248, 13, 12, 308),
-        ("Gemma-2-9B", 9_241_705_984, 5, 4, 68),
+        ("Qwen3-8B", 8_190_735_360, 10, 8, 257),
+        ("Llama-3.1-8B", 8_030_261_248, 12, 8, 308),
+        ("Gemma-2-9B", 9_241_705_984, 4, 4, 68),
     ],
 )
 def test_a_study_of_eight_billion_parameters_fits_24_gigabytes(

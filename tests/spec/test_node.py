@@ -148,9 +148,9 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3, "max_new_tokens": 9}),
     Local: (Local(), {"position": "last"}),
     Final: (Final(), {"position": None}),
-    Refusal: (Refusal(), {}),
+    Refusal: (Refusal(), {"at": 1.0, "candidates": 0.1}),
     Ablation: (Ablation(), {"candidates": 0.1}),
-    Language: (Language(), {}),
+    Language: (Language(), {"at": 1.0, "candidates": 0.1}),
     SetExpression: (SetExpression(), {}),
     SafetyNeurons: (
         MS,

@@ -50,10 +50,11 @@ def test_an_effect_may_be_given_by_name(name: str, node: Any) -> None:
 def test_a_name_may_carry_the_value_of_a_parameter() -> None:
     assert SafetyNeurons(PROMPTS, effect="ablation:0.01") == SafetyNeurons(PROMPTS, effect=Ablation(0.01))
     assert SafetyNeurons(PROMPTS, effect="local:last") == SafetyNeurons(PROMPTS, effect=Local("last"))
+    assert SafetyNeurons(PROMPTS, effect="refusal:1") == SafetyNeurons(PROMPTS, effect=Refusal(at=1))
     for text, said in {
         "ablation:2": "candidates is 2.0",
         "ablation:half": "Ablation.candidates is 'half'",
-        "refusal:1": "the effect refusal has no parameter, but is given '1'",
+        "refusal:2": "at is 2.0",
         "loca:last": "unknown effect 'loca'",
     }.items():
         with pytest.raises(RecipeError, match=said):

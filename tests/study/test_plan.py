@@ -73,7 +73,7 @@ def test_the_rows_of_the_central_question(data: str) -> None:
     outside, generated = HARMFUL - 7, generating(11)
     expected = [
         Row(label=GATE, prompts=IDENTIFY, cost=generated),
-        Row(label=SCORES, prompts=IDENTIFY, cost=Cost(work="effect", passes=3, effect=Refusal(), sites=SITES)),
+        Row(label=SCORES, prompts=IDENTIFY, cost=Cost(work="effect", passes=6, effect=Refusal(), sites=SITES)),
         Row(label="baseline", prompts=EVALUATE, cost=generated),
         Row(label="ms", prompts=EVALUATE, cost=generated),
         Row(label="ms, without its top neuron", prompts=EVALUATE, cost=generated),
@@ -98,7 +98,8 @@ def test_an_effect_has_its_price(data: str) -> None:
     passes = {effect: [row.cost.passes for row in expected_rows(recipe)] for effect, recipe in ms.items()}
     assert passes["local"] == [1]
     assert passes["final"] == [3_584]
-    assert passes["refusal"][-1] == 3
+    assert passes["refusal"][-1] == 6
+    assert Refusal(at=1).passes(3_584) == 3
     assert GATE in planned(ms["refusal"])
     assert GATE not in planned(ms["local"])
 

@@ -4,7 +4,7 @@ Nothing here uses the package, so that it can be wrong in other ways only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -109,6 +109,39 @@ def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant:
                 )
         odds = log_odds(module, prompt, refusal, compliant)
     return dict(zip(gates, torch.autograd.grad(odds, list(gates.values())), strict=True))
+
+
+STEP = 5e-3
+"""transformers' norms are in single precision, so that a smaller step would measure their rounding."""
+Inside = Callable[[Sequence[int]], AbstractContextManager[None]]
+
+
+@torch.no_grad()
+def slope_at(module: Any, odds: Callable[[Inside], Tensor], factors: Any, neuron: tuple[int, str, int]) -> float:
+    """dr/dα where a neuron's untouched activation is added α times while all are multiplied; by central differences.
+
+    odds: r, each sequence of it run inside the context that it is given for that sequence. factors: {(layer, site):
+    what its neurons are multiplied by}.
+    """
+    layer, site, index = neuron
+
+    @contextmanager
+    def inside(ids: Sequence[int], step: float) -> Iterator[None]:
+        own = activations(module, ids, [neuron])[:, 0]
+
+        def nudged(activation: Tensor) -> Tensor:
+            activation = activation.clone()
+            activation[0, :, index] += step * own
+            return activation
+
+        with ExitStack() as stack:
+            for place, factor in factors.items():
+                stack.enter_context(changed(module, *place, lambda a, factor=factor: a * factor))
+            stack.enter_context(changed(module, layer, site, nudged))
+            yield
+
+    above, below = (odds(partial(inside, step=step)).item() for step in (STEP, -STEP))
+    return (above - below) / (2 * STEP)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The three effects against plain hooks, in every family; tolerances are shares of the largest effect of a layer."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
-from ssn_probe.model.openings import Openings
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing.bodies import local as bodies_local
 from ssn_probe.tracing.bodies.local import measure_weights, trace_local_effects
+from ssn_probe.tracing.bodies.refusal import scaled_down
 from ssn_probe.tracing.edits import places_of, suppression
 from ssn_probe.tracing.effects import (
     Scores,
@@ -30,6 +32,7 @@ from . import plain
 
 PROMPTS = [[1, 3, 7, 8, 9, 20, 4], [1, 3, 10, 11, 12, 13, 14, 15, 30, 31, 4], [1, 3, 9, 4]]
 OPENINGS = Openings(refusal=((10, 11), (12,)), compliant=((13, 14, 15), (13, 16), (17,)))
+DIRECTION = Direction(tuple((torch.arange(24) % 5 - 2).tolist()))
 HALF = 2**-11
 """The rounding of half precision."""
 
@@ -71,6 +74,10 @@ def test_local_equals_ablation_at_every_position(subject: Subject, site: Site) -
 def refusal(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[Site, Tensor]:
     scores = score_refusal(subject, tokens, OPENINGS)
     return {site: decode(scores, site) for site in SITES}
+
+
+def first_order(subject: Subject, tokens: Sequence[Sequence[int]], **rest: Any) -> Scores:
+    return score_refusal(subject, tokens, OPENINGS, at=1.0, **rest)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +140,64 @@ def test_log_odds_are_those_of_the_definition_with_zeroed_weights(subject: Subje
 
 
 def test_refusal_equals_the_derivative_by_a_gate(subject: Subject) -> None:
-    scores = score_refusal(subject, PROMPTS, OPENINGS)
+    scores = first_order(subject, PROMPTS)
     for row, prompt in enumerate(PROMPTS):
         wanted = plain.gradient_shares(module_of(subject), prompt, OPENINGS.refusal, OPENINGS.compliant)
         for site in SITES:
             assert_close(decode(scores, site)[row], wanted[site].float(), 2 * HALF)
+
+
+def by_openings(module: Any, prompt: Sequence[int], inside: plain.Inside) -> Tensor:
+    """r(x) as `plain.log_odds` has it, each sequence inside its context."""
+    sides = []
+    for side in (OPENINGS.refusal, OPENINGS.compliant):
+        found = []
+        for opening in side:
+            with inside([*prompt, *opening]):
+                found.append(plain.opening_log_prob(module, prompt, opening))
+        sides.append(torch.stack(found).logsumexp(0))
+    return sides[0] - sides[1]
+
+
+def along_direction(module: Any, prompt: Sequence[int], inside: plain.Inside) -> Tensor:
+    with inside(prompt):
+        return plain.output_of(module, module.model.norm, prompt)[-1] @ torch.tensor(DIRECTION.vector).double()
+
+
+@pytest.mark.parametrize(
+    ("reads", "odds", "at", "share"),
+    [(OPENINGS, by_openings, 0.5, 0.05), (OPENINGS, by_openings, 0.0, 0.2), (DIRECTION, along_direction, 0.5, 0.1)],
+    ids=["openings", "openings, silenced", "direction"],
+)
+def test_refusal_is_the_slope_where_the_strongest_are_scaled(
+    subject: Subject, reads: Any, odds: Callable, at: float, share: float
+) -> None:
+    """Against central differences, for neurons that are scaled and for others, on a padded prompt of a batch."""
+    row, prompt = 2, PROMPTS[2]
+    before = score_refusal(subject, PROMPTS, reads, at=1.0)
+    scores = score_refusal(subject, PROMPTS, reads, at=at, candidates=share)
+    factors, orders = {}, {}
+    for site in SITES:
+        for layer in range(subject.n_layers):
+            order = orders[layer, site] = decode(before, site)[row, layer].abs().argsort(descending=True)
+            factors[layer, site] = torch.ones(len(order), dtype=torch.float64)
+            factors[layer, site][order[: math.ceil(share * len(order))]] = at
+    for (layer, site), order in orders.items():
+        found = decode(scores, site)[row, layer]
+        for index in order[[0, -1, len(order) // 2]].tolist():
+            slope = plain.slope_at(
+                module_of(subject), partial(odds, module_of(subject), prompt), factors, (layer, site, index)
+            )
+            assert abs(found[index].item() - slope) < 2 * HALF * found.abs().max(), (layer, site, index)
+    assert not torch.allclose(decode(scores, "ffn"), decode(before, "ffn"), rtol=0.02)
+    assert scores.log_odds.equal(before.log_odds)
+
+
+def test_what_is_scaled_down() -> None:
+    """By size in each place; equal ones together; nothing where there is no effect."""
+    share = torch.tensor([[3.0, -4.0, 1.0, 0.0], [2.0, 1.0, -2.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert scaled_down(share, 0.5, 0.25).tolist() == [[1, 0.5, 1, 1], [0.5, 1, 0.5, 1], [1, 1, 1, 1]]
+    assert scaled_down(share, 0.0, 1.0).tolist() == [[0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
 
 
 def test_refusal_leaves_no_gradient_behind(llama: Subject) -> None:
@@ -166,6 +226,7 @@ SCORERS: dict[str, Callable[..., Scores]] = {
     "local": score_local,
     "final": score_final,
     "refusal": lambda subject, tokens, **rest: score_refusal(subject, tokens, OPENINGS, **rest),
+    "first order": first_order,
 }
 
 
@@ -187,7 +248,7 @@ def test_an_unknown_site_or_position_is_named(
         scorer(llama, PROMPTS, **options)
 
 
-@pytest.mark.parametrize("scorer", [SCORERS["local"], SCORERS["refusal"]], ids=["local", "refusal"])
+@pytest.mark.parametrize("scorer", [SCORERS["local"], first_order], ids=["local", "first order"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_models_score_nearly_the_same(
     tiny_folder: Callable, family: str, scorer: Callable[..., Scores]

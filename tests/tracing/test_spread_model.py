@@ -40,7 +40,7 @@ def spread(first: Any, second: Any, folder: Path, monkeypatch: pytest.MonkeyPatc
 def measured(subject: Subject) -> dict[str, Any]:
     places, inputs = places_of(subject), whole_inputs(subject, TOKENS)
     edits = [(layer, "ffn", torch.tensor([1, 300]), "set", torch.tensor([0.3, 0.4])) for layer in range(4)]
-    refusal, odds = run_body(subject, trace_refusal_effects, inputs, places, SCORING)
+    refusal, odds = run_body(subject, trace_refusal_effects, inputs, places, SCORING, 0.5, 0.05)
     return {
         "local": run_body(subject, trace_local_effects, inputs, places, known_weights(subject, places), "mean"),
         "refusal": refusal,

@@ -7,12 +7,15 @@ openings are numbered first. With `{"sequences": 1, "direction": [hidden]}` r(x)
 direction instead.
 """
 
+import math
+from functools import partial
+
 import nnsight
 import torch
 from einops import rearrange, reduce
 
 from .encoding import encoded, stacked
-from .site_access import layer_of, reach, read, token_mask, write
+from .site_access import layer_of, multiply, reach, read, token_mask, write
 
 
 def log_odds(logits, scoring):
@@ -64,34 +67,68 @@ def trace_log_odds(model, inputs, places, edits, scoring):
     return odds  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def trace_refusal_effects(model, inputs, places, scoring):
+def trace_refusal_effects(model, inputs, places, scoring, at=1.0, candidates=1.0):
     """Σ over tokens of ∂r/∂a · a for every neuron: ({site: encoded [prompt, layer, neuron]}, r: [prompt]).
 
-    One forward and one backward pass. The parameters are frozen: making the first layer's input require a gradient is
-    what puts the activations, and nothing else, on the graph.
+    One forward and one backward pass; where `at` is not 1 once more, with the prompt's candidates, that share of every
+    (layer, site), scaled to `at` at every token. These gradients are multiplied with the activations of the first pass.
+    """
+    shares, activations, odds = gradient_shares(model, inputs, places, scoring)
+    if at != 1:
+        factors = [scaled_down(share, at, candidates) for share in shares]
+        shares, _, _ = gradient_shares(model, inputs, places, scoring, factors, activations)
+    sites, found = list(places["sites"]), [encoded(share) for share in shares]
+    return {site: stacked(found[i :: len(sites)]) for i, site in enumerate(sites)}, odds
+
+
+def gradient_shares(model, inputs, places, scoring, factors=None, unscaled=None):
+    """Σ over tokens of ∂r/∂a · a, layer by layer and site by site: ([[prompt, neuron]], [a], r: [prompt]).
+
+    The parameters are frozen: making the first layer's input require a gradient is what puts the activations, and
+    nothing else, on the graph. A gradient is multiplied as soon as it is there, and kept no longer.
+
+    factors: what neurons are multiplied by, [prompt, neuron] each; the gradient is then that of the products, and a is
+    `unscaled`.
     """
     with torch.enable_grad(), model.trace(**inputs):
         mask = token_mask(model)
-        layer_of(model, places, 0).input.requires_grad_(True)
-        activations = []
+        first = layer_of(model, places, 0).input.requires_grad_(True)
+        values, shares = [], {}
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
             for place in places["sites"].values():
-                activations.append(read(envoy, place))
+                number = len(values)
+                if factors is not None:
+                    multiply(envoy, place, factors[number], scoring["sequences"])
+                activation = read(envoy, place)
+                values.append(activation.detach() if unscaled is None else unscaled[number])
+                keep = partial(keep_share, shares, number, values[number], mask, scoring["sequences"])
+                activation.register_hook(keep)
         odds = read_out(model, places, scoring)
-        gradients = torch.autograd.grad(odds.sum(), activations)
-        shares = [
-            encoded(first_order(activation, gradient, mask, scoring["sequences"]))
-            for activation, gradient in zip(activations, gradients, strict=True)
-        ]
-        sites = list(places["sites"])
-        effects = nnsight.save({site: stacked(shares[i :: len(sites)]) for i, site in enumerate(sites)})
+        torch.autograd.grad(odds.sum(), first)
+        shares = nnsight.save([shares[number] for number in range(len(values))])
+        values = nnsight.save(values)
         odds = nnsight.save(odds.detach())
-    return effects, odds
+    return shares, values, odds
+
+
+def keep_share(shares, number, activation, mask, sequences, gradient):
+    """Called with the gradient of an activation while it goes back; changes nothing."""
+    shares[number] = first_order(activation, gradient, mask, sequences)
+
+
+def scaled_down(share, at, candidates):
+    """What the neurons of a prompt are multiplied by: `at` where their shares are largest in size, else 1.
+
+    share: [prompt, neuron]. Of equal ones all are scaled; neurons without effect are not.
+    """
+    size = share.abs()
+    least = size.topk(math.ceil(candidates * size.shape[-1] - 1e-9)).values[..., -1:]
+    return torch.where((size >= least) & (size > 0), at, 1.0)
 
 
 def first_order(activation, gradient, mask, sequences):
     """Σ_t ∂r/∂a · a over the real tokens of all sequences of a prompt: [prompt, neuron]."""
     exact = torch.float64 if activation.dtype == torch.float64 else torch.float32
-    share = torch.where(mask[..., None].to(activation.device), activation.detach().to(exact) * gradient.to(exact), 0)
+    share = torch.where(mask[..., None].to(activation.device), activation.to(exact) * gradient.to(exact), 0)
     return reduce(share, "(prompt sequence) token neuron -> prompt neuron", "sum", sequence=sequences)

@@ -45,6 +45,18 @@ def all_heads(layer, projection, normed):
     return DTensor.from_local(normed, weight.device_mesh, [Shard(2)]).full_tensor()
 
 
+def multiply(layer, place, factor, sequences):
+    """Put an activation's product with [prompt, neuron] in its place; a prompt has so many rows. Gradients flow on."""
+    path, side = place
+    module, activation = reach(layer, path), read(layer, place)
+    rows = factor.repeat_interleave(sequences, 0)[:, None]
+    product = activation * rows.to(activation.device, activation.dtype)
+    if side == "input":
+        module.input = product
+    else:
+        module.output = product
+
+
 def write(model, places, edits, step=0):
     """Change neurons in the current forward; `step` counts the forwards of a generation, 0 is the prompt's.
 

@@ -44,7 +44,7 @@ def test_a_call_is_computed_outside_autocast(dtype: str) -> None:
     known = measure_weights(subject.model, places)
     calls = [
         (trace_local_effects, (whole_inputs(subject, PROMPTS), places, known, "mean")),
-        (trace_refusal_effects, (_forced_inputs(subject, PROMPTS, forcing), places, forcing.scoring)),
+        (trace_refusal_effects, (_forced_inputs(subject, PROMPTS, forcing), places, forcing.scoring, 0.5, 0.05)),
     ]
     for body, arguments in calls:
         wanted = flat(body(subject.model, *arguments))
