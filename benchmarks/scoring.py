@@ -17,9 +17,10 @@ from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
 
 LOCAL = "score_local, ffn o v"
-FIRST_ORDER = "score_refusal, openings of one token"
+REFUSAL = "score_refusal, openings of one token"
+UNSCALED = "score_refusal, nothing scaled (at=1)"
 BRUTE = "brute force, one neuron on one prompt"
-TARGETS = {"100m": {LOCAL: 1.15, FIRST_ORDER: 4.0}}
+TARGETS = {"100m": {LOCAL: 1.15, REFUSAL: 8.0, UNSCALED: 4.0}}
 
 
 def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
@@ -38,7 +39,8 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
         "plain forward, logits of every position": lambda: peers.forward(case, inputs, whole=True),
         LOCAL: lambda: score_local(subject, tokens, sites=("ffn", "o", "v"), batch_size=batch_size),
         "score_local, all five, exact q and k": lambda: score_local(subject, tokens, batch_size=batch_size),
-        FIRST_ORDER: lambda: score_refusal(subject, tokens, case.single, batch_size=batch_size),
+        REFUSAL: lambda: score_refusal(subject, tokens, case.single, batch_size=batch_size),
+        UNSCALED: lambda: score_refusal(subject, tokens, case.single, at=1.0, batch_size=batch_size),
         "score_refusal, openings of up to three": lambda: score_refusal(
             subject, tokens, case.several, batch_size=batch_size
         ),

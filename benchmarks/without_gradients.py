@@ -22,7 +22,7 @@ from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
 MODELS = ("organism:planted-ffn", "organism:planted-attention", "organism:planted-qwen3", "organism")
-EFFECTS: tuple[Effect, ...] = (Refusal(), Local(), Local("last"), Ablation(0.05), Ablation(0.1))
+EFFECTS: tuple[Effect, ...] = (Refusal(), Refusal(at=1), Local(), Local("last"), Ablation(0.05), Ablation(0.1))
 
 
 @click.command()

@@ -8,6 +8,7 @@ from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import refusal_finding
+from ssn_probe.report.sections.against_planted_truth import compared
 from ssn_probe.report.sections.set_reliability import found_as_placebo, or_else
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
@@ -150,8 +151,8 @@ def _stability(robustness: Robustness) -> Iterator[Finding]:
 def _planted(truth: pl.DataFrame | None) -> Iterator[Finding]:
     if truth is None:
         return
-    rows = truth.filter(question="harmful")
-    means = rows.group_by("set", maintain_order=True).agg(pl.col("mass", "precision").mean())
+    means = compared(truth).filter(question="harmful").unique("set", keep="first", maintain_order=True)
+    means = means.select("set", "mass", "precision")  # of the set itself, before what the average would choose
     for name, mass, precision in means.drop_nulls().iter_rows():
         figures = f"{percent(mass, 0)} of the planted mass, precision {percent(precision, 0)}"
         if mass >= MOSTLY and precision >= MOSTLY:

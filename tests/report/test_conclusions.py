@@ -88,7 +88,8 @@ def test_stability(jaccard: float | None, shown: bool) -> None:
 def test_a_set_that_is_not_the_planted_one_is_said_to_be_so(mass: float, precision: float, words: str) -> None:
     row = dict.fromkeys(COMPARISON) | {"set": "ss", "language": "*", "question": "harmful"}
     row |= {"mass": mass, "precision": precision}
-    truth = pl.DataFrame([row], schema=COMPARISON)
+    other = row | {"ranked_by": "average", "mass": 0.5, "precision": 0.5}
+    truth = pl.DataFrame([row | {"ranked_by": "own"}, other], schema={**COMPARISON, "ranked_by": pl.String})
     (line,) = headlines(recipe(Suppress(SS)), findings(truth=truth))
     assert line.startswith(words)
 

@@ -44,6 +44,9 @@ def card(run: RunFolder) -> Group:
     if os.path.lexists(run.path / "summary.parquet"):
         with integrity.showing(run):
             parts += tables(run)
+    if os.path.lexists(run.path / "truth.parquet"):
+        with integrity.showing(run):
+            parts.append(truth_table(run.table("truth")))
     parts += [literal(f"Note: {note}", "yellow") for note in manifest.get("warnings", [])]
     parts.append(Panel(Text(answer_text(manifest)), title="Answer", title_align="left"))
     # A path is one word to copy: it is never wrapped.
@@ -89,6 +92,26 @@ def curve_table(curves: Any) -> Table:
         cells = [points.get(step) or points.get(0) for step in steps]
         table.add_row(literal(curve), f"{parameters:,}", *(Text(_point(cell)) for cell in cells))
     return table
+
+
+def truth_table(truth: Any) -> Table:
+    """Sets of an organism against what was planted, ranked by each language's own effects and by their average."""
+    from ssn_probe.report.sections.against_planted_truth import compared
+
+    table = _titled("Against what was planted: precision / mass in %, average precision", "neurons")
+    rows = compared(truth)
+    for question in rows["question"].unique(maintain_order=True):
+        table.add_column(literal(question), justify="right")
+    for (name, ranked_by), found in rows.group_by("set", "ranked_by", maintain_order=True):
+        figures = [_against(row) for row in found.rows(named=True)]
+        table.add_row(literal(f"{name}, ranked by {ranked_by}" if ranked_by else str(name)), *map(Text, figures))
+    return table
+
+
+def _against(row: Mapping[str, Any]) -> str:
+    shares = (ABSENT if row[name] is None else f"{100 * row[name]:.0f}" for name in ("precision", "mass"))
+    found = row["average_precision"]
+    return f"{' / '.join(shares)}, {ABSENT if found is None else f'{found:.2f}'}"
 
 
 def _titled(title: str, first: str) -> Table:
