@@ -8,6 +8,7 @@ and average precision are against the planted neurons that make the model refuse
 """
 
 import time
+from dataclasses import fields
 
 import click
 import polars as pl
@@ -67,7 +68,8 @@ def figures(subject: Subject, prompts: Prompts, effect: Effect, wanted: dict[str
         kept = first.join(found.frame, on=first.columns, how="semi").height / first.height
         ratios = ["–"] * 3 if truth is None else compared(truth, name)
         size = found.frame.height / len(found.languages)
-        label = " ".join([effect.name, *(str(value) for value in vars(effect).values() if value not in ("mean", 1))])
+        changed = [str(getattr(effect, one.name)) for one in fields(effect) if getattr(effect, one.name) != one.default]
+        label = ":".join([effect.name, *changed])
         rows.append([label, name, f"{size:.0f}", f"{kept:.2f}", *ratios, f"{passes:.0f}", f"{seconds:.0f}"])
     return rows
 
