@@ -237,12 +237,19 @@ def compare_runs(device: str, *, limit: int, controls: int) -> Iterator[Found]:
             runs.append(run("suppress_ss", out=f"{folder}/{place}", device=place, progress=False, **options))
             seconds.append(round(time.perf_counter() - began, 1))
         for name, columns in TABLES.items():
-            one, other = (found.table(name).select(columns) for found in runs)
+            one, other = (_rounded(found.table(name).select(columns)) for found in runs)
             alike = one.join(other, on=columns, how="semi", nulls_equal=True).height
             yield {"part": "run", "what": name, "rows": [one.height, other.height], "the same": alike}
         first, second = (found.table("log_odds")["log_odds"] for found in runs)
         yield {"part": "run", "what": "log_odds", "rows": len(first), "absolute": (first - second).abs().max()}
         yield {"part": "run", "what": "seconds", "seconds": seconds}
+
+
+def _rounded(table: Any) -> Any:
+    """Numbers to four digits: log-odds and KL differ in the last ones."""
+    import polars.selectors as cs
+
+    return table.with_columns(cs.float().round_sig_figs(4))
 
 
 def run_out_of_memory(device: str) -> Iterator[Found]:

@@ -12,6 +12,7 @@ random model is written.
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -40,8 +41,6 @@ def main(device: str, parts: tuple[str, ...], quick: bool, tiny: bool, repeats: 
             for found in _part(part, device, tiny, repeats):
                 _say({**found, "at": round(time.monotonic() - began, 1)}, out)
         except (Exception, SystemExit) as error:  # the other parts are measured all the same
-            import traceback
-
             _say({"part": part, "failed": repr(error), "where": traceback.format_exc()[-3000:]}, out)
 
 
@@ -102,6 +101,7 @@ def _speed(device: str, tiny: bool, repeats: int) -> Iterator[Found]:
         case = replace(case, new_tokens=4 if tiny else 64)
         yield {"part": "speed", "what": "made and loaded", "seconds": time.monotonic() - began, "held": _held()}
         yield from _memory(case)
+        yield from _same(case)
         yield from _ratios(case, 1 if tiny else repeats)
         yield from _blocks(case)
 
@@ -126,21 +126,39 @@ def _memory(case: Any) -> Iterator[Found]:
     for work, (rows, run) in works.items():
         estimate = footprint(shape, work, tokens=length, new_tokens=new)
         estimated = max(estimate.floor, estimate.fixed + rows * estimate.per_prompt)
-        yield _peak(run) | {"what": work, "rows": rows, "estimated": estimated}
+        yield _peak(run) | {"what": work, "rows": rows, "estimated": estimated, "needed": estimate.needed(rows)}
     yield _peak(expand_step(case, case.plain).run) | {"what": "a training step of expand", "rows": count}
 
 
+def _same(case: Any) -> Iterator[Found]:
+    """Does tracing compute, to the last bit, what a plain forward pass and generation compute?"""
+    from benchmarks import peers
+    from ssn_probe.doctor.probing import traced_logits
+    from ssn_probe.tracing.generate import generate
+
+    inputs, few = peers.batches(case, len(case.tokens)), replace(case, new_tokens=min(8, case.new_tokens))
+    plain, again = (peers.forward(case, inputs, whole=False).double() for _ in range(2))
+    traced = traced_logits(case.subject, case.tokens)
+    gaps = {"again": again - plain, "traced": traced - plain}
+    yield {"part": "same", "what": "logits"} | {name: float(gap.abs().max()) for name, gap in gaps.items()}
+    texts = [peers.responses(few, inputs) for _ in range(2)]
+    mine = [generate(few.subject, few.tokens, max_new_tokens=few.new_tokens) for _ in range(2)]
+    texts += [[one.text for one in made] for made in mine]
+    same = [sum(one == other for one, other in zip(texts[0], other, strict=True)) for other in texts]
+    yield {"part": "same", "what": "responses: plain, plain again, probe, probe again", "as the first": same}
+
+
 def _blocks(case: Any) -> Iterator[Found]:
-    """Exact effects of q and k in larger blocks than the shipped ones."""
+    """Exact effects of q and k in blocks of several sizes."""
     from ssn_probe.tracing.bodies import attention_form
     from ssn_probe.tracing.effects import score_local
 
-    shipped = attention_form.BLOCK
-    for size in (shipped, 8 * shipped, 32 * shipped, 128 * shipped):
-        attention_form.BLOCK = size
+    shipped = attention_form.WIDE
+    for size in (2**28, 2**26, 2**25, 2**23):
+        attention_form.WIDE = size
         run = partial(score_local, case.subject, case.tokens, batch_size=len(case.tokens))
         yield _peak(run) | {"what": "local, all five", "block": size}
-    attention_form.BLOCK = shipped
+    attention_form.WIDE = shipped
 
 
 def _peak(run: Callable[[], object]) -> dict[str, Any]:
@@ -158,8 +176,18 @@ def _peak(run: Callable[[], object]) -> dict[str, Any]:
     return {
         "part": "peak",
         "beyond": torch.cuda.max_memory_allocated() - before if gpu else 0,
+        "reserved": torch.cuda.max_memory_reserved() if gpu else 0,
         "seconds": round(seconds, 3),
     }
+
+
+def _attempted(measure: Callable[[], list[Any]]) -> list[Any]:
+    """What is measured, or nothing and the reason where it fails: the rest is measured all the same."""
+    try:
+        return measure()
+    except (Exception, SystemExit):
+        click.echo(traceback.format_exc()[-1500:], err=True)
+        return []
 
 
 def _held() -> int:
@@ -183,7 +211,7 @@ def _ratios(case: Any, repeats: int) -> Iterator[Found]:
         "training": (len(small.tokens) * length, lambda: steps(small, repeats=repeats)),
     }
     for part, (tokens, measure) in parts.items():
-        for row in measure():
+        for row in _attempted(measure):
             wall = row.wall or row.value
             ratios = [float(f"{one:.3g}") for one in (wall.median, wall.low, wall.high)]
             found = {"part": part, "what": row.name, "ratio": ratios, "note": row.note}

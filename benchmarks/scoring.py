@@ -109,7 +109,8 @@ def _check_agreement(case: Case, batch_size: int) -> None:
     theirs = logits[:, words[0]].logsumexp(-1) - logits[:, words[1]].logsumexp(-1)
     if len(set(map(len, case.tokens))) > 1:  # batches come longest first
         theirs, mine = theirs.sort().values, mine.sort().values
-    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    tolerance = 1e-3 if case.subject.identity["dtype"] == "float32" else 0.1  # a step of the logits in half precision
+    torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
 def text_of(row: Sequence[int]) -> Text:

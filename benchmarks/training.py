@@ -197,7 +197,7 @@ def _twin(module: Any) -> Any:
 
 
 def _check_agreement(losses: Sequence[float]) -> None:
-    if max(losses) - min(losses) > 1e-4:
+    if max(losses) - min(losses) > 1e-4 * max(1.0, *losses):
         raise SystemExit(f"The first losses differ ({losses}): the ratio would compare different work.")
 
 

@@ -24,8 +24,8 @@ UNCOUNTED = 0.05
 """Share of what a row takes for small tensors that are not counted singly: positions, statistics of norms."""
 TEXT_BLOCKS, TEXT_BLOCK = 6, 2**22
 """How many blocks of logits of `tracing.bodies.next_tokens` are alive at once, and the elements of each."""
-BLOCKS, BLOCK = 5, 2**21
-"""How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each."""
+BLOCKS, BLOCK, WIDE = 5, 2**21, 2**26
+"""How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each, on a GPU `WIDE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +145,7 @@ def footprint(
     sequences: int = 1,
     kept: int = 1,
     sites: Sequence[str] = SITES,
+    block: int = WIDE,
 ) -> Footprint:
     """What a kind of work takes on a device; the scores themselves are kept in the memory of the host.
 
@@ -154,6 +155,7 @@ def footprint(
         tokens: of the longest prompt, the chat template included.
         new_tokens: generated at most.
         sequences, kept: of a `readout.Forcing`: teacher-forced sequences of a prompt, and last positions with logits.
+        block: of the exact scores, a GPU's; `BLOCK` on the CPU.
     """
     fixed = floor = 0
     match work:
@@ -169,7 +171,7 @@ def footprint(
         case "local":
             measures, making = _measures(shape, sites)
             row, floor = _scoring(shape, tokens, sites), measures + making
-            fixed = measures + _blocks(shape, tokens, sites)
+            fixed = measures + _blocks(shape, tokens, sites, block)
         case "final":
             row = fixed = _ablating(shape, tokens)  # the untouched row runs beside
     counted = 1 + UNCOUNTED
@@ -319,10 +321,10 @@ def _measures(shape: Shape, sites: Sequence[str]) -> tuple[int, int]:
     return shape.exact * shape.layers * numbers, max(down, out)
 
 
-def _blocks(shape: Shape, tokens: int, sites: Sequence[str]) -> int:
+def _blocks(shape: Shape, tokens: int, sites: Sequence[str], block: int) -> int:
     """The walk over [prompt, head, query, channel, key] in blocks (`attention_form.blocks`), at its largest."""
     row = shape.query * tokens
-    queries = max(1, BLOCK // row)
+    queries = max(1, block // row)
     size = row * (queries // tokens * tokens or queries)
     return BLOCKS * shape.exact * size if {"q", "k"} & set(sites) else 0
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.families import family_of
-from ssn_probe.model.memory import BLOCK, CONTEXT, FRAGMENTATION, Footprint, Shape, footprint, shape_of
+from ssn_probe.model.memory import BLOCK, CONTEXT, FRAGMENTATION, WIDE, Footprint, Shape, footprint, shape_of
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.bodies import attention_form
@@ -147,7 +147,7 @@ WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
 def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[Callable[[], Any]], int]) -> None:
     """Is the estimate, less the weights, at least the peak, and at most FACTOR times as much?"""
     run, work, settings = WORKS[name]
-    expected = footprint(shape_for(subject), work, tokens=tokens, **settings)
+    expected = footprint(shape_for(subject), work, tokens=tokens, block=BLOCK, **settings)
     measured = peak(lambda: run(subject, prompts(count, tokens)))
     estimate = max(expected.floor, expected.fixed + count * expected.per_prompt)
     assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
@@ -181,7 +181,7 @@ def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subjec
 
 
 def test_the_block_of_the_exact_scores_is_that_of_the_code():
-    assert BLOCK == attention_form.BLOCK
+    assert (BLOCK, WIDE) == (attention_form.BLOCK, attention_form.WIDE)
 
 
 EIGHT = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}

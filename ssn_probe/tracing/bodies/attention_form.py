@@ -19,6 +19,8 @@ from .closed_form import exact
 
 BLOCK = 2**21
 """Elements of the largest intermediate: bounds memory whatever the batch, and suits a processor's cache."""
+WIDE = 2**26
+"""The same on a GPU, which is told of a small block more slowly than it computes it."""
 
 
 def score_effects(seen, gram, weight, wanted):
@@ -33,7 +35,8 @@ def score_effects(seen, gram, weight, wanted):
     weight = weight.to(gram.device, gram.dtype)
     first = tokens - weight.shape[1]
     effects = {site: gram.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
-    for rows, queries in blocks(prompts, first, tokens, groups * rep * size * tokens):
+    most = WIDE if weight.is_cuda else BLOCK
+    for rows, queries in blocks(prompts, first, tokens, groups * rep * size * tokens, most):
         share = weight[rows, queries.start - first : queries.stop - first]
         part = block_of(heads, rows, queries)
         metric, basis = metric_of(part["value"], gram)
@@ -101,9 +104,9 @@ def rescaling(raw, eps):
     return ((mean + eps) / (mean - raw.square() / raw.shape[-1] + eps)).sqrt()
 
 
-def blocks(prompts, first, tokens, per_query):
-    """Slices of prompts and of query tokens, such that no block exceeds BLOCK elements (but for a single query)."""
-    queries, span = max(1, BLOCK // per_query), tokens - first
+def blocks(prompts, first, tokens, per_query, most):
+    """Slices of prompts and of query tokens, such that no block exceeds `most` elements (but for a single query)."""
+    queries, span = max(1, most // per_query), tokens - first
     if queries >= span:
         step = queries // span
         for start in range(0, prompts, step):

@@ -84,9 +84,10 @@ def change(activation, index, how, value, step=0):
         activation[value, :, index] = 0
     elif how == "scale":
         activation[..., index.to(activation.device)] *= value
+    elif isinstance(value, float):
+        activation.index_fill_(-1, index.to(activation.device), value)  # assigned, it would make a GPU wait for the CPU
     else:
-        new = value if isinstance(value, float) else value.to(activation.device, activation.dtype)
-        activation[..., index.to(activation.device)] = new
+        activation[..., index.to(activation.device)] = value.to(activation.device, activation.dtype)
 
 
 def carry(activation, index, carried, step):

@@ -38,7 +38,7 @@ def test_prompts_longer_than_a_head_is_wide(subject: Subject, site: str) -> None
 )
 def test_blocks_cover_every_query_once(prompts: int, first: int, tokens: int, per_query: int) -> None:
     seen = torch.zeros(prompts, tokens)
-    for rows, queries in score_form.blocks(prompts, first, tokens, per_query):
+    for rows, queries in score_form.blocks(prompts, first, tokens, per_query, score_form.BLOCK):
         seen[rows, queries] += 1
     assert (seen[:, first:] == 1).all()
     assert (seen[:, :first] == 0).all()
