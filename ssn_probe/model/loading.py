@@ -213,6 +213,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
 
     commit = commit_of(config)
     check_degree(where, config)
+    _repeatable()
     _generation_config(where, commit)  # read with the weights, its errors would be blamed on them
     files = weight_files(Path(where)) if Path(where).is_dir() else hub_weight_files(where, commit)
     outline = _outline(where, config, family, _dtype(where, config, dtype, files))
@@ -238,6 +239,17 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     check_anatomy(module, family, spread=degree() > 1 or device == BALANCED)
     check_finite(module)
     return module
+
+
+def _repeatable() -> None:
+    """Leaves out the attention of cuDNN, whose results differ between equal runs; it is what torch prefers on an H100.
+
+    Seen with torch 2.11 as a response is generated: one query to a prompt without padding. torch's other kernels gave
+    the same bits in every run.
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def commit_of(config: Any) -> str | None:

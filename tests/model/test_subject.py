@@ -44,6 +44,13 @@ def test_a_subject_is_frozen_and_describes_itself(subject: Subject) -> None:
     json.dumps(subject.identity)
 
 
+def test_attention_whose_results_differ_between_runs_is_left_out(folder: Path) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_subject(str(folder))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_a_model_stays_on_its_device_where_there_is_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pipeline that nnsight makes would move it to `cuda:0`, which raises here."""
     monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True)

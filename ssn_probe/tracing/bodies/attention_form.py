@@ -19,7 +19,7 @@ from .closed_form import exact
 
 BLOCK = 2**21
 """Elements of the largest intermediate: bounds memory whatever the batch, and suits a processor's cache."""
-WIDE = 2**26
+WIDE = 2**25
 """The same on a GPU, which is told of a small block more slowly than it computes it."""
 
 
