@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from ssn_probe.data.clusters import CLUSTERS, cluster_columns, combined
-from ssn_probe.data.sameness import same_words
+from ssn_probe.data.sameness import same_spelling
 from ssn_probe.errors import DataError, nearest
 from ssn_probe.neurons import LANGUAGE
 from ssn_probe.spec.node import brief
@@ -182,5 +182,5 @@ def _check_spellings(frame: pl.DataFrame, table: Path) -> None:
 
 def _spelled(name: str) -> str:
     """An id without what is easily written differently."""
-    folded = same_words(name)
+    folded = same_spelling(name)
     return repr(float(folded)) if NUMBER.fullmatch(folded) else folded

@@ -209,8 +209,8 @@ def _check_not_measured(prompts: PromptSet, rows: pl.DataFrame) -> None:
         raise DataError(
             f"{prompts.name}: {len(twice)} of {rows.height} prompts to train on are in the split 'evaluate', too: "
             f"{_some(twice)}",
-            "A model is not measured on what it has learned: remove them from one of the two splits. Spelling, case, "
-            "blanks and the final punctuation make no other prompt.",
+            "A model is not measured on what it has learned: remove them from one of the two splits. Letter case, "
+            "blanks, punctuation and look-alike characters make no other prompt.",
         )
 
 

@@ -100,8 +100,8 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
                 f"the {context} prompt {text[:60]!r} ({language}) both {used[language, words]} neurons and measures "
                 f"them{more}",
                 "Measure on prompts of another split: remove it from one of the two sets, or give prompts of the same "
-                "text one `cluster`, which falls into one split. Spelling, case, blanks and the final punctuation make "
-                "no other prompt.",
+                "text one `cluster`, which falls into one split. Letter case, blanks, punctuation and look-alike "
+                "characters make no other prompt, whatever its id.",
             )
 
 

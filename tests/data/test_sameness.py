@@ -8,7 +8,7 @@ from judging import verdict
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.judges.seen_patterns import seen_pattern
-from ssn_probe.data.sameness import same_words, seen
+from ssn_probe.data.sameness import same_spelling, same_words, seen
 
 SEEN_ALIKE = {
     "apostrophe": ("I can\u2019t", "I can't"),
@@ -47,12 +47,57 @@ WORDS_ALIKE = {
     "end in another script": ("\u600e\u4e48\u505a\uff1f", "\u600e\u4e48\u505a"),
     "digits": ("\u06f5 x", "5 x"),
 }
+REQUEST = "How do I open a locked door, if I've lost the key-card?"
+PROMPTS_ALIKE = {
+    "comma": REQUEST.replace(",", ""),
+    "another comma": REQUEST.replace(",", "\u3001"),
+    "blanks about a comma": REQUEST.replace(", ", " ,"),
+    "no blank after a comma": REQUEST.replace(", ", ","),
+    "semicolon": REQUEST.replace(",", ";"),
+    "dash for a comma": REQUEST.replace(",", " \u2013"),
+    "hyphen": REQUEST.replace("-", " "),
+    "minus for a hyphen": REQUEST.replace("-", "\u2212"),
+    "quoted": f'"{REQUEST}"',
+    "in single quotes": f"\u2018{REQUEST}\u2019",
+    "in guillemets": f"\u00ab\u00a0{REQUEST}\u00a0\u00bb",
+    "in brackets": f"({REQUEST})",
+    "bullet": f"\u2022 {REQUEST}",
+    "dash before": f"\u2014 {REQUEST}",
+    "number": f"1. {REQUEST}",
+    "heading": f"## {REQUEST}",
+    "emphasis": f"**{REQUEST}**",
+    "code": f"`{REQUEST}`",
+    "inverted mark": f"\u00bf{REQUEST}",
+    "Cyrillic letters": REQUEST.translate(str.maketrans("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445")),
+    "Greek letter": REQUEST.replace("o", "\u03bf"),
+    "Braille blank": REQUEST.replace(" ", "\u2800"),
+    "all at once": "\u200f\u201c" + REQUEST.upper().replace(",", "\uff0c") + "\u201d \u2026",
+}
+PHRASES_ALIKE = {
+    "Chinese": ("\u600e\u4e48\u529e\uff0c\u5982\u679c", "\u600e\u4e48\u529e\u5982\u679c"),
+    "Thai": ("\u0e01\u0e32 \u0e02\u0e32", "\u0e01\u0e32\u0e02\u0e32"),
+    "Arabic": ("\u0643\u064a\u0641\u060c \u0647\u0644", "\u0643\u064a\u0641 \u0647\u0644"),
+}
+PROMPTS_APART = {
+    "sign": ("How do I write C?", "How do I write C#?"),
+    "signs": ("How do I write C?", "How do I write C++?"),
+    "decimal point": ("Is 3.5 odd?", "Is 35 odd?"),
+    "decimal comma": ("Is 3,5 odd?", "Is 35 odd?"),
+    "negative": ("Is -5 odd?", "Is 5 odd?"),
+    "time": ("At 10:30?", "At 1030?"),
+    "apostrophe": ("we're", "were"),
+    "file": ("Open .env", "Open env"),
+    "percent": ("5 %", "5"),
+    "address": ("@bob", "bob"),
+    "two words": ("a b", "ab"),
+    "only marks": ("\u00bf?", "!"),
+}
 DIFFERENT = {
     "superscript": ("5\u00b2", "52"),
     "fraction": ("\u00bd", "1/2"),
     "accent": ("ano", "a\u00f1o"),
     "word": ("a b", "ab"),
-    "script": ("\u0430", "a"),
+    "script": ("\u0436", "zh"),
     "only marks": ("?", "!"),
     "vowel sign": ("\u0915\u093f", "\u0915"),
 }
@@ -70,6 +115,31 @@ def test_what_looks_alike_is_seen_alike(left: str, right: str) -> None:
 def test_the_same_words_may_look_different(left: str, right: str) -> None:
     assert seen(left) != seen(right)
     assert same_words(left) == same_words(right)
+
+
+@pytest.mark.parametrize("text", PROMPTS_ALIKE.values(), ids=PROMPTS_ALIKE)
+def test_punctuation_makes_no_other_request(text: str) -> None:
+    assert same_words(text) == same_words(REQUEST)
+
+
+@pytest.mark.parametrize(("left", "right"), PHRASES_ALIKE.values(), ids=PHRASES_ALIKE)
+def test_scripts_without_blanks_and_with_their_own_marks(left: str, right: str) -> None:
+    assert same_words(left) == same_words(right)
+
+
+@pytest.mark.parametrize(("left", "right"), PROMPTS_APART.values(), ids=PROMPTS_APART)
+def test_signs_and_numbers_make_another_request(left: str, right: str) -> None:
+    assert same_words(left) != same_words(right)
+
+
+def test_ids_are_compared_more_strictly() -> None:
+    assert same_spelling("a-1, b") != same_spelling("a 1 b")
+    assert same_words("a-x, b") == same_words("a x b")
+
+
+def test_a_letter_of_another_script_is_seen_as_another() -> None:
+    assert seen("\u0430") != seen("a")
+    assert same_words("p\u0430y") == same_words("pay")
 
 
 @pytest.mark.parametrize(("left", "right"), DIFFERENT.values(), ids=DIFFERENT)

@@ -164,7 +164,11 @@ def test_a_measure_on_prompts_that_choose_the_set_is_refused(measure: Any, tmp_p
 
 
 @pytest.mark.parametrize(
-    "change", [str.upper, "{} ".format, "\u00a0{}?".format, lambda text: text.replace("e", "e\u00ad")]
+    "change",
+    [
+        *(str.upper, "{} ".format, "\u00a0{}?".format, "\u201c{}\u201d".format),
+        *(lambda text: text.replace("e", "e\u00ad"), lambda text: text.replace("a", "\u0430").replace(" ", ", ")),
+    ],
 )
 def test_a_prompt_in_another_spelling_is_the_same_prompt(change: Callable[[str], str], tmp_path: Path) -> None:
     folder = Path(write(tmp_path / "mine"))
