@@ -130,7 +130,7 @@ def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:
         else:
             sharing = "That languages share neurons because of what distinguishes harmful from harmless"
             least = "" if row["shown_from"] is None else f"; {row['shown_from']:.1f} or more would have shown it"
-            yield False, f"{sharing}: not shown ({figures}){least}. Their number is no evidence of shared safety."
+            yield False, f"{sharing} ({figures}{least}). Their number is no evidence of shared safety."
 
 
 def _stability(robustness: Robustness) -> Iterator[Finding]:

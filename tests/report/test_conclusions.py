@@ -63,7 +63,7 @@ def test_sharing(p: float) -> None:
     (line,) = headlines(recipe(Suppress(SS)), findings(robustness=robustness))
     assert line.startswith("Shown: more" if p < 0.05 else "Not shown: that languages share")
     assert "difference +5.0, 95 % interval +3.0 to +7.0" in line
-    unsure = "; 8.0 or more would have shown it. Their number is no evidence of shared safety."
+    unsure = "; 8.0 or more would have shown it). Their number is no evidence of shared safety."
     assert line.endswith(unsure) == (p > 0.05)
     assert "about as many" not in line
 
