@@ -4,7 +4,7 @@ Units (`label_exchange.units`) are never split, so that near-copies of a prompt 
 harmful prompts, of harmless prompts and of both are divided separately; a prompt's translations follow its id.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -87,6 +87,7 @@ def plan_samples(
 ) -> SamplePlan:
     """Halves, smaller samples for the curve, and halves under permuted labels. Raises DataError for too few prompts.
 
+    There are no halves under permuted labels where the strata are so small that some half has no mean.
     `present` bool [language, prompt]: a size at which some sample lacks a language is left out of the curve.
     """
     random = np.random.default_rng([seed, 1])
@@ -97,6 +98,9 @@ def plan_samples(
     ]
     smaller = [samples for samples in small if _everywhere(samples, present)]
     null = _permuted(prompts, unit, permutations, null_pairs, random) if permutations else []
+    blocks = exchange(prompts).blocks if null or "block" in prompts.columns else None
+    if null and not all(_everywhere(replace(samples, blocks=blocks), present) for samples in null):
+        null = []  # a half without a stratum that has both labels has no weighted means
     parts = [halves(prompts, pairs, seed), *smaller, *null]
     ends = np.cumsum([len(part) for part in parts]).tolist()
     rows = [slice(end - len(part), end) for part, end in zip(parts, ends, strict=True)]
@@ -106,7 +110,7 @@ def plan_samples(
         samples=Samples(
             harmful=np.concatenate([part.harmful for part in parts]),
             harmless=np.concatenate([part.harmless for part in parts]),
-            blocks=exchange(prompts).blocks if null or exchanged else None,
+            blocks=blocks,
             weighted=np.arange(ends[-1]) >= (0 if exchanged else rows[first_null - 1].stop),
         ),
         halves=rows[0],
@@ -118,8 +122,7 @@ def plan_samples(
 
 def _everywhere(samples: Samples, present: np.ndarray) -> bool:
     """Does every sample have prompts of both labels in every language?"""
-    here = present.astype(np.float64).T
-    return all((side.astype(np.float64) @ here).min() > 0 for side in (samples.harmful, samples.harmless))
+    return all(side.sum(axis=1).min() > 0 for here in present for side in samples.weights(here))
 
 
 def _permuted(

@@ -249,3 +249,11 @@ def test_what_cannot_be_split_or_bounded_is_refused() -> None:
         stable_set(frequencies, measured)
     with pytest.raises(RecipeError, match=r"share is 0\.5"):
         stable_set(frequencies.filter(set="a"), measured, 0.5)
+
+
+def test_strata_too_small_to_halve_leave_the_null_out_and_nothing_else() -> None:
+    table = prompt_table(sides(8), stratum=[f"s{i // 2}" for i in range(16)])
+    effects = {("en", 0, "o"): np.random.default_rng(0).normal(size=(16, 30))}
+    found = stability(effects_from(table, effects), {"set": SafetyNeurons(Prompts("made up"), top=0.1)})
+    assert found.jaccard["jaccard"].null_count() == 0
+    assert found.jaccard.select("null_jaccard", "p").row(0) == (None, None)

@@ -1,0 +1,87 @@
+"""Can a set be ranked among those that exchanged labels give? By the prompts of the organism, in several disguises."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ssn_probe.data.prompt_set import load_prompts
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.report.sections.set_reliability import null_section
+from ssn_probe.spec import Prompts, Recipe, SafetyNeurons, Shared
+from ssn_probe.study.exchange_checks import label_test
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.robustness import robustness_of
+from ssn_probe.study.workbench import Workbench
+
+
+@pytest.fixture(scope="module")
+def organism() -> Subject:
+    return load_subject("organism")
+
+
+@pytest.fixture(scope="module")
+def rows() -> pl.DataFrame:
+    frame = load_prompts(Prompts("organism", languages=("qaa", "qab"), limit=20)).frame
+    return frame.filter(split="identify").drop("source").with_columns(pair_id=pl.lit(None, pl.String))
+
+
+def study(organism: Subject, folder: Path, frame: pl.DataFrame) -> tuple[Workbench, Recipe]:
+    frame.write_parquet(folder / "prompts.parquet")
+    ms = SafetyNeurons(Prompts(str(folder)), effect="local", sites=("ffn",), rule="paper", top=0.05)
+    recipe = Recipe(sets={"ms": ms, "ss": Shared(ms, anchor="qaa")}, permutations=99, half_samples=0)
+    return Workbench(subject=organism, data=make_plan(recipe).data, anchor="qaa"), recipe
+
+
+def as_one_topic(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(topic=pl.lit("one"))
+
+
+def by_language(frame: pl.DataFrame) -> pl.DataFrame:
+    names = {name: pl.concat_str("language", pl.lit("-"), name) for name in ("prompt_id", "cluster")}
+    others = [name for name in frame.columns if name.startswith("cluster_")]
+    return as_one_topic(frame).drop(others).with_columns(**names)
+
+
+def predicted(frame: pl.DataFrame) -> pl.DataFrame:
+    """Four in five harmful prompts are of one topic, and one in five harmless ones."""
+    ids = frame.select("prompt_id", "context").unique(maintain_order=True)
+    number = pl.int_range(pl.len()).over("context") % 5
+    topic = pl.when(number == 0).then(pl.col("context") == "harmless").otherwise(pl.col("context") == "harmful")
+    named = ids.with_columns(topic=pl.when(topic).then(pl.lit("a")).otherwise(pl.lit("b"))).drop("context")
+    return frame.drop("topic").join(named, on="prompt_id", how="left", maintain_order="left")
+
+
+def test_a_valid_exchange_tests_every_set(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
+    bench, recipe = study(organism, tmp_path, as_one_topic(rows))
+    for node in recipe.sets.values():
+        found = label_test(bench, node, 0)
+        assert (found.reason, found.per_language) == (None, False)
+    robustness = robustness_of(bench, recipe, recipe.sets)
+    (exchanged,) = robustness.exchangeability
+    assert exchanged.sets == ("ms", "ss")
+    assert "50% of them keep their label, and the mean contrast is" in null_section(robustness)
+
+
+def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
+    bench, recipe = study(organism, tmp_path, by_language(rows))
+    ms, ss = recipe.sets.values()
+    own, one, shared, union = (label_test(bench, node, 0) for node in (ms, ms.of("qab"), ss, ms.union()))
+    assert (own.reason, own.per_language) == (None, True)
+    assert (one.reason, one.per_language) == (None, False)
+    for found in (shared, union):
+        assert "prompt ids of the languages are not parallel" in (found.reason or "")
+    robustness = robustness_of(bench, recipe, recipe.sets)
+    assert robustness.nulls is not None
+    assert robustness.nulls.select("set", "language_a").rows() == [("ms", "qaa"), ("ms", "qab")]
+    assert "in each language independently" in null_section(robustness)
+
+
+def test_without_a_valid_null_nothing_has_a_p(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
+    bench, recipe = study(organism, tmp_path, predicted(rows))
+    found = label_test(bench, recipe.sets["ss"], 0)
+    assert "no valid null exists: 68% of the prompts keep their label" in (found.reason or "")
+    robustness = robustness_of(bench, recipe, recipe.sets)
+    assert robustness.nulls is None
+    assert "**No valid null exists**" in null_section(robustness)
+    assert sum("no valid null exists" in note for note in bench.warnings) == 1
