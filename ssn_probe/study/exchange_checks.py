@@ -19,7 +19,7 @@ SCHEMA = {
 }
 
 
-def exchangeability_of(bench: Workbench, effects: PromptEffects, seed: int) -> Exchangeability:
+def exchangeability_of(bench: Workbench, effects: PromptEffects, seed: int = 0) -> Exchangeability:
     """See `Exchangeability`; `effects` as `prompt_effects` gives them."""
 
     def compute() -> Frames:

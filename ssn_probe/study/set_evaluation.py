@@ -29,6 +29,7 @@ from ssn_probe.spec import (
 from ssn_probe.spec.node import Node, walk
 from ssn_probe.stats.nulls.relabelled import labelled_means
 from ssn_probe.study.contrast_effects import prompt_effects
+from ssn_probe.study.exchange_checks import exchangeability_of
 from ssn_probe.study.importance import importance
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.relabelled_sets import (
@@ -179,19 +180,22 @@ def _stable(bench: Workbench, node: SafetyNeurons, share: float) -> NeuronSet:
 
     effects, bare = prompt_effects(bench, node), replace(node, stable=None)
     ranked = resolved_key(bare, bench.subject.identity, bench.data)
-    inputs = bench.inputs("stability", evidence=effects.key, stable=ranked, share=share)
+    has_null = exchangeability_of(bench, effects).reason is None
+    inputs = bench.inputs("stability", evidence=effects.key, stable=ranked, share=share, null=has_null)
 
     def compute() -> Frames:
-        return vars(stability(effects, {"ms": bare}, permutations=20, null_pairs=50, share=share))
+        options = {"permutations": 20 if has_null else 0, "null_pairs": 50, "share": share}
+        return vars(stability(effects, {"ms": bare}, **options))
 
     found = Stability(**bench.frames(inputs, ["frequencies", "jaccard", "curve"], compute))
     chosen, bounds = stable_set(found.frequencies, effects, share)
     worst = bounds.sort("bound_by_place", descending=True).row(0, named=True)
+    permuted = found.jaccard["stable_permuted"].max()
     bench.warn(
         f"stable={share:g}: at most {worst['bound']:.2g} of a language's neurons are expected to be there by chance if "
         f"all noise neurons are exchangeable, {worst['bound_by_place']:.2g} if only those of a layer and site are "
-        f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013); under exchanged labels "
-        f"{found.jaccard['stable_permuted'].max():.2g} are found"
+        f"({worst['language']}, {worst['neurons']} neurons; Shah & Samworth 2013)"
+        + ("" if permuted is None else f"; under exchanged labels {permuted:.2g} are found")
     )
     rows = chosen.frame.select(KEYS).join(scored(importance_of(bench, node), node.rule), on=KEYS, how="left")
     hint = "Lower stable, raise top, or give more prompts."
