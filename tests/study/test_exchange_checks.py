@@ -60,7 +60,7 @@ def test_a_valid_exchange_tests_every_set(organism: Subject, rows: pl.DataFrame,
     robustness = robustness_of(bench, recipe, recipe.sets)
     (exchanged,) = robustness.exchangeability
     assert exchanged.sets == ("ms", "ss")
-    assert "50% of them keep their label, and the mean contrast is" in null_section(robustness)
+    assert "50 % of them keep their label, and the mean contrast is" in null_section(robustness)
 
 
 def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFra
 def test_without_a_valid_null_nothing_has_a_p(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
     bench, recipe = study(organism, tmp_path, predicted(rows))
     found = label_test(bench, recipe.sets["ss"], 0)
-    assert "no valid null exists: 68% of the prompts keep their label" in (found.reason or "")
+    assert "no valid null exists: 68 % of the prompts keep their label" in (found.reason or "")
     robustness = robustness_of(bench, recipe, recipe.sets)
     assert robustness.nulls is None
     assert "**No valid null exists**" in null_section(robustness)

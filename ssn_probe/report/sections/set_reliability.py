@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.report.markdown_tables import number, p_value, section, set_language_cell, table
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.study.robustness import Robustness
-from ssn_probe.text import counted, listing, markdown, probability
+from ssn_probe.text import counted, listing, markdown, percent, probability
 
 
 def null_section(robustness: Robustness) -> str:
@@ -47,10 +47,11 @@ def _exchange_line(found: Exchangeability, apart: Sequence[str]) -> str:
     pairs = f"swapped within {counted(found.pairs, 'minimal pair')}" if found.pairs else ""
     strata = f"exchanged within {within} ({found.strata:,} with both labels)" if found.strata else ""
     draw = "in each language independently" if found.not_parallel else "the same draw in every language"
+    kept, left, error = percent(found.retention, 0), percent(found.contrast), percent(found.contrast_error)  # type: ignore[arg-type]
     figures = (
         f"labels were {listing([words for words in (pairs, strata) if words])}, {draw}; {found.taking_part:,} of "
-        f"{found.prompts:,} prompts take part, {found.retention:.0%} of them keep their label, and the mean contrast "
-        f"is {found.contrast:.1%} of the observed one (standard error {found.contrast_error:.1%})"
+        f"{found.prompts:,} prompts take part, {kept} of them keep their label, and the mean contrast is {left} of the "
+        f"observed one (standard error {error})"
     )
     if found.reason is not None:
         return f"{names}: {figures}. **No valid null exists**: {found.reason}."

@@ -13,6 +13,7 @@ from ssn_probe.stats.nulls.array_selection import Samples, check_present
 from ssn_probe.stats.nulls.label_exchange import Exchange, draw_labels, exchange
 from ssn_probe.stats.nulls.parallel_units import exchangeable, why_not_parallel
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
+from ssn_probe.text import percent
 
 MOST_RETAINED = 0.55
 """With more labels in place, sets under exchanged labels contrast harmful with harmless prompts themselves."""
@@ -50,14 +51,14 @@ class Exchangeability:
             return self.impossible
         if self.retention is not None and self.retention > MOST_RETAINED:
             return (
-                f"{self.retention:.0%} of the prompts keep their label when labels are exchanged within topic, length "
-                "and source, because these predict the label (50 % would keep it if they did not): sets under "
-                "exchanged labels still contrast harmful with harmless prompts"
+                f"{percent(self.retention, 0)} of the prompts keep their label when labels are exchanged within topic, "
+                "length and source, because these predict the label (50 % would keep it if they did not): what is "
+                "found under labels that are mostly the observed ones is no example of a set without a difference"
             )
         if self.contrast is not None and abs(self.contrast) > ERRORS * (self.contrast_error or 0) + 1e-9:
             return (
-                f"the mean contrast under exchanged labels is {self.contrast:.1%} of the observed one (standard error "
-                f"{self.contrast_error:.1%}), and not 0"
+                f"the mean contrast under exchanged labels is {percent(self.contrast)} of the observed one (standard "
+                f"error {percent(self.contrast_error or 0)}), and not 0"
             )
         return None
 

@@ -39,7 +39,7 @@ def test_topics_that_predict_the_label_make_no_null() -> None:
     found = exchangeability(study(*topics(200, 0.8)))
     assert found.retention == pytest.approx(0.8**2 + 0.2**2, abs=0.005)
     assert found.reason is not None
-    assert "68% of the prompts keep their label" in found.reason
+    assert "68 % of the prompts keep their label" in found.reason
     # Means weighted by topics leave nothing of the contrast all the same.
     assert abs(found.contrast or 0) < 3.29 * (found.contrast_error or 0)
 
