@@ -8,6 +8,7 @@ once per language: the sums of the harmful prompts under every permutation, and 
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from benchmarks.timing import Row, clocked, spread
 
 LANGUAGES = tuple(f"l{number}" for number in range(7))
 PROMPTS, NEURONS, DRAWS = 800, 2560, 1000
+TOGETHER = 25
+"""Labellings in one sweep over the effects, as a study has them."""
 REFERENCE = "numpy, labels × effects only"
 
 
@@ -87,11 +90,44 @@ def _discoveries(neurons: int) -> Callable[[], Any]:
     return lambda: discoveries(effects, draws=DRAWS)
 
 
+def _label_sets(**fields: Any) -> Callable[[int], Callable[[], Any]]:
+    def prepared(neurons: int) -> Callable[[], Any]:
+        effects, _ = made_up(neurons)
+        return lambda: [_swept(effects, replace(_sets()["ms"], **fields), first) for first in range(0, 100, TOGETHER)]
+
+    return prepared
+
+
+def _swept(effects: Any, node: Any, first: int) -> Any:
+    from ssn_probe.stats.nulls.label_sets import ranked_under, stable_under
+    from ssn_probe.stats.nulls.relabelled import relabelled
+
+    labelled = {number: relabelled(effects, number, 0) for number in range(first, first + TOGETHER)}
+    return ranked_under(labelled, node) if node.stable is None else stable_under(labelled, node, node.stable)
+
+
+def _discovered(neurons: int) -> Callable[[], Any]:
+    from ssn_probe.stats.nulls import discoveries
+    from ssn_probe.stats.nulls.false_discoveries import null_bins
+    from ssn_probe.stats.nulls.label_sets import discovered_under
+    from ssn_probe.stats.nulls.relabelled import relabelled
+
+    effects, _ = made_up(neurons)
+    null = null_bins(discoveries(effects, draws=DRAWS).null)
+    numbers = [range(first, first + TOGETHER) for first in range(0, 100, TOGETHER)]
+    return lambda: [
+        discovered_under({number: relabelled(effects, number, 0) for number in some}, null, 0.05) for some in numbers
+    ]
+
+
 STEPS: dict[str, Callable[[int], Callable[[], Any]]] = {
     REFERENCE: _products,
     "permutation_null, a set and its shared set": _permutation,
     "stability, 50 pairs and 99 permutations": _stability,
     "discoveries": _discoveries,
+    "sets under 99 exchanged labellings and the observed one": _label_sets(),
+    "the same at a false discovery rate": _discovered,
+    "the same by half-samples": _label_sets(stable=0.9, top=0.005),
 }
 
 

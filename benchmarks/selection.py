@@ -99,6 +99,27 @@ def _control(frame: pl.DataFrame) -> Callable[[], Any]:
     return lambda: random_like(chosen, _widths(frame), 0)
 
 
+def _strata(frame: pl.DataFrame) -> Callable[[], Any]:
+    from ssn_probe.neurons.random_controls import importance_strata
+
+    return lambda: importance_strata(frame)
+
+
+def _as_important(frame: pl.DataFrame) -> Callable[[], Any]:
+    from ssn_probe.neurons.random_controls import as_important
+
+    chosen, strata = _select(frame, "difference"), _strata(frame)()
+    return lambda: as_important(chosen, strata, 0)
+
+
+def _own(frame: pl.DataFrame) -> Callable[[], Any]:
+    from ssn_probe.neurons.own_sets import own_neurons
+
+    chosen = _select(frame, "difference")
+    shared = chosen & chosen.of(LANGUAGES[0])
+    return lambda: own_neurons(shared, chosen, 0)
+
+
 def _average(frame: pl.DataFrame) -> Callable[[], Any]:
     from ssn_probe.neurons.selection import averaged
 
@@ -115,7 +136,10 @@ STEPS: dict[str, Callable[[pl.DataFrame], Callable[[], Any]]] = {
     "select_neurons, rule paper": lambda frame: lambda: _select(frame, "paper"),
     "shared_with_anchor": _share,
     "averaged over languages": _average,
-    "random_like, one control": _control,
+    "random_like, one set": _control,
+    "importance_strata, once for all sets": _strata,
+    "as_important, one set": _as_important,
+    "own_neurons, one set": _own,
     "overlap_table": _overlap,
 }
 

@@ -81,13 +81,15 @@ def _numbered(labels: Labels, number: int) -> Labels:
 def _swept(bench: Workbench, node: SafetyNeurons, numbers: range) -> pl.DataFrame:
     from ssn_probe.stats.nulls.false_discoveries import null_bins
     from ssn_probe.stats.nulls.label_sets import discovered_under, ranked_under, stable_under
+    from ssn_probe.stats.nulls.parallel_units import all_parallel
 
     assert node.labels is not None
     relabelled = {number: replace(node, labels=_numbered(node.labels, number)) for number in numbers}
     labelled = {number: prompt_effects(bench, one) for number, one in relabelled.items()}
     if node.fdr is not None:
-        # Permuted labels are those of the observed ones permuted, of which the null is known.
-        first = None if isinstance(node.labels, Exchanged) else _numbered(node.labels, 0)
+        # Permuted labels are the observed ones permuted; where all prompts take part alike, their null is known.
+        known = isinstance(node.labels, Exchanged) and all_parallel(prompt_effects(bench, replace(node, labels=None)))
+        first = None if known else _numbered(node.labels, 0)
         null = null_bins(discoveries_of(bench, replace(node, labels=first)).null)
         return discovered_under(labelled, null, node.fdr)
     return ranked_under(labelled, node) if node.stable is None else stable_under(labelled, node, node.stable)
