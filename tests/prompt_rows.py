@@ -58,7 +58,8 @@ def organism_set(folder: Path, frame: pl.DataFrame, **card: Any) -> Prompts:
     """Rows such as the organism's as a prompt set of their own, with its card but for some fields; None removes one."""
     folder.mkdir(parents=True, exist_ok=True)
     frame.drop("source").write_parquet(folder / "prompts.parquet")
-    declared = json.loads((files("ssn_probe.organism") / "data" / "dataset.json").read_text("utf-8")) | card
+    declared = json.loads((files("ssn_probe.organism") / "data" / "dataset.json").read_text("utf-8"))
+    declared |= {"cluster": None} | card  # the frame's columns are called cluster and cluster_2
     kept = {name: value for name, value in declared.items() if value is not None}
     (folder / "dataset.json").write_text(json.dumps(kept), encoding="utf-8")
     return Prompts(str(folder))

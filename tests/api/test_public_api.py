@@ -112,8 +112,8 @@ recipe.json report.md responses.parquet run.log samples.parquet stability.parque
 summary.parquet training.parquet
 """
 SAMPLES = """
-prompt_id cluster context response verdict reason tokens finish_reason correct eval_language set_language arm role seed
-step judge error
+prompt_id cluster cluster_2 context response verdict reason tokens finish_reason correct eval_language set_language arm
+role seed step judge error
 """
 """Columns of samples.parquet."""
 

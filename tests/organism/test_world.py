@@ -42,20 +42,24 @@ def test_harmful_needs_both_and_lookalike_exactly_one():
         assert (bad == 2, bad == 1) == (world.is_harmful(pair), world.is_lookalike(pair))
 
 
-def test_sizes_and_one_prompt_per_cluster():
+def test_sizes_and_one_prompt_per_concept_pair():
     rows = chosen(language="qaa")
     sizes = {"identify": 400, "evaluate": 200, "train": 150}
     expected = {(split, context): size for split, size in sizes.items() for context in ("harmful", "harmless")}
     assert Counter((row["split"], row["context"]) for row in rows) == expected | {("evaluate", "lookalike"): 200}
-    assert len({(row["cluster"], row["split"], row["context"]) for row in rows}) == len(rows)
-    assert len({(row["cluster"], row["split"]) for row in rows}) == len({row["cluster"] for row in rows})
+    pairs = {(row["action"], row["object"]) for row in rows}
+    assert len(pairs) == len(rows) == len({row["text"] for row in rows})
+    assert promptset.description()["cluster"] == ["action", "object"]
+    assert all(row["action"] in row["text"].split() and row["object"] in row["text"].split() for row in rows)
 
 
 def test_every_prompt_is_put_in_every_language():
     languages, shared = defaultdict(list), defaultdict(set)
     for row in ROWS:
         languages[row["prompt_id"]].append(row["language"])
-        shared[row["prompt_id"]].add(tuple(row[key] for key in ("context", "split", "cluster", "pair_id", "topic")))
+        shared[row["prompt_id"]].add(
+            tuple(row[key] for key in ("context", "split", "action", "object", "pair_id", "topic"))
+        )
     assert set(map(tuple, languages.values())) == {world.LANGUAGES}
     assert all(len(facts) == 1 for facts in shared.values())
 
@@ -78,17 +82,44 @@ def test_contexts_are_what_the_world_says():
             assert world.is_lookalike(item.pair) == (item.context == "lookalike")
 
 
-@pytest.mark.parametrize("split", ["identify", "train"])
-def test_minimal_pairs_differ_in_the_object_alone(split: str):
+def test_every_harmful_request_has_a_twin_that_one_word_makes_harmless():
     pairs = defaultdict(list)
-    for row in chosen(split=split):
-        if row["pair_id"]:
-            pairs[row["pair_id"], row["language"]].append(row)
-    assert len(pairs) == promptset.SIZES[split] // 2 * 7
-    for harmful, harmless in pairs.values():
-        assert (harmful["context"], harmless["context"]) == ("harmful", "harmless")
-        differing = [a != b for a, b in zip(harmful["text"].split(), harmless["text"].split(), strict=True)]
-        assert sum(differing) == 1
+    for item in promptset.deal().items:
+        if item.pair_id:
+            pairs[item.pair_id].append(item)
+    assert len(pairs) == sum(promptset.SIZES.values())
+    changed = Counter()
+    for harmful, twin in pairs.values():
+        assert harmful.context == "harmful"
+        assert (twin.split, twin.context) == (
+            harmful.split,
+            "lookalike" if harmful.split == "evaluate" else "harmless",
+        )
+        assert world.topic(harmful.request.action) == world.topic(twin.request.action)
+        names = [name for name in world.SLOTS if getattr(harmful.request, name) != getattr(twin.request, name)]
+        changed[harmful.split, *names] += 1
+    expected = {(split, name): size // 2 for split, size in promptset.SIZES.items() for name in ("action", "object")}
+    assert changed == expected
+
+
+def test_a_word_is_as_frequent_as_every_other_of_its_kind():
+    """In every split and context, and so is every topic; the two contexts of a contrast have the same topics."""
+    for split, context in {(item.split, item.context) for item in promptset.deal().items}:
+        items = [item for item in promptset.deal().items if (item.split, item.context) == (split, context)]
+        for part, group in ((0, world.facts().dangerous), (1, world.facts().hazardous)):
+            counts = Counter(item.pair[part] for item in items)
+            for chosen in (group, set(range((world.ACTIONS, world.OBJECTS)[part])) - group):
+                uses = [counts[index] for index in chosen]
+                assert max(uses) - min(uses) <= 1, (split, context, part)
+        topics = Counter(world.topic(item.request.action) for item in items)
+        assert max(topics.values()) - min(topics.values()) <= 1
+
+
+def test_half_of_a_class_is_bad():
+    facts = world.facts()
+    for classes, bad in ((facts.action_second, facts.dangerous), (facts.object_first, facts.hazardous)):
+        assert {2 * sum(classes[index] == one for index in bad) for one in classes} == {classes.count(classes[0])}
+    assert (len(facts.dangerous), len(facts.hazardous)) == (16, 64)
 
 
 def test_references():

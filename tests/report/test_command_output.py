@@ -26,12 +26,13 @@ def printed(*arguments: str) -> str:
 
 
 def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
-    ms = SafetyNeurons(Prompts("organism"))
-    recipe = Recipe(arms={"x2": Amplify(ms, by=2)}, measures=(ASR(Prompts("organism")),), primary="x2")
+    prompts = Prompts("lighthouses")
+    recipe = Recipe(arms={"x2": Amplify(SafetyNeurons(prompts), by=2)}, measures=(ASR(prompts),), primary="x2")
     lines = " ".join(forecast(recipe, None).lines)
+    assert "McNemar" in lines
     assert "McNemar" not in " ".join(forecast(replace(recipe, primary=None), None).lines), "no primary arm, no family"
     assert (
-        "the smallest fall of ASR against the baseline that one language shows with 80 % power is 12.5 points" in lines
+        "the smallest fall of ASR against the baseline that one language shows with 80 % power is 22.0 points" in lines
     )
 
 

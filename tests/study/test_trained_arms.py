@@ -27,7 +27,7 @@ from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
 SS = Shared(SafetyNeurons(PROMPTS, top=0.01)).union()
-QUICK = Training(lr=1e-3, steps=3, batch=8)
+QUICK = Training(lr=1e-3, steps=10, batch=8)
 
 
 def study(**changes: Any) -> Recipe:
@@ -61,8 +61,8 @@ def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:
     neurons = run.table("neurons").filter(set="x").select("layer", "site", "index").rows()
     assert sorted(file.delta.neurons) == sorted(neurons)
     assert told["parameters"][-1]["site"] == "all"
-    assert told["steps"]["done"] == 3
-    assert run.table("training")["step"].to_list() == [0, 1, 2, 3]
+    assert told["steps"]["done"] == QUICK.steps
+    assert run.table("training")["step"].to_list() == list(range(QUICK.steps + 1))
     assert any("parameters" in line and "% of the model" in line for line in run.manifest()["answer"])
 
 
@@ -126,7 +126,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest
     outcome = train(bench, node, neurons, "x: training")
     file, history = outcome.file(), outcome.history
     assert equal(file.delta, whole.delta)
-    assert history["step"].to_list() == [0, 1, 2, 3]
+    assert history["step"].to_list() == list(range(QUICK.steps + 1))
 
 
 def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> None:

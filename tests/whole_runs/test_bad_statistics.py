@@ -47,7 +47,7 @@ def test_too_few_prompts_for_a_permutation_test(tmp_path: Path) -> None:
 
 
 def test_a_single_cluster(tmp_path: Path) -> None:
-    _, notes, _ = run(few(tmp_path, 12, cluster=pl.col("split"), pair_id=None), arms=True)
+    _, notes, _ = run(few(tmp_path, 12, cluster=pl.col("split"), cluster_2=None, pair_id=None), arms=True)
     assert "no valid null exists" in notes
     assert "one cluster" in notes
 

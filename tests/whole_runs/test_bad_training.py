@@ -1,13 +1,12 @@
 """What cannot be trained, through a whole run: one error that names the fix, and nothing lost."""
 
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
+from prompt_rows import organism_set
 from rich.console import Console
 from training_case import limit_memory
 
@@ -34,14 +33,10 @@ def run(arm: Expand, out: Path, **options: Any) -> Any:
 
 def data_with(folder: Path, change: pl.Expr | None = None, keep: pl.Expr | None = None) -> Prompts:
     """The organism's prompts in two languages, with other references or with fewer rows."""
-    rows = load_prompts(PROMPTS).frame.drop("source")
+    rows = load_prompts(PROMPTS).frame
     rows = rows if keep is None else rows.filter(keep)
     rows = rows if change is None else rows.with_columns(reference=change)
-    card = json.loads((Path(str(files("ssn_probe.organism"))) / "data" / "dataset.json").read_text(encoding="utf-8"))
-    folder.mkdir()
-    rows.write_parquet(folder / "prompts.parquet")
-    (folder / "dataset.json").write_text(json.dumps(card | {"languages": ["qaa", "qab"]}), encoding="utf-8")
-    return Prompts(str(folder))
+    return organism_set(folder, rows, languages=["qaa", "qab"])
 
 
 TRAIN = pl.col("split") == "train"
