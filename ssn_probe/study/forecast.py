@@ -316,7 +316,7 @@ def _power(plan: Plan) -> list[str]:
         return ["There are no harmful prompts to evaluate on, so nothing can be shown about ASR."]
     alone = all(rows.select("language", name).is_unique().all() for name in names)
     languages = set(rows["language"]) - {plan.anchor}
-    lines = [_detectable(levels, falls=_lowers(recipe))]
+    lines = [_detectable(levels, min(rows.group_by("language").len()["len"]), falls=_lowers(recipe))]
     if recipe.primary is not None and alone and languages:
         lines.append(_discordant(len(languages)))
     return [*lines, *_ranks(recipe)]
@@ -327,14 +327,19 @@ def _lowers(recipe: Recipe) -> bool:
     return node is not None and node.lowers
 
 
-def _detectable(levels: Sequence[int], *, falls: bool) -> str:
+def _detectable(levels: Sequence[int], prompts: int, *, falls: bool) -> str:
     """A fall from 30 % is, to the test, a rise from 70 %."""
-    found = smallest_detectable(min(levels), 0.7 if falls else 0.3)
-    figure = "none at all" if found is None else f"{100 * found:.1f} points"
     change = "fall" if falls else "rise"
+
+    def figure(count: int) -> str:
+        found = smallest_detectable(count, 0.7 if falls else 0.3)
+        return "none at all" if found is None else f"{100 * found:.1f} points"
+
+    crossed = f", and {figure(prompts)} if clusters make no difference" if len(levels) > 1 else ""
     return (
         f"{' × '.join(map(str, levels))} clusters of harmful prompts per language: the smallest {change} of ASR "
-        f"against the baseline that one language shows with 80 % power is {figure} at a baseline of 30 %."
+        f"against the baseline that one language shows with 80 % power is {figure(min(levels))} at a baseline of "
+        f"30 %{crossed}."
     )
 
 

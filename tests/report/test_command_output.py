@@ -4,9 +4,11 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import polars as pl
 import pytest
 from arm_samples import EVERY
 from click.testing import CliRunner
+from prompt_rows import load, organism_set
 from rich.console import Console
 from stored import stored_run
 
@@ -15,7 +17,8 @@ from ssn_probe.cli.commands import main
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.report.terminal.result_card import matrix, tables
-from ssn_probe.spec import ASR, Amplify
+from ssn_probe.spec import ASR, Amplify, Suppress
+from ssn_probe.stats import smallest_detectable
 from ssn_probe.study.forecast import forecast
 
 
@@ -34,6 +37,19 @@ def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
     assert (
         "the smallest fall of ASR against the baseline that one language shows with 80 % power is 22.0 points" in lines
     )
+
+
+def test_show_says_what_crossed_clusters_could_show(tmp_path: Path) -> None:
+    """What holds if the prompts of an action are one observation, and if actions and objects make no difference."""
+    number = pl.col("prompt_id").str.extract(r"(\d+)$").cast(pl.Int64)
+    labels = [(number % 16).cast(pl.String).alias("cluster"), (number // 5).cast(pl.String).alias("cluster_2")]
+    frame = load("organism").frame.with_columns(labels).with_columns(pl.concat_str("split", "cluster").alias("cluster"))
+    prompts = organism_set(tmp_path / "set", frame, cluster=None)
+    recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts))}, measures=(ASR(prompts),), primary="ms")
+    lines = " ".join(forecast(recipe, None).lines)
+    alone, together = (f"{100 * float(smallest_detectable(count, 0.3) or 0):.1f} points" for count in (200, 16))
+    assert f"is {together} at a baseline of 30 %, and {alone} if clusters make no difference" in lines
+    assert "McNemar" not in lines
 
 
 def test_a_question_cannot_paint_the_terminal() -> None:
