@@ -19,12 +19,16 @@ from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
 from ssn_probe.stats.nulls.label_exchange import exchange
 from ssn_probe.stats.nulls.parallel_units import known_parallel
-from ssn_probe.stats.nulls.placebo_splits import quarters
+from ssn_probe.stats.nulls.placebo_splits import length_classes
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, importance, score_inputs
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.relabelled_effects import under
 from ssn_probe.study.workbench import Workbench
+
+LENGTH_CLASSES = 4
+STRATUM = 32
+"""About so many prompts of a topic are in a class of length, of which there are four at most."""
 
 
 def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
@@ -67,7 +71,7 @@ def _notes(prompts: pl.DataFrame, name: str) -> Iterator[str]:
     if "topic" in found:
         yield (
             f"{name}: harmful and harmless prompts share too few topics to exchange their labels within them: labels "
-            "are exchanged within quarters of length alone, and what the null rejects may be a difference of topics"
+            "are exchanged within classes of length alone, and what the null rejects may be a difference of topics"
         )
 
 
@@ -87,14 +91,25 @@ def _prompts(bench: Workbench, data: PromptSet) -> pl.DataFrame:
     rows = pl.concat([data.select("identify", context) for context in CONTRASTED])
     first = rows.unique("prompt_id", keep="first", maintain_order=True)
     lengths = [len(tokens) for tokens in tokens_of(bench, _in_anchor(first, rows, data))]
-    bins = pl.Series("bin", quarters(np.array(lengths, dtype=float)))
     harmful = (pl.col("context") == "harmful").alias("harmful")
     frame = first.select("prompt_id", harmful, *cluster_columns(first), "pair_id", "topic", "source")
     frame = frame.with_columns(parallel=pl.Series(known_parallel(frame, rows)), tokens=pl.Series(lengths))
     languages = rows.group_by("prompt_id").agg(spoken=pl.col("language").unique().sort().str.join(" "))
     frame = frame.join(languages, on="prompt_id", how="left", maintain_order="left")
-    within = [bins.cast(pl.String), *([pl.col("source")] if _mixed(frame) else [])]
-    return in_strata(frame.with_columns(within=pl.concat_str(within, separator=" | ")))
+    topics = frame["topic"].fill_null("").n_unique()
+    return in_strata(frame.with_columns(within=_within(frame), within_topic=_within(frame, topics)))
+
+
+def _within(frame: pl.DataFrame, topics: int = 1) -> pl.Series:
+    """The class of length of every prompt, with its source where that does not tell the label.
+
+    There are so few classes that some 32 prompts of a topic are in one: where strata are small, one of the labels has
+    most prompts of many a stratum by chance, and exchanged labels would mostly be the observed ones.
+    """
+    classes = min(LENGTH_CLASSES, max(1, frame.height // (topics * STRATUM)))
+    length = pl.Series(length_classes(frame["tokens"].to_numpy().astype(float), classes)).cast(pl.String)
+    source = [frame["source"].fill_null("")] if _mixed(frame) else []
+    return pl.select(pl.concat_str([length, *source], separator=" | ")).to_series()
 
 
 def in_strata(prompts: pl.DataFrame) -> pl.DataFrame:
@@ -103,7 +118,8 @@ def in_strata(prompts: pl.DataFrame) -> pl.DataFrame:
     The latter where harmful and harmless prompts have so few topics in common that no null could be drawn.
     """
     topics = pl.col("topic").fill_null("")
-    by_topic = prompts.with_columns(stratum=pl.concat_str(topics, "within", separator=" | "))
+    within = "within_topic" if "within_topic" in prompts.columns else "within"
+    by_topic = prompts.with_columns(stratum=pl.concat_str(topics, within, separator=" | "))
     if prompts["topic"].drop_nulls().is_empty() or _exchange(by_topic):
         return by_topic
     by_length = prompts.with_columns(stratum="within")

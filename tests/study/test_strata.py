@@ -9,7 +9,7 @@ import pytest
 from ssn_probe.model.subject import load_subject
 from ssn_probe.spec import Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
-from ssn_probe.study.contrast_effects import apart, in_strata
+from ssn_probe.study.contrast_effects import _within, apart, in_strata
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.robustness import robustness_of
 from ssn_probe.study.workbench import Workbench
@@ -86,5 +86,22 @@ def test_the_null_stays_and_its_limits_are_said(two_kinds: Recipe) -> None:
     found = robustness_of(bench, two_kinds, {"ms": two_kinds.sets["ms"]})
     assert found.nulls is not None
     assert found.apart == ("source", "topic")
-    for said in ("come from different sources", "within quarters of length alone"):
+    for said in ("come from different sources", "within classes of length alone"):
         assert sum(said in warning for warning in bench.warnings) == 1
+
+
+@pytest.mark.parametrize(("topics", "prompts_of_each", "classes"), [(1, 32, 1), (1, 128, 4), (4, 64, 2), (6, 140, 4)])
+def test_strata_are_not_so_small_that_labels_stay_by_chance(topics: int, prompts_of_each: int, classes: int) -> None:
+    """Labels at random, within topic and length: half of them stay, give or take little, whatever the number."""
+    random, n = np.random.default_rng(0), topics * prompts_of_each
+    frame = prompts([f"t{i % topics}" for i in range(n)], random.permutation([True, False] * (n // 2)).tolist())
+    frame = frame.with_columns(tokens=pl.Series(random.integers(3, 40, n)))
+    assert _within(frame, topics).n_unique() == classes
+    found = retention_of(in_strata(frame.with_columns(within_topic=_within(frame, topics))))
+    assert 0.49 < found < 0.55
+
+
+def retention_of(frame: pl.DataFrame) -> float:
+    labels, kept = draw_labels(frame, 200, 0)
+    same = labels == frame["harmful"].to_numpy()
+    return float(same[:, kept].mean())

@@ -80,7 +80,7 @@ def test_only_refusals_and_no_refusals_at_baseline(tmp_path: Path) -> None:
 
 def test_topics_that_have_one_label_only(tmp_path: Path) -> None:
     _, notes, text = run(few(tmp_path, 12, topic=pl.col("context"), pair_id=None))
-    assert "labels are exchanged within quarters of length alone" in notes
+    assert "labels are exchanged within classes of length alone" in notes
     assert "What chance gives" in text
 
 

@@ -15,7 +15,6 @@ from ssn_probe.stats.nulls.label_exchange import units
 
 FEWEST_SPLITS = 19
 """The least number of sets that a set can be compared with at p ≤ .05."""
-LENGTH_BINS = 4
 
 
 def placebo_split(prompts: pl.DataFrame, k: int, seed: int = 0) -> pl.DataFrame:
@@ -57,15 +56,15 @@ def _strata(rows: pl.DataFrame, unit: np.ndarray) -> np.ndarray:
         .agg(pl.col("topic").first(), pl.col("tokens").mean())
         .sort("unit")
     )
-    named = found.select("topic", quarter=pl.Series(quarters(found["tokens"].to_numpy())))
+    named = found.select("topic", quarter=pl.Series(length_classes(found["tokens"].to_numpy())))
     return named.select(pl.struct("topic", "quarter").rank("dense")).to_series().to_numpy() - 1
 
 
-def quarters(lengths: np.ndarray) -> np.ndarray:
-    """The quarter of every length, codes from 0; equal lengths share a quarter."""
+def length_classes(lengths: np.ndarray, classes: int = 4) -> np.ndarray:
+    """The quarter of every length (half, …), codes from 0; equal lengths are in one class."""
     if not len(lengths):
         return np.zeros(0, dtype=int)
-    edges = np.unique(np.quantile(lengths, np.arange(1, LENGTH_BINS) / LENGTH_BINS))
+    edges = np.unique(np.quantile(lengths, np.arange(1, classes) / classes))
     return np.searchsorted(edges, lengths, side="left")
 
 
