@@ -209,7 +209,7 @@ def test_where_shared_neurons_are_taken_from(expression: SetExpression, own: Set
 
 # ── a rank test among drawn sets holds its level ─────────────────────────────────────────────────────────────────────
 
-STUDIES, DRAWS, WIDTH = 1000, 19, 40
+STUDIES, DRAWS, WIDTH = 600, 19, 40
 """Every study is a layer of its own, so that a call draws the sets of all studies."""
 STUDIED = dict.fromkeys(((study, "q") for study in range(STUDIES)), WIDTH)
 
@@ -252,9 +252,12 @@ LEVEL = 0.05 + 3 * (0.05 * 0.95 / STUDIES) ** 0.5
 """What a test of level .05 stays under, within its Monte Carlo error."""
 
 
-@pytest.mark.parametrize("size", [3, 14], ids=["a tenth of the place", "40 % of the place"])
+@pytest.mark.parametrize("size", [pytest.param(3, marks=pytest.mark.slow), 14])
 def test_the_rank_among_random_sets_holds_its_level_where_disjoint_sets_do_not(size: int) -> None:
-    """Neurons are of unequal worth, a few carry most of it, and the set is random in fact; languages share part."""
+    """Neurons are of unequal worth, a few carry most of it, and the set is random in fact; languages share part.
+
+    The sets are a tenth and 40 % of their place.
+    """
     random = np.random.default_rng(size)
     worth = random.lognormal(sigma=1, size=(STUDIES, WIDTH))
     order = random.permuted(np.tile(np.arange(WIDTH), (STUDIES, 1)), axis=1)
