@@ -31,11 +31,13 @@ def coverage(
     *,
     size: tuple[int, int, int] = (16, 64, 200),
     languages: int = 1,
+    columns: int = 2,
     repeats: int,
 ) -> tuple[float, float]:
     """How often the interval of a rate, or of a difference of two, holds the truth, and Wilson's for independent rows.
 
-    `size`: actions, objects and prompts. Two arms share most (.8) of what actions, objects and prompts add.
+    `size`: actions, objects and prompts; `columns`: so many are given, the first or both. Two arms share most (.8) of
+    what actions, objects and prompts add.
     """
     rng, held, naive = np.random.default_rng(28), 0, 0
     truth = rates[0] - sum(rates[1:])
@@ -51,7 +53,7 @@ def coverage(
         arm, *baseline = arms
         found = language_average(
             arm,
-            np.tile(labels, (languages, 1)),
+            np.tile(labels[:, :columns], (languages, 1)),
             np.repeat(np.arange(languages), size[2]),
             baseline=baseline[0] if baseline else None,
         )
@@ -99,3 +101,20 @@ def test_coverage_of_crossed_clusters(rates: tuple[float, ...], spreads: Spreads
 def test_coverage_of_few_actions_and_objects(rates: tuple[float, ...]) -> None:
     held, _ = coverage(rates, MIDDLE, size=(8, 12, 60), repeats=1000)
     assert held >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actions", [8, 40])
+@pytest.mark.parametrize("rates", [(0.05,), (0.4,), (0.95,), (0.5, 0.3), (0.05, 0.02)])
+def test_coverage_of_one_column(rates: tuple[float, ...], actions: int) -> None:
+    held, naive = coverage(rates, (1.0, 0.0, 0.5), size=(actions, 64, 160), languages=2, columns=1, repeats=1000)
+    assert held >= 0.93
+    assert rates != (0.4,) or naive < 0.85, "the simulation must be one where ignoring clusters fails"
+
+
+@pytest.mark.slow
+def test_one_column_of_two_is_not_enough() -> None:
+    spreads = (0.3, 2.0, 0.5)
+    one, both = (coverage((0.4,), spreads, languages=6, columns=columns, repeats=500)[0] for columns in (1, 2))
+    assert one < 0.9
+    assert both > 0.92
