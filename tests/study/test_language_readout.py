@@ -87,8 +87,9 @@ def test_openings_of_another_language_fail_the_gate() -> None:
 
 
 def test_the_effect_is_the_derivative_of_the_language_log_odds() -> None:
-    """Scaling one neuron by 1 − ε moves the log-odds by ε times its effect, to first order."""
-    found = evaluate(bench(), NEURONS).neurons("qab").sort("score", descending=True)
+    """Scaling one neuron by 1 − ε moves the log-odds by ε times its effect, to first order, where nothing is scaled."""
+    plain = replace(NEURONS, effect="language:1")
+    found = evaluate(bench(), plain).neurons("qab").sort("score", descending=True)
     layer, site, index = found.select("layer", "site", "index").row(0)
     rows = bench().data[PROMPTS].select("identify", "harmful", "qab")
     reads = language_readouts(bench(), bench().data[PROMPTS])["qab"].reads
@@ -98,7 +99,7 @@ def test_the_effect_is_the_derivative_of_the_language_log_odds() -> None:
         for by in (1 + step, 1 - step)
     )
     slope = float((up - down).mean()) / (2 * step)
-    effect = scored(bench(), NEURONS, "qab", "harmful").means[site][layer, index]
+    effect = scored(bench(), plain, "qab", "harmful").means[site][layer, index]
     assert effect == pytest.approx(slope, rel=0.02)
     assert effect == pytest.approx(found["score"][0], rel=1e-6)
 
