@@ -1,6 +1,6 @@
 """Whether exchanged labels make a null for the sets that a contrast gives, computed once and kept."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 
 import polars as pl
 
@@ -33,22 +33,16 @@ def exchangeability_of(bench: Workbench, effects: PromptEffects, seed: int = 0) 
     return bench.remember(("exchange", effects.key, seed), found)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelTest:
-    """Can a set be ranked among those that exchanged labels give? `reason`: why not; `per_language`: only in each
-    language by itself, because draws of different languages are independent, and translations are not."""
+def why_no_null(bench: Workbench, expression: SetExpression, seed: int) -> str | None:
+    """Why a set cannot be ranked among those that exchanged labels give, in words; None where it can.
 
-    reason: str | None = None
-    per_language: bool = False
-
-
-def label_test(bench: Workbench, expression: SetExpression, seed: int) -> LabelTest:
-    """Whether sets under exchanged labels make a test of the set that an expression stands for."""
-    nodes = [node for node in walk(expression) if isinstance(node, SafetyNeurons) and node.labels is None]
-    found = [exchangeability_of(bench, prompt_effects(bench, node), seed) for node in dict.fromkeys(nodes)]
+    Where ids are not parallel, the draws of different languages are independent, and translations are not: what
+    combines languages, the average over them included, cannot be ranked. A set of one language, `set.of(…)`, can.
+    """
+    nodes = dict.fromkeys(node for node in walk(expression) if isinstance(node, SafetyNeurons))
+    found = [exchangeability_of(bench, prompt_effects(bench, replace(node, labels=None)), seed) for node in nodes]
     reasons = [f"no valid null exists: {one.reason}" for one in found if one.reason is not None]
-    apart = [one.not_parallel for one in found if one.not_parallel is not None]
-    if apart and any(isinstance(node, Shared | UnionOf | LeaveOneOut) for node in walk(expression)):
-        reasons += apart
-    own = not any(isinstance(node, Of) for node in walk(expression))
-    return LabelTest(reason=next(iter(reasons), None), per_language=bool(apart) and own)
+    several = any(isinstance(node, Shared | UnionOf | LeaveOneOut) for node in walk(expression))
+    if several or not any(isinstance(node, Of) for node in walk(expression)):
+        reasons += [one.not_parallel for one in found if one.not_parallel is not None]
+    return next(iter(reasons), None)

@@ -9,7 +9,7 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.report.sections.set_reliability import null_section
 from ssn_probe.spec import Prompts, Recipe, SafetyNeurons, Shared
-from ssn_probe.study.exchange_checks import label_test
+from ssn_probe.study.exchange_checks import why_no_null
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.robustness import robustness_of
 from ssn_probe.study.workbench import Workbench
@@ -54,9 +54,7 @@ def predicted(frame: pl.DataFrame) -> pl.DataFrame:
 
 def test_a_valid_exchange_tests_every_set(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
     bench, recipe = study(organism, tmp_path, as_one_topic(rows))
-    for node in recipe.sets.values():
-        found = label_test(bench, node, 0)
-        assert (found.reason, found.per_language) == (None, False)
+    assert [why_no_null(bench, node, 0) for node in recipe.sets.values()] == [None, None]
     robustness = robustness_of(bench, recipe, recipe.sets)
     (exchanged,) = robustness.exchangeability
     assert exchanged.sets == ("ms", "ss")
@@ -66,11 +64,9 @@ def test_a_valid_exchange_tests_every_set(organism: Subject, rows: pl.DataFrame,
 def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
     bench, recipe = study(organism, tmp_path, by_language(rows))
     ms, ss = recipe.sets.values()
-    own, one, shared, union = (label_test(bench, node, 0) for node in (ms, ms.of("qab"), ss, ms.union()))
-    assert (own.reason, own.per_language) == (None, True)
-    assert (one.reason, one.per_language) == (None, False)
-    for found in (shared, union):
-        assert "prompt ids of the languages are not parallel" in (found.reason or "")
+    assert why_no_null(bench, ms.of("qab"), 0) is None
+    for node in (ms, ss, ms.union(), ss.of("qab")):
+        assert "prompt ids of the languages are not parallel" in (why_no_null(bench, node, 0) or "")
     robustness = robustness_of(bench, recipe, recipe.sets)
     assert robustness.nulls is not None
     assert robustness.nulls.select("set", "language_a").rows() == [("ms", "qaa"), ("ms", "qab")]
@@ -79,8 +75,8 @@ def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFra
 
 def test_without_a_valid_null_nothing_has_a_p(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
     bench, recipe = study(organism, tmp_path, predicted(rows))
-    found = label_test(bench, recipe.sets["ss"], 0)
-    assert "no valid null exists: 68 % of the prompts keep their label" in (found.reason or "")
+    found = why_no_null(bench, recipe.sets["ss"], 0)
+    assert "no valid null exists: 68 % of the prompts keep their label" in (found or "")
     robustness = robustness_of(bench, recipe, recipe.sets)
     assert robustness.nulls is None
     assert "**No valid null exists**" in null_section(robustness)
