@@ -233,7 +233,12 @@ def compare_runs(device: str, *, limit: int, controls: int) -> Iterator[Found]:
         runs, seconds = [], []
         for place in ("cpu", device):
             began = time.perf_counter()
-            options: dict[str, Any] = {"controls": controls, "log_odds_controls": 3 * controls, "limit": limit}
+            options: dict[str, Any] = {
+                "controls": controls,
+                "label_sets": controls,
+                "log_odds_label_sets": 3 * controls,
+                "limit": limit,
+            }
             runs.append(run("suppress_ss", out=f"{folder}/{place}", device=place, progress=False, **options))
             seconds.append(round(time.perf_counter() - began, 1))
         for name, columns in TABLES.items():

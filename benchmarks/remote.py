@@ -37,7 +37,7 @@ from tests.light_ndif import LightNDIF
 
 EFFECTS = {"trusted": "refusal", "sandbox": "ablation:0.01"}
 """What whole recipes take."""
-STUDY = {"controls": "2", "log_odds_controls": "1", "languages": "qaa,qab"}
+STUDY = {"controls": "2", "label_sets": "2", "log_odds_label_sets": "2", "languages": "qaa,qab"}
 LIMIT = 24
 """Prompts per context and language, of whole recipes."""
 

@@ -27,8 +27,9 @@ def after_expand(
     lr: float = 1e-3,
     answers: bool = True,
     steps: int | None = 20,
+    label_sets: int = 19,
+    log_odds_label_sets: int = 19,
     controls: int = 4,
-    log_odds_controls: int = 19,
     seed: int = 0,
 ):
     """After training them, are the safety neurons still the same neurons, and does refusal still depend on them?"""
@@ -45,8 +46,10 @@ def after_expand(
             "trained": trained,
             "trained then silenced": trained.then(Suppress(ss)),
         },
+        comparisons=("labels", "random"),
+        label_sets=label_sets,
+        log_odds_label_sets=log_odds_label_sets,
         controls=controls,
-        log_odds_controls=log_odds_controls,
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
         primary="trained then silenced",
         seed=seed,

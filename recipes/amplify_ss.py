@@ -15,8 +15,9 @@ def amplify_ss(
     effect: str = "refusal",
     rule: str = "difference",
     top: float | None = None,
-    controls: int = 20,
-    log_odds_controls: int = 39,
+    label_sets: int = 19,
+    log_odds_label_sets: int = 99,
+    controls: int = 19,
     seed: int = 0,
 ):
     """Does amplifying shared safety neurons strengthen refusal, and at what cost in over-refusal and utility?"""
@@ -25,8 +26,9 @@ def amplify_ss(
     return Recipe(
         model=model,
         arms={f"ss x{dose:g}": Amplify(ss, by=dose) for dose in DOSES},
+        label_sets=label_sets,
+        log_odds_label_sets=log_odds_label_sets,
         controls=controls,
-        log_odds_controls=log_odds_controls,
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
         primary="ss x2",
         seed=seed,

@@ -28,8 +28,10 @@ def expand_ss(
     return Recipe(
         model=model,
         arms={f"{one.steps} steps": Expand(ss, prompts, training=one, contexts=contexts) for one in trainings},
+        comparisons=("labels", "random"),
+        label_sets=controls,
+        log_odds_label_sets=controls,
         controls=controls,
-        log_odds_controls=controls,
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
         primary="20 steps",
         seed=seed,

@@ -13,8 +13,9 @@ def patch_ss(
     effect: str = "refusal",
     rule: str = "difference",
     top: float | None = None,
-    controls: int = 20,
-    log_odds_controls: int = 99,
+    label_sets: int = 19,
+    log_odds_label_sets: int = 99,
+    controls: int = 19,
     seed: int = 0,
 ):
     """Do the anchor's activations of shared safety neurons, copied into other languages, strengthen refusal there?"""
@@ -23,8 +24,9 @@ def patch_ss(
     return Recipe(
         model=model,
         arms={"ss last": Patch(ss, source=source), "ss response": Patch(ss, source=source, positions="response")},
+        label_sets=label_sets,
+        log_odds_label_sets=log_odds_label_sets,
         controls=controls,
-        log_odds_controls=log_odds_controls,
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
         primary="ss response",
         seed=seed,

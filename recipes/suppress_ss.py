@@ -14,8 +14,9 @@ def suppress_ss(
     top: float | None = None,
     stable: float | None = None,
     fdr: float | None = None,
-    controls: int = 20,
-    log_odds_controls: int = 99,
+    label_sets: int = 19,
+    log_odds_label_sets: int = 99,
+    controls: int = 19,
     seed: int = 0,
 ):
     """Does silencing shared safety neurons break refusal more than silencing as many others?"""
@@ -25,8 +26,9 @@ def suppress_ss(
     return Recipe(
         model=model,
         arms={"ms": Suppress(ms), "ss": Suppress(ss)},
+        label_sets=label_sets,
+        log_odds_label_sets=log_odds_label_sets,
         controls=controls,
-        log_odds_controls=log_odds_controls,
         measures=(ASR(prompts), OverRefusal(prompts), Utility(prompts)),
         primary="ss",
         seed=seed,

@@ -11,8 +11,6 @@ def transfer(
     effect: str = "refusal",
     rule: str = "difference",
     top: float | None = None,
-    controls: int = 0,
-    log_odds_controls: int = 0,
     seed: int = 0,
 ):
     """Whose safety neurons matter for whom: does silencing those of one language break refusal in the others?"""
@@ -21,8 +19,8 @@ def transfer(
     return Recipe(
         model=model,
         arms={"ms": Suppress(ms.each())},
-        controls=controls,
-        log_odds_controls=log_odds_controls,
+        comparisons=(),
+        log_odds_label_sets=0,
         measures=(ASR(prompts), Utility(prompts)),
         seed=seed,
     )

@@ -35,7 +35,7 @@ def study() -> Recipe:
     prompts = Prompts("organism", languages=("qaa", "qac"), limit=24)
     ms = SafetyNeurons(prompts, top=0.01)
     arms = {"mean": Suppress(Shared(ms), to=MeanOf(prompts)), "patch": Patch(ms, positions="response")}
-    numbers = {"controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    numbers = {"controls": 1, "log_odds_label_sets": 1, "permutations": 99, "half_samples": 2}
     return Recipe(arms=arms, measures=(ASR(prompts),), name="study", **numbers)
 
 

@@ -37,6 +37,7 @@ from ssn_probe.runs.manifest import Manifest, is_intact
 from ssn_probe.runs.recorded import Recorded
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
+from ssn_probe.study.comparison_table import comparison_table
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.judged_again import judged_rows
 from ssn_probe.study.keys import resolved_key
@@ -93,6 +94,7 @@ def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
             what = f"what {entry['name']} says follows from the responses"
             yield _judged(what, lambda entry=entry: judging_differs(run, plan, entry))
         yield _checked("summary follows from samples and log_odds", lambda: _summary(run, recipe, plan))
+        yield _checked("comparisons follow from samples and log_odds", lambda: _comparisons(run, recipe, plan))
     yield from _repeated(run, recipe, plan, subject)
 
 
@@ -168,11 +170,25 @@ def _verdicts(run: RunFolder, plan: Plan) -> str:
 
 
 def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
-    log_odds = run.table("log_odds") if (run.path / "log_odds.parquet").is_file() else None
-    text = run.table("kl") if (run.path / "kl.parquet").is_file() else None
-    language = run.table("language_log_odds") if (run.path / "language_log_odds.parquet").is_file() else None
-    again = summary_of(recipe, run.table("samples"), log_odds, text, plan.anchor, language)
+    again = summary_of(recipe, *_measured(run), plan.anchor, _language_odds(run))
     return difference(run.table("summary"), again)
+
+
+def _comparisons(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
+    again = comparison_table(recipe, *_measured(run), run.table("compared_sets"), plan.anchor)
+    return difference(run.table("comparisons"), again)
+
+
+def _language_odds(run: RunFolder) -> pl.DataFrame | None:
+    return run.table("language_log_odds") if (run.path / "language_log_odds.parquet").is_file() else None
+
+
+def _measured(run: RunFolder) -> tuple[pl.DataFrame, pl.DataFrame | None, pl.DataFrame | None]:
+    """Samples, log-odds and text of a run; None where it has none."""
+    log_odds, text = (
+        run.table(name) if (run.path / f"{name}.parquet").is_file() else None for name in ("log_odds", "kl")
+    )
+    return run.table("samples"), log_odds, text
 
 
 def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> list[Finding]:

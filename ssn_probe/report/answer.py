@@ -10,16 +10,16 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.neurons import SITES
-from ssn_probe.report.conditions import Row, arm_names, clusters_of, summary_row
+from ssn_probe.report.conditions import Row, arm_names, clusters_of, comparison_row, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import named
-from ssn_probe.report.sections.set_reliability import found_as_placebo
 from ssn_probe.report.sections.task_scores import task_changes
 from ssn_probe.spec import Intervention, Recipe, Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
-from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
+from ssn_probe.study.arms import BASELINE, TESTED, WEAKENED, ArmName
+from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.refusal_trial import Refusals
 from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY, averaged
 from ssn_probe.text import (
@@ -46,16 +46,15 @@ def answer(
     neurons: pl.DataFrame,
     summary: pl.DataFrame | None,
     anchor: str | None,
-    apart: Sequence[str] = (),
+    comparisons: pl.DataFrame | None = None,
     refusals: Sequence[Refusals] | None = None,
     tasks: pl.DataFrame | None = None,
 ) -> list[str]:
     """What was found, a sentence or two per line, the most important first."""
     if summary is None:
         return _set_sizes(recipe, manifest, neurons)
-    placebo = found_as_placebo(apart)
     known = {"recipe": recipe, "manifest": manifest, "summary": summary, "anchor": anchor}
-    study = _Study(**known, placebo_set=placebo, refusals=refusals, tasks=tasks)
+    study = _Study(**known, comparisons=comparisons, refusals=refusals, tasks=tasks)
     doses = dose_groups(recipe)
     if recipe.primary is None:
         lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
@@ -64,10 +63,10 @@ def answer(
     lines = [
         study.primary(recipe.primary),
         study.trained(recipe.primary),
-        study.without_top_neuron(recipe.primary),
-        study.placebo(recipe.primary),
-        study.side_effects(recipe.primary),
         study.log_odds(recipe.primary),
+        *(study.beside(recipe.primary, name) for name in COMPARISONS if name != LABELS),
+        study.without_top_neuron(recipe.primary),
+        study.side_effects(recipe.primary),
         *map(study.dose_line, doses),
         *map(study.comparison, others),
     ]
@@ -82,7 +81,7 @@ class _Study:
     manifest: Mapping[str, Any]
     summary: pl.DataFrame
     anchor: str | None
-    placebo_set: str
+    comparisons: pl.DataFrame | None
     refusals: Sequence[Refusals] | None
     tasks: pl.DataFrame | None = None
 
@@ -100,7 +99,8 @@ class _Study:
         goal = ""
         if source and (own := summary_row(self.summary, BASELINE, "asr", role=BASELINE, language=source)):
             goal = f"; the ASR of the untouched model in {plain(source)} is {percent(own['value'])}"
-        return f"{intervention} {verdict(self.recipe.arms[arm], row)}: {change}; {_random_sets(row)}{goal}."
+        shown = verdict(self.recipe.arms[arm], row, self._compared(arm, LABELS))
+        return f"{intervention} {shown}: {change}; {self._label_sets(arm)}{goal}."
 
     def trained(self, arm: str) -> str:
         """How much of the model the arm trained."""
@@ -122,11 +122,23 @@ class _Study:
             f"set {points(whole['delta'])})."
         )
 
-    def placebo(self, arm: str) -> str:
-        row = self._row(arm, role=PLACEBO)
+    def beside(self, arm: str, name: str) -> str:
+        """What other sets do, and what that says."""
+        row = self._compared(arm, name)
         if row is None:
             return ""
-        return f"Its placebo, {self.placebo_set}, gives {percent(row['value'])} ({_change(row)})."
+        tested = "" if row["p"] is None else f", {p_equals(row['p'])} ({p_equals(row['p_holm'])} after Holm)"
+        return f"{capitalised(COMPARISONS[name].counted(row['sets']))} gave {_of_sets(row)}{tested}."
+
+    def _label_sets(self, arm: str) -> str:
+        row = self._compared(arm, LABELS)
+        if row is None:
+            return "no sets were found under exchanged labels, so nothing says what the labels have to do with it"
+        test = "too few for a test (19 is the least)" if row["p"] is None else p_equals(row["p"])
+        return f"{COMPARISONS[LABELS].counted(row['sets'])} gave {_of_sets(row)}; {test}"
+
+    def _compared(self, arm: str, name: str, measure: str = "asr") -> Row | None:
+        return comparison_row(self.comparisons, arm, name, measure)
 
     def side_effects(self, arm: str) -> str:
         changes = []
@@ -141,8 +153,9 @@ class _Study:
         """How far the arm is from the untouched model on harmless text, and the perplexity of that text."""
         found, row = [], self._row(arm, KL)
         if row is not None:
-            random = f" (random sets {row['control_mean']:.4f})" if row["controls"] else ""
-            found.append(f"a KL of {row['value']:.4f} nats per token from the untouched model on harmless text{random}")
+            beside = self._compared(arm, LABELS, KL)
+            sets = "" if beside is None else f" (sets of exchanged labels {beside['mean']:.4f})"
+            found.append(f"a KL of {row['value']:.4f} nats per token from the untouched model on harmless text{sets}")
         row = self._row(arm, PERPLEXITY)
         if row is not None and row["delta"] is not None:
             before = row["value"] / (1 + row["delta"])
@@ -150,24 +163,22 @@ class _Study:
         return found
 
     def log_odds(self, arm: str) -> str:
-        row = self._row(arm, LOG_ODDS)
-        if row is None or row["p"] is None:
+        row, beside = self._row(arm, LOG_ODDS), self._compared(arm, LABELS, LOG_ODDS)
+        if row is None or beside is None or beside["p"] is None:
             return ""
         return (
             f"The average refusal log-odds (read without generating) changed by {row['delta']:+.2f} "
             f"({row['delta_low']:+.2f} to {row['delta_high']:+.2f}) to {row['value']:.2f}; "
-            f"{counted(row['controls'], 'random set')} left it at {row['control_mean']:.2f} on average, "
-            f"rank {p_equals(row['p'])} (unadjusted)."
+            f"{COMPARISONS[LABELS].counted(beside['sets'])} left it at {beside['mean']:.2f} on average, "
+            f"{p_equals(beside['p'])} ({p_equals(beside['p_holm'])} after Holm)."
         )
 
     def comparison(self, arm: str) -> str:
         row = self._row(arm)
         if row is None:
             return ""
-        controls = "" if not row["controls"] else f"; its random sets {percent(row['control_mean'])}"
         return (
-            f"For comparison, {self._phrase(arm)} gives {percent(row['value'])} ({_change(row)}{controls}; "
-            "descriptive, no test)."
+            f"For comparison, {self._phrase(arm)} gives {percent(row['value'])} ({_change(row)}; descriptive, no test)."
         )
 
     # ── any recipe ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,8 +199,7 @@ class _Study:
         row = self._row(arm, role=role)
         if row is None:
             return ""
-        controls = f" (random sets {percent(row['control_mean'])})" if row["controls"] else ""
-        parts = [f"ASR {percent(row['value'])}{controls}"]
+        parts = [f"ASR {percent(row['value'])}"]
         for measure in ("utility", "over_refusal"):
             cell = self._row(arm, measure, role=role)
             parts += [] if cell is None else [f"{SIDE_EFFECTS[measure]} {percent(cell['value'])}"]
@@ -272,20 +282,22 @@ class _Study:
         return named(set_label(expression_of(self.recipe, arm)), self.refusals) or f"the set {plain(arm)}"
 
 
-def verdict(node: Intervention, row: Row) -> str:
-    """What the primary row shows of an arm that is expected to raise, or to lower, ASR.
+def verdict(node: Intervention, row: Row, compared: Row | None) -> str:
+    """What the primary test shows of an arm that is expected to raise, or to lower, ASR.
 
-    Failing to reject is no proof of absence: the words claim no more than the test, the interval says how much.
+    `row`: of the summary; `compared`: among the sets of exchanged labels. Failing to reject is no proof of absence: the
+    words claim no more than the test, the interval says how much.
     """
-    if row["p"] is None:
-        return "was not tested against enough random sets"
+    if compared is None or compared["p"] is None:
+        return "was not tested against enough sets found under exchanged labels"
     raised, lowered = row["delta_low"] > 0, row["delta_high"] < 0
     as_expected, opposite = (lowered, raised) if node.lowers else (raised, lowered)
     moved = ("lowered ASR", "raised ASR") if node.lowers else ("raised ASR", "lowered ASR")
-    if as_expected and row["p"] <= ALPHA:
-        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {node.random_phrase()}"
+    others = "the sets that the same procedure finds under exchanged labels"
+    if as_expected and compared["p"] <= ALPHA:
+        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {others}"
     if as_expected:
-        return f"{moved[0]}, but was not shown to do so more than random sets of as many neurons"
+        return f"{moved[0]}, but was not shown to do so more than {others}"
     not_shown = f"was not shown to {'strengthen' if node.lowers else 'break'} refusal"
     return f"{not_shown}; it {moved[1]}" if opposite else not_shown
 
@@ -305,15 +317,14 @@ def _change(row: Row) -> str:
     return change_in_points(row["delta"], row["delta_low"], row["delta_high"])
 
 
-def _random_sets(row: Row) -> str:
-    if not row["controls"]:
-        return "no random sets were run, so nothing says what any set of this size would do"
-    average = "" if row["controls"] == 1 else " on average"
-    sets = f"{counted(row['controls'], 'random set')} of as many neurons gave {percent(row['control_mean'])}{average}"
-    if row["control_low"] is not None:
-        low, high = max(0.0, row["control_low"]), min(1.0, row["control_high"])
-        sets += f" (95 % of such sets: {percent(low)} to {percent(high)})"
-    return f"{sets}; too few for a test (19 is the least)" if row["p"] is None else f"{sets}; rank {p_equals(row['p'])}"
+def _of_sets(row: Row) -> str:
+    """The mean of compared sets, where 95 % of such sets fall, and the difference of the observed one."""
+    average = "" if row["sets"] == 1 else " on average"
+    found = f"{percent(row['mean'])}{average}"
+    if row["low"] is not None:
+        low, high = max(0.0, row["low"]), min(1.0, row["high"])
+        found += f" (95 % of such sets: {percent(low)} to {percent(high)})"
+    return found
 
 
 def _set_sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -> list[str]:

@@ -9,14 +9,14 @@ import polars as pl
 
 from ssn_probe.report.conditions import Condition, applied_language, clusters_of
 from ssn_probe.stats import smallest_detectable
-from ssn_probe.study.arms import BASELINE, CONTROL, ArmName
+from ssn_probe.study.arms import ALONE, BASELINE, ArmName
 from ssn_probe.study.summary import AVERAGE, HARMFUL, JUDGED
 from ssn_probe.text import listing, plain
 
 
 def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -> list[str]:
     """Sentences for the notes of a run, none where all is well. `summary` and `samples` as `summarise` has them."""
-    judged = samples.filter(HARMFUL & JUDGED & (pl.col("role") != CONTROL))
+    judged = samples.filter(HARMFUL & JUDGED & pl.col("role").is_in(ALONE))
     baseline = _verdicts(judged.filter(pl.col("role") == BASELINE))
     rows = summary.filter(measure="asr", role=BASELINE).filter(pl.col("language") != AVERAGE)
     invalid = baseline.filter(pl.col("invalid") == pl.col("n"))["eval_language"]

@@ -1,21 +1,21 @@
 """What may and what may not be concluded from a run, in plain words, each with the figures that support it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import polars as pl
 
-from ssn_probe.report.conditions import Row, summary_row
+from ssn_probe.report.conditions import Row, comparison_row, summary_row
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import refusal_finding
 from ssn_probe.report.sections.against_planted_truth import compared
-from ssn_probe.report.sections.set_reliability import found_as_placebo, or_else
+from ssn_probe.report.sections.set_reliability import or_else
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
-from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.study.arms import WEAKENED
+from ssn_probe.study.comparisons import LABELS
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.text import change_in_points, counted, markdown, p_equals, percent, plain
@@ -31,7 +31,7 @@ Finding = tuple[bool, str]
 def conclusions(recipe: Recipe, findings: Findings) -> str:
     """The section of the report. What is not listed under *may* was not shown here."""
     found = [
-        *_primary_arm(recipe, findings.summary),
+        *_primary_arm(recipe, findings),
         *_beyond_arms(recipe, findings),
         *_stability(findings.robustness),
         *_limits(recipe),
@@ -46,26 +46,28 @@ def conclusions(recipe: Recipe, findings: Findings) -> str:
 
 
 def headlines(recipe: Recipe, findings: Findings) -> list[str]:
-    """What no arm can show, for the end of the answer: placebo, sharing, ground truth."""
+    """What no arm can show, for the end of the answer: sharing, ground truth."""
     found = _beyond_arms(recipe, findings)
     return [f"{'Shown' if allowed else 'Not shown'}: {line[0].lower()}{line[1:]}" for allowed, line in found]
 
 
 def _beyond_arms(recipe: Recipe, findings: Findings) -> list[Finding]:
-    placebo = _placebo(findings.beyond_placebo, recipe, findings.robustness.apart)
-    found = [*placebo, *_sharing(recipe, findings.robustness), *_planted(findings.truth)]
+    found = [*_sharing(recipe, findings.robustness), *_planted(findings.truth)]
     return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
 
-def _primary_arm(recipe: Recipe, summary: pl.DataFrame | None) -> Iterator[Finding]:
+def _primary_arm(recipe: Recipe, findings: Findings) -> Iterator[Finding]:
     """The primary test, and whether the effect is one neuron's."""
+    summary = findings.summary
     if summary is None or recipe.primary is None:
         return
     row = summary_row(summary, recipe.primary, "asr")
     if row is None or row["delta"] is None:
         return
     lowers = recipe.arms[recipe.primary].lowers
-    yield _primary_test(plain(recipe.primary), "strengthens" if lowers else "weakens", row, _moved(row, lowers))
+    compared = comparison_row(findings.comparisons, recipe.primary, LABELS)
+    verb = "strengthens" if lowers else "weakens"
+    yield _primary_test(plain(recipe.primary), verb, compared, _moved(row, lowers))
     weaker = summary_row(summary, recipe.primary, "asr", role=WEAKENED)
     if weaker is None or weaker["delta"] is None:
         return
@@ -77,33 +79,22 @@ def _primary_arm(recipe: Recipe, summary: pl.DataFrame | None) -> Iterator[Findi
         yield False, f"That the effect is the set's and not that of a single neuron: not shown ({figures})."
 
 
-def _primary_test(name: str, verb: str, row: Row, moved: bool) -> Finding:
-    if row["p"] is None:
-        return False, f"That {name} {verb} refusal more than other neurons would: too few random sets to tell."
-    figures = f"rank {p_equals(row['p'])}, {counted(row['controls'], 'random set')}"
+def _primary_test(name: str, verb: str, row: Row | None, moved: bool) -> Finding:
+    others = "sets that the same procedure finds under exchanged labels"
+    if row is None or row["p"] is None:
+        return False, f"That {name} {verb} refusal more than {others}: too few such sets to tell."
+    figures = f"rank {p_equals(row['p'])} among {counted(row['sets'], 'set')}"
     if row["p"] <= ALPHA and moved:
-        return True, (
-            f"The intervention on {name} {verb} refusal more than the same intervention on as many random neurons of "
-            f"the same layers and sites ({figures})."
-        )
+        same = "more than the same intervention on"
+        return True, f"The intervention on {name} {verb} refusal {same} {others} ({figures})."
     return False, (
-        f"That {name} {verb} refusal more than random neurons: not shown ({figures}). Nor is it shown that there is no "
+        f"That {name} {verb} refusal more than {others}: not shown ({figures}). Nor is it shown that there is no "
         "such effect: the interval, and the smallest change that would have shown, say how large it could be."
     )
 
 
 def _moved(row: Row, lowers: bool) -> bool:
     return row["delta_high"] < 0 if lowers else row["delta_low"] > 0
-
-
-def _placebo(found: Estimate | None, recipe: Recipe, apart: Sequence[str]) -> Iterator[Finding]:
-    if found is None or recipe.primary is None:
-        return
-    more = found.high < 0 if recipe.arms[recipe.primary].lowers else found.low > 0
-    placebo = f"its placebo, {found_as_placebo(apart)}"
-    figures = f"difference {change_in_points(found.value, found.low, found.high)}"
-    also = " The set was found between two sources, its placebo within one." if "source" in apart else ""
-    yield more, f"{'The set does' if more else 'That the set does'} more than {placebo} ({figures}).{also}"
 
 
 def _sharing(recipe: Recipe, robustness: Robustness) -> Iterator[Finding]:

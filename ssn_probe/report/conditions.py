@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from ssn_probe.study.arms import BASELINE, PLACEBO, TESTED, WEAKENED, ArmName
+from ssn_probe.study.arms import BASELINE, TESTED, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE, applied_language
 from ssn_probe.text import counted
 
 Row = Mapping[str, Any]
 """One row of the summary, by column."""
-VARIANTS = {WEAKENED: "without its top neuron", PLACEBO: "placebo"}
+VARIANTS = {WEAKENED: "without its top neuron"}
 """Conditions beside a tested arm, in words."""
 
 
@@ -57,6 +57,26 @@ def clusters_of(row: Row) -> str:
     """How many clusters a figure is over, of every column where they cross."""
     crossed = row.get("crossed")
     return f"{crossed} crossed clusters" if crossed else counted(row["clusters"], "cluster")
+
+
+def comparison_rows(comparisons: pl.DataFrame | None, condition: Condition) -> list[Row]:
+    """What is beside a tested arm, from the rows of one measure."""
+    if comparisons is None or condition.role != TESTED:
+        return []
+    name = condition.name
+    here = pl.col("step").eq_missing(pl.lit(name.step, pl.Int64))
+    of = pl.col("set_language").eq_missing(pl.lit(name.of, pl.String))
+    return list(comparisons.filter(here, of, arm=name.arm).iter_rows(named=True))
+
+
+def comparison_row(
+    comparisons: pl.DataFrame | None, arm: str, comparison: str, measure: str = "asr", language: str = AVERAGE
+) -> Row | None:
+    """What a comparison beside a single arm gives, by default on the average over languages."""
+    if comparisons is None:
+        return None
+    rows = comparisons.filter(arm=arm, comparison=comparison, measure=measure, language=language)
+    return rows.row(0, named=True) if rows.height == 1 else None
 
 
 def baseline_rows(summary: pl.DataFrame, measure: str = "asr") -> dict[str, Row]:

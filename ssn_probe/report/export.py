@@ -22,8 +22,9 @@ from ssn_probe.report.sections.task_scores import task_grid
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.integrity import showing
 from ssn_probe.study.arms import BASELINE, TESTED
+from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import listing, markdown, plain
+from ssn_probe.text import markdown, plain
 
 TASKS = "lm_eval"
 """The scores of lm-eval are exported under the name of their table."""
@@ -56,6 +57,11 @@ def _text(run: RunFolder, suffix: str, measure: str) -> str:
     return FORMATS[suffix](run, summary.filter(measure=measure), measure)
 
 
+def _beside(run: RunFolder, measure: str) -> pl.DataFrame | None:
+    known = (run.path / "comparisons.parquet").is_file()
+    return run.table("comparisons").filter(measure=measure) if known else None
+
+
 def _tasks(run: RunFolder, suffix: str) -> str:
     """The scores of lm-eval, whose table has tasks down."""
     scores = run.table(TASKS)
@@ -69,12 +75,15 @@ def _tasks(run: RunFolder, suffix: str) -> str:
     return _tabular(f"{TASK_TITLE}. {TASK_NOTE}", head, lines, 3)
 
 
-def _note(manifest: Mapping[str, Any], rows: pl.DataFrame) -> str:
-    counts = list(rows["controls"].drop_nulls().unique().sort())
-    sets = f"{listing([f'{count:,}' for count in counts])} random set{'' if counts == [1] else 's'}" if counts else ""
-    random = f" Random sets: the mean of {sets} of as many neurons, and where 95 % of such sets fall." if counts else ""
+def _note(manifest: Mapping[str, Any], columns: Sequence[Column]) -> str:
+    sets = {
+        f"{column.title}: the mean of {COMPARISONS[column.comparison].counted(row['sets'])}, and where 95 % fall."
+        for column in columns
+        if column.comparison is not None
+        for row in column.rows.values()
+    }
     return (
-        f"In brackets: 95 % intervals.{random} {ABSENT}: not measured. "
+        f"In brackets: 95 % intervals. {' '.join([*sorted(sets), ABSENT])}: not measured. "
         f"Model {manifest['model']['name']}, recipe {manifest['recipe']}, key {manifest['key'][:16]}."
     )
 
@@ -105,19 +114,19 @@ def _body(
 
 
 def _markdown(run: RunFolder, rows: pl.DataFrame, measure: str) -> str:
-    columns = _columns(rows)
+    columns = _columns(rows, _beside(run, measure))
     head = ["language", *(markdown(column.title) for column in columns)]
     body = _body(run, rows, columns, (markdown, plain_number, ABSENT))
-    return f"**{TITLES[measure]}**\n\n{table(head, body)}\n{markdown(_note(run.manifest(), rows))}\n"
+    return f"**{TITLES[measure]}**\n\n{table(head, body)}\n{markdown(_note(run.manifest(), columns))}\n"
 
 
 def _latex(run: RunFolder, rows: pl.DataFrame, measure: str) -> str:
-    columns = _columns(rows)
+    columns = _columns(rows, _beside(run, measure))
     body = [_latex_row(line) for line in _body(run, rows, columns, (latex, _math, "--"))]
     if AVERAGE in set(rows["language"]):
         body.insert(-1, "\\midrule")
     head = ["language", *(column.title for column in columns)]
-    return _tabular(f"{TITLES[measure]}. {plain(_note(run.manifest(), rows))}", head, body, 1)
+    return _tabular(f"{TITLES[measure]}. {plain(_note(run.manifest(), columns))}", head, body, 1)
 
 
 def _tabular(note: str, head: Sequence[str], body: Sequence[str], texts: int) -> str:
@@ -136,9 +145,9 @@ def _tabular(note: str, head: Sequence[str], body: Sequence[str], texts: int) ->
     return "\n".join(lines) + "\n"
 
 
-def _columns(rows: pl.DataFrame) -> list[Column]:
-    """The untouched model, every tested arm, and what random sets of the same size give."""
-    return columns_of(by_condition(rows.filter(pl.col("role").is_in([BASELINE, TESTED]))))
+def _columns(rows: pl.DataFrame, beside: pl.DataFrame | None) -> list[Column]:
+    """The untouched model, every tested arm, and the first comparison beside it."""
+    return columns_of(by_condition(rows.filter(pl.col("role").is_in([BASELINE, TESTED]))), beside)
 
 
 FORMATS: Mapping[str, Callable[[RunFolder, pl.DataFrame, str], str]] = {

@@ -11,6 +11,7 @@ from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.measure_tables import TITLES, measure_section, reading, text_note
 from ssn_probe.report.recipe_sets import distinct_sets, same_sets_note, without_repeats
 from ssn_probe.report.sections.against_planted_truth import truth_section
+from ssn_probe.report.sections.compared_sets import comparisons_section
 from ssn_probe.report.sections.counts_and_asr import counts_section
 from ssn_probe.report.sections.how_it_was_made import gates_section, made_section, notes_section
 from ssn_probe.report.sections.judge_certificate import certificate_section
@@ -46,7 +47,8 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
         parts.append(f"{curve_section(findings.curves, anchor)}\n![{CHART_TITLE}]({CHART}.svg)\n")
     parts += [trained_section(manifest), found_again_section(findings.found_again)]
     if summary is not None:
-        parts += _measures(recipe, findings.evaluated, anchor, summary)
+        parts += _measures(recipe, findings.evaluated, anchor, summary, findings.comparisons)
+        parts += [comparisons_section(findings.comparisons)]
         parts += [certificate_section(manifest, summary)]
         parts += [tests_section(recipe, manifest, summary), transfer_section(recipe, summary)]
         parts += [tasks_section(findings.tasks), counts_section(recipe, manifest, summary)]
@@ -61,16 +63,22 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
     return "\n".join(part for part in parts if part)
 
 
-def _measures(recipe: Recipe, evaluated: Sequence[str], anchor: str | None, summary: pl.DataFrame) -> list[str]:
+def _measures(
+    recipe: Recipe,
+    evaluated: Sequence[str],
+    anchor: str | None,
+    summary: pl.DataFrame,
+    comparisons: pl.DataFrame | None,
+) -> list[str]:
     """The tables of what was asked to be measured, and of the log-odds where read; how to read them after the first."""
     asked = {name for measure in recipe.measures for name in TABLES_OF[type(measure)]}
     parts = []
     for name in TITLES:
         rows = summary.filter(measure=name)
         if rows.height and name == KL:
-            parts.append(f"{measure_section(recipe, evaluated, anchor, rows)}\n{text_note(summary)}")
+            parts.append(f"{measure_section(recipe, evaluated, anchor, rows, comparisons)}\n{text_note(summary)}")
         elif rows.height:
-            parts.append(measure_section(recipe, evaluated, anchor, rows))
+            parts.append(measure_section(recipe, evaluated, anchor, rows, comparisons))
         elif name in asked:
             parts.append(section(TITLES[name], "Not measured: no data."))
-    return [*parts[:1], reading(recipe, summary), *parts[1:]] if parts else []
+    return [*parts[:1], reading(recipe, comparisons), *parts[1:]] if parts else []

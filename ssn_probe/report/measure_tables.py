@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ssn_probe.report.conditions import Condition, Row, by_condition, last_steps
+from ssn_probe.report.conditions import Condition, Row, by_condition, comparison_rows, last_steps
 from ssn_probe.report.markdown_tables import ABSENT, language_cell, section, table
 from ssn_probe.spec import Each, LeaveOneOut, Recipe
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.study.arms import BASELINE, ArmName
+from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS, PERPLEXITY
 from ssn_probe.text import markdown, probability
 
@@ -37,20 +38,21 @@ Figures = tuple[float, float | None, float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A condition, or the random sets beside it."""
+    """A condition, or the sets of a comparison beside it: rows of the summary, or of the table of comparisons."""
 
     condition: Condition
     rows: Mapping[str, Row]
-    random: bool = False
+    comparison: str | None = None
 
     @property
     def title(self) -> str:
-        return f"{self.condition.title}, random sets" if self.random else self.condition.title
+        beside = "" if self.comparison is None else f", {COMPARISONS[self.comparison].short}"
+        return f"{self.condition.title}{beside}"
 
     def figures(self, language: str) -> Figures | None:
         """Value and interval in per cent, or in the unit of the measure; None where there are none."""
         row = self.rows.get(language)
-        names = ("control_mean", "control_low", "control_high") if self.random else ("value", "low", "high")
+        names = ("value" if self.comparison is None else "mean", "low", "high")
         if row is None or row[names[0]] is None:
             return None
         is_share = row["measure"] not in DIGITS
@@ -81,13 +83,18 @@ def written(figures: Figures, digits: int, number: Callable[[float, int], str] =
     return f"{number(value, digits)}{interval}"
 
 
-def columns_of(conditions: Mapping[Condition, Mapping[str, Row]]) -> list[Column]:
-    """A column per condition; a tested arm's is followed by that of its random sets."""
+def columns_of(conditions: Mapping[Condition, Mapping[str, Row]], comparisons: pl.DataFrame | None) -> list[Column]:
+    """A column per condition; a compared arm's is followed by that of the first comparison beside it.
+
+    `comparisons`: the rows of one measure.
+    """
     columns = []
     for condition, cells in conditions.items():
         columns.append(Column(condition=condition, rows=cells))
-        if any(row["controls"] is not None for row in cells.values()):
-            columns.append(Column(condition=condition, rows=cells, random=True))
+        rows = comparison_rows(comparisons, condition)
+        for name in list(dict.fromkeys(row["comparison"] for row in rows))[:1]:
+            own = {row["language"]: row for row in rows if row["comparison"] == name}
+            columns.append(Column(condition=condition, rows=own, comparison=name))
     return columns
 
 
@@ -110,12 +117,15 @@ def blocks(columns: Sequence[Column], primary: str | None) -> list[list[Column]]
     return tables
 
 
-def measure_section(recipe: Recipe, evaluated: Sequence[str], anchor: str | None, rows: pl.DataFrame) -> str:
+def measure_section(
+    recipe: Recipe, evaluated: Sequence[str], anchor: str | None, rows: pl.DataFrame, comparisons: pl.DataFrame | None
+) -> str:
     """The tables of one measure, whose rows of the summary are given; each cell is a value with its interval."""
     measure = rows["measure"][0]
     shared = any(shared_with_anchor(arm.neurons) for arm in recipe.arms.values())
     tables = []
-    for columns in blocks(columns_of(by_condition(last_steps(rows))), recipe.primary):
+    beside = None if comparisons is None else comparisons.filter(measure=measure)
+    for columns in blocks(columns_of(by_condition(last_steps(rows)), beside), recipe.primary):
         body = [
             [
                 language_cell(language, anchor, ": its SS is its MS" if shared else ""),
@@ -132,9 +142,9 @@ def measure_section(recipe: Recipe, evaluated: Sequence[str], anchor: str | None
 def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, measure: str) -> str:
     figures = column.figures(language)
     if figures is None:
-        return ABSENT if column.random else _why_absent(recipe, column.condition, language, anchor)
+        return ABSENT if column.comparison else _why_absent(recipe, column.condition, language, anchor)
     text = written(figures, digits_of(measure))
-    p = column.rows[language]["p"] if column.random else None
+    p = column.rows[language]["p"] if column.comparison else None
     return text if p is None else f"{text}, p = {probability(p)}"
 
 
@@ -162,21 +172,21 @@ def text_note(summary: pl.DataFrame) -> str:
     )
 
 
-def reading(recipe: Recipe, summary: pl.DataFrame) -> str:
+def reading(recipe: Recipe, comparisons: pl.DataFrame | None) -> str:
     """How to read the tables of the measures."""
     lines = [
         "In brackets: 95 % intervals; Wilson's where every cluster is a single prompt, else Wilson's on as many "
         "independent prompts as have the variance over clusters (where they have none, on the number of clusters)."
     ]
-    if summary["controls"].drop_nulls().len():
+    if comparisons is not None and comparisons.height:
         lines.append(
-            "Random sets: their mean and the interval in which 95 % of such sets fall (mean ± t·s·√(1 + 1/m)); a dash: "
-            "none were run on these prompts."
+            "Beside a set, what the first of its comparisons gives: the mean of the compared sets and the interval in "
+            "which 95 % of such sets fall (mean ± t·s·√(1 + 1/m)); a dash: none were run on these prompts."
         )
     if recipe.primary is not None:
         lines.append(
             f"The one primary test is that of the ASR of {markdown(recipe.primary)} on the average, by its rank among "
-            "its random sets; Holm's p below is adjusted within its own family, every other p is unadjusted."
+            "the sets found under exchanged labels."
         )
     if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
         lines.append("The average of an arm that applies one language's neurons everywhere leaves out that language.")

@@ -40,8 +40,8 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
 
 def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> list[str]:
     """The answer in words, one finding per line, the most important first."""
-    apart, refusals, tasks = findings.robustness.apart, findings.refusals, findings.tasks
-    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, apart, refusals, tasks)
+    beside = {name: getattr(findings, name) for name in ("comparisons", "refusals", "tasks")}
+    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, **beside)
     shared = overlap_lines(recipe, findings)
     return [
         *refusal_lines(findings.refusals),

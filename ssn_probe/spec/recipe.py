@@ -86,6 +86,8 @@ class LMEval(Measure):
 
 _NAME = re.compile(r"\w[\w -]{0,59}")
 _ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
+COMPARISONS = ("labels", "random", "importance", "own", "placebo")
+"""What an arm's set is compared with."""
 MOST_CONTROLS = 10_000
 MOST_PERMUTATIONS = 1_000_000
 MEASURES = (ASR, OverRefusal, Utility, InLanguage, Perplexity, LMEval)
@@ -95,18 +97,25 @@ MEASURES = (ASR, OverRefusal, Utility, InLanguage, Perplexity, LMEval)
 class Recipe(Node):
     """One research question: a model, the sets to find, the arms that use sets, and the measures.
 
-    A run adds a baseline and, for each arm, random sets: `controls` of them generate responses, `log_odds_controls` of
-    them only read the refusal log-odds. For each set it exchanges harmful and harmless labels `permutations` times and
-    draws `half_samples` pairs of complementary half-samples, from the scores that chose the set. `primary` names the
-    arm whose ASR against its controls is the one primary test. `judge` names the judge of responses, instead of the one
-    that the prompts' card declares.
+    A run adds a baseline. Beside the primary arm (beside every arm, where none is) run `comparisons`: "labels", sets
+    found anew under exchanged labels, of which `label_sets` generate responses and `log_odds_label_sets` read the
+    refusal log-odds (0: it is read of no arm); and of each other kind `controls`: "random", as many neurons anywhere;
+    "importance", as many equally important neurons; "own", as many of each language's own set, shared or not;
+    "placebo", sets found between halves of the harmless prompts. `primary` names the arm whose ASR among the sets of
+    exchanged labels is the one primary test. For each set a run exchanges labels `permutations` times and draws
+    `half_samples` pairs of complementary half-samples, from the scores that chose the set. `judge` names the judge of
+    responses, instead of the one that the prompts' card declares.
     """
+
+    version = 2
 
     model: str = "organism"
     sets: dict[str, SetExpression] = field(default_factory=dict)
     arms: dict[str, Intervention] = field(default_factory=dict)
-    controls: int = 20
-    log_odds_controls: int = 99
+    comparisons: tuple[str, ...] = COMPARISONS
+    label_sets: int = 19
+    log_odds_label_sets: int = 99
+    controls: int = 19
     permutations: int = 1000
     half_samples: int = 50
     measures: tuple[Measure, ...] = ()
@@ -172,9 +181,11 @@ class Recipe(Node):
 
     def _check_numbers(self) -> None:
         require(self.seed >= 0, f"seed is {self.seed}", "Give 0 or more.")
-        for count in (self.controls, self.log_odds_controls):
+        for name in ("label_sets", "log_odds_label_sets", "controls"):
             hint = f"Give 0 to {MOST_CONTROLS:,}; p ≤ .05 needs at least 19."
-            require(0 <= count <= MOST_CONTROLS, f"controls is {count}", hint)
+            require(0 <= getattr(self, name) <= MOST_CONTROLS, f"{name} is {getattr(self, name)}", hint)
+        for name in self.comparisons:
+            one_of("comparison", name, COMPARISONS)
         enough = self.permutations == 0 or 99 <= self.permutations <= MOST_PERMUTATIONS
         require(
             enough,

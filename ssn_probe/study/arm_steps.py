@@ -10,18 +10,8 @@ import polars as pl
 from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.spec import InLanguage, Patch, Recipe, Trains
-from ssn_probe.study.arms import (
-    CONTROL,
-    PLACEBO,
-    UNTOUCHED,
-    WEAKENED,
-    Arm,
-    Find,
-    beside,
-    controls_of,
-    is_ranked,
-    labels,
-)
+from ssn_probe.study.arms import ALONE, UNTOUCHED, Arm, Find, beside, has_scores, labels, sets_beside
+from ssn_probe.study.comparisons import COMPARISONS, sets_generating, sets_reading
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
 from ssn_probe.study.harmless_text import table as text_table
@@ -39,7 +29,7 @@ from ssn_probe.study.measurements import (
 )
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
-from ssn_probe.study.resolve import harmless_text, measured, odds_controls, random_sets
+from ssn_probe.study.resolve import harmless_text, measured
 from ssn_probe.study.steps import READING, Step, generating, reading_text, run_unless_done
 from ssn_probe.study.trained_arms import bench_of, trained_for, training_label, training_step
 from ssn_probe.study.workbench import Workbench
@@ -59,19 +49,22 @@ class ArmPass:
 # ── rows of a plan ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 ANSWERS = "baseline: answers to harmless prompts"
-BESIDE = {WEAKENED: "without its top neuron", PLACEBO: "its placebo"}
 
 
-def beside_label(arm: str, role: str) -> str:
-    return f"{arm}, {BESIDE[role]}"
+def beside_label(arm: str) -> str:
+    return f"{arm}, without its top neuron"
 
 
-def random_label(arm: str, count: int) -> str:
-    return f"{arm}: {_sets(count)}"
+def sets_label(arm: str, comparison: str, count: int) -> str:
+    return f"{arm}: {COMPARISONS[comparison].counted(count)}"
 
 
-def log_odds_label(arm: str, count: int) -> str:
-    return f"{arm}: {_sets(count)}, log-odds only" if count else f"{arm}: log-odds only"
+def log_odds_label(arm: str) -> str:
+    return f"{arm}: log-odds only"
+
+
+def log_odds_sets_label(arm: str, comparison: str, count: int) -> str:
+    return f"{sets_label(arm, comparison, count)}, log-odds only"
 
 
 def language_label(arm: str) -> str:
@@ -86,39 +79,40 @@ def source_label(arm: str, source: str, log_odds_only: bool) -> str:
     return f"{arm}: activations in {source}{', log-odds only' if log_odds_only else ''}"
 
 
-def _sets(count: int) -> str:
-    return f"{count} random set{'' if count == 1 else 's'}"
-
-
 # ── passes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
-    """Every arm that generates, in order: baseline, tested, beside them, then the controls on harmful prompts only."""
+    """Every arm that generates, in order: baseline, tested, beside them, then compared sets on harmful prompts only."""
     contexts = measured(recipe, bench.data)
     everything = partial(ArmPass, contexts=contexts, table="samples")
     yield everything(arm=UNTOUCHED, label=UNTOUCHED.name)
     for arm in arms:
         yield everything(arm=arm, label=arm.name)
-        yield from (everything(arm=other, label=beside_label(arm.name, other.role)) for other in beside(arm))
+        yield from (everything(arm=other, label=beside_label(arm.name)) for other in beside(arm))
     harmful = _harmful(contexts)
     for arm in arms if harmful else ():
-        count = random_sets(recipe, recipe.arms[arm.name])
-        for control in controls_of(bench, arm, count, recipe.seed):
-            yield ArmPass(arm=control, label=random_label(arm.name, count), contexts=harmful, table="samples")
+        for name in arm.compared:
+            count = sets_generating(recipe, recipe.arms[arm.name], name)
+            for other in sets_beside(bench, recipe, arm, name, count):
+                label = sets_label(arm.name, name, count)
+                yield ArmPass(arm=other, label=label, contexts=harmful, table="samples")
 
 
 def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
     """Every arm whose refusal log-odds are read; the baseline's belong to no row, since the gate has read most."""
     harmful = _harmful(measured(recipe, bench.data))
-    if not harmful or not recipe.log_odds_controls or not arms:
+    if not harmful or not recipe.log_odds_label_sets or not arms:
         return
-    yield ArmPass(arm=UNTOUCHED, label="", contexts=harmful, table="log_odds")
+    made = partial(ArmPass, contexts=harmful, table="log_odds")
+    yield made(arm=UNTOUCHED, label="")
     for arm in arms:
-        count = odds_controls(recipe, recipe.arms[arm.name])
-        label = log_odds_label(arm.name, count)
-        for other in (arm, *beside(arm), *controls_of(bench, arm, count, recipe.seed)):
-            yield ArmPass(arm=_at_the_prompt(other), label=label, contexts=harmful, table="log_odds")
+        for other in (arm, *beside(arm)):
+            yield made(arm=_at_the_prompt(other), label=log_odds_label(arm.name))
+        for name in arm.compared:
+            count = sets_reading(recipe, recipe.arms[arm.name], name)
+            for other in sets_beside(bench, recipe, arm, name, count):
+                yield made(arm=_at_the_prompt(other), label=log_odds_sets_label(arm.name, name, count))
 
 
 def language_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
@@ -129,22 +123,28 @@ def language_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterat
     made = partial(ArmPass, contexts=harmful, table="language_log_odds")
     yield made(arm=UNTOUCHED, label=language_label(UNTOUCHED.name))
     for arm in arms:
-        controls = controls_of(bench, arm, random_sets(recipe, recipe.arms[arm.name]), recipe.seed)
-        for other in (arm, *beside(arm), *controls):
+        for other in (arm, *beside(arm), *_side_effects(bench, recipe, arm)):
             yield made(arm=_at_the_prompt(other), label=language_label(arm.name))
 
 
 def text_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
-    """Every arm that reads harmless text: those that generate, and the random sets that do."""
+    """Every arm that reads harmless text: those that generate, and the sets of some comparisons."""
     prompts = harmless_text(recipe, bench.data)
     if prompts is None:
         return
     made = partial(ArmPass, contexts={"harmless": prompts}, table="kl")
     yield made(arm=UNTOUCHED, label=text_label(UNTOUCHED.name))
     for arm in arms:
-        controls = controls_of(bench, arm, random_sets(recipe, recipe.arms[arm.name]), recipe.seed)
-        for other in (arm, *beside(arm), *controls):
+        for other in (arm, *beside(arm), *_side_effects(bench, recipe, arm)):
             yield made(arm=other, label=text_label(arm.name))
+
+
+def _side_effects(bench: Workbench, recipe: Recipe, arm: Arm) -> Iterator[Arm]:
+    """The compared sets of which is measured, too, what else they do."""
+    for name in arm.compared:
+        if COMPARISONS[name].side_effects:
+            count = sets_generating(recipe, recipe.arms[arm.name], name)
+            yield from sets_beside(bench, recipe, arm, name, count)
 
 
 def _harmful(contexts: Mapping[str, PromptSet]) -> dict[str, PromptSet]:
@@ -157,8 +157,8 @@ def _at_the_prompt(arm: Arm) -> Arm:
 
 
 def evaluated_in(arm: Arm, prompts: PromptSet) -> list[str]:
-    """The languages that an arm is evaluated in: a control skips those left out of the average, too."""
-    skipped = (*(arm.left_out if arm.role == CONTROL else ()), *arm.skipped)
+    """The languages that an arm is evaluated in: compared sets skip those left out of the average, too."""
+    skipped = (*(() if arm.role in ALONE else arm.left_out), *arm.skipped)
     return [language for language in prompts.languages if language not in skipped]
 
 
@@ -168,8 +168,8 @@ def evaluated_in(arm: Arm, prompts: PromptSet) -> list[str]:
 def sample_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
     """Judged responses, and the trainings that they need.
 
-    Controls are not run in languages that the arm leaves out of its average. An arm that carries over activations is
-    not run in the language that they are from.
+    Compared sets are not run in languages that the arm leaves out of its average. An arm that carries over activations
+    is not run in the language that they are from.
     """
     begun: set[tuple] = set()
     for arm_pass in sample_passes(bench, recipe, arms):
@@ -189,7 +189,7 @@ def sample_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[
 def odds_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[Step]:
     """The refusal log-odds of every harmful evaluate prompt, labelled as samples are.
 
-    A forward pass a prompt and no generation, so many more random sets can be tried. What is carried over is so at the
+    A forward pass a prompt and no generation, so many more sets can be tried. What is carried over is so at the
     prompt's last position, whatever the arm does while it generates.
     """
     for arm_pass in odds_passes(bench, recipe, arms):
@@ -353,14 +353,14 @@ def note_gaps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> None:
             if prompts.select("evaluate", context, language).is_empty():
                 bench.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
     for arm in arms:
-        if not is_ranked(arm) and not isinstance(arm.does, Trains):
+        if not has_scores(arm) and not isinstance(arm.does, Trains):
             bench.warn(f"{arm.title} has no scores, so none of its neurons is known to be the top neuron")
 
 
 def can_read_log_odds(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
     """Can the refusal log-odds be trusted in every language? Where not, the run says so and measures none."""
     harmful = _harmful(measured(recipe, bench.data))
-    if not harmful or not recipe.log_odds_controls or not arms:
+    if not harmful or not recipe.log_odds_label_sets or not arms:
         return False
     try:
         readouts(bench, harmful["harmful"])

@@ -1,8 +1,8 @@
 """Arms: the conditions of a causal study, from the sets that a recipe tests to the random sets beside them.
 
 An arm applies language λ's own neurons while λ is evaluated. Each tested set also runs without its top neuron, since
-one neuron can break a refusal alone; beside it run its placebo, and random sets that are matched per language, layer
-and site. Whatever can be wrong with a set is found here, before anything is generated.
+one neuron can break a refusal alone. Beside a compared arm run the sets of every comparison (`study.comparisons`).
+Whatever can be wrong with a set is found here, before anything is generated.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,28 +15,26 @@ import polars as pl
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.neurons.model_neurons import check_places, check_trained
-from ssn_probe.neurons.random_controls import random_like
 from ssn_probe.spec import (
     Each,
     Intervention,
     LeaveOneOut,
     Of,
-    Placebo,
     Recipe,
-    SafetyNeurons,
     SetExpression,
     Then,
     Trains,
     last_of,
 )
 from ssn_probe.spec.anchors import source_of
-from ssn_probe.spec.node import Node, rewrite
-from ssn_probe.study.resolve import evaluated, is_contrast, left_out, not_run_in
+from ssn_probe.study.comparisons import COMPARISONS, LABELS, expected, find
+from ssn_probe.study.resolve import evaluated, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
-BASELINE, TESTED, CONTROL = "baseline", "tested", "control"
-WEAKENED, PLACEBO = "without top neuron", "placebo"
+BASELINE, TESTED, WEAKENED = "baseline", "tested", "without top neuron"
+ALONE = (BASELINE, TESTED, WEAKENED)
+"""The roles of single sets; the sets of a comparison have its name as their role."""
 Find = Callable[[], NeuronSet]
 """Finds a set of neurons when it is first needed."""
 
@@ -69,9 +67,11 @@ class ArmName(NamedTuple):
 class Arm:
     """One condition. `set_language` is the language whose neurons apply everywhere, None where each has its own.
 
-    `find`: finds the arm's neurons, None for the baseline. `does`: what is done to them. `also`: the roles in which the
-    same is run beside it, without its top neuron and with its placebo. `each`: is it one of an arm per language?
-    `left_out`: languages that its random controls skip (the anchor of a shared set, whose SS is its whole MS).
+    `find`: finds the arm's neurons, None for the baseline; `expression`: what they are; `known`: were they found?
+    `does`: what is done to them.
+    `ranked`: is the same run without its top neuron? `compared`: the comparisons beside it; `whole`: do all prompts
+    take part in the exchange of labels? `seed`: the number of a set of a comparison. `each`: is it one of an arm per
+    language? `left_out`: languages that compared sets skip (the anchor of a shared set, whose SS is its whole MS).
     `source`: the language that a Patch carries over from; `skipped`: languages that the arm is not run in, such as
     that. `first`: what is trained before, with its neurons. `step`: the step of a learning curve.
     """
@@ -79,13 +79,16 @@ class Arm:
     name: str
     role: str
     find: Find | None = None
+    expression: SetExpression | None = None
     does: Intervention | None = None
     set_language: str | None = None
     each: bool = False
     step: int | None = None
     seed: int | None = None
-    also: tuple[str, ...] = ()
-    placebo: Find | None = None
+    ranked: bool = False
+    compared: tuple[str, ...] = ()
+    whole: bool = True
+    known: bool = False
     left_out: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     source: str | None = None
@@ -127,7 +130,7 @@ def arms_of(bench: Workbench, recipe: Recipe) -> list[Arm]:
     arms = []
     for name, node in recipe.arms.items():
         languages = evaluate(bench, node.neurons.neurons).languages if isinstance(node.neurons, Each) else None
-        arms += [_known(bench, arm, node) for arm in _arms(bench, recipe, name, node, languages)]
+        arms += [_known(bench, recipe, arm) for arm in _arms(bench, recipe, name, node, languages)]
     for arm in arms:
         _check(bench, recipe, arm)
     return arms
@@ -150,19 +153,17 @@ def _arms(
 
 
 def _arm(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression, node: Intervention) -> Arm:
-    trains = isinstance(node, Trains)
-    also = () if trains else (WEAKENED, PLACEBO) if is_contrast(expression) else (WEAKENED,)
-    changed = rewrite(expression, _to_placebo, leave=Trains)
     first = (node.first, partial(evaluate, bench, node.first.neurons)) if isinstance(node, Then) else None
     return Arm(
         name=name,
         role=TESTED,
         find=partial(evaluate, bench, expression),
+        expression=expression,
         does=last_of(node),
         set_language=(expression.language or bench.anchor) if isinstance(expression, Of) else None,
         each=isinstance(node.neurons, Each),
-        also=also,
-        placebo=None if trains or changed == expression else partial(evaluate, bench, changed),
+        ranked=not isinstance(node, Trains),
+        compared=expected(recipe, name, expression),
         left_out=left_out(expression, bench.data),
         skipped=not_run_in(node, bench.data, bench.anchor, evaluated(recipe, bench.data)),
         source=source_of(node, bench.anchor),
@@ -170,26 +171,22 @@ def _arm(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression,
     )
 
 
-def _to_placebo(node: Node) -> Node:
-    return replace(node, labels=Placebo()) if isinstance(node, SafetyNeurons) else node
-
-
-def _known(bench: Workbench, arm: Arm, node: Intervention) -> Arm:
+def _known(bench: Workbench, recipe: Recipe, arm: Arm) -> Arm:
     """The arm, now that its neurons can be found: what runs beside it, and the language of a set without any."""
     assert arm.neurons is not None
-    beside = [WEAKENED] if is_ranked(arm) and not isinstance(node, Trains) else []
-    beside += [PLACEBO] if arm.placebo is not None and _has_placebo(bench, arm) else []
     language = arm.set_language or ("*" if arm.neurons.language_free else None)
-    return replace(arm, also=tuple(beside), set_language=language)
+    possible = tuple(name for name in arm.compared if _is_possible(bench, recipe, arm, name))
+    whole = LABELS not in possible or find_beside(bench, recipe, arm, LABELS, 0)() == arm.neurons
+    ranked = arm.ranked and has_scores(arm)
+    return replace(arm, known=True, ranked=ranked, compared=possible, whole=whole, set_language=language)
 
 
-def _has_placebo(bench: Workbench, arm: Arm) -> bool:
-    """Can the same choice be made where there is no safety to find? Prompts that are too uniform are noted."""
-    assert arm.placebo is not None
+def _is_possible(bench: Workbench, recipe: Recipe, arm: Arm, name: str) -> bool:
+    """Do the prompts and the model allow sets of a comparison? Why not is noted."""
     try:
-        arm.placebo()
+        find_beside(bench, recipe, arm, name, 0)()
     except DataError as error:
-        bench.warn(f"{arm.title} has no placebo: {error.message}")
+        bench.warn(f"{arm.title} is not compared with {COMPARISONS[name].several}: {error.message}")
         return False
     return True
 
@@ -217,25 +214,35 @@ def _check_training(bench: Workbench, arm: Arm, node: Trains, find: Find) -> Non
         raise RecipeError(f"the arm {arm.title!r} trains one model, and its set has neurons per language", hint)
 
 
-def controls_of(bench: Workbench, arm: Arm, count: int, seed: int) -> Iterator[Arm]:
-    """`count` random sets like an arm's; the same seeds give the same sets, however many are asked for."""
-    for draw in range(count):
-        yield replace(arm, role=CONTROL, find=_random(bench, arm, seed * 10_000 + draw), seed=draw, also=())
+def find_beside(bench: Workbench, recipe: Recipe, arm: Arm, name: str, number: int) -> Find:
+    """Finds the set of that number of a comparison beside an arm."""
 
-
-def _random(bench: Workbench, arm: Arm, seed: int) -> Find:
     @cache
-    def find() -> NeuronSet:
+    def found() -> NeuronSet:
         assert arm.neurons is not None
-        return random_like(arm.neurons, bench.widths(), seed)
+        assert arm.expression is not None
+        return find(bench, name, arm.expression, arm.neurons, number, recipe.seed)
 
-    return find
+    return found
+
+
+def sets_beside(bench: Workbench, recipe: Recipe, arm: Arm, name: str, count: int) -> Iterator[Arm]:
+    """`count` sets of a comparison beside an arm; the same numbers are the same sets, however many are asked for.
+
+    Sets under exchanged labels are numbered from 1. 0 is the set of the observed labels of the prompts that take part
+    in the exchange, which is ranked among them, and runs where it is another than the arm's own.
+    """
+    numbers = range(int(arm.whole), count + 1) if name == LABELS else range(count)
+    for number in numbers:
+        find = find_beside(bench, recipe, arm, name, number)
+        # Without neurons there is nothing to train: the model stays as it is.
+        does = None if arm.known and isinstance(arm.does, Trains) and not len(find()) else arm.does
+        yield replace(arm, role=name, find=find, does=does, seed=number, ranked=False, compared=())
 
 
 def beside(arm: Arm) -> list[Arm]:
-    """What runs beside an arm: the same without its top neuron, and with its placebo set."""
-    made = {WEAKENED: _without_top(arm), PLACEBO: arm.placebo}
-    return [replace(arm, role=role, find=made[role], also=()) for role in arm.also]
+    """The same without the set's top neuron, where it is known which that is."""
+    return [replace(arm, role=WEAKENED, find=_without_top(arm), ranked=False, compared=())] if arm.ranked else []
 
 
 def _without_top(arm: Arm) -> Find:
@@ -247,7 +254,7 @@ def _without_top(arm: Arm) -> Find:
     return find
 
 
-def is_ranked(arm: Arm) -> bool:
+def has_scores(arm: Arm) -> bool:
     """Do its neurons have scores, so that one of them is the top neuron?"""
     neurons = arm.neurons
     return neurons is not None and neurons.frame["score"].null_count() < len(neurons)

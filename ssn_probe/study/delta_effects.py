@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.study.arms import BASELINE, TESTED, ArmName
+from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE, averaged
 from ssn_probe.training.delta_file.record import MEASURES
 
@@ -12,21 +13,24 @@ BASE = (ArmName(BASELINE), BASELINE)
 BEFORE = ("before", "before_low", "before_high")
 
 
-def measured_of(summary: pl.DataFrame, arm: ArmName, *, run: str, anchor: str | None) -> dict[str, Any] | None:
+def measured_of(
+    summary: pl.DataFrame, comparisons: pl.DataFrame, arm: ArmName, *, run: str, anchor: str | None
+) -> dict[str, Any] | None:
     """`effects`: per language and measure before and after; `controls`: on the average, what else the run trained.
 
     Args:
-        summary: a run's, or some languages of it.
+        summary, comparisons: a run's, or some languages of them.
         arm: a tested arm of it.
         run: the run's name.
         anchor: that of the study, which averages leave out.
 
-    A control is the arm's random sets (their mean, and the interval in which 95 % of such sets fall), or another tested
-    arm (its 95 % interval). `before` is null where the average before is over other languages than that after. None
-    where nothing of the arm was measured.
+    A control is the sets of a comparison beside the arm (their mean, and the interval in which 95 % of such sets fall),
+    or another tested arm (its 95 % interval). `before` is null where the average before is over other languages than
+    that after. None where nothing of the arm was measured.
     """
     effects = [_comparable(row, summary, arm, anchor) for row in _effects(summary, arm)]
-    return {"run": run, "arm": arm.title, "effects": effects, "controls": _controls(summary, arm)} if effects else None
+    controls = _controls(summary, comparisons, arm)
+    return {"run": run, "arm": arm.title, "effects": effects, "controls": controls} if effects else None
 
 
 def _effects(summary: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
@@ -45,18 +49,13 @@ def _comparable(row: dict[str, Any], summary: pl.DataFrame, arm: ArmName, anchor
     return row if row["language"] != AVERAGE or len(set(sides)) == 1 else row | dict.fromkeys(BEFORE)
 
 
-def _controls(summary: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
+def _controls(summary: pl.DataFrame, comparisons: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
     average = summary.filter(pl.col("measure").is_in(MEASURES), language=AVERAGE, role=TESTED)
     step = pl.when(pl.col("step").is_not_null()).then(pl.format(" after {} steps", "step")).otherwise(pl.lit(""))
     title = pl.concat_str("arm", step).alias("arm")
     others = average.filter(~arm.rows).select(title, "measure", "value", "low", "high")
-    drawn = average.filter(arm.rows, pl.col("controls") > 0).select(
-        pl.format(
-            "{} random set{}", "controls", pl.when(pl.col("controls") > 1).then(pl.lit("s")).otherwise(pl.lit(""))
-        ).alias("arm"),
-        "measure",
-        pl.col("control_mean").alias("value"),
-        pl.col("control_low").alias("low"),
-        pl.col("control_high").alias("high"),
-    )
+    beside = comparisons.filter(pl.col("measure").is_in(MEASURES), arm=arm.arm, language=AVERAGE)
+    beside = beside.filter(pl.col("step").eq_missing(pl.lit(arm.step, pl.Int64)))
+    titles = [COMPARISONS[name].counted(sets) for name, sets in beside.select("comparison", "sets").iter_rows()]
+    drawn = beside.select(pl.Series("arm", titles, pl.String), "measure", value="mean", low="low", high="high")
     return pl.concat([drawn, others]).to_dicts()

@@ -46,7 +46,12 @@ class TrainedArm:
 
 
 def write_deltas(
-    bench: Workbench, recipe: Recipe, arms: Sequence[Arm], folder: Path, summary: pl.DataFrame
+    bench: Workbench,
+    recipe: Recipe,
+    arms: Sequence[Arm],
+    folder: Path,
+    summary: pl.DataFrame,
+    comparisons: pl.DataFrame,
 ) -> list[TrainedArm]:
     """Writes the change that every arm trained, with its measured effects, and the histories of the trainings."""
     found: list[TrainedArm] = []
@@ -57,8 +62,9 @@ def write_deltas(
             outcome = train(bench, node, find(), training_label(arm.name))
             file = stated(bench, node, outcome.file(arm.step))
             if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
-                rows = summary if without is None else summary.filter(pl.col("language") == without)
-                effects = measured_of(rows, ArmName(arm.name, step=arm.step), run=folder.name, anchor=bench.anchor)
+                mine = pl.lit(True) if without is None else pl.col("language") == without
+                name, known = ArmName(arm.name, step=arm.step), {"run": folder.name, "anchor": bench.anchor}
+                effects = measured_of(summary.filter(mine), comparisons.filter(mine), name, **known)
                 file = replace(file, about={**file.about, "measured": effects})
             names = ("method", "steps", "held_out_loss", "parameters", "data")
             about = {name: file.about[name] for name in names}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ssn_probe.stats import Estimate
 from ssn_probe.study.deltas import TrainedArm
 from ssn_probe.study.refusal_readout import LanguageGate
 from ssn_probe.study.refusal_trial import Refusals
@@ -17,7 +16,7 @@ from ssn_probe.study.training_curves import Difference
 class Findings:
     """What a recipe's sets and arms gave. A table is None where the recipe asks for nothing of the kind.
 
-    `sets`: neurons per set and language. `beyond_placebo`: how much more the primary arm does than its placebo.
+    `sets`: neurons per set and language. `comparisons`: what is beside the arms.
     `refusals`: how many prompts the untouched model refused, of those tried first and those evaluated, per language.
     `tasks`: scores of lm-eval. `differences`: every learning curve beside its random sets; `curves_left_out`: curves
     that average over other languages than the untouched model. `tokens`: generated, over all arms. `seconds`: per
@@ -42,7 +41,7 @@ class Findings:
     trained: tuple[TrainedArm, ...] = ()
     differences: tuple[Difference, ...] = ()
     curves_left_out: tuple[str, ...] = ()
-    beyond_placebo: Estimate | None = None
+    comparisons: pl.DataFrame | None = None
 
     @property
     def tokens(self) -> int | None:

@@ -22,6 +22,7 @@ from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
+from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.host_checks import check_allowed
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import screening
@@ -43,7 +44,7 @@ from ssn_probe.study.resolve import measured, reads_log_odds
 from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.unjudged import notes_on_sending
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.text import counted, duration, probability, size
+from ssn_probe.text import duration, probability, size
 from ssn_probe.tracing.readout import forced
 
 
@@ -352,14 +353,14 @@ def _discordant(languages: int) -> str:
 
 
 def _ranks(recipe: Recipe) -> list[str]:
-    few = f" (too few controls for a test: {MINIMUM_CONTROLS} is the least)"
+    few = f" (too few for a test: {MINIMUM_CONTROLS} is the least)"
     lines = [
-        f"{counted(count, 'random set')} {where}: the smallest p is {probability(smallest_p(count))}"
+        f"{COMPARISONS[LABELS].counted(count)} {where}: the smallest p is {probability(smallest_p(count))}"
         f"{'' if count >= MINIMUM_CONTROLS else few}"
         for count, where in (
-            (recipe.controls, "generating responses"),
-            (recipe.log_odds_controls, "on the log-odds"),
+            (recipe.label_sets, "that generate responses"),
+            (recipe.log_odds_label_sets, "on the log-odds"),
         )
-        if count
+        if count and recipe.primary is not None and LABELS in recipe.comparisons
     ]
     return [f"{'; '.join(lines)}."] if lines else []

@@ -11,7 +11,6 @@ from ssn_probe.files import write_table
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.spec import Each, InLanguage, Recipe, SetExpression
-from ssn_probe.stats import Estimate
 from ssn_probe.study.arm_steps import (
     arm_steps,
     can_read_language,
@@ -23,6 +22,7 @@ from ssn_probe.study.arm_steps import (
     text_steps,
 )
 from ssn_probe.study.arms import Arm, arms_of, expected_arms
+from ssn_probe.study.comparison_table import comparison_table, members_of
 from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
@@ -36,7 +36,7 @@ from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import Step, rows_of_steps, run_steps
-from ssn_probe.study.summary import against_placebo, summarise
+from ssn_probe.study.summary import summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.divergence import UnknownLogitsError
@@ -116,12 +116,14 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
             samples = with_language(bench, recipe, samples)
             keep("samples", samples)
         summary = summary_of(recipe, samples, log_odds, text, bench.anchor, language_odds)
-        keep("summary", summary)
-        trained = _trained(bench, recipe, arms, folder, keep, samples, summary)
-    placebo = _beyond_placebo(recipe, samples, bench.anchor)
+        members = members_of(bench, recipe, arms)
+        comparisons = comparison_table(recipe, samples, log_odds, text, members, bench.anchor)
+        for name, table in {"summary": summary, "compared_sets": members, "comparisons": comparisons}.items():
+            keep(name, table)
+        trained = _trained(bench, recipe, arms, folder, keep, samples, summary, comparisons)
     with _timed(seconds, "lm_eval"):
         tasks = _kept_as_it_comes(bench, folder, "lm_eval", lm_eval_steps(bench, recipe, arms))
-    return {"tasks": tasks} | {"samples": samples, "summary": summary, "beyond_placebo": placebo} | trained
+    return {"tasks": tasks, "samples": samples, "summary": summary, "comparisons": comparisons} | trained
 
 
 def _harmless_text(bench: Workbench, recipe: Recipe, arms: list[Arm], folder: Path) -> pl.DataFrame | None:
@@ -140,7 +142,7 @@ def expected_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
 
 
 def _settle(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> None:
-    """Corrects the rows of progress of arms, now that they are known: one may have no placebo, or no scores."""
+    """Corrects the rows of progress of arms, now that they are known: one may have no scores, say."""
     totals = {row.label: row.prompts for row in rows_of_steps(arm_steps(bench, recipe, arms))}
     expected = rows_of_steps(arm_steps(bench, recipe, expected_arms(bench, recipe)))
     bench.tracker.settle({row.label: totals.get(row.label, 0) for row in expected})
@@ -154,9 +156,10 @@ def _trained(
     keep: Keep,
     samples: pl.DataFrame,
     summary: pl.DataFrame,
+    comparisons: pl.DataFrame,
 ) -> dict:
     """What `Findings` has of trainings."""
-    trained = write_deltas(bench, recipe, arms, folder, summary)
+    trained = write_deltas(bench, recipe, arms, folder, summary, comparisons)
     points, left_out = comparable_points(recipe, trained, summary, bench.anchor)
     found = {"trained": tuple(trained), "curves_left_out": tuple(left_out)}
     if not points:
@@ -175,15 +178,9 @@ def summary_of(
     language_odds: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The summary table of what a recipe's arms gave, see `summarise`."""
-    lowers = [name for name, node in recipe.arms.items() if node.lowers]
     each = [name for name, node in recipe.arms.items() if isinstance(node.neurons, Each)]
     options = {"anchor": anchor, "primary": recipe.primary, "seed": recipe.seed}
-    return summarise(samples, log_odds, text, language_odds, lowers=lowers, each=each, **options)
-
-
-def _beyond_placebo(recipe: Recipe, samples: pl.DataFrame, anchor: str | None) -> Estimate | None:
-    """How much more the primary arm does than its placebo; None where there is neither."""
-    return None if recipe.primary is None else against_placebo(samples, recipe.primary, anchor, recipe.seed)
+    return summarise(samples, log_odds, text, language_odds, each=each, **options)
 
 
 def named_sets(recipe: Recipe) -> dict[str, SetExpression]:

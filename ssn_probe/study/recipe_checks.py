@@ -75,7 +75,7 @@ def check_identify(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             hint = "Give prompts in several languages, or another effect."
             raise RecipeError(f"{prompts.name} has one language: no response could be in another", hint)
     for prompts in reads_log_odds(recipe, data):
-        otherwise = " Or measure without the refusal log-odds: log_odds_controls=0."
+        otherwise = " Or measure without the refusal log-odds: log_odds_label_sets=0."
         check_can_identify(prompts, purpose="to test the refusal log-odds with", otherwise=otherwise)
 
 

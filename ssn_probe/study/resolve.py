@@ -13,7 +13,6 @@ from ssn_probe.spec import (
     After,
     InLanguage,
     LeaveOneOut,
-    LoRA,
     Measure,
     OverRefusal,
     Perplexity,
@@ -195,7 +194,7 @@ def reads_log_odds(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[P
     """The prompt sets whose responses must show that the refusal log-odds can be trusted."""
     scored = [data[node.prompts] for node in choosers(recipe) if node.scored_by.reads_refusal]
     contexts = measured(recipe, data)
-    if recipe.arms and recipe.log_odds_controls and "harmful" in contexts:
+    if recipe.arms and recipe.log_odds_label_sets and "harmful" in contexts:
         scored.append(contexts["harmful"])
     return tuple(dict.fromkeys(scored))
 
@@ -205,18 +204,6 @@ def reads_language(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> tuple[P
     nodes = [node.prompts for node in choosers(recipe) if node.scored_by.reads_language]
     nodes += [measure.prompts for measure in recipe.measures if recipe.arms and isinstance(measure, InLanguage)]
     return tuple(dict.fromkeys(data[node] for node in nodes))
-
-
-def random_sets(recipe: Recipe, node: Node | None) -> int:
-    """Random sets that generate beside an arm; LoRA has none."""
-    return 0 if isinstance(node, LoRA) else recipe.controls
-
-
-def odds_controls(recipe: Recipe, node: Node | None) -> int:
-    """Random sets whose refusal log-odds are read; those that must be trained first are the ones that generate."""
-    if isinstance(node, Trains):
-        return min(random_sets(recipe, node), recipe.log_odds_controls)
-    return recipe.log_odds_controls
 
 
 def rows_to_train(node: Trains, prompts: PromptSet) -> int:

@@ -1,16 +1,14 @@
-"""From samples to the summary: one row per language × arm × measure, with intervals, differences and controls.
+"""From samples to the summary: one row per language × arm × measure, with intervals and differences.
 
 A measure is a column of 0 and 1 (or of log-odds) over some of the samples. Arms are paired with the baseline by
-prompt. The row `average` is the mean over the languages other than the anchor (over all, where there is none); its rank
-among the random controls is the primary test. McNemar's test compares an arm with the baseline, and says nothing about
-random sets.
+prompt. The row `average` is the mean over the languages other than the anchor (over all, where there is none).
+McNemar's test compares an arm with the baseline, and says nothing about other sets: see `study.comparison_table`.
 """
 
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
@@ -21,10 +19,9 @@ from ssn_probe.stats import (
     language_average,
     mcnemar,
     paired_difference,
-    rank_test,
     rate,
 )
-from ssn_probe.study.arms import BASELINE, CONTROL, PLACEBO, TESTED, ArmName
+from ssn_probe.study.arms import ALONE, BASELINE, TESTED, ArmName
 
 AVERAGE = "average"
 LOG_ODDS = "refusal_log_odds"
@@ -51,11 +48,6 @@ COLUMNS = {
     "p_mcnemar": pl.Float64,
     "p_holm": pl.Float64,
     "detectable": pl.Float64,
-    "controls": pl.Int64,
-    "control_mean": pl.Float64,
-    "control_low": pl.Float64,
-    "control_high": pl.Float64,
-    "p": pl.Float64,
     "primary": pl.Boolean,
 }
 
@@ -94,7 +86,6 @@ class _Study:
 
     anchor: str | None
     primary: str | None
-    lowers: frozenset[str]
     each: frozenset[str]
     seed: int
 
@@ -113,20 +104,18 @@ def summarise(
     anchor: str | None,
     primary: str | None,
     seed: int,
-    lowers: Collection[str] = (),
     each: Collection[str] = (),
 ) -> pl.DataFrame:
     """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts; that of
     perplexity, which is averaged as logs, is its relative change (0.1: 10 % higher).
 
-    `lowers` names the arms that are meant to lower ASR (and to raise the refusal log-odds): their rank tests look that
-    way. `each` names those that stand for one arm per language. `p_mcnemar`: per language, for outcomes of 0 and 1,
+    `each` names those that stand for one arm per language. `p_mcnemar`: per language, for outcomes of 0 and 1,
     where every cluster is a single prompt and no prompt lacks its pair. `p_holm`: those of the primary arm's ASR,
     adjusted over the languages of its average. `detectable`: the smallest change of a tested arm's ASR that would have
     shown, from the spread of its difference (`stats.detectable`). `clusters`: of the column with the fewest, and
     `crossed` those of all columns where clusters cross. Null elsewhere.
     """
-    study = _Study(anchor=anchor, primary=primary, lowers=frozenset(lowers), each=frozenset(each), seed=seed)
+    study = _Study(anchor=anchor, primary=primary, each=frozenset(each), seed=seed)
     rows = []
     for name, measure in MEASURES.items():
         if not set(measure.value.meta.root_names()) <= set(samples.columns):
@@ -158,7 +147,7 @@ def _text_rows(text: pl.DataFrame, study: _Study) -> list[dict]:
 
 def _exponential(row: dict) -> dict:
     """Perplexities are averaged as logs: e to the mean, and its relative change."""
-    sizes = ("value", "low", "high", "control_mean", "control_low", "control_high")
+    sizes = ("value", "low", "high")
     changes = ("delta", "delta_low", "delta_high")
     found = {name: _exp(row[name]) - (name in changes) for name in (*sizes, *changes) if row.get(name) is not None}
     return row | found
@@ -171,19 +160,17 @@ def _exp(nats: float) -> float:
 
 def _measure_rows(name: str, values: pl.DataFrame, study: _Study) -> list[dict]:
     baseline = values.filter(pl.col("role") == BASELINE)
-    controls = values.filter(pl.col("role") == CONTROL)
     rows: list[dict] = []
     identity = ["arm", study.of.alias("of"), "step", "role"]
-    groups = values.filter(pl.col("role") != CONTROL).group_by(identity, maintain_order=True)
-    for (arm, of, step, role), chosen in groups:
-        mine = controls.filter(ArmName(str(arm), of, step).rows) if role == TESTED else controls.clear()  # type: ignore[arg-type]
-        left_out = _left_out(chosen, study.anchor)
+    groups = values.filter(pl.col("role").is_in(ALONE)).group_by(identity, maintain_order=True)
+    for (arm, _of_language, step, role), chosen in groups:
+        left_out = outside_average(chosen, study.anchor)
         found = []
-        for language in [*_ordered(chosen, study.anchor), AVERAGE]:
-            of_arm, of_baseline, of_controls = (_of(frame, language, left_out) for frame in (chosen, baseline, mine))
+        for language in [*ordered(chosen, study.anchor), AVERAGE]:
+            of_arm, of_baseline = (in_language(frame, language, left_out) for frame in (chosen, baseline))
             if not of_arm.is_empty():
                 cells = {"language": language, "arm": arm, "role": role, "measure": name}
-                found.append(cells | {"step": step} | _row(cells, of_arm, of_baseline, of_controls, study))
+                found.append(cells | {"step": step} | _row(cells, of_arm, of_baseline, study))
         if _is_primary(study, arm, role, name):
             _adjust(found, left_out)
         rows += found
@@ -201,26 +188,26 @@ def _adjust(rows: list[dict], left_out: list[str]) -> None:
         row["p_holm"] = p
 
 
-def _ordered(frame: pl.DataFrame, anchor: str | None) -> list[str]:
+def ordered(frame: pl.DataFrame, anchor: str | None) -> list[str]:
+    """The languages that were evaluated, the anchor first."""
     languages = list(frame["eval_language"].unique(maintain_order=True))
     return sorted(languages, key=lambda language: language != anchor)
 
 
-def _left_out(chosen: pl.DataFrame, anchor: str | None) -> list[str]:
+def outside_average(chosen: pl.DataFrame, anchor: str | None) -> list[str]:
     """The languages outside an arm's average: the anchor, and the one whose neurons the arm applies everywhere."""
     applied = chosen["set_language"].unique().drop_nulls()
     everywhere = chosen["eval_language"].n_unique() > 1 and len(applied) == 1
     return [language for language in (anchor, applied[0] if everywhere else None) if language is not None]
 
 
-def _of(frame: pl.DataFrame, language: str, left_out: list[str]) -> pl.DataFrame:
+def in_language(frame: pl.DataFrame, language: str, left_out: list[str]) -> pl.DataFrame:
+    """The rows of a language, or those of the average."""
     column = pl.col("eval_language")
     return frame.filter(~column.is_in(left_out) if language == AVERAGE else column == language)
 
 
-def _row(
-    cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, controls: pl.DataFrame, study: _Study
-) -> dict:
+def _row(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, study: _Study) -> dict:
     average, measure, role = cells["language"] == AVERAGE, cells["measure"], cells["role"]
     estimate = _estimate(chosen, average, study.seed)
     sets = chosen["set_language"].unique()
@@ -238,10 +225,6 @@ def _row(
     }
     if role != BASELINE:
         row |= _difference(cells, chosen, baseline, study.seed)
-    if not controls.is_empty():
-        secondary = measure == LOG_ODDS and average and role == TESTED
-        lower = (measure == LOG_ODDS) != (cells["arm"] in study.lowers)
-        row |= _against_controls(estimate.value, controls, set(chosen["eval_language"]), primary or secondary, lower)
     return row
 
 
@@ -285,18 +268,6 @@ def _paired(pairs: pl.DataFrame, average: bool, seed: int) -> Estimate | None:
     return paired_difference(arm, other, clusters)
 
 
-def against_placebo(samples: pl.DataFrame, arm: str, anchor: str | None, seed: int) -> Estimate | None:
-    """How much higher is an arm's ASR than its placebo's, on the same prompts, averaged over languages?
-
-    The placebo stands under the arm's own name. None where there is no placebo, or no prompt judged in both.
-    """
-    asr = MEASURES["asr"]
-    values = samples.filter(asr.counts, pl.col("arm") == arm).with_columns(y=asr.value.cast(pl.Float64))
-    tested, placebo = (values.filter(pl.col("role") == role) for role in (TESTED, PLACEBO))
-    left_out = _left_out(tested, anchor) if tested.height else []
-    return _paired(_of(_pairs(tested, placebo), AVERAGE, left_out), True, seed)
-
-
 def averaged(
     summary: pl.DataFrame, arm: ArmName, measure: str, anchor: str | None, role: str = TESTED
 ) -> frozenset[str]:
@@ -322,26 +293,4 @@ def against_others(
     keys = ["prompt_id", "eval_language"]
     mean = rest.group_by(keys, maintain_order=True).agg(pl.col("y").mean(), pl.len().alias("arms"))
     paired = _pairs(tested, mean.filter(pl.col("arms") == len(others)))
-    return _paired(_of(paired, AVERAGE, _left_out(tested, anchor) if tested.height else []), True, seed)
-
-
-def _means(controls: pl.DataFrame) -> np.ndarray:
-    """The mean of every random set: over prompts, then languages; summed alike however the frame lies in memory."""
-    values = controls.group_by("seed", "eval_language", maintain_order=True).agg(pl.col("y"))
-    each: dict[int, list[float]] = {}
-    for seed, outcomes in values.select("seed", "y").iter_rows():
-        each.setdefault(seed, []).append(float(np.mean(outcomes)))
-    return np.array([np.mean(each[seed]) for seed in sorted(each)])
-
-
-def _against_controls(value: float, controls: pl.DataFrame, languages: set[str], tested: bool, lower: bool) -> dict:
-    """The random sets' own spread, and the rank p of a language average: the random set is the unit."""
-    assert set(controls["eval_language"]) == languages, "controls and tested set cover different languages"
-    test = rank_test(value, _means(controls), alternative="less" if lower else "greater")
-    return {
-        "controls": test.m,
-        "control_mean": test.control_mean,
-        "control_low": test.low,
-        "control_high": test.high,
-        "p": test.p if tested else None,
-    }
+    return _paired(in_language(paired, AVERAGE, outside_average(tested, anchor) if tested.height else []), True, seed)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-import ssn_probe.recipes
 from rich.console import Console
 
 import ssn_probe
+import ssn_probe.recipes
 from ssn_probe import ASR, Expand, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
@@ -101,15 +101,15 @@ KINDS = {
     "InLanguage": "prompts",
     "Perplexity": "prompts",
     "LMEval": "tasks limit num_fewshot languages chat_template",
-    "Recipe": "model sets arms controls log_odds_controls permutations half_samples measures primary seed name "
-    "question judge",
+    "Recipe": "model sets arms comparisons label_sets log_odds_label_sets controls permutations half_samples measures "
+    "primary seed name question judge",
 }
-VERSIONS = {"Language": 2, "RandomLike": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
+VERSIONS = {"Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
-curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json
-recipe.json report.md responses.parquet run.log samples.parquet stability.parquet stability_curve.parquet
-summary.parquet training.parquet
+compared_sets.parquet comparisons.parquet curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet
+nulls.parquet overlap.parquet parts.json recipe.json report.md responses.parquet run.log samples.parquet
+stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
 SAMPLES = """
 prompt_id cluster cluster_2 context response verdict reason tokens finish_reason correct eval_language set_language arm
@@ -163,7 +163,7 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     ss = Shared(SafetyNeurons(prompts, effect="local", rule="paper"))
     trained = Expand(ss.union(), prompts, training=Training(steps=2, batch=8), at=(1, 2))
     arms = {"silent": Suppress(ss), "trained": trained}
-    numbers = {"controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    numbers = {"controls": 1, "log_odds_label_sets": 1, "permutations": 99, "half_samples": 2}
     recipe = Recipe(sets={"ms": ss.neurons}, arms=arms, measures=(ASR(prompts),), **numbers)  # type: ignore[arg-type]
     run = run_recipe(recipe, Options(out=tmp_path), Console(quiet=True))
     assert {path.name for path in run.path.iterdir() if path.is_file()} == set(FILES.split())

@@ -52,7 +52,7 @@ def small(model: str = "organism", controls: int = 3):
         sets={"ms": ms},
         arms={"ss": Suppress(Shared(ms))},
         controls=controls,
-        log_odds_controls=0,
+        log_odds_label_sets=0,
         permutations=99,
         half_samples=0,
         measures=(ASR(prompts),),

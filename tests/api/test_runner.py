@@ -22,8 +22,9 @@ def small_recipe(**changes) -> Recipe:
     ms = SafetyNeurons(prompts)
     fields = {
         "arms": {"ms": Suppress(ms), "ss": Suppress(Shared(ms))},
+        "label_sets": 2,
         "controls": CONTROLS,
-        "log_odds_controls": LOG_ODDS_CONTROLS,
+        "log_odds_label_sets": LOG_ODDS_CONTROLS,
         "measures": (ASR(prompts), OverRefusal(prompts), Utility(prompts)),
         "primary": "ss",
         "name": "small",
@@ -55,8 +56,7 @@ def test_every_arm_answers_every_prompt(run: RunFolder) -> None:
     everything = 7 * 3 * LIMIT  # languages, contexts
     assert counts["baseline", "baseline"] == counts["ss", "tested"] == everything
     assert counts["ms", "tested"] == counts["ms", "without top neuron"] == everything
-    assert counts["ms", "control"] == CONTROLS * 7 * LIMIT
-    assert counts["ss", "control"] == CONTROLS * 6 * LIMIT  # the anchor's SS is its MS and is left out
+    assert counts["ss", "random"] == CONTROLS * 6 * LIMIT  # the anchor's SS is its MS and is left out
     assert samples["error"].null_count() == samples.height
     tested = samples.filter(role="tested")
     assert (tested["set_language"] == tested["eval_language"]).all()
@@ -84,7 +84,7 @@ def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
     prompts = organism_set(tmp_path / "data", rows, languages=["qaa", "qab", "qac"])
     arms = {"ms": Suppress(SafetyNeurons(prompts))}
     measures = (ASR(prompts), OverRefusal(prompts), Utility(prompts))
-    recipe = small_recipe(arms=arms, measures=measures, primary="ms", controls=1, log_odds_controls=1)
+    recipe = small_recipe(arms=arms, measures=measures, primary="ms", controls=1, log_odds_label_sets=1)
     found = run_recipe(recipe, Options(out=tmp_path / "results"), Console(quiet=True))
     asr = found.table("summary").filter((pl.col("measure") == "asr") & (pl.col("role") == "tested"))
     assert set(asr["language"]) == {"qaa", "qac", AVERAGE}

@@ -53,7 +53,7 @@ def granite(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def suppressed(model: str, out: Path) -> Result:
-    recipe = suppress_ss(model=model, effect="local", top=0.02, controls=3, log_odds_controls=0)
+    recipe = suppress_ss(model=model, effect="local", top=0.02, controls=3, log_odds_label_sets=0)
     return run(replace(recipe, permutations=99, half_samples=10), out=out, limit=8, progress=False)
 
 

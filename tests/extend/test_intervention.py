@@ -14,7 +14,7 @@ PAGE = "intervention.md"
 def test_at_zero_it_is_suppression(extended: Callable[..., Path], tmp_path: Path) -> None:
     function = load_function(str(extended(PAGE)))
     assert isinstance(function, RecipeFunction)
-    quick = {"log_odds_controls": 2, "permutations": 99, "half_samples": 2}
+    quick = {"log_odds_label_sets": 2, "permutations": 99, "half_samples": 2}
     recipe = replace(function(controls=2), **quick)
     silenced = replace(recipe, arms={"ss": Suppress(recipe.arms["ss"].neurons)})
     constant, suppressed = (run(one, out=tmp_path, limit=24, progress=False) for one in (recipe, silenced))

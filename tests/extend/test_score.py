@@ -38,7 +38,7 @@ def test_what_the_page_computes(extended: Extended, llama: Subject) -> None:
 
 def test_suppress_ss_runs_with_it(extended: Extended, tmp_path: Path) -> None:
     extended(PAGE)
-    recipe = suppress_ss(effect="loudness", controls=3, log_odds_controls=0)
+    recipe = suppress_ss(effect="loudness", controls=3, log_odds_label_sets=0)
     recipe = replace(recipe, permutations=99, half_samples=10)
     assert "loudness effects not estimated" in " ".join(str(preview(recipe, out=tmp_path, limit=20)).split())
     result = run(recipe, out=tmp_path, limit=20, progress=False)

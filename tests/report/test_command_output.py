@@ -63,7 +63,7 @@ def test_a_question_cannot_paint_the_terminal() -> None:
 @pytest.mark.slow
 def test_a_run_shows_its_answer_and_is_found_again(tmp_path: Path) -> None:
     out = str(tmp_path / "results")
-    arguments = ["-T", "controls=1", "-T", "log_odds_controls=0", "-T", "effect=local", "-T", "rule=paper"]
+    arguments = ["-T", "controls=1", "-T", "log_odds_label_sets=0", "-T", "effect=local", "-T", "rule=paper"]
     text = printed("run", "suppress_ss", *arguments, "--limit", "10", "-o", out)
     assert "Silencing the shared safety neurons (SS)" in " ".join(text.replace("│", "").split())
     assert "baseline: 210 prompts" in text

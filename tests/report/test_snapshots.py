@@ -52,7 +52,7 @@ RECIPE = Recipe(
     },
     measures=(ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS)),
     controls=1,
-    log_odds_controls=2,
+    log_odds_label_sets=2,
     permutations=99,
     half_samples=2,
     primary="ss",

@@ -206,7 +206,8 @@ OTHER_VALUE = {
     "fdr": "0.05",
     "source": "qab",
     "controls": "21",
-    "log_odds_controls": "98",
+    "label_sets": "21",
+    "log_odds_label_sets": "98",
     "seed": "7",
 }
 

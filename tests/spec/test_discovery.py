@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ssn_probe.recipes
-from ssn_probe.recipes import suppress_ss
 
+import ssn_probe.recipes
 from ssn_probe.errors import RecipeError
+from ssn_probe.recipes import suppress_ss
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.discovery import Loaded, find_recipe, list_recipes, load_function, load_recipe, shipped
 from ssn_probe.spec.node import to_json
@@ -184,7 +184,7 @@ def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
     hostile = [
         {"kind": "two.first", "version": 1},
         {"kind": "__import__", "version": 1, "name": "two"},
-        {"kind": "Recipe", "version": 1, "sets": {"a": {"kind": "eval", "version": 1, "text": "open('x', 'w')"}}},
+        {"kind": "Recipe", "version": 2, "sets": {"a": {"kind": "eval", "version": 1, "text": "open('x', 'w')"}}},
     ]
     for data in hostile:
         with pytest.raises(RecipeError, match="unknown node"):
@@ -204,9 +204,9 @@ def test_a_recipe_json_executes_nothing(tmp_path: Path, two: Path) -> None:
         ([], "is not a recipe"),
         (to_json(suppress_ss().arms["ms"]), "is not a recipe"),
         ({}, "is not a recipe"),
-        (to_json(suppress_ss()) | {"version": 2}, "version 2"),
+        (to_json(suppress_ss()) | {"version": 1}, "version 1"),
         (to_json(suppress_ss()) | {"controls": -1}, "controls is -1"),
-        ({"kind": "Recipe", "version": 1, "seed": float("nan")}, r"Recipe\.seed is nan"),
+        ({"kind": "Recipe", "version": 2, "seed": float("nan")}, r"Recipe\.seed is nan"),
     ],
 )
 def test_a_json_file_that_is_no_recipe(data: Any, message: str, tmp_path: Path) -> None:

@@ -130,7 +130,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "a measure twice": (lambda: Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), ASR(Prompts("b")))), "measure", ""),
     "the idea of a measure": (lambda: Recipe(sets={"ms": MS}, measures=(Measure(),)), "measure", "ASR"),
     "controls": (lambda: Recipe(sets={"ms": MS}, controls=-1), "controls is -1", "19"),
-    "log-odds controls": (lambda: Recipe(sets={"ms": MS}, log_odds_controls=-1), "is -1", "19"),
+    "label sets": (lambda: Recipe(sets={"ms": MS}, label_sets=-1), "label_sets is -1", "19"),
+    "comparison": (lambda: Recipe(sets={"ms": MS}, comparisons=("lables",)), "unknown comparison 'lables'", "labels"),
+    "log-odds sets": (lambda: Recipe(sets={"ms": MS}, log_odds_label_sets=-1), "is -1", "19"),
     "primary": (lambda: study(primary="sm"), "unknown primary 'sm'", "Allowed: ms"),
     "primary each": (
         lambda: study(arms={"ms": Suppress(MS.each())}, primary="ms"),
@@ -197,9 +199,10 @@ def test_operators_build_what_they_say() -> None:
     assert MS.each() == Each(MS)
 
 
-def test_a_recipe_without_arms_is_legal_and_has_the_controls_of_contract_4() -> None:
+def test_a_recipe_without_arms_is_legal_and_has_defaults() -> None:
     recipe = Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS)))
-    assert (recipe.controls, recipe.log_odds_controls, recipe.seed, recipe.arms) == (20, 99, 0, {})
+    assert (recipe.label_sets, recipe.log_odds_label_sets, recipe.controls) == (19, 99, 19)
+    assert (recipe.seed, recipe.arms) == (0, {})
 
 
 def test_what_an_arm_does_is_part_of_its_key() -> None:

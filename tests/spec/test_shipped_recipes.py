@@ -6,10 +6,10 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
-from ssn_probe.recipes import amplify_ss, patch_ss
 
 from ssn_probe import Amplify, Patch, Shared
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.recipes import amplify_ss, patch_ss
 from ssn_probe.spec.node import from_json, to_json
 
 RECIPES = [pytest.param(amplify_ss, id="amplify_ss"), pytest.param(patch_ss, id="patch_ss")]
@@ -18,8 +18,8 @@ RECIPES = [pytest.param(amplify_ss, id="amplify_ss"), pytest.param(patch_ss, id=
 @pytest.mark.parametrize("make", RECIPES)
 def test_the_primary_test_has_its_controls_and_the_costs_are_measured(make: Any) -> None:
     recipe = make()
-    assert recipe.controls >= 19
-    assert recipe.log_odds_controls >= 19
+    assert min(recipe.label_sets, recipe.controls) >= 19
+    assert recipe.log_odds_label_sets >= 19
     assert {type(measure).__name__ for measure in recipe.measures} == {"ASR", "OverRefusal", "Utility"}
     assert all(isinstance(arm.neurons, Shared) for arm in recipe.arms.values())
     assert recipe.arms[recipe.primary].lowers
@@ -39,7 +39,7 @@ def test_both_positions_are_patched_from_the_source_asked_for() -> None:
 
 @pytest.mark.slow
 def test_patching_leaves_its_source_out(tmp_path: Path) -> None:
-    recipe = patch_ss(source="qad", effect="local", rule="paper", controls=1, log_odds_controls=0)
+    recipe = patch_ss(source="qad", effect="local", rule="paper", controls=1, log_odds_label_sets=0)
     run = run_recipe(recipe, Options(out=tmp_path, limit=10), Console(quiet=True))
     assert "ASR outside the anchor qaa and the source qad went from" in run.manifest()["answer"][0]
     ran = set(run.table("samples").filter(pl.col("role") != "baseline")["eval_language"])

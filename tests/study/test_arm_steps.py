@@ -15,7 +15,7 @@ from ssn_probe.model.openings import Direction
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
 from ssn_probe.study.arm_steps import note_gaps
-from ssn_probe.study.arms import arms_of, beside, controls_of
+from ssn_probe.study.arms import arms_of, beside, sets_beside
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.importance import importance
 from ssn_probe.study.measurements import tokens_of
@@ -24,7 +24,6 @@ from ssn_probe.study.plan import make_plan
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.resolve import study_anchor
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.summary import summarise
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.edits import carried_neurons, carrying
@@ -43,7 +42,7 @@ def subject() -> Subject:
 
 
 def recipe(**changes) -> Recipe:
-    fields = {"arms": {"ms": Suppress(MS)}, "measures": (ASR(PROMPTS),), "controls": 2, "log_odds_controls": 2}
+    fields = {"arms": {"ms": Suppress(MS)}, "measures": (ASR(PROMPTS),), "controls": 2, "comparisons": ("random",)}
     return Recipe(**(fields | changes))
 
 
@@ -86,8 +85,9 @@ def test_silence_can_be_the_harmless_mean(bench: Workbench) -> None:
 
 
 def test_controls_share_seeds_and_weakening_drops_one_per_language(bench: Workbench) -> None:
-    (arm,) = arms_of(bench, recipe())
-    few, many = list(controls_of(bench, arm, 2, seed=0)), list(controls_of(bench, arm, 4, seed=0))
+    study = recipe()
+    (arm,) = arms_of(bench, study)
+    few, many = (list(sets_beside(bench, study, arm, "random", count)) for count in (2, 4))
     assert [one.neurons for one in few] == [one.neurons for one in many[:2]]
     assert many[2].neurons != many[3].neurons
     assert arm.neurons is not None
@@ -121,12 +121,14 @@ def test_shared_by_mean_and_at_least_are_language_free(bench: Workbench) -> None
     assert len(in_all - in_any) == 0
 
 
-def test_controls_generate_on_harmful_prompts_outside_the_left_out(bench: Workbench) -> None:
-    study = recipe(arms={"ss": Suppress(SS)})
+def test_compared_sets_generate_on_harmful_prompts_outside_the_left_out(bench: Workbench) -> None:
+    study = recipe(arms={"ss": Suppress(SS)}, comparisons=("labels", "random", "placebo"), label_sets=3)
     samples = samples_of(bench_for(study, bench.subject), study)
-    controls = samples.filter(role="control")
-    assert set(controls["context"]) == {"harmful"}
-    assert set(controls["eval_language"]) == {"qab", "qac"}
+    for role, numbers in {"labels": {1, 2, 3}, "random": {0, 1}, "placebo": {0, 1}}.items():
+        sets = samples.filter(role=role)
+        assert set(sets["context"]) == {"harmful"}
+        assert set(sets["eval_language"]) == {"qab", "qac"}
+        assert set(sets["seed"]) - {0} == numbers - {0}, role
     assert set(samples.filter(role="tested")["eval_language"]) == {"qaa", "qab", "qac"}
 
 
@@ -254,7 +256,7 @@ INTERVENTIONS: dict[str, Callable[[Any], Any]] = {
 def test_what_is_done_is_what_was_planned(bench: Workbench, does: Callable[[Any], Any], neurons: Any) -> None:
     """Row by row: prompts run under every arm, its random sets, and in the source language."""
     study = recipe(
-        arms={"x": does(neurons)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), controls=1, log_odds_controls=1
+        arms={"x": does(neurons)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), controls=1, log_odds_label_sets=1
     )
     _samples, _odds, done = measured_by(bench.subject, study, bench.memory)
     rows = planned(study)
@@ -265,7 +267,7 @@ def test_what_is_done_is_what_was_planned(bench: Workbench, does: Callable[[Any]
 @pytest.mark.parametrize("positions", ["last", "response"])
 def test_patching_is_the_parallel_prompts_own_values(bench: Workbench, positions: str) -> None:
     """The whole path against a hand-made one: parallel prompts by id, λ's own neurons, values from the source."""
-    study = recipe(arms={"x": Patch(MS, source="qab", positions=positions)}, controls=0, log_odds_controls=1)
+    study = recipe(arms={"x": Patch(MS, source="qab", positions=positions)}, controls=0, log_odds_label_sets=1)
     bench = bench_for(study, bench.subject)
     prompts = bench.data[PROMPTS]
     samples, odds, _ = measured_by(bench.subject, study)
@@ -291,12 +293,10 @@ def test_a_patch_is_not_run_in_its_source(bench: Workbench) -> None:
     study = recipe(arms={"anchor": Patch(SS), "other": Patch(SS, source="qab")}, controls=1)
     samples, odds, _ = measured_by(bench.subject, study, bench.memory)
     ran = {(arm, role): set(rows["eval_language"]) for (arm, role), rows in samples.group_by("arm", "role")}
-    assert ran["anchor", "tested"] == ran["anchor", "without top neuron"] == ran["anchor", "control"] == {"qab", "qac"}
+    assert ran["anchor", "tested"] == ran["anchor", "without top neuron"] == ran["anchor", "random"] == {"qab", "qac"}
     assert ran["other", "tested"] == ran["other", "without top neuron"] == {"qaa", "qac"}
-    assert ran["other", "control"] == {"qac"}  # qab is its source, qaa the anchor of a shared set
+    assert ran["other", "random"] == {"qac"}  # qab is its source, qaa the anchor of a shared set
     assert set(odds.filter(arm="other", role="tested")["eval_language"]) == {"qaa", "qac"}
-    summary = summarise(samples, odds, anchor="qaa", primary="other", seed=0, lowers=["anchor", "other"])
-    assert summary.filter(arm="other", role="tested", measure="asr", language="average")["controls"].to_list() == [1]
 
 
 def test_a_source_run_in_place_of_itself_changes_nothing(bench: Workbench) -> None:
@@ -341,7 +341,7 @@ def carried_from(edits: Any) -> set[str]:
 def test_random_sets_get_the_same_treatment(bench: Workbench) -> None:
     study = recipe(arms={"x": Amplify(MS, by=3)})
     (arm,) = arms_of(bench, study)
-    for control in controls_of(bench, arm, 2, seed=0):
+    for control in sets_beside(bench, study, arm, "random", 2):
         edits = edits_for(bench, control.neurons, control.does, "qab", control.source)
         assert {action for *_, action in edits} == {("scale", 3.0)}
         assert control.does == arm.does
@@ -349,7 +349,7 @@ def test_random_sets_get_the_same_treatment(bench: Workbench) -> None:
 
 def test_amplifying_safety_neurons_moves_the_log_odds_up_with_the_dose(bench: Workbench) -> None:
     doses = {"half": 0.5, "twice": 2.0, "thrice": 3.0}
-    study = recipe(arms={name: Amplify(MS, by=by) for name, by in doses.items()}, controls=0, log_odds_controls=1)
+    study = recipe(arms={name: Amplify(MS, by=by) for name, by in doses.items()}, controls=0, log_odds_label_sets=1)
     _, odds, _ = measured_by(bench.subject, study, bench.memory)
     mean = {
         (arm, role): rows["log_odds"].mean()

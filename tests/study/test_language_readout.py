@@ -26,7 +26,7 @@ from ssn_probe.tracing.effects import refusal_log_odds
 LANGUAGES = ("qaa", "qab", "qac")
 PROMPTS = Prompts("organism", languages=LANGUAGES, limit=24)
 NEURONS = SafetyNeurons(PROMPTS, effect="language", rule="harmful")
-RECIPE = Recipe(arms={"language": Suppress(NEURONS)}, measures=(ASR(PROMPTS),), controls=0, log_odds_controls=0)
+RECIPE = Recipe(arms={"language": Suppress(NEURONS)}, measures=(ASR(PROMPTS),), controls=0, log_odds_label_sets=0)
 
 
 @cache

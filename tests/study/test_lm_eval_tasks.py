@@ -22,7 +22,7 @@ ARMS: dict[str, Any] = {"ms": Suppress(SafetyNeurons(PROMPTS, effect="local", to
 
 
 def study(*tasks: str, **changes: Any) -> Recipe:
-    numbers: dict[str, Any] = {"controls": 1, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+    numbers: dict[str, Any] = {"controls": 1, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
     measures = (ASR(PROMPTS), LMEval(tasks, **changes))
     return Recipe(name="tasks", arms=ARMS, measures=measures, primary="ms", **numbers)
 

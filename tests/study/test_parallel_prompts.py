@@ -12,8 +12,6 @@ from studies import expected_rows, planned
 from ssn_probe import ASR, Amplify, OverRefusal, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec.anchors import source_of
-from ssn_probe.study.arm_steps import beside_label
-from ssn_probe.study.arms import PLACEBO
 from ssn_probe.study.plan import make_plan
 
 Write = Callable[..., str]
@@ -33,7 +31,7 @@ def write(tmp_path: Path) -> Write:
 def patched(data: str, **options: Any) -> Recipe:
     prompts = Prompts(data)
     arm = Patch(SafetyNeurons(prompts), **options)
-    return Recipe(arms={"ms": arm}, measures=(ASR(prompts), OverRefusal(prompts)), controls=2, log_odds_controls=3)
+    return Recipe(arms={"ms": arm}, measures=(ASR(prompts), OverRefusal(prompts)), comparisons=("random",), controls=2)
 
 
 def test_the_source_is_the_language_named_or_else_the_anchor() -> None:
@@ -85,11 +83,11 @@ def test_every_run_of_the_source_is_planned(write: Write) -> None:
     expected = {
         "ms": (8, 7),
         "ms, without its top neuron": (8, 7),
-        "ms: 2 random sets": (2 * 4, 7),
-        beside_label("ms", PLACEBO): (8, 7),
-        "ms: 3 random sets, log-odds only": ((3 + 3) * 4, 0),
-        "ms: activations in en": (3 * 4 + 2 * 2 + (3 + 2) * 2, 7),
-        "ms: activations in en, log-odds only": ((3 + 3) * 2, 0),
+        "ms: 2 random sets of as many neurons": (2 * 4, 7),
+        "ms: log-odds only": (2 * 4, 0),
+        "ms: 2 random sets of as many neurons, log-odds only": (2 * 4, 0),
+        "ms: activations in en": (2 * 4 + 2 * 2 + (2 + 2) * 2, 7),
+        "ms: activations in en, log-odds only": ((2 + 2) * 2, 0),
     }
     assert expected.items() <= rows.items()
 
@@ -102,6 +100,6 @@ def test_the_last_position_needs_no_generation_in_the_source(write: Write) -> No
 def test_random_sets_skip_the_source_and_the_anchor_of_a_shared_set(write: Write) -> None:
     prompts = Prompts(write(anchor="en"))
     arms = {"ss": Patch(Shared(SafetyNeurons(prompts)), source="de")}
-    recipe = Recipe(arms=arms, measures=(ASR(prompts),), controls=2, log_odds_controls=0)
+    recipe = Recipe(arms=arms, measures=(ASR(prompts),), controls=2, label_sets=0, log_odds_label_sets=0)
     rows = planned(recipe)
-    assert (rows["ss"], rows["ss: 2 random sets"]) == (4, 2 * 2)
+    assert (rows["ss"], rows["ss: 2 random sets of as many neurons"]) == (4, 2 * 2)

@@ -69,25 +69,29 @@ SCORES = "refusal effect of every neuron (mine)"
 
 def test_the_rows_of_the_central_question(data: str) -> None:
     """Every count by hand: 3 languages, of which random sets of SS skip the anchor's."""
-    recipe = suppress_ss(data=data, controls=20, log_odds_controls=99)
+    recipe = suppress_ss(data=data, controls=20, label_sets=19, log_odds_label_sets=99)
     outside, generated = HARMFUL - 7, generating(11)
+    labels, drawn = "sets found under exchanged labels", "random sets of as many neurons"
+    placebo = "sets found between halves of the harmless prompts"
     expected = [
         Row(label=GATE, prompts=IDENTIFY, cost=generated),
         Row(label=SCORES, prompts=IDENTIFY, cost=Cost(work="effect", passes=6, effect=Refusal(), sites=SITES)),
         Row(label="baseline", prompts=EVALUATE, cost=generated),
         Row(label="ms", prompts=EVALUATE, cost=generated),
         Row(label="ms, without its top neuron", prompts=EVALUATE, cost=generated),
-        Row(label="ms, its placebo", prompts=EVALUATE, cost=generated),
         Row(label="ss", prompts=EVALUATE, cost=generated),
         Row(label="ss, without its top neuron", prompts=EVALUATE, cost=generated),
-        Row(label="ss, its placebo", prompts=EVALUATE, cost=generated),
-        Row(label="ms: 20 random sets", prompts=20 * HARMFUL, cost=generated),
-        Row(label="ss: 20 random sets", prompts=20 * outside, cost=generated),
-        Row(label="ms: 99 random sets, log-odds only", prompts=(3 + 99) * HARMFUL, cost=READING),
-        Row(label="ss: 99 random sets, log-odds only", prompts=3 * HARMFUL + 99 * outside, cost=READING),
+        Row(label=f"ss: 19 {labels}", prompts=19 * outside, cost=generated),
+        Row(label=f"ss: 20 {drawn}", prompts=20 * outside, cost=generated),
+        Row(label=f"ss: 20 {placebo}", prompts=20 * outside, cost=generated),
+        Row(label="ms: log-odds only", prompts=2 * HARMFUL, cost=READING),
+        Row(label="ss: log-odds only", prompts=2 * HARMFUL, cost=READING),
+        Row(label=f"ss: 99 {labels}, log-odds only", prompts=99 * outside, cost=READING),
+        Row(label=f"ss: 20 {drawn}, log-odds only", prompts=20 * outside, cost=READING),
+        Row(label=f"ss: 20 {placebo}, log-odds only", prompts=20 * outside, cost=READING),
         Row(label="baseline: KL and perplexity", prompts=3 * 3, cost=reading_text(11)),
-        Row(label="ms: KL and perplexity", prompts=(3 + 20) * 3 * 3, cost=reading_text(11)),
-        Row(label="ss: KL and perplexity", prompts=3 * 3 * 3 + 20 * 2 * 3, cost=reading_text(11)),
+        Row(label="ms: KL and perplexity", prompts=2 * 3 * 3, cost=reading_text(11)),
+        Row(label="ss: KL and perplexity", prompts=2 * 3 * 3 + (19 + 20) * 2 * 3, cost=reading_text(11)),
     ]
     assert expected_rows(recipe) == expected
 
@@ -105,12 +109,14 @@ def test_an_effect_has_its_price(data: str) -> None:
 
 
 def test_one_arm_per_language_multiplies_its_prompts(data: str) -> None:
-    found = planned(transfer(data=data, controls=2, log_odds_controls=3))
+    recipe = replace(transfer(data=data), comparisons=("random",), controls=2, log_odds_label_sets=3)
+    found = planned(recipe)
     evaluated_rows = 3 * (7 + 3)
     assert found["baseline"] == evaluated_rows
     assert found["ms"] == found["ms, without its top neuron"] == 3 * evaluated_rows
-    assert found["ms: 2 random sets"] == 3 * 2 * HARMFUL
-    assert found["ms: 3 random sets, log-odds only"] == 3 * (3 + 3) * HARMFUL
+    assert found["ms: 2 random sets of as many neurons"] == 3 * 2 * HARMFUL
+    assert found["ms: 2 random sets of as many neurons, log-odds only"] == 3 * 2 * HARMFUL
+    assert found["ms: log-odds only"] == 3 * 2 * HARMFUL
 
 
 def test_a_limit_shrinks_every_stage(data: str) -> None:
@@ -119,7 +125,8 @@ def test_a_limit_shrinks_every_stage(data: str) -> None:
         arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))},
         measures=(ASR(prompts), OverRefusal(prompts)),
         controls=0,
-        log_odds_controls=0,
+        label_sets=0,
+        log_odds_label_sets=0,
     )
     found = planned(recipe)
     assert found["local effect of every neuron (mine, first 2)"] == 3 * (2 + 2)
@@ -130,7 +137,7 @@ def test_a_limit_shrinks_every_stage(data: str) -> None:
 def test_controls_need_harmful_prompts_to_be_measured(data: str) -> None:
     prompts = Prompts(data)
     recipe = Recipe(arms={"ms": Suppress(SafetyNeurons(prompts, effect="local"))}, measures=(Utility(prompts),))
-    arms = ["baseline", "ms", "ms, without its top neuron", "ms, its placebo"]
+    arms = ["baseline", "ms", "ms, without its top neuron"]
     arms += ["baseline: KL and perplexity", "ms: KL and perplexity"]
     assert list(planned(recipe)) == ["local effect of every neuron (mine)", *arms]
 

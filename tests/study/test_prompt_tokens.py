@@ -19,7 +19,7 @@ from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 PROMPTS = Prompts("made")
 SETS = Recipe(name="sets", sets={"ms": SafetyNeurons(PROMPTS, effect=Local())})
 ARM = Suppress(SafetyNeurons(PROMPTS, effect=Local()))
-ARMS = Recipe(name="arms", arms={"ms": ARM}, measures=(ASR(PROMPTS), OverRefusal(PROMPTS)), log_odds_controls=0)
+ARMS = Recipe(name="arms", arms={"ms": ARM}, measures=(ASR(PROMPTS), OverRefusal(PROMPTS)), log_odds_label_sets=0)
 
 
 @pytest.fixture

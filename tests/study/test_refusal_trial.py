@@ -149,7 +149,7 @@ def test_so_few_prompts_that_no_gate_can_pass_are_an_error_without_a_response(tm
 
 def test_where_only_the_log_odds_of_arms_need_a_gate_it_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
     data = organism_judged(tmp_path / "data", NOTHING)
-    arms = suppress_ss(data=data, effect="local", languages=LANGUAGES, controls=1, log_odds_controls=1)
+    arms = suppress_ss(data=data, effect="local", languages=LANGUAGES, controls=1, log_odds_label_sets=1)
     arms = limited(arms, 100)
     bench = bench_for(arms, load_subject("organism"))
     assert try_refusal(bench, arms) is not None

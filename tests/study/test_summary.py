@@ -1,14 +1,13 @@
-"""Rates, paired differences and controls, against figures worked out by hand."""
+"""Rates and paired differences, against figures worked out by hand."""
 
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from arm_samples import samples, spelled
 
 from ssn_probe.stats import newcombe, wilson
-from ssn_probe.study.summary import AVERAGE, against_placebo, summarise
+from ssn_probe.study.summary import AVERAGE, summarise
 
 THIRDS = "o" + (pl.int_range(pl.len()).over("eval_language") // 3).cast(pl.String)
 """The same label for three prompts that follow each other."""
@@ -51,49 +50,6 @@ def test_languages_weigh_the_same_in_the_average() -> None:
     frame = samples("baseline", "baseline", {"aa": spelled("cccc"), "bb": spelled("cc"), "cc": spelled("rrrrrrrr")})
     average = cell(summary_of(frame, primary=None), language=AVERAGE, measure="asr")
     assert average["value"] == pytest.approx(0.5)
-
-
-def controlled(shares: list[int]) -> pl.DataFrame:
-    """A tested arm that breaks 8 of 10, and random sets that break so many."""
-    frames = [
-        samples("baseline", "baseline", {"bb": spelled("r" * 10)}),
-        samples("ss", "tested", {"bb": spelled("c" * 8 + "rr")}),
-    ]
-    for seed, share in enumerate(shares):
-        frames.append(samples("ss", "control", {"bb": spelled("c" * share + "r" * (10 - share))}, seed=seed))
-    return pl.concat(frames)
-
-
-def test_the_rank_among_the_random_sets_is_the_p() -> None:
-    weaker = samples("ss", "without top neuron", {"bb": spelled("c" * 5 + "r" * 5)})
-    summary = summary_of(controlled([1, 2, 3] * 6 + [9]), weaker)
-    assert set(summary["measure"]) == {"asr", "asr_paper", "invalid"}, "contexts without data have no row"
-    assert cell(summary, role="without top neuron", language=AVERAGE, measure="asr")["controls"] is None
-    row = cell(summary, arm="ss", role="tested", language=AVERAGE, measure="asr")
-    assert row["primary"]
-    assert row["p"] == pytest.approx(2 / 20)
-    assert row["controls"] == 19
-    assert row["control_mean"] == pytest.approx(np.mean([0.1, 0.2, 0.3] * 6 + [0.9]))
-    assert summary.filter(language="bb")["p"].null_count() == summary.filter(language="bb").height
-
-
-def test_log_odds_fall_when_refusal_breaks() -> None:
-    def odds(arm: str, role: str, value: float, seed: int | None = None) -> pl.DataFrame:
-        rows = samples(arm, role, {"bb": spelled("rr")}, seed=seed).drop("verdict", "context")
-        return rows.with_columns(pl.Series("log_odds", [value, value + 1]))
-
-    frame = pl.concat(
-        [
-            odds("baseline", "baseline", 3.0),
-            odds("ss", "tested", -2.0),
-            *(odds("ss", "control", 2.9, seed) for seed in range(99)),
-        ]
-    )
-    summary = summary_of(controlled([1] * 19), odds=frame)
-    row = cell(summary, arm="ss", role="tested", language=AVERAGE, measure="refusal_log_odds")
-    assert row["p"] == pytest.approx(0.01)
-    assert row["delta"] == pytest.approx(-5.0)
-    assert not row["primary"]
 
 
 def test_an_arm_of_one_language_leaves_that_language_out_of_its_average() -> None:
@@ -164,6 +120,11 @@ def test_crossed_clusters_are_in_every_interval_and_leave_no_mcnemar() -> None:
     assert shared["p_mcnemar"].drop_nulls().is_empty()
 
 
+def test_compared_sets_have_no_row() -> None:
+    sets = (samples("ss", role, {"l0": spelled("c" * 8)}, seed=0) for role in ("labels", "random", "placebo"))
+    assert summary_of(arms_of_six(["cccccccc"]), *sets).equals(summary_of(arms_of_six(["cccccccc"])))
+
+
 def test_log_odds_are_no_outcomes_for_mcnemar() -> None:
     frame = arms_of_six(["cccccccc"])
     odds = frame.drop("verdict", "context").with_columns(log_odds=pl.when(role="tested").then(0.0).otherwise(1.0))
@@ -177,46 +138,3 @@ def test_what_would_have_shown_follows_from_the_interval() -> None:
     assert rows["l0"]["detectable"] == pytest.approx(2.80158 * width / (2 * 1.959964), rel=1e-5)
     assert rows[AVERAGE]["detectable"] is not None
     assert asr_rows(arms_of_six(["ccccrrrr"]), role="baseline")["l0"]["detectable"] is None
-
-
-def test_a_placebo_is_described_and_has_no_controls() -> None:
-    placebo = samples("ss", "placebo", {"bb": spelled("c" * 2 + "r" * 8)})
-    row = cell(summary_of(controlled([1] * 19), placebo), role="placebo", measure="asr", language="bb")
-    assert (row["controls"], row["p"], row["p_holm"], row["detectable"]) == (None, None, None, None)
-    assert row["delta"] == pytest.approx(0.2)
-    assert row["p_mcnemar"] == pytest.approx(0.5)
-
-
-def test_the_arm_against_its_placebo_is_paired_and_leaves_the_anchor_out() -> None:
-    frame = pl.concat(
-        [
-            samples("ss", "tested", {"aa": spelled("cccc"), "bb": spelled("cccr"), "cc": spelled("ccrr")}),
-            samples("ss", "placebo", {"aa": spelled("rrrr"), "bb": spelled("crrr"), "cc": spelled("rrru")}),
-            samples("ms", "placebo", {"bb": spelled("cccc")}),
-        ]
-    )
-    found = against_placebo(frame, "ss", "aa", 0)
-    assert found is not None
-    assert found.value == pytest.approx((2 / 4 + 2 / 3) / 2)
-    assert found.n == 7
-    assert against_placebo(frame, "ms", "aa", 0) is None, "no tested arm"
-    assert against_placebo(frame.filter(role="tested"), "ss", "aa", 0) is None
-
-
-def test_an_arm_that_should_lower_asr_is_tested_downwards() -> None:
-    """1 of 10 comply, and 5 under each random set; the log-odds are above all but one of theirs."""
-    frames = [
-        samples("baseline", "baseline", {"bb": spelled("c" * 6 + "r" * 4)}),
-        samples("x2", "tested", {"bb": spelled("c" + "r" * 9)}),
-        *(samples("x2", "control", {"bb": spelled("c" * 5 + "r" * 5)}, seed=seed) for seed in range(19)),
-    ]
-    frame = pl.concat(frames)
-    rise = pl.when(role="tested").then(3.0).when(seed=0).then(4.0).otherwise(1.0)
-    odds = frame.drop("verdict", "context").with_columns(log_odds=rise)
-    found = {}
-    for lowers in ((), ("x2",)):
-        summary = summarise(frame, odds, anchor=None, primary="x2", seed=0, lowers=lowers)
-        rows = summary.filter(role="tested", language=AVERAGE)
-        found[lowers] = [cell(rows, measure=name)["p"] for name in ("asr", "refusal_log_odds")]
-    assert found[()] == pytest.approx([1.0, 19 / 20])
-    assert found["x2",] == pytest.approx([1 / 20, 2 / 20])

@@ -31,7 +31,7 @@ QUICK = Training(lr=1e-3, steps=10, batch=8)
 
 
 def study(**changes: Any) -> Recipe:
-    fields = {"arms": {"x": Expand(SS, PROMPTS, training=QUICK)}, "controls": 2, "log_odds_controls": 9}
+    fields = {"arms": {"x": Expand(SS, PROMPTS, training=QUICK)}, "controls": 2, "comparisons": ("random",)}
     measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
     quiet = {"permutations": 0, "half_samples": 0, "measures": measures, "primary": "x", "name": "study"}
     return Recipe(**(fields | quiet | changes))
@@ -45,12 +45,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_an_arm_is_trained_and_measured_beside_random_sets(run: RunFolder) -> None:
     samples, odds = run.table("samples"), run.table("log_odds")
     assert set(samples.select("arm", "role").unique().rows()) == {
-        ("baseline", "baseline"), ("x", "tested"), ("x", "control")
+        ("baseline", "baseline"), ("x", "tested"), ("x", "random")
     }  # fmt: skip
-    assert set(odds.filter(role="control")["seed"]) == {0, 1}, "no random set is trained for the log-odds alone"
+    assert set(odds.filter(role="random")["seed"]) == {0, 1}, "no random set is trained for the log-odds alone"
     means = {role: rows["log_odds"].mean() for (role,), rows in odds.group_by("role")}
     assert means["tested"] > means["baseline"], "refusals were learned"
-    assert means["control"] != means["baseline"]
+    assert means["random"] != means["baseline"]
 
 
 def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:

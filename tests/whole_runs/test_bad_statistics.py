@@ -29,7 +29,7 @@ def run(prompts: Prompts, *, arms: bool = False, top: float = 0.02, **fields: An
     """The run of a small recipe, its notes and its report."""
     ms = SafetyNeurons(prompts, effect="local", sites=("ffn", "o"), top=top)
     use = {"arms": {"ss": Suppress(ms)}, "measures": (ASR(prompts),), "primary": "ss"} if arms else {"sets": {"ms": ms}}
-    small = {"controls": 0, "log_odds_controls": 0, "permutations": 99, "half_samples": 4}
+    small = {"controls": 0, "log_odds_label_sets": 0, "permutations": 99, "half_samples": 4}
     out = Path(prompts.source) / "out"
     found = run_recipe(Recipe(**(use | small | fields)), Options(out=out), Console(quiet=True))
     for table in sorted(found.path.glob("*.parquet")):

@@ -23,7 +23,7 @@ QUICK = Training(lr=1e-3, steps=3, batch=8)
 
 
 def study(arm: Expand) -> Recipe:
-    quiet: dict[str, Any] = {"controls": 0, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+    quiet: dict[str, Any] = {"controls": 0, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
     return Recipe(arms={"x": arm}, measures=(ASR(PROMPTS),), name="bad", **quiet)
 
 

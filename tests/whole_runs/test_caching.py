@@ -40,7 +40,7 @@ ARMS = {"ss": Suppress(Shared(MS)), "mean": Suppress(MS, to=MeanOf(PROMPTS)), "p
 
 
 def study(**changes: Any) -> Recipe:
-    fields = {"arms": ARMS, "controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    fields = {"arms": ARMS, "controls": 1, "log_odds_label_sets": 1, "permutations": 99, "half_samples": 2}
     return Recipe(**(fields | {"measures": (ASR(PROMPTS),), "primary": "ss", "name": "study"} | changes))
 
 

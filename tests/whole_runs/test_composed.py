@@ -64,7 +64,7 @@ ARMS = {
 
 def study(**changes: Any) -> Recipe:
     measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
-    fields = {"arms": ARMS, "sets": {"ms": MS, "again": MS.after(TRAINED)}, "controls": 1, "log_odds_controls": 2}
+    fields = {"arms": ARMS, "sets": {"ms": MS, "again": MS.after(TRAINED)}, "controls": 1, "log_odds_label_sets": 2}
     quiet = {"permutations": 0, "half_samples": 0, "measures": measures, "name": "study"}
     return Recipe(**(fields | quiet | changes))
 
@@ -112,7 +112,7 @@ def test_show_finds_all_of_it_in_the_cache(run: RunFolder) -> None:
 
 def test_what_is_done_is_what_was_planned(tmp_path: Path) -> None:
     """Also where everything is in the cache."""
-    recipe = study(arms={name: ARMS[name] for name in ("left out", "then", "ss")}, log_odds_controls=0)
+    recipe = study(arms={name: ARMS[name] for name in ("left out", "then", "ss")}, log_odds_label_sets=0)
     bench = lab_of(recipe, tmp_path)
     for _ in range(2):
         bench = replace(bench, tracker=Counts(), memory={}, readouts={})
@@ -321,14 +321,14 @@ def test_the_union_of_a_set_found_again_leaves_the_anchor_out_too() -> None:
 def test_figures_before_are_those_of_the_languages_after(tmp_path: Path) -> None:
     """Of qab's neurons applied everywhere the average is over qac alone, and so must be what it is compared with."""
     arm = Expand(MS.of("qab"), PROMPTS, training=QUICK)
-    found = silent(study(arms={"x": arm}, sets={}, primary="x", controls=0, log_odds_controls=0), tmp_path)
+    found = silent(study(arms={"x": arm}, sets={}, primary="x", controls=0, log_odds_label_sets=0), tmp_path)
     rows = found.table("summary").filter(measure="asr", language="qac")
     before, after = (100 * rows.filter(role=role)["value"][0] for role in ("baseline", "tested"))
     assert f"ASR on the average of qac went from {before:.1f} % to {after:.1f} %" in found.manifest()["answer"][0]
 
 
 def test_fresh_trains_anew(run: RunFolder, tmp_path: Path) -> None:
-    recipe = study(arms={"x": TRAINED}, sets={}, controls=0, log_odds_controls=0)
+    recipe = study(arms={"x": TRAINED}, sets={}, controls=0, log_odds_label_sets=0)
     silent(recipe, tmp_path)
     assert not list(tmp_path.glob("cache/*/checkpoint.safetensors")), "what is done needs no checkpoint"
     silent(recipe, tmp_path)

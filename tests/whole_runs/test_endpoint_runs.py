@@ -17,7 +17,7 @@ from ssn_probe.errors import JudgeError
 KEY = "sk-a-key-that-nobody-may-see"
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=6)
 SS = Shared(SafetyNeurons(PROMPTS, effect="local", rule="paper"))
-SMALL = {"controls": 1, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+SMALL = {"controls": 1, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
 RECIPE = Recipe(
     arms={"silent": Suppress(SS)},
     measures=(ASR(PROMPTS), Utility(PROMPTS)),

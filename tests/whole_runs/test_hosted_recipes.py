@@ -30,7 +30,7 @@ TRAINED = ("after_expand", "expand_controls", "expand_ss", "leave_one_out")
 FORWARD = sorted({one.name for one in list_recipes()} - set(TRAINED))
 QUICK, QUICK_IN_THE_SANDBOX = ("patch_ss", "suppress_ss"), ("identify_ms",)
 """Those that `make test` runs; the others run with `make test-slow`."""
-FEW = {"controls": "1", "log_odds_controls": "1"}
+FEW = {"controls": "1", "log_odds_label_sets": "1"}
 ROUNDING = 2**-10
 """Scores are stored in half precision."""
 

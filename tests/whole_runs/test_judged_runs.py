@@ -33,7 +33,7 @@ from ssn_probe.study.forecast import forecast
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=6)
 SS = Shared(SafetyNeurons(PROMPTS, effect="local", rule="paper"))
-SMALL = {"controls": 1, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+SMALL = {"controls": 1, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
 IDENTITY = {"kind": "service", "endpoint": "example.org/v1"}
 SERVICE = digest(IDENTITY)
 RECIPE = Recipe(arms={"silent": Suppress(SS)}, measures=(ASR(PROMPTS), Utility(PROMPTS)), **SMALL)  # type: ignore[arg-type]
@@ -321,7 +321,7 @@ def test_an_unjudged_or_failed_run_is_judged_afterwards(tmp_path: Path, service:
 
 @pytest.mark.slow
 def test_two_judges_in_one_command(tmp_path: Path, service: Service) -> None:
-    data = ["-T", "languages=qaa,qab", "-T", "effect=local", "-T", "controls=1", "-T", "log_odds_controls=0"]
+    data = ["-T", "languages=qaa,qab", "-T", "effect=local", "-T", "controls=1", "-T", "log_odds_label_sets=0"]
     command = ["run", "suppress_ss", *data, "--limit", "6", "-o", str(tmp_path)]
     for second, message in (
         ("nobody", "unknown kind 'nobody'"),

@@ -19,7 +19,7 @@ from ssn_probe.errors import DataError
 from ssn_probe.spec import SetExpression
 from ssn_probe.study.plan import make_plan
 
-QUIET: dict[str, Any] = {"controls": 0, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+QUIET: dict[str, Any] = {"controls": 0, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
 
 
 def part(folder: Path, keep: pl.Expr | bool = True, **card: Any) -> Prompts:
@@ -101,18 +101,18 @@ def test_another_set_that_lacks_a_language_lists_those_it_has(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("to", "log_odds_controls", "message", "hint"),
+    ("to", "log_odds_label_sets", "message", "hint"),
     [
         (True, 0, "no harmless prompts to average activations over in qaa", "-T harmless="),
-        (False, 99, "no harmful prompts to test the refusal log-odds with in qaa", "log_odds_controls=0"),
+        (False, 99, "no harmful prompts to test the refusal log-odds with in qaa", "log_odds_label_sets=0"),
     ],
     ids=["mean", "gate"],
 )
 def test_means_and_the_refusal_gate_read_identify_prompts(
-    to: bool, log_odds_controls: int, message: str, hint: str, evaluate_only: Prompts, neurons: SetExpression
+    to: bool, log_odds_label_sets: int, message: str, hint: str, evaluate_only: Prompts, neurons: SetExpression
 ) -> None:
     arm = Suppress(neurons, to=MeanOf(evaluate_only) if to else 0)
-    numbers = QUIET | {"log_odds_controls": log_odds_controls}
+    numbers = QUIET | {"log_odds_label_sets": log_odds_label_sets}
     with pytest.raises(DataError, match=message) as caught:
         make_plan(Recipe(arms={"a": arm}, measures=(ASR(evaluate_only),), **numbers))
     assert hint in (caught.value.hint or "")

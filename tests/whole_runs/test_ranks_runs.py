@@ -27,7 +27,7 @@ def study(model: str = "organism"):
         "twice": Amplify(refusal, by=2.0),
         "patch": Patch(local, positions="response"),
     }
-    numbers = {"controls": 1, "log_odds_controls": 1, "permutations": 99, "half_samples": 2}
+    numbers = {"controls": 1, "log_odds_label_sets": 1, "permutations": 99, "half_samples": 2}
     return Recipe(model=model, arms=arms, primary="zero", measures=(ASR(prompts),), **numbers)
 """
 

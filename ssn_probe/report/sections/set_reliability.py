@@ -64,11 +64,6 @@ def or_else(apart: Sequence[str]) -> str:
     return f"; it may also be their {listing(apart)}" if apart else ""
 
 
-def found_as_placebo(apart: Sequence[str]) -> str:
-    """What a placebo is; where topics tell harmful from harmless prompts, it may be found between lengths."""
-    return f"a set found the same way between {'' if 'topic' in apart else 'topics of '}harmless prompts"
-
-
 def _size_row(row: Mapping[str, Any]) -> list[str]:
     size = f"{row['observed']:g}" if row["language_a"] != "average" else f"{row['observed']:.1f}"
     if row["observed"] != row["observed_all"]:

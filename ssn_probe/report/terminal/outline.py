@@ -14,6 +14,7 @@ from ssn_probe.spec import Combine, Effect, LMEval, Measure, PromptMeasure, Prom
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.display import literal
 from ssn_probe.spec.node import Node
+from ssn_probe.study.comparisons import in_words
 
 SIGNS = {"and": "& in both", "or": "| in either", "minus": "- in the first and not in the second"}
 """How each operation of `Combine` is written, and what it means."""
@@ -91,7 +92,7 @@ def _measures(recipe: Recipe) -> Iterator[Text]:
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.arms:
-        yield "random sets per arm", f"{recipe.controls:,} that generate, {recipe.log_odds_controls:,} on the log-odds"
+        yield "compared sets", in_words(recipe)
     yield "nulls per set", f"{recipe.permutations:,} exchanges of labels, {recipe.half_samples:,} pairs of halves"
     yield "seed", str(recipe.seed)
 

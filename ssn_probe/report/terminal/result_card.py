@@ -77,7 +77,8 @@ def tables(run: RunFolder) -> list[Table]:
     matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
     curves = [curve_table(run.table("curves"))] if os.path.lexists(run.path / "curves.parquet") else []
     corrected = corrected_tables(run, run.manifest(), summary) if measure == "asr" else []
-    return [language_table(single, measure), *corrected, *matrices, *curves]
+    beside = run.table("comparisons") if os.path.lexists(run.path / "comparisons.parquet") else None
+    return [language_table(single, measure, beside), *corrected, *matrices, *curves]
 
 
 def curve_table(curves: Any) -> Table:
@@ -127,18 +128,21 @@ def _point(row: Mapping[str, Any] | None) -> str:
     return " / ".join(ABSENT if figure is None else f"{100 * figure:.0f}" for figure in figures)
 
 
-def language_table(conditions: Mapping["Condition", Mapping[str, "Row"]], measure: str) -> Table:
-    """A measure per language: every arm with its interval, and what random sets of the same size give."""
+def language_table(
+    conditions: Mapping["Condition", Mapping[str, "Row"]], measure: str, comparisons: Any = None
+) -> Table:
+    """A measure per language: every arm with its interval, and the mean of the first comparison beside it."""
     from ssn_probe.report.measure_tables import columns_of
 
-    columns = [column for column in columns_of(conditions) if len(conditions) <= 4 or not column.random]
+    beside = None if comparisons is None else comparisons.filter(measure=measure)
+    columns = [column for column in columns_of(conditions, beside) if len(conditions) <= 4 or not column.comparison]
     short = len(columns) > 5  # so that it fits 80 columns
     table = Table(box=None, pad_edge=False)
     table.add_column(literal(f"{measure_title(measure)}, %"))
     languages = list(dict.fromkeys(language for rows in conditions.values() for language in rows))
     cells = [[_column_cell(column, language, short) for language in languages] for column in columns]
     for column, own in zip(columns, cells, strict=True):
-        style, widest = "dim" if column.random else "", max(map(len, own), default=0)
+        style, widest = "dim" if column.comparison else "", max(map(len, own), default=0)
         # A header may wrap, an interval may not.
         table.add_column(literal(column.title), justify="right", style=style, min_width=widest)
     for language, *row in zip(languages, *cells, strict=True):
@@ -155,7 +159,7 @@ def _column_cell(column: "Column", language: str, short: bool) -> Text:
     row, figures = column.rows.get(language), column.figures(language)
     if row is None or figures is None:
         return Text(ABSENT)
-    return Text(f"{figures[0]:.1f}" if column.random else interval(row, short=short))
+    return Text(f"{figures[0]:.1f}" if column.comparison else interval(row, short=short))
 
 
 def matrix(arm: str, cells: Mapping[tuple[str, str], "Row"], measure: str) -> Table:

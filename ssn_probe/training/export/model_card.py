@@ -82,8 +82,8 @@ def _controls(measured: Mapping[str, Any] | None) -> str:
     if not measured or not measured["controls"]:
         return NO_CONTROLS
     note = (
-        "From the same run, averaged over languages, in %: random sets of as many neurons (their mean, and the "
-        "interval in which 95 % of such sets fall), and every other arm (with its 95 % interval)."
+        "From the same run, averaged over languages, in %: other sets, trained alike (their mean, and the interval "
+        "in which 95 % of such sets fall), and every other arm (with its 95 % interval)."
     )
     return f"{note}\n\n{_by_measure(measured['controls'], 'arm', _with_interval)}"
 

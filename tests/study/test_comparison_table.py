@@ -1,0 +1,105 @@
+"""The rank of a tested set among compared sets, against figures worked out by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+from arm_samples import RECIPE, samples, spelled
+
+from ssn_probe.spec import Amplify, Recipe
+from ssn_probe.study.comparison_table import MEMBERS, comparison_table
+from ssn_probe.study.summary import AVERAGE
+
+NONE = pl.DataFrame(schema=MEMBERS)
+
+
+def share(complied: int) -> list[str]:
+    return spelled("c" * complied + "r" * (10 - complied))
+
+
+def beside(role: str, shares: list[int], first: int = 0) -> pl.DataFrame:
+    """Sets of a comparison that break so many of ten refusals in bb, and the tested set that breaks eight."""
+    tested = [samples("baseline", "baseline", {"bb": share(0)}), samples("ss", "tested", {"bb": share(8)})]
+    sets = [samples("ss", role, {"bb": share(some)}, seed=first + number) for number, some in enumerate(shares)]
+    return pl.concat([*tested, *sets])
+
+
+def row_of(frame: pl.DataFrame, recipe: Recipe = RECIPE, members: pl.DataFrame = NONE, **where: Any) -> dict[str, Any]:
+    odds, text = where.pop("odds", None), where.pop("text", None)
+    table = comparison_table(recipe, frame, odds, text, members, "aa")
+    return table.filter(**{"measure": "asr", "language": AVERAGE} | where).row(0, named=True)
+
+
+def test_the_rank_among_sets_of_exchanged_labels_is_the_primary_p() -> None:
+    shares = [1, 2, 3] * 6 + [9]
+    row = row_of(beside("labels", shares, first=1))
+    assert (row["sets"], row["observed"], row["p"], row["primary"]) == (19, 0.8, pytest.approx(2 / 20), True)
+    assert row["mean"] == pytest.approx(sum(shares) / 190)
+    assert row["difference"] == pytest.approx(0.8 - sum(shares) / 190)
+    assert row["difference_low"] == pytest.approx(0.8 - row["high"])
+    assert row["shown_from"] == 0.9, "one of nineteen sets did more, so only more than that would have shown"
+    assert row["p_holm"] is None, "the primary test belongs to no family"
+
+
+def test_the_observed_labels_of_the_prompts_that_take_part_are_ranked_and_not_the_whole_set() -> None:
+    """Number 0 is that set: it breaks 5 of 10 where the tested set, of all prompts, breaks 8."""
+    row = row_of(beside("labels", [5, *[6] * 10, *[4] * 9]))
+    assert (row["sets"], row["observed"], row["p"]) == (19, 0.5, pytest.approx(11 / 20))
+
+
+def test_random_and_placebo_sets_are_descriptions() -> None:
+    for role in ("random", "placebo"):
+        row = row_of(beside(role, [1] * 19))
+        assert (row["p"], row["primary"], row["sets"]) == (None, False, 19)
+        assert row["shown_from"] == 0.1
+
+
+def test_too_few_sets_are_no_test() -> None:
+    row = row_of(beside("labels", [1] * 18, first=1))
+    assert (row["p"], row["shown_from"], row["sets"]) == (None, None, 18)
+
+
+def test_an_arm_that_is_not_the_primary_one_is_described() -> None:
+    row = row_of(beside("labels", [1] * 19, first=1), replace(RECIPE, primary="ms"))
+    assert (row["p"], row["primary"]) == (None, False)
+    assert (
+        comparison_table(RECIPE, beside("labels", [1] * 19), None, None, NONE, "aa")
+        .filter(language="bb")["p"]
+        .null_count()
+    )
+
+
+def odds_of(frame: pl.DataFrame) -> pl.DataFrame:
+    rise = pl.when(role="tested").then(-2.0).when(role="labels").then(2.9).otherwise(3.0)
+    return frame.drop("verdict", "context").with_columns(log_odds=rise)
+
+
+def test_log_odds_fall_when_refusal_breaks_and_their_p_is_adjusted() -> None:
+    frame = beside("labels", [1] * 19, first=1)
+    row = row_of(frame, odds=odds_of(frame), measure="refusal_log_odds")
+    assert (row["p"], row["p_holm"], row["primary"]) == (pytest.approx(1 / 20), pytest.approx(1 / 20), False)
+    assert row["difference"] == pytest.approx(-4.9)
+
+
+def test_an_arm_that_should_lower_asr_is_tested_downwards() -> None:
+    frame = beside("labels", [9] * 19, first=1)
+    assert row_of(frame)["p"] == pytest.approx(1.0)
+    falls = replace(RECIPE, arms=RECIPE.arms | {"ss": Amplify(RECIPE.arms["ss"].neurons, by=2)})
+    row = row_of(frame, falls)
+    assert (row["p"], row["shown_from"]) == (pytest.approx(1 / 20), 0.9)
+
+
+def test_sizes_and_empty_sets() -> None:
+    """The tested set has two neurons in bb; of the three sets one has none, one has one, one has three."""
+    numbers = [None, None, 2, 3, 3, 3]
+    members = pl.DataFrame(
+        [
+            ("ss", None, None if number is None else "labels", number, "bb", 0, "ffn", place)
+            for place, number in enumerate(numbers)
+        ],
+        schema=MEMBERS,
+        orient="row",
+    )
+    row = row_of(beside("labels", [1, 2, 3], first=1), members=members)
+    assert (row["neurons"], row["empty"], row["neurons_mean"]) == (2, 1, pytest.approx(4 / 3))
