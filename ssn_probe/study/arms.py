@@ -185,7 +185,7 @@ def _is_possible(bench: Workbench, recipe: Recipe, arm: Arm, name: str) -> bool:
     """Do the prompts and the model allow sets of a comparison? Why not is noted."""
     try:
         find_beside(bench, recipe, arm, name, 0)()
-    except DataError as error:
+    except (DataError, RecipeError) as error:
         bench.warn(f"{arm.title} is not compared with {COMPARISONS[name].several}: {error.message}")
         return False
     return True

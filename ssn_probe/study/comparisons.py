@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ssn_probe.errors import DataError
 from ssn_probe.neurons import NeuronSet
-from ssn_probe.neurons.random_controls import random_like
+from ssn_probe.neurons.own_sets import own_neurons, own_of
+from ssn_probe.neurons.random_controls import Strata, as_important, importance_strata, random_like
 from ssn_probe.spec import Exchanged, Labels, LoRA, Placebo, Recipe, SafetyNeurons, SetExpression, Trains
 from ssn_probe.spec.interventions import Intervention
 from ssn_probe.spec.node import Node, rewrite
 from ssn_probe.study.resolve import is_contrast
-from ssn_probe.study.set_evaluation import evaluate
+from ssn_probe.study.set_evaluation import choosers, evaluate, importance_of
 from ssn_probe.study.workbench import Workbench
 
-LABELS, RANDOM, PLACEBO = "labels", "random", "placebo"
+LABELS, RANDOM, IMPORTANCE, OWN, PLACEBO = "labels", "random", "importance", "own", "placebo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,24 @@ def _random(bench: Workbench, _expression: SetExpression, neurons: NeuronSet, nu
     return random_like(neurons, bench.widths(), seed * 10_000 + number)
 
 
+def _as_important(bench: Workbench, expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
+    chosen = choosers(expression)
+    if len(chosen) > 1:
+        raise DataError("its neurons were chosen by several effects or rules", "Compare the sets one by one.")
+
+    def strata() -> Strata:
+        return importance_strata(importance_of(bench, replace(chosen[0], labels=None)))
+
+    known = bench.remember(("importance strata", replace(chosen[0], labels=None)), strata)
+    return as_important(neurons, known, seed * 10_000 + number)
+
+
+def _own(bench: Workbench, expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
+    own = own_of(expression)
+    assert own is not None
+    return own_neurons(neurons, evaluate(bench, own), seed * 10_000 + number)
+
+
 def _placebo(bench: Workbench, expression: SetExpression, _neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
     return evaluate(bench, under(expression, Placebo(split=number, seed=seed)))
 
@@ -79,6 +99,21 @@ COMPARISONS = {
         find=_random,
         applies=lambda _: True,
         side_effects=True,
+    ),
+    IMPORTANCE: Comparison(
+        one="random set of as many equally important neurons",
+        several="random sets of as many equally important neurons",
+        short="equally important",
+        find=_as_important,
+        tested=True,
+    ),
+    OWN: Comparison(
+        one="random set of as many of each language's own neurons, shared or not",
+        several="random sets of as many of each language's own neurons, shared or not",
+        short="own neurons",
+        find=_own,
+        applies=lambda expression: own_of(expression) is not None,
+        tested=True,
     ),
     PLACEBO: Comparison(
         one="set found between halves of the harmless prompts",

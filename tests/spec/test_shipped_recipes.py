@@ -6,10 +6,10 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
+from ssn_probe.recipes import amplify_ss, patch_ss
 
 from ssn_probe import Amplify, Patch, Shared
 from ssn_probe.api.runner import Options, run_recipe
-from ssn_probe.recipes import amplify_ss, patch_ss
 from ssn_probe.spec.node import from_json, to_json
 
 RECIPES = [pytest.param(amplify_ss, id="amplify_ss"), pytest.param(patch_ss, id="patch_ss")]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from prompt_rows import write as write_rows
-from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 from studies import expected_rows, planned
 
 from ssn_probe import (
@@ -25,6 +24,7 @@ from ssn_probe import (
 )
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 from ssn_probe.spec import SITES, Refusal
 from ssn_probe.spec.node import Node, walk
 from ssn_probe.study.keys import resolved_key
@@ -72,7 +72,11 @@ def test_the_rows_of_the_central_question(data: str) -> None:
     recipe = suppress_ss(data=data, controls=20, label_sets=19, log_odds_label_sets=99)
     outside, generated = HARMFUL - 7, generating(11)
     labels, drawn = "sets found under exchanged labels", "random sets of as many neurons"
-    placebo = "sets found between halves of the harmless prompts"
+    others = [
+        "random sets of as many equally important neurons",
+        "random sets of as many of each language's own neurons, shared or not",
+        "sets found between halves of the harmless prompts",
+    ]
     expected = [
         Row(label=GATE, prompts=IDENTIFY, cost=generated),
         Row(label=SCORES, prompts=IDENTIFY, cost=Cost(work="effect", passes=6, effect=Refusal(), sites=SITES)),
@@ -83,12 +87,12 @@ def test_the_rows_of_the_central_question(data: str) -> None:
         Row(label="ss, without its top neuron", prompts=EVALUATE, cost=generated),
         Row(label=f"ss: 19 {labels}", prompts=19 * outside, cost=generated),
         Row(label=f"ss: 20 {drawn}", prompts=20 * outside, cost=generated),
-        Row(label=f"ss: 20 {placebo}", prompts=20 * outside, cost=generated),
+        *(Row(label=f"ss: 20 {sets}", prompts=20 * outside, cost=generated) for sets in others),
         Row(label="ms: log-odds only", prompts=2 * HARMFUL, cost=READING),
         Row(label="ss: log-odds only", prompts=2 * HARMFUL, cost=READING),
         Row(label=f"ss: 99 {labels}, log-odds only", prompts=99 * outside, cost=READING),
         Row(label=f"ss: 20 {drawn}, log-odds only", prompts=20 * outside, cost=READING),
-        Row(label=f"ss: 20 {placebo}, log-odds only", prompts=20 * outside, cost=READING),
+        *(Row(label=f"ss: 20 {sets}, log-odds only", prompts=20 * outside, cost=READING) for sets in others),
         Row(label="baseline: KL and perplexity", prompts=3 * 3, cost=reading_text(11)),
         Row(label="ms: KL and perplexity", prompts=2 * 3 * 3, cost=reading_text(11)),
         Row(label="ss: KL and perplexity", prompts=2 * 3 * 3 + (19 + 20) * 2 * 3, cost=reading_text(11)),
