@@ -27,7 +27,7 @@ from ssn_probe.spec import (
     last_of,
 )
 from ssn_probe.spec.anchors import source_of
-from ssn_probe.study.comparisons import COMPARISONS, LABELS, expected, find
+from ssn_probe.study.comparisons import COMPARISONS, LABELS, expected, find, why_no_null
 from ssn_probe.study.resolve import evaluated, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
@@ -183,12 +183,15 @@ def _known(bench: Workbench, recipe: Recipe, arm: Arm) -> Arm:
 
 def _is_possible(bench: Workbench, recipe: Recipe, arm: Arm, name: str) -> bool:
     """Do the prompts and the model allow sets of a comparison? Why not is noted."""
+    assert arm.expression is not None
     try:
+        why = why_no_null(bench, arm.expression, recipe.seed) if name == LABELS else None
         find_beside(bench, recipe, arm, name, 0)()
     except (DataError, RecipeError) as error:
-        bench.warn(f"{arm.title} is not compared with {COMPARISONS[name].several}: {error.message}")
-        return False
-    return True
+        why = error.message
+    if why is not None:
+        bench.warn(f"{arm.title} is not compared with {COMPARISONS[name].several}: {why}")
+    return why is None
 
 
 def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:

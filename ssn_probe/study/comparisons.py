@@ -8,15 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ssn_probe.errors import DataError
 from ssn_probe.neurons import NeuronSet
-from ssn_probe.neurons.own_sets import own_neurons, own_of
-from ssn_probe.neurons.random_controls import Strata, as_important, importance_strata, random_like
+from ssn_probe.neurons.own_sets import own_of
+from ssn_probe.neurons.random_controls import random_like
+from ssn_probe.neurons.size_matching import enlarged, matched, sizes_of
 from ssn_probe.spec import Exchanged, Labels, LoRA, Placebo, Recipe, SafetyNeurons, SetExpression, Trains
 from ssn_probe.spec.interventions import Intervention
 from ssn_probe.spec.node import Node, rewrite
+from ssn_probe.study.contrast_effects import prompt_effects
+from ssn_probe.study.drawn_sets import important_set, measured_by, own_set
+from ssn_probe.study.exchange_checks import exchangeability_of
 from ssn_probe.study.resolve import is_contrast
-from ssn_probe.study.set_evaluation import choosers, evaluate, importance_of
+from ssn_probe.study.set_evaluation import choosers, evaluate
 from ssn_probe.study.workbench import Workbench
 
 LABELS, RANDOM, IMPORTANCE, OWN, PLACEBO = "labels", "random", "importance", "own", "placebo"
@@ -57,30 +60,28 @@ def _exchanged(bench: Workbench, expression: SetExpression, _neurons: NeuronSet,
     return evaluate(bench, under(expression, Exchanged(draw=number, seed=seed)))
 
 
+def why_no_null(bench: Workbench, expression: SetExpression, seed: int) -> str | None:
+    """Why exchanged labels are no null for a set; None where they are."""
+    for node in choosers(expression):
+        found = exchangeability_of(bench, prompt_effects(bench, replace(node, labels=None)), seed)
+        if found.reason:
+            return f"no valid null exists: {found.reason}"
+    return None
+
+
 def _random(bench: Workbench, _expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
     return random_like(neurons, bench.widths(), seed * 10_000 + number)
 
 
-def _as_important(bench: Workbench, expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
-    chosen = choosers(expression)
-    if len(chosen) > 1:
-        raise DataError("its neurons were chosen by several effects or rules", "Compare the sets one by one.")
+def _placebo(bench: Workbench, expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
+    """Of the tested set's size: as large a set as there is safety, in the same languages."""
+    labels = Placebo(split=number, seed=seed)
 
-    def strata() -> Strata:
-        return importance_strata(importance_of(bench, replace(chosen[0], labels=None)))
+    def found(factor: int) -> NeuronSet:
+        larger = enlarged(expression, factor)
+        return evaluate(bench, under(expression if larger is None else larger, labels))
 
-    known = bench.remember(("importance strata", replace(chosen[0], labels=None)), strata)
-    return as_important(neurons, known, seed * 10_000 + number)
-
-
-def _own(bench: Workbench, expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
-    own = own_of(expression)
-    assert own is not None
-    return own_neurons(neurons, evaluate(bench, own), seed * 10_000 + number)
-
-
-def _placebo(bench: Workbench, expression: SetExpression, _neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
-    return evaluate(bench, under(expression, Placebo(split=number, seed=seed)))
+    return matched(found, sizes_of(neurons))
 
 
 COMPARISONS = {
@@ -104,14 +105,15 @@ COMPARISONS = {
         one="random set of as many equally important neurons",
         several="random sets of as many equally important neurons",
         short="equally important",
-        find=_as_important,
+        find=important_set,
+        applies=lambda expression: measured_by(expression) is not None,
         tested=True,
     ),
     OWN: Comparison(
         one="random set of as many of each language's own neurons, shared or not",
         several="random sets of as many of each language's own neurons, shared or not",
         short="own neurons",
-        find=_own,
+        find=own_set,
         applies=lambda expression: own_of(expression) is not None,
         tested=True,
     ),

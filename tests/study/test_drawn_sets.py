@@ -11,7 +11,7 @@ from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.neurons.random_controls import differing, random_like
 from ssn_probe.spec import NeuronFile, Prompts, Recipe, SafetyNeurons, SetExpression, Shared
-from ssn_probe.study.compared_sets import important_set, measured_by, own_set
+from ssn_probe.study.drawn_sets import important_set, measured_by, own_set
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
