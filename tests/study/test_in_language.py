@@ -19,7 +19,7 @@ NEURONS = SafetyNeurons(PROMPTS, effect="language", rule="harmful", top=0.03)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    numbers = {"controls": 1, "log_odds_controls": 0, "permutations": 0, "half_samples": 0}
+    numbers = {"controls": 1, "label_sets": 0, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
     measures = (ASR(PROMPTS), InLanguage(PROMPTS), Utility(PROMPTS))
     recipe = Recipe(arms={"language": Suppress(NEURONS)}, measures=measures, **numbers)  # type: ignore[arg-type]
     return run_recipe(recipe, Options(out=tmp_path_factory.mktemp("results")), Console(quiet=True))
