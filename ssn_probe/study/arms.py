@@ -27,7 +27,8 @@ from ssn_probe.spec import (
     last_of,
 )
 from ssn_probe.spec.anchors import source_of
-from ssn_probe.study.comparisons import COMPARISONS, LABELS, expected, find, why_no_null
+from ssn_probe.study.comparisons import COMPARISONS, LABELS, expected, find
+from ssn_probe.study.exchange_checks import why_no_null
 from ssn_probe.study.resolve import evaluated, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench

@@ -15,11 +15,9 @@ from ssn_probe.neurons.size_matching import enlarged, matched, sizes_of
 from ssn_probe.spec import Exchanged, Labels, LoRA, Placebo, Recipe, SafetyNeurons, SetExpression, Trains
 from ssn_probe.spec.interventions import Intervention
 from ssn_probe.spec.node import Node, rewrite
-from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.drawn_sets import important_set, measured_by, own_set
-from ssn_probe.study.exchange_checks import exchangeability_of
 from ssn_probe.study.resolve import is_contrast
-from ssn_probe.study.set_evaluation import choosers, evaluate
+from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
 LABELS, RANDOM, IMPORTANCE, OWN, PLACEBO = "labels", "random", "importance", "own", "placebo"
@@ -58,15 +56,6 @@ def under(expression: SetExpression, labels: Labels) -> SetExpression:
 
 def _exchanged(bench: Workbench, expression: SetExpression, _neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
     return evaluate(bench, under(expression, Exchanged(draw=number, seed=seed)))
-
-
-def why_no_null(bench: Workbench, expression: SetExpression, seed: int) -> str | None:
-    """Why exchanged labels are no null for a set; None where they are."""
-    for node in choosers(expression):
-        found = exchangeability_of(bench, prompt_effects(bench, replace(node, labels=None)), seed)
-        if found.reason:
-            return f"no valid null exists: {found.reason}"
-    return None
 
 
 def _random(bench: Workbench, _expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
