@@ -169,6 +169,9 @@ def _discovered(bench: Workbench, node: SafetyNeurons, rate: float) -> NeuronSet
         f"fdr={rate:g}: {own['passed'].min()} to {own['passed'].max()} neurons of a language pass; under exchanged "
         f"labels {own['passed_permuted'].mean():.2g} do on average"
     )
+    why = exchangeability_of(bench, prompt_effects(bench, node)).reason
+    if why is not None:
+        bench.warn(f"the rate of fdr={rate:g} is not known, because no valid null exists: {why}")
     kept = found.neurons.filter((pl.col("q") <= rate) & (pl.col("language") != EVERY))
     return _set_of(kept, bench.data[node.prompts].languages, f"at fdr={rate:g}", "Raise fdr, or give more prompts.")
 

@@ -12,6 +12,7 @@ from ssn_probe.spec import Prompts, Recipe, SafetyNeurons, Shared
 from ssn_probe.study.exchange_checks import why_no_null
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.robustness import robustness_of
+from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
 
@@ -81,3 +82,5 @@ def test_without_a_valid_null_nothing_has_a_p(organism: Subject, rows: pl.DataFr
     assert robustness.nulls is None
     assert "**No valid null exists**" in null_section(robustness)
     assert sum("no valid null exists" in note for note in bench.warnings) == 1
+    evaluate(bench, SafetyNeurons(next(iter(bench.data)), effect="local", sites=("ffn",), fdr=0.5))
+    assert sum("the rate of fdr=0.5 is not known" in note for note in bench.warnings) == 1
