@@ -63,14 +63,14 @@ def _random(bench: Workbench, _expression: SetExpression, neurons: NeuronSet, nu
 
 
 def _placebo(bench: Workbench, expression: SetExpression, neurons: NeuronSet, number: int, seed: int) -> NeuronSet:
-    """Of the tested set's size: as large a set as there is safety, in the same languages."""
+    """Of the tested set's size: as large a set as there is safety, in the same languages; whole layers stay whole."""
     labels = Placebo(split=number, seed=seed)
 
     def found(factor: int) -> NeuronSet:
         larger = enlarged(expression, factor)
         return evaluate(bench, under(expression if larger is None else larger, labels))
 
-    return matched(found, sizes_of(neurons))
+    return found(1) if enlarged(expression, 1) is None else matched(found, sizes_of(neurons))
 
 
 COMPARISONS = {

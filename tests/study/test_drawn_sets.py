@@ -10,7 +10,9 @@ from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.neurons.random_controls import differing, random_like
+from ssn_probe.neurons.size_matching import sizes_of
 from ssn_probe.spec import NeuronFile, Prompts, Recipe, SafetyNeurons, SetExpression, Shared
+from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.drawn_sets import important_set, measured_by, own_set
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
@@ -76,3 +78,12 @@ def test_sets_that_a_comparison_does_not_apply_to(bench: Workbench) -> None:
         own_set(bench, MS, neurons, 0, 0)
     with pytest.raises(RecipeError, match="importance of the set's neurons is not known"):
         important_set(bench, MS.whole_layers(), neurons, 0, 0)
+
+
+def test_a_placebo_is_as_large_as_the_set_and_whole_layers_stay_whole(bench: Workbench) -> None:
+    neurons, one = evaluate(bench, SS), MS.only(layers=[0, 1], sites=["o"], languages=["qab"]).whole_layers()
+    assert sizes_of(COMPARISONS["placebo"].find(bench, SS, neurons, 3, 0)) == sizes_of(neurons)
+    layers = evaluate(bench, one)
+    widths = bench.widths()
+    found = COMPARISONS["placebo"].find(bench, one, layers.only(layers=[0]), 3, 0)
+    assert len(found) == sum(width for (layer, _), width in widths.items() if layer in set(found.frame["layer"]))
