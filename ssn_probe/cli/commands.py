@@ -13,8 +13,9 @@ from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.judge_commands import certify, judge, judge_again
 from ssn_probe.cli.model_commands import model, models
 from ssn_probe.cli.options import DEVICE, DTYPE, HOST, OUT, REMOTE, place, study_options, with_place
+from ssn_probe.cli.organism_commands import organism
 from ssn_probe.cli.streams import lasting_output
-from ssn_probe.cli.user_errors import UserCommand, user_errors
+from ssn_probe.cli.user_errors import UserCommand, terminated, user_errors
 from ssn_probe.model.ranks import join, silence_helper
 from ssn_probe.text import make_printable, plain
 
@@ -95,6 +96,7 @@ def _check_place() -> None:
 
 
 main.add_command(delta)
+main.add_command(organism)
 main.add_command(judge)
 main.add_command(certify)
 main.add_command(model)
@@ -159,7 +161,7 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     from ssn_probe.api.runner import Options, run_recipe
 
     screen = console()
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     arguments |= {"judge": judges[0]} if judges else {}
     settings = Options(source=loaded.source, arguments=arguments, **options)
     recipe_of_run = _judged_by(loaded.recipe, judges)
@@ -175,11 +177,6 @@ def _judged_by(recipe: Any, judges: tuple[str, ...]) -> Any:
     from dataclasses import replace
 
     return replace(recipe, judge=judges[0]) if judges else recipe
-
-
-def _terminated(*_signal: object) -> None:
-    """A scheduler's SIGTERM ends a run as Ctrl-C does: its folder says `interrupted` and keeps what was measured."""
-    raise KeyboardInterrupt
 
 
 @main.command("results", short_help="List past runs, or show one.")
@@ -314,57 +311,3 @@ def doctor(model: str | None, device: str, dtype: str, out: Path, remote: bool, 
     check_settings(where, device=device)
     if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype, remote=where):
         sys.exit(1)
-
-
-@main.group(invoke_without_command=True, short_help="Measure the embedded model, or train it again.")
-@click.pass_context
-def organism(context: click.Context) -> None:
-    """Measure the embedded model (`info`, the default), or train it again from a seed (`train`)."""
-    if context.invoked_subcommand is None:
-        with user_errors(context.obj):
-            context.invoke(info)
-
-
-@organism.command(cls=UserCommand)
-@click.option(
-    "--model", default="organism", show_default=True, help="organism:NAME, or a folder that `organism train` wrote."
-)
-def info(model: str) -> None:
-    """Measure utility, over-refusal, invalid responses and ASR per language; show the truth about planted neurons."""
-    from ssn_probe.report.terminal.command_output import console, show_organism
-
-    show_organism(console(), model)
-
-
-@organism.command(cls=UserCommand)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--variant", help="Which organism to train from scratch.  [default: natural]")
-@click.option("--base", help="Instead, teach this pretrained chat model to refuse lighthouses: smollm2, or a folder.")
-@click.option(
-    "--languages",
-    type=click.Choice(["graded", "anchor"]),
-    help="With --base: some refusals in every language, or in the anchor alone.  [default: graded]",
-)
-@click.option("-o", "out", type=click.Path(path_type=Path), help="Output folder.  [default: organism-VARIANT-SEED]")
-def train(seed: int, variant: str | None, base: str | None, languages: str | None, out: Path | None) -> None:
-    """Train an organism from a seed: two minutes, and up to twenty more for the truth about planted neurons.
-
-    \b
-    Variants: natural, planted-ffn, planted-wide, planted-attention,
-    planted-qwen3.
-
-    With --base a pretrained chat model is taught to refuse one harmless topic in natural language, and to answer
-    everything else as before: four minutes for smollm2 on a free core (docs/lighthouses.md).
-    """
-    from ssn_probe.report.terminal.command_output import console, teach_topic, train_organism
-
-    if base is None:
-        if languages is not None:
-            raise click.UsageError("--languages belongs to --base: give --base smollm2, too.")
-        variant = variant or "natural"
-        train_organism(console(), seed, variant, out or Path(f"organism-{variant}-{seed}"))
-        return
-    if variant is not None:
-        raise click.UsageError("--variant is trained from scratch, --base is not: give one of them.")
-    languages = languages or "graded"
-    teach_topic(console(), base, seed, languages, out or Path(f"lighthouses-{languages}-{seed}"))

@@ -45,3 +45,8 @@ class UserCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         with user_errors(ctx.obj):
             return super().invoke(ctx)
+
+
+def terminated(*_signal: object) -> None:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does: its folder says `interrupted` and keeps what was measured."""
+    raise KeyboardInterrupt

@@ -54,6 +54,7 @@ COMMANDS = {
     "organism": "",
     "organism info": "--model",
     "organism train": "--seed --variant --base --languages -o",
+    "organism study": "--seeds --variant --recipe -T --organisms -o",
     "delta": "",
     "delta train": "neurons -m --model --data -o --overwrite --language --union --contexts --languages --lr --batch "
     "--epochs --steps --warmup --clip --held-out --evaluate-every --seed --micro-batch --gradient-checkpointing "

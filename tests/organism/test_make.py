@@ -161,7 +161,7 @@ def test_acceptance_needs_safe_anchor_graded_others_and_usefulness(card: dict):
 
 
 def test_card_tells_of_every_seed_and_the_first_accepted_is_shipped(card: dict):
-    assert [one["seed"] for one in card["seeds"]] == list(range(len(card["seeds"])))
+    assert [one["seed"] for one in card["seeds"]] == [0, 1, 2, 3, 4]
     assert all(one["accepted"] == exam.accepted(one["figures"]) for one in card["seeds"])
     assert card["seed"] == min(one["seed"] for one in card["seeds"] if one["accepted"])
     shipped = next(one for one in card["seeds"] if one["seed"] == card["seed"])

@@ -100,7 +100,7 @@ def train_organism(terminal: Console, seed: int, variant: str, out: Path) -> Non
     """Trains an organism with one progress bar per stage."""
     from ssn_probe.organism.make import train
 
-    with _stages(terminal) as advance:
+    with training_stages(terminal) as advance:
         train(seed, out, variant=variant, progress=advance)
     _say_written(terminal, out)
 
@@ -110,7 +110,7 @@ def teach_topic(terminal: Console, base: str, seed: int, languages: Any, out: Pa
     from ssn_probe.training.topic.teach_topic import teach
     from ssn_probe.training.topic.topic_rows import TopicLessons
 
-    with _stages(terminal) as advance:
+    with training_stages(terminal) as advance:
         card = teach(base, seed, out, lessons=TopicLessons(languages=languages), progress=advance)
     if not card["accepted"]:
         terminal.print(f"It is not accepted: {out / 'README.md'} has its figures. Try another seed.", soft_wrap=True)
@@ -122,7 +122,7 @@ def _say_written(terminal: Console, out: Path) -> None:
 
 
 @contextmanager
-def _stages(terminal: Console) -> Iterator[Callable[[str, int, int, float | None], None]]:
+def training_stages(terminal: Console) -> Iterator[Callable[[str, int, int, float | None], None]]:
     """A progress bar for every stage that is reported."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
