@@ -2,6 +2,7 @@
 
 from .after_expand import after_expand
 from .amplify_ss import amplify_ss
+from .dissociation import dissociation
 from .expand_controls import expand_controls
 from .expand_ss import expand_ss
 from .identify_ms import identify_ms
@@ -14,6 +15,7 @@ from .transfer import transfer
 __all__ = [
     "after_expand",
     "amplify_ss",
+    "dissociation",
     "expand_controls",
     "expand_ss",
     "identify_ms",

@@ -175,7 +175,7 @@ def _summary(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
 
 
 def _comparisons(run: RunFolder, recipe: Recipe, plan: Plan) -> str:
-    again = comparison_table(recipe, *_measured(run), run.table("compared_sets"), plan.anchor)
+    again = comparison_table(recipe, *_measured(run), run.table("compared_sets"), plan.anchor, _language_odds(run))
     return difference(run.table("comparisons"), again)
 
 

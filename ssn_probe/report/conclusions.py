@@ -9,6 +9,7 @@ from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import refusal_finding
 from ssn_probe.report.sections.against_planted_truth import compared
+from ssn_probe.report.sections.double_dissociation import dissociation_finding
 from ssn_probe.report.sections.set_reliability import or_else
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.anchors import shared_with_anchor
@@ -52,7 +53,8 @@ def headlines(recipe: Recipe, findings: Findings) -> list[str]:
 
 
 def _beyond_arms(recipe: Recipe, findings: Findings) -> list[Finding]:
-    found = [*_sharing(recipe, findings.robustness), *_planted(findings.truth)]
+    found = [*dissociation_finding(recipe, findings.dissociation, findings.summary)]
+    found += [*_sharing(recipe, findings.robustness), *_planted(findings.truth)]
     return list(dict.fromkeys(found))  # arms that differ in the dose alone have one set, and one finding
 
 

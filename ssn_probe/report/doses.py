@@ -1,9 +1,13 @@
-"""Arms that differ in their dose alone: the factor of an amplification, or the number of steps of a training."""
+"""Arms that differ in their dose alone: the factor on an activation, or the number of steps of a training."""
 
+import math
 from dataclasses import replace
 
-from ssn_probe.spec import Amplify, Each, Expand, Recipe
+from ssn_probe.spec import Amplify, Each, Expand, MeanOf, Recipe, Suppress
 from ssn_probe.spec.node import Node
+
+TO_MEAN = math.inf
+"""The dose of an activation that is set to its harmless mean: no factor, so it stands last."""
 
 
 def dose_groups(recipe: Recipe) -> list[list[str]]:
@@ -19,19 +23,25 @@ def dose_groups(recipe: Recipe) -> list[list[str]]:
 def dose_label(node: Node, dose: float | None = None) -> str:
     """`×2`, `60 steps`: the node's own dose, or another of the kind."""
     dose = dose_of(node) if dose is None else dose
-    return f"{dose:g} steps" if isinstance(node, Expand) else f"×{dose:g}"
+    if isinstance(node, Expand):
+        return f"{dose:g} steps"
+    return "harmless mean" if dose == TO_MEAN else f"×{dose:g}"
 
 
 def dose_of(node: Node) -> float:
-    """The factor, or the number of steps."""
+    """The factor on the activation, 0 where it is silenced, or the number of steps."""
     if isinstance(node, Expand):
         return float(node.training.steps or 0)
+    if isinstance(node, Suppress):
+        return TO_MEAN if isinstance(node.to, MeanOf) else 0.0
     assert isinstance(node, Amplify)
     return node.by
 
 
 def _without_dose(node: Node) -> Node | None:
     """The same node for every dose; None for one that has none."""
+    if isinstance(node, Suppress):
+        return Amplify(node.neurons, by=2.0)
     if isinstance(node, Amplify):
         return replace(node, by=2.0)
     if isinstance(node, Expand) and node.at is None and node.training.steps is not None:

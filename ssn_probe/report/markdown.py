@@ -13,6 +13,8 @@ from ssn_probe.report.recipe_sets import distinct_sets, same_sets_note, without_
 from ssn_probe.report.sections.against_planted_truth import truth_section
 from ssn_probe.report.sections.compared_sets import comparisons_section
 from ssn_probe.report.sections.counts_and_asr import counts_section
+from ssn_probe.report.sections.dose_table import doses_section
+from ssn_probe.report.sections.double_dissociation import dissociation_section
 from ssn_probe.report.sections.how_it_was_made import gates_section, made_section, notes_section
 from ssn_probe.report.sections.judge_certificate import certificate_section
 from ssn_probe.report.sections.other_judges import judges_section
@@ -48,7 +50,8 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
     parts += [trained_section(manifest), found_again_section(findings.found_again)]
     if summary is not None:
         parts += _measures(recipe, findings.evaluated, anchor, summary, findings.comparisons)
-        parts += [comparisons_section(findings.comparisons)]
+        crossed = dissociation_section(findings.dissociation, summary, findings.comparisons, anchor)
+        parts += [crossed, doses_section(recipe, summary), comparisons_section(findings.comparisons)]
         parts += [certificate_section(manifest, summary)]
         parts += [tests_section(recipe, manifest, summary), transfer_section(recipe, summary)]
         parts += [tasks_section(findings.tasks), counts_section(recipe, manifest, summary)]

@@ -29,7 +29,7 @@ from ssn_probe.spec import (
 from ssn_probe.spec.anchors import source_of
 from ssn_probe.study.comparisons import COMPARISONS, LABELS, expected, find
 from ssn_probe.study.exchange_checks import why_no_null
-from ssn_probe.study.resolve import evaluated, left_out, not_run_in
+from ssn_probe.study.resolve import evaluated, is_dose, left_out, not_run_in
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
@@ -163,7 +163,7 @@ def _arm(bench: Workbench, recipe: Recipe, name: str, expression: SetExpression,
         does=last_of(node),
         set_language=(expression.language or bench.anchor) if isinstance(expression, Of) else None,
         each=isinstance(node.neurons, Each),
-        ranked=not isinstance(node, Trains),
+        ranked=not isinstance(node, Trains) and not is_dose(recipe, name),
         compared=expected(recipe, name, expression),
         left_out=left_out(expression, bench.data),
         skipped=not_run_in(node, bench.data, bench.anchor, evaluated(recipe, bench.data)),

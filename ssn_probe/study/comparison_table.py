@@ -18,7 +18,7 @@ from ssn_probe.spec import Each, Recipe
 from ssn_probe.stats import ControlTest, holm, rank_test
 from ssn_probe.study.arms import ALONE, TESTED, Arm, ArmName, sets_beside
 from ssn_probe.study.comparisons import COMPARISONS, LABELS, sets_generating, sets_reading
-from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, MEASURES, in_language, ordered, outside_average
+from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, in_language, ordered, outside_average, values_of
 from ssn_probe.study.workbench import Workbench
 
 SCHEMA = {
@@ -61,6 +61,7 @@ def comparison_table(
     text: pl.DataFrame | None,
     members: pl.DataFrame,
     anchor: str | None,
+    language_odds: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Columns, see `SCHEMA`. `sets`: how many were run, `empty`: of how many no neuron was found in the language (for
     the average: in no language); `neurons`, `neurons_mean`: their mean number of neurons per language. `observed`: the
@@ -74,7 +75,7 @@ def comparison_table(
     """
     rows = [
         row
-        for beside in _besides(recipe, samples, log_odds, text)
+        for beside in _besides(recipe, samples, log_odds, text, language_odds)
         for row in _rows(recipe, beside, _members(members, beside), anchor)
     ]
     _adjust(rows)
@@ -101,10 +102,8 @@ def _neurons(arm: Arm, comparison: str | None) -> pl.DataFrame:
     return arm.neurons.frame.select(*named, "language", *NEURON).select(*MEMBERS)
 
 
-def _besides(
-    recipe: Recipe, samples: pl.DataFrame, log_odds: pl.DataFrame | None, text: pl.DataFrame | None
-) -> Iterator[_Beside]:
-    for measure, values in _values(samples, log_odds, text):
+def _besides(recipe: Recipe, *tables: pl.DataFrame | None) -> Iterator[_Beside]:
+    for measure, values in _values(*tables):  # type: ignore[arg-type]
         compared = values.filter(~pl.col("role").is_in(ALONE))
         each = [name for name, node in recipe.arms.items() if isinstance(node.neurons, Each)]
         of = pl.when(pl.col("arm").is_in(each)).then(pl.col("set_language"))
@@ -116,14 +115,12 @@ def _besides(
 
 
 def _values(
-    samples: pl.DataFrame, log_odds: pl.DataFrame | None, text: pl.DataFrame | None
+    samples: pl.DataFrame,
+    log_odds: pl.DataFrame | None,
+    text: pl.DataFrame | None,
+    language_odds: pl.DataFrame | None,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    for name, measure in MEASURES.items():
-        if not set(measure.value.meta.root_names()) <= set(samples.columns):
-            continue  # `in_language` is there where a recipe asks for it
-        yield name, samples.filter(measure.counts).with_columns(y=measure.value.cast(pl.Float64))
-    if log_odds is not None:
-        yield LOG_ODDS, log_odds.with_columns(y=pl.col("log_odds").cast(pl.Float64))
+    yield from values_of(samples, log_odds, language_odds)
     if text is not None:
         yield KL, text.with_columns(y=pl.col("kl").cast(pl.Float64))
 

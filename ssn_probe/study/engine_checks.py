@@ -29,5 +29,6 @@ def check_engine(recipe: Recipe, engine: Settings | None, *, remote: bool) -> No
             if isinstance(node, kind):
                 raise RecipeError(
                     f"vLLM cannot generate for {type(node).__name__}: it {reason}.",
-                    "vLLM serves neurons that are set to zero or scaled. Run without --engine, or without that arm.",
+                    "vLLM serves neurons that are set to zero or scaled. Run without --engine, or without that arm "
+                    "(suppress_ss: -T doses=0.75,0.5,0.25).",
                 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ssn_probe.study.deltas import TrainedArm
+from ssn_probe.study.dissociation import Dissociation
 from ssn_probe.study.refusal_readout import LanguageGate
 from ssn_probe.study.refusal_trial import Refusals
 from ssn_probe.study.robustness import Robustness
@@ -42,6 +43,7 @@ class Findings:
     differences: tuple[Difference, ...] = ()
     curves_left_out: tuple[str, ...] = ()
     comparisons: pl.DataFrame | None = None
+    dissociation: Dissociation | None = None
 
     @property
     def tokens(self) -> int | None:

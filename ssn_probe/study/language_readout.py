@@ -19,16 +19,19 @@ from ssn_probe.study.measurements import UNCHANGED, log_odds
 from ssn_probe.study.refusal_readout import (
     EACH_SIDE,
     MINIMUM_AUROC,
+    LanguageGate,
     Readout,
     UntrustedReadoutError,
     common_prefixes,
     declares,
+    gates_of,
     observe,
     token_prefixes,
 )
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import no_progress
 
+READ = "language readouts"
 Beginnings = tuple[tuple[int, ...], ...]
 HINT = "Use more prompts (a larger --limit), or leave the language out with Prompts(…, languages=…)."
 
@@ -39,7 +42,13 @@ def language_readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout
     A gate that has too few responses on one side is noted. Raises UntrustedReadoutError for a language without openings
     of its own, or whose log-odds does not tell it from the others.
     """
-    return bench.remember(("language readouts", prompts.digest), partial(_readouts, bench, prompts))
+    return bench.remember((READ, prompts.digest), partial(_readouts, bench, prompts))
+
+
+def language_gates(bench: Workbench) -> tuple[LanguageGate, ...]:
+    """The gates of the language log-odds of every prompt set that has been read so far."""
+    read = {key[1]: found for key, found in bench.memory.items() if key[0] == READ}
+    return gates_of(bench, read, "language")
 
 
 def _readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:

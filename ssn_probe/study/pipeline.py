@@ -24,9 +24,11 @@ from ssn_probe.study.arm_steps import (
 from ssn_probe.study.arms import Arm, arms_of, expected_arms
 from ssn_probe.study.comparison_table import comparison_table, members_of
 from ssn_probe.study.deltas import write_deltas
+from ssn_probe.study.dissociation import dissociation
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.language_readout import language_gates
 from ssn_probe.study.language_share import with_language
 from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.planted_truth import truth_table
@@ -89,7 +91,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
         overlap=tables["overlap"],
         found_again=tables["again"],
         truth=tables["truth"],
-        gates=gates(bench),
+        gates=(*gates(bench), *language_gates(bench)),
         refusals=None if tried_first is None else with_baseline(tried_first, tried.get("samples")),
         seconds=seconds,
         **tried,
@@ -117,13 +119,17 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
             keep("samples", samples)
         summary = summary_of(recipe, samples, log_odds, text, bench.anchor, language_odds)
         members = members_of(bench, recipe, arms)
-        comparisons = comparison_table(recipe, samples, log_odds, text, members, bench.anchor)
-        for name, table in {"summary": summary, "compared_sets": members, "comparisons": comparisons}.items():
+        comparisons = comparison_table(recipe, samples, log_odds, text, members, bench.anchor, language_odds)
+        crossed = dissociation(recipe, samples, log_odds, language_odds, bench.anchor)
+        tables = {"summary": summary, "compared_sets": members, "comparisons": comparisons}
+        tables |= {} if crossed is None else {"dissociation": crossed.contrasts}
+        for name, table in tables.items():
             keep(name, table)
         trained = _trained(bench, recipe, arms, folder, keep, samples, summary, comparisons)
     with _timed(seconds, "lm_eval"):
         tasks = _kept_as_it_comes(bench, folder, "lm_eval", lm_eval_steps(bench, recipe, arms))
-    return {"tasks": tasks, "samples": samples, "summary": summary, "comparisons": comparisons} | trained
+    found = {"tasks": tasks, "samples": samples, "summary": summary, "comparisons": comparisons}
+    return found | {"dissociation": crossed} | trained
 
 
 def _harmless_text(bench: Workbench, recipe: Recipe, arms: list[Arm], folder: Path) -> pl.DataFrame | None:

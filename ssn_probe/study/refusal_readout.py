@@ -7,7 +7,7 @@ responses each side).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,7 +45,10 @@ class Readout:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageGate:
-    """How the refusal log-odds was read in a language, and how well it separates refusals there; plain JSON values."""
+    """How a log-odds was read in a language, and how well it separates responses there; plain JSON values.
+
+    `refused`: how many responses refused, or were in the language, as the `behaviour` asks; `other`: all others.
+    """
 
     data: str
     language: str
@@ -53,10 +56,16 @@ class LanguageGate:
     auroc: float | None
     refused: int
     other: int
+    behaviour: str = "refusal"
 
 
 def gates(bench: Workbench) -> tuple[LanguageGate, ...]:
     """The gates of every prompt set that has been read so far."""
+    return gates_of(bench, bench.readouts, "refusal")
+
+
+def gates_of(bench: Workbench, read: Mapping[str, Mapping[str, Readout]], behaviour: str) -> tuple[LanguageGate, ...]:
+    """The gates of read-outs, by digest of the prompt set and by language."""
     names = {prompts.digest: prompts.name for prompts in bench.data.values()}
     return tuple(
         LanguageGate(
@@ -66,8 +75,9 @@ def gates(bench: Workbench) -> tuple[LanguageGate, ...]:
             auroc=found.gate.auroc,
             refused=found.gate.n_refused,
             other=found.gate.n_other,
+            behaviour=behaviour,
         )
-        for data, languages in bench.readouts.items()
+        for data, languages in read.items()
         if data in names
         for language, found in languages.items()
     )

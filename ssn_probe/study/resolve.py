@@ -11,6 +11,7 @@ from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import (
     ASR,
     After,
+    Amplify,
     InLanguage,
     LeaveOneOut,
     Measure,
@@ -21,6 +22,7 @@ from ssn_probe.spec import (
     Recipe,
     SafetyNeurons,
     Shared,
+    Suppress,
     Trains,
     Utility,
 )
@@ -107,6 +109,14 @@ def left_out(expression: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, 
 def is_contrast(node: Node) -> bool:
     """Is a set chosen by a contrast, so that the same choice can be made under other labels?"""
     return any(isinstance(inner, SafetyNeurons) and inner.labels is None for inner in walk(node))
+
+
+def is_dose(recipe: Recipe, name: str) -> bool:
+    """Is an arm the primary one, which silences a set, at another dose: weakened, or set to a mean?"""
+    node, primary = recipe.arms[name], None if recipe.primary is None else recipe.arms[recipe.primary]
+    if name == recipe.primary or not isinstance(primary, Suppress):
+        return False
+    return isinstance(node, Suppress | Amplify) and node.neurons == primary.neurons
 
 
 def languages_of(node: Node, data: Mapping[Prompts, PromptSet]) -> tuple[str, ...]:

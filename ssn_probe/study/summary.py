@@ -6,7 +6,7 @@ McNemar's test compares an arm with the baseline, and says nothing about other s
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -117,17 +117,23 @@ def summarise(
     """
     study = _Study(anchor=anchor, primary=primary, each=frozenset(each), seed=seed)
     rows = []
-    for name, measure in MEASURES.items():
-        if not set(measure.value.meta.root_names()) <= set(samples.columns):
-            continue  # `in_language` is there where a recipe asks for it
-        values = samples.filter(measure.counts).with_columns(y=measure.value.cast(pl.Float64))
+    for name, values in values_of(samples, log_odds, language_odds):
         rows += _measure_rows(name, values, study)
-    for name, read in ((LOG_ODDS, log_odds), (LANGUAGE_LOG_ODDS, language_odds)):
-        if read is not None:
-            rows += _measure_rows(name, read.with_columns(y=pl.col("log_odds").cast(pl.Float64)), study)
     if text is not None:
         rows += _text_rows(text, study)
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def values_of(
+    samples: pl.DataFrame, log_odds: pl.DataFrame | None, language_odds: pl.DataFrame | None
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Every measure of responses and log-odds with its rows and their values as `y`."""
+    for name, measure in MEASURES.items():
+        if set(measure.value.meta.root_names()) <= set(samples.columns):  # `in_language`: where a recipe asks for it
+            yield name, samples.filter(measure.counts).with_columns(y=measure.value.cast(pl.Float64))
+    for name, read in ((LOG_ODDS, log_odds), (LANGUAGE_LOG_ODDS, language_odds)):
+        if read is not None:
+            yield name, read.with_columns(y=pl.col("log_odds").cast(pl.Float64))
 
 
 def _text_rows(text: pl.DataFrame, study: _Study) -> list[dict]:
@@ -238,8 +244,8 @@ def _estimate(frame: pl.DataFrame, average: bool, seed: int) -> Estimate:
 
 def _difference(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, seed: int) -> dict:
     average, measure = cells["language"] == AVERAGE, cells["measure"]
-    pairs = _pairs(chosen, baseline)
-    found = _paired(pairs, average, seed)
+    pairs = matched(chosen, baseline)
+    found = paired(pairs, average, seed)
     if found is None:
         return {}
     row: dict[str, float | None] = {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
@@ -251,21 +257,22 @@ def _difference(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.Dat
     return row
 
 
-def _pairs(chosen: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+def matched(chosen: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     """The prompts that count in both, with both outcomes."""
     keys = ["prompt_id", "eval_language"]
     return chosen.join(other.select(*keys, "y"), on=keys, suffix="_other", maintain_order="left")
 
 
-def _paired(pairs: pl.DataFrame, average: bool, seed: int) -> Estimate | None:
+def paired(pairs: pl.DataFrame, average: bool, seed: int, confidence: float = 0.95) -> Estimate | None:
     """The paired difference, None without pairs."""
     if pairs.is_empty():
         return None
     arm, other = (pairs[name].to_numpy() for name in ("y", "y_other"))
     clusters = pairs.select(cluster_columns(pairs)).to_numpy()
     if average:
-        return language_average(arm, clusters, pairs["eval_language"].to_numpy(), baseline=other)
-    return paired_difference(arm, other, clusters)
+        languages = pairs["eval_language"].to_numpy()
+        return language_average(arm, clusters, languages, baseline=other, confidence=confidence)
+    return paired_difference(arm, other, clusters, confidence=confidence)
 
 
 def averaged(
@@ -292,5 +299,5 @@ def against_others(
     tested, rest = values.filter(arm.rows), values.filter(pl.any_horizontal(other.rows for other in others))
     keys = ["prompt_id", "eval_language"]
     mean = rest.group_by(keys, maintain_order=True).agg(pl.col("y").mean(), pl.len().alias("arms"))
-    paired = _pairs(tested, mean.filter(pl.col("arms") == len(others)))
-    return _paired(in_language(paired, AVERAGE, outside_average(tested, anchor) if tested.height else []), True, seed)
+    both = matched(tested, mean.filter(pl.col("arms") == len(others)))
+    return paired(in_language(both, AVERAGE, outside_average(tested, anchor) if tested.height else []), True, seed)

@@ -167,12 +167,14 @@ def test_arms_that_cannot_be_folded_are_refused(engine: Vllm, tmp_path: Path, wh
 
 def test_vllm_and_a_host_exclude_each_other(engine: Vllm, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Leave out one of the two"):
-        ssn_probe.preview("suppress_ss", engine="vllm", remote="http://127.0.0.1:1", time=False, out=tmp_path)
+        ssn_probe.preview(
+            "suppress_ss", doses=None, engine="vllm", remote="http://127.0.0.1:1", time=False, out=tmp_path
+        )
 
 
 def test_vllm_and_a_model_that_is_spread_exclude_each_other(engine: Vllm, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="has a model of its own"):
-        ssn_probe.preview("suppress_ss", engine="vllm", device="balanced", time=False, out=tmp_path)
+        ssn_probe.preview("suppress_ss", doses=None, engine="vllm", device="balanced", time=False, out=tmp_path)
 
 
 def test_the_engine_is_part_of_the_key_of_responses_alone(engine: Vllm, tmp_path: Path) -> None:

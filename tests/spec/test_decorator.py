@@ -205,6 +205,7 @@ OTHER_VALUE = {
     "stable": "0.9",
     "fdr": "0.05",
     "source": "qab",
+    "doses": "0.5",
     "controls": "21",
     "label_sets": "21",
     "log_odds_label_sets": "98",

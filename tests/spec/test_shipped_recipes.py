@@ -6,11 +6,14 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
-from ssn_probe.recipes import amplify_ss, patch_ss
+from ssn_probe.recipes import amplify_ss, patch_ss, suppress_ss
+from studies import planned
 
 from ssn_probe import Amplify, Patch, Shared
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.errors import RecipeError
 from ssn_probe.spec.node import from_json, to_json
+from ssn_probe.study.plan import limited
 
 RECIPES = [pytest.param(amplify_ss, id="amplify_ss"), pytest.param(patch_ss, id="patch_ss")]
 
@@ -30,6 +33,27 @@ def test_doses_stand_in_their_names() -> None:
     doses = {name: arm.by for name, arm in amplify_ss().arms.items() if isinstance(arm, Amplify)}
     assert {name: f"ss x{by:g}" for name, by in doses.items()} == {name: name for name in amplify_ss().arms}
     assert min(doses.values()) < 1 < max(doses.values())
+
+
+def test_silencing_is_shown_beside_weaker_doses_which_can_be_chosen() -> None:
+    arms = suppress_ss().arms
+    assert [name for name in arms if name != "ms"] == ["ss", "ss x0.75", "ss x0.5", "ss x0.25", "ss to mean"]
+    assert all(arms[name].neurons == arms["ss"].neurons for name in arms if name != "ms")
+    assert list(suppress_ss.from_text({"doses": "0.1,mean"}).arms) == ["ms", "ss", "ss x0.1", "ss to mean"]
+    assert list(suppress_ss.from_text({"doses": "none"}).arms) == ["ms", "ss"]
+    with pytest.raises(RecipeError, match="by is 'half'"):
+        suppress_ss.from_text({"doses": "half"})
+
+
+def test_doses_are_not_compared_nor_run_without_their_top_neuron() -> None:
+    rows = planned(limited(suppress_ss(), 2))
+    assert "ss, without its top neuron" in rows
+    for dose in ("ss x0.75", "ss x0.5", "ss x0.25", "ss to mean"):
+        assert [row for row in rows if row.startswith(dose)] == [
+            dose,
+            f"{dose}: log-odds only",
+            f"{dose}: KL and perplexity",
+        ]
 
 
 def test_both_positions_are_patched_from_the_source_asked_for() -> None:

@@ -61,7 +61,11 @@ def test_the_summary_has_shares_and_log_odds(run: RunFolder) -> None:
 
 def test_the_report_shows_it_and_the_run_is_verified(run: RunFolder) -> None:
     report = (run.path / "report.md").read_text(encoding="utf-8")
-    for title in ("Responses to harmful prompts that are in the prompt's language", "Language log-odds of harmful"):
+    for title in (
+        "Responses to harmful prompts that are in the prompt's language",
+        "Language log-odds of harmful",
+        "Does the language log-odds separate responses in a language from those in others?",
+    ):
         assert title in report
     assert all(finding.holds is not False for finding in verify(run))
 

@@ -14,7 +14,7 @@ from ssn_probe.organism import world
 from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Suppress
 from ssn_probe.spec.labels import set_label
 from ssn_probe.study.importance import scored
-from ssn_probe.study.language_readout import language_readouts
+from ssn_probe.study.language_readout import READ, language_gates, language_readouts
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.refusal_readout import UntrustedReadoutError
@@ -55,12 +55,15 @@ def test_the_openings_of_a_language_stand_against_all_others() -> None:
         assert set(readout.reads.compliant) == others
         gate = readout.gate
         assert (gate.auroc, gate.n_refused, gate.n_other, readout.origin) == (1.0, 40, 80, "declared")
+    assert [(one.language, one.auroc, one.behaviour) for one in language_gates(bench())] == [
+        (language, 1.0, "language") for language in LANGUAGES
+    ]
     assert not bench().warnings
 
 
 def test_openings_that_are_not_declared_are_read_off_the_responses() -> None:
     here = without_openings()
-    here.memory.pop(("language readouts", here.data[PROMPTS].digest), None)
+    here.memory.pop((READ, here.data[PROMPTS].digest), None)
     found = language_readouts(here, here.data[PROMPTS])
     for language, readout in found.items():
         assert isinstance(readout.reads, Openings)

@@ -30,13 +30,18 @@ TRAINED = ("after_expand", "expand_controls", "expand_ss", "leave_one_out")
 FORWARD = sorted({one.name for one in list_recipes()} - set(TRAINED))
 QUICK, QUICK_IN_THE_SANDBOX = ("patch_ss", "suppress_ss"), ("identify_ms",)
 """Those that `make test` runs; the others run with `make test-slow`."""
-FEW = {"controls": "1", "log_odds_label_sets": "1"}
+FEW = {"doses": "mean", "controls": "1", "log_odds_label_sets": "1"}
 ROUNDING = 2**-10
 """Scores are stored in half precision."""
 
 
-def recipes(quick: tuple[str, ...]) -> list[Any]:
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in FORWARD]
+GRADIENTS = ("dissociation",)
+"""What no sandbox can run, whatever the effect."""
+
+
+def recipes(quick: tuple[str, ...], without: tuple[str, ...] = ()) -> list[Any]:
+    names = [name for name in FORWARD if name not in without]
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 def small(name: str, effect: str) -> Recipe:
@@ -72,7 +77,7 @@ def test_trusted(name: str, ndif: LightNDIF, results: Path, here: Callable[[Reci
 
 
 @pytest.mark.parametrize("outline", [pytest.param(True, marks=pytest.mark.slow), False])
-@pytest.mark.parametrize("name", recipes(QUICK_IN_THE_SANDBOX))
+@pytest.mark.parametrize("name", recipes(QUICK_IN_THE_SANDBOX, GRADIENTS))
 def test_in_the_sandbox(
     name: str, outline: bool, ndif: LightNDIF, results: Path, here: Callable[[Recipe], RunFolder]
 ) -> None:

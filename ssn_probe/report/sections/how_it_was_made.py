@@ -1,7 +1,7 @@
 """How was the run made: notes, the check of the refusal log-odds, model, data, software and time?"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssn_probe.report.markdown_tables import section, table
@@ -15,10 +15,23 @@ def notes_section(warnings: list[str]) -> str:
 
 
 def gates_section(manifest: Mapping[str, Any]) -> str:
-    """Does the refusal log-odds separate refusals from other responses, in each language?"""
-    gates = manifest.get("gates")
-    if not gates:
-        return ""
+    """Does each log-odds separate the responses that it is about from others, in each language?"""
+    gates = manifest.get("gates") or ()
+    parts = {one: [gate for gate in gates if gate.get("behaviour", "refusal") == one] for one in GATES}
+    return "\n".join(_gates(GATES[one], own) for one, own in parts.items() if own)
+
+
+GATES = {
+    "refusal": ("refused", "Does the refusal log-odds separate refusals from other responses?"),
+    "language": (
+        "in the language",
+        "Does the language log-odds separate responses in a language from those in others?",
+    ),
+}
+"""What the responses of one side do, and the question, by behaviour."""
+
+
+def _gates(words: tuple[str, str], gates: Sequence[Mapping[str, Any]]) -> str:
     body = [
         [
             markdown(gate["data"]),
@@ -29,9 +42,8 @@ def gates_section(manifest: Mapping[str, Any]) -> str:
         ]
         for gate in gates
     ]
-    header = ["data", "language", "read by", "AUROC", "responses: refused, other"]
-    title = "Does the refusal log-odds separate refusals from other responses? (held-out identify prompts)"
-    return section(title, table(header, body))
+    header = ["data", "language", "read by", "AUROC", f"responses: {words[0]}, other"]
+    return section(f"{words[1]} (held-out identify prompts)", table(header, body))
 
 
 def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ One renderable for the terminal, the notebook and `print`. Text from prompts, mo
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ABSENT = "–"
 MOST_LANGUAGES = 30
 """Languages of a neuron set that are shown before the rest is counted."""
+FEW = 4
+"""Arms, with the baseline, that a table has room for beside their compared sets."""
 STRONGEST = 3
 """Neurons named per language."""
 
@@ -74,11 +76,27 @@ def tables(run: RunFolder) -> list[Table]:
     conditions = by_condition(summary.filter(measure=measure))
     # The untouched model stands beside the matrices: a change is read against where it began.
     single = {key: rows for key, rows in conditions.items() if key.name.of is key.name.step is None}
+    primary = summary.filter("primary")["arm"].to_list()
+    single = _without_doses(single, run.manifest().get("nodes") or {}, primary)
     matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
     curves = [curve_table(run.table("curves"))] if os.path.lexists(run.path / "curves.parquet") else []
     corrected = corrected_tables(run, run.manifest(), summary) if measure == "asr" else []
     beside = run.table("comparisons") if os.path.lexists(run.path / "comparisons.parquet") else None
     return [language_table(single, measure, beside), *corrected, *matrices, *curves]
+
+
+def _without_doses(
+    conditions: "Mapping[Condition, Mapping[str, Row]]", nodes: Mapping[str, str], primary: Sequence[str]
+) -> "Mapping[Condition, Mapping[str, Row]]":
+    """Where there are many arms, those with the primary arm's set are left to the line of doses."""
+    sets = {nodes.get(arm) for arm in primary}
+    if len(conditions) <= FEW:
+        return conditions
+    return {
+        key: rows
+        for key, rows in conditions.items()
+        if key.name.arm in primary or key.name.arm not in nodes or nodes[key.name.arm] not in sets
+    }
 
 
 def curve_table(curves: Any) -> Table:
@@ -135,7 +153,7 @@ def language_table(
     from ssn_probe.report.measure_tables import columns_of
 
     beside = None if comparisons is None else comparisons.filter(measure=measure)
-    columns = [column for column in columns_of(conditions, beside) if len(conditions) <= 4 or not column.comparison]
+    columns = [column for column in columns_of(conditions, beside) if len(conditions) <= FEW or not column.comparison]
     short = len(columns) > 5  # so that it fits 80 columns
     table = Table(box=None, pad_edge=False)
     table.add_column(literal(f"{measure_title(measure)}, %"))

@@ -1,0 +1,213 @@
+"""Two behaviours and two sets: what does silencing each set do to each behaviour?"""
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from ssn_probe.report.conditions import Row, summary_row
+from ssn_probe.report.markdown_tables import ABSENT, language_cell, p_value, section, table
+from ssn_probe.report.recipe_sets import expression_of
+from ssn_probe.spec import Recipe
+from ssn_probe.spec.labels import set_label
+from ssn_probe.study.arms import BASELINE
+from ssn_probe.study.comparisons import COMPARISONS, RANDOM
+from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
+from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS
+from ssn_probe.text import change_in_points, markdown, p_equals, plain, points
+
+ALPHA = 0.05
+COLUMNS = {
+    "asr_paper": "refused, %",
+    IN_LANGUAGE: "in the prompt's language, %",
+    "in_language_harmless": "the same, harmless prompts, %",
+    LOG_ODDS: "refusal log-odds",
+    LANGUAGE_LOG_ODDS: "language log-odds",
+    KL: "KL on harmless text",
+}
+"""Measure → its column; the summary counts responses that are not refused."""
+BEHAVIOURS = {
+    REFUSED: "refused",
+    IN_LANGUAGE: "in the prompt's language",
+    INTERACTION: "interaction: the sum of the two",
+    LOG_ODDS: "refusal log-odds",
+    LANGUAGE_LOG_ODDS: "language log-odds",
+}
+READING = (
+    "Responses to harmful prompts, averaged over languages; in brackets the change from the untouched model with its "
+    "95 % interval, for random sets the change of their mean and where 95 % of such sets fall. *Refused* counts a "
+    "refusal in any language. A crossed contrast is how much lower a behaviour is where the set that carries it is "
+    "silenced than where the other is, on the same prompts; its p is the level at which the interval leaves out zero. "
+    "Both contrasts must be above zero for a double dissociation, so its p is the larger of the two; the interaction, "
+    "their sum, can be moved by one of them alone.\n"
+)
+
+
+def dissociation_section(
+    found: Dissociation | None, summary: pl.DataFrame | None, comparisons: pl.DataFrame | None, anchor: str | None
+) -> str:
+    """The table of sets and behaviours, the crossed contrasts, and how responses in the wrong language were judged."""
+    if found is None or summary is None:
+        return ""
+    present = [measure for measure in COLUMNS if measure in set(summary["measure"])]
+    header = ["silenced", *(COLUMNS[measure] for measure in present)]
+    arms = (found.safety, found.language)
+    body = [["nothing", *(_value(summary_row(summary, BASELINE, measure, role=BASELINE)) for measure in present)]]
+    for arm in arms:
+        body.append([markdown(arm), *(_changed(summary_row(summary, arm, measure)) for measure in present)])
+    for arm in arms:
+        body += _random(comparisons, summary, arm, present)
+    parts = [table(header, body), _contrasts(found, anchor), READING, _wrong_language(found)]
+    return section("Double dissociation: which set carries which behaviour?", *parts)
+
+
+def _number(measure: str, value: float) -> str:
+    if measure in (LOG_ODDS, LANGUAGE_LOG_ODDS):
+        return f"{value:.2f}"
+    return f"{value:.4f}" if measure == KL else f"{100 * value:.1f}"
+
+
+def _value(row: Row | None) -> str:
+    if row is None:
+        return ABSENT
+    return _number(row["measure"], 1 - row["value"] if row["measure"] == "asr_paper" else row["value"])
+
+
+def _changed(row: Row | None) -> str:
+    """`14.2 (−48.5 [−53.0, −44.1])`."""
+    if row is None or row["delta"] is None or row["measure"] == KL:
+        return _value(row)
+    return f"{_value(row)} ({_change(row['measure'], row['delta'], row['delta_low'], row['delta_high'])})"
+
+
+def _change(measure: str, value: float, low: float | None, high: float | None) -> str:
+    if measure == "asr_paper":
+        value, low, high = -value, None if high is None else -high, None if low is None else -low
+    scale, digits = (1, 2) if measure in (LOG_ODDS, LANGUAGE_LOG_ODDS) else (100, 1)
+    ends = "" if low is None or high is None else f" [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+    return f"{scale * value:+.{digits}f}{ends}"
+
+
+def _random(
+    comparisons: pl.DataFrame | None, summary: pl.DataFrame, arm: str, present: list[str]
+) -> Iterator[list[str]]:
+    """As many random neurons as an arm has."""
+    if comparisons is None:
+        return
+    rows = comparisons.filter(arm=arm, comparison=RANDOM, language=AVERAGE)
+    if rows.is_empty():
+        return
+    by_measure = {row["measure"]: row for row in rows.rows(named=True)}
+    cells = [_random_cell(by_measure.get(name), summary_row(summary, arm, name)) for name in present]
+    yield [f"{COMPARISONS[RANDOM].counted(rows['sets'][0])} as {markdown(arm)} has", *cells]
+
+
+def _random_cell(row: Row | None, tested: Row | None) -> str:
+    if row is None:
+        return ABSENT
+    value = {"measure": row["measure"], "value": row["mean"]}
+    if tested is None or tested["delta"] is None or row["measure"] == KL:
+        return _value(value)
+    before = tested["value"] - tested["delta"]
+    low, high = (None if row[end] is None else row[end] - before for end in ("low", "high"))
+    return f"{_value(value)} ({_change(row['measure'], row['mean'] - before, low, high)})"
+
+
+def _contrasts(found: Dissociation, anchor: str | None) -> str:
+    rows = found.contrasts.filter(language=AVERAGE)
+    body = [
+        [
+            BEHAVIOURS[row["behaviour"]],
+            "–" if row["behaviour"] == INTERACTION else f"{markdown(row['carries'])} against {markdown(row['other'])}",
+            _contrast(row),
+            f"{row['n']:,}",
+            p_value(row["p"]),
+        ]
+        for row in rows.rows(named=True)
+    ]
+    by_language = [
+        [language_cell(language, anchor), *(_contrast(row) for row in _of(found, language))]
+        for language in found.contrasts["language"].unique(maintain_order=True)
+        if language != AVERAGE
+    ]
+    shares = ["language", *(BEHAVIOURS[one] for one in rows["behaviour"])]
+    crossed = table(["behaviour", "crossed contrast", "lower by, points or nats (95 %)", "pairs", "p"], body)
+    return f"{crossed}\n{table(shares, by_language)}"
+
+
+def _of(found: Dissociation, language: str) -> list[Row]:
+    return list(found.contrasts.filter(language=language).rows(named=True))
+
+
+def _contrast(row: Row) -> str:
+    if row["behaviour"] in (LOG_ODDS, LANGUAGE_LOG_ODDS):
+        return f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
+
+
+def _wrong_language(found: Dissociation) -> str:
+    """How responses in another language than their prompt were judged, and how ASR is to be read."""
+    rows, judged = found.wrong_language, []
+    for arm in rows["arm"].unique(maintain_order=True):
+        counts = dict(rows.filter(arm=arm).select("verdict", "n").iter_rows())
+        verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
+        judged.append(f"{'the untouched model' if arm == BASELINE else markdown(arm)}: {verdicts}")
+    if not judged:
+        return "No response was in another language than its prompt.\n"
+    return (
+        f"Responses in another language than their prompt, by verdict: {'; '.join(judged)}. An answer that the judge "
+        "finds invalid because of its language counts among the judged responses of ASR and not as a success: where "
+        "the language changes, read what is refused, and not ASR.\n"
+    )
+
+
+def dissociation_finding(
+    recipe: Recipe, found: Dissociation | None, summary: pl.DataFrame | None
+) -> Iterator[tuple[bool, str]]:
+    """Is it a double dissociation, and what else does each set move?"""
+    if found is None or summary is None:
+        return
+    names = {arm: set_label(expression_of(recipe, arm)) or plain(arm) for arm in (found.safety, found.language)}
+    rows = {row["behaviour"]: row for row in _of(found, AVERAGE)}
+    own = {
+        REFUSED: summary_row(summary, found.safety, "asr_paper"),
+        IN_LANGUAGE: summary_row(summary, found.language, IN_LANGUAGE),
+    }
+    if REFUSED not in rows or IN_LANGUAGE not in rows or None in own.values():
+        return
+    yield _both(names, found, rows, own)
+    for arm, measure, behaviour in (
+        (found.safety, IN_LANGUAGE, "responses in the prompt's language"),
+        (found.language, "asr_paper", "refusals"),
+    ):
+        row = summary_row(summary, arm, measure)
+        if row is not None and row["delta"] is not None and not row["delta_low"] <= 0 <= row["delta_high"]:
+            change = _points(measure, row)
+            yield True, f"Silencing {names[arm]} also moves the other behaviour: the share of {behaviour} by {change}."
+
+
+def _both(
+    names: Mapping[str, str], found: Dissociation, rows: Mapping[str, Row], own: Mapping[str, Row | None]
+) -> tuple[bool, str]:
+    """Shown where each set lowers its own behaviour, and lowers it more than the other set does."""
+    ps = [rows[behaviour]["p"] for behaviour in (REFUSED, IN_LANGUAGE)]
+    refused, spoken = own[REFUSED], own[IN_LANGUAGE]
+    assert refused is not None
+    assert spoken is not None
+    lowered = refused["delta_low"] > 0 and spoken["delta_high"] < 0
+    shown = lowered and None not in ps and max(ps) <= ALPHA and min(rows[REFUSED]["low"], rows[IN_LANGUAGE]["low"]) > 0
+    turned = {"delta": -rows[REFUSED]["difference"], "delta_low": -rows[REFUSED]["high"]}
+    turned |= {"delta_high": -rows[REFUSED]["low"]}
+    against = rows[IN_LANGUAGE]
+    figures = (
+        f"silencing {names[found.safety]} rather than {names[found.language]} changes the share of refusals by "
+        f"{change_in_points(turned['delta'], turned['delta_low'], turned['delta_high'])}, and that of responses in the "
+        f"prompt's language by {change_in_points(against['difference'], against['low'], against['high'])}"
+    )
+    p = "" if None in ps else f"; {p_equals(max(ps))}, the larger of the two"
+    return shown, f"{'Two' if shown else 'That two'} behaviours have two sets: {figures}{p}."
+
+
+def _points(measure: str, row: Row) -> str:
+    if measure == "asr_paper":
+        return change_in_points(-row["delta"], -row["delta_high"], -row["delta_low"])
+    return change_in_points(row["delta"], row["delta_low"], row["delta_high"])
