@@ -111,6 +111,11 @@ def capitalised(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def uncapitalised(words: str) -> str:
+    """The words with a small letter, to go on within a sentence."""
+    return words[:1].lower() + words[1:]
+
+
 def make_printable(streams: Iterable[TextIO | None]) -> None:
     """Streams that write whatever their encoding lacks in ASCII, rather than raise UnicodeEncodeError."""
     for stream in streams:

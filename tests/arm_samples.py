@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.study.comparison_table import SCHEMA
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.robustness import NOTHING
 from ssn_probe.study.summary import AVERAGE, COLUMNS, summarise
@@ -51,6 +52,25 @@ def table(*rows: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
+def compared(arm: str, comparison: str = "labels", measure: str = "asr", **changes: Any) -> dict[str, Any]:
+    """A row of the table of comparisons: that of the average, an observed figure above 19 sets, without a p."""
+    cells: dict[str, Any] = dict.fromkeys(SCHEMA)
+    cells |= {"arm": arm, "measure": measure, "comparison": comparison, "language": AVERAGE, "primary": False}
+    cells |= {"sets": 19, "empty": 0, "neurons": 6.0, "neurons_mean": 5.5, "observed": 0.6, "mean": 0.41}
+    cells |= {"low": 0.35, "high": 0.47, "difference": 0.19, "difference_low": 0.13, "difference_high": 0.25}
+    return cells | {"shown_from": 0.46} | changes
+
+
+def primary_test(arm: str, p: float | None = 0.05, **changes: Any) -> dict[str, Any]:
+    """The row of the one primary test: ASR among the sets of exchanged labels."""
+    return compared(arm, **{"p": p, "primary": True} | changes)
+
+
+def comparisons(*rows: dict[str, Any]) -> pl.DataFrame:
+    """A table of comparisons of these rows."""
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
 MS = SafetyNeurons(Prompts("organism"))
 MEASURES = (ASR(Prompts("organism")),)
 RECIPE = Recipe(arms={"ms": Suppress(MS), "ss": Suppress(Shared(MS))}, measures=MEASURES, primary="ss")
@@ -71,12 +91,11 @@ def findings(**found: Any) -> Findings:
 
 
 def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples and summary of a baseline and these arms; `ms of bb` applies bb's neurons; a placebo ends in `*`."""
+    """Samples and summary of a baseline and these arms; `ms of bb` applies bb's neurons."""
     frames = [samples("baseline", "baseline", {language: spelled(text) for language, text in LANGUAGES.items()})]
     for name, verdicts in arms.items():
-        arm, _, of = name.removesuffix("*").partition(" of ")
-        role = "placebo" if name.endswith("*") else "tested"
-        frame = samples(arm, role, {language: spelled(text) for language, text in verdicts.items()})
+        arm, _, of = name.partition(" of ")
+        frame = samples(arm, "tested", {language: spelled(text) for language, text in verdicts.items()})
         frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
     frame = pl.concat(frames)
     each = [name.partition(" of ")[0] for name in arms if " of " in name]

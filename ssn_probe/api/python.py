@@ -233,8 +233,13 @@ class Result(_Printed):
 
     @property
     def summary(self) -> "pl.DataFrame":
-        """One row per language × arm × measure: value, interval, difference from the baseline, controls, p."""
+        """One row per language × arm × measure: value, interval, difference from the baseline."""
         return self.table("summary")
+
+    @property
+    def comparisons(self) -> "pl.DataFrame":
+        """One row per arm × measure × comparison × language: what compared sets gave, the difference, p."""
+        return self.table("comparisons")
 
     @property
     def overlap(self) -> "pl.DataFrame":
@@ -256,7 +261,7 @@ class Result(_Printed):
             )
 
     def table(self, name: str) -> "pl.DataFrame":
-        """One of the run's tables by name; beside the above `log_odds`, `nulls`, `stability`, `stability_curve`."""
+        """One of the run's tables by name; beside the above `compared_sets`, `log_odds`, `nulls`, `stability`, …"""
         return self.folder.table(name)
 
     def export(self, path: str | os.PathLike[str], measure: str = "asr") -> Path:

@@ -3,37 +3,48 @@
 The same sentences end a run in the terminal and open `report.md`. Every figure in them is a cell of a table of the run.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from ssn_probe.neurons import SITES
+from ssn_probe.report.comparisons_in_words import (
+    QUESTIONS,
+    description,
+    figures_of,
+    is_shown,
+    p_of,
+    primary_sets,
+    question_line,
+    sets_of,
+    test_of,
+    verdict,
+    why_no_null,
+)
 from ssn_probe.report.conditions import Row, arm_names, clusters_of, comparison_row, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import named
 from ssn_probe.report.sections.task_scores import task_changes
-from ssn_probe.spec import Intervention, Recipe, Trains
+from ssn_probe.spec import Recipe, Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.spec.labels import set_label
 from ssn_probe.study.arms import BASELINE, TESTED, WEAKENED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.refusal_trial import Refusals
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY, averaged
 from ssn_probe.text import (
     capitalised,
     change_in_points,
     counted,
     listing,
-    p_equals,
     percent,
     plain,
-    points,
 )
 
-ALPHA = 0.05
 SIDE_EFFECTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
 """What an arm may change beside ASR, by measure."""
 MOST_NAMED = 8
@@ -49,26 +60,27 @@ def answer(
     comparisons: pl.DataFrame | None = None,
     refusals: Sequence[Refusals] | None = None,
     tasks: pl.DataFrame | None = None,
+    robustness: Robustness | None = None,
 ) -> list[str]:
     """What was found, a sentence or two per line, the most important first."""
     if summary is None:
         return _set_sizes(recipe, manifest, neurons)
     known = {"recipe": recipe, "manifest": manifest, "summary": summary, "anchor": anchor}
-    study = _Study(**known, comparisons=comparisons, refusals=refusals, tasks=tasks)
+    study = _Study(**known, comparisons=comparisons, refusals=refusals, tasks=tasks, robustness=robustness)
     doses = dose_groups(recipe)
     if recipe.primary is None:
         lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
         return [*lines, *_set_sizes(recipe, manifest, neurons)]
-    others = [arm for arm in recipe.arms if arm != recipe.primary and not any(arm in arms for arms in doses)]
     lines = [
         study.primary(recipe.primary),
+        study.label_sets(recipe.primary),
         study.trained(recipe.primary),
         study.log_odds(recipe.primary),
-        *(study.beside(recipe.primary, name) for name in COMPARISONS if name != LABELS),
-        study.without_top_neuron(recipe.primary),
+        *study.questions(recipe.primary),
+        study.descriptions(recipe.primary),
+        study.beside(recipe.primary, [arm for arm in recipe.arms if not any(arm in arms for arms in doses)]),
         study.side_effects(recipe.primary),
         *map(study.dose_line, doses),
-        *map(study.comparison, others),
     ]
     return [line for line in lines if line]
 
@@ -84,6 +96,7 @@ class _Study:
     comparisons: pl.DataFrame | None
     refusals: Sequence[Refusals] | None
     tasks: pl.DataFrame | None = None
+    robustness: Robustness | None = None
 
     # ── a recipe with a primary arm ──────────────────────────────────────────────────────────────────────────────────
 
@@ -98,9 +111,17 @@ class _Study:
         )
         goal = ""
         if source and (own := summary_row(self.summary, BASELINE, "asr", role=BASELINE, language=source)):
-            goal = f"; the ASR of the untouched model in {plain(source)} is {percent(own['value'])}"
-        shown = verdict(self.recipe.arms[arm], row, self._compared(arm, LABELS))
-        return f"{intervention} {shown}: {change}; {self._label_sets(arm)}{goal}."
+            goal = f" The ASR of the untouched model in {plain(source)} is {percent(own['value'])}."
+        shown = verdict(self.recipe.arms[arm], row, self._compared(arm, LABELS), why_no_null(self.robustness, arm))
+        return f"{intervention} {shown}: {change}.{goal}"
+
+    def label_sets(self, arm: str) -> str:
+        """The primary test: what sets found under exchanged labels gave."""
+        row = self._row(arm)
+        if row is None:
+            return ""
+        options = {"falls": self._falls(arm), "no_null": why_no_null(self.robustness, arm)}
+        return capitalised(primary_sets(self._compared(arm, LABELS), row["value"], **options))
 
     def trained(self, arm: str) -> str:
         """How much of the model the arm trained."""
@@ -113,29 +134,31 @@ class _Study:
             f"{counted(facts['steps']['done'], 'step')}; the weights after step {facts['steps']['chosen']} were kept."
         )
 
-    def without_top_neuron(self, arm: str) -> str:
-        row, whole = self._row(arm, role=WEAKENED), self._row(arm)
-        if row is None or whole is None:
-            return ""
-        return (
-            f"Without its top neuron in each language the set gives {percent(row['value'])} ({_change(row)}; the whole "
-            f"set {points(whole['delta'])})."
-        )
+    def questions(self, arm: str) -> Iterator[str]:
+        """The other tests of ASR: a line per question."""
+        for name in QUESTIONS:
+            row = self._compared(arm, name)
+            if row is not None:
+                yield question_line(row, falls=self._falls(arm))
 
-    def beside(self, arm: str, name: str) -> str:
-        """What other sets do, and what that says."""
-        row = self._compared(arm, name)
-        if row is None:
-            return ""
-        tested = "" if row["p"] is None else f", {p_equals(row['p'])} ({p_equals(row['p_holm'])} after Holm)"
-        return f"{capitalised(COMPARISONS[name].counted(row['sets']))} gave {_of_sets(row)}{tested}."
+    def descriptions(self, arm: str) -> str:
+        """What sets gave that test nothing."""
+        rows = [self._compared(arm, name) for name in COMPARISONS if name not in (LABELS, *QUESTIONS)]
+        parts = [description(row) for row in rows if row is not None]
+        return f"Described, not tested: {listing(parts)} (in brackets: 95 % of such sets)." if parts else ""
 
-    def _label_sets(self, arm: str) -> str:
-        row = self._compared(arm, LABELS)
-        if row is None:
-            return "no sets were found under exchanged labels, so nothing says what the labels have to do with it"
-        test = "too few for a test (19 is the least)" if row["p"] is None else p_equals(row["p"])
-        return f"{COMPARISONS[LABELS].counted(row['sets'])} gave {_of_sets(row)}; {test}"
+    def beside(self, arm: str, others: list[str]) -> str:
+        """The set without its top neuron, and other arms."""
+        parts = []
+        if (row := self._row(arm, role=WEAKENED)) is not None:
+            parts.append(f"without its top neuron in each language the set gives {_gives(row)}")
+        for other in others:
+            if other != arm and (row := self._row(other)) is not None:
+                parts.append(f"{self._phrase(other)} gives {_gives(row)}")
+        return f"{capitalised('; '.join(parts))} (described, not tested)." if parts else ""
+
+    def _falls(self, arm: str) -> bool:
+        return self.recipe.arms[arm].lowers
 
     def _compared(self, arm: str, name: str, measure: str = "asr") -> Row | None:
         return comparison_row(self.comparisons, arm, name, measure)
@@ -164,21 +187,13 @@ class _Study:
 
     def log_odds(self, arm: str) -> str:
         row, beside = self._row(arm, LOG_ODDS), self._compared(arm, LABELS, LOG_ODDS)
-        if row is None or beside is None or beside["p"] is None:
+        if row is None or beside is None or p_of(beside) is None or why_no_null(self.robustness, arm):
             return ""
+        shown = "Shown" if is_shown(beside) else "Not shown"
         return (
-            f"The average refusal log-odds (read without generating) changed by {row['delta']:+.2f} "
-            f"({row['delta_low']:+.2f} to {row['delta_high']:+.2f}) to {row['value']:.2f}; "
-            f"{COMPARISONS[LABELS].counted(beside['sets'])} left it at {beside['mean']:.2f} on average, "
-            f"{p_equals(beside['p'])} ({p_equals(beside['p_holm'])} after Holm)."
-        )
-
-    def comparison(self, arm: str) -> str:
-        row = self._row(arm)
-        if row is None:
-            return ""
-        return (
-            f"For comparison, {self._phrase(arm)} gives {percent(row['value'])} ({_change(row)}; descriptive, no test)."
+            f"The refusal log-odds, read without generating, changed by {row['delta']:+.2f} ({row['delta_low']:+.2f} "
+            f"to {row['delta_high']:+.2f}) to {row['value']:.2f}. {shown} to be more than under exchanged labels: "
+            f"{sets_of(beside)} gave {figures_of(beside)}; {test_of(beside, falls=not self._falls(arm))}."
         )
 
     # ── any recipe ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,7 +208,7 @@ class _Study:
         tested = (
             f"only {dose_label(nodes[self.recipe.primary])} is tested" if self.recipe.primary in arms else "no test"
         )
-        return f"Dose by dose, {self._set_name(arms[0])} {self._where(arms[0])}: {curve} (descriptive, {tested})."
+        return f"Dose by dose, {self._set_name(arms[0])} {self._where(arms[0])}: {curve} (described; {tested})."
 
     def _dose(self, arm: str, *, role: str = TESTED) -> str:
         row = self._row(arm, role=role)
@@ -234,7 +249,7 @@ class _Study:
         rows.sort(key=lambda item: -item[1]["delta"])
         return [
             f"{plain(name.title)}: ASR {percent(row['value'])} on the average of {self._averaged(name, row)} "
-            f"({_change(row)}; n = {counted(row['n'], 'response')}; descriptive, no test)."
+            f"({_change(row)}; n = {counted(row['n'], 'response')}; described, not tested)."
             for name, row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
         ]
 
@@ -282,26 +297,6 @@ class _Study:
         return named(set_label(expression_of(self.recipe, arm)), self.refusals) or f"the set {plain(arm)}"
 
 
-def verdict(node: Intervention, row: Row, compared: Row | None) -> str:
-    """What the primary test shows of an arm that is expected to raise, or to lower, ASR.
-
-    `row`: of the summary; `compared`: among the sets of exchanged labels. Failing to reject is no proof of absence: the
-    words claim no more than the test, the interval says how much.
-    """
-    if compared is None or compared["p"] is None:
-        return "was not tested against enough sets found under exchanged labels"
-    raised, lowered = row["delta_low"] > 0, row["delta_high"] < 0
-    as_expected, opposite = (lowered, raised) if node.lowers else (raised, lowered)
-    moved = ("lowered ASR", "raised ASR") if node.lowers else ("raised ASR", "lowered ASR")
-    others = "the sets that the same procedure finds under exchanged labels"
-    if as_expected and compared["p"] <= ALPHA:
-        return f"{'strengthened' if node.lowers else 'broke'} refusal more than {others}"
-    if as_expected:
-        return f"{moved[0]}, but was not shown to do so more than {others}"
-    not_shown = f"was not shown to {'strengthen' if node.lowers else 'break'} refusal"
-    return f"{not_shown}; it {moved[1]}" if opposite else not_shown
-
-
 def _languages(languages: Collection[str]) -> str:
     named = len(languages) <= MOST_NAMED
     return listing([plain(language) for language in sorted(languages)]) if named else f"{len(languages)} languages"
@@ -317,14 +312,8 @@ def _change(row: Row) -> str:
     return change_in_points(row["delta"], row["delta_low"], row["delta_high"])
 
 
-def _of_sets(row: Row) -> str:
-    """The mean of compared sets, where 95 % of such sets fall, and the difference of the observed one."""
-    average = "" if row["sets"] == 1 else " on average"
-    found = f"{percent(row['mean'])}{average}"
-    if row["low"] is not None:
-        low, high = max(0.0, row["low"]), min(1.0, row["high"])
-        found += f" (95 % of such sets: {percent(low)} to {percent(high)})"
-    return found
+def _gives(row: Row) -> str:
+    return f"{percent(row['value'])} ({_change(row)})"
 
 
 def _set_sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -> list[str]:

@@ -43,7 +43,7 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     """
     import altair as alt
 
-    drawn = curves.with_columns(pl.col("curve", "group").map_elements(_drawable, return_dtype=pl.String))
+    drawn = curves.with_columns(pl.col("curve", "group").map_elements(drawable, return_dtype=pl.String))
     rows = _in_percent(drawn)
     measured = [measure for measure in CURVE_MEASURES if curves[measure].null_count() < curves.height]
     costs = [measure for measure in measured if measure != "asr"]
@@ -53,7 +53,7 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     return alt.hconcat(*panels, spacing=28).properties(title=title).configure(**CONFIG)
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Without what XML cannot hold: vl-convert aborts the whole process over it."""
     return re.sub("[\ufffe\uffff]", "", plain(text))
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from ssn_probe.report.markdown_tables import ABSENT, number, section, share_cell, table
 from ssn_probe.spec import Recipe
-from ssn_probe.study.training_curves import CURVE_MEASURES, Difference, learning_curves
+from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, Difference, learning_curves
 from ssn_probe.text import counted, listing, markdown, percent, plain, points, points_interval
 
 CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
@@ -80,19 +80,21 @@ def _loss(points: Sequence[Mapping[str, Any]]) -> str:
 
 
 def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequence[Difference]) -> Iterator[str]:
-    """A line per learning curve; then each beside the random sets of as many neurons that were trained as long."""
+    """A line per learning curve, one for all random sets; then each beside random sets that were trained as long."""
     if curves is None:
         return
     rows = curves.filter(pl.col("curve").is_in(list(learning_curves(recipe))))
-    for (curve,), own in rows.group_by("curve", maintain_order=True):
+    for _, own in rows.group_by(pl.coalesce(pl.when(group=RANDOM).then("group"), "curve"), maintain_order=True):
+        several = own.group_by("step", maintain_order=True).agg(pl.col(CURVE_MEASURES).mean())
         values = "; ".join(
-            f"{name} {' → '.join(percent(value) for value in own[measure])}"
+            f"{name} {' → '.join(percent(value) for value in several[measure])}"
             for measure, name in NAMES.items()
-            if own[measure].null_count() == 0
+            if several[measure].null_count() == 0
         )
-        steps = listing([str(step) for step in own["step"]])
+        steps, count = listing([str(step) for step in several["step"]]), own["curve"].n_unique()
+        name = plain(own["curve"][0]) if count == 1 else f"{count} random sets on average"
         if values:
-            yield f"{plain(str(curve))}, {counted(own['parameters'][0], 'parameter')}, after {steps} steps: {values}."
+            yield f"{name}, {counted(own['parameters'][0], 'parameter')}, after {steps} steps: {values}."
     for curve in dict.fromkeys(difference.curve for difference in differences):
         own = [difference for difference in differences if difference.curve == curve]
         parts = [_step_differences(step, own) for step in dict.fromkeys(difference.step for difference in own)]
@@ -101,7 +103,7 @@ def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequen
         )
         yield (
             f"{plain(curve)} less {random_sets}, in points: {'; '.join(parts)} (95 % intervals over prompts, for these "
-            "very sets; descriptive, no test)."
+            "very sets; described, not tested)."
         )
 
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.report.comparison_chart import COMPARISON_CHART, COMPARISON_CHART_TITLE, compared
 from ssn_probe.report.conclusions import conclusions
 from ssn_probe.report.learning_curves import CHART, CHART_TITLE, curve_section, trained_section
 from ssn_probe.report.markdown_tables import section
 from ssn_probe.report.measure_tables import TITLES, measure_section, reading, text_note
 from ssn_probe.report.recipe_sets import distinct_sets, same_sets_note, without_repeats
 from ssn_probe.report.sections.against_planted_truth import truth_section
-from ssn_probe.report.sections.compared_sets import comparisons_section
+from ssn_probe.report.sections.comparison_sections import comparisons_section
 from ssn_probe.report.sections.counts_and_asr import counts_section
 from ssn_probe.report.sections.dose_table import doses_section
 from ssn_probe.report.sections.double_dissociation import dissociation_section
@@ -51,7 +52,8 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
     if summary is not None:
         parts += _measures(recipe, findings.evaluated, anchor, summary, findings.comparisons)
         crossed = dissociation_section(findings.dissociation, summary, findings.comparisons, anchor)
-        parts += [crossed, doses_section(recipe, summary), comparisons_section(findings.comparisons)]
+        picture = f"![{COMPARISON_CHART_TITLE}]({COMPARISON_CHART}.svg)\n" if compared(recipe, findings) else ""
+        parts += [crossed, doses_section(recipe, summary), comparisons_section(recipe, findings, picture)]
         parts += [certificate_section(manifest, summary)]
         parts += [tests_section(recipe, manifest, summary), transfer_section(recipe, summary)]
         parts += [tasks_section(findings.tasks), counts_section(recipe, manifest, summary)]

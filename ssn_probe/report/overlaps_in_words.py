@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from ssn_probe.report.sections.set_reliability import overlap_tests
 from ssn_probe.spec import Recipe
 from ssn_probe.study.findings import Findings
 from ssn_probe.text import counted, plain
@@ -37,11 +38,11 @@ def _jaccard(rows: pl.DataFrame) -> str:
 
 
 def _chance(rows: pl.DataFrame) -> Iterator[str]:
-    known = rows.drop_nulls(["expected_permuted", "p_permuted"])
+    known = overlap_tests(rows).drop_nulls(["expected_permuted", "p_holm"])
     if known.height:
-        more = known.filter(pl.col("p_permuted") <= ALPHA).height
+        more = known.filter(pl.col("p_holm") <= ALPHA).height
         expected = f"{known['expected_permuted'].mean():.1f} would be shared with harmful and harmless exchanged"
-        yield f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 each, not adjusted)"
+        yield f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 after Holm)"
 
 
 def _range(values: list, form: str) -> str:

@@ -10,6 +10,7 @@ from ssn_probe.report import cautions_on_data
 from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions
 from ssn_probe.report.charts import cost_chart, save_chart
+from ssn_probe.report.comparison_chart import COMPARISON_CHART, compared, comparison_chart
 from ssn_probe.report.conclusions import headlines
 from ssn_probe.report.learning_curves import CHART, curve_lines
 from ssn_probe.report.markdown import report
@@ -40,7 +41,7 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
 
 def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> list[str]:
     """The answer in words, one finding per line, the most important first."""
-    beside = {name: getattr(findings, name) for name in ("comparisons", "refusals", "tasks")}
+    beside = {name: getattr(findings, name) for name in ("comparisons", "refusals", "tasks", "robustness")}
     found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, **beside)
     shared = overlap_lines(recipe, findings)
     return [
@@ -53,7 +54,12 @@ def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings
 
 
 def write_report(folder: Path, recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> None:
-    """Writes `report.md`, and the chart of learning curves where there are some; `manifest` holds the answer."""
+    """Writes `report.md`, and the charts of comparisons and of learning curves where there are some.
+
+    `manifest` holds the answer.
+    """
     if findings.curves is not None:
         save_chart(cost_chart(findings.curves), folder / CHART)
+    if (drawn := compared(recipe, findings)) is not None:
+        save_chart(comparison_chart(drawn), folder / COMPARISON_CHART)
     write_text(folder / "report.md", report(recipe, manifest, findings))

@@ -99,8 +99,8 @@ COMPARISONS = {
         tested=True,
     ),
     OWN: Comparison(
-        one="random set of as many of each language's own neurons, shared or not",
-        several="random sets of as many of each language's own neurons, shared or not",
+        one="random set of as many of each language's own neurons",
+        several="random sets of as many of each language's own neurons",
         short="own neurons",
         find=own_set,
         applies=lambda expression: own_of(expression) is not None,

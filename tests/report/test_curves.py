@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from arm_samples import row, table
+from arm_samples import compared, comparisons, row, table
 
 from ssn_probe.report.charts import BLACK, COLOURS, MUTED, NONE, cost_chart, save_chart
 from ssn_probe.report.learning_curves import curve_section, trained_section
@@ -167,14 +167,8 @@ def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
 
 def test_what_was_measured_is_plain_and_whole() -> None:
     summary = summary_of([ArmName("ss"), ArmName("lora")])
-    drawn = pl.col("arm") == "ss"
-    summary = summary.with_columns(
-        controls=pl.when(drawn).then(4).cast(pl.Int64),
-        control_mean=pl.when(drawn).then(0.3),
-        control_low=pl.when(drawn).then(-0.1),
-        control_high=pl.when(drawn).then(0.5),
-    )
-    found = measured_of(summary, ArmName("ss"), run="r", anchor=None)
+    beside = comparisons(compared("ss", "random", sets=4, mean=0.3, low=-0.1, high=0.5))
+    found = measured_of(summary, beside, ArmName("ss"), run="r", anchor=None)
     assert found is not None
     assert (found["run"], found["arm"]) == ("r", "ss")
     asr = next(row for row in found["effects"] if row["measure"] == "asr")
@@ -189,9 +183,10 @@ def test_what_was_measured_is_plain_and_whole() -> None:
         "low": pytest.approx(0.34),
         "high": pytest.approx(0.38),
     }
-    assert measured_of(summary, ArmName("absent"), run="r", anchor=None) is None
-    assert {row["arm"] for row in found["controls"]} == {"4 random sets", "lora"}
-    assert {row["value"] for row in found["controls"] if row["arm"] == "4 random sets"} == {0.3}
+    assert measured_of(summary, beside, ArmName("absent"), run="r", anchor=None) is None
+    sets = "4 random sets of as many neurons"
+    assert {row["arm"] for row in found["controls"]} == {sets, "lora"}
+    assert {row["value"] for row in found["controls"] if row["arm"] == sets} == {0.3}
 
 
 def averaged(own: str, anchor: str | None) -> dict[str, Any]:
@@ -201,7 +196,7 @@ def averaged(own: str, anchor: str | None) -> dict[str, Any]:
         more = {"n": 100, "set_language": own if role == "tested" else None}
         rows += [cell(name, role, "asr", 0.3, language=one, **more) for one in ("qaa", "qab", "qac")]
         rows.append(cell(name, role, "asr", 0.3, **more | {"n": 100 * len({"qaa", "qab", "qac"} - out)}))
-    found = measured_of(table(*rows), ArmName("ss"), run="r", anchor=anchor)
+    found = measured_of(table(*rows), comparisons(), ArmName("ss"), run="r", anchor=anchor)
     assert found is not None
     assert all(row["before"] == 0.3 for row in found["effects"] if row["language"] != "average")
     return found["effects"][-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from arm_samples import compared, comparisons
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,13 +28,11 @@ def rows_of(tex: str) -> list[list[str]]:
 
 
 def controlled(folder: Path) -> Result:
-    """A run whose tested arm stands beside 19 random sets, one figure of which lies outside 0 and 100."""
+    """A run whose tested arm stands beside 19 sets, one figure of which lies outside 0 and 100."""
     run = stored_run(folder)
-    tested = (pl.col("role") == "tested") & (pl.col("language") != "aa")
-    figures = {"controls": 19, "control_mean": 0.5, "control_low": -0.1, "control_high": 0.625}
-    summary = run.table("summary")
-    columns = [pl.when(tested).then(value).alias(name).cast(summary.schema[name]) for name, value in figures.items()]
-    summary.with_columns(columns).write_parquet(folder / "summary.parquet")
+    figures = {"mean": 0.5, "low": -0.1, "high": 0.625}
+    beside = [compared("ss", language=language, **figures) for language in ("bb", "cc", "average")]
+    comparisons(*beside).write_parquet(folder / "comparisons.parquet")
     return Result(run)
 
 
@@ -51,18 +50,18 @@ def test_csv_has_the_summarys_own_figures(tmp_path: Path) -> None:
 def test_latex_is_a_booktabs_table_and_markdown_has_the_same_figures(tmp_path: Path) -> None:
     result = controlled(tmp_path)
     text = result.export(tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "| language | baseline | ss | ss, random sets |" in text
+    assert "| language | baseline | ss | ss, exchanged labels |" in text
     assert "| bb | 25.0 [7.1, 59.1] | 100.0 [67.6, 100.0] | 50.0 [0.0, 62.5] |" in text
     assert "| aa (anchor) | 0.0 [0.0, 32.4] | 0.0 [0.0, 32.4] | – |" in text
     tex = result.export(tmp_path / "table.tex").read_text(encoding="utf-8")
     assert r"\begin{tabular}{lrrr}" in tex
     assert re.findall(r"\\(\w+)rule\n", tex) == ["top", "mid", "mid", "bottom"]
     found = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows_of(tex)}
-    assert found["language"] == ["baseline", "ss", "ss{,} random sets"]
+    assert found["language"] == ["baseline", "ss", "ss{,} exchanged labels"]
     assert found["bb"] == ["25.0 [7.1, 59.1]", "100.0 [67.6, 100.0]", "50.0 [0.0, 62.5]"]
     assert found["aa (anchor)"][2] == "--"
     assert list(found)[-1] == "average without aa"
-    assert "19 random sets" in tex
+    assert "19 sets found under exchanged labels" in tex
     assert r"needs \usepackage{booktabs}" in tex
 
 

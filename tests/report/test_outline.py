@@ -24,10 +24,14 @@ def test_a_recipe_is_its_question_its_arms_and_its_settings() -> None:
         "primary arm ss  Suppress",
         "SafetyNeurons on organism (effect=refusal, rule=difference, top=0.005)",
         "measures ASR, OverRefusal, Utility on organism",
-        "random sets per arm 1,234 that generate, 99 on the log-odds",
         "seed 7",
     ):
         assert found.count(line) == 1, line
+    for sets in (
+        "compared sets 19 sets found under exchanged labels (99 on the log-odds)",
+        "; 1,234 random sets of as",
+    ):
+        assert sets in " ".join(found)
 
 
 def test_what_has_a_name_is_called_by_it() -> None:
@@ -38,7 +42,7 @@ def test_what_has_a_name_is_called_by_it() -> None:
     assert found[found.index("arm x4  Amplify (by=4)") + 1] == "the set of x2"
     sets = lines(Recipe(sets={"ms": MS, "ss": Shared(MS)}))
     assert "the set ms" in sets
-    assert not any("random sets" in line for line in sets)
+    assert not any("compared sets" in line for line in sets)
 
 
 def test_prompts_are_told_apart() -> None:
@@ -64,5 +68,5 @@ def test_a_declared_recipe_shows_its_parameters() -> None:
     found = lines(suppress_ss)
     assert found[0] == "suppress_ss"
     assert "top = None  float | None" in found
-    assert "controls = 20  int" in found
+    assert "controls = 19  int" in found
     assert len(found) == 2 + len(suppress_ss.parameters)

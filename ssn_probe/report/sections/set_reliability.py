@@ -1,4 +1,4 @@
-"""How far can the sets be robustness: against chance, with other prompts, and in what languages share?"""
+"""How far can the sets be trusted: against chance, with other prompts, and in what languages share?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,14 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.markdown_tables import number, p_value, section, set_language_cell, table
+from ssn_probe.stats import holm
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
+from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.study.robustness import Robustness
-from ssn_probe.text import counted, listing, markdown, percent, probability
+from ssn_probe.text import counted, listing, markdown, percent
+
+FIGURES = ["language_a", "observed", "observed_all", "null_mean", "null_low", "null_high", "p", "draws"]
+"""What is equal in two names of one set."""
 
 
 def null_section(robustness: Robustness) -> str:
@@ -17,11 +22,9 @@ def null_section(robustness: Robustness) -> str:
     exchanged = "\n".join(f"- {_exchange_line(one, robustness.apart)}" for one in robustness.exchangeability)
     if robustness.nulls is None:
         return section(title, f"{exchanged}\n") if exchanged else ""
-    sizes = robustness.nulls.filter(statistic="size")
-    is_fixed = (pl.col("null_low") == pl.col("null_high")) & (pl.col("observed") == pl.col("null_mean"))
-    sizes = sizes.with_columns(fixed=is_fixed.all().over("set"))
+    sizes = _sizes(robustness.nulls)
     body = [_size_row(row) for row in sizes.filter(~pl.col("fixed")).rows(named=True)]
-    header = ["set", "language", "neurons", "under exchanged labels (95 %)", "difference", "would show", "p"]
+    header = ["set", "language", "neurons", "under exchanged labels (95 %)", "difference", "would show", "Holm p"]
     fixed = [markdown(name) for name in sizes.filter("fixed")["set"].unique(maintain_order=True)]
     return section(
         title,
@@ -30,12 +33,36 @@ def null_section(robustness: Robustness) -> str:
         "found anew. A small p says that harmful prompts *differ* from harmless ones in the number of neurons found or "
         f"shared, not that the difference is safety{or_else(robustness.apart)}. A large p does not say that they do "
         "not: the difference has an interval, and *would show* is the smallest number of neurons that would have had "
-        "p ≤ .05. p is not adjusted.\n",
+        "p ≤ .05. A set has one test, that of its average; Holm's p adjusts it over the sets. Rows without a p "
+        "are descriptions.\n",
         table(header, body) if body else "",
         f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability.\n"
         if fixed
         else "",
     )
+
+
+def _sizes(nulls: pl.DataFrame) -> pl.DataFrame:
+    """The sizes with `fixed` (by the rule) and `p_holm`: over the averages of sets, or languages where there are none.
+
+    Names of the same set, such as those of arms that differ in their dose, are one test.
+    """
+    sizes = nulls.filter(statistic="size")
+    is_fixed = (pl.col("null_low") == pl.col("null_high")) & (pl.col("observed") == pl.col("null_mean"))
+    is_average = pl.col("language_a") == OVER_LANGUAGES
+    is_test = is_average | ~is_average.any().over("set")
+    sizes = sizes.with_columns(fixed=is_fixed.all().over("set"), tested=is_test)
+    tests = sizes.filter("tested", ~pl.col("fixed")).select(FIGURES).unique(maintain_order=True)
+    adjusted = tests.with_columns(p_holm=pl.Series(holm(tests["p"].to_list()), dtype=pl.Float64))
+    joined = sizes.join(adjusted, on=FIGURES, how="left", nulls_equal=True, maintain_order="left")
+    return joined.with_columns(p_holm=pl.when("tested").then("p_holm"))
+
+
+def size_tests(robustness: Robustness) -> list[dict[str, Any]]:
+    """The test of every set's size under exchanged labels, with Holm's p; none of sets whose size the rule fixes."""
+    if robustness.nulls is None:
+        return []
+    return list(_sizes(robustness.nulls).drop_nulls("p_holm").iter_rows(named=True))
 
 
 def _exchange_line(found: Exchangeability, apart: Sequence[str]) -> str:
@@ -71,7 +98,7 @@ def _size_row(row: Mapping[str, Any]) -> list[str]:
     null = f"{row['null_mean']:.1f} [{row['null_low']:.3g}, {row['null_high']:.3g}]"
     more = f"{row['difference']:+.1f} [{row['difference_low']:+.3g}, {row['difference_high']:+.3g}]"
     shown = "–" if row["shown_from"] is None else f"{row['shown_from']:.3g}"
-    return [markdown(row["set"]), set_language_cell(row["language_a"]), size, null, more, shown, probability(row["p"])]
+    return [markdown(row["set"]), set_language_cell(row["language_a"]), size, null, more, shown, p_value(row["p_holm"])]
 
 
 def stability_section(robustness: Robustness) -> str:
@@ -81,10 +108,11 @@ def stability_section(robustness: Robustness) -> str:
     curve, sizes = robustness.curve, sorted(robustness.curve["prompts"].unique())
     smaller = [size for size in sizes if size < max(sizes)]
     body = []
-    for row in robustness.jaccard.rows(named=True):
+    adjusted = pl.Series("p_holm", holm(robustness.jaccard["p"].to_list()), dtype=pl.Float64)
+    for row in robustness.jaccard.with_columns(adjusted).rows(named=True):
         own = dict(curve.filter(set=row["set"], language=row["language"]).select("prompts", "jaccard").iter_rows())
         body.append([*_jaccard_cells(row), *(number(own.get(size)) for size in smaller)])
-    header = ["set", "language", "split-half Jaccard", "under exchanged labels", "p"]
+    header = ["set", "language", "split-half Jaccard", "under exchanged labels", "Holm p"]
     header += [f"with {size:.0f} prompts" for size in smaller]
     note = (
         f"The prompts were halved {counted(robustness.jaccard['pairs'][0], 'time')} (clusters and pairs whole, "
@@ -100,12 +128,22 @@ def _jaccard_cells(row: Mapping[str, Any]) -> list[str]:
     if row["low"] is not None:
         found += f" [{row['low']:.2f}, {row['high']:.2f}]"
     null = number(row["null_jaccard"])
-    return [markdown(row["set"]), set_language_cell(row["language"]), found, null, p_value(row["p"])]
+    return [markdown(row["set"]), set_language_cell(row["language"]), found, null, p_value(row["p_holm"])]
+
+
+def overlap_tests(overlap: pl.DataFrame) -> pl.DataFrame:
+    """The table of overlaps with `p_holm`: adjusted over the pairs of languages of a set."""
+    parts = [
+        rows.with_columns(p_holm=pl.Series(holm(rows["p_permuted"].to_list()), dtype=pl.Float64))
+        for _, rows in overlap.group_by("set", maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else overlap.with_columns(p_holm=pl.lit(None, pl.Float64))
 
 
 OVERLAP_NOTE = (
     "*Under exchanged labels*: would as much be shared if harmful and harmless did not differ? *Independent draws* per "
-    "layer and site know nothing of importance and understate chance up to tenfold. No p is adjusted.\n"
+    "layer and site know nothing of importance and understate chance up to tenfold. Holm's p adjusts over the "
+    "pairs of a set.\n"
 )
 
 
@@ -114,8 +152,8 @@ def overlap_section(overlap: pl.DataFrame | None) -> str:
     if overlap is None:
         return ""
     header = ["set", "languages", "neurons", "shared", "Jaccard"]
-    header += ["under exchanged labels", "p", "independent draws"]
-    body = [_overlap_row(row) for row in overlap.rows(named=True)]
+    header += ["under exchanged labels", "Holm p", "independent draws"]
+    body = [_overlap_row(row) for row in overlap_tests(overlap).rows(named=True)]
     return section("Overlap of languages", table(header, body), OVERLAP_NOTE)
 
 
@@ -127,6 +165,6 @@ def _overlap_row(row: Mapping[str, Any]) -> list[str]:
         str(row["shared"]),
         number(row["jaccard"]),
         number(row["expected_permuted"], 1),
-        p_value(row["p_permuted"]),
+        p_value(row["p_holm"]),
         number(row["expected"]),
     ]

@@ -1,0 +1,64 @@
+"""The pictures of docs/evidence.md: the demo organism's shared safety neurons beside every kind of sets.
+
+python -m benchmarks.evidence            # about 15 minutes on two cores; writes docs/pictures/*.svg
+python -m benchmarks.evidence --limit 20 --out /tmp/pictures
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, run
+from ssn_probe.api.python import Result
+from ssn_probe.report.charts import save_chart
+from ssn_probe.report.comparison_chart import Compared, comparison_chart
+from ssn_probe.study.arms import WEAKENED
+
+PICTURES = {
+    "comparisons": (),
+    "exchanged-labels": ("labels",),
+    "own-neurons": ("own",),
+    "equally-important": ("importance",),
+    "random": ("random",),
+    "placebo": ("placebo",),
+    "without-top-neuron": (WEAKENED,),
+}
+"""What each picture shows of the same run: all comparisons, or one."""
+
+
+def recipe(limit: int | None) -> Recipe:
+    """What each comparison says of silencing the organism's shared safety neurons."""
+    prompts = Prompts("organism", limit=limit)
+    ss = Shared(SafetyNeurons(Prompts("organism")))
+    return Recipe(
+        name="evidence",
+        arms={"ss": Suppress(ss)},
+        measures=(ASR(prompts), Utility(prompts)),
+        primary="ss",
+        log_odds_label_sets=0,
+        permutations=0,
+        half_samples=0,
+    )
+
+
+def pictures(result: Result, folder: Path) -> None:
+    """Writes every picture as .svg and .png."""
+    tables = {name: result.table(name) for name in ("samples", "summary", "comparisons")}
+    for name, only in PICTURES.items():
+        drawn = Compared(arm="ss", anchor=result.manifest["anchor"], only=only, **tables)
+        save_chart(comparison_chart(drawn), folder / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, help="measure on so many prompts of each kind")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = run(recipe(options.limit))
+    pictures(result, options.out)
+    sys.stdout.write(f"{result.answer}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What compared sets gave: the table of all comparisons, the one per language, and the picture of them."""
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from arm_samples import RECIPE, compared, comparisons, findings, primary_test, ran, row, samples, spelled, table
+
+from ssn_probe.report.charts import save_chart
+from ssn_probe.report.comparison_chart import compared as drawn_of
+from ssn_probe.report.comparison_chart import comparison_chart
+from ssn_probe.report.sections.comparison_sections import comparisons_section
+from ssn_probe.stats.nulls.exchangeability import Exchangeability
+from ssn_probe.study.arms import WEAKENED
+from ssn_probe.study.findings import Findings
+from ssn_probe.study.robustness import Robustness
+
+ROWS = [
+    primary_test("ss", 0.05, empty=2),
+    compared("ss", "random", mean=0.3, language="bb", observed=0.7),
+    compared("ss", measure="refusal_log_odds", observed=-1.5, mean=-1.0, difference=-0.5, p=0.01, p_holm=0.03),
+    compared("ss", "random", mean=0.44),
+]
+
+
+def lines_of(study: Findings) -> list[list[str]]:
+    text = comparisons_section(RECIPE, study)
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+
+
+def test_every_comparison_has_a_line_and_its_own_p() -> None:
+    head, first, odds, random, languages, bb = lines_of(findings(comparisons=comparisons(*ROWS)))
+    assert first[2] == "**primary test**: 19 sets found under exchanged labels, 2 of them empty"
+    assert first[3:] == ["6.0, 5.5", "60.0", "41.0 [35.0, 47.0]", "+19.0 [+13.0, +25.0]", "46.0", ".050"]
+    assert (odds[1], odds[4], odds[-1]) == ("refusal log-odds", "-1.50", ".030")
+    assert (random[2], random[-1]) == ("19 random sets of as many neurons", "–")
+    assert (languages, bb) == (["language", "ss", "random sets"], ["bb", "70.0", "30.0 [35.0, 47.0]"])
+    assert len(head) == len(first)
+
+
+def test_without_a_valid_null_there_is_no_p_and_no_primary_test() -> None:
+    found = Exchangeability(sets=("ss",), prompts=10, impossible="no prompts are exchangeable")
+    study = findings(comparisons=comparisons(*ROWS), robustness=Robustness(exchangeability=(found,)))
+    first = lines_of(study)[1]
+    assert first[2].startswith("19 sets")
+    assert first[-2:] == ["–", "no valid null"]
+    assert "ss: no valid null exists: no prompts are exchangeable." in comparisons_section(RECIPE, study)
+
+
+def test_nothing_compared_is_no_section() -> None:
+    assert comparisons_section(RECIPE, findings()) == ""
+    assert comparisons_section(RECIPE, findings(comparisons=comparisons())) == ""
+
+
+def study_with_sets() -> Findings:
+    """Two sets of exchanged labels and the set of the observed ones, which is no dot, on the languages bb and cc."""
+    frame, summary = ran({"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"}}, "ss")
+    verdicts = {0: ("c" * 8, "c" * 8), 1: ("r" * 8, "rrrrcccc"), 2: ("rrrrcccc", "c" * 8)}
+    sets = [
+        samples("ss", "labels", {"bb": spelled(bb), "cc": spelled(cc)}, seed=seed)
+        for seed, (bb, cc) in verdicts.items()
+    ]
+    weaker = table(row("ss", role=WEAKENED, value=0.5))
+    beside = comparisons(primary_test("ss", None, sets=2, low=0.1, high=0.9), compared("ss", "random", low=None))
+    return findings(samples=pl.concat([frame, *sets]), summary=pl.concat([summary, weaker]), comparisons=beside)
+
+
+def drawn_in(chart: dict[str, Any], layer: dict[str, Any]) -> list[dict[str, Any]]:
+    data = layer.get("data", chart.get("data"))
+    assert data is not None
+    return data["values"] if "values" in data else chart["datasets"][data["name"]]
+
+
+def test_the_picture_has_a_dot_per_set_a_band_and_two_lines() -> None:
+    drawn = drawn_of(RECIPE, study_with_sets())
+    assert drawn is not None
+    chart = comparison_chart(drawn).to_dict()
+    values = {layer["mark"]["type"]: drawn_in(chart, layer) for layer in chart["layer"]}
+    dots = [(one["row"], one["asr"]) for one in values["point"]]
+    labels = "2 sets found under exchanged labels"
+    assert dots == [(labels, 25.0), (labels, 75.0), ("The set without its top neuron", 50.0)]
+    assert [(one["row"], one["asr"], one["high"]) for one in values["bar"]] == [(labels, 10.0, 90.0)]
+    assert [one["label"] for one in values["rule"]] == ["untouched 37.5 %", "ss 75.0 %"]
+    assert "n = 16 responses a set" in " ".join(chart["title"]["subtitle"])
+    only = comparison_chart(replace(drawn, only=("random",))).to_dict()
+    assert not any(layer["mark"]["type"] == "point" and drawn_in(only, layer) for layer in only["layer"])
+
+
+def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
+    drawn = drawn_of(RECIPE, study_with_sets())
+    assert drawn is not None
+    save_chart(comparison_chart(drawn), tmp_path / "comparisons")
+    text = " ".join(ET.fromstring((tmp_path / "comparisons.svg").read_bytes()).itertext())
+    assert "ss 75.0 %" in text
+    assert "2 sets found under exchanged labels" in text
+    assert (tmp_path / "comparisons.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("missing", ["samples", "summary", "comparisons"])
+def test_without_its_tables_there_is_no_picture(missing: str) -> None:
+    assert drawn_of(RECIPE, replace(study_with_sets(), **{missing: None})) is None
+    assert drawn_of(replace(RECIPE, primary=None), study_with_sets()) is None
