@@ -53,6 +53,8 @@ def test_without_a_valid_null_there_is_no_p_and_no_primary_test() -> None:
 def test_nothing_compared_is_no_section() -> None:
     assert comparisons_section(RECIPE, findings()) == ""
     assert comparisons_section(RECIPE, findings(comparisons=comparisons())) == ""
+    alone = comparisons_section(replace(RECIPE, primary=None), findings(comparisons=comparisons(*ROWS)))
+    assert "per language" not in alone.partition("sign that there is no difference.")[2]
 
 
 def study_with_sets() -> Findings:

@@ -82,7 +82,8 @@ def _interval(row: Row, value: str, ends: tuple[str, str], sign: str = "") -> st
 
 def _by_language(recipe: Recipe, findings: Findings) -> str:
     """The ASR of the primary arm and of the sets beside it, in every language: descriptions."""
-    assert findings.comparisons is not None
+    if recipe.primary is None or findings.comparisons is None:
+        return ""
     rows = findings.comparisons.filter(pl.col("language") != AVERAGE, arm=recipe.primary, measure="asr")
     names = [name for name in COMPARISONS if name in set(rows["comparison"])]
     cells: dict[str, Mapping[str, Row]] = {}
@@ -98,5 +99,5 @@ def _by_language(recipe: Recipe, findings: Findings) -> str:
         ]
         for language, own in cells.items()
     ]
-    header = ["language", markdown(str(recipe.primary)), *(COMPARISONS[name].short for name in names)]
+    header = ["language", markdown(recipe.primary), *(COMPARISONS[name].short for name in names)]
     return f"ASR in % per language: descriptions, without a test.\n\n{table(header, body)}"
