@@ -109,9 +109,9 @@ KINDS = {
 VERSIONS = {"Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
-compared_sets.parquet comparisons.parquet comparisons.png comparisons.svg curves.parquet kl.parquet log_odds.parquet
-manifest.json neurons.parquet nulls.parquet overlap.parquet parts.json recipe.json report.md responses.parquet run.log
-samples.parquet stability.parquet stability_curve.parquet summary.parquet training.parquet
+compared_sets.parquet comparisons.parquet curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet
+nulls.parquet overlap.parquet parts.json recipe.json report.md responses.parquet run.log samples.parquet
+stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
 SAMPLES = """
 prompt_id cluster cluster_2 context response verdict reason tokens finish_reason correct eval_language set_language arm
