@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 ABSENT = "–"
 MOST_LANGUAGES = 30
 """Languages of a neuron set that are shown before the rest is counted."""
-FEW = 4
-"""Arms, with the baseline, that a table has room for beside their compared sets."""
 STRONGEST = 3
 """Neurons named per language."""
 
@@ -76,8 +74,8 @@ def tables(run: RunFolder) -> list[Table]:
     conditions = by_condition(summary.filter(measure=measure))
     # The untouched model stands beside the matrices: a change is read against where it began.
     single = {key: rows for key, rows in conditions.items() if key.name.of is key.name.step is None}
-    primary = summary.filter("primary")["arm"].to_list()
-    single = _without_doses(single, run.manifest().get("nodes") or {}, primary)
+    doses = _doses(run, summary.filter("primary")["arm"].unique().to_list())
+    single = {key: rows for key, rows in single.items() if key.name.arm not in doses}
     matrices = [matrix(arm, cells, measure) for arm, cells in transfers(summary, measure).items()]
     curves = [curve_table(run.table("curves"))] if os.path.lexists(run.path / "curves.parquet") else []
     corrected = corrected_tables(run, run.manifest(), summary) if measure == "asr" else []
@@ -85,18 +83,12 @@ def tables(run: RunFolder) -> list[Table]:
     return [language_table(single, measure, beside), *corrected, *matrices, *curves]
 
 
-def _without_doses(
-    conditions: "Mapping[Condition, Mapping[str, Row]]", nodes: Mapping[str, str], primary: Sequence[str]
-) -> "Mapping[Condition, Mapping[str, Row]]":
-    """Where there are many arms, those with the primary arm's set are left to the line of doses."""
-    sets = {nodes.get(arm) for arm in primary}
-    if len(conditions) <= FEW:
-        return conditions
-    return {
-        key: rows
-        for key, rows in conditions.items()
-        if key.name.arm in primary or key.name.arm not in nodes or nodes[key.name.arm] not in sets
-    }
+def _doses(run: RunFolder, primary: Sequence[str]) -> set[str]:
+    """The arms that are the primary one at another dose (`resolve.is_dose`): they have a line of their own."""
+    arms = results.read_json(run.path / "recipe.json").get("arms") or {}
+    silenced = [arms[arm]["neurons"] for arm in primary if arms.get(arm, {}).get("kind") == "Suppress"]
+    dosed = {name for name, node in arms.items() if node["kind"] in ("Suppress", "Amplify")}
+    return {name for name in dosed - set(primary) if arms[name]["neurons"] in silenced}
 
 
 def curve_table(curves: Any) -> Table:
@@ -153,7 +145,7 @@ def language_table(
     from ssn_probe.report.measure_tables import columns_of
 
     beside = None if comparisons is None else comparisons.filter(measure=measure)
-    columns = [column for column in columns_of(conditions, beside) if len(conditions) <= FEW or not column.comparison]
+    columns = [column for column in columns_of(conditions, beside) if len(conditions) <= 4 or not column.comparison]
     short = len(columns) > 5  # so that it fits 80 columns
     table = Table(box=None, pad_edge=False)
     table.add_column(literal(f"{measure_title(measure)}, %"))
