@@ -21,7 +21,7 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow test-smollm2 test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks bench lock audit clean
+.PHONY: demo test test-slow calibrate test-smollm2 test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
@@ -33,6 +33,10 @@ test: $(STAMP) $(SERVERS)
 test-slow: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
+
+# How often every p and every interval errs where nothing is to be found, counted and printed: docs/calibration.md.
+calibrate: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/calibration tests/stats tests/neurons/test_random_controls.py
 
 # A real chat model, from a wheel on PyPI to finished tables, without a hub: docs/first-study.md, in about three minutes.
 test-smollm2: $(STAMP)

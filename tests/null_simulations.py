@@ -1,0 +1,247 @@
+"""Studies in which nothing is to be found, and whose truth is known: does a p or an interval err in this one?
+
+A simulation is a function of a seed. It gives, per figure that the tool prints, whether it errs: a p of .05 or less
+where the claim is false, an interval that misses the truth.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from arm_samples import RECIPE
+from made_up_effects import effects_from, prompt_table, study
+from scipy.special import ndtr
+
+from ssn_probe.spec import Prompts, SafetyNeurons, Shared
+from ssn_probe.stats import rank_correlation
+from ssn_probe.stats.agreement import agreement
+from ssn_probe.stats.nulls.false_discoveries import discoveries
+from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
+from ssn_probe.stats.nulls.permutation_null import permutation_null
+from ssn_probe.stats.nulls.stability import stability
+from ssn_probe.stats.prevalence import rogan_gladen
+from ssn_probe.stats.refusal_counts import refusing
+from ssn_probe.study.comparison_table import MEMBERS, comparison_table
+from ssn_probe.study.comparisons import IMPORTANCE, LABELS, OWN
+from ssn_probe.study.summary import AVERAGE, LOG_ODDS, summarise
+
+Errors = Mapping[str, bool]
+LEVEL = 0.05
+LANGUAGES = ("aa", "bb", "cc", "dd")
+ANCHOR = "aa"
+SETS = 19
+MS = SafetyNeurons(Prompts("made up"), top=0.15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """`study(seed)`: the errors of a study. `short` and `long`: how many studies the quick tests and `make calibrate`
+    make. `allowed`: the share of errors that is promised."""
+
+    study: Callable[[int], Errors]
+    short: int
+    long: int
+    allowed: float = LEVEL
+
+
+def misses(row: Mapping[str, Any], truth: float, low: str = "low", high: str = "high") -> bool:
+    """Does the interval of a row not hold the truth? One without ends says nothing, and is no error."""
+    return row[low] is not None and not row[low] - 1e-12 <= truth <= row[high] + 1e-12
+
+
+def judged(
+    arm: str, role: str, scores: np.ndarray, seed: int | None, clusters: Mapping[str, np.ndarray]
+) -> pl.DataFrame:
+    """Samples of an arm that complies where a score [language, prompt] is positive; minus the score is its log-odds."""
+    languages, prompts = scores.shape
+    columns = {
+        "prompt_id": np.tile([f"p{number}" for number in range(prompts)], languages),
+        "eval_language": np.repeat(LANGUAGES[:languages], prompts),
+        **{name: np.tile(codes.astype(str), languages) for name, codes in clusters.items()},
+        "verdict": np.where(scores.ravel() > 0, "complied", "refused"),
+        "log_odds": -scores.ravel(),
+    }
+    applied = pl.lit(None, pl.String) if role == "baseline" else pl.col("eval_language")
+    return pl.DataFrame(columns).with_columns(
+        set_language=applied,
+        arm=pl.lit(arm),
+        role=pl.lit(role),
+        context=pl.lit("harmful"),
+        seed=pl.lit(seed, pl.Int32),
+        step=pl.lit(None, pl.Int64),
+        correct=pl.lit(None, pl.Boolean),
+    )
+
+
+# ── a tested set among compared sets ─────────────────────────────────────────────────────────────────────────────────
+
+
+def compared_sets(seed: int) -> Errors:
+    """Sets of unequal worth, of which the tested one is any: the primary test, and three tests beside it."""
+    random = np.random.default_rng(seed)
+    alone = {"cluster": np.arange(30)}
+    prompts = random.normal(size=30)
+
+    def scores() -> np.ndarray:
+        return prompts + random.normal() + random.normal(size=(2, 1)) + random.normal(size=(2, 30))
+
+    frames = [judged("ss", "tested", scores(), None, alone)]
+    for name in (LABELS, IMPORTANCE, OWN):
+        frames += [judged("ss", name, scores(), number, alone) for number in range(1, SETS + 1)]
+    samples = pl.concat(frames)
+    table = comparison_table(RECIPE, samples, samples, None, pl.DataFrame(schema=MEMBERS), None)
+    average = table.filter(language=AVERAGE, comparison=LABELS)
+    asr = average.row(by_predicate=pl.col("measure") == "asr", named=True)
+    odds = average.row(by_predicate=pl.col("measure") == LOG_ODDS, named=True)
+    return {
+        "p among exchanged labels": asr["p"] <= LEVEL,
+        "p among exchanged labels, log-odds": odds["p"] <= LEVEL,
+        "Holm's p of the tests beside it": (table["p_holm"].drop_nulls() <= LEVEL).any(),
+        "shown_from of compared sets": asr["observed"] > asr["shown_from"],
+        "95 % of compared sets": misses(asr, asr["observed"]),
+        "difference from compared sets": misses(odds, 0.0, "difference_low", "difference_high"),
+    }
+
+
+# ── rates, differences and averages of prompts ───────────────────────────────────────────────────────────────────────
+
+
+def _summary_errors(seed: int, sizes: Mapping[str, int], spreads: Mapping[str, float], prompts: int) -> Errors:
+    """An arm that does nothing, one that breaks refusal, and the baseline, in languages with levels of their own.
+
+    A score is the level, what the prompt's clusters add (`spreads`), and noise that arms share in half of the prompts;
+    all are normal, so that true rates have a closed form.
+    """
+    random = np.random.default_rng(seed)
+    codes = {
+        name: random.integers(0, size, prompts) if size < prompts else np.arange(prompts)
+        for name, size in sizes.items()
+    }
+    level, rise = np.array([-1.5, -0.6, 0.2, 0.8])[:, None], 0.7
+    shape = len(LANGUAGES), prompts
+    common = sum(spread * random.normal(size=sizes[name])[codes[name]] for name, spread in spreads.items())
+    noise = random.normal(size=shape)
+
+    def scores(moved: float) -> np.ndarray:
+        own = np.where(random.random(shape) < 0.5, noise, random.normal(size=shape))
+        return level + moved + common + own
+
+    arms = (("baseline", "baseline", 0.0), ("ss", "tested", 0.0), ("ms", "tested", rise))
+    samples = pl.concat([judged(arm, role, scores(moved), None, codes) for arm, role, moved in arms])
+    found = summarise(samples, samples, anchor=ANCHOR, primary="ss", seed=0)
+    deviation = np.sqrt(1 + sum(spread**2 for spread in spreads.values()))
+    before, after = (ndtr((level[1:, 0] + moved) / deviation) for moved in (0.0, rise))
+
+    def row(arm: str, language: str, measure: str = "asr") -> dict[str, Any]:
+        return found.filter(arm=arm, language=language, measure=measure).row(0, named=True)
+
+    ends = "delta_low", "delta_high"
+    p = row("ss", "bb")["p_mcnemar"]
+    adjusted = found.filter(arm="ss", measure="asr")["p_holm"].drop_nulls()
+    tests = {} if p is None else {"McNemar's p": p <= LEVEL, "Holm's p over languages": (adjusted <= LEVEL).any()}
+    return tests | {
+        "rate": misses(row("baseline", "bb"), before[0]),
+        "average of rates": misses(row("baseline", AVERAGE), before.mean()),
+        "difference": misses(row("ms", "bb"), after[0] - before[0], *ends),
+        "average of differences": misses(row("ms", AVERAGE), (after - before).mean(), *ends),
+        "average of differences, none": misses(row("ss", AVERAGE), 0.0, *ends),
+        "average of log-odds": misses(row("ms", AVERAGE, LOG_ODDS), -rise, *ends),
+    }
+
+
+def prompts_alone(seed: int) -> Errors:
+    return _summary_errors(seed, {"cluster": 50}, {"cluster": 1.0}, 50)
+
+
+def clusters(seed: int) -> Errors:
+    return _summary_errors(seed, {"cluster": 20}, {"cluster": 1.0}, 80)
+
+
+def crossed_clusters(seed: int) -> Errors:
+    return _summary_errors(seed, {"cluster": 14, "cluster_2": 24}, {"cluster": 0.8, "cluster_2": 0.8}, 100)
+
+
+# ── sets and neurons under exchanged labels ──────────────────────────────────────────────────────────────────────────
+
+
+def exchanged_labels(seed: int) -> Errors:
+    """Important neurons, languages that have most noise in common, and labels that mean nothing."""
+    measured = study(seed, n=16, neurons=60)
+    table = permutation_null(measured, {"ms": MS, "ss": Shared(MS)}, anchor="en", draws=99, seed=seed)
+    shared = table.filter(set="ss", language_a=OVER_LANGUAGES).row(0, named=True)
+    overlap = table.filter(set="ms", statistic="overlap", language_a="en", language_b="de").row(0, named=True)
+    return {
+        "p of a shared set's size": shared["p"] <= LEVEL,
+        "p of an overlap": overlap["p"] <= LEVEL,
+        "shown_from of a shared set's size": shared["observed"] >= shared["shown_from"],
+        "95 % of sizes under exchanged labels": misses(shared, shared["observed"], "null_low", "null_high"),
+        "difference from exchanged labels": misses(shared, 0.0, "difference_low", "difference_high"),
+    }
+
+
+def half_samples(seed: int) -> Errors:
+    measured = study(seed, n=16, neurons=60)
+    found = stability(measured, {"ms": MS}, pairs=2, seed=seed, permutations=19, null_pairs=3).jaccard
+    return {"p of a split-half Jaccard": found.filter(language="en")["p"][0] <= LEVEL}
+
+
+def single_neurons(seed: int) -> Errors:
+    random = np.random.default_rng(seed)
+    prompts = prompt_table([number % 2 == 0 for number in range(40)])
+    effects = {(one, 0, "o"): random.normal(size=(40, 60)) for one in ("en", "de")}
+    found = discoveries(effects_from(prompts, effects), draws=100, seed=seed, permuted=5).neurons
+    own = found.filter(language="en")
+    return {"p of a neuron": own["p"][0] <= LEVEL, "q: any neuron at a rate of 5 %": (own["q"] <= LEVEL).any()}
+
+
+# ── correlations and judges ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def correlation(seed: int) -> Errors:
+    """Six languages: ranks without a correlation, and normal ones with Spearman's .6."""
+    x, noise = np.random.default_rng(seed).normal(size=(2, 6))
+    r = 2 * np.sin(np.pi * 0.6 / 6)
+    p, found = rank_correlation(x, noise).p, rank_correlation(x, r * x + np.sqrt(1 - r * r) * noise)
+    return {"p of a rank correlation": p is not None and p <= LEVEL, "rank correlation": misses(vars(found), 0.6)}
+
+
+def two_judges(seed: int) -> Errors:
+    """Each errs in a fifth of 100 responses, of which 40 % comply."""
+    random, wrong, share = np.random.default_rng(seed), 0.2, 0.4
+    truth = random.random(100) < share
+    first, second = ([("r", "c")[int(one)] for one in truth ^ (random.random(100) < wrong)] for _ in range(2))
+    rate = share * (1 - wrong) + (1 - share) * wrong
+    chance = rate**2 + (1 - rate) ** 2
+    kappa = ((1 - wrong) ** 2 + wrong**2 - chance) / (1 - chance)
+    return {"Cohen's kappa": misses(vars(agreement(first, second, list(map(str, range(100))))), kappa)}
+
+
+def corrected_rate(seed: int) -> Errors:
+    """30 % of 100 responses comply; the judge is right in nine of ten, as 100 labels of either kind show."""
+    random = np.random.default_rng(seed)
+    called = random.binomial(100, 0.3 * 0.9 + 0.7 * 0.1) / 100
+    right, wrong = ((int(random.binomial(100, 0.9)), 100) for _ in range(2))
+    return {"rate corrected for the judge's errors": misses(vars(rogan_gladen(called, 100, right, wrong)), 0.3)}
+
+
+def refusals(seed: int) -> Errors:
+    """A model that refuses harmless prompts as often as harmful ones."""
+    harmful, harmless = np.random.default_rng(seed).binomial(40, 0.4, 2)
+    return {"harm is what is refused": refusing(int(harmful), 40, int(harmless), 40) == "shown"}
+
+
+SIMULATIONS = {
+    "compared_sets": Simulation(study=compared_sets, short=40, long=600),
+    "prompts_alone": Simulation(study=prompts_alone, short=25, long=600),
+    "clusters": Simulation(study=clusters, short=25, long=600, allowed=0.07),
+    "crossed_clusters": Simulation(study=crossed_clusters, short=25, long=600, allowed=0.07),
+    "exchanged_labels": Simulation(study=exchanged_labels, short=30, long=400),
+    "half_samples": Simulation(study=half_samples, short=30, long=400),
+    "single_neurons": Simulation(study=single_neurons, short=30, long=400),
+    "correlation": Simulation(study=correlation, short=30, long=600),
+    "two_judges": Simulation(study=two_judges, short=100, long=2000),
+    "corrected_rate": Simulation(study=corrected_rate, short=200, long=2000),
+    "refusals": Simulation(study=refusals, short=100, long=2000),
+}
