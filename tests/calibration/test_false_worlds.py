@@ -21,6 +21,7 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.organism.model_folder import save
 from ssn_probe.organism.variants import blank_model
+from ssn_probe.study.summary import AVERAGE, LOG_ODDS
 
 LANGUAGES = ("qaa", "qab", "qac")
 BROKE, SHARED = "broke refusal more than", "Shown: more is shared"
@@ -67,7 +68,7 @@ def random_model(folder: Path, seed: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What a run claims: its answer, and its two p."""
+    """What a run claims: its answer, and its p, None where something is not tested or not measured."""
 
     answer: str
     p: dict[str, float | None]
@@ -92,13 +93,17 @@ def claims(folder: Path, world: World, seed: int, *, prompts: int = 20, model: s
         measures=(ASR(data),),
         primary="ss",
         comparisons=("labels",),
-        log_odds_label_sets=0,
+        log_odds_label_sets=19,
         permutations=99,
         half_samples=0,
         seed=seed,
     )
     found = run_recipe(recipe, Options(out=folder / "out"), Console(quiet=True))
-    tables = {"breaking refusal": ("comparisons", {"primary": True}), "sharing": ("nulls", {"language_a": "average"})}
+    tables = {
+        "breaking refusal": ("comparisons", {"primary": True}),
+        "lowering the log-odds": ("comparisons", {"measure": LOG_ODDS, "language": AVERAGE}),
+        "sharing": ("nulls", {"language_a": AVERAGE}),
+    }
     p = {}
     for name, (table, rows) in tables.items():
         is_there = (found.path / f"{table}.parquet").is_file()
