@@ -14,25 +14,32 @@ from arm_samples import RECIPE
 from made_up_effects import effects_from, prompt_table, study
 from scipy.special import ndtr
 
-from ssn_probe.spec import Prompts, SafetyNeurons, Shared
+from ssn_probe.spec import ASR, InLanguage, Language, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.stats import rank_correlation
 from ssn_probe.stats.agreement import agreement
 from ssn_probe.stats.nulls.false_discoveries import discoveries
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.stability import stability
+from ssn_probe.stats.over_models import mean_over_models, share_of_models
 from ssn_probe.stats.prevalence import rogan_gladen
 from ssn_probe.stats.refusal_counts import refusing
 from ssn_probe.study.comparison_table import MEMBERS, comparison_table
 from ssn_probe.study.comparisons import IMPORTANCE, LABELS, OWN
-from ssn_probe.study.summary import AVERAGE, LOG_ODDS, summarise
+from ssn_probe.study.dissociation import INTERACTION, REFUSED, dissociation
+from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, LOG_ODDS, summarise
 
 Errors = Mapping[str, bool]
 LEVEL = 0.05
 LANGUAGES = ("aa", "bb", "cc", "dd")
 ANCHOR = "aa"
 SETS = 19
-MS = SafetyNeurons(Prompts("made up"), top=0.15)
+MADE_UP = Prompts("made up")
+MS = SafetyNeurons(MADE_UP, top=0.15)
+BEHAVIOURS = Recipe(
+    arms={"refusal": Suppress(MS), "language": Suppress(SafetyNeurons(MADE_UP, effect=Language()))},
+    measures=(ASR(MADE_UP), InLanguage(MADE_UP)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +170,39 @@ def crossed_clusters(seed: int) -> Errors:
     return _summary_errors(seed, {"cluster": 14, "cluster_2": 24}, {"cluster": 0.8, "cluster_2": 0.8}, 100)
 
 
+def two_behaviours(seed: int) -> Errors:
+    """Two sets that do the same to refusal and to the language of responses: a double dissociation has the larger p."""
+    random = np.random.default_rng(seed)
+    codes = {"cluster": np.arange(60)}
+    common = [random.normal(size=60) for _ in range(2)]
+
+    def arm(name: str) -> pl.DataFrame:
+        refusal, spoken = (prompt + random.normal(size=(3, 60)) for prompt in common)
+        return judged(name, "tested", refusal, None, codes).with_columns(in_language=pl.Series(spoken.ravel() > -0.5))
+
+    found = dissociation(BEHAVIOURS, pl.concat([arm("refusal"), arm("language")]), None, None, ANCHOR)
+    assert found is not None
+    average = found.contrasts.filter(language=AVERAGE)
+    refused, other, sum_of_both = (
+        average.row(by_predicate=pl.col("behaviour") == name, named=True)
+        for name in (REFUSED, IN_LANGUAGE, INTERACTION)
+    )
+    return {
+        "p of a contrast of two sets": refused["p"] <= LEVEL,
+        "p of a double dissociation": max(refused["p"], other["p"]) <= LEVEL,
+        "p of an interaction": sum_of_both["p"] <= LEVEL,
+        "contrast of two sets": misses(refused, 0.0),
+    }
+
+
+def models(seed: int) -> Errors:
+    """Ten models, in which something holds with a chance of 40 %, and whose differences are normal around 0."""
+    random = np.random.default_rng(seed)
+    share, mean = share_of_models(list(random.random(10) < 0.4)), mean_over_models(list(random.normal(size=10)))
+    assert mean is not None
+    return {"share of models": misses(vars(share), 0.4), "mean over models": misses(vars(mean), 0.0)}
+
+
 # ── sets and neurons under exchanged labels ──────────────────────────────────────────────────────────────────────────
 
 
@@ -237,6 +277,8 @@ SIMULATIONS = {
     "prompts_alone": Simulation(study=prompts_alone, short=25, long=600),
     "clusters": Simulation(study=clusters, short=25, long=600, allowed=0.07),
     "crossed_clusters": Simulation(study=crossed_clusters, short=25, long=600, allowed=0.07),
+    "two_behaviours": Simulation(study=two_behaviours, short=25, long=600),
+    "models": Simulation(study=models, short=100, long=2000),
     "exchanged_labels": Simulation(study=exchanged_labels, short=30, long=400),
     "half_samples": Simulation(study=half_samples, short=30, long=400),
     "single_neurons": Simulation(study=single_neurons, short=30, long=400),
