@@ -99,7 +99,7 @@ def ran(arms: dict[str, dict[str, str]], primary: str | None = None) -> tuple[pl
         frames.append(frame.with_columns(set_language=pl.lit(of)) if of else frame)
     frame = pl.concat(frames)
     each = [name.partition(" of ")[0] for name in arms if " of " in name]
-    return frame, summarise(frame, None, anchor="aa", primary=primary, seed=0, each=each)
+    return frame, summarise(frame, None, anchor="aa", primary=primary, each=each)
 
 
 EVERY = {

@@ -137,7 +137,7 @@ def _summary_errors(seed: int, sizes: Mapping[str, int], spreads: Mapping[str, f
 
     arms = (("baseline", "baseline", 0.0), ("ss", "tested", 0.0), ("ms", "tested", rise))
     samples = pl.concat([judged(arm, role, scores(moved), None, codes) for arm, role, moved in arms])
-    found = summarise(samples, samples, anchor=ANCHOR, primary="ss", seed=0)
+    found = summarise(samples, samples, anchor=ANCHOR, primary="ss")
     deviation = np.sqrt(1 + sum(spread**2 for spread in spreads.values()))
     before, after = (ndtr((level[1:, 0] + moved) / deviation) for moved in (0.0, rise))
 

@@ -85,7 +85,7 @@ def dissociation(
     for behaviour, values, carries in _behaviours(samples, log_odds, language_odds):
         own, other = (safety, language) if carries == REFUSED else (language, safety)
         named = {"behaviour": behaviour, "carries": own, "other": other}
-        rows += [named | row for row in _contrasts(values, own, other, anchor, recipe.seed)]
+        rows += [named | row for row in _contrasts(values, own, other, anchor)]
     return Dissociation(
         safety=safety,
         language=language,
@@ -108,7 +108,7 @@ def _behaviours(
             yield name, read.with_columns(y=pl.col("log_odds").cast(pl.Float64)), carries
 
 
-def _contrasts(values: pl.DataFrame, own: str, other: str, anchor: str | None, seed: int) -> Iterator[dict]:
+def _contrasts(values: pl.DataFrame, own: str, other: str, anchor: str | None) -> Iterator[dict]:
     """How much higher `y` is where the other set is silenced: per language, the average last."""
     tested = values.filter(role=TESTED)
     both = matched(tested.filter(arm=other), tested.filter(arm=own)).drop_nulls(("y", "y_other"))
@@ -116,15 +116,15 @@ def _contrasts(values: pl.DataFrame, own: str, other: str, anchor: str | None, s
         rows = in_language(both, language, [] if anchor is None else [anchor])
         if rows.is_empty():
             continue
-        estimate = partial(_estimate, rows, language == AVERAGE, seed)
+        estimate = partial(_estimate, rows, language == AVERAGE)
         found = estimate(0.95)
         p = interval_p(estimate) if language == AVERAGE else None
         sizes = {"n": found.n, "clusters": found.clusters}
         yield {"language": language, "difference": found.value, "low": found.low, "high": found.high, **sizes, "p": p}
 
 
-def _estimate(rows: pl.DataFrame, average: bool, seed: int, confidence: float) -> Estimate:
-    found = paired(rows, average, seed, confidence)
+def _estimate(rows: pl.DataFrame, average: bool, confidence: float) -> Estimate:
+    found = paired(rows, average, confidence)
     assert found is not None
     return found
 

@@ -33,7 +33,7 @@ def measure_organism(model: str = "organism") -> list[dict[str, Any]]:
     bench = Workbench(subject=load_subject(model), data=plan.data)
     baseline = pl.concat(step.run() for step in sample_steps(bench, recipe, []))
     anchor = plan.data[prompts].anchor or ""
-    rows = summarise(baseline, None, anchor=anchor, primary=None, seed=0).rows(named=True)
+    rows = summarise(baseline, None, anchor=anchor, primary=None).rows(named=True)
     return [row for name in REPORTED for row in rows if row["measure"] == name]
 
 

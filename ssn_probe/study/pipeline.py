@@ -185,7 +185,7 @@ def summary_of(
 ) -> pl.DataFrame:
     """The summary table of what a recipe's arms gave, see `summarise`."""
     each = [name for name, node in recipe.arms.items() if isinstance(node.neurons, Each)]
-    options = {"anchor": anchor, "primary": recipe.primary, "seed": recipe.seed}
+    options = {"anchor": anchor, "primary": recipe.primary}
     return summarise(samples, log_odds, text, language_odds, each=each, **options)
 
 

@@ -87,7 +87,6 @@ class _Study:
     anchor: str | None
     primary: str | None
     each: frozenset[str]
-    seed: int
 
     @property
     def of(self) -> pl.Expr:
@@ -103,7 +102,6 @@ def summarise(
     *,
     anchor: str | None,
     primary: str | None,
-    seed: int,
     each: Collection[str] = (),
 ) -> pl.DataFrame:
     """The summary table; see `COLUMNS`. `delta` is the paired difference from the baseline on the same prompts; that of
@@ -115,7 +113,7 @@ def summarise(
     shown, from the spread of its difference (`stats.detectable`). `clusters`: of the column with the fewest, and
     `crossed` those of all columns where clusters cross. Null elsewhere.
     """
-    study = _Study(anchor=anchor, primary=primary, each=frozenset(each), seed=seed)
+    study = _Study(anchor=anchor, primary=primary, each=frozenset(each))
     rows = []
     for name, values in values_of(samples, log_odds, language_odds):
         rows += _measure_rows(name, values, study)
@@ -215,7 +213,7 @@ def in_language(frame: pl.DataFrame, language: str, left_out: list[str]) -> pl.D
 
 def _row(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, study: _Study) -> dict:
     average, measure, role = cells["language"] == AVERAGE, cells["measure"], cells["role"]
-    estimate = _estimate(chosen, average, study.seed)
+    estimate = _estimate(chosen, average)
     sets = chosen["set_language"].unique()
     primary = average and _is_primary(study, cells["arm"], role, measure)
     row = {
@@ -230,11 +228,11 @@ def _row(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame,
         "primary": primary,
     }
     if role != BASELINE:
-        row |= _difference(cells, chosen, baseline, study.seed)
+        row |= _difference(cells, chosen, baseline)
     return row
 
 
-def _estimate(frame: pl.DataFrame, average: bool, seed: int) -> Estimate:
+def _estimate(frame: pl.DataFrame, average: bool) -> Estimate:
     """Translations of a prompt are not independent: their cluster keeps them together in the average."""
     values, clusters = frame["y"].to_numpy(), frame.select(cluster_columns(frame)).to_numpy()
     found = language_average(values, clusters, frame["eval_language"].to_numpy()) if average else rate(values, clusters)
@@ -242,10 +240,10 @@ def _estimate(frame: pl.DataFrame, average: bool, seed: int) -> Estimate:
     return found
 
 
-def _difference(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame, seed: int) -> dict:
+def _difference(cells: Mapping[str, str], chosen: pl.DataFrame, baseline: pl.DataFrame) -> dict:
     average, measure = cells["language"] == AVERAGE, cells["measure"]
     pairs = matched(chosen, baseline)
-    found = paired(pairs, average, seed)
+    found = paired(pairs, average)
     if found is None:
         return {}
     row: dict[str, float | None] = {"delta": found.value, "delta_low": found.low, "delta_high": found.high}
@@ -263,7 +261,7 @@ def matched(chosen: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     return chosen.join(other.select(*keys, "y"), on=keys, suffix="_other", maintain_order="left")
 
 
-def paired(pairs: pl.DataFrame, average: bool, seed: int, confidence: float = 0.95) -> Estimate | None:
+def paired(pairs: pl.DataFrame, average: bool, confidence: float = 0.95) -> Estimate | None:
     """The paired difference, None without pairs."""
     if pairs.is_empty():
         return None
@@ -287,7 +285,7 @@ def averaged(
 
 
 def against_others(
-    samples: pl.DataFrame, arm: ArmName, others: Collection[ArmName], measure: str, anchor: str | None, seed: int
+    samples: pl.DataFrame, arm: ArmName, others: Collection[ArmName], measure: str, anchor: str | None
 ) -> Estimate | None:
     """How much higher is a measure under an arm than on the mean of others, prompt by prompt, averaged over languages?
 
@@ -300,4 +298,4 @@ def against_others(
     keys = ["prompt_id", "eval_language"]
     mean = rest.group_by(keys, maintain_order=True).agg(pl.col("y").mean(), pl.len().alias("arms"))
     both = matched(tested, mean.filter(pl.col("arms") == len(others)))
-    return paired(in_language(both, AVERAGE, outside_average(tested, anchor) if tested.height else []), True, seed)
+    return paired(in_language(both, AVERAGE, outside_average(tested, anchor) if tested.height else []), True)

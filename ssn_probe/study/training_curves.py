@@ -130,7 +130,7 @@ def curve_differences(
         for step in [training.step for training in trained if training.arm == curve]:
             names = [ArmName(other, step=step) for other in others]
             for measure in CURVE_MEASURES:
-                estimate = against_others(samples, ArmName(curve, step=step), names, measure, anchor, recipe.seed)
+                estimate = against_others(samples, ArmName(curve, step=step), names, measure, anchor)
                 if estimate is not None:
                     options = {"measure": measure, "random_sets": len(others), "estimate": estimate}
                     found.append(Difference(curve=curve, step=step or 0, **options))

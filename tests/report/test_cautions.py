@@ -11,7 +11,7 @@ MIXED = "rrrrrrrrrrrrrrrrcccc"
 
 
 def notes(frame: pl.DataFrame, anchor: str | None = "aa") -> list[str]:
-    return cautions(summarise(frame, None, anchor=anchor, primary=None, seed=0), frame, anchor)
+    return cautions(summarise(frame, None, anchor=anchor, primary=None), frame, anchor)
 
 
 def baseline(**languages: str) -> pl.DataFrame:

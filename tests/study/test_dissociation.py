@@ -48,7 +48,7 @@ def found(safety: tuple[int, int], language: tuple[int, int]) -> tuple[Dissociat
     samples = pl.concat(frames)
     made = dissociation(RECIPE, samples, None, None, "aa")
     assert made is not None
-    return made, summarise(samples, None, anchor="aa", primary=None, seed=0)
+    return made, summarise(samples, None, anchor="aa", primary=None)
 
 
 def average(made: Dissociation, behaviour: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def cell(summary: pl.DataFrame, **where: Any) -> dict[str, Any]:
 
 
 def summary_of(*frames: pl.DataFrame, primary: str | None = "ss", odds: pl.DataFrame | None = None) -> pl.DataFrame:
-    return summarise(pl.concat(frames), odds, anchor="aa", primary=primary, seed=0)
+    return summarise(pl.concat(frames), odds, anchor="aa", primary=primary)
 
 
 def test_rates_are_of_judged_responses() -> None:
