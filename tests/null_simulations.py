@@ -33,7 +33,8 @@ Errors = Mapping[str, bool]
 LEVEL = 0.05
 LANGUAGES = ("aa", "bb", "cc", "dd")
 ANCHOR = "aa"
-SETS = 19
+SETS, MORE_SETS = 19, 59
+"""Sets of exchanged labels that generate, and sets of the three tests beside: Holm's p needs as many to reach .05."""
 MADE_UP = Prompts("made up")
 MS = SafetyNeurons(MADE_UP, top=0.15)
 BEHAVIOURS = Recipe(
@@ -96,9 +97,11 @@ def compared_sets(seed: int) -> Errors:
 
     frames = [judged("ss", "tested", scores(), None, alone)]
     for name in (LABELS, IMPORTANCE, OWN):
-        frames += [judged("ss", name, scores(), number, alone) for number in range(1, SETS + 1)]
+        frames += [judged("ss", name, scores(), number, alone) for number in range(1, MORE_SETS + 1)]
     samples = pl.concat(frames)
-    table = comparison_table(RECIPE, samples, samples, None, pl.DataFrame(schema=MEMBERS), None)
+    read = samples.filter(pl.col("role").is_in(["tested", LABELS]))
+    generated = samples.filter((pl.col("role") != LABELS) | (pl.col("seed") <= SETS))
+    table = comparison_table(RECIPE, generated, read, None, pl.DataFrame(schema=MEMBERS), None)
     average = table.filter(language=AVERAGE, comparison=LABELS)
     asr = average.row(by_predicate=pl.col("measure") == "asr", named=True)
     odds = average.row(by_predicate=pl.col("measure") == LOG_ODDS, named=True)
@@ -273,7 +276,7 @@ def refusals(seed: int) -> Errors:
 
 
 SIMULATIONS = {
-    "compared_sets": Simulation(study=compared_sets, short=40, long=600),
+    "compared_sets": Simulation(study=compared_sets, short=25, long=600),
     "prompts_alone": Simulation(study=prompts_alone, short=25, long=600),
     "clusters": Simulation(study=clusters, short=25, long=600, allowed=0.07),
     "crossed_clusters": Simulation(study=crossed_clusters, short=25, long=600, allowed=0.07),

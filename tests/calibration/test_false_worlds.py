@@ -25,7 +25,7 @@ from ssn_probe.study.summary import AVERAGE, LOG_ODDS
 
 LANGUAGES = ("qaa", "qab", "qac")
 BROKE, SHARED = "broke refusal more than", "Shown: more is shared"
-RUNS = 30
+RUNS = 20
 IDENTIFY = pl.col("split") == "identify"
 World = Callable[[pl.DataFrame, int], pl.DataFrame]
 """The organism's prompts, changed by a seed so that the claim is false."""
