@@ -17,7 +17,7 @@ def amplify_ss(
     top: float | None = None,
     label_sets: int = 19,
     log_odds_label_sets: int = 99,
-    controls: int = 19,
+    controls: int = 59,
     seed: int = 0,
 ):
     """Does amplifying shared safety neurons strengthen refusal, and at what cost in over-refusal and utility?"""

@@ -15,7 +15,7 @@ def patch_ss(
     top: float | None = None,
     label_sets: int = 19,
     log_odds_label_sets: int = 99,
-    controls: int = 19,
+    controls: int = 59,
     seed: int = 0,
 ):
     """Do the anchor's activations of shared safety neurons, copied into other languages, strengthen refusal there?"""

@@ -29,7 +29,7 @@ def suppress_ss(
     doses: tuple[float | str, ...] | None = (0.75, 0.5, 0.25, "mean"),
     label_sets: int = 19,
     log_odds_label_sets: int = 99,
-    controls: int = 19,
+    controls: int = 59,
     seed: int = 0,
 ):
     """Does silencing shared safety neurons break refusal more than silencing as many others?"""
@@ -37,7 +37,7 @@ def suppress_ss(
     ms = SafetyNeurons(prompts, effect=effect, rule=rule, top=top, stable=stable, fdr=fdr)
     ss = Shared(ms, anchor=anchor)
     # descriptions: what is left of the activation, or its mean on harmless prompts
-    weaker = {f"ss x{dose}": Amplify(ss, by=dose) for dose in doses or () if dose != "mean"}
+    weaker = {f"ss x{dose}": Amplify(ss, by=dose) for dose in doses or () if dose != "mean"}  # type: ignore[arg-type]
     to_mean = {"ss to mean": Suppress(ss, to=MeanOf(prompts))} if "mean" in (doses or ()) else {}
     return Recipe(
         model=model,

@@ -15,7 +15,7 @@ from ssn_probe.study.summary import AVERAGE, MEASURES, averaged
 from ssn_probe.text import capitalised, counted, percent
 
 if TYPE_CHECKING:
-    import altair as alt
+    pass
 
 COMPARISON_CHART = "comparisons"
 COMPARISON_CHART_TITLE = "ASR under the set, and under the sets that it is compared with"
@@ -45,7 +45,7 @@ def compared(recipe: Recipe, findings: Findings) -> Compared | None:
     return None if known.is_empty() else Compared(arm=recipe.primary, **tables)
 
 
-def comparison_chart(drawn: Compared) -> "alt.LayerChart":
+def comparison_chart(drawn: Compared) -> Any:
     """A row per comparison: a dot per set, and the band in which 95 % of such sets fall. Across: ASR on the average.
 
     A line is the tested set, a dashed one the untouched model.

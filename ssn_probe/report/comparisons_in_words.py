@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ssn_probe.report.conditions import Row
 from ssn_probe.spec import Intervention
-from ssn_probe.stats import MINIMUM_CONTROLS
+from ssn_probe.stats import MINIMUM_CONTROLS, smallest_p
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.summary import KL, LOG_ODDS
@@ -97,8 +97,12 @@ def test_of(row: Row, *, falls: bool) -> str:
     if p is None:
         few = row["sets"] < MINIMUM_CONTROLS
         return f"too few for a test ({MINIMUM_CONTROLS} is the least)" if few else "a description, without a test"
-    bound = f"{'less' if falls else 'more'} than {unit_of(row['measure']).value(row['shown_from'])} would have shown it"
-    return f"{bound}; {p_equals(p)}{'' if row['primary'] else ' after Holm'}"
+    bound = f"{'less' if falls else 'more'} than {unit_of(row['measure']).value(row['shown_from'])} would have "
+    if row["primary"]:
+        return f"{bound}shown it; {p_equals(p)}"
+    if p > ALPHA and row["p"] <= smallest_p(row["sets"]):
+        return f"{p_equals(p)} after Holm, the smallest that so few sets can give"
+    return f"{bound}had p ≤ .05 before Holm; {p_equals(p)} after Holm"
 
 
 def question_line(row: Row, *, falls: bool) -> str:

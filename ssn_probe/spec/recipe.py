@@ -99,12 +99,12 @@ class Recipe(Node):
 
     A run adds a baseline. Beside the primary arm (beside every arm, where none is) run `comparisons`: "labels", sets
     found anew under exchanged labels, of which `label_sets` generate responses and `log_odds_label_sets` read the
-    refusal log-odds (0: it is read of no arm); and of each other kind `controls`: "random", as many neurons anywhere;
-    "importance", as many equally important neurons; "own", as many of each language's own set, shared or not;
-    "placebo", sets found between halves of the harmless prompts. `primary` names the arm whose ASR among the sets of
-    exchanged labels is the one primary test. For each set a run exchanges labels `permutations` times and draws
-    `half_samples` pairs of complementary half-samples, from the scores that chose the set. `judge` names the judge of
-    responses, instead of the one that the prompts' card declares.
+    refusal log-odds (0: it is read of no arm); and of each other kind `controls`, of those without a test at most 19:
+    "random", as many neurons anywhere; "importance", as many equally important neurons; "own", as many of each
+    language's own set, shared or not; "placebo", sets found between halves of the harmless prompts. `primary` names
+    the arm whose ASR among the sets of exchanged labels is the one primary test. For each set a run exchanges labels
+    `permutations` times and draws `half_samples` pairs of complementary half-samples, from the scores that chose the
+    set. `judge` names the judge of responses, instead of the one that the prompts' card declares.
     """
 
     version = 2
@@ -115,7 +115,7 @@ class Recipe(Node):
     comparisons: tuple[str, ...] = COMPARISONS
     label_sets: int = 19
     log_odds_label_sets: int = 99
-    controls: int = 19
+    controls: int = 59
     permutations: int = 1000
     half_samples: int = 50
     measures: tuple[Measure, ...] = ()

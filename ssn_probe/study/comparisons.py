@@ -22,6 +22,9 @@ from ssn_probe.study.workbench import Workbench
 
 LABELS, RANDOM, IMPORTANCE, OWN, PLACEBO = "labels", "random", "importance", "own", "placebo"
 
+MOST_DESCRIBED = 19
+"""Sets of a comparison that is a description: more would show their spread no better than a test needs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -132,7 +135,13 @@ def expected(recipe: Recipe, arm: str, expression: SetExpression) -> tuple[str, 
 
 def sets_generating(recipe: Recipe, node: Intervention | None, name: str) -> int:
     """How many sets of a comparison generate responses; LoRA, which depends on a set by its size alone, has none."""
-    return 0 if isinstance(node, LoRA) else recipe.label_sets if name == LABELS else recipe.controls
+    return 0 if isinstance(node, LoRA) else _count(recipe, name)
+
+
+def _count(recipe: Recipe, name: str) -> int:
+    if name == LABELS:
+        return recipe.label_sets
+    return recipe.controls if COMPARISONS[name].tested else min(recipe.controls, MOST_DESCRIBED)
 
 
 def sets_reading(recipe: Recipe, node: Intervention | None, name: str) -> int:
@@ -157,7 +166,7 @@ def in_words(recipe: Recipe) -> str:
     names = [name for name in COMPARISONS if name in recipe.comparisons]
     found = []
     for name in names:
-        count = recipe.label_sets if name == LABELS else recipe.controls
+        count = _count(recipe, name)
         odds = f" ({recipe.log_odds_label_sets:,} on the log-odds)" if name == LABELS else ""
         found += [f"{COMPARISONS[name].counted(count)}{odds}"] if count else []
     return "; ".join(found) or "none"

@@ -89,11 +89,13 @@ def test_the_set_that_is_ranked_is_told_where_it_is_another_than_the_tested_one(
 
 def test_other_tests_are_told_with_holms_p_and_none_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMPARISONS, "own", COMPARISONS["random"])
-    own = compared("ss", "own", mean=0.608, difference=-0.004, p=0.03, p_holm=0.06)
+    own = compared("ss", "own", mean=0.608, difference=-0.004, p=0.1, p_holm=0.2)
     line = next(line for line in found(SHOWN, own) if line.startswith("Is it that languages share them? "))
     assert "Not shown: 19 " in line
     assert "a difference of -0.4 points" in line
-    assert line.endswith("p = .060 after Holm.")
+    assert line.endswith("before Holm; p = .200 after Holm.")
+    few = next(line for line in found(SHOWN, own | {"p": 0.05, "p_holm": 0.15}) if line.startswith("Is it"))
+    assert few.endswith("p = .150 after Holm, the smallest that so few sets can give.")
     assert "Shown: 19 " in " ".join(found(SHOWN, own | {"p_holm": 0.05}))
     assert not any(line.startswith("Is it") for line in found(SHOWN))
 
@@ -207,7 +209,7 @@ def test_the_log_odds_have_their_own_line_where_they_were_tested() -> None:
     (line,) = lines(p=0.01, p_holm=0.02)
     assert "changed by -2.74 (-2.88 to -2.60) to -1.50. Shown to be more than under exchanged labels: 99 sets" in line
     assert "gave 1.06 on average (95 % of such sets: -0.20 to 2.30), a difference of -2.56 (-3.80 to -1.30)" in line
-    assert line.endswith("less than -0.10 would have shown it; p = .020 after Holm.")
+    assert line.endswith("less than -0.10 would have had p ≤ .05 before Holm; p = .020 after Holm.")
     assert ". Not shown to be more" in lines(p=0.04, p_holm=0.08)[0]
     assert lines() == [], "not tested"
 

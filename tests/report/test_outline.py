@@ -68,5 +68,5 @@ def test_a_declared_recipe_shows_its_parameters() -> None:
     found = lines(suppress_ss)
     assert found[0] == "suppress_ss"
     assert "top = None  float | None" in found
-    assert "controls = 19  int" in found
+    assert "controls = 59  int" in found
     assert len(found) == 2 + len(suppress_ss.parameters)

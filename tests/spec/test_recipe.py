@@ -201,7 +201,7 @@ def test_operators_build_what_they_say() -> None:
 
 def test_a_recipe_without_arms_is_legal_and_has_defaults() -> None:
     recipe = Recipe(sets={"ms": MS}, measures=(ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS)))
-    assert (recipe.label_sets, recipe.log_odds_label_sets, recipe.controls) == (19, 99, 19)
+    assert (recipe.label_sets, recipe.log_odds_label_sets, recipe.controls) == (19, 99, 59)
     assert (recipe.seed, recipe.arms) == (0, {})
 
 

@@ -71,12 +71,13 @@ def test_the_rows_of_the_central_question(data: str) -> None:
     """Every count by hand: 3 languages, of which random sets of SS skip the anchor's."""
     recipe = suppress_ss(data=data, controls=20, label_sets=19, log_odds_label_sets=99)
     outside, generated = HARMFUL - 7, generating(11)
+    doses = ("ss x0.75", "ss x0.5", "ss x0.25", "ss to mean")
     labels, drawn = "sets found under exchanged labels", "random sets of as many neurons"
-    others = [
-        "random sets of as many equally important neurons",
-        "random sets of as many of each language's own neurons, shared or not",
-        "sets found between halves of the harmless prompts",
-    ]
+    others = {
+        "random sets of as many equally important neurons": 20,
+        "random sets of as many of each language's own neurons": 20,
+        "sets found between halves of the harmless prompts": 19,
+    }
     expected = [
         Row(label=GATE, prompts=IDENTIFY, cost=generated),
         Row(label=SCORES, prompts=IDENTIFY, cost=Cost(work="effect", passes=6, effect=Refusal(), sites=SITES)),
@@ -85,17 +86,20 @@ def test_the_rows_of_the_central_question(data: str) -> None:
         Row(label="ms, without its top neuron", prompts=EVALUATE, cost=generated),
         Row(label="ss", prompts=EVALUATE, cost=generated),
         Row(label="ss, without its top neuron", prompts=EVALUATE, cost=generated),
+        *(Row(label=dose, prompts=EVALUATE, cost=generated) for dose in doses),
         Row(label=f"ss: 19 {labels}", prompts=19 * outside, cost=generated),
-        Row(label=f"ss: 20 {drawn}", prompts=20 * outside, cost=generated),
-        *(Row(label=f"ss: 20 {sets}", prompts=20 * outside, cost=generated) for sets in others),
+        Row(label=f"ss: 19 {drawn}", prompts=19 * outside, cost=generated),
+        *(Row(label=f"ss: {m} {sets}", prompts=m * outside, cost=generated) for sets, m in others.items()),
         Row(label="ms: log-odds only", prompts=2 * HARMFUL, cost=READING),
         Row(label="ss: log-odds only", prompts=2 * HARMFUL, cost=READING),
         Row(label=f"ss: 99 {labels}, log-odds only", prompts=99 * outside, cost=READING),
-        Row(label=f"ss: 20 {drawn}, log-odds only", prompts=20 * outside, cost=READING),
-        *(Row(label=f"ss: 20 {sets}, log-odds only", prompts=20 * outside, cost=READING) for sets in others),
+        Row(label=f"ss: 19 {drawn}, log-odds only", prompts=19 * outside, cost=READING),
+        *(Row(label=f"ss: {m} {sets}, log-odds only", prompts=m * outside, cost=READING) for sets, m in others.items()),
+        *(Row(label=f"{dose}: log-odds only", prompts=HARMFUL, cost=READING) for dose in doses),
         Row(label="baseline: KL and perplexity", prompts=3 * 3, cost=reading_text(11)),
         Row(label="ms: KL and perplexity", prompts=2 * 3 * 3, cost=reading_text(11)),
-        Row(label="ss: KL and perplexity", prompts=2 * 3 * 3 + (19 + 20) * 2 * 3, cost=reading_text(11)),
+        Row(label="ss: KL and perplexity", prompts=2 * 3 * 3 + (19 + 19) * 2 * 3, cost=reading_text(11)),
+        *(Row(label=f"{dose}: KL and perplexity", prompts=3 * 3, cost=reading_text(11)) for dose in doses),
     ]
     assert expected_rows(recipe) == expected
 
