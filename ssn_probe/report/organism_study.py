@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssn_probe.report.markdown_tables import ABSENT, p_value, table
+from ssn_probe.report.markdown_tables import ABSENT, number, p_value, table
 from ssn_probe.stats.over_models import mean_over_models, share_of_models
 from ssn_probe.text import change_in_points, counted, markdown, percent, points, points_interval
 
@@ -18,11 +18,14 @@ HEADER = (
     "baseline",
     "with the arm",
     "exchanged labels",
+    "neurons (exchanged)",
     "difference [95 % of such sets]",
     "p",
     "p, log-odds",
     "own neurons",
     "difference from own",
+    "equally important",
+    "difference from these",
 )
 
 
@@ -36,15 +39,26 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["seed"]),
         "yes" if row["accepted"] else "no",
         *(_percent(row[name]) for name in ("baseline", "value", "label_sets")),
+        _sizes(row),
         _difference(row, "difference"),
         *(p_value(row[name]) for name in ("p", "p_log_odds")),
-        _percent(row["own"]),
-        _difference(row, "sharing"),
+        *(_percent(row["own"]), _points(row["sharing"])),
+        *(_percent(row["important"]), _points(row["beyond_importance"])),
     ]
 
 
 def _percent(value: float | None) -> str:
     return ABSENT if value is None else f"{100 * value:.1f}"
+
+
+def _points(value: float | None) -> str:
+    return ABSENT if value is None else points(value)
+
+
+def _sizes(row: Mapping[str, Any]) -> str:
+    """Neurons per language of the set, and in brackets of the sets found with exchanged labels."""
+    sizes = [number(row[name], 1) for name in ("neurons", "label_neurons")]
+    return f"{sizes[0]} ({sizes[1]})"
 
 
 def _difference(row: Mapping[str, Any], name: str) -> str:
@@ -70,6 +84,7 @@ def study_sentences(rows: pl.DataFrame) -> list[str]:
     for name, other in (
         ("difference", "sets found with exchanged labels"),
         ("sharing", "as many of each language's own neurons"),
+        ("beyond_importance", "as many equally important neurons"),
     ):
         mean = mean_over_models(tested[name].drop_nulls().to_list())
         if mean is not None:
@@ -90,14 +105,14 @@ def study_page(title: str, made: str, rows: pl.DataFrame) -> str:
 def show_study(terminal: Console, rows: pl.DataFrame) -> None:
     """The study in the terminal."""
     shown = Table(box=None, pad_edge=False)
-    for number, name in enumerate(HEADER):
-        shown.add_column(name, justify="left" if number == 1 else "right")
+    for place, name in enumerate(HEADER):
+        shown.add_column(name, justify="left" if place == 1 else "right")
     cells = study_cells(rows)
-    for column, values in zip(shown.columns, zip(*cells, strict=True), strict=True):
-        column.min_width = max(map(len, values))  # a header may wrap, a figure may not
+    for column, name, values in zip(shown.columns, HEADER, zip(*cells, strict=True), strict=True):
+        column.min_width = max(map(len, [*values, *name.split()]))  # a header may wrap, a figure or a word may not
     for row in cells:
         shown.add_row(*map(Text, row))
-    terminal.width = max(terminal.width, 140)  # a narrow terminal breaks the lines itself
+    terminal.width = max(terminal.width, 160)  # a narrow terminal breaks the lines itself
     terminal.print(shown)
     for sentence in study_sentences(rows):
         terminal.print(Text(sentence), soft_wrap=True)

@@ -20,6 +20,8 @@ COLUMNS = {
     "value": pl.Float64,
     "sets": pl.Int64,
     "label_sets": pl.Float64,
+    "neurons": pl.Float64,
+    "label_neurons": pl.Float64,
     "difference": pl.Float64,
     "difference_low": pl.Float64,
     "difference_high": pl.Float64,
@@ -29,6 +31,8 @@ COLUMNS = {
     "sharing": pl.Float64,
     "sharing_low": pl.Float64,
     "sharing_high": pl.Float64,
+    "important": pl.Float64,
+    "beyond_importance": pl.Float64,
     "holds": pl.Boolean,
 }
 
@@ -38,9 +42,10 @@ def organism_row(card: Mapping[str, Any], run: str, summary: pl.DataFrame, compa
 
     `value`: what was measured under the primary arm, on average over the languages; `label_sets`: the mean under sets
     found by the same expression with exchanged labels, `difference` from them and `p`, the run's primary test;
-    `p_log_odds`: the same test on the refusal log-odds; `own`: the mean under as many neurons of each language's own
-    sets, and `sharing` the difference from them. Null where a run has no such comparison. `holds`: p ≤ .05, null
-    without p.
+    `neurons` and `label_neurons`: how many neurons per language the set and those sets have; `p_log_odds`: the same
+    test on the refusal log-odds; `own`: the mean under as many neurons of each language's own sets, and `sharing` the
+    difference from them; `important` and `beyond_importance`: the same of as many equally important neurons. Null where
+    a run has no such comparison. `holds`: p ≤ .05, null without p.
     """
     tests = comparisons.filter(pl.col("primary")).rows(named=True)
     if not tests:
@@ -52,7 +57,7 @@ def organism_row(card: Mapping[str, Any], run: str, summary: pl.DataFrame, compa
         pl.col("set_language").eq_missing(test["set_language"]),
         pl.col("step").eq_missing(test["step"]),
     )
-    own = _one(beside, measure=test["measure"], comparison="own")
+    own, important = (_one(beside, measure=test["measure"], comparison=name) for name in ("own", "importance"))
     before = summary.filter(role=BASELINE, language=AVERAGE, measure=test["measure"])
     return {
         "seed": card["seed"],
@@ -64,10 +69,14 @@ def organism_row(card: Mapping[str, Any], run: str, summary: pl.DataFrame, compa
         "value": test["observed"],
         "sets": test["sets"],
         "label_sets": test["mean"],
+        "neurons": test["neurons"],
+        "label_neurons": test["neurons_mean"],
         **{name: test[name] for name in (*DIFFERENCE, "p")},
         "p_log_odds": _one(beside, measure=LOG_ODDS, comparison=test["comparison"]).get("p"),
         "own": own.get("mean"),
         **{name.replace("difference", "sharing"): own.get(name) for name in DIFFERENCE},
+        "important": important.get("mean"),
+        "beyond_importance": important.get("difference"),
         "holds": None if test["p"] is None else test["p"] <= SHOWN,
     }
 

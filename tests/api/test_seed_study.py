@@ -50,6 +50,7 @@ def ran(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     run = create_run(prepare(options.out), recipe.name, key)
     test = {"arm": "ss", "measure": "asr", "language": "average", "comparison": "labels", "primary": True, "sets": 19}
     figures = {"observed": 0.7, "mean": 0.6, "difference": 0.1, "difference_low": 0.0, "difference_high": 0.2}
+    figures |= {"neurons": 8.0, "neurons_mean": 4.0}
     comparisons = [{**test, **figures, "set_language": None, "step": None, "p": 0.05 * (1 + seed)}]
     before = {"language": "average", "role": "baseline", "measure": "asr", "value": 0.4}
     write_table(run.path / "comparisons.parquet", pl.DataFrame(comparisons))

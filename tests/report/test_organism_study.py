@@ -16,6 +16,8 @@ def rows(*differences: float, **values: Any) -> pl.DataFrame:
             "baseline": 0.4,
             "value": 0.6 + difference,
             "label_sets": 0.6,
+            "neurons": 8.25,
+            "label_neurons": 4.0,
             "difference": difference,
             "difference_low": difference - 0.1,
             "difference_high": difference + 0.1,
@@ -32,7 +34,8 @@ def rows(*differences: float, **values: Any) -> pl.DataFrame:
 def test_cells() -> None:
     (cells,) = study_cells(rows(0.2))
     assert len(cells) == len(HEADER)
-    assert cells == ["0", "yes", "40.0", "80.0", "60.0", "+20.0 [+10.0 to +30.0]", ".050", ".012", "–", "–"]
+    tested = ["+20.0 [+10.0 to +30.0]", ".050", ".012"]
+    assert cells == ["0", "yes", "40.0", "80.0", "60.0", "8.2 (4.0)", *tested, "–", "–", "–", "–"]
 
 
 def test_only_accepted_organisms_with_a_test_count() -> None:

@@ -21,7 +21,15 @@ SUMMARY = pl.DataFrame(
 
 def comparison(**values: Any) -> dict[str, Any]:
     usual = {"arm": "ss", "set_language": None, "step": None, "measure": "asr", "language": "average"}
-    figures = {"sets": 19, "observed": 0.7, "mean": 0.6, "difference": 0.1, "difference_low": -0.02}
+    figures = {
+        "sets": 19,
+        "neurons": 8.0,
+        "neurons_mean": 4.5,
+        "observed": 0.7,
+        "mean": 0.6,
+        "difference": 0.1,
+        "difference_low": -0.02,
+    }
     return usual | {"comparison": "labels", "difference_high": 0.2, "p": 0.05, "primary": False} | figures | values
 
 
@@ -39,8 +47,9 @@ def comparisons(*others: dict[str, Any], **primary: Any) -> pl.DataFrame:
 
 def test_the_row_has_the_primary_test_and_what_is_beside_it() -> None:
     own = comparison(comparison="own", mean=0.72, difference=-0.02, difference_low=-0.05, difference_high=0.01, p=None)
+    alike = comparison(comparison="importance", mean=0.65, difference=0.05, p=None)
     odds = comparison(measure="refusal_log_odds", p=0.01, sets=99)
-    row = organism_row(CARD, "a run", SUMMARY, comparisons(own, odds))
+    row = organism_row(CARD, "a run", SUMMARY, comparisons(own, alike, odds))
     assert row.keys() == COLUMNS.keys()
     assert row == {
         **CARD,
@@ -51,6 +60,8 @@ def test_the_row_has_the_primary_test_and_what_is_beside_it() -> None:
         "value": 0.7,
         "sets": 19,
         "label_sets": 0.6,
+        "neurons": 8.0,
+        "label_neurons": 4.5,
         "difference": 0.1,
         "difference_low": -0.02,
         "difference_high": 0.2,
@@ -60,6 +71,8 @@ def test_the_row_has_the_primary_test_and_what_is_beside_it() -> None:
         "sharing": -0.02,
         "sharing_low": -0.05,
         "sharing_high": 0.01,
+        "important": 0.65,
+        "beyond_importance": 0.05,
         "holds": True,
     }
 
@@ -67,7 +80,8 @@ def test_the_row_has_the_primary_test_and_what_is_beside_it() -> None:
 def test_what_a_run_does_not_have_is_null() -> None:
     row = organism_row(CARD, "a run", SUMMARY, comparisons(p=0.051))
     assert row["holds"] is False
-    assert (row["own"], row["sharing"], row["p_log_odds"]) == (None, None, None)
+    absent = ("own", "sharing", "important", "beyond_importance", "p_log_odds")
+    assert [row[name] for name in absent] == [None] * 5
     assert organism_row(CARD, "a run", SUMMARY, comparisons(p=None))["holds"] is None
     untested = comparisons().with_columns(primary=pl.lit(False))
     table = pl.DataFrame([organism_row(CARD, "a run", SUMMARY, untested)], schema=COLUMNS)
