@@ -151,7 +151,9 @@ def primary_sets(row: Row | None, tested: float, *, falls: bool, no_null: str | 
         return not_testable(row)
     part = abs(row["observed"] - tested) > 1e-9
     own = f"The set of the prompts whose labels exchange gave {percent(row['observed'])}; " if part else ""
-    found = f"{own}{sets_of(row)} gave {figures_of(row)}"
+    known = row["neurons_mean"] is not None
+    sizes = f" ({row['neurons_mean']:.1f} neurons per language, the set {row['neurons']:.1f})" if known else ""
+    found = f"{own}{sets_of(row)}{sizes} gave {figures_of(row)}"
     if no_null is not None:
         return f"No valid null exists: {no_null}. {found}."
     test = test_of(row, falls=falls)

@@ -57,7 +57,7 @@ def test_an_effect_is_told_with_its_numbers() -> None:
     for figure in ("40.0 % to 60.0 %", "+20.0 points", "+15.0 to +25.0", "n = 1,200", "200 clusters"):
         assert figure in first
     assert second == (
-        "19 sets found under exchanged labels gave 41.0 % on average (95 % of such sets: 35.0 % to 47.0 %), a "
+        "19 sets found under exchanged labels (5.5 neurons per language, the set 6.0) gave 41.0 % on average (95 % of such sets: 35.0 % to 47.0 %), a "
         "difference of +19.0 points (+13.0 to +25.0); more than 46.0 % would have shown it; p = .050, the one primary "
         "test."
     )
@@ -110,7 +110,7 @@ def test_what_has_no_room_to_differ_is_not_testable(monkeypatch: pytest.MonkeyPa
 
 
 def test_empty_sets_are_counted() -> None:
-    assert "19 sets found under exchanged labels, 4 of them empty, gave" in found(primary_test("ss", empty=4))[1]
+    assert "19 sets found under exchanged labels, 4 of them empty, (5.5" in found(primary_test("ss", empty=4))[1]
 
 
 def test_random_and_placebo_sets_are_descriptions_in_one_line() -> None:

@@ -118,11 +118,13 @@ def test_a_methods_version_invalidates_its_results_and_what_rests_on_them(
 
 
 def test_a_nodes_version_invalidates_its_results(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Refusal, "version", 2)
+    before = list(entries(copy.path.parent))
+    monkeypatch.setattr(Refusal, "version", 3)
     found = run(study(), copy.path.parent)
-    anew = [what for what in entries(copy.path.parent) if (what.get("effect") or {}).get("version") == 2]
-    assert len(anew) == 4  # two languages, two contexts; nulls and stability rest on them
-    assert computed(found) == 4 + 2
+    anew = [what["method"] for what in entries(copy.path.parent) if what not in before]
+    assert anew.count("scores") == 4, "two languages, two contexts"
+    assert set(anew) == {"scores", "null", "stability", "exchange", "label sets"}, "what rests on them"
+    assert computed(found) == len(anew)
 
 
 def parts(found: RunFolder, method: str = "") -> list[Path]:
@@ -254,10 +256,9 @@ def test_a_plan_finds_what_was_run_and_makes_nothing(first: RunFolder, tmp_path:
 
 def test_a_plan_shows_what_is_new(first: RunFolder) -> None:
     found = states(study(arms=ARMS | {"twice": Amplify(MS, by=2)}, controls=2), first.path.parent)
-    assert found["twice"] == found["twice: 2 random sets"] == 0
-    assert found["ss"] == found["baseline"] == found["patch: 1 random set, log-odds only"] == 1
-    assert found["ss: 2 random sets"] == 0.5
-    assert found["patch: 2 random sets"] == 0.5
+    assert found["twice"] == 0
+    assert found["ss"] == found["baseline"] == found["patch: log-odds only"] == 1
+    assert found["ss: 2 random sets of as many neurons"] == 0.5
 
 
 def test_a_plan_after_half_a_run_knows_which_half(copy: RunFolder) -> None:
@@ -322,6 +323,7 @@ FORGED: dict[str, tuple[str, dict[str, pl.Expr], dict[str, str]]] = {
         {
             "verdicts follow from the responses": "verdicts are not the judge's",
             "summary follows from samples and log_odds": "other values in",
+            "comparisons follow from samples and log_odds": "other values in",
             "samples follows from the cache": "other values in verdict",
         },
     ),

@@ -114,7 +114,7 @@ def test_a_table_with_other_cells(column: str, drawn: list[Any], row: int, folde
 @pytest.mark.parametrize("column", REQUIRED + OPTIONAL)
 def test_a_column_of_records_is_no_text(column: str, tmp_path: Path) -> None:
     """polars would write a record out as {"user","…"}, and the model be asked that."""
-    rows = [row | {column: {"role": "user", "content": row[column]}} for row in make_rows()]
+    rows = [row | {column: {"role": "user", "content": row.get(column, "x")}} for row in make_rows()]
     with pytest.raises(DataError, match=f"not text: {column} is Struct"):
         load_prompts(Prompts(str(write(tmp_path, rows, ".parquet"))))
 

@@ -85,7 +85,8 @@ def tables(run: RunFolder) -> list[Table]:
 
 def _doses(run: RunFolder, primary: Sequence[str]) -> set[str]:
     """The arms that are the primary one at another dose (`resolve.is_dose`): they have a line of their own."""
-    arms = results.read_json(run.path / "recipe.json").get("arms") or {}
+    path = run.path / "recipe.json"
+    arms = (results.read_json(path).get("arms") if os.path.lexists(path) else None) or {}
     silenced = [arms[arm]["neurons"] for arm in primary if arms.get(arm, {}).get("kind") == "Suppress"]
     dosed = {name for name, node in arms.items() if node["kind"] in ("Suppress", "Amplify")}
     return {name for name in dosed - set(primary) if arms[name]["neurons"] in silenced}
