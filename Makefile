@@ -26,12 +26,12 @@ COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
-# What protects the core; `make test-slow` has the rest: simulated error rates, kills at many moments, whole studies.
+# What protects the core; `make test-slow` has the rest: kills at many moments, whole studies. `make calibrate`: error rates.
 test: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif_stack" tests
 
 test-slow: $(STAMP) $(SERVERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --ignore=tests/calibration tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
 
 # How often every p and every interval errs where nothing is to be found, counted and printed: docs/calibration.md.

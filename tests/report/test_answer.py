@@ -57,7 +57,8 @@ def test_an_effect_is_told_with_its_numbers() -> None:
     for figure in ("40.0 % to 60.0 %", "+20.0 points", "+15.0 to +25.0", "n = 1,200", "200 clusters"):
         assert figure in first
     assert second == (
-        "19 sets found under exchanged labels (5.5 neurons per language, the set 6.0) gave 41.0 % on average (95 % of such sets: 35.0 % to 47.0 %), a "
+        "19 sets found under exchanged labels (5.5 neurons per language, the set 6.0) gave 41.0 % on average "
+        "(95 % of such sets: 35.0 % to 47.0 %), a "
         "difference of +19.0 points (+13.0 to +25.0); more than 46.0 % would have shown it; p = .050, the one primary "
         "test."
     )
