@@ -15,6 +15,15 @@ def logits(model):
     return found  # noqa: RET504 (the name is bound when the trace has run)
 
 
+def unhurried(model):
+    import time
+
+    with model.trace(input_ids=torch.tensor([[1, 5, 6]])):
+        time.sleep(2)
+        found = nnsight.save(model.lm_head.output)
+    return found  # noqa: RET504
+
+
 def failing(model):
     with model.trace(input_ids=torch.tensor([[1, 5, 6]])):
         found = nnsight.save(model.lm_head.output.reshape(7, 11, 13))

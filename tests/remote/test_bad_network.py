@@ -14,7 +14,7 @@ from bad_network import KEY, Network, bad_network, cut, drop, lose, passed_on, s
 from light_ndif import LightNDIF
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.schema.request import RequestModel
-from odd_bodies import endless, failing, logits, no_tensor, too_large
+from odd_bodies import endless, failing, logits, no_tensor, too_large, unhurried
 
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.subject import Subject, load_subject
@@ -150,8 +150,8 @@ def test_a_job_that_takes_too_long(ndif: LightNDIF, network: Network, subject: S
 def test_a_job_that_was_left_is_taken_up(network: Network, subject: Subject, tmp_path: Path) -> None:
     stop, journal = threading.Event(), Journal(folder=tmp_path)
     with pytest.raises(StoppedWaiting) as caught:
-        run(network, subject, stop=stop, watch=lambda _: stop.set(), name="n", journal=journal)
-    found = run(network, subject, name="n", journal=journal)
+        run(network, subject, unhurried, stop=stop, watch=lambda _: stop.set(), name="n", journal=journal)
+    found = run(network, subject, unhurried, name="n", journal=journal)
     assert same(found)
     assert (found.taken_up, found.sent, found.job) == (True, 0, caught.value.job)
     assert network.count("POST") == 1
