@@ -4,7 +4,7 @@ from functools import partial
 
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.spec import LeaveOneOut, Trains
-from ssn_probe.study.arms import Arm, Find
+from ssn_probe.study.arms import ALONE, Arm, Find
 from ssn_probe.study.resolve import rows_to_train, trained_without
 from ssn_probe.study.steps import TRAINING, Step, run_unless_done
 from ssn_probe.study.trained_weights import complete_row, is_trained, train, trained_bench, training_inputs
@@ -22,7 +22,13 @@ def trained_for(bench: Workbench, arm: Arm, languages: tuple[str, ...]) -> dict[
     node, find = arm.training
     if not isinstance(node.neurons, LeaveOneOut):
         return {None: (node, find)}
-    return {language: _without(bench, node, find, language) for language in languages if language not in arm.skipped}
+    own = {language: _without(bench, node, find, language) for language in languages if language not in arm.skipped}
+    return {language: training for language, training in own.items() if not _finds_nothing(arm, training[1])}
+
+
+def _finds_nothing(arm: Arm, find: Find) -> bool:
+    """Does a compared set have no neurons to train, so that the model stays as it is? In a tested set: an error."""
+    return arm.role not in ALONE and arm.known and not len(find())
 
 
 def _without(bench: Workbench, node: Trains, find: Find, language: str) -> tuple[Trains, Find]:
@@ -39,6 +45,8 @@ def bench_of(bench: Workbench, arm: Arm, language: str) -> Workbench:
     node, find = arm.training
     if isinstance(node.neurons, LeaveOneOut):
         node, find = _without(bench, node, find, language)
+    if _finds_nothing(arm, find):
+        return bench
     return trained_bench(bench, node, find(), training_label(arm.name), arm.step)
 
 

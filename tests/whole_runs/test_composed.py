@@ -64,7 +64,13 @@ ARMS = {
 
 def study(**changes: Any) -> Recipe:
     measures = (ASR(PROMPTS), OverRefusal(PROMPTS), Utility(PROMPTS))
-    fields = {"arms": ARMS, "sets": {"ms": MS, "again": MS.after(TRAINED)}, "controls": 1, "log_odds_label_sets": 2}
+    fields = {
+        "arms": ARMS,
+        "sets": {"ms": MS, "again": MS.after(TRAINED)},
+        "controls": 1,
+        "comparisons": ("labels", "random"),
+    }
+    fields |= {"label_sets": 1, "log_odds_label_sets": 1}
     quiet = {"permutations": 0, "half_samples": 0, "measures": measures, "name": "study"}
     return Recipe(**(fields | quiet | changes))
 
@@ -91,7 +97,7 @@ def test_every_arm_is_there_and_the_run_verifies(run: RunFolder) -> None:
     curves = {(name, step) for name in ("ss", "random", "lora") for step in (1, 4)}
     names = curves | {("left out", None), ("then", None)}
     assert set(samples.filter(role="tested").select("arm", "step").unique().rows()) == names
-    controls = samples.filter(role="control").select("arm", "step").unique().rows()
+    controls = samples.filter(role="random").select("arm", "step").unique().rows()
     assert set(controls) == names - {("lora", 1), ("lora", 4)}, "LoRA has no random set"
     assert all(finding.holds for finding in verify(run))
     assert {"curves", "again", "training"} <= {path.stem for path in run.path.glob("*.parquet")}
