@@ -297,7 +297,7 @@ def test_the_delta_says_what_was_measured_of_it(run: RunFolder) -> None:
     cell = run.table("summary").filter(arm="ss", step=4, role="tested", measure="asr", language="qac")
     (effect,) = [row for row in measured["effects"] if (row["language"], row["measure"]) == ("qac", "asr")]
     assert (effect["after"], effect["n"]) == (cell["value"][0], cell["n"][0])
-    assert {"lora after 4 steps", "random after 4 steps", "1 random set"} <= {
+    assert {"lora after 4 steps", "random after 4 steps", "1 random set of as many neurons"} <= {
         row["arm"] for row in measured["controls"]
     }
     left = read_delta(run.path / "deltas" / "left out.without-qab.safetensors").about["measured"]
@@ -334,7 +334,7 @@ def test_figures_before_are_those_of_the_languages_after(tmp_path: Path) -> None
 
 
 def test_fresh_trains_anew(run: RunFolder, tmp_path: Path) -> None:
-    recipe = study(arms={"x": TRAINED}, sets={}, controls=0, log_odds_label_sets=0)
+    recipe = study(arms={"x": TRAINED}, sets={}, controls=0, label_sets=0, log_odds_label_sets=0)
     silent(recipe, tmp_path)
     assert not list(tmp_path.glob("cache/*/checkpoint.safetensors")), "what is done needs no checkpoint"
     silent(recipe, tmp_path)
