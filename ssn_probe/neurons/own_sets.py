@@ -58,7 +58,7 @@ def own_neurons(neurons: NeuronSet, ms: NeuronSet, seed: int) -> NeuronSet:
     languages as far as own sets of their sizes do, and drawing each language by itself would make the average over
     languages too narrow. The test's assumption is that, given every language's own set and how many of them are taken,
     any order could as well have been the one by which they were taken. Where a language's own set is taken whole, as
-    the anchor's is, nothing differs (`random_controls.differing`). Raises RecipeError where `neurons` is no part of
+    the anchor's is, nothing differs. Raises RecipeError where `neurons` is no part of
     `ms`.
     """
     if set(neurons.languages) != set(ms.languages) or len(neurons - ms):

@@ -6,7 +6,7 @@ differ from the set, and not from each other, by what it is made of: of a set th
 then rejects a fifth of true null hypotheses or more.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -62,7 +62,7 @@ def as_important(neurons: NeuronSet, strata: Strata, seed: int) -> NeuronSet:
     A random permutation of the neurons of each stratum, the same for all languages, is applied to the set. The test's
     assumption is that, if the hypothesis is true, any neurons of a stratum could as well have been the set there. A
     neuron that is alone in its stratum stays, since no other neuron is as important; where a set consists of such
-    neurons, there is nothing to compare it with (`differing`). Raises RecipeError for neurons without importance.
+    neurons, there is nothing to compare it with. Raises RecipeError for neurons without importance.
     """
 
     def draw(place: tuple[int, str], used: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -78,11 +78,6 @@ def as_important(neurons: NeuronSet, strata: Strata, seed: int) -> NeuronSet:
         return moved[used]
 
     return _moved(neurons, seed, draw)
-
-
-def differing(neurons: NeuronSet, drawn: Iterable[NeuronSet]) -> float:
-    """How many of a set's neurons the drawn sets lack on average; with 0, nothing can be compared with them."""
-    return float(np.mean([len(neurons - other) for other in drawn]))
 
 
 def _moved(neurons: NeuronSet, seed: int, draw: Draw) -> NeuronSet:

@@ -34,10 +34,6 @@ class Intervention(Node, abstract=True):
         """
         return f"applying {type(self).__name__} to {neurons}"
 
-    def random_phrase(self) -> str:
-        """The same, done to a random set of the same size."""
-        return self.phrase("as many random neurons")
-
 
 @dataclass(frozen=True, eq=False)
 class MeanOf(Node):
@@ -91,9 +87,6 @@ class Amplify(Intervention):
             return f"amplifying {neurons} by {self.by:g}"
         return f"weakening {neurons} to {self.by:g} of their activation"
 
-    def random_phrase(self) -> str:
-        return f"{'amplifying' if self.by > 1 else 'weakening'} as many random neurons"
-
 
 @dataclass(frozen=True, eq=False)
 class Patch(Intervention):
@@ -120,9 +113,6 @@ class Patch(Intervention):
     def phrase(self, neurons: str, source: str | None = None) -> str:
         where = "the last prompt position" if self.positions == "last" else "every step of the response"
         return f"carrying over from {source} the activation of {neurons} at {where}"
-
-    def random_phrase(self) -> str:
-        return "carrying over as many random neurons"
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +150,6 @@ class Trains(Intervention, abstract=True):
     def lowers(self) -> bool:
         """The data hold refusals."""
         return True
-
-    def random_phrase(self) -> str:
-        return "training as many random neurons"
 
     def then(self, node: Intervention) -> "Then":
         """Train, then do something to the trained model; in an arm the tuple of both says the same."""
@@ -222,9 +209,6 @@ class Then(Intervention):
     def phrase(self, neurons: str, source: str | None = None) -> str:
         trained = set_label(self.first.neurons) or "another set"
         return f"{self.first.phrase(trained)}, then {self.then.phrase(neurons, source)}"
-
-    def random_phrase(self) -> str:
-        return self.then.random_phrase()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
-"""Does the set under test do more than random sets of its size, and how small an effect could this study have shown?
+"""Does the set under test do more than the sets it is compared with, and how small an effect could have been shown?
 
-The random set is the unit: every set is run on the same prompts, so more prompts make each figure more precise but say
-nothing about other sets. Five random sets have four degrees of freedom, for every model and any number of prompts.
+The set is the unit: every set is run on the same prompts, so more prompts make each figure more precise but say
+nothing about other sets. Five sets have four degrees of freedom, for every model and any number of prompts.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ MINIMUM_CONTROLS = 19
 
 @dataclass(frozen=True, kw_only=True)
 class ControlTest:
-    """The rank of the observed figure among those of m random sets.
+    """The rank of the observed figure among those of m compared sets.
 
-    `p` is None with fewer than 19 controls, `control_mean` without any; `low` and `high` (where the next random set
+    `p` is None with fewer than 19 controls, `control_mean` without any; `low` and `high` (where the next such set
     would fall) are None with fewer than two.
     """
 
@@ -46,14 +46,14 @@ def rank_test(
     alternative: Literal["greater", "less"] = "greater",
     confidence: float = 0.95,
 ) -> ControlTest:
-    """How often does a random set of neurons do as much as the set under test?
+    """How often does a compared set do as much as the set under test?
 
-    `controls` [random set], each the same figure as `observed` (for the primary test: the average over languages).
+    `controls` [compared set], each the same figure as `observed` (the average over languages).
     Every set is one observation, however many prompts it has. p = (1 + #{controls at least as extreme}) / (1 + m),
-    one-sided and exact when the set under test is exchangeable with the random sets; ties count against it (Phipson &
-    Smyth 2010). It serves the **one primary test**: not each language, and never Holm's adjustment.
+    one-sided and exact when the set under test is exchangeable with the compared sets; ties count against it (Phipson &
+    Smyth 2010). Holm's adjustment over k such tests needs 20·k − 1 sets of each to reach .05.
 
-    `low`, `high`: what another random set would do, mean ± t_{m−1}·s·√(1 + 1/m). This is a description that assumes
+    `low`, `high`: what another such set would do, mean ± t_{m−1}·s·√(1 + 1/m). This is a description that assumes
     normal controls: it may exceed [0, 1], and is liberal far in the tail. Raises ValueError for figures that are not
     finite.
     """
@@ -61,7 +61,7 @@ def rank_test(
         raise ValueError(f"alternative must be 'greater' or 'less', got {alternative!r}")
     given = np.asarray(controls, dtype=float)
     if given.ndim != 1 or not np.isfinite(given).all() or not np.isfinite(observed):
-        raise ValueError("the observed figure and the controls must be finite, one per random set")
+        raise ValueError("the observed figure and the controls must be finite, one per compared set")
     m, sign = len(given), 1 if alternative == "greater" else -1
     # Averages of the same counts differ in the last bit with the order of summation; a tie must stay a tie.
     slack = 1e-9 * max(abs(observed), float(np.abs(given).max(initial=0.0)))
@@ -84,7 +84,7 @@ def rank_test(
 
 
 def smallest_p(m: int) -> float:
-    """What is the smallest p that a rank test among m random sets can give? 1 / (1 + m)."""
+    """What is the smallest p that a rank test among m sets can give? 1 / (1 + m)."""
     if m < 0:
         raise ValueError(f"the number of controls cannot be negative, got {m}")
     return 1 / (1 + m)

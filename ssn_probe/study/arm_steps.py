@@ -1,6 +1,6 @@
-"""The causal study as steps: the same prompts under every arm, from the untouched model to random sets."""
+"""The causal study as steps: the same prompts under every arm, from the untouched model to compared sets."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -359,25 +359,24 @@ def note_gaps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> None:
 
 def can_read_log_odds(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
     """Can the refusal log-odds be trusted in every language? Where not, the run says so and measures none."""
-    harmful = _harmful(measured(recipe, bench.data))
-    if not harmful or not recipe.log_odds_label_sets or not arms:
-        return False
-    try:
-        readouts(bench, harmful["harmful"])
-    except UntrustedReadoutError as error:
-        bench.warn(f"refusal log-odds not measured: {error.message}")
-        return False
-    return True
+    return bool(recipe.log_odds_label_sets) and _is_trusted(bench, recipe, arms, "refusal", readouts)
 
 
 def can_read_language(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
-    """Can the language log-odds be trusted in every language? Where not, the run says so and measures none."""
+    """The same of the language log-odds."""
+    asked = any(isinstance(measure, InLanguage) for measure in recipe.measures)
+    return asked and _is_trusted(bench, recipe, arms, "language", language_readouts)
+
+
+def _is_trusted(
+    bench: Workbench, recipe: Recipe, arms: list[Arm], what: str, read: Callable[[Workbench, PromptSet], object]
+) -> bool:
     harmful = _harmful(measured(recipe, bench.data))
-    if not any(isinstance(measure, InLanguage) for measure in recipe.measures) or not arms:
+    if not harmful or not arms:
         return False
     try:
-        language_readouts(bench, harmful["harmful"])
+        read(bench, harmful["harmful"])
     except UntrustedReadoutError as error:
-        bench.warn(f"language log-odds not measured: {error.message}")
+        bench.warn(f"{what} log-odds not measured: {error.message}")
         return False
     return True

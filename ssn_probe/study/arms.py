@@ -1,4 +1,4 @@
-"""Arms: the conditions of a causal study, from the sets that a recipe tests to the random sets beside them.
+"""Arms: the conditions of a causal study, from the sets that a recipe tests to the sets that they are compared with.
 
 An arm applies language λ's own neurons while λ is evaluated. Each tested set also runs without its top neuron, since
 one neuron can break a refusal alone. Beside a compared arm run the sets of every comparison (`study.comparisons`).

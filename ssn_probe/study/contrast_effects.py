@@ -14,10 +14,9 @@ import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
-from ssn_probe.errors import DataError
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.node import digest
-from ssn_probe.stats.nulls.label_exchange import exchange
+from ssn_probe.stats.nulls.label_exchange import can_exchange
 from ssn_probe.stats.nulls.parallel_units import known_parallel
 from ssn_probe.stats.nulls.placebo_splits import length_classes
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
@@ -120,19 +119,10 @@ def in_strata(prompts: pl.DataFrame) -> pl.DataFrame:
     topics = pl.col("topic").fill_null("")
     within = "within_topic" if "within_topic" in prompts.columns else "within"
     by_topic = prompts.with_columns(stratum=pl.concat_str(topics, within, separator=" | "))
-    if prompts["topic"].drop_nulls().is_empty() or _exchange(by_topic):
+    if prompts["topic"].drop_nulls().is_empty() or can_exchange(by_topic):
         return by_topic
     by_length = prompts.with_columns(stratum="within")
-    return by_length if _exchange(by_length) else by_topic
-
-
-def _exchange(prompts: pl.DataFrame) -> bool:
-    """Are there enough prompts whose labels exchange within their strata?"""
-    try:
-        exchange(prompts)
-    except DataError:
-        return False
-    return True
+    return by_length if can_exchange(by_length) else by_topic
 
 
 def apart(prompts: pl.DataFrame) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from differing import differing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -14,7 +15,7 @@ from scipy.stats import chisquare
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import KEYS, NEURON, SCHEMA, NeuronSet, neuron_set
 from ssn_probe.neurons.own_sets import own_neurons, own_of
-from ssn_probe.neurons.random_controls import as_important, differing, importance_strata, random_like
+from ssn_probe.neurons.random_controls import as_important, importance_strata, random_like
 from ssn_probe.spec import NeuronFile, Prompts, RandomLike, SafetyNeurons, SetExpression, Shared
 
 quick = settings(deadline=None, max_examples=60)

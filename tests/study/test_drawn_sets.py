@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from differing import differing
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import NeuronSet
-from ssn_probe.neurons.random_controls import differing, random_like
+from ssn_probe.neurons.random_controls import random_like
 from ssn_probe.neurons.size_matching import sizes_of
 from ssn_probe.spec import NeuronFile, Prompts, Recipe, SafetyNeurons, SetExpression, Shared
 from ssn_probe.study.comparisons import COMPARISONS

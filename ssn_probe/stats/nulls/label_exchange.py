@@ -94,6 +94,15 @@ def exchange(prompts: pl.DataFrame) -> Exchange:
     )
 
 
+def can_exchange(prompts: pl.DataFrame) -> bool:
+    """Are there enough prompts whose labels exchange?"""
+    try:
+        exchange(prompts)
+    except DataError:
+        return False
+    return True
+
+
 def _check_enough(log10_relabellings: float, pairs: int | None) -> None:
     # Rounding must not turn 20 relabellings into 19.9999.
     if log10_relabellings >= log10(FEWEST) - 1e-9:

@@ -13,8 +13,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from ssn_probe.errors import DataError
-from ssn_probe.stats.nulls.label_exchange import exchange, units
+from ssn_probe.stats.nulls.label_exchange import can_exchange, units
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 
@@ -69,21 +68,13 @@ def why_not_parallel(effects: PromptEffects) -> str | None:
     if all_parallel(effects):
         return None
     known, total = effects.prompts.filter("parallel"), effects.prompts.height
-    if known["harmful"].n_unique() < 2 or not _exchange(known):
+    if known["harmful"].n_unique() < 2 or not can_exchange(known):
         return (
             f"the prompt ids of the languages are not parallel: {total - len(known)} of {total} identify prompts may "
             "be translations of each other under different ids, and the labels of translations can only be exchanged "
             f"together{_almost(effects.prompts['prompt_id'])}"
         )
     return None
-
-
-def _exchange(prompts: pl.DataFrame) -> bool:
-    try:
-        exchange(prompts)
-    except DataError:
-        return False
-    return True
 
 
 def _almost(ids: pl.Series) -> str:
