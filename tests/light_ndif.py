@@ -25,7 +25,7 @@ class LightNDIF:
     def __init__(self, script: Path = SERVER, *arguments: str) -> None:
         self.folders: list[str] = []
         home = Path(tempfile.mkdtemp(prefix="ndif-"))
-        self.log_file = home / "log"
+        self.home, self.log_file = home, home.with_suffix(".log")  # the server removes its home
         with self.log_file.open("wb") as log:
             # A session of its own: Ctrl-C ends the tests, which end the server.
             self.process = subprocess.Popen(
@@ -36,7 +36,11 @@ class LightNDIF:
                 text=True,
                 start_new_session=True,
             )
-        self.host: str = self._answer()["url"]
+        try:
+            self.host: str = self._answer()["url"]
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, name: str, dtype: str = "float32") -> str:
         """Hosts one more model, or the same one in another precision, and returns its folder."""
@@ -89,7 +93,8 @@ class LightNDIF:
             one.kill()
         self.process.wait()
         self.process.stdout.close()
-        shutil.rmtree(self.log_file.parent, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.log_file.unlink()
         assert not alive, f"these outlived the server: {alive}"
         assert not elsewhere, f"these listened beyond loopback: {elsewhere}"
 

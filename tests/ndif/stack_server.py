@@ -144,6 +144,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     os.environ.update(ENVIRONMENT)
     os.environ.pop("NDIF_POSTGRES_URL", None)
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # tests hide all cards, and Ray would refuse its own
     parts: list[subprocess.Popen[bytes]] = []
     try:
         start(parts)

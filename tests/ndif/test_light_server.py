@@ -50,7 +50,7 @@ with ndif.untrusted():
     threading.Thread(target=subject.calls.run, args=(endless,), daemon=True).start()
     while len(ndif.family()) == before:
         pass
-    print(ndif.process.pid, ndif.log_file.parent, flush=True)
+    print(ndif.process.pid, ndif.home, flush=True)
     sys.stdin.read()
 """
 
