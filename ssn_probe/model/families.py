@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ssn_probe.errors import ModelError, nearest
+from ssn_probe.model.refused_families import unsupported
 from ssn_probe.neurons import SITES, Site
 
 Side = Literal["input", "output"]
@@ -121,18 +122,16 @@ def register_family(name: str, **row: Any) -> Family:
 
 
 def family_of(config: Any) -> Family:
-    """The row of the family that a Hugging Face config (or its `model_type`) names.
+    """The row of the family that a Hugging Face config, what its file holds, or its `model_type` names.
 
     Raises:
-        ModelError: a family that is not in the table; the message lists those that are.
+        ModelError: a family that is not in the table: why, and those that are.
     """
-    name = config if isinstance(config, str) else getattr(config, "model_type", None)
+    held = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+    name = config if isinstance(config, str) else held.get("model_type", getattr(config, "model_type", None))
     if isinstance(name, str) and name in FAMILIES:
         return FAMILIES[name]
-    raise ModelError(
-        f"Models of the family {name!r} are not supported.",
-        f"Supported families (model_type in config.json): {', '.join(FAMILIES)}. docs/extend/family.md adds one.",
-    )
+    raise unsupported(name, held, FAMILIES)
 
 
 def known_site(word: str) -> Site:

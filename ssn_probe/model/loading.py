@@ -163,7 +163,7 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
             "It may hold GGUF files or no model at all: give the model in safetensors that it was made from.",
         )
     raw = read_object(Path(file))
-    family = family_of(raw.get("model_type"))
+    family = family_of(raw)
     check_config(where, raw)
     files = files_here(where)
     held = stored_tensors(where, files) if files else {}

@@ -58,7 +58,7 @@ def suppressed(model: str, out: Path) -> Result:
 
 
 def test_suppress_ss_runs_with_it(extended: Extended, granite: str, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ModelError, match="'granite' are not supported"):
+    with pytest.raises(ModelError, match="'granite' is not in the table"):
         load_subject(granite)
     extended(PAGE)
     assert suppressed(granite, tmp_path).summary.height
