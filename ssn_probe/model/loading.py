@@ -281,6 +281,11 @@ def spread_of(module: Any, family: Family, device: str) -> tuple[str, str]:
     """The device that takes prompts, and all over which a module is spread, if it is."""
     if device != BALANCED:
         return device, ""
+    if hasattr(module, "hf_device_map") and module.device.type == "meta":
+        raise ModelError(
+            "The model's first weights do not fit on a device, and prompts must be where they are.",
+            "Free the memory of a GPU, or leave the GPUs out: --device cpu.",
+        )
     hook = getattr(family.part(module, family.embedding), "_hf_hook", None)
     first = getattr(hook, "execution_device", None)
     held = dict.fromkeys(str(where) for where in getattr(module, "hf_device_map", {}).values())

@@ -1,82 +1,127 @@
 """A model whose layers are on several devices measures what a whole one does."""
 
+import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny import FAMILIES, write_tiny
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model import loading
-from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.ranks import check_whole
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.tracing.bodies.local import trace_local_effects
-from ssn_probe.tracing.bodies.refusal import trace_log_odds, trace_refusal_effects
-from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.capture import capture
+from ssn_probe.tracing.divergence import read_texts
+from ssn_probe.tracing.edits import amplification, carried_neurons, carrying, suppression
+from ssn_probe.tracing.effects import refusal_log_odds, score_ablation, score_final, score_local, score_refusal
 from ssn_probe.tracing.generate import greedy_tokens
-from ssn_probe.tracing.known_weights import known_weights
+from ssn_probe.tracing.means import mean_activations
+
+from .test_divergence import NEURONS, TEXTS
+from .test_effects import OPENINGS, PROMPTS
 
 ENDS = ("model.embed_tokens", "model.rotary_emb", "lm_head")
 """Tied weights stay together."""
-TOKENS = [[5, 6, 7, 8, 9, 10, 11], [20, 21, 22]]
-SCORING = {"sequences": 1, "row": [0, 0], "position": [0, 0], "token": [3, 40]} | {
-    "opening": [0, 1],
-    "refusal": 1,
-    "openings": 2,
-}
+OFFLOADED = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
 
 
-def spread(first: Any, second: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
-    """The organism with every other layer, and the last norm, elsewhere."""
+def spread(where: str, first: Any, second: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A model with every other layer, and the last norm, elsewhere."""
+    depth = load_subject(where, weights=False).n_layers
     devices = dict.fromkeys(ENDS, first) | {"model.norm": second}
-    devices |= {f"model.layers.{layer}": second if layer % 2 else first for layer in range(4)}
-    told = {"device_map": devices, "offload_folder": str(folder)}
-    monkeypatch.setattr(loading, "spread_over", lambda: told)
-    return load_subject("organism", device="balanced")
+    devices |= {f"model.layers.{layer}": first if layer % 2 else second for layer in range(depth)}
+    return placed(where, devices, folder, monkeypatch)
+
+
+def placed(where: str, devices: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    monkeypatch.setattr(loading, "spread_over", lambda: {"device_map": devices, "offload_folder": str(folder)})
+    return load_subject(where, device="balanced", dtype="float32")
 
 
 def measured(subject: Subject) -> dict[str, Any]:
-    places, inputs = places_of(subject), whole_inputs(subject, TOKENS)
-    edits = [(layer, "ffn", torch.tensor([1, 300]), "set", torch.tensor([0.3, 0.4])) for layer in range(4)]
-    refusal, odds = run_body(subject, trace_refusal_effects, inputs, places, SCORING, 0.5, 0.05)
+    """Every kind of work."""
+    silenced, louder = suppression(NEURONS), amplification(NEURONS, 2.0)
+    carry = carrying(NEURONS, "a run")
+    carried = capture(subject, PROMPTS[::-1], carried_neurons(carry), max_new_tokens=4)
+    before = read_texts(subject, TEXTS)
+    patched = {"edits": carry, "carried": carried}
     return {
-        "local": run_body(subject, trace_local_effects, inputs, places, known_weights(subject, places), "mean"),
-        "refusal": refusal,
-        "odds": odds,
-        "edited": run_body(subject, trace_log_odds, inputs, places, edits, SCORING),
+        "local": score_local(subject, PROMPTS),
+        "refusal": score_refusal(subject, PROMPTS, OPENINGS),
+        "final": score_final(subject, PROMPTS[2:], sites=("k", "ffn")),
+        "ablation": score_ablation(subject, PROMPTS, OPENINGS, candidates=NEURONS),
+        "odds": refusal_log_odds(subject, PROMPTS, OPENINGS, edits=silenced),
+        "patched odds": refusal_log_odds(subject, PROMPTS, OPENINGS, **patched),
+        "responses": [greedy_tokens(subject, PROMPTS, max_new_tokens=4, **how) for how in ({"edits": louder}, patched)],
+        "KL": read_texts(subject, TEXTS, before=before.states, edits=louder),
+        "patched KL": read_texts(subject, TEXTS, before=before.states, **patched),
+        "means": mean_activations(subject, PROMPTS),
     }
 
 
-def flat(found: Any) -> list[torch.Tensor]:
-    parts = found.values() if isinstance(found, dict) else found
-    return [found.cpu()] if isinstance(found, torch.Tensor) else [tensor for part in parts for tensor in flat(part)]
+def tensors(found: Any) -> list[torch.Tensor]:
+    if found is None or isinstance(found, torch.Tensor):
+        return [] if found is None else [found]
+    parts = vars(found).values() if dataclasses.is_dataclass(found) else found
+    parts = parts.values() if isinstance(parts, dict) else parts
+    return [torch.as_tensor(found)] if isinstance(found, int) else [one for part in parts for one in tensors(part)]
 
 
-def compare(subject: Subject) -> None:
-    whole = load_subject("organism", device="cpu")
+def compare(where: str, subject: Subject, **tolerance: float) -> None:
+    whole = load_subject(where, device="cpu", dtype="float32")
     assert subject.identity == whole.identity
-    for one, two in zip(flat(measured(whole)), flat(measured(subject)), strict=True):
-        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
-    assert greedy_tokens(subject, TOKENS, max_new_tokens=4) == greedy_tokens(whole, TOKENS, max_new_tokens=4)
+    found = measured(subject)
+    for name, wanted in measured(whole).items():
+        for one, two in zip(tensors(wanted), tensors(found[name]), strict=True):
+            said = partial("{}: {}".format, name)
+            torch.testing.assert_close(two, one, equal_nan=True, msg=said, **tolerance)
 
 
-@pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
-def test_layers_that_stay_on_the_disk_until_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = spread("cpu", "disk", tmp_path, monkeypatch)
+@OFFLOADED
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_that_stay_on_the_disk_until_they_are_needed(
+    tiny_folder: Callable[[str], Path], family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit: what is brought from the disk is what would have been there."""
+    where = str(tiny_folder(family))
+    subject = spread(where, "cpu", "disk", tmp_path, monkeypatch)
     assert (subject.device, subject.place) == ("cpu", "cpu, disk")
-    compare(subject)
+    compare(where, subject, rtol=0, atol=0)
     with pytest.raises(ModelError, match="needs the whole model on one device"):
         check_whole(subject, "Training")
 
 
+@OFFLOADED
+def test_tied_weights_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = str(write_tiny(tmp_path / "model", "qwen3", tie_word_embeddings=True))
+    subject = spread(where, "cpu", "disk", tmp_path / "offloaded", monkeypatch)
+    module = subject.model._module
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+    compare(where, subject, rtol=0, atol=0)
+
+
+@OFFLOADED
+def test_a_model_whose_first_weights_have_no_room_is_refused(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers and nnsight put prompts where the first weights are."""
+    with pytest.raises(ModelError, match="do not fit on a device"):
+        spread(str(tiny_folder("llama")), "disk", "cpu", tmp_path, monkeypatch)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_layers_on_two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = spread(0, 1, tmp_path, monkeypatch)
+def test_layers_on_two_gpus(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = str(tiny_folder("llama"))
+    subject = spread(where, 0, 1, tmp_path, monkeypatch)
     assert (subject.device, subject.place) == ("cuda:0", "cuda:0, cuda:1")
-    compare(subject)
+    compare(where, subject, rtol=1e-3, atol=1e-5)
 
 
 def test_where_there_is_one_device_the_model_is_whole() -> None:

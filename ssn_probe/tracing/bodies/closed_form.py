@@ -49,8 +49,8 @@ def measure(layer, places, known, wanted=("ffn", "o", "v", "gram")):
 def columns(layer, places, site):
     """The matrix of the linear map that reads a site, in blocks of its columns [x n]."""
     linear = reach(layer, places["modules"][site][0])
-    weight = weight_of(linear)
-    if weight is not None and weight.device.type != "meta":
+    weight = stored_weight(linear)
+    if weight is not None:
         yield exact(weight)
         return
     # In the sandbox of a host a job may call a module and not read it: a unit vector is mapped to a column.
@@ -59,6 +59,15 @@ def columns(layer, places, site):
     for first in range(0, width, UNITS):
         last = min(first + UNITS, width)
         yield (exact(linear(unit_vectors(first, last, width, dtype))) - exact(nothing)).flip(0).T
+
+
+def stored_weight(linear):
+    """A module's weight where it is between calls: its own, or what accelerate offloaded; None where a job has none."""
+    weight = weight_of(linear)
+    if weight is None or weight.device.type != "meta":
+        return weight
+    offloaded = getattr(getattr(linear, "_hf_hook", None), "weights_map", None)
+    return None if offloaded is None else offloaded["weight"]
 
 
 def unit_vectors(first, last, width, dtype):
