@@ -4,10 +4,13 @@ The weights are large enough for every part of the network to matter: with the u
 nearly the identity, and a test of it would pass whatever the code does.
 """
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ssn_probe.model.families import family_of
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2")
 WORDS = [f"w{number}" for number in range(56)]
@@ -35,31 +38,89 @@ SHAPE = {
 
 def tiny_config(family: str, **changes: Any) -> Any:
     """A config in which every feature of the family is at work: GQA, biases, head norms, sliding windows, soft-caps."""
-    from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
-
+    transformers: Any = importlib.import_module("transformers")
     shape = SHAPE | changes
+    untied = {"tie_word_embeddings": False} | shape  # a tied random model repeats its last token
+    sliding = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
     match family:
-        case "llama":
-            return LlamaConfig(**shape)
         case "qwen2":
             del shape["head_dim"]
-            return Qwen2Config(**shape)
-        case "qwen3":
-            return Qwen3Config(**shape)
+            return transformers.Qwen2Config(**shape)
         case "mistral":
-            return MistralConfig(**shape, sliding_window=4)
-        case _:
+            return transformers.MistralConfig(**shape, sliding_window=4)
+        case "gemma2":
             caps = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0}
-            shape = {"tie_word_embeddings": False} | shape  # a tied random model repeats its last token
-            return Gemma2Config(**shape, **caps, sliding_window=4, query_pre_attn_scalar=6)
+            return transformers.Gemma2Config(**untied, **caps, sliding_window=4, query_pre_attn_scalar=6)
+        case "gemma3" | "gemma3_text":
+            bases = {"full_attention": rope, "sliding_attention": rope | {"rope_theta": 100.0}}
+            own = {"query_pre_attn_scalar": 6, "final_logit_softcapping": 5.0, "rope_parameters": bases}
+            text = transformers.Gemma3TextConfig(**(sliding | untied), **own)
+            return (
+                text
+                if family == "gemma3_text"
+                else transformers.Gemma3Config(
+                    text_config=text, vision_config=VISION, mm_tokens_per_image=4, tie_word_embeddings=False
+                )
+            )
+        case "olmo2":
+            del shape["head_dim"]
+            return transformers.Olmo2Config(**shape)
+        case "olmo3":
+            del shape["head_dim"]
+            return transformers.Olmo3Config(**(sliding | shape))
+        case "smollm3":
+            return transformers.SmolLM3Config(**shape, no_rope_layers=[1, 0], use_sliding_window=False)
+        case "granite":
+            factors = {"embedding_multiplier": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.6}
+            return transformers.GraniteConfig(**shape, **factors, logits_scaling=1.5)
+        case "cohere":
+            return transformers.CohereConfig(**untied, logit_scale=0.5, use_qk_norm=True)
+        case "cohere2":
+            return transformers.Cohere2Config(**(sliding | untied), logit_scale=0.5)
+        case "ministral3" | "mistral3":
+            rope |= {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4}
+            text = transformers.Ministral3Config(**shape, rope_parameters=rope | {"llama_4_scaling_beta": 0.5})
+            return (
+                text
+                if family == "ministral3"
+                else transformers.Mistral3Config(text_config=text, vision_config=PIXTRAL, tie_word_embeddings=False)
+            )
+        case "exaone4":
+            return transformers.Exaone4Config(**(sliding | shape), sliding_window_pattern=2)
+        case "phi3" | "glm" | "glm4":
+            kinds = {"phi3": transformers.Phi3Config, "glm": transformers.GlmConfig, "glm4": transformers.Glm4Config}
+            part = {"partial_rotary_factor": 2 / 3}
+            if family == "phi3":
+                del shape["head_dim"]
+            return kinds[family](**shape, rope_parameters=rope | part, **part)
+        case "apertus":
+            rope |= {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+            return transformers.ApertusConfig(**shape, rope_parameters=rope | {"original_max_position_embeddings": 32})
+        case "nemotron":
+            return transformers.NemotronConfig(**shape, rope_parameters=rope | {"partial_rotary_factor": 2 / 3})
+        case _:
+            return transformers.CONFIG_MAPPING[family](**shape)
+
+
+VISION = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+}
+PIXTRAL = VISION | {"model_type": "pixtral"}
+"""A vision tower, which no prompt without an image reaches."""
 
 
 def tiny_module(family: str, seed: int = 0, **changes: Any) -> Any:
     """A random model of the family in double precision; norms, biases and matrices are all drawn."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     torch.manual_seed(seed)
-    module = AutoModelForCausalLM.from_config(tiny_config(family, **changes)).double().eval()
+    module = getattr(transformers, family_of(family).loader).from_config(tiny_config(family, **changes)).double().eval()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:

@@ -31,11 +31,10 @@ def check_anatomy(module: Any, family: Family, *, spread: bool = False) -> None:
     layers = family.part(module, family.layers)
     if not isinstance(layers, _list_type()) or len(layers) == 0:
         raise ModelError(f"{family.layers} of the model is no list of layers but {type(layers).__name__}.", ROW)
-    depth = getattr(module.config, "num_hidden_layers", len(layers))
+    depth = getattr(module.config.get_text_config(), "num_hidden_layers", len(layers))
     if len(layers) != depth:
         raise ModelError(f"The model has {len(layers)} layers, and its config says {depth}.", PLAIN)
-    for path in (family.rotary, family.norm):
-        family.part(module, path)
+    family.part(module, family.norm)
     _check_vocabulary(module, family)
     first = _shapes(layers[0], family, 0)
     for number, layer in enumerate(layers):
@@ -84,7 +83,7 @@ def _check_untouched(path: str, part: Any, spread: bool) -> None:
 
 def _check_vocabulary(module: Any, family: Family) -> None:
     rows = {path: family.part(module, path).weight.shape[0] for path in (family.embedding, family.head)}
-    rows["config.json"] = getattr(module.config, "vocab_size", rows[family.head])
+    rows["config.json"] = getattr(module.config.get_text_config(), "vocab_size", rows[family.head])
     if len(set(rows.values())) != 1:
         found = ", ".join(f"{path} {count}" for path, count in rows.items())
         raise ModelError(f"The sizes of the vocabulary do not agree: {found}.", "Get the model's own config.json.")
@@ -100,9 +99,10 @@ def _check_vocabulary(module: Any, family: Family) -> None:
 
 def _shapes(layer: Any, family: Family, number: int) -> dict[str, tuple[int, ...]]:
     """The shape of every projection of a layer that the row names; other named modules are there."""
-    for path in (family.attention, *(family.head_norms or {}).values()):
+    normed = family.norm_switch is None or getattr(family.part(layer, family.attention), family.norm_switch)
+    for path in (family.attention, *((family.head_norms or {}) if normed else {}).values()):
         family.part(layer, path)
-    own = {path for site in SITES for path, _ in family.weights[site]}
+    own = {matrix.path for site in SITES for matrix in family.weights[site]}
     return {path: _linear(family.part(layer, path), path, number, family) for path in sorted(own)}
 
 

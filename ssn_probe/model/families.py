@@ -1,9 +1,9 @@
 """Where each site lives in each model family: one table, which tracing, training and the doctor ask.
 
-All five families keep their decoder layers under `model.layers` and give their projections the same names; the table
-states what differs: a norm on each head's queries and keys (Qwen3), a soft-cap on attention scores (Gemma-2). A
-family that is not in the table is refused: a wrong guess would silence the wrong weights without a sound. A user adds
-a row with `register_family`; see docs/extend/family.md.
+A row states what differs from Llama: where modules are, which of them hold several sites, the norm between projection
+and rotation, how queries and keys are rotated and in which layers, a cap on scores. Bodies, training and the doctor
+read these properties; nothing else knows a family by its name. A family that is not in the table is refused: a wrong
+guess would silence the wrong weights without a sound. A user adds a row with `register_family`; see docs/models.md.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from ssn_probe.neurons import SITES, Site
 Side = Literal["input", "output"]
 Axis = Literal["row", "column"]
 
-MODULES: Mapping[Site, tuple[str, Side]] = {
+MODULES: dict[Site, tuple[str, Side]] = {
     "q": ("self_attn.q_proj", "output"),
     "k": ("self_attn.k_proj", "output"),
     "v": ("self_attn.v_proj", "output"),
@@ -30,40 +30,67 @@ q, k and v are read after the bias and before any norm or rotation; o and ffn ar
 """
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix that holds a part of a site's neurons: a module, how they lie in it, and which part of a fused one."""
+
+    path: str
+    axis: Axis
+    part: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A row of the table; `name` is the `model_type` of config.json.
 
-    Paths of `layers`, `embedding`, `rotary`, `norm` and `head` begin at the model's root, all others at a decoder
-    layer. The attention module must have `head_dim`, `num_key_value_groups` and `scaling`, and rotate in halves.
+    Paths of `layers`, `embedding`, `norm` and `head` begin at the model's root, all others at a decoder layer. The
+    attention module must have `head_dim`, `num_key_value_groups` and `scaling`, and be given `position_embeddings`.
     """
 
     name: str
     layers: str = "model.layers"
     embedding: str = "model.embed_tokens"
-    rotary: str = "model.rotary_emb"
     norm: str = "model.norm"
     head: str = "lm_head"
+    loader: Literal["AutoModelForCausalLM", "AutoModelForImageTextToText"] = "AutoModelForCausalLM"
+    """The class of transformers that loads it."""
     implementation: Literal["sdpa", "eager"] = "sdpa"
     """The attention implementation that computes all of the family's features."""
     attention: str = "self_attn"
     head_norms: Mapping[str, str] | None = None
-    """The modules that normalise every head's queries `q` and keys `k` between projection and rotation, if any."""
+    """The modules that normalise queries `q` and keys `k` between projection and rotation, if any."""
     norm_eps: str = "variance_epsilon"
     """The attribute of these norms that keeps them from dividing by zero."""
+    norm_over: Literal["head", "all heads"] = "head"
+    """What such a norm is taken over: the channels of one head, or of all heads together."""
+    norm_centred: bool = False
+    """Does it take away the mean first, as LayerNorm does and RMSNorm does not?"""
+    norm_switch: str | None = None
+    """The attribute of the attention module that says whether it has these norms, where that differs."""
+    rotation: Literal["halves", "pairs", "pairs, angles in halves"] = "halves"
+    """Which channels are turned together: i and i + half, or 2i and 2i + 1. The angles come in the same order, or in
+    halves. Where there are fewer angles than channels, the last channels are not turned."""
+    rotates_if: tuple[str, ...] = ()
+    """Attributes of the attention module of which one must be true, or false if `not ` precedes it, for the layer to
+    rotate queries and keys. Empty: every layer does."""
+    query_growth: bool = False
+    """Do queries grow with their position (`llama_4_scaling_beta` of the rotary parameters)?"""
     score_cap: str | None = None
     """The attribute of the attention module that squashes scores before the softmax, if any."""
     modules: Mapping[Site, tuple[str, Side]] = field(default_factory=lambda: MODULES)
     ffn_inputs: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     """The projections whose rows write what the columns of site `ffn` read."""
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules that hold several parts one below the other: sites, or `gate` and `up`, in their order."""
 
     @property
-    def weights(self) -> Mapping[Site, tuple[tuple[str, Axis], ...]]:
+    def weights(self) -> Mapping[Site, tuple[Matrix, ...]]:
         """Site → the matrices of a decoder layer that hold its neurons' weights, and how they lie in them."""
-        own: dict[Site, tuple[tuple[str, Axis], ...]] = {
-            site: ((path, "column" if side == "input" else "row"),) for site, (path, side) in self.modules.items()
+        own: dict[Site, tuple[Matrix, ...]] = {
+            site: (Matrix(path, "column" if side == "input" else "row", site if path in self.fused else None),)
+            for site, (path, side) in self.modules.items()
         }
-        inputs: list[tuple[str, Axis]] = [(path, "row") for path in self.ffn_inputs]
+        inputs = [Matrix(path, "row", part) for path in self.ffn_inputs for part in self.fused.get(path, (None,))]
         own["ffn"] = (*inputs, *own["ffn"])
         return own
 
@@ -71,7 +98,33 @@ class Family:
         """How many neurons a layer has at each site, read from the modules themselves."""
         first = self.part(model, self.layers)[0]
         features = {"input": "in_features", "output": "out_features"}
-        return {site: getattr(self.part(first, path), features[side]) for site, (path, side) in self.modules.items()}
+        return {
+            site: self.bounds(first, path, site)[1] - self.bounds(first, path, site)[0]
+            if path in self.fused
+            else getattr(self.part(first, path), features[side])
+            for site, (path, side) in self.modules.items()
+        }
+
+    def bounds(self, layer: Any, path: str, part: str) -> tuple[int, int]:
+        """The first row of a part of a fused module of a layer, and the row after its last.
+
+        Raises:
+            ModelError: the parts are not together what the module has.
+        """
+        query = self.part(layer, self.modules["o"][0]).in_features
+        key, inner = query // self.part(layer, self.attention).num_key_value_groups, self._inner(layer)
+        sizes = {"q": query, "k": key, "v": key, "gate": inner, "up": inner}
+        rows = self.part(layer, path).out_features
+        if sum(sizes[one] for one in self.fused[path]) != rows:
+            parts = " and ".join(f"{one} {sizes[one]}" for one in self.fused[path])
+            hint = f"ssn-probe takes it for {parts}, in this order: it is a model of another shape, and not studied."
+            raise ModelError(f"{path} of a model of the family {self.name!r} has {rows} rows.", hint)
+        before = self.fused[path][: self.fused[path].index(part)]
+        start = sum(sizes[one] for one in before)
+        return start, start + sizes[part]
+
+    def _inner(self, layer: Any) -> int:
+        return self.part(layer, self.modules["ffn"][0]).in_features
 
     def depth(self, model: Any) -> int:
         """The number of decoder layers."""
@@ -86,12 +139,43 @@ class Family:
             raise ModelError(f"There is no module {path!r} in a model of the family {self.name!r}.", hint) from error
 
 
+NORMS = {"q": "self_attn.q_norm", "k": "self_attn.k_norm"}
+GATE_AND_UP = {"mlp.gate_up_proj": ("gate", "up")}
+NESTED: dict[str, Any] = {
+    "layers": "model.language_model.layers",
+    "embedding": "model.language_model.embed_tokens",
+    "norm": "model.language_model.norm",
+}
+"""Where the language model of a model for texts and images is."""
+GEMMA3: dict[str, Any] = {"head_norms": NORMS, "norm_eps": "eps"}
 BUILT_IN = (
     Family(name="llama"),
     Family(name="qwen2"),
-    Family(name="qwen3", head_norms={"q": "self_attn.q_norm", "k": "self_attn.k_norm"}),
+    Family(name="qwen3", head_norms=NORMS),
     Family(name="mistral"),
     Family(name="gemma2", score_cap="attn_logit_softcapping", implementation="eager"),
+    Family(name="gemma3_text", **GEMMA3),
+    Family(name="gemma3", **NESTED, **GEMMA3),
+    Family(name="olmo2", head_norms=NORMS, norm_over="all heads"),
+    Family(name="olmo3", head_norms=NORMS, norm_over="all heads"),
+    Family(name="smollm3", rotates_if=("use_rope",)),
+    Family(name="granite"),
+    Family(name="cohere", head_norms=NORMS, norm_centred=True, norm_switch="use_qk_norm", rotation="pairs"),
+    Family(name="cohere2", rotates_if=("sliding_window",), rotation="pairs"),
+    Family(name="ministral3", query_growth=True),
+    Family(name="mistral3", **NESTED, loader="AutoModelForImageTextToText", query_growth=True),
+    Family(name="exaone4", head_norms=NORMS, rotates_if=("is_sliding", "not sliding_window")),
+    Family(name="seed_oss"),
+    Family(
+        name="phi3",
+        modules=MODULES | dict.fromkeys(("q", "k", "v"), ("self_attn.qkv_proj", "output")),
+        ffn_inputs=("mlp.gate_up_proj",),
+        fused={"self_attn.qkv_proj": ("q", "k", "v")} | GATE_AND_UP,
+    ),
+    Family(name="glm", rotation="pairs, angles in halves", ffn_inputs=("mlp.gate_up_proj",), fused=GATE_AND_UP),
+    Family(name="glm4", rotation="pairs, angles in halves", ffn_inputs=("mlp.gate_up_proj",), fused=GATE_AND_UP),
+    Family(name="apertus", head_norms=NORMS, ffn_inputs=("mlp.up_proj",)),
+    Family(name="nemotron", ffn_inputs=("mlp.up_proj",)),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in BUILT_IN}
 

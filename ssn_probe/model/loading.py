@@ -172,7 +172,7 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     config = read_foreign(
         where, "config", lambda: AutoConfig.from_pretrained(where, revision=commit, trust_remote_code=False)
     )
-    check_depth(where, config.num_hidden_layers, held, family)
+    check_depth(where, config.get_text_config().num_hidden_layers, held, family)
     config._commit_hash = commit
     if getattr(config, "gradient_checkpointing", False):  # of a training: transformers would hang hooks on the module
         config.gradient_checkpointing = False
@@ -209,7 +209,7 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
 
 def read_weights(where: str, config: Any, family: Family, dtype: str, device: str) -> Any:
     """The frozen module in evaluation mode, on its device, with every weight from the checkpoint and nothing else."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     commit = commit_of(config)
     check_degree(where, config)
@@ -222,7 +222,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
         module, loading = read_foreign(
             where,
             "weights",
-            lambda: AutoModelForCausalLM.from_pretrained(
+            lambda: getattr(transformers, family.loader).from_pretrained(
                 where,
                 config=config,
                 revision=commit,
@@ -331,11 +331,13 @@ def _generation_config(where: str, commit: str | None) -> Any:
 
 def _outline(where: str, config: Any, family: Family, dtype: Any) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
+
+    loader = getattr(transformers, family.loader)
 
     def build() -> Any:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=family.implementation)
+            return loader.from_config(config, dtype=dtype, attn_implementation=family.implementation)
 
     return read_foreign(where, "config", build)
 

@@ -169,7 +169,7 @@ def load_subject(
         spread=spread,
         n_layers=family.depth(module),
         widths=family.widths(module),
-        vocabulary=module.config.vocab_size,
+        vocabulary=module.config.get_text_config().vocab_size,
         context=context_length(config),
         limits=limits(config, tokenizer),
         turns=turns,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.families import check_neurons, known_site
+from ssn_probe.model.families import Family, check_neurons, known_site
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 
@@ -22,6 +22,8 @@ Edits = tuple[Edit, ...]
 Neuron = tuple[int, str, int]
 
 NO_EDITS: Edits = ()
+OF_LOADING = ("name", "loader", "implementation")
+"""What of a family's row no body asks for."""
 
 
 def suppression(neurons: Iterable[Neuron], means: Mapping[Site, Any] | None = None) -> Edits:
@@ -99,28 +101,61 @@ def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
     wanted = {known_site(site) for site in sites}
     if not wanted:
         raise ModelError("No site was asked for.", f"Sites: {', '.join(SITES)}.")
-    row = {name: value for name, value in vars(subject.family).items() if name not in ("name", "implementation")}
-    sites = {site: place for site, place in subject.family.modules.items() if site in wanted}
+    row = {name: value for name, value in vars(subject.family).items() if name not in OF_LOADING}
+    modules = _modules(subject)
+    sites = {site: place for site, place in modules.items() if site in wanted}
     known = {"depth": subject.n_layers, "dtype": subject.identity["dtype"], "widths": dict(subject.widths)}
-    return row | known | _attention(subject) | {"sites": sites}
+    return row | known | _attention(subject) | {"modules": modules, "sites": sites}
+
+
+def _modules(subject: Subject) -> dict[Site, tuple[Any, ...]]:
+    """Where each site is read and written: the module, its side, and the first and the end of its channels if fused."""
+    family = subject.family
+    found: dict[Site, tuple[Any, ...]] = {}
+    for site, (path, side) in family.modules.items():
+        start = 0
+        for part in family.fused.get(path, ()):
+            if part == site:
+                found[site] = (path, side, start, start + subject.widths[site])
+            start += subject.widths[known_site(part)]
+        found.setdefault(site, (path, side))
+    return found
 
 
 def _attention(subject: Subject) -> dict[str, Any]:
     """Numbers of the attention modules, which a job in a host's sandbox cannot read.
 
-    "heads": key-value groups, query heads of each, channels of a head. "scores": of each layer the factor, the
-    soft-cap and what keeps a head's norm from dividing by zero.
+    "heads": key-value groups, query heads of each, channels of a head. "scores", of each layer: the factor `scale`, the
+    soft-cap `cap`, `eps` of the norms on queries and keys (None where it has none), whether it rotates them (`turned`),
+    and how queries grow with their position (`growth`: the factor and the length, or None).
     """
     if subject.model is None:
         return {}
     family, module = subject.family, subject.model._module
     layers = family.part(module, family.layers)
-    modules = [family.part(layer, family.attention) for layer in layers]
-    caps = [None if family.score_cap is None else getattr(one, family.score_cap) for one in modules]
-    norm = None if family.head_norms is None else family.head_norms["q"]
-    eps = [None if norm is None else getattr(family.part(layer, norm), family.norm_eps) for layer in layers]
-    size, rep = modules[0].head_dim, modules[0].num_key_value_groups
+    first = family.part(layers[0], family.attention)
+    size, rep = first.head_dim, first.num_key_value_groups
     return {
         "heads": (subject.widths["o"] // (size * rep), rep, size),
-        "scores": [(one.scaling, *rest) for one, *rest in zip(modules, caps, eps, strict=True)],
+        "scores": [_scores(family, module, layer) for layer in layers],
     }
+
+
+def _scores(family: Family, module: Any, layer: Any) -> dict[str, Any]:
+    attention, norms = family.part(layer, family.attention), family.head_norms
+    normed = family.norm_switch is None or getattr(attention, family.norm_switch)
+    rope = module.config.get_text_config().rope_parameters if family.query_growth else {}
+    beta, length = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
+    return {
+        "scale": attention.scaling,
+        "cap": None if family.score_cap is None else getattr(attention, family.score_cap),
+        "eps": getattr(family.part(layer, norms["q"]), family.norm_eps) if norms and normed else None,
+        "turned": not family.rotates_if or any(_is_true(attention, word) for word in family.rotates_if),
+        "growth": (beta, length) if beta else None,
+    }
+
+
+def _is_true(attention: Any, word: str) -> bool:
+    """The attribute of a module, or the contrary if `not ` precedes it."""
+    negated, name = word.startswith("not "), word.removeprefix("not ")
+    return bool(getattr(attention, name)) != negated

@@ -19,32 +19,29 @@ from ssn_probe.model.loading import locate, read_tokenizer
 from ssn_probe.model.subject import load_subject
 
 PAGE = "family.md"
+ROW: dict[str, Any] = {"ffn_inputs": ("mlp.up_proj",)}
 Extended = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def granite(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random Granite with multipliers that matter, and the organism's tokenizer."""
-    from transformers import GraniteConfig, GraniteForCausalLM
+def arcee(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Arcee and the organism's tokenizer."""
+    from transformers import ArceeConfig, ArceeForCausalLM
 
-    folder, tokenizer = tmp_path_factory.mktemp("granite"), read_tokenizer(locate("organism"))
-    config = GraniteConfig(
+    folder, tokenizer = tmp_path_factory.mktemp("arcee"), read_tokenizer(locate("organism"))
+    config = ArceeConfig(
         vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=8,
         num_key_value_heads=4,
-        attention_multiplier=0.3,
-        embedding_multiplier=3.0,
-        residual_multiplier=0.7,
-        logits_scaling=0.5,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(0)
-    module = GraniteForCausalLM(config)
+    module = ArceeForCausalLM(config)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, 0 if parameter.dim() > 1 else 1, 0.3)
     module.save_pretrained(folder)
@@ -57,11 +54,11 @@ def suppressed(model: str, out: Path) -> Result:
     return run(replace(recipe, permutations=99, half_samples=10), out=out, limit=8, progress=False)
 
 
-def test_suppress_ss_runs_with_it(extended: Extended, granite: str, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ModelError, match="'granite' is not in the table"):
-        load_subject(granite)
+def test_suppress_ss_runs_with_it(extended: Extended, arcee: str, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ModelError, match="'arcee' is not in the table"):
+        load_subject(arcee)
     extended(PAGE)
-    assert suppressed(granite, tmp_path).summary.height
+    assert suppressed(arcee, tmp_path).summary.height
     (kept,) = (tmp_path / "cache" / "proofs").iterdir()
     checks = json.loads(kept.read_text(encoding="utf-8"))["checks"]
     assert list(checks) == [
@@ -73,16 +70,16 @@ def test_suppress_ss_runs_with_it(extended: Extended, granite: str, tmp_path: Pa
         "neighbours",
     ]
     monkeypatch.setattr(proof, "examine_family", None)  # the second run rests on the proof
-    assert suppressed(granite, tmp_path).summary.height
+    assert suppressed(arcee, tmp_path).summary.height
     whole = kept.read_text(encoding="utf-8")
     for damaged in ("", "{}", "[1]", whole.replace('"family"', '"famili"'), whole[:-5]):
         kept.write_text(damaged, encoding="utf-8")
         with pytest.raises(TypeError):
-            require_proof(load_subject(granite), tmp_path)
+            require_proof(load_subject(arcee), tmp_path)
     kept.write_text(whole, encoding="utf-8")
-    register_family("granite", implementation="eager")
+    register_family("arcee", **ROW, implementation="eager")
     with pytest.raises(TypeError):
-        require_proof(load_subject(granite), tmp_path)
+        require_proof(load_subject(arcee), tmp_path)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -94,24 +91,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("row", "check"), WRONG.values(), ids=WRONG)
 def test_a_wrong_row_is_refused_with_the_name_of_the_check(
-    extended: Extended, granite: str, tmp_path: Path, row: dict[str, Any], check: str
+    extended: Extended, arcee: str, tmp_path: Path, row: dict[str, Any], check: str
 ) -> None:
     extended(PAGE)
-    register_family("granite", **row)
-    with pytest.raises(ModelError, match=f"'granite' does not describe .*: the doctor's check “{check}” failed"):
-        require_proof(load_subject(granite), tmp_path)
+    register_family("arcee", **(ROW | row))
+    with pytest.raises(ModelError, match=f"'arcee' does not describe .*: the doctor's check “{check}” failed"):
+        require_proof(load_subject(arcee), tmp_path)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_row_that_cannot_be(extended: Extended, granite: str) -> None:
+def test_a_row_that_cannot_be(extended: Extended, arcee: str) -> None:
     extended(PAGE)
     with pytest.raises(ModelError, match="'llama' comes with ssn-probe"):
         register_family("llama")
     with pytest.raises(ModelError, match="no field 'layer'") as error:
-        register_family("granite", layer="model.layers")
+        register_family("arcee", layer="model.layers")
     assert "Did you mean 'layers'" in error.value.hint
-    register_family("granite", modules=MODULES | {"v": ("self_attn.value", "output")})
-    with pytest.raises(ModelError, match=r"no module 'self_attn\.value' in a model of the family 'granite'"):
-        load_subject(granite)
+    register_family("arcee", **ROW, modules=MODULES | {"v": ("self_attn.value", "output")})
+    with pytest.raises(ModelError, match=r"no module 'self_attn\.value' in a model of the family 'arcee'"):
+        load_subject(arcee)
     with pytest.raises(ModelError, match="modules of the sites q"):
-        register_family("granite", modules={"q": MODULES["q"]})
+        register_family("arcee", modules={"q": MODULES["q"]})

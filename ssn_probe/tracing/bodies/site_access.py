@@ -1,8 +1,9 @@
 """Reading and writing sites: the few lines that every body shares.
 
 `places` is plain data: the fields of the model's `Family`, "depth", the number of layers, and "sites", those of its
-"modules" that are wanted, `{site: (path inside the layer, "input" | "output")}`, in forward order. What else a body
-must know of a module is in `places`, too: in a host's sandbox it can be called, and not be looked at.
+"modules" that are wanted, `{site: (path inside the layer, "input" | "output")}`, in forward order; where a module
+holds several sites, the first and the end of the site's channels follow. What else a body must know of a module is in
+`places`, too: in a host's sandbox it can be called, and not be looked at.
 
 Values that a body is given may lie on another device than the activations, which may themselves lie on several.
 """
@@ -24,9 +25,14 @@ def layer_of(model, places, layer):
 
 def read(layer, place):
     """The activation at a site: [prompt, token, neuron]. Works inside a trace only, and in forward order."""
-    path, side = place
-    module = reach(layer, path)
-    return module.input if side == "input" else module.output
+    whole = read_whole(layer, place)
+    return whole if len(place) == 2 else whole[..., place[2] : place[3]]
+
+
+def read_whole(layer, place):
+    """The activation of a site's module, with what else it holds."""
+    module = reach(layer, place[0])
+    return module.input if place[1] == "input" else module.output
 
 
 def weight_of(module):

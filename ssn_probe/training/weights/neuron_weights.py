@@ -69,6 +69,8 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
     wanted, family = list(neurons), family_of(module.config)
     if not wanted:
         raise RecipeError("the set of neurons to train is empty", "Give at least one (layer, site, index).")
+    if family.fused:
+        raise ModelError(f"Models of the family {family.name!r} are not trained yet.", "Train another model.")
     check_neurons(wanted, n_layers=family.depth(module), widths=family.widths(module))
     groups: dict[tuple[int, Site], set[int]] = {}
     for layer, site, index in wanted:
@@ -78,22 +80,22 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
         _checked(
             module,
             Place(
-                module=f"{family.layers}.{layer}.{path}",
+                module=f"{family.layers}.{layer}.{matrix.path}",
                 layer=layer,
                 site=site,
-                axis=axis,
+                axis=matrix.axis,
                 indices=tuple(sorted(groups[layer, site])),
             ),
         )
         for layer, site in order
-        for path, axis in family.weights[site]
+        for matrix in family.weights[site]
     )
 
 
 def axis_of(site: Site, module: str) -> Axis | None:
     """How the neurons of a site lie in a module, by its path from the model's root; None where none do."""
     every = (matrix for family in FAMILIES.values() for matrix in family.weights[site])
-    return next((axis for path, axis in every if module.endswith(f".{path}")), None)
+    return next((matrix.axis for matrix in every if module.endswith(f".{matrix.path}")), None)
 
 
 def neurons_of(places: Iterable[Place]) -> list[Neuron]:

@@ -39,7 +39,7 @@ def fraction(module: Any, change: Change) -> pl.DataFrame:
     family = family_of(module.config)
     layers = module.get_submodule(family.layers)
     sizes = {
-        site: sum(layer.get_submodule(path).weight.numel() for layer in layers for path, _axis in family.weights[site])
+        site: sum(layer.get_submodule(one.path).weight.numel() for layer in layers for one in family.weights[site])
         for site in SITES
     }
     sizes = {**sizes, ALL: sum(sizes.values())}
