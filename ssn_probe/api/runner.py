@@ -37,7 +37,7 @@ from ssn_probe.runs.manifest import Manifest, write_manifest
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.host_checks import check_allowed
+from ssn_probe.study.host_checks import check_allowed, check_scoring
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
@@ -152,6 +152,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
 
 def check_subject(subject: Subject, recipe: Recipe, root: Path) -> None:
     """Raises an SSNProbeError where a model, here or on a host, is not fit for a recipe."""
+    check_scoring(recipe, subject)
     require_proof(subject, root)
     if subject.calls is None:
         check_rows_independent(subject)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssn_probe.errors import RecipeError, SSNProbeError, nearest
-from ssn_probe.spec import LMEval, Prompts, Recipe
+from ssn_probe.spec import LMEval, Prompts, Recipe, SafetyNeurons
 from ssn_probe.spec.display import Displayed
 from ssn_probe.spec.node import Node, brief, rewrite
 
@@ -25,15 +25,17 @@ def every_recipe(
     judge: str = "",
     tasks: tuple[str, ...] | None = None,
     task_limit: int | None = None,
+    scoring_dtype: str | None = None,
 ) -> dict[str, Any]:
     """The parameters that every recipe has, beside those that its own signature declares.
 
     `languages`: use only these of every prompt set. `max_new_tokens`: the length of responses. `judge`: the judge of
     responses, instead of the one that the data declare; `none` for no judge. `tasks`: tasks of lm-eval to measure under
-    every arm as well, `task_limit` documents of each.
+    every arm as well, `task_limit` documents of each. `scoring_dtype`: neurons are scored with the same weights in this
+    dtype, `float32` for a model in half precision; everything else is done in the model's own.
     """
     shared = {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge}
-    return shared | {"tasks": tasks, "task_limit": task_limit}
+    return shared | {"tasks": tasks, "task_limit": task_limit, "scoring_dtype": scoring_dtype}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
     """The recipe with the parameters that every recipe has, where they are given."""
     given = {name: value for name, value in shared.items() if value not in (None, "")}
     own: dict[str, Any] = {"judge": _name_of_judge(given.pop("judge"))} if "judge" in given else {}
-    limit = given.pop("task_limit", None)
+    limit, scoring = given.pop("task_limit", None), given.pop("scoring_dtype", None)
     if "tasks" in given:
         added = LMEval(given.pop("tasks"), limit=limit)
         own["measures"] = (*(one for one in made.measures if not isinstance(one, LMEval)), added)
@@ -84,9 +86,11 @@ def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
         raise RecipeError("task_limit is given without tasks", "Name tasks of lm-eval, too: -T tasks=mmlu.")
 
     def changed(node: Node) -> Node:
+        if isinstance(node, SafetyNeurons) and scoring is not None:
+            return replace(node, scoring_dtype=scoring)
         return replace(node, **given) if isinstance(node, Prompts) else node
 
-    return replace(rewrite(made, changed) if given else made, **own)
+    return replace(rewrite(made, changed) if given or scoring is not None else made, **own)
 
 
 def _name_of_judge(judge: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssn_probe.spec.effect_registry import EFFECTS, Effect, Final, named_effect
-from ssn_probe.spec.node import Node, brief, one_of, require
+from ssn_probe.spec.node import Node, brief, later, one_of, require
 from ssn_probe.spec.prompts import Prompts
 from ssn_probe.spec.relabelling import Labels
 
@@ -93,7 +93,8 @@ class SafetyNeurons(SetExpression):
     the prompts, which bounds the number taken by chance (Shah & Samworth 2013). `fdr=q` takes the neurons, however
     many, whose effect is larger on harmful than on harmless prompts at a false discovery rate of q. `labels` says which
     prompts count as harmful, None for those that are: `Exchanged(draw)` or `Placebo(split)` show what the method finds
-    without a difference between harmful and harmless.
+    without a difference between harmful and harmless. `scoring_dtype`: neurons are scored with the same weights in this
+    wider dtype, None for the one that the model is loaded in.
     """
 
     version = 2
@@ -108,6 +109,7 @@ class SafetyNeurons(SetExpression):
     stable: float | None = None
     fdr: float | None = None
     labels: Labels | None = None
+    scoring_dtype: str | None = later(None)
 
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
@@ -116,6 +118,7 @@ class SafetyNeurons(SetExpression):
         require(isinstance(self.effect, Effect), f"effect is {self.effect!r}", f"Effects: {', '.join(EFFECTS)}.")
         one_of("rule", self.rule, tuple(RULES))
         one_of("pool", self.pool, ("site", "layer"))
+        self._check_precision()
         for site in self.sites:
             one_of("site", site, SITES)
         require(bool(self.sites), "sites is empty", f"Sites: {', '.join(SITES)}.")
@@ -132,6 +135,13 @@ class SafetyNeurons(SetExpression):
             "Give a share of neurons in (0, 1], for example top=0.005.",
         )
         object.__setattr__(self, "top", float(top))
+
+    def _check_precision(self) -> None:
+        if self.scoring_dtype == "auto":
+            object.__setattr__(self, "scoring_dtype", None)
+        if self.scoring_dtype is not None:
+            one_of("scoring_dtype", self.scoring_dtype, ("auto", "float32", "float64"))
+            object.__setattr__(self, "needs", ("wider weights",))
 
     @property
     def scored_by(self) -> Effect:

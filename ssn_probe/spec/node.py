@@ -20,7 +20,7 @@ from ssn_probe.spec.display import Displayed
 
 NODES: dict[str, type["Node"]] = {}
 """Every kind of node by name, for reading JSON."""
-Need = Literal["gradients", "weights", "all logits", "training"]
+Need = Literal["gradients", "weights", "all logits", "training", "wider weights"]
 """What a node may ask of wherever the model runs, beside forward passes."""
 DEEPEST = 100
 """Nodes that may be nested within one another, so that recursion over an expression stays below Python's limit."""

@@ -10,6 +10,7 @@ from functools import partial
 
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Openings
+from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject
 from ssn_probe.study.plan import Plan
 from ssn_probe.study.steps import Cost, Row
@@ -59,10 +60,11 @@ def _seconds(subject: Subject, cost: Cost, texts: list[str], batch_size: int, tr
 
 
 def _timed(subject: Subject, cost: Cost, texts: list[str], trials: Trials) -> float:
-    started = time.perf_counter()
     trial = _read if _by_neuron(cost) else trials[cost.work]
-    trial(subject, cost, encode(subject, texts), BatchSize(len(texts), auto=True))
-    return time.perf_counter() - started
+    with computing_in(subject, cost.dtype) as computing:
+        started = time.perf_counter()
+        trial(computing, cost, encode(subject, texts), BatchSize(len(texts), auto=True))
+        return time.perf_counter() - started
 
 
 def _by_neuron(cost: Cost) -> bool:

@@ -16,6 +16,7 @@ from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
+from ssn_probe.model.precision import WIDTH
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
@@ -23,7 +24,7 @@ from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detect
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
-from ssn_probe.study.host_checks import check_allowed
+from ssn_probe.study.host_checks import check_allowed, check_scoring
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import screening
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
@@ -90,6 +91,7 @@ def forecast(
     """
     plan = make_plan(limited(recipe, limit), remote=remote, device=device, engine=engine)
     subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False, remote=remote)
+    check_scoring(plan.recipe, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     vllm = None if plan.engine is None else Vllm(plan.engine, subject)
     rows, cached = _look_up(plan, subject, vllm, out)
@@ -250,10 +252,11 @@ def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
         if work is None:
             parts.append(f"{name} not estimated")
             continue
-        found = _footprint(shape, work, cost, subject, tokens)
+        found = _footprint(shape_of(module, subject.family, _bytes(cost)), work, cost, subject, tokens)
         largest = found.largest_batch(memory)
         holds = f"batches of {largest:,}" if largest else f"not one ({size(found.needed(1))} are needed)"
-        parts.append(f"{name} {size(found.per_prompt)} a prompt, {holds}")
+        wider = f", weights then {size(found.weights)}" if cost.dtype else ""
+        parts.append(f"{name} {size(found.per_prompt)} a prompt{wider}, {holds}")
     several = "" if subject.openings else " (openings of one token; longer ones take more)"
     return (
         f"Memory, by arithmetic: weights {size(shape.weights)}; prompts of at most {tokens} tokens{several}. "
@@ -266,7 +269,13 @@ def _work(cost: Cost) -> tuple[Work | None, str]:
     if cost.effect is None:
         return WORK[cost.work]
     by_neuron = ", a neuron for a prompt" if cost.effect.by_neuron else ""
-    return cost.effect.memory, f"{cost.effect.name} effects{by_neuron}"  # type: ignore[return-value]
+    wider = f" in {cost.dtype}" if cost.dtype else ""
+    return cost.effect.memory, f"{cost.effect.name} effects{wider}{by_neuron}"  # type: ignore[return-value]
+
+
+def _bytes(cost: Cost) -> int | None:
+    """Of a number while this work is done, where that is not in the model's own dtype."""
+    return None if cost.dtype is None else WIDTH[cost.dtype] // 8
 
 
 def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: int) -> Footprint:

@@ -2,9 +2,10 @@
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.loading import BALANCED
+from ssn_probe.model.precision import check_widening
 from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject
-from ssn_probe.spec import Effect, Recipe
+from ssn_probe.spec import Effect, Recipe, SafetyNeurons
 from ssn_probe.spec.node import walk
 
 HERE = "Or run it on this machine, without --remote."
@@ -12,6 +13,10 @@ REFUSED = {
     "training": (
         "trains the model's weights, and the jobs of a host read a model and never train it",
         f"Recipes that silence, amplify or carry over, such as suppress_ss, run with --remote. {HERE}",
+    ),
+    "wider weights": (
+        "is scored in a dtype of its own, and a host holds the model in one that it chose",
+        f"Leave scoring_dtype out: neurons are scored in the host's dtype then. {HERE}",
     ),
     "all logits": (
         "reads the logits of every token of long documents, too much to fetch from a host",
@@ -47,6 +52,13 @@ def check_allowed(recipe: Recipe, subject: Subject) -> None:
                 "pass for 5 % of the neurons; -T effect=ablation:0.01 takes one for 1 %. A host with a "
                 "trusted key, or this machine, allows both.",
             )
+
+
+def check_scoring(recipe: Recipe, subject: Subject) -> None:
+    """Raises ModelError where a model cannot be scored in the dtype that the recipe asks for."""
+    for node in walk(recipe):
+        if isinstance(node, SafetyNeurons):
+            check_widening(subject, node.scoring_dtype)
 
 
 def check_spread(recipe: Recipe, device: str = "auto", engine: str = "transformers") -> None:

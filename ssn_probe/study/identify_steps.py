@@ -6,6 +6,7 @@ from functools import partial
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.model.precision import widens
 from ssn_probe.neurons.model_neurons import check_trained
 from ssn_probe.spec import Recipe, SafetyNeurons, Trains
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored, screening
@@ -82,11 +83,14 @@ def _score_steps(
     """The effects of every neuron; nodes that differ in their rule alone share them."""
     neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
     screened = [one for node in nodes for one in (screening(node), node) if one is not None]
-    different = {(node.prompts, node.effect, distinct_sites(bench, node)): node for node in screened}
+    different = {
+        (node.prompts, node.effect, distinct_sites(bench, node), node.scoring_dtype): node for node in screened
+    }
     for node in different.values():
         prompts, effect = bench.data[node.prompts], node.scored_by
-        label = before + effect.label(prompts.name)
-        cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites)
+        wider = node.scoring_dtype if widens(bench.subject, node.scoring_dtype) else None
+        label = before + effect.label(", ".join(filter(None, [prompts.name, wider])))
+        cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites, dtype=wider)
         for language in prompts.languages:
             for context in CONTRASTED:
                 count = prompts.select("identify", context, language).height

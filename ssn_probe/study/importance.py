@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.model.precision import computing_in, widens
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import Local, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
@@ -51,7 +52,8 @@ def importance(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
             frames.extend(_frame(means, site, language) for site in sites)
         return pl.concat(frames)
 
-    return bench.remember(("importance", bench.data[node.prompts].digest, node.effect, sites), compute)
+    key = ("importance", bench.data[node.prompts].digest, node.effect, sites, node.scoring_dtype)
+    return bench.remember(key, compute)
 
 
 def distinct_sites(bench: Workbench, node: SafetyNeurons) -> tuple[str, ...]:
@@ -74,17 +76,19 @@ def scored(
         with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
             if isinstance(node.scored_by, Local) and not covered(shelf, rows.height):
                 _recall_weights(bench)
-            scores = score(
-                node.scored_by,
-                bench.subject,
-                tokens_of(bench, rows),
-                reads=_reads(bench, node, language),
-                candidates=candidates(bench, node, language),
-                sites=sites,
-                batch_size=bench.size(node.scored_by.name),
-                shelf=shelf,
-                advance=advance,
-            )
+            known = {"reads": _reads(bench, node, language), "candidates": candidates(bench, node, language)}
+            dtype = None if covered(shelf, rows.height) else node.scoring_dtype
+            with computing_in(bench.subject, dtype) as subject:
+                scores = score(
+                    node.scored_by,
+                    subject,
+                    tokens_of(bench, rows),
+                    **known,
+                    sites=sites,
+                    batch_size=bench.size(node.scored_by.name),
+                    shelf=shelf,
+                    advance=advance,
+                )
             means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
             return Scored(means=means, parts=shelf.parts())
 
@@ -105,8 +109,9 @@ def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: 
     reads = None if found is None else reads_json(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
     sites = list(distinct_sites(bench, node))
-    screened = {} if node.scored_by.screen is None else {"screened": _screened(bench, node, language)}
-    return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites, **screened)
+    further = {} if node.scored_by.screen is None else {"screened": _screened(bench, node, language)}
+    further |= {"computed_in": node.scoring_dtype} if widens(bench.subject, node.scoring_dtype) else {}
+    return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites, **further)
 
 
 def _screened(bench: Workbench, node: SafetyNeurons, language: str) -> list[str]:
@@ -157,7 +162,8 @@ def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: st
 
 def _scores_key(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:
     """The selection rule changes no score."""
-    return "scores", bench.data[node.prompts].digest, node.effect, distinct_sites(bench, node), language, context
+    sites = distinct_sites(bench, node)
+    return "scores", bench.data[node.prompts].digest, node.effect, sites, node.scoring_dtype, language, context
 
 
 def _frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:

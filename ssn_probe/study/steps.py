@@ -23,7 +23,8 @@ class Cost:
     """What a prompt takes: the kind of work, forward passes (a backward counts two), and tokens of a response, which
     are generated, or read where the work is `text`.
 
-    `effect` and `sites`: what is scored. Training is timed as the refusal effect, which passes forward and backward.
+    `effect` and `sites`: what is scored, and `dtype` in which, if not in the model's. Training is timed as the refusal
+    effect, which passes forward and backward.
     """
 
     work: Work
@@ -31,6 +32,7 @@ class Cost:
     generated: int = 0
     effect: Effect | None = None
     sites: tuple[str, ...] = ()
+    dtype: str | None = None
 
 
 def generating(tokens: int) -> Cost:

@@ -163,6 +163,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "pool": "layer",
             "stable": 0.9,
             "labels": Exchanged(draw=1),
+            "scoring_dtype": "float32",
         },
     ),
     Exchanged: (Exchanged(), {"draw": 1, "seed": 1}),
