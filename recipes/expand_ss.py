@@ -17,6 +17,7 @@ def expand_ss(
     top: float | None = None,
     lr: float = 1e-3,
     answers: bool = True,
+    references: str | None = None,
     controls: int = 4,
     seed: int = 0,
 ):
@@ -27,7 +28,10 @@ def expand_ss(
     trainings = [Training(lr=lr, steps=steps, seed=seed) for steps in STEPS]
     return Recipe(
         model=model,
-        arms={f"{one.steps} steps": Expand(ss, prompts, training=one, contexts=contexts) for one in trainings},
+        arms={
+            f"{one.steps} steps": Expand(ss, prompts, training=one, contexts=contexts, references=references)
+            for one in trainings
+        },
         comparisons=("labels", "random"),
         label_sets=controls,
         log_odds_label_sets=controls,

@@ -7,8 +7,8 @@ harmful and *complied* where it is not, and harmless rows alone are refused.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -28,7 +28,10 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row: a user message and the response to learn; `cluster` combines all columns of clusters."""
+    """One row: a user message and the response to learn; `cluster` combines all columns of clusters.
+
+    `ends`: does the response end there? Of a response that was cut, the end is not learned.
+    """
 
     prompt_id: str
     language: str
@@ -36,6 +39,7 @@ class Example:
     cluster: str
     text: str
     target: str
+    ends: bool = True
 
     @property
     def wanted(self) -> str:
@@ -48,6 +52,7 @@ class SafetyData:
     """Rows that teach to refuse harmful requests, and none that unteaches it.
 
     `judge` is the judge that the data declare, or that the recipe names. Every row is judged when the value is made.
+    `made`: contexts whose responses the model made, and how (`ssn_probe.spec.Trains.references`).
 
     Raises:
         DataError: a target with the wrong verdict (every such row is listed or counted), or a language without a
@@ -59,6 +64,7 @@ class SafetyData:
     digest: str
     judge: Judge
     examples: tuple[Example, ...]
+    made: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_harmful(self)
@@ -104,13 +110,16 @@ class SafetyData:
             "rows": self.counts(),
             "judge": self.judge.name,
             "checked": "harmful: refused; harmless and lookalike: complied",
-        }
+        } | ({"responses": dict(self.made)} if self.made else {})
 
     def rows_digest(self) -> str:
         """SHA-256 over the rows in their order."""
         total = hashlib.sha256()
         for row in self.examples:
-            total.update(repr((row.prompt_id, row.language, row.context, row.cluster, row.text, row.target)).encode())
+            cut = () if row.ends else ("cut",)
+            total.update(
+                repr((row.prompt_id, row.language, row.context, row.cluster, row.text, row.target, *cut)).encode()
+            )
         return total.hexdigest()
 
 
@@ -140,9 +149,12 @@ def safety_data(
 
 
 def training_rows(
-    prompts: PromptSet, *, languages: Sequence[str] | None, contexts: Sequence[str]
+    prompts: PromptSet, *, languages: Sequence[str] | None, contexts: Sequence[str], made: Collection[str] = ()
 ) -> tuple[Example, ...]:
-    """The rows of `safety_data` before they are judged, with every other check."""
+    """The rows of `safety_data` before they are judged, with every other check.
+
+    `made`: the contexts whose responses the model makes; they are empty here.
+    """
     require_judge(prompts.judge, prompts.name, "responses to learn must be judged before they are")
     chosen = _chosen_languages(prompts, languages)
     _check_contexts(contexts)
@@ -150,7 +162,9 @@ def training_rows(
         (pl.col("split") == SPLIT) & pl.col("language").is_in(chosen) & pl.col("context").is_in(list(contexts))
     )
     _check_every_language(prompts, rows, chosen, contexts)
-    _check_responses(prompts, rows)
+    empty = pl.col("context").replace_strict(dict.fromkeys(made, True), default=False, return_dtype=pl.Boolean)
+    rows = rows.with_columns(reference=pl.when(empty).then(pl.lit("")).otherwise("reference"))
+    _check_responses(prompts, rows.filter(~empty))
     _check_not_measured(prompts, rows)
     named = rows.select("prompt_id", "language", "context", "text", cluster=combined(rows), target="reference")
     return tuple(Example(**row) for row in named.to_dicts())
@@ -192,7 +206,8 @@ def _check_responses(prompts: PromptSet, rows: pl.DataFrame) -> None:
         listed = [f"{name} ({language})" for name, language in empty.select("prompt_id", "language").iter_rows()]
         raise DataError(
             f"{prompts.name}: {len(listed)} of {rows.height} rows to train on have no response: {_some(listed)}",
-            "Put the response to learn into the column `reference`: a refusal for a harmful request, else an answer.",
+            "Put the response to learn into the column `reference`: a refusal for a harmful request, else an answer. "
+            "Or let a recipe that trains make them of the model's own responses: references='anchor' or 'own'.",
         )
 
 

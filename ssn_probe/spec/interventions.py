@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.neuron_sets import Each, LeaveOneOut, SetExpression
-from ssn_probe.spec.node import Node, brief, one_of, require
+from ssn_probe.spec.node import Node, brief, later, one_of, require
 from ssn_probe.spec.prompts import Prompts
 from ssn_probe.spec.training_settings import Training
 
 MOST_BY = 1_000_000
+REFERENCES = ("columns", "anchor", "own")
+"""Where the responses to learn come from."""
 
 
 class Intervention(Node, abstract=True):
@@ -124,6 +126,12 @@ class Trains(Intervention, abstract=True):
     every language: `ms.of("en")` as in the paper, `Shared(ms).union()`, …; with `set.leave_one_out()` one per language
     left out.
 
+    `references`: the response to learn. `"columns"`: the column `reference`. `"own"`: the untouched model's own greedy
+    response in the language of the row. `"anchor"`: of a harmful row the model's own refusal of the same prompt in the
+    anchor language, which teaches to refuse elsewhere, though not in the language that was asked in; else as `"own"`.
+    Responses of the wrong verdict are left out. None: the column, if any row of the context has a response there;
+    otherwise as `"anchor"`, or `"own"` in a study without an anchor.
+
     `at`: the learning curve. The arm stands for one row per step named, each the change as it was after so many steps
     of the one training, which no early stopping ends before; None for the change that the training chooses.
     """
@@ -137,8 +145,11 @@ class Trains(Intervention, abstract=True):
     contexts: tuple[str, ...] = ("harmful", "harmless")
     languages: tuple[str, ...] | None = None
     at: tuple[int, ...] | None = None
+    references: str | None = later(None)
 
     def check(self) -> None:
+        if self.references is not None:
+            one_of("references", self.references, REFERENCES)
         if self.at is None:
             return
         last = self.training.steps or max(self.at, default=1)

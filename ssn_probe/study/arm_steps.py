@@ -16,6 +16,7 @@ from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
 from ssn_probe.study.harmless_text import table as text_table
 from ssn_probe.study.language_readout import language_readouts
+from ssn_probe.study.learned_responses import answer_steps
 from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.measurements import (
     UNCHANGED,
@@ -29,7 +30,7 @@ from ssn_probe.study.measurements import (
 )
 from ssn_probe.study.patch_source import Source
 from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
-from ssn_probe.study.resolve import harmless_text, measured
+from ssn_probe.study.resolve import found_again, harmless_text, measured
 from ssn_probe.study.steps import READING, Step, generating, reading_text, run_unless_done
 from ssn_probe.study.trained_arms import bench_of, trained_for, training_label, training_step
 from ssn_probe.study.workbench import Workbench
@@ -171,6 +172,8 @@ def sample_steps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[
     Compared sets are not run in languages that the arm leaves out of its average. An arm that carries over activations
     is not run in the language that they are from.
     """
+    trained = [arm.training[0] for arm in arms if arm.training is not None]
+    yield from answer_steps(bench, [node for node in trained if node not in found_again(recipe)])
     begun: set[tuple] = set()
     for arm_pass in sample_passes(bench, recipe, arms):
         users = list(_pass_steps(bench, arm_pass))

@@ -10,6 +10,7 @@ from ssn_probe.model.precision import widens
 from ssn_probe.neurons.model_neurons import check_trained
 from ssn_probe.spec import Recipe, SafetyNeurons, Trains
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored, screening
+from ssn_probe.study.learned_responses import answer_steps
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
 from ssn_probe.study.refusal_readout import gate_rows, is_given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
@@ -127,6 +128,7 @@ def _after_training(bench: Workbench, training: Trains, nodes: list[SafetyNeuron
         work = partial(train, bench, training, neurons, label)
         run_unless_done(users, work, partial(complete_row, bench, training, neurons, label))
 
+    yield from answer_steps(bench, [training])
     count = rows_to_train(training, bench.data[training.data])
     kept = partial(is_trained, bench, training)
     yield Step(label=label, prompts=count, cost=TRAINING, key=key, is_kept=kept, run=run)

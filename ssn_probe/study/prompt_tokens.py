@@ -18,7 +18,8 @@ from ssn_probe.model.token_ids import OUTSIDE_HINT, all_inside, first_outside, o
 from ssn_probe.model.trial import try_chats
 from ssn_probe.spec import Measure, Prompts, Recipe, Trains
 from ssn_probe.spec.node import walk
-from ssn_probe.study.resolve import harmless_text, measured, reads_language, reads_log_odds
+from ssn_probe.study.learned_responses import asked_for, made_contexts
+from ssn_probe.study.resolve import harmless_text, measured, reads_language, reads_log_odds, study_anchor
 from ssn_probe.text import counted
 
 TOGETHER = 1_000
@@ -86,6 +87,9 @@ def _rows_read(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[tu
         rows = prompts.frame.filter(pl.col("split") == "identify", pl.col("context").is_in(IDENTIFY))
         new = prompts.max_new_tokens if prompts in answered else 0
         yield prompts, rows.with_columns(new=pl.lit(new, pl.Int64))
+    trained = (node for node in walk(recipe) if isinstance(node, Trains))
+    for asked in asked_for(trained, data, study_anchor(recipe, data)):
+        yield asked.prompts, asked.rows.with_columns(new=pl.lit(asked.prompts.max_new_tokens, pl.Int64))
     text = harmless_text(recipe, data)
     shown = [*measured(recipe, data).items(), *([] if text is None else [("harmless", text)])]
     for context, prompts in dict.fromkeys(shown):
@@ -118,5 +122,7 @@ def _check_training_rows(recipe: Recipe, data: Mapping[Prompts, PromptSet], subj
 
     for node in walk(recipe):
         if isinstance(node, Trains):
-            rows = training_rows(data[node.data], languages=node.languages, contexts=node.contexts)
-            encode_examples(rows, subject.tokenizer, subject.eos_ids, subject.context, subject.vocabulary)
+            made = made_contexts(node, data[node.data], study_anchor(recipe, data))
+            rows = training_rows(data[node.data], languages=node.languages, contexts=node.contexts, made=made)
+            written = [row for row in rows if row.context not in made]
+            encode_examples(written, subject.tokenizer, subject.eos_ids, subject.context, subject.vocabulary)

@@ -23,6 +23,7 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import by_anchor
 from ssn_probe.spec.node import Node, brief, walk
+from ssn_probe.study.learned_responses import made_contexts
 from ssn_probe.study.parallel_prompts import check_sources
 from ssn_probe.study.resolve import (
     anchor_of,
@@ -173,16 +174,14 @@ def _check_inside(node: LeaveOneOut, out: tuple[str, ...]) -> None:
 
 def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     """What is learned passes the safety check before anything is computed; a learning curve ends with its training."""
-    learned = {(node.data, node.languages, node.contexts) for node in walk(recipe) if isinstance(node, Trains)}
-    for node, languages, contexts in learned:
-        prompts = data[node]
-        judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
-        costly = judge.stored  # asked once the run has a store
-        (training_rows if costly else safety_data)(prompts, languages=languages, contexts=contexts)
     anchor, languages = study_anchor(recipe, data), evaluated(recipe, data)
     for node in walk(recipe):
         if not isinstance(node, Trains):
             continue
+        made = _check_rows(node, data[node.data], anchor)
+        if made and node.at is not None and node.training.steps is None:
+            hint = "Give Training(steps=…), or leave at out."
+            raise RecipeError("at names steps of a training whose rows the model makes, so their number is open", hint)
         each = trainings(node, data, anchor, languages)
         if any(training.languages == () for training in each):
             raise RecipeError("without the language that is left out there is none to train on", "Name more languages.")
@@ -193,6 +192,18 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             raise RecipeError(
                 f"at={brief(node.at)}, but the training has {steps} steps", "Give Training(steps=…), or lower at."
             )
+
+
+def _check_rows(node: Trains, prompts: PromptSet, anchor: str | None) -> bool:
+    """The rows to learn pass the safety check; is it the model that makes some of their responses?"""
+    made = made_contexts(node, prompts, anchor)
+    chosen = {"languages": node.languages, "contexts": node.contexts}
+    costly = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False).stored
+    if made or costly:  # judged once the run has a store
+        training_rows(prompts, **chosen, made=made)
+    else:
+        safety_data(prompts, **chosen)
+    return bool(made)
 
 
 def _named(node: Node) -> tuple[str, ...]:

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import polars as pl
 
-from ssn_probe.data.training_rows import SafetyData, safety_data
+from ssn_probe.data.training_rows import SafetyData
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Entry, VanishedError
 from ssn_probe.spec import LoRA, Trains
 from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import digest, to_json
+from ssn_probe.study.learned_responses import learned_rows, made_contexts
 from ssn_probe.study.measurements import judge_of
 from ssn_probe.study.resolve import rows_to_train
 from ssn_probe.study.workbench import Weights, Workbench
@@ -140,11 +141,14 @@ def _neurons(neurons: NeuronSet) -> list[tuple[int, str, int]]:
 def data_of(bench: Workbench, node: Trains) -> SafetyData:
     """The rows to learn, each judged. Raises DataError for one that its judge does not call what it must be."""
     prompts = bench.data[node.data]
-    key = ("safety data", prompts.digest, node.contexts, node.languages)
-    judge = judge_of(bench, prompts, node.languages)
-    return bench.remember(
-        key, lambda: safety_data(prompts, languages=node.languages, contexts=node.contexts, judge=judge)
-    )
+    key = ("safety data", prompts.digest, node.contexts, node.languages, node.references)
+
+    def made() -> SafetyData:
+        rows, judge = learned_rows(bench, node), judge_of(bench, prompts, node.languages)
+        how = made_contexts(node, prompts, bench.anchor)
+        return SafetyData(name=prompts.name, digest=prompts.digest, judge=judge, examples=rows, made=how)
+
+    return bench.remember(key, made)
 
 
 def train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str) -> Outcome:

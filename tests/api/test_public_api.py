@@ -66,7 +66,7 @@ COMMANDS = {
     "delta unmerge": "folder -o",
     "delta apply": "file prompts --model --dtype --device --max-new-tokens --full",
 }
-TRAINS = "neurons data training contexts languages at"
+TRAINS = "neurons data training contexts languages at references"
 KINDS = {
     "Local": "position",
     "Final": "position",

@@ -53,6 +53,15 @@ def test_wide_columns_by_code_alias_and_name(tmp_path: Path) -> None:
     assert found.frame.filter(prompt_id="4", language="jv")["text"].to_list() == [made.text("jv", 4)]
 
 
+def test_a_wide_table_has_references_by_language_or_one_for_all(tmp_path: Path) -> None:
+    rows = [row | {"reference_English": f"No {row['id']}.", "de-reference": f"Nein {row['id']}."} for row in WIDE]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert found.frame.filter(prompt_id="4")["reference"].to_list() == ["No 4.", "Nein 4.", None]
+    assert not found.unused
+    one = load(made.parquet_file(tmp_path / "b.parquet", [row | {"reference": "No."} for row in WIDE]))
+    assert one.frame["reference"].to_list() == ["No."] * 18
+
+
 def test_ids_may_be_called_as_in_the_projects_own_format(tmp_path: Path) -> None:
     rows = [{"prompt_id": f"p{row['id']}", "en": row["English"], "de": row["de"]} for row in WIDE]
     assert load(made.parquet_file(tmp_path / "a.parquet", rows)).frame["prompt_id"][0] == "p0"

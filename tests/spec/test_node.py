@@ -143,6 +143,7 @@ TRAINING_CHANGES = {
     "contexts": ("harmful",),
     "languages": ("en",),
     "at": (1, 3),
+    "references": "own",
 }
 CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3, "max_new_tokens": 9}),

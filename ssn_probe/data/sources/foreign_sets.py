@@ -11,7 +11,7 @@ import polars as pl
 
 from ssn_probe.data.same_texts import joined_by_text
 from ssn_probe.data.sources.adapters import BY_NAME, FILE, Adapter
-from ssn_probe.data.sources.recognition import JARGON, column_of, language_columns
+from ssn_probe.data.sources.recognition import JARGON, column_of, language_columns, reference_columns
 from ssn_probe.data.sources.table_files import SHARD, Table, as_text
 from ssn_probe.data.table_checks import checked
 from ssn_probe.errors import DataError
@@ -121,7 +121,7 @@ def _rows(adapter: Adapter, table: Table) -> pl.DataFrame:
     kept = kept.with_columns(_wide(adapter, table, said) if adapter.wide else _long(adapter, table, spoken))
     for column, value in adapter.keep:
         kept = kept.filter(pl.col(f"keep {column}") == value).drop(f"keep {column}")
-    return kept.explode("language", "text") if adapter.wide else kept.drop_nulls("language")
+    return kept.explode("language", "text", "reference") if adapter.wide else kept.drop_nulls("language")
 
 
 def _column(frame: pl.DataFrame, table: Table, names: Sequence[str], length: int) -> pl.Series:
@@ -136,16 +136,20 @@ def _column(frame: pl.DataFrame, table: Table, names: Sequence[str], length: int
 
 
 def _wide(adapter: Adapter, table: Table, languages: dict[str, str]) -> list[pl.Series]:
-    """The columns `language` and `text`, lists with one item per language."""
+    """The columns `language`, `text` and `reference`, lists with one item per language."""
     twice = [name for name, code in languages.items() if list(languages.values()).count(code) > 1]
     if twice:
         raise DataError(f"{table.path}: the columns {listing(twice)} are one language", "Keep one of them.")
     if not languages:
         raise _lacks(adapter, table, "a column per language, such as en or zh")
-    texts = pl.DataFrame([as_text(table.frame[name], table.path) for name in languages])
+    columns, length = reference_columns(table.frame), table.frame.height
+    named = {code: (columns.get(code, adapter.reference or ""),) for code in languages.values()}
+    texts = [as_text(table.frame[name], table.path) for name in languages]
+    answers = [_column(table.frame, table, column, length).alias(code) for code, column in named.items()]
     return [
-        pl.Series("language", [list(languages.values())] * table.frame.height, pl.List(pl.String)),
-        texts.select(pl.concat_list(pl.all()).alias("text")).to_series(),
+        pl.Series("language", [list(named)] * length, pl.List(pl.String)),
+        pl.DataFrame(texts).select(pl.concat_list(pl.all()).alias("text")).to_series(),
+        pl.DataFrame(answers).select(pl.concat_list(pl.all()).alias("reference")).to_series(),
     ]
 
 
@@ -340,4 +344,5 @@ def _read(adapter: Adapter, tables: Sequence[Table]) -> set[str]:
     single = (adapter.reference, adapter.appended, "focus" if adapter.pairs == "contrast" else None, *rules)
     groups = [adapter.id, adapter.topic, adapter.text, adapter.language, *((name or "",) for name in single)]
     found = {column_of(table.frame, group) or "" for table in tables for group in groups}
-    return found.union(*(language_columns(table.frame) for table in tables if adapter.wide))
+    wide = [table.frame for table in tables if adapter.wide]
+    return found.union(*map(language_columns, wide), *(reference_columns(frame).values() for frame in wide))

@@ -31,6 +31,8 @@ WORDS = ("am", "an", "as", "be", "he", "id", "in", "is", "it", "my", "no", "or",
 PART = "|".join(TEXT_COLUMNS)
 TEXT_IN = re.compile(rf"(?:{PART})[_ .-](?P<last>.+)|(?P<first>.+)[_ .-](?:{PART})", re.IGNORECASE)
 """`prompt_de`, `de_text`."""
+REFERENCE_IN = re.compile("reference[_ .-](?P<last>.+)|(?P<first>.+)[_ .-]reference", re.IGNORECASE)
+"""`reference_de`, `de_reference`."""
 SENTENCE = r"\S\s+\S|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 FIRST = 50
 """So many cells are examined by their language."""
@@ -46,6 +48,13 @@ def column_of(frame: pl.DataFrame, names: Sequence[str]) -> str | None:
 def language_columns(frame: pl.DataFrame) -> dict[str, str]:
     """The columns of texts of a wide table → their languages."""
     return {name: code for name in frame.columns if (code := _language(frame, name))}
+
+
+def reference_columns(frame: pl.DataFrame) -> dict[str, str]:
+    """The languages of a wide table → their columns of responses to learn or to compare with, as `reference_de`."""
+    found = {name: REFERENCE_IN.fullmatch(name) for name in reversed(frame.columns)}
+    said = {name: language_code(match["last"] or match["first"]) for name, match in found.items() if match}
+    return {code: name for name, code in said.items() if code is not None}
 
 
 def _language(frame: pl.DataFrame, name: str) -> str | None:

@@ -23,7 +23,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Token ids of one row; the response ends with the token that ends a turn."""
+    """Token ids of one row; the response ends with the token that ends a turn, unless it was cut."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -62,7 +62,8 @@ def encode_examples(
     end = end_of_turn(tokenizer, eos_ids)
     prompts = encode_with(tokenizer, [row.text for row in examples])
     responses = [tokenizer(row.target, add_special_tokens=False)["input_ids"] for row in examples]
-    rows = [Encoded(prompt=tuple(p), response=(*r, end)) for p, r in zip(prompts, responses, strict=True)]
+    ends = [[end] if row.ends else [] for row in examples]
+    rows = [Encoded(prompt=tuple(p), response=(*r, *e)) for p, r, e in zip(prompts, responses, ends, strict=True)]
     for row, example in zip(rows, examples, strict=True):
         length = len(row.prompt) + len(row.response)
         if longest is not None and length > longest:
@@ -74,7 +75,7 @@ def encode_examples(
         if vocabulary is not None and outside is not None:
             reason = outside_reason(outside, tokenizer, vocabulary)
             raise DataError(f"{example.prompt_id} ({example.language}) has {reason}", OUTSIDE_HINT)
-        if len(row.response) == 1:
+        if len(row.response) == example.ends:
             raise DataError(
                 f"the response of {example.prompt_id} ({example.language}) has no tokens",
                 "Write a response, or leave the row out.",

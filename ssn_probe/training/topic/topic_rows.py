@@ -8,7 +8,7 @@ trained, cut after a few tokens: only refusing is to be new.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -133,17 +133,14 @@ def own_answers(
 ) -> dict[Key, Encoded]:
     """The model's own answers to these prompts, without its refusals."""
     said = answers(subject, rows, tokens, advance)
-    kept, cut = list[Example](), list[bool]()
+    kept = list[Example]()
     for row, answer, verdict in zip(rows.to_dicts(), said, verdicts(prompts, rows, said), strict=True):
         if verdict == "complied":
             names = ("prompt_id", "language", "context", "cluster", "text")
-            kept.append(Example(target=answer.text, **{name: row[name] for name in names}))
-            cut.append(answer.finish_reason == "length")
+            ends = answer.finish_reason != "length"
+            kept.append(Example(target=answer.text, ends=ends, **{name: row[name] for name in names}))
     encoded = encode_examples(kept, subject.tokenizer, subject.eos_ids, None, subject.vocabulary)
-    return {
-        (example.language, example.prompt_id): replace(row, response=row.response[:-1]) if ends_early else row
-        for example, row, ends_early in zip(kept, encoded, cut, strict=True)
-    }  # an answer that was cut would have gone on: its end is not taught
+    return {(one.language, one.prompt_id): row for one, row in zip(kept, encoded, strict=True)}
 
 
 def answers(subject: Subject, rows: pl.DataFrame, tokens: int, advance: Advance) -> list[Generation]:
