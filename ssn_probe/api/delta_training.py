@@ -7,6 +7,7 @@ training until the file is written, so that the same command continues wherever 
 import contextlib
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.data.training_rows import SPLIT, SafetyData, safety_data
 from ssn_probe.errors import ModelError, RecipeError, ResultError, nearest
 from ssn_probe.files import disk_errors, remove_half_written
+from ssn_probe.model.asking import Asking, asking_identity, asking_notes
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import commit_of, is_embedded, locate, read_config, read_tokenizer, read_weights
 from ssn_probe.model.subject import DTYPES
@@ -48,7 +50,8 @@ class Job:
     `neurons`: a neuron file; from a set per language, the neurons of `language`, or with `union` those of any.
     `micro_batch`: rows per pass and process; None: all rows of a step, and half as many whenever they do not fit.
     `checkpoints`: a folder that is kept; None: a folder beside `out`, removed when `out` is written. `shard`: split
-    the frozen base over the processes, each of which first reads all of it into the memory of the machine.
+    the frozen base over the processes, each of which first reads all of it into the memory of the machine. `system`,
+    `chat`: how the model is asked, see `Asking`.
     """
 
     neurons: Path
@@ -68,6 +71,8 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     shard: bool = False
+    system: str | None = None
+    chat: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -82,12 +87,13 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Base:
-    """The model to train beside, with what training and probe need; `revision`: on the hub."""
+    """The model to train beside, with what training and probe need; `revision`: on the hub; `asked`: see `Asking`."""
 
     module: Any
     tokenizer: Any
     eos_ids: tuple[int, ...]
     revision: str | None
+    asked: Mapping[str, Any]
 
 
 def train_delta(job: Job, screen: Console) -> DeltaFile:
@@ -112,10 +118,11 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
             texts, answers = ([getattr(row, name) for row in data.examples] for name in ("text", "target"))
             try_chats(base.tokenizer, texts, answers=answers)
         learned = replace(prompts, frame=prompts.frame.filter(split=SPLIT))
-        for note in notes_on_texts(base.tokenizer, {Prompts(job.data): learned}):
+        for note in (*asking_notes(base.tokenizer), *notes_on_texts(base.tokenizer, {Prompts(job.data): learned})):
             screen.print(Text(plain(f"Note: {note}.")), soft_wrap=True)
         trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
         file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)
+        file = replace(file, about=dict(file.about) | ({"asked": dict(base.asked)} if base.asked else {}))
         team.wait()  # until every process has read the checkpoint, which is removed now
         if team.leads:
             remove_half_written(job.out)
@@ -181,12 +188,14 @@ def _load(job: Job, team: Team) -> Base:
     shard = job.shard or (team.size > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true")
     where = locate(job.model)
     config = read_config(where)
-    tokenizer = read_tokenizer(where, commit_of(config))
+    asking = Asking(system=job.system, chat=job.chat)
+    tokenizer = read_tokenizer(where, commit_of(config), asking)
     module = read_weights(where, config, family_of(config), job.dtype, "cpu" if shard else str(team.device))
     eos_ids = settle_generation(where, module, tokenizer).ids
     revision = None if Path(where).is_dir() else commit_of(config)
     module = sharded(module, team) if shard else module
-    return Base(module=module, tokenizer=tokenizer, eos_ids=eos_ids, revision=revision)
+    asked = asking_identity(tokenizer, asking)
+    return Base(module=module, tokenizer=tokenizer, eos_ids=eos_ids, revision=revision, asked=asked)
 
 
 def _train(

@@ -22,6 +22,7 @@ from ssn_probe.doctor.proof import require_proof
 from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
+from ssn_probe.model.asking import asking_of
 from ssn_probe.model.fetched import source_of
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
@@ -101,7 +102,9 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     check_tasks(recipe)
     started = time.monotonic()
     with lines_while(console, f"loading {recipe.model}"):
-        subject = load_subject(recipe.model, dtype=options.dtype, device=options.device, remote=options.remote)
+        subject = load_subject(
+            recipe.model, dtype=options.dtype, device=options.device, remote=options.remote, asking=asking_of(recipe)
+        )
         check_subject(subject, recipe, root)
     check_judged(recipe, plan.data, subject)
     lengths = prompt_lengths(recipe, plan.data, subject)

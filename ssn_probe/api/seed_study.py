@@ -17,6 +17,7 @@ from rich.text import Text
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.files import disk_errors, write_table, write_text
+from ssn_probe.model.asking import asking_of
 from ssn_probe.model.subject import load_subject
 from ssn_probe.organism.variants import find_variant
 from ssn_probe.report.organism_study import show_study, study_page
@@ -107,7 +108,7 @@ def _known(study: SeedStudy, seed: int) -> dict[str, Any] | None:
     if card is None or not root.is_dir():
         return None
     recipe = study.recipe_on(seed)
-    identity = load_subject(recipe.model, weights=False).identity
+    identity = load_subject(recipe.model, weights=False, asking=asking_of(recipe)).identity
     key = resolved_key(recipe, identity, make_plan(recipe).data)
     done = [past.run for past in history(root, status="done") if past.run.manifest()["key"] == key]
     return _row(card, done[0]) if done else None

@@ -12,7 +12,7 @@ from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.judge_commands import certify, judge, judge_again
 from ssn_probe.cli.model_commands import model, models
-from ssn_probe.cli.options import DEVICE, DTYPE, HOST, OUT, REMOTE, place, study_options, with_place
+from ssn_probe.cli.options import CHAT, DEVICE, DTYPE, HOST, OUT, REMOTE, SYSTEM, place, study_options, with_place
 from ssn_probe.cli.organism_commands import organism
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, terminated, user_errors
@@ -288,10 +288,21 @@ def clean(out: Path, removes: bool) -> None:
 @click.option("--model", help="Check this model, too: organism, smollm2, a folder or a name on the hub.")
 @DEVICE
 @DTYPE
+@SYSTEM
+@CHAT
 @OUT
 @REMOTE
 @HOST
-def doctor(model: str | None, device: str, dtype: str, out: Path, remote: bool, host: str | None) -> None:
+def doctor(
+    model: str | None,
+    device: str,
+    dtype: str,
+    system: str | None,
+    chat: str | None,
+    out: Path,
+    remote: bool,
+    host: str | None,
+) -> None:
     """Check versions, processor, memory, device, the hub's cache and the results folder.
 
     With --model, also check that neurons are where they should be, that silencing them equals zeroing their weights,
@@ -302,6 +313,7 @@ def doctor(model: str | None, device: str, dtype: str, out: Path, remote: bool, 
     also that the model there is the one that is meant, and with the smallest job what it may compute.
     """
     from ssn_probe.doctor import show_doctor
+    from ssn_probe.model.asking import Asking
     from ssn_probe.remote.settings import check_settings
     from ssn_probe.report.terminal.command_output import console
 
@@ -309,5 +321,6 @@ def doctor(model: str | None, device: str, dtype: str, out: Path, remote: bool, 
         raise click.UsageError("--dtype applies to a model: give --model, too.")
     where = place(remote, host)
     check_settings(where, device=device)
-    if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype, remote=where):
+    asking = Asking(system=system, chat=chat)
+    if not show_doctor(console(), out=out, model=model, device=device, dtype=dtype, remote=where, asking=asking):
         sys.exit(1)

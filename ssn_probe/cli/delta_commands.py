@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssn_probe.cli.options import CHAT, SYSTEM
 from ssn_probe.cli.user_errors import user_errors
 from ssn_probe.spec.training_settings import Training
 
@@ -101,6 +102,8 @@ def settings_options(command: Any) -> Any:
 @click.option(
     "--checkpoint-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between checkpoints."
 )
+@SYSTEM
+@CHAT
 @click.option("--shard", is_flag=True, help="Split the frozen model over the processes (FSDP2).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
@@ -205,16 +208,27 @@ def unmerge(folder: Path, out: Path) -> None:
 @MODEL
 @DTYPE
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@SYSTEM
+@CHAT
 @click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="Per response.")
 @click.option("--full", is_flag=True, help="Show whole responses, not the first 80 characters.")
 def apply(
-    file: Path, prompts: tuple[str, ...], model: str, dtype: str | None, device: str, max_new_tokens: int, full: bool
+    file: Path,
+    prompts: tuple[str, ...],
+    model: str,
+    dtype: str | None,
+    device: str,
+    system: str | None,
+    chat: str | None,
+    max_new_tokens: int,
+    full: bool,
 ) -> None:
     """The greedy response to each PROMPT, without and with the delta. Nothing is written.
 
     Any other base than that of FILE is refused by its digest.
     """
     found = _read(file)
+    from ssn_probe.model.asking import Asking
     from ssn_probe.model.chat import encode
     from ssn_probe.model.ranks import check_whole
     from ssn_probe.model.row_independence import check_rows_independent
@@ -225,7 +239,8 @@ def apply(
     from ssn_probe.training.export.conversion import precision
     from ssn_probe.training.export.merging import applied
 
-    subject = load_subject(model, dtype=dtype or precision(found), device=device)
+    asking = Asking(system=system, chat=chat)
+    subject = load_subject(model, dtype=dtype or precision(found), device=device, asking=asking)
     check_whole(subject, "A delta")
     check_rows_independent(subject)
     tokens = encode(subject, prompts)

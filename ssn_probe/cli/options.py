@@ -27,6 +27,12 @@ DEVICE = click.option(
 HOST = click.option(
     "--host", metavar="URL", help="With --remote: this host.  [default: NDIF_HOST, else https://api.ndif.us]"
 )
+SYSTEM = click.option("--system", metavar="TEXT", help="The system prompt.  [default: what the chat template writes]")
+CHAT = click.option(
+    "--chat",
+    metavar="FORM",
+    help="plain: ask a model without a chat template in a plain form.  [default: its template]",
+)
 REMOTE = click.option("--remote", is_flag=True, help="Use the model on an NDIF host, with the key of NDIF_API_KEY.")
 STUDY = (
     click.option("-y", "--yes", is_flag=True, help="With --remote: do not ask before prompts are sent."),

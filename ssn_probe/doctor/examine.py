@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ssn_probe.doctor import machine, storage, versions
 from ssn_probe.doctor.checks import Check, failed, guarded
+from ssn_probe.model.asking import NO_WISH, Asking
 
 if TYPE_CHECKING:
     from ssn_probe.model.subject import Subject
@@ -34,7 +35,7 @@ def examine_machine(out: Path, *, device: str = "auto") -> Iterator[Check]:
         yield from guarded(name, examine)
 
 
-def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Iterator[Check]:
+def examine_model(name: str, *, device: str = "auto", dtype: str = "auto", asking: Asking = NO_WISH) -> Iterator[Check]:
     """Load a model as `subject.load_subject` does, and examine it; one that cannot be loaded is a failed check."""
     loaded: list[Subject] = []
 
@@ -43,7 +44,7 @@ def examine_model(name: str, *, device: str = "auto", dtype: str = "auto") -> It
         from ssn_probe.model.ranks import check_whole
         from ssn_probe.model.subject import load_subject
 
-        subject = load_subject(name, device=device, dtype=dtype)
+        subject = load_subject(name, device=device, dtype=dtype, asking=asking)
         check_whole(subject, "The doctor")
         loaded.append(subject)
         return describe_subject(loaded[0])

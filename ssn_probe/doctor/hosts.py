@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ssn_probe.doctor.checks import Check, failed, guarded, passed, warned
 from ssn_probe.doctor.versions import installed, pip_command
 from ssn_probe.errors import ModelError, RemoteError
+from ssn_probe.model.asking import NO_WISH, Asking
 from ssn_probe.text import counted, listing
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ SENT = ("torch", "einops", "nnsight")
 """What the code that travels imports."""
 
 
-def examine_host(remote: bool | str, *, model: str | None = None, dtype: str = "auto") -> Iterator[Check]:
+def examine_host(
+    remote: bool | str, *, model: str | None = None, dtype: str = "auto", asking: Asking = NO_WISH
+) -> Iterator[Check]:
     """The checks of a host, and of a model on it, which takes one smallest job. Sends no prompt of anybody's."""
     found: list[Host] = []
 
@@ -43,7 +46,7 @@ def examine_host(remote: bool | str, *, model: str | None = None, dtype: str = "
         yield from guarded("versions", partial(check_host_versions, host))
         yield from guarded("models", partial(check_models, host))
         if model is not None:
-            yield from examine_hosted(host, model, dtype)
+            yield from examine_hosted(host, model, dtype, asking)
 
 
 def check_answers(host: "Host") -> Check:
@@ -133,15 +136,15 @@ def check_models(host: "Host") -> Check:
 # ── a model on the host ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def examine_hosted(host: "Host", name: str, dtype: str) -> Iterator[Check]:
+def examine_hosted(host: "Host", name: str, dtype: str, asking: Asking) -> Iterator[Check]:
     """Is it the model that is meant, what does a job find, and is its chat template sound?"""
     loaded: list[Subject] = []
 
     def load() -> list[Check]:
         from ssn_probe.model.subject import load_subject
 
-        woken = wake(host, name, dtype)
-        loaded.append(load_subject(name, dtype=dtype, remote=host.url))
+        woken = wake(host, name, dtype, asking)
+        loaded.append(load_subject(name, dtype=dtype, remote=host.url, asking=asking))
         return [*woken, *describe_hosted(loaded[0])]
 
     yield from guarded("model", load)
@@ -154,7 +157,7 @@ def examine_hosted(host: "Host", name: str, dtype: str) -> Iterator[Check]:
         yield from guarded("job", partial(check_job, subject))
 
 
-def wake(host: "Host", name: str, dtype: str) -> list[Check]:
+def wake(host: "Host", name: str, dtype: str, asking: Asking) -> list[Check]:
     """Asks for a model that does not run, with a job for it; the host loads it, or says why not."""
     from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -168,7 +171,7 @@ def wake(host: "Host", name: str, dtype: str) -> list[Check]:
     if asleep is None:
         return []
     began = time.monotonic()
-    host_facts(load_subject(name, dtype=dtype, remote=host.url, deployment=asleep))
+    host_facts(load_subject(name, dtype=dtype, remote=host.url, deployment=asleep, asking=asking))
     loaded = passed("loading", f"the host loaded {name} for a job, in {time.monotonic() - began:.0f} s")
     attempts = Retrying(
         retry=retry_if_exception_type(RemoteError), stop=stop_after_delay(STALE), wait=wait_fixed(2), reraise=True

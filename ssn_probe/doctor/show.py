@@ -9,6 +9,7 @@ from rich.text import Text
 from ssn_probe.doctor.checks import Check
 from ssn_probe.doctor.examine import examine_machine, examine_model
 from ssn_probe.doctor.hosts import examine_host
+from ssn_probe.model.asking import NO_WISH, Asking
 from ssn_probe.text import plain
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
@@ -24,17 +25,18 @@ def show_doctor(
     device: str = "auto",
     dtype: str = "auto",
     remote: bool | str = False,
+    asking: Asking = NO_WISH,
 ) -> bool:
     """Examine the machine or a host, and a model if one is named, showing what each finds. True if none failed."""
     if remote is not False:
         with screen.status(Text("Asking the host …")):
-            done = show_checks(screen, examine_host(remote, model=model, dtype=dtype))
+            done = show_checks(screen, examine_host(remote, model=model, dtype=dtype, asking=asking))
         screen.print(Text(conclusion(done, model, "--remote --model NAME")), soft_wrap=True)
         return not any(check.status == "failed" for check in done)
     done = show_checks(screen, examine_machine(out, device=device))
     if model is not None:
         with screen.status(Text(f"Examining {plain(model)} …")):
-            done += show_checks(screen, examine_model(model, device=device, dtype=dtype))
+            done += show_checks(screen, examine_model(model, device=device, dtype=dtype, asking=asking))
     screen.print(Text(conclusion(done, model)), soft_wrap=True)
     return not any(check.status == "failed" for check in done)
 

@@ -5,6 +5,7 @@ from typing import Any
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.probing import texts
 from ssn_probe.model import templates
+from ssn_probe.model.asking import asking_notes, is_plain
 from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject
 
@@ -40,7 +41,7 @@ def check_template(subject: Subject) -> Check:
         meaning = "The template puts today's date into every prompt: results change from one day to the next."
         remedy = "Put a fixed date into chat_template.jinja, and give the model as a folder."
         return warned("chat template", f"{found}, with the date", meaning, remedy)
-    return passed("chat template", found)
+    return passed("chat template", "; ".join((found, *asking_notes(subject.tokenizer))))
 
 
 TEXTS = ("one </think> two", 'say "no" & <go>', "first\n\n  second", "{{ 1 }}", "# / {% if %}", "é e\u0301 \u200d")
@@ -107,6 +108,8 @@ def check_ends(subject: Subject) -> Check:
     remedy = (
         f"Name the token that ends its turns in generation_config.json (eos_token_id), or correct {templates.FILE}."
     )
+    if is_plain(subject.tokenizer):
+        return passed("end of turn", f"{found}, or before a line that begins with 'User:'")
     if turns.written is None:
         return warned("end of turn", f"{found}; what ends a turn is not known: {turns.unshown}", meaning, remedy)
     if turns.template_end is None:

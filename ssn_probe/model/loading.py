@@ -11,6 +11,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError, first_line, nearest
 from ssn_probe.model.anatomy import check_anatomy, check_finite
+from ssn_probe.model.asking import NO_WISH, Asking, put_form, settle_system
 from ssn_probe.model.config_file import (
     check_config,
     check_depth,
@@ -180,8 +181,11 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     return config
 
 
-def read_tokenizer(where: str, commit: str | None = None) -> Any:
-    """The model's tokenizer, of one commit on the hub."""
+def read_tokenizer(where: str, commit: str | None = None, asking: Asking | None = NO_WISH) -> Any:
+    """The model's tokenizer, of one commit on the hub, with the chat template that `asking` decides.
+
+    `asking` None: the model is not asked anything, so that it needs no chat template.
+    """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
@@ -200,10 +204,14 @@ def read_tokenizer(where: str, commit: str | None = None) -> Any:
             "The same prompt would get other tokens each time: set dropout to null in tokenizer.json.",
         )
     silence_reminders(tokenizer)
+    if asking is None:
+        return tokenizer
+    put_form(tokenizer, asking.chat)
     check_kind(tokenizer)
     if foreign:
         try_chats(tokenizer, [MESSAGES[0]])
     check_template(tokenizer)
+    settle_system(tokenizer, asking.system)
     return tokenizer
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.files import sha256
+from ssn_probe.model.asking import NO_WISH, Asking, asking_identity, asking_notes
 from ssn_probe.model.context_length import Limit, context_length, limits
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
 from ssn_probe.model.families import BUILT_IN, Family, family_of
@@ -53,7 +54,8 @@ class Subject:
     path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are; `openings` are
     those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
     may have together, where the config says it, and `limits` is all that a long prompt can exceed.
-    `turns`: how its responses end; `template_notes`: which of several chat templates was taken, and on which day.
+    `turns`: how its responses end; `template_notes`: how it is asked: which of several chat templates was
+    taken, on which day, with which system prompt.
     `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
     it is asked through. `shards`: the same where `model` holds only this process's part of the weights. `spread`: over
     what the model is spread, where it is not whole on `device`.
@@ -105,6 +107,7 @@ def load_subject(
     weights: bool = True,
     remote: bool | str = False,
     deployment: Deployment | None = None,
+    asking: Asking = NO_WISH,
 ) -> Subject:
     """Load a model to be studied.
 
@@ -120,6 +123,7 @@ def load_subject(
             there, in the precision and revision that the host chose, and no weights are read here. A folder needs no
             weights then; without them `identity` names the folder and the host in place of a digest.
         deployment: of the host, this one, rather than the one that it runs.
+        asking: the system prompt, and the plain form for models without a chat template.
 
     Generation is greedy: sampling settings and penalties that the checkpoint proposes are dropped. A response ends
     with any end token of the generation config, the tokenizer or the chat template; `turns` holds all of this.
@@ -142,7 +146,7 @@ def load_subject(
     if host is not None and deployment is not None:
         check_same_config(where, config, host, deployment)
     family = family_of(config)
-    tokenizer = read_tokenizer(where, commit_of(config))
+    tokenizer = read_tokenizer(where, commit_of(config), asking)
     read = read_weights if weights and host is None else read_outline
     module = read(where, config, family, dtype, device)
     device, spread = spread_of(module, family, device)
@@ -154,6 +158,7 @@ def load_subject(
     identity |= _template_tokens(tokenizer, special)
     if on_one_day(tokenizer.get_chat_template()) != tokenizer.get_chat_template():
         identity["template_day"] = str(DAY)
+    identity |= asking_identity(tokenizer, asking)
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     model, calls = _traced(module, tokenizer, host, deployment) if weights else (None, None)
@@ -173,7 +178,7 @@ def load_subject(
         context=context_length(config),
         limits=limits(config, tokenizer),
         turns=turns,
-        template_notes=tuple(template_notes(where, tokenizer)),
+        template_notes=(*(() if asking.chat else template_notes(where, tokenizer)), *asking_notes(tokenizer)),
         host=host,
         deployment=deployment,
         calls=calls,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError, is_library_failure
 from ssn_probe.limits import CONFIG, TEMPLATE, read_limited
+from ssn_probe.model.think_blocks import SWITCHES
 from ssn_probe.text import size
 
 Chat = Sequence[Mapping[str, str]]
@@ -23,6 +24,8 @@ MESSAGES = ("ssnaskedfirst", "ssnansweredfirst", "ssnaskedsecond", "ssnanswereds
 DAY = date(2024, 7, 26)
 """What a template that asks for today's date is told on every day; Llama's templates write it where they have none."""
 _DATED = re.compile(r"""\bstrftime_now\s*\(\s*(['"])([^'"\\]*)\1\s*\)""")
+_SET = "{{% set messages = [{{'role': 'system', 'content': '{}'}}] + messages %}}\n"
+_IS_SET = re.compile(r"\{% set messages = \[\{'role': 'system', 'content': '([^']*)'\}\] \+ messages %\}\n")
 _HINT = (
     f"Use the instruction-tuned variant, or put a {FILE} that takes a chat of one user message beside the tokenizer."
 )
@@ -63,13 +66,14 @@ def said(error: BaseException) -> str:
     return (lines[0][:500] if lines else type(error).__name__) + where
 
 
-def render(tokenizer: Any, chats: Sequence[Chat], *, prompted: bool = True) -> list[str]:
+def render(tokenizer: Any, chats: Sequence[Chat], *, prompted: bool = True, template: str | None = None) -> list[str]:
     """Chats as text, up to where the response begins; in thinking models that can be asked to, without a think block.
 
     Args:
         tokenizer: with a chat template.
         chats: messages with `role` and `content`.
         prompted: with what precedes an answer at the end.
+        template: in place of the tokenizer's.
 
     Raises:
         ModelError: the template raises, does not parse, is one of several without a default, or writes no text.
@@ -80,10 +84,10 @@ def render(tokenizer: Any, chats: Sequence[Chat], *, prompted: bool = True) -> l
     with foreign_errors(f"The chat template of {name!r} cannot be applied", _HINT):
         return tokenizer.apply_chat_template(
             list(chats),
-            chat_template=on_one_day(tokenizer.get_chat_template()),
+            chat_template=on_one_day(tokenizer.get_chat_template() if template is None else template),
             add_generation_prompt=prompted,
-            enable_thinking=False,
             tokenize=False,
+            **SWITCHES,
         )
 
 
@@ -97,6 +101,27 @@ def on_one_day(template: str) -> str:
         return template
     days = {form: DAY.strftime(form) for form in sorted(formats)}
     return f"{{%- macro strftime_now(form) -%}}{{{{ {days!r}[form] }}}}{{%- endmacro +%}}{template}"
+
+
+def put_system(tokenizer: Any, system: str) -> None:
+    """Lets the template of a tokenizer write every chat with this system prompt in front.
+
+    The prefix ends in a newline, which transformers takes away, so that the template begins a line.
+    """
+    letters = (one if one == " " or (one.isascii() and one.isalnum()) else f"\\U{ord(one):08x}" for one in system)
+    template, kept = _SET.format("".join(letters)) + own_template(tokenizer), tokenizer.chat_template
+    tokenizer.chat_template = {**kept, "default": template} if isinstance(kept, dict) else template
+
+
+def system_of(tokenizer: Any) -> str | None:
+    """The system prompt that was put in front; None where none was."""
+    found = _IS_SET.match(tokenizer.get_chat_template())
+    return None if found is None else found[1].encode("ascii").decode("unicode-escape")
+
+
+def own_template(tokenizer: Any) -> str:
+    """The template in use, without a system prompt that was put in front."""
+    return _IS_SET.sub("", tokenizer.get_chat_template(), count=1)
 
 
 def is_dated(template: str) -> bool:
@@ -136,7 +161,8 @@ def check_kind(tokenizer: Any) -> None:
     if not template:
         raise ModelError(
             f"The tokenizer of {name!r} has no chat template, so it is not clear how to ask the model anything.",
-            f"Use the instruction-tuned variant, or put a {FILE} beside the tokenizer.",
+            f"Use the instruction-tuned variant, put a {FILE} beside the tokenizer, or ask a base model in the plain "
+            "form: -T chat=plain (run, show), --chat plain (doctor, delta).",
         )
     several = template if isinstance(template, dict) else {"default": template}
     for kind, text in several.items():
@@ -172,7 +198,7 @@ def check_template(tokenizer: Any) -> None:
 
 def template_notes(where: str, tokenizer: Any) -> Iterator[str]:
     """Which of several templates is taken, where more than one could be meant, and what becomes of a date in it."""
-    template, taken = tokenizer.chat_template, tokenizer.get_chat_template()
+    template, taken = tokenizer.chat_template, own_template(tokenizer)
     if is_dated(taken):
         yield "the chat template puts today's date into every prompt: results change from one day to the next"
     elif on_one_day(taken) != taken:

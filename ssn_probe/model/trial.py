@@ -16,6 +16,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.limits import MB, RENDERED
+from ssn_probe.model.think_blocks import SWITCHES
 from ssn_probe.text import size
 
 SECONDS = 10
@@ -53,12 +54,13 @@ def try_chats(tokenizer: Any, texts: Sequence[str], *, answers: Sequence[str] = 
     template = tokenizer.get_chat_template() if _has_default(tokenizer.chat_template) else None
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     chats = [[{"role": "user", "content": text}] for text in texts]
-    conversation = [{"role": role, "content": "word"} for role in ("user", "assistant", "user", "assistant")]
+    roles = (("user", "assistant") * 2, ("system", "user"), ("assistant", "user"), ("user", "user"))
+    conversations = [[{"role": role, "content": "word"} for role in chat] for chat in roles]
     request = {
         "content": tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else None,
         "template": template,
         "special": special,
-        "chats": [conversation, *chats],
+        "chats": [*conversations, *chats],
         "texts": list(answers),
     }
     digest = hashlib.sha256(json.dumps(request).encode()).hexdigest()
@@ -73,7 +75,7 @@ def _has_default(template: Any) -> bool:
 def _try(digest: str, name: str, request: dict[str, Any], seconds: int) -> None:
     if digest in _passed or not sys.executable:
         return
-    limits = {"seconds": seconds, "memory": MEMORY, "longest": RENDERED}
+    limits = {"seconds": seconds, "memory": MEMORY, "longest": RENDERED, "switches": dict(SWITCHES)}
     nothing = {"path": None, "content": None, "template": None, "special": {}, "chats": [], "texts": []}
     package = str(Path(__file__).parents[2])
     quiet = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8"}

@@ -73,7 +73,7 @@ def _rendered(request: dict[str, Any]) -> list[str]:
         return []
     for chat in request["chats"]:
         for prompted in (True, False):
-            options = {"messages": chat, "add_generation_prompt": prompted, "enable_thinking": False, "tools": None}
+            options = {"messages": chat, "add_generation_prompt": prompted, "tools": None, **request["switches"]}
             length = 0
             with contextlib.suppress(
                 jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError

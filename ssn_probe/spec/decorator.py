@@ -23,6 +23,8 @@ def every_recipe(
     languages: tuple[str, ...] | None = None,
     max_new_tokens: int | None = None,
     judge: str = "",
+    system: str = "none",
+    chat: str = "",
     tasks: tuple[str, ...] | None = None,
     task_limit: int | None = None,
     scoring_dtype: str | None = None,
@@ -30,12 +32,15 @@ def every_recipe(
     """The parameters that every recipe has, beside those that its own signature declares.
 
     `languages`: use only these of every prompt set. `max_new_tokens`: the length of responses. `judge`: the judge of
-    responses, instead of the one that the data declare; `none` for no judge. `tasks`: tasks of lm-eval to measure under
-    every arm as well, `task_limit` documents of each. `scoring_dtype`: neurons are scored with the same weights in this
-    dtype, `float32` for a model in half precision; everything else is done in the model's own.
+    responses, instead of the one that the data declare; `none` for no judge. `system`: the system prompt, which may be
+    empty; `none` for what the chat template writes by itself. `chat`: `plain` asks in a plain form in place of the
+    tokenizer's chat template. `tasks`: tasks of lm-eval to measure under every arm as well, `task_limit` documents of
+    each. `scoring_dtype`: neurons are scored with the same weights in this dtype, `float32` for a model in half
+    precision; everything else is done in the model's own.
     """
-    shared = {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge}
-    return shared | {"tasks": tasks, "task_limit": task_limit, "scoring_dtype": scoring_dtype}
+    asked = {"system": None if system == "none" else system, "chat": chat or None}
+    shared = {"languages": languages, "max_new_tokens": max_new_tokens, "judge": judge or None, **asked}
+    return shared | {"tasks": tasks or None, "task_limit": task_limit, "scoring_dtype": scoring_dtype or None}
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,10 @@ class RecipeFunction(Displayed):
 
 def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
     """The recipe with the parameters that every recipe has, where they are given."""
-    given = {name: value for name, value in shared.items() if value not in (None, "")}
-    own: dict[str, Any] = {"judge": _name_of_judge(given.pop("judge"))} if "judge" in given else {}
+    given: dict[str, Any] = {name: value for name, value in shared.items() if value is not None}
+    own: dict[str, Any] = {name: given.pop(name) for name in ("judge", "system", "chat") if name in given}
+    if "judge" in own:
+        own["judge"] = _name_of_judge(own["judge"])
     limit, scoring = given.pop("task_limit", None), given.pop("scoring_dtype", None)
     if "tasks" in given:
         added = LMEval(given.pop("tasks"), limit=limit)

@@ -88,6 +88,8 @@ _NAME = re.compile(r"\w[\w -]{0,59}")
 _ARM_NAME = re.compile(r"\w(?:[\w -]|(?<=\d)\.(?=\d)){0,59}")
 COMPARISONS = ("labels", "random", "importance", "own", "placebo")
 """What an arm's set is compared with."""
+CHAT_FORMS = ("plain",)
+"""How a model can be asked, other than in its tokenizer's chat template."""
 MOST_CONTROLS = 10_000
 MOST_PERMUTATIONS = 1_000_000
 MEASURES = (ASR, OverRefusal, Utility, InLanguage, Perplexity, LMEval)
@@ -104,7 +106,9 @@ class Recipe(Node):
     language's own set, shared or not; "placebo", sets found between halves of the harmless prompts. `primary` names
     the arm whose ASR among the sets of exchanged labels is the one primary test. For each set a run exchanges labels
     `permutations` times and draws `half_samples` pairs of complementary half-samples, from the scores that chose the
-    set. `judge` names the judge of responses, instead of the one that the prompts' card declares.
+    set. `judge` names the judge of responses, instead of the one that the prompts' card declares. `system`: the system
+    prompt, which may be empty; None for what the chat template writes by itself. `chat`: "plain" asks in a plain form
+    in place of the tokenizer's chat template, for models without one.
     """
 
     version = 2
@@ -124,6 +128,8 @@ class Recipe(Node):
     name: str = "recipe"
     question: str = ""
     judge: str | None = later(None)
+    system: str | None = later(None)
+    chat: str | None = later(None)
 
     def check(self) -> None:
         object.__setattr__(self, "arms", {name: in_sequence(arm) for name, arm in self.arms.items()})
@@ -135,6 +141,8 @@ class Recipe(Node):
         require(bool(self.sets or self.arms), "the recipe has neither sets nor arms", "Give sets={…} or arms={…}.")
         require(bool(self.measures) or not self.arms, "the recipe has arms but no measures", "Give measures=(ASR(…),).")
         self._check_names()
+        if self.chat is not None:
+            one_of("chat", self.chat, CHAT_FORMS)
         for name, expression in self.sets.items():
             require(
                 isinstance(expression, SetExpression),

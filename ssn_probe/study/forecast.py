@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
+from ssn_probe.model.asking import asking_of
 from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
@@ -90,12 +92,13 @@ def forecast(
     prompts to the host, and needs `yes`.
     """
     plan = make_plan(limited(recipe, limit), remote=remote, device=device, engine=engine)
-    subject = load_subject(plan.recipe.model, dtype=dtype, device=device, weights=False, remote=remote)
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "remote": remote, "asking": asking_of(plan.recipe)}
+    subject = load_subject(plan.recipe.model, weights=False, **options)
     check_scoring(plan.recipe, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     vllm = None if plan.engine is None else Vllm(plan.engine, subject)
     rows, cached = _look_up(plan, subject, vllm, out)
-    loaded = cache(lambda: load_subject(plan.recipe.model, device=device, dtype=dtype, remote=remote))
+    loaded = cache(lambda: load_subject(plan.recipe.model, **options))
     if remote and calibrated:
         check_allowed(plan.recipe, loaded())
     untried = _untried(plan, remote, yes)

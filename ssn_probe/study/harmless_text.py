@@ -12,7 +12,9 @@ import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
+from ssn_probe.model.asking import own_tokens
 from ssn_probe.model.chat import encode
+from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.spec.node import digest
 from ssn_probe.study.measurements import UNCHANGED, Change, response_inputs, tokens_of
@@ -44,7 +46,7 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
             )
         frames = bench.remember_prompts(("probes",), lambda: encode(bench.subject, PROBES))
         return [
-            Text(prompt=tuple(prompt), answer=_answer(answer, bench.subject.eos_ids), own=own_words(prompt, frames))
+            Text(prompt=tuple(prompt), answer=_answer(answer, bench.subject), own=own_words(prompt, frames))
             for prompt, answer in zip(tokens, new, strict=True)
         ]
 
@@ -52,10 +54,11 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
     return bench.remember(key, compute)
 
 
-def _answer(generated: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+def _answer(generated: Sequence[int], subject: Subject) -> tuple[int, ...]:
     """A response with its end token, where it has one."""
-    answer, ended = up_to_end(generated, ends)
-    return tuple(generated[: len(answer) + ended])
+    answer, ended = up_to_end(generated, subject.eos_ids)
+    own = own_tokens(answer, subject.tokenizer)
+    return tuple(generated[: len(own) + (ended and len(own) == len(answer))])
 
 
 def own_words(prompt: Sequence[int], frames: Sequence[Sequence[int]]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.training_rows import SPLIT
+from ssn_probe.model.asking import is_plain
 from ssn_probe.model.control_tokens import Read, Reader
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.think_blocks import is_thought
@@ -29,7 +30,8 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
             "the folder and the host, and other weights in the same place would go unnoticed"
         )
     yield from subject.template_notes
-    yield from _ends(subject.turns)
+    if not is_plain(subject.tokenizer):  # of the plain form, the notes above say it
+        yield from _ends(subject.turns)
     if subject.turns.think is not None:
         opening, closing = subject.turns.think
         yield (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.asking import own_turn
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.token_ids import decoded
@@ -160,17 +161,18 @@ def _open_loop_may_end(subject: Subject) -> Iterator[None]:
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
-    """Cut each row at its end token, and decode."""
+    """Cut each row at its end token, and decode; in the plain form, leave out what the model says for the user."""
     if not new:
         return []
     rows = [up_to_end(row, subject.eos_ids) for row in new]
     texts, unknown = decoded([row for row, _ in rows], subject.tokenizer)
+    own = [own_turn(text, subject.tokenizer) for text in texts]
     return [
         Generation(
-            text=text,
+            text=kept,
             tokens=len(row) + ended,
-            finish_reason="stop" if ended else "length",
+            finish_reason="stop" if ended or kept != text else "length",
             unwritten=sum(token in unknown for token in row),
         )
-        for text, (row, ended) in zip(texts, rows, strict=True)
+        for text, kept, (row, ended) in zip(texts, own, rows, strict=True)
     ]

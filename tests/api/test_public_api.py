@@ -48,7 +48,7 @@ COMMANDS = {
     "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",
-    "doctor": "--model --device --dtype -o --remote --host",
+    "doctor": "--model --device --dtype --system --chat -o --remote --host",
     "model": "",
     "models": "--remote --host",
     "model fetch": "name --wheel",
@@ -59,12 +59,12 @@ COMMANDS = {
     "delta": "",
     "delta train": "neurons -m --model --data -o --overwrite --language --union --contexts --languages --lr --batch "
     "--epochs --steps --warmup --clip --held-out --evaluate-every --seed --micro-batch --gradient-checkpointing "
-    "--checkpoints --checkpoint-every --shard --device --dtype",
+    "--checkpoints --checkpoint-every --system --chat --shard --device --dtype",
     "delta info": "file",
     "delta diff": "first second",
     "delta merge": "file --model -o --dtype",
     "delta unmerge": "folder -o",
-    "delta apply": "file prompts --model --dtype --device --max-new-tokens --full",
+    "delta apply": "file prompts --model --dtype --device --system --chat --max-new-tokens --full",
 }
 TRAINS = "neurons data training contexts languages at references"
 KINDS = {
@@ -104,7 +104,7 @@ KINDS = {
     "Perplexity": "prompts",
     "LMEval": "tasks limit num_fewshot languages chat_template",
     "Recipe": "model sets arms comparisons label_sets log_odds_label_sets controls permutations half_samples measures "
-    "primary seed name question judge",
+    "primary seed name question judge system chat",
 }
 VERSIONS = {"Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""

@@ -12,7 +12,7 @@ from ssn_probe import Prompts, Recipe, SafetyNeurons, recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction, coerce, split_assignments
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.spec.node import walk
+from ssn_probe.spec.node import to_json, walk
 
 
 @recipe
@@ -229,3 +229,14 @@ def test_every_recipe_has_languages_length_and_judge() -> None:
     assert find_recipe("suppress_ss", {"judge": ""}).judge is None
     prompts = [node for node in walk(made) if isinstance(node, Prompts)]
     assert {(node.languages, node.max_new_tokens) for node in prompts} == {(("qaa", "qab"), 5)}
+
+
+def test_every_recipe_takes_a_system_prompt_and_the_plain_form() -> None:
+    usual = find_recipe("suppress_ss", {})
+    asked = find_recipe("suppress_ss", {"system": "You are none.", "chat": "plain"})
+    assert (asked.system, asked.chat) == ("You are none.", "plain")
+    assert find_recipe("suppress_ss", {"system": ""}).system == ""  # an empty one is one
+    assert find_recipe("suppress_ss", {"system": "none", "chat": ""}).key == usual.key
+    assert not {"system", "chat"} & set(to_json(usual))
+    with pytest.raises(RecipeError, match="chat"):
+        find_recipe("suppress_ss", {"chat": "plane"})

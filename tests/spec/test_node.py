@@ -209,6 +209,8 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "name": "n",
             "question": "q",
             "judge": "phrases",
+            "system": "",
+            "chat": "plain",
         },
     ),
 }

@@ -47,7 +47,7 @@ def load_plain(name: str, dtype: str = "auto") -> Loaded:
 
     where = locate(name)
     config = read_config(where)
-    tokenizer = read_tokenizer(where, commit_of(config))
+    tokenizer = read_tokenizer(where, commit_of(config), asking=None)
     module = read_weights(where, config, family_of(config), dtype, "cpu")
     folder = Path(where)
     if not folder.is_dir():

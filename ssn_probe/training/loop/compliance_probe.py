@@ -12,6 +12,7 @@ import torch
 
 from ssn_probe.data.judges import Judge, JudgedRow
 from ssn_probe.data.training_rows import Example, SafetyData
+from ssn_probe.model.asking import own_turn
 from ssn_probe.model.chat import encode_with, pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
 from ssn_probe.model.token_ids import decoded, embedding_size, usable_pad
@@ -110,4 +111,4 @@ def _responses(module: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], co
         made = module.generate(**inputs, synced_gpus=is_sharded(module))
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     rows = [up_to_end(row, ends)[0] for row in made[:, inputs["input_ids"].shape[1] :].tolist()]
-    return decoded(rows, tokenizer)[0]
+    return [own_turn(text, tokenizer) for text in decoded(rows, tokenizer)[0]]
