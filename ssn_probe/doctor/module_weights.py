@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.text_config import is_beside, text_config
 
 ROWS, COLUMNS = 0, 1
 
@@ -28,8 +29,9 @@ def projection(module: Any, layer: int, site: str) -> Any:
     """
     from torch.nn import ModuleList
 
-    (name, _), depth = PROJECTIONS[site], module.config.num_hidden_layers
-    decoder = next(part for part in module.modules() if isinstance(part, ModuleList) and len(part) == depth)
+    (name, _), depth = PROJECTIONS[site], text_config(module.config).num_hidden_layers
+    lists = [part for path, part in module.named_modules() if isinstance(part, ModuleList) and not is_beside(path)]
+    decoder = next(part for part in lists if len(part) == depth)
     found = [part for path, part in decoder[layer].named_modules() if path.rpartition(".")[2] == name]
     if len(found) != 1:
         raise ModelError(

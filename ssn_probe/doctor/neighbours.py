@@ -12,6 +12,7 @@ from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.noise import rounding_noise
 from ssn_probe.doctor.probing import plain_logits, prompts
 from ssn_probe.model.context_length import context_length, sliding_window
+from ssn_probe.model.rotation import rotations
 from ssn_probe.model.row_independence import check_evaluating, tiny_rows, tolerance
 from ssn_probe.model.subject import Subject
 
@@ -82,9 +83,9 @@ def _noise(subject: Subject, row: list[int], alone: Any) -> float:
 def _lengths(subject: Subject) -> tuple[list[tuple[int, int]], str]:
     """Pairs of lengths, the second beyond a threshold where there is one, and in words which were left out."""
     module, context = subject.model._module, subject.context
-    rope = getattr(module.config, "rope_parameters", None) or {}
     window = sliding_window(module.config)
-    named = {rope.get("original_max_position_embeddings"), None if window is None else window[0]}
+    named = {rope.get("original_max_position_embeddings") for _, rope in rotations(module.config)}
+    named.add(None if window is None else window[0])
     thresholds = sorted(one for one in named if isinstance(one, int) and one < (context or one))
     size = sum(parameter.numel() for parameter in module.parameters())
     most = AFFORDABLE["cuda" if subject.device.startswith("cuda") else "cpu"] / size

@@ -8,6 +8,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import BUILT_IN, Family
+from ssn_probe.model.text_config import text_config
 from ssn_probe.neurons import SITES
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -31,7 +32,7 @@ def check_anatomy(module: Any, family: Family, *, spread: bool = False) -> None:
     layers = family.part(module, family.layers)
     if not isinstance(layers, _list_type()) or len(layers) == 0:
         raise ModelError(f"{family.layers} of the model is no list of layers but {type(layers).__name__}.", ROW)
-    depth = getattr(module.config.get_text_config(), "num_hidden_layers", len(layers))
+    depth = getattr(text_config(module.config), "num_hidden_layers", len(layers))
     if len(layers) != depth:
         raise ModelError(f"The model has {len(layers)} layers, and its config says {depth}.", PLAIN)
     family.part(module, family.norm)
@@ -83,7 +84,7 @@ def _check_untouched(path: str, part: Any, spread: bool) -> None:
 
 def _check_vocabulary(module: Any, family: Family) -> None:
     rows = {path: family.part(module, path).weight.shape[0] for path in (family.embedding, family.head)}
-    rows["config.json"] = getattr(module.config.get_text_config(), "vocab_size", rows[family.head])
+    rows["config.json"] = getattr(text_config(module.config), "vocab_size", rows[family.head])
     if len(set(rows.values())) != 1:
         found = ", ".join(f"{path} {count}" for path, count in rows.items())
         raise ModelError(f"The sizes of the vocabulary do not agree: {found}.", "Get the model's own config.json.")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ssn_probe.model.text_config import text_config
+
 SETTINGS = (
     "hidden_act",
     "hidden_activation",
@@ -21,7 +23,8 @@ def computation(config: Any) -> dict[str, Any]:
 
     Rotary parameters stand one by one, since versions of transformers add some to them.
     """
-    found = {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
+    text = text_config(config)
+    found = {name: getattr(text, name) for name in SETTINGS if hasattr(text, name)}
     return dict(_flat(found))
 
 

@@ -14,6 +14,7 @@ from ssn_probe.model.families import Family
 from ssn_probe.model.hub import hub_file
 from ssn_probe.model.model_files import read_object
 from ssn_probe.model.remedies import newer_transformers, read_foreign
+from ssn_probe.model.text_config import NESTED, is_beside, parts
 from ssn_probe.model.weight_files import Stored
 
 MOST = {
@@ -29,7 +30,7 @@ ELSEWHERE = {
     "fusion_config": "modules that are fused when it is loaded",
 }
 """What makes transformers read or build something else than the folder shows → in words."""
-FIXED = {"is_causal": True, "is_encoder_decoder": False, "return_dict": True}
+FIXED = {"is_causal": True, "is_encoder_decoder": False, "return_dict": True, "use_bidirectional_attention": False}
 """What a config must say, if it says it: a decoder that does not look ahead, whose outputs have names."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias|attn\.bias)$")
@@ -73,23 +74,8 @@ def check_hub_adapter(where: str, commit: str | None) -> None:
 
 def check_config(where: str, raw: Mapping[str, Any]) -> None:
     """Raises ModelError for a raw config that asks for what is not studied, or for more than any model has."""
-    for name in ("quantization_config", "compression_config"):
-        if raw.get(name) is not None:
-            about = raw[name] if isinstance(raw[name], dict) else {}
-            method = about.get("quant_method") or name
-            raise ModelError(f"{where!r} is a quantised checkpoint ({method}, by its config.json).", UNQUANTISED)
-    for name, what in ELSEWHERE.items():
-        if raw.get(name) is not None:
-            raise ModelError(
-                f"config.json of {where!r} names {what} ({name}).",
-                f"Remove {name} from it, if what is in the folder is the model.",
-            )
-    for name, value in FIXED.items():
-        if raw.get(name, value) is not value:
-            raise ModelError(
-                f"config.json of {where!r} has {name} {raw[name]!r:.80}.",
-                f"Models whose {name} is not {str(value).lower()} are not studied: get the model's own config.json.",
-            )
+    for before, part in parts(raw):
+        _check_part(where, before, part)
     own = raw.get("auto_map")
     if isinstance(own, dict) and "AutoModelForCausalLM" in own:
         raise ModelError(
@@ -97,18 +83,41 @@ def check_config(where: str, raw: Mapping[str, Any]) -> None:
             f"{own['AutoModelForCausalLM']}), which is never run.",
             f"If transformers' own {raw.get('model_type')} is the same model, remove auto_map from config.json.",
         )
+
+
+def _check_part(where: str, before: str, part: Mapping[str, Any]) -> None:
+    """Of a whole config or of one nested in it, whose fields stand behind `before`."""
+    for name in ("quantization_config", "compression_config"):
+        if part.get(name) is not None:
+            about = part[name] if isinstance(part[name], dict) else {}
+            method = about.get("quant_method") or name
+            raise ModelError(f"{where!r} is a quantised checkpoint ({method}, by its config.json).", UNQUANTISED)
+    for name, what in ELSEWHERE.items():
+        if part.get(name) is not None:
+            raise ModelError(
+                f"config.json of {where!r} names {what} ({before}{name}).",
+                f"Remove {name} from it, if what is in the folder is the model.",
+            )
+    for name, value in FIXED.items() if before in ("", f"{NESTED}.") else ():
+        if part.get(name) is not None and part[name] is not value:
+            raise ModelError(
+                f"config.json of {where!r} has {before}{name} {part[name]!r:.80}.",
+                f"Models whose {name} is not {str(value).lower()} are not studied: get the model's own config.json.",
+            )
     for name, most in MOST.items():
-        value = raw.get(name)
+        value = part.get(name)
         if isinstance(value, int) and not 0 < value <= most:
             raise ModelError(
-                f"config.json of {where!r} has {name} {value}.", f"A model has 1 to {most:,}: get its own config.json."
+                f"config.json of {where!r} has {before}{name} {value}.",
+                f"A model has 1 to {most:,}: get its own config.json.",
             )
 
 
 def check_depth(where: str, asked: Any, names: Iterable[str], family: Family) -> None:
     """Raises ModelError where a config asks for another number of layers than the weights have."""
     pattern = re.compile(rf"(?:^|\.){re.escape(family.layers.rpartition('.')[2])}\.(\d+)\.")
-    held = {int(found[1]) for found in map(pattern.search, names) if found}
+    own = [name for name in names if not is_beside(name)]
+    held = {int(found[1]) for found in map(pattern.search, own) if found}
     if held and isinstance(asked, int) and held != set(range(asked)):
         have = f"0 to {max(held)}" if held == set(range(max(held) + 1)) else f"{len(held)}, up to {max(held)}"
         raise ModelError(

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from ssn_probe.model.text_config import text_config
+
 UNLIMITED = 10**9
 """A tokenizer that states no `model_max_length` has a number far beyond this one."""
 STRETCHED = ("linear", "dynamic")
@@ -26,7 +28,7 @@ def context_length(config: Any) -> int | None:
     `max_position_embeddings`, times the factor of rotary embeddings that stretch it; with yarn, the original context
     times the factor. (vLLM counts in the same way.)
     """
-    text = _text_config(config)
+    text = text_config(config)
     tokens = getattr(text, "max_position_embeddings", None)
     if not _is_count(tokens):
         return None
@@ -43,7 +45,7 @@ def sliding_window(config: Any) -> tuple[int, int, int] | None:
 
     None where no layer has one.
     """
-    text = _text_config(config)
+    text = text_config(config)
     width, layers = getattr(text, "sliding_window", None), getattr(text, "num_hidden_layers", None)
     if not _is_count(width) or not _is_count(layers) or getattr(text, "use_sliding_window", True) is False:
         return None
@@ -81,10 +83,6 @@ def silence_reminders(tokenizer: Any) -> None:
 
 def _is_no_reminder(record: logging.LogRecord) -> bool:
     return "exceeded the model's predefined maximum length" not in record.getMessage()
-
-
-def _text_config(config: Any) -> Any:
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

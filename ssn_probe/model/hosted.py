@@ -5,6 +5,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError, RemoteError
 from ssn_probe.model.families import FAMILIES
+from ssn_probe.model.text_config import raw_text_config, text_config
 from ssn_probe.remote.deployments import Deployment, find_deployment, why_unfit
 from ssn_probe.remote.host import Host
 from ssn_probe.text import counted
@@ -30,6 +31,8 @@ COMPARED = (
     "quantization_config",
 )
 """The fields of a config that decide what is computed, and mean the same in every version of transformers."""
+OF_THE_WHOLE = ("model_type", "tie_word_embeddings", "quantization_config")
+"""Those of them that do not stand in the config of the text model, where that is nested."""
 
 
 def hosted_deployment(host: Host, where: str, dtype: str) -> Deployment:
@@ -79,7 +82,7 @@ def check_same_config(where: str, ours: Any, host: Host, deployment: Deployment)
 
 
 def _value(config: Any, name: str) -> Any:
-    value = getattr(config, name, None)
+    value = getattr(config if name in OF_THE_WHOLE else text_config(config), name, None)
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -89,7 +92,9 @@ def _theirs(ours: Any, theirs: Mapping[str, Any], name: str) -> Any:
     Of a table, only entries that both sides have: versions of transformers write different ones.
     """
     value = _value(ours, name)
-    found = theirs.get(name, value if isinstance(value, dict) else _value(type(ours)(), name))
+    own = ours if name in OF_THE_WHOLE else text_config(ours)
+    held = theirs if own is ours else raw_text_config(theirs)
+    found = held.get(name, value if isinstance(value, dict) else _value(type(own)(), name))
     if isinstance(found, dict) and isinstance(value, dict):
         return value | {key: one for key, one in found.items() if key in value}
     return found

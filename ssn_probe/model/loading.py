@@ -30,6 +30,7 @@ from ssn_probe.model.ranks import check_degree, degree, device_of_rank, split
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
 from ssn_probe.model.templates import MESSAGES, check_kind, check_template
+from ssn_probe.model.text_config import raw_text_config, text_config
 from ssn_probe.model.trial import try_chats, try_tokenizer
 from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
 
@@ -168,15 +169,16 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     check_config(where, raw)
     files = files_here(where)
     held = stored_tensors(where, files) if files else {}
-    check_depth(where, raw.get("num_hidden_layers"), held, family)
+    check_depth(where, raw_text_config(raw).get("num_hidden_layers"), held, family)
     commit = None if local else extract_commit_hash(file, None)
     config = read_foreign(
         where, "config", lambda: AutoConfig.from_pretrained(where, revision=commit, trust_remote_code=False)
     )
-    check_depth(where, config.get_text_config().num_hidden_layers, held, family)
+    check_depth(where, text_config(config).num_hidden_layers, held, family)
     config._commit_hash = commit
-    if getattr(config, "gradient_checkpointing", False):  # of a training: transformers would hang hooks on the module
-        config.gradient_checkpointing = False
+    for part in (config, text_config(config)):
+        if getattr(part, "gradient_checkpointing", False):  # of a training: transformers would hang hooks on the module
+            part.gradient_checkpointing = False
     check_rotation(config)
     return config
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ssn_probe.model.families import Family
+from ssn_probe.model.text_config import text_config
 from ssn_probe.neurons import SITES
 
 Work = Literal["generate", "log_odds", "text", "refusal", "local", "final"]
@@ -85,7 +86,7 @@ class Shape:
 
 def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Shape:
     """The shape of a model, which may be on the meta device; its own dtype unless another size is given."""
-    first, config = module.get_submodule(family.layers)[0], module.config
+    first, config = module.get_submodule(family.layers)[0], text_config(module.config)
     widths, depth = family.widths(module), family.depth(module)
     stored = dtype_bytes or next(module.parameters()).element_size()
     window = getattr(config, "sliding_window", None)

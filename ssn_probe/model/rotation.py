@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.text_config import text_config
 
 
 def check_rotation(config: Any) -> None:
@@ -15,9 +16,9 @@ def check_rotation(config: Any) -> None:
     Raises:
         ModelError: a `rope_type` of dynamic or longrope, for the model or for a type of layer.
     """
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     context = getattr(text, "max_position_embeddings", None)
-    for where, rope in _rotations(text):
+    for where, rope in rotations(config):
         kind = str(rope.get("rope_type") or rope.get("type") or "default")
         if "dynamic" in kind:
             raise _moving(kind, where, f"{context}", "set rope_type to default, which computes the same there")
@@ -28,10 +29,10 @@ def check_rotation(config: Any) -> None:
             raise _moving(kind, where, f"{original}", same)
 
 
-def _rotations(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def rotations(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rotary parameters of a config and where they stand: one set of them, or one for each type of layer."""
     for name in ("rope_parameters", "rope_scaling"):
-        found = getattr(config, name, None)
+        found = getattr(text_config(config), name, None)
         if isinstance(found, Mapping):
             yield name, found
             yield from ((f"{name}.{layers}", one) for layers, one in found.items() if isinstance(one, Mapping))

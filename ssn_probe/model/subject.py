@@ -30,8 +30,10 @@ from ssn_probe.model.loading import (
 )
 from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
+from ssn_probe.model.quiet import quiet
 from ssn_probe.model.ranks import Shards, over_ranks
 from ssn_probe.model.templates import DAY, on_one_day, template_notes
+from ssn_probe.model.text_config import text_config
 from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.neurons import Site
 from ssn_probe.remote.deployments import Deployment
@@ -174,7 +176,7 @@ def load_subject(
         spread=spread,
         n_layers=family.depth(module),
         widths=family.widths(module),
-        vocabulary=module.config.get_text_config().vocab_size,
+        vocabulary=text_config(config).vocab_size,
         context=context_length(config),
         limits=limits(config, tokenizer),
         turns=turns,
@@ -195,10 +197,14 @@ def _traced(
     if host is None or deployment is None:
         # else the pipeline in it moves the model to the first GPU, wherever it was loaded
         place = {} if getattr(module, "hf_device_map", None) else {"device": module.device}
-        return TransformersModel(module, tokenizer=own, task="text-generation", **place), None
+    else:
+        place = {"device": "meta"}
+    with quiet(errors=False):  # that a model which also reads images is not for text alone
+        model = TransformersModel(module, tokenizer=own, task="text-generation", **place)
+    if host is None or deployment is None:
+        return model, None
     from ssn_probe.remote.calls import Calls
 
-    model = TransformersModel(module, tokenizer=own, task="text-generation", device="meta")
     return model, Calls(host, deployment, model, BODIES)
 
 
