@@ -16,22 +16,40 @@ SITES = ("q", "k", "v", "o", "ffn")
 
 def site_module(module: Any, layer: int, site: str) -> Any:
     block = module.model.layers[layer]
-    return block.mlp.down_proj if site == "ffn" else getattr(block.self_attn, f"{site}_proj")
+    if site == "ffn":
+        return block.mlp.down_proj
+    fused = site != "o" and hasattr(block.self_attn, "qkv_proj")
+    return block.self_attn.qkv_proj if fused else getattr(block.self_attn, f"{site}_proj")
+
+
+def channels(module: Any, site: str) -> slice:
+    """Which channels of the module are the site's: all, or a third of a module for queries, keys and values."""
+    found = site_module(module, 0, site)
+    if site in ("o", "ffn"):
+        return slice(0, found.in_features)
+    if site_module(module, 0, "q") is not site_module(module, 0, "k"):
+        return slice(0, found.out_features)
+    heads, keys = module.config.num_attention_heads, module.config.num_key_value_heads
+    size = found.out_features // (heads + 2 * keys)
+    first = {"q": 0, "k": heads, "v": heads + keys}[site]
+    return slice(first * size, (first + (heads if site == "q" else keys)) * size)
 
 
 def width(module: Any, site: str) -> int:
-    found = site_module(module, 0, site)
-    return found.in_features if site in ("o", "ffn") else found.out_features
+    own = channels(module, site)
+    return own.stop - own.start
 
 
 @contextmanager
 def changed(module: Any, layer: int, site: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """A site's activation replaced by a function of it."""
-    target = site_module(module, layer, site)
+    target, own = site_module(module, layer, site), channels(module, site)
     if site in ("o", "ffn"):
         hook = target.register_forward_pre_hook(lambda _m, args: (change(args[0]),))
     else:
-        hook = target.register_forward_hook(lambda _m, _args, output: change(output))
+        hook = target.register_forward_hook(
+            lambda _m, _args, out: torch.cat([out[..., : own.start], change(out[..., own]), out[..., own.stop :]], -1)
+        )
     try:
         yield
     finally:
@@ -154,9 +172,10 @@ def weights_scaled(module: Any, neurons: Sequence[tuple[int, str, int]], factor:
             if site in ("o", "ffn"):
                 target.weight[:, index] *= factor
                 continue
-            target.weight[index] *= factor
+            row = channels(module, site).start + index
+            target.weight[row] *= factor
             if target.bias is not None:
-                target.bias[index] *= factor
+                target.bias[row] *= factor
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange, reduce
 
 from .encoding import encoded, stacked
-from .site_access import layer_of, multiply, reach, read, token_mask, write
+from .site_access import layer_of, multiply, part_of, reach, read_whole, token_mask, write
 
 
 def log_odds(logits, scoring):
@@ -100,10 +100,10 @@ def gradient_shares(model, inputs, places, scoring, factors=None, unscaled=None)
                 number = len(values)
                 if factors is not None:
                     multiply(envoy, place, factors[number], scoring["sequences"])
-                activation = read(envoy, place)
-                values.append(activation.detach() if unscaled is None else unscaled[number])
-                keep = partial(keep_share, shares, number, values[number], mask, scoring["sequences"])
-                activation.register_hook(keep)
+                whole = read_whole(envoy, place)  # what follows does not depend on a view of it, which has no gradient
+                values.append(part_of(whole, place).detach() if unscaled is None else unscaled[number])
+                keep = partial(keep_share, shares, number, place, values[number], mask, scoring["sequences"])
+                whole.register_hook(keep)
         odds = read_out(model, places, scoring)
         torch.autograd.grad(odds.sum(), first)
         shares = nnsight.save([shares[number] for number in range(len(values))])
@@ -112,9 +112,9 @@ def gradient_shares(model, inputs, places, scoring, factors=None, unscaled=None)
     return shares, values, odds
 
 
-def keep_share(shares, number, activation, mask, sequences, gradient):
-    """Called with the gradient of an activation while it goes back; changes nothing."""
-    shares[number] = first_order(activation, gradient, mask, sequences)
+def keep_share(shares, number, place, activation, mask, sequences, gradient):
+    """Called with the gradient of a module's activation while it goes back; changes nothing."""
+    shares[number] = first_order(activation, part_of(gradient, place), mask, sequences)
 
 
 def scaled_down(share, at, candidates):

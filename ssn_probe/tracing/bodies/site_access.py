@@ -25,14 +25,18 @@ def layer_of(model, places, layer):
 
 def read(layer, place):
     """The activation at a site: [prompt, token, neuron]. Works inside a trace only, and in forward order."""
-    whole = read_whole(layer, place)
-    return whole if len(place) == 2 else whole[..., place[2] : place[3]]
+    return part_of(read_whole(layer, place), place)
 
 
 def read_whole(layer, place):
     """The activation of a site's module, with what else it holds."""
     module = reach(layer, place[0])
     return module.input if place[1] == "input" else module.output
+
+
+def part_of(whole, place):
+    """A site's channels of its module's activation, or of the gradient of one: a view."""
+    return whole if len(place) == 2 else whole[..., place[2] : place[3]]
 
 
 def weight_of(module):
@@ -53,11 +57,12 @@ def all_heads(layer, projection, normed):
 
 def multiply(layer, place, factor, sequences):
     """Put an activation's product with [prompt, neuron] in its place; a prompt has so many rows. Gradients flow on."""
-    path, side = place
-    module, activation = reach(layer, path), read(layer, place)
+    module, activation = reach(layer, place[0]), read_whole(layer, place)
     rows = factor.repeat_interleave(sequences, 0)[:, None]
+    if len(place) > 2:  # what else the module holds stays as it is
+        rows = torch.nn.functional.pad(rows, (place[2], activation.shape[-1] - place[3]), value=1.0)
     product = activation * rows.to(activation.device, activation.dtype)
-    if side == "input":
+    if place[1] == "input":
         module.input = product
     else:
         module.output = product
