@@ -7,6 +7,7 @@ and written then is not what the row names.
 from typing import Any
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.config_file import UNQUANTISED
 from ssn_probe.model.families import BUILT_IN, Family
 from ssn_probe.model.text_config import text_config
 from ssn_probe.neurons import SITES
@@ -14,6 +15,20 @@ from ssn_probe.neurons import SITES
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 BESIDES = {"forward", "_hf_hook"}
 """What transformers and accelerate put into the modules of a model that they spread over devices."""
+QUANTISERS = (
+    *(
+        "bitsandbytes.",
+        "auto_gptq.",
+        "gptqmodel.",
+        "awq.",
+        "hqq.",
+        "optimum.quanto.",
+        "compressed_tensors.",
+        "torchao.",
+    ),
+    "transformers.integrations.",
+)
+"""Where the modules are from that hold quantised weights; those that transformers itself has are in the last."""
 PLAIN = "Give the checkpoint of the plain model, as `save_pretrained` writes it."
 ROW = "The family's row describes another model: see docs/extend/family.md."
 
@@ -71,15 +86,17 @@ def _check_untouched(path: str, part: Any, spread: bool) -> None:
     kind = f"{path or 'The model'} is a {type(part).__name__}"
     if type(part).__module__.partition(".")[0] == "peft" or getattr(part, "_hf_peft_config_loaded", False):
         raise ModelError(f"{kind} with an adapter in it.", "Merge it first (`merge_and_unload` of peft), or remove it.")
-    if getattr(part, "hf_quantizer", None) is not None or getattr(part, "quant_state", None) is not None:
-        raise ModelError(f"{kind} with quantised weights.", PLAIN)
+    if getattr(part, "hf_quantizer", None) is not None or type(part).__module__.startswith(QUANTISERS):
+        raise ModelError(f"{kind} with quantised weights.", UNQUANTISED)
     if hasattr(part, "parametrizations"):
         raise ModelError(f"{kind} whose weights are computed from others (parametrizations).", PLAIN)
     if any(getattr(part, hooks, None) for hooks in HOOKS) or (not spread and BESIDES & vars(part).keys()):
         raise ModelError(f"{kind} that something else has been hooked on.", PLAIN)
     for name, weight in part.named_parameters(recurse=False):
         if not weight.is_floating_point() or weight.element_size() < 2:
-            raise ModelError(f"The weight {path}.{name} is stored as {weight.dtype}.", PLAIN)
+            raise ModelError(f"The weight {path}.{name} is stored as {weight.dtype}.", UNQUANTISED)
+        if type(weight).__name__ not in ("Parameter", "DTensor"):
+            raise ModelError(f"The weight {path}.{name} is no plain tensor but {type(weight).__name__}.", UNQUANTISED)
 
 
 def _check_vocabulary(module: Any, family: Family) -> None:

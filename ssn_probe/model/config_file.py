@@ -6,14 +6,12 @@ any machine holds. transformers follows it without a word.
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import Family
-from ssn_probe.model.hub import hub_file
-from ssn_probe.model.model_files import read_object
-from ssn_probe.model.remedies import newer_transformers, read_foreign
+from ssn_probe.model.foreign_adapters import ADAPTER, MERGE
+from ssn_probe.model.remedies import newer_transformers
 from ssn_probe.model.text_config import NESTED, is_beside, parts
 from ssn_probe.model.weight_files import Stored
 
@@ -40,36 +38,15 @@ QUANTISED = re.compile(
     r"g_idx|absmax|quant_map|quant_state\.\S+|SCB|weight_format|\w+_blocks|\w+_scales|qdata|scale)$"
 )
 """Names that quantisers give to what they keep beside, or in place of, a weight."""
-ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|base_layer|modules_to_save)\.")
 UNQUANTISED = (
     "Quantised weights are not studied: their numbers are not those of the model's neurons. Give the unquantised "
-    "checkpoint, or save a dequantised copy with transformers and study that as a model of its own."
+    "checkpoint (often the same name with -BF16, or without -FP8, -GPTQ, -AWQ or -bnb-4bit), or save a dequantised "
+    "copy with transformers and study that as a model of its own."
 )
-MERGE = "Merge it first (`merge_and_unload` of peft, then `save_pretrained` into a new folder), and give that folder."
-
-
-def check_no_adapter(folder: Path) -> None:
-    """Raises ModelError for a folder with an adapter, which transformers would put into the model without a word."""
-    config, weights = folder / "adapter_config.json", sorted(folder.glob("adapter_model.*"))
-    held = [*([config] if config.exists() or config.is_symlink() else []), *weights]
-    if not held:
-        return
-    about = read_object(config) if config.exists() or config.is_symlink() else {}
-    base, names = about.get("base_model_name_or_path"), ", ".join(path.name for path in held)
-    kind = f"a {about['peft_type']} adapter" if isinstance(about.get("peft_type"), str) else "an adapter"
-    of = f" of {base!r}" if isinstance(base, str) and base else ""
-    if not (folder / "config.json").exists() or not any(folder.glob("model*.safetensors*")):
-        raise ModelError(f"{folder} is {kind}{of} and not a model ({names}).", MERGE)
-    raise ModelError(
-        f"{folder} holds {kind}{of} beside the model's own weights ({names}): it is not clear which model is meant.",
-        f"{MERGE} Or move {names} away, to study the model without it.",
-    )
-
-
-def check_hub_adapter(where: str, commit: str | None) -> None:
-    """Raises ModelError for a model on the hub with an adapter."""
-    if read_foreign(where, "config", lambda: hub_file(where, "adapter_config.json", commit)) is not None:
-        raise ModelError(f"{where!r} holds an adapter (adapter_config.json), which would be put into the model.", MERGE)
+MARKED = (
+    "If its weights are plain numbers, as transformers saves a GGUF file that it has read, remove quantization_config "
+    "from config.json and study it as a model of its own: it is not the model from which the GGUF file was made."
+)
 
 
 def check_config(where: str, raw: Mapping[str, Any]) -> None:
@@ -91,7 +68,8 @@ def _check_part(where: str, before: str, part: Mapping[str, Any]) -> None:
         if part.get(name) is not None:
             about = part[name] if isinstance(part[name], dict) else {}
             method = about.get("quant_method") or name
-            raise ModelError(f"{where!r} is a quantised checkpoint ({method}, by its config.json).", UNQUANTISED)
+            hint = MARKED if method == "gguf" else UNQUANTISED
+            raise ModelError(f"{where!r} is a quantised checkpoint ({method}, by its config.json).", hint)
     for name, what in ELSEWHERE.items():
         if part.get(name) is not None:
             raise ModelError(
@@ -133,19 +111,25 @@ def check_stored(where: str, stored: Mapping[str, Stored], outline: Any) -> None
     renamed what it renames.
     """
     weights = {name: tensor for name, tensor in stored.items() if not HARMLESS.search(name)}
-    check_names(where, [name for name in weights if ADAPTER.search(name) or QUANTISED.search(name)], outline)
+    asked = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
+    marked = [name for name in weights if ADAPTER.search(name) or QUANTISED.search(name)]
+    check_names(where, [name for name in marked if _shape(name, asked, outline) is None], outline)
     for name, tensor in weights.items():
         if tensor.dtype not in FLOATS:
             raise ModelError(f"The weight {name} of {where!r} is stored as {tensor.dtype}.", UNQUANTISED)
-    asked = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
     for name, tensor in weights.items():
-        shape = asked.get(name) or asked.get(f"{outline.base_model_prefix}.{name}")
+        shape = _shape(name, asked, outline)
         if shape is not None and shape != tensor.shape:
             raise ModelError(
                 f"The weights of {where!r} cannot be loaded: {name} has the shape {tensor.shape}, and config.json asks "
                 f"for {shape}.",
                 "The config or the weights are of another model: get both from the same place.",
             )
+
+
+def _shape(name: str, asked: Mapping[str, tuple[int, ...]], outline: Any) -> tuple[int, ...] | None:
+    """The shape that the outline asks for under the name of a file; None where transformers has another name for it."""
+    return asked.get(name, asked.get(f"{outline.base_model_prefix}.{name}"))
 
 
 def check_names(where: str, unexpected: Iterable[str], outline: Any) -> None:

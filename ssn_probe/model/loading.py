@@ -13,16 +13,16 @@ from ssn_probe.errors import ModelError, first_line, nearest
 from ssn_probe.model.anatomy import check_anatomy, check_finite
 from ssn_probe.model.asking import NO_WISH, Asking, put_form, settle_system
 from ssn_probe.model.config_file import (
+    UNQUANTISED,
     check_config,
     check_depth,
-    check_hub_adapter,
     check_names,
-    check_no_adapter,
     check_stored,
 )
 from ssn_probe.model.context_length import silence_reminders
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.fetched import FETCHED, locate_fetched
+from ssn_probe.model.foreign_adapters import check_hub_adapter, check_no_adapter
 from ssn_probe.model.hub import ask_hub, hub_file
 from ssn_probe.model.model_files import check_files, read_object
 from ssn_probe.model.quiet import quiet
@@ -51,7 +51,8 @@ def locate(name: str, *, weights: bool = True) -> str:
     if os.path.isdir(folder):  # unlike Path's, these take any text
         return _model_folder(folder, weights)
     if os.path.exists(folder):
-        raise ModelError(f"{name} is a file.", "Give the folder that holds config.json and the weights.")
+        hint = "Give the folder that holds config.json and the weights in safetensors."
+        raise ModelError(f"{name} is a file.", f"{hint} {UNQUANTISED}" if name.endswith(".gguf") else hint)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"There is no model folder {name!r}, and a name on the hub has the form owner/model.",
@@ -108,6 +109,8 @@ def _model_folder(folder: Path, weights: bool) -> str:
             "Give a folder as `save_pretrained` writes it: config.json, *.safetensors and a tokenizer.",
         )
     if weights and not any(folder.glob("*.safetensors*")):
+        if held := sorted(path.name for path in folder.glob("*.gguf")):
+            raise ModelError(f"{folder} has no *.safetensors but {held[0]}, and GGUF files are not read.", UNQUANTISED)
         raise ModelError(
             f"{folder} has no *.safetensors; other weight formats are not loaded.",
             "Load the model with transformers once and save it again with `save_pretrained`.",

@@ -60,6 +60,10 @@ def writing(name: str, text: str = "{}") -> Spoil:
     return lambda folder: (folder / name).write_text(text, encoding="utf-8")
 
 
+def adapter(base: str | None = None, kind: str = "LORA") -> Spoil:
+    return writing("adapter_config.json", json.dumps({"peft_type": kind, "base_model_name_or_path": base}))
+
+
 def adapter_alone(folder: Path) -> None:
     about = {"peft_type": "LORA", "base_model_name_or_path": "some/base"}
     (folder / "adapter_config.json").write_text(json.dumps(about), encoding="utf-8")
@@ -76,10 +80,16 @@ ADAPTED = {
 QUANTISED = {
     **{
         method: (configured(quantization_config={"quant_method": method}), method)
-        for method in ("fp8", "gptq", "awq", "bitsandbytes", "compressed-tensors", "mxfp4")
+        for method in ("fp8", "gptq", "awq", "bitsandbytes", "compressed-tensors", "mxfp4", "hqq", "torchao")
     },
     "int8": (changing(lambda weight: weight.to(torch.int8)), "stored as I8"),
     "float8": (changing(lambda weight: weight.to(torch.float8_e4m3fn)), "stored as F8_E4M3"),
+    "4 bits in bytes": (changing(lambda weight: weight[:, :12].to(torch.uint8)), "stored as U8"),
+    "GPTQ's names": (holding(model__layers__0__mlp__up_proj__qweight=torch.ones(1)), "they are a quantiser's"),
+    "a GGUF file": (
+        lambda folder: [(folder / "model.safetensors").unlink(), writing("model.Q4_K_M.gguf")(folder)],
+        "GGUF files are not read",
+    ),
     "left over": (holding(model__layers__0__mlp__up_proj__weight_scale=torch.ones(1)), "they are a quantiser's"),
 }
 OTHER = {
@@ -117,6 +127,33 @@ def test_an_adapter_is_refused_and_to_be_merged(folder: Path, spoil: Spoil, prob
         assert "merge_and_unload" in str(error.value.hint)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
+def test_the_advice_for_an_adapter_merges_it(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """The lines of the hint are run as they stand, and what they write is the model with the adapter's change."""
+    from peft import LoraConfig, get_peft_model
+
+    base, place, monkey = tiny_folder("llama"), tmp_path / "adapter", pytest.MonkeyPatch()
+    module = get_peft_model(tiny_module("llama"), LoraConfig(r=2, target_modules=["up_proj"], init_lora_weights=False))
+    module.peft_config["default"].base_model_name_or_path = str(base)
+    module.save_pretrained(str(place))
+    with pytest.raises(ModelError, match="is a LORA adapter of") as error:
+        load_subject(str(place))
+    lines = str(error.value.hint).partition("here 'merged': ")[2]
+    monkey.chdir(tmp_path)
+    exec(lines)
+    monkey.undo()
+    merged = load_subject(str(tmp_path / "merged")).model._module.get_parameter(UP)
+    assert torch.allclose(merged, module.merge_and_unload().get_parameter(UP))
+    assert not torch.allclose(merged, load_subject(str(base)).model._module.get_parameter(UP))
+
+
+def test_an_adapter_that_cannot_be_merged_is_not_to_be_merged(folder: Path) -> None:
+    adapter("some/base", "PREFIX_TUNING")(folder)
+    with pytest.raises(ModelError, match="a PREFIX_TUNING adapter of 'some/base'") as error:
+        load_subject(str(folder))
+    assert "cannot be merged" in str(error.value.hint)
+
+
 @pytest.mark.parametrize(("spoil", "problem"), QUANTISED.values(), ids=QUANTISED)
 def test_quantised_weights_are_refused_with_what_to_give_instead(folder: Path, spoil: Spoil, problem: str) -> None:
     spoil(folder)
@@ -131,6 +168,13 @@ def test_a_model_that_the_folder_does_not_hold_is_refused(folder: Path, spoil: S
     spoil(folder)
     with pytest.raises(ModelError, match=problem):
         load_subject(str(folder))
+
+
+def test_what_was_read_from_a_gguf_file_is_a_model_of_its_own(folder: Path) -> None:
+    configured(quantization_config={"quant_method": "gguf"})(folder)
+    with pytest.raises(ModelError, match=r"\(gguf, by its config.json") as error:
+        load_subject(str(folder))
+    assert "remove quantization_config from config.json" in str(error.value.hint)
 
 
 def test_the_doctor_names_the_adapter_and_not_the_family(folder: Path) -> None:
@@ -197,6 +241,52 @@ def adapt(module: Any) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj"]), module)
+
+
+class Packed(torch.Tensor):
+    """A weight that computes as a matrix of floats and is stored in another way, as torchao's."""
+
+
+def weigh(weight: torch.Tensor) -> Callable[[Any], None]:
+    def change(module: Any) -> None:
+        kept = torch.nn.Parameter(weight, requires_grad=False)
+        del module.model.layers[1].mlp.up_proj.weight
+        module.model.layers[1].mlp.up_proj.register_parameter("weight", kept)
+
+    return change
+
+
+class Linear4bit(torch.nn.Linear):
+    """As bitsandbytes has one."""
+
+
+Linear4bit.__module__ = "bitsandbytes.nn.modules"
+
+
+def replace(module: Any) -> None:
+    module.model.layers[1].mlp.up_proj = Linear4bit(24, 20, bias=False)
+
+
+def quantiser(module: Any) -> None:
+    module.hf_quantizer = object()
+
+
+QUANTISED_MODULES = {
+    "in bytes": (weigh(torch.ones(20, 24, dtype=torch.int8)), "up_proj.weight is stored as torch.int8"),
+    "in 8 bits": (weigh(torch.ones(20, 24).to(torch.float8_e4m3fn)), "up_proj.weight is stored as torch.float8_e4m3fn"),
+    "as it says itself": (quantiser, "The model is a LlamaForCausalLM with quantised weights"),
+    "as tensors of another kind": (weigh(torch.ones(20, 24).as_subclass(Packed)), "no plain tensor but Packed"),
+    "in modules of a quantiser": (replace, "a Linear4bit with quantised weights"),
+}
+
+
+@pytest.mark.parametrize(("change", "problem"), QUANTISED_MODULES.values(), ids=QUANTISED_MODULES)
+def test_a_module_with_quantised_weights_is_refused(change: Callable[[Any], None], problem: str) -> None:
+    module = tiny_module("llama")
+    change(module)
+    with pytest.raises(ModelError, match=problem) as error:
+        check_anatomy(module, family_of(module.config))
+    assert "unquantised checkpoint" in str(error.value.hint)
 
 
 MODULES = {

@@ -56,7 +56,7 @@ def test_one_question_and_one_error(what: str, cache: Path, monkeypatch: pytest.
     with hub(status, headers) as (address, asked):
         monkeypatch.setattr(constants, "ENDPOINT", address)
         if what == "no config":
-            monkeypatch.setattr("ssn_probe.model.config_file.hub_file", lambda *_: None)
+            monkeypatch.setattr("ssn_probe.model.foreign_adapters.hub_file", lambda *_: None)
             monkeypatch.setattr("ssn_probe.model.loading.hub_file", lambda *_: None)
         with pytest.raises(ModelError, match=message) as error:
             load_subject("owner/model")
