@@ -25,6 +25,7 @@ from ssn_probe.model.fetched import FETCHED, locate_fetched
 from ssn_probe.model.foreign_adapters import check_hub_adapter, check_no_adapter
 from ssn_probe.model.hub import ask_hub, hub_file
 from ssn_probe.model.model_files import check_files, read_object
+from ssn_probe.model.placement import BALANCED, settle_spread, spread_over
 from ssn_probe.model.quiet import quiet
 from ssn_probe.model.ranks import check_degree, degree, device_of_rank, split
 from ssn_probe.model.remedies import read_foreign
@@ -34,8 +35,6 @@ from ssn_probe.model.text_config import raw_text_config, text_config
 from ssn_probe.model.trial import try_chats, try_tokenizer
 from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
 
-BALANCED = "balanced"
-"""The device that is all GPUs, each with some of the layers, and the processor's memory for what they do not hold."""
 ORGANISM = "organism"
 """The name of the embedded model; `organism:NAME` is one with planted neurons."""
 _SHIPPED = Path(__file__).parents[1] / "organism"
@@ -249,6 +248,8 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
         )
     _check_report(where, loading, outline)
     module = read_foreign(where, "weights", lambda: _settled(module, device))
+    if device == BALANCED:
+        settle_spread(module, family)
     check_anatomy(module, family, spread=degree() > 1 or device == BALANCED)
     check_finite(module)
     return module
@@ -283,28 +284,6 @@ def _check_report(where: str, loading: Mapping[str, Any], outline: Any) -> None:
     ]
     if others:
         raise ModelError(f"The weights of {where!r} cannot be loaded: {others[0]}", "Get the complete checkpoint.")
-
-
-def spread_over() -> dict[str, Any]:
-    """What `from_pretrained` is told so that accelerate spreads the layers over the devices of this machine."""
-    return {"device_map": BALANCED}
-
-
-def spread_of(module: Any, family: Family, device: str) -> tuple[str, str]:
-    """The device that takes prompts, and all over which a module is spread, if it is."""
-    if device != BALANCED:
-        return device, ""
-    if hasattr(module, "hf_device_map") and module.device.type == "meta":
-        raise ModelError(
-            "The model's first weights do not fit on a device, and prompts must be where they are.",
-            "Free the memory of a GPU, or leave the GPUs out: --device cpu.",
-        )
-    hook = getattr(family.part(module, family.embedding), "_hf_hook", None)
-    first = getattr(hook, "execution_device", None)
-    held = dict.fromkeys(str(where) for where in getattr(module, "hf_device_map", {}).values())
-    devices = [f"cuda:{where}" if where.isdigit() else where for where in held]
-    named = str(module.device if first is None else f"cuda:{first}" if isinstance(first, int) else first)
-    return named, ", ".join(devices) if len(devices) > 1 else ""
 
 
 def _settled(module: Any, device: str) -> Any:

@@ -25,11 +25,11 @@ from ssn_probe.model.loading import (
     read_outline,
     read_tokenizer,
     read_weights,
-    spread_of,
     usable_device,
 )
 from ssn_probe.model.model_files import stamp
 from ssn_probe.model.openings import Openings, declared_openings
+from ssn_probe.model.placement import spread_of
 from ssn_probe.model.quiet import quiet
 from ssn_probe.model.ranks import Shards, over_ranks
 from ssn_probe.model.templates import DAY, on_one_day, template_notes

@@ -1,7 +1,7 @@
 """What a recipe asks of a host that runs the model for others, or of a model that is spread, checked before it runs."""
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.model.loading import BALANCED
+from ssn_probe.model.placement import BALANCED
 from ssn_probe.model.precision import check_widening
 from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject

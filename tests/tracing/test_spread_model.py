@@ -1,6 +1,9 @@
 """A model whose layers are on several devices measures what a whole one does."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+import two_devices
 from tiny import FAMILIES, write_tiny
+from two_devices import halves
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model import loading
@@ -24,17 +29,12 @@ from ssn_probe.tracing.means import mean_activations
 from .test_divergence import NEURONS, TEXTS
 from .test_effects import OPENINGS, PROMPTS
 
-ENDS = ("model.embed_tokens", "model.rotary_emb", "lm_head")
-"""Tied weights stay together."""
 OFFLOADED = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
 
 
 def spread(where: str, first: Any, second: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
-    """A model with every other layer, and the last norm, elsewhere."""
-    depth = load_subject(where, weights=False).n_layers
-    devices = dict.fromkeys(ENDS, first) | {"model.norm": second}
-    devices |= {f"model.layers.{layer}": first if layer % 2 else second for layer in range(depth)}
-    return placed(where, devices, folder, monkeypatch)
+    whole = load_subject(where, device="cpu")
+    return placed(where, halves(whole.model._module, whole.family, first, second), folder, monkeypatch)
 
 
 def placed(where: str, devices: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
@@ -42,25 +42,32 @@ def placed(where: str, devices: dict[str, Any], folder: Path, monkeypatch: pytes
     return load_subject(where, device="balanced", dtype="float32")
 
 
-def measured(subject: Subject) -> dict[str, Any]:
-    """Every kind of work."""
-    silenced, louder = suppression(NEURONS), amplification(NEURONS, 2.0)
+def patched(subject: Subject) -> dict[str, Any]:
     carry = carrying(NEURONS, "a run")
-    carried = capture(subject, PROMPTS[::-1], carried_neurons(carry), max_new_tokens=4)
-    before = read_texts(subject, TEXTS)
-    patched = {"edits": carry, "carried": carried}
-    return {
-        "local": score_local(subject, PROMPTS),
-        "refusal": score_refusal(subject, PROMPTS, OPENINGS),
-        "final": score_final(subject, PROMPTS[2:], sites=("k", "ffn")),
-        "ablation": score_ablation(subject, PROMPTS, OPENINGS, candidates=NEURONS),
-        "odds": refusal_log_odds(subject, PROMPTS, OPENINGS, edits=silenced),
-        "patched odds": refusal_log_odds(subject, PROMPTS, OPENINGS, **patched),
-        "responses": [greedy_tokens(subject, PROMPTS, max_new_tokens=4, **how) for how in ({"edits": louder}, patched)],
-        "KL": read_texts(subject, TEXTS, before=before.states, edits=louder),
-        "patched KL": read_texts(subject, TEXTS, before=before.states, **patched),
-        "means": mean_activations(subject, PROMPTS),
-    }
+    return {"edits": carry, "carried": capture(subject, PROMPTS[::-1], carried_neurons(carry), max_new_tokens=4)}
+
+
+def divergence(subject: Subject, **how: Any) -> Any:
+    return read_texts(subject, TEXTS, before=read_texts(subject, TEXTS).states, **how)
+
+
+CANDIDATES: Any = NEURONS
+SILENCED: dict[str, Any] = {"edits": suppression(NEURONS)}
+LOUDER: dict[str, Any] = {"edits": amplification(NEURONS, 2.0)}
+WORKS: dict[str, Callable[[Subject], Any]] = {
+    "local": lambda subject: score_local(subject, PROMPTS),
+    "refusal": lambda subject: score_refusal(subject, PROMPTS, OPENINGS),
+    "final": lambda subject: score_final(subject, PROMPTS[2:], sites=("k", "ffn")),
+    "ablation": lambda subject: score_ablation(subject, PROMPTS, OPENINGS, candidates=CANDIDATES),
+    "odds": lambda subject: refusal_log_odds(subject, PROMPTS, OPENINGS, **SILENCED),
+    "patched odds": lambda subject: refusal_log_odds(subject, PROMPTS, OPENINGS, **patched(subject)),
+    "responses": lambda subject: greedy_tokens(subject, PROMPTS, max_new_tokens=4, **LOUDER),
+    "patched responses": lambda subject: greedy_tokens(subject, PROMPTS, max_new_tokens=4, **patched(subject)),
+    "KL": lambda subject: divergence(subject, **LOUDER),
+    "patched KL": lambda subject: divergence(subject, **patched(subject)),
+    "means": lambda subject: mean_activations(subject, PROMPTS),
+}
+"""Every kind of work."""
 
 
 def tensors(found: Any) -> list[torch.Tensor]:
@@ -71,14 +78,14 @@ def tensors(found: Any) -> list[torch.Tensor]:
     return [torch.as_tensor(found)] if isinstance(found, int) else [one for part in parts for one in tensors(part)]
 
 
-def compare(where: str, subject: Subject, **tolerance: float) -> None:
+def compare(where: str, subject: Subject, rtol: float = 0, atol: float = 0) -> None:
+    """To the last bit, unless a tolerance is given."""
     whole = load_subject(where, device="cpu", dtype="float32")
     assert subject.identity == whole.identity
-    found = measured(subject)
-    for name, wanted in measured(whole).items():
-        for one, two in zip(tensors(wanted), tensors(found[name]), strict=True):
+    for name, run in WORKS.items():
+        for one, two in zip(tensors(run(whole)), tensors(run(subject)), strict=True):
             said = partial("{}: {}".format, name)
-            torch.testing.assert_close(two, one, equal_nan=True, msg=said, **tolerance)
+            torch.testing.assert_close(two, one, equal_nan=True, msg=said, rtol=rtol, atol=atol)
 
 
 @OFFLOADED
@@ -86,11 +93,10 @@ def compare(where: str, subject: Subject, **tolerance: float) -> None:
 def test_layers_that_stay_on_the_disk_until_they_are_needed(
     tiny_folder: Callable[[str], Path], family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last bit: what is brought from the disk is what would have been there."""
     where = str(tiny_folder(family))
     subject = spread(where, "cpu", "disk", tmp_path, monkeypatch)
     assert (subject.device, subject.place) == ("cpu", "cpu, disk")
-    compare(where, subject, rtol=0, atol=0)
+    compare(where, subject)
     with pytest.raises(ModelError, match="needs the whole model on one device"):
         check_whole(subject, "Training")
 
@@ -101,7 +107,7 @@ def test_tied_weights_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     subject = spread(where, "cpu", "disk", tmp_path / "offloaded", monkeypatch)
     module = subject.model._module
     assert module.lm_head.weight is module.model.embed_tokens.weight
-    compare(where, subject, rtol=0, atol=0)
+    compare(where, subject)
 
 
 @OFFLOADED
@@ -111,6 +117,21 @@ def test_a_model_whose_first_weights_have_no_room_is_refused(
     """transformers and nnsight put prompts where the first weights are."""
     with pytest.raises(ModelError, match="do not fit on a device"):
         spread(str(tiny_folder("llama")), "disk", "cpu", tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_layers_on_two_devices_of_which_every_tensor_must_be_on_one(tiny_folder: Callable[[str], Path]) -> None:
+    folders = [str(tiny_folder(family)) for family in ("llama", "gemma2", "qwen3")]
+    tests = Path(two_devices.__file__).parent
+    known = os.pathsep.join((str(tests), *sys.path))
+    run = subprocess.run(
+        [sys.executable, two_devices.__file__, *folders],
+        env={**os.environ, "PYTHONPATH": known},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert run.stdout == "True\n", run.stderr[-2000:]
 
 
 @pytest.mark.gpu

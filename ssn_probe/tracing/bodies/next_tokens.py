@@ -29,7 +29,8 @@ def trace_texts(model, inputs, places, edits, own, answer, before):
         states = reach(model, places["norm"]).output
         head, form = reach(model, places["head"]), places["logits"]
         last = model.output.logits[:, -1]
-        made = logits_of(states[:, -1], head, form)
+        made = logits_of(states[:, -1], head, form).to(last.device)
+        own, answer = ({name: part.to(states.device) for name, part in each.items()} for each in (own, answer))
         answers = states[answer["row"], answer["position"]]
         figures = {
             "nll": surprisal(states[own["row"], own["position"]], own["token"], head, form),
@@ -73,11 +74,10 @@ def log_probabilities(states, head, form):
 
 def surprisal(states, tokens, head, form):
     """−log p of the tokens that follow: [n]."""
-    size = max(1, BLOCK // form[-1])
-    parts = [
-        -log_probabilities(some, head, form).gather(-1, these[:, None])[:, 0]
-        for some, these in zip(states.split(size), tokens.to(states.device).split(size), strict=True)
-    ]
+    size, parts = max(1, BLOCK // form[-1]), []
+    for some, these in zip(states.split(size), tokens.split(size), strict=True):
+        found = log_probabilities(some, head, form)
+        parts.append(-found.gather(-1, these.to(found.device)[:, None])[:, 0])
     return torch.cat(parts)
 
 
