@@ -18,6 +18,10 @@ WIDTH = {"bfloat16": 16, "float16": 16, "float32": 32, "float64": 64}
 WITHOUT = "Leave scoring_dtype out: neurons are scored in the model's own dtype then."
 
 
+class CannotWidenError(ModelError):
+    """Some of the weights are not where the model computes."""
+
+
 def widens(subject: Subject, dtype: str | None) -> bool:
     """Is `dtype` another one than the model's own? None stands for that."""
     return dtype not in (None, subject.identity["dtype"])
@@ -31,7 +35,7 @@ def check_widening(subject: Subject, dtype: str | None) -> None:
     if WIDTH[dtype] <= WIDTH[own]:
         raise ModelError(f"scoring_dtype is {dtype}, and {subject.name} is loaded in {own}, which is wider.", WITHOUT)
     if subject.model is not None and any(one.device.type == "meta" for one in subject.model._module.parameters()):
-        raise ModelError(
+        raise CannotWidenError(
             f"Scoring in {dtype} needs all weights of {subject.name} on a device, and some are fetched from elsewhere.",
             f"{WITHOUT} Or load the model in {dtype}: --dtype {dtype}.",
         )

@@ -15,6 +15,7 @@ from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
 from ssn_probe.study.refusal_readout import gate_rows, is_given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
 from ssn_probe.study.resolve import choosers, found_again, reads_language, reads_log_odds, rows_to_train
+from ssn_probe.study.rounding import rounding_steps
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_done
 from ssn_probe.study.trained_weights import AFTER, complete_row, is_trained, train, trained_bench, training_inputs
@@ -33,6 +34,7 @@ def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
         if prompts not in tested:
             yield from _gate_steps(bench, here, language_label(prompts), prompts)
     yield from _score_steps(bench, here, scored_nodes)
+    yield from rounding_steps(bench, scored_nodes)
     for training, nodes in found_again(recipe).items():
         yield from _after_training(bench, training, nodes)
 

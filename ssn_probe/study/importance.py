@@ -49,7 +49,7 @@ def importance(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
         frames = []
         for language in bench.data[node.prompts].languages:
             means = {context: scored(bench, node, language, context).means for context in CONTRASTED}
-            frames.extend(_frame(means, site, language) for site in sites)
+            frames.extend(importance_frame(means, site, language) for site in sites)
         return pl.concat(frames)
 
     key = ("importance", bench.data[node.prompts].digest, node.effect, sites, node.scoring_dtype)
@@ -76,7 +76,7 @@ def scored(
         with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
             if isinstance(node.scored_by, Local) and not covered(shelf, rows.height):
                 _recall_weights(bench)
-            known = {"reads": _reads(bench, node, language), "candidates": candidates(bench, node, language)}
+            known = {"reads": reads_of(bench, node, language), "candidates": candidates(bench, node, language)}
             dtype = None if covered(shelf, rows.height) else node.scoring_dtype
             with computing_in(bench.subject, dtype) as subject:
                 scores = score(
@@ -105,7 +105,7 @@ def _recall_weights(bench: Workbench) -> None:
 def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
     """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
     prompts = bench.data[node.prompts]
-    found = _reads(bench, node, language)
+    found = reads_of(bench, node, language)
     reads = None if found is None else reads_json(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
     sites = list(distinct_sites(bench, node))
@@ -143,7 +143,7 @@ def candidates(bench: Workbench, node: SafetyNeurons, language: str) -> list[Neu
     return highest(pooled, screen[1])
 
 
-def _reads(bench: Workbench, node: SafetyNeurons, language: str) -> Openings | Direction | None:
+def reads_of(bench: Workbench, node: SafetyNeurons, language: str) -> Openings | Direction | None:
     """How the effect's behaviour is read in a language; None for an effect that does not ask."""
     if not node.scored_by.needs_openings:
         return None
@@ -166,7 +166,8 @@ def _scores_key(bench: Workbench, node: SafetyNeurons, language: str, context: s
     return "scores", bench.data[node.prompts].digest, node.effect, sites, node.scoring_dtype, language, context
 
 
-def _frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:
+def importance_frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:
+    """The mean effects at a site, by context, as `importance` has them."""
     layers, width = means["harmful"][site].shape
     return pl.DataFrame(
         {

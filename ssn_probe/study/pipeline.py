@@ -34,8 +34,9 @@ from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
 from ssn_probe.study.refusal_trial import identify_responses, try_refusal, with_baseline
-from ssn_probe.study.resolve import evaluated
+from ssn_probe.study.resolve import choosers, evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
+from ssn_probe.study.rounding import rounding_notes
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import Step, rows_of_steps, run_steps
 from ssn_probe.study.summary import summarise
@@ -65,6 +66,8 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
                 pass
         finally:
             keep("responses", identify_responses(bench))
+        for note in rounding_notes(bench, choosers(recipe)):
+            bench.warn(note)
         expressions = named_sets(recipe)
         sets = {name: evaluate(bench, node) for name, node in expressions.items()}
     with _timed(seconds, "nulls"):

@@ -33,6 +33,7 @@ METHODS = {
     "stability": 2,
     "discoveries": 2,
     "label sets": 1,
+    "rounding": 1,
     "expansion": 2,
 }
 """Every kind of measurement that is kept between runs, with a version that is raised when its numbers change."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssn_probe.report.markdown_tables import section, table
-from ssn_probe.spec import Recipe
+from ssn_probe.spec import Recipe, SafetyNeurons
+from ssn_probe.spec.node import walk
 from ssn_probe.text import counted, markdown, size
 
 
@@ -55,6 +56,7 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
             "model",
             f"{markdown(str(model['name']))}, {model['family']}, {model['dtype']}, attention {model['attention']}",
         ],
+        *_scoring_rows(recipe),
         *_source_rows(model.get("source")),
         ["weights", f"`{model.get('digest') or model.get('commit')}`"],
         *_generation_rows(manifest.get("generation") or {}),
@@ -66,6 +68,12 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
         ["seconds", markdown(", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items()))],
     ]
     return section("How it was made", table(["", ""], rows))
+
+
+def _scoring_rows(recipe: Recipe) -> list[list[str]]:
+    """The dtype in which neurons are scored, where the recipe asks for one."""
+    asked = dict.fromkeys(node.scoring_dtype for node in walk(recipe) if isinstance(node, SafetyNeurons))
+    return [["neurons scored in", ", ".join(found)]] if (found := list(filter(None, asked))) else []
 
 
 def _device(manifest: Mapping[str, Any]) -> list[str]:
