@@ -5,8 +5,11 @@
 - k: the mirror, S' = S − scale · k_sd · (R_sᵀ q̃_t)_d, in every head of the group.
 
 With a norm on the head between projection and rotation, silencing one channel rescales the others: S' becomes γ S',
-γ = rms / rms'. Then come the soft-cap and the softmax, and the output moves by ‖ΔA v W‖, a quadratic form in ΔA.
-Expanding the softmax to first order would cost as much and be 3–38 % off.
+γ = rms / rms'. A LayerNorm, of standard deviation σ, also moves the mean by x_d / D, and what leaves with the channel
+is (x_d / σ) (w_d e_d − w / D). Then come the soft-cap and the softmax, and the output moves by ‖ΔA v W‖, a quadratic
+form in ΔA. Expanding the softmax to first order would cost as much and be 3–38 % off.
+
+A norm over all heads together rescales every head with each channel: `moved_everywhere`.
 
 Axes as in `closed_form`, and s the token of the key. Everything is laid out as [b g a t d s], which is never in
 memory as a whole: it is walked in blocks of prompts, or of queries where one prompt is too long.
@@ -14,6 +17,7 @@ memory as a whole: it is walked in blocks of prompts, or of queries where one pr
 
 import torch
 from einops import einsum, rearrange
+from torch.nn.functional import pad
 
 from .closed_form import exact
 
@@ -23,60 +27,93 @@ WIDE = 2**25
 """The same on a GPU, which is told of a small block more slowly than it computes it."""
 
 
-def score_effects(seen, gram, weight, wanted):
+def score_effects(seen, known, weight, wanted):
     """{"q": [b n], "k": [b n]}, for those in `wanted`.
 
-    seen: what `heads_of` takes; weight: [b t], for the last tokens, as many as count.
+    seen: what `heads_of` takes; known: "gram", or "matrix" where a norm is over all heads, of `closed_form.measure`;
+    weight: [b t], for the last tokens, as many as count.
     """
-    groups, rep, size = gram.shape[:3]
-    heads = heads_of(seen, groups, rep)
+    groups, rep, size = seen["heads"]
+    heads = heads_of(seen)
     prompts, tokens = len(weight), heads["key"].shape[3]
-    gram = gram.to(heads["key"].device)
-    weight = weight.to(gram.device, gram.dtype)
+    known = {name: measured.to(heads["key"].device) for name, measured in known.items()}
+    weight = weight.to(heads["key"].device, heads["key"].dtype)
     first = tokens - weight.shape[1]
-    effects = {site: gram.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
+    effects = {site: weight.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
     most = WIDE if weight.is_cuda else BLOCK
     for rows, queries in blocks(prompts, first, tokens, groups * rep * size * tokens, most):
         share = weight[rows, queries.start - first : queries.stop - first]
         part = block_of(heads, rows, queries)
-        metric, basis = metric_of(part["value"], gram)
         before = attend(part["scores"], part, seen["cap"])
+        metric, basis = (None, None) if seen["together"] else metric_of(part["value"], known["gram"])
         for site in wanted:
-            shifted = shifted_by_query(part) if site == "q" else shifted_by_key(part)
-            change = attend(shifted, part, seen["cap"]).sub_(before)
-            norms = moved(change, metric, basis, jointly=site == "k")
+            shifted, gain = shifted_by_query(part) if site == "q" else shifted_by_key(part)
+            if seen["together"]:
+                norms = moved_everywhere(shifted, gain, part, before, known["matrix"], seen["cap"])
+            else:
+                shifted = shifted if gain is None else shifted.mul_(gain)
+                change = attend(shifted, part, seen["cap"]).sub_(before)
+                norms = moved(change, metric, basis, jointly=site == "k")
             effects[site][rows] += einsum(norms, share, "b g a t d, b t -> b g a d")
     return {site: rearrange(effect, "b g a d -> b (g a d)") for site, effect in effects.items()}
 
 
-def heads_of(seen, groups, rep):
-    """Queries [b g a t d] and keys [b g 1 t d], before and after rotation, with their gains under a head norm.
+def heads_of(seen):
+    """Queries and keys, each `side_of` its site, values [b g s e], and what the pattern is made with.
 
-    seen: "q", "k", "v" [b t n] as projected; "q_normed", "k_normed" [b t head d] and "eps" where there is a head
-    norm, else None; "cos", "sin" [b t d]; "pairs", see `allowed_pairs`; "scale".
+    seen: "q", "k", "v" [b t n] as projected; "eps" of the norms on queries and keys, or None; with it "q_normed" and
+    "k_normed" [b t n], "together", is it a norm over all heads, and, of a norm that takes away the mean, "q_weight" and
+    "k_weight" [head d], which it multiplies by; "cos", "sin" [b t d], and "rotation", see `families.Family`; "growth"
+    [b t], what queries are multiplied by, or None; "pairs", see `allowed_pairs`; "heads", "scale".
     """
-    query, key, value = (exact(seen[site]) for site in "qkv")
-    query = rearrange(query, "b t (g a d) -> b g a t d", g=groups, a=rep)
-    key = rearrange(key, "b s (g d) -> b g 1 s d", g=groups)
-    gains = [None, None]
-    if seen["eps"] is not None:
-        gains = [rescaling(query, seen["eps"]), rescaling(key, seen["eps"])]
-        query = rearrange(exact(seen["q_normed"]), "b t (g a) d -> b g a t d", g=groups)
-        key = rearrange(exact(seen["k_normed"]), "b s g d -> b g 1 s d")
-    cos, sin = (rearrange(exact(seen[name]).to(key.device), "b t d -> b 1 1 t d") for name in ("cos", "sin"))
+    groups, rep, size = seen["heads"]
+    value = exact(seen["v"])
+    cos, sin, turned = angles_of(seen, size)
+    angles = [
+        rearrange(angle.to(value.device), "b t d -> b 1 1 t d").expand(len(value), -1, -1, -1, -1)
+        for angle in (cos, sin)
+    ]
+    turning = (seen["rotation"] != "halves", turned)
+    query, key = (side_of(seen, site, groups, rep if site == "q" else 1, angles, turning) for site in "qk")
+    if seen["growth"] is not None:
+        growth = rearrange(exact(seen["growth"]).to(value.device), "b t -> b 1 1 t 1")
+        query |= {name: query[name] * growth for name in ("", "_turned", "_mean") if query[name] is not None}
     return {
-        "query": query,
-        "query_turned": query * cos + rotate_half(query) * sin,
-        "query_gain": gains[0],
-        "key": key,
-        "key_turned": key * cos + rotate_half(key) * sin,
-        "key_gain": gains[1],
+        **{f"query{name}": held for name, held in query.items()},
+        **{f"key{name}": held for name, held in key.items()},
         "value": rearrange(value, "b s (g e) -> b g s e", g=groups),
-        "cos": cos.expand(len(query), -1, -1, -1, -1),
-        "sin": sin.expand(len(query), -1, -1, -1, -1),
-        "pairs": seen["pairs"].to(key.device),
+        "cos": angles[0],
+        "sin": angles[1],
+        "turning": turning,
+        "pairs": seen["pairs"].to(value.device),
         "scale": seen["scale"],
     }
+
+
+def side_of(seen, site, groups, rep, angles, turning):
+    """What scores are made of on the side of queries or of keys, by the end of its name in `heads_of`: [b g a t d].
+
+    "": what leaves with a channel; "_turned": all channels, rotated; "_gain": by how much a norm enlarges the other
+    channels; "_mean" and "_weight": what of the mean each channel takes along, and the rotated weight that it is
+    multiplied by. None where there is no norm, or none that takes away the mean.
+    """
+
+    def laid_out(x):
+        return rearrange(x, "b t (g a d) -> b g a t d", g=groups, a=rep)
+
+    raw = exact(seen[site])
+    own = laid_out(raw)
+    found: dict = {"": own, "_gain": None, "_mean": None, "_weight": None}
+    whole = own
+    if seen["eps"] is not None:
+        whole = found[""] = laid_out(exact(seen[f"{site}_normed"]))
+        found["_gain"] = laid_out(rescaling(raw, seen["eps"])) if seen["together"] else rescaling(own, seen["eps"])
+    if f"{site}_weight" in seen:
+        weight = rearrange(exact(seen[f"{site}_weight"]), "(g a) d -> 1 g a 1 d", g=groups)
+        spread, found["_gain"] = centred(own, seen["eps"])
+        amount = own / spread
+        found |= {"": amount * weight, "_mean": amount / own.shape[-1], "_weight": turn(weight, angles, turning)}
+    return found | {"_turned": turn(whole, angles, turning)}
 
 
 def allowed_pairs(mask, padding):
@@ -92,16 +129,48 @@ def allowed_pairs(mask, padding):
     return pairs.expand(prompts, -1, -1)
 
 
-def rotate_half(x):
-    """The quarter turn of every pair of channels (half-split rotary embedding)."""
+def angles_of(seen, size):
+    """The cosine and the sine of every channel's angle [b t d], and how many of the channels are turned."""
+    cos, sin = exact(seen["cos"]), exact(seen["sin"])
+    if seen["rotation"] == "pairs, angles in halves":
+        cos, sin = (angle[..., : angle.shape[-1] // 2].repeat_interleave(2, -1) for angle in (cos, sin))
+    if not seen["turned"]:
+        cos, sin = torch.ones_like(cos), torch.zeros_like(sin)
+    still = (0, size - cos.shape[-1])
+    return pad(cos, still, value=1.0), pad(sin, still), cos.shape[-1]
+
+
+def turn(x, angles, turning):
+    """The channels [b g a t d] rotated."""
+    cos, sin = angles
+    return x * cos + quarter(x, turning) * sin
+
+
+def quarter(x, turning):
+    """The quarter turn of every pair of channels; those that are not turned, the last ones, meet a sine of zero.
+
+    turning: whether neighbours are a pair, rather than one of each half; and how many channels are turned.
+    """
+    neighbours, turned = turning
+    x, still = x[..., :turned], x[..., turned:]
+    if neighbours:
+        return torch.cat((torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2), still), -1)
     first, second = x.chunk(2, -1)
-    return torch.cat((-second, first), -1)
+    return torch.cat((-second, first, still), -1)
 
 
 def rescaling(raw, eps):
     """γ = rms / rms': by how much a head norm enlarges the other channels once channel d is silent; shape of `raw`."""
     mean = raw.square().mean(-1, keepdim=True)
     return ((mean + eps) / (mean - raw.square() / raw.shape[-1] + eps)).sqrt()
+
+
+def centred(raw, eps):
+    """A LayerNorm's standard deviation, and by how much it enlarges what is left once channel d is silent."""
+    size = raw.shape[-1]
+    mean, variance = raw.mean(-1, keepdim=True), raw.var(-1, correction=0, keepdim=True)
+    left = (variance - (raw.square() * (1 + 1 / size) - 2 * mean * raw) / size).clamp_min(0)
+    return (variance + eps).sqrt(), ((variance + eps) / (left + eps)).sqrt()
 
 
 def blocks(prompts, first, tokens, per_query, most):
@@ -121,36 +190,48 @@ def block_of(heads, rows, queries):
     """The heads of some prompts, with some of their queries; what belongs to keys is turned to [b g a t d s]."""
     part: dict = {
         name: None if heads[name] is None else heads[name][rows, :, :, queries]
-        for name in ("query", "query_turned", "query_gain")
+        for name in ("query", "query_turned", "query_gain", "query_mean", "query_weight")
     }
     part |= {
         name: None if heads[name] is None else rearrange(heads[name][rows], "b g 1 s d -> b g 1 1 d s")
-        for name in ("key", "key_turned", "key_gain")
+        for name in ("key", "key_turned", "key_gain", "key_mean")
     }
-    part["key_quarter"] = rearrange(rotate_half(heads["key_turned"][rows]), "b g 1 s d -> b g 1 1 d s")
+    turned = heads["key_turned"][rows]
+    part["key_quarter"] = rearrange(quarter(turned, heads["turning"]), "b g 1 s d -> b g 1 1 d s")
     for name in ("cos", "sin"):
         part[f"{name}_query"] = heads[name][rows, :, :, queries, :, None]
         part[f"{name}_key"] = rearrange(heads[name][rows], "b 1 1 s d -> b 1 1 1 d s")
     part["pairs"] = rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t 1 s")
-    part |= {"value": heads["value"][rows], "scale": heads["scale"]}
-    scores = einsum(part["query_turned"], heads["key_turned"][rows, :, 0], "b g a t d, b g s d -> b g a t s")
-    part["scores"] = scores[..., None, :] * heads["scale"]
+    part |= {name: heads[name] for name in ("scale", "turning")} | {"value": heads["value"][rows]}
+    part["scores"] = scores_of(part["query_turned"], turned) * heads["scale"]
+    if heads["query_mean"] is not None:
+        part["query_weight"] = scores_of(part["query_weight"], turned)
+        part["key_weight"] = scores_of(part["query_turned"], heads["key_weight"][rows])
     return part
 
 
+def scores_of(query, key):
+    """The products of queries [b g a t d] and keys [b g 1 s d]: [b g a t 1 s]."""
+    return einsum(query, key[:, :, 0], "b g a t d, b g s d -> b g a t s")[..., None, :]
+
+
 def shifted_by_query(part):
-    """S' once channel d of the query is silent: [b g a t d s]."""
+    """S' once channel d of the query is silent, but for γ, and γ, if any: [b g a t d s]."""
     key = part["key_turned"] * part["cos_query"] - part["key_quarter"] * part["sin_query"]  # R_tᵀ k̃_s
     shifted = part["scores"] - (part["scale"] * part["query"])[..., None] * key
-    return shifted if part["query_gain"] is None else shifted.mul_(part["query_gain"][..., None])
+    if part["query_mean"] is not None:
+        shifted.add_((part["scale"] * part["query_mean"])[..., None] * part["query_weight"])
+    return shifted, None if part["query_gain"] is None else part["query_gain"][..., None]
 
 
 def shifted_by_key(part):
-    """S' once channel d of every key of the group is silent: [b g a t d s]."""
-    quarter = rotate_half(part["query_turned"])[..., None]
-    query = part["query_turned"][..., None] * part["cos_key"] - quarter * part["sin_key"]  # R_sᵀ q̃_t
+    """S' once channel d of every key of the group is silent, but for γ, and γ, if any: [b g a t d s]."""
+    turned = quarter(part["query_turned"], part["turning"])[..., None]
+    query = part["query_turned"][..., None] * part["cos_key"] - turned * part["sin_key"]  # R_sᵀ q̃_t
     shifted = part["scores"] - (part["scale"] * part["key"]) * query
-    return shifted if part["key_gain"] is None else shifted.mul_(part["key_gain"])
+    if part["key_mean"] is not None:
+        shifted.add_((part["scale"] * part["key_mean"]) * part["key_weight"])
+    return shifted, part["key_gain"]
 
 
 def attend(scores, part, cap):
@@ -187,3 +268,22 @@ def moved(change, metric, basis, jointly):
         metric = rearrange(metric, "b g s z a -> b g a s z")
     image = einsum(change, metric, "b g a t d s, b g a s z -> b g a t d z")
     return image.mul_(change).sum(-1).clamp_min(0).sqrt()
+
+
+def moved_everywhere(shifted, gain, part, before, matrix, cap):
+    """‖Δ output‖ where a norm is over all heads, so that every channel rescales the scores of every head: [b g a t d].
+
+    One head's channels (of a query; one group's, of a key) at a time, in the memory of as many blocks. Costs as many
+    softmaxes of each head as there are heads, and for each channel and query a row of o_proj's product; matrix: [x n].
+    """
+    groups, rep = gain.shape[1:3]
+    norms = []
+    for group in range(groups):
+        for head in range(rep):
+            own = (slice(None), slice(group, group + 1), slice(head, head + 1) if rep > 1 else slice(None))
+            scores = part["scores"].expand_as(shifted).clone()
+            scores[own] = shifted[own]
+            change = attend(scores.mul_(gain[:, group, head, None, None]), part, cap).sub_(before)
+            moved = einsum(change, part["value"], "b g a t d s, b g s e -> b t d g a e")
+            norms.append((rearrange(moved, "b t d g a e -> b t d (g a e)") @ matrix.T).norm(dim=-1))
+    return rearrange(norms, "(g a) b t d -> b g a t d", g=groups)

@@ -22,14 +22,16 @@ def exact(tensor):
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def measure(layer, places, known, wanted=("ffn", "o", "v", "gram")):
+def measure(layer, places, known, wanted=("ffn", "o", "v", "gram", "matrix")):
     """What the closed forms need of a layer's weights, but for what is known: norms and Gram matrices of columns.
 
     "ffn": column norms of down_proj [n]; of o_proj, "o": column norms [n], "v": the Gram matrices of equal channels
-    [g d a a], and "gram" all of it [g a d a d], which q and k need.
+    [g d a a], and "gram" all of it [g a d a d], which q and k need; or, where a norm is over all heads, the "matrix"
+    itself [x n].
     """
     sites, found = places["sites"], dict(known)
-    needed = {"ffn": {"ffn"}, "o": {"o"}, "v": {"v"}, "gram": {"q", "k"}}
+    scored = "matrix" if places["norm_over"] == "all heads" else "gram"
+    needed = {"ffn": {"ffn"}, "o": {"o"}, "v": {"v"}, "gram": set(), "matrix": set(), scored: {"q", "k"}}
     missing = [name for name in wanted if name not in known and needed[name] & set(sites)]
     if "ffn" in missing:
         found["ffn"] = torch.cat([column_norms(part) for part in columns(layer, places, "ffn")])
@@ -43,6 +45,8 @@ def measure(layer, places, known, wanted=("ffn", "o", "v", "gram")):
             found["v"] = einsum(heads, heads, "x g a d, x g b d -> g d a b")
         if "gram" in missing:
             found["gram"] = einsum(heads, heads, "x g a e, x g b f -> g a e b f")
+        if "matrix" in missing:
+            found["matrix"] = matrix
     return found
 
 

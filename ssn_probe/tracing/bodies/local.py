@@ -2,17 +2,19 @@
 
 import nnsight
 import torch
+from einops import rearrange
 
 from .attention_form import allowed_pairs, score_effects
-from .closed_form import linear_effects, measure, token_weights, value_effects
+from .closed_form import exact, linear_effects, measure, token_weights, value_effects
 from .encoding import encoded, stacked
-from .site_access import all_heads, layer_of, reach, read, token_mask
+from .site_access import layer_of, reach, read, token_mask
 
 
 def measure_weights(model, places):
-    """`closed_form.measure` of every layer, once for all batches."""
+    """`closed_form.measure` of every layer, once for all batches, but for what would take as much room as weights."""
+    small = ("ffn", "o", "v", "gram")
     with torch.no_grad():
-        return [measure(layer_of(model, places, layer), places, {}) for layer in range(places["depth"])]
+        return [measure(layer_of(model, places, layer), places, {}, small) for layer in range(places["depth"])]
 
 
 def trace_weights(model, inputs, places):
@@ -50,7 +52,7 @@ def layer_effects(layer, places, number, mask, weight, known):
     scored = [site for site in ("q", "k") if site in sites]
     if scored:
         seen = seen_by_attention(layer, places, number, mask)
-        effects |= score_effects(seen, known["gram"], weight, scored)
+        effects |= score_effects(seen, known, weight, scored)
     if "v" in sites or "o" in sites:
         heads = read(layer, places["modules"]["o"])
         if "v" in sites:
@@ -64,13 +66,44 @@ def layer_effects(layer, places, number, mask, weight, known):
 
 def seen_by_attention(layer, places, number, mask):
     """What decides the attention pattern, as `attention_form.heads_of` takes it; read in forward order."""
-    given, norms = reach(layer, places["attention"]).inputs[1], places["head_norms"]
-    pattern, angles = given["attention_mask"], given["position_embeddings"]
-    scale, cap, eps = (places["scores"][number][name] for name in ("scale", "cap", "eps"))
-    seen = {"eps": eps}
+    given = reach(layer, places["attention"]).inputs[1]
+    cos, sin = given["position_embeddings"]
+    seen = {**places["scores"][number], "cos": cos, "sin": sin, "pairs": allowed_pairs(given["attention_mask"], mask)}
+    seen |= {"heads": places["heads"], "rotation": places["rotation"], "together": places["norm_over"] == "all heads"}
+    if seen["growth"] is not None:
+        seen["growth"] = growth(given["position_ids"], *seen["growth"])
     for site in "qkv":
         seen[site] = read(layer, places["modules"][site])
-        if eps is not None and site != "v":
-            seen[f"{site}_normed"] = all_heads(layer, places["modules"][site][0], reach(layer, norms[site]).output)
-    pairs = allowed_pairs(pattern, mask)
-    return seen | {"cos": angles[0], "sin": angles[1], "pairs": pairs, "scale": scale, "cap": cap}
+        if seen["eps"] is not None and site != "v":
+            seen |= normed(reach(layer, places["head_norms"][site]), seen[site], site, places)
+    return seen
+
+
+def growth(positions, beta, length):
+    """What queries are multiplied by at their positions (`llama_4_scaling_beta`)."""
+    return 1 + beta * torch.log(1 + torch.floor(positions / length))
+
+
+def normed(norm, raw, site, places):
+    """What a norm makes of queries or keys [b t n], and, if it takes away the mean, what it multiplies by [head d].
+
+    The norm is called: where it is called in the model, its output may have another order, or a part of the heads.
+    """
+    size = places["heads"][2]
+    if places["norm_over"] == "all heads":
+        return {f"{site}_normed": norm(raw)}
+    found = {f"{site}_normed": rearrange(norm(rearrange(raw, "b t (h d) -> b t h d", d=size)), "b t h d -> b t (h d)")}
+    if places["norm_centred"]:
+        found[f"{site}_weight"] = learned_weight(norm, raw, size)
+    return found
+
+
+def learned_weight(norm, raw, size):
+    """What a LayerNorm multiplies by [head d], which a job may not be able to read: what it makes of a known vector.
+
+    So long that what keeps it from dividing by zero is lost in rounding; the mean of its channels is taken away here.
+    """
+    known = torch.full((1, 1, raw.shape[-1] // size, size), 2.0**10, dtype=raw.dtype, device=raw.device)
+    known[..., 1::2] *= -1
+    made = exact(known) - exact(known).mean(-1, keepdim=True)
+    return (exact(norm(known)) / (made / made.square().mean(-1, keepdim=True).sqrt()))[0, 0]

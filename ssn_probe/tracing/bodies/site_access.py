@@ -45,16 +45,6 @@ def weight_of(module):
     return weight if weight is None or not hasattr(weight, "full_tensor") else weight.full_tensor()
 
 
-def all_heads(layer, projection, normed):
-    """What a norm made of each head [prompt, token, head, channel]; it has a part of them if the projection does."""
-    weight = getattr(reach(layer, projection), "weight", None)
-    if weight is None or not hasattr(weight, "full_tensor"):
-        return normed
-    from torch.distributed.tensor import DTensor, Shard
-
-    return DTensor.from_local(normed, weight.device_mesh, [Shard(2)]).full_tensor()
-
-
 def multiply(layer, place, factor, sequences):
     """Put an activation's product with [prompt, neuron] in its place; a prompt has so many rows. Gradients flow on."""
     module, activation = reach(layer, place[0]), read_whole(layer, place)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ssn_probe.model.subject import Subject
+from ssn_probe.neurons import Site
 from ssn_probe.tracing.bodies import attention_form as score_form
 
 from .. import plain
@@ -25,7 +26,7 @@ def test_the_size_of_a_block_changes_nothing(
 
 
 @pytest.mark.parametrize("site", ["q", "k"])
-def test_prompts_longer_than_a_head_is_wide(subject: Subject, site: str) -> None:
+def test_prompts_longer_than_a_head_is_wide(subject: Subject, site: Site) -> None:
     """23 tokens, heads of 6 channels: the values become the basis."""
     found = local(subject, LONG)[site][0]
     for layer in range(subject.n_layers):

@@ -68,13 +68,16 @@ def test_changes_that_arrive_on_the_cpu() -> None:
     change(there(B, T, 8), index, "carry along", carried)
 
 
-def test_scores_of_what_arrives_on_the_cpu() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_scores_of_what_arrives_on_the_cpu(together: bool) -> None:
     weight = torch.ones(B, T, dtype=torch.float64)
-    gram = torch.ones(GROUPS, REP, SIZE, REP, SIZE)
+    known = {"gram": torch.ones(GROUPS, REP, SIZE, REP, SIZE), "matrix": torch.ones(8, WIDTH)}
     seen = {site: there(B, T, WIDTH if site == "q" else GROUPS * SIZE) for site in "qkv"}
-    seen |= {"cos": torch.ones(B, T, SIZE), "sin": torch.ones(B, T, SIZE), "eps": None, "scale": 0.5, "cap": 3.0}
+    seen |= {f"{site}_normed": seen[site] for site in "qk"} | {"heads": (GROUPS, REP, SIZE), "together": together}
+    seen |= {"cos": torch.ones(1, T, 2), "sin": torch.ones(1, T, 2), "rotation": "pairs", "turned": True}
+    seen |= {"eps": 1e-6 if together else None, "scale": 0.5, "cap": 3.0, "growth": torch.ones(1, T)}
     seen |= {"pairs": allowed_pairs(None, torch.ones(B, T))}
-    found = score_effects(seen, gram, weight, ("q", "k"))
+    found = score_effects(seen, known, weight, ("q", "k"))
     found["o"] = linear_effects(there(B, T, WIDTH), torch.ones(WIDTH), weight)
     found["v"] = value_effects(there(B, T, WIDTH), torch.ones(GROUPS, SIZE, REP, REP), weight)
     assert {site: effect.device.type for site, effect in found.items()} == dict.fromkeys("qkov", "meta")
