@@ -4,13 +4,14 @@ transformers puts adapters and quantisers into a model without a word, other lib
 and written then is not what the row names.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.config_file import UNQUANTISED
 from ssn_probe.model.families import BUILT_IN, Family
 from ssn_probe.model.text_config import text_config
-from ssn_probe.neurons import SITES
+from ssn_probe.neurons import SITES, Site
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 BESIDES = {"forward", "_hf_hook"}
@@ -30,6 +31,10 @@ QUANTISERS = (
 )
 """Where the modules are from that hold quantised weights; those that transformers itself has are in the last."""
 PLAIN = "Give the checkpoint of the plain model, as `save_pretrained` writes it."
+NEW_SHAPE = (
+    "It is a model of another shape under a known name, and not studied: a further gate, adapter or expert would act "
+    "on what ssn-probe reads and writes. If the model is right, a newer ssn-probe may know it; see `ssn-probe models`."
+)
 ROW = "The family's row describes another model: see docs/extend/family.md."
 
 
@@ -53,11 +58,15 @@ def check_anatomy(module: Any, family: Family, *, spread: bool = False) -> None:
     family.part(module, family.norm)
     _check_vocabulary(module, family)
     first = _shapes(layers[0], family, 0)
+    _check_widths(module, family, first)
     for number, layer in enumerate(layers):
         if type(layer) is not type(layers[0]):
             kinds = f"{type(layer).__name__}, layer 0 a {type(layers[0]).__name__}"
             raise ModelError(f"Layer {number} is a {kinds}.", "Models with layers of several kinds are not studied.")
-        for path, shape in _shapes(layer, family, number).items():
+        shapes = _shapes(layer, family, number)
+        if family in BUILT_IN:  # the doctor proves the others
+            _check_parts(layer, family, number, shapes)
+        for path, shape in shapes.items():
             if shape != first[path]:
                 raise ModelError(
                     f"{path} has the shape {shape} in layer {number}, and {first[path]} in layer 0.",
@@ -113,6 +122,44 @@ def _check_vocabulary(module: Any, family: Family) -> None:
             "Set tie_word_embeddings to false in config.json if the checkpoint's head is meant, or remove it from the "
             "weights.",
         )
+
+
+def _check_parts(layer: Any, family: Family, number: int, projections: Iterable[str]) -> None:
+    """Has a layer no weights but those of the row's projections, their norms, and norms of the layer's own?"""
+    known = {*projections, *(family.head_norms or {}).values()}
+    for path, part in layer.named_modules():
+        own = [name for name, _ in part.named_parameters(recurse=False)]
+        is_norm = path and "." not in path and "norm" in path
+        if own and path not in known and not is_norm and type(part).__module__ != "transformers.activations":
+            name = f"{path}.{own[0]}".lstrip(".")
+            raise ModelError(
+                f"Layer {number} has the weight {name} ({type(part).__name__}), which models of the family "
+                f"{family.name!r} do not have as ssn-probe knows them.",
+                NEW_SHAPE,
+            )
+
+
+def _check_widths(module: Any, family: Family, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Are projections as wide as the heads that attention makes of them, and is the MLP as wide as what it is given?"""
+    attention = family.part(family.part(module, family.layers)[0], family.attention)
+    widths, size, groups = family.widths(module), attention.head_dim, attention.num_key_value_groups
+    heads = getattr(text_config(module.config), "num_attention_heads", widths["o"] // size)
+    query, key = heads * size, heads // groups * size
+    asked: dict[Site, int] = {"q": query, "k": key, "v": key, "o": query}
+    for site, width in asked.items():
+        if (found := widths[site]) != width:
+            raise ModelError(
+                f"Site {site} of a model of the family {family.name!r} has {found} neurons in a layer, where "
+                f"{heads} heads of {size} channels, {groups} to each key, ask for {width}.",
+                NEW_SHAPE,
+            )
+    for path in family.ffn_inputs:
+        if path not in family.fused and shapes[path][0] != widths["ffn"]:
+            raise ModelError(
+                f"{path} of a model of the family {family.name!r} gives {shapes[path][0]} channels, of which "
+                f"{family.modules['ffn'][0]} reads {widths['ffn']}.",
+                NEW_SHAPE,
+            )
 
 
 def _shapes(layer: Any, family: Family, number: int) -> dict[str, tuple[int, ...]]:

@@ -6,13 +6,14 @@ any machine holds. transformers follows it without a word.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.families import Family
+from ssn_probe.model.families import BUILT_IN, Family, family_of
 from ssn_probe.model.foreign_adapters import ADAPTER, MERGE
 from ssn_probe.model.remedies import newer_transformers
-from ssn_probe.model.text_config import NESTED, is_beside, parts
+from ssn_probe.model.text_config import NESTED, is_beside, parts, raw_text_config
 from ssn_probe.model.weight_files import Stored
 
 MOST = {
@@ -30,6 +31,8 @@ ELSEWHERE = {
 """What makes transformers read or build something else than the folder shows → in words."""
 FIXED = {"is_causal": True, "is_encoder_decoder": False, "return_dict": True, "use_bidirectional_attention": False}
 """What a config must say, if it says it: a decoder that does not look ahead, whose outputs have names."""
+PLACED = ("name", "layers", "embedding", "norm", "head", "loader", "query_growth")
+"""The fields of a row that say where a model has its text model, or that are read off the config."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias|attn\.bias)$")
 """Constants that old checkpoints kept beside the weights; the model computes them itself."""
@@ -53,6 +56,7 @@ def check_config(where: str, raw: Mapping[str, Any]) -> None:
     """Raises ModelError for a raw config that asks for what is not studied, or for more than any model has."""
     for before, part in parts(raw):
         _check_part(where, before, part)
+    _check_architectures(where, raw)
     own = raw.get("auto_map")
     if isinstance(own, dict) and "AutoModelForCausalLM" in own:
         raise ModelError(
@@ -89,6 +93,38 @@ def _check_part(where: str, before: str, part: Mapping[str, Any]) -> None:
                 f"config.json of {where!r} has {before}{name} {value}.",
                 f"A model has 1 to {most:,}: get its own config.json.",
             )
+
+
+def check_text_family(where: str, raw: Mapping[str, Any], family: Family) -> None:
+    """Raises ModelError where the text model of a nested config is not of a family that the row describes."""
+    text = raw_text_config(raw)
+    if text is raw or "model_type" not in text or family not in BUILT_IN:  # the doctor proves other rows
+        return
+    row = family_of(text)
+    if replace(row, **{name: getattr(family, name) for name in PLACED}) != family:
+        raise ModelError(
+            f"The text model of {where!r} is of the family {row.name!r}, which a {family.name} model does not have.",
+            "Models that put a decoder of another family into this one are not studied.",
+        )
+
+
+def _check_architectures(where: str, raw: Mapping[str, Any]) -> None:
+    """Raises ModelError where config.json names the class of another family than its `model_type`."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    kind, stated = raw.get("model_type"), raw.get("architectures")
+    pairs = (*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items(), *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items())
+    named = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+    homes = sorted({family for family, name in pairs if name in named})
+    if homes and kind not in homes:
+        raise ModelError(
+            f"config.json of {where!r} contradicts itself: its model_type is {kind}, and its architectures "
+            f"({', '.join(named)}) are of {' or '.join(homes)}.",
+            "One of the two is wrong, and the same weights may load as either: get the model's own config.json.",
+        )
 
 
 def check_depth(where: str, asked: Any, names: Iterable[str], family: Family) -> None:

@@ -18,6 +18,7 @@ from ssn_probe.model.config_file import (
     check_depth,
     check_names,
     check_stored,
+    check_text_family,
 )
 from ssn_probe.model.context_length import silence_reminders
 from ssn_probe.model.families import Family, family_of
@@ -169,6 +170,7 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     raw = read_object(Path(file))
     family = family_of(raw)
     check_config(where, raw)
+    check_text_family(where, raw, family)
     files = files_here(where)
     held = stored_tensors(where, files) if files else {}
     check_depth(where, raw_text_config(raw).get("num_hidden_layers"), held, family)
@@ -328,7 +330,7 @@ def _outline(where: str, config: Any, family: Family, dtype: Any) -> Any:
     loader = getattr(transformers, family.loader)
 
     def build() -> Any:
-        with torch.device("meta"):
+        with quiet(), torch.device("meta"):
             return loader.from_config(config, dtype=dtype, attn_implementation=family.implementation)
 
     return read_foreign(where, "config", build)

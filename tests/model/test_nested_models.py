@@ -10,7 +10,7 @@ import pytest
 import torch
 from ndif_stand_in import host_that_says, replica, status
 from safetensors.torch import load_file, save_file
-from tiny import tiny_config, tiny_tokenizer
+from tiny import SHAPE, tiny_config, tiny_tokenizer
 
 from ssn_probe.doctor.module_weights import projection
 from ssn_probe.doctor.probing import plain_logits, prompts, traced_logits
@@ -19,6 +19,7 @@ from ssn_probe.model.computation import computation
 from ssn_probe.model.families import FAMILIES
 from ssn_probe.model.memory import shape_of
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.generate import generate
 
 BELOW = "model.language_model"
@@ -104,24 +105,19 @@ def test_loading_says_nothing_on_stderr(folders: dict[str, tuple[Path, Path]], c
     assert "not supported" not in capfd.readouterr().err
 
 
-def nested(**changes: Any) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        file = folder / "config.json"
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["text_config"] |= changes
-        file.write_text(json.dumps(content), encoding="utf-8")
+def change(folder: Path, part: str | None = None, **changes: Any) -> None:
+    file = folder / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    (content if part is None else content[part]).update(changes)
+    file.write_text(json.dumps(content), encoding="utf-8")
 
-    return spoil
+
+def nested(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: change(folder, "text_config", **changes)
 
 
 def tower(**changes: Any) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        file = folder / "config.json"
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["vision_config"] |= changes
-        file.write_text(json.dumps(content), encoding="utf-8")
-
-    return spoil
+    return lambda folder: change(folder, "vision_config", **changes)
 
 
 def lose_a_layer(folder: Path) -> None:
@@ -138,6 +134,15 @@ SPOILT = {
     "more layers": (nested(num_hidden_layers=3), "asks for 3 layers"),
     "fewer layers": (nested(num_hidden_layers=1), "asks for 1 layers"),
     "a layer too few": (lose_a_layer, "asks for 2 layers, and its weights are of the layers 0 to 0"),
+    "a text model of another family": (
+        nested(model_type="llama"),
+        "The text model of .* is of the family 'llama', which a gemma3 model does not have",
+    ),
+    "a text model that is refused": (nested(model_type="qwen3_5_text"), "family 'qwen3_5_text' are not studied: its"),
+    "the class of the text model": (
+        lambda folder: change(folder, architectures=["Gemma3ForCausalLM"]),
+        "model_type is gemma3, and its architectures .* are of gemma3_text",
+    ),
     "both directions": (nested(use_bidirectional_attention=True), "text_config.use_bidirectional_attention True"),
     "lengths that matter": (nested(rope_scaling={"rope_type": "dynamic", "factor": 2.0}), "rope_type dynamic"),
 }  # fmt: skip
@@ -163,3 +168,21 @@ def test_a_hosts_nested_config_is_compared(field: str, folder: Path) -> None:
         pytest.raises(RemoteError, match=f"its {field} is 3"),
     ):
         load_subject(str(folder), remote=url, weights=False)
+
+
+def test_mistral_3_may_have_a_decoder_of_mistral(tmp_path: Path) -> None:
+    """As Mistral-Small-3.1 has it; the queries of a Mistral do not grow with their position."""
+    import transformers
+
+    shape: dict[str, Any] = dict(SHAPE)
+    config = tiny_config("mistral3")
+    own = transformers.Mistral3Config(
+        text_config=transformers.MistralConfig(**shape, sliding_window=None),
+        vision_config=config.vision_config,
+        tie_word_embeddings=False,
+    )
+    transformers.AutoModelForImageTextToText.from_config(own).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    subject = load_subject(str(tmp_path))
+    assert subject.family.name == "mistral3"
+    assert [one["growth"] for one in places_of(subject)["scores"]] == [None, None]
