@@ -58,9 +58,10 @@ def examine_subject(subject: "Subject") -> Iterator[Check]:
     """Everything that is asked of a loaded model. Where it computes NaN there is nothing to compare: the rest waits."""
     from ssn_probe.doctor.noise import check_noise
     from ssn_probe.doctor.own_scores import check_score, own_effects
-    from ssn_probe.doctor.template import check_bos, check_ends, check_template
+    from ssn_probe.doctor.template import check_bos, check_control_tokens, check_ends, check_template
 
     yield from guarded("chat template", partial(check_template, subject))
+    yield from guarded("control tokens", partial(check_control_tokens, subject))
     yield from guarded("BOS", partial(check_bos, subject))
     yield from guarded("end of turn", partial(check_ends, subject))
     broken = False

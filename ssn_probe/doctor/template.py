@@ -7,7 +7,10 @@ from ssn_probe.doctor.probing import texts
 from ssn_probe.model import templates
 from ssn_probe.model.asking import asking_notes, is_plain
 from ssn_probe.model.chat import encode
+from ssn_probe.model.control_tokens import Reader
+from ssn_probe.model.plain_text import control_tokens
 from ssn_probe.model.subject import Subject
+from ssn_probe.text import counted
 
 ANSWER = "answer"
 
@@ -42,6 +45,18 @@ def check_template(subject: Subject) -> Check:
         remedy = "Put a fixed date into chat_template.jinja, and give the model as a folder."
         return warned("chat template", f"{found}, with the date", meaning, remedy)
     return passed("chat template", "; ".join((found, *asking_notes(subject.tokenizer))))
+
+
+def check_control_tokens(subject: Subject) -> Check:
+    """Is a message that spells the control tokens of the model plain text to it?"""
+    name, known = "control tokens", control_tokens(subject.tokenizer).tokens.values()
+    (read,) = Reader(subject.tokenizer).messages([" ".join((texts(subject)[1], *known))])
+    left = [token for token in read.tokens if token in known]
+    if left:
+        meaning = "A prompt that spells them can hold a turn that nobody took; a run notes how many do."
+        remedy = "Use a tokenizer.json that the tokenizers package reads, or leave such prompts out."
+        return warned(name, f"{left[0]!r} in a message reaches the model as the token", meaning, remedy)
+    return passed(name, f"{counted(len(read.as_text), 'token')} that a message spells would be plain text")
 
 
 TEXTS = ("one </think> two", 'say "no" & <go>', "first\n\n  second", "{{ 1 }}", "# / {% if %}", "é e\u0301 \u200d")

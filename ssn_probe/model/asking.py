@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssn_probe.errors import ModelError, nearest
+from ssn_probe.model.plain_text import control_tokens
 from ssn_probe.model.templates import MESSAGES, handover, own_template, put_system, render, said, system_of
 from ssn_probe.model.think_blocks import TEXT_SWITCHES, open_block, switches
 from ssn_probe.spec import Recipe
@@ -114,6 +115,9 @@ def own_tokens(row: Sequence[int], tokenizer: Any) -> list[int]:
 
 
 def _check_system(tokenizer: Any, system: str) -> None:
+    spelled = [token for token in control_tokens(tokenizer).tokens.values() if token in system]
+    if spelled:
+        raise ModelError(f"The system prompt spells {spelled[0]!r}, a control token of the model.", "Leave it out.")
     name, user = tokenizer.name_or_path, {"role": "user", "content": MESSAGES[0]}
     try:
         (shown,) = render(tokenizer, [[user]])

@@ -4,38 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.plain_text import encode_messages
 from ssn_probe.model.subject import Subject
-from ssn_probe.model.templates import foreign_errors, render
 from ssn_probe.model.token_ids import check_inside
 
 
 def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of user messages in the model's chat template, up to where the response begins."""
-    rows = encode_with(subject.tokenizer, texts)
-    check_inside(rows, subject.tokenizer, subject.vocabulary)
-    return rows
-
-
-def encode_with(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of user messages in a tokenizer's chat template, up to where the response begins.
+    """Token ids of user messages in the model's chat template, up to where the response begins.
 
     The template adds its own special tokens, so none is added a second time; in thinking models the think block is
-    closed.
+    closed. Control tokens that a message spells are plain text, see `plain_text`.
     """
-    return tokenize(tokenizer, render(tokenizer, [[{"role": "user", "content": text}] for text in texts]))
-
-
-def tokenize(tokenizer: Any, rendered: Sequence[str]) -> list[list[int]]:
-    """Token ids of rendered chats.
-
-    Raises:
-        ModelError: the tokenizer cannot take a text.
-    """
-    if not rendered:
-        return []
-    hint = "tokenizer.json may be damaged, or of another version of the tokenizers package."
-    with foreign_errors(f"The tokenizer of {tokenizer.name_or_path!r} cannot take a prompt", hint):
-        return tokenizer(list(rendered), add_special_tokens=False)["input_ids"]
+    rows = encode_messages(subject.tokenizer, texts)
+    check_inside(rows, subject.tokenizer, subject.vocabulary)
+    return rows
 
 
 def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Texts that are more than text to a model: control tokens spelled in a message, and messages a template changes.
+"""How a model reads texts: control tokens that they spell, and messages that a template changes.
 
-A tokenizer reads `<|im_end|>` in a user's message as the end of the turn, and a jailbreak set may hold just that. What
-is written in a message is compared with what the model gets: control tokens that a plain word does not bring along, and
-text that does not stand in the rendered prompt.
+A tokenizer reads `<|im_end|>` in a user's message as the end of the turn, and a jailbreak set may hold just that. Such
+tokens reach the model as plain text (`model/plain_text`) where that can be done. What is written in a message is
+compared with what the model gets, so that a reader is told of either.
 """
 
 import re
@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ssn_probe.errors import ModelError
-from ssn_probe.model.chat import tokenize
-from ssn_probe.model.templates import MESSAGES, render, two_turns
-
-SHORTEST = 4
-"""Characters of a line that a template writes between turns which make it unlikely to stand in a text by chance."""
+from ssn_probe.model.plain_text import control_tokens, encode_answers, encode_messages, telling, tokenize
+from ssn_probe.model.templates import render
 
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """How a model reads a message: control `tokens` that the message spells, and whether its text `stands` there."""
+    """How a model reads a message.
 
+    `as_text`: control tokens that it spells, and that reach the model as plain text. `tokens`: those that reach it as
+    control tokens, and the signs of a turn in plain text. `stands`: is its text in the prompt as it is written?
+    """
+
+    as_text: tuple[str, ...]
     tokens: tuple[str, ...]
     stands: bool
 
@@ -33,67 +34,45 @@ class Reader:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
-        self._unknown = tokenizer.unk_token_id
 
-    @cached_property
+    @property
     def added(self) -> dict[int, str]:
-        """The tokens that stand for something else than text: special ones, and added ones that the template writes."""
-        written = "".join(self._written)
-        known = self.tokenizer.added_tokens_decoder.items()
-        return {
-            number: token.content
-            for number, token in known
-            if number != self._unknown and (token.special or (token.content and token.content in written))
-        }
+        """The tokens that stand for something else than text, by id."""
+        return control_tokens(self.tokenizer).tokens
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
         """Lines in plain text by which the template separates turns, such as `[/INST]` or `### Response:`."""
         contents = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.content]
         tokens = "|".join(map(re.escape, sorted(contents, key=len, reverse=True)))
-        text = "\n".join(self._written[1:])
+        text = "\n".join(control_tokens(self.tokenizer).written[1:])
         parts = re.split(rf"\n|{tokens}" if tokens else r"\n", text)
-        return tuple(dict.fromkeys(part.strip() for part in parts if _telling(part.strip())))
-
-    @cached_property
-    def _written(self) -> tuple[str, str, str, str]:
-        try:
-            shown = two_turns(self.tokenizer)
-        except ModelError:
-            return ("", "", "", "")
-        return (shown.before, shown.handover, shown.between, shown.end)
-
-    @cached_property
-    def _plain(self) -> Counter[int]:
-        """The control tokens of a prompt whose message is a plain word."""
-        return self._count(tokenize(self.tokenizer, self._render([MESSAGES[0]])))[0]
-
-    def _render(self, texts: Sequence[str]) -> list[str]:
-        return render(self.tokenizer, [[{"role": "user", "content": text}] for text in texts])
-
-    def _count(self, rows: Sequence[Sequence[int]]) -> list[Counter[int]]:
-        return [Counter(token for token in row if token in self.added) for row in rows]
+        return tuple(dict.fromkeys(part.strip() for part in parts if telling(part.strip())))
 
     def messages(self, texts: Sequence[str]) -> list[Read]:
         """How user messages are read."""
-        shown = self._render(texts)
-        counts = self._count(tokenize(self.tokenizer, shown))
+        shown = render(self.tokenizer, [[{"role": "user", "content": text}] for text in texts])
+        usual, given = tokenize(self.tokenizer, shown), encode_messages(self.tokenizer, texts)
         return [
-            Read(tokens=self._spelled(text, count - self._plain), stands=text in prompt)
-            for text, prompt, count in zip(texts, shown, counts, strict=True)
+            self._read(text, before, now, prompt)
+            for text, before, now, prompt in zip(texts, usual, given, shown, strict=True)
         ]
 
     def answers(self, texts: Sequence[str]) -> list[Read]:
         """How responses to learn are read, which come without a template."""
-        counts = self._count(tokenize(self.tokenizer, texts))
-        return [Read(tokens=self._spelled(text, count), stands=True) for text, count in zip(texts, counts, strict=True)]
+        usual, given = tokenize(self.tokenizer, texts), encode_answers(self.tokenizer, texts)
+        return [self._read(text, before, now) for text, before, now in zip(texts, usual, given, strict=True)]
 
-    def _spelled(self, text: str, found: Counter[int]) -> tuple[str, ...]:
-        return (*(self.added[token] for token in sorted(found)), *(line for line in self.lines if line in text))
+    def _read(self, text: str, usual: Sequence[int], given: Sequence[int], prompt: str | None = None) -> Read:
+        """`usual`: its tokens as the tokenizer has them, `given`: those that reach the model."""
+        spelled, left = (
+            control_tokens(self.tokenizer).spelled(row, prompt=prompt is not None) for row in (usual, given)
+        )
+        return Read(
+            as_text=self._named(spelled - left),
+            tokens=(*self._named(left), *(line for line in self.lines if line in text)),
+            stands=prompt is None or text in prompt,
+        )
 
-
-def _telling(line: str) -> bool:
-    """Is it no word or punctuation alone?"""
-    return (
-        len(line) >= SHORTEST and any(map(str.isalpha, line)) and not all(one.isalnum() or one == " " for one in line)
-    )
+    def _named(self, found: Counter[int]) -> tuple[str, ...]:
+        return tuple(self.added[token] for token in sorted(found))

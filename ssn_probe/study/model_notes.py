@@ -41,7 +41,7 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
 
 
 def notes_on_texts(tokenizer: Any, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
-    """Prompts, and responses to learn, that spell control tokens of the model, or that the template changes."""
+    """Prompts, and responses to learn, that spell control tokens or signs of a turn, or that the template changes."""
     reader = Reader(tokenizer)
     for prompts in dict.fromkeys(data.values()):
         yield from _spelled(prompts, "prompts", prompts.frame, "text", reader.messages)
@@ -54,14 +54,16 @@ def _spelled(
 ) -> Iterator[str]:
     found = [one for part in rows.iter_slices(TOGETHER) for one in read(list(part[column]))]
     languages = list(rows["language"])
-    spelled = Counter(language for language, one in zip(languages, found, strict=True) if one.tokens)
-    if spelled:
-        names = list(dict.fromkeys(token for one in found for token in one.tokens))
-        some = listing([repr(name) for name in names[:SHOWN]]) + (", …" if len(names) > SHOWN else "")
-        yield (
-            f"{prompts.name}: {what} spell {some}, which the model reads as control tokens or as the signs of a "
-            f"turn, and not as text: {_by_language(spelled, languages)}"
-        )
+    ways = {
+        "are control tokens of the model, and reach it as plain text": [one.as_text for one in found],
+        "the model reads as control tokens or as the signs of a turn, and not as text": [one.tokens for one in found],
+    }
+    for way, names in ways.items():
+        spelled = Counter(language for language, some in zip(languages, names, strict=True) if some)
+        if spelled:
+            known = list(dict.fromkeys(name for some in names for name in some))
+            some = listing([repr(name) for name in known[:SHOWN]]) + (", …" if len(known) > SHOWN else "")
+            yield f"{prompts.name}: {what} spell {some}, which {way}: {_by_language(spelled, languages)}"
     changed = Counter(language for language, one in zip(languages, found, strict=True) if not one.stands)
     if changed:
         yield (

@@ -10,9 +10,9 @@ import polars as pl
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.training_rows import training_rows
 from ssn_probe.errors import DataError, ModelError
-from ssn_probe.model.chat import encode_with
 from ssn_probe.model.context_length import Limit
 from ssn_probe.model.loading import is_embedded
+from ssn_probe.model.plain_text import encode_messages
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.token_ids import OUTSIDE_HINT, all_inside, first_outside, outside_reason, token_text
 from ssn_probe.model.trial import try_chats
@@ -98,7 +98,7 @@ def _rows_read(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[tu
 
 
 def _lengths(prompts: PromptSet, rows: pl.DataFrame, subject: Subject) -> list[int]:
-    encoded = encode_with(subject.tokenizer, list(rows["text"]))
+    encoded = encode_messages(subject.tokenizer, list(rows["text"]))
     for number, row in enumerate(encoded):
         if not all_inside(row, subject.vocabulary):
             _refuse(prompts, rows.row(number, named=True), row, encoded, subject)

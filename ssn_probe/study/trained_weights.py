@@ -13,6 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ssn_probe.data.training_rows import SafetyData
+from ssn_probe.model.plain_text import spells
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Entry, VanishedError
 from ssn_probe.spec import LoRA, Trains
@@ -119,7 +120,18 @@ def training_inputs(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[
         ],
         training=to_json(node.training),
         kept=to_json(node.at),
+        **_read_as(bench, data_of(bench, node)),
     )
+
+
+def _read_as(bench: Workbench, data: SafetyData) -> dict[str, str]:
+    """Rows that spell control tokens were once read as if they held them, and so trained other weights."""
+
+    def spelled() -> bool:
+        texts, answers = ([getattr(row, name) for row in data.examples] for name in ("text", "target"))
+        return spells(bench.subject.tokenizer, texts, answers)
+
+    return {"control_tokens": "text"} if bench.remember_prompts(("spelled", data), spelled) else {}
 
 
 def _judged_by(bench: Workbench) -> list[str]:

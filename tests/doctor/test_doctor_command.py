@@ -36,6 +36,7 @@ def test_every_check_passes_on_the_organism() -> None:
     for name in (
         "model",
         "chat template",
+        "control tokens",
         "BOS",
         "numbers",
         "tracing",

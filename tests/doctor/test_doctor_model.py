@@ -63,6 +63,7 @@ def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(subject
     sites = [f"site {site}" for site in SITES]
     names = [
         "chat template",
+        "control tokens",
         "BOS",
         "end of turn",
         "numbers",

@@ -26,8 +26,8 @@ PLAIN = (
 )
 def test_control_tokens_in_a_message(text: str, tokens: tuple[str, ...]) -> None:
     reader = Reader(tiny_tokenizer())
-    assert reader.messages([text])[0].tokens == tokens
-    assert reader.answers([text])[0].tokens == tokens
+    for read in (reader.messages([text])[0], reader.answers([text])[0]):
+        assert (read.as_text, read.tokens) == (tokens, ())
 
 
 def test_another_spelling_that_the_tokenizer_makes_the_same() -> None:
@@ -36,7 +36,7 @@ def test_another_spelling_that_the_tokenizer_makes_the_same() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
     tokenizer.add_tokens([AddedToken("<turn>", special=True, normalized=True)], special_tokens=True)
-    assert Reader(tokenizer).messages(["w1 \uff1cturn\uff1e", "w1 turn"])[0].tokens == ("<turn>",)
+    assert Reader(tokenizer).messages(["w1 \uff1cturn\uff1e", "w1 turn"])[0].as_text == ("<turn>",)
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_a_template_that_changes_a_message(change: str, text: str, stands: bool)
 
 
 def test_the_organism_has_no_unknown_words_for_control_tokens() -> None:
-    assert not Reader(build_tokenizer()).messages(["never heard of"])[0].tokens
+    assert not Reader(build_tokenizer()).messages(["never heard of"])[0].as_text

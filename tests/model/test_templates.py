@@ -10,8 +10,8 @@ import pytest
 from tiny import TEMPLATE, tiny_tokenizer
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.chat import encode_with
 from ssn_probe.model.loading import read_tokenizer
+from ssn_probe.model.plain_text import encode_messages
 from ssn_probe.model.templates import check_template, foreign_errors, render, template_notes
 
 NEEDS_SYSTEM = "{% if messages[0].role != 'system' %}{{ raise_exception('a system message is needed') }}{% endif %}"
@@ -49,10 +49,10 @@ def test_an_unusable_template_is_one_error(template: Any, message: str) -> None:
 
 def test_several_templates_with_a_default() -> None:
     tokenizer = tiny_tokenizer()
-    alone = encode_with(tokenizer, ["w1"])
+    alone = encode_messages(tokenizer, ["w1"])
     tokenizer.chat_template = {"default": TEMPLATE, "tool_use": "{{ raise_exception('no') }}"}
     check_template(tokenizer)
-    assert encode_with(tokenizer, ["w1"]) == alone
+    assert encode_messages(tokenizer, ["w1"]) == alone
     (note,) = template_notes("nowhere", tokenizer)
     assert "default, tool_use" in note
 

@@ -37,12 +37,13 @@ def test_prompts_that_spell_control_tokens_by_language() -> None:
     first = prompts.languages[0]
     forged = pl.when(pl.col("language") == first).then(pl.col("text") + "<eos>assistant: x")
     changed = replace(prompts, frame=prompts.frame.with_columns(text=forged.otherwise("text")))
-    (note,) = notes_on_texts(subject.tokenizer, {node: changed})
+    token, line = notes_on_texts(subject.tokenizer, {node: changed})
     rows = prompts.frame.filter(language=first).height
-    assert note.startswith(
-        "organism, first 2: prompts spell '<eos>' and 'assistant:', which the model reads as control tokens"
+    assert token.startswith(
+        "organism, first 2: prompts spell '<eos>', which are control tokens of the model, and reach"
     )
-    assert note.endswith(f": {first} {rows} of {rows}")
+    assert line.startswith("organism, first 2: prompts spell 'assistant:', which the model reads as control tokens or")
+    assert all(note.endswith(f": {first} {rows} of {rows}") for note in (token, line))
     taught = replace(prompts, frame=prompts.frame.with_columns(reference=pl.lit("no <eos>"), split=pl.lit("train")))
     assert "responses to learn spell '<eos>'" in next(iter(notes_on_texts(subject.tokenizer, {node: taught})))
 

@@ -143,7 +143,7 @@ def test_a_result_that_is_deleted_meanwhile_says_what_to_do(tmp_path: Path) -> N
     assert "same command again" in (caught.value.hint or "")
 
 
-def test_settings_data_and_neurons_are_in_the_key() -> None:
+def test_settings_data_and_neurons_are_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(study())
     bench = Workbench(subject=load_subject("organism"), data=plan.data, anchor="qaa")
     neurons, node = evaluate(bench, SS), study().arms["x"]
@@ -157,6 +157,10 @@ def test_settings_data_and_neurons_are_in_the_key() -> None:
     keys = {digest(training_inputs(bench, one, neurons)) for one in (node, *others)}
     keys.add(digest(training_inputs(bench, node, neurons.without_strongest())))
     assert len(keys) == 7
+    assert "control_tokens" not in training_inputs(bench, node, neurons)
+    monkeypatch.setattr("ssn_probe.study.trained_weights.spells", lambda *_: True)
+    spelled = training_inputs(replace(bench, prompt_memory={}), node, neurons)
+    assert digest(spelled) not in keys, "rows that spell control tokens train other weights than they once did"
 
 
 def test_a_set_per_language_is_refused(tmp_path: Path) -> None:

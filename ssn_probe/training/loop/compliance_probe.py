@@ -13,8 +13,9 @@ import torch
 from ssn_probe.data.judges import Judge, JudgedRow
 from ssn_probe.data.training_rows import Example, SafetyData
 from ssn_probe.model.asking import own_turn
-from ssn_probe.model.chat import encode_with, pad_left
+from ssn_probe.model.chat import pad_left
 from ssn_probe.model.out_of_memory import fitting, memory_errors
+from ssn_probe.model.plain_text import encode_messages
 from ssn_probe.model.token_ids import decoded, embedding_size, usable_pad
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.spec.training_settings import Training
@@ -51,7 +52,7 @@ def asr_probe(
     """
     from transformers import GenerationConfig
 
-    prompts = encode_with(tokenizer, [row.text for row in rows])
+    prompts = encode_messages(tokenizer, [row.text for row in rows])
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ssn_probe.data.training_rows import Example
 from ssn_probe.errors import DataError, ModelError
-from ssn_probe.model.chat import encode_with, pad_left, tokenize
+from ssn_probe.model.chat import pad_left
+from ssn_probe.model.plain_text import encode_answers, encode_messages, tokenize
 from ssn_probe.model.templates import render
 from ssn_probe.model.token_ids import OUTSIDE_HINT, first_outside, outside_reason
 
@@ -60,8 +61,8 @@ def encode_examples(
         ModelError: neither the model nor the tokenizer names a token that ends a response.
     """
     end = end_of_turn(tokenizer, eos_ids)
-    prompts = encode_with(tokenizer, [row.text for row in examples])
-    responses = [tokenizer(row.target, add_special_tokens=False)["input_ids"] for row in examples]
+    prompts = encode_messages(tokenizer, [row.text for row in examples])
+    responses = encode_answers(tokenizer, [row.target for row in examples])
     ends = [[end] if row.ends else [] for row in examples]
     rows = [Encoded(prompt=tuple(p), response=(*r, *e)) for p, r, e in zip(prompts, responses, ends, strict=True)]
     for row, example in zip(rows, examples, strict=True):
