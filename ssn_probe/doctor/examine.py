@@ -56,9 +56,11 @@ def examine_model(name: str, *, device: str = "auto", dtype: str = "auto", askin
 
 def examine_subject(subject: "Subject") -> Iterator[Check]:
     """Everything that is asked of a loaded model. Where it computes NaN there is nothing to compare: the rest waits."""
+    from ssn_probe.doctor.half_precision import check_half_precision
     from ssn_probe.doctor.noise import check_noise
     from ssn_probe.doctor.own_scores import check_score, own_effects
     from ssn_probe.doctor.template import check_bos, check_control_tokens, check_ends, check_template
+    from ssn_probe.model.precision import HALF
 
     yield from guarded("chat template", partial(check_template, subject))
     yield from guarded("control tokens", partial(check_control_tokens, subject))
@@ -70,6 +72,8 @@ def examine_subject(subject: "Subject") -> Iterator[Check]:
         yield check
     if not broken:
         yield from guarded("rounding", partial(check_noise, subject))
+        if subject.identity["dtype"] in HALF:
+            yield from guarded("half precision", partial(check_half_precision, subject))
         for kind in own_effects():
             yield from guarded(f"score {kind.__name__.lower()}", partial(check_score, subject, kind))
 

@@ -30,7 +30,10 @@ def check_noise(subject: Subject) -> Check:
         return passed("rounding", found)
     meaning = "Silencing one neuron cannot be distinguished from rounding: `final` effects would rank neurons by noise."
     finer = "float64" if dtype == "float32" else "float32"
-    remedy = f"Score with effect=refusal or effect=local, which compare no two passes, or give --dtype {finer}."
+    remedy = (
+        f"Give -T scoring_dtype={finer}, which scores neurons in {finer} with the same weights, or --dtype {finer}. "
+        "Effects that compare no two passes, such as effect=local, are rounded less."
+    )
     return warned("rounding", found, meaning, remedy)
 
 

@@ -15,6 +15,7 @@ from ssn_probe.model.subject import Subject
 
 WIDTH = {"bfloat16": 16, "float16": 16, "float32": 32, "float64": 64}
 """Bits of a number."""
+HALF = ("bfloat16", "float16")
 WITHOUT = "Leave scoring_dtype out: neurons are scored in the model's own dtype then."
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from ssn_probe.errors import DataError
 from ssn_probe.model.out_of_memory import OutOfMemory
-from ssn_probe.model.precision import CannotWidenError, computing_in, widens
+from ssn_probe.model.precision import HALF, CannotWidenError, computing_in, widens
 from ssn_probe.neurons import KEYS
 from ssn_probe.neurons.selection import select_neurons
 from ssn_probe.runs.cache import Frames, NotCached
@@ -34,7 +34,6 @@ from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import counted
 from ssn_probe.tracing.effects import mean, score
 
-HALF = ("bfloat16", "float16")
 FEW = 4
 """Prompts of each context that are scored in float32, too."""
 SAME = 0.99

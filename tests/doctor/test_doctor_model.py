@@ -362,7 +362,7 @@ def coarse() -> Subject:
 
 def test_a_neuron_drowns_in_bfloat16(coarse: Subject) -> None:
     check = check_noise(coarse)
-    unwell(check, "warning", "bfloat16: a typical neuron moves", "distinguished from rounding", "effect=refusal")
+    unwell(check, "warning", "bfloat16: a typical neuron moves", "distinguished from rounding", "scoring_dtype=float32")
     assert "--dtype float32" in check.remedy
 
 
