@@ -16,6 +16,7 @@ from ssn_probe.model.asking import NO_WISH, Asking, asking_identity, asking_note
 from ssn_probe.model.context_length import Limit, context_length, limits
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
 from ssn_probe.model.families import BUILT_IN, Family, family_of
+from ssn_probe.model.foreign_tokenizer import check_vocabulary, vocabulary_notes
 from ssn_probe.model.hosted import check_same_config, hosted_deployment
 from ssn_probe.model.loading import (
     commit_of,
@@ -149,6 +150,8 @@ def load_subject(
         check_same_config(where, config, host, deployment)
     family = family_of(config)
     tokenizer = read_tokenizer(where, commit_of(config), asking)
+    vocabulary = text_config(config).vocab_size
+    check_vocabulary(tokenizer, vocabulary)
     read = read_weights if weights and host is None else read_outline
     module = read(where, config, family, dtype, device)
     device, spread = spread_of(module, family, device)
@@ -176,11 +179,15 @@ def load_subject(
         spread=spread,
         n_layers=family.depth(module),
         widths=family.widths(module),
-        vocabulary=text_config(config).vocab_size,
+        vocabulary=vocabulary,
         context=context_length(config),
         limits=limits(config, tokenizer),
         turns=turns,
-        template_notes=(*(() if asking.chat else template_notes(where, tokenizer)), *asking_notes(tokenizer)),
+        template_notes=(
+            *(() if asking.chat else template_notes(where, tokenizer)),
+            *asking_notes(tokenizer),
+            *vocabulary_notes(tokenizer, vocabulary),
+        ),
         host=host,
         deployment=deployment,
         calls=calls,
