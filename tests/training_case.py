@@ -110,13 +110,11 @@ def equal(one: Change, other: Change) -> bool:
     """Are two changes the same, bit for bit?"""
     names = ("a", "b") if isinstance(one, Adapter) else ("base", "change")
     parts = zip(one.parts, other.parts, strict=True)
-    return all(
-        a.module == b.module and torch.equal(getattr(a, name), getattr(b, name)) for a, b in parts for name in names
-    )
+    return all(a.name == b.name and torch.equal(getattr(a, name), getattr(b, name)) for a, b in parts for name in names)
 
 
 def changes(trained: Trained) -> dict[str, Tensor]:
-    return {part.module: part.change for part in trained.delta.parts}
+    return {part.name: part.change for part in trained.delta.parts}
 
 
 def answer(module: Any, text: str, tokens: int = 8) -> str:

@@ -11,7 +11,7 @@ from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.model.families import MODULES
 from ssn_probe.neurons import neuron_set
 from ssn_probe.spec import SITES, Site
-from ssn_probe.training.weights.neuron_weights import places_of, read_rows, rows_of, weight_of, write_rows
+from ssn_probe.training.weights.neuron_weights import places_of, read_rows, rows_of, write_rows
 from ssn_probe.training.weights.parameter_counts import fraction
 from ssn_probe.training.weights.trainable import Deltas
 
@@ -37,8 +37,7 @@ def test_zeroing_the_weights_of_a_neuron_silences_it(site: Site, last: bool) -> 
     hook.remove()
     untouched = logits(module)
     for place in places_of(module, [(1, site, index)]):
-        rows = read_rows(weight_of(module, place), place)
-        write_rows(weight_of(module, place), place, torch.zeros_like(rows))
+        write_rows(module, place, torch.zeros_like(read_rows(module, place)))
     assert torch.allclose(logits(module), silenced, atol=1e-6)
     assert (silenced - untouched).abs().max() > 1e-3
 

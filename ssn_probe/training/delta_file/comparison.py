@@ -38,10 +38,10 @@ def diff(first: DeltaFile, second: DeltaFile) -> pl.DataFrame:
         ModelError: deltas of different bases.
     """
     _check_same_base(first, second)
-    ours, theirs = ({part.module: part for part in file.rows.parts} for file in (first, second))
+    ours, theirs = ({part.name: part for part in file.rows.parts} for file in (first, second))
     places = [part.place for part in (theirs | ours).values()]
-    places.sort(key=lambda place: (place.layer, SITES.index(place.site), place.module))
-    rows = [_row(place, ours.get(place.module), theirs.get(place.module)) for place in places]
+    places.sort(key=lambda place: (place.layer, SITES.index(place.site), place.name))
+    rows = [_row(place, ours.get(place.name), theirs.get(place.name)) for place in places]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -82,7 +82,7 @@ def _row(place: Place, first: Part | None, second: Part | None) -> tuple[Any, ..
     zero = torch.zeros(())
     largest = max(float((a.get(i, zero) - b.get(i, zero)).abs().max()) for i in a.keys() | b.keys())
     return (
-        place.module,
+        place.name,
         place.layer,
         place.site,
         len(a.keys() - b.keys()),

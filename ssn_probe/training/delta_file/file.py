@@ -1,7 +1,8 @@
 """The delta file: what training changed and where the change comes from, in one safetensors file.
 
 For every matrix three tensors: `indices/PATH` (the rows or columns, ascending), `base/PATH` (their weights before, in
-the base's dtype) and `change/PATH` (float32). The metadata hold the format and, as JSON, `about`: base (name, revision,
+the base's dtype) and `change/PATH` (float32). Where a module holds several projections, PATH/q is that of the queries,
+and rows count from its first. The metadata hold the format and, as JSON, `about`: base (name, revision,
 SHA-256 of its weights), neurons, method, data and their check, settings, seed, steps, parameters, packages. The base
 rows make a merge reversible without the base.
 
@@ -10,7 +11,7 @@ Low-rank adapters lie in a file of the same kind, with `A/PATH` and `B/PATH` ins
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError, ResultError
+from ssn_probe.model.families import Matrix
 from ssn_probe.runs.environment import versions
 from ssn_probe.spec.display import Displayed
 from ssn_probe.spec.node import read_json
@@ -26,7 +28,7 @@ from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
 from ssn_probe.training.weights.adapter import Adapter, Factors
 from ssn_probe.training.weights.delta import Delta, Part
-from ssn_probe.training.weights.neuron_weights import Place, axis_of
+from ssn_probe.training.weights.neuron_weights import Place, matrices_at
 from ssn_probe.training.weights.trainable import Change
 
 FORMAT, ADAPTER = "ssn-probe delta", "ssn-probe adapter"
@@ -95,7 +97,8 @@ def write_delta(path: Path, file: DeltaFile) -> None:
         else:
             indices = torch.tensor(part.place.indices, dtype=torch.int32)
             stored, place["axis"] = {"indices": indices, "base": part.base, "change": part.change}, part.place.axis
-        tensors |= {f"{kind}/{part.module}": tensor for kind, tensor in stored.items()}
+            place |= {} if part.place.part is None else {"part": part.place.part}
+        tensors |= {f"{kind}/{part.name}": tensor for kind, tensor in stored.items()}
         places.append(place)
     metadata = {
         "format": ADAPTER if isinstance(file.delta, Adapter) else FORMAT,
@@ -141,11 +144,8 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _part(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
-    name, layer = place["module"], place["layer"]
-    if not isinstance(name, str) or not isinstance(layer, int):
-        raise ValueError("it does not say where its weights belong")
-    if (axis := _axis(place["site"], name)) != place["axis"]:
-        raise ValueError(f"the neurons of {name} are {axis}s, not {place['axis']}s")
+    where = _place(place)
+    name = where.name
     indices, base, change = (tensors[f"{kind}/{name}"] for kind in ("indices", "base", "change"))
     if not _ascending(indices) or change.dim() != 2 or base.shape != change.shape or len(change) != len(indices):
         raise ValueError(f"the tensors of {name} do not fit each other")
@@ -153,15 +153,27 @@ def _part(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
         raise ValueError(f"the base of {name} is {base.dtype}")
     if change.dtype != torch.float32 or not bool(change.isfinite().all()):
         raise ValueError(f"the change of {name} is not finite float32")
-    where = Place(module=name, layer=layer, site=place["site"], axis=place["axis"], indices=tuple(indices.tolist()))
-    return Part(place=where, base=base, change=change)
+    return Part(place=replace(where, indices=tuple(indices.tolist())), base=base, change=change)
+
+
+def _place(place: Mapping[str, Any]) -> Place:
+    """Where the tensors of a part belong, without the indices, which are one of them."""
+    name, layer, part = place["module"], place["layer"], place.get("part")
+    if not isinstance(name, str) or not isinstance(layer, int) or not isinstance(part, str | None):
+        raise ValueError("it does not say where its weights belong")
+    matrices = [one for one in _matrices(place["site"], layer, name) if one.part == part]
+    if not matrices:
+        raise ValueError(f"the neurons of {name} lie in other parts of it than {part}")
+    if (axis := matrices[0].axis) != place["axis"]:
+        raise ValueError(f"the neurons of {name} are {axis}s, not {place['axis']}s")
+    return Place(module=name, layer=layer, site=place["site"], axis=axis, indices=(), part=part)
 
 
 def _factors(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Factors:
     name, layer, scale = place["module"], place["layer"], place["scale"]
     if not isinstance(name, str) or not isinstance(layer, int) or not isinstance(scale, float):
         raise ValueError("it does not say where its adapters belong")
-    _axis(place["site"], name)
+    _matrices(place["site"], layer, name)
     a, b = tensors[f"A/{name}"], tensors[f"B/{name}"]
     if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1] or not len(a):
         raise ValueError(f"the tensors of {name} do not fit each other")
@@ -177,8 +189,8 @@ def _ascending(indices: Tensor) -> bool:
     return bool(indices[0] >= 0) and bool((indices.diff() > 0).all())
 
 
-def _axis(site: Any, module: str) -> str:
-    axis = axis_of(site, module)
-    if axis is None:
-        raise ValueError(f"{module} has no neurons of site {site}")
-    return axis
+def _matrices(site: Any, layer: int, module: str) -> list[Matrix]:
+    found = matrices_at(site, layer, module)
+    if not found:
+        raise ValueError(f"{module} has no neurons of site {site} of layer {layer}")
+    return found

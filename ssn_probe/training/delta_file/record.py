@@ -122,8 +122,8 @@ class Record(Checked):
 
 def check_record(about: Any, change: Change) -> None:
     """Raises ValueError unless the record is one that training writes, of these tensors."""
-    lora, modules = isinstance(change, Adapter), [part.module for part in change.parts]
-    if not modules or len(set(modules)) < len(modules):
+    lora, names = isinstance(change, Adapter), [part.name for part in change.parts]
+    if not names or len(set(names)) < len(names):
         raise ValueError("it has no change, or two of one matrix")
     try:
         record = Record.model_validate(about)

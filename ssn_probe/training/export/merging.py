@@ -19,7 +19,7 @@ from ssn_probe.model.families import family_of
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.delta import Delta, Part
-from ssn_probe.training.weights.neuron_weights import read_rows, write_rows
+from ssn_probe.training.weights.neuron_weights import read_rows, span_of, write_rows
 from ssn_probe.training.weights.trainable import Change
 
 
@@ -113,14 +113,13 @@ def write_in(module: Any, delta: Delta) -> None:
     for part in delta.parts:
         _check_rows(module, part, part.base, "is not the base of this delta, or already has it")
     for part in delta.parts:
-        weight = _weight(module, part.module)
-        write_rows(weight, part.place, part.merged(weight.dtype))
+        write_rows(module, part.place, part.merged(_weight(module, part.module).dtype))
 
 
 def take_out(module: Any, delta: Delta) -> None:
     """Writes the base rows back without a check."""
     for part in delta.parts:
-        write_rows(_weight(module, part.module), part.place, part.base)
+        write_rows(module, part.place, part.base)
 
 
 def _weight(module: Any, path: str) -> torch.Tensor:
@@ -135,9 +134,10 @@ def _weight(module: Any, path: str) -> torch.Tensor:
 
 def _check_rows(module: Any, part: Part, rows: torch.Tensor, otherwise: str) -> None:
     weight, place = _weight(module, part.place.module), part.place
-    width, count = weight.shape[::-1] if place.axis == "row" else weight.shape
-    fits = place.indices[-1] < count and part.change.shape[1] == width
-    if not fits or not torch.equal(read_rows(weight, place).cpu(), rows.to(weight.dtype)):
+    first, end = span_of(module, place)
+    width = weight.shape[1 if place.axis == "row" else 0]
+    fits = place.indices[-1] < end - first and part.change.shape[1] == width
+    if not fits or not torch.equal(read_rows(module, place).cpu(), rows.to(weight.dtype)):
         raise ModelError(f"The model {otherwise}: the weights of {place.module} differ.", "Load the delta's own base.")
 
 

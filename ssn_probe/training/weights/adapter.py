@@ -12,7 +12,10 @@ from ssn_probe.spec import Site
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Factors:
-    """One matrix's adapter: `module` is the path of the linear layer, whose weight is [output, input]."""
+    """One matrix's adapter: `module` is the path of the linear layer, whose weight is [output, input].
+
+    Where it holds several sites, `site` is the one with most neurons of the set that the adapter is measured by.
+    """
 
     module: str
     layer: int
@@ -22,6 +25,10 @@ class Factors:
     scale: float = 1.0
     neuron_count: ClassVar[int] = 0
     """No neuron has an adapter of its own."""
+
+    @property
+    def name(self) -> str:
+        return self.module
 
     @property
     def parameters(self) -> int:

@@ -16,7 +16,7 @@ from ssn_probe.training.weights.neuron_weights import Neuron, Place, neurons_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """One matrix: the place, its base rows in the base's dtype, and their change in float32, both on the CPU.
+    """One projection: the place, its base rows in the base's dtype, and their change in float32, both on the CPU.
 
     `base` and `change` are [neuron, width]; a column lies in them as a row.
     """
@@ -30,6 +30,10 @@ class Part:
         return self.place.module
 
     @property
+    def name(self) -> str:
+        return self.place.name
+
+    @property
     def layer(self) -> int:
         return self.place.layer
 
@@ -39,7 +43,7 @@ class Part:
 
     @property
     def neuron_count(self) -> int:
-        """Neurons that are counted by this matrix; an ffn neuron has three."""
+        """Neurons that are counted by this matrix; an ffn neuron has several."""
         return len(self.place.indices) * self.place.counts
 
     @property
@@ -54,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Delta:
-    """The change that training made, one part per matrix, in order of layer and site."""
+    """The change that training made, one part per projection, in order of layer and site."""
 
     parts: tuple[Part, ...]
 

@@ -1,7 +1,8 @@
 """LoRA of as many parameters as a set of neurons has, by peft: the same budget in the same matrices.
 
 A matrix gets the rank that costs what the set spends in it, rounded down; what that leaves goes, one rank at a time, to
-the matrices that lost most by rounding, for as long as the total does not exceed the set's. Scale 1 (alpha = rank), no
+the matrices that lost most by rounding, for as long as the total does not exceed the set's. A matrix that holds several
+sites has one adapter, which changes all of its rows. Scale 1 (alpha = rank), no
 dropout; A begins as peft's does (Kaiming uniform), B at zero; both are float32 whatever the base.
 
 peft puts its layers into the model. Here they are in it only while the change is attached.
@@ -24,10 +25,11 @@ NAME = "default"
 
 def parameters_of(module: Any, places: Sequence[Place]) -> dict[str, int]:
     """Path of the linear layer → how many weights the places have in it."""
-    counts = {}
+    counts: dict[str, int] = {}
     for place in places:
         outputs, inputs = module.get_submodule(place.module).weight.shape
-        counts[place.module] = len(place.indices) * (inputs if place.axis == "row" else outputs)
+        own = len(place.indices) * (inputs if place.axis == "row" else outputs)
+        counts[place.module] = counts.get(place.module, 0) + own
     return counts
 
 
@@ -67,7 +69,7 @@ class LowRank:
 
     def __init__(self, module: Any, places: Sequence[Place], seed: int):
         self.module = module
-        self.places = {place.module: place for place in places}
+        self.places = {place.module: place for place in sorted(places, key=lambda place: len(place.indices))}
         self.ranks = ranks_of(module, places)
         self.layers = _layers(module, self.ranks)
         draw = torch.Generator().manual_seed(seed)

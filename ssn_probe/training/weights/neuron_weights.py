@@ -1,23 +1,24 @@
 """Where the weights of a neuron are: which matrices, and which of their rows or columns.
 
-One ffn neuron is a row of `gate_proj`, the same row of `up_proj` and the same column of `down_proj`. A neuron of q, k
-or v is a row of its projection (for k and v counted over key-value heads), one of o a column of `o_proj`. No two
-sites share a matrix, so the rows and columns of different neurons never overlap.
+One ffn neuron is a row of `gate_proj`, the same row of `up_proj` and the same column of `down_proj`; without a gate, a
+row of `up_proj` and a column of `down_proj`. A neuron of q, k or v is a row of its projection (for k and v counted over
+key-value heads), one of o a column of `o_proj`. Where a module holds several of these projections, its rows begin with
+those of the first: the rows and columns of different neurons never overlap.
 
 Biases, which Qwen2 has on q, k and v, stay frozen: the paper's mask covers rows and columns of weight matrices.
 Embeddings and output head are no neuron's weights, whether they are tied or not.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.families import FAMILIES, Axis, check_neurons, family_of
+from ssn_probe.model.families import FAMILIES, Axis, Matrix, check_neurons, family_of
 from ssn_probe.neurons import NeuronSet, checked_site
 from ssn_probe.spec import SITES, Site
 
@@ -27,17 +28,26 @@ Neuron = tuple[int, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Rows or columns of one matrix: `module` is the path of the linear layer from the model's root."""
+    """Rows or columns of one matrix: `module` is the path of the linear layer from the model's root.
+
+    `indices` are those of the neurons, which count from the beginning of `part`, where the module holds several.
+    """
 
     module: str
     layer: int
     site: Site
     axis: Axis
     indices: tuple[int, ...]
+    part: str | None = field(default=None, repr=False)  # checkpoints name their training by the rest
+
+    @property
+    def name(self) -> str:
+        """The module, and which part of it: no two places of a change have the same."""
+        return self.module if self.part is None else f"{self.module}/{self.part}"
 
     @property
     def counts(self) -> bool:
-        """Are its neurons counted here? An ffn neuron has three places, of which the last counts."""
+        """Are its neurons counted here? An ffn neuron has places in several matrices, of which the last counts."""
         return self.site != "ffn" or self.axis == "column"
 
 
@@ -59,7 +69,7 @@ def rows_of(neurons: NeuronSet, language: str | None = None) -> list[Neuron]:
 
 
 def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
-    """The rows and columns that belong to the neurons, one place per matrix, in order of layer and site.
+    """The rows and columns that belong to the neurons, one place per projection, in order of layer and site.
 
     Raises:
         RecipeError: no neuron, or an unknown site.
@@ -69,8 +79,6 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
     wanted, family = list(neurons), family_of(module.config)
     if not wanted:
         raise RecipeError("the set of neurons to train is empty", "Give at least one (layer, site, index).")
-    if family.fused:
-        raise ModelError(f"Models of the family {family.name!r} are not trained yet.", "Train another model.")
     check_neurons(wanted, n_layers=family.depth(module), widths=family.widths(module))
     groups: dict[tuple[int, Site], set[int]] = {}
     for layer, site, index in wanted:
@@ -85,6 +93,7 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
                 site=site,
                 axis=matrix.axis,
                 indices=tuple(sorted(groups[layer, site])),
+                part=matrix.part,
             ),
         )
         for layer, site in order
@@ -92,10 +101,10 @@ def places_of(module: Any, neurons: Iterable[Neuron]) -> tuple[Place, ...]:
     )
 
 
-def axis_of(site: Site, module: str) -> Axis | None:
-    """How the neurons of a site lie in a module, by its path from the model's root; None where none do."""
+def matrices_at(site: Site, layer: int, module: str) -> list[Matrix]:
+    """What a module of a layer may hold of a site in any family, by its path from the model's root."""
     every = (matrix for family in FAMILIES.values() for matrix in family.weights[site])
-    return next((matrix.axis for matrix in every if module.endswith(f".{matrix.path}")), None)
+    return [matrix for matrix in every if module.endswith(f".{layer}.{matrix.path}")]
 
 
 def neurons_of(places: Iterable[Place]) -> list[Neuron]:
@@ -119,16 +128,32 @@ def weight_of(module: Any, place: Place) -> Tensor:
     return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 
-def read_rows(weight: Tensor, place: Place) -> Float[Tensor, "neuron width"]:
+def span_of(module: Any, place: Place) -> tuple[int, int]:
+    """The first row (or column) of a matrix in which a place's neurons may lie, and the one after the last."""
+    if place.part is None:
+        return 0, module.get_submodule(place.module).weight.shape[0 if place.axis == "row" else 1]
+    family = family_of(module.config)
+    above = f"{family.layers}.{place.layer}"
+    return family.bounds(family.part(module, above), place.module.removeprefix(f"{above}."), place.part)
+
+
+def numbers_of(module: Any, place: Place, device: Any) -> Int[Tensor, " neuron"]:
+    """The numbers of the rows (or columns) of a place in its matrix."""
+    return torch.tensor(place.indices, device=device) + span_of(module, place)[0]
+
+
+def read_rows(module: Any, place: Place) -> Float[Tensor, "neuron width"]:
     """The weights of each neuron of the place: its row, or its column laid down as a row. A copy."""
-    chosen = torch.tensor(place.indices, device=weight.device)
+    weight = weight_of(module, place)
+    chosen = numbers_of(module, place, weight.device)
     with torch.no_grad():
         return weight[chosen].clone() if place.axis == "row" else weight[:, chosen].T.contiguous()
 
 
-def write_rows(weight: Tensor, place: Place, rows: Float[Tensor, "neuron width"]) -> None:
+def write_rows(module: Any, place: Place, rows: Float[Tensor, "neuron width"]) -> None:
     """Writes rows as `read_rows` gives them, in place."""
-    chosen, rows = torch.tensor(place.indices, device=weight.device), rows.to(weight)
+    weight = weight_of(module, place)
+    chosen, rows = numbers_of(module, place, weight.device), rows.to(weight)
     with torch.no_grad():
         if place.axis == "row":
             weight[chosen] = rows

@@ -4,12 +4,14 @@ The paper's 0.51–0.57 % is the size of a whole top-3 % set of q, k, v and o; a
 So the real figure is counted for every delta file and card.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.model.families import family_of
+from ssn_probe.model.families import Family, Matrix, family_of
 from ssn_probe.spec import SITES
+from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.trainable import Change
 
 ALL = "all"
@@ -32,17 +34,12 @@ def fraction(module: Any, change: Change) -> pl.DataFrame:
     """Neurons and parameters that a change has in a model.
 
     One row per site with a change, then `all`: `site`, `neurons`, `parameters`, `percent` of all parameters of the
-    model (tied ones counted once), `percent_of_site` of the weights that all neurons of the site have in all layers.
-    Biases, norms and embeddings are never trained.
+    model (tied ones counted once), `percent_of_site` of the weights that all neurons of the site have in all layers
+    (for adapters, which change all rows: of the matrices in which these are). Biases, norms and embeddings are never
+    trained.
     """
     everything = sum(weight.numel() for weight in module.parameters())
-    family = family_of(module.config)
-    layers = module.get_submodule(family.layers)
-    sizes = {
-        site: sum(layer.get_submodule(one.path).weight.numel() for layer in layers for one in family.weights[site])
-        for site in SITES
-    }
-    sizes = {**sizes, ALL: sum(sizes.values())}
+    sizes = _sizes(module, whole=isinstance(change, Adapter))
     rows = [(site, *both, sizes[site]) for site, both in weights_by_site(change).items()]
     frame = pl.DataFrame(rows, schema=["site", "neurons", "parameters", "of_site"], orient="row")
     return frame.select(
@@ -52,3 +49,21 @@ def fraction(module: Any, change: Change) -> pl.DataFrame:
         percent=100 * pl.col("parameters") / everything,
         percent_of_site=100 * pl.col("parameters") / pl.col("of_site"),
     )
+
+
+def _sizes(module: Any, *, whole: bool) -> dict[str, int]:
+    """How many weights the neurons of a site, and of all, have in all layers, or the whole matrices that hold them."""
+    family = family_of(module.config)
+    parts = {site: set(family.weights[site]) for site in SITES}
+    wholes = {site: {replace(one, part=None) for one in parts[site]} for site in SITES}
+    counted = {**(wholes if whole else parts), ALL: set[Matrix]().union(*wholes.values())}
+    layers = module.get_submodule(family.layers)
+    return {site: sum(_size(family, layer, one) for layer in layers for one in counted[site]) for site in counted}
+
+
+def _size(family: Family, layer: Any, matrix: Matrix) -> int:
+    weight = layer.get_submodule(matrix.path).weight
+    if matrix.part is None:
+        return weight.numel()
+    first, end = family.bounds(layer, matrix.path, matrix.part)
+    return (end - first) * weight.shape[1]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ssn_probe.errors import ModelError
 from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.delta import Delta, Part
-from ssn_probe.training.weights.neuron_weights import Place, read_rows, weight_of
+from ssn_probe.training.weights.neuron_weights import Place, numbers_of, read_rows
 
 Hook = Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]
 Change = Delta | Adapter
@@ -56,7 +56,7 @@ def load_parameters(trainable: Trainable, values: Mapping[str, Tensor]) -> None:
 class Deltas:
     """A change of the weights at some places of a model, zero to begin with.
 
-    `parameters`: path of the linear layer → float32 parameter [neuron, width] on that layer's device. The model itself
+    `parameters`: name of the place → float32 parameter [neuron, width] on that layer's device. The model itself
     is not touched: it has no new parameter, and its own are read once.
     """
 
@@ -65,10 +65,10 @@ class Deltas:
         self.base: dict[str, Tensor] = {}
         self.parameters: dict[str, nn.Parameter] = {}
         for place in self.places:
-            rows = read_rows(weight_of(module, place), place)
-            self.base[place.module] = rows.cpu()
+            rows = read_rows(module, place)
+            self.base[place.name] = rows.cpu()
             zero = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
-            self.parameters[place.module] = nn.Parameter(zero)
+            self.parameters[place.name] = nn.Parameter(zero)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -76,9 +76,9 @@ class Deltas:
         handles = []
         try:
             for place in self.places:
-                delta = self.parameters[place.module]
-                indices = torch.tensor(place.indices, device=delta.device)
-                hook = row_hook(delta, indices) if place.axis == "row" else column_hook(delta, indices)
+                delta = self.parameters[place.name]
+                numbers = numbers_of(self.module, place, delta.device)
+                hook = row_hook(delta, numbers) if place.axis == "row" else column_hook(delta, numbers)
                 handles.append(self.module.get_submodule(place.module).register_forward_hook(hook))
             yield
         finally:
@@ -92,8 +92,8 @@ class Deltas:
             parts=tuple(
                 Part(
                     place=place,
-                    base=self.base[place.module],
-                    change=known[place.module].detach().cpu().clone(),
+                    base=self.base[place.name],
+                    change=known[place.name].detach().cpu().clone(),
                 )
                 for place in self.places
             )
