@@ -14,7 +14,7 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from light_ndif import ndif  # noqa: F401 (a fixture)
-from tiny import FAMILIES, write_tiny
+from tiny import EVERY_FAMILY, write_tiny
 
 import ssn_probe
 
@@ -106,7 +106,7 @@ def single(tiny_folder: Callable[[str], Path]) -> Callable[[str], Subject]:
     return cache(lambda family: load_subject(str(tiny_folder(family)), dtype="float32"))
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def subject(
     request: pytest.FixtureRequest,
     tiny_subject: Callable[[str], Subject],

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from ssn_probe.model.families import family_of
+from ssn_probe.model.families import BUILT_IN, family_of
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2")
+EVERY_FAMILY = tuple(row.name for row in BUILT_IN)
+"""The rows of the table."""
 WORDS = [f"w{number}" for number in range(56)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<model>", "<unk>"]
 TEMPLATE = (

@@ -3,7 +3,7 @@
 Nothing here uses the package, so that it can be wrong in other ways only.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -14,8 +14,13 @@ from torch import Tensor
 SITES = ("q", "k", "v", "o", "ffn")
 
 
+def text_model(module: Any) -> Any:
+    """The language model, which may be a part of the whole: layers between an embedding and a final norm."""
+    return next(part for part in module.modules() if {"embed_tokens", "layers", "norm"} <= part._modules.keys())
+
+
 def site_module(module: Any, layer: int, site: str) -> Any:
-    block = module.model.layers[layer]
+    block = text_model(module).layers[layer]
     if site == "ffn":
         return block.mlp.down_proj
     fused = site != "o" and hasattr(block.self_attn, "qkv_proj")
@@ -29,7 +34,8 @@ def channels(module: Any, site: str) -> slice:
         return slice(0, found.in_features)
     if site_module(module, 0, "q") is not site_module(module, 0, "k"):
         return slice(0, found.out_features)
-    heads, keys = module.config.num_attention_heads, module.config.num_key_value_heads
+    config = module.config.get_text_config()
+    heads, keys = config.num_attention_heads, config.num_key_value_heads
     size = found.out_features // (heads + 2 * keys)
     first = {"q": 0, "k": heads, "v": heads + keys}[site]
     return slice(first * size, (first + (heads if site == "q" else keys)) * size)
@@ -70,7 +76,6 @@ def silenced(module: Any, neurons: Sequence[tuple[int, str, int]]) -> Iterator[N
         yield
 
 
-@torch.no_grad()
 def output_of(module: Any, target: Any, prompt: Sequence[int]) -> Tensor:
     """What a submodule puts out on one prompt: [token, channel]."""
     seen: list[Tensor] = []
@@ -89,9 +94,10 @@ def ablated_local(module: Any, prompt: Sequence[int], layer: int, site: str) -> 
 
 def ablated_final(module: Any, prompt: Sequence[int], layer: int, site: str) -> Tensor:
     """‖Δ final state‖ at every token, neuron by neuron: [token, neuron]."""
-    return _ablated(module, prompt, layer, site, module.model.norm)
+    return _ablated(module, prompt, layer, site, text_model(module).norm)
 
 
+@torch.no_grad()
 def _ablated(module: Any, prompt: Sequence[int], layer: int, site: str, target: Any) -> Tensor:
     before, moved = output_of(module, target, prompt), []
     for index in range(width(module, site)):
@@ -116,7 +122,7 @@ def log_odds(module: Any, prompt: Sequence[int], refusal: Any, compliant: Any) -
 def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant: Any) -> dict[str, Tensor]:
     """dr/dα for gates (1 + α) on every neuron, α = 0: {site: [layer, neuron]}."""
     gates = {
-        site: torch.zeros(len(module.model.layers), width(module, site), dtype=module.dtype, requires_grad=True)
+        site: torch.zeros(len(text_model(module).layers), width(module, site), dtype=module.dtype, requires_grad=True)
         for site in SITES
     }
     with ExitStack() as stack:
@@ -129,37 +135,31 @@ def gradient_shares(module: Any, prompt: Sequence[int], refusal: Any, compliant:
     return dict(zip(gates, torch.autograd.grad(odds, list(gates.values())), strict=True))
 
 
-STEP = 5e-3
-"""transformers' norms are in single precision, so that a smaller step would measure their rounding."""
 Inside = Callable[[Sequence[int]], AbstractContextManager[None]]
+Place = tuple[int, str]
 
 
-@torch.no_grad()
-def slope_at(module: Any, odds: Callable[[Inside], Tensor], factors: Any, neuron: tuple[int, str, int]) -> float:
-    """dr/dα where a neuron's untouched activation is added α times while all are multiplied; by central differences.
+def slopes_at(module: Any, odds: Callable[[Inside], Tensor], factors: dict[Place, Tensor]) -> dict[Place, Tensor]:
+    """dr/dα of every neuron, where its untouched activation is added α times while all are multiplied.
 
-    odds: r, each sequence of it run inside the context that it is given for that sequence. factors: {(layer, site):
-    what its neurons are multiplied by}.
+    odds: r, each sequence of it run inside the context that it is given for that sequence. factors: (layer, site) →
+    what its neurons are multiplied by.
     """
-    layer, site, index = neuron
+    gates = {place: torch.zeros_like(factor, requires_grad=True) for place, factor in factors.items()}
 
     @contextmanager
-    def inside(ids: Sequence[int], step: float) -> Iterator[None]:
-        own = activations(module, ids, [neuron])[:, 0]
+    def inside(ids: Sequence[int]) -> Iterator[None]:
+        own = seen_at(module, ids, factors)
 
-        def nudged(activation: Tensor) -> Tensor:
-            activation = activation.clone()
-            activation[0, :, index] += step * own
-            return activation
+        def gated(place: Place, activation: Tensor) -> Tensor:
+            return activation * factors[place] + gates[place] * own[place]
 
         with ExitStack() as stack:
-            for place, factor in factors.items():
-                stack.enter_context(changed(module, *place, lambda a, factor=factor: a * factor))
-            stack.enter_context(changed(module, layer, site, nudged))
+            for place in factors:
+                stack.enter_context(changed(module, *place, partial(gated, place)))
             yield
 
-    above, below = (odds(partial(inside, step=step)).item() for step in (STEP, -STEP))
-    return (above - below) / (2 * STEP)
+    return dict(zip(gates, torch.autograd.grad(odds(inside), list(gates.values())), strict=True))
 
 
 @contextmanager
@@ -197,18 +197,24 @@ def greedy(module: Any, prompt: Sequence[int], steps: int, ends: int = 2) -> lis
 
 
 @torch.no_grad()
-def activations(module: Any, tokens: Sequence[int], neurons: Neurons) -> Tensor:
-    """What some neurons are at every token: [token, neuron]."""
-    seen: dict[tuple[int, str], Tensor] = {}
+def seen_at(module: Any, tokens: Sequence[int], places: Iterable[Place]) -> dict[Place, Tensor]:
+    """The activations of some places at every token: (layer, site) → [token, neuron]."""
+    seen: dict[Place, Tensor] = {}
 
-    def note(place: tuple[int, str], activation: Tensor) -> Tensor:
+    def note(place: Place, activation: Tensor) -> Tensor:
         seen[place] = activation[0].clone()
         return activation
 
     with ExitStack() as stack:
-        for place in {(layer, site) for layer, site, _ in neurons}:
-            stack.enter_context(changed(module, *place, lambda a, place=place: note(place, a)))
+        for place in places:
+            stack.enter_context(changed(module, *place, partial(note, place)))
         module(torch.tensor([list(tokens)]), use_cache=False)
+    return seen
+
+
+def activations(module: Any, tokens: Sequence[int], neurons: Neurons) -> Tensor:
+    """What some neurons are at every token: [token, neuron]."""
+    seen = seen_at(module, tokens, {(layer, site) for layer, site, _ in neurons})
     return torch.stack([seen[layer, site][:, index] for layer, site, index in neurons], -1)
 
 

@@ -82,7 +82,8 @@ def test_patched_responses_are_those_of_plain_hooks(subject: Subject, which: str
     wanted = plain.patched_responses(module_of(subject), PROMPTS, SOURCES, neurons, LENGTH, max(1, steps))
     found = made(subject, PROMPTS, edits=edits, carried=carried)
     assert found == texts(subject, wanted)
-    assert found != made(subject, PROMPTS)
+    few = (which, positions) == ("the last layer's ffn", "last")  # one token's MLP may change no word
+    assert found != made(subject, PROMPTS) or few
     assert made(subject, PROMPTS, edits=edits, carried=carried, batch_size=2) == found
 
 
