@@ -45,11 +45,14 @@ def score_effects(seen, known, weight, wanted):
         share = weight[rows, queries.start - first : queries.stop - first]
         part = block_of(heads, rows, queries)
         before = attend(part["scores"], part, seen["cap"])
-        metric, basis = (None, None) if seen["together"] else metric_of(part["value"], known["gram"])
+        if seen["together"]:
+            metric, basis = metric_everywhere(part["value"], known["matrix"], rep)
+        else:
+            metric, basis = metric_of(part["value"], known["gram"])
         for site in wanted:
             shifted, gain = shifted_by_query(part) if site == "q" else shifted_by_key(part)
             if seen["together"]:
-                norms = moved_everywhere(shifted, gain, part, before, known["matrix"], seen["cap"])
+                norms = moved_everywhere(shifted, gain, part, before, metric, basis, seen["cap"])
             else:
                 shifted = shifted if gain is None else shifted.mul_(gain)
                 change = attend(shifted, part, seen["cap"]).sub_(before)
@@ -85,6 +88,7 @@ def heads_of(seen):
         "cos": angles[0],
         "sin": angles[1],
         "turning": turning,
+        "together": seen["together"],
         "pairs": seen["pairs"].to(value.device),
         "scale": seen["scale"],
     }
@@ -187,26 +191,30 @@ def blocks(prompts, first, tokens, per_query, most):
 
 
 def block_of(heads, rows, queries):
-    """The heads of some prompts, with some of their queries; what belongs to keys is turned to [b g a t d s]."""
+    """The heads of some prompts, with some of their queries; what belongs to keys is turned to [b g a t d s].
+
+    Where all heads move together, without later keys, which would cost as much as those that are attended to.
+    """
+    keys = slice(queries.stop) if heads["together"] else slice(None)
     part: dict = {
         name: None if heads[name] is None else heads[name][rows, :, :, queries]
         for name in ("query", "query_turned", "query_gain", "query_mean", "query_weight")
     }
     part |= {
-        name: None if heads[name] is None else rearrange(heads[name][rows], "b g 1 s d -> b g 1 1 d s")
+        name: None if heads[name] is None else rearrange(heads[name][rows, :, :, keys], "b g 1 s d -> b g 1 1 d s")
         for name in ("key", "key_turned", "key_gain", "key_mean")
     }
-    turned = heads["key_turned"][rows]
+    turned = heads["key_turned"][rows, :, :, keys]
     part["key_quarter"] = rearrange(quarter(turned, heads["turning"]), "b g 1 s d -> b g 1 1 d s")
     for name in ("cos", "sin"):
         part[f"{name}_query"] = heads[name][rows, :, :, queries, :, None]
-        part[f"{name}_key"] = rearrange(heads[name][rows], "b 1 1 s d -> b 1 1 1 d s")
-    part["pairs"] = rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t 1 s")
-    part |= {name: heads[name] for name in ("scale", "turning")} | {"value": heads["value"][rows]}
+        part[f"{name}_key"] = rearrange(heads[name][rows, :, :, keys], "b 1 1 s d -> b 1 1 1 d s")
+    part["pairs"] = rearrange(heads["pairs"][rows, queries, keys], "b t s -> b 1 1 t 1 s")
+    part |= {name: heads[name] for name in ("scale", "turning")} | {"value": heads["value"][rows, :, keys]}
     part["scores"] = scores_of(part["query_turned"], turned) * heads["scale"]
     if heads["query_mean"] is not None:
         part["query_weight"] = scores_of(part["query_weight"], turned)
-        part["key_weight"] = scores_of(part["query_turned"], heads["key_weight"][rows])
+        part["key_weight"] = scores_of(part["query_turned"], heads["key_weight"][rows, :, :, keys])
     return part
 
 
@@ -270,11 +278,21 @@ def moved(change, metric, basis, jointly):
     return image.mul_(change).sum(-1).clamp_min(0).sqrt()
 
 
-def moved_everywhere(shifted, gain, part, before, matrix, cap):
+def metric_everywhere(value, matrix, rep):
+    """As `metric_of`, for all heads together: M [b (g a s) (g a s)], or for long prompts o_proj's matrix [x n]."""
+    groups, tokens, size = value.shape[1:]
+    if tokens > size:
+        return matrix, value
+    columns = rearrange(matrix, "x (g a e) -> x g a e", g=groups, a=rep)
+    images = rearrange(einsum(value, columns, "b g s e, x g a e -> b g a s x"), "b g a s x -> b (g a s) x")
+    return images @ images.mT, None
+
+
+def moved_everywhere(shifted, gain, part, before, metric, basis, cap):
     """‖Δ output‖ where a norm is over all heads, so that every channel rescales the scores of every head: [b g a t d].
 
-    One head's channels (of a query; one group's, of a key) at a time, in the memory of as many blocks. Costs as many
-    softmaxes of each head as there are heads, and for each channel and query a row of o_proj's product; matrix: [x n].
+    One head's channels at a time (of keys, one group's), in the memory of as many blocks. Costs a softmax of every head
+    for each channel and query, where other norms cost that of one head, and as many times squared the product with M.
     """
     groups, rep = gain.shape[1:3]
     norms = []
@@ -284,6 +302,16 @@ def moved_everywhere(shifted, gain, part, before, matrix, cap):
             scores = part["scores"].expand_as(shifted).clone()
             scores[own] = shifted[own]
             change = attend(scores.mul_(gain[:, group, head, None, None]), part, cap).sub_(before)
-            moved = einsum(change, part["value"], "b g a t d s, b g s e -> b t d g a e")
-            norms.append((rearrange(moved, "b t d g a e -> b t d (g a e)") @ matrix.T).norm(dim=-1))
+            norms.append(moved_together(change, metric, basis))
     return rearrange(norms, "(g a) b t d -> b g a t d", g=groups)
+
+
+def moved_together(change, metric, basis):
+    """‖Δ output‖ of a change of the pattern in all heads [b g a t d s]: [b t d]."""
+    if basis is not None:
+        heads = einsum(change, basis, "b g a t d s, b g s e -> b t d g a e")
+        return (heads.flatten(3) @ metric.T).norm(dim=-1)
+    tokens = change.shape[3]
+    change = rearrange(change, "b g a t d s -> b (t d) (g a s)")
+    squared = (change @ metric).mul_(change).sum(-1)
+    return rearrange(squared.clamp_min(0).sqrt(), "b (t d) -> b t d", t=tokens)
