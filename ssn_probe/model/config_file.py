@@ -13,7 +13,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.families import BUILT_IN, Family, family_of
 from ssn_probe.model.foreign_adapters import ADAPTER, MERGE
 from ssn_probe.model.remedies import newer_transformers
-from ssn_probe.model.text_config import NESTED, is_beside, parts, raw_text_config
+from ssn_probe.model.text_config import NESTED, is_beside, parts, raw_text_config, text_config
 from ssn_probe.model.weight_files import Stored
 
 MOST = {
@@ -95,6 +95,18 @@ def _check_part(where: str, before: str, part: Mapping[str, Any]) -> None:
             )
 
 
+def check_text_config(where: str, config: Any) -> None:
+    """Raises ModelError where a config nests what transformers does not take for the config of a text model."""
+    from transformers import PreTrainedConfig
+
+    if not isinstance(text_config(config), PreTrainedConfig):
+        raise ModelError(
+            f"config.json of {where!r} nests a model (text_config, decoder or generator), which models of the family "
+            f"{config.model_type!r} do not have.",
+            "Get the model's own config.json.",
+        )
+
+
 def check_text_family(where: str, raw: Mapping[str, Any], family: Family) -> None:
     """Raises ModelError where the text model of a nested config is not of a family that the row describes."""
     text = raw_text_config(raw)
@@ -147,14 +159,14 @@ def check_stored(where: str, stored: Mapping[str, Stored], outline: Any) -> None
     renamed what it renames.
     """
     weights = {name: tensor for name, tensor in stored.items() if not HARMLESS.search(name)}
-    asked = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
+    asked = {_plain(name): tuple(weight.shape) for name, weight in outline.state_dict().items()}
     marked = [name for name in weights if ADAPTER.search(name) or QUANTISED.search(name)]
-    check_names(where, [name for name in marked if _shape(name, asked, outline) is None], outline)
+    check_names(where, [name for name in marked if _plain(name) not in asked], outline)
     for name, tensor in weights.items():
         if tensor.dtype not in FLOATS:
             raise ModelError(f"The weight {name} of {where!r} is stored as {tensor.dtype}.", UNQUANTISED)
     for name, tensor in weights.items():
-        shape = _shape(name, asked, outline)
+        shape = asked.get(_plain(name))
         if shape is not None and shape != tensor.shape:
             raise ModelError(
                 f"The weights of {where!r} cannot be loaded: {name} has the shape {tensor.shape}, and config.json asks "
@@ -163,9 +175,9 @@ def check_stored(where: str, stored: Mapping[str, Stored], outline: Any) -> None
             )
 
 
-def _shape(name: str, asked: Mapping[str, tuple[int, ...]], outline: Any) -> tuple[int, ...] | None:
-    """The shape that the outline asks for under the name of a file; None where transformers has another name for it."""
-    return asked.get(name, asked.get(f"{outline.base_model_prefix}.{name}"))
+def _plain(name: str) -> str:
+    """The name of a weight without the parts that transformers leaves out, adds or moves when it reads a file."""
+    return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))
 
 
 def check_names(where: str, unexpected: Iterable[str], outline: Any) -> None:

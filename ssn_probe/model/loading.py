@@ -18,6 +18,7 @@ from ssn_probe.model.config_file import (
     check_depth,
     check_names,
     check_stored,
+    check_text_config,
     check_text_family,
 )
 from ssn_probe.model.context_length import silence_reminders
@@ -178,6 +179,7 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     config = read_foreign(
         where, "config", lambda: AutoConfig.from_pretrained(where, revision=commit, trust_remote_code=False)
     )
+    check_text_config(where, config)
     check_depth(where, text_config(config).num_hidden_layers, held, family)
     config._commit_hash = commit
     for part in (config, text_config(config)):

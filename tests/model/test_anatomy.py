@@ -109,6 +109,8 @@ OTHER = {
         configured(model_type="mistral"),
         "model_type is mistral, and its .* are of .*llama",
     ),
+    "a nested model": (configured(text_config={"num_hidden_layers": 2}), "models of the family 'llama' do not have"),
+    "another nested model": (configured(decoder={"model_type": "llama"}), "models of the family 'llama' do not have"),
     "kinds of too few layers": (
         lambda folder: [configured(model_type="qwen3", architectures=None, layer_types=["full_attention"])(folder)],
         "config of .* cannot be loaded",

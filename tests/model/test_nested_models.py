@@ -143,6 +143,12 @@ SPOILT = {
         lambda folder: change(folder, architectures=["Gemma3ForCausalLM"]),
         "model_type is gemma3, and its architectures .* are of gemma3_text",
     ),
+    "another width": (nested(intermediate_size=16), r"has the shape \(24, 20\), and config.json asks for \(24, 16\)"),
+    "heads of another width": (nested(head_dim=3), r"has the shape \(6,\), and config.json asks for \(3,\)"),
+    "several text models": (
+        lambda folder: change(folder, decoder={"model_type": "llama"}, generator={"model_type": "llama"}),
+        "Multiple valid text configs",
+    ),
     "both directions": (nested(use_bidirectional_attention=True), "text_config.use_bidirectional_attention True"),
     "lengths that matter": (nested(rope_scaling={"rope_type": "dynamic", "factor": 2.0}), "rope_type dynamic"),
 }  # fmt: skip
