@@ -19,7 +19,7 @@ from rich.text import Text
 from ssn_probe.api.remote_run import confirm_sending, remote_json, watched
 from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
-from ssn_probe.engines.vllm_engine import Vllm, ending
+from ssn_probe.engines.vllm_engine import ending, engine_for
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.asking import asking_of
@@ -110,7 +110,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     lengths = prompt_lengths(recipe, plan.data, subject)
     confirm_sending(console, subject, plan, root, lengths, fresh=options.fresh, yes=options.yes)
     key = resolved_key(recipe, subject.identity, plan.data)
-    engine = None if plan.engine is None else Vllm(plan.engine, subject)
+    engine = engine_for(plan.engine, subject)
     record = Record(manifest_of(recipe, plan, options, subject, key))
     if engine is not None:
         record.note(options={**record.manifest.options, "engine": engine.identity})

@@ -19,6 +19,8 @@ PROJECTIONS: Mapping[str, tuple[str, int]] = {
     "o": ("o_proj", COLUMNS),
     "ffn": ("down_proj", COLUMNS),
 }
+FUSED = "qkv_proj"
+"""Queries, keys and values one below the other, in the architectures that do not keep them apart."""
 
 
 def projection(module: Any, layer: int, site: str) -> Any:
@@ -29,13 +31,15 @@ def projection(module: Any, layer: int, site: str) -> Any:
     """
     from torch.nn import ModuleList
 
-    (name, _), depth = PROJECTIONS[site], text_config(module.config).num_hidden_layers
+    names, depth = [PROJECTIONS[site][0]], text_config(module.config).num_hidden_layers
+    names += [FUSED] if site in "qkv" else []
     lists = [part for path, part in module.named_modules() if isinstance(part, ModuleList) and not is_beside(path)]
     decoder = next(part for part in lists if len(part) == depth)
-    found = [part for path, part in decoder[layer].named_modules() if path.rpartition(".")[2] == name]
+    found = [part for path, part in decoder[layer].named_modules() if path.rpartition(".")[2] in names]
     if len(found) != 1:
+        called = " or ".join(names)
         raise ModelError(
-            f"Layer {layer} has {len(found)} modules called {name}, where the weights of site {site} would be.",
+            f"Layer {layer} has {len(found)} modules called {called}, where the weights of site {site} would be.",
             "Nothing else shows what this site is, so a model with other names cannot be examined: leave the site out.",
         )
     return found[0]
@@ -44,8 +48,15 @@ def projection(module: Any, layer: int, site: str) -> Any:
 def own_weights(module: Any, layer: int, site: str) -> list[tuple[Any, int]]:
     """The parameters that hold the neurons of a site, each with its dimension along which they lie."""
     found, (_, dimension) = projection(module, layer, site), PROJECTIONS[site]
-    bias = [(found.bias, 0)] if dimension == ROWS and found.bias is not None else []
-    return [(found.weight, dimension), *bias]
+    parts = [(found.weight, dimension)]
+    parts += [(found.bias, 0)] if dimension == ROWS and found.bias is not None else []
+    if dimension == COLUMNS or projection(module, layer, "q") is not projection(module, layer, "k"):
+        return parts
+    config = text_config(module.config)
+    heads, keys = config.num_attention_heads, config.num_key_value_heads
+    size = found.weight.shape[0] // (heads + 2 * keys)
+    first, count = {"q": (0, heads), "k": (heads, keys), "v": (heads + keys, keys)}[site]
+    return [(part.detach().narrow(0, first * size, count * size), 0) for part, _ in parts]
 
 
 def width(module: Any, layer: int, site: str) -> int:

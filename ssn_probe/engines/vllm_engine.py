@@ -37,6 +37,8 @@ OPTIONS = {
 }
 """What `--engine vllm:OPTION=VALUE` sets, by vLLM's names; `devices=2+3`: its process sees these GPUs alone."""
 USUAL = {"max_num_seqs": 256}
+PROVED = ("llama", "qwen2", "qwen3", "mistral", "gemma2")
+"""Families whose tokens, with every site silenced and scaled, are compared with transformers' by tests."""
 VERSION = 1
 """Raised when the same vLLM would generate other tokens, because it is asked or folded differently."""
 WORKER = Path(__file__).with_name("vllm_worker.py")
@@ -55,6 +57,21 @@ class Settings:
     python: str
     options: Mapping[str, Any]
     identity: Mapping[str, Any]
+
+
+def engine_for(settings: Settings | None, subject: Subject) -> "Vllm | None":
+    """The engine that generates for a model; None for transformers.
+
+    Raises:
+        ModelError: a family on which vLLM was not proved. It builds a model from modules of its own, whose rows may lie
+            otherwise, and that something changes when a site is folded does not show that it is this site.
+    """
+    if settings is not None and subject.family.name not in PROVED:
+        raise ModelError(
+            f"It is not proved that --engine vllm silences the right neurons of the family {subject.family.name!r}.",
+            f"Run without --engine. vLLM serves {', '.join(PROVED)}.",
+        )
+    return None if settings is None else Vllm(settings, subject)
 
 
 def engine_of_run(identity: Any, subject: Subject) -> "Vllm | None":

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
-from tiny import TEMPLATE, WORDS, tiny_tokenizer
+from tiny import TEMPLATE, WORDS, tiny_module, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from tracing import plain
 
@@ -418,6 +419,31 @@ def test_a_typical_effect_is_the_median_of_single_neurons(llama: Subject) -> Non
                 with plain.silenced(module, [(layer, site, index)]):
                     found.append(noise.change(before, probing.plain_logits(llama, tokens)))
     assert noise.typical_effect(llama, tokens) == pytest.approx(median(found), rel=1e-9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_oracle_finds_queries_keys_and_values_in_one_module(bias: bool) -> None:
+    module = tiny_module("phi3")
+    fused: Any = torch.nn.Linear(24, 48, bias=bias)
+    module.model.layers[1].self_attn.qkv_proj = fused
+    first = 0
+    for site, rows in (("q", 24), ("k", 12), ("v", 12)):
+        found = weights.own_weights(module, 1, site)
+        assert weights.width(module, 1, site) == rows
+        assert len(found) == 1 + bias
+        for (own, dimension), whole in zip(found, [fused.weight, fused.bias], strict=False):
+            assert dimension == 0
+            assert own.data_ptr() == whole[first:].data_ptr()
+            assert torch.equal(own, whole[first : first + rows])
+        first += rows
+
+
+def test_a_row_with_the_parts_in_another_order_is_found_wrong(single: Callable[[str], Subject]) -> None:
+    phi3 = single("phi3")
+    turned = {"self_attn.qkv_proj": ("q", "v", "k")} | {"mlp.gate_up_proj": ("gate", "up")}
+    check = check_site(replace(phi3, family=replace(phi3.family, fused=turned)), "k")
+    unwell(check, "failed", "silencing differs from zeroed weights", "not the neurons whose weights", "none of this")
+    assert check_site(phi3, "k").status == "ok"
 
 
 def test_the_oracle_finds_nothing_where_names_are_doubled(own: Subject) -> None:

@@ -10,13 +10,15 @@ import psutil
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny import FAMILIES
 
 import ssn_probe
 from ssn_probe import MeanOf, Prompts, SafetyNeurons, Suppress
 from ssn_probe.cli.commands import main
 from ssn_probe.engines import vllm_engine
-from ssn_probe.engines.vllm_engine import Vllm, find_engine, folded
+from ssn_probe.engines.vllm_engine import Vllm, engine_for, find_engine, folded
 from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.model.families import FAMILIES as TABLE
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec.discovery import find_recipe
@@ -163,6 +165,18 @@ def test_without_vllm_the_command_says_what_to_do(tmp_path: Path, monkeypatch: p
 def test_arms_that_cannot_be_folded_are_refused(engine: Vllm, tmp_path: Path, what: str | Suppress, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         ssn_probe.preview(what, model="organism", engine="vllm", time=False, out=tmp_path)
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_a_family_on_which_it_is_not_proved_is_refused(engine: Vllm, llama: Subject, family: str) -> None:
+    """`test_with_vllm` proves it on the others."""
+    subject = replace(llama, family=TABLE[family])
+    assert engine_for(None, subject) is None
+    if family in FAMILIES:
+        assert isinstance(engine_for(engine.settings, subject), Vllm)
+        return
+    with pytest.raises(ModelError, match=f"not proved .* of the family '{family}'"):
+        engine_for(engine.settings, subject)
 
 
 def test_vllm_and_a_host_exclude_each_other(engine: Vllm, tmp_path: Path) -> None:
