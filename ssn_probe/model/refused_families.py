@@ -149,22 +149,23 @@ def _signs(config: Mapping[str, Any]) -> Iterator[str]:
     """What in a config shows a model that no row describes, of the model and then of its text model."""
     for name in _NESTED:
         if isinstance(nested := config.get(name), Mapping):
+            if (kind := str(nested.get("model_type"))) in _REFUSED:
+                yield f"{_REFUSED[kind]} (its text model is of the family {kind!r})"
             yield from _signs(nested)
     for name, value in config.items():
-        reason = _reason(name, value)
-        if reason is not None:
-            yield f"its config has {name} {value!r:.60}, and so {reason}"
+        if name == "layer_types" and isinstance(value, list | tuple):
+            value = ", ".join(sorted(set(map(str, value)) - set(_ATTENTION)))
+        if (reason := _reason(name, value)) is not None:
+            yield f"{reason} (its config has {name} {value!r:.80})"
 
 
 def _reason(name: str, value: Any) -> str | None:
     """Why a model whose config has this setting is not studied; None for a setting that says nothing about it."""
     if value is None or value is False or value == 0 or value in ([], {}, ""):
         return None
-    if name == "layer_types" and isinstance(value, list | tuple):
-        return _HYBRID if set(map(str, value)) - set(_ATTENTION) else None
     if "experts" in name or name.startswith("moe_"):
         return None if value == 1 and name.endswith("experts") else _EXPERTS
-    if _STATEFUL.search(name):
+    if _STATEFUL.search(name) or name == "layer_types":
         return _HYBRID
     return {
         "kv_lora_rank": _LATENT,

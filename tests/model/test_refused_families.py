@@ -68,7 +68,8 @@ def test_experts_states_and_latents_are_found_without_the_name(configs: dict[str
         known = [one for one in (EXPERTS, STATE, LATENT) if one in why]
         if known and name not in NAMED_ALONE and configs.get(name):
             message = reason(configs[name] | {"model_type": "brand_new"}).message
-            assert message.startswith("Models of the family 'brand_new' are not studied: its config has ")
+            assert message.startswith("Models of the family 'brand_new' are not studied: ")
+            assert "(its config has " in message or "(its text model is of the family " in message
             assert any(one in message for one in known), name
 
 
@@ -79,9 +80,14 @@ def test_dense_families_are_not_taken_for_others(configs: dict[str, Any]) -> Non
 
 
 SIGNS = {
+    "the text model": (
+        {"text_config": {"model_type": "gemma4_text"}},
+        "(its text model is of the family 'gemma4_text')",
+    ),
     "experts": ({"num_local_experts": 8}, EXPERTS),
     "experts of the text model": ({"text_config": {"n_routed_experts": 4}}, EXPERTS),
-    "a kind of layer": ({"layer_types": ["full_attention", "linear_attention"]}, STATE),
+    "a kind of layer": ({"layer_types": ["full_attention", "conv"]}, f"{STATE} (linear"),
+    "its name": ({"layer_types": ["full_attention", "conv"]}, "(its config has layer_types 'conv')"),
     "a state space": ({"ssm_cfg": {"d": 1}}, STATE),
     "shared keys": ({"num_kv_shared_layers": 2}, "those of an earlier layer"),
     "cross-attention": ({"add_cross_attention": True}, "encoder–decoder"),
