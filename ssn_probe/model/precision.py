@@ -81,5 +81,10 @@ def convert(model: Any, names: Sequence[str], dtype: str) -> None:
     import torch
 
     for name, tensor in tensors(model):
-        if name in names:
-            tensor.data = tensor.data.to(getattr(torch, dtype))
+        if name not in names:
+            continue
+        converted = tensor.detach().to(getattr(torch, dtype))
+        if hasattr(tensor, "full_tensor"):  # a part of a weight that is split over processes has a dtype of its own
+            torch.utils.swap_tensors(tensor, torch.nn.Parameter(converted, requires_grad=False))
+        else:
+            tensor.data = converted

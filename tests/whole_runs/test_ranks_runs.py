@@ -19,7 +19,7 @@ from ssn_probe import Suppress
 @recipe
 def study(model: str = "organism"):
     prompts = Prompts("organism", languages=("qaa", "qac"), limit=24)
-    local = SafetyNeurons(prompts, effect=Local(), top=0.01)
+    local = SafetyNeurons(prompts, effect=Local(), top=0.01, scoring_dtype="float64")
     refusal = SafetyNeurons(prompts, effect=Refusal(), top=0.01)
     arms = {
         "zero": Suppress(Shared(refusal)),
