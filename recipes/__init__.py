@@ -9,6 +9,8 @@ from .identify_ms import identify_ms
 from .leave_one_out import leave_one_out
 from .overlap import overlap
 from .patch_ss import patch_ss
+from .reproduce_advbench_x import reproduce_advbench_x
+from .reproduce_multijail import reproduce_multijail
 from .suppress_ss import suppress_ss
 from .transfer import transfer
 
@@ -22,6 +24,8 @@ __all__ = [
     "leave_one_out",
     "overlap",
     "patch_ss",
+    "reproduce_advbench_x",
+    "reproduce_multijail",
     "suppress_ss",
     "transfer",
 ]

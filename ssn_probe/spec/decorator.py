@@ -58,6 +58,8 @@ class RecipeFunction(Displayed):
     def __call__(self, /, **arguments: Any) -> Recipe:
         self._check(arguments)
         own = self.parameters
+        if "judge" in arguments:
+            arguments = arguments | {"judge": _name_of_judge(arguments["judge"])}
         with users_code(self.name, "Fix the recipe."):
             made = self.build(**{name: value for name, value in arguments.items() if name in own})
         if not isinstance(made, Recipe):
@@ -83,8 +85,6 @@ def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
     """The recipe with the parameters that every recipe has, where they are given."""
     given: dict[str, Any] = {name: value for name, value in shared.items() if value is not None}
     own: dict[str, Any] = {name: given.pop(name) for name in ("judge", "system", "chat") if name in given}
-    if "judge" in own:
-        own["judge"] = _name_of_judge(own["judge"])
     limit, scoring = given.pop("task_limit", None), given.pop("scoring_dtype", None)
     if "tasks" in given:
         added = LMEval(given.pop("tasks"), limit=limit)

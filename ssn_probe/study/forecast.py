@@ -29,6 +29,7 @@ from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.host_checks import check_allowed, check_scoring
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import screening
+from ssn_probe.study.ingredients import ingredients
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
@@ -112,6 +113,7 @@ def forecast(
     known = (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))
     notes = [f"Note: {note}." for note in (*known, *notes_on_sending(bench, plan.recipe, rows))]
     lines = [
+        *ingredients(plan),
         *_hosted(subject, plan, out, lengths),
         *time,
         _neurons(layers, widths),

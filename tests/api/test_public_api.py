@@ -27,7 +27,7 @@ Utility edits open_run paper preview prompts_from_frame recipe register_family r
 """
 RECIPES = """
 after_expand amplify_ss dissociation expand_controls expand_ss identify_ms leave_one_out overlap patch_ss
-suppress_ss transfer
+reproduce_advbench_x reproduce_multijail suppress_ss transfer
 """
 ARGUMENTS = {
     "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote engine progress "

@@ -19,12 +19,15 @@ from ssn_probe.study.plan import make_plan
 
 NO_HOST = "http://127.0.0.1:9"
 """Nobody listens there."""
+ON_THE_ORGANISM: dict[str, Any] = {"data": "organism", "harmless": None, "anchor": "qaa", "languages": ("qaa", "qab")}
+ON_THE_ORGANISM |= {"model": "organism", "judge": ""}
+"""Parameters of what is otherwise about data of the hub."""
 TRAIN = {"after_expand", "expand_controls", "expand_ss", "leave_one_out"}
 
 
 @pytest.mark.parametrize("name", recipes.__all__)
 def test_recipes_that_train_are_refused_and_no_others(name: str) -> None:
-    recipe = getattr(recipes, name)()
+    recipe = getattr(recipes, name)(**(ON_THE_ORGANISM if name.startswith("reproduce_") else {}))
     make_plan(recipe)
     if name not in TRAIN:
         make_plan(recipe, remote=True)
