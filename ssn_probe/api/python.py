@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 Question = Recipe | RecipeFunction | SetExpression | Intervention | str | os.PathLike[str]
 """What can be asked: a recipe, a declared one, a set, an arm, or the name or path of a recipe."""
 
-SETTINGS = ("label_sets", "log_odds_label_sets", "controls", "permutations", "half_samples", "seed")
-"""A recipe's numbers, which `run` and `preview` also take for a set or an arm."""
+SETTINGS = ("label_sets", "log_odds_label_sets", "controls", "permutations", "half_samples", "seed", "system", "chat")
+"""What `run` and `preview` also take for a set or an arm: a recipe's numbers, and how the model is asked."""
 
 
 def run(
@@ -74,8 +74,8 @@ def run(
     `Shared(SafetyNeurons(Prompts("organism")))`, which is found and not used; an arm such as `Suppress(set)`, measured
     as `suppress_ss` is, on the prompts that its set was chosen with; or a shipped name, `FILE.py[@name]` (executed),
     or a run's `recipe.json` (not executed). A set or an arm needs a `model` and takes `label_sets`,
-    `log_odds_label_sets`, `controls`, `permutations`, `half_samples` and `seed`; elsewhere `model` replaces the
-    recipe's own.
+    `log_odds_label_sets`, `controls`, `permutations`, `half_samples`, `seed`, `system` and `chat`; elsewhere `model`
+    replaces the recipe's own.
 
     `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
     slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `remote=True` runs

@@ -24,6 +24,8 @@ PLAIN = (
 """The plain form: a line `User:`, the message, an empty line, a line `Assistant:`, and then the response."""
 FORMS = dict(zip(CHAT_FORMS, (PLAIN,), strict=True))
 BOS = "{{ bos_token }}"
+LONGEST = 200
+"""Characters of a system prompt that a note shows."""
 SYSTEM = "ssnsystemprompt"
 """A system prompt in a word that no template writes by itself."""
 _NEXT_TURN = re.compile(r"^User:", re.MULTILINE)
@@ -191,7 +193,9 @@ def asking_notes(tokenizer: Any) -> Iterator[str]:
     if system is None:
         if (written := written_by_itself(tokenizer)) is not None:
             yield f"the chat template writes a system prompt by itself: {written!r}"
-    elif not is_plain(tokenizer) and is_merged(tokenizer):
+    else:
+        yield f"the system prompt is {system[:LONGEST]!r}{' …' * (len(system) > LONGEST)}"
+    if system is not None and not is_plain(tokenizer) and is_merged(tokenizer):
         yield "the chat template has no place for a system prompt of its own: it is part of the user's turn"
     passed = ", ".join(f"{name}={value!r}" for name, value in switches(own).items())
     if passed:

@@ -14,6 +14,8 @@ import polars as pl
 from ssn_probe.errors import DataError, ModelError, RecipeError, SSNProbeError, first_line, nearest
 from ssn_probe.files import sha256
 from ssn_probe.languages.codes import language_code
+from ssn_probe.model.templates import own_template
+from ssn_probe.model.think_blocks import switches
 from ssn_probe.spec import LMEval, Recipe
 from ssn_probe.spec.node import digest
 from ssn_probe.study.measurements import Change
@@ -138,7 +140,9 @@ def _hidden(bar: Any, begin: Callable[..., None], *arguments: Any, **options: An
 
 def score_inputs(bench: Workbench, node: LMEval, task: str, change: Change) -> dict[str, Any]:
     """What decides the scores of a task: its definition, how it is asked, and the change."""
-    asked = {"limit": node.limit, "num_fewshot": node.num_fewshot, "chat_template": node.chat_template}
+    asked: dict[str, Any] = {"limit": node.limit, "num_fewshot": node.num_fewshot, "chat_template": node.chat_template}
+    if node.chat_template and switches(own_template(bench.subject.tokenizer)):
+        asked["thinking"] = "off"  # with which documents were once asked as the template has it
     return bench.inputs("lm-eval", task=_definition(task), **asked, **change.inputs)
 
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.think_blocks import SWITCHES
 from ssn_probe.tracing.batching import Advance
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Edits, places_of, prepared
@@ -67,6 +68,8 @@ def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Adva
 
     # it changes the tokenizer that it is given
     tokenizer = copy.deepcopy(subject.tokenizer)
-    return Changed(
+    model = Changed(
         pretrained=subject.model._module, tokenizer=tokenizer, batch_size=batch_size, max_length=subject.context
     )
+    model.chat_template_args = dict(SWITCHES)
+    return model

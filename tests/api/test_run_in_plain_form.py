@@ -48,6 +48,7 @@ def test_a_run_in_the_plain_form(recipe: Recipe, tmp_path: Path) -> None:
     assert other.manifest()["model"]["system_prompt"] == "w50"
     assert plain.manifest()["key"] != other.manifest()["key"]
     assert any("plain form" in note for note in other.manifest()["warnings"])
+    assert "w50" in (other.path / "report.md").read_text(encoding="utf-8")
     assert not [finding for finding in verify(other) if finding.holds is False]
     with pytest.raises(ModelError, match="no chat template"):
         run_recipe(replace(recipe, chat=None), options, quiet)

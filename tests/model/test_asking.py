@@ -86,11 +86,12 @@ def test_a_template_without_a_place_for_it_is_one_error(template: str, message: 
 def test_one_that_is_put_into_the_users_turn_is_told(template: str) -> None:
     tokenizer = with_template(template)
     settle_system(tokenizer, "You are w2.")
-    (note,) = asking_notes(tokenizer)
+    told, note = asking_notes(tokenizer)
+    assert told == "the system prompt is 'You are w2.'"
     assert "part of the user's turn" in note
     other = with_template(TURNS)
     settle_system(other, "You are w2.")
-    assert not list(asking_notes(other))
+    assert list(asking_notes(other)) == [told]
 
 
 def test_several_templates_keep_the_others() -> None:

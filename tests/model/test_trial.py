@@ -53,6 +53,9 @@ def test_a_template_that_loops() -> None:
     loops = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
     with pytest.raises(ModelError, match="chat template cannot be rendered within 2 seconds"):
         try_chats(with_template(loops), ["w1"])
+    told = "{% if messages[0].role == 'system' %}" + loops + "{% endif %}{{ messages[0].content }}"
+    with pytest.raises(ModelError, match="chat template cannot be rendered within 2 seconds"):
+        try_chats(with_template(told), ["w1"])
 
 
 def tokenizer_file(folder: Path, pattern: str) -> str:

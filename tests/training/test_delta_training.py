@@ -53,6 +53,19 @@ def test_without_held_out_rows_there_is_no_probe() -> None:
     assert list(read_delta(Path("d")).about["data"]["rows"]) == ["qab"]
 
 
+def test_a_base_without_a_chat_template_is_trained_in_the_plain_form() -> None:
+    shutil.copytree("model", "base")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained("base")
+    Path("base/chat_template.jinja").unlink(missing_ok=True)
+    refused(run(model="./base"), "no chat template", "--chat plain")
+    shown = done(run("--chat", "plain", "--system", "w50", "--held-out", "0", model="./base"))
+    assert "asked in the plain form" in " ".join(shown.split())
+    assert read_delta(Path("d")).about["asked"] == {"system_prompt": "w50", "chat": "plain"}
+    assert load_plain("./base", "float32").tokenizer.chat_template is None, "to merge it, nothing is asked"
+
+
 def test_a_training_that_stops_early_is_complete() -> None:
     shown = done(run("--steps", "40", "--evaluate-every", "1", "--lr", "0.9"))
     steps_done = read_delta(Path("d")).about["steps"]["done"]

@@ -47,6 +47,12 @@ def _gates(words: tuple[str, str], gates: Sequence[Mapping[str, Any]]) -> str:
     return section(f"{words[1]} (held-out identify prompts)", table(header, body))
 
 
+ASKED = ("system_prompt", "chat", "template_switches")
+"""What a manifest says of how the model was asked, where that is not what its chat template does by itself."""
+LONGEST = 1_000
+"""Characters of a system prompt that are shown."""
+
+
 def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     """What it takes to make the run again."""
     model = manifest["model"]
@@ -57,6 +63,7 @@ def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
             f"{markdown(str(model['name']))}, {model['family']}, {model['dtype']}, attention {model['attention']}",
         ],
         *_scoring_rows(recipe),
+        *([name.replace("_", " "), markdown(f"{model[name]!r}"[:LONGEST])] for name in ASKED if name in model),
         *_source_rows(model.get("source")),
         ["weights", f"`{model.get('digest') or model.get('commit')}`"],
         *_generation_rows(manifest.get("generation") or {}),
