@@ -7,7 +7,7 @@ autograd saves of all layers comes first. What is alive in a stage was read off 
 and at most 1.3 times as much. With 8B parameters on an H100 it was 1.05 to 1.28 times as much (`benchmarks.on_gpu`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,11 @@ UNCOUNTED = 0.05
 """Share of what a row takes for small tensors that are not counted singly: positions, statistics of norms."""
 TEXT_BLOCKS, TEXT_BLOCK = 6, 2**22
 """How many blocks of logits of `tracing.bodies.next_tokens` are alive at once, and the elements of each."""
+ALONE = {"relu2": (3, 1), "xielu": (5.25, 3.25)}
+"""Activations that are no gate's, by their name in config.json → how many tensors of the MLP's width are alive at once
+while one is computed, its argument included, and how many are saved for the backward pass; of others 2 and 1."""
+IN_SINGLE = {"cohere": 16, "cohere2": 16, "olmo2": 12, "olmo3": 12}
+"""Families that rotate queries and keys in single precision, whatever the model's → what that takes a channel."""
 BLOCKS, BLOCK, WIDE = 5, 2**21, 2**25
 """How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each, on a GPU `WIDE`."""
 
@@ -32,6 +37,11 @@ BLOCKS, BLOCK, WIDE = 5, 2**21, 2**25
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """The numbers of a model that decide. `windows`: one per layer, None for all keys; sizes are in elements.
+
+    `alive` and `saved` count tensors of the MLP's width: those at once in its pass, and those that autograd keeps.
+    `halves`: gate and up are one tensor, which lasts as long as the MLP. `joined`: so do queries, keys and values.
+    `partly`: not all channels of a head are rotated. `single`: bytes a channel where that is in single
+    precision. `normed`: bytes that a norm keeps of a number for the backward pass.
 
     `stored`, `exact` and `lifted` are bytes: of an element as it is stored, where the project computes (in at least
     single precision), and of its copy in single precision, 0 where it is that already.
@@ -51,6 +61,13 @@ class Shape:
     score_cap: bool
     logit_cap: bool
     windows: tuple[int | None, ...]
+    alive: float = 3
+    saved: float = 3
+    halves: bool = False
+    joined: bool = False
+    partly: bool = False
+    single: int = 0
+    normed: int = 4
 
     @property
     def layers(self) -> int:
@@ -67,6 +84,11 @@ class Shape:
     @property
     def lifted(self) -> int:
         return 4 if self.stored < 4 else 0
+
+    @property
+    def unturned(self) -> int:
+        """Channels of the queries before their rotation, where they last as long as the attention."""
+        return self.query * self.joined
 
     @property
     def logit(self) -> int:
@@ -91,6 +113,8 @@ def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Sha
     stored = dtype_bytes or next(module.parameters()).element_size()
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None) or ["sliding_attention"] * depth
+    gated, halves = len(family.weights["ffn"]) == 3, len(family.ffn_inputs) == 1
+    alive, saved = (3 + halves, 3) if gated else ALONE.get(config.hidden_act, (2, 1))
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in module.buffers())
     return Shape(
         weights=sum(parameter.numel() for parameter in module.parameters()) * stored + buffers,
@@ -107,7 +131,29 @@ def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Sha
         score_cap=bool(family.score_cap and getattr(config, family.score_cap, None)),
         logit_cap=bool(getattr(config, "final_logit_softcapping", None)),
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
+        alive=alive,
+        saved=saved,
+        halves=gated and halves,
+        partly=_rotation(config).get("partial_rotary_factor", 1) != 1,
+        single=IN_SINGLE.get(family.name, 0) if stored < 4 else 0,
+        normed=_normed(next(child for child in first.children() if "Norm" in type(child).__name__), stored),
+        joined=family.modules["q"][0] in family.fused,
     )
+
+
+def _rotation(config: Any) -> Mapping[str, Any]:
+    """The parameters of the rotation; of several kinds of layers the first's."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return next((one for one in rope.values() if isinstance(one, Mapping)), rope)
+
+
+def _normed(norm: Any, stored: int) -> int:
+    """What a norm keeps of each of its numbers: itself in torch's own, else in single precision, twice if centred."""
+    from torch.nn import LayerNorm
+
+    if isinstance(norm, LayerNorm):
+        return stored
+    return 8 if "LayerNorm" in type(norm).__name__ else 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +233,9 @@ def footprint(
 
 def _lasting(shape: Shape, tokens: int) -> int:
     """Ids, masks and positions, and the angles of the rotation: made once per pass."""
-    masks = len(set(shape.windows)) if shape.eager else 1
-    return tokens * (48 + (1 + shape.stored * masks) * tokens + 2 * shape.stored * shape.head)
+    kinds = len(set(shape.windows))
+    masks = 1 + shape.stored * kinds if shape.eager else kinds + shape.stored
+    return tokens * (48 + masks * tokens + 2 * kinds * shape.stored * shape.head)
 
 
 def _layer(shape: Shape, tokens: int) -> int:
@@ -199,13 +246,19 @@ def _layer(shape: Shape, tokens: int) -> int:
 
 def _attention(shape: Shape, tokens: int) -> int:
     stored, pairs = shape.stored, shape.heads * tokens**2
-    around = tokens * stored * (3 * shape.hidden + 2 * shape.key)
-    # queries, then keys, before, during and after the rotation
-    turned = around + tokens * stored * max(4 * shape.query, 2 * shape.query + 3 * shape.key)
+    around = tokens * stored * (3 * shape.hidden + 2 * shape.key + shape.unturned)
+    # queries, then keys, before, during and after the rotation; what it puts together attention must rearrange
+    turned = around + tokens * stored * max((4 + shape.partly) * shape.query, 2 * shape.query + 3 * shape.key)
+    if shape.single:
+        turned = around + tokens * (shape.query * (stored + shape.single) + shape.key * shape.lifted)
     if shape.eager:  # the softmax, and what it makes of the values, which is then rearranged
         numbers = tokens * stored * shape.query
         return max(turned, around + 3 * numbers + pairs * shape.upcast, around + 5 * numbers + pairs * stored)
-    normed = tokens * (stored * (3 * shape.hidden + shape.query) + 8 * shape.query) if shape.head_norms else 0
+    normed = (
+        tokens * (stored * (3 * shape.hidden + shape.query) + (shape.normed + 4) * shape.query)
+        if shape.head_norms
+        else 0
+    )
     return max(turned, normed)
 
 
@@ -215,8 +268,8 @@ def _pattern(shape: Shape, tokens: int) -> int:
 
 
 def _mlp(shape: Shape, tokens: int) -> int:
-    """Gate, up and their product beside the residual streams."""
-    return tokens * shape.stored * (4 * shape.hidden + 3 * shape.inner) + _pattern(shape, tokens)
+    """Gate, up and their product, or what an activation alone takes, beside the residual streams."""
+    return round(tokens * shape.stored * (4 * shape.hidden + shape.alive * shape.inner)) + _pattern(shape, tokens)
 
 
 def _forward(shape: Shape, tokens: int, kept: int) -> int:
@@ -261,8 +314,9 @@ def _differentiating(shape: Shape, tokens: int, kept: int, sites: Sequence[str])
         pairs = shape.upcast * shape.heads * tokens**2
         back = max(back, tokens * stored * (2 * shape.query + 2 * shape.hidden + shape.inner) + pairs)
     odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
-    shares = 3 * exact * shape.layers * width + 4 * exact * tokens * max(shape.inner, shape.query)
-    return saved + shares + max(back, odds)
+    # a gradient, multiplied with its activation
+    product = 2 * (exact + shape.lifted) * max(shape.inner, shape.query) + stored * (shape.inner + 3 * shape.hidden)
+    return saved + 3 * exact * shape.layers * width + max(back, odds, tokens * product)
 
 
 def _copied(shape: Shape) -> bool:
@@ -277,8 +331,8 @@ def _saved(shape: Shape, tokens: int) -> int:
     eager; the arguments and means of norms in single precision.
     """
     stored = shape.stored
-    numbers = 3 * shape.inner + shape.query + 2 * (shape.query if _copied(shape) else shape.key)
-    norms = 4 * shape.norms * shape.hidden + (4 * (shape.query + shape.key) if shape.head_norms else 0)
+    numbers = round(shape.saved * shape.inner) + shape.query + 2 * (shape.query if _copied(shape) else shape.key)
+    norms = shape.normed * (shape.norms * shape.hidden + (shape.query + shape.key) * shape.head_norms)
     norms += 4 * (shape.norms + (shape.query + shape.key) // shape.head * shape.head_norms)  # their means
     if not shape.eager:
         return tokens * (stored * (numbers + shape.query + tokens) + norms + 4 * shape.heads)
@@ -298,12 +352,12 @@ def _scoring(shape: Shape, tokens: int, sites: Sequence[str]) -> int:
         copies = lifted * (shape.query + 2 * shape.key)
         stages.append(tokens * (3 * stored * shape.hidden + seen + made + copies))
     if {"v", "o"} & set(sites):
-        around = stored * (3 * shape.hidden + 2 * shape.query + 2 * shape.key) + seen
-        amounts = shape.query * (lifted + (3 if "v" in sites else 1) * exact)
+        around = stored * (3 * shape.hidden + 2 * shape.query + 2 * shape.key + shape.unturned) + seen
+        amounts = shape.query * (3 * exact if "v" in sites else lifted + exact)
         stages.append(tokens * (around + amounts) + pattern)
         seen += stored * shape.query
     if "ffn" in sites:
-        around = stored * (4 * shape.hidden + shape.inner) + seen
+        around = stored * (4 * shape.hidden + shape.inner * (3 if shape.halves else 1)) + seen
         stages.append(tokens * (around + shape.inner * (lifted + exact)) + pattern)
     stages.append(tokens * seen + _mlp(shape, tokens))
     return _lasting(shape, tokens) + effects + max(stages)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ssn_probe.model.chat import whole_inputs
-from ssn_probe.model.families import family_of
+from ssn_probe.model.families import BUILT_IN, family_of
 from ssn_probe.model.memory import BLOCK, CONTEXT, FRAGMENTATION, WIDE, Footprint, Shape, footprint, shape_of
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
@@ -37,6 +37,12 @@ SHAPE = {
     "max_position_embeddings": 256,
     "vocab_size": 1000,
 }
+OWN: dict[str, dict[str, int]] = {
+    **{name: {"hidden_size": 256} for name in ("qwen2", "olmo2", "olmo3", "phi3")},
+    **{name: {"num_hidden_layers": 2} for name in ("gemma3", "gemma3_text", "smollm3", "cohere2", "exaone4")},
+    "olmo3": {"hidden_size": 256, "num_hidden_layers": 2},
+}
+"""Families that have no width of a head of their own, and those whose layers the tiny model lists."""
 OPENINGS = Openings(refusal=((11, 12, 13), (14,)), compliant=((15, 16), (17,)))
 FORCED = {"sequences": 2, "kept": 3}
 """What `forced` makes of them: the prefixes (11, 12) and (15,)."""
@@ -55,7 +61,7 @@ def wider(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Subject]:
     def subject(family: str, dtype: str = "float32", **changes: int) -> Subject:
         key = f"{family} {dtype} {changes}"
         if key not in subjects:
-            shape = SHAPE | ({"hidden_size": 256} if family == "qwen2" else {}) | changes
+            shape = SHAPE | OWN.get(family, {}) | changes
             folder = write_tiny(tmp_path_factory.mktemp(family), family, **shape)
             subjects[key] = load_subject(str(folder), dtype=dtype, device="cpu")
         return subjects[key]
@@ -150,7 +156,7 @@ def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[
     expected = footprint(shape_for(subject), work, tokens=tokens, block=BLOCK, **settings)
     measured = peak(lambda: run(subject, prompts(count, tokens)))
     estimate = max(expected.floor, expected.fixed + count * expected.per_prompt)
-    assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
+    assert measured <= estimate <= FACTOR * measured, f"{name}: {estimate / measured:.3f} of {measured:,} bytes"
 
 
 CASES = [
@@ -168,10 +174,41 @@ def test_the_estimate_bounds_what_the_allocator_gives_out(
     check(wider(family, **changes), name, count, tokens, allocated)
 
 
-@pytest.mark.parametrize("name", ["refusal", "log_odds", "local of ffn, o, v"])
-@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+IN_HALF = ("refusal", "log_odds", "generate", "local of ffn, o, v")
+
+
+@pytest.mark.parametrize("name", IN_HALF)
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "cohere"])
 def test_so_it_does_in_bfloat16(wider: Callable[..., Subject], family: str, name: str):
     check(wider(family, "bfloat16"), name, 4, 64, live)
+
+
+OTHERS = [row.name for row in BUILT_IN if row.name not in FAMILIES]
+
+
+@pytest.mark.parametrize("name", [name for name in WORKS if name != "exact local"])
+@pytest.mark.parametrize("family", ["phi3", "apertus"])
+def test_so_it_does_with_joined_matrices_and_without_a_gate(wider: Callable[..., Subject], family: str, name: str):
+    check(wider(family), name, 4, 64, allocated)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+def test_so_it_does_in_every_family(wider: Callable[..., Subject], family: str):
+    for name in WORKS:
+        if name != "exact local":
+            check(wider(family), name, 4, 64, allocated)
+    for name in IN_HALF:
+        check(wider(family, "bfloat16"), name, 4, 64, live)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [row.name for row in BUILT_IN])
+def test_so_it_does_with_longer_prompts_and_more_words(wider: Callable[..., Subject], family: str):
+    wide = {"hidden_size": 256, "intermediate_size": 768, "vocab_size": 8000, "max_position_embeddings": 512}
+    for name in WORKS:
+        if name != "exact local":
+            check(wider(family, **wide), name, 2, 256, allocated)
 
 
 def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subject]):
@@ -206,7 +243,7 @@ BILLIONS: dict[str, tuple[str, dict[str, int]]] = {
     [
         ("Qwen3-8B", 8_190_735_360, 10, 8, 257),
         ("Llama-3.1-8B", 8_030_261_248, 12, 8, 308),
-        ("Gemma-2-9B", 9_241_705_984, 4, 4, 68),
+        ("Gemma-2-9B", 9_241_705_984, 5, 4, 68),
     ],
 )
 def test_a_study_of_eight_billion_parameters_fits_24_gigabytes(
