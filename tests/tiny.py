@@ -77,7 +77,7 @@ def tiny_config(family: str, **changes: Any) -> Any:
             factors = {"embedding_multiplier": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.6}
             return transformers.GraniteConfig(**shape, **factors, logits_scaling=1.5)
         case "cohere":
-            return transformers.CohereConfig(**untied, logit_scale=0.5, use_qk_norm=True)
+            return transformers.CohereConfig(**({"use_qk_norm": True} | untied), logit_scale=0.5)
         case "cohere2":
             return transformers.Cohere2Config(**(sliding | untied), logit_scale=0.5)
         case "ministral3" | "mistral3":

@@ -92,16 +92,27 @@ def examine_family(subject: "Subject") -> Iterator[Check]:
     from ssn_probe.doctor.local_effects import check_local_effects
     from ssn_probe.doctor.neighbours import check_neighbours
     from ssn_probe.doctor.padding import check_padding
+    from ssn_probe.doctor.row_in_words import check_row
     from ssn_probe.doctor.sites import check_site
+    from ssn_probe.doctor.trained_rows import check_trained_rows
 
     numbers = guarded("numbers", partial(check_numbers, subject))
     yield from numbers
     if any(check.status == "failed" for check in numbers):
         yield UNFIT
         return
-    yield from guarded("tracing", partial(check_tracing, subject))
-    for site in subject.family.modules:
-        yield from guarded(f"site {site}", partial(check_site, subject, site))
-    yield from guarded("local effects", partial(check_local_effects, subject))
-    yield from guarded("padding", partial(check_padding, subject))
-    yield from guarded("neighbours", partial(check_neighbours, subject))
+    examined: dict[str, _Examine] = {
+        "tracing": partial(check_tracing, subject),
+        **{f"site {site}": partial(check_site, subject, site) for site in subject.family.modules},
+        "local effects": partial(check_local_effects, subject),
+        "rows of ffn": partial(check_trained_rows, subject),
+        "padding": partial(check_padding, subject),
+        "neighbours": partial(check_neighbours, subject),
+    }
+    well = True
+    for name, examine in examined.items():
+        for check in guarded(name, examine):
+            well &= check.status != "failed"
+            yield check
+    if well:
+        yield from guarded("row", partial(check_row, subject))

@@ -38,8 +38,27 @@ def spread(width: int, count: int) -> list[int]:
 
 
 def chosen_layers(subject: Subject) -> list[int]:
-    """The first layer, one in the middle, the last."""
-    return sorted({0, subject.n_layers // 2, subject.n_layers - 1})
+    """The first layer, one in the middle, the last; and the first of each further kind: with a window, without …"""
+    kinds = _kinds(subject)
+    chosen = {0, subject.n_layers // 2, subject.n_layers - 1}
+    for layer, kind in enumerate(kinds):
+        if kind not in [kinds[one] for one in chosen]:
+            chosen.add(layer)
+    return sorted(chosen)
+
+
+def _kinds(subject: Subject) -> list[dict[str, Any]]:
+    """What the attention module of every layer says of itself, but for the layer's number; no row has a say here."""
+    decoder = subject.family.part(subject.model._module, subject.family.layers)
+    attentions = [subject.family.part(layer, subject.family.attention) for layer in decoder]
+    return [
+        {
+            name: value
+            for name, value in vars(attention).items()
+            if value is None or (isinstance(value, bool | int | float | str) and name != "layer_idx")
+        }
+        for attention in attentions
+    ]
 
 
 def plain_logits(subject: Subject, tokens: Sequence[Sequence[int]]) -> Any:

@@ -64,7 +64,7 @@ class Family:
     norm_over: Literal["head", "all heads"] = "head"
     """What such a norm is taken over: the channels of one head, or of all heads together."""
     norm_centred: bool = False
-    """Does it take away the mean first, as LayerNorm does and RMSNorm does not?"""
+    """Does it take away the mean first, as LayerNorm does and RMSNorm does not? Only over each head by itself."""
     norm_switch: str | None = None
     """The attribute of the attention module that says whether it has these norms, where that differs."""
     rotation: Literal["halves", "pairs", "pairs, angles in halves"] = "halves"
@@ -198,6 +198,9 @@ def register_family(name: str, **row: Any) -> Family:
             hint = f"{nearest(field_name, known)} Fields: {', '.join(known)}."
             raise ModelError(f"A family has no field {field_name!r}.", hint)
     family = Family(name=name, **row)
+    if family.norm_centred and family.norm_over != "head":
+        hint = "Its effects of queries and keys are not known in closed form, so it cannot be studied."
+        raise ModelError(f"The family {name!r} has norms over all heads that take away the mean.", hint)
     if set(family.modules) != set(SITES):
         hint = f"Give a module and its side for each of {', '.join(SITES)}."
         raise ModelError(f"The family {name!r} has modules of the sites {', '.join(family.modules)}.", hint)

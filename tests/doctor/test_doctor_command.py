@@ -43,6 +43,8 @@ def test_every_check_passes_on_the_organism() -> None:
         "site ffn",
         "padding",
         "neighbours",
+        "row",
+        "proved",
         "rounding",
     ):
         assert f"\n✓ {name} " in result.stdout

@@ -57,16 +57,7 @@ def all_bits(subject: Subject) -> list[torch.Tensor]:
 # --- all is well
 
 
-def fused(request: pytest.FixtureRequest, subject: Subject) -> None:
-    """Fails as soon as the doctor finds weights in a part of a module."""
-    if subject.family.name == "phi3":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="q, k and v are in one module"))
-
-
-def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(
-    subject: Subject, request: pytest.FixtureRequest
-) -> None:
-    fused(request, subject)
+def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(subject: Subject) -> None:
     before = all_bits(subject)
     checks = list(examine_subject(subject))
     assert [check for check in checks if check.status != "ok"] == []
@@ -80,8 +71,11 @@ def test_every_check_passes_in_every_family_and_leaves_the_weights_alone(
         "tracing",
         *sites,
         "local effects",
+        "rows of ffn",
         "padding",
         "neighbours",
+        "row",
+        "proved",
         "rounding",
     ]
     assert [check.name for check in checks] == names
@@ -113,11 +107,7 @@ def test_the_chosen_neurons_are_spread_and_always_the_same() -> None:
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_weights_zeroed_are_those_that_plain_torch_zeroes(
-    subject: Subject, site: Site, request: pytest.FixtureRequest
-) -> None:
-    if site in ("q", "k", "v"):
-        fused(request, subject)
+def test_weights_zeroed_are_those_that_plain_torch_zeroes(subject: Subject, site: Site) -> None:
     module, indices = subject.model._module, [0, 5]
     neurons = [(1, site, index) for index in indices]
     before, tokens = all_bits(subject), probing.prompts(subject)

@@ -66,8 +66,11 @@ def test_suppress_ss_runs_with_it(extended: Extended, arcee: str, tmp_path: Path
         "tracing",
         *(f"site {site}" for site in MODULES),
         "local effects",
+        "rows of ffn",
         "padding",
         "neighbours",
+        "row",
+        "proved",
     ]
     monkeypatch.setattr(proof, "examine_family", None)  # the second run rests on the proof
     assert suppressed(arcee, tmp_path).summary.height
@@ -112,3 +115,5 @@ def test_a_row_that_cannot_be(extended: Extended, arcee: str) -> None:
         load_subject(arcee)
     with pytest.raises(ModelError, match="modules of the sites q"):
         register_family("arcee", modules={"q": MODULES["q"]})
+    with pytest.raises(ModelError, match="norms over all heads that take away the mean"):
+        register_family("arcee", norm_over="all heads", norm_centred=True)
