@@ -1,29 +1,12 @@
-"""A model whose layers are spread over the devices of this machine: `device_map` of transformers, by accelerate.
-
-accelerate hangs a hook on every module that moves what it is given to where its weights are. Weights that no GPU holds
-stay in the processor's memory or on the disk, are on the meta device between calls, and come for the length of a call.
-"""
+"""A model whose layers are spread over the devices of this machine: `device_map` of transformers, by accelerate."""
 
 from typing import Any
-
-from accelerate.hooks import ModelHook, add_hook_to_module
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import Family
 
 BALANCED = "balanced"
 """The device that is all GPUs, each with some of the layers, and the processor's memory for what they do not hold."""
-
-
-class KeptWithStates(ModelHook):
-    """Moves the positions whose logits are kept to the final states, out of which the model picks them."""
-
-    def __init__(self, device: Any) -> None:
-        self.device = device
-
-    def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        kept = kwargs.get("logits_to_keep", 0)
-        return args, kwargs if isinstance(kept, int) else kwargs | {"logits_to_keep": kept.to(self.device)}
 
 
 def spread_over() -> dict[str, Any]:
@@ -33,6 +16,10 @@ def spread_over() -> dict[str, Any]:
 
 def settle_spread(module: Any, family: Family) -> None:
     """Lets a module that is spread take positions whose logits are kept, as a whole one does."""
+    from accelerate.hooks import add_hook_to_module
+
+    from ssn_probe.model.offloading import KeptWithStates
+
     if (hook := getattr(family.part(module, family.norm), "_hf_hook", None)) is not None:
         add_hook_to_module(module, KeptWithStates(hook.execution_device), append=True)
 

@@ -18,4 +18,9 @@ def run_body(subject: Subject, body: Callable[..., Any], *arguments: Any) -> Any
         return subject.calls.run(body, *arguments)
     if subject.shards is not None:
         return subject.shards.run(body, *arguments)
+    if subject.spread:
+        from ssn_probe.model.offloading import weights_fetched_again
+
+        with weights_fetched_again(subject.model._module):
+            return body(subject.model, *arguments)
     return body(subject.model, *arguments)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import two_devices
+from accelerate.hooks import AlignDevicesHook
 from tiny import FAMILIES, write_tiny
 from two_devices import halves
 
@@ -99,6 +101,32 @@ def test_layers_that_stay_on_the_disk_until_they_are_needed(
     compare(where, subject)
     with pytest.raises(ModelError, match="needs the whole model on one device"):
         check_whole(subject, "Training")
+
+
+@OFFLOADED
+def test_a_backward_pass_fetches_weights_again(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the forward pass is over, no offloaded weight is on the device any more."""
+    subject = spread(str(tiny_folder("llama")), "cpu", "disk", tmp_path, monkeypatch)
+    brought: list[Any] = []
+    alive: list[int] = []
+    leave, differentiate = AlignDevicesHook.post_forward, torch.autograd.grad
+
+    def leaving(hook: Any, module: Any, output: Any) -> Any:
+        if hook.offload:
+            brought.extend(weakref.ref(weight.untyped_storage()) for weight in module.parameters(recurse=False))
+        return leave(hook, module, output)
+
+    def differentiating(*arguments: Any, **settings: Any) -> Any:
+        alive.append(sum(one() is not None for one in brought))
+        return differentiate(*arguments, **settings)
+
+    monkeypatch.setattr(AlignDevicesHook, "post_forward", leaving)
+    monkeypatch.setattr(torch.autograd, "grad", differentiating)
+    score_refusal(subject, PROMPTS, OPENINGS)
+    assert len(brought) > 10
+    assert alive == [0, 0]
 
 
 @OFFLOADED
