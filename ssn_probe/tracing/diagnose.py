@@ -19,5 +19,7 @@ def raise_non_finite(subject: Subject, tokens: Sequence[Sequence[int]], *, ready
     where = "in the logits or a gradient" if found is None else f"at site {found[1]} of layer {found[0]}"
     raise ModelError(
         f"{subject.name} computes NaN or Inf {where} (dtype {subject.identity['dtype']}).",
-        "Try dtype=float32 (float16 overflows easily); if it stays, the weights are damaged.",
+        "float16 holds no number above 65,504: use --dtype bfloat16 or float32."
+        if subject.identity["dtype"] == "float16"
+        else "Try --dtype float32; if it stays, the weights are damaged.",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import FAMILIES
+from tiny import EVERY_FAMILY
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.openings import Openings
@@ -16,6 +16,7 @@ from ssn_probe.tracing.effects import Scores, decode, score_local, score_refusal
 
 PROMPTS = [[1, 3, 7, 8, 9, 20, 4], [1, 3, 10, 11, 12, 13, 14, 15, 30, 31, 4], [1, 3, 9, 4]]
 OPENINGS = Openings(refusal=((10, 11), (12,)), compliant=((13, 14, 15), (17,)))
+QUICK = (("llama", "float16"), ("gemma2", "bfloat16"), ("phi3", "bfloat16"))
 EFFECTS: dict[str, Callable[[Subject], Scores]] = {
     "local": lambda subject: score_local(subject, PROMPTS),
     "refusal": lambda subject: score_refusal(subject, PROMPTS, OPENINGS),
@@ -32,8 +33,14 @@ def gap(found: Scores, wanted: Scores) -> float:
     return max(float(((one - two).abs() / two.abs().amax(-1, keepdim=True)).max()) for one, two in both)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        pytest.param(family, dtype, marks=() if (family, dtype) in QUICK else pytest.mark.slow)
+        for family in EVERY_FAMILY
+        for dtype in ("bfloat16", "float16")
+    ],
+)
 def test_effects_are_those_of_the_rounded_weights_in_single_precision(
     tiny_folder: Callable[[str], Path],
     single: Callable[[str], Subject],

@@ -70,6 +70,16 @@ def test_infinity_is_named(llama: Subject) -> None:
         score_local(llama, PROMPTS)
 
 
+def test_what_overflows_in_half_precision_is_computed_in_a_wider_range(tiny_folder: Callable[[str], Path]) -> None:
+    half, wide = (load_subject(str(tiny_folder("llama")), dtype=dtype) for dtype in ("float16", "bfloat16"))
+    for subject in (half, wide):
+        module_of(subject).model.layers[0].mlp.up_proj.weight.fill_(6e4)
+    with pytest.raises(ModelError, match="site ffn of layer 0") as error:
+        score_local(half, PROMPTS)
+    assert error.value.hint == "float16 holds no number above 65,504: use --dtype bfloat16 or float32."
+    assert torch.isfinite(score_local(wide, PROMPTS).scale["ffn"]).all()
+
+
 def test_what_is_suppressed_does_not_count(llama: Subject) -> None:
     """With the spoilt neuron silenced, the model is sound, and runs."""
     with broken(llama, "model.layers.1.self_attn.v_proj.weight", float("nan")):
@@ -90,6 +100,6 @@ def test_what_is_suppressed_is_not_named(llama: Subject) -> None:
 def test_gemma_in_double_precision_says_what_to_do(tiny_folder: Callable[[str], Path]) -> None:
     """transformers' eager softmax is in single precision, and the mask of padding overflows: an error, not a number."""
     gemma = load_subject(str(tiny_folder("gemma2")), dtype="float64")
-    with pytest.raises(ModelError, match=r"float64(.|\n)*dtype=float32"):
+    with pytest.raises(ModelError, match=r"float64(.|\n)*--dtype float32"):
         score_local(gemma, PROMPTS)
     assert torch.isfinite(score_local(gemma, PROMPTS[:1]).scale["q"]).all()

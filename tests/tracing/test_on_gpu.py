@@ -9,6 +9,7 @@ import torch
 import training_case
 from tiny import FAMILIES
 
+from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.batching import BatchSize
@@ -73,6 +74,23 @@ def test_effects(pair: Pair, scorer: Callable[..., Scores]) -> None:
         assert found.values[site].device.type == "cpu"
         scale = decode(wanted, site).abs().amax(-1, keepdim=True).clamp_min(1e-9)
         assert ((decode(found, site) - decode(wanted, site)) / scale).abs().max() < 2e-3, site
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("scorer", [SCORERS["local"], SCORERS["refusal"]], ids=["local", "refusal"])
+def test_half_precision_weights_are_scored_in_float32_as_on_the_cpu(
+    tiny_folder: Callable[[str], Path], dtype: str, scorer: Callable[..., Scores]
+) -> None:
+    pair = [load_subject(str(tiny_folder("llama")), dtype=dtype, device=device) for device in ("cpu", "cuda")]
+    found = []
+    for subject in pair:
+        before = [weight.clone() for weight in subject.model._module.parameters()]
+        with computing_in(subject, "float32") as wide:
+            found.append(scorer(wide, PROMPTS))
+        assert all(map(torch.equal, before, subject.model._module.parameters()))
+    for site in SITES:
+        here, there = (decode(scores, site) for scores in found)
+        assert ((there - here) / here.abs().amax(-1, keepdim=True).clamp_min(1e-9)).abs().max() < 2e-3, site
 
 
 @pytest.mark.parametrize("name", EDITS)
