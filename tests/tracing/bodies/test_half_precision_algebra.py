@@ -61,7 +61,7 @@ def test_the_bound_catches_algebra_in_half_precision(tiny_folder: Callable[[str]
 @pytest.mark.parametrize("site", ["o", "ffn"])
 def test_the_double_precision_is_that_of_plain_hooks(tiny_folder: Callable[[str], Path], site: str) -> None:
     subject, prompt = load_subject(str(tiny_folder("llama")), dtype="bfloat16"), PROMPTS[1]
-    effects = local(subject, [prompt])[site][0]
+    effects = dict(local(subject, [prompt]))[site][0]  # type: ignore[index]
     for layer in range(subject.n_layers):
         target = plain.site_module(subject.model._module, layer, site)
         seen = _input_of(subject, target, prompt).double()
