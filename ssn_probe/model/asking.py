@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssn_probe.errors import ModelError, nearest
-from ssn_probe.model.plain_text import control_tokens
-from ssn_probe.model.templates import MESSAGES, handover, own_template, put_system, render, said, system_of
+from ssn_probe.model.templates import (
+    MESSAGES,
+    check_template,
+    handover,
+    own_template,
+    put_system,
+    render,
+    said,
+    system_of,
+)
 from ssn_probe.model.think_blocks import TEXT_SWITCHES, open_block, switches
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.recipe import CHAT_FORMS
@@ -73,9 +81,12 @@ def settle_system(tokenizer: Any, system: str | None) -> None:
     """Puts a system prompt in front of every chat, and switches thinking off where only a system prompt does that.
 
     Raises:
-        ModelError: the chat template has no place for a system prompt, or gives it another role.
+        ModelError: the model cannot be asked anything in its template, see `check_template`, or the template has no
+            place for a system prompt, or gives it another role.
     """
-    if system is not None:
+    if system is None:
+        check_template(tokenizer)
+    else:
         put_system(tokenizer, system)
         _check_system(tokenizer, system)
     if open_block(handover(tokenizer)) is None:
@@ -117,13 +128,15 @@ def own_tokens(row: Sequence[int], tokenizer: Any) -> list[int]:
 
 
 def _check_system(tokenizer: Any, system: str) -> None:
-    spelled = [token for token in control_tokens(tokenizer).tokens.values() if token in system]
-    if spelled:
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+    if spelled := [token for token in special if token in system]:
         raise ModelError(f"The system prompt spells {spelled[0]!r}, a control token of the model.", "Leave it out.")
     name, user = tokenizer.name_or_path, {"role": "user", "content": MESSAGES[0]}
     try:
         (shown,) = render(tokenizer, [[user]])
     except ModelError as error:
+        if _shown(tokenizer) is None:  # nor does it take a chat without one
+            raise
         why = said(error.__cause__ or error)
         raise ModelError(f"The chat template of {name!r} takes no system prompt: {why}", _NO_PLACE) from error
     given, answered = (_shown(tokenizer, role) for role in ("system", "assistant"))
@@ -134,6 +147,7 @@ def _check_system(tokenizer: Any, system: str) -> None:
         )
     if given == answered:
         raise ModelError(f"The chat template of {name!r} takes a system prompt for an answer of the model.", _NO_PLACE)
+    check_template(tokenizer)
 
 
 def _shown(tokenizer: Any, role: str | None = None) -> str | None:

@@ -32,7 +32,7 @@ from ssn_probe.model.quiet import quiet
 from ssn_probe.model.ranks import check_degree, degree, device_of_rank, split
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.model.rotation import check_rotation
-from ssn_probe.model.templates import MESSAGES, check_kind, check_template
+from ssn_probe.model.templates import MESSAGES, check_kind
 from ssn_probe.model.text_config import raw_text_config, text_config
 from ssn_probe.model.trial import try_chats, try_tokenizer
 from ssn_probe.model.weight_files import first_dtype, hub_weight_files, stored_tensors, weight_files
@@ -218,7 +218,6 @@ def read_tokenizer(where: str, commit: str | None = None, asking: Asking | None 
     check_kind(tokenizer)
     if foreign:
         try_chats(tokenizer, [MESSAGES[0]])
-    check_template(tokenizer)
     settle_system(tokenizer, asking.system)
     return tokenizer
 

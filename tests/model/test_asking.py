@@ -94,6 +94,24 @@ def test_one_that_is_put_into_the_users_turn_is_told(template: str) -> None:
     assert list(asking_notes(other)) == [told]
 
 
+def test_a_template_that_needs_a_system_prompt_is_asked_with_one() -> None:
+    needs = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('a system message is needed') }}{% endif %}" + TURNS
+    )
+    tokenizer = with_template(needs)
+    settle_system(tokenizer, "You are w1.")
+    assert shown(tokenizer) == "<system>You are w1.</system><user>w1</user>"
+    with pytest.raises(ModelError, match="cannot be applied: a system message is needed"):
+        settle_system(with_template(needs), None)
+    with pytest.raises(ModelError, match="cannot be applied: never"):
+        settle_system(with_template("{{ raise_exception('never') }}"), "You are w1.")
+
+
+def test_a_system_prompt_for_the_organism_is_refused() -> None:
+    with pytest.raises(ModelError, match="takes no system prompt: the organism knows the roles user and assistant"):
+        load_subject("organism", weights=False, asking=Asking(system="You are w1."))
+
+
 def test_several_templates_keep_the_others() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = {"default": TURNS, "rag": TURNS}
