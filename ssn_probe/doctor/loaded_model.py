@@ -15,7 +15,8 @@ def describe_subject(subject: Subject) -> Check:
     biased = [site for site, (path, _) in subject.family.modules.items() if layer.get_submodule(path).bias is not None]
     limits = [limit.of.removeprefix("the model's ").removeprefix("the ") for limit in subject.limits]
     notes = [f"{identity['dtype']} on {subject.device}"]
-    notes += ["tied embeddings"] if module.config.tie_word_embeddings else []
+    head, embedding = (subject.family.part(module, path) for path in (subject.family.head, subject.family.embedding))
+    notes += ["tied embeddings"] if head.weight is embedding.weight else []
     notes += [f"biases at {', '.join(biased)}"] if biased else []
     return passed(
         "model",

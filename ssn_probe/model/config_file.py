@@ -5,7 +5,7 @@ any machine holds. transformers follows it without a word.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,12 +57,11 @@ def check_config(where: str, raw: Mapping[str, Any]) -> None:
     for before, part in parts(raw):
         _check_part(where, before, part)
     _check_architectures(where, raw)
-    own = raw.get("auto_map")
-    if isinstance(own, dict) and "AutoModelForCausalLM" in own:
+    own, kind = _own_class(raw), raw.get("model_type")
+    if own is not None and own.rpartition(".")[2] not in {name for family, name in _classes() if family == kind}:
         raise ModelError(
-            f"{where!r} comes with code of its own for the model (auto_map in config.json: "
-            f"{own['AutoModelForCausalLM']}), which is never run.",
-            f"If transformers' own {raw.get('model_type')} is the same model, remove auto_map from config.json.",
+            f"{where!r} comes with code of its own for the model (auto_map in config.json: {own}), which is never run.",
+            f"If transformers' own {kind} is the same model, remove auto_map from config.json.",
         )
 
 
@@ -120,17 +119,35 @@ def check_text_family(where: str, raw: Mapping[str, Any], family: Family) -> Non
         )
 
 
+def own_code_notes(config: Any) -> Iterator[str]:
+    """What becomes of code that comes with a checkpoint for a class that transformers has, too (as Phi-3 has it)."""
+    if (own := _own_class(vars(config))) is not None:
+        yield (
+            f"the checkpoint comes with code of its own for the model ({own}), which is never run: transformers' class "
+            "of that name is studied"
+        )
+
+
+def _own_class(raw: Mapping[str, Any]) -> str | None:
+    """The class that a checkpoint has code of its own for, as its config names it."""
+    own = raw.get("auto_map")
+    named = own.get("AutoModelForCausalLM") if isinstance(own, Mapping) else None
+    return None if named is None else str(named)
+
+
+def _classes() -> tuple[tuple[str, str], ...]:
+    """Families and the names of their classes in transformers that continue texts."""
+    from transformers.models.auto import modeling_auto as auto
+
+    names = (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    return tuple(pair for one in names for pair in one.items())
+
+
 def _check_architectures(where: str, raw: Mapping[str, Any]) -> None:
     """Raises ModelError where config.json names the class of another family than its `model_type`."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    )
-
     kind, stated = raw.get("model_type"), raw.get("architectures")
-    pairs = (*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items(), *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items())
     named = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
-    homes = sorted({family for family, name in pairs if name in named})
+    homes = sorted({family for family, name in _classes() if name in named})
     if homes and kind not in homes:
         raise ModelError(
             f"config.json of {where!r} contradicts itself: its model_type is {kind}, and its architectures "

@@ -182,6 +182,9 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     check_text_config(where, config)
     check_depth(where, text_config(config).num_hidden_layers, held, family)
     config._commit_hash = commit
+    text = raw_text_config(raw)
+    # transformers ties what a nested config says nothing of, and leaves a head alone that the weights have
+    config._may_untie = text is not raw and not any(part.get("tie_word_embeddings") for part in (raw, text))
     for part in (config, text_config(config)):
         if getattr(part, "gradient_checkpointing", False):  # of a training: transformers would hang hooks on the module
             part.gradient_checkpointing = False

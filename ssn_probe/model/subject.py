@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.files import sha256
 from ssn_probe.model.asking import NO_WISH, Asking, asking_identity, asking_notes
+from ssn_probe.model.config_file import own_code_notes
 from ssn_probe.model.context_length import Limit, context_length, limits
 from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
 from ssn_probe.model.families import BUILT_IN, Family, family_of
@@ -187,6 +188,7 @@ def load_subject(
             *(() if asking.chat else template_notes(where, tokenizer)),
             *asking_notes(tokenizer),
             *vocabulary_notes(tokenizer, vocabulary),
+            *own_code_notes(config),
         ),
         host=host,
         deployment=deployment,

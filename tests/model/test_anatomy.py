@@ -124,6 +124,7 @@ OTHER = {
     "another config": (configured(configuration_files=["config.1.0.0.json"]), "other configuration files"),
     "fused": (configured(fusion_config={"patch_embeddings": True}), "fused"),
     "its own code": (configured(auto_map={"AutoModelForCausalLM": "own.Model"}), "never run"),
+    "code of another family": (configured(auto_map={"AutoModelForCausalLM": "phi.Phi3ForCausalLM"}), "never run"),
     "a quantised dtype": (configured(dtype="int8"), r"dtype torch\.int8"),
     "an unknown activation": (configured(hidden_act="nonsense"), "config of .* cannot be loaded"),
     "a text for a number": (configured(hidden_size="24"), "expected int, got str"),
@@ -197,6 +198,18 @@ def test_the_doctor_names_the_adapter_and_not_the_family(folder: Path) -> None:
     assert (check.status, check.name) == ("failed", "model")
     assert "adapter" in check.found
     assert "merge" in check.remedy
+
+
+def test_code_for_a_class_that_transformers_has_is_left_out_and_noted(folder: Path) -> None:
+    """As the published Phi-3 has it."""
+    before = load_subject(str(folder)).identity["digest"]
+    (folder / "own.py").write_text("raise RuntimeError", encoding="utf-8")
+    configured(auto_map={"AutoModelForCausalLM": "own.LlamaForCausalLM", "AutoConfig": "own.LlamaConfig"})(folder)
+    subject = load_subject(str(folder))
+    assert type(subject.model._module).__module__ == "transformers.models.llama.modeling_llama"
+    (note,) = subject.template_notes
+    assert "(own.LlamaForCausalLM), which is never run" in note
+    assert subject.identity["digest"] != before, "config.json is part of it"
 
 
 def test_what_is_harmless_loads(folder: Path, tmp_path: Path) -> None:

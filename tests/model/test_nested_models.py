@@ -176,6 +176,24 @@ def test_a_hosts_nested_config_is_compared(field: str, folder: Path) -> None:
         load_subject(str(folder), remote=url, weights=False)
 
 
+@pytest.mark.parametrize(("stated", "loads"), [({}, True), ({"tie_word_embeddings": True}, False)])
+def test_a_head_of_its_own_is_used_unless_the_config_ties_it(folder: Path, stated: dict[str, Any], loads: bool) -> None:
+    """Published configs of nested models say nothing of it; transformers ties them if their files have no head."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for part in (content, content["text_config"]):
+        part.pop("tie_word_embeddings", None)
+    file.write_text(json.dumps(content | stated), encoding="utf-8")
+    if not loads:
+        with pytest.raises(ModelError, match="has other values"):
+            load_subject(str(folder))
+        return
+    module = load_subject(str(folder)).model._module
+    stored = load_file(folder / "model.safetensors")["language_model.lm_head.weight"]
+    assert torch.equal(module.lm_head.weight, stored)
+    assert not torch.equal(module.lm_head.weight, module.get_input_embeddings().weight)
+
+
 def test_mistral_3_may_have_a_decoder_of_mistral(tmp_path: Path) -> None:
     """As Mistral-Small-3.1 has it; the queries of a Mistral do not grow with their position."""
     import transformers
