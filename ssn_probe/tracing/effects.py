@@ -136,8 +136,8 @@ def score_local(
     """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂, exact.
 
     y is the output of o_proj (q, k, v, o) or of down_proj (ffn), before any norm that follows it (Gemma-2 has one).
-    Costs one forward pass, and for q and k a softmax per channel, quadratic in the length. Where a group has one
-    query head, v equals o.
+    Costs one forward pass, and for q and k a softmax per channel, quadratic in the length; where their norm is over all
+    heads (OLMo), a softmax per channel and head. Where a group has one query head, v equals o.
 
     Args:
         tokens: prompts as token ids.

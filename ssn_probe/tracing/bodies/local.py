@@ -103,7 +103,7 @@ def learned_weight(norm, raw, size):
 
     So long that what keeps it from dividing by zero is lost in rounding; the mean of its channels is taken away here.
     """
-    known = torch.full((1, 1, raw.shape[-1] // size, size), 2.0**10, dtype=raw.dtype, device=raw.device)
+    known = torch.full((1, 1, raw.shape[-1] // size, size), 64.0, dtype=raw.dtype, device=raw.device)
     known[..., 1::2] *= -1
     made = exact(known) - exact(known).mean(-1, keepdim=True)
     return (exact(norm(known)) / (made / made.square().mean(-1, keepdim=True).sqrt()))[0, 0]
