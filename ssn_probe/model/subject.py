@@ -251,7 +251,7 @@ def _row(family: Family) -> dict[str, Any]:
     if family in BUILT_IN:
         return {}
     usual = asdict(Family(name=family.name))
-    own = {name: value for name, value in asdict(family).items() if value != usual[name]}
+    own = {name: value for name, value in asdict(family).items() if value != usual[name] and name != "examples"}
     return {"family_row": own} if own else {}
 
 

@@ -22,7 +22,7 @@ Edits = tuple[Edit, ...]
 Neuron = tuple[int, str, int]
 
 NO_EDITS: Edits = ()
-OF_LOADING = ("name", "loader", "implementation")
+OF_LOADING = ("name", "loader", "implementation", "examples")
 """What of a family's row no body asks for."""
 
 

@@ -50,7 +50,7 @@ COMMANDS = {
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype --system --chat -o --remote --host",
     "model": "",
-    "models": "--remote --host",
+    "models": "--refused --json --remote --host",
     "model fetch": "name --wheel",
     "organism": "",
     "organism info": "--model",

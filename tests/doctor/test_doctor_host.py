@@ -132,11 +132,6 @@ def test_options_of_this_machine_are_refused() -> None:
 # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_families() -> None:
-    result = command("models")
-    assert (result.exit_code, "llama, qwen2, qwen3, mistral, gemma2" in result.stdout) == (0, True)
-
-
 def test_models_of_a_host() -> None:
     entries = [
         replica("a/llama", config='{"model_type": "llama"}'),
