@@ -12,10 +12,10 @@ from ssn_probe.data.judges.verdicts import JudgedRow, Judgement
 from ssn_probe.errors import JudgeError, ModelError
 from ssn_probe.files import sha256
 from ssn_probe.guards.guard_format import GuardFormat
-from ssn_probe.model.control_tokens import Reader
 from ssn_probe.model.digests import folder_digest
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import commit_of, locate, read_config, read_tokenizer, read_weights, usable_device
+from ssn_probe.model.plain_text import control_tokens
 from ssn_probe.model.remedies import read_foreign
 from ssn_probe.text import plain
 from ssn_probe.tracing.batching import BatchSize, by_length, fitted
@@ -158,8 +158,10 @@ class GuardModel:
 
     @cached_property
     def _control_tokens(self) -> tuple[str, ...]:
-        tokenizer = self.tokenizer
-        return tuple({*Reader(tokenizer).added.values(), *tokenizer.all_special_tokens, *self.format.marks})
+        tokenizer, written = self.tokenizer, "".join(control_tokens(self.tokenizer).written)
+        added = [token for token in tokenizer.added_tokens_decoder.values() if token.content]
+        known = [token.content for token in added if token.special or token.content in written]
+        return tuple({*known, *tokenizer.all_special_tokens, *self.format.marks})
 
     def _read(self, answer: str, asked: "_Asked") -> Judgement:
         found = self.format.read(answer)

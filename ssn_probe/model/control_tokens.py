@@ -35,11 +35,6 @@ class Reader:
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
 
-    @property
-    def added(self) -> dict[int, str]:
-        """The tokens that stand for something else than text, by id."""
-        return control_tokens(self.tokenizer).tokens
-
     @cached_property
     def lines(self) -> tuple[str, ...]:
         """Lines in plain text by which the template separates turns, such as `[/INST]` or `### Response:`."""
@@ -75,4 +70,4 @@ class Reader:
         )
 
     def _named(self, found: Counter[int]) -> tuple[str, ...]:
-        return tuple(self.added[token] for token in sorted(found))
+        return tuple(control_tokens(self.tokenizer).tokens[token] for token in sorted(found))
