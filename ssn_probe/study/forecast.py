@@ -178,8 +178,9 @@ def _try(
 
 
 def _is_judged_here(prompts: PromptSet) -> bool:
-    """Is nobody asked over a network? Looking at a plan sends nothing."""
-    return make_judge(prompts.judge, prompts.languages, prompts.name, asked=False).local
+    """Is nobody asked over a network, and no guard model downloaded? Looking at a plan sends and fetches nothing."""
+    judge = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False)
+    return judge.local and ("model" not in judge.identity or weights_here(judge.identity["model"]))
 
 
 def _tried(bench: Workbench, plan: Plan) -> Iterator[Refusals]:

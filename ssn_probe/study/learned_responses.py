@@ -158,7 +158,9 @@ def _check_enough(
     }
     name, did = bench.data[node.data].name, "refused" if context == "harmful" else "answered"
     whose = f"the untouched model's own responses{f' in {bench.anchor}' if how == 'anchor' else ''}, judged {did}"
-    per = listing([f"{number:,} of {total:,} in {language}" for language, (number, total) in counts.items()])
+    each = [f"{number:,} of {total:,} in {language}" for language, (number, total) in counts.items()]
+    [alike, *others] = dict.fromkeys(f"{number:,} of {total:,} in every language" for number, total in counts.values())
+    per = listing(each) if others or len(counts) == 1 else alike
     few = [language for language, (number, _) in counts.items() if number < FEWEST]
     if few:
         raise DataError(

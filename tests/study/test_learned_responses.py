@@ -86,7 +86,7 @@ def test_the_anchors_refusals_are_learned_in_every_language(files: Mapping[str, 
     own = fitting(bench, "harmful", "en")
     assert own
     assert all(taught(rows, "harmful", language) == own for language in LANGUAGES)
-    assert any(f"{len(own)} of 14 in zh" in note for note in bench.warnings)
+    assert any(f"judged refused: {len(own)} of 14 in every language" in note for note in bench.warnings)
     assert data_of(bench, arm_of(recipe)).describe()["responses"] == {"harmful": "anchor"}
 
 
@@ -116,7 +116,7 @@ def test_too_few_refusals_are_one_error(files: Mapping[str, str], llama: Subject
     file.write_text("def none(rows):\n    return ['complied'] * len(rows)\n", encoding="utf-8")
     judge = f"python:{file}@none"
     for references, said_to_do in ((None, "take references='own'"), ("own", "references='anchor'")):
-        with pytest.raises(DataError, match=r"0 of 14 in en.* and 5 are the least") as caught:
+        with pytest.raises(DataError, match=r"0 of 14 in every language have one .* and 5 are the least") as caught:
             learned(study(files, judge=judge, references=references, contexts=("harmful",)), llama)
         assert said_to_do in (caught.value.hint or "")
     file.write_text("def none(rows):\n    return ['refused'] * len(rows)\n", encoding="utf-8")

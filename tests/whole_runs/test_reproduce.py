@@ -13,8 +13,10 @@ from tiny import write_tiny
 
 from ssn_probe import Expand, RandomLike, Suppress
 from ssn_probe.cli.commands import main
+from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.spec import Of, SafetyNeurons, Shared, UnionOf
 from ssn_probe.spec.discovery import shipped
+from ssn_probe.spec.node import from_json
 
 FEW = ("max_new_tokens=4", "top=0.5", "label_sets=1", "controls=1", "comparisons=labels,random", "epochs=1")
 """What makes a run small: parameters that every user has."""
@@ -45,6 +47,10 @@ def check_run(place: Path, languages: tuple[str, ...]) -> None:
     assert set(samples.filter(role="labels")["arm"]) == set(samples.filter(role="random")["arm"]) == {"ss"}
     for arm in arms:
         assert set(samples.filter(arm=arm)["eval_language"]) == set(languages), arm
+    recipe = from_json(json.loads((run / "recipe.json").read_text(encoding="utf-8")))
+    splits = load_prompts(recipe.measures[0].prompts).frame
+    used = {split: set(splits.filter(split=split)["prompt_id"]) for split in ("identify", "evaluate", "train")}
+    assert set(samples["prompt_id"]) <= used["evaluate"] - used["identify"] - used["train"]
     assert set(neurons["site"]) <= {"q", "k", "v", "o"}
     found = {name: set(neurons.filter(set=name).select("layer", "site", "index").rows()) for name in ("ss", "ms")}
     assert found["ss"] <= found["ms"]
