@@ -100,13 +100,3 @@ def test_only_a_wider_dtype(single: Callable[[str], Subject]) -> None:
 
 def in_double(subject: Subject) -> Subject:
     return replace(subject, identity=subject.identity | {"dtype": "float64"})
-
-
-def test_weights_that_are_elsewhere(single: Callable[[str], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers that accelerate keeps in the processor's memory are on the meta device between passes."""
-    subject = single("llama")
-    empty = torch.nn.Parameter(torch.empty(1, device="meta"))
-    monkeypatch.setattr(subject.model._module, "parameters", lambda: iter([empty]))
-    with pytest.raises(ModelError, match="some are fetched") as error, computing_in(subject, "float64"):
-        pass
-    assert "--dtype float64" in str(error.value.hint)

@@ -19,6 +19,7 @@ from two_devices import halves
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model import loading
+from ssn_probe.model.precision import computing_in
 from ssn_probe.model.ranks import check_whole
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.capture import capture
@@ -101,6 +102,8 @@ def test_layers_that_stay_on_the_disk_until_they_are_needed(
     compare(where, subject)
     with pytest.raises(ModelError, match="needs the whole model on one device"):
         check_whole(subject, "Training")
+    with pytest.raises(ModelError, match="some are fetched from elsewhere"), computing_in(subject, "float64"):
+        pass
 
 
 @OFFLOADED
