@@ -27,6 +27,7 @@ ELSEWHERE = {
     "configuration_files": "other configuration files",
     "transformers_weights": "another file of weights",
     "fusion_config": "modules that are fused when it is loaded",
+    "per_layer_config": "settings of single layers, which would differ from the others",
 }
 """What makes transformers read or build something else than the folder shows → in words."""
 FIXED = {"is_causal": True, "is_encoder_decoder": False, "return_dict": True, "use_bidirectional_attention": False}
