@@ -1,4 +1,4 @@
-"""A family that is known by name and new in shape: a weight beside those of its row, or a projection of another width."""
+"""A family known by name and new in shape: a weight beside those of its row, or a projection of another width."""
 
 from collections.abc import Callable
 from typing import Any
