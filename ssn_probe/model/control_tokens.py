@@ -47,22 +47,19 @@ class Reader:
     def messages(self, texts: Sequence[str]) -> list[Read]:
         """How user messages are read."""
         shown = render(self.tokenizer, [[{"role": "user", "content": text}] for text in texts])
-        usual, given = tokenize(self.tokenizer, shown), encode_messages(self.tokenizer, texts)
-        return [
-            self._read(text, before, now, prompt)
-            for text, before, now, prompt in zip(texts, usual, given, shown, strict=True)
-        ]
+        rows = tokenize(self.tokenizer, shown)
+        return [self._read(text, row, prompt) for text, row, prompt in zip(texts, rows, shown, strict=True)]
 
     def answers(self, texts: Sequence[str]) -> list[Read]:
         """How responses to learn are read, which come without a template."""
-        usual, given = tokenize(self.tokenizer, texts), encode_answers(self.tokenizer, texts)
-        return [self._read(text, before, now) for text, before, now in zip(texts, usual, given, strict=True)]
+        return [self._read(text, row) for text, row in zip(texts, tokenize(self.tokenizer, texts), strict=True)]
 
-    def _read(self, text: str, usual: Sequence[int], given: Sequence[int], prompt: str | None = None) -> Read:
-        """`usual`: its tokens as the tokenizer has them, `given`: those that reach the model."""
-        spelled, left = (
-            control_tokens(self.tokenizer).spelled(row, prompt=prompt is not None) for row in (usual, given)
-        )
+    def _read(self, text: str, usual: Sequence[int], prompt: str | None = None) -> Read:
+        """`usual`: its tokens as the tokenizer has them; where it spells control tokens, others reach the model."""
+        found, encode = control_tokens(self.tokenizer), encode_answers if prompt is None else encode_messages
+        spelled = left = found.spelled(usual, prompt=prompt is not None)
+        if spelled:
+            left = found.spelled(encode(self.tokenizer, [text])[0], prompt=prompt is not None)
         return Read(
             as_text=self._named(spelled - left),
             tokens=(*self._named(left), *(line for line in self.lines if line in text)),

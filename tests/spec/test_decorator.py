@@ -235,6 +235,7 @@ def test_every_recipe_takes_a_system_prompt_and_the_plain_form() -> None:
     usual = find_recipe("suppress_ss", {})
     asked = find_recipe("suppress_ss", {"system": "You are none.", "chat": "plain"})
     assert (asked.system, asked.chat) == ("You are none.", "plain")
+    assert {function.from_text({"system": "x"}).system for function in SHIPPED} == {"x"}
     assert find_recipe("suppress_ss", {"system": ""}).system == ""  # an empty one is one
     assert find_recipe("suppress_ss", {"system": "none", "chat": ""}).key == usual.key
     assert not {"system", "chat"} & set(to_json(usual))
