@@ -30,6 +30,7 @@ APART = timedelta(minutes=10)
 """How long the processes wait for each other after a function: one that stopped in the middle of it never comes."""
 IDLE = timedelta(days=100)
 """How long they wait for the first process, which may be asking judges."""
+SPREAD = "One process can spread a model over several GPUs layer by layer: --device balanced."
 _lock = threading.RLock()
 _groups: dict[str, Any] = {}
 """Over which the processes talk: on the CPUs, beside the group that the model itself uses."""
@@ -134,12 +135,18 @@ def check_degree(where: str, config: Any) -> None:
         return
     from nnsight.modeling.tp import UnshardableCheckpoint, check_tp_request
 
+    if getattr(config, "use_qk_norm", False):
+        raise ModelError(
+            f"{where!r} cannot be split over {degree()} processes: its norms on queries and keys have weights of their "
+            "own for every head, which transformers does not split.",
+            SPREAD,
+        )
     try:
         check_tp_request(config, degree())
     except UnshardableCheckpoint as error:
         raise ModelError(
             f"{where!r} cannot be split over {degree()} processes: {error}",
-            "Start a number of processes that divides its heads, key-value heads and ffn width.",
+            f"Start a number of processes that divides its heads, key-value heads and ffn width. {SPREAD}",
         ) from error
 
 

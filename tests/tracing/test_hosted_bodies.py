@@ -34,7 +34,7 @@ NEURONS = [(layer, site, index) for layer in range(2) for site in SITES for inde
 SILENT = suppression(NEURONS)
 TEXTS = [Text(prompt=tuple(row[:-2]), answer=tuple(row[-2:]), own=(1, len(row) - 2)) for row in PROMPTS]
 HALF = 2**-11
-FAMILIES = ("llama", "qwen3", "gemma2")
+FAMILIES = ("llama", "qwen3", "gemma2", "phi3")
 
 
 def decoded(scores: Scores) -> dict[str, Tensor]:
