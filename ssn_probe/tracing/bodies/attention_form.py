@@ -36,27 +36,25 @@ def score_effects(seen, known, weight, wanted):
     groups, rep, size = seen["heads"]
     heads = heads_of(seen)
     prompts, tokens = len(weight), heads["key"].shape[3]
-    known = {name: measured.to(heads["key"].device) for name, measured in known.items()}
-    weight = weight.to(heads["key"].device, heads["key"].dtype)
+    form = known["matrix" if seen["together"] else "gram"].to(heads["key"].device)
+    weight = weight.to(form.device, form.dtype)
     first = tokens - weight.shape[1]
     effects = {site: weight.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
-    most = WIDE if weight.is_cuda else BLOCK
-    for rows, queries in blocks(prompts, first, tokens, groups * rep * size * tokens, most):
+    most, per_query = WIDE if weight.is_cuda else BLOCK, groups * rep * size * tokens
+    if seen["together"]:  # one prompt at a time: the form over its heads and keys is as large as a block
+        most = min(most, per_query * weight.shape[1])
+    for rows, queries in blocks(prompts, first, tokens, per_query, most):
         share = weight[rows, queries.start - first : queries.stop - first]
         part = block_of(heads, rows, queries)
-        before = attend(part["scores"], part, seen["cap"])
-        if seen["together"]:
-            metric, basis = metric_everywhere(part["value"], known["matrix"], rep)
-        else:
-            metric, basis = metric_of(part["value"], known["gram"])
+        before = attend(part["scores"], part)
+        measured = metric_everywhere(part["value"], form, rep) if seen["together"] else metric_of(part["value"], form)
         for site in wanted:
             shifted, gain = shifted_by_query(part) if site == "q" else shifted_by_key(part)
             if seen["together"]:
-                norms = moved_everywhere(shifted, gain, part, before, metric, basis, seen["cap"])
+                norms = moved_everywhere(shifted, gain, part, before, *measured)
             else:
                 shifted = shifted if gain is None else shifted.mul_(gain)
-                change = attend(shifted, part, seen["cap"]).sub_(before)
-                norms = moved(change, metric, basis, jointly=site == "k")
+                norms = moved(attend(shifted, part).sub_(before), *measured, jointly=site == "k")
             effects[site][rows] += einsum(norms, share, "b g a t d, b t -> b g a d")
     return {site: rearrange(effect, "b g a d -> b (g a d)") for site, effect in effects.items()}
 
@@ -67,7 +65,7 @@ def heads_of(seen):
     seen: "q", "k", "v" [b t n] as projected; "eps" of the norms on queries and keys, or None; with it "q_normed" and
     "k_normed" [b t n], "together", is it a norm over all heads, and, of a norm that takes away the mean, "q_weight" and
     "k_weight" [head d], which it multiplies by; "cos", "sin" [b t d], and "rotation", see `families.Family`; "growth"
-    [b t], what queries are multiplied by, or None; "pairs", see `allowed_pairs`; "heads", "scale".
+    [b t], what queries are multiplied by, or None; "pairs", see `allowed_pairs`; "heads", "scale", "cap".
     """
     groups, rep, size = seen["heads"]
     value = exact(seen["v"])
@@ -91,6 +89,7 @@ def heads_of(seen):
         "together": seen["together"],
         "pairs": seen["pairs"].to(value.device),
         "scale": seen["scale"],
+        "cap": seen["cap"],
     }
 
 
@@ -210,7 +209,7 @@ def block_of(heads, rows, queries):
         part[f"{name}_query"] = heads[name][rows, :, :, queries, :, None]
         part[f"{name}_key"] = rearrange(heads[name][rows, :, :, keys], "b 1 1 s d -> b 1 1 1 d s")
     part["pairs"] = rearrange(heads["pairs"][rows, queries, keys], "b t s -> b 1 1 t 1 s")
-    part |= {name: heads[name] for name in ("scale", "turning")} | {"value": heads["value"][rows, :, keys]}
+    part |= {name: heads[name] for name in ("scale", "cap", "turning")} | {"value": heads["value"][rows, :, keys]}
     part["scores"] = scores_of(part["query_turned"], turned) * heads["scale"]
     if heads["query_mean"] is not None:
         part["query_weight"] = scores_of(part["query_weight"], turned)
@@ -242,8 +241,9 @@ def shifted_by_key(part):
     return shifted, part["key_gain"]
 
 
-def attend(scores, part, cap):
+def attend(scores, part):
     """The attention pattern of raw scores [b g a t d s]."""
+    cap = part["cap"]
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
     return scores.masked_fill(~part["pairs"], torch.finfo(scores.dtype).min).softmax(-1)
@@ -288,11 +288,11 @@ def metric_everywhere(value, matrix, rep):
     return images @ images.mT, None
 
 
-def moved_everywhere(shifted, gain, part, before, metric, basis, cap):
+def moved_everywhere(shifted, gain, part, before, metric, basis):
     """‖Δ output‖ where a norm is over all heads, so that every channel rescales the scores of every head: [b g a t d].
 
-    One head's channels at a time (of keys, one group's), in the memory of as many blocks. Costs a softmax of every head
-    for each channel and query, where other norms cost that of one head, and as many times squared the product with M.
+    One head's channels at a time (of keys, one group's), in the memory of a few blocks. For each channel and query it
+    takes the softmax of every head, where other norms take that of one, and a product with all of M.
     """
     groups, rep = gain.shape[1:3]
     norms = []
@@ -301,7 +301,7 @@ def moved_everywhere(shifted, gain, part, before, metric, basis, cap):
             own = (slice(None), slice(group, group + 1), slice(head, head + 1) if rep > 1 else slice(None))
             scores = part["scores"].expand_as(shifted).clone()
             scores[own] = shifted[own]
-            change = attend(scores.mul_(gain[:, group, head, None, None]), part, cap).sub_(before)
+            change = attend(scores.mul_(gain[:, group, head, None, None]), part).sub_(before)
             norms.append(moved_together(change, metric, basis))
     return rearrange(norms, "(g a) b t d -> b g a t d", g=groups)
 
