@@ -22,7 +22,10 @@ OUT = click.option(
 )
 DTYPE = click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
 DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …, or balanced: all GPUs."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:1, …, or balanced: the layers over all GPUs and the processor (device_map).",
 )
 HOST = click.option(
     "--host", metavar="URL", help="With --remote: this host.  [default: NDIF_HOST, else https://api.ndif.us]"

@@ -67,9 +67,9 @@ def weights_here(name: str) -> bool:
     """Are the weights on this machine, in a folder or in the hub's cache, so that loading downloads nothing?"""
     from huggingface_hub import try_to_load_from_cache
 
-    where = locate(name)
+    where = locate(name, weights=False)
     if Path(where).is_dir():
-        return True
+        return bool(files_here(where))
     files = ("model.safetensors", "model.safetensors.index.json")
     return any(isinstance(try_to_load_from_cache(where, file), str) for file in files)
 
@@ -143,7 +143,8 @@ def usable_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"The device {device!r} cannot be used: {first_line(error)}",
-            "Use `auto`, `cpu`, or `cuda` on a machine with a GPU and a torch build for it.",
+            "Use `auto`, `cpu`, or `cuda` on a machine with a GPU and a torch build for it. `balanced` spreads the "
+            "layers over all GPUs, as device_map of transformers does.",
         ) from error
     return device
 

@@ -137,7 +137,7 @@ def load_subject(
         RemoteError: any for which the host cannot be used.
     """
     check_settings(remote, device=device)
-    where = locate(name, weights=not remote)
+    where = locate(name, weights=weights and not remote)
     device = usable_device(device)
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}.", nearest(dtype, DTYPES))
@@ -229,6 +229,8 @@ def _source(name: str, where: str, host: Host | None, module: Any) -> dict[str, 
     declared = {"openings_sha256": sha256(openings) if openings.is_file() else None}
     if host is not None and not files_here(where):
         return {"folder": where, "host": host.url, "config_sha256": sha256(folder / "config.json")} | declared
+    if not files_here(where):  # to plan with, and not to run
+        return {"config_sha256": sha256(folder / "config.json")} | declared
     return {"digest": folder_digest(folder)} | declared
 
 

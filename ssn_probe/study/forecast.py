@@ -3,7 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ssn_probe.model.asking import asking_of
 from ssn_probe.model.chat import encode
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
+from ssn_probe.model.placement import memory_beside
 from ssn_probe.model.precision import WIDTH
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
@@ -249,7 +250,8 @@ def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
     """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
     config = read_config(subject.path, subject.identity.get("commit"))
     module = read_outline(subject.path, config, subject.family, subject.identity["dtype"], "meta")
-    shape, memory = shape_of(module, subject.family), _device_memory(subject.device)
+    shape = shape_of(module, subject.family)
+    memory, _, gpus = memory_beside(shape.weights, subject.device, GPU)
     texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
     tokens = max(map(len, encode(subject, texts)))
     costs = {_work(row.cost): row.cost for row in reversed(rows)}
@@ -259,14 +261,17 @@ def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
             parts.append(f"{name} not estimated")
             continue
         found = _footprint(shape_of(module, subject.family, _bytes(cost)), work, cost, subject, tokens)
+        whole = found.weights
+        found = replace(found, weights=memory_beside(found.weights, subject.device, GPU)[1])
         largest = found.largest_batch(memory)
         holds = f"batches of {largest:,}" if largest else f"not one ({size(found.needed(1))} are needed)"
-        wider = f", weights then {size(found.weights)}" if cost.dtype else ""
+        wider = f", weights then {size(whole)}" if cost.dtype else ""
         parts.append(f"{name} {size(found.per_prompt)} a prompt{wider}, {holds}")
+    each = f" on each of {gpus} GPUs" if gpus > 1 else ""
     several = "" if subject.openings else " (openings of one token; longer ones take more)"
     return (
         f"Memory, by arithmetic: weights {size(shape.weights)}; prompts of at most {tokens} tokens{several}. "
-        f"In {size(memory)}: {'; '.join(parts)}. A batch that does not fit is halved."
+        f"In {size(memory)}{each}: {'; '.join(parts)}. A batch that does not fit is halved."
     )
 
 
@@ -296,13 +301,6 @@ def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: i
         kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,
         sites=cost.sites or SITES,
     )
-
-
-def _device_memory(device: str) -> int:
-    """Bytes of the GPU that a study would run on; else those of the card that it is compared with."""
-    import torch
-
-    return torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else GPU
 
 
 def _disk(plan: Plan, layers: int, widths: dict) -> list[str]:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import write_tiny
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.digests import folder_digest
+from ssn_probe.model.memory import shape_of
 from ssn_probe.model.model_files import stamp
-from ssn_probe.model.subject import load_subject
+from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.weight_files import INDEX, SINGLE, weight_files
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -73,8 +75,38 @@ def test_a_decoy_is_neither_read_nor_part_of_the_digest(layout: str, request: py
     assert folder_digest(model) != before
 
 
-def test_shards_load_as_one_file_does(sharded: Path, llama) -> None:
-    assert torch.equal(load_subject(str(sharded)).model._module.lm_head.weight, llama.model._module.lm_head.weight)
+def same(one: Subject, two: Subject) -> bool:
+    """Have two models the same weights?"""
+    ours, theirs = (subject.model._module.state_dict() for subject in (one, two))
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_shards_load_as_one_file_does(sharded: Path, llama: Subject) -> None:
+    assert same(load_subject(str(sharded)), llama)
+
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+STORED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "once": lambda tensors: None,
+    "twice": lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].clone()}),
+    "under the head's name": lambda tensors: tensors.update({HEAD: tensors.pop(EMBEDDING)}),
+}
+
+
+@pytest.mark.parametrize("store", STORED.values(), ids=STORED)
+def test_tied_weights_are_one_however_they_are_stored(store: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model", "llama", tie_word_embeddings=True)
+    before, tensors = load_subject(str(folder)), load_file(folder / SINGLE)
+    store(tensors)
+    save_file(tensors, folder / SINGLE)
+    found = load_subject(str(folder))
+    assert same(found, before)
+    once = sum(8 * weight.numel() for weight in before.model._module.parameters())
+    assert once <= shape_of(found.model._module, found.family).weights < once + 1000  # buffers
+
+
+def cut_off(folder: Path) -> None:
+    (folder / SECOND).write_bytes((folder / SECOND).read_bytes()[:-8])
 
 
 AMBIGUOUS: dict[str, tuple[Spoil, str]] = {
@@ -85,6 +117,7 @@ AMBIGUOUS: dict[str, tuple[Spoil, str]] = {
     "a missing shard": (lambda folder: (folder / FIRST).unlink(), f"lacks {FIRST}"),
     "a weight in the wrong shard": (place_wrongly, "places model.norm.weight in"),
     "a weight in two shards": (hold_twice, "and again in"),
+    "a shard that is cut off": (cut_off, "cannot be loaded: .*not fully covered"),
     "an index and a single file": (lambda folder: decoy(folder, SINGLE), "both model.safetensors and"),
     "no map": (lambda folder: (folder / INDEX).write_text("[]", encoding="utf-8"), "no weight_map"),
     "nested too deeply": (lambda folder: (folder / INDEX).write_text("[" * 10**5, encoding="utf-8"), "as JSON"),

@@ -19,6 +19,7 @@ from torch import Tensor
 from ssn_probe.errors import ModelError, RecipeError, ResultError, first_line
 from ssn_probe.model.families import family_of
 from ssn_probe.model.loading import usable_device
+from ssn_probe.model.placement import BALANCED
 
 T = TypeVar("T")
 
@@ -110,6 +111,11 @@ def own_device(device: str) -> torch.device:
         ModelError: a device that cannot be used, or fewer GPUs than processes.
         RecipeError: one device for several processes.
     """
+    if device == BALANCED:
+        raise ModelError(
+            "A model that is spread over several devices (balanced) is not trained.",
+            "Give one device, or start a process for each GPU with torchrun: --shard splits a model over them.",
+        )
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
     wanted = "cpu" if device == "auto" and on_cpu else usable_device(device) if device == "auto" else device
     if processes() == 1 or wanted == "cpu":
