@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_module
+from tiny import tiny_module, write_tiny
 from torch import Tensor
 from training_case import NEURONS, copies, equal, file_of, logits, merge, quick, same
 
@@ -23,6 +23,7 @@ from ssn_probe.model.families import FAMILIES as TABLE
 from ssn_probe.spec import SITES
 from ssn_probe.training.delta_file.comparison import diff
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
+from ssn_probe.training.export.conversion import load_plain, merge_folder, unmerge_folder
 from ssn_probe.training.export.merging import unmerge, written
 from ssn_probe.training.export.peft_folder import save_adapter
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
@@ -121,6 +122,20 @@ def test_all_neurons_are_all_weights_of_their_sites(family: str) -> None:
     assert table["parameters"].to_list()[:5] == [2 * 24 * n for n in (24, 12, 12, 24, 20 * (1 + inputs))]
 
 
+@pytest.mark.parametrize("family", ["phi3", "gemma3", "nemotron"])
+def test_a_merged_folder_and_back(family: str, tmp_path: Path) -> None:
+    base = write_tiny(tmp_path / "base", family)
+    (base / "preprocessor_config.json").write_text('{"size": 8}', encoding="utf-8")
+    module = load_plain(str(base), "float32").module
+    file, before = file_of(module), copies(module)
+    merge_folder(str(base), file, tmp_path / "merged")
+    with written(module, file.delta):
+        assert same(copies(load_plain(str(tmp_path / "merged")).module), module)
+    unmerge_folder(tmp_path / "merged", tmp_path / "back")
+    assert same(before, load_plain(str(tmp_path / "back")).module)
+    assert (tmp_path / "back" / "preprocessor_config.json").read_text(encoding="utf-8") == '{"size": 8}'
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own
 @pytest.mark.parametrize("family", ROWS)
 def test_peft_loads_adapters_of_as_many_parameters(family: str, tmp_path: Path) -> None:
@@ -158,6 +173,18 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     resumed = quick(module, folder=tmp_path, checkpoint_every=1)
     assert equal(resumed.delta, straight.delta)
     assert resumed.record == straight.record
+
+
+def test_an_adapter_of_a_shared_matrix_is_counted_once(tmp_path: Path) -> None:
+    """At the site with most neurons, as a share of the whole matrices; the set pays for 15 ranks in two layers."""
+    module = tiny_module("phi3").float()
+    chosen = [(layer, site, n) for layer in (0, 1) for site, count in (("k", 11), ("v", 12)) for n in range(count)]
+    file = file_of(module, adapter="lora", neurons=chosen, warmup=0.0)
+    write_delta(tmp_path / "adapter.safetensors", file)
+    (own, every) = read_delta(tmp_path / "adapter.safetensors").about["parameters"]
+    assert (own["site"], every["site"]) == ("v", "all")
+    assert own["parameters"] == every["parameters"] == 15 * (24 + 48)
+    assert own["percent_of_site"] == pytest.approx(100 * 15 * 72 / (2 * 24 * 48))
 
 
 def test_deltas_are_compared_part_by_part(trained: Callable[[str], Trained]) -> None:

@@ -28,8 +28,8 @@ from ssn_probe.training.weights.delta import Rounding, rounding
 GENERATION = "generation_config.json"
 LOCK = "lock"
 """Of a folder that is being written: whoever writes it has locked this file."""
-CARRIED = (GENERATION, "openings.json")
-"""Files that are copied from the base's folder unchanged."""
+CARRIED = (GENERATION, "openings.json", "preprocessor_config.json", "processor_config.json")
+"""Files that are copied from the base's folder unchanged; the last two say how a model for texts takes images, too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
