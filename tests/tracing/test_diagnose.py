@@ -103,3 +103,13 @@ def test_gemma_in_double_precision_says_what_to_do(tiny_folder: Callable[[str], 
     with pytest.raises(ModelError, match=r"float64(.|\n)*--dtype float32"):
         score_local(gemma, PROMPTS)
     assert torch.isfinite(score_local(gemma, PROMPTS[:1]).scale["q"]).all()
+
+
+def test_padding_in_double_precision_overflows_in_gemma_2(tiny_subject: Callable[[str], Subject]) -> None:
+    """In transformers' own attention, which the fixture `subject` replaces; without padding nothing does."""
+    gemma = tiny_subject("gemma2")
+    with pytest.raises(ModelError, match="dtype float64") as caught:
+        score_local(gemma, PROMPTS)
+    assert caught.value.hint is not None
+    assert "--batch-size 1" in caught.value.hint
+    assert len(score_local(gemma, PROMPTS, batch_size=1)) == len(PROMPTS)
