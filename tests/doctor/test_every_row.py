@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import write_tiny
+from tiny import EVERY_FAMILY, write_tiny
 
 from ssn_probe.doctor.examine import examine_family
 from ssn_probe.doctor.probing import chosen_layers
@@ -72,3 +72,13 @@ def test_a_layer_of_every_kind_is_looked_at(tmp_path: Path) -> None:
     assert "a window of 4 tokens in 8 of 9 layers" in found["row"]
     assert "queries and keys normalised over each head" in found["row"]
     assert "in layers 0, 4, 5, 8" in found["proved"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_a_row_is_proved_in_every_precision(tiny_folder: Callable[[str], Path], family: str, dtype: str) -> None:
+    """In half precision the response to a prompt may depend on its batch, which is a warning."""
+    checks = list(examine_family(load_subject(str(tiny_folder(family)), dtype=dtype)))
+    assert [check for check in checks if check.status == "failed"] == []
+    assert checks[-1].name == "proved"
+    assert f"in {dtype}, in layers 0, 1" in checks[-1].found

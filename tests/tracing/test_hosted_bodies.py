@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import EVERY_FAMILY
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -68,6 +69,10 @@ RUNS: dict[str, Callable[[Subject], Mapping[str, Tensor]]] = {
 }
 
 
+QUICK = ("local", "carried")
+"""All that a row decides: what is read of the attention, and where sites are read and written."""
+
+
 @pytest.fixture(params=["trusted", "sandbox"])
 def sandbox(request: pytest.FixtureRequest) -> bool:
     return request.param == "sandbox"
@@ -85,9 +90,18 @@ def test_a_host_computes_the_same(single: Callable[[str], Subject], family: str,
         assert ((there[name] - wanted).abs() <= gap).all() or wanted.equal(there[name]), name
 
 
-def test_gradients_need_a_trusted_host(single: Callable[[str], Subject]) -> None:
-    subject = single("llama")
-    here, there = (decoded(score_refusal(one, PROMPTS, OPENINGS)) for one in (subject, hosted(subject)))
+@pytest.mark.parametrize(
+    "run", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
+@pytest.mark.parametrize("family", [name for name in EVERY_FAMILY if name not in FAMILIES])
+def test_a_sandbox_computes_the_same_in_every_family(single: Callable[[str], Subject], family: str, run: str) -> None:
+    """What a body must know of modules is in `places`, whatever the row says: a sandbox shows none."""
+    test_a_host_computes_the_same(single, family, run, True)
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_gradients_of_every_family_on_a_host(single: Callable[[str], Subject], family: str) -> None:
+    here, there = (decoded(score_refusal(one, PROMPTS, OPENINGS)) for one in (single(family), hosted(single(family))))
     assert all(here[site].equal(there[site]) for site in here)
 
 
