@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from light_ndif import LightNDIF
+from tiny import EVERY_FAMILY
 
 from ssn_probe.model.subject import load_subject
 from ssn_probe.tracing.effects import score_refusal
@@ -38,6 +40,29 @@ def test_every_body(ndif: LightNDIF, sandbox: bool) -> None:
             gap = HALF * wanted.abs().amax(-1, keepdim=True) if sandbox and name.startswith("local") else 0
             same = wanted.equal(found[name][part]) or ((found[name][part] - wanted).abs() <= gap).all()
             assert same, (name, part)
+
+
+HOSTED = ("gemma3", "phi3")
+"""A text model in a larger one, and one whose sites are parts of a module: what a host loads and finds otherwise."""
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+@pytest.mark.parametrize(
+    "family", [one if one in HOSTED else pytest.param(one, marks=pytest.mark.slow) for one in EVERY_FAMILY]
+)
+def test_every_family(ndif: LightNDIF, tiny_folder: Callable[[str], Path], family: str, sandbox: bool) -> None:
+    """Effects, read-outs and responses with changed neurons, of a tiny model."""
+    folder = str(tiny_folder(family))
+    here, there = load_subject(folder, dtype="float32"), load_subject(ndif.add(folder), remote=ndif.host)
+    runs = {name: RUNS[name] for name in ("local", "log odds", "generation")}
+    if not sandbox:
+        runs["refusal"] = lambda one: decoded(score_refusal(one, PROMPTS, OPENINGS))
+    with ndif.untrusted() if sandbox else nullcontext():
+        for name, run in runs.items():
+            found = run(there)
+            for part, wanted in run(here).items():
+                gap = HALF * wanted.abs().amax(-1, keepdim=True) if sandbox and name == "local" else 0
+                assert ((found[part] - wanted).abs() <= gap).all() or wanted.equal(found[part]), (name, part)
 
 
 @pytest.mark.parametrize("sandbox", [False, True])
