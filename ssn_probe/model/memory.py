@@ -4,7 +4,7 @@ Every kind of work is a succession of stages, such as the attention of a layer, 
 intermediates are gone when the next begins. So a peak is what lasts plus the largest stage; with gradients, what
 autograd saves of all layers comes first. What is alive in a stage was read off transformers 5.23.
 `tests/model/test_memory.py` compares with what torch allocates on a CPU: the estimate is at least the measured peak,
-and at most 1.3 times as much. With 8B parameters on an H100 it was 1.05 to 1.28 times as much (`benchmarks.on_gpu`).
+and at most 1.3 times as much, in every family. `benchmarks.on_gpu` compares on a GPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ ALONE = {"relu2": (3, 1), "xielu": (5.25, 3.25)}
 while one is computed, its argument included, and how many are saved for the backward pass; of others 2 and 1."""
 IN_SINGLE = {"cohere": 16, "cohere2": 16, "olmo2": 12, "olmo3": 12}
 """Families that rotate queries and keys in single precision, whatever the model's → what that takes a channel."""
-BLOCKS, BLOCK, WIDE = 5, 2**21, 2**25
+BLOCKS, BLOCK, WIDE = 4, 2**21, 2**25
 """How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each, on a GPU `WIDE`."""
 
 
@@ -41,7 +41,8 @@ class Shape:
     `alive` and `saved` count tensors of the MLP's width: those at once in its pass, and those that autograd keeps.
     `halves`: gate and up are one tensor, which lasts as long as the MLP. `joined`: so do queries, keys and values.
     `partly`: not all channels of a head are rotated. `single`: bytes a channel where that is in single
-    precision. `normed`: bytes that a norm keeps of a number for the backward pass.
+    precision. `normed`: bytes that a norm keeps of a number for the backward pass. `together`: the norm
+    on queries and keys is over all heads.
 
     `stored`, `exact` and `lifted` are bytes: of an element as it is stored, where the project computes (in at least
     single precision), and of its copy in single precision, 0 where it is that already.
@@ -68,6 +69,7 @@ class Shape:
     partly: bool = False
     single: int = 0
     normed: int = 4
+    together: bool = False
 
     @property
     def layers(self) -> int:
@@ -137,6 +139,7 @@ def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Sha
         partly=_rotation(config).get("partial_rotary_factor", 1) != 1,
         single=IN_SINGLE.get(family.name, 0) if stored < 4 else 0,
         normed=_normed(next(child for child in first.children() if "Norm" in type(child).__name__), stored),
+        together=family.norm_over == "all heads",
         joined=family.modules["q"][0] in family.fused,
     )
 
@@ -369,7 +372,7 @@ def _measures(shape: Shape, sites: Sequence[str]) -> tuple[int, int]:
     repeats = shape.query // shape.key
     numbers = shape.inner * ffn + shape.query * attention + shape.query * repeats * ("v" in sites)
     if {"q", "k"} & set(sites):
-        numbers += shape.query * repeats * shape.head
+        numbers += shape.query * (shape.hidden if shape.together else repeats * shape.head)
     # a layer's weights in exact precision, and their squares or rearranged copies
     down = shape.hidden * shape.inner * (shape.lifted + shape.exact) * ffn
     out = shape.hidden * shape.query * (shape.lifted + 2 * shape.exact) * attention
@@ -380,6 +383,8 @@ def _blocks(shape: Shape, tokens: int, sites: Sequence[str], block: int) -> int:
     """The walk over [prompt, head, query, channel, key] in blocks (`attention_form.blocks`), at its largest."""
     row = shape.query * tokens
     queries = max(1, block // row)
+    if shape.together:  # one prompt at a time
+        return (BLOCKS + 1) * shape.exact * row * min(queries, tokens) if {"q", "k"} & set(sites) else 0
     size = row * (queries // tokens * tokens or queries)
     return BLOCKS * shape.exact * size if {"q", "k"} & set(sites) else 0
 
