@@ -26,7 +26,8 @@ def spoiled(tmp_path: Path) -> Callable[..., str]:
     def write(tokens: dict[str, Any], **generation: Any) -> str:
         write_tiny(tmp_path, "llama")
         tokenizer = tiny_tokenizer()
-        tokenizer.add_special_tokens(tokens)
+        tokenizer.add_special_tokens({role: token for role, token in tokens.items() if role != "words"})
+        tokenizer.add_tokens(tokens.get("words", []))
         tokenizer.save_pretrained(tmp_path)
         if generation:
             (tmp_path / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
@@ -51,11 +52,9 @@ def test_a_pad_token_outside_the_embedding_changes_no_number(spoiled: Callable[.
 
 
 def test_a_prompt_with_a_token_outside_the_embedding(spoiled: Callable[..., str]) -> None:
-    subject = load_subject(spoiled({"additional_special_tokens": ["<extra>"]}))
-    with pytest.raises(
-        ModelError, match=r"Prompt 2 of 2 has the token '<extra>' \(id 62\), .* ends at id 61"
-    ) as caught:
-        encode(subject, ["w1", "w2 <extra> w3"])
+    subject = load_subject(spoiled({"words": ["extra"]}))
+    with pytest.raises(ModelError, match=r"Prompt 2 of 2 has the token 'extra' \(id 62\), .* ends at id 61") as caught:
+        encode(subject, ["w1", "w2 extra w3"])
     assert "resizing the embedding" in str(caught.value.hint)
 
 
@@ -77,12 +76,12 @@ def test_one_end_token_within_the_embedding_is_enough(spoiled: Callable[..., str
     assert load_subject(spoiled({}, eos_token_id=[2, SIZE])).eos_ids == (2, SIZE)
 
 
-@pytest.mark.parametrize(("text", "target"), [("w1 <extra>", "w2"), ("w1", "w2 <extra>")])
+@pytest.mark.parametrize(("text", "target"), [("w1 extra", "w2"), ("w1", "w2 extra")])
 def test_rows_to_train_on(text: str, target: str) -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<extra>"]})
+    tokenizer.add_tokens(["extra"])
     row = Example(prompt_id="p7", language="de", context="harmful", cluster="p7", text=text, target=target)
-    with pytest.raises(DataError, match=r"p7 \(de\) has the token '<extra>' \(id 62\)"):
+    with pytest.raises(DataError, match=r"p7 \(de\) has the token 'extra' \(id 62\)"):
         encode_examples([row], tokenizer, vocabulary=SIZE)
     assert encode_examples([row], tokenizer, vocabulary=SIZE + 1)
 
