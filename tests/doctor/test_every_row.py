@@ -74,7 +74,9 @@ def test_a_layer_of_every_kind_is_looked_at(tmp_path: Path) -> None:
     assert "in layers 0, 4, 5, 8" in found["proved"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", *(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "float16"))]
+)
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_row_is_proved_in_every_precision(tiny_folder: Callable[[str], Path], family: str, dtype: str) -> None:
     """In half precision the response to a prompt may depend on its batch, which is a warning."""

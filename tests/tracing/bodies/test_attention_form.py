@@ -10,11 +10,14 @@ from ssn_probe.tracing.bodies import attention_form as score_form
 from .. import plain
 from ..test_effects import assert_close, local, module_of
 
+FORMS = ("llama", "qwen3", "gemma2", "olmo2", "cohere", "ministral3", "glm4")
+"""Families that differ in what a block holds."""
 LONG = [[1, 3, *range(7, 27), 4], [1, 3, 9, 8, 7, 4]]
 
 
 @pytest.mark.parametrize("position", ["mean", "last"])
 @pytest.mark.parametrize("block", [1, 4000, 12000, 10**9])
+@pytest.mark.parametrize("subject", FORMS, indirect=True)
 def test_the_size_of_a_block_changes_nothing(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, block: int, position: str
 ) -> None:
