@@ -5,7 +5,7 @@ but for the languages, of which AdvBench-x has all seven of the paper. docs/repr
 what is not.
 """
 
-from ssn_probe.recipes.reproduce_multijail import study
+from ssn_probe.recipes.reproduce_multijail import study  # pyright: ignore[reportMissingImports] (packed there)
 
 from ssn_probe import Prompts, recipe
 
