@@ -18,7 +18,7 @@ def particulars(family: Family) -> Iterator[str]:
     if family.loader != "AutoModelForCausalLM" or family.layers != Family(name="").layers:
         yield "the text model beside a tower for images"
     if family.head_norms:
-        yield norms_in_words(family)
+        yield norms_in_words(family) + (f" where {family.norm_switch} is true" if family.norm_switch else "")
     if family.rotation != "halves":
         yield "neighbouring channels rotated together"
     if family.rotates_if:
