@@ -228,7 +228,7 @@ def apply(
     Any other base than that of FILE is refused by its digest.
     """
     found = _read(file)
-    from ssn_probe.model.asking import Asking
+    from ssn_probe.model.asking import Asking, asked_in_words, asked_of
     from ssn_probe.model.chat import encode
     from ssn_probe.model.ranks import check_whole
     from ssn_probe.model.row_independence import check_rows_independent
@@ -243,6 +243,9 @@ def apply(
     subject = load_subject(model, dtype=dtype or precision(found), device=device, asking=asking)
     check_whole(subject, "A delta")
     check_rows_independent(subject)
+    trained, here = (asked_in_words(asked) for asked in (found.about.get("asked"), asked_of(subject.identity)))
+    if trained != here:
+        _echo(f"Note: the delta was trained on a model that was asked {trained}; here it is asked {here}.")
     tokens = encode(subject, prompts)
     with applied(subject.model._module, found):
         after = [response.text for response in generate(subject, tokens, max_new_tokens=max_new_tokens)]

@@ -76,8 +76,12 @@ def check_device(device: str) -> list[Check]:
         meaning = "Without torch nothing can be computed on any device."
         return [failed("device", f"unknown: torch cannot be imported ({error})", meaning, "Fix the import of torch.")]
     from ssn_probe.model.loading import usable_device
+    from ssn_probe.model.placement import BALANCED
 
-    chosen = torch.device(usable_device(device))
+    named = usable_device(device)
+    if named == BALANCED and (cards := torch.cuda.device_count()):
+        return [_check_gpu(index) for index in range(cards)]
+    chosen = torch.device("cpu" if named == BALANCED else named)
     if chosen.type == "cuda":
         index = torch.cuda.current_device() if chosen.index is None else chosen.index
         return [_check_gpu(index)]

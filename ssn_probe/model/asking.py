@@ -4,7 +4,7 @@ Both become part of the tokenizer's chat template. Whatever renders it, tries it
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ FORMS = dict(zip(CHAT_FORMS, (PLAIN,), strict=True))
 BOS = "{{ bos_token }}"
 LONGEST = 200
 """Characters of a system prompt that a note shows."""
+ASKED = ("system_prompt", "chat", "template_switches")
+"""What a model's identity says of how it is asked, where that is not what its chat template does by itself."""
 SYSTEM = "ssnsystemprompt"
 """A system prompt in a word that no template writes by itself."""
 _NEXT_TURN = re.compile(r"^User:", re.MULTILINE)
@@ -196,6 +198,23 @@ def asking_identity(tokenizer: Any, asking: Asking) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
+def asked_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model's identity says how it is asked."""
+    return {name: identity[name] for name in ASKED if name in identity}
+
+
+def asked_in_words(asked: Mapping[str, Any] | None) -> str:
+    """How a model was asked, by what `asked_of` gives."""
+    told = asked or {}
+    form, system = told.get("chat"), told.get("system_prompt")
+    where = "in its chat template" if form is None else f"in the {form} form"
+    return where if system is None else f"{where}, with the system prompt {system[:LONGEST]!r}{_rest(system)}"
+
+
+def _rest(system: str) -> str:
+    return " …" if len(system) > LONGEST else ""
+
+
 def asking_notes(tokenizer: Any) -> Iterator[str]:
     """What a reader must know of how the model is asked: form and system prompt, and how thinking is switched off."""
     system, own = system_of(tokenizer), own_template(tokenizer)
@@ -208,7 +227,7 @@ def asking_notes(tokenizer: Any) -> Iterator[str]:
         if (written := written_by_itself(tokenizer)) is not None:
             yield f"the chat template writes a system prompt by itself: {written!r}"
     else:
-        yield f"the system prompt is {system[:LONGEST]!r}{' …' * (len(system) > LONGEST)}"
+        yield f"the system prompt is {system[:LONGEST]!r}{_rest(system)}"
     if system is not None and not is_plain(tokenizer) and is_merged(tokenizer):
         yield "the chat template has no place for a system prompt of its own: it is part of the user's turn"
     passed = ", ".join(f"{name}={value!r}" for name, value in switches(own).items())

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ssn_probe.data.training_rows import SafetyData
+from ssn_probe.model.asking import asked_of
 from ssn_probe.model.plain_text import spells
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Entry, VanishedError
@@ -274,4 +275,6 @@ def stated(bench: Workbench, node: Trains, file: Any) -> Any:
     base = {**file.about["base"], "name": bench.subject.name, "revision": bench.subject.identity.get("commit")}
     neurons = f"{set_label(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
     about = {**file.about, "base": base, "neurons": neurons, "data": data_of(bench, node).describe()}
+    if asked := asked_of(bench.subject.identity):
+        about["asked"] = asked
     return replace(file, about=about)

@@ -316,6 +316,24 @@ def test_apply_shows_both_responses_and_leaves_the_model_alone(path: Path, base:
     assert (same(before, weights(base)), sorted(base.iterdir())) == (True, files)
 
 
+def test_a_delta_says_how_its_model_was_asked(path: Path, base: Path, tiny_file: DeltaFile) -> None:
+    apply = ("apply", path, "--model", base, "w3", "--max-new-tokens", "2")
+    assert "Note" not in done(delta(*apply))
+    assert "in its chat template " in done(delta("info", path))
+    about = dict(tiny_file.about) | {"asked": {"system_prompt": HOSTILE, "chat": "plain"}}
+    write_delta(path, replace(tiny_file, about=about))
+    assert "in the plain form, with the system prompt" in done(delta("info", path))
+    shown = done(delta(*apply))
+    assert "Note: the delta was trained on a model that was asked in the plain form, with the system prompt" in shown
+    assert "; here it is asked in its chat template." in shown
+    assert "\x1b" not in shown
+    assert "Note" not in done(delta(*apply, "--chat", "plain", "--system", HOSTILE))
+    done(delta("merge", path, "--model", base, "-o", "merged"))
+    assert "The model was asked\nin the plain form, with the system prompt" in Path("merged/README.md").read_text(
+        encoding="utf-8"
+    )
+
+
 def test_responses_are_cut_unless_all_is_asked_for(path: Path, base: Path) -> None:
     command = ("apply", path, "--model", base, "w3", "--max-new-tokens", "60")
     wide = {"COLUMNS": "400"}

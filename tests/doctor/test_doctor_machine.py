@@ -88,7 +88,7 @@ def test_little_memory_is_a_warning(case, remembering) -> None:
 def test_the_processor_as_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "DRIVER", Path("/no/driver/here"))
-    for device in ("auto", "cpu"):
+    for device in ("auto", "cpu", "balanced"):
         (check,) = machine.check_device(device)
         assert (check.status, check.found) == ("ok", "cpu, no CUDA device")
 
@@ -122,6 +122,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
         return machine.check_device("auto")[0]
 
     return check
+
+
+def test_layers_over_all_gpus(gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(79e9, True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [check.found.partition(",")[0] for check in machine.check_device("balanced")] == ["cuda:0", "cuda:1"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from ssn_probe.study.arms import arms_of
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
-from ssn_probe.study.trained_weights import train, training_inputs
+from ssn_probe.study.trained_weights import stated, train, training_inputs
 from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
@@ -51,6 +52,16 @@ def test_an_arm_is_trained_and_measured_beside_random_sets(run: RunFolder) -> No
     means = {role: rows["log_odds"].mean() for (role,), rows in odds.group_by("role")}
     assert means["tested"] > means["baseline"], "refusals were learned"
     assert means["random"] != means["baseline"]
+
+
+def test_a_delta_states_how_the_model_of_its_study_was_asked(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssn_probe.training.delta_file.file import read_delta
+
+    file, asked = read_delta(run.path / "deltas" / "x.safetensors"), {"system_prompt": "w3", "chat": "plain"}
+    assert "asked" not in file.about
+    monkeypatch.setattr("ssn_probe.study.trained_weights.data_of", lambda *_: SimpleNamespace(describe=dict))
+    bench: Any = SimpleNamespace(subject=SimpleNamespace(name="tiny", identity=asked | {"family": "llama"}))
+    assert stated(bench, study().arms["x"], file).about["asked"] == asked
 
 
 def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:

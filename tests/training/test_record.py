@@ -23,7 +23,7 @@ def files() -> dict[str, DeltaFile]:
 
 def changed(about: Mapping[str, Any], place: str, value: Any) -> dict[str, Any]:
     """The record with a run's measurements, and another value at a place (GONE: none)."""
-    record = copy.deepcopy(dict(about) | {"measured": MEASURED})
+    record = copy.deepcopy(dict(about) | {"measured": MEASURED, "asked": {"system_prompt": "w3", "chat": "plain"}})
     *path, last = [int(name) if name.isdigit() else name for name in place.split(".")]
     inner: Any = record
     for name in path:
@@ -52,6 +52,9 @@ def test_what_training_and_studies_write_is_accepted(files: dict[str, DeltaFile]
         ("base", []),
         ("base.sha256", 3),
         ("base.sha256", "abc"),
+        ("asked", "politely"),
+        ("asked.system_prompt", 3),
+        ("asked.chat", "a" * 301),
         ("data.name", GONE),
         ("data.prompts_sha256", "<b>"),
         ("data.rows.qaa.harmful", -1),

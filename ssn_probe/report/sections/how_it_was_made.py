@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssn_probe.model.asking import ASKED
 from ssn_probe.report.markdown_tables import section, table
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.node import walk
@@ -47,8 +48,6 @@ def _gates(words: tuple[str, str], gates: Sequence[Mapping[str, Any]]) -> str:
     return section(f"{words[1]} (held-out identify prompts)", table(header, body))
 
 
-ASKED = ("system_prompt", "chat", "template_switches")
-"""What a manifest says of how the model was asked, where that is not what its chat template does by itself."""
 LONGEST = 1_000
 """Characters of a system prompt that are shown."""
 

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ssn_probe.model.asking import asked_in_words
 from ssn_probe.spec.display import literal
 from ssn_probe.text import percent
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
@@ -43,6 +44,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("base", ", ".join([origin, *known])),
         ("SHA-256", base["sha256"]),
+        ("asked", asked_in_words(about.get("asked"))),
         ("neurons", about.get("neurons")),
         ("method", f"{about['method']}, seed {about.get('seed')}"),
         ("settings", ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("kind", "version"))),

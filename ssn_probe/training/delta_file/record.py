@@ -108,8 +108,14 @@ class Measured(Checked):
         return self
 
 
+class Asked(Checked):
+    system_prompt: str | None = None
+    chat: Name | None = None
+
+
 class Record(Checked):
     base: Base
+    asked: Asked | None = None
     method: Any
     data: Data
     training: dict[str, Any]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ssn_probe.model.asking import asked_in_words
 from ssn_probe.text import markdown, plain
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.delta import Rounding
@@ -49,7 +50,8 @@ response was checked by the judge {markdown(str(data["judge"]))} before training
 ## Training
 
 {steps["done"]} of {steps["planned"]} steps, the delta of step {steps["chosen"]}. AdamW without weight decay on float32
-deltas, base frozen, loss on the response. Settings: {_settings(training)}.
+deltas, base frozen, loss on the response. Settings: {_settings(training)}. The model was asked
+{markdown(asked_in_words(about.get("asked")))}.
 
 Rounding to the precision of these weights left {100 * cost.unmoved:.1f} % of the changed weights as they were, and
 added an error of {100 * cost.error:.1f} % of the change's norm.
