@@ -1,7 +1,8 @@
 """Two devices that are none, on a machine without any: the tensors are the CPU's, and only say that they are elsewhere.
 
-`python two_devices.py FOLDER…` spreads models over them and prints what differs from whole models, or fails where an
-operation meets tensors of both, as it would on two GPUs. torch takes the devices for good, hence a process of its own.
+`python two_devices.py FOLDER…` spreads models over them and prints True. It fails where something differs from a whole
+model, and where an operation meets tensors of both, as it would on two GPUs. torch takes the devices for good, hence a
+process of its own.
 """
 
 import dataclasses

@@ -161,7 +161,7 @@ class GuardModel:
         tokenizer, written = self.tokenizer, "".join(control_tokens(self.tokenizer).written)
         added = [token for token in tokenizer.added_tokens_decoder.values() if token.content]
         known = [token.content for token in added if token.special or token.content in written]
-        return tuple({*known, *tokenizer.all_special_tokens, *self.format.marks})
+        return tuple(dict.fromkeys([*known, *tokenizer.all_special_tokens, *self.format.marks]))
 
     def _read(self, answer: str, asked: "_Asked") -> Judgement:
         found = self.format.read(answer)

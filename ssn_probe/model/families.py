@@ -2,8 +2,9 @@
 
 A row states what differs from Llama: where modules are, which of them hold several sites, the norm between projection
 and rotation, how queries and keys are rotated and in which layers, a cap on scores. Bodies, training and the doctor
-read these properties; nothing else knows a family by its name. A family that is not in the table is refused: a wrong
-guess would silence the wrong weights without a sound. A user adds a row with `register_family`; see docs/models.md.
+read these properties; by its name a family is known only to the forecast of memory (`memory.IN_SINGLE`) and to vLLM
+(`vllm_engine.PROVED`). A family that is not in the table is refused: a wrong guess would silence the wrong weights
+without a sound. A user adds a row with `register_family`; see docs/models.md.
 """
 
 from collections.abc import Iterable, Mapping

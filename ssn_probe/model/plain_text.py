@@ -8,12 +8,12 @@ texts are tokenised as they always were.
 """
 
 import json
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from re import Match, compile, escape
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -122,16 +122,17 @@ class ControlTokens:
             copy = _copied(self.tokenizer.backend_tokenizer.to_str(), names)
         except Exception:  # whatever the tokenizers package raises for a vocabulary that does without these tokens
             return None
-        longest = sorted(map(escape, names), key=len, reverse=True)
-        pattern = compile("|".join(longest) or "(?!)")
+        longest = sorted(map(re.escape, names), key=len, reverse=True)
+        pattern = re.compile("|".join(longest) or "(?!)")
 
         def by_name(text: str) -> str:
-            return pattern.sub(lambda found: _name(found, names), text)
+            return pattern.sub(lambda found: names[found[0]], text)
 
         made = _Renamed(lambda text: copy.encode(text, add_special_tokens=False).ids, by_name)
         plain = _shown(self.tokenizer, MESSAGES[0])
         same = made.encode(by_name(plain)) == tokenize(self.tokenizer, [plain])[0]
-        return made if same and all(copy.token_to_id(names[one]) == id for id, one in self._special.items()) else None
+        numbered = all(copy.token_to_id(names[content]) == number for number, content in self._special.items())
+        return made if same and numbered else None
 
     def message_as_text(self, shown: str) -> list[int] | None:
         """A rendered prompt as token ids, with its message as plain text; None where that cannot be done."""
@@ -145,10 +146,6 @@ class ControlTokens:
     def answer_as_text(self, text: str) -> list[int] | None:
         """A response as token ids of plain text."""
         return None if self._renamed is None else self._renamed.encode(text)
-
-
-def _name(found: Match[str], names: Mapping[str, str]) -> str:
-    return names[found[0]]
 
 
 def _shown(tokenizer: Any, text: str) -> str:

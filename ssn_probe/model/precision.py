@@ -56,11 +56,8 @@ def computing_in(subject: Subject, dtype: str | None) -> Iterator[Subject]:
     if dtype is None or dtype == own:
         yield subject
         return
-    shards, names = (
-        subject.shards,
-        [name for name, tensor in tensors(subject.model) if str(tensor.dtype) == f"torch.{own}"],
-    )
-    change = partial(convert, subject.model) if shards is None else partial(shards.run, convert)
+    names = [name for name, tensor in tensors(subject.model) if str(tensor.dtype) == f"torch.{own}"]
+    change = partial(convert, subject.model) if subject.shards is None else partial(subject.shards.run, convert)
     try:
         with memory_errors(1, f"The memory does not hold the weights of {subject.name} in {dtype}", WITHOUT):
             change(names, dtype)

@@ -137,7 +137,8 @@ def unsupported(name: Any, config: Mapping[str, Any], supported: Iterable[str]) 
     found = next((one for one in [_REFUSED.get(str(name)), *_signs(config)] if one is not None), None)
     if found is not None:
         return ModelError(
-            f"Models of the family {name!r} are not studied: {found}.", f"{known} docs/models.md says more of each."
+            f"Models of the family {name!r} are not studied: {found}.",
+            f"{known} `ssn-probe models` lists models of each.",
         )
     return ModelError(
         f"The family {name!r} is not in the table of families.",

@@ -75,6 +75,7 @@ def asked_for(nodes: Iterable[Trains], data: Mapping[Prompts, PromptSet], anchor
 
 
 def label(prompts: PromptSet) -> str:
+    """What the steps are called, of which one answers the rows of a context and language."""
     return f"own responses to learn ({prompts.name})"
 
 

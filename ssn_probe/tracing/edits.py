@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ssn_probe.errors import ModelError
 from ssn_probe.model.families import Family, check_neurons, known_site
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.text_config import text_config
 from ssn_probe.neurons import SITES, Site
 
 Action = (
@@ -144,7 +145,7 @@ def _attention(subject: Subject) -> dict[str, Any]:
 def _scores(family: Family, module: Any, layer: Any) -> dict[str, Any]:
     attention, norms = family.part(layer, family.attention), family.head_norms
     normed = family.norm_switch is None or getattr(attention, family.norm_switch)
-    rope = module.config.get_text_config().rope_parameters if family.query_growth else {}
+    rope = text_config(module.config).rope_parameters if family.query_growth else {}
     beta, length = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
     return {
         "scale": attention.scaling,

@@ -203,6 +203,13 @@ def test_a_response_spells_no_mark_of_the_prompt(name: str, folders: dict[str, P
     assert GUARDS[name].marks
 
 
+def test_control_tokens_are_broken_up_in_one_order(folders: dict[str, Path]) -> None:
+    """Where one holds another, the order decides what the model reads."""
+    found = guard(folders)._control_tokens
+    assert found[:4] == ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
+    assert len(found) == len(set(found))
+
+
 def test_long_texts_lose_their_middle_and_the_reason_says_so(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
