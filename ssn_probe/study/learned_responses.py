@@ -4,6 +4,7 @@ A harmful row learns a refusal, any other an answer. What the model says to the 
 measurement like any other: made once, kept in the cache, judged. A response that was cut is learned without an end.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from ssn_probe.tracing.batching import no_progress
 
 FEWEST = 5
 """Rows of a language and context; with fewer, a training learns these few responses by heart."""
+COLUMNS = "a set with responses of its own in a column `reference` (docs/data.md)"
 
 
 class Said(NamedTuple):
@@ -80,16 +82,34 @@ def label(prompts: PromptSet) -> str:
 
 
 def answer_steps(bench: Workbench, nodes: Iterable[Trains]) -> Iterator[Step]:
-    """The steps in which the model answers the rows that some trainings learn."""
+    """The steps in which the model answers the rows that some trainings learn.
+
+    A run ends with the first language that has too few, and not where they are learned, after all other arms.
+    """
+    nodes = tuple(nodes)
+    made = {
+        (bench.data[node.data].name, context): how
+        for node in nodes
+        for context, how in made_contexts(node, bench.data[node.data], bench.anchor).items()
+    }
     for asked in asked_for(nodes, bench.data, bench.anchor):
+        how = made[asked.prompts.name, asked.context]
         yield Step(
             label=label(asked.prompts),
             prompts=asked.rows.height,
             cost=generating(asked.prompts.max_new_tokens),
             key=partial(response_inputs, bench, asked.prompts, asked.rows, UNCHANGED),
             is_kept=partial(bench.is_kept, prompts=asked.rows.height),
-            run=partial(_answers, bench, asked, bench.tracker.advance(label(asked.prompts))),
+            run=partial(_enough_answers, bench, asked, how, bench.tracker.advance(label(asked.prompts))),
         )
+
+
+def _enough_answers(bench: Workbench, asked: Asked, how: str, advance: Advance) -> pl.DataFrame:
+    made = _answers(bench, asked, advance)
+    if (fit := len(_fitting(asked, made))) < FEWEST:
+        per = f"{fit:,} of {made.height:,} in {asked.language}"
+        raise _too_few(asked.prompts.name, [asked.language], asked.context, per, how, bench.anchor)
+    return made
 
 
 def _answers(bench: Workbench, asked: Asked, advance: Advance = no_progress) -> pl.DataFrame:
@@ -157,31 +177,51 @@ def _check_enough(
         language: (sum(row.language == language for row in got), sum(row.language == language for row in asked))
         for language in dict.fromkeys(row.language for row in asked)
     }
-    name, did = bench.data[node.data].name, "refused" if context == "harmful" else "answered"
-    whose = f"the untouched model's own responses{f' in {bench.anchor}' if how == 'anchor' else ''}, judged {did}"
+    name, whose = bench.data[node.data].name, _whose(context, how, bench.anchor)
     each = [f"{number:,} of {total:,} in {language}" for language, (number, total) in counts.items()]
     [alike, *others] = dict.fromkeys(f"{number:,} of {total:,} in every language" for number, total in counts.values())
     per = listing(each) if others or len(counts) == 1 else alike
     few = [language for language, (number, _) in counts.items() if number < FEWEST]
     if few:
-        raise DataError(
-            f"{name}: too few responses to learn in {', '.join(few)}: of the {context} train prompts, {per} have one "
-            f"({whose}), and {FEWEST} are the least",
-            _remedy(context, how),
-        )
+        raise _too_few(name, few, context, per, how, bench.anchor)
     cut = sum(not row.ends for row in got)
     most = bench.data[node.data].max_new_tokens
     ended = f"; {counted(cut, 'response')} cut at {most} tokens (-T max_new_tokens) teach no end" if cut else ""
     bench.warn(f"{name}: {context} rows learn {whose}: {per}{ended}")
 
 
+def _whose(context: str, how: str, anchor: str | None) -> str:
+    did = "refused" if context == "harmful" else "answered"
+    return f"the untouched model's own responses{f' in {anchor}' if how == 'anchor' else ''}, judged {did}"
+
+
+def _too_few(name: str, languages: Sequence[str], context: str, per: str, how: str, anchor: str | None) -> DataError:
+    return DataError(
+        f"{name}: too few responses to learn in {', '.join(languages)}: of the {context} train prompts, {per} have one "
+        f"({_whose(context, how, anchor)}), and {FEWEST} are the least",
+        _remedy(context, how),
+    )
+
+
+def check_rows_to_answer(prompts: PromptSet, rows: Sequence[Example], made: Iterable[str]) -> None:
+    """Raises DataError where a language has too few rows, even if the model gives each a response to learn."""
+    for context in made:
+        counts = Counter(row.language for row in rows if row.context == context)
+        if few := {language: number for language, number in counts.items() if number < FEWEST}:
+            each = listing([f"{number:,} in {language}" for language, number in few.items()])
+            raise DataError(
+                f"{prompts.name}: too few {context} train prompts, whose responses to learn the model makes: "
+                f"{each}, and {FEWEST} are the least",
+                f"Give more prompts to train on, with a larger set or --limit, or {COLUMNS}.",
+            )
+
+
 def _remedy(context: str, how: str) -> str:
-    columns = "a set with responses of its own in a column `reference` (docs/data.md)"
     if context != "harmful":
-        return f"Leave {context} rows out (-T answers=false, or contexts=('harmful',)), or give {columns}."
+        return f"Leave {context} rows out (-T answers=false, or contexts=('harmful',)), or give {COLUMNS}."
     if how == "own":
-        return f"Take the refusals of the anchor for all languages (references='anchor'), more prompts, or {columns}."
+        return f"Take the refusals of the anchor for all languages (references='anchor'), more prompts, or {COLUMNS}."
     return (
         "Give more prompts, a model that refuses more of them in the anchor, or "
-        f"{columns}. Where the prompts of the languages are no translations of each other, take references='own'."
+        f"{COLUMNS}. Where the prompts of the languages are no translations of each other, take references='own'."
     )

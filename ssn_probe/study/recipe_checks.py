@@ -23,7 +23,7 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import by_anchor
 from ssn_probe.spec.node import Node, brief, walk
-from ssn_probe.study.learned_responses import made_contexts
+from ssn_probe.study.learned_responses import check_rows_to_answer, made_contexts
 from ssn_probe.study.parallel_prompts import check_sources
 from ssn_probe.study.resolve import (
     anchor_of,
@@ -200,7 +200,7 @@ def _check_rows(node: Trains, prompts: PromptSet, anchor: str | None) -> bool:
     chosen = {"languages": node.languages, "contexts": node.contexts}
     costly = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False).stored
     if made or costly:  # judged once the run has a store
-        training_rows(prompts, **chosen, made=made)
+        check_rows_to_answer(prompts, training_rows(prompts, **chosen, made=made), made)
     else:
         safety_data(prompts, **chosen)
     return bool(made)

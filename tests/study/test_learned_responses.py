@@ -125,6 +125,23 @@ def test_too_few_refusals_are_one_error(files: Mapping[str, str], llama: Subject
     assert "-T answers=false" in (caught.value.hint or "")
 
 
+def test_too_few_are_found_before_other_arms_are_measured(
+    files: Mapping[str, str], llama: Subject, tmp_path: Path
+) -> None:
+    few = study(files)
+    prompts = replace(few.measures[0].prompts, limit=4)
+    arm = replace(arm_of(few), data=prompts, contexts=("harmful",))
+    with pytest.raises(DataError, match=r"too few harmful train prompts, .*4 in en, 4 in zh and 4 in bn, and 5 are"):
+        make_plan(replace(few, arms={"x": arm}, measures=(ASR(prompts),)))
+    file = tmp_path / "judge.py"
+    file.write_text("def none(rows):\n    return ['complied'] * len(rows)\n", encoding="utf-8")
+    recipe = study(files, judge=f"python:{file}@none", contexts=("harmful",))
+    make_plan(recipe)
+    [step] = answer_steps(bench_for(recipe, llama), [arm_of(recipe)])
+    with pytest.raises(DataError, match=r"too few responses to learn in en: .* 0 of 14 in en have one .*in en, judged"):
+        step.run()
+
+
 def test_a_refusal_of_the_anchor_that_refuses_nothing_elsewhere_is_left_out(
     files: Mapping[str, str], llama: Subject, tmp_path: Path
 ) -> None:
