@@ -114,7 +114,7 @@ def _check_vocabulary(module: Any, family: Family) -> None:
     if len(set(rows.values())) != 1:
         found = ", ".join(f"{path} {count}" for path, count in rows.items())
         raise ModelError(f"The sizes of the vocabulary do not agree: {found}.", "Get the model's own config.json.")
-    tied = getattr(module.config, "tie_word_embeddings", False) and not getattr(module.config, "_may_untie", False)
+    tied = getattr(module.config, "tie_word_embeddings", False)
     if tied and family.part(module, family.head).weight is not family.part(module, family.embedding).weight:
         raise ModelError(
             f"config.json ties {family.head} to {family.embedding} (tie_word_embeddings), and the checkpoint has other "

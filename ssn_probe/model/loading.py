@@ -109,9 +109,10 @@ def _model_folder(folder: Path, weights: bool) -> str:
             f"{folder} is not a model: it has no config.json.",
             "Give a folder as `save_pretrained` writes it: config.json, *.safetensors and a tokenizer.",
         )
-    if weights and not any(folder.glob("*.safetensors*")):
-        if held := sorted(path.name for path in folder.glob("*.gguf")):
-            raise ModelError(f"{folder} has no *.safetensors but {held[0]}, and GGUF files are not read.", UNQUANTISED)
+    missing = not any(folder.glob("*.safetensors*"))
+    if missing and (held := sorted(path.name for path in folder.glob("*.gguf"))):
+        raise ModelError(f"{folder} has no *.safetensors but {held[0]}, and GGUF files are not read.", UNQUANTISED)
+    if missing and weights:
         raise ModelError(
             f"{folder} has no *.safetensors; other weight formats are not loaded.",
             "Load the model with transformers once and save it again with `save_pretrained`.",
@@ -257,9 +258,18 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     module = read_foreign(where, "weights", lambda: _settled(module, device))
     if device == BALANCED:
         settle_spread(module, family)
+    _state_ties(module, family)
     check_anatomy(module, family, spread=degree() > 1 or device == BALANCED)
     check_finite(module)
     return module
+
+
+def _state_ties(module: Any, family: Family) -> None:
+    """Where a nested config says nothing of a tied head, it says what is the case: a copy of the model must say it."""
+    if vars(module.config).pop("_may_untie", False):
+        tied = family.part(module, family.head).weight is family.part(module, family.embedding).weight
+        for part in (module.config, text_config(module.config)):
+            part.tie_word_embeddings = tied
 
 
 def _repeatable() -> None:

@@ -192,6 +192,10 @@ def test_a_head_of_its_own_is_used_unless_the_config_ties_it(folder: Path, state
     stored = load_file(folder / "model.safetensors")["language_model.lm_head.weight"]
     assert torch.equal(module.lm_head.weight, stored)
     assert not torch.equal(module.lm_head.weight, module.get_input_embeddings().weight)
+    copy = folder.parent / "copy"
+    module.save_pretrained(copy)
+    tiny_tokenizer().save_pretrained(copy)
+    assert torch.equal(load_subject(str(copy)).model._module.lm_head.weight, stored), "a copy says that it is its own"
 
 
 def test_mistral_3_may_have_a_decoder_of_mistral(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_a_merged_folder_and_back(family: str, tmp_path: Path) -> None:
     module = load_plain(str(base), "float32").module
     file, before = file_of(module), copies(module)
     merge_folder(str(base), file, tmp_path / "merged")
+    config = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))
+    assert not [name for name in config if name.startswith("_")], "of loading, and not of the model"
     with written(module, file.delta):
         assert same(copies(load_plain(str(tmp_path / "merged")).module), module)
     unmerge_folder(tmp_path / "merged", tmp_path / "back")
