@@ -73,6 +73,7 @@ class Job:
     shard: bool = False
     system: str | None = None
     chat: str | None = None
+    judge: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -112,6 +113,7 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         _check_out(job)
         neurons, description = chosen_neurons(job)
         prompts = load_prompts(Prompts(job.data))
+        prompts = prompts if job.judge is None else replace(prompts, judge=job.judge)
         data = safety_data(prompts, languages=job.languages, contexts=job.contexts)
         base = _load(job, team)
         if not is_embedded(locate(job.model)):

@@ -102,6 +102,7 @@ def settings_options(command: Any) -> Any:
 @click.option(
     "--checkpoint-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between checkpoints."
 )
+@click.option("--judge", metavar="NAME[:ARGUMENT]", help="Who checks the rows to learn.  [default: the data's own]")
 @SYSTEM
 @CHAT
 @click.option("--shard", is_flag=True, help="Split the frozen model over the processes (FSDP2).")
@@ -110,7 +111,7 @@ def settings_options(command: Any) -> Any:
 def train(out: Path, **options: Any) -> None:
     """Train the weights of the neurons in NEURONS (parquet or csv), and no others, to refuse in every language.
 
-    The judge of the data checks the rows to learn before anything is trained. If the training is interrupted, the same
+    The judge checks the rows to learn before anything is trained. If the training is interrupted, the same
     command continues from the last checkpoint. Where the memory does not hold all rows of a step, fewer are computed at
     a time, with the same result.
 

@@ -44,6 +44,8 @@ _NO_PLACE = (
     "decided by whoever trained the model."
 )
 
+_NEEDED = "The template takes a chat with a system prompt: -T system=… (run, show), --system … (doctor, delta)."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
@@ -87,7 +89,12 @@ def settle_system(tokenizer: Any, system: str | None) -> None:
             place for a system prompt, or gives it another role.
     """
     if system is None:
-        check_template(tokenizer)
+        try:
+            check_template(tokenizer)
+        except ModelError as error:
+            if tokenizer.chat_template and SYSTEM in (_shown(tokenizer, "system") or ""):
+                raise ModelError(error.message, _NEEDED) from error
+            raise
     else:
         put_system(tokenizer, system)
         _check_system(tokenizer, system)

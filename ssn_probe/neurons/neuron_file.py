@@ -15,6 +15,11 @@ from ssn_probe.tables import UNREADABLE, csv_table, parquet_table
 
 WHOLE = r"^-?\d{1,18}$"
 
+SEVERAL = (
+    "The table of a run has several sets. Write one into a file of its own, in Python: "
+    "polars.read_parquet('neurons.parquet').filter(set='ss').write_parquet('ss.parquet')"
+)
+
 
 def read_neurons(path: str | Path) -> NeuronSet:
     """A set from a parquet or csv file with columns language, layer, site, index and, optionally, score."""
@@ -23,9 +28,10 @@ def read_neurons(path: str | Path) -> NeuronSet:
     _check_run(path, content)
     known = list(SCHEMA)
     if path.suffix.lower() == ".csv":
-        frame = _typed(csv_table(path, content, known, lambda cells: True)[0], path)
+        table, names = csv_table(path, content, known, lambda cells: True)
+        frame = _typed(table, path)
     elif path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
-        frame = parquet_table(path, content, known)[0]
+        frame, names = parquet_table(path, content, known)
     else:
         raise DataError(
             f"cannot read {path}: it is neither parquet nor csv", "Give a .parquet file, or a .csv file with commas."
@@ -45,7 +51,7 @@ def read_neurons(path: str | Path) -> NeuronSet:
             f"{path} has values that cannot be neurons: {str(error).partition(chr(10))[0]}", TYPES
         ) from error
     _check_rows(neurons.frame, path)
-    _check_given_once(frame, path)
+    _check_given_once(frame, path, SEVERAL if "set" in names else "Give each neuron once per language.")
     return neurons
 
 
@@ -105,9 +111,9 @@ def _check_rows(rows: pl.DataFrame, path: Path) -> None:
             raise DataError(f"{path}: {language!r} is not a language code", hint)
 
 
-def _check_given_once(frame: pl.DataFrame, path: Path) -> None:
+def _check_given_once(frame: pl.DataFrame, path: Path, hint: str) -> None:
     """Refuses a neuron with two scores, because nothing says which of them counts."""
     twice = frame.select(*KEYS, "score").unique().filter(pl.struct(KEYS).is_duplicated())
     if not twice.is_empty():
         neuron = ", ".join(str(value) for value in twice.row(0)[: len(KEYS)])
-        raise DataError(f"{path} has the neuron ({neuron}) with several scores", "Give each neuron once per language.")
+        raise DataError(f"{path} has the neuron ({neuron}) with several scores", hint)

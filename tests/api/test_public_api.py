@@ -59,7 +59,7 @@ COMMANDS = {
     "delta": "",
     "delta train": "neurons -m --model --data -o --overwrite --language --union --contexts --languages --lr --batch "
     "--epochs --steps --warmup --clip --held-out --evaluate-every --seed --micro-batch --gradient-checkpointing "
-    "--checkpoints --checkpoint-every --system --chat --shard --device --dtype",
+    "--checkpoints --checkpoint-every --judge --system --chat --shard --device --dtype",
     "delta info": "file",
     "delta diff": "first second",
     "delta merge": "file --model -o --dtype",

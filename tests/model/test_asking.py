@@ -101,8 +101,12 @@ def test_a_template_that_needs_a_system_prompt_is_asked_with_one() -> None:
     tokenizer = with_template(needs)
     settle_system(tokenizer, "You are w1.")
     assert shown(tokenizer) == "<system>You are w1.</system><user>w1</user>"
-    with pytest.raises(ModelError, match="cannot be applied: a system message is needed"):
+    with pytest.raises(ModelError, match="cannot be applied: a system message is needed") as caught:
         settle_system(with_template(needs), None)
+    assert "-T system=" in (caught.value.hint or "")
+    with pytest.raises(ModelError, match="cannot be applied: never") as caught:
+        settle_system(with_template("{{ raise_exception('never') }}"), None)
+    assert "system" not in (caught.value.hint or "")
     with pytest.raises(ModelError, match="cannot be applied: never"):
         settle_system(with_template("{{ raise_exception('never') }}"), "You are w1.")
 

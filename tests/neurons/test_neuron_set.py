@@ -202,6 +202,18 @@ def test_a_file_with_something_else_is_one_clear_error(text: str, message: str |
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_table_of_a_run_with_several_sets_says_how_to_take_one(ending: str, tmp_path: Path) -> None:
+    rows = [{"set": name, "language": "en", "layer": 0, "site": "q", "index": 1, "score": 0.5} for name in ("ms", "ss")]
+    rows[0]["score"], path = 1.5, tmp_path / f"neurons.{ending}"
+    getattr(pl.DataFrame(rows), f"write_{ending}")(path)
+    with pytest.raises(DataError, match="several scores") as caught:
+        read_neurons(path)
+    assert "filter(set='ss')" in (caught.value.hint or "")
+    pl.DataFrame(rows).filter(set="ss").write_parquet(tmp_path / "ss.parquet")
+    assert read_neurons(tmp_path / "ss.parquet").frame["score"].to_list() == [0.5]
+
+
 @pytest.mark.parametrize("name", ["missing.csv", "missing.parquet", "set.pkl", ""])
 def test_a_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     (tmp_path / "set.pkl").write_bytes(b"\x80\x04N.")

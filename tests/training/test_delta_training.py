@@ -1,5 +1,6 @@
 """`ssn-probe delta train`: what it writes and says, what it refuses, and that nothing is lost where it stops."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -140,6 +141,19 @@ def test_neurons_that_cannot_be_trained() -> None:
 def test_what_cannot_be_trained(options: tuple[str, ...], given: dict[str, str], words: list[str]) -> None:
     write_data(Path("unsafe"), reference="w1")
     refused(run(*options, **given), *words)
+
+
+def test_data_without_a_judge_are_checked_by_one_that_is_named() -> None:
+    card = json.loads(Path("data/dataset.json").read_text(encoding="utf-8"))
+    del card["judge"]
+    Path("data/dataset.json").write_text(json.dumps(card), encoding="utf-8")
+    refused(run(), "has no judge", "--judge phrases")
+    said = "def none(rows):\n    return ['complied'] * len(rows)\n\n\ndef w0(rows):\n"
+    said += "    return ['refused' if 'w0' in row.response.split() else 'complied' for row in rows]\n"
+    Path("judge.py").write_text(said, encoding="utf-8")
+    refused(run("--judge", "python:judge.py@none"), "complied")
+    done(run("--judge", "python:judge.py@w0"))
+    assert "w0" in read_delta(Path("d")).about["data"]["judge"]
 
 
 def test_data_with_a_train_split_alone() -> None:
