@@ -9,7 +9,7 @@ without a sound. A user adds a row with `register_family`; see docs/models.md.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.model.refused_families import unsupported
@@ -29,6 +29,10 @@ MODULES: dict[Site, tuple[str, Side]] = {
 
 q, k and v are read after the bias and before any norm or rotation; o and ffn are what the output projection is given.
 """
+
+
+PARTS = ("q", "k", "v", "gate", "up")
+"""What a module may hold one below the other."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,7 @@ def register_family(name: str, **row: Any) -> Family:
         row: the fields of `Family` in which it differs from Llama.
 
     Raises:
-        ModelError: a family that ssn-probe has, or a field that a family does not have.
+        ModelError: a family that ssn-probe has, or a field or a value that a family does not have.
     """
     if name in {family.name for family in BUILT_IN}:
         raise ModelError(f"The family {name!r} comes with ssn-probe.", "Its row cannot be replaced: leave it out.")
@@ -240,8 +244,24 @@ def register_family(name: str, **row: Any) -> Family:
     if set(family.modules) != set(SITES):
         hint = f"Give a module and its side for each of {', '.join(SITES)}."
         raise ModelError(f"The family {name!r} has modules of the sites {', '.join(family.modules)}.", hint)
+    _check_values(family)
     FAMILIES[name] = replace(family, modules={site: family.modules[site] for site in SITES})
     return FAMILIES[name]
+
+
+def _check_values(family: Family) -> None:
+    """Raises ModelError for words that a row does not know, and a site that its joined module does not hold."""
+    for one in fields(Family):
+        value, allowed = getattr(family, one.name), get_args(one.type)
+        if get_origin(one.type) is Literal and value not in allowed:
+            raise ModelError(
+                f"The {one.name} of the family {family.name!r} is {value!r}.", nearest(str(value), allowed)
+            )
+    for path, parts in family.fused.items():
+        placed = {site for site, (place, _) in family.modules.items() if place == path}
+        if set(parts) - set(PARTS) or placed - set(parts):
+            hint = f"Give the parts of {', '.join(PARTS)} in their order, with every site whose module it is."
+            raise ModelError(f"{path} of the family {family.name!r} holds {', '.join(parts)}.", hint)
 
 
 def family_of(config: Any) -> Family:

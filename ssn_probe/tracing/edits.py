@@ -118,7 +118,7 @@ def _modules(subject: Subject) -> dict[Site, tuple[Any, ...]]:
         for part in family.fused.get(path, ()):
             if part == site:
                 found[site] = (path, side, start, start + subject.widths[site])
-            start += subject.widths[known_site(part)]
+            start += subject.widths[known_site(part) if part in SITES else "ffn"]
         found.setdefault(site, (path, side))
     return found
 

@@ -117,3 +117,11 @@ def test_a_row_that_cannot_be(extended: Extended, arcee: str) -> None:
         register_family("arcee", modules={"q": MODULES["q"]})
     with pytest.raises(ModelError, match="norms over all heads that take away the mean"):
         register_family("arcee", norm_over="all heads", norm_centred=True)
+    with pytest.raises(ModelError, match="rotation of the family 'arcee' is 'pair'") as error:
+        register_family("arcee", rotation="pair")
+    assert "Did you mean 'pairs'" in error.value.hint
+    joined = MODULES | {"q": ("self_attn.qk", "output")}
+    for parts in (("k", "v"), ("q", "keys")):
+        with pytest.raises(ModelError, match=r"self_attn\.qk of the family 'arcee' holds .*, .*\."):
+            register_family("arcee", modules=joined, fused={"self_attn.qk": parts})
+    assert register_family("arcee", modules=joined, fused={"self_attn.qk": ("gate", "q")}).norm_switch is None
