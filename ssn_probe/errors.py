@@ -42,6 +42,8 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines()]
     if not lines:
         return type(error).__name__
+    if isinstance(error, KeyError) and " " not in lines[0]:  # its text is the key alone
+        return f"there is no {lines[0]}"
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 

@@ -32,6 +32,8 @@ ELSEWHERE = {
 """What makes transformers read or build something else than the folder shows → in words."""
 FIXED = {"is_causal": True, "is_encoder_decoder": False, "return_dict": True, "use_bidirectional_attention": False}
 """What a config must say, if it says it: a decoder that does not look ahead, whose outputs have names."""
+LAYER_KINDS = {"full_attention", "sliding_attention"}
+"""The kinds of layers that the families of the table have."""
 PLACED = ("name", "layers", "embedding", "norm", "head", "loader", "query_growth")
 """The fields of a row that say where a model has its text model, or that are read off the config."""
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -117,6 +119,17 @@ def check_text_family(where: str, raw: Mapping[str, Any], family: Family) -> Non
         raise ModelError(
             f"The text model of {where!r} is of the family {row.name!r}, which a {family.name} model does not have.",
             "Models that put a decoder of another family into this one are not studied.",
+        )
+
+
+def check_layer_kinds(where: str, raw: Mapping[str, Any], family: Family) -> None:
+    """Raises ModelError where a config names a kind of layers that the family does not have."""
+    kinds = raw_text_config(raw).get("layer_types")
+    if isinstance(kinds, list) and family in BUILT_IN and (odd := sorted({*map(str, kinds)} - LAYER_KINDS)):
+        raise ModelError(
+            f"config.json of {where!r} has layers of the kind {odd[0]!r:.80} (layer_types).",
+            f"Layers of the family {family.name!r} are {' or '.join(sorted(LAYER_KINDS))}: get the model's own "
+            "config.json.",
         )
 
 

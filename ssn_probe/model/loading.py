@@ -16,6 +16,7 @@ from ssn_probe.model.config_file import (
     UNQUANTISED,
     check_config,
     check_depth,
+    check_layer_kinds,
     check_names,
     check_stored,
     check_text_config,
@@ -174,6 +175,7 @@ def read_config(where: str, revision: str | None = None, weights: bool = True) -
     family = family_of(raw)
     check_config(where, raw)
     check_text_family(where, raw, family)
+    check_layer_kinds(where, raw, family)
     files = files_here(where)
     held = stored_tensors(where, files) if files else {}
     check_depth(where, raw_text_config(raw).get("num_hidden_layers"), held, family)

@@ -134,6 +134,9 @@ def unsupported(name: Any, config: Mapping[str, Any], supported: Iterable[str]) 
         supported: the families of the table.
     """
     known = f"Families that are studied (model_type in config.json): {', '.join(supported)}."
+    if not isinstance(name, str) or not name:
+        message = f"config.json has the model_type {name!r:.80}, which names no family."
+        return ModelError(message, f"Get the model's own config.json. {known}")
     found = next((one for one in [_REFUSED.get(str(name)), *_signs(config)] if one is not None), None)
     if found is not None:
         return ModelError(

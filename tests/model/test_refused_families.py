@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.config_file import check_layer_kinds
 from ssn_probe.model.families import FAMILIES, family_of
 from ssn_probe.model.refused_families import refused
 
@@ -52,6 +53,20 @@ def test_every_family_of_transformers_is_a_row_or_refused_with_what_to_do(config
             assert error.message == f"The family {name!r} is not in the table of families."
             assert "`register_family` adds it" in str(error.hint)
         assert all(row in str(error.hint) for row in FAMILIES)
+
+
+@pytest.mark.parametrize("name", [None, "", ["llama"], 3])
+def test_a_model_type_that_is_no_name(name: Any) -> None:
+    assert "which names no family" in reason({"model_type": name}).message
+
+
+def test_layers_of_a_kind_that_the_family_does_not_have(configs: dict[str, Any]) -> None:
+    for name, row in FAMILIES.items():
+        check_layer_kinds("here", configs.get(name, {}), row)
+    kinds = ["full_attention", "linear_attention"]
+    for raw in ({"layer_types": kinds}, {"text_config": {"layer_types": kinds}}):
+        with pytest.raises(ModelError, match="layers of the kind 'linear_attention'"):
+            check_layer_kinds("here", raw, FAMILIES["gemma3" if "text_config" in raw else "cohere2"])
 
 
 def test_no_family_is_both_studied_and_refused() -> None:

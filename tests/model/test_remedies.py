@@ -64,6 +64,7 @@ def test_a_newer_transformers_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         read_foreign(str(tmp_path), "config", lambda: fail(KeyError("new_thing")))
     assert "saved with transformers 99.1" in str(error.value.hint)
+    assert error.value.message.endswith("cannot be loaded: there is no 'new_thing'")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3), ModelError("as it is")])
