@@ -1,6 +1,7 @@
 """Activations of another run, captured and put in place, against plain hooks without cache, batch or padding."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -68,9 +69,12 @@ def test_capture_does_not_depend_on_the_batch(llama: Subject) -> None:
 
 # ── patched responses ────────────────────────────────────────────────────────────────────────────────────────────────
 
+CASES = list(product(["some of each", "the last layer's ffn", "the first layer's attention"], ["response", "last"]))
 
-@pytest.mark.parametrize("positions", ["last", "response"])
-@pytest.mark.parametrize("which", ["some of each", "the last layer's ffn", "the first layer's attention"])
+
+@pytest.mark.parametrize(
+    ("which", "positions"), [CASES[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in CASES[1:])]
+)
 def test_patched_responses_are_those_of_plain_hooks(subject: Subject, which: str, positions: str) -> None:
     edits = {
         "some of each": SOME,
