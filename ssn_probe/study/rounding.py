@@ -15,7 +15,7 @@ from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.model.precision import HALF, CannotWidenError, computing_in, widens
 from ssn_probe.neurons import KEYS
 from ssn_probe.neurons.selection import select_neurons
-from ssn_probe.runs.cache import Frames, NotCached
+from ssn_probe.runs.cache import Frames
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.spec.neuron_sets import RULES
 from ssn_probe.spec.node import digest
@@ -59,10 +59,7 @@ def rounding_steps(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> Iterator
 def rounding_notes(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> Iterator[str]:
     """In words, where float32 would choose other neurons, or where that could not be measured."""
     for node in _asked(bench, nodes):
-        try:
-            taken, same = rounding(bench, node).row(0)
-        except NotCached:  # of a run by an earlier release, which did not ask
-            continue
+        taken, same = rounding(bench, node).row(0)
         own, name = bench.subject.identity["dtype"], node.scored_by.name
         if same is None:
             yield (
@@ -93,6 +90,8 @@ def _asked(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> list[SafetyNeuro
     if bench.subject.identity["dtype"] not in HALF or bench.subject.calls is not None:
         return []
     own = [node for node in nodes if not widens(bench.subject, node.scoring_dtype) and node.labels is None]
+    if bench.cache is not None and not bench.cache.compute:  # a run on a host or by an earlier release did not ask
+        own = [node for node in own if _is_kept(bench, _inputs(bench, node))]
     return list(
         {(node.prompts, node.effect, node.sites, node.rule, node.top, node.pool): node for node in own}.values()
     )

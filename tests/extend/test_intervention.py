@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from ssn_probe import Suppress, run
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.discovery import load_function
@@ -11,6 +13,7 @@ from ssn_probe.spec.discovery import load_function
 PAGE = "intervention.md"
 
 
+@pytest.mark.slow
 def test_at_zero_it_is_suppression(extended: Callable[..., Path], tmp_path: Path) -> None:
     function = load_function(str(extended(PAGE)))
     assert isinstance(function, RecipeFunction)

@@ -36,6 +36,7 @@ def test_what_the_page_computes(extended: Extended, llama: Subject) -> None:
         assert [float(decode(found, site)[row, 1, 5]) for site in SITES] == pytest.approx(wanted.tolist(), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_suppress_ss_runs_with_it(extended: Extended, tmp_path: Path) -> None:
     extended(PAGE)
     recipe = suppress_ss(effect="loudness", controls=3, log_odds_label_sets=0)

@@ -211,6 +211,7 @@ def test_a_runs_own_recipe_repeats_it(copy: RunFolder) -> None:
     assert same_tables(copy, again)
 
 
+@pytest.mark.slow
 def test_where_the_memory_runs_out_batches_shrink_and_nothing_changes_but_by_rounding(
     copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
