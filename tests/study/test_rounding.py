@@ -96,19 +96,19 @@ def test_a_run_goes_on_where_it_cannot_be_measured(
         patched.setattr(rounding, "computing_in", failing)
         (note,) = notes(bench)
     assert "was not measured: the weights in float32 do not fit" in note
-    assert notes(bench_of(half, Cache(root=tmp_path, compute=False))) == [note]
+    assert notes(bench_of(half, Cache(root=tmp_path, compute=False, derive=True))) == [note]
 
 
 def test_what_was_measured_is_kept(half: Subject, tmp_path: Path, sensitive: None) -> None:
     bench = bench_of(half, Cache(root=tmp_path))
     steps = list(identify_steps(bench, Recipe(sets={"ms": MS})))
-    assert not notes(bench_of(half, Cache(root=tmp_path, compute=False)))  # as of an earlier release
+    assert not notes(bench_of(half, Cache(root=tmp_path, compute=False, derive=True)))  # as of an earlier release
     for step in steps:
         assert not step.is_done()
         step.run()
         assert step.is_done()
     assert len({digest(dict(step.key())) for step in steps}) == 3
-    assert notes(bench_of(half, Cache(root=tmp_path, compute=False))) == notes(bench) != []
+    assert notes(bench_of(half, Cache(root=tmp_path, compute=False, derive=True))) == notes(bench) != []
 
 
 @pytest.mark.slow
