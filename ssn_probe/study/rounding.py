@@ -90,7 +90,7 @@ def _asked(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> list[SafetyNeuro
     if bench.subject.identity["dtype"] not in HALF or bench.subject.calls is not None:
         return []
     own = [node for node in nodes if not widens(bench.subject, node.scoring_dtype) and node.labels is None]
-    if bench.cache is not None and bench.cache.derive:  # verifying: a run on a host or by an earlier release did not ask
+    if bench.cache is not None and bench.cache.derive:  # verifying what a host or an earlier release ran without asking
         own = [node for node in own if _is_kept(bench, _inputs(bench, node))]
     return list(
         {(node.prompts, node.effect, node.sites, node.rule, node.top, node.pool): node for node in own}.values()
