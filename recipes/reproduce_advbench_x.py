@@ -5,9 +5,9 @@ but for the languages, of which AdvBench-x has all seven of the paper. docs/repr
 what is not.
 """
 
-from ssn_probe.recipes.reproduce_multijail import study  # pyright: ignore[reportMissingImports] (packed there)
+from ssn_probe.recipes.reproduce_multijail import reproduce_multijail  # pyright: ignore[reportMissingImports] (packed there)
 
-from ssn_probe import Prompts, recipe
+from ssn_probe import recipe
 
 
 @recipe
@@ -33,22 +33,4 @@ def reproduce_advbench_x(
     seed: int = 0,
 ):
     """Do the paper's shared safety neurons carry refusal on AdvBench-x, more than sets found without a difference?"""
-    of_both = {"harmless": harmless, "languages": languages, "max_new_tokens": max_new_tokens}
-    return study(
-        Prompts(data, **of_both),
-        Prompts(train or data, **of_both),
-        model=model,
-        anchor=anchor,
-        effect=effect,
-        top=top,
-        judge=judge,
-        expand=expand,
-        references=references,
-        lr=lr,
-        epochs=epochs,
-        comparisons=comparisons,
-        label_sets=label_sets,
-        log_odds_label_sets=log_odds_label_sets,
-        controls=controls,
-        seed=seed,
-    )
+    return reproduce_multijail(**locals())

@@ -22,26 +22,31 @@ from ssn_probe import (
 )
 
 
-def study(
-    prompts: Prompts,
-    learned: Prompts,
-    *,
-    model: str,
-    anchor: str,
-    effect: str,
-    top: float,
-    judge: str,
-    expand: bool,
-    references: str | None,
-    lr: float,
-    epochs: int,
-    comparisons: tuple[str, ...],
-    label_sets: int,
-    log_odds_label_sets: int,
-    controls: int,
-    seed: int,
-) -> Recipe:
-    """The paper's arms on any prompts; `learned` are those to train on."""
+@recipe
+def reproduce_multijail(
+    model: str = "Qwen/Qwen3-8B",
+    data: str = "multijail",
+    harmless: str | None = "everyday",
+    anchor: str = "en",
+    languages: tuple[str, ...] = ("en", "zh", "ko", "th", "bn"),
+    effect: str = "local:last",
+    top: float = 0.03,
+    judge: str = "qwen3guard",
+    max_new_tokens: int = 256,
+    expand: bool = False,
+    train: str | None = None,
+    references: str | None = None,
+    lr: float = 5e-5,
+    epochs: int = 3,
+    comparisons: tuple[str, ...] = ("labels", "random", "importance"),
+    label_sets: int = 19,
+    log_odds_label_sets: int = 0,
+    controls: int = 19,
+    seed: int = 0,
+):
+    """Do the paper's shared safety neurons carry refusal on MultiJail, more than sets found without a difference?"""
+    of_both = {"harmless": harmless, "languages": languages, "max_new_tokens": max_new_tokens}
+    prompts, learned = Prompts(data, **of_both), Prompts(train or data, **of_both)
     ms = SafetyNeurons(prompts, effect=effect, rule="paper", top=top, sites=("q", "k", "v", "o"), pool="layer")
     ss = Shared(ms, anchor=anchor)
     trained = {
@@ -69,48 +74,4 @@ def study(
         primary="ss",
         seed=seed,
         judge=judge or None,
-    )
-
-
-@recipe
-def reproduce_multijail(
-    model: str = "Qwen/Qwen3-8B",
-    data: str = "multijail",
-    harmless: str | None = "everyday",
-    anchor: str = "en",
-    languages: tuple[str, ...] = ("en", "zh", "ko", "th", "bn"),
-    effect: str = "local:last",
-    top: float = 0.03,
-    judge: str = "qwen3guard",
-    max_new_tokens: int = 256,
-    expand: bool = False,
-    train: str | None = None,
-    references: str | None = None,
-    lr: float = 5e-5,
-    epochs: int = 3,
-    comparisons: tuple[str, ...] = ("labels", "random", "importance"),
-    label_sets: int = 19,
-    log_odds_label_sets: int = 0,
-    controls: int = 19,
-    seed: int = 0,
-):
-    """Do the paper's shared safety neurons carry refusal on MultiJail, more than sets found without a difference?"""
-    of_both = {"harmless": harmless, "languages": languages, "max_new_tokens": max_new_tokens}
-    return study(
-        Prompts(data, **of_both),
-        Prompts(train or data, **of_both),
-        model=model,
-        anchor=anchor,
-        effect=effect,
-        top=top,
-        judge=judge,
-        expand=expand,
-        references=references,
-        lr=lr,
-        epochs=epochs,
-        comparisons=comparisons,
-        label_sets=label_sets,
-        log_odds_label_sets=log_odds_label_sets,
-        controls=controls,
-        seed=seed,
     )

@@ -20,7 +20,9 @@ class BatchSize(click.ParamType):
 OUT = click.option(
     "-o", "out", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
 )
-DTYPE = click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
+DTYPE = click.option(
+    "--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16, float64."
+)
 DEVICE = click.option(
     "--device",
     default="auto",

@@ -7,8 +7,8 @@ from ssn_probe.doctor.probing import texts
 from ssn_probe.model import templates
 from ssn_probe.model.asking import asking_notes, is_plain
 from ssn_probe.model.chat import encode
-from ssn_probe.model.control_tokens import Reader
 from ssn_probe.model.plain_text import control_tokens
+from ssn_probe.model.spelled_tokens import Reader
 from ssn_probe.model.subject import Subject
 from ssn_probe.text import counted
 

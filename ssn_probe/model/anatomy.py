@@ -84,10 +84,10 @@ def check_finite(module: Any) -> None:
         own = weight.to_local() if hasattr(weight, "to_local") else weight  # this process's part
         if own.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(own.detach())):
             dtype = str(weight.dtype).removeprefix("torch.")
+            large = "They may be too large for float16: load the model with `--dtype float32` or bfloat16. If not: "
             raise ModelError(
                 f"The weight {name} has values that are NaN or infinite in {dtype}.",
-                "Load the model with `--dtype float32` or bfloat16, in case they are too large for float16; if that is "
-                "the same, the checkpoint is damaged.",
+                f"{large if dtype == 'float16' else ''}The checkpoint is damaged; get it again.",
             )
 
 

@@ -75,6 +75,8 @@ class Family:
     rotation: Literal["halves", "pairs", "pairs, angles in halves"] = "halves"
     """Which channels are turned together: i and i + half, or 2i and 2i + 1. The angles come in the same order, or in
     halves. Where there are fewer angles than channels, the last channels are not turned."""
+    rotates_in_single: bool = False
+    """Are queries and keys rotated in single precision, whatever the model's? It decides how much memory that takes."""
     rotates_if: tuple[str, ...] = ()
     """Attributes of the attention module of which one must be true, or false if `not ` precedes it, for the layer to
     rotate queries and keys. Empty: every layer does."""
@@ -126,6 +128,10 @@ class Family:
             parts = " and ".join(f"{one} {sizes[one]}" for one in self.fused[path])
             hint = f"ssn-probe takes it for {parts}, in this order: it is a model of another shape, and not studied."
             raise ModelError(f"{path} of a model of the family {self.name!r} has {rows} rows.", hint)
+        return self.span(path, part, sizes)
+
+    def span(self, path: str, part: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """The same, from the number of rows of every part."""
         before = self.fused[path][: self.fused[path].index(part)]
         start = sum(sizes[one] for one in before)
         return start, start + sizes[part]
@@ -170,12 +176,25 @@ BUILT_IN = (
     ),
     Family(name="gemma3_text", **GEMMA3, examples=("google/gemma-3-1b-it",)),
     Family(name="gemma3", **NESTED, **GEMMA3, examples=("google/gemma-3-4b-it", "google/gemma-3-12b-it")),
-    Family(name="olmo2", head_norms=NORMS, norm_over="all heads", examples=("allenai/OLMo-2-1124-7B-Instruct",)),
-    Family(name="olmo3", head_norms=NORMS, norm_over="all heads", examples=("allenai/Olmo-3-7B-Instruct",)),
+    Family(
+        name="olmo2",
+        rotates_in_single=True,
+        head_norms=NORMS,
+        norm_over="all heads",
+        examples=("allenai/OLMo-2-1124-7B-Instruct",),
+    ),
+    Family(
+        name="olmo3",
+        rotates_in_single=True,
+        head_norms=NORMS,
+        norm_over="all heads",
+        examples=("allenai/Olmo-3-7B-Instruct",),
+    ),
     Family(name="smollm3", rotates_if=("use_rope",), examples=("HuggingFaceTB/SmolLM3-3B",)),
     Family(name="granite", examples=("ibm-granite/granite-3.3-8b-instruct",)),
     Family(
         name="cohere",
+        rotates_in_single=True,
         head_norms=NORMS,
         norm_centred=True,
         norm_switch="use_qk_norm",
@@ -184,6 +203,7 @@ BUILT_IN = (
     ),
     Family(
         name="cohere2",
+        rotates_in_single=True,
         rotates_if=("sliding_window",),
         rotation="pairs",
         examples=("CohereLabs/c4ai-command-r7b-12-2024",),

@@ -5,6 +5,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError, RemoteError
 from ssn_probe.model.families import FAMILIES
+from ssn_probe.model.refused_families import refused
 from ssn_probe.model.text_config import raw_text_config, text_config
 from ssn_probe.remote.deployments import Deployment, find_deployment, why_unfit
 from ssn_probe.remote.host import Host
@@ -58,7 +59,8 @@ def why_unsupported(one: Deployment) -> str | None:
     if (reason := why_unfit(one)) is not None:
         return f"hosted {reason}"
     if kind is not None and kind not in FAMILIES:
-        return f"the family {kind!r} is not supported"
+        reason = refused().get(str(kind))
+        return f"the family {kind!r} is not studied" + (f": {reason}" if reason else "")
     return None
 
 

@@ -28,8 +28,8 @@ TEXT_BLOCKS, TEXT_BLOCK = 6, 2**22
 ALONE = {"relu2": (3, 1), "xielu": (5.25, 3.25)}
 """Activations that are no gate's, by their name in config.json → how many tensors of the MLP's width are alive at once
 while one is computed, its argument included, and how many are saved for the backward pass; of others 2 and 1."""
-IN_SINGLE = {"cohere": 16, "cohere2": 16, "olmo2": 12, "olmo3": 12}
-"""Families that rotate queries and keys in single precision, whatever the model's → what that takes a channel."""
+IN_SINGLE = {"halves": 12, "pairs": 16, "pairs, angles in halves": 16}
+"""What rotation in single precision takes a channel, in bytes, where the model is in half precision."""
 BLOCKS, BLOCK, WIDE = 4, 2**21, 2**25
 """How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each, on a GPU `WIDE`."""
 
@@ -137,7 +137,7 @@ def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Sha
         saved=saved,
         halves=gated and halves,
         partly=_rotation(config).get("partial_rotary_factor", 1) != 1,
-        single=IN_SINGLE.get(family.name, 0) if stored < 4 else 0,
+        single=IN_SINGLE[family.rotation] if family.rotates_in_single and stored < 4 else 0,
         normed=_normed(next(child for child in first.children() if "Norm" in type(child).__name__), stored),
         together=family.norm_over == "all heads",
         joined=family.modules["q"][0] in family.fused,

@@ -4,21 +4,19 @@ nnsight is imported when a model is loaded, not before: it takes seconds and pat
 """
 
 import copy
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssn_probe.errors import ModelError, nearest
-from ssn_probe.files import sha256
-from ssn_probe.model.asking import NO_WISH, Asking, asking_identity, asking_notes
+from ssn_probe.model.asking import NO_WISH, Asking, asking_notes
 from ssn_probe.model.config_file import own_code_notes
 from ssn_probe.model.context_length import Limit, context_length, limits
-from ssn_probe.model.digests import folder_digest, text_digest, tokenizer_digest
-from ssn_probe.model.families import BUILT_IN, Family, family_of
+from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.foreign_tokenizer import check_vocabulary, vocabulary_notes
 from ssn_probe.model.hosted import check_same_config, hosted_deployment
+from ssn_probe.model.identity import identity_of
 from ssn_probe.model.loading import (
     commit_of,
     files_here,
@@ -34,7 +32,7 @@ from ssn_probe.model.openings import Openings, declared_openings
 from ssn_probe.model.placement import spread_of
 from ssn_probe.model.quiet import quiet
 from ssn_probe.model.ranks import Shards, over_ranks
-from ssn_probe.model.templates import DAY, on_one_day, template_notes
+from ssn_probe.model.templates import template_notes
 from ssn_probe.model.text_config import text_config
 from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.neurons import Site
@@ -157,14 +155,7 @@ def load_subject(
     module = read(where, config, family, dtype, device)
     device, spread = spread_of(module, family, device)
     turns = settle_generation(where, module, tokenizer)
-    special = {"bos": tokenizer.bos_token_id, "eos": list(turns.ids), "pad": turns.pad_id}
-    if printed := [one for one in turns.ids if one not in tokenizer.all_special_ids]:
-        special["printed_ends"] = printed  # they were once part of a response's text
-    identity = _identity(name, where, host, module, tokenizer, family) | {"special_tokens": special}
-    identity |= _template_tokens(tokenizer, special)
-    if on_one_day(tokenizer.get_chat_template()) != tokenizer.get_chat_template():
-        identity["template_day"] = str(DAY)
-    identity |= asking_identity(tokenizer, asking)
+    identity = identity_of(name, where, host, module, tokenizer, family, turns, asking)
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     model, calls = _traced(module, tokenizer, host, deployment) if weights else (None, None)
@@ -184,12 +175,7 @@ def load_subject(
         context=context_length(config),
         limits=limits(config, tokenizer),
         turns=turns,
-        template_notes=(
-            *(() if asking.chat else template_notes(where, tokenizer)),
-            *asking_notes(tokenizer),
-            *vocabulary_notes(tokenizer, vocabulary),
-            *own_code_notes(config),
-        ),
+        template_notes=_notes(where, config, tokenizer, asking),
         host=host,
         deployment=deployment,
         calls=calls,
@@ -217,53 +203,15 @@ def _traced(
     return model, Calls(host, deployment, model, BODIES)
 
 
-def _stamp(where: str) -> object:
-    return stamp(Path(where), files_here(where)) if Path(where).is_dir() else None
-
-
-def _source(name: str, where: str, host: Host | None, module: Any) -> dict[str, Any]:
-    """Which weights: those of files here, of a commit on the hub, or else of a folder that only a host can read."""
-    folder, openings = Path(where), Path(where) / "openings.json"
-    if not folder.is_dir():
-        return {"id": name, "commit": commit_of(module.config)}
-    declared = {"openings_sha256": sha256(openings) if openings.is_file() else None}
-    if host is not None and not files_here(where):
-        return {"folder": where, "host": host.url, "config_sha256": sha256(folder / "config.json")} | declared
-    if not files_here(where):  # to plan with, and not to run
-        return {"config_sha256": sha256(folder / "config.json")} | declared
-    return {"digest": folder_digest(folder)} | declared
-
-
-def _identity(name: str, where: str, host: Host | None, module: Any, tokenizer: Any, family: Family) -> dict[str, Any]:
+def _notes(where: str, config: Any, tokenizer: Any, asking: Asking) -> tuple[str, ...]:
+    """What a reader must know of template and tokenizer, and of code that is left out."""
     return (
-        _source(name, where, host, module)
-        | _row(family)
-        | {
-            "family": family.name,
-            "dtype": str(module.dtype).removeprefix("torch."),
-            "attention": module.config._attn_implementation,
-            "chat_template_sha256": text_digest(json.dumps(tokenizer.chat_template)),
-            "tokenizer_sha256": tokenizer_digest(tokenizer),
-        }
+        *(() if asking.chat else template_notes(where, tokenizer)),
+        *asking_notes(tokenizer),
+        *vocabulary_notes(tokenizer, text_config(config).vocab_size),
+        *own_code_notes(config),
     )
 
 
-def _row(family: Family) -> dict[str, Any]:
-    """What a user's row says beyond the defaults: two rows of one name read other neurons of the same files."""
-    if family in BUILT_IN:
-        return {}
-    usual = asdict(Family(name=family.name))
-    own = {name: value for name, value in asdict(family).items() if value != usual[name] and name != "examples"}
-    return {"family_row": own} if own else {}
-
-
-def _template_tokens(tokenizer: Any, special: Mapping[str, Any]) -> dict[str, Any]:
-    """Tokens that the chat template writes by their role, unless the ids of `special_tokens` say which they are."""
-    ids = {"bos_token": special["bos"], "eos_token": next(iter(special["eos"]), None), "pad_token": special["pad"]}
-    written = {
-        role: str(token)
-        for role, token in tokenizer.special_tokens_map.items()
-        if role in str(tokenizer.chat_template)
-        and (role not in ids or tokenizer.convert_tokens_to_ids(str(token)) != ids[role])
-    }
-    return {"template_tokens": written} if written else {}
+def _stamp(where: str) -> object:
+    return stamp(Path(where), files_here(where)) if Path(where).is_dir() else None

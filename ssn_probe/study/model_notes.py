@@ -9,7 +9,7 @@ import polars as pl
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.training_rows import SPLIT
 from ssn_probe.model.asking import is_plain
-from ssn_probe.model.control_tokens import Read, Reader
+from ssn_probe.model.spelled_tokens import Read, Reader
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.think_blocks import is_thought
 from ssn_probe.model.turn_ends import Turns

@@ -111,16 +111,11 @@ def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
 
 def _modules(subject: Subject) -> dict[Site, tuple[Any, ...]]:
     """Where each site is read and written: the module, its side, and the first and the end of its channels if fused."""
-    family = subject.family
-    found: dict[Site, tuple[Any, ...]] = {}
-    for site, (path, side) in family.modules.items():
-        start = 0
-        for part in family.fused.get(path, ()):
-            if part == site:
-                found[site] = (path, side, start, start + subject.widths[site])
-            start += subject.widths[known_site(part) if part in SITES else "ffn"]
-        found.setdefault(site, (path, side))
-    return found
+    family, sizes = subject.family, {**subject.widths, **dict.fromkeys(("gate", "up"), subject.widths["ffn"])}
+    return {
+        site: (*place, *family.span(place[0], site, sizes)) if place[0] in family.fused else place
+        for site, place in family.modules.items()
+    }
 
 
 def _attention(subject: Subject) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def test_models_of_a_host() -> None:
     rows = [" ".join(one.split()) for one in result.stdout.splitlines()]
     assert rows[1:] == [
         "a/llama runs (2 replicas) bfloat16 main yes (llama)",
-        "b/bert runs bfloat16 main the family 'bert' is not supported",
+        "b/bert runs bfloat16 main the family 'bert' is not studied: it is an encoder, which reads a text in both "
+        "directions and was not made to continue a chat",
         "c/four-bits runs nf4 main hosted with quantised weights (nf4), whose numbers are not those of the model's "
         "neurons",
         "d/masked runs bfloat16 main hosted for fill-mask, not for text-generation",

@@ -16,7 +16,8 @@ from ssn_probe.doctor.examine import examine_model
 from ssn_probe.errors import ModelError
 from ssn_probe.model.anatomy import check_anatomy
 from ssn_probe.model.families import BUILT_IN, FAMILIES, Family, family_of
-from ssn_probe.model.subject import _row, load_subject
+from ssn_probe.model.identity import row_of
+from ssn_probe.model.subject import load_subject
 
 UP = "model.layers.0.mlp.up_proj.weight"
 Spoil = Callable[[Path], Any]
@@ -346,6 +347,6 @@ def test_every_family_has_its_anatomy(family: str) -> None:
 
 
 def test_two_rows_of_one_name_are_two_identities() -> None:
-    assert all(_row(family) == {} for family in BUILT_IN)
-    assert _row(Family(name="arcee")) == {}
-    assert _row(Family(name="arcee", norm_eps="eps")) == {"family_row": {"norm_eps": "eps"}}
+    assert all(row_of(family) == {} for family in BUILT_IN)
+    assert row_of(Family(name="arcee")) == {}
+    assert row_of(Family(name="arcee", norm_eps="eps")) == {"family_row": {"norm_eps": "eps"}}

@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.asking import put_form, settle_system
-from ssn_probe.model.control_tokens import Reader
 from ssn_probe.model.plain_text import control_tokens, encode_answers, encode_messages, spells, tokenize
+from ssn_probe.model.spelled_tokens import Reader
 from ssn_probe.model.templates import render
 
 CORPUS = [

@@ -15,6 +15,8 @@ from ssn_probe.tracing.effects import decode, score_local
 from ..hosted import hosted
 from ..test_effects import HALF, PROMPTS, assert_close, local
 
+NEAR = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.16}
+"""By the steps of the dtypes, twice what the worst family has (Nemotron, .09 in bfloat16)."""
 LATER = [name for name in EVERY_FAMILY if name not in FAMILIES]
 
 
@@ -33,4 +35,4 @@ def test_lower_precision_is_near(tiny_folder: Callable, tiny_subject: Callable, 
     rough = local(load_subject(str(tiny_folder(family)), dtype=dtype), PROMPTS)
     exact = local(tiny_subject(family), PROMPTS)
     for site in SITES:
-        assert_close(rough[site].double(), exact[site], 1e-4 if dtype == "float32" else 0.3)
+        assert_close(rough[site].double(), exact[site], NEAR[dtype])

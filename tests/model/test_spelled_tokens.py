@@ -3,7 +3,7 @@
 import pytest
 from tiny import TEMPLATE, tiny_tokenizer
 
-from ssn_probe.model.control_tokens import Reader
+from ssn_probe.model.spelled_tokens import Reader
 from ssn_probe.organism.tokens import build_tokenizer
 
 PLAIN = (
