@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, run
 from ssn_probe.api.python import Result
-from ssn_probe.report.charts import save_chart
-from ssn_probe.report.comparison_chart import Compared, comparison_chart
+from ssn_probe.report.charts.chart import Chart, save_chart
+from ssn_probe.report.charts.comparison_chart import Compared, comparison_chart
 from ssn_probe.study.arms import WEAKENED
 
 PICTURES = {
@@ -46,7 +46,8 @@ def pictures(result: Result, folder: Path) -> None:
     tables = {name: result.table(name) for name in ("samples", "summary", "comparisons")}
     for name, only in PICTURES.items():
         drawn = Compared(arm="ss", anchor=result.manifest["anchor"], only=only, **tables)
-        save_chart(comparison_chart(drawn), folder / name)
+        specification = comparison_chart(drawn).to_dict()
+        save_chart(Chart(title=name, description=name, specification=specification), folder / name)
 
 
 def main() -> None:

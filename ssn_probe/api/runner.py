@@ -28,6 +28,7 @@ from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.certificate import with_certificate
+from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
 from ssn_probe.report.terminal.progress_bars import lines_while, tracking
 from ssn_probe.runs import environment
@@ -202,12 +203,15 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
         evaluated=findings.evaluated,
         tokens=findings.tokens,
         gates=[asdict(gate) for gate in findings.gates],
+        refusals=None if findings.refusals is None else [asdict(one) for one in findings.refusals],
+        exchanged=[asdict(one) for one in findings.robustness.exchangeability],
+        apart=list(findings.robustness.apart),
         trained=[asdict(trained) for trained in findings.trained],
         seconds={**record.manifest.seconds, **findings.seconds},
         remote=remote_json(bench.subject),
     )
     record.note(answer=answer_lines(recipe, record.to_json(), findings))
-    write_report(run.path, recipe, record.to_json(), findings)
+    write_report(run.path, FinishedRun(recipe=recipe, manifest=record.to_json(), findings=findings))
     return findings
 
 

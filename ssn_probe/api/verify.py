@@ -29,6 +29,7 @@ from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.asking import asking_of
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.run_report import write_report
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import DAMAGED, Cache, NotCached
@@ -295,7 +296,7 @@ def _since(finding: Finding) -> Finding:
 
 def _statements(recorded: Recorded, found: Mapping[str, Any]) -> str:
     """Which fields of the manifest differ from what the run found; what it warned of damage in the cache is over."""
-    fields = ("answer", "sets", "gates", "anchor", "evaluated", "tokens", "trained")
+    fields = ("answer", "sets", "gates", "anchor", "evaluated", "tokens", "trained")  # an earlier release kept no more
     names = [name for name in fields if recorded.get(name) != found.get(name)]
     then, now = (_lasting(each.get("warnings", [])) for each in (recorded, found))
     names += ["warnings"] if then != now else []
@@ -308,7 +309,7 @@ def _lasting(warnings: Sequence[str]) -> list[str]:
 
 def _report(run: RunFolder, again: RunFolder, recipe: Recipe, found: Findings) -> str:
     """How report.md differs from what the manifest and the tables give."""
-    write_report(again.path, recipe, run.manifest(), found)
+    write_report(again.path, FinishedRun(recipe=recipe, manifest=run.manifest(), findings=found))
     text = limits.read_limited(run.path / "report.md", limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
     lines, expected = text.splitlines(), (again.path / "report.md").read_text(encoding="utf-8").splitlines()
     other = [line for line in lines if line not in expected] + [line for line in expected if line not in lines]

@@ -10,7 +10,7 @@ from ssn_probe.spec import Recipe
 from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, Difference, learning_curves
 from ssn_probe.text import counted, listing, markdown, percent, plain, points, points_interval
 
-CHART, CHART_TITLE = "plots/cost", "ASR against over-refusal and utility, step by step"
+CHART_TITLE = "ASR against over-refusal and utility, step by step"
 NAMES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 

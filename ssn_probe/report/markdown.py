@@ -1,14 +1,15 @@
 """`report.md`: the answer first, then a table per question, then how it was made. For a pull request or an issue."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import polars as pl
 
-from ssn_probe.report.comparison_chart import COMPARISON_CHART, COMPARISON_CHART_TITLE, compared
+from ssn_probe.report.charts.comparison_chart import COMPARISON_CHART_TITLE, compared
 from ssn_probe.report.conclusions import conclusions
-from ssn_probe.report.learning_curves import CHART, CHART_TITLE, curve_section, trained_section
-from ssn_probe.report.markdown_tables import section
+from ssn_probe.report.document import Bullets, Folded, Part, Picture, Section, Table
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.learning_curves import CHART_TITLE, curve_section, trained_section
+from ssn_probe.report.markdown_tables import section, table
 from ssn_probe.report.measure_tables import TITLES, measure_section, reading, text_note
 from ssn_probe.report.recipe_sets import distinct_sets, same_sets_note, without_repeats
 from ssn_probe.report.sections.against_planted_truth import truth_section
@@ -26,7 +27,6 @@ from ssn_probe.report.sections.task_scores import tasks_section
 from ssn_probe.report.sections.transfer_matrix import transfer_section
 from ssn_probe.report.sections.where_neurons_are import mix_section, neurons_section
 from ssn_probe.spec import ASR, InLanguage, LMEval, OverRefusal, Perplexity, Recipe, Utility
-from ssn_probe.study.findings import Findings
 from ssn_probe.study.summary import IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, PERPLEXITY
 from ssn_probe.text import markdown
 
@@ -41,18 +41,19 @@ TABLES_OF = {
 """What the report shows of each measure that a recipe asks for."""
 
 
-def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> str:
-    """The whole report as markdown. `manifest`: what `manifest.json` holds, the answer among it."""
+def report(run: FinishedRun) -> str:
+    """The whole report as markdown."""
+    recipe, manifest, findings = run.recipe, run.manifest, run.findings
     summary, anchor = findings.summary, findings.anchor
     parts = ["\n".join(f"{markdown(line)}\n" for line in manifest["answer"])]
     parts += [f"*{markdown(recipe.question)}*\n" if recipe.question.strip() else ""]
     if findings.curves is not None:
-        parts.append(f"{curve_section(findings.curves, anchor)}\n![{CHART_TITLE}]({CHART}.svg)\n")
+        parts.append(f"{curve_section(findings.curves, anchor)}\n![{CHART_TITLE}](plots/curves.svg)\n")
     parts += [trained_section(manifest), found_again_section(findings.found_again)]
     if summary is not None:
         parts += _measures(recipe, findings.evaluated, anchor, summary, findings.comparisons)
         crossed = dissociation_section(findings.dissociation, summary, findings.comparisons, anchor)
-        picture = f"![{COMPARISON_CHART_TITLE}]({COMPARISON_CHART}.svg)\n" if compared(recipe, findings) else ""
+        picture = f"![{COMPARISON_CHART_TITLE}](plots/comparisons.svg)\n" if compared(recipe, findings) else ""
         parts += [crossed, doses_section(recipe, summary), comparisons_section(recipe, findings, picture)]
         parts += [certificate_section(manifest, summary)]
         parts += [tests_section(recipe, manifest, summary), transfer_section(recipe, summary)]
@@ -61,7 +62,10 @@ def report(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> s
     findings = without_repeats(findings, names)
     parts += [conclusions(recipe, findings), same_sets_note(names), truth_section(findings.truth)]
     parts += [null_section(findings.robustness), stability_section(findings.robustness)]
-    parts += [neurons_section(findings.neurons, manifest), mix_section(findings.neurons, manifest)]
+    parts += [
+        as_markdown(one)
+        for one in (neurons_section(findings.neurons, manifest), mix_section(findings.neurons, manifest))
+    ]
     parts += [overlap_section(findings.overlap)]
     parts += [notes_section(manifest["warnings"]), gates_section(manifest), made_section(recipe, manifest)]
     parts += [judges_section(manifest)]
@@ -87,3 +91,25 @@ def _measures(
         elif name in asked:
             parts.append(section(TITLES[name], "Not measured: no data."))
     return [*parts[:1], reading(recipe, comparisons), *parts[1:]] if parts else []
+
+
+def as_markdown(section: Section) -> str:
+    """A section as markdown; its text is escaped."""
+    parts = (f"{_part(part)}\n" for part in section.parts)
+    return "\n".join([f"## {markdown(section.title)}\n", *parts])
+
+
+def _part(part: Part) -> str:
+    match part:
+        case str():
+            return markdown(part)
+        case Table(head, rows, note):
+            grid = table([markdown(cell) for cell in head], [[markdown(cell) for cell in row] for row in rows])
+            return f"{grid}\n{markdown(note)}" if note else grid.rstrip("\n")
+        case Bullets(lines):
+            return "\n".join(f"- {markdown(line)}" for line in lines)
+        case Picture(chart):
+            return f"![{chart}](plots/{chart}.svg)"
+        case Folded(title, parts):
+            inner = "\n\n".join(_part(inner) for inner in parts)
+            return f"<details><summary>{markdown(title)}</summary>\n\n{inner}\n\n</details>"

@@ -54,6 +54,6 @@ def language_cell(language: str, anchor: str | None, note: str = "", *, escape: 
     return f"{escape(language)} (anchor{note})" if language == anchor else escape(language)
 
 
-def set_language_cell(language: str) -> str:
+def set_language_cell(language: str, *, escape: Callable[[str], str] = markdown) -> str:
     """Whose neurons a set's row counts."""
-    return "every language" if language == EVERY else markdown(language)
+    return "every language" if language == EVERY else escape(language)

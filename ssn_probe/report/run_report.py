@@ -1,4 +1,4 @@
-"""From what a study found to what a reader gets: notes, the answer in words, `report.md`, the chart."""
+"""From what a study found to what a reader gets: notes, the answer in words, the charts, `report.md` and the page."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,12 +9,14 @@ from ssn_probe.files import write_text
 from ssn_probe.report import cautions_on_data
 from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions
-from ssn_probe.report.charts import cost_chart, save_chart
-from ssn_probe.report.comparison_chart import COMPARISON_CHART, compared, comparison_chart
+from ssn_probe.report.charts.catalogue import charts_of
+from ssn_probe.report.charts.chart import as_svg, save_charts
 from ssn_probe.report.conclusions import headlines
-from ssn_probe.report.learning_curves import CHART, curve_lines
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.learning_curves import curve_lines
 from ssn_probe.report.markdown import report
 from ssn_probe.report.overlaps_in_words import only_overlaps, overlap_lines
+from ssn_probe.report.page.page import page
 from ssn_probe.report.refusal_in_words import refusal_lines
 from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.spec import Prompts, Recipe
@@ -53,13 +55,9 @@ def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings
     ]
 
 
-def write_report(folder: Path, recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> None:
-    """Writes `report.md`, and the charts of comparisons and of learning curves where there are some.
-
-    `manifest` holds the answer.
-    """
-    if findings.curves is not None:
-        save_chart(cost_chart(findings.curves), folder / CHART)
-    if (drawn := compared(recipe, findings)) is not None:
-        save_chart(comparison_chart(drawn), folder / COMPARISON_CHART)
-    write_text(folder / "report.md", report(recipe, manifest, findings))
+def write_report(folder: Path, run: FinishedRun) -> None:
+    """Writes `plots/`, `report.md` and `report.html` of a run whose manifest holds the answer."""
+    charts = charts_of(run)
+    save_charts(charts, folder / "plots")
+    write_text(folder / "report.md", report(run))
+    write_text(folder / "report.html", page(run, {name: as_svg(chart) for name, chart in charts.items()}))

@@ -183,7 +183,7 @@ def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
         return recorded
 
 
-DIGESTED = (".parquet", ".json", ".md", ".py", ".safetensors", ".svg", ".png")
+DIGESTED = (".parquet", ".json", ".md", ".html", ".py", ".safetensors", ".svg", ".png")
 
 
 def digests(run: RunFolder) -> dict[str, str]:

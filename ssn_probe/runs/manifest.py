@@ -14,7 +14,7 @@ SEAL = "sha256"
 """The field of manifest.json that holds the digest of the others."""
 REACHED_LATER = (
     *("error", "anchor", "sets", "evaluated", "tokens", "gates", "trained", "answer", "cache", "files", "judges"),
-    *("judged", "remote"),
+    *("judged", "remote", "refusals", "exchanged", "apart"),
 )
 """Fields that are left out of the file until the run has reached them."""
 
@@ -27,7 +27,9 @@ class Manifest:
     identity and the name it was asked for by. `neurons`: layers, and neurons per layer and site.
     `generation`: the tokens that end a response, and what of the checkpoint's generation config was overridden.
     `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
-    read in each language. `trained`: what is stated of every training. `cache`: measurements read and computed.
+    read in each language. `refusals`: how many prompts the untouched model refused. `exchanged`: how the labels of each
+    contrast exchange; `apart`: what else than their label distinguishes its sides. `trained`: what is stated of every
+    training. `cache`: measurements read and computed.
     `remote`: the host that ran the model, and how much travelled, see `remote.tally`.
     `judges`: the name and the identity's digest of every judge of responses, the contexts that it judged, its
     certificate, if there was one when the run began, and what it cost. `judged`: the same of judges that judged the
@@ -63,6 +65,9 @@ class Manifest:
     evaluated: Sequence[str] | None = None
     tokens: int | None = None
     gates: Sequence[Mapping[str, Any]] | None = None
+    refusals: Sequence[Mapping[str, Any]] | None = None
+    exchanged: Sequence[Mapping[str, Any]] | None = None
+    apart: Sequence[str] | None = None
     trained: Sequence[Mapping[str, Any]] | None = None
     answer: Sequence[str] | None = None
     cache: Mapping[str, int] | None = None

@@ -97,6 +97,9 @@ class Fields(Checked):
     sets: dict[str, dict[str, Count]] = {}
     evaluated: list[str] = []
     answer: list[str] = []
+    refusals: list[dict[str, Any]] = []
+    exchanged: list[dict[str, Any]] = []
+    apart: list[str] = []
     cache: dict[str, Count] = {}
     files: dict[str, str] = {}
     sha256: str = ""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-import ssn_probe.recipes
 from rich.console import Console
 
 import ssn_probe
+import ssn_probe.recipes
 from ssn_probe import ASR, Expand, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
@@ -110,7 +110,7 @@ VERSIONS = {"Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNe
 """Every other kind has version 1."""
 FILES = """
 compared_sets.parquet comparisons.parquet curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet
-nulls.parquet overlap.parquet parts.json recipe.json report.md responses.parquet run.log samples.parquet
+nulls.parquet overlap.parquet parts.json recipe.json report.html report.md responses.parquet run.log samples.parquet
 stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
 SAMPLES = """

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from arm_samples import RECIPE, compared, comparisons, findings, primary_test, ran, row, samples, spelled, table
 
-from ssn_probe.report.charts import save_chart
-from ssn_probe.report.comparison_chart import compared as drawn_of
-from ssn_probe.report.comparison_chart import comparison_chart
+from ssn_probe.report.charts.chart import Chart, save_chart
+from ssn_probe.report.charts.comparison_chart import compared as drawn_of
+from ssn_probe.report.charts.comparison_chart import comparison_chart
 from ssn_probe.report.sections.comparison_sections import comparisons_section
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.study.arms import WEAKENED
@@ -94,7 +94,8 @@ def test_the_picture_has_a_dot_per_set_a_band_and_two_lines() -> None:
 def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
     drawn = drawn_of(RECIPE, study_with_sets())
     assert drawn is not None
-    save_chart(comparison_chart(drawn), tmp_path / "comparisons")
+    specification = comparison_chart(drawn).to_dict()
+    save_chart(Chart(title="", description="", specification=specification), tmp_path / "comparisons")
     text = " ".join(ET.fromstring((tmp_path / "comparisons.svg").read_bytes()).itertext())
     assert "ss 75.0 %" in text
     assert "2 sets found under exchanged labels" in text

@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 from arm_samples import compared, comparisons, row, table
 
-from ssn_probe.report.charts import BLACK, COLOURS, MUTED, NONE, cost_chart, save_chart
+from ssn_probe.report.charts.chart import Chart, save_chart
+from ssn_probe.report.charts.cost_chart import NONE, cost_chart
+from ssn_probe.report.charts.theme import BLACK, COLOURS, MUTED
 from ssn_probe.report.learning_curves import curve_section, trained_section
 from ssn_probe.study.arms import ArmName
 from ssn_probe.study.delta_effects import measured_of
@@ -96,7 +98,9 @@ def test_a_loss_that_was_not_measured_at_a_step_has_its_place() -> None:
 
 def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save_chart(cost_chart(TABLE), tmp_path / "plots" / name)
+        save_chart(
+            Chart(title="", description="", specification=cost_chart(TABLE).to_dict()), tmp_path / "plots" / name
+        )
     first, second = ((tmp_path / "plots" / f"{name}.svg").read_bytes() for name in ("a", "b"))
     assert first == second
     root = ET.fromstring(first)
@@ -158,7 +162,8 @@ def test_no_axis_goes_beyond_what_a_share_can_be_or_cuts_a_bar_off() -> None:
 
 def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
     points = {ArmName("a"): point("<script>alert('x')</script>\x01\ufffe & \"b\"", 8)}
-    save_chart(cost_chart(curve_table(summary_of([ArmName("a")]), points)), tmp_path / "x")
+    specification = cost_chart(curve_table(summary_of([ArmName("a")]), points)).to_dict()
+    save_chart(Chart(title="", description="", specification=specification), tmp_path / "x")
     root = ET.fromstring((tmp_path / "x.svg").read_bytes())
     assert root.tag.endswith("svg")
     assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import polars as pl
 from arm_samples import EACH, EVERY, RECIPE, findings, manifest, ran
 
+from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import report
 from ssn_probe.spec import Recipe
 
@@ -22,7 +23,8 @@ MANIFEST = manifest() | {
 
 
 def written(recipe: Recipe, summary: pl.DataFrame | None) -> str:
-    return report(recipe, MANIFEST, findings(neurons=NEURONS, summary=summary))
+    found = findings(neurons=NEURONS, summary=summary)
+    return report(FinishedRun(recipe=recipe, manifest=MANIFEST, findings=found))
 
 
 def test_a_section_is_there_where_it_has_something_to_say() -> None:

@@ -22,12 +22,15 @@ from ssn_probe import (
     Utility,
 )
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.run_report import write_report
 from ssn_probe.report.terminal.command_output import console
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec.display import as_text
 from ssn_probe.study.forecast import forecast
+from ssn_probe.study.kept_findings import kept_findings
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 NUMBER = r"(?<![\w.])\d+(?:\.\d+)?|(?<!\d)\.\d+"
@@ -68,6 +71,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_the_report(run: RunFolder) -> None:
     unchanged("report.md", (run.path / "report.md").read_text(encoding="utf-8"))
+
+
+def test_the_report_is_the_same_when_it_is_made_again_from_the_folder(run: RunFolder, tmp_path: Path) -> None:
+    again = FinishedRun(recipe=RECIPE, manifest=run.manifest(), findings=kept_findings(run, RECIPE))
+    write_report(tmp_path, again)
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (run.path / name).read_text(encoding="utf-8")
 
 
 def test_the_card(run: RunFolder) -> None:

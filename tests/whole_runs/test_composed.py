@@ -7,7 +7,6 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
-from ssn_probe.recipes import expand_controls, leave_one_out
 from studies import Counts, planned, samples_of, text_of
 from training_case import equal
 
@@ -32,6 +31,7 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import load_subject
+from ssn_probe.recipes import expand_controls, leave_one_out
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.arms import arms_of
@@ -108,7 +108,7 @@ def test_the_same_again_computes_nothing_and_gives_the_same(run: RunFolder) -> N
     assert again.manifest()["cache"].get("computed", 0) == 0
     for name in ("samples", "summary", "log_odds", "curves", "again", "training"):
         assert (again.path / f"{name}.parquet").read_bytes() == (run.path / f"{name}.parquet").read_bytes()
-    assert (again.path / "plots/cost.svg").read_bytes() == (run.path / "plots/cost.svg").read_bytes()
+    assert (again.path / "plots/curves.svg").read_bytes() == (run.path / "plots/curves.svg").read_bytes()
 
 
 def test_show_finds_all_of_it_in_the_cache(run: RunFolder) -> None:

@@ -1,22 +1,18 @@
-"""Pictures of a run: altair specifications, drawn by vl-convert, without a browser and without a network."""
+"""What every training gives and costs, step by step."""
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ssn_probe.files import write_whole
+from ssn_probe.report.charts.chart import Chart
+from ssn_probe.report.charts.theme import BLACK, COLOURS, CONFIG, MUTED, drawable
+from ssn_probe.report.finished import FinishedRun
 from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, UNTOUCHED
-from ssn_probe.text import plain
 
 if TYPE_CHECKING:
     import altair as alt
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7B61A8")
-"""Okabe and Ito's palette, which the colour-blind can tell apart, and two more; black is the untouched model."""
-BLACK, MUTED = "#000000", "#9a9a9a"
 SHAPES = ("circle", "square", "triangle-up", "cross", "triangle-down", "triangle-right")
 """Of the steps, in order; where there are more they begin again, larger. The diamond is the untouched model."""
 SIZES = (55, 110)
@@ -24,15 +20,15 @@ SIDE = 340
 NONE = ""
 TITLES = {"asr": "ASR, %", "over_refusal": "over-refusal, %", "utility": "utility, %", "step": "steps"}
 BETTER = {"over_refusal": "better: towards the lower left", "utility": "better: towards the lower right"}
-CONFIG = {
-    "background": "white",
-    "font": "sans-serif",
-    "padding": 12,
-    "view": {"stroke": "#cccccc"},
-    "axis": {"gridColor": "#eeeeee", "labelFontSize": 12, "titleFontSize": 13},
-    "title": {"anchor": "start", "fontSize": 16, "subtitleFontSize": 12, "subtitleColor": "#444444", "offset": 12},
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260, "symbolSize": 90},
-}
+
+
+def draw(run: FinishedRun) -> Chart | None:
+    """The learning curves of a run; None where there are none."""
+    curves = run.findings.curves
+    if curves is None:
+        return None
+    title = "ASR against over-refusal and utility, step by step"
+    return Chart(title=title, description=title, specification=cost_chart(curves).to_dict())
 
 
 def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
@@ -51,11 +47,6 @@ def cost_chart(curves: pl.DataFrame) -> "alt.HConcatChart":
     panels = [_panel(drawn, rows, x, y) for x, y in pairs or [("step", measure) for measure in measured]]
     title = alt.TitleParams(text="What training gives and costs, step by step", subtitle=_subtitle(curves))
     return alt.hconcat(*panels, spacing=28).properties(title=title).configure(**CONFIG)
-
-
-def drawable(text: str) -> str:
-    """Without what XML cannot hold: vl-convert aborts the whole process over it."""
-    return re.sub("[\ufffe\uffff]", "", plain(text))
 
 
 def _subtitle(curves: pl.DataFrame) -> list[str]:
@@ -143,14 +134,3 @@ def _marks(curves: pl.DataFrame) -> dict[str, Any]:
         "shape": alt.Shape("mark:N", sort=None, legend=legend, scale=shape),
         "size": alt.Size("mark:N", sort=None, legend=legend, scale=size),
     }
-
-
-def save_chart(chart: Any, path: Path) -> None:
-    """Writes `path`.svg and `path`.png, each whole or not at all. Raises ResultError where the disk refuses."""
-    import vl_convert
-
-    specification = chart.to_dict()
-    svg = vl_convert.vegalite_to_svg(specification)
-    png = vl_convert.vegalite_to_png(specification, scale=2)
-    write_whole(path.with_name(f"{path.name}.svg"), lambda temporary: temporary.write_text(svg, encoding="utf-8"))
-    write_whole(path.with_name(f"{path.name}.png"), lambda temporary: temporary.write_bytes(png))

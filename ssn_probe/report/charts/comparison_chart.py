@@ -1,12 +1,14 @@
 """A picture of what the primary arm is compared with: the ASR of its set, and of every set beside it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.charts import BLACK, COLOURS, CONFIG, drawable
+from ssn_probe.report.charts.chart import Chart
+from ssn_probe.report.charts.theme import BLACK, COLOURS, CONFIG, drawable
 from ssn_probe.report.conditions import comparison_row, summary_row
+from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe
 from ssn_probe.study.arms import WEAKENED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
@@ -14,10 +16,6 @@ from ssn_probe.study.findings import Findings
 from ssn_probe.study.summary import AVERAGE, MEASURES, averaged
 from ssn_probe.text import capitalised, counted, percent
 
-if TYPE_CHECKING:
-    pass
-
-COMPARISON_CHART = "comparisons"
 COMPARISON_CHART_TITLE = "ASR under the set, and under the sets that it is compared with"
 WIDTH, ROW = 460, 40
 BAND, DOT = COLOURS[5], COLOURS[0]
@@ -43,6 +41,15 @@ def compared(recipe: Recipe, findings: Findings) -> Compared | None:
     known = comparisons.filter(arm=recipe.primary, measure="asr", language=AVERAGE)
     tables = {"samples": samples, "summary": summary, "comparisons": comparisons, "anchor": findings.anchor}
     return None if known.is_empty() else Compared(arm=recipe.primary, **tables)
+
+
+def draw(run: FinishedRun) -> Chart | None:
+    """The comparisons of a run's primary arm; None where it has none."""
+    drawn = compared(run.recipe, run.findings)
+    if drawn is None:
+        return None
+    title = COMPARISON_CHART_TITLE
+    return Chart(title=title, description=title, specification=comparison_chart(drawn).to_dict())
 
 
 def comparison_chart(drawn: Compared) -> Any:
