@@ -21,7 +21,7 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow calibrate test-smollm2 test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks bench lock audit clean
+.PHONY: demo test test-slow calibrate test-smollm2 test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
@@ -90,6 +90,10 @@ format: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
+# The documentation site, offline, into build/site: https://zensical.org with mkdocs.yml. Warnings are errors.
+docs: $(STAMP) $(VENV)/.docs
+	$(BIN)/python .ci/site.py
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
@@ -102,6 +106,8 @@ lock: $(STAMP)
 	  ssn_probe/constraints.txt -o lock.txt
 	$(COMPILE) --universal --generate-hashes --python-version 3.11 -c ssn_probe/constraints.txt \
 	  tests/ndif/requirements.in -o tests/ndif/requirements.txt
+	$(COMPILE) --universal --generate-hashes --python-version 3.11 -c ssn_probe/constraints.txt \
+	  docs/requirements.in -o docs/requirements.txt
 	$(COMPILE) --universal --generate-hashes --python-version 3.11 --no-emit-package torch \
 	  --override tests/engines/vllm/overrides.txt tests/engines/vllm/requirements.in -o tests/engines/vllm/requirements.txt
 
@@ -143,4 +149,8 @@ $(VLLM)/.installed: $(STAMP) tests/engines/vllm/requirements.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python $(PIP_TORCH)
 	$(VLLM)/bin/python $(PIP) --require-hashes --no-deps -r tests/engines/vllm/requirements.txt
+	@touch $@
+
+$(VENV)/.docs: $(STAMP) docs/requirements.txt
+	@$(BIN)/python $(PIP) --require-hashes --no-deps -r docs/requirements.txt
 	@touch $@
