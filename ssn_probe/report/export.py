@@ -1,7 +1,8 @@
 """A measure per language as a file to publish: csv (tidy, every column), LaTeX (booktabs) or markdown.
 
 The csv has the summary's own rows: one per language × arm × role, shares as fractions of 1. LaTeX and markdown have
-languages down and arms across, in per cent with intervals. Names from recipes and data are escaped.
+languages down and arms across, in per cent with intervals. Names from recipes and data are escaped: a spreadsheet takes
+none for a formula, LaTeX none for a command.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,7 @@ def _tasks(run: RunFolder, suffix: str) -> str:
     """The scores of lm-eval, whose table has tasks down."""
     scores = run.table(TASKS)
     if suffix == ".csv":
-        return scores.write_csv()
+        return csv(scores)
     head, body = task_grid(scores)
     if suffix == ".md":
         cells = [[markdown(cell) for cell in row] for row in body]
@@ -92,7 +93,7 @@ def _note(manifest: Mapping[str, Any], columns: Sequence[Column]) -> str:
 
 
 def _csv(_run: RunFolder, rows: pl.DataFrame, _measure: str) -> str:
-    return rows.write_csv()
+    return csv(rows)
 
 
 def _body(
@@ -131,9 +132,11 @@ def _latex(run: RunFolder, rows: pl.DataFrame, measure: str) -> str:
 
 def _tabular(note: str, head: Sequence[str], body: Sequence[str], texts: int) -> str:
     """A booktabs table under a note; the first `texts` columns are aligned on the left."""
+    latin = all(character < "\u0250" for line in (*head, *body) for character in line)
+    engine = "" if latin else ", and XeLaTeX or LuaLaTeX with a font that has these names"
     lines = [
         f"% {note}",
-        f"% Written by ssn-probe {__version__}; needs \\usepackage{{booktabs}}.",
+        f"% Written by ssn-probe {__version__}; needs \\usepackage{{booktabs}}{engine}.",
         f"\\begin{{tabular}}{{{'l' * texts}{'r' * (len(head) - texts)}}}",
         "\\toprule",
         _latex_row([latex(title) for title in head]),
@@ -184,6 +187,22 @@ _LATEX = {
 
 Those in braces mean something beside others: `[` and `*` after a row's `\\\\`, and ligatures such as `--` and ``?` ``.
 """
+
+
+_STARTS_A_FORMULA = r"[=+\-@＝﹦⁼₌＋﹢⁺₊－﹣⁻₋−＠﹫]"
+"""What a spreadsheet takes for the start of a formula, and what it may turn into that."""
+_IN_FRONT = r"[\s\p{C}\"'`]*"
+_FORMULA = rf"(^|[;\t\r\n])({_IN_FRONT})({_STARTS_A_FORMULA})"
+"""At the start of a cell, or of what is one where semicolons, tabs or line ends separate cells."""
+
+
+def csv(table: pl.DataFrame) -> str:
+    """`table` as csv in which no text is a formula, or controls a terminal: an apostrophe stands before what would be.
+
+    Numbers stay as they are, also negative ones.
+    """
+    text = pl.col(pl.String).str.replace_all(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "")
+    return table.with_columns(text.str.replace_all(_FORMULA, "$1$2'$3").str.replace(r"^[\t\r\n]", "'$0")).write_csv()
 
 
 def latex(text: str) -> str:

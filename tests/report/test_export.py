@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,7 @@ from stored import HOSTILE, renamed, stored_run
 from ssn_probe import Result
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import ResultError
-from ssn_probe.report.export import _LATEX, latex
+from ssn_probe.report.export import _LATEX, csv, latex
 from ssn_probe.text import plain
 
 EACH_WAY = st.text(st.sampled_from("ab \\{}$&#%_^~<>|\"'`[]*-,?!"), max_size=30)
@@ -65,6 +66,12 @@ def test_latex_is_a_booktabs_table_and_markdown_has_the_same_figures(tmp_path: P
     assert r"needs \usepackage{booktabs}" in tex
 
 
+def test_names_in_other_scripts_need_another_latex(tmp_path: Path) -> None:
+    for name, needed in (("größe", False), ("الآمن", True)):
+        result = Result(renamed(stored_run(tmp_path / name), "ss", name))
+        assert ("XeLaTeX" in result.export(tmp_path / "t.tex").read_text(encoding="utf-8")) == needed
+
+
 def test_log_odds_keep_their_unit_and_their_sign(tmp_path: Path) -> None:
     run = stored_run(tmp_path)
     shifted = [(pl.col(name) - 1.5).alias(name) for name in ("value", "low", "high")]
@@ -96,7 +103,45 @@ def test_names_are_hostile(tmp_path: Path) -> None:
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")} == {4}
     assert "<script>" not in re.sub(r"\\[<>]", "", text)
     frame = pl.read_csv(result.export(tmp_path / "t.csv"), schema=result.summary.schema)
-    assert set(frame["language"]) == set(result.summary["language"])
+    assert set(frame["language"]) == {name.replace("\x1b", "") for name in result.summary["language"]}
+
+
+FORMULAS = (
+    *(
+        "=1+1",
+        "+1",
+        "-1+cmd|' /C calc'!A0",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "  \t -1",
+        "\u00a0=1",
+        "\ufeff=1",
+    ),
+    *("\u200b=1", '"=1', "'=1", '""=1', "`=1", "＝1", "＋1", "－1", "＠SUM(1)", "﹦1", "⁼1", "\x00=1", "\x1b=1"),
+    *("\tx", "\rx", "\nx", "a;=1", "a\n=1", 'a";" =1', "a\t@SUM(1)", "a;;+1"),
+)
+SEPARATED = re.compile(r"[;\t\r\n]")
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_no_name_in_a_csv_is_a_formula(name: str) -> None:
+    table = pl.DataFrame({"language": [name], "method": ["wilson - exact"], "delta": [-0.25]})
+    written = csv(table)
+    cell = pl.read_csv(written.encode())["language"][0]
+    assert cell == name.strip("\x00\x1b") or "'" in cell
+    for part in [cell, *SEPARATED.split(cell)[1:]]:
+        shown = unicodedata.normalize("NFKC", part).replace("−", "-").lstrip('"` \t\r\n\ufeff\u200b')
+        assert not shown.startswith(("=", "+", "-", "@")), cell
+    assert not cell.startswith(("\t", "\r", "\n"))
+    assert written.endswith(",wilson - exact,-0.25\n")
+
+
+def test_usual_names_and_negative_numbers_are_written_as_they_are() -> None:
+    table = pl.DataFrame({"language": ["pt-BR", "الآمن", "a;b", "x, -y"], "delta": [-1.5, None, 0.0, -1e-9]})
+    assert csv(table) == table.write_csv()
 
 
 @given(EACH_WAY)
@@ -112,6 +157,28 @@ def test_latex_keeps_every_character_and_lets_none_act(text: str) -> None:
     pattern = "|".join(re.escape(value) for value in sorted(spelled, key=len, reverse=True))
     assert re.sub(pattern, lambda found: spelled[found[0]], written) == plain(text)
     assert not re.match(r"[\[*]", written), "after a row's end these would be read as its argument"
+
+
+COMMANDS = {
+    *("begin", "end", "toprule", "midrule", "bottomrule", "textbackslash", "textasciitilde", "textasciicircum"),
+    *("textless", "textgreater", "textbar", "textquotesingle", "textasciigrave", "\\", *"&%$#_{}"),
+}
+TOKEN = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
+
+
+def test_a_file_of_hostile_names_has_no_other_command(tmp_path: Path) -> None:
+    """As TeX reads it: comments end with their line, `^^5c` would be a backslash, a group ends where it began."""
+    attacks = r"\input{/etc/passwd} \write18{id} ^^5cinput x ^^M %\csname def\endcsname \\[2cm] } & \end{tabular}"
+    run = renamed(renamed(stored_run(tmp_path, model={"name": f"{attacks}\n{attacks}"}), "bb", attacks), "ss", attacks)
+    text = Result(run).export(tmp_path / "t.tex").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
+    assert len(text.splitlines()) - len(lines) == 2
+    assert set(TOKEN.findall("\n".join(lines))) <= COMMANDS
+    assert not any("^^" in line or re.search(r"(?<!\\)%", line) for line in lines)
+    assert [line.count("\\begin{") for line in lines].count(1) == "\n".join(lines).count("\\end{") == 1
+    for line in lines:
+        bare = re.sub(r"\\[\\{}]", "", line)
+        assert bare.count("{") == bare.count("}")
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
