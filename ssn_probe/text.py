@@ -38,6 +38,44 @@ def plain(text: str) -> str:
     return "".join(one for one in text if unicodedata.category(one) not in ("Cc", "Cf", "Co", "Cs"))
 
 
+MARKS = 6
+"""Combining marks that one character may carry: writing systems stack no more, and more would cover other lines."""
+_UNSEEN = re.compile(r"(?P<joiner>(?<=[^\s\u200c\u200d])[\u200c\u200d](?=[^\s\u200c\u200d]))|[^ -~]")
+"""Joiners between two characters belong to Persian, Indian languages and emoji; others, and floods of them, do not."""
+
+
+def visible(text: str, most: int = 1_000, *, lines: bool = False) -> str:
+    """`text` with everything that a page would not show, or would obey, written out, such as `\\u202e`.
+
+    What is longer than `most` characters is cut, and says by how much. `lines`: line ends stay.
+    """
+    left, text = len(text) - most, text[:most]
+    if not text.isascii() or not text.isprintable():
+        text = _UNSEEN.sub(lambda found: found[0] if found["joiner"] else _seen(found[0], lines), _few_marks(text))
+    return text if left <= 0 else f"{text}… ({counted(left, 'more character')})"
+
+
+def _few_marks(text: str) -> str:
+    """`text` with at most `MARKS` combining marks on a character, and how many more there were."""
+    kept, marks = [], 0
+    for one in f"{text} ":
+        marks += 1 if unicodedata.category(one) in ("Mn", "Me") else -marks
+        if not marks and len(kept) and (more := kept[-1][1] - MARKS) > 0:
+            kept.append((f"… ({counted(more, 'more mark')})", 0))
+        kept.append((one if marks <= MARKS else "", marks))
+    return "".join(one for one, _ in kept[:-1])
+
+
+def _seen(character: str, lines: bool) -> str:
+    kind, code = unicodedata.category(character), ord(character)
+    if character in "\n\t" or kind in ("Zl", "Zp"):
+        return character if lines and character == "\n" else " "
+    if kind not in ("Cc", "Cf", "Co", "Cs") and code & 0xFFFE != 0xFFFE:
+        return character
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # a byte of a path that is no text here
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def markdown(text: str) -> str:
     """`text` as literal text in a markdown paragraph or table cell; four leading blanks would make it code."""
     escaped = re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text).lstrip())

@@ -16,7 +16,8 @@ from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.learning_curves import curve_lines
 from ssn_probe.report.markdown import report
 from ssn_probe.report.overlaps_in_words import only_overlaps, overlap_lines
-from ssn_probe.report.page.page import page
+from ssn_probe.report.page.content import content_of
+from ssn_probe.report.page.page import as_html
 from ssn_probe.report.refusal_in_words import refusal_lines
 from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.spec import Prompts, Recipe
@@ -60,4 +61,6 @@ def write_report(folder: Path, run: FinishedRun) -> None:
     charts = charts_of(run)
     save_charts(charts, folder / "plots")
     write_text(folder / "report.md", report(run))
-    write_text(folder / "report.html", page(run, {name: as_svg(chart) for name, chart in charts.items()}))
+    write_text(
+        folder / "report.html", as_html(content_of(run, {name: as_svg(chart) for name, chart in charts.items()}))
+    )

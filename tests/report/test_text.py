@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ssn_probe.text import listing, markdown, percent, plain, points, probability
+from ssn_probe.text import MARKS, listing, markdown, percent, plain, points, probability, visible
 
 quick = settings(deadline=None, max_examples=200)
 ESC, BEL = "\x1b", "\x07"
@@ -128,3 +128,35 @@ def test_markdown_of_known_tricks_is_literal(text: str) -> None:
 )
 def test_figures(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "naïve 中文 हिन्दी العربية 😀 👩\u200d👧 می\u200cخواهم ကျွှုံ့",
+            "naïve 中文 हिन्दी العربية 😀 👩\u200d👧 می\u200cخواهم ကျွှုံ့",
+        ),
+        ("a\0b\x1b[31mc\x9b", r"a\x00b\x1b[31mc\x9b"),
+        ("\u202eesrever\u202c\u2066", r"\u202eesrever\u202c\u2066"),
+        ("zero\u200bwidth\u200d\u200dx\ufeff", r"zero\u200bwidth\u200d\u200dx\ufeff"),
+        ("\ud800 \udcff \ue000 \U000e0041 \uffff", r"\ud800 \xff \ue000 \U000e0041 \uffff"),
+        ("one\ntwo\tthree\u2028four", "one two three four"),
+        ("z" + "\u0301" * 100 + "!", "z" + "\u0301" * MARKS + "… (94 more marks)!"),
+    ],
+)
+def test_what_is_unseen_is_written_out(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_a_long_text_is_cut_and_says_by_how_much() -> None:
+    assert visible("x" * 1_000_000) == "x" * 1000 + "… (999,000 more characters)"
+    assert visible("a\nb", lines=True) == "a\nb"
+
+
+@quick
+@given(texts)
+def test_visible_text_can_be_written_and_holds_no_control(text: str) -> None:
+    kinds = {unicodedata.category(one) for one in visible(text).replace("\u200c", "").replace("\u200d", "")}
+    visible(text).encode("utf-8")
+    assert not kinds & {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}

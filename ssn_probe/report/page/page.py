@@ -1,32 +1,71 @@
-"""The page of a run: templates filled with the sections that report.md has, and with its charts."""
+"""The page of a run: templates filled with what report.md says, too, with its charts and with some responses.
+
+It loads nothing and runs nothing but one script, which sorts tables: the policy in its head names the digests of this
+script and of its style. Every value that a template writes goes through `foreign.shown`.
+"""
 
 import base64
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ssn_probe.report.finished import FinishedRun
-from ssn_probe.report.report_sections import sections_of
+from ssn_probe.report.document import Table
+from ssn_probe.report.page.content import Content
+
+MARKS = {"shown": ("yes", "✓"), "not shown": ("no", "✗"), "not testable": ("open", "?")}
+"""How a verdict is marked: its class, and a sign beside the word."""
+MOST_LINES = 3
+"""Of the answer on the first screen."""
 
 
-def page(run: FinishedRun, charts: Mapping[str, str]) -> str:
-    """The whole page. `charts`: SVG by the chart's name, trusted; everything else is escaped."""
+def as_html(content: Content) -> str:
+    """The whole page. The SVG of charts is trusted; everything else is escaped."""
     from markupsafe import Markup
 
-    style = files("ssn_probe.report.page").joinpath("page.css").read_text(encoding="utf-8")
-    drawn = {name: Markup(svg) for name, svg in charts.items()}
-    known = {"run": run, "sections": sections_of(run), "charts": drawn}
-    return _templates().get_template("page.html").render(**known, style=Markup(style), style_hash=_hash(style))
+    style, script = _file("page.css"), _file("sort.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    trusted = replace(content, drawn={name: Markup(svg) for name, svg in content.drawn.items()})
+    fixed = {"style": Markup(style), "script": Markup(script), "policy": policy, "marks": MARKS}
+    return _templates().get_template("page.html").render(content=trusted, most_lines=MOST_LINES, **fixed)
+
+
+def numeric_columns(table: Table) -> Sequence[bool]:
+    """Which columns hold figures: all of their cells begin with one, or are empty."""
+    columns = zip(*table.rows, strict=False)
+    return [all(map(_is_figure, column)) for column in columns] or [False] * len(table.head)
+
+
+def _is_figure(cell: str) -> bool:
+    return re.match(r"[<≤≥~×]? ?[+−-]?[.\d∞]|[–-]?$", cell) is not None
+
+
+def _file(name: str) -> str:
+    return files("ssn_probe.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def _templates() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("ssn_probe.report.page", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    from ssn_probe.report.page.foreign import alone, attribute, short, shown
+
+    made = Environment(
+        loader=PackageLoader("ssn_probe.report.page", "templates"),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"alone": alone, "attribute": attribute, "numeric_columns": numeric_columns, "short": short}
+    return made
 
 
 def _hash(text: str) -> str:
