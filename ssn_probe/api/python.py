@@ -35,7 +35,7 @@ from ssn_probe.spec import (
     is_several,
 )
 from ssn_probe.spec.decorator import RecipeFunction
-from ssn_probe.spec.display import Displayed, as_text
+from ssn_probe.spec.display import Displayed
 from ssn_probe.spec.node import walk
 from ssn_probe.text import plain
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from ssn_probe.neurons import NeuronSet
+    from ssn_probe.neurons.overlap import Overlap
     from ssn_probe.study.forecast import Forecast
 
 Question = Recipe | RecipeFunction | SetExpression | Intervention | str | os.PathLike[str]
@@ -156,6 +157,8 @@ class _Printed(Displayed):
     """A value that `print` shows as a terminal does."""
 
     def __str__(self) -> str:
+        from ssn_probe.spec.rendering import as_text
+
         return as_text(self.__rich__())
 
 
@@ -181,6 +184,18 @@ class NeuronSets(_Printed, dict[str, "NeuronSet"]):
         from ssn_probe.report.terminal.result_card import sets_table
 
         return sets_table(self)
+
+
+class Overlaps(_Printed, dict[str, "Overlap"]):
+    """How many neurons languages share, for each set that every language chooses for itself."""
+
+    def __missing__(self, name: str) -> "Overlap":
+        raise ResultError(f"the run has no overlap of {name!r}", nearest(str(name), list(self)))
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+
+        return Group(*(overlap.__rich__() for overlap in self.values()))
 
 
 @dataclass(frozen=True)
@@ -245,6 +260,14 @@ class Result(_Printed):
     def overlap(self) -> "pl.DataFrame":
         """One row per pair of languages and set: neurons in common, beside what chance gives."""
         return self.table("overlap")
+
+    @property
+    def overlaps(self) -> Overlaps:
+        """The overlaps as values that display a language × language table, by set."""
+        from ssn_probe.neurons.overlap import Overlap
+
+        frames = self.overlap.partition_by("set", as_dict=True, maintain_order=True)
+        return Overlaps({str(name): Overlap(frame, str(name)) for (name,), frame in frames.items()})
 
     @property
     def neurons(self) -> NeuronSets:

@@ -1,11 +1,13 @@
 """How many neurons the languages of a set share."""
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import polars as pl
 
 from ssn_probe.neurons.model_neurons import Widths, width_table
 from ssn_probe.neurons.neuron_set import NEURON, NeuronSet
+from ssn_probe.spec.display import Displayed
 
 PAIR = ["language_a", "language_b"]
 PLACE = ["layer", "site"]
@@ -44,3 +46,19 @@ def _paired(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Every two rows that agree in the keys; columns of the first end in `_a`, of the second in `_b`."""
     first, second = (rows.select(*keys, pl.exclude(keys).name.suffix(side)) for side in ("_a", "_b"))
     return first.join(second, on=keys, maintain_order="left_right")
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap(Displayed):
+    """How many neurons the languages of one set share; displays a language × language table.
+
+    `frame` has a row per pair, as the run's table `overlap`; `expected_permuted` is there where labels were exchanged.
+    """
+
+    frame: pl.DataFrame
+    name: str
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """In the order of the prompts."""
+        return tuple(dict.fromkeys((*self.frame["language_a"], *self.frame["language_b"])))

@@ -3,7 +3,7 @@
 from ssn_probe.recipes import suppress_ss, transfer
 
 from ssn_probe import ASR, Amplify, Local, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
-from ssn_probe.spec.display import as_text
+from ssn_probe.spec.rendering import as_text
 
 PROMPTS = Prompts("data", limit=5, languages=("aa", "bb"))
 MS = SafetyNeurons(PROMPTS, effect=Local("last"), rule="paper", sites=("ffn",))

@@ -17,6 +17,7 @@ class Page:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.drawn: list[dict[str, str]] = []
+        self.outputs: list[dict[str, str]] = []
         self.now = 0.0
         monkeypatch.setattr(IPython.display, "display", self.display)
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
@@ -24,13 +25,16 @@ class Page:
     def display(self, bundle: dict[str, str], *, raw: bool, display_id: bool = True) -> "Page":
         assert raw
         assert display_id
-        self.drawn.append(bundle)
+        self.outputs.append(bundle)
+        self.update(bundle, raw=raw)
         return self
 
-    update = display
+    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.drawn.append(bundle)
 
-    def rows(self, at: int = -1) -> list[list[str]]:
-        return [line.split() for line in self.drawn[at]["text/plain"].splitlines()]
+    def lines(self, at: int = -1) -> list[str]:
+        return self.drawn[at]["text/plain"].splitlines()
 
 
 @pytest.fixture
@@ -42,16 +46,30 @@ def notebook(**more: Any) -> Console:
     return Console(force_jupyter=True, markup=False, emoji=False, **more)
 
 
-def test_every_row_is_there_from_the_start_and_as_it_ended(page: Page) -> None:
-    with tracking(notebook(), [("first", 200), ("second", 5000)]) as tracker:
-        assert [row[0] for row in page.rows(0)] == ["first", "second"]
-        assert all("0" in row[2] for row in page.rows(0))
+def test_a_cell_shows_how_far_all_is_and_the_row_under_way_and_ends_as_one_line(page: Page) -> None:
+    with tracking(notebook(), [("first", 200), ("second", 4800), ("never", 7)]) as tracker:
+        assert page.lines(0)[0].endswith(" 0 of 5,007 prompts")
         step = tracker.advance("first")
-        for _ in range(20):
+        for _ in range(10):
+            page.now += 1
             step(10)
-        tracker.advance("second")(5000)
-    assert [row[2] for row in page.rows()] == ["200/200", "5000/5000"]
-    assert set(page.drawn[0]) == {"text/plain", "text/html"}
+        assert page.lines()[0].endswith("━ 100 of 5,007 prompts")
+        assert page.lines()[1] == "first: 100 of 200 prompts, 10.0 s since the start, rest of this row 10 s"
+        step(100)
+        tracker.settle({"never": 0})
+        tracker.advance("second")(4800)
+        page.now += 2
+    assert page.lines() == ["2 stages, 5,000 prompts: 12 s"]
+    assert set(page.drawn[-1]) == {"text/plain", "text/html"}
+    assert len(page.outputs) == 1, "one output, however often it is drawn"
+
+
+def test_what_a_reader_should_know_at_once_stays_above_the_line(page: Page) -> None:
+    with tracking(notebook(), [("row", 1)]) as tracker:
+        tracker.say("Note: <b>too few</b>\x1b[31m prompts.")
+        tracker.advance("row")(1)
+    assert page.lines() == ["Note: <b>too few</b> prompts.", "1 stage, 1 prompt: 0.0 s"]
+    assert "<b>" not in page.drawn[-1]["text/html"]
 
 
 def test_it_is_drawn_a_few_times_a_second_however_often_it_moves(page: Page) -> None:
@@ -71,24 +89,20 @@ def test_what_was_done_remains_where_a_run_fails(page: Page) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fails()
-    assert "40/100" in page.rows()[0]
-    assert "0/9" in page.rows()[1]
-
-
-def test_a_row_that_has_not_begun_does_not_pulse(page: Page) -> None:
-    with tracking(notebook(), [("row", 100)]):
-        pass
-    assert page.drawn[-1]["text/html"].count("<span") < 8
+    assert page.lines()[0].endswith(" 40 of 109 prompts")
+    assert page.lines()[1].startswith("row: 40 of 100 prompts")
 
 
 def test_a_label_is_text(page: Page) -> None:
-    label = "<script>alert(1)</script> [red] \x1b[31mx"
-    with tracking(notebook(), [(label, 1)]) as tracker:
-        tracker.advance(label)(1)
-    assert "<script>" not in page.drawn[-1]["text/html"]
-    assert "&lt;script&gt;" in page.drawn[-1]["text/html"]
-    assert "\x1b" not in page.drawn[-1]["text/plain"]
-    assert "[red]" in page.drawn[-1]["text/plain"]
+    with tracking(notebook(), [("<script>alert(1)</script> [red] \x1b[31mx", 2)]) as tracker:
+        tracker.advance("<script>alert(1)</script> [red] \x1b[31mx")(1)
+        page.now += 1
+        tracker.advance("<script>alert(1)</script> [red] \x1b[31mx")(0)
+        drawn = page.drawn[-1]
+    assert "<script>" not in drawn["text/html"]
+    assert "&lt;script&gt;" in drawn["text/html"]
+    assert "\x1b" not in drawn["text/plain"]
+    assert "[red]" in drawn["text/plain"]
 
 
 def test_a_quiet_run_draws_nothing(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,16 +119,18 @@ def test_a_quiet_run_draws_nothing(page: Page, capsys: pytest.CaptureFixture[str
 NOTE = "loss 0.4, [red] \x1b[31m<b>ASR\n12 %"
 
 
-def test_a_note_stands_behind_the_bar_of_its_row_alone(page: Page) -> None:
-    with tracking(notebook(width=200), [("first", 2), ("second", 2)]) as tracker:
+def test_a_note_stands_behind_its_row(page: Page) -> None:
+    with tracking(notebook(), [("first", 2), ("second", 2)]) as tracker:
+        step = tracker.advance("first")
         tracker.note("first", "loss 0.9")
         tracker.note("first", NOTE)
-        tracker.advance("first")(1)
-    first, second = page.drawn[-1]["text/plain"].splitlines()
-    assert first.rstrip().endswith("loss 0.4, [red] <b>ASR 12 %")
-    assert "loss" not in second
-    assert "0.9" not in first
-    assert "<b>" not in page.drawn[-1]["text/html"]
+        page.now += 1
+        step(1)
+        assert page.lines()[1].endswith("(loss 0.4, [red] <b>ASR 12 %)")
+        assert "<b>" not in page.drawn[-1]["text/html"]
+        page.now += 1
+        tracker.advance("second")(1)
+        assert "loss" not in page.lines()[1]
 
 
 @pytest.mark.parametrize("width", [60, 80])

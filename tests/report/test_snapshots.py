@@ -28,7 +28,7 @@ from ssn_probe.report.terminal.command_output import console
 from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder
-from ssn_probe.spec.display import as_text
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.kept_findings import kept_findings
 

@@ -20,7 +20,7 @@ from ssn_probe.runs.folder import RunFolder, find_run, next_order, runs
 from ssn_probe.runs.history import history
 from ssn_probe.runs.manifest import Manifest, is_intact, sealed
 from ssn_probe.runs.recorded import recorded
-from ssn_probe.spec.display import as_text
+from ssn_probe.spec.rendering import as_text
 
 WHOLE = Manifest(
     status="done",

@@ -3,21 +3,27 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from html import unescape
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 from stored import HOSTILE, renamed, stored_run
 
 from ssn_probe import Preview, Prompts, Recipe, Result, SafetyNeurons, Shared, recipe
 from ssn_probe.api.python import NeuronSets
 from ssn_probe.neurons import neuron_set
+from ssn_probe.neurons.overlap import Overlap, overlap_table
 from ssn_probe.spec import Refusal
-from ssn_probe.spec.display import COLOURS, as_html, as_text, bundle, literal
+from ssn_probe.spec.display import literal
+from ssn_probe.spec.rendering import COLOURS, as_html, as_text, bundle
 from ssn_probe.study.forecast import Forecast
 from ssn_probe.study.steps import READING, Row
 
@@ -53,10 +59,13 @@ def everything(folder: Path) -> dict[str, object]:
         "declared": question,
         "neurons": neurons,
         "sets": NeuronSets({HOSTILE: neurons}),
+        "overlap": Overlap(overlap_table(neurons, {(0, "ffn"): 9, (1, "q"): 9}, HOSTILE), HOSTILE),
     }
 
 
-KINDS = ("result", "preview", "recipe", "expression", "declared", "neurons", "sets")
+TAGS = set(["section", "div", "strong", "table", "caption", "thead", "tbody", "tr", "th", "td", "br", "pre", "span"])
+"""All that an HTML of ours is made of: nothing that runs, loads or links."""
+KINDS = ("result", "preview", "recipe", "expression", "declared", "neurons", "sets", "overlap")
 
 
 def printed(value: object, width: int = 100) -> str:
@@ -67,20 +76,26 @@ def printed(value: object, width: int = 100) -> str:
     return console.file.getvalue()
 
 
+def characters(text: str) -> Counter[str]:
+    """How often each character stands there, without blanks and the lines that a terminal draws."""
+    return Counter(re.sub(r"[\s╭╮╰╯│─├└]", "", text))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_text_is_text_and_terminal_and_notebook_show_the_same(kind: str, tmp_path: Path) -> None:
     value = everything(tmp_path)[kind]
     found = value._repr_mimebundle_()  # type: ignore[attr-defined]
     assert set(found) == {"text/plain", "text/html"}
-    tags = set(re.findall(r"</?\w+", found["text/html"]))
-    assert tags == {"<pre", "</pre", "<span", "</span"}
+    tags = set(re.findall(r"</?(\w+)", found["text/html"]))
+    assert tags <= TAGS
+    assert ("table" in tags) == (kind in ("result", "preview", "neurons", "sets", "overlap"))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", found["text/plain"])
     shown = " ".join(found["text/plain"].split())
-    assert "<script>" in shown or kind in ("neurons", "sets")
+    assert "<script>" in shown or kind in ("neurons", "sets", "overlap")
     assert "alert(1)" in "".join(shown.split()), "what is hostile is shown, not dropped"
     assert "\x1b[31m" not in printed(value), "nobody else paints the terminal"
     text = unescape(re.sub(r"<[^>]*>", "", found["text/html"]))
-    assert [line.rstrip() for line in text.splitlines()] == found["text/plain"].splitlines()
+    assert characters(text) == characters(found["text/plain"]), "the same words, laid out by the page"
     terminal = re.sub(r"\x1b\[[0-9;]*m", "", printed(value))
     path = value.path.name if isinstance(value, Result) else "\n"
     lines = [line.rstrip() for line in terminal.splitlines() if path not in line]
@@ -88,10 +103,50 @@ def test_hostile_text_is_text_and_terminal_and_notebook_show_the_same(kind: str,
     assert kind not in ("result", "preview", "sets") or str(value) == found["text/plain"]
 
 
+def test_a_table_is_a_table_with_its_heads_and_its_caption() -> None:
+    inner = Table("", "stage", title="Title [x]")
+    inner.add_column("n", justify="right", style="dim")
+    inner.add_row("✓", "a <b>\nbelow", "1,000")
+    html = as_html(Group(inner, Panel(Text("words", style="bold"), title="Answer")))
+    root = ElementTree.fromstring(f"<main>{html}</main>".replace("<br>", "<br/>"))
+    assert [one.text for one in root.iter("caption")] == ["Title [x]"]
+    assert [(one.text, one.get("scope")) for one in root.findall(".//thead//th")] == [
+        (None, "col"),
+        ("stage", "col"),
+        ("n", "col"),
+    ]
+    (row,) = root.findall(".//tbody/tr")
+    assert [(one.tag, one.get("scope"), "".join(one.itertext())) for one in row] == [
+        ("td", None, "✓"),
+        ("th", "row", "a <b>below"),
+        ("td", None, "1,000"),
+    ]
+    assert "text-align:right" in (row[2].get("style") or "")
+    assert row[2].find("span") is not None, "the column's style"
+    assert "".join(root.find("section").itertext()) == "Answerwords"  # type: ignore[union-attr]
+
+
 def test_the_plain_repr_of_an_expression_makes_it_again() -> None:
     expression = Shared(MS, at_least=3)
     names = {"Shared": Shared, "SafetyNeurons": SafetyNeurons, "Prompts": Prompts, "Refusal": Refusal}
     assert eval(repr(expression), names) == expression
+
+
+def test_an_overlap_is_a_table_of_language_by_language() -> None:
+    rows = [(language, 0, "q", index, None) for language, indices in OWN.items() for index in indices]
+    frame = overlap_table(neuron_set(rows), {(0, "q"): 9}, "ms")
+    shown = Overlap(frame.with_columns(expected_permuted=pl.Series([0.25, 1.0, 0.0])), "ms")
+    lines = [line.split() for line in shown._repr_mimebundle_()["text/plain"].splitlines()[-4:]]
+    assert lines == [
+        ["language", "aa", "bb", "cc"],
+        ["aa", "3", "2", "(0.2)", "0", "(1.0)"],
+        ["bb", "67", "2", "0", "(0.0)"],
+        ["cc", "0", "0", "1"],
+    ]
+    assert "(" not in Overlap(frame, "ms")._repr_mimebundle_()["text/plain"], "no null, no bracket"
+
+
+OWN = {"aa": (1, 2, 3), "bb": (1, 2), "cc": (9,)}
 
 
 def luminance(colour: tuple[int, int, int]) -> float:

@@ -10,7 +10,7 @@ from tiny import FAMILIES, tiny_module, tiny_tokenizer
 from training_case import EOS, NEURONS, copies, equal, file_of, llama, logits, quick, same, settings, tiny_data
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.spec.display import as_text
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.spec.training_settings import Schedule
 from ssn_probe.training.delta_file.comparison import diff
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta

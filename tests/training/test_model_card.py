@@ -8,7 +8,7 @@ import pytest
 from measured_record import MEASURED, MEASURES, TRAP, effects
 from training_case import file_of, llama
 
-from ssn_probe.spec.display import as_text
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.delta_file.record import check_record
 from ssn_probe.training.export.model_card import NO_CONTROLS, model_card

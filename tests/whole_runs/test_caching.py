@@ -27,7 +27,7 @@ from ssn_probe.runs.integrity import Finding
 from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec import Refusal
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.spec.display import as_text
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.study import pipeline
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.workbench import METHODS

@@ -27,8 +27,8 @@ from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.spec.display import as_text
 from ssn_probe.spec.node import digest
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.study.forecast import forecast
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=6)

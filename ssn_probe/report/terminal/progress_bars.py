@@ -1,4 +1,4 @@
-"""Progress: one row per unit of work on a terminal and in a notebook, plain lines elsewhere."""
+"""Progress: one row per unit of work on a terminal, one line in a notebook, plain lines elsewhere."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,17 +17,18 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from ssn_probe.spec.display import bundle
+from ssn_probe.spec.rendering import bundle
 from ssn_probe.study.progress import Advance, Silent, Tracker
-from ssn_probe.text import duration, plain
+from ssn_probe.text import counted, duration, plain
 
 EVERY = 0.3
 """Seconds between two drawings in a notebook."""
 SILENCE = 30.0
 """Seconds without a line after which a log is told what is under way."""
+BAR = 40
+"""Characters of the bar in a notebook."""
 BESIDE = 21
 """Columns of a row beside its label, count and note: the shortest bar, the rate, the time and what parts them."""
 
@@ -57,16 +58,15 @@ class Log:
                 self.write(self.under_way(self.elapsed()))
 
 
-class Lines:
-    """Plain lines for logs and pipes: one per finished row, and one at least every 30 s of what is under way."""
+class Standing:
+    """How far every row is, and which one is under way."""
 
-    def __init__(self, console: Console, rows: Sequence[tuple[str, int]]):
+    def __init__(self, rows: Sequence[tuple[str, int]]):
         self.left, self.totals = dict(rows), dict(rows)
         self.notes: dict[str, str] = {}
         self.waits = ""
         self.running: tuple[str, float, int] | None = None
         """The row that is under way, since when, and how many of its prompts were left then."""
-        self.log = Log(console, self._under_way)
 
     def advance(self, label: str) -> Advance:
         if self.running is None or self.running[0] != label:
@@ -76,10 +76,12 @@ class Lines:
             self.left[label] -= done
             if self.left[label] == 0:
                 self.running = None
-                note = f" ({self.notes[label]})" if label in self.notes else ""
-                self.log.write(f"{label}: {self.totals[label]:,} prompts, {_since_start(self.log.elapsed())}{note}")
+            self.moved(label)
 
         return report
+
+    def moved(self, label: str) -> None:
+        """Called whenever prompts of a row have been done."""
 
     def settle(self, totals: Mapping[str, int]) -> None:
         for label, total in totals.items():
@@ -89,13 +91,10 @@ class Lines:
     def note(self, label: str, text: str) -> None:
         self.notes[label] = plain(text)
 
-    def say(self, text: str) -> None:
-        self.log.write(text)
-
     def beside(self, text: str) -> None:
         self.waits = f"; {plain(text)}" if text else ""
 
-    def _under_way(self, elapsed: float) -> str:
+    def under_way(self, elapsed: float) -> str:
         return self._row_under_way(elapsed) + self.waits
 
     def _row_under_way(self, elapsed: float) -> str:
@@ -107,6 +106,60 @@ class Lines:
         done, note = before - left, f" ({self.notes[label]})" if label in self.notes else ""
         rest = duration((time.monotonic() - since) / done * left) if done > 0 else "unknown as yet"
         return f"{label}: {total - left:,} of {total:,} prompts, {_since_start(elapsed)}, rest of this row {rest}{note}"
+
+
+class Lines(Standing):
+    """Plain lines for logs and pipes: one per finished row, and one at least every 30 s of what is under way."""
+
+    def __init__(self, console: Console, rows: Sequence[tuple[str, int]]):
+        super().__init__(rows)
+        self.log = Log(console, self.under_way)
+
+    def moved(self, label: str) -> None:
+        if self.left[label] == 0:
+            note = f" ({self.notes[label]})" if label in self.notes else ""
+            self.log.write(f"{label}: {self.totals[label]:,} prompts, {_since_start(self.log.elapsed())}{note}")
+
+    def say(self, text: str) -> None:
+        self.log.write(text)
+
+
+class Cell(Standing):
+    """A notebook: one output of the cell, drawn a few times a second, without widgets; at the end one line."""
+
+    def __init__(self, rows: Sequence[tuple[str, int]]):
+        from IPython.display import display
+
+        super().__init__(rows)
+        self.said: list[str] = []
+        self.started = self.drawn = time.monotonic()
+        self.handle: Any = display(bundle(self._now()), raw=True, display_id=True)
+
+    def moved(self, label: str) -> None:
+        if time.monotonic() - self.drawn >= EVERY:
+            self.draw()
+
+    def say(self, text: str) -> None:
+        self.said.append(plain(text))
+        self.draw()
+
+    def draw(self, *, over: bool = False) -> None:
+        self.drawn = time.monotonic()
+        self.handle.update(bundle(self._ended() if over else self._now()), raw=True)
+
+    def _now(self) -> Group:
+        done, total = sum(self.totals.values()) - sum(self.left.values()), sum(self.totals.values())
+        full = BAR * done // max(1, total)
+        bar = Text.assemble(("━" * full, "green"), ("━" * (BAR - full), "dim"), f" {done:,} of {total:,} prompts")
+        return self._with_notes(bar, Text(plain(self.under_way(self.drawn - self.started)), style="dim"))
+
+    def _ended(self) -> Group:
+        stages = counted(sum(total > 0 for total in self.totals.values()), "stage")
+        prompts, taken = counted(sum(self.totals.values()), "prompt"), duration(self.drawn - self.started)
+        return self._with_notes(Text(f"{stages}, {prompts}: {taken}", style="dim"))
+
+    def _with_notes(self, *lines: Text) -> Group:
+        return Group(*map(Text, self.said), *lines)
 
 
 def _since_start(seconds: float) -> str:
@@ -174,40 +227,6 @@ class Bars:
         self.progress.beside = plain(text)
 
 
-class Cell(Bars):
-    """The same rows in a notebook: one output of the cell, drawn anew a few times a second, without widgets."""
-
-    def __init__(self, progress: "Rows", rows: Sequence[tuple[str, int]]):
-        from IPython.display import display
-
-        super().__init__(progress, rows)
-        self.drawn = time.monotonic()
-        self.handle: Any = display(bundle(progress.get_renderable()), raw=True, display_id=True)
-
-    def advance(self, label: str) -> Advance:
-        step = super().advance(label)
-
-        def report(done: int) -> None:
-            step(done)
-            if time.monotonic() - self.drawn >= EVERY:
-                self.draw()
-
-        return report
-
-    def draw(self) -> None:
-        self.handle.update(bundle(self.progress.get_renderable()), raw=True)
-        self.drawn = time.monotonic()
-
-
-class StillBar(BarColumn):
-    """A bar that does not pulse before its row begins: a page does not move."""
-
-    def render(self, task: Task) -> ProgressBar:
-        bar = super().render(task)
-        bar.pulse = False
-        return bar
-
-
 class RateColumn(ProgressColumn):
     """Prompts per second."""
 
@@ -218,18 +237,19 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def tracking(console: Console, rows: Sequence[tuple[str, int]]) -> Iterator[Tracker]:
-    """A tracker for these rows of (label, prompts): bars on a terminal and in a notebook, plain lines elsewhere."""
+    """A tracker for these rows of (label, prompts): see the module."""
     if console.quiet:
         yield Silent()
     elif console.is_jupyter:
-        # The rest of a bar is a grey that can be seen on white and on black.
-        cell = Cell(Rows(*_columns(StillBar(style="grey50")), auto_refresh=False), rows)
+        cell = Cell(rows)
         try:
             yield cell
-        finally:
+        except BaseException:
             cell.draw()
+            raise
+        cell.draw(over=True)
     elif console.is_terminal:
-        with Rows(*_columns(BarColumn()), console=console) as progress:
+        with Rows(*_columns(), console=console) as progress:
             yield Bars(progress, rows)
     else:
         lines = Lines(console, rows)
@@ -239,10 +259,10 @@ def tracking(console: Console, rows: Sequence[tuple[str, int]]) -> Iterator[Trac
             lines.log.over.set()
 
 
-def _columns(bar: BarColumn) -> tuple[ProgressColumn, ...]:
+def _columns() -> tuple[ProgressColumn, ...]:
     return (
         TextColumn("{task.description}", markup=False),
-        bar,
+        BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
