@@ -54,6 +54,7 @@ from ssn_probe.spec.decorator import recipe
 from ssn_probe.spec.display import RENDERERS
 
 if TYPE_CHECKING:
+    from ssn_probe.api.comparing import Comparison, compare
     from ssn_probe.api.python import Preview, Result, open_run, preview, run
     from ssn_probe.data.frames import prompts_from_frame
     from ssn_probe.model.families import register_family
@@ -65,6 +66,7 @@ __all__ = [
     "ASR",
     "Ablation",
     "Amplify",
+    "Comparison",
     "DataError",
     "Each",
     "Effect",
@@ -101,6 +103,7 @@ __all__ = [
     "Suppress",
     "Training",
     "Utility",
+    "compare",
     "edits",
     "open_run",
     "paper",
@@ -122,6 +125,7 @@ def _render(value: Any) -> Any:
 RENDERERS.append(_render)
 
 _LAZY = dict.fromkeys(("Preview", "Result", "open_run", "preview", "run"), "ssn_probe.api.python") | {
+    **dict.fromkeys(("Comparison", "compare"), "ssn_probe.api.comparing"),
     "prompts_from_frame": "ssn_probe.data.frames",
     "edits": "ssn_probe.study.edits_of_arms",
     "register_family": "ssn_probe.model.families",

@@ -24,9 +24,11 @@ from ssn_probe.stats.nulls.stability import stability
 from ssn_probe.stats.over_models import mean_over_models, share_of_models
 from ssn_probe.stats.prevalence import rogan_gladen
 from ssn_probe.stats.refusal_counts import refusing
+from ssn_probe.study.arms import ArmName
 from ssn_probe.study.comparison_table import MEMBERS, comparison_table
 from ssn_probe.study.comparisons import IMPORTANCE, LABELS, OWN
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, dissociation
+from ssn_probe.study.run_comparison import ARM, CHANGE, UNTOUCHED, compared_values
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, LOG_ODDS, summarise
 
 Errors = Mapping[str, bool]
@@ -198,6 +200,38 @@ def two_behaviours(seed: int) -> Errors:
     }
 
 
+def two_runs(seed: int) -> Errors:
+    """Two runs of a baseline and an arm on 60 prompts in 20 clusters: alike (`alike`), or with known differences."""
+    random = np.random.default_rng(seed)
+    codes = {"cluster": random.integers(0, 20, 60)}
+    common = random.normal(size=20)[codes["cluster"]] + random.normal(size=(3, 60))
+    level = np.array([-0.8, -0.3, 0.4])[:, None]
+    rises = {"alike": ((0.0, 0.7), (0.0, 0.7)), "known": ((0.0, 0.7), (0.4, 1.6))}
+
+    def run(untouched: float, tested: float) -> pl.DataFrame:
+        moved = {("baseline", "baseline"): untouched, ("ss", "tested"): tested}
+        frames = [
+            judged(*arm, level + common + rise + random.normal(size=(3, 60)), None, codes)
+            for arm, rise in moved.items()
+        ]
+        return pl.concat(frames).with_columns(y=(pl.col("verdict") == "complied").cast(pl.Float64))
+
+    values = {name: (run(*first), run(*second)) for name, (first, second) in rises.items()}
+    found = compared_values(values, [(ArmName("ss"), ArmName("ss"))], (ANCHOR, ANCHOR))
+    before, after = ([ndtr((level[1:, 0] + rise) / np.sqrt(3)).mean() for rise in run] for run in rises["known"])
+    truth = {UNTOUCHED: after[0] - before[0], ARM: after[1] - before[1]}
+    truth[CHANGE] = truth[ARM] - truth[UNTOUCHED]
+    alike, known = (found.filter(measure=name) for name in rises)
+    errors: dict[str, bool] = {}
+    for kind, difference in truth.items():
+        rows = alike.filter(compared=kind)
+        errors[f"p of two runs, {kind}"] = rows.filter(language=AVERAGE)["p"][0] <= LEVEL
+        errors[f"Holm's p of two runs, {kind}"] = (rows["p_holm"].drop_nulls() <= LEVEL).any()
+        row = known.filter(compared=kind, language=AVERAGE).row(0, named=True)
+        errors[f"difference of two runs, {kind}"] = misses(row, difference)
+    return errors
+
+
 def models(seed: int) -> Errors:
     """Ten models, in which something holds with a chance of 40 %, and whose differences are normal around 0."""
     random = np.random.default_rng(seed)
@@ -281,6 +315,7 @@ SIMULATIONS = {
     "clusters": Simulation(study=clusters, short=25, long=600, allowed=0.07),
     "crossed_clusters": Simulation(study=crossed_clusters, short=25, long=600, allowed=0.07),
     "two_behaviours": Simulation(study=two_behaviours, short=25, long=600),
+    "two_runs": Simulation(study=two_runs, short=10, long=600),
     "models": Simulation(study=models, short=100, long=2000),
     "exchanged_labels": Simulation(study=exchanged_labels, short=30, long=400),
     "half_samples": Simulation(study=half_samples, short=30, long=400),

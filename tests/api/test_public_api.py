@@ -20,10 +20,10 @@ from ssn_probe.data.judges import JUDGES
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Ablation Amplify DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError Language LMEval
-LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe
+ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError Language
+LMEval LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe
 RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training
-Utility edits open_run paper preview prompts_from_frame recipe register_family run scores
+Utility compare edits open_run paper preview prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss dissociation expand_controls expand_ss identify_ms leave_one_out overlap patch_ss
@@ -34,6 +34,7 @@ ARGUMENTS = {
     "parameters",
     "preview": "what model out batch_size device dtype limit remote engine time parameters",
     "open_run": "reference out",
+    "compare": "first second arms out",
 }
 COMMANDS = {
     "": "--version --debug --extend",
@@ -45,6 +46,7 @@ COMMANDS = {
     "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
     "--verdict -n --show-text",
     "judge": "reference --with -o --device",
+    "compare": "first second -o --arm --page --export",
     "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
     "clean": "-o --yes -y --dry-run -n",

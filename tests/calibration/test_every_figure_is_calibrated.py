@@ -50,6 +50,7 @@ CALIBRATED: dict[str, tuple[str, ...]] = {
     "study.judged_again.AGREEMENT high low": ("two_judges",),
     "study.organism_rows.COLUMNS difference_high difference_low p p_log_odds": ("compared_sets", "models"),
     "study.organism_rows.COLUMNS sharing_high sharing_low": ("compared_sets", "models"),
+    "study.run_comparison.SCHEMA high low p p_holm": ("two_runs",),
     "study.summary.COLUMNS delta_high delta_low high low": (*PROMPTS, CROSSED),
     "study.summary.COLUMNS p_holm p_mcnemar": ("prompts_alone",),
     "study.training_curves.SCHEMA asr_high asr_low over_refusal_high over_refusal_low": PROMPTS,
