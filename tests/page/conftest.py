@@ -12,6 +12,10 @@ import pytest
 from browsing import Visit, visiting
 from pages import STUDIES, written
 
+from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.report.terminal.command_output import console
+
 FLAGS = (
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND"),
@@ -24,6 +28,21 @@ def chromium() -> str:
     found = next(filter(None, map(shutil.which, names)), None)
     assert found is not None, "there is no Chromium: `make test-page` installs it, or says how"
     return found
+
+
+ORGANISM = Prompts("organism", languages=("qaa", "qab"), limit=40)
+REAL = Recipe(
+    name="real",
+    question="What does a run of the organism look like?",
+    arms={"ss": Suppress(Shared(SafetyNeurons(ORGANISM)))},
+    measures=(ASR(ORGANISM), Utility(ORGANISM)),
+    comparisons=("random",),
+    controls=1,
+    log_odds_label_sets=0,
+    permutations=99,
+    half_samples=2,
+)
+"""A run of a model, as small as can be."""
 
 
 @pytest.fixture(scope="session")
@@ -50,17 +69,21 @@ def visit(browser: Any) -> Callable[..., AbstractContextManager[Visit]]:
 
 @pytest.fixture(scope="session")
 def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The page of a made-up study by its name, written once."""
+    """The page of a study by its name, written once."""
 
     @cache
     def page(name: str) -> Path:
         folder = tmp_path_factory.mktemp("study")
+        if name == REAL.name:
+            terminal = console()
+            terminal.quiet = True
+            return run_recipe(REAL, Options(out=folder, device="cpu"), terminal).path / "report.html"
         return written(folder, STUDIES[name]()).path / "report.html"
 
     return page
 
 
-@pytest.fixture(scope="module", params=STUDIES)
+@pytest.fixture(scope="module", params=[*STUDIES, REAL.name])
 def report(request: pytest.FixtureRequest, report_of: Callable[[str], Path]) -> Path:
-    """The page of every made-up study in turn."""
+    """The page of every study in turn."""
     return report_of(request.param)

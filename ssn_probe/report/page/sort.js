@@ -1,23 +1,21 @@
-// Tables sort by a click on a column's head: figures by size, words by letter. Without this script nothing is missing.
+// Tables sort by a click on a column's head: figures by size, words by letter, what is absent last.
+// Without this script nothing is missing.
 "use strict";
 const figure = (text) => {
   const found = text.replace(/[−–]/g, "-").replace(/,(?=\d{3})/g, "").match(/-?\.?\d[\d.]*(e[-+]?\d+)?/);
   return found ? Number(found[0]) : NaN;
 };
-const compare = (one, other) => {
-  const [a, b] = [figure(one), figure(other)];
-  if (Number.isNaN(a) !== Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;
-  return Number.isNaN(a) ? one.localeCompare(other) : a - b;
-};
 const sort = (table, head, column) => {
   const upward = head.getAttribute("aria-sort") !== "ascending";
   for (const one of table.tHead.rows[0].cells) one.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", upward ? "ascending" : "descending");
+  const figures = head.classList.contains("n");
+  const absent = (text) => (figures ? Number.isNaN(figure(text)) : /^[–-]?$/.test(text));
+  const compare = figures ? (a, b) => figure(a) - figure(b) : (a, b) => a.localeCompare(b);
   const body = table.tBodies[0];
-  const words = head.classList.contains("n") ? compare : (a, b) => a.localeCompare(b);
   const rows = [...body.rows].map((row) => [row.cells[column].textContent.trim(), row]);
-  rows.sort(([a], [b]) => (upward ? words(a, b) : words(b, a)));
-  body.append(...rows.map(([, row]) => row));
+  const order = ([a], [b]) => absent(a) - absent(b) || (upward ? compare(a, b) : compare(b, a)) || 0;
+  body.append(...rows.sort(order).map(([, row]) => row));
 };
 for (const table of document.querySelectorAll("table:not(.claims):not(.responses)")) {
   if (table.tBodies.length !== 1 || table.tBodies[0].rows.length < 3) continue;

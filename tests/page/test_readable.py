@@ -1,0 +1,163 @@
+"""Who reads a page can: in light and dark, on a phone, on paper, by keyboard, without scripts, with a screen reader."""
+
+import io
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import Visit
+
+pytestmark = pytest.mark.page
+Opened = Callable[..., AbstractContextManager[Visit]]
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "device_scale_factor": 2}
+LEVELS = "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(one => Number(one.tagName[1]))"
+COLOURS = """() => ({
+  paper: getComputedStyle(document.body).backgroundColor,
+  ink: getComputedStyle(document.querySelector("h1")).color,
+  charts: [...new Set([...document.querySelectorAll("svg text")].map(one => getComputedStyle(one).fill))],
+})"""
+CHART_TEXT = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
+  const painted = [...svg.querySelectorAll("path, rect, text")];
+  const shapes = painted.filter(one => one.tagName !== "text").map(one => [one, one.getBoundingClientRect()]);
+  return [...svg.querySelectorAll("text")].filter(one => one.textContent.trim()).map(text => {
+    const box = text.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+    const below = shapes.filter(([one, at]) => {
+      const style = getComputedStyle(one), before = one.compareDocumentPosition(text) & 4;
+      const seen = style.fill !== "none" && Number(style.fillOpacity) * Number(style.opacity) > .9;
+      return before && seen && at.left < x && x < at.right && at.top < y && y < at.bottom;
+    }).map(([one]) => getComputedStyle(one).fill);
+    const paper = getComputedStyle(document.body).backgroundColor, style = getComputedStyle(text);
+    return [text.textContent, style.fill, below.at(-1) ?? paper, parseFloat(style.fontSize)];
+  });
+})"""
+UNNAMED = """() => [...document.querySelectorAll("svg")].filter(one => {
+  const named = one.getAttribute("aria-label") ?? one.querySelector(":scope > title")?.textContent ?? "";
+  return one.getAttribute("role") !== "img" || named.trim().length < 20;
+}).map(one => one.outerHTML.slice(0, 200))"""
+BARE_TABLES = """() => [...document.querySelectorAll("table")].filter(table =>
+  !table.caption?.textContent.trim() || !table.tHead ||
+  [...table.tHead.rows[0].cells].some(one => one.scope !== "col") ||
+  [...table.tBodies].some(body => ![...body.rows].some(row => row.querySelector("th[scope]")))
+).map(one => one.outerHTML.slice(0, 200))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_against_the_guidelines(report: Path, visit: Opened, scheme: str) -> None:
+    """axe-core's rules for WCAG 2.2 AA, and its best practices; everything that can be opened is open."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    with visit(report, color_scheme=scheme) as seen:
+        seen.page.evaluate(OPEN_ALL)
+        found = Axe().run(seen.page, options={"runOnly": STANDARDS, "resultTypes": ["violations"]})
+        told = [f"{one['id']}: {node['html'][:200]}" for one in found.response["violations"] for node in one["nodes"]]
+        assert told == []
+
+
+def test_the_outline_and_what_has_a_name(report: Path, visit: Opened) -> None:
+    with visit(report) as seen:
+        levels = seen.page.evaluate(LEVELS)
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert all(second <= first + 1 for first, second in pairwise(levels))
+        assert seen.page.evaluate(BARE_TABLES) == []
+        assert seen.page.evaluate(UNNAMED) == []
+
+
+def test_dark_is_dark_and_light_is_light(report: Path, visit: Opened) -> None:
+    shown = {}
+    for scheme in ("light", "dark"):
+        with visit(report, color_scheme=scheme) as seen:
+            shown[scheme] = seen.page.evaluate(COLOURS)
+    light, dark = shown["light"], shown["dark"]
+    assert luminance(light["paper"]) > 0.8 > 0.1 > luminance(dark["paper"])
+    assert luminance(light["ink"]) < 0.1 < 0.6 < luminance(dark["ink"])
+    if light["charts"]:
+        assert set(light["charts"]) != set(dark["charts"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_in_charts_can_be_told_from_what_is_behind_it(report: Path, visit: Opened, scheme: str) -> None:
+    """axe-core does not look into drawings."""
+    with visit(report, color_scheme=scheme) as seen:
+        seen.page.evaluate(OPEN_ALL)
+        faint = {
+            f"{text}: {ink} on {paper}"
+            for text, ink, paper, size in seen.page.evaluate(CHART_TEXT)
+            if contrast(ink, paper) < (3 if size >= 24 else 4.5)
+        }
+        assert faint == set()
+
+
+def test_a_phone_scrolls_down_only(report: Path, visit: Opened) -> None:
+    with visit(report, **PHONE) as seen:
+        for _ in range(2):
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+            assert seen.page.evaluate("document.body.scrollWidth") <= 360
+            seen.page.evaluate(OPEN_ALL)
+
+
+def test_nothing_is_missing_without_scripts(report: Path, visit: Opened) -> None:
+    def said(**context: Any) -> str:
+        with visit(report, **context) as seen:
+            assert seen.said == []
+            return re.sub(r"\s+", " ", seen.page.locator("main").text_content())
+
+    assert said(java_script_enabled=False) == said()
+
+
+def test_details_open_by_keyboard(report: Path, visit: Opened) -> None:
+    with visit(report) as seen:
+        folded = seen.page.locator("summary")
+        if folded.count() == 0:
+            return
+        folded.first.focus()
+        inside = "document.activeElement.parentElement.open"
+        before = seen.page.evaluate(inside)
+        for key in ("Enter", "Space"):
+            seen.page.keyboard.press(key)
+            before = not before
+            assert seen.page.evaluate(inside) == before
+        assert seen.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_paper_has_everything(report: Path, visit: Opened) -> None:
+    """Without the script, too, which opens what is folded where a browser's style does not."""
+    import pypdf
+
+    with visit(report, java_script_enabled=False) as seen:
+        pages = pypdf.PdfReader(io.BytesIO(seen.page.pdf(format="A4"))).pages
+        printed = squeezed("".join(page.extract_text() for page in pages))
+        assert 0 < len(pages) < 200
+        for selector in ("h2", "summary", "details tbody tr:last-child th", "svg .role-title-text text"):
+            missing = [text for text in map(squeezed, seen.page.locator(selector).all_text_contents())]
+            assert [text for text in missing if text.isascii() and text not in printed] == [], selector
+
+
+def squeezed(text: str) -> str:
+    """Without blanks, which a PDF does not keep."""
+    return re.sub(r"\s+|\u00ad", "", text)
+
+
+def channels(colour: str) -> tuple[float, ...]:
+    """`rgb(1, 2, 3)` → its channels from 0 to 1."""
+    found = [float(one) for one in re.findall(r"[\d.]+", colour)]
+    assert colour.startswith("rgb"), colour
+    assert len(found) == 3 or found[3] == 1, f"{colour} lets through what is behind it"
+    return tuple(one / 255 for one in found[:3])
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG."""
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
