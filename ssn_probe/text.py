@@ -78,8 +78,12 @@ def _seen(character: str, lines: bool) -> str:
 
 def markdown(text: str) -> str:
     """`text` as literal text in a markdown paragraph or table cell; four leading blanks would make it code."""
-    escaped = re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text).lstrip())
-    return re.sub(r"^([-+=]|\d{1,9}(?=[.)]))", _at_the_start, escaped)
+    return re.sub(r"^([-+=]|\d{1,9}(?=[.)]))", _at_the_start, markdown_cell(text))
+
+
+def markdown_cell(text: str) -> str:
+    """`text` as literal text in a cell of a markdown table, where no list and no heading begins."""
+    return re.sub(r"([\\`*_{}\[\]#|<>~&$])", r"\\\1", plain(text).lstrip())
 
 
 def _at_the_start(found: re.Match[str]) -> str:

@@ -18,6 +18,7 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import JudgeError, ResultError
 from ssn_probe.files import disk_errors, sha256, write_table, write_text
 from ssn_probe.report.certificate import with_certificate
+from ssn_probe.report.markdown import as_markdown
 from ssn_probe.report.sections.other_judges import HEADING, judges_section
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
@@ -172,7 +173,7 @@ def _keep(run: RunFolder, manifest: Mapping[str, Any], found: JudgedAgain, entry
         if "files" in manifest:
             base = _report_without_judges(run, manifest)
             if base is not None:
-                write_text(run.path / "report.md", f"{base}\n{judges_section(kept)}")
+                write_text(run.path / "report.md", base + _judges_as_markdown(kept))
                 changed.append("report.md")
             digests = manifest["files"] | {name: sha256(run.path / name) for name in changed}
             kept["files"] = dict(sorted(digests.items()))
@@ -182,9 +183,15 @@ def _keep(run: RunFolder, manifest: Mapping[str, Any], found: JudgedAgain, entry
 def _report_without_judges(run: RunFolder, manifest: Mapping[str, Any]) -> str | None:
     """The report before its section on other judges; None for one that is not as the run wrote it, and stays so."""
     text = limits.read_limited(run.path / "report.md", limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
-    base, section = text.partition(f"\n## {HEADING}\n")[0], judges_section(manifest)
-    written = f"{base}\n{section}" if section else base
+    base = text.partition(f"\n## {HEADING}\n")[0]
+    written = base + _judges_as_markdown(manifest)
     return base if hashlib.sha256(written.encode()).hexdigest() == manifest["files"].get("report.md") else None
+
+
+def _judges_as_markdown(manifest: Mapping[str, Any]) -> str:
+    """The last section of report.md, with the line before it; empty where nobody judged again."""
+    section = judges_section(manifest)
+    return "" if section is None else f"\n{as_markdown(section)}"
 
 
 @contextlib.contextmanager

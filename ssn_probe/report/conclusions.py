@@ -18,7 +18,7 @@ from ssn_probe.report.comparisons_in_words import (
     why_no_null,
 )
 from ssn_probe.report.conditions import comparison_row, summary_row
-from ssn_probe.report.markdown_tables import section
+from ssn_probe.report.document import Bullets, Section, section
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import refusal_finding
 from ssn_probe.report.sections.against_planted_truth import compared
@@ -32,7 +32,7 @@ from ssn_probe.study.comparisons import LABELS
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.summary import LOG_ODDS
-from ssn_probe.text import capitalised, change_in_points, markdown, p_equals, percent, plain, uncapitalised
+from ssn_probe.text import capitalised, change_in_points, p_equals, percent, plain, uncapitalised
 
 MOSTLY = 0.5
 """Half: of two samples' neurons, of what was planted, of what was selected."""
@@ -42,7 +42,7 @@ Finding = tuple[str, str]
 """Where a conclusion belongs, and the conclusion. Only a test that rejects says that something may be concluded."""
 
 
-def conclusions(recipe: Recipe, findings: Findings) -> str:
+def conclusions(recipe: Recipe, findings: Findings) -> list[Section]:
     """The sections of the report. What is not listed under *may* was not shown here."""
     found = [
         *((MAY_NOT, line) for line in refusal_finding(findings.refusals)),
@@ -57,9 +57,9 @@ def conclusions(recipe: Recipe, findings: Findings) -> str:
     ]
     parts = []
     for title in (MAY, MAY_NOT, DESCRIBED):
-        lines = [f"- {markdown(line)}" for place, line in dict.fromkeys(found) if place == title]
-        parts += [section(title, "\n".join(lines))] if lines else []
-    return "\n".join(parts)
+        lines = tuple(line for place, line in dict.fromkeys(found) if place == title)
+        parts += [section(title, Bullets(lines))] if lines else []
+    return parts
 
 
 def headlines(recipe: Recipe, findings: Findings) -> list[str]:

@@ -55,6 +55,16 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
+MOST_ROWS, MOST_COLUMNS = 12, 7
+"""A table that is larger is folded, unless it is what a reader came for."""
+
+
+def folded_if_large(title: str, table: Table) -> Table | Folded:
+    """The table where it can be read at once; else folded, below its title."""
+    large = len(table.rows) > MOST_ROWS or len(table.head) > MOST_COLUMNS
+    return Folded(title, (table,)) if large else table
+
+
 def section(title: str, *parts: Part | None) -> Section:
     """A section of the parts that there are."""
     return Section(title, tuple(part for part in parts if part))

@@ -14,8 +14,10 @@ import polars as pl
 from ssn_probe import __version__
 from ssn_probe.errors import ResultError, nearest
 from ssn_probe.files import write_text
+from ssn_probe.report.cells import ABSENT, language_cell
 from ssn_probe.report.conditions import by_condition
-from ssn_probe.report.markdown_tables import ABSENT, language_cell, table
+from ssn_probe.report.document import Table
+from ssn_probe.report.markdown import part_as_markdown
 from ssn_probe.report.measure_tables import TITLES, Column, columns_of, digits_of, plain_number, written
 from ssn_probe.report.sections.task_scores import NOTE as TASK_NOTE
 from ssn_probe.report.sections.task_scores import TITLE as TASK_TITLE
@@ -25,11 +27,10 @@ from ssn_probe.runs.integrity import showing
 from ssn_probe.study.arms import BASELINE, TESTED
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import markdown, plain
+from ssn_probe.text import plain
 
 TASKS = "lm_eval"
 """The scores of lm-eval are exported under the name of their table."""
-Escape = Callable[[str], str]
 Number = Callable[[float, int], str]
 
 
@@ -70,8 +71,7 @@ def _tasks(run: RunFolder, suffix: str) -> str:
         return csv(scores)
     head, body = task_grid(scores)
     if suffix == ".md":
-        cells = [[markdown(cell) for cell in row] for row in body]
-        return f"**{TASK_TITLE}**\n\n{table([markdown(cell) for cell in head], cells)}\n{markdown(TASK_NOTE)}\n"
+        return f"**{TASK_TITLE}**\n\n{part_as_markdown(Table(tuple(head), tuple(map(tuple, body)), TASK_NOTE))}\n"
     lines = [_latex_row([latex(cell).replace("±", "$\\pm$") for cell in row]) for row in body]
     return _tabular(f"{TASK_TITLE}. {TASK_NOTE}", head, lines, 3)
 
@@ -97,10 +97,10 @@ def _csv(_run: RunFolder, rows: pl.DataFrame, _measure: str) -> str:
 
 
 def _body(
-    run: RunFolder, rows: pl.DataFrame, columns: Sequence[Column], write: tuple[Escape, Number, str]
-) -> list[list[str]]:
+    run: RunFolder, rows: pl.DataFrame, columns: Sequence[Column], write: tuple[Number, str]
+) -> list[tuple[str, ...]]:
     """A line per language, the average last where there is one; the formats differ in how they `write`."""
-    escape, number, absent = write
+    number, absent = write
     manifest, present, digits = run.manifest(), set(rows["language"]), digits_of(rows["measure"][0])
 
     def cell(column: Column, language: str) -> str:
@@ -108,7 +108,7 @@ def _body(
         return absent if figures is None else written(figures, digits, number)
 
     return [
-        [language_cell(language, manifest["anchor"], escape=escape), *(cell(column, language) for column in columns)]
+        (language_cell(language, manifest["anchor"]), *(cell(column, language) for column in columns))
         for language in (*manifest["evaluated"], AVERAGE)
         if language in present
     ]
@@ -116,14 +116,16 @@ def _body(
 
 def _markdown(run: RunFolder, rows: pl.DataFrame, measure: str) -> str:
     columns = _columns(rows, _beside(run, measure))
-    head = ["language", *(markdown(column.title) for column in columns)]
-    body = _body(run, rows, columns, (markdown, plain_number, ABSENT))
-    return f"**{TITLES[measure]}**\n\n{table(head, body)}\n{markdown(_note(run.manifest(), columns))}\n"
+    head = ("language", *(column.title for column in columns))
+    body = _body(run, rows, columns, (plain_number, ABSENT))
+    grid = Table(head, tuple(body), _note(run.manifest(), columns))
+    return f"**{TITLES[measure]}**\n\n{part_as_markdown(grid)}\n"
 
 
 def _latex(run: RunFolder, rows: pl.DataFrame, measure: str) -> str:
     columns = _columns(rows, _beside(run, measure))
-    body = [_latex_row(line) for line in _body(run, rows, columns, (latex, _math, "--"))]
+    lines = _body(run, rows, columns, (_math, "--"))
+    body = [_latex_row((latex(name), *cells)) for name, *cells in lines]
     if AVERAGE in set(rows["language"]):
         body.insert(-1, "\\midrule")
     head = ["language", *(column.title for column in columns)]

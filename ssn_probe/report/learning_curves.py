@@ -5,61 +5,71 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.markdown_tables import ABSENT, number, section, share_cell, table
+from ssn_probe.report.cells import ABSENT, number, share_cell
+from ssn_probe.report.document import Picture, Section, Table, folded_if_large, section
 from ssn_probe.spec import Recipe
 from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, Difference, learning_curves
-from ssn_probe.text import counted, listing, markdown, percent, plain, points, points_interval
+from ssn_probe.text import counted, listing, percent, plain, points, points_interval
 
-CHART_TITLE = "ASR against over-refusal and utility, step by step"
 NAMES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
 
-def curve_section(curves: pl.DataFrame, anchor: str | None) -> str:
+def curve_section(curves: pl.DataFrame, anchor: str | None) -> Section:
     """Every curve as a table, step by step."""
-    body = [
-        [
-            markdown(row["curve"]),
+    body = tuple(
+        (
+            row["curve"],
             f"{row['parameters']:,}",
             str(row["step"]),
             *(share_cell(row, measure) for measure in CURVE_MEASURES),
-        ]
+        )
         for row in curves.rows(named=True)
-    ]
-    header = ["trained", "parameters", "steps", *(f"{name}, %" for name in NAMES.values())]
-    over = "all languages" if anchor is None else f"the languages other than the anchor {markdown(anchor)}"
+    )
+    head = ("trained", "parameters", "steps", *(f"{name}, %" for name in NAMES.values()))
+    over = "all languages" if anchor is None else f"the languages other than the anchor {anchor}"
     note = (
         f"Averages over {over}, with 95 % intervals over prompts, none adjusted. At the same step, trainings of one "
         "batch size have seen as many rows: that is the budget, whatever the number of parameters. A point is better "
-        "only where ASR *and* over-refusal are lower and utility is not: refusing everything also gives a low ASR.\n"
+        "only where ASR and over-refusal are lower and utility is not: refusing everything also gives a low ASR."
     )
-    return section("What each training gives and costs", table(header, body), note)
+    return section(
+        "What each training gives and costs",
+        Picture("curves"),
+        folded_if_large("Step by step", Table(head, body)),
+        note,
+    )
 
 
-def trained_section(manifest: Mapping[str, Any]) -> str:
+def trained_section(manifest: Mapping[str, Any]) -> Section | None:
     """How much was trained, per site, and how each training went: a group of rows per training."""
     trainings: dict[str, list[Mapping[str, Any]]] = {}
     for point in manifest.get("trained") or ():
         name = point["arm"] if point["without"] is None else f"{point['arm']} without {point['without']}"
         trainings.setdefault(name, []).append(point)
     if not trainings:
-        return ""
-    body = [row for name, points in trainings.items() for row in _training_rows(name, points)]
-    header = ["trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss"]
+        return None
+    body = tuple(row for name, points in trainings.items() for row in _training_rows(name, points))
+    head = ("trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss")
     note = (
         "Steps: done of those planned, and the step or steps whose weights were kept. A LoRA adapter belongs to no "
         "single neuron. The held-out loss is per response token, in nats, on rows of the train split that were not "
-        "learned: first before training, then at each step kept; a dash: not measured at that step.\n"
+        "learned: first before training, then at each step kept; a dash: not measured at that step."
     )
-    return section("What was trained", table(header, body), note)
+    return section(
+        "What was trained",
+        Picture("training"),
+        folded_if_large("Parameters and steps per site", Table(head, body)),
+        note,
+    )
 
 
-def _training_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _training_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     rows = []
     for row in points[0]["parameters"]:
         course = [_steps(points), _loss(points)] if row["site"] == "all" else ["", ""]
         neurons = f"{row['neurons']:,}" if row["neurons"] else ABSENT
         shares = [f"{row['percent']:.4f}", f"{row['percent_of_site']:.3f}"]
-        rows.append([markdown(name), row["site"], neurons, f"{row['parameters']:,}", *shares, *course])
+        rows.append((name, row["site"], neurons, f"{row['parameters']:,}", *shares, *course))
     return rows
 
 

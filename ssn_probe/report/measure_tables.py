@@ -1,18 +1,21 @@
 """A measure per language as a grid: languages down, conditions across. The report and the exported tables print it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from ssn_probe.report.cells import ABSENT, language_cell
+from ssn_probe.report.comparisons_in_words import p_of
 from ssn_probe.report.conditions import Condition, Row, by_condition, comparison_rows, last_steps
-from ssn_probe.report.markdown_tables import ABSENT, language_cell, section, table
+from ssn_probe.report.document import Part, Table
+from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Each, LeaveOneOut, Recipe
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.study.arms import BASELINE, ArmName
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS, PERPLEXITY
-from ssn_probe.text import markdown, probability
+from ssn_probe.text import probability
 
 TITLES = {
     "asr": "Attack success rate (ASR) in %: complied / judged",
@@ -27,6 +30,20 @@ TITLES = {
     KL: "KL from the untouched model in nats per token, along its own answers to harmless prompts",
     PERPLEXITY: "Perplexity of harmless prompts",
 }
+SHORT = {
+    "asr": "ASR, %",
+    "asr_paper": "not refused, %",
+    "invalid": "invalid responses, %",
+    "over_refusal": "over-refusal, %",
+    "utility": "utility, %",
+    IN_LANGUAGE: "in the prompt's language, %",
+    "in_language_harmless": "the same, harmless prompts, %",
+    LOG_ODDS: "refusal log-odds",
+    LANGUAGE_LOG_ODDS: "language log-odds",
+    KL: "KL on harmless text, nats",
+    PERPLEXITY: "perplexity",
+}
+"""What a row or column of several measures calls one of them."""
 DIGITS = {LOG_ODDS: 2, LANGUAGE_LOG_ODDS: 2, KL: 4, PERPLEXITY: 2}
 """Decimals of measures that are no shares."""
 MOST_COLUMNS = 9
@@ -117,26 +134,72 @@ def blocks(columns: Sequence[Column], primary: str | None) -> list[list[Column]]
     return tables
 
 
-def measure_section(
-    recipe: Recipe, evaluated: Sequence[str], anchor: str | None, rows: pl.DataFrame, comparisons: pl.DataFrame | None
-) -> str:
-    """The tables of one measure, whose rows of the summary are given; each cell is a value with its interval."""
-    measure = rows["measure"][0]
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The figures of one measure: a column of cells per condition, a cell per language and one of the average."""
+
+    measure: str
+    languages: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: Mapping[str, tuple[str, ...]]
+
+    def table(self, columns: Sequence[Column]) -> Table:
+        rows = zip(self.languages, *(self.cells[column.title] for column in columns), strict=True)
+        return Table(("language", *(column.title for column in columns)), tuple(rows))
+
+
+def grid_of(run: FinishedRun, measure: str) -> Grid | None:
+    """The figures of a measure; None where it was not measured."""
+    findings, recipe = run.findings, run.recipe
+    rows = None if findings.summary is None else findings.summary.filter(measure=measure)
+    if rows is None or rows.is_empty():
+        return None
+    beside = None if findings.comparisons is None else findings.comparisons.filter(measure=measure)
+    columns = columns_of(by_condition(last_steps(rows)), beside)
+    languages = (*findings.evaluated, AVERAGE)
     shared = any(shared_with_anchor(arm.neurons) for arm in recipe.arms.values())
-    tables = []
-    beside = None if comparisons is None else comparisons.filter(measure=measure)
-    for columns in blocks(columns_of(by_condition(last_steps(rows)), beside), recipe.primary):
-        body = [
-            [
-                language_cell(language, anchor, ": its SS is its MS" if shared else ""),
-                *(_cell(recipe, column, language, anchor, measure) for column in columns),
-            ]
-            for language in (*evaluated, AVERAGE)
-        ]
-        tables.append(table(["language", *(markdown(column.title) for column in columns)], body))
-    if recipe.primary is not None and len(tables) > 1:
-        tables.insert(1, "The other arms:\n")
-    return section(TITLES[measure], *tables)
+    names = (language_cell(one, findings.anchor, ": its SS is its MS" if shared else "") for one in languages)
+    cells = {
+        column.title: tuple(_cell(recipe, column, language, findings.anchor, measure) for language in languages)
+        for column in columns
+    }
+    return Grid(measure=measure, languages=tuple(names), columns=tuple(columns), cells=cells)
+
+
+def measure_tables(grid: Grid, primary: str | None, shown: Collection[str] = ()) -> list[Part]:
+    """The tables of a measure, led by the baseline; a column that repeats another is only named.
+
+    `shown`: titles of columns that stand elsewhere.
+    """
+    groups: dict[tuple[str, ...], list[Column]] = {}
+    for column in sorted(grid.columns, key=lambda one: one.condition.name.arm not in (BASELINE, primary)):
+        groups.setdefault(grid.cells[column.title], []).append(column)
+    same = []
+    for first, *others in groups.values():
+        titles = [column.title for column in others if column.title not in shown]
+        same += [f"{'; '.join(titles)}: every figure is that of {first.title}."] if titles else []
+    distinct = [own[0] for own in groups.values() if own[0].title not in shown]
+    tables = [grid.table(block) for block in blocks(distinct, None if shown else primary) if len(block) > 1 or not same]
+    return [*tables, *([" ".join(same)] if same else [])]
+
+
+def constant(grid: Grid) -> str | None:
+    """The one figure that a measure has in all languages and arms, with its interval; None where figures differ."""
+    kinds: dict[bool, set[tuple[str, ...]]] = {}
+    for column in grid.columns:
+        *each, average = grid.cells[column.title]
+        figures = {cell for cell in each if cell != ABSENT and not cell.startswith("not ")}
+        kinds.setdefault(column.comparison is not None, set()).add((*figures, average))
+    if any(len(found) > 1 or len(cells) > 2 for found in kinds.values() for cells in found):
+        return None
+    words = [_everywhere(cells, compared) for compared, (cells,) in sorted(kinds.items())]
+    return f"{TITLES[grid.measure]}: {'; '.join(words)}."
+
+
+def _everywhere(cells: tuple[str, ...], compared: bool) -> str:
+    *each, average = cells
+    whose = "under compared sets" if compared else "in every language, untouched and under every arm"
+    return f"{average} {whose}" if each in ([], [average]) else f"{each[0]} {whose}, {average} on the average"
 
 
 def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, measure: str) -> str:
@@ -144,7 +207,7 @@ def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, mea
     if figures is None:
         return ABSENT if column.comparison else _why_absent(recipe, column.condition, language, anchor)
     text = written(figures, digits_of(measure))
-    p = column.rows[language]["p"] if column.comparison else None
+    p = p_of(column.rows[language]) if column.comparison else None
     return text if p is None else f"{text}, p = {probability(p)}"
 
 
@@ -168,7 +231,7 @@ def text_note(summary: pl.DataFrame) -> str:
     return (
         "KL(untouched ‖ arm) of the next token after the same text: each prompt with the untouched model's own greedy "
         "answer. It says how far the arm's behaviour on these prompts is from the untouched model's, and not whether "
-        f"it is worse: 0 is no change at all, and no threshold means harm.{missing}\n"
+        f"it is worse: 0 is no change at all, and no threshold means harm.{missing}"
     )
 
 
@@ -185,9 +248,9 @@ def reading(recipe: Recipe, comparisons: pl.DataFrame | None) -> str:
         )
     if recipe.primary is not None:
         lines.append(
-            f"The one primary test is that of the ASR of {markdown(recipe.primary)} on the average, by its rank among "
+            f"The one primary test is that of the ASR of {recipe.primary} on the average, by its rank among "
             "the sets found under exchanged labels."
         )
     if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
         lines.append("The average of an arm that applies one language's neurons everywhere leaves out that language.")
-    return " ".join(lines) + "\n"
+    return " ".join(lines)

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssn_probe.report.markdown_tables import ABSENT, number, p_value, table
+from ssn_probe.report.cells import ABSENT, number, p_value
+from ssn_probe.report.document import Bullets
+from ssn_probe.report.document import Table as Cells
+from ssn_probe.report.markdown import part_as_markdown
 from ssn_probe.stats.over_models import mean_over_models, share_of_models
 from ssn_probe.text import change_in_points, counted, markdown, percent, points, points_interval
 
@@ -98,8 +101,8 @@ def study_sentences(rows: pl.DataFrame) -> list[str]:
 
 def study_page(title: str, made: str, rows: pl.DataFrame) -> str:
     """The study as a page of markdown."""
-    said = "\n".join(f"- {markdown(sentence)}" for sentence in study_sentences(rows))
-    return f"# {markdown(title)}\n\n{markdown(made)}\n\n{table(HEADER, study_cells(rows))}\n{said}\n"
+    parts = (made, Cells(HEADER, tuple(map(tuple, study_cells(rows)))), Bullets(tuple(study_sentences(rows))))
+    return "\n\n".join([f"# {markdown(title)}", *map(part_as_markdown, parts)]) + "\n"
 
 
 def show_study(terminal: Console, rows: pl.DataFrame) -> None:

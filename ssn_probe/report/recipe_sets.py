@@ -9,7 +9,7 @@ import polars as pl
 from ssn_probe.spec import Each, Recipe, SetExpression
 from ssn_probe.spec.node import Node
 from ssn_probe.study.findings import Findings
-from ssn_probe.text import listing, markdown
+from ssn_probe.text import listing
 
 
 def expression_of(recipe: Recipe, name: str) -> SetExpression | Each:
@@ -31,14 +31,13 @@ def distinct_sets(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def same_sets_note(names: Mapping[str, list[str]]) -> str:
-    """Which names are not in the tables, and which stands for them."""
+    """Which names are not in the tables about sets, and which stands for them; empty where every name has rows."""
     lines = [
-        f"In the tables below {markdown(name)} stands for {listing([markdown(other) for other in others])}, too: the "
-        "set is the same."
+        f"In the tables below {name} stands for {listing(others)}, too: the set is the same."
         for name, others in names.items()
         if others
     ]
-    return "\n".join([" ".join(lines), ""]) if lines else ""
+    return " ".join(lines)
 
 
 def without_repeats(findings: Findings, names: Mapping[str, list[str]]) -> Findings:

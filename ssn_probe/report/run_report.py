@@ -60,7 +60,7 @@ def write_report(folder: Path, run: FinishedRun) -> None:
     """Writes `plots/`, `report.md` and `report.html` of a run whose manifest holds the answer."""
     charts = charts_of(run)
     save_charts(charts, folder / "plots")
-    write_text(folder / "report.md", report(run))
+    write_text(folder / "report.md", report(run, charts))
     write_text(
         folder / "report.html", as_html(content_of(run, {name: as_svg(chart) for name, chart in charts.items()}))
     )

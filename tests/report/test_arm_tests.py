@@ -2,70 +2,84 @@
 
 import polars as pl
 import pytest
-from arm_samples import EACH, EVERY, MEASURES, MS, RECIPE, manifest, ran, samples, spelled
+from arm_samples import EACH, EVERY, MEASURES, MS, RECIPE, findings, manifest, ran, samples, spelled
 
-from ssn_probe.report.sections.counts_and_asr import correlation_sentence, counts_against_asr, counts_section
-from ssn_probe.report.sections.primary_tests import tests_section as primary_tests
-from ssn_probe.report.sections.transfer_matrix import transfer_section, transfers
+from ssn_probe.report.document import Folded, Part, Section, Table
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.markdown import as_markdown
+from ssn_probe.report.sections.counts_and_asr import correlation_sentence, counts_against_asr, counts_sections
+from ssn_probe.report.sections.primary_tests import primary_tests
+from ssn_probe.report.sections.transfer_matrix import transfer_sections, transfers
 from ssn_probe.spec import Amplify, Recipe, Shared, Suppress
 from ssn_probe.stats import rank_correlation
 from ssn_probe.study.summary import summarise
 
 
-def lines(section: str) -> dict[str, list[str]]:
-    """Table rows by their first cell."""
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+def tables(*parts: Part | Section | None) -> list[Table]:
+    """The tables in these, folded ones too."""
+    found = [[part] if isinstance(part, Table) else tables(*getattr(part, "parts", ())) for part in parts]
+    return [table for own in found for table in own]
+
+
+def lines(*parts: Part | Section | None) -> dict[str, tuple[str, ...]]:
+    """Rows of tables by their first cell, and their heads."""
+    rows = [row for table in tables(*parts) for row in (table.head, *table.rows)]
     return {row[0]: row[1:] for row in rows}
+
+
+def of_primary(recipe: Recipe, summary: pl.DataFrame) -> Folded | None:
+    return primary_tests(FinishedRun(recipe=recipe, manifest=manifest(), findings=findings(summary=summary)))
 
 
 def test_the_tests_of_the_primary_arm() -> None:
     _, summary = ran({"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
-    section = primary_tests(RECIPE, manifest(), summary)
-    found = lines(section)
+    folded = of_primary(RECIPE, summary)
+    found = lines(folded)
     assert found["aa (anchor)"][1] == "–"
     assert found["bb"][0].startswith("+75.0 [")
     assert found["bb"][1] == ".062"
     assert found["cc"][1] == "1.000"
     assert found["average without aa"][1] == "–"
-    assert "over the 2 languages" in section
-    assert "says nothing about other sets" in section
+    (table,) = tables(folded)
+    assert "over the 2 languages" in table.note
+    assert "says nothing about other sets" in table.note
 
 
 def test_a_change_larger_than_there_is_could_not_have_shown() -> None:
     _, summary = ran({"ss": {"bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
     huge = summary.with_columns(pl.col("detectable") * 5)
-    assert lines(primary_tests(RECIPE, manifest(), huge))["cc"][2].endswith("is more than any possible change")
+    assert lines(of_primary(RECIPE, huge))["cc"][2].endswith("is more than any possible change")
     none = summary.with_columns(detectable=pl.lit(None, pl.Float64))
-    assert lines(primary_tests(RECIPE, manifest(), none))["cc"][2] == "unknown: the difference has no spread"
+    assert lines(of_primary(RECIPE, none))["cc"][2] == "unknown: the difference has no spread"
 
 
 def test_without_a_primary_arm_or_its_asr_there_are_no_tests() -> None:
     _, summary = ran({"ms of bb": {"bb": "cccccccc"}})
-    assert primary_tests(EACH, manifest(), summary) == ""
-    assert primary_tests(RECIPE, manifest(), summary) == ""
+    assert of_primary(EACH, summary) is None
+    assert of_primary(RECIPE, summary) is None
 
 
 def test_whose_neurons_matter_for_whom() -> None:
     _, summary = ran(EVERY)
-    found = lines(transfer_section(EACH, summary))
-    assert found["silenced: neurons of"] == ["aa", "bb", "cc"]
-    assert [cell.split(" [")[0] for cell in found["aa"]] == ["**+100.0", "+0.0", "+0.0"]
-    assert [cell.split(" [")[0] for cell in found["bb"]] == ["+0.0", "**+75.0", "+0.0"]
-    assert found["*baseline ASR, %*"][2].startswith("50.0 [")
+    found = lines(*transfer_sections(EACH, summary))
+    assert found["silenced: neurons of"] == ("aa", "bb", "cc")
+    assert [cell.split(" [")[0] for cell in found["aa"]] == ["+100.0", "+0.0", "+0.0"]
+    assert [cell.split(" [")[0] for cell in found["bb"]] == ["+0.0", "+75.0", "+0.0"]
+    assert found["baseline ASR, %"][2].startswith("50.0 [")
     assert found["aa"][1].endswith("]"), "an interval with every cell"
 
 
 def test_a_cell_that_was_not_run_is_a_dash() -> None:
     _, summary = ran(EVERY | {"ms of bb": {"bb": "cccccccc"}})
-    assert lines(transfer_section(EACH, summary))["bb"][::2] == ["–", "–"]
+    assert lines(*transfer_sections(EACH, summary))["bb"][::2] == ("–", "–")
     amplified = Recipe(arms={"ms": Amplify(MS.each(), by=2)}, measures=MEASURES)
-    assert "changed: neurons of" in transfer_section(amplified, summary)
+    assert "changed: neurons of" in lines(*transfer_sections(amplified, summary))
 
 
 def test_only_arms_that_ran_once_per_language_are_a_matrix() -> None:
     _, summary = ran({"ss": {"bb": "cccccccc"}, "ms": {"bb": "cccccccc"}}, "ss")
     assert transfers(summary) == {}
-    assert transfer_section(RECIPE, summary) == ""
+    assert transfer_sections(RECIPE, summary) == []
 
 
 def baselines(**values: float) -> pl.DataFrame:
@@ -93,19 +107,20 @@ def test_the_coefficient_is_never_alone() -> None:
 
 def test_counts_are_told_for_sets_shared_with_an_anchor() -> None:
     _, summary = ran({"ss": {"bb": "cccccccc", "cc": "rrrccccc"}}, "ss")
-    section = counts_section(RECIPE, manifest(), summary)
+    (section,) = counts_sections(RECIPE, manifest(), summary)
     assert lines(section)["bb"][0] == "3"
     assert "aa" not in lines(section)
-    assert "## Counts against ASR: ms" not in section
+    assert section.title == "Counts against ASR: ss"
     others = Recipe(sets={"k": Shared(MS, at_least=3)}, arms={"ms": Suppress(MS)}, measures=MEASURES)
-    assert counts_section(others, manifest(), summary) == ""
-    assert counts_section(RECIPE, manifest(), summary.filter(pl.col("measure") != "asr")) == ""
+    assert counts_sections(others, manifest(), summary) == []
+    assert counts_sections(RECIPE, manifest(), summary.filter(pl.col("measure") != "asr")) == []
 
 
 @pytest.mark.parametrize("language", ["*b*", "b|b", "<b>"])
 def test_names_of_languages_are_literal(language: str) -> None:
     frame = samples("baseline", "baseline", {language: spelled("rrcc")})
     summary = summarise(frame, None, anchor="aa", primary=None)
-    section = counts_section(RECIPE, manifest(sets={"ms": {}, "ss": {language: 3}}), summary)
-    assert f"| {language} |" not in section
-    assert "\\" in section
+    (section,) = counts_sections(RECIPE, manifest(sets={"ms": {}, "ss": {language: 3}}), summary)
+    assert language in lines(section)
+    assert f"| {language} |" not in as_markdown(section)
+    assert "\\" in as_markdown(section)

@@ -12,7 +12,9 @@ from arm_samples import RECIPE, compared, comparisons, findings, primary_test, r
 from ssn_probe.report.charts.chart import Chart, save_chart
 from ssn_probe.report.charts.comparison_chart import compared as drawn_of
 from ssn_probe.report.charts.comparison_chart import comparison_chart
+from ssn_probe.report.document import Folded, Section, Table
 from ssn_probe.report.sections.comparison_sections import comparisons_section
+from ssn_probe.spec import Recipe
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.study.arms import WEAKENED
 from ssn_probe.study.findings import Findings
@@ -26,35 +28,52 @@ ROWS = [
 ]
 
 
-def lines_of(study: Findings) -> list[list[str]]:
-    text = comparisons_section(RECIPE, study)
-    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+def section_of(study: Findings, recipe: Recipe = RECIPE) -> Section:
+    section = comparisons_section(recipe, study)
+    assert section is not None
+    return section
+
+
+def folded_in(section: Section) -> dict[str, Table]:
+    """The table below each title."""
+    folded = (part for part in section.parts if isinstance(part, Folded))
+    return {one.title: table for one in folded for table in one.parts if isinstance(table, Table)}
 
 
 def test_every_comparison_has_a_line_and_its_own_p() -> None:
-    head, first, odds, random, languages, bb = lines_of(findings(comparisons=comparisons(*ROWS)))
-    assert first[2] == "**primary test**: 19 sets found under exchanged labels, 2 of them empty"
-    assert first[3:] == ["6.0, 5.5", "60.0", "41.0 [35.0, 47.0]", "+19.0 [+13.0, +25.0]", "46.0", ".050"]
-    assert (odds[1], odds[4], odds[-1]) == ("refusal log-odds", "-1.50", ".030")
-    assert (random[2], random[-1]) == ("19 random sets of as many neurons", "–")
-    assert (languages, bb) == (["language", "ss", "random sets"], ["bb", "70.0", "30.0 [35.0, 47.0]"])
-    assert len(head) == len(first)
+    section = section_of(findings(comparisons=comparisons(*ROWS)))
+    (table,) = (part for part in section.parts if isinstance(part, Table))
+    first, random = table.rows
+    assert table.head[2] == "ASR, %, in place of 60.0 by ss"
+    assert first[0] == "primary test: 19 sets found under exchanged labels, 2 of them empty"
+    assert first[1:] == ("6.0, 5.5", "41.0 [35.0, 47.0]", "+19.0 [+13.0, +25.0]", "46.0", ".050")
+    assert (random[0], random[-1]) == ("19 random sets of as many neurons", "–")
+    folded = folded_in(section)
+    (odds,) = folded["Other measures and arms compared"].rows
+    assert (odds[1], odds[2], odds[-1]) == ("refusal log-odds", "-1.50", ".030")
+    languages = folded["ASR in % per language: descriptions, without a test"]
+    assert (languages.head, languages.rows) == (
+        ("language", "ss", "random sets"),
+        (("bb", "70.0", "30.0 [35.0, 47.0]"),),
+    )
+    assert len(odds) == len(folded["Other measures and arms compared"].head)
 
 
 def test_without_a_valid_null_there_is_no_p_and_no_primary_test() -> None:
     found = Exchangeability(sets=("ss",), prompts=10, impossible="no prompts are exchangeable")
-    study = findings(comparisons=comparisons(*ROWS), robustness=Robustness(exchangeability=(found,)))
-    first = lines_of(study)[1]
-    assert first[2].startswith("19 sets")
-    assert first[-2:] == ["–", "no valid null"]
-    assert "ss: no valid null exists: no prompts are exchangeable." in comparisons_section(RECIPE, study)
+    section = section_of(findings(comparisons=comparisons(*ROWS), robustness=Robustness(exchangeability=(found,))))
+    (table,) = (part for part in section.parts if isinstance(part, Table))
+    assert table.rows[0][0].startswith("19 sets")
+    assert table.rows[0][-2:] == ("–", "no valid null")
+    assert "ss: no valid null exists: no prompts are exchangeable." in section.parts
 
 
 def test_nothing_compared_is_no_section() -> None:
-    assert comparisons_section(RECIPE, findings()) == ""
-    assert comparisons_section(RECIPE, findings(comparisons=comparisons())) == ""
-    alone = comparisons_section(replace(RECIPE, primary=None), findings(comparisons=comparisons(*ROWS)))
-    assert "per language" not in alone.partition("sign that there is no difference.")[2]
+    assert comparisons_section(RECIPE, findings()) is None
+    assert comparisons_section(RECIPE, findings(comparisons=comparisons())) is None
+    alone = section_of(findings(comparisons=comparisons(*ROWS)), replace(RECIPE, primary=None))
+    assert list(folded_in(alone)) == ["Other measures and arms compared"]
+    assert len(folded_in(alone)["Other measures and arms compared"].rows) == 3
 
 
 def study_with_sets() -> Findings:

@@ -7,7 +7,9 @@ import pytest
 from arm_samples import compared, comparisons, findings, primary_test, row, table
 
 from ssn_probe.organism.ground_truth import COMPARISON
-from ssn_probe.report.conclusions import conclusions, headlines
+from ssn_probe.report.conclusions import conclusions as sections_of
+from ssn_probe.report.conclusions import headlines
+from ssn_probe.report.markdown import as_markdown
 from ssn_probe.spec import ASR, Amplify, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.stats.nulls.permutation_null import SCHEMA
@@ -19,6 +21,11 @@ from ssn_probe.study.robustness import Robustness
 MAY_NOT, DESCRIBED = "## What may not be concluded", "## What is described, not tested"
 PROMPTS = Prompts("organism")
 SS = Shared(SafetyNeurons(PROMPTS))
+
+
+def conclusions(recipe: Recipe, found: Findings) -> str:
+    """The sections as they stand in report.md."""
+    return "\n".join(map(as_markdown, sections_of(recipe, found)))
 
 
 def recipe(arm: Suppress | Amplify) -> Recipe:

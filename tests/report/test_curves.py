@@ -12,6 +12,7 @@ from ssn_probe.report.charts.chart import Chart, save_chart
 from ssn_probe.report.charts.cost_chart import NONE, cost_chart
 from ssn_probe.report.charts.theme import BLACK, COLOURS, MUTED
 from ssn_probe.report.learning_curves import curve_section, trained_section
+from ssn_probe.report.markdown import as_markdown
 from ssn_probe.study.arms import ArmName
 from ssn_probe.study.delta_effects import measured_of
 from ssn_probe.study.training_curves import Point, curve_table
@@ -61,7 +62,7 @@ def test_rows_follow_curves_and_steps_after_the_untouched_model() -> None:
 def test_what_was_not_measured_is_absent() -> None:
     found = curve_table(summary_of(list(POINTS), ("asr",)), POINTS)
     assert found["utility"].null_count() == found.height
-    section = curve_section(found, None)
+    section = as_markdown(curve_section(found, None))
     assert "| ss | 3,328 | 8 | 36.0 [34.0, 38.0] | – | – |" in section
     assert "Averages over all languages" in section
 
@@ -75,25 +76,31 @@ def training(arm: str, step: int | None, without: str | None = None, **more: Any
     return name | {"steps": steps, "parameters": parameters, "held_out_loss": loss} | more
 
 
+def written(trained: list[dict[str, Any]]) -> str:
+    section = trained_section({"trained": trained})
+    assert section is not None
+    return as_markdown(section)
+
+
 def test_points_of_one_training_are_one_group_of_rows() -> None:
     trained = [
         training("ss", 8),
         training("ss", 20, held_out_loss={"base": 0.5, "chosen": 0.125}),
         training("<x>", None, held_out_loss=None),
     ]
-    section = trained_section({"trained": trained})
+    section = written(trained)
     assert (
         "| ss | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 8, 20 | 0.500 → 0.250 → 0.125 |"
         in section
     )
     assert section.count("| ss | q |") == 1
     assert "| \\<x\\> | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 12 | – |" in section
-    assert trained_section({}) == ""
+    assert trained_section({}) is None
 
 
 def test_a_loss_that_was_not_measured_at_a_step_has_its_place() -> None:
     trained = [training("ss", 8, held_out_loss=None), training("ss", 20)]
-    assert "kept 8, 20 | 0.500 → – → 0.250 |" in trained_section({"trained": trained})
+    assert "kept 8, 20 | 0.500 → – → 0.250 |" in written(trained)
 
 
 def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from arm_samples import MEASURES, row, table
 
+from ssn_probe.report.document import Picture, Table
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
 from ssn_probe.report.sections.dose_table import doses_section
 from ssn_probe.spec import (
@@ -44,18 +45,20 @@ def test_the_table_has_every_dose_with_its_costs() -> None:
     rows = [row(arm, value=asr) for arm, (asr, _) in values.items()]
     rows += [row(arm, "kl", value=kl, low=kl / 2, high=2 * kl) for arm, (_, kl) in values.items()]
     summary = table(row("baseline", role="baseline", value=0.4, low=0.3, high=0.5), row("ms", value=0.9), *rows)
-    lines = doses_section(RECIPE, summary).splitlines()
-    body = [line.split(" | ") for line in lines if line.startswith("| ") and "---" not in line]
-    assert body[0] == ["| activation", "ASR, %", "KL on harmless text |"]
-    assert [cells[0] for cells in body[1:]] == [
-        "| ×0 (none, the primary arm)",
-        "| ×0.5 (half)",
-        "| ×1: the untouched model",
-        "| harmless mean (to mean)",
+    section = doses_section(RECIPE, summary)
+    assert section is not None
+    picture, grid, _ = section.parts
+    assert isinstance(grid, Table)
+    assert picture == Picture("doses")
+    assert grid.head == ("activation", "ASR, %", "KL on harmless text")
+    assert [cells[0] for cells in grid.rows] == [
+        "×0 (none, the primary arm)",
+        "×0.5 (half)",
+        "×1: the untouched model",
+        "harmless mean (to mean)",
     ]
-    assert body[1][2] == "0.0020 [0.0010, 0.0040] |"
-    assert body[3][1:] == ["40.0 [30.0, 50.0]", "– |"]
-    assert not any("ms" in line for line in lines[:-1])
+    assert grid.rows[0][2] == "0.0020 [0.0010, 0.0040]"
+    assert grid.rows[2][1:] == ("40.0 [30.0, 50.0]", "–")
 
 
 def test_trainings_have_learning_curves_instead() -> None:
@@ -64,4 +67,4 @@ def test_trainings_have_learning_curves_instead() -> None:
     }
     recipe = Recipe(arms=arms, measures=MEASURES)
     assert dose_groups(recipe) == [["8 steps", "20 steps"]]
-    assert doses_section(recipe, table(*(row(arm) for arm in arms))) == ""
+    assert doses_section(recipe, table(*(row(arm) for arm in arms))) is None

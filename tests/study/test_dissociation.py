@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from ssn_probe.report.markdown import as_markdown
 from ssn_probe.report.sections.double_dissociation import dissociation_finding, dissociation_section
 from ssn_probe.spec import ASR, InLanguage, Intervention, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.study.dissociation import Dissociation, dissociated, dissociation
@@ -94,7 +95,9 @@ def test_a_set_that_raises_the_other_behaviour_does_not_pass_for_one_that_lowers
 
 def test_the_section_says_how_the_wrong_language_is_judged() -> None:
     made, summary = found(safety=(10, 40), language=(6, 12))
-    text = dissociation_section(made, summary, None, "aa")
+    section = dissociation_section(made, summary, None, "aa")
+    assert section is not None
+    text = as_markdown(section)
     assert "| nothing | 75.0 | 100.0 |" in text
     assert "| safety | 25.0 (-50.0 [" in text
     assert "| language | 15.0 (-60.0 [" in text

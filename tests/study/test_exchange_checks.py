@@ -7,6 +7,8 @@ import pytest
 
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.report.document import Section
+from ssn_probe.report.markdown import as_markdown
 from ssn_probe.report.sections.set_reliability import null_section
 from ssn_probe.spec import Prompts, Recipe, SafetyNeurons, Shared
 from ssn_probe.study.exchange_checks import why_no_null
@@ -14,6 +16,8 @@ from ssn_probe.study.plan import make_plan
 from ssn_probe.study.robustness import robustness_of
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
+
+NOTHING = Section("", ())
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def test_a_valid_exchange_tests_every_set(organism: Subject, rows: pl.DataFrame,
     robustness = robustness_of(bench, recipe, recipe.sets)
     (exchanged,) = robustness.exchangeability
     assert exchanged.sets == ("ms", "ss")
-    assert "50 % of them keep their label, and the mean contrast is" in null_section(robustness)
+    assert "50 % of them keep their label, and the mean contrast is" in as_markdown(null_section(robustness) or NOTHING)
 
 
 def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFra
     robustness = robustness_of(bench, recipe, recipe.sets)
     assert robustness.nulls is not None
     assert robustness.nulls.select("set", "language_a").rows() == [("ms", "qaa"), ("ms", "qab")]
-    assert "in each language independently" in null_section(robustness)
+    assert "in each language independently" in as_markdown(null_section(robustness) or NOTHING)
 
 
 def test_without_a_valid_null_nothing_has_a_p(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_without_a_valid_null_nothing_has_a_p(organism: Subject, rows: pl.DataFr
     assert "no valid null exists: 68 % of the prompts keep their label" in (found or "")
     robustness = robustness_of(bench, recipe, recipe.sets)
     assert robustness.nulls is None
-    assert "**No valid null exists**" in null_section(robustness)
+    assert "No valid null exists" in as_markdown(null_section(robustness) or NOTHING)
     assert sum("no valid null exists" in note for note in bench.warnings) == 1
     evaluate(bench, SafetyNeurons(next(iter(bench.data)), effect="local", sites=("ffn",), fdr=0.5))
     assert sum("the rate of fdr=0.5 is not known" in note for note in bench.warnings) == 1

@@ -9,6 +9,7 @@ from ssn_probe.model.loading import locate
 from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons.selection import averaged, scored, select_neurons
 from ssn_probe.organism.ground_truth import against_truth, load_truth
+from ssn_probe.report.document import Table
 from ssn_probe.report.sections.against_planted_truth import truth_section
 from ssn_probe.report.terminal.result_card import truth_table as terminal_table
 from ssn_probe.study.importance import importance
@@ -57,9 +58,11 @@ def test_own_rankings_and_their_average(bench: Workbench, truth: pl.DataFrame) -
 
 
 def test_both_are_printed(truth: pl.DataFrame) -> None:
-    lines = truth_section(truth).splitlines()
-    assert [line.split(" | ")[:3] for line in lines if line.startswith("| ms ")] == [
-        ["| ms", ranked_by, question] for ranked_by in ("own", "average") for question in ("harmful", "difference")
+    section = truth_section(truth)
+    assert section is not None
+    (table,) = (part for part in section.parts if isinstance(part, Table))
+    assert [row[:3] for row in table.rows if row[0] == "ms"] == [
+        ("ms", ranked_by, question) for ranked_by in ("own", "average") for question in ("harmful", "difference")
     ]
     console = Console(width=80, record=True, file=None, quiet=False)
     with console.capture() as shown:

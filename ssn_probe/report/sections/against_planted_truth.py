@@ -5,11 +5,20 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.markdown_tables import ABSENT, number, section, table
-from ssn_probe.text import markdown, percent
+from ssn_probe.report.cells import ABSENT, number
+from ssn_probe.report.document import Folded, Picture, Section, Table, section
+from ssn_probe.text import percent
 
 QUESTIONS = {"harmful": "H: supports refusing what is harmful", "difference": "D: refuses harmful rather than harmless"}
 SHARES = ("precision", "recall", "mass")
+NAMES = ("set", "ranked by", "question")
+COUNTS = {
+    "selected": "at planted sites",
+    "hits": "carriers found",
+    "true": "carriers",
+    "brakes": "brakes",
+    "outside": "elsewhere",
+}
 
 
 def compared(truth: pl.DataFrame) -> pl.DataFrame:
@@ -20,26 +29,31 @@ def compared(truth: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def truth_section(truth: pl.DataFrame | None) -> str:
+def truth_section(truth: pl.DataFrame | None) -> Section | None:
     """Precision, recall, mass and average precision per set, ranking and question."""
     if truth is None:
-        return ""
-    body = []
-    for row in compared(truth).rows(named=True):
-        counts = [f"{row[name]:.3g}" for name in ("selected", "hits", "true", "brakes", "outside")]
-        names = [markdown(row["set"]), row["ranked_by"] or ABSENT, row["question"]]
-        body.append([*names, *counts, *shares(row), number(row["average_precision"])])
-    header = ["set", "ranked by", "question", "at planted sites", "carriers found", "carriers", "brakes", "elsewhere"]
-    header += [*SHARES, "average precision"]
-    questions = "; ".join(f"*{name}* is {words}" for name, words in QUESTIONS.items())
+        return None
+    rows = [(_names(row), row) for row in compared(truth).rows(named=True)]
+    quality = tuple((*names, *shares(row), number(row["average_precision"])) for names, row in rows)
+    counts = tuple((*names, *(f"{row[name]:.3g}" for name in COUNTS)) for names, row in rows)
+    questions = "; ".join(f"{name} is {words}" for name, words in QUESTIONS.items())
     note = (
         f"The truth is a Shapley value over the planted neurons, on prompts that no method sees ({questions}). Means "
-        "over the set's languages; *mass* is the share of the carriers' value that the set contains. Precision is a "
-        "lower bound: neurons that were not planted carry refusal, too. *own*: every language's neurons are chosen and "
-        "ranked by its own effects; *average*: by the effects averaged over languages. A set shared by languages is "
-        "ranked by the average, and chosen by each language's own effects.\n"
+        "over the set's languages; mass is the share of the carriers' value that the set contains. Precision is a "
+        "lower bound: neurons that were not planted carry refusal, too. Ranked by own: every language's neurons are "
+        "chosen and ranked by its own effects; by the average: by the effects averaged over languages. A set shared by "
+        "languages is ranked by the average, and chosen by each language's own effects."
     )
-    return section("Against what was planted", table(header, body), note)
+    return section(
+        "Against what was planted",
+        Picture("truth"),
+        Table((*NAMES, *SHARES, "average precision"), quality, note),
+        Folded("How many neurons", (Table((*NAMES, *COUNTS.values()), counts),)),
+    )
+
+
+def _names(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["set"], row["ranked_by"] or ABSENT, row["question"]
 
 
 def shares(row: Mapping[str, Any]) -> list[str]:

@@ -5,14 +5,15 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.report.cells import share_cell
 from ssn_probe.report.conditions import baseline_rows
-from ssn_probe.report.markdown_tables import section, share_cell, table
+from ssn_probe.report.document import Picture, Section, Table, section
 from ssn_probe.report.recipe_sets import distinct_sets, expression_of
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.stats import RankCorrelation, rank_correlation
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import counted, markdown, p_equals
+from ssn_probe.text import counted, p_equals
 
 
 def counts_against_asr(sizes: Mapping[str, int], summary: pl.DataFrame, anchor: str | None) -> RankCorrelation:
@@ -25,7 +26,7 @@ def counts_against_asr(sizes: Mapping[str, int], summary: pl.DataFrame, anchor: 
     return rank_correlation([sizes[language] for language in languages], [asr[language] for language in languages])
 
 
-def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame) -> str:
+def counts_sections(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.DataFrame) -> list[Section]:
     """The number of shared neurons beside the baseline's ASR, for every set that is shared with an anchor."""
     before = baseline_rows(summary)
     parts = []
@@ -34,12 +35,13 @@ def counts_section(recipe: Recipe, manifest: Mapping[str, Any], summary: pl.Data
             continue
         sizes = {language: count for language, count in manifest["sets"][name].items() if language in before}
         sizes.pop(manifest["anchor"], None)
-        body = [[markdown(language), str(count), share_cell(before[language])] for language, count in sizes.items()]
+        body = tuple((language, str(count), share_cell(before[language])) for language, count in sizes.items())
         if body:
             found = counts_against_asr(sizes, summary, manifest["anchor"])
-            rows = table(["language", "shared neurons", "baseline ASR, %"], body)
-            parts.append(section(f"Counts against ASR: {markdown(name)}", rows, f"{correlation_sentence(found)}\n"))
-    return "\n".join(parts)
+            grid = Table(("language", "shared neurons", "baseline ASR, %"), body, correlation_sentence(found))
+            pictures = [Picture("counts")] if not parts else []
+            parts.append(section(f"Counts against ASR: {name}", *pictures, grid))
+    return parts
 
 
 def correlation_sentence(found: RankCorrelation) -> str:

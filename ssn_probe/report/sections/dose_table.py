@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from ssn_probe.report.cells import ABSENT
 from ssn_probe.report.conditions import Row, summary_row
+from ssn_probe.report.document import Picture, Section, Table, section
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
-from ssn_probe.report.markdown_tables import ABSENT, section, table
 from ssn_probe.report.measure_tables import DIGITS, digits_of
 from ssn_probe.spec import Recipe, Trains
 from ssn_probe.study.arms import BASELINE, TESTED
 from ssn_probe.study.summary import KL, LOG_ODDS, PERPLEXITY
-from ssn_probe.text import markdown
 
 COLUMNS = {
     "asr": "ASR, %",
@@ -24,21 +24,21 @@ COLUMNS = {
 NOTE = (
     "On the average over languages, with 95 % intervals. The doses are descriptions: only the primary arm is compared "
     "with other sets. Utility can be at its ceiling long before the model answers as it did; the KL from the untouched "
-    "model on harmless text is not.\n"
+    "model on harmless text is not."
 )
 
 
-def doses_section(recipe: Recipe, summary: pl.DataFrame) -> str:
+def doses_section(recipe: Recipe, summary: pl.DataFrame) -> Section | None:
     """A table per set whose activation is scaled by several factors; trainings have learning curves."""
     groups = [arms for arms in dose_groups(recipe) if not isinstance(recipe.arms[arms[0]], Trains)]
-    tables = [table_of for arms in groups if (table_of := _table(recipe, summary, arms))]
-    return section("Dose by dose", *tables, NOTE) if tables else ""
+    tables = [_table(recipe, summary, arms) for arms in groups]
+    return section("Dose by dose", Picture("doses"), *tables, NOTE) if tables else None
 
 
-def _table(recipe: Recipe, summary: pl.DataFrame, arms: list[str]) -> str:
+def _table(recipe: Recipe, summary: pl.DataFrame, arms: list[str]) -> Table:
     measured = [name for name in COLUMNS if name in set(summary.filter(pl.col("arm").is_in(arms))["measure"])]
-    body = [[name, *cells] for _, name, cells in sorted(_lines(recipe, summary, arms, measured))]
-    return table(["activation", *(COLUMNS[name] for name in measured)], body)
+    body = tuple((name, *cells) for _, name, cells in sorted(_lines(recipe, summary, arms, measured)))
+    return Table(("activation", *(COLUMNS[name] for name in measured)), body)
 
 
 def _lines(
@@ -50,7 +50,7 @@ def _lines(
         node = recipe.arms[arm]
         primary = ", the primary arm" if arm == recipe.primary else ""
         cells = [_cell(summary_row(summary, arm, name, role=TESTED)) for name in measured]
-        yield dose_of(node), f"{dose_label(node)} ({markdown(arm)}{primary})", cells
+        yield dose_of(node), f"{dose_label(node)} ({arm}{primary})", cells
 
 
 def _cell(row: Row | None) -> str:

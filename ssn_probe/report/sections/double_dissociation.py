@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
+from ssn_probe.report.cells import ABSENT, language_cell, p_value
 from ssn_probe.report.conditions import Row, summary_row
-from ssn_probe.report.markdown_tables import ABSENT, language_cell, p_value, section, table
+from ssn_probe.report.document import Section, Table, section
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.labels import set_label
@@ -13,7 +14,7 @@ from ssn_probe.study.arms import BASELINE
 from ssn_probe.study.comparisons import COMPARISONS, RANDOM
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS
-from ssn_probe.text import change_in_points, markdown, p_equals, plain, points
+from ssn_probe.text import change_in_points, p_equals, plain, points
 
 ALPHA = 0.05
 COLUMNS = {
@@ -34,29 +35,31 @@ BEHAVIOURS = {
 }
 READING = (
     "Responses to harmful prompts, averaged over languages; in brackets the change from the untouched model with its "
-    "95 % interval, for random sets the change of their mean and where 95 % of such sets fall. *Refused* counts a "
+    "95 % interval, for random sets the change of their mean and where 95 % of such sets fall. Refused counts a "
     "refusal in any language. A crossed contrast is how much lower a behaviour is where the set that carries it is "
     "silenced than where the other is, on the same prompts; its p is the level at which the interval leaves out zero. "
     "Both contrasts must be above zero for a double dissociation, so its p is the larger of the two; the interaction, "
-    "their sum, can be moved by one of them alone.\n"
+    "their sum, can be moved by one of them alone."
 )
 
 
 def dissociation_section(
     found: Dissociation | None, summary: pl.DataFrame | None, comparisons: pl.DataFrame | None, anchor: str | None
-) -> str:
+) -> Section | None:
     """The table of sets and behaviours, the crossed contrasts, and how responses in the wrong language were judged."""
     if found is None or summary is None:
-        return ""
+        return None
     present = [measure for measure in COLUMNS if measure in set(summary["measure"])]
-    header = ["silenced", *(COLUMNS[measure] for measure in present)]
+    head = ("silenced", *(COLUMNS[measure] for measure in present))
     arms = (found.safety, found.language)
-    body = [["nothing", *(_value(summary_row(summary, BASELINE, measure, role=BASELINE)) for measure in present)]]
+    body: list[tuple[str, ...]] = [
+        ("nothing", *(_value(summary_row(summary, BASELINE, measure, role=BASELINE)) for measure in present))
+    ]
     for arm in arms:
-        body.append([markdown(arm), *(_changed(summary_row(summary, arm, measure)) for measure in present)])
+        body.append((arm, *(_changed(summary_row(summary, arm, measure)) for measure in present)))
     for arm in arms:
         body += _random(comparisons, summary, arm, present)
-    parts = [table(header, body), _contrasts(found, anchor), READING, _wrong_language(found)]
+    parts = (Table(head, tuple(body)), *_contrasts(found, anchor), READING, _wrong_language(found))
     return section("Double dissociation: which set carries which behaviour?", *parts)
 
 
@@ -89,7 +92,7 @@ def _change(measure: str, value: float, low: float | None, high: float | None) -
 
 def _random(
     comparisons: pl.DataFrame | None, summary: pl.DataFrame, arm: str, present: list[str]
-) -> Iterator[list[str]]:
+) -> Iterator[tuple[str, ...]]:
     """As many random neurons as an arm has."""
     if comparisons is None:
         return
@@ -98,7 +101,7 @@ def _random(
         return
     by_measure = {row["measure"]: row for row in rows.rows(named=True)}
     cells = [_random_cell(by_measure.get(name), summary_row(summary, arm, name)) for name in present]
-    yield [f"{COMPARISONS[RANDOM].counted(rows['sets'][0])} as {markdown(arm)} has", *cells]
+    yield (f"{COMPARISONS[RANDOM].counted(rows['sets'][0])} as {arm} has", *cells)
 
 
 def _random_cell(row: Row | None, tested: Row | None) -> str:
@@ -112,26 +115,25 @@ def _random_cell(row: Row | None, tested: Row | None) -> str:
     return f"{_value(value)} ({_change(row['measure'], row['mean'] - before, low, high)})"
 
 
-def _contrasts(found: Dissociation, anchor: str | None) -> str:
+def _contrasts(found: Dissociation, anchor: str | None) -> tuple[Table, Table]:
     rows = found.contrasts.filter(language=AVERAGE)
-    body = [
-        [
+    body = tuple(
+        (
             BEHAVIOURS[row["behaviour"]],
-            "–" if row["behaviour"] == INTERACTION else f"{markdown(row['carries'])} against {markdown(row['other'])}",
+            ABSENT if row["behaviour"] == INTERACTION else f"{row['carries']} against {row['other']}",
             _contrast(row),
             f"{row['n']:,}",
             p_value(row["p"]),
-        ]
+        )
         for row in rows.rows(named=True)
-    ]
-    by_language = [
-        [language_cell(language, anchor), *(_contrast(row) for row in _of(found, language))]
+    )
+    by_language = tuple(
+        (language_cell(language, anchor), *(_contrast(row) for row in _of(found, language)))
         for language in found.contrasts["language"].unique(maintain_order=True)
         if language != AVERAGE
-    ]
-    shares = ["language", *(BEHAVIOURS[one] for one in rows["behaviour"])]
-    crossed = table(["behaviour", "crossed contrast", "lower by, points or nats (95 %)", "pairs", "p"], body)
-    return f"{crossed}\n{table(shares, by_language)}"
+    )
+    head = ("behaviour", "crossed contrast", "lower by, points or nats (95 %)", "pairs", "p")
+    return Table(head, body), Table(("language", *(BEHAVIOURS[one] for one in rows["behaviour"])), by_language)
 
 
 def _of(found: Dissociation, language: str) -> list[Row]:
@@ -150,13 +152,13 @@ def _wrong_language(found: Dissociation) -> str:
     for arm in rows["arm"].unique(maintain_order=True):
         counts = dict(rows.filter(arm=arm).select("verdict", "n").iter_rows())
         verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
-        judged.append(f"{'the untouched model' if arm == BASELINE else markdown(arm)}: {verdicts}")
+        judged.append(f"{'the untouched model' if arm == BASELINE else arm}: {verdicts}")
     if not judged:
-        return "No response was in another language than its prompt.\n"
+        return "No response was in another language than its prompt."
     return (
         f"Responses in another language than their prompt, by verdict: {'; '.join(judged)}. An answer that the judge "
         "finds invalid because of its language counts among the judged responses of ASR and not as a success: where "
-        "the language changes, read what is refused, and not ASR.\n"
+        "the language changes, read what is refused, and not ASR."
     )
 
 

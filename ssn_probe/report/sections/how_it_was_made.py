@@ -5,22 +5,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssn_probe.model.asking import ASKED
-from ssn_probe.report.markdown_tables import section, table
+from ssn_probe.report.document import Bullets, Section, Table, folded_if_large, section
 from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.spec.node import walk
-from ssn_probe.text import counted, markdown, size
+from ssn_probe.text import counted, size
 
 
-def notes_section(warnings: list[str]) -> str:
+def notes_section(warnings: Sequence[str]) -> Section | None:
     """What the run warned of."""
-    return section("Notes", "\n".join(f"- {markdown(warning)}" for warning in warnings)) if warnings else ""
+    return section("Notes", Bullets(tuple(warnings))) if warnings else None
 
 
-def gates_section(manifest: Mapping[str, Any]) -> str:
+def gates_sections(manifest: Mapping[str, Any]) -> list[Section]:
     """Does each log-odds separate the responses that it is about from others, in each language?"""
     gates = manifest.get("gates") or ()
     parts = {one: [gate for gate in gates if gate.get("behaviour", "refusal") == one] for one in GATES}
-    return "\n".join(_gates(GATES[one], own) for one, own in parts.items() if own)
+    return [_gates(GATES[one], own) for one, own in parts.items() if own]
 
 
 GATES = {
@@ -33,47 +33,49 @@ GATES = {
 """What the responses of one side do, and the question, by behaviour."""
 
 
-def _gates(words: tuple[str, str], gates: Sequence[Mapping[str, Any]]) -> str:
-    body = [
-        [
-            markdown(gate["data"]),
-            markdown(gate["language"]),
+def _gates(words: tuple[str, str], gates: Sequence[Mapping[str, Any]]) -> Section:
+    body = tuple(
+        (
+            gate["data"],
+            gate["language"],
             gate["origin"],
             "not measured: one side is empty" if gate["auroc"] is None else f"{gate['auroc']:.3f}",
             f"{gate['refused']}, {gate['other']}",
-        ]
+        )
         for gate in gates
-    ]
-    header = ["data", "language", "read by", "AUROC", f"responses: {words[0]}, other"]
-    return section(f"{words[1]} (held-out identify prompts)", table(header, body))
+    )
+    head = ("data", "language", "read by", "AUROC", f"responses: {words[0]}, other")
+    return section(
+        f"{words[1]} (held-out identify prompts)", folded_if_large("Per data set and language", Table(head, body))
+    )
 
 
 LONGEST = 1_000
 """Characters of a system prompt that are shown."""
 
 
-def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+def made_section(recipe: Recipe, manifest: Mapping[str, Any]) -> Section:
     """What it takes to make the run again."""
     model = manifest["model"]
     rows = [
-        ["recipe", f"{markdown(recipe.name)}, key `{manifest['key'][:16]}`, seed {recipe.seed}"],
+        ["recipe", f"{recipe.name}, key {manifest['key'][:16]}, seed {recipe.seed}"],
         [
             "model",
-            f"{markdown(str(model['name']))}, {model['family']}, {model['dtype']}, attention {model['attention']}",
+            f"{model['name']}, {model['family']}, {model['dtype']}, attention {model['attention']}",
         ],
         *_scoring_rows(recipe),
-        *([name.replace("_", " "), markdown(f"{model[name]!r}"[:LONGEST])] for name in ASKED if name in model),
+        *([name.replace("_", " "), f"{model[name]!r}"[:LONGEST]] for name in ASKED if name in model),
         *_source_rows(model.get("source")),
-        ["weights", f"`{model.get('digest') or model.get('commit')}`"],
+        ["weights", str(model.get("digest") or model.get("commit"))],
         *_generation_rows(manifest.get("generation") or {}),
         *_engine_rows(manifest.get("options", {}).get("engine")),
-        *(["data", f"{markdown(data['name'])}, SHA-256 `{data['sha256']}`"] for data in manifest["data"]),
-        ["software", markdown(", ".join(f"{name} {version}" for name, version in manifest["packages"].items()))],
-        ["python", ", ".join([f"{manifest['python']} on {markdown(manifest['platform'])}", *_device(manifest)])],
+        *(["data", f"{data['name']}, SHA-256 {data['sha256']}"] for data in manifest["data"]),
+        ["software", ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())],
+        ["python", ", ".join([f"{manifest['python']} on {manifest['platform']}", *_device(manifest)])],
         *_host_rows(manifest.get("remote")),
-        ["seconds", markdown(", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items()))],
+        ["seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in manifest["seconds"].items())],
     ]
-    return section("How it was made", table(["", ""], rows))
+    return section("How it was made", Table(("", ""), tuple(map(tuple, rows))))
 
 
 def _scoring_rows(recipe: Recipe) -> list[list[str]]:
@@ -84,7 +86,7 @@ def _scoring_rows(recipe: Recipe) -> list[list[str]]:
 
 def _device(manifest: Mapping[str, Any]) -> list[str]:
     """Of this machine; a model on a host has none here."""
-    return [] if manifest.get("remote") else [markdown(manifest["device"])]
+    return [] if manifest.get("remote") else [manifest["device"]]
 
 
 def _host_rows(remote: Mapping[str, Any] | None) -> list[list[str]]:
@@ -93,7 +95,7 @@ def _host_rows(remote: Mapping[str, Any] | None) -> list[list[str]]:
         return []
     jobs = f"{counted(remote['jobs'], 'job')}, {size(remote['sent'])} sent, {size(remote['received'])} received"
     where = "with gradients" if remote["gradients"] else "in the sandbox, without gradients"
-    return [["host", markdown(f"{remote['host']}, {remote['dtype']}, {where}; {jobs}")]]
+    return [["host", f"{remote['host']}, {remote['dtype']}, {where}; {jobs}"]]
 
 
 def _source_rows(source: Mapping[str, Any] | None) -> list[list[str]]:
@@ -101,7 +103,7 @@ def _source_rows(source: Mapping[str, Any] | None) -> list[list[str]]:
     if not source:
         return []
     what = "{about}, dequantised from {quantisation}: {member} in {package} {version}, {license}".format_map(source)
-    return [["fetched", markdown(what)], ["GGUF file", f"SHA-256 `{source['gguf_sha256']}`"]]
+    return [["fetched", what], ["GGUF file", f"SHA-256 {source['gguf_sha256']}"]]
 
 
 def _engine_rows(engine: Mapping[str, Any] | None) -> list[list[str]]:
@@ -110,12 +112,12 @@ def _engine_rows(engine: Mapping[str, Any] | None) -> list[list[str]]:
         return []
     packages = [f"{name} {version}" for name, version in engine["packages"].items()]
     options = [f"{name} {value}" for name, value in engine["options"].items()]
-    return [["responses generated by", markdown(", ".join((*packages, *options)))]]
+    return [["responses generated by", ", ".join((*packages, *options))]]
 
 
 def _generation_rows(generation: Mapping[str, Any]) -> list[list[str]]:
     """Which tokens end a response, and what the checkpoint asked for that greedy generation overrode."""
     ends = [f"{end['text']} ({end['id']}; {', '.join(end['sources'])})" for end in generation.get("ends", ())]
     asked = [f"{name} {json.dumps(value)}" for name, value in generation.get("overridden", {}).items()]
-    rows = [["a response ends with", markdown("; ".join(ends) or "no token")]] if generation else []
-    return rows + ([["overridden by greedy generation", markdown(", ".join(asked))]] if asked else [])
+    rows = [["a response ends with", "; ".join(ends) or "no token"]] if generation else []
+    return rows + ([["overridden by greedy generation", ", ".join(asked)]] if asked else [])

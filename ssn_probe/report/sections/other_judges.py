@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ssn_probe.report.cells import ABSENT, share_cell
 from ssn_probe.report.certificate import arm_title, kappa_cell
-from ssn_probe.report.markdown_tables import section, share_cell, table
+from ssn_probe.report.document import Part, Section, Table, folded_if_large, section
 from ssn_probe.report.sections.judge_certificate import certified_parts
-from ssn_probe.text import markdown
 
 HEADING = "The same responses under other judges"
 KAPPA = (
@@ -16,22 +16,22 @@ KAPPA = (
 )
 
 
-def judges_section(manifest: Mapping[str, Any]) -> str:
+def judges_section(manifest: Mapping[str, Any]) -> Section | None:
     """ASR of every arm under every other judge, and how far each agrees with the run's."""
     judged = manifest.get("judged")
     if not judged:
-        return ""
+        return None
     languages = list(dict.fromkeys(row["language"] for one in judged for row in one["asr"]))
-    parts = []
+    parts: list[Part] = []
     for one in judged:
         arms = list(dict.fromkeys(map(arm_title, one["asr"])))
         cells = {(arm_title(row), row["language"]): share_cell(row) for row in one["asr"]}
-        body = [[markdown(name), *(cells.get((arm, name), "–") for arm in arms)] for name in languages]
-        parts.append(table([f"ASR by {markdown(one['name'])}, %", *map(markdown, arms)], body))
-        pair = f"κ of {markdown(one['name'])} and {markdown(str(one['first']))}"
-        parts.append(
-            table(["language", pair, "same", "n", "unjudged"], [agreement_cells(row) for row in one["agreement"]])
-        )
+        body = tuple((name, *(cells.get((arm, name), ABSENT) for arm in arms)) for name in languages)
+        title = f"ASR by {one['name']}, %"
+        parts.append(folded_if_large(title, Table((title, *arms), body)))
+        pair = f"κ of {one['name']} and {one['first']}"
+        agreement = tuple(tuple(agreement_cells(row)) for row in one["agreement"])
+        parts.append(Table(("language", pair, "same", "n", "unjudged"), agreement))
         parts += certified_parts(one, one["asr"])
     return section(HEADING, *parts, KAPPA)
 
@@ -39,4 +39,4 @@ def judges_section(manifest: Mapping[str, Any]) -> str:
 def agreement_cells(row: Mapping[str, Any]) -> list[str]:
     """A language's agreement in cells: kappa with its interval, the same verdict in per cent, counts."""
     kappa, same = kappa_cell(row), "–" if row["observed"] is None else f"{100 * row['observed']:.0f} %"
-    return [markdown(row["language"]), kappa, same, str(row["n"]), str(row["unjudged"])]
+    return [row["language"], kappa, same, str(row["n"]), str(row["unjudged"])]

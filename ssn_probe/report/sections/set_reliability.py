@@ -5,40 +5,42 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.markdown_tables import number, p_value, section, set_language_cell, table
+from ssn_probe.report.cells import ABSENT, number, p_value, set_language_cell
+from ssn_probe.report.document import Bullets, Picture, Section, Table, folded_if_large, section
 from ssn_probe.stats import holm
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.study.robustness import Robustness
-from ssn_probe.text import counted, listing, markdown, percent
+from ssn_probe.text import counted, listing, percent
 
 FIGURES = ["language_a", "observed", "observed_all", "null_mean", "null_low", "null_high", "p", "draws"]
 """What is equal in two names of one set."""
 
 
-def null_section(robustness: Robustness) -> str:
+def null_section(robustness: Robustness) -> Section | None:
     """How labels were exchanged, and sizes beside those that this gives; sets whose size is fixed are only named."""
     title = "What chance gives: sizes under exchanged labels"
-    exchanged = "\n".join(f"- {_exchange_line(one, robustness.apart)}" for one in robustness.exchangeability)
+    lines = tuple(_exchange_line(one, robustness.apart) for one in robustness.exchangeability)
+    exchanged = Bullets(lines) if lines else None
     if robustness.nulls is None:
-        return section(title, f"{exchanged}\n") if exchanged else ""
+        return section(title, exchanged) if exchanged else None
     sizes = _sizes(robustness.nulls)
-    body = [_size_row(row) for row in sizes.filter(~pl.col("fixed")).rows(named=True)]
-    header = ["set", "language", "neurons", "under exchanged labels (95 %)", "difference", "would show", "Holm p"]
-    fixed = [markdown(name) for name in sizes.filter("fixed")["set"].unique(maintain_order=True)]
+    body = tuple(_size_row(row) for row in sizes.filter(~pl.col("fixed")).rows(named=True))
+    head = ("set", "language", "neurons", "under exchanged labels (95 %)", "difference", "would show", "Holm p")
+    fixed = sizes.filter("fixed")["set"].unique(maintain_order=True).to_list()
     return section(
         title,
-        f"{exchanged}\n",
+        exchanged,
         f"The labels harmful and harmless were exchanged {counted(int(sizes['draws'][0]), 'time')} and every set was "
-        "found anew. A small p says that harmful prompts *differ* from harmless ones in the number of neurons found or "
+        "found anew. A small p says that harmful prompts differ from harmless ones in the number of neurons found or "
         f"shared, not that the difference is safety{or_else(robustness.apart)}. A large p does not say that they do "
-        "not: the difference has an interval, and *would show* is the smallest number of neurons that would have had "
+        "not: the difference has an interval, and would show is the smallest number of neurons that would have had "
         "p ≤ .05. A set has one test, that of its average; Holm's p adjusts it over the sets. Rows without a p "
-        "are descriptions.\n",
-        table(header, body) if body else "",
-        f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability.\n"
+        "are descriptions.",
+        folded_if_large("Sizes per set and language", Table(head, body)) if body else None,
+        f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability."
         if fixed
-        else "",
+        else None,
     )
 
 
@@ -67,9 +69,9 @@ def size_tests(robustness: Robustness) -> list[dict[str, Any]]:
 
 def _exchange_line(found: Exchangeability, apart: Sequence[str]) -> str:
     """How the labels of sets were exchanged, with the figures that say whether it makes a null."""
-    names = listing([markdown(name) for name in found.sets])
+    names = listing(found.sets)
     if found.impossible is not None:
-        return f"{names}: **no valid null exists**: {found.impossible}."
+        return f"{names}: no valid null exists: {found.impossible}."
     within = "length" if "topic" in apart else "topic and length"
     pairs = f"swapped within {counted(found.pairs, 'minimal pair')}" if found.pairs else ""
     strata = f"exchanged within {within} ({found.strata:,} with both labels)" if found.strata else ""
@@ -81,7 +83,7 @@ def _exchange_line(found: Exchangeability, apart: Sequence[str]) -> str:
         f"observed one (standard error {error})"
     )
     if found.reason is not None:
-        return f"{names}: {figures}. **No valid null exists**: {found.reason}."
+        return f"{names}: {figures}. No valid null exists: {found.reason}."
     alone = f". Nothing that combines languages is tested: {found.not_parallel}" if found.not_parallel else ""
     return f"{names}: {figures}{alone}."
 
@@ -91,44 +93,45 @@ def or_else(apart: Sequence[str]) -> str:
     return f"; it may also be their {listing(apart)}" if apart else ""
 
 
-def _size_row(row: Mapping[str, Any]) -> list[str]:
+def _size_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     size = f"{row['observed']:g}" if row["language_a"] != "average" else f"{row['observed']:.1f}"
     if row["observed"] != row["observed_all"]:
         size += f" ({row['observed_all']:.3g} on all prompts)"
     null = f"{row['null_mean']:.1f} [{row['null_low']:.3g}, {row['null_high']:.3g}]"
     more = f"{row['difference']:+.1f} [{row['difference_low']:+.3g}, {row['difference_high']:+.3g}]"
-    shown = "–" if row["shown_from"] is None else f"{row['shown_from']:.3g}"
-    return [markdown(row["set"]), set_language_cell(row["language_a"]), size, null, more, shown, p_value(row["p_holm"])]
+    shown = ABSENT if row["shown_from"] is None else f"{row['shown_from']:.3g}"
+    return row["set"], set_language_cell(row["language_a"]), size, null, more, shown, p_value(row["p_holm"])
 
 
-def stability_section(robustness: Robustness) -> str:
+def stability_section(robustness: Robustness) -> Section | None:
     """Split-half Jaccard beside its null, and its curve over the number of prompts."""
     if robustness.jaccard is None or robustness.curve is None:
-        return ""
+        return None
     curve, sizes = robustness.curve, sorted(robustness.curve["prompts"].unique())
     smaller = [size for size in sizes if size < max(sizes)]
     body = []
     adjusted = pl.Series("p_holm", holm(robustness.jaccard["p"].to_list()), dtype=pl.Float64)
     for row in robustness.jaccard.with_columns(adjusted).rows(named=True):
         own = dict(curve.filter(set=row["set"], language=row["language"]).select("prompts", "jaccard").iter_rows())
-        body.append([*_jaccard_cells(row), *(number(own.get(size)) for size in smaller)])
-    header = ["set", "language", "split-half Jaccard", "under exchanged labels", "Holm p"]
-    header += [f"with {size:.0f} prompts" for size in smaller]
+        body.append((*_jaccard_cells(row), *(number(own.get(size)) for size in smaller)))
+    head = ("set", "language", "split-half Jaccard", "under exchanged labels", "Holm p")
+    grid = Table((*head, *(f"with {size:.0f} prompts" for size in smaller)), tuple(body))
     note = (
         f"The prompts were halved {counted(robustness.jaccard['pairs'][0], 'time')} (clusters and pairs whole, "
         "translations together) and the set was found in each half: the Jaccard overlap of the two, with the spread of "
         "95 % of the pairs of halves in brackets. On the right, two samples of fewer prompts each, of the "
-        f"{max(sizes):.0f} in a half. 1 means that other prompts of the kind give the same neurons.\n"
+        f"{max(sizes):.0f} in a half. 1 means that other prompts of the kind give the same neurons."
     )
-    return section("How stable the sets are", note, table(header, body))
+    figures = folded_if_large("Split-half overlap per set and language", grid)
+    return section("How stable the sets are", Picture("stability"), note, figures)
 
 
-def _jaccard_cells(row: Mapping[str, Any]) -> list[str]:
+def _jaccard_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     found = number(row["jaccard"])
     if row["low"] is not None:
         found += f" [{row['low']:.2f}, {row['high']:.2f}]"
     null = number(row["null_jaccard"])
-    return [markdown(row["set"]), set_language_cell(row["language"]), found, null, p_value(row["p_holm"])]
+    return row["set"], set_language_cell(row["language"]), found, null, p_value(row["p_holm"])
 
 
 def overlap_tests(overlap: pl.DataFrame) -> pl.DataFrame:
@@ -141,30 +144,30 @@ def overlap_tests(overlap: pl.DataFrame) -> pl.DataFrame:
 
 
 OVERLAP_NOTE = (
-    "*Under exchanged labels*: would as much be shared if harmful and harmless did not differ? *Independent draws* per "
+    "Under exchanged labels: would as much be shared if harmful and harmless did not differ? Independent draws per "
     "layer and site know nothing of importance and understate chance up to tenfold. Holm's p adjusts over the "
-    "pairs of a set.\n"
+    "pairs of a set."
 )
 
 
-def overlap_section(overlap: pl.DataFrame | None) -> str:
+def overlap_section(overlap: pl.DataFrame | None) -> Section | None:
     """What languages share, beside two expectations."""
     if overlap is None:
-        return ""
-    header = ["set", "languages", "neurons", "shared", "Jaccard"]
-    header += ["under exchanged labels", "Holm p", "independent draws"]
-    body = [_overlap_row(row) for row in overlap_tests(overlap).rows(named=True)]
-    return section("Overlap of languages", table(header, body), OVERLAP_NOTE)
+        return None
+    head = ("set", "languages", "neurons", "shared", "Jaccard", "under exchanged labels", "Holm p", "independent draws")
+    body = tuple(_overlap_row(row) for row in overlap_tests(overlap).rows(named=True))
+    figures = folded_if_large("Overlap per pair of languages", Table(head, body))
+    return section("Overlap of languages", Picture("overlap"), figures, OVERLAP_NOTE)
 
 
-def _overlap_row(row: Mapping[str, Any]) -> list[str]:
-    return [
-        markdown(row["set"]),
-        f"{markdown(row['language_a'])} – {markdown(row['language_b'])}",
+def _overlap_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        row["set"],
+        f"{row['language_a']} – {row['language_b']}",
         f"{row['size_a']}, {row['size_b']}",
         str(row["shared"]),
         number(row["jaccard"]),
         number(row["expected_permuted"], 1),
         p_value(row["p_holm"]),
         number(row["expected"]),
-    ]
+    )

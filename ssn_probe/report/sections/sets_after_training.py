@@ -3,8 +3,9 @@
 import polars as pl
 
 from ssn_probe.neurons import EVERY
-from ssn_probe.report.markdown_tables import number, section, set_language_cell, table
-from ssn_probe.text import listing, markdown, plain
+from ssn_probe.report.cells import number, set_language_cell
+from ssn_probe.report.document import Section, Table, section
+from ssn_probe.text import listing, plain
 
 
 def found_again_lines(found: pl.DataFrame | None) -> list[str]:
@@ -25,23 +26,23 @@ def _counts(rows: pl.DataFrame) -> list[str]:
     ]
 
 
-def found_again_section(found: pl.DataFrame | None) -> str:
+def found_again_section(found: pl.DataFrame | None) -> Section | None:
     """Sizes before and after, what is in both, and what chance gives."""
     if found is None:
-        return ""
-    body = [
-        [
-            markdown(row["set"]),
+        return None
+    body = tuple(
+        (
+            row["set"],
             set_language_cell(row["language"]),
             *(str(row[name]) for name in ("before", "after", "kept")),
             *(number(row[name]) for name in ("jaccard", "expected")),
-        ]
+        )
         for row in found.rows(named=True)
-    ]
-    header = ["set", "language", "before", "after", "in both", "Jaccard", "expected by chance"]
+    )
+    head = ("set", "language", "before", "after", "in both", "Jaccard", "expected by chance")
     note = (
         "The same expression, evaluated in the model as it is and in the model that training makes. Expected by "
         "chance: independent draws of as many neurons per layer and site; common importance alone gives more. How far "
-        "other prompts would change the set is its split-half Jaccard below.\n"
+        "other prompts would change the set is its split-half Jaccard below."
     )
-    return section("The sets before and after training", table(header, body), note)
+    return section("The sets before and after training", Table(head, body, note))

@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from ssn_probe.report.markdown_tables import ABSENT, section, table
+from ssn_probe.report.cells import ABSENT
+from ssn_probe.report.document import Section, Table, folded_if_large, section
 from ssn_probe.study.arms import BASELINE, ArmName
-from ssn_probe.text import markdown
 
 TITLE = "Scores of lm-eval's tasks"
 NOTE = (
@@ -44,13 +44,12 @@ def _title(row: dict, scores: pl.DataFrame) -> str:
     return ArmName(row["arm"], row["set_language"] if several else None, row["step"]).title
 
 
-def tasks_section(scores: pl.DataFrame | None) -> str:
+def tasks_section(scores: pl.DataFrame | None) -> Section | None:
     """The table of the report; nothing where no task was run."""
     if scores is None:
-        return ""
-    header, rows = task_grid(scores)
-    body = [[markdown(cell) for cell in row] for row in rows]
-    return section(TITLE, table([markdown(cell) for cell in header], body), f"{NOTE}\n")
+        return None
+    head, rows = task_grid(scores)
+    return section(TITLE, folded_if_large("Per task and metric", Table(tuple(head), tuple(map(tuple, rows)))), NOTE)
 
 
 def task_changes(scores: pl.DataFrame | None, arm: str) -> list[str]:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from ssn_probe.report.cells import ABSENT, change_cell, share_cell
 from ssn_probe.report.conditions import Row, baseline_rows, by_condition
-from ssn_probe.report.markdown_tables import ABSENT, change_cell, section, share_cell, table
+from ssn_probe.report.document import Section, Table, section
 from ssn_probe.spec import Recipe, Suppress
 from ssn_probe.study.arms import TESTED
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import counted, markdown
+from ssn_probe.text import counted
 
 Cells = Mapping[tuple[str, str], Row]
 """Rows by language of the neurons and language evaluated."""
@@ -32,30 +33,25 @@ def sides(cells: Cells) -> tuple[list[str], list[str]]:
     return sources, targets
 
 
-def transfer_section(recipe: Recipe, summary: pl.DataFrame) -> str:
+def transfer_sections(recipe: Recipe, summary: pl.DataFrame) -> list[Section]:
     """One table per arm of the kind `set.each()`."""
     before = baseline_rows(summary)
-    return "\n".join(
+    return [
         _matrix(arm, cells, before, isinstance(recipe.arms[arm], Suppress))
         for arm, cells in transfers(summary).items()
         if arm in recipe.arms
-    )
+    ]
 
 
-def _matrix(arm: str, cells: Cells, before: Mapping[str, Row], silenced: bool) -> str:
+def _matrix(arm: str, cells: Cells, before: Mapping[str, Row], silenced: bool) -> Section:
     sources, targets = sides(cells)
     verb = "silenced" if silenced else "changed"
-    first = ["*baseline ASR, %*", *(share_cell(before[target]) if target in before else ABSENT for target in targets)]
-    body = [[markdown(source), *(_cell(cells, source, target) for target in targets)] for source in sources]
-    header = [f"{verb}: neurons of", *(markdown(target) for target in targets)]
+    first = ("baseline ASR, %", *(share_cell(before[target]) if target in before else ABSENT for target in targets))
+    body = ((source, *(change_cell(cells.get((source, target))) for target in targets)) for source in sources)
     note = (
         f"Row: the language whose neurons are {verb}; column: the language evaluated. Change of ASR in points against "
-        "the baseline on the same prompts, with its 95 % interval; bold: a language's own neurons. Descriptive: "
-        f"{counted(len(cells), 'interval')}, none adjusted, so about one in twenty misses the truth.\n"
+        "the baseline on the same prompts, with its 95 % interval; on the diagonal, a language's own neurons. "
+        f"Descriptive: {counted(len(cells), 'interval')}, none adjusted, so about one in twenty misses the truth."
     )
-    return section(f"Whose neurons matter for whom: {markdown(arm)}", table(header, [first, *body]), note)
-
-
-def _cell(cells: Cells, source: str, target: str) -> str:
-    text = change_cell(cells.get((source, target)))
-    return f"**{text}**" if source == target and text != ABSENT else text
+    grid = Table((f"{verb}: neurons of", *targets), (first, *body), note)
+    return section(f"Whose neurons matter for whom: {arm}", grid)

@@ -1,24 +1,13 @@
-"""Markdown tables and the cells that they are made of."""
+"""The cells that the tables of a report are made of: plain text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ssn_probe.neurons import EVERY
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import markdown, points, probability
+from ssn_probe.text import points, probability
 
 ABSENT = "–"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table; cells are taken as they are, so escape what is not ours."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def section(title: str, *parts: str) -> str:
-    """A heading, and paragraphs or tables beneath it; parts that are empty are left out."""
-    return "\n".join([f"## {title}\n", *(part if part.endswith("\n") else f"{part}\n" for part in parts if part)])
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -47,13 +36,13 @@ def change_cell(row: Mapping[str, Any] | None) -> str:
     return f"{points(row['delta'])} [{points(row['delta_low'])}, {points(row['delta_high'])}]"
 
 
-def language_cell(language: str, anchor: str | None, note: str = "", *, escape: Callable[[str], str] = markdown) -> str:
+def language_cell(language: str, anchor: str | None, note: str = "") -> str:
     """A language's name, or the average's with what it leaves out; `note` is added to the anchor."""
     if language == AVERAGE:
-        return AVERAGE if anchor is None else f"{AVERAGE} without {escape(anchor)}"
-    return f"{escape(language)} (anchor{note})" if language == anchor else escape(language)
+        return AVERAGE if anchor is None else f"{AVERAGE} without {anchor}"
+    return f"{language} (anchor{note})" if language == anchor else language
 
 
-def set_language_cell(language: str, *, escape: Callable[[str], str] = markdown) -> str:
+def set_language_cell(language: str) -> str:
     """Whose neurons a set's row counts."""
-    return "every language" if language == EVERY else escape(language)
+    return "every language" if language == EVERY else language
