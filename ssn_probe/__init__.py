@@ -55,7 +55,7 @@ from ssn_probe.spec.display import RENDERERS
 
 if TYPE_CHECKING:
     from ssn_probe.api.comparing import Comparison, compare
-    from ssn_probe.api.python import Preview, Result, open_run, preview, run
+    from ssn_probe.api.python import Preview, Result, evaluate, open_run, preview, run
     from ssn_probe.data.frames import prompts_from_frame
     from ssn_probe.model.families import register_family
     from ssn_probe.study.edits_of_arms import edits
@@ -105,6 +105,7 @@ __all__ = [
     "Utility",
     "compare",
     "edits",
+    "evaluate",
     "open_run",
     "paper",
     "preview",
@@ -124,7 +125,7 @@ def _render(value: Any) -> Any:
 
 RENDERERS.append(_render)
 
-_LAZY = dict.fromkeys(("Preview", "Result", "open_run", "preview", "run"), "ssn_probe.api.python") | {
+_LAZY = dict.fromkeys(("Preview", "Result", "evaluate", "open_run", "preview", "run"), "ssn_probe.api.python") | {
     **dict.fromkeys(("Comparison", "compare"), "ssn_probe.api.comparing"),
     "prompts_from_frame": "ssn_probe.data.frames",
     "edits": "ssn_probe.study.edits_of_arms",

@@ -142,6 +142,46 @@ def preview(
     )
 
 
+def evaluate(
+    expression: SetExpression,
+    *,
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "results",
+    batch_size: int | Literal["auto"] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    limit: int | None = None,
+    remote: bool | str = False,
+    progress: bool = True,
+    system: str | None = None,
+    chat: str | None = None,
+) -> "NeuronSet":
+    """The neurons that a set stands for: `evaluate(Shared(ms) - ms.of("en"), model=…)`, or a recipe's `sets["ss"]`.
+
+    Nothing is tested and no run is made; what it measures is what a run with this set measures, kept in the same cache
+    below `out`. To measure an arm by itself, run `recipe.part(name)`. Raises an SSNProbeError for a mistake that you
+    can fix.
+    """
+    if not isinstance(expression, SetExpression):
+        hint = "Give a set, such as Shared(…) or an arm's .neurons; run(recipe.part(name)) measures an arm."
+        raise RecipeError(f"a {type(expression).__name__} is no set of neurons", hint)
+    asked = _around(expression, os.fspath(model), {"system": system, "chat": chat})
+    _import_tqdm()
+    from ssn_probe.api.evaluation import evaluate_set
+    from ssn_probe.api.runner import Options
+    from ssn_probe.report.terminal.command_output import console
+
+    options = Options(
+        out=Path(out),
+        batch_size=_count("batch_size", None if batch_size == "auto" else batch_size),
+        device=device,
+        dtype=dtype,
+        limit=_count("limit", limit),
+        remote=remote,
+    )
+    return evaluate_set(asked, options, console(quiet=not progress))
+
+
 def open_run(reference: str | os.PathLike[str] = "latest", out: str | os.PathLike[str] = "results") -> "Result":
     """A past run by path, by name, by a part of its name that only it has, or the latest.
 

@@ -4,7 +4,7 @@ A recipe names a model, neuron sets, arms (interventions) and measures.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ssn_probe.spec.interventions import Intervention, in_sequence, is_several
 from ssn_probe.spec.neuron_sets import SetExpression
@@ -159,6 +159,23 @@ class Recipe(Node):
             single = not is_several(self.arms[self.primary])
             hint = "Choose a single arm: the set of one language, ms.of('en'), or the end of a training, without at."
             require(single, f"the primary arm {self.primary!r} is several arms, one per language or step", hint)
+
+    def part(self, name: str) -> "Recipe":
+        """The same question of one of its sets or arms alone: a run of it takes every measurement from the whole one's.
+
+        An arm keeps the measures, and its comparisons where the whole recipe makes them.
+        """
+        one_of("set or arm", name, (*self.sets, *self.arms))
+        if name in self.sets:
+            return replace(self, sets={name: self.sets[name]}, arms={}, measures=(), primary=None)
+        compared = self.primary in (None, name)
+        return replace(
+            self,
+            sets={},
+            arms={name: self.arms[name]},
+            comparisons=self.comparisons if compared else (),
+            primary=self.primary if compared else None,
+        )
 
     def _check_names(self) -> None:
         for name in [*self.sets, *self.arms]:

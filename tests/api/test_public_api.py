@@ -23,7 +23,7 @@ NAMES = """
 ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError Language
 LMEval LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe
 RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training
-Utility compare edits open_run paper preview prompts_from_frame recipe register_family run scores
+Utility compare edits evaluate open_run paper preview prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss dissociation expand_controls expand_ss identify_ms leave_one_out overlap patch_ss
@@ -33,6 +33,7 @@ ARGUMENTS = {
     "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote engine progress "
     "parameters",
     "preview": "what model out batch_size device dtype limit remote engine time parameters",
+    "evaluate": "expression model out batch_size device dtype limit remote progress system chat",
     "open_run": "reference out",
     "compare": "first second arms out",
 }

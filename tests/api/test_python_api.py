@@ -24,6 +24,7 @@ from ssn_probe import (
     SafetyNeurons,
     Shared,
     Suppress,
+    evaluate,
     open_run,
     preview,
     recipe,
@@ -154,6 +155,40 @@ def test_an_expression_is_found(out: Path, capfd: pytest.CaptureFixture[str]) ->
         with pytest.raises(ResultError, match="does not make this table"):
             getattr(found, table)
     assert "\n**\n" not in (found.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_set_alone_is_what_the_run_found_and_nothing_is_measured_again(
+    result: Result, out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before, whole, found = {path for path in out.glob("*/*")}, result.recipe, result.neurons
+    ss, ms = whole.arms["ss"].neurons, whole.sets["ms"]
+    assert evaluate(ms, model="organism", out=out, progress=False) == found["ms"]
+    assert evaluate(ss, model=whole.model, out=out, progress=False) == found["ss"]
+    assert capfd.readouterr() == ("", "")
+    beyond = evaluate((ms - ss) | ms.of("qab"), model="organism", out=out)
+    assert beyond == (found["ms"] - found["ss"]) | found["ms"].of("qab")
+    assert "local effect of every neuron" in capfd.readouterr().out
+    assert {path for path in out.glob("*/*")} == before, "no run, and no entry of the cache"
+
+
+def test_a_part_of_a_recipe_measures_nothing_that_the_whole_did(result: Result, out: Path) -> None:
+    before = {path.parent for path in out.glob("cache/*/what.json")}
+    for name in ("ss", "ms"):
+        alone = run(result.recipe.part(name), out=out, progress=False)
+        assert alone.neurons[name] == result.neurons[name]
+        assert alone.manifest["cache"]["read"] > 0
+        if name == "ss":
+            assert_frame_equal(alone.summary, result.summary)
+            assert_frame_equal(alone.comparisons, result.comparisons)
+    new = {path for path in out.glob("cache/*/what.json") if path.parent not in before}
+    methods = {json.loads(path.read_text(encoding="utf-8"))["method"] for path in new}
+    assert methods <= {"null"}, "the null of fewer sets, which is made of the same effects"
+
+
+@pytest.mark.parametrize("what", [Suppress(Shared(MS)), MS.each(), "suppress_ss", Recipe(sets={"ms": MS})])
+def test_what_is_no_set_is_not_evaluated(what: Any) -> None:
+    with pytest.raises(RecipeError, match="is no set of neurons"):
+        evaluate(what, model="organism")
 
 
 def test_progress_is_shown(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The nodes of the recipe language: what may be written, what each default is, what is refused and with which hint."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -224,3 +225,17 @@ def test_the_papers_own_set() -> None:
     """Paper, section 3: final effect, attention only, pooled over a layer, the top 3 % of each side."""
     node = paper(PROMPTS)
     assert (node.effect, node.rule, node.sites, node.pool, node.top) == (Final(), "paper", SITES[:4], "layer", 0.03)
+
+
+def test_a_part_of_a_recipe_asks_the_same_of_less() -> None:
+    ss = Shared(MS)
+    arms = {"ms": Suppress(MS), "ss": Suppress(ss)}
+    whole = Recipe(model="m", sets={"own": MS}, arms=arms, measures=(ASR(PROMPTS),), primary="ss", seed=5)
+    alone = whole.part("ss")
+    assert alone == replace(whole, sets={}, arms={"ss": Suppress(ss)})
+    assert whole.part("ms") == replace(alone, arms={"ms": Suppress(MS)}, primary=None, comparisons=()), "not compared"
+    assert replace(whole, primary=None).part("ms").comparisons == whole.comparisons, "every arm is compared"
+    assert whole.part("own") == replace(whole, arms={}, measures=(), primary=None)
+    with pytest.raises(RecipeError, match="unknown set or arm 'sss'") as error:
+        whole.part("sss")
+    assert "Did you mean 'ss'" in str(error.value.hint)
