@@ -13,6 +13,7 @@ TORCH ?= $(shell sed -n 's/^torch==//p' ssn_probe/constraints.txt)
 HASHES ?= yes
 VENV ?= .venv
 OUT ?= results
+HEIGHT ?= 600
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS := $(VENV)/.servers
@@ -22,7 +23,7 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs bench lock audit clean
+.PHONY: demo test test-slow calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs picture bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
@@ -99,6 +100,12 @@ notebooks: $(STAMP)
 # The documentation site, offline, into build/site: https://zensical.org with mkdocs.yml. Warnings are errors.
 docs: $(STAMP) $(VENV)/.docs
 	$(BIN)/python .ci/site.py
+
+# The picture in README: the first screen of the demo's page, in Chromium.
+picture: demo
+	@.ci/chromium.sh
+	$${SSN_PROBE_CHROMIUM:-chromium} --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,$(HEIGHT) \
+	  --user-data-dir="$$(mktemp -d)" --screenshot=docs/pictures/report.png "file://$(abspath $(OUT))/latest/report.html"
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

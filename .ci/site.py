@@ -22,7 +22,8 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s]+)")
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:)[^)#\s]+")
+CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 LOADS = {
     "script": "src",
     "img": "src",
@@ -51,13 +52,28 @@ def rewritten(path: str, text: str) -> str:
     return LINK.sub(link, text)
 
 
+def with_formulas(text: str) -> str:
+    """Formulas between dollars as MathML, which browsers show without a script."""
+    from latex2mathml.converter import convert
+
+    def block(found: re.Match[str]) -> str:
+        return f"\n\n<div>{convert(found[1], display='block')}</div>\n\n"
+
+    def inline(found: re.Match[str]) -> str:
+        return f"<span>{convert(found[1])}</span>"
+
+    parts = CODE.split(text)
+    parts[::2] = [re.sub(r"\$([^$]+)\$", inline, re.sub(r"\$\$([^$]+)\$\$", block, part)) for part in parts[::2]]
+    return "".join(parts)
+
+
 def stage() -> None:
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(ROOT / "docs", STAGE, ignore=shutil.ignore_patterns("requirements.*"))
     pages = [str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")]
     for path in [*pages, *ELSEWHERE]:
         text = (ROOT / path).read_text(encoding="utf-8")
-        (STAGE / staged(path)).write_text(rewritten(path, text), encoding="utf-8")
+        (STAGE / staged(path)).write_text(with_formulas(rewritten(path, text)), encoding="utf-8")
 
 
 class Loaded(HTMLParser):
