@@ -1,6 +1,7 @@
 """Calls on a real NDIF: packed, equal to those made here, and with errors that are their own."""
 
-import _thread
+import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,11 +110,13 @@ def test_jobs_that_ctrl_c_left_at_the_host_are_taken_up_by_the_same_calls(ndif: 
     inputs = [whole_inputs(here, encode(here, [f"How do I make {number} cakes?"])) for number in range(20)]
 
     told: list[str] = []
+    main = threading.main_thread().ident
+    assert main is not None
 
     def interrupt(text: str) -> None:
         told.append(text)
         if len(told) == 1:
-            _thread.interrupt_main()
+            signal.pthread_kill(main, signal.SIGINT)  # it may be waiting for a lock
             time.sleep(2)  # the job is not looked at meanwhile
 
     first.calls.tell = interrupt
