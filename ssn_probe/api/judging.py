@@ -4,30 +4,26 @@ What the other judge says is kept in the run, below `judged/`, with its digests 
 report.md. Verdicts that cost something are stored as they come, so the same command goes on where it was stopped.
 """
 
-import contextlib
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssn_probe import limits
+from ssn_probe.api.pages import write_pages
 from ssn_probe.data.judges import Judge, JudgedRow, Judgement, is_unjudged, make_judge
 from ssn_probe.data.judges.endpoint import at_recorded_endpoint
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import JudgeError, ResultError
-from ssn_probe.files import disk_errors, sha256, write_table, write_text
+from ssn_probe.files import disk_errors, sha256, write_table
 from ssn_probe.report.certificate import with_certificate
-from ssn_probe.report.markdown import as_markdown
-from ssn_probe.report.sections.other_judges import HEADING, judges_section
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import SEAL, write_manifest
 from ssn_probe.runs.verdict_store import BATCH, stored
 from ssn_probe.spec import Recipe
-from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.judged_again import JudgedAgain, asr_rows, judged_again
 from ssn_probe.study.plan import Plan, make_plan
+from ssn_probe.study.plan_of_run import plan_of_run
 from ssn_probe.study.unjudged import judges_json, recorded, sending
 
 FOLDER = "judged"
@@ -79,7 +75,7 @@ def judge_run(
     manifest = run.as_written()
     if results.status(run, manifest) == "running":
         raise ResultError(f"{run.name} is running", "Judge its responses when it has ended.")
-    samples, plan = run.table("samples"), planned(run, manifest)
+    samples, plan = run.table("samples"), plan_of_run(run, manifest, "A judge needs the requests")
     if manifest.get("files", {}).get("samples.parquet") not in (None, sha256(run.path / "samples.parquet")):
         raise ResultError(f"samples.parquet of {run.name} is not as it was written", "Run the recipe again.")
     judges: list[Judge] = []
@@ -117,7 +113,10 @@ def judge_run(
     if one["name"] == first:  # two files of the same name
         entry["name"] = f"{first} ({one['sha256'][:8]})"
     entry = with_certificate(entry, run.path.parent / "cache")
+    is_own = _report_is_own(run, manifest)
     _keep(run, manifest, found, entry)
+    if is_own:
+        write_pages(run)
     return Judging(found=found, entry=entry)
 
 
@@ -125,17 +124,6 @@ def first_asr(run: RunFolder) -> list[dict[str, Any]]:
     """The ASR rows under the run's own judge; none where it has no summary, or nobody judged."""
     found = (run.path / "summary.parquet").is_file()
     return asr_rows(run.table("summary"), run.manifest().get("anchor")) if found else []
-
-
-def planned(run: RunFolder, manifest: Mapping[str, Any]) -> Plan:
-    """The recipe of a run with its prompts. Raises ResultError where they are not the run's any more."""
-    plan = make_plan(find_recipe(str(run.path / "recipe.json"), {}))
-    then, now = [one["sha256"] for one in manifest["data"]], [one.digest for one in plan.data.values()]
-    if then != now:
-        raise ResultError(
-            f"the prompts of {run.name} have changed since", "A judge needs the requests: restore them, or run again."
-        )
-    return plan
 
 
 def kept_judge(run: RunFolder, prompts: PromptSet, spec: str | None = None) -> Judge:
@@ -161,50 +149,22 @@ def judging_differs(run: RunFolder, plan: Plan, entry: Mapping[str, Any]) -> str
 
 
 def _keep(run: RunFolder, manifest: Mapping[str, Any], found: JudgedAgain, entry: Mapping[str, Any]) -> None:
-    """Writes the tables, the report's section and the manifest, in this order."""
+    """Writes the tables and the manifest, in this order."""
     others = [one for one in manifest.get("judged", []) if one["sha256"] != entry["sha256"]]
     kept = {**{name: value for name, value in manifest.items() if name != SEAL}, "judged": [*others, entry]}
     changed = []
-    with disk_errors(run.path), _alone(run):
+    with disk_errors(run.path), results.alone(run):
         (run.path / entry["folder"]).mkdir(parents=True, exist_ok=True)
         for name, table in found.tables.items():
             changed.append(f"{entry['folder']}/{name}.parquet")
             write_table(run.path / changed[-1], table)
         if "files" in manifest:
-            base = _report_without_judges(run, manifest)
-            if base is not None:
-                write_text(run.path / "report.md", base + _judges_as_markdown(kept))
-                changed.append("report.md")
             digests = manifest["files"] | {name: sha256(run.path / name) for name in changed}
             kept["files"] = dict(sorted(digests.items()))
         write_manifest(run.path / "manifest.json", kept)
 
 
-def _report_without_judges(run: RunFolder, manifest: Mapping[str, Any]) -> str | None:
-    """The report before its section on other judges; None for one that is not as the run wrote it, and stays so."""
-    text = limits.read_limited(run.path / "report.md", limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
-    base = text.partition(f"\n## {HEADING}\n")[0]
-    written = base + _judges_as_markdown(manifest)
-    return base if hashlib.sha256(written.encode()).hexdigest() == manifest["files"].get("report.md") else None
-
-
-def _judges_as_markdown(manifest: Mapping[str, Any]) -> str:
-    """The last section of report.md, with the line before it; empty where nobody judged again."""
-    section = judges_section(manifest)
-    return "" if section is None else f"\n{as_markdown(section)}"
-
-
-@contextlib.contextmanager
-def _alone(run: RunFolder) -> Iterator[None]:
-    """Inside, no other process writes to the run's folder."""
-    from filelock import Timeout
-
-    try:
-        lock = results.hold(run)
-    except Timeout as error:
-        raise ResultError(f"another process writes to {run.name}", "Wait until it has ended.") from error
-    try:
-        results.make_room(run)
-        yield
-    finally:
-        results.let_go(run, lock)
+def _report_is_own(run: RunFolder, manifest: Mapping[str, Any]) -> bool:
+    """Is report.md as the run wrote it? One that somebody changed stays so."""
+    path = run.path / "report.md"
+    return path.is_file() and manifest.get("files", {}).get(path.name) == sha256(path)

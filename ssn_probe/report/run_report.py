@@ -56,6 +56,11 @@ def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings
     ]
 
 
+def drawn(run: FinishedRun) -> dict[str, str]:
+    """The SVG of every chart that a run has, by name."""
+    return {name: as_svg(chart) for name, chart in charts_of(run).items()}
+
+
 def write_report(folder: Path, run: FinishedRun) -> None:
     """Writes `plots/`, `report.md` and `report.html` of a run whose manifest holds the answer."""
     charts = charts_of(run)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from mmap import ACCESS_READ, mmap
@@ -163,6 +163,22 @@ def let_go(run: RunFolder, lock: Any) -> None:
     """Unlocks the folder of a run whose status says how it ended."""
     (run.path / LOCK).unlink(missing_ok=True)
     lock.release()
+
+
+@contextlib.contextmanager
+def alone(run: RunFolder) -> Iterator[None]:
+    """Inside, no other process writes to the run's folder. Raises ResultError where one does."""
+    from filelock import Timeout
+
+    try:
+        lock = hold(run)
+    except Timeout as error:
+        raise ResultError(f"another process writes to {run.name}", "Wait until it has ended.") from error
+    try:
+        make_room(run)
+        yield
+    finally:
+        let_go(run, lock)
 
 
 def status(run: RunFolder, manifest: Mapping[str, Any]) -> str:
