@@ -22,8 +22,8 @@ from ssn_probe.runs.manifest import SEAL, write_manifest
 from ssn_probe.runs.verdict_store import BATCH, stored
 from ssn_probe.spec import Recipe
 from ssn_probe.study.judged_again import JudgedAgain, asr_rows, judged_again
+from ssn_probe.study.past_plan import past_plan
 from ssn_probe.study.plan import Plan, make_plan
-from ssn_probe.study.plan_of_run import plan_of_run
 from ssn_probe.study.unjudged import judges_json, recorded, sending
 
 FOLDER = "judged"
@@ -75,7 +75,7 @@ def judge_run(
     manifest = run.as_written()
     if results.status(run, manifest) == "running":
         raise ResultError(f"{run.name} is running", "Judge its responses when it has ended.")
-    samples, plan = run.table("samples"), plan_of_run(run, manifest, "A judge needs the requests")
+    samples, plan = run.table("samples"), past_plan(run, manifest, "A judge needs the requests")
     if manifest.get("files", {}).get("samples.parquet") not in (None, sha256(run.path / "samples.parquet")):
         raise ResultError(f"samples.parquet of {run.name} is not as it was written", "Run the recipe again.")
     judges: list[Judge] = []

@@ -17,7 +17,7 @@ from ssn_probe.runs.integrity import showing
 from ssn_probe.runs.manifest import is_intact, write_manifest
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.kept_findings import kept_findings
-from ssn_probe.study.plan_of_run import plan_of_run
+from ssn_probe.study.past_plan import past_plan
 from ssn_probe.study.resolve import measured
 
 PAGE, UNREDACTED = "report.html", "report-unredacted.html"
@@ -68,7 +68,7 @@ def _content(run: RunFolder, manifest: Mapping[str, Any], status: str, texts: Te
 def _texts(run: RunFolder, manifest: Mapping[str, Any]) -> Texts:
     """The requests of a run, and that its responses may be shown; or why neither may."""
     try:
-        plan = plan_of_run(run, manifest, "The page needs the requests")
+        plan = past_plan(run, manifest, "The page needs the requests")
     except SSNProbeError as error:
         return Texts(why=f"their prompts cannot be read ({error.message})")
     prompts = measured(plan.recipe, plan.data).get("harmful")
@@ -91,4 +91,6 @@ def _write(run: RunFolder, write: Callable[[], object]) -> None:
         kept = run.as_written()
         if "files" in kept and is_intact(kept) is not False:
             digests = {name: found for name, found in results.digests(run).items() if name.startswith(WRITTEN)}
-            write_manifest(run.path / "manifest.json", kept | {"files": dict(sorted((kept["files"] | digests).items()))})
+            write_manifest(
+                run.path / "manifest.json", kept | {"files": dict(sorted((kept["files"] | digests).items()))}
+            )

@@ -50,6 +50,7 @@ COMMANDS = {
     "compare": "first second -o --arm --page --export",
     "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
+    "report": "reference -o --open --unredacted",
     "clean": "-o --yes -y --dry-run -n",
     "doctor": "--model --device --dtype --system --chat -o --remote --host",
     "model": "",

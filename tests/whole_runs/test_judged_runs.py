@@ -16,6 +16,7 @@ from judging import a_judge
 from rich.console import Console
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, open_run
+from ssn_probe.api.pages import PAGE
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
 from ssn_probe.cli.commands import main
@@ -255,8 +256,9 @@ def test_another_judge_afterwards(tmp_path: Path, plain_run: Path, service: Serv
 
 
 @pytest.mark.slow
-def test_judging_that_was_killed_before_the_manifest_was_written(
-    tmp_path: Path, plain_run: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["write_manifest", "write_pages"])
+def test_judging_that_was_killed_before_its_manifest_or_its_report(
+    step: str, tmp_path: Path, plain_run: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(plain_run, tmp_path)
     monkeypatch.setitem(JUDGES, "other", lambda *_: a_judge(service.answer, "other"))
@@ -266,10 +268,11 @@ def test_judging_that_was_killed_before_the_manifest_was_written(
 
     assert judged(tmp_path, "--with", "other").exit_code == 0
     with monkeypatch.context() as patched:
-        patched.setattr("ssn_probe.api.judging.write_manifest", killed)
+        patched.setattr(f"ssn_probe.api.judging.{step}", killed)
         assert judged(tmp_path, "--with", "service").exit_code != 0
-    assert "ASR by service" in (run.path / "report.md").read_text(encoding="utf-8")
+    assert "ASR by service" not in (run.path / "report.md").read_text(encoding="utf-8")
     assert judged(tmp_path, "--with", "service").exit_code == 0
+    assert all("ASR by service" in (run.path / name).read_text(encoding="utf-8") for name in ("report.md", PAGE))
     assert not_held(run) == []
     assert [one["name"] for one in run.manifest()["judged"]] == ["other", "service"]
 

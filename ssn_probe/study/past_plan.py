@@ -9,7 +9,7 @@ from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.plan import Plan, make_plan
 
 
-def plan_of_run(run: RunFolder, manifest: Mapping[str, Any], purpose: str) -> Plan:
+def past_plan(run: RunFolder, manifest: Mapping[str, Any], purpose: str) -> Plan:
     """The recipe of a run with its prompts. Raises ResultError where they are not the run's any more.
 
     `purpose`: what needs them, in a hint: "A judge needs the requests".
