@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.report.cells import ABSENT, p_value
 from ssn_probe.report.document import Bullets, Folded, Part, Section, Table, section
-from ssn_probe.report.markdown_tables import ABSENT, p_value
 from ssn_probe.report.measure_tables import DIGITS, TITLES, digits_of
 from ssn_probe.study.run_comparison import ARM, CHANGE, UNTOUCHED, RunComparison
 from ssn_probe.study.summary import AVERAGE
