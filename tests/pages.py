@@ -96,7 +96,7 @@ class Study:
 
     `rates`: how often harmful requests are complied with, untouched, in tested arms and in sets beside them. `says`:
     the responses of a language to choose from; `manifest`: what the manifest says otherwise. `rename`: a language's
-    code → another, which no recipe and no prompt set could give it.
+    code → another, which no recipe and no prompt set could give it. `draw`: the seed of it all.
     """
 
     recipe: Recipe
@@ -108,6 +108,7 @@ class Study:
     says: Callable[[str], tuple[str, ...]] = lambda language: (f"a response in {language}",)
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
+    draw: int = 7
 
 
 def written(folder: Path, study: Study) -> RunFolder:
@@ -123,7 +124,7 @@ def written(folder: Path, study: Study) -> RunFolder:
 
 def without_report(folder: Path, study: Study) -> RunFolder:
     """What a run writes before its report."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(study.draw)
     samples, sets = _samples(study, rng), _sets(study, rng)
     text, anchor, recipe = _text(samples, rng), study.anchor, study.recipe
     log_odds = _log_odds(samples, rng)
@@ -161,7 +162,7 @@ def without_report(folder: Path, study: Study) -> RunFolder:
 
 def failed(folder: Path, study: Study) -> RunFolder:
     """A run that failed while it generated: it keeps its error, and what it had measured."""
-    samples = _samples(study, np.random.default_rng(7)).head(5)
+    samples = _samples(study, np.random.default_rng(study.draw)).head(5)
     write_table(folder / "samples.parquet", samples)
     write_json(folder / "recipe.json", to_json(study.recipe))
     write_text(folder / "run.log", "made up\n")

@@ -4,15 +4,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import Visit, visiting
-from pages import STUDIES, written
+from pages import STUDIES, hostile, without_report, written
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe.api.comparing import compare
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.report.terminal.command_output import console
 
@@ -67,23 +69,37 @@ def visit(browser: Any) -> Callable[..., AbstractContextManager[Visit]]:
     return opened
 
 
+def real(folder: Path) -> Path:
+    terminal = console()
+    terminal.quiet = True
+    return run_recipe(REAL, Options(out=folder, device="cpu"), terminal).path / "report.html"
+
+
+def compared(folder: Path) -> Path:
+    """Two hostile runs beside each other."""
+    for draw in (1, 2):
+        without_report(folder / f"run-{draw}", replace(hostile(), draw=draw))
+    return compare(folder / "run-1", folder / "run-2", arms=["ss"]).export(folder / "comparison.html")
+
+
+PAGES: dict[str, Callable[[Path], Path]] = {
+    **{
+        name: partial(lambda make, folder: written(folder, make()).path / "report.html", make)
+        for name, make in STUDIES.items()
+    },
+    "real": real,
+    "compared": compared,
+}
+"""Every page that is looked at, as what makes it in a folder."""
+
+
 @pytest.fixture(scope="session")
-def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The page of a study by its name, written once."""
-
-    @cache
-    def page(name: str) -> Path:
-        folder = tmp_path_factory.mktemp("study")
-        if name == REAL.name:
-            terminal = console()
-            terminal.quiet = True
-            return run_recipe(REAL, Options(out=folder, device="cpu"), terminal).path / "report.html"
-        return written(folder, STUDIES[name]()).path / "report.html"
-
-    return page
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A page by its name, made once."""
+    return cache(lambda name: PAGES[name](tmp_path_factory.mktemp("page")))
 
 
-@pytest.fixture(scope="module", params=[*STUDIES, REAL.name])
-def report(request: pytest.FixtureRequest, report_of: Callable[[str], Path]) -> Path:
-    """The page of every study in turn."""
-    return report_of(request.param)
+@pytest.fixture(scope="module", params=PAGES)
+def report(request: pytest.FixtureRequest, page_of: Callable[[str], Path]) -> Path:
+    """Every page in turn."""
+    return page_of(request.param)

@@ -51,17 +51,17 @@ def test_nothing_active_is_in_it(report: Path, visit: Opened) -> None:
         assert seen.page.locator("body style").count() == 0
 
 
-def test_its_policy_is_enforced(report_of: Callable[[str], Path], visit: Opened) -> None:
-    with visit(report_of("hostile")) as seen:
+def test_its_policy_is_enforced(page_of: Callable[[str], Path], visit: Opened) -> None:
+    with visit(page_of("hostile")) as seen:
         refused = seen.page.evaluate(INJECTED)
         assert {"script-src-elem", "style-src-elem", "img-src", "script-src-attr", "connect-src"} <= set(refused)
         assert seen.page.evaluate("window.planted === undefined")
         assert seen.page.evaluate("getComputedStyle(document.querySelector('h1')).color") != "rgb(1, 2, 3)"
-        assert seen.requests == [report_of("hostile").as_uri()]
+        assert seen.requests == [page_of("hostile").as_uri()]
 
 
-def test_what_was_written_is_shown_as_text(report_of: Callable[[str], Path], visit: Opened) -> None:
-    with visit(report_of("hostile")) as seen:
+def test_what_was_written_is_shown_as_text(page_of: Callable[[str], Path], visit: Opened) -> None:
+    with visit(page_of("hostile")) as seen:
         shown = seen.page.locator("main").evaluate("main => main.textContent")
         for attack in ("<script>window.planted = 1</script>", "<svg onload", "{{7*7}}", "{% for x"):
             assert attack in shown

@@ -67,8 +67,8 @@ def test_words_sort_by_keyboard(table: Path, visit: Opened) -> None:
         assert seen.page.locator("[aria-sort]").count() == 1
 
 
-def test_every_table_of_a_large_study_sorts(report_of: Callable[[str], Path], visit: Opened) -> None:
-    with visit(report_of("large")) as seen:
+def test_every_table_of_a_large_study_sorts(page_of: Callable[[str], Path], visit: Opened) -> None:
+    with visit(page_of("large")) as seen:
         seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         tables = seen.page.locator("table:has(thead button)")
         assert tables.count() >= 2
