@@ -2,6 +2,7 @@
 
 import io
 import re
+import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -42,7 +43,7 @@ UNNAMED = """() => [...document.querySelectorAll("svg")].filter(one => {
 }).map(one => one.outerHTML.slice(0, 200))"""
 BARE_TABLES = """() => [...document.querySelectorAll("table")].filter(table =>
   !table.caption?.textContent.trim() || !table.tHead ||
-  [...table.tHead.rows[0].cells].some(one => one.scope !== "col") ||
+  [...table.tHead.rows[0].cells].some(one => one.textContent.trim() && one.scope !== "col") ||
   [...table.tBodies].some(body => ![...body.rows].some(row => row.querySelector("th[scope]")))
 ).map(one => one.outerHTML.slice(0, 200))"""
 
@@ -140,8 +141,8 @@ def test_paper_has_everything(report: Path, visit: Opened) -> None:
 
 
 def squeezed(text: str) -> str:
-    """Without blanks, which a PDF does not keep."""
-    return re.sub(r"\s+|\u00ad", "", text)
+    """Without blanks, which a PDF does not keep, and with letters for ligatures."""
+    return re.sub(r"\s+|\u00ad", "", unicodedata.normalize("NFKC", text))
 
 
 def channels(colour: str) -> tuple[float, ...]:
