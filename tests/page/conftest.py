@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from browsing import Visit, visiting
-from pages import STUDIES, hostile, without_report, written
+from pages import STUDIES, failed, failing, hostile, without_report, written
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.api.comparing import compare
+from ssn_probe.api.pages import write_pages
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.report.terminal.command_output import console
 
@@ -75,6 +76,10 @@ def real(folder: Path) -> Path:
     return run_recipe(REAL, Options(out=folder, device="cpu"), terminal).path / "report.html"
 
 
+def broken_off(folder: Path) -> Path:
+    return write_pages(failed(folder, failing()))
+
+
 def compared(folder: Path) -> Path:
     """Two hostile runs beside each other."""
     for draw in (1, 2):
@@ -88,6 +93,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {
         for name, make in STUDIES.items()
     },
     "real": real,
+    "failed": broken_off,
     "compared": compared,
 }
 """Every page that is looked at, as what makes it in a folder."""
