@@ -55,13 +55,13 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
-MOST_ROWS, MOST_COLUMNS = 12, 7
-"""A table that is larger is folded, unless it is what a reader came for."""
+MOST_ROWS, MOST_COLUMNS, FEW_ROWS = 12, 7, 3
+"""A table that is larger is folded, unless it is what a reader came for; of few rows it may be a little wider."""
 
 
 def folded_if_large(title: str, table: Table) -> Table | Folded:
     """The table where it can be read at once; else folded, below its title."""
-    large = len(table.rows) > MOST_ROWS or len(table.head) > MOST_COLUMNS
+    large = len(table.rows) > MOST_ROWS or len(table.head) > MOST_COLUMNS + (len(table.rows) <= FEW_ROWS)
     return Folded(title, (table,)) if large else table
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.cells import ABSENT, number, share_cell
-from ssn_probe.report.document import Picture, Section, Table, folded_if_large, section
+from ssn_probe.report.document import Folded, Picture, Section, Table, folded_if_large, section
 from ssn_probe.spec import Recipe
 from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, Difference, learning_curves
 from ssn_probe.text import counted, listing, percent, plain, points, points_interval
@@ -41,15 +41,15 @@ def curve_section(curves: pl.DataFrame, anchor: str | None) -> Section:
 
 
 def trained_section(manifest: Mapping[str, Any]) -> Section | None:
-    """How much was trained, per site, and how each training went: a group of rows per training."""
+    """How much was trained and how each training went; folded, the same per site."""
     trainings: dict[str, list[Mapping[str, Any]]] = {}
     for point in manifest.get("trained") or ():
         name = point["arm"] if point["without"] is None else f"{point['arm']} without {point['without']}"
         trainings.setdefault(name, []).append(point)
     if not trainings:
         return None
-    body = tuple(row for name, points in trainings.items() for row in _training_rows(name, points))
-    head = ("trained", "site", "neurons", "parameters", "% of the model", "% of the site", "steps", "held-out loss")
+    whole = tuple(_whole(name, points) for name, points in trainings.items())
+    sites = tuple(row for name, points in trainings.items() for row in _sites(name, points))
     note = (
         "Steps: done of those planned, and the step or steps whose weights were kept. A LoRA adapter belongs to no "
         "single neuron. The held-out loss is per response token, in nats, on rows of the train split that were not "
@@ -58,19 +58,28 @@ def trained_section(manifest: Mapping[str, Any]) -> Section | None:
     return section(
         "What was trained",
         Picture("training"),
-        folded_if_large("Parameters and steps per site", Table(head, body)),
-        note,
+        Table(("trained", *SIZES, "steps", "held-out loss"), whole, note),
+        Folded("Parameters per site", (Table(("trained", "site", *SIZES, "% of the site"), sites),)),
     )
 
 
-def _training_rows(name: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    rows = []
-    for row in points[0]["parameters"]:
-        course = [_steps(points), _loss(points)] if row["site"] == "all" else ["", ""]
-        neurons = f"{row['neurons']:,}" if row["neurons"] else ABSENT
-        shares = [f"{row['percent']:.4f}", f"{row['percent_of_site']:.3f}"]
-        rows.append((name, row["site"], neurons, f"{row['parameters']:,}", *shares, *course))
-    return rows
+SIZES = ("neurons", "parameters", "% of the model")
+
+
+def _whole(name: str, points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A training as a whole, and how it went."""
+    sizes = next(_sizes(row) for row in points[0]["parameters"] if row["site"] == "all")
+    return name, *sizes, _steps(points), _loss(points)
+
+
+def _sites(name: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    rows = points[0]["parameters"]
+    return [(name, row["site"], *_sizes(row), f"{row['percent_of_site']:.3f}") for row in rows]
+
+
+def _sizes(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    neurons = f"{row['neurons']:,}" if row["neurons"] else ABSENT
+    return neurons, f"{row['parameters']:,}", f"{row['percent']:.4f}"
 
 
 def _steps(points: Sequence[Mapping[str, Any]]) -> str:

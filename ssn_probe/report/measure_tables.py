@@ -136,16 +136,29 @@ def blocks(columns: Sequence[Column], primary: str | None) -> list[list[Column]]
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The figures of one measure: a column of cells per condition, a cell per language and one of the average."""
+    """The figures of one measure: a column of cells per condition, a cell per language and one of the average.
+
+    `alone`: the anchor and the average, which always have a row of their own.
+    """
 
     measure: str
     languages: tuple[str, ...]
+    alone: tuple[str, ...]
     columns: tuple[Column, ...]
     cells: Mapping[str, tuple[str, ...]]
 
     def table(self, columns: Sequence[Column]) -> Table:
+        """A row per language."""
         rows = zip(self.languages, *(self.cells[column.title] for column in columns), strict=True)
         return Table(("language", *(column.title for column in columns)), tuple(rows))
+
+    def short_table(self, columns: Sequence[Column]) -> Table:
+        """One row for all languages whose figures are the same."""
+        table, groups = self.table(columns), {}
+        for name, *cells in table.rows:
+            groups.setdefault((name in self.alone and name, *cells), []).append(name)
+        rows = ((", ".join(names), *cells) for (_, *cells), names in groups.items())
+        return Table(table.head, tuple(rows))
 
 
 def grid_of(run: FinishedRun, measure: str) -> Grid | None:
@@ -158,12 +171,13 @@ def grid_of(run: FinishedRun, measure: str) -> Grid | None:
     columns = columns_of(by_condition(last_steps(rows)), beside)
     languages = (*findings.evaluated, AVERAGE)
     shared = any(shared_with_anchor(arm.neurons) for arm in recipe.arms.values())
-    names = (language_cell(one, findings.anchor, ": its SS is its MS" if shared else "") for one in languages)
+    named = {one: language_cell(one, findings.anchor, ": its SS is its MS" if shared else "") for one in languages}
     cells = {
         column.title: tuple(_cell(recipe, column, language, findings.anchor, measure) for language in languages)
         for column in columns
     }
-    return Grid(measure=measure, languages=tuple(names), columns=tuple(columns), cells=cells)
+    alone = tuple(named[one] for one in (findings.anchor, AVERAGE) if one in named)
+    return Grid(measure=measure, languages=tuple(named.values()), alone=alone, columns=tuple(columns), cells=cells)
 
 
 def measure_tables(grid: Grid, primary: str | None, shown: Collection[str] = ()) -> list[Part]:
@@ -179,7 +193,9 @@ def measure_tables(grid: Grid, primary: str | None, shown: Collection[str] = ())
         titles = [column.title for column in others if column.title not in shown]
         same += [f"{'; '.join(titles)}: every figure is that of {first.title}."] if titles else []
     distinct = [own[0] for own in groups.values() if own[0].title not in shown]
-    tables = [grid.table(block) for block in blocks(distinct, None if shown else primary) if len(block) > 1 or not same]
+    tables = [
+        grid.short_table(block) for block in blocks(distinct, None if shown else primary) if len(block) > 1 or not same
+    ]
     return [*tables, *([" ".join(same)] if same else [])]
 
 

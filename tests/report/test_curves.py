@@ -89,12 +89,9 @@ def test_points_of_one_training_are_one_group_of_rows() -> None:
         training("<x>", None, held_out_loss=None),
     ]
     section = written(trained)
-    assert (
-        "| ss | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 8, 20 | 0.500 → 0.250 → 0.125 |"
-        in section
-    )
-    assert section.count("| ss | q |") == 1
-    assert "| \\<x\\> | all | 2 | 256 | 0.0107 | 0.195 | 20 of 60, stopped early; kept 12 | – |" in section
+    assert "| ss | 2 | 256 | 0.0107 | 20 of 60, stopped early; kept 8, 20 | 0.500 → 0.250 → 0.125 |" in section
+    assert section.count("| ss | q | 2 | 256 | 0.0107 | 0.195 |") == 1
+    assert "| \\<x\\> | 2 | 256 | 0.0107 | 20 of 60, stopped early; kept 12 | – |" in section
     assert trained_section({}) is None
 
 

@@ -38,8 +38,8 @@ MOST_LEADING = 5
 
 
 def leading(grid: Grid, recipe: Recipe) -> list[Column]:
-    """The untouched model, the primary arm and its first comparison; without one, all where they are few."""
-    columns = list(grid.columns)
+    """The untouched model, the primary arm and its first comparison; without one, all whole arms where they are few."""
+    columns = [column for column in grid.columns if column.condition.role in (BASELINE, TESTED)]
     if recipe.primary is not None:
         columns = [
             column
@@ -47,7 +47,8 @@ def leading(grid: Grid, recipe: Recipe) -> list[Column]:
             if column.condition.role == BASELINE
             or (column.condition.name.arm, column.condition.role) == (recipe.primary, TESTED)
         ]
-    return columns if len(columns) <= MOST_LEADING else columns[:1]
+    arms = [column for column in columns if column.comparison is None]
+    return next((few for few in (columns, arms) if len(few) <= MOST_LEADING), columns[:1])
 
 
 def asr_section(run: FinishedRun) -> Section | None:
@@ -144,7 +145,8 @@ def _on_average(run: FinishedRun, grids: Sequence[Grid]) -> Table | None:
             for kind in ((True, False), (False, False), (False, True))
         )
         rows.append((SHORT[grid.measure], *cells, _change(arms[0].rows.get(AVERAGE), grid.measure)))
-    head = ("on the average", "baseline", run.recipe.primary, "compared sets", "change")
+    compared = [one.title for grid in grids for one in leading(grid, run.recipe) if one.comparison is not None]
+    head = ("on the average", "baseline", run.recipe.primary, next(iter(compared), "compared sets"), "change")
     return Table(head, tuple(rows)) if rows else None
 
 

@@ -8,7 +8,6 @@ from ssn_probe.report.certificate import arm_title, kappa_cell
 from ssn_probe.report.document import Part, Section, Table, folded_if_large, section
 from ssn_probe.report.sections.judge_certificate import certified_parts
 
-HEADING = "The same responses under other judges"
 KAPPA = (
     "κ is Cohen's kappa with its 95 % interval, over distinct responses that both judged: 0 is the agreement of "
     "chance, 1 is perfect. It says that judges agree, not that they are right: `ssn-probe certify` compares one "
@@ -33,7 +32,7 @@ def judges_section(manifest: Mapping[str, Any]) -> Section | None:
         agreement = tuple(tuple(agreement_cells(row)) for row in one["agreement"])
         parts.append(Table(("language", pair, "same", "n", "unjudged"), agreement))
         parts += certified_parts(one, one["asr"])
-    return section(HEADING, *parts, KAPPA)
+    return section("The same responses under other judges", *parts, KAPPA)
 
 
 def agreement_cells(row: Mapping[str, Any]) -> list[str]:

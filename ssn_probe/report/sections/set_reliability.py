@@ -119,7 +119,7 @@ def stability_section(robustness: Robustness) -> Section | None:
     note = (
         f"The prompts were halved {counted(robustness.jaccard['pairs'][0], 'time')} (clusters and pairs whole, "
         "translations together) and the set was found in each half: the Jaccard overlap of the two, with the spread of "
-        "95 % of the pairs of halves in brackets. On the right, two samples of fewer prompts each, of the "
+        "95 % of the pairs of halves in brackets. Further columns: two samples of fewer prompts each, of the "
         f"{max(sizes):.0f} in a half. 1 means that other prompts of the kind give the same neurons."
     )
     figures = folded_if_large("Split-half overlap per set and language", grid)
