@@ -131,7 +131,7 @@ audit: $(STAMP)
 	$(BIN)/python .ci/audit.py
 
 clean:
-	rm -rf $(VENV) $(VLLM) .venv-newest .venv-oldest build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .venv-newest .venv-oldest build .cache *.egg-info .pytest_cache .ruff_cache
 
 $(STAMP): pyproject.toml lock.txt ssn_probe/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

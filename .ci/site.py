@@ -115,7 +115,7 @@ def main() -> int:
     stage()
     shutil.rmtree(SITE, ignore_errors=True)
     built = subprocess.run(
-        [sys.executable, "-m", "zensical", "build", "--strict"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT, capture_output=True, text=True
     )
     if built.returncode:
         print(built.stdout, built.stderr)

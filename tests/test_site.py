@@ -1,10 +1,14 @@
 """The documentation names pages and files that are there; what guards the built site can fail."""
 
 import importlib.util
+import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import ssn_probe
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +37,21 @@ def test_links_between_pages_lead_to_files(site: ModuleType) -> None:
 
 def test_the_navigation_has_every_page(site: ModuleType) -> None:
     assert list(site.not_in_nav()) == []
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: ssn_probe\.(\w+)$", page, re.MULTILINE)) == sorted(ssn_probe.__all__)
+    undocumented = [name for name in ssn_probe.__all__ if not inspect.getdoc(getattr(ssn_probe, name))]
+    assert undocumented == []
+
+
+def test_formulas_are_markup_and_code_is_left(site: ModuleType) -> None:
+    pytest.importorskip("latex2mathml", reason="`make docs` installs it")
+    found = site.with_formulas("$x$ and `$y$`\n```\n$STUDY $SMALL\n```\n$$z$$\n")
+    assert found.count("<math") == 2
+    assert "`$y$`" in found
+    assert "$STUDY $SMALL" in found
 
 
 def test_links_are_written_for_the_repository_and_read_on_the_site(site: ModuleType) -> None:

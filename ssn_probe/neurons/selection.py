@@ -80,8 +80,8 @@ def shared_with_anchor(
     """SS: neurons of each language that the anchor has as well (`SS_λ = MS_λ ∩ MS_anchor`); the anchor's is its MS.
 
     The members are ranked by the effect averaged over languages (`mean_score`: layer, site, index, score), which
-    identifies refusal better than the effect in a single language (`algorithms.md` 2b′). Raises DataError where no
-    language shares a neuron, unless the set `may_be_empty`.
+    identifies refusal better than the effect in a single language (docs/effects.md). Raises DataError where no language
+    shares a neuron, unless the set `may_be_empty`.
     """
     if anchor not in neurons.languages:
         raise RecipeError(

@@ -136,7 +136,11 @@ def _described(error: BaseException) -> str:
 
 
 def recipe(build: Callable[..., Recipe]) -> RecipeFunction:
-    """Declares a recipe: the function's name, the first line of its docstring as the question, its signature."""
+    """Declares a recipe: the function's name, the first line of its docstring as the question, its signature.
+
+    The function returns a `Recipe`; its parameters are typed and have defaults, and `-T name=value` sets them. Raises
+    RecipeError for a parameter that the command line could not give.
+    """
     if not callable(build) or isinstance(build, type) or not hasattr(build, "__name__"):
         raise RecipeError(f"@recipe decorates {brief(build)}, which is not a function", "Write it once, above a `def`.")
     question = (inspect.getdoc(build) or "").partition("\n")[0]

@@ -121,7 +121,11 @@ def scores(kind: type[Effect]) -> Callable[[Callable[..., Any]], Callable[..., A
 
 @dataclass(frozen=True, eq=False)
 class Local(Effect):
-    """Effect on the neuron's own module output: closed form, one forward pass (`algorithms.md` 2a)."""
+    """‖y − y without the neuron‖, y the output of the neuron's own module: closed form, exact, one forward pass.
+
+    `position`: the mean over the prompt's tokens, or the last token. Departs from the paper, whose effect is of the
+    whole model's output: see `Final`.
+    """
 
     formula = "‖Δ module output‖, exact"
     memory = "local"
@@ -134,7 +138,10 @@ class Local(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Final(Effect):
-    """Effect on the final hidden state at the last prompt token, by brute force: one forward per neuron."""
+    """‖z − z without the neuron‖, z the final hidden state at the last prompt token: one forward pass per neuron.
+
+    The paper's Δ(x, N) = ‖LLM(x) − LLM without N (x)‖₂, read in this way; the paper does not say of which output.
+    """
 
     formula = "‖Δ final state‖, by ablation"
     by_neuron = True
@@ -175,7 +182,11 @@ class FirstOrder(Effect, abstract=True):
 
 @dataclass(frozen=True, eq=False)
 class Refusal(FirstOrder):
-    """Signed first-order effect on the refusal log-odds: positive supports refusal."""
+    """Signed first-order effect on the refusal log-odds: positive supports refusal.
+
+    Σ ∂r/∂a · a over tokens, a the activation, r(x) the log-probability of the model's own openings of refusals less
+    that of its openings of answers, in nats. Departs from the paper, whose effect has no sign and no behaviour.
+    """
 
     version = 2
     formula = "Σ ∂r/∂a · a, r the refusal log-odds, ∂r/∂a with the strongest neurons of the prompt scaled"

@@ -173,7 +173,10 @@ class Trains(Intervention, abstract=True):
 
 @dataclass(frozen=True, eq=False)
 class Expand(Trains):
-    """Train the weights of a set's neurons, and nothing else (SS-Neuron Expansion, paper section 5)."""
+    """Train the weights of a set's neurons, and nothing else (SS-Neuron Expansion, paper section 5).
+
+    θ ← θ − η · (M ⊙ ∇L): M is 1 at the set's weights. Departs from the paper, which trains the anchor's MS: any set.
+    """
 
     def phrase(self, neurons: str, source: str | None = None) -> str:
         rest = ", on data without it," if isinstance(self.neurons, LeaveOneOut) else ""

@@ -31,7 +31,11 @@ EDITS: dict[type[Intervention], MakeEdits] = {}
 
 
 def edits(kind: type[Intervention]) -> Callable[[MakeEdits], MakeEdits]:
-    """Registers the function that makes the edits of an intervention: `function(node, neurons, where) -> Edits`."""
+    """Registers the function that makes the edits of an intervention: `function(node, neurons, where) -> Edits`.
+
+    `neurons` are the (layer, site, index) that apply while `where.language` is evaluated; edits are plain data, made by
+    the functions of `ssn_probe.tracing.edits`. An example: docs/extend/intervention.md.
+    """
 
     def register(function: MakeEdits) -> MakeEdits:
         EDITS[kind] = function

@@ -304,7 +304,7 @@ def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: i
 
 
 def _disk(plan: Plan, layers: int, widths: dict) -> list[str]:
-    """fp16 effects of every prompt and neuron, one fp32 scale per prompt, layer and site (algorithms.md 2)."""
+    """fp16 effects of every prompt and neuron, one fp32 scale per prompt, layer and site."""
     from ssn_probe.spec.node import walk
 
     total = 0

@@ -98,7 +98,7 @@ def train(
         ModelError: neurons that the model does not have; a loss that is not finite; too little memory.
         ResultError: a checkpoint that belongs to another training, or that not all processes have.
 
-    Source: Zhang et al. 2026, SS-Neuron Expansion; `algorithms.md` 6.
+    Source: Zhang et al. 2026, SS-Neuron Expansion.
     """
     settings = settings or Training()
     _check_pace(checkpoint_every, micro_batch)

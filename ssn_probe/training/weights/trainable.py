@@ -3,7 +3,7 @@
 For a linear layer y = x Wᵀ a change of rows r adds x Δᵀ to the outputs r, a change of columns c adds x[c] Δ to all
 outputs. Gradients, clipping and Adam's moments then exist for the selected weights alone: nothing can leak into the
 rest, and memory is 16 bytes per trained weight. Under AdamW without weight decay this is the same as training whole
-matrices under a gradient mask (`algorithms.md` 6).
+matrices under a gradient mask.
 
 Deltas are float32 whatever the base. They are used in the precision of the base, as in mixed-precision training: the
 product accumulates in float32 and is rounded like the layer's own output. What must not be rounded, the sum of many
