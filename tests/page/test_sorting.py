@@ -31,11 +31,13 @@ CELLS = "column => [...document.querySelectorAll('tbody tr')].map(row => row.cel
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    rows = tuple(zip(("bn", "average", "sw", "en"), *FIGURES.values(), strict=True))
-    parts = section("Figures", Table(("language", *FIGURES), rows))
+    rows = tuple(zip(("bn", "af", "sw", "en"), *FIGURES.values(), strict=True))
+    return written(tmp_path / "table.html", Table(("language", *FIGURES), rows))
+
+
+def written(path: Path, table: Table) -> Path:
     known = {"question": "Sorted?", "facts": (), "status": "done", "key": "0" * 64, "version": "0.1.0"}
-    path = tmp_path / "table.html"
-    path.write_text(as_html(Content(**known, sections=(parts,))), encoding="utf-8")
+    path.write_text(as_html(Content(**known, sections=(section("Figures", table),))), encoding="utf-8")
     return path
 
 
@@ -58,13 +60,21 @@ def test_words_sort_by_keyboard(table: Path, visit: Opened) -> None:
     with visit(table) as seen:
         seen.page.locator("thead button").first.focus()
         seen.page.keyboard.press("Enter")
-        assert seen.page.evaluate(CELLS, 0) == ["average", "bn", "en", "sw"]
+        assert seen.page.evaluate(CELLS, 0) == ["af", "bn", "en", "sw"]
         seen.page.keyboard.press("Space")
-        assert seen.page.evaluate(CELLS, 0) == ["sw", "en", "bn", "average"]
+        assert seen.page.evaluate(CELLS, 0) == ["sw", "en", "bn", "af"]
         seen.page.keyboard.press("Tab")
         seen.page.keyboard.press("Enter")
         assert seen.page.evaluate(CELLS, 1)[0] == "3.0 [0.0, 9.9]"
         assert seen.page.locator("[aria-sort]").count() == 1
+
+
+def test_the_average_stays_below_what_it_averages(tmp_path: Path, visit: Opened) -> None:
+    rows = (("bn", "3.0"), ("sw", "1.0"), ("average without en", "2.0"))
+    with visit(written(tmp_path / "average.html", Table(("language", "share"), rows))) as seen:
+        for order in (["1.0", "3.0", "2.0"], ["3.0", "1.0", "2.0"]):
+            seen.page.locator("thead button").last.click()
+            assert seen.page.evaluate(CELLS, 1) == order
 
 
 def test_every_table_of_a_large_study_sorts(page_of: Callable[[str], Path], visit: Opened) -> None:
@@ -78,7 +88,7 @@ def test_every_table_of_a_large_study_sorts(page_of: Callable[[str], Path], visi
             table.locator("thead button").last.click()
             assert table.locator("thead [aria-sort='ascending']").count() == 1
             assert sorted(table.locator("tbody tr").all_inner_texts()) == before
-            last = [cell.strip() for cell in table.locator("tbody tr > :last-child").all_inner_texts()]
+            last = [cell.strip() for cell in table.locator("tbody tr:not(.total) > :last-child").all_inner_texts()]
             found = [float(one[0]) for one in map(re.compile(r"^[−-]?\d+(\.\d+)?(?= \[)").match, last) if one]
             assert found == sorted(found)
         assert seen.said == []

@@ -1,4 +1,4 @@
-// Tables sort by a click on a column's head: figures by size, words by letter, what is absent last.
+// Tables sort by a click on a column's head: figures by size, words by letter, what is absent and the average last.
 // Without this script nothing is missing.
 "use strict";
 const figure = (text) => {
@@ -12,9 +12,11 @@ const sort = (table, head, column) => {
   const figures = head.classList.contains("n");
   const absent = (text) => (figures ? Number.isNaN(figure(text)) : /^[–-]?$/.test(text));
   const compare = figures ? (a, b) => figure(a) - figure(b) : (a, b) => a.localeCompare(b);
+  const total = (row) => row.classList.contains("total");
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => [row.cells[column].textContent.trim(), row]);
-  const order = ([a], [b]) => absent(a) - absent(b) || (upward ? compare(a, b) : compare(b, a)) || 0;
+  const order = ([a, one], [b, other]) =>
+    total(one) - total(other) || absent(a) - absent(b) || (upward ? compare(a, b) : compare(b, a)) || 0;
   body.append(...rows.sort(order).map(([, row]) => row));
 };
 for (const table of document.querySelectorAll("table:not(.claims):not(.responses)")) {
