@@ -16,6 +16,8 @@ pytestmark = pytest.mark.page
 Opened = Callable[..., AbstractContextManager[Visit]]
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"
+FEWER_ROWS = """document.querySelectorAll("tbody:not(:has([rowspan]))").forEach(body =>
+  [...body.rows].slice(4, -1).forEach(row => row.remove()))"""
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "device_scale_factor": 2}
 LEVELS = "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(one => Number(one.tagName[1]))"
 COLOURS = """() => ({
@@ -50,11 +52,14 @@ BARE_TABLES = """() => [...document.querySelectorAll("table")].filter(table =>
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_against_the_guidelines(report: Path, visit: Opened, scheme: str) -> None:
-    """axe-core's rules for WCAG 2.2 AA, and its best practices; everything that can be opened is open."""
+    """axe-core's rules for WCAG 2.2 AA, and its best practices. What can be opened is open; of a table's rows,
+    which are alike, the first four and the last are looked at, since axe-core takes its time.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
     with visit(report, color_scheme=scheme) as seen:
         seen.page.evaluate(OPEN_ALL)
+        seen.page.evaluate(FEWER_ROWS)
         found = Axe().run(seen.page, options={"runOnly": STANDARDS, "resultTypes": ["violations"]})
         told = [f"{one['id']}: {node['html'][:200]}" for one in found.response["violations"] for node in one["nodes"]]
         assert told == []
