@@ -13,7 +13,6 @@ TORCH ?= $(shell sed -n 's/^torch==//p' ssn_probe/constraints.txt)
 HASHES ?= yes
 VENV ?= .venv
 OUT ?= results
-HEIGHT ?= 600
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS := $(VENV)/.servers
@@ -101,11 +100,10 @@ notebooks: $(STAMP)
 docs: $(STAMP) $(VENV)/.docs
 	$(BIN)/python .ci/site.py
 
-# The picture in README: the first screen of the demo's page, in Chromium.
-picture: demo
+# The pictures in README and docs/page.md, of the demo's page in Chromium.
+picture: demo $(BROWSER)
 	@.ci/chromium.sh
-	$${SSN_PROBE_CHROMIUM:-chromium} --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,$(HEIGHT) \
-	  --user-data-dir="$$(mktemp -d)" --screenshot=docs/pictures/report.png "file://$(abspath $(OUT))/latest/report.html"
+	$(BIN)/python .ci/pictures.py "$(OUT)/latest/report.html"
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
