@@ -14,6 +14,7 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from light_ndif import ndif  # noqa: F401 (a fixture)
+from sketches import as_drawn, sketched
 from tiny import EVERY_FAMILY, write_tiny
 
 import ssn_probe
@@ -71,6 +72,20 @@ def any_machine() -> Iterator[None]:
         patched.setattr(os, "listdir", lambda path=".": sorted(LISTDIR(path), reverse=True))
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patched.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sketches() -> Iterator[None]:
+    """A chart is an empty picture, so that hundreds of studies cost no second each; its specification is made."""
+    with sketched():
+        yield
+
+
+@pytest.fixture
+def pictures() -> Iterator[None]:
+    """Charts are drawn."""
+    with as_drawn():
         yield
 
 

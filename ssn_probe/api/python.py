@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from ssn_probe.neurons import NeuronSet
     from ssn_probe.neurons.overlap import Overlap
+    from ssn_probe.report.charts.chart import Chart
     from ssn_probe.study.forecast import Forecast
 
 Question = Recipe | RecipeFunction | SetExpression | Intervention | str | os.PathLike[str]
@@ -214,6 +215,15 @@ class Preview(_Printed):
         return render_plan(self.forecast)
 
 
+class Charts(_Printed, dict[str, "Chart"]):
+    """A run's charts by name; shows their titles."""
+
+    def __rich__(self) -> Any:
+        from ssn_probe.report.terminal.result_card import charts_table
+
+        return charts_table(self)
+
+
 class NeuronSets(_Printed, dict[str, "NeuronSet"]):
     """A run's sets by name, in the recipe's order."""
 
@@ -326,6 +336,18 @@ class Result(_Printed):
     def table(self, name: str) -> "pl.DataFrame":
         """One of the run's tables by name; beside the above `compared_sets`, `log_odds`, `nulls`, `stability`, …"""
         return self.folder.table(name)
+
+    def plot(self, name: str | None = None) -> "Chart | Charts":
+        """The chart of that name as the page has it, which a notebook shows; its `altair` is an object to change.
+
+        Without a name, all that the run has. Raises ResultError where it has no such chart.
+        """
+        from ssn_probe.report.charts.catalogue import chart_of, charts_of
+        from ssn_probe.report.past_run import past_run
+
+        with integrity.showing(self.folder):
+            run = past_run(self.folder)
+            return Charts(charts_of(run)) if name is None else chart_of(run, name)
 
     def export(self, path: str | os.PathLike[str], measure: str = "asr") -> Path:
         """Writes a measure per language with its intervals to a .csv, .tex or .md file; returns its path."""

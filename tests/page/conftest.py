@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from browsing import Visit, visiting
 from pages import STUDIES, failed, failing, hostile, without_report, written
+from sketches import as_drawn
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.api.comparing import compare
@@ -102,7 +103,13 @@ PAGES: dict[str, Callable[[Path], Path]] = {
 @pytest.fixture(scope="session")
 def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A page by its name, made once."""
-    return cache(lambda name: PAGES[name](tmp_path_factory.mktemp("page")))
+
+    @cache
+    def made(name: str) -> Path:
+        with as_drawn():
+            return PAGES[name](tmp_path_factory.mktemp("page"))
+
+    return made
 
 
 @pytest.fixture(scope="module", params=PAGES)

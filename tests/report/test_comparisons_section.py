@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from arm_samples import RECIPE, compared, comparisons, findings, primary_test, ran, row, samples, spelled, table
 
-from ssn_probe.report.charts.chart import Chart, save_chart
+from ssn_probe.report.charts.chart import save_chart
 from ssn_probe.report.charts.comparison_chart import compared as drawn_of
 from ssn_probe.report.charts.comparison_chart import comparison_chart
 from ssn_probe.report.document import Folded, Section, Table
@@ -89,32 +89,31 @@ def study_with_sets() -> Findings:
     return findings(samples=pl.concat([frame, *sets]), summary=pl.concat([summary, weaker]), comparisons=beside)
 
 
-def drawn_in(chart: dict[str, Any], layer: dict[str, Any]) -> list[dict[str, Any]]:
-    data = layer.get("data", chart.get("data"))
-    assert data is not None
-    return data["values"] if "values" in data else chart["datasets"][data["name"]]
+def values_of(layer: dict[str, Any]) -> list[dict[str, Any]]:
+    return layer["data"]["values"]
 
 
 def test_the_picture_has_a_dot_per_set_a_band_and_two_lines() -> None:
     drawn = drawn_of(RECIPE, study_with_sets())
     assert drawn is not None
-    chart = comparison_chart(drawn).to_dict()
-    values = {layer["mark"]["type"]: drawn_in(chart, layer) for layer in chart["layer"]}
-    dots = [(one["row"], one["asr"]) for one in values["point"]]
+    chart = comparison_chart(drawn).specification
+    bands, untouched, tested, dots, _ = chart["layer"]
     labels = "2 sets found under exchanged labels"
-    assert dots == [(labels, 25.0), (labels, 75.0), ("The set without its top neuron", 50.0)]
-    assert [(one["row"], one["asr"], one["high"]) for one in values["bar"]] == [(labels, 10.0, 90.0)]
-    assert [one["label"] for one in values["rule"]] == ["untouched 37.5 %", "ss 75.0 %"]
+    shown = [(one["row"], one["asr"]) for one in values_of(dots)]
+    assert shown == [(labels, 25.0), (labels, 75.0), ("The set without its top neuron", 50.0)]
+    assert [(one["row"], one["asr"], one["high"]) for one in values_of(bands)] == [(labels, 10.0, 90.0)]
+    lines = [values_of(one["layer"][0])[0]["label"] for one in (untouched, tested)]
+    assert lines == ["untouched 37.5 %", "ss 75.0 %"]
     assert "n = 16 responses a set" in " ".join(chart["title"]["subtitle"])
-    only = comparison_chart(replace(drawn, only=("random",))).to_dict()
-    assert not any(layer["mark"]["type"] == "point" and drawn_in(only, layer) for layer in only["layer"])
+    only = comparison_chart(replace(drawn, only=("random",))).specification
+    assert not values_of(only["layer"][3])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
     drawn = drawn_of(RECIPE, study_with_sets())
     assert drawn is not None
-    specification = comparison_chart(drawn).to_dict()
-    save_chart(Chart(title="", description="", specification=specification), tmp_path / "comparisons")
+    save_chart(comparison_chart(drawn), tmp_path / "comparisons")
     text = " ".join(ET.fromstring((tmp_path / "comparisons.svg").read_bytes()).itertext())
     assert "ss 75.0 %" in text
     assert "2 sets found under exchanged labels" in text

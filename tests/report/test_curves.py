@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from arm_samples import compared, comparisons, row, table
 
-from ssn_probe.report.charts.chart import Chart, save_chart
-from ssn_probe.report.charts.cost_chart import NONE, cost_chart
-from ssn_probe.report.charts.theme import BLACK, COLOURS, MUTED
+from ssn_probe.report.charts.chart import save_chart
+from ssn_probe.report.charts.cost_chart import cost_chart
+from ssn_probe.report.charts.theme import INK, MUTED, TESTED_COLOUR
 from ssn_probe.report.learning_curves import curve_section, trained_section
 from ssn_probe.report.markdown import as_markdown
 from ssn_probe.study.arms import ArmName
@@ -100,11 +100,10 @@ def test_a_loss_that_was_not_measured_at_a_step_has_its_place() -> None:
     assert "kept 8, 20 | 0.500 → – → 0.250 |" in written(trained)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save_chart(
-            Chart(title="", description="", specification=cost_chart(TABLE).to_dict()), tmp_path / "plots" / name
-        )
+        save_chart(cost_chart(TABLE), tmp_path / "plots" / name)
     first, second = ((tmp_path / "plots" / f"{name}.svg").read_bytes() for name in ("a", "b"))
     assert first == second
     root = ET.fromstring(first)
@@ -113,7 +112,7 @@ def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tm
     assert not tags & {"script", "foreignObject", "image", "use"}
     assert not any("href" in name for element in root.iter() for name in element.attrib)
     text = " ".join(root.itertext())
-    for words in ("ASR, %", "over-refusal, %", "utility, %", "untouched 8 20", "n = 1,200", "95 % intervals"):
+    for words in ("ASR, %", "over-refusal, %", "utility, %", "untouched", "8", "20", "n = 1,200", "95 % intervals"):
         assert words in text, words
     assert (tmp_path / "plots" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"a.svg", "a.png", "b.svg", "b.png"}
@@ -121,16 +120,22 @@ def test_the_chart_is_whole_without_scripts_or_network_and_the_same_each_time(tm
 
 def test_every_curve_has_a_line_and_random_ones_share_a_colour() -> None:
     points = POINTS | {ArmName("random 2", step=step): point("random 2", step, "random") for step in (8, 20)}
-    chart = cost_chart(curve_table(summary_of(list(points)), points)).to_dict()
-    scale = chart["hconcat"][0]["layer"][0]["encoding"]["color"]["scale"]
-    assert dict(zip(scale["domain"], scale["range"], strict=True)) == {"ss": COLOURS[0], "random": MUTED, NONE: BLACK}
-    values = [row for rows in chart["datasets"].values() for row in rows]
-    assert {row["colour"] for row in values if row["curve"].startswith("random")} == {"random"}
+    chart = specification(curve_table(summary_of(list(points)), points))
+    values = chart["hconcat"][0]["layer"][-2]["data"]["values"]
+    colours = {row["curve"]: row["colour"] for row in values}
+    assert colours == {"ss": TESTED_COLOUR, "random 1": MUTED, "random 2": MUTED, "untouched": INK}
+    named = chart["hconcat"][-1]["layer"][-2]["data"]["values"]
+    known = [(row["text"], row["colour"]) for row in named]
+    assert known == [("untouched", INK), ("ss", TESTED_COLOUR), ("random sets", MUTED)]
+
+
+def specification(curves: pl.DataFrame) -> dict[str, Any]:
+    return dict(cost_chart(curves).specification)
 
 
 def fields(measures: tuple[str, ...]) -> list[tuple[str, str]]:
     """What the panels of a chart show across and up."""
-    chart = cost_chart(curve_table(summary_of(list(POINTS), measures), POINTS)).to_dict()
+    chart = specification(curve_table(summary_of(list(POINTS), measures), POINTS))
     lines = [panel["layer"][0]["encoding"] for panel in chart["hconcat"]]
     return [(one["x"]["field"], one["y"]["field"]) for one in lines]
 
@@ -143,35 +148,33 @@ def test_there_is_a_panel_per_cost_and_steps_where_one_side_was_not_measured() -
 
 
 def test_every_point_is_where_the_table_has_it_with_its_bars() -> None:
-    chart = cost_chart(TABLE).to_dict()
-    *_, bars, marks = chart["hconcat"][0]["layer"]
+    *_, bars, marks, _steps = specification(TABLE)["hconcat"][0]["layer"]
     assert (marks["encoding"]["x"]["field"], marks["encoding"]["y"]["field"]) == ("over_refusal", "asr")
     assert (bars["encoding"]["y"]["field"], bars["encoding"]["y2"]["field"]) == ("asr_low", "asr_high")
-    drawn = {(row["curve"], row["mark"]): row for row in chart["datasets"][marks["data"]["name"]]}
+    drawn = {(row["curve"], row["step"]): row for row in marks["data"]["values"]}
     assert len(drawn) == TABLE.height
     for cells in TABLE.rows(named=True):
         for measure in ("asr", "over_refusal", "utility_low"):
-            point = drawn[cells["curve"], str(cells["step"]) if cells["step"] else "untouched"]
-            assert point[measure] == pytest.approx(100 * cells[measure])
+            assert drawn[cells["curve"], cells["step"]][measure] == pytest.approx(100 * cells[measure])
 
 
 def test_no_axis_goes_beyond_what_a_share_can_be_or_cuts_a_bar_off() -> None:
-    for panel, cost in zip(cost_chart(TABLE).to_dict()["hconcat"], ("over_refusal", "utility"), strict=True):
-        for encoding in (layer["encoding"] for layer in panel["layer"]):
+    for panel, cost in zip(specification(TABLE)["hconcat"], ("over_refusal", "utility"), strict=True):
+        for encoding in (one["encoding"] for one in panel["layer"] if "scale" in one["encoding"]["x"]):
             low, high = encoding["x"]["scale"]["domain"]
             assert low <= min(100 * TABLE[f"{cost}_low"])
             assert max(100 * TABLE[f"{cost}_high"]) <= high <= 100
             assert encoding["y"]["scale"]["domain"] == [0, pytest.approx(42)]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_names_are_text_in_the_picture(tmp_path: Path) -> None:
-    points = {ArmName("a"): point("<script>alert('x')</script>\x01\ufffe & \"b\"", 8)}
-    specification = cost_chart(curve_table(summary_of([ArmName("a")]), points)).to_dict()
-    save_chart(Chart(title="", description="", specification=specification), tmp_path / "x")
+    points = {ArmName("a"): point("<b>alert('x')</b>\x01\ufffe & \"b\"", 8)}
+    save_chart(cost_chart(curve_table(summary_of([ArmName("a")]), points)), tmp_path / "x")
     root = ET.fromstring((tmp_path / "x.svg").read_bytes())
     assert root.tag.endswith("svg")
-    assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
-    assert "<script>alert('x')</script>" in " ".join(root.itertext())
+    assert not {"script", "b"} & {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert "<b>alert('x')</b> & \"b\"" in " ".join(root.itertext())
 
 
 def test_what_was_measured_is_plain_and_whole() -> None:

@@ -60,7 +60,7 @@ RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethro
 @example("[1](2)")
 @example("![x](https://evil/p.png)")
 def test_any_text_is_literal_wherever_it_stands(text: str) -> None:
-    chart = Chart(title=text, description=f"a{text}", specification={})
+    chart = Chart(name="x", title=text, description=f"a{text}", specification={})
     folded = Folded(f"f{text}", (Table((f"h{text}", text), ((text, text),), f"n{text}"), Bullets((f"b{text}",))))
     whole = Section(f"t{text}", (f"p{text}", Picture("asr"), folded))
     found = RENDERER.render(as_markdown(whole, {"asr": chart}))
@@ -75,6 +75,6 @@ def test_any_text_is_literal_wherever_it_stands(text: str) -> None:
 
 
 def test_a_chart_stands_where_the_run_has_one() -> None:
-    chart = Chart(title="", description="Two bars", specification={})
+    chart = Chart(name="x", title="", description="Two bars", specification={})
     assert as_markdown(Section("t", (Picture("asr"),)), {"asr": chart}) == "## t\n\n![Two bars](plots/asr.svg)\n"
     assert as_markdown(Section("t", (Picture("asr"), "p"))) == "## t\n\np\n"

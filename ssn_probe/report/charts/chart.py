@@ -1,27 +1,81 @@
 """A chart: an altair specification, its title and what it shows in words. vl-convert draws it, without a browser."""
 
-from collections.abc import Mapping
+import base64
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ssn_probe.files import write_whole
+from ssn_probe.report.charts.svg import clean_svg
+from ssn_probe.report.charts.theme import CONFIG, TITLE_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chart:
-    """`title`: the finding. `description`: what it shows, for those who cannot see it. `specification`: altair's."""
+    """`title`: the finding. `description`: what it shows, for those who cannot see it. `specification`: altair's.
 
+    A notebook shows it; `altair` makes altair's object of it, to change.
+    """
+
+    name: str
     title: str
     description: str
     specification: Mapping[str, Any]
 
+    @property
+    def altair(self) -> Any:
+        """The chart as an object of altair."""
+        import altair as alt
 
-def as_svg(chart: Chart) -> str:
-    """The chart as SVG. It needs no network, and no font but the reader's."""
+        return alt.Chart.from_dict(dict(self.specification))
+
+    @cached_property
+    def svg(self) -> str:
+        """The chart as SVG, see `as_svg`."""
+        return clean_svg(drawn(self.specification), self.name, self.title, self.description)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The chart as PNG, twice the size, with two pixels for each of the SVG."""
+        return painted(self.svg)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """Of which a notebook chooses (IPython's protocol)."""
+        png = base64.b64encode(self.png).decode()
+        return {"text/plain": f"{self.title}\n{self.description}", "image/svg+xml": self.svg, "image/png": png}
+
+
+def drawn(specification: Mapping[str, Any]) -> str:
+    """What vl-convert draws of a specification, as SVG."""
     import vl_convert
 
-    return vl_convert.vegalite_to_svg(dict(chart.specification))
+    return vl_convert.vegalite_to_svg(dict(specification))
+
+
+def painted(svg: str) -> bytes:
+    """An SVG as PNG, of twice its size."""
+    import vl_convert
+
+    return vl_convert.svg_to_png(svg, scale=2)
+
+
+def chart(name: str, title: str, description: str, body: Mapping[str, Any], *, subtitle: Sequence[str]) -> Chart:
+    """A chart of Vega-Lite's layers or panels; `subtitle`: n, and what bars and bands are."""
+    lines, below = (
+        [part for line in text for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+        for text, width in (([title], TITLE_WIDTH), (subtitle, TITLE_WIDTH + 26))
+    )
+    head = {"title": {"text": lines, "subtitle": below}}
+    spoken = description if description.endswith(".") else f"{description}."
+    return Chart(name=name, title=title, description=spoken, specification={**head, **body, "config": CONFIG})
+
+
+def as_svg(chart: Chart) -> str:
+    """The chart as SVG for a page: it has a name, no style, script or link, and needs no font but the reader's."""
+    return chart.svg
 
 
 def save_charts(charts: Mapping[str, Chart], folder: Path) -> None:
@@ -29,15 +83,12 @@ def save_charts(charts: Mapping[str, Chart], folder: Path) -> None:
 
     Raises ResultError where the disk refuses.
     """
-    for name, chart in charts.items():
-        save_chart(chart, folder / name)
+    for name, one in charts.items():
+        save_chart(one, folder / name)
 
 
 def save_chart(chart: Chart, path: Path) -> None:
     """Writes `path`.svg and `path`.png."""
-    import vl_convert
-
-    svg = as_svg(chart)
-    png = vl_convert.svg_to_png(svg, scale=2)
+    svg, png = chart.svg, chart.png
     write_whole(path.with_name(f"{path.name}.svg"), lambda temporary: temporary.write_text(svg, encoding="utf-8"))
     write_whole(path.with_name(f"{path.name}.png"), lambda temporary: temporary.write_bytes(png))

@@ -1,12 +1,15 @@
 """A picture of what the primary arm is compared with: the ASR of its set, and of every set beside it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.charts.chart import Chart
-from ssn_probe.report.charts.theme import BLACK, COLOURS, CONFIG, drawable
+from ssn_probe.report.charts.chart import Chart, chart
+from ssn_probe.report.charts.marks import LITERAL, Rows, layer, measured, names, pixels
+from ssn_probe.report.charts.theme import BESIDE, INK, TESTED_COLOUR, WIDTH, drawable
+from ssn_probe.report.comparisons_in_words import is_shown, p_of
 from ssn_probe.report.conditions import comparison_row, summary_row
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe
@@ -14,11 +17,10 @@ from ssn_probe.study.arms import WEAKENED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.summary import AVERAGE, MEASURES, averaged
-from ssn_probe.text import capitalised, counted, percent
+from ssn_probe.text import capitalised, counted, listing, p_equals, percent
 
 COMPARISON_CHART_TITLE = "ASR under the set, and under the sets that it is compared with"
-WIDTH, ROW = 460, 40
-BAND, DOT = COLOURS[5], COLOURS[0]
+NAMES, ROW = 336, 40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,51 +48,44 @@ def compared(recipe: Recipe, findings: Findings) -> Compared | None:
 def draw(run: FinishedRun) -> Chart | None:
     """The comparisons of a run's primary arm; None where it has none."""
     drawn = compared(run.recipe, run.findings)
-    if drawn is None:
-        return None
-    title = COMPARISON_CHART_TITLE
-    return Chart(title=title, description=title, specification=comparison_chart(drawn).to_dict())
+    return None if drawn is None else comparison_chart(drawn)
 
 
-def comparison_chart(drawn: Compared) -> Any:
+def comparison_chart(drawn: Compared) -> Chart:
     """A row per comparison: a dot per set, and the band in which 95 % of such sets fall. Across: ASR on the average.
 
     A line is the tested set, a dashed one the untouched model.
     """
-    import altair as alt
-
-    rows, marks = _rows(drawn), _marked(drawn)
-    y = alt.Y("row:N", sort=None, title=None, axis=alt.Axis(labelLimit=420, ticks=False, domain=False, grid=False))
+    rows, lines = _rows(drawn), _lines(drawn)
     ends = [end for row in rows for end in (row["low"], row["high"], *row["dots"]) if end is not None]
-    ends += [mark["asr"] for mark in marks]
-    scale = alt.Scale(domain=[max(0.0, min(ends) - 3), min(100.0, max(ends) + 3)], nice=True)
-    x = alt.X("asr:Q", title="ASR, %", scale=scale, axis=alt.Axis(tickCount=8))
-    dots = [{"row": row["row"], "asr": dot} for row in rows for dot in row["dots"]]
-    bands = [{"row": row["row"], "asr": row["low"], "high": row["high"]} for row in rows if row["low"] is not None]
-    base = alt.Chart(alt.InlineData(values=marks)).encode(x=x)
-    dash = alt.StrokeDash("dash:N", scale=alt.Scale(domain=["set", "untouched"], range=[[1, 0], [5, 4]]), legend=None)
-    layers = [
-        alt.Chart(alt.InlineData(values=bands))
-        .mark_bar(color=BAND, opacity=0.45, height=18)
-        .encode(x=x, x2="high:Q", y=y),
-        base.mark_rule(color=BLACK, strokeWidth=1.8).encode(strokeDash=dash),
-        *(_label(mark, x, side) for mark, side in zip(marks, ("right", "left"), strict=False)),
-        alt.Chart(alt.InlineData(values=dots))
-        .mark_point(filled=True, color=DOT, opacity=0.7, size=40)
-        .encode(x=x, y=y),
+    ends += [line["asr"] for line in lines]
+    x = measured("asr", "ASR, %, on the average over languages", (max(0, min(ends) - 3), min(100, max(ends) + 3)))
+    for place, row in enumerate(rows):
+        row["y"] = ROW * (place + 0.5)
+    known = {"x": x, "y": pixels("y"), "color": LITERAL}
+    dots = [
+        {key: row[key] for key in ("row", "y", "colour")} | {"asr": dot, "says": f"{row['text']}: ASR {dot:.1f} %"}
+        for row in rows
+        for dot in row["dots"]
     ]
-    title = alt.TitleParams(text=COMPARISON_CHART_TITLE, subtitle=_subtitle(drawn), offset=30)
-    return alt.layer(*layers).properties(width=WIDTH, height=ROW * len(rows), title=title).configure(**CONFIG)
+    bands = [{"row": row["text"], "asr": row["low"], **row} for row in rows if row["low"] is not None]
+    layers = [
+        layer("rule", bands, look={"opacity": 0.35, "strokeWidth": 16}, **known, x2={"field": "high"}),
+        *(_line(line, x, side) for line, side in zip(lines, ("right", "left"), strict=False)),
+        layer("point", dots, look={"filled": True, "opacity": 0.75, "size": 36}, **known),
+        names(rows, at=-10, limit=NAMES - 12),
+    ]
+    body = {"width": WIDTH - NAMES - 30, "height": ROW * len(rows), "layer": layers}
+    subtitle, described = _subtitle(drawn), _in_words(rows, lines)
+    return chart("comparisons", _title(drawn), f"{described} {' '.join(subtitle)}", body, subtitle=[*subtitle, " "])
 
 
-def _label(mark: dict[str, Any], x: Any, side: Any) -> Any:
-    """The name of a line above it, to its left or right: two that are close stay apart."""
-    import altair as alt
-
-    text = alt.Chart(alt.InlineData(values=[mark])).mark_text(
-        baseline="bottom", align=side, dx=-3 if side == "right" else 3, dy=-4, fontSize=12, color=BLACK
-    )
-    return text.encode(x=x, y=alt.value(0), text="label:N")
+def _line(line: Mapping[str, Any], x: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """A line with its name above, to its left or right: two that are close stay apart."""
+    look = {"color": line["colour"], "strokeWidth": 1.8, "strokeDash": line["dash"]}
+    beside = {"align": side, "dx": -3 if side == "right" else 3, "baseline": "bottom", "dy": -4}
+    text = layer("text", [line], look=beside, x=dict(x), y={"value": 0}, text={"field": "label"})
+    return {"layer": [layer("rule", [line], look=look, x=dict(x)), text]}
 
 
 def _rows(drawn: Compared) -> list[dict[str, Any]]:
@@ -101,13 +96,17 @@ def _rows(drawn: Compared) -> list[dict[str, Any]]:
         if row is None or (drawn.only and name not in drawn.only):
             continue
         low, high = (None if row[end] is None else 100 * min(1.0, max(0.0, row[end])) for end in ("low", "high"))
-        title = capitalised(comparison.counted(row["sets"]))
-        rows.append({"row": title, "low": low, "high": high, "dots": _dots(drawn, name)})
+        rows.append(_as_row(capitalised(comparison.counted(row["sets"])), name, low, high, _dots(drawn, name)))
     weaker = summary_row(drawn.summary, drawn.arm, "asr", role=WEAKENED)
     if weaker is not None and (not drawn.only or WEAKENED in drawn.only):
-        dots = [100 * weaker["value"]]
-        rows.append({"row": "The set without its top neuron", "low": None, "high": None, "dots": dots})
+        rows.append(_as_row("The set without its top neuron", WEAKENED, None, None, [100 * weaker["value"]]))
     return rows
+
+
+def _as_row(text: str, name: str, low: float | None, high: float | None, dots: list[float]) -> dict[str, Any]:
+    between = "" if low is None or high is None else f": 95 % of such sets {low:.1f} to {high:.1f} %"
+    known = {"text": text, "row": text, "low": low, "high": high, "dots": dots, "says": f"{text}{between}"}
+    return known | {"colour": BESIDE[name]}
 
 
 def _dots(drawn: Compared, name: str) -> list[float]:
@@ -124,18 +123,35 @@ def _languages(drawn: Compared) -> frozenset[str]:
     return averaged(drawn.summary, ArmName(drawn.arm), "asr", drawn.anchor)
 
 
-def _marked(drawn: Compared) -> list[dict[str, Any]]:
+def _lines(drawn: Compared) -> list[dict[str, Any]]:
     """The tested set and the untouched model, in the languages of the arm's average, lower one first."""
     row = summary_row(drawn.summary, drawn.arm, "asr")
     if row is None:
         return []
     before = row["value"] - (row["delta"] or 0.0)
-    found = {"set": (drawable(drawn.arm), row["value"]), "untouched": ("untouched", before)}
-    marks = [
-        {"asr": 100 * value, "label": f"{label} {percent(value)}", "dash": name}
-        for name, (label, value) in found.items()
+    found = [
+        (drawable(drawn.arm), row["value"], TESTED_COLOUR, [1, 0]),
+        ("untouched", before, INK, [5, 4]),
     ]
-    return sorted(marks, key=lambda mark: mark["asr"])
+    lines = [
+        {"asr": 100 * value, "label": f"{label} {percent(value)}", "colour": colour, "dash": dash}
+        for label, value, colour, dash in found
+    ]
+    return sorted(lines, key=lambda line: line["asr"])
+
+
+def _title(drawn: Compared) -> str:
+    """Which of the tests among compared sets reject."""
+    rows = [(name, comparison_row(drawn.comparisons, drawn.arm, name)) for name in COMPARISONS]
+    tested = [(name, row) for name, row in rows if row is not None and p_of(row) is not None]
+    if not tested:
+        return f"{COMPARISON_CHART_TITLE}: no test"
+    shown, missed = (
+        [f"{COMPARISONS[name].short} ({p_equals(p_of(row) or 0.0)})" for name, row in tested if is_shown(row) == side]
+        for side in (True, False)
+    )
+    parts = [f"{word} beyond {listing(some)}" for word, some in (("shown", shown), ("not shown", missed)) if some]
+    return f"The effect of {drawable(drawn.arm)} on ASR: {', '.join(parts)}"
 
 
 def _subtitle(drawn: Compared) -> list[str]:
@@ -145,3 +161,9 @@ def _subtitle(drawn: Compared) -> list[str]:
         f"Average over {counted(len(_languages(drawn)), 'language')}{count}.",
         "Dots: compared sets. Bands: where 95 % of such sets fall.",
     ]
+
+
+def _in_words(rows: Rows, lines: Rows) -> str:
+    """The lines, and every band."""
+    parts = [line["label"] for line in reversed(lines)] + [row["says"] for row in rows if row["low"] is not None]
+    return f"ASR: {'; '.join(parts)}."

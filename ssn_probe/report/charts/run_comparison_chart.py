@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.report.charts.chart import Chart
-from ssn_probe.report.charts.theme import BLACK, COLOURS, CONFIG, drawable
+from ssn_probe.report.charts.theme import COLOURS, CONFIG, INK, drawable
 from ssn_probe.report.compared_runs import compared_title
 from ssn_probe.report.measure_tables import DIGITS
 from ssn_probe.study.run_comparison import UNTOUCHED
@@ -31,22 +31,28 @@ def differences_chart(parts: Sequence[pl.DataFrame], title: str, average: str) -
     spread = " to ".join(dict.fromkeys(f"{count:,}" for count in (n[0], n[-1])))
     subtitle = f"Paired differences on the same prompts, n = {spread} a language. Bars: 95 % intervals."
     drawn = alt.vconcat(*panels, spacing=14).properties(title=alt.TitleParams(drawable(title), subtitle=subtitle))
-    return Chart(title=title, description=f"{title}. {subtitle}", specification=drawn.configure(**CONFIG).to_dict())
+    specification = drawn.configure(**CONFIG).to_dict()
+    return Chart(
+        name=f"differences-{parts[0]['measure'][0]}",
+        title=title,
+        description=f"{title}. {subtitle}",
+        specification=specification,
+    )
 
 
 def _panel(rows: pl.DataFrame, scale: int, across: Any, average: str) -> Any:
     import altair as alt
 
     points = [_point(row, scale, average) for row in rows.rows(named=True)]
-    colour = BLACK if rows["compared"][0] == UNTOUCHED else COLOURS[0]
+    colour = INK if rows["compared"][0] == UNTOUCHED else COLOURS[0]
     y = alt.Y("language:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False, domain=False))
     x = alt.X("difference:Q", scale=across, title=UNITS[scale == 1])
     base = alt.Chart(alt.InlineData(values=points))
     known = alt.Chart(alt.InlineData(values=[point for point in points if point["low"] is not None]))
     layers = alt.layer(
-        alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=BLACK, strokeDash=[5, 4]).encode(x="zero:Q"),
+        alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[5, 4]).encode(x="zero:Q"),
         known.mark_rule(strokeWidth=2, color=colour).encode(y=y, x=alt.X("low:Q", scale=across), x2="high:Q"),
-        base.mark_point(filled=True, size=60, opacity=1, color=colour).encode(y=y, x=x, tooltip="said:N"),
+        base.mark_point(filled=True, size=60, opacity=1, color=colour).encode(y=y, x=x, description="said:N"),
     )
     title = alt.TitleParams(drawable(compared_title(rows.row(0, named=True))), fontSize=13, offset=4)
     return layers.properties(width=WIDTH, height=ROW * len(points), title=title)

@@ -210,6 +210,15 @@ def sets_table(sets: Mapping[str, Any]) -> Group:
     return Group(*(neuron_table(neurons, name) for name, neurons in sets.items()))
 
 
+def charts_table(charts: Mapping[str, Any]) -> Table:
+    """The charts of a run and what they say."""
+    table = _titled(counted(len(charts), "chart"), "chart")
+    table.add_column("what it shows")
+    for name, chart in charts.items():
+        table.add_row(name, literal(chart.title))
+    return table
+
+
 def neuron_table(neurons: Any, name: str = "") -> Table:
     """How many neurons a `NeuronSet` has per language and site, and each language's strongest."""
     from ssn_probe.neurons import EVERY

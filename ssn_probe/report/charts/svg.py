@@ -1,0 +1,75 @@
+"""An SVG for a page that runs no script and loads nothing: with titles as tooltips, and colours that CSS can change."""
+
+import re
+import xml.etree.ElementTree as ET
+
+from ssn_probe.report.charts.theme import CLASSES
+
+SVG = "http://www.w3.org/2000/svg"
+KEPT = frozenset(
+    {"id", "class", "d", "x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "width", "height", "viewBox", "transform"}
+)
+KEPT |= {
+    "fill",
+    "stroke",
+    "opacity",
+    "fill-opacity",
+    "stroke-opacity",
+    "stroke-width",
+    "stroke-dasharray",
+    "stroke-linecap",
+}
+KEPT |= {"text-anchor", "font-family", "font-size", "font-weight", "font-style", "clip-path"}
+"""The attributes that a drawing needs."""
+
+
+def clean_svg(drawn: str, name: str, title: str, description: str) -> str:
+    """What vl-convert drew as an image with a name: scalable, without styles, links and what draws nothing.
+
+    `name`: begins every id, so that several charts share a page. A mark's own description becomes its `<title>`.
+    """
+    ET.register_namespace("", SVG)
+    root = ET.fromstring(drawn)
+    for element in root.iter():
+        _clean(element, name)
+    _without_empty(root)
+    for size in ("width", "height", "class"):
+        root.attrib.pop(size, None)
+    title_id, description_id = f"{name}-title", f"{name}-description"
+    root.attrib |= {"class": "chart", "role": "img", "aria-labelledby": f"{title_id} {description_id}"}
+    for place, (tag, identity, text) in enumerate([("title", title_id, title), ("desc", description_id, description)]):
+        child = ET.Element(f"{{{SVG}}}{tag}", id=identity)
+        child.text = text
+        root.insert(place, child)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _clean(element: ET.Element, name: str) -> None:
+    label = element.get("aria-label")
+    is_mark = element.get("role") == "graphics-symbol" and element.get("aria-roledescription", "").endswith(" mark")
+    attributes = {key: value for key, value in element.attrib.items() if key in KEPT and key != "class"}
+    if "id" in attributes:
+        attributes["id"] = f"{name}-{attributes['id']}"
+    if "clip-path" in attributes:
+        attributes["clip-path"] = re.sub(r"url\(#", f"url(#{name}-", attributes["clip-path"])
+    classes = [f"{CLASSES[value]}-{way}" for way in ("fill", "stroke") if (value := attributes.get(way)) in CLASSES]
+    if classes:
+        attributes["class"] = " ".join(classes)
+    for key in ("opacity", "stroke-width"):
+        if attributes.get(key) == "1":
+            del attributes[key]
+    element.attrib.clear()
+    element.attrib.update(attributes)
+    if label and is_mark:
+        child = ET.SubElement(element, f"{{{SVG}}}title")
+        child.text = label
+
+
+def _without_empty(element: ET.Element) -> None:
+    """Removes groups without content, and paths that draw nothing."""
+    for child in list(element):
+        _without_empty(child)
+        tag = child.tag.rpartition("}")[2]
+        invisible = tag == "path" and not {"fill", "stroke"} & set(child.attrib)
+        if (tag == "g" and not len(child)) or (tag == "path" and not child.get("d")) or invisible:
+            element.remove(child)
