@@ -50,7 +50,7 @@ def _part(part: Part, charts: Mapping[str, Chart]) -> str:
         case Picture(name):
             return f"![{markdown(charts[name].description)}](plots/{name}.svg)" if name in charts else ""
         case Folded(title, parts):
-            summary = f"<details><summary>{html.escape(plain(title))}</summary>"
+            summary = f"<details><summary>{html.escape(plain(title), quote=False)}</summary>"
             return _blocks([summary, *(_part(inner, charts) for inner in parts), "</details>"])
 
 

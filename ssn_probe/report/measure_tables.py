@@ -201,21 +201,28 @@ def measure_tables(grid: Grid, primary: str | None, shown: Collection[str] = ())
 
 def constant(grid: Grid) -> str | None:
     """The one figure that a measure has in all languages and arms, with its interval; None where figures differ."""
-    kinds: dict[bool, set[tuple[str, ...]]] = {}
-    for column in grid.columns:
-        *each, average = grid.cells[column.title]
-        figures = {cell for cell in each if cell != ABSENT and not cell.startswith("not ")}
-        kinds.setdefault(column.comparison is not None, set()).add((*figures, average))
-    if any(len(found) > 1 or len(cells) > 2 for found in kinds.values() for cells in found):
+    compared = [column for column in grid.columns if column.comparison is not None]
+    arms = [column for column in grid.columns if column.comparison is None]
+    words = [_everywhere(grid, columns) for columns in (arms, compared) if columns]
+    return None if None in words else f"{TITLES[grid.measure]}: {'; '.join(map(str, words))}."
+
+
+def _everywhere(grid: Grid, columns: Sequence[Column]) -> str | None:
+    cells = [grid.cells[column.title] for column in columns]
+    each = {cell for own in cells for cell in own[:-1]}
+    figures, averages = {cell for cell in each if _is_figure(cell)}, {own[-1] for own in cells}
+    if len(figures) > 1 or len(averages) > 1:
         return None
-    words = [_everywhere(cells, compared) for compared, (cells,) in sorted(kinds.items())]
-    return f"{TITLES[grid.measure]}: {'; '.join(words)}."
+    (average,) = averages
+    where = "in every language" if each == figures else "wherever it was measured"
+    untouched = "untouched and " if columns[0].condition.role == BASELINE else ""
+    whose = "under compared sets" if columns[0].comparison else f"{where}, {untouched}under every arm"
+    found = next(iter(figures), average)
+    return f"{found} {whose}" + (f", {average} on the average" if average != found else "")
 
 
-def _everywhere(cells: tuple[str, ...], compared: bool) -> str:
-    *each, average = cells
-    whose = "under compared sets" if compared else "in every language, untouched and under every arm"
-    return f"{average} {whose}" if each in ([], [average]) else f"{each[0]} {whose}, {average} on the average"
+def _is_figure(cell: str) -> bool:
+    return cell != ABSENT and not cell.startswith("not ")
 
 
 def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, measure: str) -> str:

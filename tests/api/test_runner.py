@@ -90,7 +90,7 @@ def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
     assert set(asr["language"]) == {"qaa", "qac", AVERAGE}
     report = (found.path / "report.md").read_text(encoding="utf-8")
     assert "| qab | not measured: no data |" in report
-    assert report.count("Not measured: no data.\n") == 2  # over-refusal and utility, as a whole
+    assert report.count("not measured, for there is no data") == 2  # over-refusal and utility, as a whole
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])

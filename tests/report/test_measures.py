@@ -86,6 +86,14 @@ def test_a_measure_that_is_the_same_everywhere_is_a_sentence_with_its_figures() 
     assert any("0.0 [0.0, 10.0] in every language, untouched and under every arm, 10.0 [" in line for line in lines)
 
 
+def test_the_sentence_does_not_speak_for_what_was_not_measured() -> None:
+    some = [one for one in rows("kl", ss=0.0, ms=0.0) if one["language"] != "cc"]
+    _, rest = made(study(*ASR, *some))
+    (lines,) = (part.lines for part in rest.parts if isinstance(part, Bullets))
+    (line,) = (line for line in lines if line.startswith("KL"))
+    assert line.endswith("0.0000 [0.0000, 0.1000] wherever it was measured, under every arm.")
+
+
 def test_one_figure_that_differs_keeps_its_table() -> None:
     differs = rows("invalid", baseline=0.0, ss=(0.0, 0.0, 0.1, 0.0), ms=0.0)
     _, rest = made(study(*ASR, *differs))
