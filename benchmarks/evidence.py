@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, run
 from ssn_probe.api.python import Result
-from ssn_probe.report.charts.chart import Chart, save_chart
+from ssn_probe.report.charts.chart import as_svg
 from ssn_probe.report.charts.comparison_chart import Compared, comparison_chart
 from ssn_probe.study.arms import WEAKENED
 
@@ -35,19 +35,17 @@ def recipe(limit: int | None) -> Recipe:
         arms={"ss": Suppress(ss)},
         measures=(ASR(prompts), Utility(prompts)),
         primary="ss",
-        log_odds_label_sets=0,
         permutations=0,
         half_samples=0,
     )
 
 
 def pictures(result: Result, folder: Path) -> None:
-    """Writes every picture as .svg and .png."""
+    """Writes every picture as .svg."""
     tables = {name: result.table(name) for name in ("samples", "summary", "comparisons")}
     for name, only in PICTURES.items():
         drawn = Compared(arm="ss", anchor=result.manifest["anchor"], only=only, **tables)
-        specification = comparison_chart(drawn).to_dict()
-        save_chart(Chart(title=name, description=name, specification=specification), folder / name)
+        (folder / f"{name}.svg").write_text(as_svg(comparison_chart(drawn)), encoding="utf-8")
 
 
 def main() -> None:
