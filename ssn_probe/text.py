@@ -76,6 +76,16 @@ def _seen(character: str, lines: bool) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+_RIGHT_TO_LEFT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff"
+RIGHT_TO_LEFT = re.compile(rf"([{_RIGHT_TO_LEFT}](?:[^A-Za-z]*[{_RIGHT_TO_LEFT}])?)")
+"""From the first to the last letter of right-to-left text, up to the next Latin letter."""
+
+
+def isolated(text: str) -> str:
+    """Text, where no element can isolate it: numbers and signs beside right-to-left words stay where they are."""
+    return RIGHT_TO_LEFT.sub("\u2068\\1\u2069", text)
+
+
 def markdown(text: str) -> str:
     """`text` as literal text in a markdown paragraph or table cell; four leading blanks would make it code."""
     return re.sub(r"^([-+=]|\d{1,9}(?=[.)]))", _at_the_start, markdown_cell(text))

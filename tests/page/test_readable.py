@@ -140,7 +140,7 @@ def test_paper_has_everything(report: Path, visit: Opened) -> None:
         pages = pypdf.PdfReader(io.BytesIO(seen.page.pdf(format="A4"))).pages
         printed = squeezed("".join(page.extract_text() for page in pages))
         assert 0 < len(pages) < 200
-        for selector in ("h2", "summary", "details tbody tr:last-child th", "svg .role-title-text text"):
+        for selector in ("h2", "summary", "details tbody tr:last-child th", "svg text"):
             missing = [text for text in map(squeezed, seen.page.locator(selector).all_text_contents())]
             assert [text for text in missing if text.isascii() and text not in printed] == [], selector
 

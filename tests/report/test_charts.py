@@ -13,6 +13,7 @@ from arm_samples import RECIPE, compared, comparisons, findings, primary_test, r
 from ssn_probe.errors import ResultError
 from ssn_probe.report.charts.catalogue import chart_of, charts_of
 from ssn_probe.report.charts.chart import Chart, as_svg, save_charts
+from ssn_probe.report.charts.svg import clean_svg
 from ssn_probe.report.charts.theme import BESIDE, CLASSES, COLOURS, INK, TESTED_COLOUR, drawable, language_marks
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.study.findings import Findings
@@ -181,3 +182,9 @@ def test_a_notebook_shows_a_chart() -> None:
     assert shown["image/svg+xml"].startswith("<svg ")
     assert shown["image/png"].startswith("iVBOR")
     assert AVERAGE in shown["text/plain"]
+
+
+def test_a_figure_stays_beside_a_right_to_left_name() -> None:
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg"><text>الآمن 75.0 % and אב (1)</text></svg>'
+    root = ET.fromstring(clean_svg(drawn, "x", "title", "what it shows"))
+    assert root[-1].text == "\u2068الآمن\u2069 75.0 % and \u2068אב\u2069 (1)"

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from ssn_probe.report.charts.theme import CLASSES
+from ssn_probe.text import isolated
 
 SVG = "http://www.w3.org/2000/svg"
 KEPT = frozenset(
@@ -32,6 +33,8 @@ def clean_svg(drawn: str, name: str, title: str, description: str) -> str:
     root = ET.fromstring(drawn)
     for element in root.iter():
         _clean(element, name)
+        if element.text:
+            element.text = isolated(element.text)
     _without_empty(root)
     for size in ("width", "height", "class"):
         root.attrib.pop(size, None)

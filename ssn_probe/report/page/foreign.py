@@ -1,15 +1,10 @@
 """Text in a page: escaped, with what is unseen written out, and right-to-left words isolated."""
 
-import re
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from ssn_probe.text import visible
-
-_RIGHT_TO_LEFT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff"
-_RUN = re.compile(rf"([{_RIGHT_TO_LEFT}](?:[^A-Za-z]*[{_RIGHT_TO_LEFT}])?)")
-"""From the first to the last letter of right-to-left text, up to the next Latin letter."""
+from ssn_probe.text import RIGHT_TO_LEFT, visible
 
 
 def shown(value: Any) -> Any:
@@ -24,7 +19,7 @@ def short(value: Any) -> Markup:
 
 def isolated(text: str) -> Markup:
     """Escaped text; numbers and signs beside right-to-left words stay where they are."""
-    pieces = _RUN.split(text)
+    pieces = RIGHT_TO_LEFT.split(text)
     return Markup("").join(
         Markup("<bdi>{}</bdi>").format(piece) if place % 2 else escape(piece) for place, piece in enumerate(pieces)
     )
