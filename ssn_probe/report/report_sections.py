@@ -60,7 +60,7 @@ def _effects(run: FinishedRun) -> Iterator[Section | None]:
 
 
 def _of_sets(run: FinishedRun) -> Iterator[Section | None]:
-    """What the sets are; the first section says which name stands for several."""
+    """What the sets are; without arms, where they are comes first. The first section says which names are one set."""
     names = distinct_sets(run.recipe)
     findings = without_repeats(run.findings, names)
     found = [
@@ -68,7 +68,8 @@ def _of_sets(run: FinishedRun) -> Iterator[Section | None]:
         *(truth_section(findings.truth), overlap_section(findings.overlap)),
         neurons_section(findings.neurons, run.manifest),
     ]
-    first, *others = (section for section in found if section is not None)
+    ordered = found if run.recipe.arms else reversed(found)
+    first, *others = (section for section in ordered if section is not None)
     note = same_sets_note(names)
     yield replace(first, parts=(note, *first.parts)) if note else first
     yield from others

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import polars as pl
-from arm_samples import EACH, EVERY, RECIPE, findings, manifest, ran
+from arm_samples import EACH, EVERY, MS, RECIPE, findings, manifest, ran
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -14,7 +14,11 @@ from ssn_probe.report.charts.chart import Chart
 from ssn_probe.report.document import Bullets, Folded, Picture, Section, Table
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import as_markdown, report
-from ssn_probe.spec import Recipe
+from ssn_probe.report.measure_tables import TITLES
+from ssn_probe.report.report_sections import sections_of
+from ssn_probe.spec import Recipe, Shared
+from ssn_probe.stats.nulls.exchangeability import Exchangeability
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.text import plain
 
 NEURONS = pl.DataFrame({"set": ["ms", "ss"], "language": ["bb", "bb"], "site": ["ffn", "ffn"]})
@@ -78,3 +82,17 @@ def test_a_chart_stands_where_the_run_has_one() -> None:
     chart = Chart(name="x", title="", description="Two bars", specification={})
     assert as_markdown(Section("t", (Picture("asr"),)), {"asr": chart}) == "## t\n\n![Two bars](plots/asr.svg)\n"
     assert as_markdown(Section("t", (Picture("asr"), "p"))) == "## t\n\np\n"
+
+
+def test_what_a_recipe_is_about_leads() -> None:
+    exchanged = Robustness(exchangeability=(Exchangeability(sets=("ms",), prompts=10, impossible="none exchange"),))
+    found = findings(neurons=NEURONS, robustness=exchanged)
+    alone = Recipe(sets={"ms": MS, "ss": Shared(MS)})
+    titles = [one.title for one in sections_of(FinishedRun(recipe=alone, manifest=MANIFEST, findings=found))]
+    assert titles.index("Where the neurons are") < titles.index("What chance gives: sizes under exchanged labels")
+    summary = ran({"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrccccc"}}, "ss")[1]
+    armed = FinishedRun(recipe=RECIPE, manifest=MANIFEST, findings=replace(found, summary=summary))
+    titles = [one.title for one in sections_of(armed)]
+    assert titles[0] == TITLES["asr"]
+    assert titles.index("Where the neurons are") > titles.index("What chance gives: sizes under exchanged labels")
+    assert titles[-1] == "How it was made"

@@ -125,7 +125,7 @@ def _tables(run: FinishedRun, grid: Grid) -> list[Part]:
     tables = measure_tables(grid, run.recipe.primary, lead)
     assert run.findings.summary is not None
     notes = [text_note(run.findings.summary)] if grid.measure == KL else []
-    title = "The other arms: " if grid.measure == "asr" else ""
+    title = "" if grid.measure != "asr" else "The other arms: " if lead else "Every arm: "
     return [Folded(f"{title}{TITLES[grid.measure]}", (*tables, *notes))]
 
 
