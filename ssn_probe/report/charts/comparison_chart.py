@@ -142,7 +142,8 @@ def _lines(drawn: Compared) -> list[dict[str, Any]]:
 
 def _title(drawn: Compared) -> str:
     """Which of the tests among compared sets reject."""
-    rows = [(name, comparison_row(drawn.comparisons, drawn.arm, name)) for name in COMPARISONS]
+    names = [name for name in COMPARISONS if not drawn.only or name in drawn.only]
+    rows = [(name, comparison_row(drawn.comparisons, drawn.arm, name)) for name in names]
     tested = [(name, row) for name, row in rows if row is not None and p_of(row) is not None]
     if not tested:
         return f"{COMPARISON_CHART_TITLE}: no test"
