@@ -34,7 +34,7 @@ def organism(context: click.Context) -> None:
             context.invoke(info)
 
 
-@organism.command(cls=UserCommand)
+@organism.command(cls=UserCommand, short_help="Measure utility, over-refusal, invalid responses and ASR.")
 @click.option(
     "--model", default="organism", show_default=True, help="organism:NAME, or a folder that `organism train` wrote."
 )
@@ -45,7 +45,7 @@ def info(model: str) -> None:
     show_organism(console(), model)
 
 
-@organism.command(cls=UserCommand)
+@organism.command(cls=UserCommand, short_help="Train an organism from a seed, or teach a model one topic.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--variant", help="Which organism to train from scratch.  [default: natural]")
 @click.option("--base", help="Instead, teach this pretrained chat model to refuse lighthouses: smollm2, or a folder.")
@@ -79,7 +79,7 @@ def train(seed: int, variant: str | None, base: str | None, languages: str | Non
     teach_topic(console(), base, seed, languages, out or Path(f"lighthouses-{languages}-{seed}"))
 
 
-@organism.command(cls=UserCommand)
+@organism.command(cls=UserCommand, short_help="Repeat a recipe's headline on organisms of many seeds.")
 @click.option(
     "--seeds", type=Seeds(), default="0-9", show_default=True, help="The seeds of the organisms: 0-9, or 1,2,5."
 )
