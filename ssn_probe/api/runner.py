@@ -40,6 +40,7 @@ from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.host_checks import check_allowed, check_scoring
+from ssn_probe.study.kept_progress import keeping_progress
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
@@ -132,12 +133,14 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         warnings=record.warnings,
     )
     rows = rows_of_steps(expected_steps(bench, recipe))
+    tracked = [(row.label, row.prompts) for row in rows]
     for note in notes_on_sending(bench, recipe, rows):
         console.print(Text(f"Note: {note}."))
     with (
         _recorded(run, record),
         ending(engine),
-        tracking(console, [(row.label, row.prompts) for row in rows]) as tracker,
+        tracking(console, tracked) as shown,
+        keeping_progress(shown, tracked, run.path) as tracker,
     ):
         write_json(run.path / "recipe.json", to_json(recipe))
         if options.source is not None:

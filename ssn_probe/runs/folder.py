@@ -31,6 +31,8 @@ LOCK = ".lock"
 """A run locks this file until it ends."""
 ROOM = ".room"
 """Disk space that a run reserves for its last manifest."""
+PROGRESS = ".progress"
+"""How far a run is, as JSON, until it ends: see `study.kept_progress`."""
 STAMP = "%Y-%m-%dT%H-%M-%S"
 """The time that the name of a run's folder begins with, in UTC."""
 

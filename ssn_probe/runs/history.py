@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Past:
 
     `status` is that of its manifest, `superseded` if a later run with the same key is done, or `unreadable`, with the
     reason in `why`, if its manifest cannot be read. `is_changed`: its manifest does not match the digest of itself.
+    `manifest`: all of it, empty where it cannot be read.
     """
 
     run: RunFolder
@@ -29,6 +30,7 @@ class Past:
     seconds: float = 0.0
     why: str = ""
     is_changed: bool = False
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
 ORDERS: Mapping[str, tuple[Callable[[Past], Any], bool]] = {
@@ -82,4 +84,5 @@ def _past(run: RunFolder, manifest: Mapping[str, Any], status: str) -> Past:
         seconds=sum(manifest.get("seconds", {}).values()),
         why="" if known else f"the manifest has the unknown status {status[:40]!r}",
         is_changed=is_intact(run.as_written()) is False,
+        manifest=manifest,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from ssn_probe import limits
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256
-from ssn_probe.runs.folder import DIGESTED, LOCK, ROOM, RunFolder
+from ssn_probe.runs.folder import DIGESTED, LOCK, PROGRESS, ROOM, RunFolder
 from ssn_probe.runs.manifest import is_intact
 from ssn_probe.text import listing
 
@@ -20,7 +20,7 @@ LARGE = (".safetensors",)
 """Kinds of files that are too large to be read before a run is shown."""
 NAMED = 3
 """Changed files that a warning names."""
-OWN = ("manifest.json", "run.log", LOCK, ROOM)
+OWN = ("manifest.json", "run.log", LOCK, ROOM, PROGRESS)
 """Files of a run that have no digest in the manifest: `verify` compares the first two with what they must say."""
 
 

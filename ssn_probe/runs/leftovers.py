@@ -23,7 +23,7 @@ from typing import Any
 
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256
-from ssn_probe.runs.folder import LOCK, ROOM, RunFolder, read_json
+from ssn_probe.runs.folder import LOCK, PROGRESS, ROOM, RunFolder, read_json
 from ssn_probe.runs.verdict_store import FOLDER
 from ssn_probe.text import size
 
@@ -111,7 +111,7 @@ def _look_into_run(result: Survey, run: Path) -> None:
             result.notes.append(f"{run.name} is running, or has just begun: it and the cache are left alone.")
             result.running = True
         return
-    left = [path for path in (run / LOCK, run / ROOM) if _is_file(path)]
+    left = [path for path in (run / LOCK, run / ROOM, run / PROGRESS) if _is_file(path)]
     left += [path for path in _files(run) if TEMPORARY.fullmatch(path.name)]
     if not set(_files(run)) - set(left):
         result.add("folder of a run that ended before its first file", run, lock)

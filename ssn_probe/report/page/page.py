@@ -18,6 +18,7 @@ from ssn_probe.report.page.content import Content
 
 MARKS = {"shown": ("yes", "✓"), "not shown": ("no", "✗"), "not testable": ("open", "?")}
 """How a verdict is marked: its class, and a sign beside the word."""
+STYLE, SCRIPT = ("page.css",), ("sort.js",)
 MOST_LINES = 3
 """Of the answer on the first screen."""
 
@@ -26,14 +27,25 @@ def as_html(content: Content) -> str:
     """The whole page. The SVG of charts is trusted; everything else is escaped."""
     from markupsafe import Markup
 
-    style, script = _file("page.css"), _file("sort.js")
-    policy = (
+    trusted = replace(content, drawn={name: Markup(svg) for name, svg in content.drawn.items()})
+    return rendered("page.html", STYLE, SCRIPT, content=trusted, most_lines=MOST_LINES)
+
+
+def rendered(template: str, styles: Sequence[str], scripts: Sequence[str], **known: Any) -> str:
+    """A template with its one style and its one script, made of these files, and the policy that allows just them."""
+    from markupsafe import Markup
+
+    style, script = ("\n".join(map(_file, names)) for names in (styles, scripts))
+    fixed = {"style": Markup(style), "script": Markup(script), "marks": MARKS}
+    return _templates().get_template(template).render(policy=policy(style, script), **fixed, **known)
+
+
+def policy(style: str, script: str) -> str:
+    """The Content-Security-Policy of a page that has this style and this script."""
+    return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src 'none'; "
         "base-uri 'none'; form-action 'none'"
     )
-    trusted = replace(content, drawn={name: Markup(svg) for name, svg in content.drawn.items()})
-    fixed = {"style": Markup(style), "script": Markup(script), "policy": policy, "marks": MARKS}
-    return _templates().get_template("page.html").render(content=trusted, most_lines=MOST_LINES, **fixed)
 
 
 def numeric_columns(table: Table) -> Sequence[bool]:
