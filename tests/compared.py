@@ -22,7 +22,7 @@ def outcomes(arms: dict[str, Spelled]) -> pl.DataFrame:
         samples(name, "baseline" if name == "baseline" else "tested", {one: spelled(text) for one, text in own.items()})
         for name, own in arms.items()
     ]
-    return pl.concat(frames).with_columns(judge=pl.lit("world"))
+    return pl.concat(frames).with_columns(judge=pl.lit("world"), response=pl.lit("A response."))
 
 
 def finished(

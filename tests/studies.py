@@ -1,6 +1,6 @@
 """A study step by step: the rows that it plans, and the tables that its steps give."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 import polars as pl
@@ -11,6 +11,7 @@ from ssn_probe.study.arm_steps import can_read_log_odds, odds_steps, sample_step
 from ssn_probe.study.arms import Arm, arms_of
 from ssn_probe.study.pipeline import expected_steps
 from ssn_probe.study.plan import make_plan
+from ssn_probe.study.progress import Silent
 from ssn_probe.study.steps import Row, Step, rows_of_steps
 from ssn_probe.study.workbench import Workbench
 
@@ -58,7 +59,7 @@ def _run(steps: Iterator[Step], table: str) -> list[pl.DataFrame]:
     return [result for name, result in results if name == table]
 
 
-class Counts:
+class Counts(Silent):
     """A tracker that counts what is done in every row."""
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class Counts:
 
         return report
 
-    def settle(self, totals: dict[str, int]) -> None:
+    def settle(self, totals: Mapping[str, int]) -> None:
         pass
 
     def note(self, label: str, text: str) -> None:

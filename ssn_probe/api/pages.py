@@ -50,6 +50,13 @@ def write_pages(run: RunFolder, *, unredacted: bool = False) -> Path:
     return path
 
 
+def page_of(run: RunFolder) -> str:
+    """The page that `write_pages` would write. Raises ResultError where the run cannot be read."""
+    manifest = run.manifest()
+    with showing(run):
+        return as_html(_content(run, manifest, results.status(run, manifest), REDACTED))
+
+
 def finished(run: RunFolder) -> FinishedRun:
     """A run that is done, read back from its folder."""
     recipe = find_recipe(str(run.path / "recipe.json"), {})

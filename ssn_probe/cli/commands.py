@@ -17,7 +17,7 @@ from ssn_probe.cli.organism_commands import organism
 from ssn_probe.cli.report_commands import report
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, terminated, user_errors
-from ssn_probe.cli.view_commands import compare
+from ssn_probe.cli.view_commands import compare, view
 from ssn_probe.model.ranks import join, silence_helper
 from ssn_probe.text import make_printable, plain
 
@@ -102,6 +102,7 @@ main.add_command(organism)
 main.add_command(judge)
 main.add_command(certify)
 main.add_command(compare)
+main.add_command(view)
 main.add_command(report)
 main.add_command(model)
 main.add_command(models)

@@ -1,4 +1,4 @@
-"""`compare`: two runs beside each other."""
+"""`compare` and `view`: two runs beside each other, and all runs of a folder."""
 
 from pathlib import Path
 
@@ -31,3 +31,49 @@ def compare(first: str, second: str, out: Path, arms: tuple[str, ...], page: Pat
     for path in (page, file):
         if path is not None:
             click.echo(f"Written to {plain(str(found.export(path)))}")
+
+
+@click.command(cls=UserCommand, short_help="Look at all runs of a folder in a browser.")
+@OUT
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
+@click.option("--pages/--no-pages", default=True, help="Make the pages that runs lack.  [default: pages]")
+@click.option("--serve", is_flag=True, help="Serve it on this machine: runs can be followed while they are running.")
+@click.option("--port", type=click.IntRange(0, 65535), help="With --serve: this port.  [default: a free one]")
+def view(out: Path, opens: bool, pages: bool, serve: bool, port: int | None) -> None:
+    """Write one page of all runs, DIR/index.html, with a filter and each run's page a click away. It needs no network.
+
+    With --serve nothing is written: the page, and those of runs, are served to this machine alone until Ctrl-C, and
+    say of a run that is running what is done and what its answer is so far.
+    """
+    from ssn_probe.text import plain
+
+    if port is not None and not serve:
+        raise click.UsageError("--port says where to serve: give --serve, too.")
+    if serve:
+        _serve(out, port or 0, opens)
+        return
+    from ssn_probe.api.viewing import write_index
+
+    page = write_index(out, pages=pages, say=lambda text: click.echo(plain(text)))
+    click.echo(f"Written to {plain(str(page))}")
+    _open(page.absolute().as_uri(), opens)
+
+
+def _serve(out: Path, port: int, opens: bool) -> None:
+    from time import sleep
+
+    from ssn_probe.api.view_server import serving
+
+    with serving(out, port) as address:
+        click.echo(f"{address} until Ctrl-C")
+        _open(address, opens)
+        try:
+            while True:  # a signal may reach another thread, and this one looks for it only when it wakes
+                sleep(0.2)
+        except KeyboardInterrupt:
+            click.echo("")
+
+
+def _open(address: str, opens: bool) -> None:
+    if opens and click.launch(address):
+        click.echo("No browser could be started: open the address by hand.", err=True)

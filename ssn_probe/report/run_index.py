@@ -1,10 +1,12 @@
 """The runs of a results folder as rows: what each asked, what came out, and where its page is. Manifests are enough."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ssn_probe.runs.history import Past
 from ssn_probe.text import counted
@@ -17,8 +19,8 @@ VERDICTS = ("shown", "not shown", "not testable")
 
 @dataclass(frozen=True, kw_only=True)
 class IndexRow:
-    """A run. `seconds` as hours, minutes and seconds; `page`: relative to the results folder, None where there is none,
-    and then `why` says so; `claims`: what is claimed, and its verdict."""
+    """A run. `took`: hours, minutes and seconds. `claims`: what is claimed, and its verdict. `page`: its address
+    relative to the results folder, None where there is none, and then `why` says so."""
 
     name: str
     status: str
@@ -57,7 +59,7 @@ def _row(past: Past, live: bool) -> IndexRow:
         took=_clock(past.seconds) if past.seconds else "",
         answer=shortened(answer[0]),
         claims=tuple(_claims(manifest)),
-        page=None if page is None else f"{past.run.name}/{page}",
+        page=None if page is None else quote(os.fsencode(f"{past.run.name}/{page}")),
         why=" ".join(_why(past, page)),
     )
 

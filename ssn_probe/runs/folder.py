@@ -283,6 +283,14 @@ def _time_in_name(path: Path) -> int:
         return 0
 
 
+def run_named(root: Path, name: str) -> RunFolder | None:
+    """The run that is called just so; a name is never followed as a path, and a link is no run."""
+    try:
+        return RunFolder(root / name) if name in os.listdir(root) and _is_run(root / name) else None
+    except OSError:
+        return None
+
+
 def find_run(reference: str, root: Path) -> RunFolder:
     """A run by its path, its name, `latest`, or a part of its name that no other run has."""
     for path in (Path(reference), root / reference):

@@ -16,6 +16,10 @@ EVERY = 1.0
 """Seconds between two writings."""
 
 
+def _row(total: int) -> dict[str, Any]:
+    return {"done": 0, "total": total, "seconds": 0.0}
+
+
 class Kept:
     """A tracker that also keeps what it is told: per row how much is done, how much there is, and the seconds it took.
 
@@ -24,7 +28,7 @@ class Kept:
 
     def __init__(self, shown: Tracker, rows: Sequence[tuple[str, int]], path: Path):
         self.shown, self.path = shown, path
-        self.rows = {label: {"done": 0, "total": total, "seconds": 0.0} for label, total in rows}
+        self.rows = {label: _row(total) for label, total in rows}
         self.running, self.waits = "", ""
         self.began, self.row_began, self.written = time.monotonic(), time.monotonic(), -EVERY
         self.alone = threading.Lock()
@@ -38,7 +42,7 @@ class Kept:
 
         def both(done: int) -> None:
             report(done)
-            row = self.rows[label]
+            row = self.rows.setdefault(label, _row(0))
             row["done"] += done
             row["seconds"] = round(time.monotonic() - self.row_began, 1)
             self._write()
@@ -48,7 +52,7 @@ class Kept:
     def settle(self, totals: Mapping[str, int]) -> None:
         self.shown.settle(totals)
         for label, total in totals.items():
-            self.rows[label]["total"] = total
+            self.rows.setdefault(label, _row(0))["total"] = total
 
     def note(self, label: str, text: str) -> None:
         self.shown.note(label, text)

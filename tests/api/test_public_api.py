@@ -48,6 +48,7 @@ COMMANDS = {
     "--verdict -n --show-text",
     "judge": "reference --with -o --device",
     "compare": "first second -o --arm --page --export",
+    "view": "-o --open --pages --no-pages --serve --port",
     "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
     "report": "reference -o --open --unredacted",

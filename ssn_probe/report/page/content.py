@@ -22,7 +22,8 @@ DRAWN_BYTES = 2_200_000
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A page's content. `lead`: the chart beside the answer. `omitted`: charts that are too large for a page."""
+    """A page's content. `lead`: the chart beside the answer. `omitted`: charts that are too large for a page.
+    `refresh`: seconds after which a browser asks for the page again, 0: never."""
 
     question: str
     facts: Sequence[str]
@@ -38,6 +39,7 @@ class Content:
     samples: Samples | None = None
     rerun: Rerun | None = None
     unredacted: bool = False
+    refresh: int = 0
 
     @property
     def lead(self) -> str | None:

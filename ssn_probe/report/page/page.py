@@ -35,15 +35,18 @@ def rendered(template: str, styles: Sequence[str], scripts: Sequence[str], **kno
     """A template with its one style and its one script, made of these files, and the policy that allows just them."""
     from markupsafe import Markup
 
-    style, script = ("\n".join(map(_file, names)) for names in (styles, scripts))
-    fixed = {"style": Markup(style), "script": Markup(script), "marks": MARKS}
-    return _templates().get_template(template).render(policy=policy(style, script), **fixed, **known)
+    fixed = {"style": Markup(_files(styles)), "script": Markup(_files(scripts)), "marks": MARKS}
+    return _templates().get_template(template).render(policy=policy(styles, scripts), **fixed, **known)
 
 
-def policy(style: str, script: str) -> str:
-    """The Content-Security-Policy of a page that has this style and this script."""
+def policy(styles: Sequence[str], scripts: Sequence[str], *, any_style: bool = False) -> str:
+    """The Content-Security-Policy of a page with this style and this script.
+
+    `any_style`: of one that another release may have written, with another style; its script then does not run.
+    """
+    style = "'unsafe-inline'" if any_style else f"'{_hash(_files(styles))}'"
     return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src 'none'; "
+        f"default-src 'none'; style-src {style}; script-src '{_hash(_files(scripts))}'; img-src 'none'; "
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -58,8 +61,9 @@ def _is_figure(cell: str) -> bool:
     return re.match(r"[<≤≥~×]? ?[+−-]?[.\d∞]|[–-]?$", cell) is not None
 
 
-def _file(name: str) -> str:
-    return files("ssn_probe.report.page").joinpath(name).read_text(encoding="utf-8")
+def _files(names: Sequence[str]) -> str:
+    folder = files("ssn_probe.report.page")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
 @cache
