@@ -11,7 +11,7 @@ from ssn_probe.report.report_sections import sections_of
 from ssn_probe.text import markdown, markdown_cell, plain
 
 NO_CHARTS: Mapping[str, Chart] = {}
-FIGURES = re.compile(r"(?!.*\]\()[-+→\d., %()\[\]]*(, p = \.\d+)?|(.*, p )?< \.001")
+FIGURES = re.compile(r"(?!.*\]\()[-+→\d., %()\[\]]*(, p = \d?\.\d+)?|(.*, p )?< \.001")
 """Cells that mean nothing but themselves in markdown, such as `-5.8 [-7.9, -3.8]`; in a link `](` would be."""
 
 

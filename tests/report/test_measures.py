@@ -6,8 +6,10 @@ from arm_samples import RECIPE, compared, comparisons, findings, manifest, prima
 
 from ssn_probe.report.document import Bullets, Folded, Section, Table
 from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.measure_tables import TITLES
 from ssn_probe.report.sections.measures import asr_section, measures_section
 from ssn_probe.spec import Recipe
+from ssn_probe.study.arms import WEAKENED
 from ssn_probe.study.findings import Findings
 
 LANGUAGES = ("aa", "bb", "cc")
@@ -122,6 +124,13 @@ def test_the_figures_of_papers_are_a_sentence_only_where_they_are_those_of_asr()
     other = [one | {"measure": "asr_paper", "high": one["high"] + (one["language"] == "cc")} for one in ASR]
     _, rest = made(study(*ASR, *other))
     assert folded(rest, "Not refused / judged")
+
+
+def test_an_arm_that_repeats_what_led_needs_no_table() -> None:
+    weaker = [one | {"role": WEAKENED} for one in ASR if one["arm"] == "ss"]
+    _, rest = made(study(*(one for one in ASR if one["arm"] != "ms"), *weaker))
+    (lines,) = (part.lines for part in rest.parts if isinstance(part, Bullets))
+    assert lines[-1] == f"The other arms: {TITLES['asr']}. ss, without its top neuron: every figure is that of ss."
 
 
 def test_what_was_asked_and_not_measured_is_said() -> None:

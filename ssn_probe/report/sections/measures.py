@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ssn_probe.report.cells import ABSENT, change_cell
 from ssn_probe.report.conditions import Row
-from ssn_probe.report.document import Bullets, Folded, Part, Section, Table, section
+from ssn_probe.report.document import Bullets, Folded, Section, Table, section
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.measure_tables import (
     DIGITS,
@@ -68,31 +68,19 @@ def asr_section(run: FinishedRun) -> Section | None:
 
 
 def measures_section(run: FinishedRun) -> Section | None:
-    """What else was measured, and of which arms else: on the average, then folded per measure."""
-    if run.findings.summary is None:
-        return None
+    """What else was measured, and of which arms else: on the average, in a sentence where all is the same, folded."""
     grids = {name: grid for name in TITLES if (grid := grid_of(run, name))}
-    lines, folded, told = list(_absent(run.recipe, grids)), [], {"asr"}
-    for name, grid in grids.items():
-        line = None if name == "asr" else constant(grid) or _repeats(grid, grids.get("asr"))
-        if line is None:
-            folded += _tables(run, grid)
-        else:
-            lines.append(line)
-            told.add(name)
-    if not lines and not folded:
+    told = {name: _told(run, grid, grids.get("asr")) for name, grid in grids.items()}
+    lines = (*_absent(run.recipe, grids), *(one for one in told.values() if isinstance(one, str)))
+    folded = [one for one in told.values() if isinstance(one, Folded)]
+    if run.findings.summary is None or not (lines or folded):
         return None
-    asr = (
-        [] if "asr" in grids else [Folded("How to read the figures", (reading(run.recipe, run.findings.comparisons),))]
+    differ = [grid for name, grid in grids.items() if name != "asr" and isinstance(told[name], Folded)]
+    how = (
+        None if "asr" in grids else Folded("How to read the figures", (reading(run.recipe, run.findings.comparisons),))
     )
-    bullets = Bullets(tuple(lines)) if lines else None
-    return section(
-        "Other measures and arms",
-        _on_average(run, [grid for name, grid in grids.items() if name not in told]),
-        bullets,
-        *folded,
-        *asr,
-    )
+    bullets = Bullets(lines) if lines else None
+    return section("Other measures and arms", _on_average(run, differ), bullets, *folded, how)
 
 
 def _absent(recipe: Recipe, grids: dict[str, Grid]) -> Iterator[str]:
@@ -115,18 +103,19 @@ def _repeats(grid: Grid, asr: Grid | None) -> str | None:
     return f"{TITLES[grid.measure]}: every figure is that of the ASR." if same else None
 
 
-def _tables(run: FinishedRun, grid: Grid) -> list[Part]:
-    """The tables of a measure, folded; of ASR those of the columns that did not lead."""
-    lead: set[str] = set()
-    if grid.measure == "asr":
-        lead = {column.title for column in leading(grid, run.recipe)} - {BASELINE}
-        if len(grid.columns) <= len(lead) + 1:
-            return []
-    tables = measure_tables(grid, run.recipe.primary, lead)
+def _told(run: FinishedRun, grid: Grid, asr: Grid | None) -> str | Folded | None:
+    """A measure in a sentence where it can be, else its tables, folded; of ASR what did not lead."""
+    if grid is not asr and (line := constant(grid) or _repeats(grid, asr)):
+        return line
+    lead = {column.title for column in leading(grid, run.recipe)} - {BASELINE} if grid is asr else set()
+    if grid is asr and len(grid.columns) <= len(lead) + 1:
+        return None
+    title = TITLES[grid.measure] if grid is not asr else f"The {'other ' if lead else ''}arms: {TITLES['asr']}"
+    parts = measure_tables(grid, run.recipe.primary, lead)
+    if not any(isinstance(part, Table) for part in parts):
+        return f"{title}. {' '.join(map(str, parts))}"
     assert run.findings.summary is not None
-    notes = [text_note(run.findings.summary)] if grid.measure == KL else []
-    title = "" if grid.measure != "asr" else "The other arms: " if lead else "Every arm: "
-    return [Folded(f"{title}{TITLES[grid.measure]}", (*tables, *notes))]
+    return Folded(title, (*parts, *([text_note(run.findings.summary)] if grid.measure == KL else [])))
 
 
 def _on_average(run: FinishedRun, grids: Sequence[Grid]) -> Table | None:
