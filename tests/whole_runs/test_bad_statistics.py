@@ -43,7 +43,7 @@ def run(prompts: Prompts, *, arms: bool = False, top: float = 0.02, **fields: An
 def test_too_few_prompts_for_a_permutation_test(tmp_path: Path) -> None:
     _, notes, text = run(few(tmp_path, 2, pair_id=None))
     assert "no valid null exists: too few prompts for a permutation test" in notes
-    assert "**no valid null exists**: too few prompts" in text
+    assert "no valid null exists: too few prompts" in text
 
 
 def test_a_single_cluster(tmp_path: Path) -> None:
