@@ -34,8 +34,10 @@ from ssn_probe.files import write_json, write_table, write_text
 from ssn_probe.neurons import KEYS, NeuronSet
 from ssn_probe.neurons import SCHEMA as NEURONS
 from ssn_probe.neurons.overlap import overlap_table
+from ssn_probe.report.answer import answer_lines
+from ssn_probe.report.claims import claims
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.report.run_report import answer_lines, write_report
+from ssn_probe.report.run_report import write_report
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import write_manifest
 from ssn_probe.spec import Each
@@ -116,9 +118,10 @@ def written(folder: Path, study: Study) -> RunFolder:
     run = without_report(folder, study)
     recipe, manifest = study.recipe, dict(run.manifest())
     findings = kept_findings(run, recipe)
-    manifest["answer"] = answer_lines(recipe, manifest, findings)
+    made = FinishedRun(recipe=recipe, manifest=manifest, findings=findings)
+    manifest |= {"answer": answer_lines(made), "claims": [asdict(claim) for claim in claims(made)]}
     write_manifest(folder / "manifest.json", manifest)
-    write_report(folder, FinishedRun(recipe=recipe, manifest=manifest, findings=findings))
+    write_report(folder, made)
     return run
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ssn_probe.neurons import NeuronSet
     from ssn_probe.neurons.overlap import Overlap
     from ssn_probe.report.charts.chart import Chart
+    from ssn_probe.report.claim import Claim
     from ssn_probe.study.forecast import Forecast
 
 Question = Recipe | RecipeFunction | SetExpression | Intervention | str | os.PathLike[str]
@@ -248,6 +249,15 @@ class Overlaps(_Printed, dict[str, "Overlap"]):
         return Group(*(overlap.__rich__() for overlap in self.values()))
 
 
+class Claims(_Printed, list["Claim"]):
+    """A run's claims with their verdicts; shows them as a table."""
+
+    def __rich__(self) -> Any:
+        from ssn_probe.report.terminal.claims_table import claims_table
+
+        return claims_table(self)
+
+
 @dataclass(frozen=True)
 class Result(_Printed):
     """One run's folder, as tables and words. Shows its card: the table per language, the notes, the answer.
@@ -290,6 +300,13 @@ class Result(_Printed):
         from ssn_probe.report.terminal.result_card import answer_text
 
         return answer_text(self.manifest)
+
+    @property
+    def claims(self) -> Claims:
+        """What the recipe asks, the primary question first, each with its verdict; none in runs of earlier releases."""
+        from ssn_probe.report.claims import kept_claims
+
+        return Claims(kept_claims(self.manifest))
 
     @property
     def samples(self) -> "pl.DataFrame":

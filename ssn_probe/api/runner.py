@@ -27,9 +27,11 @@ from ssn_probe.model.fetched import source_of
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.remote.settings import check_settings
+from ssn_probe.report.answer import answer_lines
 from ssn_probe.report.certificate import with_certificate
+from ssn_probe.report.claims import claims
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.report.run_report import answer_lines, notes_on_data, notes_on_findings, write_report
+from ssn_probe.report.run_report import notes_on_data, notes_on_findings, write_report
 from ssn_probe.report.terminal.progress_bars import lines_while, tracking
 from ssn_probe.runs import environment
 from ssn_probe.runs import folder as results
@@ -213,8 +215,9 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
         seconds={**record.manifest.seconds, **findings.seconds},
         remote=remote_json(bench.subject),
     )
-    record.note(answer=answer_lines(recipe, record.to_json(), findings))
-    write_report(run.path, FinishedRun(recipe=recipe, manifest=record.to_json(), findings=findings))
+    made = FinishedRun(recipe=recipe, manifest=record.to_json(), findings=findings)
+    record.note(answer=answer_lines(made), claims=[asdict(claim) for claim in claims(made)])
+    write_report(run.path, replace(made, manifest=record.to_json()))
     return findings
 
 

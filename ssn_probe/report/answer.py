@@ -1,264 +1,235 @@
-"""The answer in words: what was found, how large, how sure, and when an effect was not shown.
+"""The answer in words: what was done to what, what it changed, how sure that is, and what it costs; about five lines.
 
-The same sentences end a run in the terminal and open `report.md`. Every figure in them is a cell of a table of the run.
+The same lines end a run in the terminal and open the report. Verdicts are those of the claims, figures are cells of the
+tables; whatever else a reader may ask stands in the report.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
-from ssn_probe.neurons import SITES
-from ssn_probe.report.comparisons_in_words import (
-    QUESTIONS,
-    description,
-    figures_of,
-    is_shown,
-    p_of,
-    primary_sets,
-    question_line,
-    sets_of,
-    test_of,
-    verdict,
-    why_no_null,
-)
-from ssn_probe.report.conditions import Row, arm_names, clusters_of, comparison_row, summary_row
+from ssn_probe.report.arms_in_words import phrase_of
+from ssn_probe.report.claim import NOT_TESTABLE, SHOWN, Claim
+from ssn_probe.report.claims import claims
+from ssn_probe.report.claims_of_arms import TWO_SETS, moved
+from ssn_probe.report.comparisons_in_words import OTHERS, is_known, p_of
+from ssn_probe.report.conclusions import never_line
+from ssn_probe.report.conditions import Row, arm_names, comparison_row, summary_row
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.learning_curves import last_step_lines
+from ssn_probe.report.overlaps_in_words import only_overlaps, overlap_lines
 from ssn_probe.report.recipe_sets import expression_of
-from ssn_probe.report.refusal_in_words import named
+from ssn_probe.report.refusal_in_words import refusal_lines
+from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.report.sections.task_scores import task_changes
-from ssn_probe.spec import Recipe, Trains
+from ssn_probe.spec import Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
-from ssn_probe.spec.labels import set_label
-from ssn_probe.study.arms import BASELINE, TESTED, WEAKENED, ArmName
-from ssn_probe.study.comparisons import COMPARISONS, LABELS
-from ssn_probe.study.refusal_trial import Refusals
-from ssn_probe.study.robustness import Robustness
-from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, PERPLEXITY, averaged
+from ssn_probe.study.arms import BASELINE, TESTED, ArmName
+from ssn_probe.study.comparisons import LABELS
+from ssn_probe.study.summary import AVERAGE, KL, averaged
 from ssn_probe.text import (
     capitalised,
     change_in_points,
     counted,
     listing,
+    p_equals,
     percent,
     plain,
+    points,
+    uncapitalised,
 )
 
-SIDE_EFFECTS = {"utility": "utility", "over_refusal": "over-refusal", "invalid": "invalid responses"}
+COSTS = {"over_refusal": "over-refusal", "utility": "utility", "invalid": "invalid responses"}
 """What an arm may change beside ASR, by measure."""
 MOST_NAMED = 8
-"""So many languages are named; more are counted."""
+"""So many languages, or sets, are named; more are counted."""
+WORTH_TELLING = 0.01
+"""A dose that changes a cost by less has that cost in the report alone."""
 
 
-def answer(
-    recipe: Recipe,
-    manifest: Mapping[str, Any],
-    neurons: pl.DataFrame,
-    summary: pl.DataFrame | None,
-    anchor: str | None,
-    comparisons: pl.DataFrame | None = None,
-    refusals: Sequence[Refusals] | None = None,
-    tasks: pl.DataFrame | None = None,
-    robustness: Robustness | None = None,
-) -> list[str]:
+def answer_lines(run: FinishedRun) -> list[str]:
     """What was found, a sentence or two per line, the most important first."""
-    if summary is None:
-        return _set_sizes(recipe, manifest, neurons)
-    known = {"recipe": recipe, "manifest": manifest, "summary": summary, "anchor": anchor}
-    study = _Study(**known, comparisons=comparisons, refusals=refusals, tasks=tasks, robustness=robustness)
-    doses = dose_groups(recipe)
-    if recipe.primary is None:
-        lines = [study.baseline(), *study.extremes(), *map(study.dose_line, doses)]
-        return [*lines, *_set_sizes(recipe, manifest, neurons)]
-    lines = [
-        study.primary(recipe.primary),
-        study.label_sets(recipe.primary),
-        study.trained(recipe.primary),
-        study.log_odds(recipe.primary),
-        *study.questions(recipe.primary),
-        study.descriptions(recipe.primary),
-        study.beside(recipe.primary, [arm for arm in recipe.arms if not any(arm in arms for arms in doses)]),
-        study.side_effects(recipe.primary),
-        *map(study.dose_line, doses),
-    ]
+    told = _Answer(run)
+    recipe, findings = run.recipe, run.findings
+    if findings.summary is None:
+        found = told.sets() if not only_overlaps(recipe, findings) else []
+        found += overlap_lines(recipe, findings)
+    elif recipe.primary is None:
+        found = told.without_primary()
+    else:
+        arm = recipe.primary
+        found = [told.primary(arm), told.trained(arm), told.side_effects(arm), *told.doses()]
+    lines = [*refusal_lines(findings.refusals), *found, *found_again_lines(findings.found_again), *never_line(recipe)]
     return [line for line in lines if line]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Study:
-    """A recipe and what it measured. Each method is a line of the answer, empty where there is nothing to say."""
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """A run that is told. Each method is a line of the answer or several, empty where there is nothing to say."""
 
-    recipe: Recipe
-    manifest: Mapping[str, Any]
-    summary: pl.DataFrame
-    anchor: str | None
-    comparisons: pl.DataFrame | None
-    refusals: Sequence[Refusals] | None
-    tasks: pl.DataFrame | None = None
-    robustness: Robustness | None = None
+    run: FinishedRun
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        return claims(self.run)
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        assert self.run.findings.summary is not None
+        return self.run.findings.summary
+
+    @property
+    def anchor(self) -> str | None:
+        return self.run.findings.anchor
 
     # ── a recipe with a primary arm ──────────────────────────────────────────────────────────────────────────────────
 
     def primary(self, arm: str) -> str:
-        row, before, source = self._row(arm), self._before(arm, "asr"), self._source(arm)
+        """What the arm did, how much ASR changed, and the verdict of the primary test."""
+        row, before = self._row(arm), self._before(arm)
         if row is None or before is None:
             return f"ASR was not measured for {plain(arm)}: there are no judged harmful prompts."
-        intervention = f"{capitalised(self._phrase(arm))} ({_size(self.recipe, self.manifest, arm)})"
-        change = (
-            f"ASR {self._where(arm, source)} went from {percent(before)} to {percent(row['value'])} "
-            f"({_change(row)}; n = {counted(row['n'], 'response')}, {clusters_of(row)})"
+        done, lowers, how = capitalised(self._phrase(arm)), self.run.recipe.arms[arm].lowers, _direction(row)
+        course = (
+            f"ASR {self._where(arm, self._source(arm))} {{}}from {percent(before)} to {percent(row['value'])} "
+            f"({_change(row)}; n = {row['n']:,})"
         )
-        goal = ""
-        if source and (own := summary_row(self.summary, BASELINE, "asr", role=BASELINE, language=source)):
-            goal = f" The ASR of the untouched model in {plain(source)} is {percent(own['value'])}."
-        shown = verdict(self.recipe.arms[arm], row, self._compared(arm, LABELS), why_no_null(self.robustness, arm))
-        return f"{intervention} {shown}: {change}.{goal}"
+        if how == ("lowered" if lowers else "raised"):
+            return f"{done} {how} {course.format('')}{self._verdict(arm, as_meant=True)}"
+        absent = f"was not shown to {'strengthen' if lowers else 'break'} refusal"
+        told = f"it {how} {course.format('')}" if how else course.format("went ")
+        return f"{done} {absent}: {told}{self._verdict(arm, as_meant=False)}"
 
-    def label_sets(self, arm: str) -> str:
-        """The primary test: what sets found under exchanged labels gave."""
-        row = self._row(arm)
-        if row is None:
-            return ""
-        options = {"falls": self._falls(arm), "no_null": why_no_null(self.robustness, arm)}
-        return capitalised(primary_sets(self._compared(arm, LABELS), row["value"], **options))
+    def _verdict(self, arm: str, *, as_meant: bool) -> str:
+        """What the primary test says of it, to end the sentence. `as_meant`: ASR changed as it was meant to."""
+        claim = next(one for one in self.claims if one.primary)
+        if claim.verdict == NOT_TESTABLE:
+            return f". Not tested: {claim.why.partition(': ')[0]}."
+        row = comparison_row(self.run.findings.comparisons, arm, LABELS)
+        p = p_equals(p_of(row) or 0.0) if row is not None else ""
+        if claim.verdict == SHOWN:
+            return f", more than {OTHERS} did ({p})."
+        return f", but was not shown to do so more than {OTHERS} ({p})." if as_meant else f"; {p} among {OTHERS}."
 
     def trained(self, arm: str) -> str:
         """How much of the model the arm trained."""
         facts = self._training(arm)
         if facts is None:
             return ""
-        whole = next(row for row in facts["parameters"] if row["site"] == "all")
-        return (
-            f"It trained {counted(whole['parameters'], 'parameter')}, {whole['percent']:.3f} % of the model, for "
-            f"{counted(facts['steps']['done'], 'step')}; the weights after step {facts['steps']['chosen']} were kept."
-        )
-
-    def questions(self, arm: str) -> Iterator[str]:
-        """The other tests of ASR: a line per question."""
-        for name in QUESTIONS:
-            row = self._compared(arm, name)
-            if row is not None:
-                yield question_line(row, falls=self._falls(arm))
-
-    def descriptions(self, arm: str) -> str:
-        """What sets gave that test nothing."""
-        rows = [self._compared(arm, name) for name in COMPARISONS if name not in (LABELS, *QUESTIONS)]
-        parts = [description(row) for row in rows if row is not None]
-        return f"Described, not tested: {listing(parts)} (in brackets: 95 % of such sets)." if parts else ""
-
-    def beside(self, arm: str, others: list[str]) -> str:
-        """The set without its top neuron, and other arms."""
-        parts = []
-        if (row := self._row(arm, role=WEAKENED)) is not None:
-            parts.append(f"without its top neuron in each language the set gives {_gives(row)}")
-        for other in others:
-            if other != arm and (row := self._row(other)) is not None:
-                parts.append(f"{self._phrase(other)} gives {_gives(row)}")
-        return f"{capitalised('; '.join(parts))} (described, not tested)." if parts else ""
-
-    def _falls(self, arm: str) -> bool:
-        return self.recipe.arms[arm].lowers
-
-    def _compared(self, arm: str, name: str, measure: str = "asr") -> Row | None:
-        return comparison_row(self.comparisons, arm, name, measure)
+        whole, steps = next(row for row in facts["parameters"] if row["site"] == "all"), facts["steps"]
+        size = f"{counted(whole['parameters'], 'parameter')} ({whole['percent']:.3g} % of the model)"
+        kept = "" if steps["chosen"] == steps["done"] else f"; the weights after step {steps['chosen']} were kept"
+        return f"It trained {size} for {counted(steps['done'], 'step')}{kept}."
 
     def side_effects(self, arm: str) -> str:
+        """What else changed, in a line."""
         changes = []
-        for measure, name in SIDE_EFFECTS.items():
+        for measure, name in COSTS.items():
             after, before = self._row(arm, measure), self._before(arm, measure)
             if after is not None and before is not None:
-                changes.append(f"{name} {percent(before)} → {percent(after['value'])}")
-        changes += [*self._on_text(arm), *map(plain, task_changes(self.tasks, arm))]
-        return f"Side effects: {listing(changes)}." if changes else ""
-
-    def _on_text(self, arm: str) -> list[str]:
-        """How far the arm is from the untouched model on harmless text, and the perplexity of that text."""
-        found, row = [], self._row(arm, KL)
-        if row is not None:
-            beside = self._compared(arm, LABELS, KL)
-            sets = "" if beside is None else f" (sets of exchanged labels {beside['mean']:.4f})"
-            found.append(f"a KL of {row['value']:.4f} nats per token from the untouched model on harmless text{sets}")
-        row = self._row(arm, PERPLEXITY)
-        if row is not None and row["delta"] is not None:
-            before = row["value"] / (1 + row["delta"])
-            found.append(f"perplexity of harmless prompts {before:.2f} → {row['value']:.2f}")
-        return found
-
-    def log_odds(self, arm: str) -> str:
-        row, beside = self._row(arm, LOG_ODDS), self._compared(arm, LABELS, LOG_ODDS)
-        if row is None or beside is None or p_of(beside) is None or why_no_null(self.robustness, arm):
-            return ""
-        shown = "Shown" if is_shown(beside) else "Not shown"
-        return (
-            f"The refusal log-odds, read without generating, changed by {row['delta']:+.2f} ({row['delta_low']:+.2f} "
-            f"to {row['delta_high']:+.2f}) to {row['value']:.2f}. {shown} to be more than under exchanged labels: "
-            f"{sets_of(beside)} gave {figures_of(beside)}; {test_of(beside, falls=not self._falls(arm))}."
-        )
+                changes.append(f"{name} {100 * before:.1f} → {percent(after['value'])}")
+        if (far := self._row(arm, KL)) is not None:
+            changes.append(f"KL on harmless text {far['value']:.4f} nats per token")
+        changes += map(plain, task_changes(self.run.findings.tasks, arm))
+        return f"Side effects: {', '.join(changes)}." if changes else ""
 
     # ── any recipe ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def dose_line(self, arms: list[str]) -> str:
-        """What every dose gives, and what it costs."""
-        nodes = self.recipe.arms
+    def doses(self) -> list[str]:
+        """A line per set that has several doses: ASR, and what it costs where a dose changes a cost by a point."""
+        return [self._dose_line(arms) for arms in dose_groups(self.run.recipe)]
+
+    def _dose_line(self, arms: list[str]) -> str:
+        recipe, nodes = self.run.recipe, self.run.recipe.arms
         untouched = 0.0 if isinstance(nodes[arms[0]], Trains) else 1.0
-        doses = [(untouched, self._dose(BASELINE, role=BASELINE))]
-        doses += [(dose_of(nodes[arm]), self._dose(arm) + self._kept_step(arm)) for arm in arms]
-        curve = "; ".join(f"{dose_label(nodes[arms[0]], dose)} {figures}" for dose, figures in sorted(doses) if figures)
-        tested = (
-            f"only {dose_label(nodes[self.recipe.primary])} is tested" if self.recipe.primary in arms else "no test"
+        rows = [(untouched, BASELINE), *((dose_of(nodes[arm]), arm) for arm in arms)]
+        shown = [measure for measure in ("over_refusal", "utility") if self._matters(measure, arms)]
+        told = [(dose, self._figures(arm, ["asr", *shown])) for dose, arm in sorted(rows)]
+        curve = ", ".join(f"{dose_label(nodes[arms[0]], dose)} {figures}" for dose, figures in told if figures)
+        tested = f"only {dose_label(nodes[recipe.primary])} is tested" if recipe.primary in arms else "none is tested"
+        names = " / ".join(["ASR", *(COSTS[measure] for measure in shown)])
+        return f"{names} by dose, %: {curve} ({tested})." if curve else ""
+
+    def _matters(self, measure: str, arms: list[str]) -> bool:
+        changes = [row["delta"] for arm in arms if (row := self._row(arm, measure)) is not None]
+        return any(is_known(change) and abs(change) >= WORTH_TELLING for change in changes)
+
+    def _figures(self, arm: str, measures: list[str]) -> str:
+        """Figures of one dose: `36.5 / 0.0 / 100.0`."""
+        role = BASELINE if arm == BASELINE else TESTED
+        rows = [self._row(arm, measure, role=role) for measure in measures]
+        return (
+            "" if rows[0] is None else " / ".join("–" if row is None else f"{100 * row['value']:.1f}" for row in rows)
         )
-        return f"Dose by dose, {self._set_name(arms[0])} {self._where(arms[0])}: {curve} (described; {tested})."
 
-    def _dose(self, arm: str, *, role: str = TESTED) -> str:
-        row = self._row(arm, role=role)
-        if row is None:
-            return ""
-        parts = [f"ASR {percent(row['value'])}"]
-        for measure in ("utility", "over_refusal"):
-            cell = self._row(arm, measure, role=role)
-            parts += [] if cell is None else [f"{SIDE_EFFECTS[measure]} {percent(cell['value'])}"]
-        far = self._row(arm, KL, role=role)
-        parts += [] if far is None else [f"KL {far['value']:.4f}"]
-        return ", ".join(parts)
+    def sets(self) -> list[str]:
+        """How large the sets are that are named or intervened on."""
+        names = list(self.run.findings.neurons["set"].unique(maintain_order=True))
+        total = self.run.manifest["neurons"]["layers"] * sum(self.run.manifest["neurons"]["per_layer"].values())
+        sizes = [self._size(name) for name in names]
+        if not names or len(names) > MOST_NAMED:
+            return []
+        words = [f"{plain(name)} {words}" for name, (words, _) in zip(names, sizes, strict=True)]
+        most = max(most for _, most in sizes)
+        return [f"Neurons found: {'; '.join(words)} (at most {percent(most / total, 2)} of the model's {total:,})."]
 
-    def _kept_step(self, arm: str) -> str:
-        """The step whose weights were measured, where the training chose an earlier one than its last."""
-        facts = self._training(arm)
-        if facts is None or facts["steps"]["chosen"] == facts["steps"]["planned"]:
-            return ""
-        return f" (step {facts['steps']['chosen']} of {facts['steps']['done']})"
+    def _size(self, name: str) -> tuple[str, int]:
+        """Neurons per language; those of a shared set without the anchor's, which are its whole MS."""
+        found: Mapping[str, int] = self.run.manifest["sets"][name]
+        shared = shared_with_anchor(expression_of(self.run.recipe, name)) is not None and len(found) > 1
+        counts = [count for language, count in found.items() if not (shared and language == self.anchor)]
+        least, most = min(counts), max(counts)
+        size = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+        return f"{size} {'for every language' if list(found) == ['*'] else 'per language'}", most
 
     # ── a recipe without a primary arm ───────────────────────────────────────────────────────────────────────────────
+
+    def without_primary(self) -> list[str]:
+        """The claim about two behaviours, or what changes most and least; then trainings and doses."""
+        findings = self.run.findings
+        told = self.behaviours() or f"{self.baseline()}{self.extremes()}"
+        return [told, *last_step_lines(self.run.recipe, findings.curves, findings.differences), *self.doses()]
+
+    def behaviours(self) -> str:
+        """Whether two behaviours have two sets."""
+        own = next((one for one in self.claims if one.claim == TWO_SETS), None)
+        if own is None:
+            return ""
+        found = f"where its own set is silenced rather than the other: {own.figures}" if own.figures else own.why
+        return f"{capitalised(own.verdict)}: {uncapitalised(TWO_SETS)}. {capitalised(found)}."
 
     def baseline(self) -> str:
         row = self._row(BASELINE, role=BASELINE)
         if row is None:
             return "ASR was not measured."
         interval = f"95 % interval {100 * row['low']:.1f} to {100 * row['high']:.1f}"
-        return (
-            f"The ASR of the untouched model {_outside(self.anchor)} is {percent(row['value'])} ({interval}; "
-            f"n = {counted(row['n'], 'response')})."
-        )
+        where = _outside(self.anchor)
+        return f"The ASR of the untouched model {where} is {percent(row['value'])} ({interval}; n = {row['n']:,})."
 
-    def extremes(self) -> list[str]:
+    def extremes(self) -> str:
         """The arms with the largest and the smallest change on the average."""
         asr = self.summary.filter(pl.col("step").is_null(), role=TESTED, measure="asr")
         named = zip(arm_names(asr), asr.rows(named=True), strict=True)
-        rows = [(name, row) for name, row in named if row["language"] == AVERAGE]
+        rows = [(name, row) for name, row in named if row["language"] == AVERAGE and is_known(row["delta"])]
         rows.sort(key=lambda item: -item[1]["delta"])
-        return [
-            f"{plain(name.title)}: ASR {percent(row['value'])} on the average of {self._averaged(name, row)} "
-            f"({_change(row)}; n = {counted(row['n'], 'response')}; described, not tested)."
+        told = [
+            f"{plain(name.title)} {percent(row['value'])} on the average of {self._averaged(name, row)} "
+            f"({_change(row)})"
             for name, row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
         ]
+        few = "Described, not tested" if len(rows) < 3 else "The largest and the smallest change, described, not tested"
+        return f" {few}: {'; '.join(told)}." if told else ""
 
     def _averaged(self, name: ArmName, row: Row) -> str:
         own, languages = row["set_language"], averaged(self.summary, name, "asr", self.anchor)
         if languages != self._usual() - {own}:
             return _languages(languages)
         other = [] if self.anchor is None else [f"the anchor {plain(self.anchor)}"]
-        other += [] if own in (None, "*", self.anchor) else [f"{plain(own)}, whose neurons they are"]
+        other += [] if own in (None, "*", self.anchor) else [f"{plain(own)} itself"]
         return f"all languages except {listing(other)}" if other else "all languages"
 
     # ── rows and names ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,14 +237,14 @@ class _Study:
     def _row(self, arm: str, measure: str = "asr", *, role: str = TESTED) -> Row | None:
         return summary_row(self.summary, arm, measure, role=role)
 
-    def _before(self, arm: str, measure: str) -> float | None:
+    def _before(self, arm: str, measure: str = "asr") -> float | None:
         """The baseline in the arm's own languages: it may not be run in some, or leave one more out of its average."""
         row = self._row(arm, measure)
         return None if row is None or row["delta"] is None else round(row["value"] - row["delta"], 12)
 
     def _training(self, arm: str) -> Mapping[str, Any] | None:
         """What the manifest states of an arm's one training."""
-        trained = [facts for facts in self.manifest.get("trained") or () if facts["arm"] == arm]
+        trained = [facts for facts in self.run.manifest.get("trained") or () if facts["arm"] == arm]
         return trained[0] if len(trained) == 1 else None
 
     def _usual(self) -> frozenset[str]:
@@ -287,14 +258,10 @@ class _Study:
         return _outside(self.anchor, source) if usual else f"on the average of {_languages(languages)}"
 
     def _phrase(self, arm: str) -> str:
-        source = self._source(arm)
-        return self.recipe.arms[arm].phrase(self._set_name(arm), None if source is None else plain(source))
+        return phrase_of(self.run.recipe, arm, self.anchor, self.run.findings.refusals)
 
     def _source(self, arm: str) -> str | None:
-        return source_of(self.recipe.arms[arm], self.anchor)
-
-    def _set_name(self, arm: str) -> str:
-        return named(set_label(expression_of(self.recipe, arm)), self.refusals) or f"the set {plain(arm)}"
+        return source_of(self.run.recipe.arms[arm], self.anchor)
 
 
 def _languages(languages: Collection[str]) -> str:
@@ -308,36 +275,12 @@ def _outside(anchor: str | None, source: str | None = None) -> str:
     return f"outside {listing(parts)}" if parts else "over all languages"
 
 
+def _direction(row: Row) -> str:
+    """How ASR changed, by its interval; empty where that says neither."""
+    return "raised" if moved(row, lowers=False) else "lowered" if moved(row, lowers=True) else ""
+
+
 def _change(row: Row) -> str:
-    return change_in_points(row["delta"], row["delta_low"], row["delta_high"])
-
-
-def _gives(row: Row) -> str:
-    return f"{percent(row['value'])} ({_change(row)})"
-
-
-def _set_sizes(recipe: Recipe, manifest: Mapping[str, Any], neurons: pl.DataFrame) -> list[str]:
-    """The sets that are named or intervened on; the line of a learning curve says how much was trained."""
-    lines = []
-    curves = {name for name, node in recipe.arms.items() if isinstance(node, Trains) and node.at is not None}
-    for name in neurons["set"].unique(maintain_order=True):
-        if name in curves:
-            continue
-        rows = neurons.filter(set=name)
-        counts = {site: rows.filter(site=site).height for site in SITES}
-        largest = sorted((site for site in SITES if counts[site]), key=lambda site: -counts[site])
-        mix = ", ".join(f"{site} {percent(counts[site] / rows.height, 0)}" for site in largest)
-        lines.append(f"{plain(name)}: {_size(recipe, manifest, name)}; by site: {mix}.")
-    return lines
-
-
-def _size(recipe: Recipe, manifest: Mapping[str, Any], name: str) -> str:
-    """Neurons per language; those of a shared set without the anchor's, which are its whole MS."""
-    found: Mapping[str, int] = manifest["sets"][name]
-    shared = shared_with_anchor(expression_of(recipe, name)) is not None and len(found) > 1
-    counts = [count for language, count in found.items() if not (shared and language == manifest["anchor"])]
-    total = manifest["neurons"]["layers"] * sum(manifest["neurons"]["per_layer"].values())
-    least, most = min(counts), max(counts)
-    size = counted(most, "neuron") if least == most else f"{least:,} to {counted(most, 'neuron')}"
-    where = "for every language" if list(found) == ["*"] else "per language"
-    return f"{size} {where}, at most {percent(most / total, 2)} of the model's {total:,}"
+    low, high = row["delta_low"], row["delta_high"]
+    known = is_known(low) and is_known(high)
+    return change_in_points(row["delta"], low, high) if known else f"{points(row['delta'])} points, no interval"

@@ -9,7 +9,7 @@ from ssn_probe.report.cells import ABSENT, number, share_cell
 from ssn_probe.report.document import Folded, Picture, Section, Table, folded_if_large, section
 from ssn_probe.spec import Recipe
 from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM, Difference, learning_curves
-from ssn_probe.text import counted, listing, percent, plain, points, points_interval
+from ssn_probe.text import change_in_points, counted, plain
 
 NAMES = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility"}
 
@@ -98,39 +98,21 @@ def _loss(points: Sequence[Mapping[str, Any]]) -> str:
     return " → ".join(number(loss and loss["chosen"], 3) for loss in [{"chosen": base}, *losses])
 
 
-def curve_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequence[Difference]) -> Iterator[str]:
-    """A line per learning curve, one for all random sets; then each beside random sets that were trained as long."""
+def last_step_lines(recipe: Recipe, curves: pl.DataFrame | None, differences: Sequence[Difference]) -> Iterator[str]:
+    """What learning curves reach, in a line, random sets on average; then each beside its random sets."""
     if curves is None:
         return
     rows = curves.filter(pl.col("curve").is_in(list(learning_curves(recipe))))
-    for _, own in rows.group_by(pl.coalesce(pl.when(group=RANDOM).then("group"), "curve"), maintain_order=True):
-        several = own.group_by("step", maintain_order=True).agg(pl.col(CURVE_MEASURES).mean())
-        values = "; ".join(
-            f"{name} {' → '.join(percent(value) for value in several[measure])}"
-            for measure, name in NAMES.items()
-            if several[measure].null_count() == 0
-        )
-        steps, count = listing([str(step) for step in several["step"]]), own["curve"].n_unique()
-        name = plain(own["curve"][0]) if count == 1 else f"{count} random sets on average"
-        if values:
-            yield f"{name}, {counted(own['parameters'][0], 'parameter')}, after {steps} steps: {values}."
-    for curve in dict.fromkeys(difference.curve for difference in differences):
-        own = [difference for difference in differences if difference.curve == curve]
-        parts = [_step_differences(step, own) for step in dict.fromkeys(difference.step for difference in own)]
-        random_sets = (
-            "its random set" if own[0].random_sets == 1 else f"the mean of its {own[0].random_sets} random sets"
-        )
-        yield (
-            f"{plain(curve)} less {random_sets}, in points: {'; '.join(parts)} (95 % intervals over prompts, for these "
-            "very sets; described, not tested)."
-        )
-
-
-def _step_differences(step: int, differences: Sequence[Difference]) -> str:
-    parts = [
-        f"{NAMES[found.measure]} {points(found.estimate.value)} "
-        f"({points_interval(found.estimate.low, found.estimate.high)})"
-        for found in differences
-        if found.step == step and (found.measure != "utility" or found.estimate.value)
-    ]
-    return f"after {step} steps {', '.join(parts)}"
+    last = rows.filter(pl.col("step") == pl.col("step").max())
+    measures = [measure for measure in NAMES if last.height and not last[measure].null_count()]
+    told = []
+    for _, own in last.group_by(pl.coalesce(pl.when(group=RANDOM).then("group"), "curve"), maintain_order=True):
+        figures = " / ".join(f"{100 * sum(own[measure]) / own.height:.1f}" for measure in measures)
+        told.append(f"{plain(own['curve'][0]) if own.height == 1 else f'{own.height} random sets'} {figures}")
+    if measures and told:
+        names = " / ".join(NAMES[measure] for measure in measures)
+        yield f"{names} after {counted(last['step'][0], 'step')}, %: {', '.join(told)}."
+    for found in {found.curve: found for found in differences if found.measure == "asr"}.values():
+        change = change_in_points(found.estimate.value, found.estimate.low, found.estimate.high)
+        sets = counted(found.random_sets, "random set")
+        yield f"{plain(found.curve)} less {sets} after {found.step} steps: ASR {change} (described, not tested)."

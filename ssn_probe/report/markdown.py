@@ -1,10 +1,12 @@
-"""`report.md`: the answer first, then the sections of the report. For a pull request or an issue."""
+"""`report.md`: the answer and the claims first, then the sections of the report. For a pull request or an issue."""
 
 import html
 import re
 from collections.abc import Mapping
 
 from ssn_probe.report.charts.chart import Chart
+from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.conclusions import claims_section
 from ssn_probe.report.document import Bullets, Folded, Part, Picture, Section, Table
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.report_sections import sections_of
@@ -21,7 +23,9 @@ def report(run: FinishedRun, charts: Mapping[str, Chart] = NO_CHARTS) -> str:
     parts = [markdown(line) for line in run.manifest["answer"]]
     parts += [f"*{markdown(question)}*"] if question.strip() else []
     parts += [_part(Picture("asr"), charts)]
-    return _blocks([*parts, *(as_markdown(section, charts).rstrip("\n") for section in sections_of(run))]) + "\n"
+    shown = claims_section(kept_claims(run.manifest))
+    sections = [*([shown] if shown else []), *sections_of(run)]
+    return _blocks([*parts, *(as_markdown(section, charts).rstrip("\n") for section in sections)]) + "\n"
 
 
 def as_markdown(section: Section, charts: Mapping[str, Chart] = NO_CHARTS) -> str:

@@ -1,7 +1,5 @@
 """How much the sets of two languages have in common, in words: the overlaps beside what chance gives."""
 
-from collections.abc import Iterator
-
 import polars as pl
 
 from ssn_probe.report.sections.set_reliability import overlap_tests
@@ -28,21 +26,27 @@ def _line(name: str, rows: pl.DataFrame) -> str:
     shared, pairs = rows["shared"].to_list(), counted(rows.height, "pair")
     average = "" if rows.height == 1 else f", {sum(shared) / len(shared):.1f} on average over {pairs}"
     common = f"{plain(name)}: two languages share {_range(shared, ',d')} {'neuron' if shared == [1] else 'neurons'}"
-    return "; ".join([f"{common}{average}{_jaccard(rows)}", *_chance(rows)]) + "."
+    return "; ".join([f"{common}{average}{_jaccard(rows)}", *beside_chance(rows)]) + "."
 
 
 def _jaccard(rows: pl.DataFrame) -> str:
     values = rows["jaccard"].drop_nulls().to_list()
-    mean = "" if len(values) < 2 else f", mean {sum(values) / len(values):.2f}"
-    return f" (Jaccard {_range(values, '.2f')}{mean})" if values else ""
+    return f" ({'mean ' if len(values) > 1 else ''}Jaccard {sum(values) / len(values):.2f})" if values else ""
 
 
-def _chance(rows: pl.DataFrame) -> Iterator[str]:
+def beside_chance(rows: pl.DataFrame) -> list[str]:
+    """What exchanged labels give, and how many pairs have more; none where that is not known."""
+    known, more = tested_pairs(rows)
+    if known.is_empty():
+        return []
+    expected = f"{known['expected_permuted'].mean():.1f} would be shared with harmful and harmless exchanged"
+    return [f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 after Holm)"]
+
+
+def tested_pairs(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The pairs that have a null, and how many of them share more."""
     known = overlap_tests(rows).drop_nulls(["expected_permuted", "p_holm"])
-    if known.height:
-        more = known.filter(pl.col("p_holm") <= ALPHA).height
-        expected = f"{known['expected_permuted'].mean():.1f} would be shared with harmful and harmless exchanged"
-        yield f"{expected}, which {more:,} of {counted(known.height, 'pair')} exceed (p ≤ .05 after Holm)"
+    return known, known.filter(pl.col("p_holm") <= ALPHA).height
 
 
 def _range(values: list, form: str) -> str:

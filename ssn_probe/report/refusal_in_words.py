@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ssn_probe.stats.refusal_counts import Refusing
 from ssn_probe.study.refusal_trial import INSTEAD, GateNeed, Refusals, is_out_of_reach, verdict_of
-from ssn_probe.text import capitalised, counted, listing, plain
+from ssn_probe.text import capitalised, counted, listing, plain, uncapitalised
 
 MOST_NAMED = 8
 """So many languages are named; more are added up."""
@@ -31,11 +31,18 @@ def named(label: str, refusals: Sequence[Refusals] | None) -> str:
 
 
 def refusal_lines(refusals: Sequence[Refusals] | None) -> list[str]:
-    """The first line of the answer where refusal was not seen; none where it was."""
+    """The first line of the answer where refusal was not seen; none where it was. The counts are added up."""
     if is_shown(refusals):
         return []
     assert refusals is not None
-    return [f"{_why(refusals)}. What was found are {DIFFERENT}; no set is called a set of safety neurons."]
+    return [f"{_why(refusals, most=1)}. What was found are {DIFFERENT}; no set is called a set of safety neurons."]
+
+
+def nothing_to_weaken(refusals: Sequence[Refusals] | None) -> str:
+    """Why no claim that refusal is weakened can be tested: there is none. Empty where there is some."""
+    if refusals is None or verdict_of(refusals) != "hardly":
+        return ""
+    return uncapitalised(_why(refusals, most=1))
 
 
 def refusal_finding(refusals: Sequence[Refusals] | None) -> list[str]:
@@ -43,22 +50,22 @@ def refusal_finding(refusals: Sequence[Refusals] | None) -> list[str]:
     if is_shown(refusals):
         return []
     assert refusals is not None
-    return [f"That any of these neurons are safety neurons: {_why(refusals)[0].lower()}{_why(refusals)[1:]}."]
+    return [f"That any of these neurons are safety neurons: {uncapitalised(_why(refusals))}."]
 
 
-def _why(refusals: Sequence[Refusals]) -> str:
+def _why(refusals: Sequence[Refusals], most: int = MOST_NAMED) -> str:
     judged = [one for one in refusals if one.harmful or one.harmless]
     if not judged:
         return "Whether the model refuses is not known, because none of its responses was judged"
-    return f"{WHY[verdict_of(refusals)]}: {counts(judged)}"
+    return f"{WHY[verdict_of(refusals)]}: {counts(judged, most)}"
 
 
-def counts(refusals: Sequence[Refusals]) -> str:
+def counts(refusals: Sequence[Refusals], most: int = MOST_NAMED) -> str:
     """Refused of all, per language where they are few."""
     parts = [
         f"{one.refused:,} of {counted(one.harmful, 'harmful prompt')} and {one.refused_harmless:,} of "
         f"{one.harmless:,} harmless in {plain(one.language)}"
-        for one in (refusals if len(refusals) <= MOST_NAMED else [_summed(refusals)])
+        for one in (refusals if len(refusals) <= most else [_summed(refusals)])
     ]
     return f"refused were {listing(parts)}"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ssn_probe.report.conclusions import conclusions
+from ssn_probe.report.conclusions import described_section, never_section
 from ssn_probe.report.document import Section
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.learning_curves import curve_section, trained_section
@@ -31,11 +31,13 @@ def sections_of(run: FinishedRun) -> list[Section]:
 
 
 def _leading(run: FinishedRun) -> Iterator[Section | None]:
-    """The main table, what may be concluded, and what to know before trusting it."""
+    """The main table, what it describes, what it cannot show, and what to know before trusting it."""
     crossed = _crossed(run)
     yield from crossed if run.recipe.primary is None else ()
     yield asr_section(run)
-    yield from conclusions(run.recipe, without_repeats(run.findings, distinct_sets(run.recipe)))
+    distinct = replace(run, findings=without_repeats(run.findings, distinct_sets(run.recipe)))
+    yield described_section(distinct)
+    yield never_section(distinct)
     yield notes_section(run.manifest["warnings"])
     yield measures_section(run)
     yield from crossed if run.recipe.primary is not None else ()

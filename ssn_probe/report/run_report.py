@@ -2,24 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.files import write_text
 from ssn_probe.report import cautions_on_data
-from ssn_probe.report.answer import answer
 from ssn_probe.report.cautions import cautions
 from ssn_probe.report.charts.catalogue import charts_of
 from ssn_probe.report.charts.chart import as_svg, save_charts
-from ssn_probe.report.conclusions import headlines
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.report.learning_curves import curve_lines
 from ssn_probe.report.markdown import report
-from ssn_probe.report.overlaps_in_words import only_overlaps, overlap_lines
 from ssn_probe.report.page.content import content_of
 from ssn_probe.report.page.page import as_html
-from ssn_probe.report.refusal_in_words import refusal_lines
-from ssn_probe.report.sections.sets_after_training import found_again_lines
 from ssn_probe.spec import Prompts, Recipe
 from ssn_probe.study.findings import Findings
 from ssn_probe.text import listing
@@ -40,20 +33,6 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
     if findings.curves_left_out:
         curves = listing(list(findings.curves_left_out))
         yield f"{curves}: averaged over other languages than the rest, so not among the curves"
-
-
-def answer_lines(recipe: Recipe, manifest: Mapping[str, Any], findings: Findings) -> list[str]:
-    """The answer in words, one finding per line, the most important first."""
-    beside = {name: getattr(findings, name) for name in ("comparisons", "refusals", "tasks", "robustness")}
-    found = answer(recipe, manifest, findings.neurons, findings.summary, findings.anchor, **beside)
-    shared = overlap_lines(recipe, findings)
-    return [
-        *refusal_lines(findings.refusals),
-        *([*shared, *found] if only_overlaps(recipe, findings) else [*found, *shared]),
-        *curve_lines(recipe, findings.curves, findings.differences),
-        *found_again_lines(findings.found_again),
-        *headlines(recipe, findings),
-    ]
 
 
 def drawn(run: FinishedRun) -> dict[str, str]:

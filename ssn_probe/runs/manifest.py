@@ -14,7 +14,7 @@ SEAL = "sha256"
 """The field of manifest.json that holds the digest of the others."""
 REACHED_LATER = (
     *("error", "anchor", "sets", "evaluated", "tokens", "gates", "trained", "answer", "cache", "files", "judges"),
-    *("judged", "remote", "refusals", "exchanged", "apart"),
+    *("judged", "remote", "refusals", "exchanged", "apart", "claims"),
 )
 """Fields that are left out of the file until the run has reached them."""
 
@@ -28,7 +28,8 @@ class Manifest:
     `generation`: the tokens that end a response, and what of the checkpoint's generation config was overridden.
     `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
     read in each language. `refusals`: how many prompts the untouched model refused. `exchanged`: how the labels of each
-    contrast exchange; `apart`: what else than their label distinguishes its sides. `trained`: what is stated of every
+    contrast exchange; `apart`: what else than their label distinguishes its sides. `claims`: what was shown, see
+    `report.claim`. `trained`: what is stated of every
     training. `cache`: measurements read and computed.
     `remote`: the host that ran the model, and how much travelled, see `remote.tally`.
     `judges`: the name and the identity's digest of every judge of responses, the contexts that it judged, its
@@ -70,6 +71,7 @@ class Manifest:
     apart: Sequence[str] | None = None
     trained: Sequence[Mapping[str, Any]] | None = None
     answer: Sequence[str] | None = None
+    claims: Sequence[Mapping[str, Any]] | None = None
     cache: Mapping[str, int] | None = None
     remote: Mapping[str, Any] | None = None
     files: Mapping[str, str] | None = None

@@ -4,7 +4,7 @@ Fields that only other releases have are let through unseen, and one that is mis
 a run of any release can be listed.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,6 +60,16 @@ class JudgedAgain(JudgedBy):
     agreement: list[dict[str, Any]]
 
 
+class Claimed(Checked):
+    """A claim and its verdict."""
+
+    claim: str
+    verdict: Literal["shown", "not shown", "not testable"]
+    figures: str = ""
+    why: str = ""
+    primary: bool = False
+
+
 class Expanded(Checked):
     """What schema version 1 stated of a training."""
 
@@ -97,6 +107,7 @@ class Fields(Checked):
     sets: dict[str, dict[str, Count]] = {}
     evaluated: list[str] = []
     answer: list[str] = []
+    claims: list[Claimed] = []
     refusals: list[dict[str, Any]] = []
     exchanged: list[dict[str, Any]] = []
     apart: list[str] = []

@@ -1,7 +1,7 @@
-"""Whole runs in worlds where the claim is false: how often does the answer claim it all the same?
+"""Whole runs in worlds where the claim is false: how often does a run claim it all the same?
 
 Labels that mean nothing are drawn as the exchange draws them, so the observed ones are one draw more. At most one run
-in twenty may claim that a set broke refusal more than those of exchanged labels, and as many that more is shared.
+in twenty may claim that a set weakens refusal more than those of exchanged labels, and as many that more is shared.
 """
 
 from collections import Counter
@@ -21,10 +21,11 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.organism.model_folder import save
 from ssn_probe.organism.variants import blank_model
+from ssn_probe.report.claims import kept_claims
 from ssn_probe.study.summary import AVERAGE, LOG_ODDS
 
 LANGUAGES = ("qaa", "qab", "qac")
-BROKE, SHARED = "broke refusal more than", "Shown: more is shared"
+BROKE, SHARED = "weakens refusal more than sets found under exchanged labels do", "More is shared with the anchor"
 RUNS = 20
 IDENTIFY = pl.col("split") == "identify"
 World = Callable[[pl.DataFrame, int], pl.DataFrame]
@@ -68,15 +69,16 @@ def random_model(folder: Path, seed: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What a run claims: its answer, and its p, None where something is not tested or not measured."""
+    """What a run claims: what is shown, all verdicts, and p, None where something is not tested or not measured."""
 
-    answer: str
+    shown: str
+    verdicts: list[str]
     p: dict[str, float | None]
 
     @property
     def made(self) -> dict[str, bool]:
         low = {f"p of {name} ≤ .05": p is not None and p <= 0.05 for name, p in self.p.items()}
-        return {sentence: sentence in self.answer for sentence in (BROKE, SHARED)} | low
+        return {sentence: sentence in self.shown for sentence in (BROKE, SHARED)} | low
 
 
 def claims(folder: Path, world: World, seed: int, *, prompts: int = 20, model: str = "organism") -> Claims:
@@ -109,7 +111,9 @@ def claims(folder: Path, world: World, seed: int, *, prompts: int = 20, model: s
         is_there = (found.path / f"{table}.parquet").is_file()
         listed = found.table(table).filter(**rows)["p"].to_list() if is_there else []
         p[name] = listed[0] if listed else None
-    return Claims(answer=" ".join(found.manifest()["answer"]), p=p)
+    claimed = kept_claims(found.manifest())
+    shown = " ".join(one.claim for one in claimed if one.verdict == "shown")
+    return Claims(shown=shown, verdicts=[one.verdict for one in claimed], p=p)
 
 
 FALSE: dict[str, tuple[World, Callable[[Path, int], str]]] = {
@@ -124,8 +128,9 @@ FALSE: dict[str, tuple[World, Callable[[Path, int], str]]] = {
 def test_nothing_is_claimed(name: str, tmp_path: Path) -> None:
     world, model = FALSE[name]
     found = claims(tmp_path, world, 0, model=model(tmp_path, 0))
-    assert not any(found.made.values()), found.answer
-    assert "Not shown: " in found.answer
+    assert not any(found.made.values()), found
+    assert set(found.verdicts) <= {"not shown", "not testable"}, found
+    assert len(found.verdicts) >= 2
     assert (found.p["sharing"] is None) == (name == "an id for every row")
 
 
@@ -146,4 +151,4 @@ def test_claims_are_as_rare_as_promised(
 @pytest.mark.slow
 def test_what_is_true_is_claimed(tmp_path: Path) -> None:
     """The worlds are such that a claim could be made: with labels as they are, and more prompts, more is shared."""
-    assert SHARED in claims(tmp_path, as_they_are, 0, prompts=80).answer
+    assert SHARED in claims(tmp_path, as_they_are, 0, prompts=80).shown

@@ -1,15 +1,19 @@
 """The answer in words says what the table says, and says so when an effect is absent."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import pytest
-from arm_samples import MEASURES, MS, RECIPE, compared, comparisons, primary_test, row, table
+from arm_samples import MEASURES, MS, RECIPE, comparisons, findings, primary_test, row, table
 
-from ssn_probe.report.answer import answer
-from ssn_probe.spec import Amplify, Patch, Recipe, Shared, Suppress
-from ssn_probe.study.comparisons import COMPARISONS
+from ssn_probe.report.answer import answer_lines
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.spec import Amplify, Intervention, Patch, Recipe, Shared, Suppress
+from ssn_probe.stats.nulls.exchangeability import Exchangeability
+from ssn_probe.study.refusal_trial import Refusals
+from ssn_probe.study.robustness import Robustness
 
 SS = Shared(MS)
 MANIFEST: dict[str, Any] = {
@@ -24,16 +28,23 @@ Rows = Sequence[dict[str, Any]]
 
 
 def lines_of(
-    recipe: Recipe, *rows: dict[str, Any], beside: Rows = (), anchor: str = "aa", neurons: pl.DataFrame = NEURONS
+    recipe: Recipe,
+    *rows: dict[str, Any],
+    beside: Rows = (),
+    anchor: str = "aa",
+    neurons: pl.DataFrame = NEURONS,
+    **found: Any,
 ) -> list[str]:
     """The answer for these rows of the summary, and of the table of comparisons."""
     sizes = {name: {"aa": 9, "bb": 1} for name in recipe.arms} | MANIFEST["sets"]
-    return answer(recipe, MANIFEST | {"sets": sizes}, neurons, table(*rows), anchor, comparisons(*beside))
+    tables = {"summary": table(*rows) if rows else None, "comparisons": comparisons(*beside), "neurons": neurons}
+    study = findings(anchor=anchor, **tables | found)
+    return answer_lines(FinishedRun(recipe=recipe, manifest=MANIFEST | {"sets": sizes}, findings=study))
 
 
 BASELINE = row("baseline", "asr", "baseline", value=0.4)
-RAISED = {"value": 0.6, "delta": 0.2, "delta_low": 0.15, "delta_high": 0.25}
-LOWERED = {"value": 0.2, "delta": -0.2, "delta_low": -0.25, "delta_high": -0.15}
+RAISED: dict[str, Any] = {"value": 0.6, "delta": 0.2, "delta_low": 0.15, "delta_high": 0.25}
+LOWERED: dict[str, Any] = {"value": 0.2, "delta": -0.2, "delta_low": -0.25, "delta_high": -0.15}
 SHOWN, NOT_SHOWN = primary_test("ss", 0.05), primary_test("ss", 0.3, observed=0.42, difference=0.01)
 
 
@@ -49,83 +60,68 @@ def found_for(arm: Any, *others: dict[str, Any], beside: Rows = (SHOWN,), **test
     return lines_of(recipe, BASELINE, row("ss", "asr", **(LOWERED | tested)), *others, beside=beside)
 
 
-def test_an_effect_is_told_with_its_numbers() -> None:
-    first, second, *others = found(SHOWN)
-    assert any("MS" in line and "described, not tested" in line for line in others)
-    assert "(1 neuron per language, at most 1.00 % of the model's 100)" in first, "without the anchor's"
-    assert "broke refusal more than sets found under exchanged labels" in first
-    for figure in ("40.0 % to 60.0 %", "+20.0 points", "+15.0 to +25.0", "n = 1,200", "200 clusters"):
-        assert figure in first
-    assert second == (
-        "19 sets found under exchanged labels (5.5 neurons per language, the set 6.0) gave 41.0 % on average "
-        "(95 % of such sets: 35.0 % to 47.0 %), a "
-        "difference of +19.0 points (+13.0 to +25.0); more than 46.0 % would have shown it; p = .050, the one primary "
-        "test."
-    )
+NEVER = "Not shown by any of this: that only these neurons carry refusal, or that the difference is safety."
+
+
+def test_an_effect_is_told_with_its_numbers_in_one_sentence() -> None:
+    assert found(SHOWN) == [
+        "Silencing the shared safety neurons (SS) raised ASR outside the anchor aa from 40.0 % to 60.0 % (+20.0 "
+        "points, 95 % interval +15.0 to +25.0; n = 1,200), more than sets found under exchanged labels did (p = .050).",
+        NEVER,
+    ]
 
 
 @pytest.mark.parametrize(
     ("test", "cells", "words"),
     [
-        (NOT_SHOWN, {}, "raised ASR, but was not shown to do so more than sets found under exchanged labels"),
-        (NOT_SHOWN, {"delta": 0.01, "delta_low": -0.02}, "was not shown to break refusal"),
-        (SHOWN, {"delta": 0.01, "delta_low": -0.02}, "was not shown to break refusal"),
-        (primary_test("ss", None, sets=5), {}, "too few for a test (19 is the least)"),
-        (None, {}, "No sets found under exchanged labels were run"),
+        (NOT_SHOWN, {}, "raised ASR outside the anchor aa from 40.0 % to 60.0 %"),
+        (
+            NOT_SHOWN,
+            {},
+            "n = 1,200), but was not shown to do so more than sets found under exchanged labels (p = .300).",
+        ),
+        (
+            NOT_SHOWN,
+            {"delta": 0.01, "delta_low": -0.02},
+            "was not shown to break refusal: ASR outside the anchor aa went",
+        ),
+        (SHOWN, {"delta": 0.01, "delta_low": -0.02}, "; p = .050 among sets found under exchanged labels."),
+        (SHOWN, {"delta_low": None, "delta_high": None}, "(+20.0 points, no interval; n = 1,200); p = .050 among"),
+        (
+            primary_test("ss", None, sets=5),
+            {},
+            "Not tested: 5 sets found under exchanged labels are too few for a test (19",
+        ),
+        (primary_test("ss", None, sets=5), {"delta_low": -0.02}, "was not shown to break refusal"),
+        (None, {}, ". Not tested: no sets found under exchanged labels were run."),
     ],
 )
 def test_an_absent_or_untested_effect_is_told(test: dict[str, Any] | None, cells: dict[str, Any], words: str) -> None:
-    first, second, *_ = found(*([test] if test else []), **cells)
-    assert words in f"{first} {second}"
-    assert "broke refusal more than" not in first
-    assert "about as" not in second, "a large p is no evidence of equality: the difference and its interval are told"
+    first = found(*([test] if test else []), **cells)[0]
+    assert words in first
+    assert ", more than sets" not in first
+    assert "about as" not in first, "a large p is no evidence of equality: the difference and its interval are told"
 
 
-def test_the_set_that_is_ranked_is_told_where_it_is_another_than_the_tested_one() -> None:
-    """Prompts whose labels cannot be exchanged take no part: the set of the others is what is ranked."""
-    second = found(primary_test("ss", observed=0.57))[1]
-    assert second.startswith("The set of the prompts whose labels exchange gave 57.0 %; 19 sets")
-    assert "exchange gave" not in found(SHOWN)[1]
-
-
-def test_other_tests_are_told_with_holms_p_and_none_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMPARISONS, "own", COMPARISONS["random"])
-    own = compared("ss", "own", mean=0.608, difference=-0.004, p=0.1, p_holm=0.2)
-    line = next(line for line in found(SHOWN, own) if line.startswith("Is it that languages share them? "))
-    assert "Not shown: 19 " in line
-    assert "a difference of -0.4 points" in line
-    assert line.endswith("before Holm; p = .200 after Holm.")
-    few = next(line for line in found(SHOWN, own | {"p": 0.05, "p_holm": 0.15}) if line.startswith("Is it"))
-    assert few.endswith("p = .150 after Holm, the smallest that so few sets can give.")
-    assert "Shown: 19 " in " ".join(found(SHOWN, own | {"p_holm": 0.05}))
-    assert not any(line.startswith("Is it") for line in found(SHOWN))
-
-
-def test_what_has_no_room_to_differ_is_not_testable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMPARISONS, "own", COMPARISONS["random"])
-    same = {"mean": 0.6, "low": 0.6, "high": 0.6, "difference": 0.0, "p": 1.0}
-    (line,) = (line for line in found(SHOWN, compared("ss", "own", **same, p_holm=1.0)) if line.startswith("Is it"))
-    assert "Not testable: each of 19 " in line
-    assert "p =" not in line
-    assert found(primary_test("ss", **same))[1].startswith("Not testable: each of 19 sets found under exchanged")
-
-
-def test_empty_sets_are_counted() -> None:
-    assert "19 sets found under exchanged labels, 4 of them empty, (5.5" in found(primary_test("ss", empty=4))[1]
-
-
-def test_random_and_placebo_sets_are_descriptions_in_one_line() -> None:
-    beside = compared("ss", "random", mean=0.44), compared("ss", "placebo", mean=0.45)
-    (line,) = (line for line in found(SHOWN, *beside) if line.startswith("Described, not tested: "))
-    assert "19 random sets of as many neurons gave 44.0 % (35.0 % to 47.0 %) and 19 sets found between" in line
-    assert "p =" not in line
-    assert "hown" not in line
+def test_without_a_valid_null_or_a_refusal_nothing_is_shown() -> None:
+    recipe = Recipe(arms={"ss": Suppress(SS)}, measures=MEASURES, primary="ss")
+    rows = BASELINE, row("ss", "asr", **RAISED)
+    why = Exchangeability(sets=("ss",), prompts=10, impossible="no prompts are exchangeable")
+    first = lines_of(recipe, *rows, beside=[SHOWN], robustness=Robustness(exchangeability=(why,)))[0]
+    assert first.endswith("n = 1,200). Not tested: no valid null exists.")
+    nothing = Refusals(data="mine", language="aa", harmful=40, refused=0, harmless=40, refused_harmless=0)
+    lines = lines_of(recipe, *rows, beside=[SHOWN], refusals=(nothing, replace(nothing, language="bb")))
+    assert lines[0].startswith("No refusal was shown: refused were 0 of 80 harmful prompts and 0 of 80 harmless in 2 ")
+    assert lines[1].startswith(
+        "Silencing the shared neurons that respond differently to harmful and harmless prompts (SS)"
+    )
+    assert lines[1].endswith(" Not tested: no refusal was shown.")
 
 
 @pytest.mark.parametrize(
     ("arm", "words"),
     [
-        (Amplify(SS, by=2), "Amplifying the shared safety neurons (SS) by 2 (1 neuron"),
+        (Amplify(SS, by=2), "Amplifying the shared safety neurons (SS) by 2 lowered"),
         (Amplify(SS, by=0.5), "Weakening the shared safety neurons (SS) to 0.5 of their activation"),
         (
             Patch(SS),
@@ -142,77 +138,68 @@ def test_every_intervention_has_its_verb(arm: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("arm", "test", "cells", "words"),
     [
-        (Amplify(SS, by=2), SHOWN, {}, "strengthened refusal more than sets found under exchanged labels"),
-        (Amplify(SS, by=2), NOT_SHOWN, {}, "lowered ASR, but was not shown to do so more than sets found under"),
-        (Amplify(SS, by=2), SHOWN, {"delta_high": 0.01}, "was not shown to strengthen refusal:"),
+        (Amplify(SS, by=2), SHOWN, {}, "more than sets found under exchanged labels did"),
+        (Amplify(SS, by=2), NOT_SHOWN, {}, "but was not shown to do so more than sets found under"),
+        (Amplify(SS, by=2), SHOWN, {"delta_high": 0.01}, "was not shown to strengthen refusal: ASR"),
         (
             Patch(SS),
             NOT_SHOWN,
             {"delta_low": 0.1, "delta_high": 0.3},
-            "was not shown to strengthen refusal; it raised ASR",
+            "was not shown to strengthen refusal: it raised ASR",
         ),
-        (Patch(SS), primary_test("ss", None, sets=3), {}, "lowered ASR, and was not tested against sets found under"),
-        (Amplify(SS, by=0.5), NOT_SHOWN, {}, "was not shown to break refusal; it lowered ASR"),
-        (Suppress(SS), NOT_SHOWN, {}, "was not shown to break refusal; it lowered ASR"),
-        (Amplify(SS, by=0.5), SHOWN, {"delta_low": 0.1, "delta_high": 0.3}, "broke refusal more than sets found under"),
+        (
+            Patch(SS),
+            primary_test("ss", None, sets=3),
+            {},
+            "Not tested: 3 sets found under exchanged labels are too few",
+        ),
+        (Amplify(SS, by=0.5), NOT_SHOWN, {}, "was not shown to break refusal: it lowered ASR"),
+        (Suppress(SS), NOT_SHOWN, {}, "was not shown to break refusal: it lowered ASR"),
+        (Amplify(SS, by=0.5), SHOWN, {"delta_low": 0.1, "delta_high": 0.3}, ", more than sets found under"),
     ],
 )
 def test_the_verdict_looks_the_way_that_the_arm_is_meant_to_go(
     arm: Any, test: dict[str, Any], cells: dict[str, Any], words: str
 ) -> None:
-    first, second, *_ = found_for(arm, beside=(test,), **cells)
+    first = found_for(arm, beside=(test,), **cells)[0]
     assert words in first
-    assert ("strengthened refusal" in first) == ("strengthened" in words)
-    assert ("broke refusal" in first) == ("broke" in words)
-    if test["p"] is not None:
-        assert ("less than" in second) == arm.lowers
+    assert (", more than" in first) == (test is SHOWN and "not shown" not in words)
 
 
-def test_the_source_of_a_patch_is_told_and_left_out_of_before_and_after() -> None:
+def test_the_source_of_a_patch_is_left_out_of_before_and_after() -> None:
     """The baseline's own row has that language: the sentence takes the same prompts before and after."""
-    own = row("baseline", "asr", "baseline", value=0.013) | {"language": "aa"}
-    assert "The ASR of the untouched model in aa is 1.3 %." in found_for(Patch(SS), own)[0]
     first = found_for(Patch(SS, source="bb"), delta=-0.3)[0]
-    assert "ASR outside the anchor aa and the source bb went from 50.0 % to 20.0 % (-30.0 points" in first
+    assert "lowered ASR outside the anchor aa and the source bb from 50.0 % to 20.0 % (-30.0 points" in first
 
 
-def test_doses_are_one_line_with_what_they_cost() -> None:
-    arms = {"ss x4": Amplify(SS, by=4), "ss x2": Amplify(SS, by=2), "ss x0.5": Amplify(SS, by=0.5)}
-    others = [
-        row("ss x0.5", "asr", value=0.5, delta=0.1),
-        row("ss x4", "asr", value=0.1),
-    ]
-    others += [row("ss x4", "over_refusal", value=0.3), row("baseline", "over_refusal", "baseline", value=0.01)]
+def test_doses_are_one_line_with_what_they_cost_where_they_cost_something() -> None:
+    arms: dict[str, Intervention] = {
+        "ss x4": Amplify(SS, by=4),
+        "ss x2": Amplify(SS, by=2),
+        "ss x0.5": Amplify(SS, by=0.5),
+    }
     recipe = Recipe(arms=arms, measures=MEASURES, primary="ss x2")
-    lines = lines_of(recipe, BASELINE, row("ss x2", "asr", **LOWERED), *others, beside=[primary_test("ss x2")])
-    curve = next(line for line in lines if line.startswith("Dose by dose"))
-    assert "outside the anchor aa: ×0.5 ASR 50.0 %; ×1 ASR 40.0 %, over-refusal 1.0 %; ×2 " in curve
-    assert "×4 ASR 10.0 %, over-refusal 30.0 %" in curve
-    assert "only ×2 is tested" in curve
-    assert sum("ss x" in line or "×" in line for line in lines) == 1
+    rows = [BASELINE, row("ss x2", "asr", **LOWERED), row("ss x0.5", "asr", value=0.5, delta=0.1)]
+    rows += [row("ss x4", "asr", value=0.1), row("baseline", "over_refusal", "baseline", value=0.01)]
+
+    def doses(change: float) -> list[str]:
+        costly = row("ss x4", "over_refusal", value=0.01 + change, delta=change)
+        lines = lines_of(recipe, *rows, costly, beside=[primary_test("ss x2")])
+        return [line for line in lines if "×" in line or "ss x" in line]
+
+    assert doses(0.29) == [
+        "ASR / over-refusal by dose, %: ×0.5 50.0 / –, ×1 40.0 / 1.0, ×2 20.0 / –, ×4 10.0 / 30.0 (only ×2 is tested)."
+    ]
+    assert doses(0.005) == ["ASR by dose, %: ×0.5 50.0, ×1 40.0, ×2 20.0, ×4 10.0 (only ×2 is tested)."]
 
 
-def test_the_log_odds_have_their_own_line_where_they_were_tested() -> None:
-    cells = {"value": -1.5, "delta": -2.74, "delta_low": -2.88, "delta_high": -2.6}
-    figures = {"observed": -1.5, "mean": 1.06, "low": -0.2, "high": 2.3, "shown_from": -0.1}
-    figures |= {"difference": -2.56, "difference_low": -3.8, "difference_high": -1.3}
-    sets = compared("ss", measure="refusal_log_odds", sets=99, **figures)
-
-    def lines(**test: Any) -> list[str]:
-        return [
-            line
-            for line in found_for(
-                Suppress(SS), row("ss", "refusal_log_odds", **cells), beside=(SHOWN, sets | test), **RAISED
-            )
-            if "log-odds" in line
-        ]
-
-    (line,) = lines(p=0.01, p_holm=0.02)
-    assert "changed by -2.74 (-2.88 to -2.60) to -1.50. Shown to be more than under exchanged labels: 99 sets" in line
-    assert "gave 1.06 on average (95 % of such sets: -0.20 to 2.30), a difference of -2.56 (-3.80 to -1.30)" in line
-    assert line.endswith("less than -0.10 would have had p ≤ .05 before Holm; p = .020 after Holm.")
-    assert ". Not shown to be more" in lines(p=0.04, p_holm=0.08)[0]
-    assert lines() == [], "not tested"
+def test_side_effects_are_one_line() -> None:
+    costs = {"utility": (0.9, -0.05), "over_refusal": (0.02, 0.0)}
+    rows = [row("ss", name, value=value, delta=delta) for name, (value, delta) in costs.items()]
+    assert found_for(Suppress(SS), *rows, row("ss", "kl", value=0.0123))[1] == (
+        "Side effects: over-refusal 2.0 → 2.0 %, utility 95.0 → 90.0 %, KL on harmless text 0.0123 nats per token."
+    )
+    assert not any("Side effects" in line for line in found_for(Suppress(SS)))
 
 
 def test_names_from_models_and_data_are_literal() -> None:
@@ -223,7 +210,28 @@ def test_names_from_models_and_data_are_literal() -> None:
 def test_a_study_without_a_primary_arm_describes() -> None:
     recipe = Recipe(arms={"ms": Suppress(MS)}, measures=MEASURES)
     own = row("ms", "asr", delta=0.2, delta_low=0.1, delta_high=0.3, set_language="bb")
-    lines = lines_of(recipe, BASELINE, own, neurons=NEURONS.filter(set="ms"))
-    assert "ASR of the untouched model outside the anchor aa is 40.0 %" in lines[0]
-    assert "all languages except the anchor aa and bb, whose neurons they are" in lines[1]
-    assert "described, not tested" in lines[1]
+    line, never = lines_of(recipe, BASELINE, own, neurons=NEURONS.filter(set="ms"))
+    assert "ASR of the untouched model outside the anchor aa is 40.0 % (95 % interval 55.0 to 65.0; n = 1,200)." in line
+    assert "Described, not tested: " in line
+    assert "60.0 % on the average of all languages except the anchor aa and bb itself (+20.0 points" in line
+    assert never == NEVER
+    three = [own | {"set_language": of, "delta": delta} for of, delta in (("bb", 0.3), ("cc", 0.2), ("aa", 0.1))]
+    line = lines_of(recipe, BASELINE, *three)[0]
+    assert "The largest and the smallest change, described, not tested: ms of bb" in line
+    assert "ms of cc" not in line
+
+
+def test_sets_alone_are_told_by_their_sizes() -> None:
+    recipe = Recipe(sets={"ms": MS, "ss": SS})
+    assert lines_of(recipe) == [
+        "Neurons found: ms 1 per language; ss 1 per language (at most 1.00 % of the model's 100)."
+    ], "without the anchor's, which are its whole MS"
+
+
+def test_twelve_languages_are_counted_and_not_named() -> None:
+    names = [f"a{letter}" for letter in "abcdefghijkl"]
+    rows = [row("ss", "asr", language=name, n=100, delta=0.1) for name in names]
+    untouched = [row("baseline", "asr", "baseline", language=name, n=100) for name in [*names, "zz"]]
+    average = row("ss", "asr", **RAISED)
+    first = lines_of(RECIPE, *untouched, BASELINE | {"n": 1200}, *rows, average, beside=[SHOWN])[0]
+    assert "ASR on the average of 11 languages from" in first, first

@@ -1,5 +1,6 @@
-"""The answer of every shipped recipe has at most twelve lines, whatever it found."""
+"""The answer of every shipped recipe is short, and has its claims beside it, whatever it found."""
 
+import textwrap
 from typing import Any
 
 import polars as pl
@@ -7,9 +8,13 @@ import pytest
 from arm_samples import compared, comparisons, findings, primary_test, row, table
 
 from ssn_probe.organism.ground_truth import COMPARISON
-from ssn_probe.report.run_report import answer_lines
+from ssn_probe.report.answer import answer_lines
+from ssn_probe.report.claims import claims
+from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.terminal.claims_table import claims_table
 from ssn_probe.spec import Each, Recipe, Trains
 from ssn_probe.spec.discovery import find_recipe, list_recipes
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.permutation_null import SCHEMA as NULLS
 from ssn_probe.study.arms import WEAKENED, ArmName
@@ -19,7 +24,8 @@ from ssn_probe.study.pipeline import named_sets
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.training_curves import Difference, Point, curve_table, learning_curves
 
-MOST = 12
+MOST, MOST_ON_SCREEN = 6, 27
+"""Lines of the answer; with its claims in a terminal of 80 columns."""
 LANGUAGES = ("qaa", "qab", "qac")
 MEASURES = ("asr", "over_refusal", "utility", "invalid", "refusal_log_odds", "kl", "perplexity")
 CHANGED = {"delta": 0.1, "delta_low": 0.05, "delta_high": 0.15}
@@ -77,15 +83,18 @@ def everything(recipe: Recipe) -> Findings:
     )
 
 
-def answered(recipe: Recipe) -> list[str]:
+def answered(recipe: Recipe) -> FinishedRun:
     manifest: dict[str, Any] = {"neurons": {"layers": 2, "per_layer": {"ffn": 500}}, "anchor": "qaa"}
     manifest["sets"] = {name: dict.fromkeys(LANGUAGES, 9) for name in named_sets(recipe)}
-    return answer_lines(recipe, manifest, everything(recipe))
+    return FinishedRun(recipe=recipe, manifest=manifest, findings=everything(recipe))
 
 
 @pytest.mark.parametrize("name", [listing.name for listing in list_recipes()])
-def test_the_answer_is_at_most_twelve_lines(name: str) -> None:
-    lines = answered(find_recipe(name, {}))
-    assert 2 <= len(lines) <= MOST, "\n".join(lines)
+def test_the_answer_and_the_claims_fit_on_a_screen(name: str) -> None:
+    run = answered(find_recipe(name, {}))
+    lines, found = answer_lines(run), claims(run)
+    assert 1 <= len(lines) <= MOST, "\n".join(lines)
     assert len(set(lines)) == len(lines)
-    assert max(map(len, lines)) <= 800
+    assert [one.primary for one in found] == [run.recipe.primary is not None, *[False] * (len(found) - 1)][: len(found)]
+    on_screen = [*as_text(claims_table(found), width=80).splitlines(), *(textwrap.fill(line, 76) for line in lines)]
+    assert len("\n".join(on_screen).splitlines()) + 2 <= MOST_ON_SCREEN, "\n".join(on_screen)

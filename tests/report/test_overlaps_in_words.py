@@ -33,7 +33,7 @@ def test_the_overlaps_have_their_range_their_mean_and_what_chance_gives() -> Non
         ("ms", 1200, 0.9, 7.0, 0.01),
     ]
     assert lines(Found(*rows)) == [
-        "ms: two languages share 4 to 1,200 neurons, 404.3 on average over 3 pairs (Jaccard 0.10 to 0.90, mean 0.40); "
+        "ms: two languages share 4 to 1,200 neurons, 404.3 on average over 3 pairs (mean Jaccard 0.40); "
         "7.0 would be shared with harmful and harmless exchanged, which 1 of 3 pairs exceed (p ≤ .05 after "
         "Holm)."
     ]

@@ -1,5 +1,6 @@
 """The shipped recipes that amplify and patch: what they ask, and a small run of each to its last sentence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_both_positions_are_patched_from_the_source_asked_for() -> None:
 def test_patching_leaves_its_source_out(tmp_path: Path) -> None:
     recipe = patch_ss(source="qad", effect="local", rule="paper", controls=1, log_odds_label_sets=0)
     run = run_recipe(recipe, Options(out=tmp_path, limit=10), Console(quiet=True))
-    assert "ASR outside the anchor qaa and the source qad went from" in run.manifest()["answer"][0]
+    assert re.search("ASR outside the anchor qaa and the source qad (went )?from ", run.manifest()["answer"][0])
     ran = set(run.table("samples").filter(pl.col("role") != "baseline")["eval_language"])
     assert ran == {"qaa", "qab", "qac", "qae", "qaf", "qag"}
     average = run.table("summary").filter(arm="ss last", role="tested", measure="asr", language="average")

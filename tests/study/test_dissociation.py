@@ -1,14 +1,19 @@
 """Two sets and two behaviours, on responses made by hand: worked examples, and what counts as one of each."""
 
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import pytest
+from arm_samples import findings
 
+from ssn_probe.report.claim import Claim
+from ssn_probe.report.claims_of_arms import dissociation_claims
 from ssn_probe.report.markdown import as_markdown
-from ssn_probe.report.sections.double_dissociation import dissociation_finding, dissociation_section
+from ssn_probe.report.sections.double_dissociation import dissociation_section
 from ssn_probe.spec import ASR, InLanguage, Intervention, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.study.dissociation import Dissociation, dissociated, dissociation
+from ssn_probe.study.refusal_trial import Refusals
 from ssn_probe.study.summary import summarise
 
 PROMPTS = Prompts("organism")
@@ -52,6 +57,10 @@ def found(safety: tuple[int, int], language: tuple[int, int]) -> tuple[Dissociat
     return made, summarise(samples, None, anchor="aa", primary=None)
 
 
+def claims_of(made: Dissociation, summary: pl.DataFrame, **study: Any) -> list[Claim]:
+    return list(dissociation_claims(RECIPE, findings(dissociation=made, summary=summary, **study)))
+
+
 def average(made: Dissociation, behaviour: str) -> dict[str, Any]:
     return made.contrasts.filter(behaviour=behaviour, language="average").row(0, named=True)
 
@@ -64,11 +73,11 @@ def test_each_behaviour_is_lower_where_its_own_set_is_silenced() -> None:
     assert both["difference"] == pytest.approx(refused["difference"] + spoken["difference"])
     assert refused["n"] == 2 * PROMPTS_EACH
     assert all(row["low"] > 0 and row["p"] < 0.001 for row in (refused, spoken, both))
-    first, *others = dissociation_finding(RECIPE, made, summary)
-    assert first[0]
-    assert "changes the share of refusals by -50.0 points" in first[1]
-    assert "in the prompt's language by +70.0 points" in first[1]
-    assert not others
+    (both_sets,) = claims_of(made, summary)
+    assert both_sets.verdict == "shown"
+    assert both_sets.figures.startswith("refusal -50.0 points (-")
+    assert ", language -70.0 points (-" in both_sets.figures
+    assert both_sets.figures.endswith(", p < .001")
 
 
 def test_one_contrast_alone_is_no_double_dissociation() -> None:
@@ -77,20 +86,30 @@ def test_one_contrast_alone_is_no_double_dissociation() -> None:
     spoken = average(made, "in_language")
     assert spoken["low"] <= 0 <= spoken["high"]
     assert spoken["p"] is None or spoken["p"] > 0.05
-    (shown, line), *_ = dissociation_finding(RECIPE, made, summary)
-    assert not shown
-    assert line.startswith("That two behaviours have two sets")
+    first, *_ = claims_of(made, summary)
+    assert first.verdict == "not shown"
+    assert first.why == "each set must lower its own behaviour, and lower it more than the other set does"
+
+
+def test_without_a_p_or_a_refusal_two_sets_are_not_testable() -> None:
+    made, summary = found(safety=(10, 40), language=(30, 12))
+    spread = pl.when(pl.col("behaviour") != "refused").then("p")
+    first, *_ = claims_of(replace(made, contrasts=made.contrasts.with_columns(p=spread)), summary)
+    assert (first.verdict, first.why) == ("not testable", "a contrast has no spread, so it has no p")
+    nothing = Refusals(data="mine", language="aa", harmful=40, refused=0, harmless=40, refused_harmless=0)
+    first, *_ = claims_of(made, summary, refusals=(nothing,))
+    assert first.verdict == "not testable"
+    assert first.why.startswith("no refusal was shown")
 
 
 def test_a_set_that_raises_the_other_behaviour_does_not_pass_for_one_that_lowers_its_own() -> None:
     """Refusal is higher where the language is silenced, and no lower where safety is: the contrast alone would pass."""
     made, summary = found(safety=(30, 40), language=(40, 12))
     assert average(made, "refused")["low"] > 0
-    (shown, _), (moves, line) = dissociation_finding(RECIPE, made, summary)
-    assert not shown
-    assert moves
-    assert "silencing the language neurons also moves the other behaviour" in line.lower()
-    assert "refusals by +25.0 points" in line
+    first, other = claims_of(made, summary)
+    assert first.verdict == "not shown"
+    assert (other.claim, other.verdict) == ("Silencing the language neurons moves refusal, too", "shown")
+    assert other.figures.startswith("+25.0 points (+")
 
 
 def test_the_section_says_how_the_wrong_language_is_judged() -> None:

@@ -66,10 +66,9 @@ def seen(refused: int, refused_harmless: int = 0, n: int = 40, language: str = "
     [
         (
             NOTHING,
-            "No refusal was shown: refused were 0 of 40 harmful prompts and 0 of 40 harmless in qaa and 0 of 40 "
-            "harmful prompts and 0 of 40 harmless in qab.",
+            "No refusal was shown: refused were 0 of 80 harmful prompts and 0 of 80 harmless in 2 languages. What was",
         ),
-        (EVERYTHING, "The model refuses harmless prompts as it refuses harmful ones: refused were 40 of 40 harmful "),
+        (EVERYTHING, "The model refuses harmless prompts as it refuses harmful ones: refused were 80 of 80 harmful "),
         (None, "Whether the model refuses is not known, because none of its responses was judged."),
     ],
 )

@@ -1,5 +1,6 @@
 """Trainings that compose: one language left out, something done to a trained model, sets found again, whole curves."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,7 +279,7 @@ def test_the_table_repeats_the_summary(run: RunFolder) -> None:
 
 
 def test_the_answer_compares_with_the_random_set_that_is_drawn_like_it(run: RunFolder) -> None:
-    lines = [line for line in run.manifest()["answer"] if "random set, in points: " in line]
+    lines = [line for line in run.manifest()["answer"] if "random set after " in line]
     assert [line.partition(" less ")[0] for line in lines] == ["ss"]
     samples = run.table("samples").filter(role="tested", context="harmful").filter(pl.col("eval_language") != "qaa")
     asr = {
@@ -286,7 +287,7 @@ def test_the_answer_compares_with_the_random_set_that_is_drawn_like_it(run: RunF
         for (arm, step), rows in samples.group_by("arm", "step")
     }
     difference = 100 * (asr["ss", 4] - asr["random", 4])  # type: ignore[operator]
-    assert f"after 4 steps ASR {difference:+.1f} (" in lines[0]
+    assert f"after 4 steps: ASR {difference:+.1f} points, 95 % interval" in lines[0]
 
 
 def test_the_delta_says_what_was_measured_of_it(run: RunFolder) -> None:
@@ -330,7 +331,8 @@ def test_figures_before_are_those_of_the_languages_after(tmp_path: Path) -> None
     found = silent(study(arms={"x": arm}, sets={}, primary="x", controls=0, log_odds_label_sets=0), tmp_path)
     rows = found.table("summary").filter(measure="asr", language="qac")
     before, after = (100 * rows.filter(role=role)["value"][0] for role in ("baseline", "tested"))
-    assert f"ASR on the average of qac went from {before:.1f} % to {after:.1f} %" in found.manifest()["answer"][0]
+    first = found.manifest()["answer"][0]
+    assert re.search(rf"ASR on the average of qac (went )?from {before:.1f} % to {after:.1f} %", first)
 
 
 def test_fresh_trains_anew(run: RunFolder, tmp_path: Path) -> None:

@@ -9,19 +9,18 @@ import polars as pl
 from ssn_probe.report.charts.chart import Chart, chart
 from ssn_probe.report.charts.marks import LITERAL, Rows, key, layer, measured, names, pixels, share_ends
 from ssn_probe.report.charts.theme import BESIDE, GRID, INK, WIDTH, arm_colours, drawable
-from ssn_probe.report.comparisons_in_words import verdict, why_no_null
+from ssn_probe.report.claims_of_arms import primary_in_words
 from ssn_probe.report.conditions import (
     Row,
     baseline_rows,
     by_condition,
-    comparison_row,
     comparison_rows,
     last_steps,
 )
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe
 from ssn_probe.study.arms import TESTED
-from ssn_probe.study.comparisons import COMPARISONS, LABELS
+from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import change_in_points, counted, listing, percent
 
@@ -193,8 +192,7 @@ def _title(run: FinishedRun, lanes: Sequence[Lane]) -> str:
             f"{drawable(lane.name)} {percent(lane.rows[AVERAGE]['value'])}" for lane in lanes if AVERAGE in lane.rows
         ]
         return f"ASR on the average over languages: {listing(known)}" if known else "ASR per language"
-    compared = comparison_row(findings.comparisons, arm, LABELS)
-    found = verdict(recipe.arms[arm], row, compared, why_no_null(findings.robustness, arm))
+    found = primary_in_words(recipe, findings, arm, row)
     change = change_in_points(row["delta"], row["delta_low"], row["delta_high"])
     before = row["value"] - row["delta"]
     return f"{drawable(tested.name)} {found}: ASR {percent(before)} → {percent(row['value'])} ({change})"

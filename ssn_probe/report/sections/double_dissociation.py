@@ -1,20 +1,17 @@
 """Two behaviours and two sets: what does silencing each set do to each behaviour?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import polars as pl
 
 from ssn_probe.report.cells import ABSENT, language_cell, p_value
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.document import Section, Table, section
-from ssn_probe.report.recipe_sets import expression_of
-from ssn_probe.spec import Recipe
-from ssn_probe.spec.labels import set_label
 from ssn_probe.study.arms import BASELINE
 from ssn_probe.study.comparisons import COMPARISONS, RANDOM
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS
-from ssn_probe.text import change_in_points, p_equals, plain, points
+from ssn_probe.text import points
 
 ALPHA = 0.05
 COLUMNS = {
@@ -160,56 +157,3 @@ def _wrong_language(found: Dissociation) -> str:
         "finds invalid because of its language counts among the judged responses of ASR and not as a success: where "
         "the language changes, read what is refused, and not ASR."
     )
-
-
-def dissociation_finding(
-    recipe: Recipe, found: Dissociation | None, summary: pl.DataFrame | None
-) -> Iterator[tuple[bool, str]]:
-    """Is it a double dissociation, and what else does each set move?"""
-    if found is None or summary is None:
-        return
-    names = {arm: set_label(expression_of(recipe, arm)) or plain(arm) for arm in (found.safety, found.language)}
-    rows = {row["behaviour"]: row for row in _of(found, AVERAGE)}
-    own = {
-        REFUSED: summary_row(summary, found.safety, "asr_paper"),
-        IN_LANGUAGE: summary_row(summary, found.language, IN_LANGUAGE),
-    }
-    if REFUSED not in rows or IN_LANGUAGE not in rows or None in own.values():
-        return
-    yield _both(names, found, rows, own)
-    for arm, measure, behaviour in (
-        (found.safety, IN_LANGUAGE, "responses in the prompt's language"),
-        (found.language, "asr_paper", "refusals"),
-    ):
-        row = summary_row(summary, arm, measure)
-        if row is not None and row["delta"] is not None and not row["delta_low"] <= 0 <= row["delta_high"]:
-            change = _points(measure, row)
-            yield True, f"Silencing {names[arm]} also moves the other behaviour: the share of {behaviour} by {change}."
-
-
-def _both(
-    names: Mapping[str, str], found: Dissociation, rows: Mapping[str, Row], own: Mapping[str, Row | None]
-) -> tuple[bool, str]:
-    """Shown where each set lowers its own behaviour, and lowers it more than the other set does."""
-    ps = [rows[behaviour]["p"] for behaviour in (REFUSED, IN_LANGUAGE)]
-    refused, spoken = own[REFUSED], own[IN_LANGUAGE]
-    assert refused is not None
-    assert spoken is not None
-    lowered = refused["delta_low"] > 0 and spoken["delta_high"] < 0
-    shown = lowered and None not in ps and max(ps) <= ALPHA and min(rows[REFUSED]["low"], rows[IN_LANGUAGE]["low"]) > 0
-    turned = {"delta": -rows[REFUSED]["difference"], "delta_low": -rows[REFUSED]["high"]}
-    turned |= {"delta_high": -rows[REFUSED]["low"]}
-    against = rows[IN_LANGUAGE]
-    figures = (
-        f"silencing {names[found.safety]} rather than {names[found.language]} changes the share of refusals by "
-        f"{change_in_points(turned['delta'], turned['delta_low'], turned['delta_high'])}, and that of responses in the "
-        f"prompt's language by {change_in_points(against['difference'], against['low'], against['high'])}"
-    )
-    p = "" if None in ps else f"; {p_equals(max(ps))}, the larger of the two"
-    return shown, f"{'Two' if shown else 'That two'} behaviours have two sets: {figures}{p}."
-
-
-def _points(measure: str, row: Row) -> str:
-    if measure == "asr_paper":
-        return change_in_points(-row["delta"], -row["delta_high"], -row["delta_low"])
-    return change_in_points(row["delta"], row["delta_low"], row["delta_high"])

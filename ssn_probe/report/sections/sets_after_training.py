@@ -2,10 +2,9 @@
 
 import polars as pl
 
-from ssn_probe.neurons import EVERY
 from ssn_probe.report.cells import number, set_language_cell
 from ssn_probe.report.document import Section, Table, section
-from ssn_probe.text import listing, plain
+from ssn_probe.text import plain
 
 
 def found_again_lines(found: pl.DataFrame | None) -> list[str]:
@@ -13,16 +12,9 @@ def found_again_lines(found: pl.DataFrame | None) -> list[str]:
     if found is None:
         return []
     return [
-        f"{plain(str(name))}: of the neurons before training, {listing(_counts(rows))} are chosen again (by chance "
-        f"about {rows['expected'].mean():.1f} would be)."
+        f"{plain(str(name))}: of the neurons before training, {rows['kept'].sum():,} of {rows['before'].sum():,} are "
+        f"chosen again (by chance about {rows['expected'].sum():.1f} would be)."
         for (name,), rows in found.group_by("set", maintain_order=True)
-    ]
-
-
-def _counts(rows: pl.DataFrame) -> list[str]:
-    return [
-        f"{kept} of {before}{'' if language == EVERY else f' in {plain(language)}'}"
-        for language, before, kept in rows.select("language", "before", "kept").iter_rows()
     ]
 
 

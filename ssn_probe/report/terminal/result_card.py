@@ -1,4 +1,4 @@
-"""A finished run as a card (table per language, notes, answer in words), and the counts of neuron sets.
+"""A finished run as a card (table per language, claims, notes, answer in words), and the counts of neuron sets.
 
 One renderable for the terminal, the notebook and `print`. Text from prompts, models and files is literal.
 """
@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.terminal.claims_table import claims_table
 from ssn_probe.runs import folder as results
 from ssn_probe.runs import integrity
 from ssn_probe.runs.folder import RunFolder
@@ -47,10 +50,13 @@ def card(run: RunFolder) -> Group:
     if os.path.lexists(run.path / "truth.parquet"):
         with integrity.showing(run):
             parts.append(truth_table(run.table("truth")))
+    if found := kept_claims(manifest):
+        parts.append(Padding(claims_table(found), (1 if parts else 0, 0, 0, 0)))
     parts += [literal(f"Note: {note}", "yellow") for note in manifest.get("warnings", [])]
     parts.append(Panel(Text(answer_text(manifest)), title="Answer", title_align="left"))
-    # A path is one word to copy: it is never wrapped.
-    parts.append(Text(f"{plain(str(run.path))}/report.md", style="dim", no_wrap=True, overflow="ignore"))
+    for name in ("report.html", "report.md"):  # a path is one word to copy: it is never wrapped
+        if name == "report.md" or os.path.lexists(run.path / name):
+            parts.append(Text(f"{plain(str(run.path))}/{name}", style="dim", no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 
