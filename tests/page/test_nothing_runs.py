@@ -64,6 +64,7 @@ def test_what_was_written_is_shown_as_text(page_of: Callable[[str], Path], visit
         shown = seen.page.locator("main").evaluate("main => main.textContent")
         for attack in ("<script>window.planted = 1</script>", "<svg onload", "{{7*7}}", "{% for x"):
             assert attack in shown
+        assert not {"\0", "\x1b", "\u202e", "\u2066", "\u200b"} & set(shown)
 
 
 def test_a_page_is_small(report: Path) -> None:
