@@ -4,6 +4,7 @@ Responses, neurons and what was found of labels are drawn at random, from a seed
 them as a run makes them.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -172,7 +173,8 @@ def failed(folder: Path, study: Study) -> RunFolder:
     lacks = ("anchor", "sets", "evaluated", "tokens", "gates", "refusals", "exchanged", "trained", "cache")
     known = {name: value for name, value in _manifest(study, {}, ()).items() if name not in lacks}
     error = "the model ran out of memory in a batch of one prompt; its longest prompt has 3,912 tokens"
-    write_manifest(folder / "manifest.json", known | {"status": "failed", "error": error})
+    known |= {"status": "failed", "error": error, "warnings": ["half of a pair of surrogates: \ud800"]}
+    write_text(folder / "manifest.json", json.dumps(known))  # which no digest could be made of
     return RunFolder(folder)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 from ssn_probe import limits
 from ssn_probe.api.pages import PAGE, page_of
 from ssn_probe.errors import ResultError, SSNProbeError
-from ssn_probe.report.live_run import REFRESH, live_content
+from ssn_probe.report.live_run import live_content
 from ssn_probe.report.page.index_page import SCRIPTS, STYLES, index_page
 from ssn_probe.report.page.page import SCRIPT, STYLE, as_html, policy
 from ssn_probe.report.run_index import index_rows
@@ -47,6 +47,8 @@ KINDS = {
     ".md": ("text/plain; charset=utf-8", NOTHING),
 }
 CHART = re.compile(r"[\w-]+\.(svg|png)", re.ASCII)
+SELDOM = 10
+"""Seconds until the list of runs is asked for again, in which somebody may be choosing."""
 MOST = 50 * limits.MB
 """Bytes of a file that is sent."""
 
@@ -174,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _index(self) -> str:
         rows = index_rows(history(self.server.root), live=True)
         changes = not rows or any(row.status == "running" for row in rows)
-        return index_page(rows, str(self.server.root), refresh=REFRESH if changes else 0)
+        return index_page(rows, str(self.server.root), refresh=SELDOM if changes else 0)
 
     def _run(self, name: str) -> RunFolder:
         run = results.run_named(self.server.root, name)

@@ -1,6 +1,7 @@
 """A run that has not ended: what is done, what is running, and the answer so far, from what is in its folder."""
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from ssn_probe import limits
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.report.cells import share_cell
 from ssn_probe.report.conditions import by_condition, last_steps
-from ssn_probe.report.document import Folded, Section, Table, section
+from ssn_probe.report.document import Folded, Part, Section, Table, section
 from ssn_probe.report.page.content import Content, facts_of
 from ssn_probe.runs.folder import PROGRESS, RunFolder
 from ssn_probe.spec.discovery import find_recipe
@@ -38,7 +39,7 @@ def live_content(run: RunFolder, manifest: Mapping[str, Any], status: str) -> Co
         error=f"This page is made anew every {REFRESH} seconds.",
         key=manifest["key"],
         version=manifest["packages"].get("ssn-probe", "of unknown version"),
-        answer=list(_in_words(progress)),
+        answer=list(_in_words(progress, _elapsed(manifest))),
         sections=[*_so_far(run, manifest), *_rows(progress)],
         refresh=REFRESH,
     )
@@ -49,18 +50,27 @@ def progress_of(run: RunFolder) -> Mapping[str, Any] | None:
     try:
         found = read_json(limits.read_limited(run.path / PROGRESS, MOST, ResultError).decode())
         rows = [{name: row[name] for name in ("label", "done", "total", "seconds")} for row in found["rows"]]
-        return {"seconds": float(found["seconds"]), "running": found["running"], "waits": found["waits"], "rows": rows}
+        return {"running": found["running"], "waits": found["waits"], "rows": rows}
     except (ResultError, ValueError, KeyError, TypeError):
         return None
 
 
-def _in_words(progress: Mapping[str, Any] | None) -> Iterator[str]:
+def _elapsed(manifest: Mapping[str, Any]) -> str:
+    """How long ago the run began; nothing where that cannot be told."""
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(manifest["started"])).total_seconds()
+    except (ValueError, TypeError, ResultError):
+        return ""
+    return f", {duration(max(0.0, seconds))} after it began"
+
+
+def _in_words(progress: Mapping[str, Any] | None, elapsed: str) -> Iterator[str]:
     if progress is None:
         yield "It is at its beginning or end: nothing is said of how far it is."
         return
     done, total = (sum(row[name] for row in progress["rows"]) for name in ("done", "total"))
     share = f" ({percent(done / total, 0)})" if total else ""
-    yield f"{done:,} of {total:,} prompts are done{share}, after {duration(progress['seconds'])}."
+    yield f"{done:,} of {total:,} prompts are done{share}{elapsed}."
     if progress["running"]:
         row = next((one for one in progress["rows"] if one["label"] == progress["running"]), None)
         far = f", {row['done']:,} of {row['total']:,} prompts" if row else ""
@@ -91,22 +101,35 @@ def _rows(progress: Mapping[str, Any] | None) -> Iterator[Section]:
 
 
 def _so_far(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Section]:
-    """The figures of the responses that there are. What is not whole yet, or cannot be read, is left out."""
+    """The figures of the responses that there are, and the neurons; why, where something cannot be read."""
+    parts: list[Part] = []
+    for read in (_measures, _sets):
+        try:
+            parts += read(run, manifest)
+        except (SSNProbeError, OSError) as error:
+            parts.append(f"Something cannot be read as yet: {error}")
+    yield section("The answer so far", *parts)
+
+
+def _measures(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Part]:
     path = next((path for name in ("summary", "samples") if (path := run.path / f"{name}.parquet").is_file()), None)
     if path is None:
-        yield section("The answer so far", "There are no responses yet.")
+        yield "There are no responses yet."
         return
-    try:
-        anchor = next((one.get("anchor") for one in manifest["data"] if one.get("anchor")), None)
-        summary = _summary(path, path.stat().st_mtime_ns, anchor)
-    except (SSNProbeError, OSError) as error:
-        yield section("The answer so far", f"It cannot be read: {error}")
-        return
+    anchor = next((one.get("anchor") for one in manifest["data"] if one.get("anchor")), None)
+    summary = _summary(path, path.stat().st_mtime_ns, anchor)
     rows = summary.filter(pl.col("measure").is_in(list(SHOWN)), pl.col("role").is_in([BASELINE, TESTED]))
-    yield section(
-        "The answer so far",
-        *(_table(one, measure) for (measure,), one in rows.group_by("measure", maintain_order=True)),
-    )
+    yield from (_table(one, measure) for (measure,), one in rows.group_by("measure", maintain_order=True))
+
+
+def _sets(run: RunFolder, _manifest: Mapping[str, Any]) -> Iterator[Part]:
+    if (run.path / "neurons.parquet").is_file():
+        counts = run.table("neurons").group_by("set", "language", maintain_order=True).len()
+        languages = list(counts["language"].unique(maintain_order=True))
+        rows = {(name, language): f"{count:,}" for name, language, count in counts.iter_rows()}
+        sets = counts["set"].unique(maintain_order=True)
+        body = tuple((name, *(rows.get((name, one), "0") for one in languages)) for name in sets)
+        yield Table(("neurons of the set", *languages), body)
 
 
 @lru_cache(maxsize=8)

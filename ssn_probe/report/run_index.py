@@ -14,6 +14,8 @@ from ssn_probe.text import counted
 PAGES = ("report.html", "report.md")
 MOST = 300
 """Characters of an answer."""
+OPEN = ("running", "killed")
+"""Statuses of runs that have not said how they ended."""
 VERDICTS = ("shown", "not shown", "not testable")
 
 
@@ -56,8 +58,8 @@ def _row(past: Past, live: bool) -> IndexRow:
         recipe=past.recipe,
         question=str(manifest.get("question", "")),
         model=past.model,
-        took=_clock(past.seconds) if past.seconds else "",
-        answer=shortened(answer[0]),
+        took=_clock(past.seconds) if past.seconds and past.status not in OPEN else "",
+        answer="" if past.status in (*OPEN, "interrupted") else shortened(answer[0]),
         claims=tuple(_claims(manifest)),
         page=None if page is None else quote(os.fsencode(f"{past.run.name}/{page}")),
         why=" ".join(_why(past, page)),
@@ -78,6 +80,8 @@ def _why(past: Past, page: str | None) -> Iterator[str]:
         yield f"{past.why}."
     elif page is None:
         yield "It has no page yet." if past.status == "running" else "It has no page: ssn-probe report makes one."
+    if past.status in ("killed", "interrupted"):
+        yield "The same command continues it."
     if past.is_changed:
         yield "Its manifest changed after the run: see ssn-probe verify."
 

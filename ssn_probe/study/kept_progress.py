@@ -1,6 +1,7 @@
 """How far a run is, in a file of its folder for whoever looks at it from outside, such as `ssn-probe view --serve`."""
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ class Kept:
         self.shown, self.path = shown, path
         self.rows = {label: _row(total) for label, total in rows}
         self.running, self.waits = "", ""
-        self.began, self.row_began, self.written = time.monotonic(), time.monotonic(), -EVERY
+        self.row_began, self.written = time.monotonic(), -math.inf
         self.alone = threading.Lock()
         self._write()
 
@@ -72,7 +73,7 @@ class Kept:
             return
         try:
             rows: list[dict[str, Any]] = [{"label": label} | row for label, row in list(self.rows.items())]
-            state = {"seconds": round(now - self.began, 1), "running": self.running, "waits": self.waits, "rows": rows}
+            state = {"running": self.running, "waits": self.waits, "rows": rows}
             with contextlib.suppress(ResultError):
                 write_json(self.path, state, durable=False)
             self.written = now

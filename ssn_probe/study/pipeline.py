@@ -44,6 +44,8 @@ from ssn_probe.study.training_curves import comparable_points, curve_differences
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.divergence import UnknownLogitsError
 
+SELDOM = 10.0
+"""Seconds at least between two writings of a table that still grows; a large one is written more seldom."""
 Keep = Callable[[str, pl.DataFrame], None]
 """Keeps a table of the run under its name, as soon as it is whole."""
 
@@ -201,14 +203,18 @@ def named_sets(recipe: Recipe) -> dict[str, SetExpression]:
 def _kept_as_it_comes(bench: Workbench, folder: Path, name: str, steps: Iterator[Step]) -> pl.DataFrame | None:
     """Runs steps and collects what belongs to a table; what had come is written also when a step fails.
 
-    Returns what a reader of the run will read: the summary is made of just that.
+    It is written now and then in between, too, for whoever follows the run. Returns what a reader of the run will read:
+    the summary is made of just that.
     """
     collected: list[pl.DataFrame] = []
-    path = folder / f"{name}.parquet"
+    path, due = folder / f"{name}.parquet", time.monotonic() + SELDOM
     try:
         for step, result in run_steps(bench, steps):
             if step.table == name:
                 collected.append(result)
+                if (began := time.monotonic()) >= due:
+                    write_table(path, pl.concat(collected, how="diagonal"))
+                    due = time.monotonic() + max(SELDOM, 50 * (time.monotonic() - began))
     finally:
         if collected:
             write_table(path, pl.concat(collected, how="diagonal"))

@@ -21,9 +21,13 @@ class Visit:
 
 
 @contextmanager
-def visiting(browser: Any, path: Path, **context: Any) -> Iterator[Visit]:
-    """Opens a file. `context`: of playwright's new_context, such as color_scheme, viewport, java_script_enabled."""
-    opened = browser.new_context(offline=True, **context)
+def visiting(browser: Any, page_at: Path | str, **context: Any) -> Iterator[Visit]:
+    """Opens a file, or what is served at an address of this machine.
+
+    `context`: of playwright's new_context, such as color_scheme, viewport, java_script_enabled.
+    """
+    served = isinstance(page_at, str)
+    opened = browser.new_context(offline=not served, **context)
     page = opened.new_page()
     visit = Visit(page)
     opened.on("request", lambda request: visit.requests.append(request.url))
@@ -32,6 +36,6 @@ def visiting(browser: Any, path: Path, **context: Any) -> Iterator[Visit]:
     page.on("dialog", lambda dialog: (visit.opened.append(dialog.message), dialog.dismiss()))
     page.on("popup", lambda popup: visit.opened.append(popup.url))
     page.on("download", lambda download: visit.opened.append(download.url))
-    page.goto(path.as_uri(), wait_until="load")
+    page.goto(page_at if served else page_at.as_uri(), wait_until="load")
     yield visit
     opened.close()

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 from browsing import Visit, visiting
-from pages import STUDIES, failed, failing, hostile, without_report, written
+from pages import STUDIES, failed, failing, hostile, smallest, without_report, written
 from sketches import as_drawn
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.api.comparing import compare
 from ssn_probe.api.pages import write_pages
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.api.viewing import write_index
 from ssn_probe.report.terminal.command_output import console
 
 FLAGS = (
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND"),
+    *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 )
 
 
@@ -61,11 +62,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Callable[..., AbstractContextManager[Visit]]:
-    """Opens a file in a new context of the browser, see `visiting`."""
+    """Opens a page in a new context of the browser, see `visiting`."""
 
     @contextmanager
-    def opened(path: Path, **context: Any) -> Iterator[Visit]:
-        with visiting(browser, path, **context) as visit:
+    def opened(page: Path | str, **context: Any) -> Iterator[Visit]:
+        with visiting(browser, page, **context) as visit:
             yield visit
 
     return opened
@@ -88,6 +89,14 @@ def compared(folder: Path) -> Path:
     return compare(folder / "run-1", folder / "run-2", arms=["ss"]).export(folder / "comparison.html")
 
 
+def runs(folder: Path) -> Path:
+    """The page of a folder of runs, one of them failed, one full of attacks."""
+    for make in (hostile, smallest):
+        written(folder / f"2026-01-01T10-00-00_{make.__name__}_01234567", make())
+    failed(folder / "2026-01-02T10-00-00_failing_01234567", failing())
+    return write_index(folder)
+
+
 PAGES: dict[str, Callable[[Path], Path]] = {
     **{
         name: partial(lambda make, folder: written(folder, make()).path / "report.html", make)
@@ -96,6 +105,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "real": real,
     "failed": broken_off,
     "compared": compared,
+    "runs": runs,
 }
 """Every page that is looked at, as what makes it in a folder."""
 

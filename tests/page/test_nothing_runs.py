@@ -9,9 +9,7 @@ from browsing import Visit
 
 pytestmark = pytest.mark.page
 Opened = Callable[..., AbstractContextManager[Visit]]
-ACTIVE = (
-    "img, iframe, object, embed, link, base, form, audio, video, source, foreignObject, animate, set, [src], [srcset]"
-)
+ACTIVE = "img, iframe, object, embed, link, base, form[action], audio, video, source, foreignObject, animate, set"
 HANDLERS = """() => [...document.querySelectorAll("*")].flatMap(element => [...element.attributes])
   .filter(one => /^on/i.test(one.name) || /^\\s*(javascript|data|vbscript):/i.test(one.value)).map(one => one.name)"""
 LINKS = """() => [...document.querySelectorAll("[href]")].map(one => one.getAttribute("href"))"""
@@ -43,10 +41,11 @@ def test_a_page_asks_for_itself_alone(report: Path, visit: Opened) -> None:
 
 def test_nothing_active_is_in_it(report: Path, visit: Opened) -> None:
     with visit(report) as seen:
-        assert seen.page.locator(ACTIVE).count() == 0
+        assert seen.page.locator(f"{ACTIVE}, [src], [srcset]").count() == 0
         assert seen.page.evaluate(HANDLERS) == []
         own = {f"#{one}" for one in seen.page.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")}
-        assert {link for link in seen.page.evaluate(LINKS) if link not in own} == set()
+        beside = {path.relative_to(report.parent).as_posix() for path in report.parent.rglob("*")}
+        assert {link for link in seen.page.evaluate(LINKS) if link not in own | beside} == set()
         assert seen.page.locator("head script, head style, body script").count() <= 2
         assert seen.page.locator("body style").count() == 0
 
@@ -65,6 +64,7 @@ def test_what_was_written_is_shown_as_text(page_of: Callable[[str], Path], visit
         shown = seen.page.locator("main").evaluate("main => main.textContent")
         for attack in ("<script>window.planted = 1</script>", "<svg onload", "{{7*7}}", "{% for x"):
             assert attack in shown
+        assert not {"\0", "\x1b", "\u202e", "\u2066", "\u200b"} & set(shown)
 
 
 def test_a_page_is_small(report: Path) -> None:

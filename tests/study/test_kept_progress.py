@@ -1,15 +1,22 @@
-"""What a run says of how far it is: in a file, seldom, and without ever ending the run."""
+"""What a run says of how far it is: in files, seldom, and without ever ending the run."""
 
 import json
 import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import polars as pl
 import pytest
 from studies import Counts
 
 from ssn_probe.runs.folder import PROGRESS
-from ssn_probe.study import kept_progress
+from ssn_probe.study import kept_progress, pipeline
 from ssn_probe.study.kept_progress import keeping_progress
+from ssn_probe.study.steps import READING, Step
+from ssn_probe.study.workbench import Workbench
 
 ROWS = [("first", 10), ("second", 4)]
 
@@ -67,3 +74,33 @@ def test_threads_may_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for thread in threads:
             thread.join()
         assert state(tmp_path)["waits"] == "jobs at the host"
+
+
+def test_a_table_that_grows_is_written_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever follows the run; at its end, and where a step fails, all that had come is there."""
+    seen: list[int] = []
+
+    def steps(failing: bool) -> Iterator[Step]:
+        for number in range(4):
+            path = tmp_path / "samples.parquet"
+            seen.append(pl.read_parquet(path).height if path.is_file() else 0)
+            if failing and number == 3:
+                raise OSError("a step failed")
+            run = partial(pl.DataFrame, {"response": [f"{number}"]})
+            known: Any = {"key": dict, "is_kept": lambda _key: False, "cost": READING, "table": "samples"}
+            yield Step(label="", prompts=1, run=run, **known)
+
+    bench = cast(Workbench, SimpleNamespace(together=lambda jobs: (job() for job in jobs)))
+    monkeypatch.setattr(pipeline, "SELDOM", 0.0)
+    whole = pipeline._kept_as_it_comes(bench, tmp_path, "samples", steps(failing=False))
+    assert whole is not None
+    assert whole.height == 4
+    assert seen[0] == 0
+    assert max(seen) > 0, "something was there before the end"
+    monkeypatch.setattr(pipeline, "SELDOM", 3600.0)
+    (tmp_path / "samples.parquet").unlink()
+    seen.clear()
+    with pytest.raises(OSError, match="a step failed"):
+        pipeline._kept_as_it_comes(bench, tmp_path, "samples", steps(failing=True))
+    assert seen == [0, 0, 0, 0]
+    assert pl.read_parquet(tmp_path / "samples.parquet").height == 3
