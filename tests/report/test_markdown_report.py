@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ssn_probe.report.charts.chart import Chart
-from ssn_probe.report.document import Bullets, Folded, Picture, Section, Table
+from ssn_probe.report.document import Bullets, Folded, Picture, Section, Table, folded_if_large
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import as_markdown, report
 from ssn_probe.report.measure_tables import TITLES
@@ -96,3 +96,13 @@ def test_what_a_recipe_is_about_leads() -> None:
     assert titles[0] == TITLES["asr"]
     assert titles.index("Where the neurons are") > titles.index("What chance gives: sizes under exchanged labels")
     assert titles[-1] == "How it was made"
+
+
+def test_a_table_folds_where_it_cannot_be_read_at_once() -> None:
+    def made(columns: int, rows: int) -> Table:
+        return Table(tuple("abcdefghij"[:columns]), (tuple("0123456789"[:columns]),) * rows)
+
+    for columns, rows in ((7, 12), (8, 3), (2, 1)):
+        assert folded_if_large("t", made(columns, rows)) == made(columns, rows)
+    for columns, rows in ((7, 13), (8, 4), (9, 1)):
+        assert folded_if_large("t", made(columns, rows)) == Folded("t", (made(columns, rows),))
