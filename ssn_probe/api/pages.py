@@ -38,8 +38,7 @@ def write_pages(run: RunFolder, *, unredacted: bool = False) -> Path:
     path = run.path / (UNREDACTED if unredacted else PAGE)
     with showing(run):
         if status == "done" and not unredacted:
-            found = finished(run)
-            _write(run, lambda: write_report(run.path, found))
+            write_finished(run, finished(run))
             return path
         texts = _texts(run, manifest) if unredacted else REDACTED
         html = as_html(_content(run, manifest, status, texts))
@@ -55,6 +54,11 @@ def page_of(run: RunFolder) -> str:
     manifest = run.manifest()
     with showing(run):
         return as_html(_content(run, manifest, results.status(run, manifest), REDACTED))
+
+
+def write_finished(run: RunFolder, found: FinishedRun) -> None:
+    """Writes `plots/`, report.md and report.html of a run that is done, and their digests into its manifest."""
+    _write(run, lambda: write_report(run.path, found))
 
 
 def finished(run: RunFolder) -> FinishedRun:

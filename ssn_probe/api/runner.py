@@ -6,6 +6,7 @@ first, then the model. From the moment the run folder exists its manifest says h
 
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ssn_probe.api.pages import write_finished
 from ssn_probe.api.remote_run import confirm_sending, remote_json, watched
 from ssn_probe.data.judges import make_judge
 from ssn_probe.doctor.proof import require_proof
@@ -31,7 +33,7 @@ from ssn_probe.report.answer import answer_lines
 from ssn_probe.report.certificate import with_certificate
 from ssn_probe.report.claims import claims
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.report.run_report import notes_on_data, notes_on_findings, write_report
+from ssn_probe.report.run_report import notes_on_data, notes_on_findings
 from ssn_probe.report.terminal.progress_bars import lines_while, tracking
 from ssn_probe.runs import environment
 from ssn_probe.runs import folder as results
@@ -60,6 +62,7 @@ from ssn_probe.study.unjudged import (
     with_spent,
 )
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.text import plain
 from ssn_probe.tracing.host_facts import check_host
 
 LENGTHS = ("lengths of prompts",)
@@ -149,14 +152,29 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
             write_text(run.path / "recipe.py", options.source)
         try:
             with watched(subject, tracker):
-                study_and_report(replace(bench, tracker=tracker), recipe, run, record)
+                findings = study(replace(bench, tracker=tracker), recipe, run, record)
         finally:
             record.note(remote=remote_json(subject))
         record.note(cache=dict(cache.counts), judges=with_spent(record.manifest.judges or (), bench, recipe))
         write_json(run.path / "parts.json", {"parts": cache.used})
         record.note(files=results.digests(run))
     results.point_latest(root, run)
+    _report(FinishedRun(recipe=recipe, manifest=run.manifest(), findings=findings), run, console)
     return run
+
+
+def _report(found: FinishedRun, run: RunFolder, console: Console) -> None:
+    """Writes the report of a run that is done, and stays so where its report cannot be drawn or written."""
+    try:
+        write_finished(run, found)
+    except BaseException as error:  # a panic of the library that draws is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        why = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
+        told = f"The run is done, but its report could not be written: {plain(why)}. `ssn-probe report {run.name}` does."
+        if console.quiet:
+            warnings.warn(told, stacklevel=2)
+        console.print(Text(told, style="bold red"))
 
 
 def check_subject(subject: Subject, recipe: Recipe, root: Path) -> None:
@@ -192,8 +210,8 @@ class Record:
         return replace(self.manifest, warnings=tuple(self.warnings)).to_json()
 
 
-def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
-    """Runs the study, then writes in words what it found; `record` gets what belongs into the manifest."""
+def study(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
+    """Runs the study and writes its tables; `record` gets what belongs into the manifest, the answer in words, too."""
     judged = notes_on_judges(recipe, bench.data)
     notes = (*judged, *notes_on_model(bench.subject), *notes_on_texts(bench.subject.tokenizer, bench.data))
     for note in (*notes, *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
@@ -217,7 +235,6 @@ def study_and_report(bench: Workbench, recipe: Recipe, run: RunFolder, record: R
     )
     made = FinishedRun(recipe=recipe, manifest=record.to_json(), findings=findings)
     record.note(answer=answer_lines(made), claims=[asdict(claim) for claim in claims(made)])
-    write_report(run.path, replace(made, manifest=record.to_json()))
     return findings
 
 

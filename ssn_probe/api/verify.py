@@ -20,9 +20,9 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe import limits
+from ssn_probe import __version__, limits
 from ssn_probe.api.judging import judging_differs, kept_judge
-from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study_and_report
+from ssn_probe.api.runner import Options, Record, log_lines, manifest_of, study
 from ssn_probe.data.judges.endpoint import at_recorded_endpoint
 from ssn_probe.engines.vllm_engine import engine_of_run
 from ssn_probe.errors import ResultError, SSNProbeError
@@ -205,7 +205,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
             size = {"layers": subject.n_layers, "per_layer": dict(subject.widths)}
             record = Record(replace(Manifest.from_json(recorded), seconds={}, neurons=size), bench.warnings)
             write_json(again.path / "manifest.json", record.to_json())  # tells of which schema its tables are
-            found = study_and_report(bench, recipe, again, record)
+            found = study(bench, recipe, again, record)
         except NotCached as missing:
             return [_not_cached(missing.args[0]["method"], damaged)]
         except (SSNProbeError, TypeError, ValueError) as error:  # of a manifest that says anything
@@ -221,7 +221,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
         if not run.from_schema_1:  # the words of an earlier release are others
             words = [
                 _checked("the manifest says what was found", lambda: _statements(recorded, record.to_json())),
-                _checked("report.md follows from manifest and tables", lambda: _report(run, again, recipe, found)),
+                *_reports(run, again, FinishedRun(recipe=recipe, manifest=recorded, findings=found)),
             ]
             same_release = is_intact(run.as_written()) is not None and "claims" in recorded
             findings += words if same_release else [_by_another(word) for word in words]
@@ -308,15 +308,33 @@ def _lasting(warnings: Sequence[str]) -> list[str]:
     return [warning for warning in warnings if DAMAGED not in warning]
 
 
-def _report(run: RunFolder, again: RunFolder, recipe: Recipe, found: Findings) -> str:
-    """How report.md differs from what the manifest and the tables give."""
-    write_report(again.path, FinishedRun(recipe=recipe, manifest=run.manifest(), findings=found))
-    text = limits.read_limited(run.path / "report.md", limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
-    lines, expected = text.splitlines(), (again.path / "report.md").read_text(encoding="utf-8").splitlines()
-    other = [line for line in lines if line not in expected] + [line for line in expected if line not in lines]
+def _reports(run: RunFolder, again: RunFolder, found: FinishedRun) -> Iterator[Finding]:
+    """Do report.md and report.html follow from the manifest and the tables? Fonts, and so charts, may be others."""
+    write_report(again.path, found)
+    for name in ("report.md", "report.html"):
+        what = f"{name} follows from manifest and tables"
+        if name not in found.manifest["files"]:
+            why = f"it was not written: `ssn-probe report {run.name}` does"
+            yield Finding(what=what, holds=None, why=why)
+            continue
+        finding = _checked(what, lambda name=name: _report_differs(run.path / name, again.path / name))
+        same = found.manifest["packages"].get("ssn-probe") == __version__
+        yield finding if same or name == "report.md" else _by_another(finding)
+
+
+def _report_differs(path: Path, expected: Path) -> str:
+    """How a report differs from what the manifest and the tables give."""
+    text = limits.read_limited(path, limits.MANIFEST, ResultError).decode("utf-8", "backslashreplace")
+    lines, wanted = (_without_charts(one).splitlines() for one in (text, expected.read_text(encoding="utf-8")))
+    known, needed = set(lines), set(wanted)
+    other = [line for line in lines if line not in needed] + [line for line in wanted if line not in known]
     if other:
         return f"{len(other)} lines of the report, such as {other[0][:60]!r}, differ"
-    return "" if lines == expected else "its lines are in another order"
+    return "" if lines == wanted else "its lines are in another order"
+
+
+def _without_charts(text: str) -> str:
+    return re.sub("<svg.*?</svg>", "", text, flags=re.DOTALL)
 
 
 def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:

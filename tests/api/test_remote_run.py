@@ -48,7 +48,7 @@ def test_a_run_that_fails_says_what_travelled_and_a_fresh_one_takes_up_no_job(
         journals.append(bench.subject.calls.journal)
         raise RemoteError("The host went away.")
 
-    monkeypatch.setattr(runner, "study_and_report", fail)
+    monkeypatch.setattr(runner, "study", fail)
     options = Options(out=tmp_path, limit=4, remote=ndif.host, fresh=True)
     with pytest.raises(RemoteError, match="went away"):
         run_recipe(find_recipe("identify_ms", {}), options, Console(quiet=True))

@@ -1,5 +1,6 @@
 """A whole run on the organism, small enough for a test: the folder it leaves, and whether its tables agree."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from prompt_rows import organism_set
 from rich.console import Console
 
 from ssn_probe import ASR, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe.api.pages import write_pages
 from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.api.verify import verify
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.summary import AVERAGE
@@ -74,6 +77,35 @@ def test_a_run_without_arms_identifies_only(tmp_path: Path) -> None:
     assert not (found.path / "samples.parquet").exists()
     assert set(found.table("neurons")["language"]) == {"qaa", "qab"}
     assert found.manifest()["answer"][0].startswith("ms: ")
+
+
+class PanicException(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), PanicException("drawing went wrong")])
+def test_a_run_whose_report_cannot_be_drawn_is_done(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    ms = SafetyNeurons(Prompts("organism", languages=("qaa", "qab")), effect="local", rule="paper")
+    recipe, said = Recipe(sets={"ms": ms}, name="sets"), Console(record=True, width=400)
+    with monkeypatch.context() as patched:
+        patched.setattr("ssn_probe.report.run_report.save_charts", fail)
+        run = run_recipe(recipe, Options(out=tmp_path, limit=8), said)
+    assert "The run is done, but its report could not be written" in said.export_text()
+    assert run.manifest()["status"] == "done"
+    assert "neurons.parquet" in run.manifest()["files"]
+    found = {finding.what: finding.holds for finding in verify(run)}
+    assert found["report.html follows from manifest and tables"] is None
+    assert False not in found.values()
+    write_pages(run)
+    assert all(finding.holds for finding in verify(run))
+    with pytest.warns(UserWarning, match="its report could not be written"), monkeypatch.context() as patched:
+        patched.setattr("ssn_probe.report.run_report.save_charts", fail)
+        run_recipe(recipe, Options(out=tmp_path, limit=8), Console(quiet=True))
 
 
 def test_a_cell_without_data_says_so(tmp_path: Path) -> None:
