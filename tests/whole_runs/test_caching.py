@@ -369,7 +369,7 @@ def test_what_cannot_be_verified_is_reported(copy: RunFolder) -> None:
 FORGERIES = {
     "warnings": (["All is well."], "warnings"),
     "arguments": ({"controls": "9"}, None),
-    "started": ("2020-01-01T00:00:00+00:00", None),
+    "started": ("2020-01-01T00:00:00+00:00", "report.html"),
     "seconds": ({"load": 0.0}, "report"),
     "options": ({"batch_size": None, "dtype": "auto", "limit": 3}, "limit"),
     "files": ({}, "file"),

@@ -19,7 +19,7 @@ from ssn_probe.report.page.content import Content
 MARKS = {"shown": ("yes", "✓"), "not shown": ("no", "✗"), "not testable": ("open", "?")}
 """How a verdict is marked: its class, and a sign beside the word."""
 STYLE, SCRIPT = ("page.css",), ("sort.js",)
-MOST_LINES = 3
+MOST_LINES = 2
 """Of the answer on the first screen."""
 
 
