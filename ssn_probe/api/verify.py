@@ -40,7 +40,6 @@ from ssn_probe.runs.recorded import Recorded
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.comparison_table import comparison_table
-from ssn_probe.study.findings import Findings
 from ssn_probe.study.judged_again import judged_rows
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.pipeline import summary_of

@@ -103,8 +103,8 @@ def test_a_run_whose_report_cannot_be_drawn_is_done(
     assert False not in found.values()
     write_pages(run)
     assert all(finding.holds for finding in verify(run))
-    with pytest.warns(UserWarning, match="its report could not be written"), monkeypatch.context() as patched:
-        patched.setattr("ssn_probe.report.run_report.save_charts", fail)
+    monkeypatch.setattr("ssn_probe.report.run_report.save_charts", fail)
+    with pytest.warns(UserWarning, match="its report could not be written"):
         run_recipe(recipe, Options(out=tmp_path, limit=8), Console(quiet=True))
 
 

@@ -20,7 +20,7 @@ from ssn_probe.report.rerun_command import Rerun
 PLAIN = Content(question="What happens?", facts=("ss",), status="done", key="0" * 64, version="0.1.0")
 BLOCKS = {"html", "head", "meta", "title", "style", "body", "a", "header", "p", "span", "h1", "main", "section", "div"}
 BLOCKS |= {"h2", "details", "summary", "figure", "table", "caption", "thead", "tbody", "tr", "th", "td", "nav", "ul"}
-BLOCKS |= {"li", "pre", "code", "footer", "script", "bdi", "strong"}
+BLOCKS |= {"br", "li", "pre", "code", "footer", "script", "bdi", "strong"}
 POLICY = r"default-src 'none'; style-src '(.+?)'; script-src '(.+?)'; img-src 'none'; base-uri 'none'; "
 
 
