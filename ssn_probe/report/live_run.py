@@ -25,6 +25,10 @@ from ssn_probe.text import duration, percent
 REFRESH = 3
 """Seconds until the page is asked for again."""
 SHOWN = {"asr": "ASR in %", "over_refusal": "over-refusal in %", "utility": "utility in %"}
+SO_FAR = (
+    "In brackets: 95 % intervals. Averages leave out the anchor, and what is still to come. Nothing is tested before the "
+    "run has ended."
+)
 MOST = 1_000_000
 """Bytes of a file of progress."""
 
@@ -108,7 +112,7 @@ def _so_far(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Section]:
             parts += read(run, manifest)
         except (SSNProbeError, OSError) as error:
             parts.append(f"Something cannot be read as yet: {error}")
-    yield section("The answer so far", *parts)
+    yield section("The answer so far", *parts, SO_FAR)
 
 
 def _measures(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Part]:

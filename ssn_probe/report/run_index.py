@@ -2,12 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from ssn_probe.report.claims import kept_claims
 from ssn_probe.runs.history import Past
 from ssn_probe.text import counted
 
@@ -60,7 +60,7 @@ def _row(past: Past, live: bool) -> IndexRow:
         model=past.model,
         took=_clock(past.seconds) if past.seconds and past.status not in OPEN else "",
         answer="" if past.status in (*OPEN, "interrupted") else shortened(answer[0]),
-        claims=tuple(_claims(manifest)),
+        claims=tuple((shortened(one.claim), one.verdict) for one in kept_claims(manifest)),
         page=None if page is None else quote(os.fsencode(f"{past.run.name}/{page}")),
         why=" ".join(_why(past, page)),
     )
@@ -84,15 +84,6 @@ def _why(past: Past, page: str | None) -> Iterator[str]:
         yield "The same command continues it."
     if past.is_changed:
         yield "Its manifest changed after the run: see ssn-probe verify."
-
-
-def _claims(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Claims with their verdicts, of a manifest that anybody may have written."""
-    listed = manifest.get("claims")
-    for one in listed if isinstance(listed, list) else ():
-        claim, verdict = (one.get(name) for name in ("claim", "verdict")) if isinstance(one, dict) else (None, None)
-        if isinstance(claim, str) and verdict in VERDICTS:
-            yield shortened(claim), str(verdict)
 
 
 def _clock(seconds: float) -> str:

@@ -82,7 +82,7 @@ def test_damaged_manifests_are_rows_that_say_so(tmp_path: Path) -> None:
     rows = {name: next(row for row in rows_of(tmp_path, pages=False).rows if name in row) for name in NAMES[:3]}
     assert "cannot read manifest.json" in rows[NAMES[1]]
     assert "unreadable" in rows[NAMES[1]]
-    assert "shown" not in rows[NAMES[2]]
+    assert "the manifest is damaged at 'claims" in rows[NAMES[2]]
 
 
 def test_a_run_that_has_ended_gets_the_page_that_it_lacks(tmp_path: Path) -> None:
