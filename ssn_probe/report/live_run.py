@@ -26,8 +26,8 @@ REFRESH = 3
 """Seconds until the page is asked for again."""
 SHOWN = {"asr": "ASR in %", "over_refusal": "over-refusal in %", "utility": "utility in %"}
 SO_FAR = (
-    "In brackets: 95 % intervals. Averages leave out the anchor, and what is still to come. Nothing is tested before the "
-    "run has ended."
+    "In brackets: 95 % intervals. Averages leave out the anchor, and what is still to come. Nothing is tested before "
+    "the run has ended."
 )
 MOST = 1_000_000
 """Bytes of a file of progress."""
