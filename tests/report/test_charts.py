@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from arm_samples import RECIPE, compared, comparisons, findings, primary_test, ran
 
@@ -31,7 +32,8 @@ def study(**changes: Any) -> Findings:
 
 
 def run_of(found: Findings) -> FinishedRun:
-    return FinishedRun(recipe=RECIPE, manifest={}, findings=found)
+    neurons = pl.DataFrame(schema={"set": pl.String})
+    return FinishedRun(recipe=RECIPE, manifest={}, findings=replace(found, neurons=neurons))
 
 
 def drawn(name: str, found: Findings) -> Chart:
@@ -123,7 +125,7 @@ def test_colours_are_one_per_role_and_language() -> None:
         ("a\x00b\ufffec\u202ed", "abcd"),
         ("e" + "\u0301" * 50 + "x", "e\u0301\u0301x"),
         ("x" * 1_000_000, "x" * 39 + "…"),
-        ("العربية", "العربية"),
+        ("العربية", "العربية\u200e"),
     ],
 )
 def test_names_can_be_drawn(name: str, shown: str) -> None:

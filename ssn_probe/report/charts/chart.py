@@ -65,12 +65,17 @@ def painted(svg: str) -> bytes:
 def chart(name: str, title: str, description: str, body: Mapping[str, Any], *, subtitle: Sequence[str]) -> Chart:
     """A chart of Vega-Lite's layers or panels; `subtitle`: n, and what bars and bands are."""
     lines, below = (
-        [part for line in text for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+        [part for line in text for part in textwrap.wrap(_whole(line), width, break_on_hyphens=False)]
         for text, width in (([title], TITLE_WIDTH), (subtitle, TITLE_WIDTH + 26))
     )
     head = {"title": {"text": lines, "subtitle": below}}
     spoken = description if description.endswith(".") else f"{description}."
     return Chart(name=name, title=title, description=spoken, specification={**head, **body, "config": CONFIG})
+
+
+def _whole(line: str) -> str:
+    """A number stays with its sign."""
+    return line.replace(" %", "\u00a0%")
 
 
 def as_svg(chart: Chart) -> str:

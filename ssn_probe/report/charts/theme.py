@@ -31,6 +31,8 @@ BESIDE = dict(zip((*COMPARISONS, WEAKENED), COLOURS[1:], strict=False))
 """The colour of every comparison, and of the set without its top neuron."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [1, 3])
 MOST_NAME = 40
+LEFT_TO_RIGHT = "\u200e"
+"""A mark that is not seen: without it, a number after a name in Arabic or Hebrew would stand before it."""
 WIDTH = 720
 """Of a whole chart."""
 TITLE_WIDTH = 84
@@ -105,4 +107,6 @@ def drawable(text: str, most: int = MOST_NAME) -> str:
     for one in known:
         if not unicodedata.combining(one) or not all(map(unicodedata.combining, kept[-2:])):
             kept.append(one)
-    return "".join(kept) if len(kept) <= most else f"{''.join(kept[: most - 1])}…"
+    shown = "".join(kept) if len(kept) <= most else f"{''.join(kept[: most - 1])}…"
+    rightwards = any(unicodedata.bidirectional(one) in ("R", "AL") for one in shown)
+    return f"{shown}{LEFT_TO_RIGHT}" if rightwards else shown

@@ -6,7 +6,7 @@ import polars as pl
 
 from ssn_probe.report.cells import ABSENT, language_cell, p_value
 from ssn_probe.report.conditions import Row, summary_row
-from ssn_probe.report.document import Section, Table, section
+from ssn_probe.report.document import Picture, Section, Table, section
 from ssn_probe.study.arms import BASELINE
 from ssn_probe.study.comparisons import COMPARISONS, RANDOM
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
@@ -57,7 +57,7 @@ def dissociation_section(
     for arm in arms:
         body += _random(comparisons, summary, arm, present)
     parts = (Table(head, tuple(body)), *_contrasts(found, anchor), READING, _wrong_language(found))
-    return section("Double dissociation: which set carries which behaviour?", *parts)
+    return section("Double dissociation: which set carries which behaviour?", Picture("dissociation"), *parts)
 
 
 def _number(measure: str, value: float) -> str:

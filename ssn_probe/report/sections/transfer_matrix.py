@@ -6,7 +6,7 @@ import polars as pl
 
 from ssn_probe.report.cells import ABSENT, change_cell, share_cell
 from ssn_probe.report.conditions import Row, baseline_rows, by_condition
-from ssn_probe.report.document import Section, Table, section
+from ssn_probe.report.document import Picture, Section, Table, section
 from ssn_probe.spec import Recipe, Suppress
 from ssn_probe.study.arms import TESTED
 from ssn_probe.study.summary import AVERAGE
@@ -36,14 +36,14 @@ def sides(cells: Cells) -> tuple[list[str], list[str]]:
 def transfer_sections(recipe: Recipe, summary: pl.DataFrame) -> list[Section]:
     """One table per arm of the kind `set.each()`."""
     before = baseline_rows(summary)
+    found = {arm: cells for arm, cells in transfers(summary).items() if arm in recipe.arms}
     return [
-        _matrix(arm, cells, before, isinstance(recipe.arms[arm], Suppress))
-        for arm, cells in transfers(summary).items()
-        if arm in recipe.arms
+        _matrix(arm, cells, before, isinstance(recipe.arms[arm], Suppress), picture=place == 0)
+        for place, (arm, cells) in enumerate(found.items())
     ]
 
 
-def _matrix(arm: str, cells: Cells, before: Mapping[str, Row], silenced: bool) -> Section:
+def _matrix(arm: str, cells: Cells, before: Mapping[str, Row], silenced: bool, *, picture: bool) -> Section:
     sources, targets = sides(cells)
     verb = "silenced" if silenced else "changed"
     first = ("baseline ASR, %", *(share_cell(before[target]) if target in before else ABSENT for target in targets))
@@ -54,4 +54,4 @@ def _matrix(arm: str, cells: Cells, before: Mapping[str, Row], silenced: bool) -
         f"Descriptive: {counted(len(cells), 'interval')}, none adjusted, so about one in twenty misses the truth."
     )
     grid = Table((f"{verb}: neurons of", *targets), (first, *body), note)
-    return section(f"Whose neurons matter for whom: {arm}", grid)
+    return section(f"Whose neurons matter for whom: {arm}", Picture("transfer") if picture else None, grid)
