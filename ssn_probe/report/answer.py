@@ -150,7 +150,8 @@ class _Answer:
         shown = [measure for measure in ("over_refusal", "utility") if self._matters(measure, arms)]
         told = [(dose, self._figures(arm, ["asr", *shown])) for dose, arm in sorted(rows)]
         curve = ", ".join(f"{dose_label(nodes[arms[0]], dose)} {figures}" for dose, figures in told if figures)
-        tested = f"only {dose_label(nodes[recipe.primary])} is tested" if recipe.primary in arms else "none is tested"
+        is_tested = recipe.primary in arms and any(one.primary and one.verdict != NOT_TESTABLE for one in self.claims)
+        tested = f"only {dose_label(nodes[str(recipe.primary)])} is tested" if is_tested else "none is tested"
         names = " / ".join(["ASR", *(COSTS[measure] for measure in shown)])
         return f"{names} by dose, %: {curve} ({tested})." if curve else ""
 

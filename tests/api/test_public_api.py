@@ -13,10 +13,11 @@ import ssn_probe.recipes
 from rich.console import Console
 
 import ssn_probe
-from ssn_probe import ASR, Expand, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Training
+from ssn_probe import ASR, Expand, Prompts, Recipe, Result, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
 from ssn_probe.data.judges import JUDGES
+from ssn_probe.report.claim import Claim
 from ssn_probe.spec.node import NODES
 
 NAMES = """
@@ -118,6 +119,9 @@ compared_sets.parquet comparisons.parquet curves.parquet kl.parquet log_odds.par
 nulls.parquet overlap.parquet parts.json recipe.json report.html report.md responses.parquet run.log samples.parquet
 stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
+RESULT = """
+answer card claims comparisons export folder manifest neurons overlap overlaps path plot recipe samples summary table
+"""
 SAMPLES = """
 prompt_id cluster cluster_2 context response verdict reason tokens finish_reason correct eval_language set_language arm
 role seed step judge error
@@ -146,6 +150,12 @@ def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, list
     yield name, [text for option in command.params for text in (*option.opts, *option.secondary_opts)]
     for word, inner in getattr(command, "commands", {}).items():
         yield from commands(inner, f"{name} {word}".strip())
+
+
+def test_what_a_result_and_a_claim_have() -> None:
+    own = {name for name in vars(Result) if not name.startswith("_")}
+    assert own | {one.name for one in fields(Result)} == set(RESULT.split())
+    assert [one.name for one in fields(Claim)] == ["claim", "verdict", "figures", "why", "primary"]
 
 
 def test_commands_and_their_options() -> None:

@@ -182,15 +182,17 @@ def test_doses_are_one_line_with_what_they_cost_where_they_cost_something() -> N
     rows = [BASELINE, row("ss x2", "asr", **LOWERED), row("ss x0.5", "asr", value=0.5, delta=0.1)]
     rows += [row("ss x4", "asr", value=0.1), row("baseline", "over_refusal", "baseline", value=0.01)]
 
-    def doses(change: float) -> list[str]:
+    def doses(change: float, *beside: dict[str, Any]) -> list[str]:
         costly = row("ss x4", "over_refusal", value=0.01 + change, delta=change)
-        lines = lines_of(recipe, *rows, costly, beside=[primary_test("ss x2")])
+        lines = lines_of(recipe, *rows, costly, beside=beside or [primary_test("ss x2")])
         return [line for line in lines if "×" in line or "ss x" in line]
 
     assert doses(0.29) == [
         "ASR / over-refusal by dose, %: ×0.5 50.0 / –, ×1 40.0 / 1.0, ×2 20.0 / –, ×4 10.0 / 30.0 (only ×2 is tested)."
     ]
     assert doses(0.005) == ["ASR by dose, %: ×0.5 50.0, ×1 40.0, ×2 20.0, ×4 10.0 (only ×2 is tested)."]
+    few = primary_test("ss x2", None, sets=4)
+    assert doses(0.005, few) == ["ASR by dose, %: ×0.5 50.0, ×1 40.0, ×2 20.0, ×4 10.0 (none is tested)."]
 
 
 def test_side_effects_are_one_line() -> None:
