@@ -93,7 +93,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 # Runs the notebooks and keeps their outputs, for readers.
-notebooks: $(STAMP)
+notebooks: $(STAMP) $(SERVERS)
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
 # The documentation site, offline, into build/site: https://zensical.org with mkdocs.yml. Warnings are errors.
