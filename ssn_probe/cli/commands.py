@@ -15,6 +15,7 @@ from ssn_probe.cli.model_commands import model, models
 from ssn_probe.cli.options import CHAT, DEVICE, DTYPE, HOST, OUT, REMOTE, SYSTEM, place, study_options, with_place
 from ssn_probe.cli.organism_commands import organism
 from ssn_probe.cli.report_commands import report
+from ssn_probe.cli.share_command import share
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, terminated, user_errors
 from ssn_probe.cli.view_commands import compare, view
@@ -104,6 +105,7 @@ main.add_command(certify)
 main.add_command(compare)
 main.add_command(view)
 main.add_command(report)
+main.add_command(share)
 main.add_command(model)
 main.add_command(models)
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "judge": "reference --with -o --device",
     "compare": "first second -o --arm --page --export",
     "view": "-o --open --pages --no-pages --serve --port",
+    "share": "reference --to --with-text --public -y --yes -o",
     "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
     "report": "reference -o --open --unredacted",
