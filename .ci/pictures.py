@@ -12,7 +12,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 OUT = Path(__file__).parents[1] / "docs" / "pictures"
-FIRST_SCREEN = ("h1", "#answer .lead", "#answer figure", "#claims tbody tr:first-child")
+FIRST_SCREEN = ("h1", "#answer .lead", "main figure", "#claims tbody tr:first-child")
 """What docs/page.md explains by number."""
 PARTS = {
     "page-asr": "attack-success-rate-asr-in-complied-judged",
