@@ -24,7 +24,7 @@ from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import change_in_points, counted, listing, percent
 
-MOST_ARMS, MOST_LANGUAGES, MANY = 6, 60, 16
+MOST_ARMS, MOST_LANGUAGES, MANY = 6, 60, 9
 """Arms and languages that are drawn at most; with more than so many languages each has one band, of the first test."""
 NAMES, LABELS_WIDTH, FIRST, LANE, BAND, GAP = 92, 232, 18, 11, 7, 12
 
