@@ -33,11 +33,12 @@ Row = dict[str, Any]
 
 
 def headlines(found: RunComparison) -> list[str]:
-    """What came out, one sentence per thing that is compared, on the average over languages."""
+    """What came out, one sentence per thing that is compared, on the average over languages; untouched models last."""
     measure = next((name for name in NAMES if name in set(found.table["measure"])), None)
     if measure is None:
         return ["No measure has outcomes in both runs."]
     rows = found.table.filter(measure=measure, language=AVERAGE).rows(named=True)
+    rows.sort(key=lambda row: row["compared"] == UNTOUCHED)
     alike = is_alike(found, measure)
     return [_alike(found, measure) if alike and row["compared"] == UNTOUCHED else _sentence(found, row) for row in rows]
 

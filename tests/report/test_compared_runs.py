@@ -29,7 +29,7 @@ def compared(folder: Path) -> Comparison:
 
 
 def test_the_answer_says_what_differs_on_the_average(tmp_path: Path) -> None:
-    same, arm, change = compared(tmp_path).answer.splitlines()
+    arm, change, same = compared(tmp_path).answer.splitlines()
     assert same == "The untouched models do not differ in ASR outside aa: 37.5 % in both runs."
     assert arm.startswith(
         "ASR outside aa under ss is 62.5 % in the first run, 93.8 % in the second (+31.2 points, 95 %"

@@ -5,14 +5,14 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.charts.chart import Chart
-from ssn_probe.report.charts.theme import COLOURS, CONFIG, INK, drawable
+from ssn_probe.report.charts.chart import Chart, chart
+from ssn_probe.report.charts.theme import COLOURS, INK, drawable
 from ssn_probe.report.compared_runs import compared_title
 from ssn_probe.report.measure_tables import DIGITS
 from ssn_probe.study.run_comparison import UNTOUCHED
 from ssn_probe.study.summary import AVERAGE
 
-WIDTH, ROW = 460, 24
+WIDTH, ROW = 560, 24
 UNITS = {True: "second run − first run", False: "second run − first run, percentage points"}
 
 
@@ -30,14 +30,10 @@ def differences_chart(parts: Sequence[pl.DataFrame], title: str, average: str) -
     n = sorted(count for rows in parts for count in rows.filter(pl.col("language") != AVERAGE)["n"])
     spread = " to ".join(dict.fromkeys(f"{count:,}" for count in (n[0], n[-1])))
     subtitle = f"Paired differences on the same prompts, n = {spread} a language. Bars: 95 % intervals."
-    drawn = alt.vconcat(*panels, spacing=14).properties(title=alt.TitleParams(drawable(title), subtitle=subtitle))
-    specification = drawn.configure(**CONFIG).to_dict()
-    return Chart(
-        name=f"differences-{parts[0]['measure'][0]}",
-        title=title,
-        description=f"{title}. {subtitle}",
-        specification=specification,
-    )
+    body = alt.vconcat(*panels, spacing=14).to_dict()
+    body = {name: it for name, it in body.items() if name not in ("$schema", "config")}
+    named = drawable(title, most=200)
+    return chart(f"differences-{parts[0]['measure'][0]}", named, f"{named}. {subtitle}", body, subtitle=[subtitle])
 
 
 def _panel(rows: pl.DataFrame, scale: int, across: Any, average: str) -> Any:
