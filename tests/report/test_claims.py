@@ -2,24 +2,19 @@
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from arm_samples import MEASURES, MS, RECIPE, compared, comparisons, findings, primary_test, row, table
-from stored import HOSTILE, stored_run
 
-from ssn_probe.api.python import Result
 from ssn_probe.report.claim import Claim
 from ssn_probe.report.claims import claims, kept_claims
 from ssn_probe.report.claims_of_arms import primary_in_words
 from ssn_probe.report.conclusions import claims_table
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.recorded import recorded
 from ssn_probe.spec import Amplify, Each, Expand, Patch, Prompts, Recipe, Shared, Suppress
-from ssn_probe.spec.rendering import as_text
 from ssn_probe.stats import Estimate
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.stats.nulls.permutation_null import SCHEMA
@@ -380,43 +375,3 @@ def test_the_table_says_which_claim_is_primary_and_what_not_shown_means() -> Non
     assert shown.rows[0][0].startswith("Primary: Silencing SS")
     assert (shown.note, "not refuted" in absent.note) == ("", True)
     assert absent.rows[0][3] == "More than 46.0 % would have shown it"
-
-
-# ── on the screen ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_card_has_the_table_then_the_claims_then_notes_answer_and_paths(tmp_path: Path) -> None:
-    found = of_arm(Suppress(SS), primary_test("ss", 0.1), compared("ss", "own", sets=3, p=None))
-    run = stored_run(tmp_path, claims=[asdict(one) for one in found], warnings=["A note."])
-    (run.path / "report.html").write_text("", encoding="utf-8")
-    text = as_text(card(run), width=80)
-    places = [
-        text.index(one) for one in ("ASR, %", "claim  ", "not shown", "not testable", "Note: ", "Answer", ".html")
-    ]
-    assert places == sorted(places)
-    assert text.endswith("report.html\n" + f"{tmp_path}/report.md")
-    lines = text.splitlines()
-    assert "+19.0 points (+13.0 to +25.0)" in lines[next(i for i, line in enumerate(lines) if "not shown" in line)]
-    assert max(map(len, lines[:-2])) <= 80
-
-
-def test_hostile_claims_are_text_and_a_long_reason_is_cut(tmp_path: Path) -> None:
-    claims = [{"claim": HOSTILE, "verdict": "shown", "figures": HOSTILE}, {"claim": "b", "verdict": "not testable"}]
-    claims[1]["why"] = "because " * 50
-    text = as_text(card(stored_run(tmp_path, claims=claims)), width=80)
-    assert "\x1b" not in text
-    assert "\u202e" not in text
-    assert "[bold" in text
-    assert "because …" in text
-    assert len(text.splitlines()) < 40
-
-
-def test_a_run_of_an_earlier_release_has_no_claims_and_shows_what_it_has(tmp_path: Path) -> None:
-    result = Result(stored_run(tmp_path))
-    assert result.claims == []
-    assert "verdict" not in str(result)
-    found = of_arm(Suppress(SS), primary_test("ss"))
-    later = Result(stored_run(tmp_path / "later", claims=[asdict(one) for one in found]))
-    assert later.claims == found
-    assert "Silencing SS weakens refusal" in str(later.claims)
-    assert "verdict" in later.claims._repr_mimebundle_()["text/html"]
