@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ssn_probe.errors import RecipeError, ResultError, nearest
 from ssn_probe.runs import integrity
@@ -354,6 +354,10 @@ class Result(_Printed):
         """One of the run's tables by name; beside the above `compared_sets`, `log_odds`, `nulls`, `stability`, …"""
         return self.folder.table(name)
 
+    @overload
+    def plot(self, name: None = None) -> Charts: ...
+    @overload
+    def plot(self, name: str) -> "Chart": ...
     def plot(self, name: str | None = None) -> "Chart | Charts":
         """The chart of that name as the page has it, which a notebook shows; its `altair` is an object to change.
 

@@ -10,14 +10,18 @@ from typing import Any
 import polars as pl
 import pytest
 from arm_samples import RECIPE, compared, comparisons, findings, primary_test, ran
+from pages import smallest, without_report
 
+from ssn_probe.api.python import Result
 from ssn_probe.errors import ResultError
 from ssn_probe.report.charts.catalogue import chart_of, charts_of
 from ssn_probe.report.charts.chart import Chart, as_svg, save_charts
 from ssn_probe.report.charts.svg import clean_svg
 from ssn_probe.report.charts.theme import BESIDE, CLASSES, COLOURS, INK, TESTED_COLOUR, drawable, language_marks
 from ssn_probe.report.finished import FinishedRun
+from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.study.findings import Findings
+from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.summary import AVERAGE
 
 ARMS = {"ss": {"aa": "rrrrrrrr", "bb": "cccccccc", "cc": "rrrrcccc"}}
@@ -88,6 +92,11 @@ def test_the_title_says_the_finding_and_the_subtitle_n() -> None:
     assert "not shown beyond exchanged labels (p = .400)" in drawn("comparisons", missed).title
 
 
+def test_without_a_valid_null_the_title_claims_no_test() -> None:
+    found = Exchangeability(sets=("ss",), prompts=10, impossible="no prompts are exchangeable")
+    assert drawn("comparisons", study(robustness=Robustness(exchangeability=(found,)))).title.endswith("no test")
+
+
 def test_without_a_primary_arm_every_arm_has_a_colour() -> None:
     samples, summary = ran(ARMS | {"ms": ARMS["ss"]}, "")
     recipe = replace(RECIPE, primary=None, arms={"ss": RECIPE.arms["ss"], "ms": RECIPE.arms["ss"]})
@@ -105,6 +114,16 @@ def test_a_run_has_the_charts_that_it_has_data_for() -> None:
     assert "asr" in str(raised.value.hint)
     with pytest.raises(ResultError, match="nothing to draw"):
         drawn("curves", study())
+
+
+def test_a_result_lists_and_gives_its_charts(tmp_path: Path) -> None:
+    result = Result(without_report(tmp_path, smallest()))
+    listed = result.plot()
+    assert list(listed) == ["asr", "neurons"]
+    assert "ASR on the average" in str(listed)
+    assert result.plot("asr").title == listed["asr"].title
+    with pytest.raises(ResultError, match="no chart 'neuron'"):
+        result.plot("neuron")
 
 
 # ── how it looks ─────────────────────────────────────────────────────────────────────────────────────────────────────

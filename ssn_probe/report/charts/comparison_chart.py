@@ -9,7 +9,7 @@ import polars as pl
 from ssn_probe.report.charts.chart import Chart, chart
 from ssn_probe.report.charts.marks import LITERAL, Rows, layer, measured, names, pixels
 from ssn_probe.report.charts.theme import BESIDE, INK, TESTED_COLOUR, WIDTH, drawable
-from ssn_probe.report.comparisons_in_words import is_shown, p_of
+from ssn_probe.report.comparisons_in_words import is_shown, p_of, why_no_null
 from ssn_probe.report.conditions import comparison_row, summary_row
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe
@@ -25,7 +25,10 @@ NAMES, ROW = 336, 40
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compared:
-    """An arm with the tables of its run; `only`: the comparisons that are drawn, all where there are none."""
+    """An arm with the tables of its run; `only`: the comparisons that are drawn, all where there are none.
+
+    `no_null`: why sets of exchanged labels are no null, so that their rank is no test.
+    """
 
     arm: str
     samples: pl.DataFrame
@@ -33,6 +36,7 @@ class Compared:
     comparisons: pl.DataFrame
     anchor: str | None
     only: tuple[str, ...] = ()
+    no_null: str | None = None
 
 
 def compared(recipe: Recipe, findings: Findings) -> Compared | None:
@@ -42,7 +46,8 @@ def compared(recipe: Recipe, findings: Findings) -> Compared | None:
         return None
     known = comparisons.filter(arm=recipe.primary, measure="asr", language=AVERAGE)
     tables = {"samples": samples, "summary": summary, "comparisons": comparisons, "anchor": findings.anchor}
-    return None if known.is_empty() else Compared(arm=recipe.primary, **tables)
+    no_null = why_no_null(findings.robustness, recipe.primary)
+    return None if known.is_empty() else Compared(arm=recipe.primary, no_null=no_null, **tables)
 
 
 def draw(run: FinishedRun) -> Chart | None:
@@ -143,6 +148,7 @@ def _lines(drawn: Compared) -> list[dict[str, Any]]:
 def _title(drawn: Compared) -> str:
     """Which of the tests among compared sets reject."""
     names = [name for name in COMPARISONS if not drawn.only or name in drawn.only]
+    names = [name for name in names if name != LABELS or drawn.no_null is None]
     rows = [(name, comparison_row(drawn.comparisons, drawn.arm, name)) for name in names]
     tested = [(name, row) for name, row in rows if row is not None and p_of(row) is not None]
     if not tested:
