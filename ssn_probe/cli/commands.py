@@ -22,6 +22,7 @@ from ssn_probe.cli.view_commands import compare, view
 from ssn_probe.model.ranks import join, silence_helper
 from ssn_probe.text import make_printable, plain
 
+TRACKERS = ("trackio", "wandb")
 ORDERS = ("time", "recipe", "model", "status", "seconds")
 STATUSES = ("done", "superseded", "failed", "interrupted", "killed", "running", "unreadable")
 """The choices of `history`, repeated here because importing it would slow down `--help`."""
@@ -152,7 +153,10 @@ def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **o
 @study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
-def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **options: Any) -> None:
+@click.option("--track", "tracker", type=click.Choice(TRACKERS), help="Send the run's numbers, and no text, to it.")
+def run(
+    recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], tracker: str | None, **options: Any
+) -> None:
     """Run RECIPE: a shipped name, a file (FILE.py or FILE.py@name) or a run's recipe.json.
 
     The same command continues a run that was stopped. A recipe file is executed to read it; a recipe.json is not.
@@ -166,6 +170,9 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     loaded = load_recipe(recipe, arguments)
     from ssn_probe.api.judging import check_judges
     from ssn_probe.api.runner import Options, run_recipe
+    from ssn_probe.api.tracking import find_tracker, track
+
+    tracks = None if tracker is None else find_tracker(tracker)
 
     screen = console()
     signal.signal(signal.SIGTERM, terminated)
@@ -177,6 +184,8 @@ def run(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **op
     for spec in judges[1:]:
         judge_again(screen, made, spec, options["device"])
     show_answer(screen, made)
+    if tracks is not None and (failed := track(tracks, made)):
+        click.echo(f"Warning: {plain(failed)}", err=True)
 
 
 def _judged_by(recipe: Any, judges: tuple[str, ...]) -> Any:

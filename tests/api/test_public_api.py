@@ -44,7 +44,7 @@ COMMANDS = {
     "show": "recipe --judge -T --limit --engine --batch-size --device --dtype -o --remote --host -y --yes --time "
     "--no-time",
     "run": "recipe --judge -T --limit --engine --batch-size --device --dtype -o --remote --host -y --yes "
-    "--gradient-checkpointing --fresh",
+    "--gradient-checkpointing --fresh --track",
     "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
     "--verdict -n --show-text",
     "judge": "reference --with -o --device",
