@@ -49,6 +49,8 @@ BARE_TABLES = """() => [...document.querySelectorAll("table")].filter(table =>
   [...table.tBodies].some(body => ![...body.rows].some(row => row.querySelector("th[scope]")))
 ).map(one => one.outerHTML.slice(0, 200))"""
 
+SEEN_IN_CHARTS = "svg text:not([opacity='0'])"
+"""Labels of an axis that would overlap are hidden."""
 OWN_TEXT = """selector => [...document.querySelectorAll(selector)].map(one => {
   const seen = [...one.childNodes].filter(node => node.nodeName !== "title");
   return seen.map(node => node.textContent).join("");
@@ -145,7 +147,7 @@ def test_paper_has_everything(report: Path, visit: Opened) -> None:
         pages = pypdf.PdfReader(io.BytesIO(seen.page.pdf(format="A4"))).pages
         printed = squeezed("".join(page.extract_text() for page in pages))
         assert 0 < len(pages) < 200
-        for selector in ("h2", "summary", "details tbody tr:last-child th", "svg text"):
+        for selector in ("h2", "summary", "details tbody tr:last-child th", SEEN_IN_CHARTS):
             words = map(squeezed, seen.page.evaluate(OWN_TEXT, selector))
             assert [text for text in words if text.isascii() and text not in printed] == [], selector
 
