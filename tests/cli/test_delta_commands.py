@@ -124,7 +124,8 @@ def test_info_of_a_hostile_file(path: Path, tiny_file: DeltaFile) -> None:
 def test_a_delta_file_shows_itself_in_a_notebook(tiny_file: DeltaFile) -> None:
     bundle = tiny_file._repr_mimebundle_()
     assert "MS of qaa" in bundle["text/plain"]
-    assert "<pre" in bundle["text/html"]
+    assert "<table" in bundle["text/html"]
+    assert "MS of qaa" in bundle["text/html"]
 
 
 def test_diff_names_neurons_weights_and_statements(path: Path, tmp_path: Path) -> None:
