@@ -10,6 +10,7 @@ from html import escape
 from io import StringIO
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.style import StyleType
 from rich.table import Column, Table
@@ -88,6 +89,8 @@ def as_html(renderable: RenderableType) -> str:
         case Panel():
             title = PARAGRAPH.format(f"<strong>{_inline(renderable.title)}</strong>") if renderable.title else ""
             return FRAME.format(title + as_html(renderable.renderable))
+        case Padding():
+            return as_html(renderable.renderable)
         case Table():
             return TABLE.format("".join(_table(renderable)))
         case Text() | str():

@@ -201,6 +201,7 @@ def test_altair_takes_every_specification() -> None:
 def test_a_notebook_shows_a_chart() -> None:
     shown = charts_drawn()["asr"]._repr_mimebundle_()
     assert shown["image/svg+xml"].startswith("<svg ")
+    assert shown["image/svg+xml"] in shown["text/html"], "an exported notebook holds it inline, with its description"
     assert shown["image/png"].startswith("iVBOR")
     assert AVERAGE in shown["text/plain"]
 

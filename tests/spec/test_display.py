@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 from rich.console import Console, Group
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -107,7 +108,7 @@ def test_a_table_is_a_table_with_its_heads_and_its_caption() -> None:
     inner = Table("", "stage", title="Title [x]")
     inner.add_column("n", justify="right", style="dim")
     inner.add_row("✓", "a <b>\nbelow", "1,000")
-    html = as_html(Group(inner, Panel(Text("words", style="bold"), title="Answer")))
+    html = as_html(Group(Padding(inner, (1, 0, 0, 0)), Panel(Text("words", style="bold"), title="Answer")))
     root = ElementTree.fromstring(f"<main>{html}</main>".replace("<br>", "<br/>"))
     assert [one.text for one in root.iter("caption")] == ["Title [x]"]
     assert [(one.text, one.get("scope")) for one in root.findall(".//thead//th")] == [

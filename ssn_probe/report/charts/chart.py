@@ -45,7 +45,10 @@ class Chart:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Of which a notebook chooses (IPython's protocol)."""
         png = base64.b64encode(self.png).decode()
-        return {"text/plain": f"{self.title}\n{self.description}", "image/svg+xml": self.svg, "image/png": png}
+        # In HTML, since an exported notebook makes a picture without its description of an SVG.
+        html = f'<div style="max-width:50em">{self.svg}</div>'
+        text = f"{self.title}\n{self.description}"
+        return {"text/plain": text, "text/html": html, "image/svg+xml": self.svg, "image/png": png}
 
 
 def drawn(specification: Mapping[str, Any]) -> str:
