@@ -80,6 +80,8 @@ def test_the_outline_and_what_has_a_name(report: Path, visit: Opened) -> None:
         assert all(second <= first + 1 for first, second in pairwise(levels))
         assert seen.page.evaluate(BARE_TABLES) == []
         assert seen.page.evaluate(UNNAMED) == []
+        drawn = seen.page.evaluate(OWN_TEXT, "svg text")
+        assert [text for text in drawn if re.fullmatch(r"\d+e[+-]?\d+", text)] == [], "figures are written out"
 
 
 def test_dark_is_dark_and_light_is_light(report: Path, visit: Opened) -> None:

@@ -59,7 +59,7 @@ def _panel(panel: Panel, middle: dict[str, float], width: float, height: float, 
         for dot in panel.dots
         if dot.row in middle
     ]
-    x = measured("value", panel.title, panel.ends, tickCount=3, format="~g")
+    x = measured("value", panel.title, panel.ends, tickCount=3, format="~f")
     y, shape = pixels("y"), {"field": "shape", "type": "nominal", "scale": None}
     edges = [{"y": here - height / 2} for here in list(middle.values())[1:]]
     bars = [dot for dot in known if dot["low"] is not None and dot["high"] is not None]
