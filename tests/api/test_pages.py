@@ -1,5 +1,6 @@
 """`ssn-probe report`: the page of a run again, whatever became of the run."""
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_killed_run_that_left_nothing_gets_a_page(tmp_path: Path) -> None:
     run = failed(tmp_path, failing())
     manifest = run.manifest() | {"status": "running"}
     del manifest["error"]
-    write_manifest(tmp_path / "manifest.json", manifest)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (tmp_path / "recipe.json").unlink()
     (tmp_path / "samples.parquet").unlink()
     page = text(write_pages(run))
