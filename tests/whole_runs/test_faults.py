@@ -35,11 +35,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def at_file(moment: int, fault: Callable[[], None]) -> Callable[[Any, Any], None]:
-    """An `os.replace` at whose `moment`-th call something happens."""
+    """An `os.replace` at whose `moment`-th call something happens; how far a run is may fail to be written."""
     replace, left = os.replace, [moment]
 
     def faulty(source: Any, target: Any) -> None:
-        left[0] -= 1
+        left[0] -= Path(target).name != results.PROGRESS
         if left[0] == 0:
             fault()
         replace(source, target)
