@@ -10,6 +10,7 @@ from test_charts import layers, marks
 
 from ssn_probe import Amplify
 from ssn_probe.report.charts import (
+    asr_chart,
     dose_chart,
     judge_chart,
     neuron_chart,
@@ -155,6 +156,18 @@ def test_a_language_s_neurons_are_a_row_of_the_transfer() -> None:
     assert any(one.startswith("neurons of aa in bb: -10.0 points, 95 % interval -20.0 to +0.0") for one in says(chart))
     assert chart is not None
     assert "+35.0 points in their own language and +5.0 points in others" in chart.title
+
+
+def test_neurons_of_each_language_are_named_beside_the_asr_although_they_have_no_average() -> None:
+    rows = [row("baseline", role="baseline", value=0.2, low=0.1, high=0.3)]
+    rows += [row("baseline", role="baseline", language=of, value=0.2, low=0.1, high=0.3) for of in ("aa", "bb")]
+    rows += [row("ss", set_language=of, language=language) for of in ("aa", "bb") for language in ("aa", "bb")]
+    run = run_of(summary=table(*rows))
+    chart = asr_chart.draw(replace(run, recipe=replace(RECIPE, primary=None)))
+    assert chart is not None
+    named = {row["colour"]: row["text"] for row in marks(chart, "text") if "colour" in row}
+    assert {row["colour"] for row in marks(chart, "point") if "asr" in row} <= set(named)
+    assert "ss, own neurons: no average" in named.values()
 
 
 def test_the_certificate_s_shares_have_wilson_s_intervals() -> None:

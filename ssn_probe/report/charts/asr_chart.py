@@ -121,9 +121,10 @@ def _body(lanes: Sequence[Lane], languages: Sequence[str], anchor: str | None) -
         for lane in lanes if first else few:
             height = FIRST if first else lane.height
             row = lane.rows.get(language)
+            if first:
+                labels.append({"y": top + height / 2, "text": _label(lane, row), "colour": lane.colour})
             if row is not None:
                 marks.append(_mark(lane, row, language, top + height / 2, first))
-                labels += [{"y": top + height / 2, "text": _label(lane, row), "colour": lane.colour}] if first else []
             top += height if first or row is not None or not lane.band else 0
         heads.append({"y": (start + top) / 2, "text": _language(language, anchor)})
         top += GAP
@@ -148,7 +149,9 @@ def _mark(lane: Lane, row: Row, language: str, y: float, first: bool) -> dict[st
     return known | {"band": lane.band, "shape": lane.shape, "thick": thick, "size": 70 if first else 42}
 
 
-def _label(lane: Lane, row: Row) -> str:
+def _label(lane: Lane, row: Row | None) -> str:
+    if row is None:
+        return f"{drawable(lane.name, 24)}: no average"
     sets = f" ({counted(lane.sets, 'set')})" if lane.band else ""
     return f"{drawable(lane.name, 24)} {percent(row['value'])}{sets}"
 
