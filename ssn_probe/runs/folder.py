@@ -286,7 +286,8 @@ def _time_in_name(path: Path) -> int:
 def run_named(root: Path, name: str) -> RunFolder | None:
     """The run that is called just so; a name is never followed as a path, and a link is no run."""
     try:
-        return RunFolder(root / name) if name in os.listdir(root) and _is_run(root / name) else None
+        known = any(name == entry for entry in os.listdir(root))
+        return RunFolder(root / name) if known and _is_run(root / name) else None
     except OSError:
         return None
 

@@ -50,7 +50,7 @@ def test_the_terminal_shows_languages_and_what_else_differs(tmp_path: Path) -> N
 def test_the_table_is_written_as_it_is(tmp_path: Path) -> None:
     found = compared(tmp_path)
     assert_frame_equal(pl.read_csv(found.export(tmp_path / "t.csv"), schema=found.table.schema), found.table)
-    assert json.loads(found.export(tmp_path / "t.json").read_text()) == found.table.to_dicts()
+    assert json.loads(found.export(tmp_path / "t.json").read_text(encoding="utf-8")) == found.table.to_dicts()
     with pytest.raises(ResultError, match=r"cannot export to 't\.xls'"):
         found.export(tmp_path / "t.xls")
 
