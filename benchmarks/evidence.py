@@ -6,11 +6,11 @@ python -m benchmarks.evidence --limit 20 --out /tmp/pictures
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility, run
-from ssn_probe.api.python import Result
-from ssn_probe.report.charts.chart import as_svg
+from ssn_probe.api.result import Result
 from ssn_probe.report.charts.comparison_chart import Compared, comparison_chart
 from ssn_probe.study.arms import WEAKENED
 
@@ -42,10 +42,16 @@ def recipe(limit: int | None) -> Recipe:
 
 def pictures(result: Result, folder: Path) -> None:
     """Writes every picture as .svg."""
-    tables = {name: result.table(name) for name in ("samples", "summary", "comparisons")}
+    whole = Compared(
+        arm="ss",
+        samples=result.samples,
+        summary=result.summary,
+        comparisons=result.comparisons,
+        anchor=result.manifest["anchor"],
+    )
     for name, only in PICTURES.items():
-        drawn = Compared(arm="ss", anchor=result.manifest["anchor"], only=only, **tables)
-        (folder / f"{name}.svg").write_text(as_svg(comparison_chart(drawn)), encoding="utf-8")
+        drawn = replace(whole, only=only)
+        (folder / f"{name}.svg").write_text(comparison_chart(drawn).svg, encoding="utf-8")
 
 
 def main() -> None:

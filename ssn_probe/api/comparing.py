@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssn_probe.api.result import Printed
 from ssn_probe.errors import ResultError
 from ssn_probe.files import write_json, write_text
 from ssn_probe.runs import integrity
 from ssn_probe.runs.folder import RunFolder, find_run
-from ssn_probe.spec.display import Displayed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,7 @@ FORMATS = (".csv", ".json", ".html")
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison(Displayed):
+class Comparison(Printed):
     """How two runs differ on the same prompts. Shows the differences per language, and what else the runs differ in."""
 
     found: "RunComparison"
@@ -59,11 +59,6 @@ class Comparison(Displayed):
         from ssn_probe.report.terminal.run_comparison_card import run_comparison_card
 
         return run_comparison_card(self.found)
-
-    def __str__(self) -> str:
-        from ssn_probe.spec.rendering import as_text
-
-        return as_text(self.__rich__())
 
 
 def compare(

@@ -7,16 +7,18 @@ from typing import Any
 from ssn_probe.data.redistribution import why_redacted
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_text
+from ssn_probe.report.charts.catalogue import charts_of
+from ssn_probe.report.charts.chart import svg_of
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.content import REDACTED, Content, Texts, content_of, content_of_unfinished
 from ssn_probe.report.page.page import as_html
-from ssn_probe.report.run_report import drawn, write_report
+from ssn_probe.report.past_run import past_run
+from ssn_probe.report.run_report import write_report
 from ssn_probe.runs import folder as results
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.integrity import showing
 from ssn_probe.runs.manifest import is_intact, write_manifest
 from ssn_probe.spec.discovery import find_recipe
-from ssn_probe.study.kept_findings import kept_findings
 from ssn_probe.study.past_plan import past_plan
 from ssn_probe.study.resolve import measured
 
@@ -38,7 +40,7 @@ def write_pages(run: RunFolder, *, unredacted: bool = False) -> Path:
     path = run.path / (UNREDACTED if unredacted else PAGE)
     with showing(run):
         if status == "done" and not unredacted:
-            write_finished(run, finished(run))
+            write_finished(run, past_run(run))
             return path
         texts = _texts(run, manifest) if unredacted else REDACTED
         html = as_html(_content(run, manifest, status, texts))
@@ -61,16 +63,10 @@ def write_finished(run: RunFolder, found: FinishedRun) -> None:
     _write(run, lambda: write_report(run.path, found))
 
 
-def finished(run: RunFolder) -> FinishedRun:
-    """A run that is done, read back from its folder."""
-    recipe = find_recipe(str(run.path / "recipe.json"), {})
-    return FinishedRun(recipe=recipe, manifest=run.manifest(), findings=kept_findings(run, recipe))
-
-
 def _content(run: RunFolder, manifest: Mapping[str, Any], status: str, texts: Texts) -> Content:
     if status == "done":
-        found = finished(run)
-        return content_of(found, drawn(found), texts)
+        found = past_run(run)
+        return content_of(found, svg_of(charts_of(found)), texts)
     recipe = find_recipe(str(run.path / "recipe.json"), {}) if (run.path / "recipe.json").is_file() else None
     tables = {path.stem: run.table(path.stem) for path in sorted(run.path.glob("*.parquet"))}
     return content_of_unfinished(recipe, manifest, status, tables, texts)

@@ -171,12 +171,12 @@ def _report(found: FinishedRun, run: RunFolder, console: Console) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         why = error.message if isinstance(error, SSNProbeError) else f"{type(error).__name__}: {error}"
-        told = (
+        warning = (
             f"The run is done, but its report could not be written: {plain(why)}. `ssn-probe report {run.name}` does."
         )
         if console.quiet:
-            warnings.warn(told, stacklevel=2)
-        console.print(Text(told, style="bold red"))
+            warnings.warn(warning, stacklevel=2)
+        console.print(Text(warning, style="bold red"))
 
 
 def check_subject(subject: Subject, recipe: Recipe, root: Path) -> None:

@@ -11,15 +11,15 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.api.pages import finished
 from ssn_probe.data.redistribution import why_redacted
 from ssn_probe.errors import RemoteError, ResultError, first_line
 from ssn_probe.files import disk_errors, sha256, write_json, write_table, write_text
 from ssn_probe.report.charts.catalogue import charts_of
-from ssn_probe.report.charts.chart import as_svg, save_charts
+from ssn_probe.report.charts.chart import save_charts, svg_of
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.content import content_of
 from ssn_probe.report.page.page import as_html
+from ssn_probe.report.past_run import past_run
 from ssn_probe.report.sharing.croissant import croissant
 from ssn_probe.report.sharing.dataset_card import PAPER, dataset_card, licence, title
 from ssn_probe.report.sharing.private import paths_in, shared_manifest, without_paths
@@ -69,7 +69,7 @@ def _write(run: RunFolder, folder: Path, with_text: bool) -> Shared:
         raise ResultError(f"Texts of {run.name} cannot be shared: {why}", "Leave out --with-text.")
     whole = {"why": why, "whole": with_text}
     with showing(run):
-        found = finished(run)
+        found = past_run(run)
         tables = {path.stem: run.table(path.stem) for path in sorted(run.path.glob("*.parquet"))}
     known = paths_in([manifest, to_json(found.recipe)])
     # `datasets` loads no table without rows.
@@ -97,7 +97,7 @@ def _write_files(folder: Path, run: FinishedRun, tables: Mapping[str, pl.DataFra
         write_table(folder / TABLES / f"{name}.parquet", table)
     charts = charts_of(run)
     save_charts(charts, folder / PLOTS)
-    write_text(folder / "report.html", as_html(content_of(run, {name: as_svg(one) for name, one in charts.items()})))
+    write_text(folder / "report.html", as_html(content_of(run, svg_of(charts))))
     write_json(folder / "recipe.json", to_json(run.recipe))
     write_json(folder / RUN, dict(run.manifest))
     write_text(folder / "README.md", dataset_card(run, tables, texts))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ssn_probe.cli.browser import open_in_browser
 from ssn_probe.cli.options import OUT
 from ssn_probe.cli.user_errors import UserCommand
 from ssn_probe.text import plain
@@ -35,5 +36,5 @@ def report(reference: str, out: Path, opens: bool, unredacted: bool) -> None:
     if changed is not None:
         click.echo(f"Warning: {plain(changed)}", err=True)
     click.echo(f"Written to {plain(str(page))}")
-    if opens and click.launch(page.absolute().as_uri()):
-        click.echo("No browser could be started: open the file by hand.", err=True)
+    if opens:
+        open_in_browser(page.absolute().as_uri())

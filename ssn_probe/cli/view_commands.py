@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ssn_probe.cli.browser import open_in_browser
 from ssn_probe.cli.options import OUT
 from ssn_probe.cli.user_errors import UserCommand
 
@@ -56,7 +57,8 @@ def view(out: Path, opens: bool, pages: bool, serve: bool, port: int | None) -> 
 
     page = write_index(out, pages=pages, say=lambda text: click.echo(plain(text)))
     click.echo(f"Written to {plain(str(page))}")
-    _open(page.absolute().as_uri(), opens)
+    if opens:
+        open_in_browser(page.absolute().as_uri())
 
 
 def _serve(out: Path, port: int, opens: bool) -> None:
@@ -66,14 +68,10 @@ def _serve(out: Path, port: int, opens: bool) -> None:
 
     with serving(out, port) as address:
         click.echo(f"{address} until Ctrl-C")
-        _open(address, opens)
+        if opens:
+            open_in_browser(address)
         try:
             while True:  # a signal may reach another thread, and this one looks for it only when it wakes
                 sleep(0.2)
         except KeyboardInterrupt:
             click.echo("")
-
-
-def _open(address: str, opens: bool) -> None:
-    if opens and click.launch(address):
-        click.echo("No browser could be started: open the address by hand.", err=True)

@@ -21,7 +21,7 @@ from ssn_probe.text import capitalised, change_in_points, percent, plain, points
 
 MOSTLY = 0.5
 """Half: of two samples' neurons, of what was planted, of what was selected."""
-SHOWN_TITLE, DESCRIBED_TITLE, NEVER_TITLE = "Claims", "What is described, not tested", "What no run shows"
+CLAIMS_TITLE, DESCRIBED_TITLE, NEVER_TITLE = "Claims", "What is described, not tested", "What no run shows"
 NOT_REFUTED = (
     "A claim that is not shown is not refuted: its difference and interval, which is where 95 % of such sets fall, say "
     "how much there may be."
@@ -32,7 +32,7 @@ NOT_SAFETY = "that what distinguishes harmful from harmless prompts is safety"
 
 def claims_section(found: list[Claim]) -> Section | None:
     """Every claim with its verdict."""
-    return section(SHOWN_TITLE, claims_table(found)) if found else None
+    return section(CLAIMS_TITLE, claims_table(found)) if found else None
 
 
 def described_section(run: FinishedRun) -> Section | None:

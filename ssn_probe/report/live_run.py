@@ -13,7 +13,7 @@ from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.report.cells import share_cell
 from ssn_probe.report.conditions import by_condition, last_steps
 from ssn_probe.report.document import Folded, Part, Section, Table, section
-from ssn_probe.report.page.content import Content, facts_of
+from ssn_probe.report.page.content import Content, facts_of, version_of
 from ssn_probe.runs.folder import PROGRESS, RunFolder
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.node import read_json
@@ -40,9 +40,9 @@ def live_content(run: RunFolder, manifest: Mapping[str, Any], status: str) -> Co
         question=manifest["question"].strip() or manifest["recipe"],
         facts=facts_of(manifest),
         status=status,
-        error=f"This page is made anew every {REFRESH} seconds.",
+        beside_status=f"This page is made anew every {REFRESH} seconds.",
         key=manifest["key"],
-        version=manifest["packages"].get("ssn-probe", "of unknown version"),
+        version=version_of(manifest),
         answer=list(_in_words(progress, _elapsed(manifest))),
         sections=[*_so_far(run, manifest), *_rows(progress)],
         refresh=REFRESH,

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote
 
+from ssn_probe.report.claim import Verdict
 from ssn_probe.report.claims import kept_claims
 from ssn_probe.runs.history import Past
 from ssn_probe.text import counted
@@ -16,7 +18,7 @@ MOST = 300
 """Characters of an answer."""
 OPEN = ("running", "killed")
 """Statuses of runs that have not said how they ended."""
-VERDICTS = ("shown", "not shown", "not testable")
+VERDICTS = get_args(Verdict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from ssn_probe.files import write_text
 from ssn_probe.report import cautions_on_data
 from ssn_probe.report.cautions import cautions
 from ssn_probe.report.charts.catalogue import charts_of
-from ssn_probe.report.charts.chart import as_svg, save_charts
+from ssn_probe.report.charts.chart import save_charts, svg_of
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import report
 from ssn_probe.report.page.content import content_of
@@ -35,16 +35,9 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
         yield f"{curves}: averaged over other languages than the rest, so not among the curves"
 
 
-def drawn(run: FinishedRun) -> dict[str, str]:
-    """The SVG of every chart that a run has, by name."""
-    return {name: as_svg(chart) for name, chart in charts_of(run).items()}
-
-
 def write_report(folder: Path, run: FinishedRun) -> None:
     """Writes `plots/`, `report.md` and `report.html` of a run whose manifest holds the answer."""
     charts = charts_of(run)
     save_charts(charts, folder / "plots")
     write_text(folder / "report.md", report(run, charts))
-    write_text(
-        folder / "report.html", as_html(content_of(run, {name: as_svg(chart) for name, chart in charts.items()}))
-    )
+    write_text(folder / "report.html", as_html(content_of(run, svg_of(charts))))

@@ -29,8 +29,7 @@ class Manifest:
     `nodes`: the key of every named set. `sets`: neurons per set and language. `gates`: how the refusal log-odds was
     read in each language. `refusals`: how many prompts the untouched model refused. `exchanged`: how the labels of each
     contrast exchange; `apart`: what else than their label distinguishes its sides. `claims`: what was shown, see
-    `report.claim`. `trained`: what is stated of every
-    training. `cache`: measurements read and computed.
+    `report.claim`. `trained`: what is stated of every training. `cache`: measurements read and computed.
     `remote`: the host that ran the model, and how much travelled, see `remote.tally`.
     `judges`: the name and the identity's digest of every judge of responses, the contexts that it judged, its
     certificate, if there was one when the run began, and what it cost. `judged`: the same of judges that judged the

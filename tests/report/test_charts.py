@@ -12,10 +12,10 @@ import pytest
 from arm_samples import RECIPE, compared, comparisons, findings, primary_test, ran
 from pages import smallest, without_report
 
-from ssn_probe.api.python import Result
+from ssn_probe.api.result import Result
 from ssn_probe.errors import ResultError
 from ssn_probe.report.charts.catalogue import chart_of, charts_of
-from ssn_probe.report.charts.chart import Chart, as_svg, save_charts
+from ssn_probe.report.charts.chart import Chart, save_charts
 from ssn_probe.report.charts.svg import clean_svg
 from ssn_probe.report.charts.theme import BESIDE, CLASSES, COLOURS, INK, TESTED_COLOUR, drawable, language_marks
 from ssn_probe.report.finished import FinishedRun
@@ -165,7 +165,7 @@ def test_a_picture_can_stand_in_a_page(tmp_path: Path) -> None:
     for name, chart in charts_drawn().items():
         text = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
         root = ET.fromstring(text)
-        assert text == as_svg(chart)
+        assert text == chart.svg
         assert len(text) < 150_000
         assert {key for element in root.iter() for key in element.attrib}.isdisjoint({"style", "href", "onload"})
         assert "viewBox" in root.attrib
@@ -180,7 +180,7 @@ def test_a_picture_can_stand_in_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("pictures")
 def test_marks_have_tooltips_and_colours_have_classes() -> None:
-    root = ET.fromstring(as_svg(charts_drawn()["asr"]))
+    root = ET.fromstring(charts_drawn()["asr"].svg)
     space = "{http://www.w3.org/2000/svg}"
     said = [one.text for one in root.iter(f"{space}title")][1:]
     assert "average, ss: ASR 75.0 % (49.2 to 90.3), n = 16" in said

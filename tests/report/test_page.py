@@ -51,7 +51,7 @@ def full(text: str) -> Content:
     said = answers(text, baseline={"aa": "rc"}, ss={"aa": "cc"})
     return replace(
         PLAIN,
-        **{"question": text, "facts": (text,), "key": text, "version": text, "error": text, "status": "failed"},
+        **{"question": text, "facts": (text,), "key": text, "version": text, "beside_status": text, "status": "failed"},
         answer=(text,) * 5,
         claims=(claim,),
         sections=(section(text, *parts),),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stored import HOSTILE, stored_run
 
-from ssn_probe.api.python import Result
+from ssn_probe.api.result import Result
 from ssn_probe.report.claim import Claim
 from ssn_probe.report.terminal.result_card import card
 from ssn_probe.spec.rendering import as_text

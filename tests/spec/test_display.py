@@ -19,7 +19,7 @@ from rich.text import Text
 from stored import HOSTILE, renamed, stored_run
 
 from ssn_probe import Preview, Prompts, Recipe, Result, SafetyNeurons, Shared, recipe
-from ssn_probe.api.python import NeuronSets
+from ssn_probe.api.result import NeuronSets
 from ssn_probe.neurons import neuron_set
 from ssn_probe.neurons.overlap import Overlap, overlap_table
 from ssn_probe.spec import Refusal

@@ -34,7 +34,7 @@ class Chart:
 
     @cached_property
     def svg(self) -> str:
-        """The chart as SVG, see `as_svg`."""
+        """The chart as SVG for a page: named, without style, script and link; it needs no font but the reader's."""
         return clean_svg(drawn(self.specification), self.name, self.title, self.description)
 
     @cached_property
@@ -81,9 +81,9 @@ def _whole(line: str) -> str:
     return line.replace(" %", "\u00a0%")
 
 
-def as_svg(chart: Chart) -> str:
-    """The chart as SVG for a page: it has a name, no style, script or link, and needs no font but the reader's."""
-    return chart.svg
+def svg_of(charts: Mapping[str, Chart]) -> dict[str, str]:
+    """The SVG of every chart, by name."""
+    return {name: one.svg for name, one in charts.items()}
 
 
 def save_charts(charts: Mapping[str, Chart], folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Two runs beside each other, as a page like that of a run."""
 
 from ssn_probe import __version__
-from ssn_probe.report.charts.chart import as_svg
 from ssn_probe.report.charts.run_comparison_chart import differences_chart
 from ssn_probe.report.compared_runs import (
     CHART,
@@ -24,7 +23,7 @@ def comparison_page(found: RunComparison) -> str:
     charts = {}
     if measure is not None:
         chart = differences_chart(drawn(found, measure), finding(found, measure), average_name(found))
-        charts[CHART] = as_svg(chart)
+        charts[CHART] = chart.svg
     runs = (found.first, found.second)
     content = Content(
         question=title_of(found),

@@ -23,6 +23,7 @@ DRAWN_BYTES = 2_200_000
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """A page's content. `lead`: the chart beside the answer. `omitted`: charts that are too large for a page.
+    `beside_status`: what a reader must know of a run that is not done.
     `refresh`: seconds after which a browser asks for the page again, 0: never."""
 
     question: str
@@ -30,7 +31,7 @@ class Content:
     status: str
     key: str
     version: str
-    error: str = ""
+    beside_status: str = ""
     answer: Sequence[str] = ()
     claims: Sequence[Mapping[str, Any]] = ()
     sections: Sequence[Section] = ()
@@ -77,7 +78,7 @@ def content_of(run: FinishedRun, charts: Mapping[str, str], texts: Texts = REDAC
         facts=facts_of(manifest),
         status="done",
         key=manifest["key"],
-        version=manifest["packages"].get("ssn-probe", "of unknown version"),
+        version=version_of(manifest),
         answer=manifest["answer"],
         claims=manifest.get("claims") or (),
         sections=sections_of(run),
@@ -103,9 +104,9 @@ def content_of_unfinished(
         question=manifest["question"].strip() or manifest["recipe"],
         facts=facts_of(manifest),
         status=status,
-        error=manifest.get("error") or "",
+        beside_status=manifest.get("error") or "",
         key=manifest["key"],
-        version=manifest["packages"].get("ssn-probe", "of unknown version"),
+        version=version_of(manifest),
         answer=["There is no answer yet. The same command continues where the run was: what it measured is kept."],
         sections=list(_how_far(manifest, tables)),
         samples=samples,
@@ -120,6 +121,11 @@ def _how_far(manifest: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) ->
     rows = tuple((f"{name}.parquet", f"{table.height:,}") for name, table in tables.items())
     there = Table(("table", "rows"), rows) if rows else "No table was written."
     yield section("What is there", there)
+
+
+def version_of(manifest: Mapping[str, Any]) -> str:
+    """The release of ssn-probe that made a run."""
+    return manifest["packages"].get("ssn-probe", "of unknown version")
 
 
 def facts_of(manifest: Mapping[str, Any]) -> list[str]:
