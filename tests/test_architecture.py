@@ -2,7 +2,7 @@
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import ssn_probe
@@ -37,6 +37,7 @@ ON_THE_ROOF = ("__init__", "__main__")
 """The public names and the command: they may import from every floor."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module by its dotted name below `ssn_probe`."""
     found = {}
@@ -46,10 +47,11 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Modules of the package that a file imports when it runs, lazily or not; not what only type checkers read."""
-    known = modules()
-    unread = [ast.parse(path.read_text(encoding="utf-8"))]
+    known, found = modules(), set()
+    unread: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while unread:
         node = unread.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -57,12 +59,12 @@ def imported(path: Path) -> Iterator[str]:
             continue
         unread += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            yield from (one.name.partition(".")[2] for one in node.names if one.name.startswith("ssn_probe."))
+            found |= {one.name.partition(".")[2] for one in node.names if one.name.startswith("ssn_probe.")}
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ssn_probe":
             base = node.module.partition(".")[2]
-            for one in node.names:
-                whole = f"{base}.{one.name}".strip(".")
-                yield whole if whole in known else base or "__init__"
+            wholes = [f"{base}.{one.name}".strip(".") for one in node.names]
+            found |= {whole if whole in known else base or "__init__" for whole in wholes}
+    return frozenset(found)
 
 
 def room(name: str) -> str:
@@ -87,7 +89,7 @@ def test_imports_go_down() -> None:
 
 def test_no_two_modules_import_each_other() -> None:
     """Also within a room: there is an order in which every file comes after those that it uses."""
-    edges = {name: set(imported(path)) & set(modules()) for name, path in modules().items()}
+    edges = {name: imported(path) & set(modules()) for name, path in modules().items()}
     edges = {name: others - {name, "__init__"} for name, others in edges.items() if name != "__init__"}
     while free := [name for name, others in edges.items() if not others & set(edges)]:
         for name in free:
@@ -98,5 +100,4 @@ def test_no_two_modules_import_each_other() -> None:
 
 def test_no_two_files_have_one_name() -> None:
     names = Counter(path.stem for path in modules().values())
-    names |= Counter()
     assert not [name for name, count in names.items() if count > 1 and not name.startswith("__")]
