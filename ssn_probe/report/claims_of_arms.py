@@ -131,7 +131,8 @@ def dissociation_claims(recipe: Recipe, findings: Findings) -> Iterator[Claim]:
     ):
         row = summary_row(summary, arm, measure)
         if row is not None and (moved(row, lowers=True) or moved(row, lowers=False)):
-            yield Claim(claim=f"Silencing {names[arm]} moves {behaviour}, too", verdict=SHOWN, figures=_share(row))
+            claim, why = f"Silencing {names[arm]} moves {behaviour}, too", "its 95 % interval leaves out zero"
+            yield Claim(claim=claim, verdict=SHOWN, figures=_share(row), why=why)
 
 
 def _both(rows: Mapping[str, Row], lowered: bool, untestable: str) -> Claim:

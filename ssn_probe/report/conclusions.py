@@ -123,8 +123,8 @@ def _stability(robustness: Robustness) -> Iterator[str]:
             yield f"Which neurons {plain(name)} consists of: no half of the prompts gave any."
             continue
         figures = f"split-half Jaccard {min(found):.2f} to {max(found):.2f} over languages"
-        kept = "mostly the same" if min(found) >= MOSTLY else "other neurons than"
-        yield f"Other prompts of the kind would give {kept} {plain(name)} ({figures})."
+        kept = "mostly the same" if min(found) >= MOSTLY else "other"
+        yield f"Other prompts of the kind would give {kept} neurons for {plain(name)} ({figures})."
 
 
 def _planted(truth: pl.DataFrame | None) -> Iterator[str]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from arm_samples import RECIPE, findings, row, table
+from arm_samples import MS, RECIPE, findings, row, table
 from test_charts import layers, marks
 
-from ssn_probe import Amplify
+from ssn_probe import Amplify, Suppress
 from ssn_probe.report.charts import (
     asr_chart,
     dose_chart,
@@ -91,6 +91,14 @@ def test_shared_neurons_stand_below_the_diagonal_and_the_null_above_it() -> None
     assert untested is not None
     assert "not tested" in untested.title
     assert overlap_chart.draw(run_of()) is None
+
+
+def test_an_overlap_says_how_many_sets_it_leaves_out() -> None:
+    arms = {"ss": RECIPE.arms["ss"], "ms": RECIPE.arms["ms"], "more": Suppress(replace(MS, top=0.2))}
+    found = pl.concat([overlap(set=[name] * 3) for name in arms])
+    chart = overlap_chart.draw(replace(run_of(overlap=found), recipe=replace(RECIPE, arms=arms)))
+    assert chart is not None
+    assert "1 more set in the tables." in chart.specification["title"]["subtitle"]
 
 
 def test_stability_ends_where_the_halves_agree() -> None:

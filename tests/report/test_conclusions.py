@@ -98,8 +98,8 @@ def test_stability(jaccard: float | None, shown: bool) -> None:
     row = dict.fromkeys(JACCARD) | {"set": "ss", "language": "qaa", "jaccard": jaccard, "pairs": 50}
     rows = pl.DataFrame([row], schema=JACCARD)
     text = described(findings(robustness=Robustness(jaccard=rows)))
-    assert ("mostly the same ss" in text) == shown
-    assert ("other neurons than ss" in text) == (jaccard == 0.2)
+    assert ("mostly the same neurons for ss" in text) == shown
+    assert ("give other neurons for ss" in text) == (jaccard == 0.2)
     assert ("no half of the prompts gave any" in text) == (jaccard is None)
 
 

@@ -123,6 +123,11 @@ def test_only_the_beginning_of_a_response_and_no_request_is_written_unless_asked
     assert whole.count(" and more" * 20) == 4
 
 
+def test_a_dissociation_stands_beside_its_answer_and_not_the_asr_that_it_says_not_to_read() -> None:
+    assert replace(PLAIN, drawn={"asr": "<svg/>", "dissociation": "<svg/>"}).lead == "dissociation"
+    assert replace(PLAIN, drawn={"neurons": "<svg/>", "asr": "<svg/>"}).lead == "asr"
+
+
 def test_figures_are_told_from_words() -> None:
     rows = (("qaa", "0.0 [0.0, 19.4]", "−0.3", "a"), ("qab", "–", "< .001", "1"))
     assert list(numeric_columns(Table(("", "", "", ""), rows))) == [False, True, True, False]

@@ -109,6 +109,7 @@ def test_a_set_that_raises_the_other_behaviour_does_not_pass_for_one_that_lowers
     first, other = claims_of(made, summary)
     assert first.verdict == "not shown"
     assert (other.claim, other.verdict) == ("Silencing the language neurons moves refusal, too", "shown")
+    assert other.why == "its 95 % interval leaves out zero"
     assert other.figures.startswith("+25.0 points (+")
 
 

@@ -11,7 +11,7 @@ from ssn_probe.report.comparisons_in_words import ALPHA
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.recipe_sets import distinct_sets
 from ssn_probe.report.sections.set_reliability import overlap_tests
-from ssn_probe.text import p_equals
+from ssn_probe.text import counted, p_equals
 
 MOST_SETS, FEW, SIDE, MOST_LANGUAGES = 2, 9, 560, 40
 
@@ -42,6 +42,8 @@ def draw(run: FinishedRun) -> Chart | None:
     below = [_subtitle(run, tested.filter(set=kept[0])), "On the diagonal: the language's own neurons."]
     if len(languages) > len(shown):
         below.append(f"{len(languages) - len(shown):,} more languages in the tables.")
+    if len(named) > len(kept):
+        below.append(f"{counted(len(named) - len(kept), 'more set')} in the tables.")
     body = {"hconcat": panels, "spacing": 40}
     return chart("overlap", said[0], f"{'. '.join(said)}. {' '.join(below)}", body, subtitle=below)
 

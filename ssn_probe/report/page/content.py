@@ -14,7 +14,7 @@ from ssn_probe.report.rerun_command import Rerun, rerun_command
 from ssn_probe.spec import Recipe
 from ssn_probe.text import counted
 
-LEADS = ("asr", "comparisons", "overlap")
+LEADS = ("dissociation", "asr", "comparisons", "overlap")
 """The chart beside the answer: the first of these that a run has, else its first chart."""
 DRAWN_BYTES = 2_200_000
 """Bytes of all charts in a page: what goes beyond stays a file in plots/."""
