@@ -5,6 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.conclusions import claims_section
 from ssn_probe.report.document import Bullets, Table, section
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import as_markdown
@@ -26,7 +28,15 @@ TABLES = {
     "stability": "how far half of the prompts choose the same neurons",
     "log_odds": "the refusal log-odds per prompt and arm",
     "kl": "how far an arm moves the model on harmless text",
+    "language_log_odds": "the log-odds of the prompt's language against the others, per prompt and arm",
     "truth": "the sets against the neurons that were planted",
+    "compared_sets": "every neuron of the sets that the tested one is compared with",
+    "stability_curve": "how far fewer prompts choose the same neurons",
+    "curves": "what a training gave and cost, step by step",
+    "training": "the loss of a training, step by step",
+    "again": "how many neurons of a set were found again after training",
+    "dissociation": "two behaviours under two sets, and their difference",
+    "lm_eval": "scores of lm-eval per task and arm",
 }
 
 
@@ -35,14 +45,14 @@ def dataset_card(run: FinishedRun, tables: Mapping[str, pl.DataFrame], texts: st
     manifest = run.manifest
     model, languages = manifest["model"]["name"], manifest["evaluated"]
     answer = section("Answer", Bullets(tuple(manifest["answer"])))
-    claims = [(one["claim"], one["verdict"], one.get("why", "")) for one in manifest.get("claims") or ()]
+    claims = claims_section(kept_claims(manifest))
     rows = tuple((name, f"{table.height:,}", TABLES.get(name, "see the page")) for name, table in tables.items())
     rerun = rerun_command(run.recipe, manifest)
     parts = [
         f"# {markdown(title(run))}\n",
         as_markdown(section("Question", f"{run.recipe.question} The model is {model}; {_evaluated(languages)}.")),
         as_markdown(answer),
-        as_markdown(section("Claims", Table(("claim", "verdict", "why"), tuple(claims)))) if claims else "",
+        as_markdown(claims) if claims else "",
         as_markdown(section("Tables", Table(("table", "rows", "what a row is"), rows), texts)),
         "The whole report is `report.html`, a page that needs no network; `run.json` says how the run was made.\n",
         f"## Load it\n\n    datasets.load_dataset(FOLDER_OR_NAME, {first(tables)!r})\n",
