@@ -152,7 +152,12 @@ def hold(run: RunFolder) -> Any:
     with disk_errors(run.path):
         lock = FileLock(run.path / LOCK)
         lock.acquire(timeout=0)
-        (run.path / ROOM).write_bytes(bytes(2**18))
+        try:
+            (run.path / ROOM).write_bytes(bytes(2**18))
+        except OSError:
+            make_room(run)
+            let_go(run, lock)
+            raise
     return lock
 
 

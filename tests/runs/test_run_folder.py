@@ -135,6 +135,19 @@ class Clock(datetime):
         return datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)
 
 
+def test_a_folder_without_room_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as here:
+        here.setattr(Path, "write_bytes", full)
+        with pytest.raises(ResultError, match="No space left"):
+            results.hold(RunFolder(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    results.let_go(RunFolder(tmp_path), results.hold(RunFolder(tmp_path)))
+
+
 def test_two_runs_in_one_second_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "datetime", Clock)
     made = [create_run(tmp_path, "overlap", KEY) for _ in range(3)]
