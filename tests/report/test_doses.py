@@ -41,9 +41,9 @@ def test_one_set_silenced_alone_has_no_doses() -> None:
 
 
 def test_the_table_has_every_dose_with_its_costs() -> None:
-    values = {"none": (0.6, 0.002), "half": (0.5, 0.001), "to mean": (0.55, 0.003)}
+    values = {"none": (0.6, 0.002), "half": (0.5, 0.0008), "to mean": (0.55, 0.003)}
     rows = [row(arm, value=asr) for arm, (asr, _) in values.items()]
-    rows += [row(arm, "kl", value=kl, low=kl / 2, high=2 * kl) for arm, (_, kl) in values.items()]
+    rows += [row(arm, "kl", value=kl, low=kl - 0.001, high=2 * kl) for arm, (_, kl) in values.items()]
     summary = table(row("baseline", role="baseline", value=0.4, low=0.3, high=0.5), row("ms", value=0.9), *rows)
     section = doses_section(RECIPE, summary)
     assert section is not None
@@ -58,6 +58,7 @@ def test_the_table_has_every_dose_with_its_costs() -> None:
         "harmless mean (to mean)",
     ]
     assert grid.rows[0][2] == "0.0020 [0.0010, 0.0040]"
+    assert grid.rows[1][2] == "0.0008 [0.0000, 0.0016]"
     assert grid.rows[2][1:] == ("40.0 [30.0, 50.0]", "–")
 
 

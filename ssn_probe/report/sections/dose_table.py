@@ -57,4 +57,5 @@ def _cell(row: Row | None) -> str:
     if row is None:
         return ABSENT
     scale, digits = (1 if row["measure"] in DIGITS else 100), digits_of(row["measure"])
-    return f"{scale * row['value']:.{digits}f} [{scale * row['low']:.{digits}f}, {scale * row['high']:.{digits}f}]"
+    low = max(0.0, row["low"]) if row["measure"] == KL else row["low"]
+    return f"{scale * row['value']:.{digits}f} [{scale * low:.{digits}f}, {scale * row['high']:.{digits}f}]"
