@@ -130,7 +130,7 @@ class Result(Printed):
     @property
     def claims(self) -> Claims:
         """What the recipe asks, the primary question first, each with its verdict; none in runs of earlier releases."""
-        from ssn_probe.report.claims import kept_claims
+        from ssn_probe.report.claim import kept_claims
 
         return Claims(kept_claims(self.manifest))
 

@@ -1,7 +1,8 @@
 """A claim and its verdict."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 Verdict = Literal["shown", "not shown", "not testable"]
 SHOWN: Verdict = "shown"
@@ -22,3 +23,9 @@ class Claim:
     figures: str = ""
     why: str = ""
     primary: bool = False
+
+
+def kept_claims(manifest: Mapping[str, Any]) -> list[Claim]:
+    """The claims that a manifest holds; a run of an earlier release has none."""
+    names = [one.name for one in fields(Claim)]
+    return [Claim(**{name: entry[name] for name in names if name in entry}) for entry in manifest.get("claims") or ()]

@@ -4,10 +4,6 @@ One claim per question that the recipe asks, the primary one first. A claim that
 interval says how much there may be.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
-
 from ssn_probe.report.claim import Claim
 from ssn_probe.report.claims_of_arms import dissociation_claims, primary_claims, training_claims, transfer_claims
 from ssn_probe.report.claims_of_sets import found_again_claims, overlap_claims, sharing_claims
@@ -29,9 +25,3 @@ def claims(run: FinishedRun) -> list[Claim]:
     """The claims of a run, from its recipe and tables."""
     found = (claim for make in MAKERS for claim in make(run.recipe, run.findings))
     return list(dict.fromkeys(found))  # doses of one set give one claim about the set
-
-
-def kept_claims(manifest: Mapping[str, Any]) -> list[Claim]:
-    """The claims that a manifest holds; a run of an earlier release has none."""
-    names = [one.name for one in fields(Claim)]
-    return [Claim(**{name: entry[name] for name in names if name in entry}) for entry in manifest.get("claims") or ()]

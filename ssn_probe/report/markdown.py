@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from ssn_probe.report.charts.chart import Chart
-from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.claim import kept_claims
 from ssn_probe.report.conclusions import claims_section
 from ssn_probe.report.document import Bullets, Folded, Part, Picture, Section, Table
 from ssn_probe.report.finished import FinishedRun

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import quote
 
-from ssn_probe.report.claim import Verdict
-from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.claim import Verdict, kept_claims
 from ssn_probe.runs.history import Past
 from ssn_probe.text import counted
 

@@ -21,7 +21,7 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.organism.model_folder import save
 from ssn_probe.organism.variants import blank_model
-from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.claim import kept_claims
 from ssn_probe.study.summary import AVERAGE, LOG_ODDS
 
 LANGUAGES = ("qaa", "qab", "qac")

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from arm_samples import MEASURES, MS, RECIPE, compared, comparisons, findings, primary_test, row, table
 
-from ssn_probe.report.claim import Claim
-from ssn_probe.report.claims import claims, kept_claims
+from ssn_probe.report.claim import Claim, kept_claims
+from ssn_probe.report.claims import claims
 from ssn_probe.report.claims_of_arms import primary_in_words
 from ssn_probe.report.conclusions import claims_table
 from ssn_probe.report.finished import FinishedRun

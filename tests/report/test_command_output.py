@@ -28,6 +28,7 @@ def printed(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
     prompts = Prompts("lighthouses")
     recipe = Recipe(arms={"x2": Amplify(SafetyNeurons(prompts), by=2)}, measures=(ASR(prompts),), primary="x2")
@@ -39,6 +40,7 @@ def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
     )
 
 
+@pytest.mark.slow
 def test_show_says_what_crossed_clusters_could_show(tmp_path: Path) -> None:
     """What holds if the prompts of an action are one observation, and if actions and objects make no difference."""
     number = pl.col("prompt_id").str.extract(r"(\d+)$").cast(pl.Int64)

@@ -23,7 +23,8 @@ def draw(run: FinishedRun) -> Chart | None:
         return None
     kept = sorted(named, key=lambda name: name != recipe.primary)[:MOST_SETS]
     languages = {name: max(1, len(run.findings.sets.get(name, ()))) for name in kept}
-    sites, layers = list(shape["per_layer"]), [str(layer) for layer in range(shape["layers"])]
+    sites = list(dict.fromkeys((*shape["per_layer"], *neurons["site"])))  # a damaged manifest may lack some
+    layers = [str(layer) for layer in range(max(shape["layers"], 1 + max(neurons["layer"])))]
     high = max(5.0, min(24.0, HEIGHT / len(layers)))
     panels, said = [], []
     for name in kept:
@@ -65,7 +66,7 @@ def _in_words(name: str, means: pl.DataFrame, widths: Mapping[str, int]) -> str:
     total = float(means["mean"].sum())
     layer, site, mean, *_ = means.sort("mean", descending=True, maintain_order=True).row(0)
     own = float(means.filter(site=site)["mean"].sum()) / total
-    every = widths.get(site, 0) / sum(widths.values())
+    every = widths.get(site, 0) / max(1, sum(widths.values()))
     return (
         f"{drawable(name)}: {mean:.1f} of {total:.1f} neurons per language are in {site} of layer {layer}; {site} has "
         f"{percent(own, 0)} of the set and {percent(every, 0)} of all neurons"

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.claim import kept_claims
 from ssn_probe.report.conclusions import claims_section
 from ssn_probe.report.document import Bullets, Table, section
 from ssn_probe.report.finished import FinishedRun

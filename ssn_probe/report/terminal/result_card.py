@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ssn_probe.report.claims import kept_claims
+from ssn_probe.report.claim import kept_claims
 from ssn_probe.report.terminal.claims_table import claims_table
 from ssn_probe.runs import folder as results
 from ssn_probe.runs import integrity
