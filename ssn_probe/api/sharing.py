@@ -3,7 +3,8 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,7 @@ def _write(run: RunFolder, folder: Path, with_text: bool) -> Shared:
         findings=redacted_findings(found.findings, **whole),
     )
     _make_room(folder, manifest)
-    with disk_errors(folder):
+    with _or_nothing(folder), disk_errors(folder), showing(run):
         _write_files(folder, found, tables, _texts_in_words(**whole))
     sizes = {name: (folder / TABLES / f"{name}.parquet").stat().st_size for name in tables}
     rows = tuple(
@@ -89,6 +90,17 @@ def _write(run: RunFolder, folder: Path, with_text: bool) -> Shared:
     )
     others = tuple(path.name for path in sorted(folder.iterdir()) if path.name != TABLES)
     return Shared(where=str(folder), what=(*rows, ", ".join(others), _texts_in_words(**whole)))
+
+
+@contextmanager
+def _or_nothing(folder: Path) -> Iterator[None]:
+    """Half of a data set would look like a whole one: where its making fails, nothing of it stays."""
+    try:
+        yield
+    except BaseException:
+        for path in sorted(folder.iterdir()):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _write_files(folder: Path, run: FinishedRun, tables: Mapping[str, pl.DataFrame], texts: str) -> None:

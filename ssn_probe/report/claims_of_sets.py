@@ -40,7 +40,7 @@ def _sharing(name: str, shared: list[str]) -> str:
 def _size_claim(claim: str, row: dict[str, Any], caveat: str) -> Claim:
     ends = f"({row['difference_low']:+.1f} to {row['difference_high']:+.1f})"
     figures = f"{row['difference']:+.1f} neurons {ends}, {p_equals(row['p_holm'])} after Holm"
-    if row["p_holm"] <= ALPHA:
+    if row["p_holm"] <= ALPHA and row["difference"] > 0:
         return Claim(claim=claim, verdict=SHOWN, figures=figures, why=caveat.removeprefix("; "))
     least = f"{row['shown_from']:.1f} neurons or more would have shown it" if is_known(row["shown_from"]) else ""
     return Claim(claim=claim, verdict=NOT_SHOWN, figures=figures, why=least)

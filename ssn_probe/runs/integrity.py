@@ -5,6 +5,7 @@ ones.
 """
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def warning(run: RunFolder) -> str | None:
     more = [f"{len(changed) - NAMED:,} more"] if len(changed) > NAMED else []
     return (
         f"{listing(changed[:NAMED] + more)} of {run.name} changed since the run wrote them: what is shown may not be "
-        f"what was found. `ssn-probe verify {run.name}` says more."
+        f"what was found. `ssn-probe verify {shlex.quote(run.name)}` says more."
     )
 
 

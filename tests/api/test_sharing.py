@@ -1,5 +1,6 @@
 """`ssn-probe share`: what a data set made of a run holds, what it must not hold, and who can read it."""
 
+import errno
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,3 +177,22 @@ def test_the_command_says_what_it_wrote(made: RunFolder, tmp_path: Path) -> None
 )
 def test_paths_and_hosts_lose_what_is_private(text: str, shared: str) -> None:
     assert without_paths({"a": [text]}) == {"a": [shared]}
+
+
+def test_where_it_fails_nothing_stays(made: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ssn_probe.api.sharing.write_text", full)
+    with pytest.raises(ResultError, match="No space left"):
+        share(made, str(tmp_path / "to"))
+    assert not list((tmp_path / "to").iterdir())
+
+
+def test_figures_that_no_run_writes_are_one_error(made: RunFolder, tmp_path: Path) -> None:
+    damaged = with_data(made, tmp_path / "damaged")
+    figures = [pl.lit(float("nan")).alias(name) for name in ("value", "low", "high")]
+    write_table(damaged.path / "summary.parquet", damaged.table("summary").with_columns(figures))
+    with pytest.raises(ResultError, match="its tables are not those that a run writes"):
+        share(damaged, str(tmp_path / "to"))
+    assert not list((tmp_path / "to").iterdir())
