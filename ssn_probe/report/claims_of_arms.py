@@ -131,8 +131,9 @@ def dissociation_claims(recipe: Recipe, findings: Findings) -> Iterator[Claim]:
     ):
         row = summary_row(summary, arm, measure)
         if row is not None and (moved(row, lowers=True) or moved(row, lowers=False)):
-            claim, why = f"Silencing {names[arm]} moves {behaviour}, too", "its 95 % interval leaves out zero"
-            yield Claim(claim=claim, verdict=SHOWN, figures=_share(row), why=why)
+            claim = f"Silencing {names[arm]} moves {behaviour}, too"
+            why = "its 95 % interval leaves out zero; described, not tested"
+            yield Claim(claim=claim, verdict=NOT_TESTABLE, figures=_share(row), why=why)
 
 
 def _both(rows: Mapping[str, Row], lowered: bool, untestable: str) -> Claim:
