@@ -70,7 +70,7 @@ def with_formulas(text: str) -> str:
 def stage() -> None:
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(ROOT / "docs", STAGE, ignore=shutil.ignore_patterns("requirements.*"))
-    pages = [str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")]
+    pages = [str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))]
     for path in [*pages, *ELSEWHERE]:
         text = (ROOT / path).read_text(encoding="utf-8")
         (STAGE / staged(path)).write_text(with_formulas(rewritten(path, text)), encoding="utf-8")
@@ -105,7 +105,9 @@ def bad_sheets(sheet: Path) -> Iterator[str]:
 def not_in_nav() -> Iterator[str]:
     """Pages that the navigation names and that are not there, or the other way round."""
     named = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
-    there = {staged(str(page.relative_to(ROOT))) for page in (ROOT / "docs").rglob("*.md")} | {*ELSEWHERE.values()}
+    there = {staged(str(page.relative_to(ROOT))) for page in sorted((ROOT / "docs").rglob("*.md"))} | {
+        *ELSEWHERE.values()
+    }
     yield from (
         f"mkdocs.yml: {page} is named in nav and not there, or there and not named" for page in sorted(named ^ there)
     )

@@ -9,11 +9,12 @@ from ssn_probe.report.charts.chart import Chart, chart
 from ssn_probe.report.charts.marks import LITERAL, Rows, key, layer, measured
 from ssn_probe.report.charts.theme import COLOURS, INK, MORE, MUTED, arm_colours, drawable
 from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.measure_tables import SHORT
 from ssn_probe.study.training_curves import CURVE_MEASURES, RANDOM
 from ssn_probe.text import counted, percent
 
 SIDE, KEY = 210, 150
-TITLES = {"asr": "ASR, %", "over_refusal": "over-refusal, %", "utility": "utility, %", "step": "steps"}
+TITLES = SHORT | {"step": "steps"}
 BETTER = {"over_refusal": "better: towards the lower left", "utility": "better: towards the lower right"}
 MOST_NAMES = 12
 PALETTE = (COLOURS[0], *MORE)

@@ -10,12 +10,13 @@ from ssn_probe.report.charts.row_panels import Dot, Panel, row_panels
 from ssn_probe.report.charts.theme import INK, arm_colours, drawable
 from ssn_probe.report.conditions import Condition, Row, baseline_rows, by_condition, last_steps
 from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.measure_tables import SHORT
 from ssn_probe.spec import Trains
 from ssn_probe.study.arms import TESTED
 from ssn_probe.study.summary import AVERAGE
 from ssn_probe.text import percent
 
-MEASURES = {"asr": "ASR, %", "over_refusal": "over-refusal, %", "utility": "utility, %"}
+MEASURES = {name: SHORT[name] for name in ("asr", "over_refusal", "utility")}
 MOST_LANGUAGES = 40
 
 
