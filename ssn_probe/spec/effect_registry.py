@@ -174,7 +174,7 @@ class FirstOrder(Effect, abstract=True):
         hint = "Give a factor from 0 to 1, for example 0.5; 1 scales nothing."
         require(0 <= self.at <= 1, f"at is {self.at!r}", hint)
         object.__setattr__(self, "at", float(self.at))
-        _check_candidates(self)
+        _check_share(self, "candidates")
 
     def passes(self, neurons: int) -> float:
         return 3 if self.at == 1 else 6
@@ -213,7 +213,7 @@ class Ablation(Effect):
     candidates: float = 0.05
 
     def check(self) -> None:
-        _check_candidates(self)
+        _check_share(self, "candidates")
 
     @property
     def screen(self) -> tuple[Effect, float]:
@@ -237,7 +237,12 @@ class Language(FirstOrder):
     caution = "What q and k do through the softmax: the language effect is first order and misses part of it."
 
 
-def _check_candidates(effect: FirstOrder | Ablation) -> None:
-    hint = "Give a share of neurons in (0, 1], for example 0.05."
-    require(0 < effect.candidates <= 1, f"candidates is {effect.candidates!r}", hint)
-    object.__setattr__(effect, "candidates", float(effect.candidates))
+def _check_share(effect: Effect, name: str) -> None:
+    """That a parameter is a share of neurons, such as `candidates` or `exact_qk`; it becomes a float.
+
+    Raises:
+        RecipeError: it is not above 0 and at most 1.
+    """
+    share = getattr(effect, name)
+    require(0 < share <= 1, f"{name} is {share!r}", "Give a share of neurons in (0, 1], for example 0.05.")
+    object.__setattr__(effect, name, float(share))
