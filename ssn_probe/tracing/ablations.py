@@ -64,14 +64,14 @@ def moved_states(
         def attempt(together: int) -> Tensor:
             chosen = neurons[start : start + together]  # noqa: B023 (called at once)
             inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
-            return run_body(subject, trace_ablations, inputs, places, _silenced(chosen), position)
+            return run_body(subject, trace_ablations, inputs, places, silenced(chosen), position)
 
         found.append(fitted(size, attempt).cpu())
         start += len(found[-1])
     return placed(subject, places["sites"], neurons, torch.cat(found)[:, None])
 
 
-def _silenced(neurons: Sequence[Neuron]) -> dict[tuple[int, Site], tuple[list[int], list[int]]]:
+def silenced(neurons: Sequence[Neuron]) -> dict[tuple[int, Site], tuple[list[int], list[int]]]:
     """(layer, site) → rows of the batch and indices: row i + 1 runs without neuron i, row 0 as it is."""
     silenced: dict[tuple[int, Site], tuple[list[int], list[int]]] = {}
     for row, (layer, site, index) in enumerate(neurons, start=1):
