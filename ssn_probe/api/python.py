@@ -62,6 +62,7 @@ def run(
     fresh: bool = False,
     remote: bool | str = False,
     engine: str = "transformers",
+    processes: int | Literal["auto"] = "auto",
     progress: bool = True,
     **parameters: Any,
 ) -> Result:
@@ -77,7 +78,8 @@ def run(
     `batch_size` prompts at a time, by default as many as fit; `gradient_checkpointing` trains in less memory, and
     slower; `limit` prompts per split and context at most; `fresh` recomputes what is in the cache; `remote=True` runs
     the model on NDIF, an address on that host; `engine="vllm"` generates responses by vLLM, see docs/vllm.md;
-    `progress=False` shows nothing. Raises an SSNProbeError for a mistake that you can fix.
+    `processes` of this machine share the work, by default one per core where a small model has much to do, or one per
+    GPU that holds the model; `progress=False` shows nothing. Raises an SSNProbeError for a mistake that you can fix.
     """
     asked = _asked(what, model, parameters)
     _import_tqdm()
@@ -94,6 +96,7 @@ def run(
         fresh=fresh,
         remote=remote,
         engine=engine,
+        processes=_count("processes", None if processes == "auto" else processes),
         source=asked.source,
         arguments=asked.arguments,
     )

@@ -28,6 +28,7 @@ from ssn_probe.model.asking import asking_of
 from ssn_probe.model.fetched import source_of
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.workers import sharing
 from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.answer import answer_lines
 from ssn_probe.report.certificate import with_certificate
@@ -40,8 +41,8 @@ from ssn_probe.runs import folder as results
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.runs.manifest import Manifest, write_manifest
-from ssn_probe.spec import Prompts, Recipe
-from ssn_probe.spec.node import to_json
+from ssn_probe.spec import Prompts, Recipe, Trains
+from ssn_probe.spec.node import to_json, walk
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.host_checks import check_allowed, check_scoring
 from ssn_probe.study.kept_progress import keeping_progress
@@ -52,7 +53,7 @@ from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, sinc
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
-from ssn_probe.study.steps import rows_of_steps
+from ssn_probe.study.steps import Row, rows_of_steps
 from ssn_probe.study.unjudged import (
     check_judged,
     judges_json,
@@ -77,6 +78,7 @@ class Options:
     `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
     the cache. `remote`: run the model on a host, see `load_subject`; `yes`: without asking before prompts are sent.
     `engine`: what generates responses, which decides their tokens; `transformers`, or `vllm[:OPTION=VALUE,…]`.
+    `processes`: how many processes of this machine share the work; None: see `model.workers.sharing`.
     `source`: the text of the recipe file, as it was executed.
     """
 
@@ -90,6 +92,7 @@ class Options:
     remote: bool | str = False
     yes: bool = True
     engine: str = "transformers"
+    processes: int | None = None
     source: str | None = None
     arguments: dict[str, str] = field(default_factory=dict)
 
@@ -144,6 +147,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     with (
         _recorded(run, record),
         ending(engine),
+        _sharing(bench, recipe, options, rows) as bench,
         tracking(console, tracked) as shown,
         keeping_progress(shown, tracked, run.path) as tracker,
     ):
@@ -161,6 +165,19 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     results.point_latest(root, run)
     _report(FinishedRun(recipe=recipe, manifest=run.manifest(), findings=findings), run, console)
     return run
+
+
+@contextmanager
+def _sharing(bench: Workbench, recipe: Recipe, options: Options, rows: Sequence[Row]) -> Iterator[Workbench]:
+    """The bench with the model in several processes, where all that is measured is of the model as it was loaded."""
+    alone = bench.engine is not None or any(isinstance(node, Trains) for node in walk(recipe))
+    expected = sum(row.prompts * row.cost.passes for row in rows)
+    settings = {"expected": expected, "asking": asking_of(recipe), "warn": bench.warn}
+    with sharing(bench.subject, 1 if alone else options.processes, **settings) as subject:
+        if subject.workers is None or bench.cache is None:
+            yield bench
+            return
+        yield replace(bench, subject=subject, cache=replace(bench.cache, pause=subject.workers.turns.pause))
 
 
 def _report(found: FinishedRun, run: RunFolder, console: Console) -> None:

@@ -12,7 +12,19 @@ from ssn_probe import __version__
 from ssn_probe.cli.delta_commands import delta
 from ssn_probe.cli.judge_commands import certify, judge, judge_again
 from ssn_probe.cli.model_commands import model, models
-from ssn_probe.cli.options import CHAT, DEVICE, DTYPE, HOST, OUT, REMOTE, SYSTEM, place, study_options, with_place
+from ssn_probe.cli.options import (
+    CHAT,
+    DEVICE,
+    DTYPE,
+    HOST,
+    OUT,
+    REMOTE,
+    SYSTEM,
+    Number,
+    place,
+    study_options,
+    with_place,
+)
 from ssn_probe.cli.organism_commands import organism
 from ssn_probe.cli.report_commands import report
 from ssn_probe.cli.share_command import share
@@ -153,6 +165,13 @@ def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **o
 @study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")
 @click.option("--fresh", is_flag=True, help="Compute everything again, without the cache.")
+@click.option(
+    "--processes",
+    type=Number(),
+    default="auto",
+    show_default=True,
+    help="Of this machine, which share the work; auto: one per core for a small model with much to do, or per GPU.",
+)
 @click.option("--track", "tracker", type=click.Choice(TRACKERS), help="Send the run's numbers, and no text, to it.")
 def run(
     recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], tracker: str | None, **options: Any

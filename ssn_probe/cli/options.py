@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 
-class BatchSize(click.ParamType):
-    """A number of prompts, or `auto` (None) for as many as fit into memory."""
+class Number(click.ParamType):
+    """A number, or `auto` (None), such as of as many prompts as fit into memory."""
 
     name = "N|auto"
 
@@ -46,7 +46,7 @@ STUDY = (
     OUT,
     DTYPE,
     DEVICE,
-    click.option("--batch-size", type=BatchSize(), default="auto", show_default=True, help="Prompts per forward pass."),
+    click.option("--batch-size", type=Number(), default="auto", show_default=True, help="Prompts per forward pass."),
     click.option(
         "--engine",
         default="transformers",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.storage import gigabytes
+from ssn_probe.model.machine import memory, usable_cores
 
 LITTLE_MEMORY = 2e9
 """Bytes: importing torch and running the organism takes about half of it."""
@@ -30,19 +31,6 @@ def check_processor(device: str) -> Check:
     return warned("processor", found, meaning, f"Set OMP_NUM_THREADS={better} before the command.")
 
 
-def usable_cores() -> int:
-    """The number of cores that this process may use, given its affinity and the quota of its container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _control_group("cpu.max").partition(" ")
-    return max(1, min(allowed, int(quota) // int(period))) if quota.isdigit() else allowed
-
-
-def _control_group(name: str) -> str:
-    """A setting of the container's control group; empty if there is none."""
-    file = Path("/sys/fs/cgroup") / name
-    return file.read_text(encoding="ascii").strip() if file.is_file() else ""
-
-
 def check_memory() -> Check:
     """How much memory does the machine have, and how much of it is free?"""
     total, free = memory()
@@ -51,17 +39,6 @@ def check_memory() -> Check:
         return passed("memory", found)
     meaning = 'Loading a model may make the system end the process without a message ("Killed").'
     return warned("memory", found, meaning, "Close other programs, or ask the scheduler for more memory.")
-
-
-def memory() -> tuple[int, int]:
-    """Total and free bytes, within the limit of the container."""
-    import psutil
-
-    seen = psutil.virtual_memory()
-    limit, used = _control_group("memory.max"), _control_group("memory.current")
-    if not (limit.isdigit() and used.isdigit()):
-        return seen.total, seen.available
-    return min(seen.total, int(limit)), min(seen.available, max(0, int(limit) - int(used)))
 
 
 def check_device(device: str) -> list[Check]:

@@ -41,6 +41,7 @@ from ssn_probe.remote.host import Host, find_host
 from ssn_probe.remote.settings import check_settings
 
 if TYPE_CHECKING:
+    from ssn_probe.model.workers import Workers
     from ssn_probe.remote.calls import Calls
 
 BODIES = "ssn_probe.tracing.bodies"
@@ -60,7 +61,7 @@ class Subject:
     taken, on which day, with which system prompt.
     `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
     it is asked through. `shards`: the same where `model` holds only this process's part of the weights. `spread`: over
-    what the model is spread, where it is not whole on `device`.
+    what the model is spread, where it is not whole on `device`. `workers`: other processes that have it, too.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Subject:
     calls: "Calls | None" = None
     shards: Shards | None = None
     spread: str = ""
+    workers: "Workers | None" = None
 
     @property
     def place(self) -> str:

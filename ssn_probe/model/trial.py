@@ -68,6 +68,16 @@ def try_chats(tokenizer: Any, texts: Sequence[str], *, answers: Sequence[str] = 
     _try(digest, tokenizer.name_or_path, request, seconds)
 
 
+def passed_trials() -> frozenset[str]:
+    """What has been tried here, by digest."""
+    return frozenset(_passed)
+
+
+def take_as_passed(tried: frozenset[str]) -> None:
+    """What another process has tried is not tried again in this one."""
+    _passed.update(tried)
+
+
 def _has_default(template: Any) -> bool:
     return isinstance(template, str) or (isinstance(template, dict) and isinstance(template.get("default"), str))
 

@@ -92,13 +92,13 @@ class Workbench:
             return memory[key]
 
     def together(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:
-        """What each piece of work gives, in order: at the same time where a host is waited for."""
-        calls = self.subject.calls
+        """What each piece of work gives, in order: at the same time where a host or other processes compute it."""
+        calls = self.subject.calls or self.subject.workers
         return (one() for one in work) if calls is None else calls.together(work)
 
     def alone(self, key: Hashable) -> AbstractContextManager[None]:
         """Inside, no other work that is done together with this is inside with the same key: it waits."""
-        calls = self.subject.calls
+        calls = self.subject.calls or self.subject.workers
         return nullcontext() if calls is None else calls.turns.alone(key)
 
     def forget(self, key: tuple[Any, ...]) -> None:

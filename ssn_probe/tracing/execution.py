@@ -1,9 +1,13 @@
 """Where a body runs: here, or on the host of the model. To whoever asks there is no difference."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from ssn_probe.model.subject import Subject
+
+OPEN_LOOP = ".*was never reached: the loop asked for a step the run did not make.*"
+"""nnsight's warning at the end of an open `tracer.iter[:]`, which always ends this way. A host warns on its own."""
 
 
 def run_body(subject: Subject, body: Callable[..., Any], *arguments: Any) -> Any:
@@ -18,9 +22,18 @@ def run_body(subject: Subject, body: Callable[..., Any], *arguments: Any) -> Any
         return subject.calls.run(body, *arguments)
     if subject.shards is not None:
         return subject.shards.run(body, *arguments)
-    if subject.spread:
+    if subject.workers is not None:
+        return subject.workers.run(run_here, subject, body, arguments)
+    return run_here(subject, body, arguments)
+
+
+def run_here(subject: Subject, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """`body(model, *arguments)` in this process, where one thread at a time computes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=OPEN_LOOP)
+        if not subject.spread:
+            return body(subject.model, *arguments)
         from ssn_probe.model.offloading import weights_fetched_again
 
         with weights_fetched_again(subject.model._module):
             return body(subject.model, *arguments)
-    return body(subject.model, *arguments)

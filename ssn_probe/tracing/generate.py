@@ -1,8 +1,6 @@
 """Greedy responses of a model, with neurons changed on the prompt and on every generated token."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,9 +21,6 @@ from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.generation_settings import greedy_settings
 
 __all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
-
-OPEN_LOOP = ".*was never reached: the loop asked for a step the run did not make.*"
-"""nnsight's warning at the end of an open `tracer.iter[:]`, which always ends this way."""
 
 
 @runtime_checkable
@@ -142,22 +137,10 @@ def run_generation(
     inputs = pad_left(batch, subject.pad_id, subject.device)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
-    with _open_loop_may_end(subject):
-        ids, finite, values = run_body(subject, trace_generation, inputs, places, edits, wanted, settings)
+    ids, finite, values = run_body(subject, trace_generation, inputs, places, edits, wanted, settings)
     if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
     return ids.long().cpu(), values
-
-
-@contextmanager
-def _open_loop_may_end(subject: Subject) -> Iterator[None]:
-    """Without nnsight's warning of an open loop. On a host the host warns, and here filters belong to all threads."""
-    if subject.calls is not None:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=OPEN_LOOP)
-        yield
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:

@@ -14,8 +14,7 @@ from ssn_probe.model.think_blocks import SWITCHES
 from ssn_probe.tracing.batching import Advance
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Edits, places_of, prepared
-from ssn_probe.tracing.execution import run_body
-from ssn_probe.tracing.generate import OPEN_LOOP
+from ssn_probe.tracing.execution import OPEN_LOOP, run_body
 
 
 def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Advance) -> Any:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-import ssn_probe.recipes
 from rich.console import Console
 
 import ssn_probe
+import ssn_probe.recipes
 from ssn_probe import ASR, Expand, Prompts, Recipe, Result, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
@@ -31,8 +31,8 @@ after_expand amplify_ss dissociation expand_controls expand_ss identify_ms leave
 reproduce_advbench_x reproduce_multijail suppress_ss transfer
 """
 ARGUMENTS = {
-    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote engine progress "
-    "parameters",
+    "run": "what model out batch_size device dtype limit gradient_checkpointing fresh remote engine processes "
+    "progress parameters",
     "preview": "what model out batch_size device dtype limit remote engine time parameters",
     "evaluate": "expression model out batch_size device dtype limit remote progress system chat",
     "open_run": "reference out",
@@ -44,7 +44,7 @@ COMMANDS = {
     "show": "recipe --judge -T --limit --engine --batch-size --device --dtype -o --remote --host -y --yes --time "
     "--no-time",
     "run": "recipe --judge -T --limit --engine --batch-size --device --dtype -o --remote --host -y --yes "
-    "--gradient-checkpointing --fresh --track",
+    "--gradient-checkpointing --fresh --processes --track",
     "results": "reference -o --sort --status --recipe --model --export --measure --responses --language --arm "
     "--verdict -n --show-text",
     "judge": "reference --with -o --device",

@@ -10,7 +10,7 @@ import torch
 
 from ssn_probe.model.subject import Subject
 from ssn_probe.remote.turns import Turns
-from ssn_probe.tracing.generate import OPEN_LOOP
+from ssn_probe.tracing.execution import OPEN_LOOP
 
 SHOWN = ("input", "inputs", "output", "result", "trace", "generate", "session", "interleave")
 

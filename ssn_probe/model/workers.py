@@ -1,0 +1,315 @@
+"""One model in several processes of this machine, which share what has to be computed of it.
+
+The first process does all that a single one would do: it alone plans, judges, keeps and reports. It hands calls of
+bodies, which are functions of the model and of plain data, to workers that have loaded the same model, and computes
+calls itself where they have enough to do. So a number depends on neither how many there are nor which of them is
+quicker, and a worker may die at any moment: what it was asked is computed here. A worker ends when its standard input
+does, so none outlives the first process, however that ends.
+
+Threads prepare the calls, one at a time (`remote.turns`); none are started before a worker is ready.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ssn_probe.model.asking import NO_WISH, Asking
+from ssn_probe.model.machine import memory, usable_cores
+from ssn_probe.model.trial import passed_trials
+from ssn_probe.remote.turns import Cancelled, Turns
+
+if TYPE_CHECKING:
+    from ssn_probe.model.subject import Subject
+
+T = TypeVar("T")
+WORKER = "ssn_probe.tracing.worker"
+"""The module that a worker runs."""
+WORTH = 20.0
+"""Seconds that the rest of a run must seem to take before workers are started: each needs five to import and load."""
+SMALL = 10**9
+"""Bytes of weights up to which a model gets several processes on a CPU: matrix products of a larger one share the
+cores well by themselves."""
+MOST = 8
+"""Processes at most, unless a number is asked for: what the first one does alone keeps no more of them busy."""
+ROOM, ROOM_ON_GPU = 15 * 10**8, 4 * 10**9
+"""Bytes that a process takes beside twice its weights on a CPU; and beside one and a half times on a GPU."""
+AHEAD, FEW, MANY = 1.0, 2, 8
+"""Seconds of work that wait for a worker, but so many calls at least and at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What a worker loads, and how. `tried`: templates and tokenizers that were tried already, see `model.trial`."""
+
+    name: str
+    dtype: str
+    device: str
+    asking: Asking
+    threads: int
+    tried: frozenset[str]
+
+
+class Here(Protocol):
+    """Computes a call in this process."""
+
+    def __call__(self, subject: "Subject", body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any: ...
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that a worker has; `is_known` once it has answered with a value."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    is_known: bool = False
+    value: Any = None
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process, the calls that it has by number, and the seconds that its last one took."""
+
+    process: subprocess.Popen[bytes]
+    listener: threading.Thread | None = None
+    is_ready: bool = False
+    is_lost: bool = False
+    calls: dict[int, Call] = field(default_factory=dict)
+    seconds: float = AHEAD
+
+    @property
+    def has_enough(self) -> bool:
+        waiting = len(self.calls)
+        return waiting >= MANY or (waiting >= FEW and waiting * self.seconds >= AHEAD)
+
+
+class Workers:
+    """The workers of one model, `loadings` has one entry for each, and what they are asked through.
+
+    `expected`: how many sequences the run may have to compute; where these seem to take less than `WORTH`, no worker is
+    started. None: they are started with the first call. `warn` is told of a worker that died.
+    """
+
+    def __init__(
+        self,
+        loadings: Iterable[Loading],
+        identity: Mapping[str, Any],
+        expected: float | None = None,
+        warn: Callable[[str], None] = lambda _message: None,
+    ):
+        self.loadings, self.identity, self.expected, self.warn = tuple(loadings), dict(identity), expected, warn
+        self.turns = Turns(interrupted=self.close)
+        self.workers: list[Worker] = []
+        self.is_closed = False
+        self._numbers = 0
+        self._fastest = float("inf")
+        self._computed = 0
+        self._lock = threading.Lock()
+
+    @property
+    def are_ready(self) -> bool:
+        """Is a worker there that takes calls?"""
+        return any(worker.is_ready and not worker.is_lost for worker in self.workers)
+
+    def run(self, here: Here, subject: "Subject", body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """What a body gives: from a worker where one has little to do, else computed `here`."""
+        with self.turns.taken():
+            self._go_on()
+            if self.expected is None:
+                self._start()
+            if (call := self._handed(body, arguments)) is not None:
+                self.turns.wait(call.done)
+                if call.is_known:
+                    return call.value
+                self._go_on()
+            began = time.monotonic()
+            value = here(subject, body, arguments)
+            self._learn(_sequences(arguments), time.monotonic() - began)
+            return value
+
+    def together(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:
+        """What each piece of work gives, in order; one after the other until a worker is ready."""
+        left = iter(work)
+        for one in left:
+            if self.are_ready:
+                yield from self.turns.together(chain([one], left), MANY * len(self.workers) + 1)
+                return
+            yield one()
+
+    def close(self) -> None:
+        """Ends all workers; who waits for one asks no more."""
+        with self._lock:
+            self.is_closed = True
+        for worker in self.workers:
+            with suppress(OSError):
+                worker.process.kill()
+        for worker in self.workers:
+            worker.process.wait()
+            if worker.listener is not None:
+                worker.listener.join()
+            for stream in (worker.process.stdin, worker.process.stdout):
+                with suppress(OSError):
+                    assert stream is not None
+                    stream.close()
+
+    def _go_on(self) -> None:
+        group = self.turns.group
+        if self.is_closed or (group is not None and group.is_over):
+            raise Cancelled
+
+    def _start(self) -> None:
+        with self._lock:
+            if self.workers or self.is_closed:
+                return
+            self.workers = [Worker(_process()) for _ in self.loadings]
+        for worker, loading in zip(self.workers, self.loadings, strict=True):
+            worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
+            worker.listener.start()
+            self._send(worker, pickle.dumps(loading))
+
+    def _learn(self, sequences: int, seconds: float) -> None:
+        """Starts the workers once what is left seems worth it, at the best speed seen: the first calls are slow."""
+        if self.expected is None or self.workers or not sequences:
+            return
+        self._computed += sequences
+        self._fastest = min(self._fastest, seconds / sequences)
+        if self._fastest * (self.expected - self._computed) >= WORTH:
+            self._start()
+
+    def _handed(self, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Call | None:
+        """The call, where a worker has got it: one that has little to do, and for functions of this package."""
+        idle = [worker for worker in self.workers if worker.is_ready and not worker.is_lost and not worker.has_enough]
+        if not idle or not body.__module__.startswith("ssn_probe."):
+            return None
+        worker, call = min(idle, key=lambda one: len(one.calls)), Call()
+        self._numbers += 1
+        try:
+            message = pickle.dumps((self._numbers, body, on_device(arguments, "cpu")))
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return None
+        with self._lock:
+            if worker.is_lost:
+                return None
+            worker.calls[self._numbers] = call
+        self._send(worker, message)
+        return call
+
+    def _send(self, worker: Worker, message: bytes) -> None:
+        with suppress(OSError):  # of a worker that has died: its listener gives back the calls
+            assert worker.process.stdin is not None
+            worker.process.stdin.write(message)
+            worker.process.stdin.flush()
+
+    def _listen(self, worker: Worker) -> None:
+        """Takes what a worker answers until it ends, and then gives back the calls that it still had."""
+        with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
+            worker.is_ready = pickle.load(worker.process.stdout) == self.identity  # type: ignore[arg-type]
+            while worker.is_ready:
+                number, is_known, value, seconds = pickle.load(worker.process.stdout)  # type: ignore[arg-type]
+                with self._lock:
+                    call = worker.calls.pop(number)
+                call.is_known, call.value, worker.seconds = is_known, value, seconds
+                self.turns.wake(call.done)
+        with self._lock:
+            worker.is_lost = True
+            left, closed = list(worker.calls.values()), self.is_closed
+        if not closed:
+            with suppress(OSError):
+                worker.process.kill()
+            self.warn("a process that shared the work ended early; what it was computing was computed again")
+        self.turns.wake(*(call.done for call in left))
+
+
+def _process() -> subprocess.Popen[bytes]:
+    package = str(Path(__file__).parents[2])
+    settings = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    paths = {"PYTHONPATH": os.pathsep.join([package, *filter(None, sys.path)])}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | settings | paths,
+    )
+
+
+def on_device(value: Any, device: str) -> Any:
+    """The same plain data with all tensors on a device, and none that is a view of a larger one."""
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        moved = value.detach().to(device)
+        return moved.clone() if moved.untyped_storage().nbytes() > moved.nbytes else moved
+    if isinstance(value, Mapping):
+        return {name: on_device(item, device) for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(on_device(item, device) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(on_device(item, device) for item in value)
+    return value
+
+
+def _sequences(arguments: tuple[Any, ...]) -> int:
+    """How many sequences a call runs; 0 where it runs none."""
+    inputs = next((one for one in arguments if isinstance(one, Mapping) and "input_ids" in one), None)
+    return 0 if inputs is None else len(inputs["input_ids"])
+
+
+@contextmanager
+def sharing(
+    subject: "Subject",
+    processes: int | None,
+    *,
+    expected: float,
+    asking: Asking = NO_WISH,
+    warn: Callable[[str], None] = lambda _message: None,
+) -> Iterator["Subject"]:
+    """The model in so many processes while it lasts; each gets its part of the cores, this one, too.
+
+    `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model, and not before
+    `expected` sequences seem worth it. A model on a host, or in parts, has one.
+    """
+    import torch
+
+    places = _places(subject, processes)
+    if not places:
+        yield subject
+        return
+    before = torch.get_num_threads()
+    if subject.device == "cpu":
+        torch.set_num_threads(max(1, usable_cores() // (len(places) + 1)))
+    dtype = str(subject.identity["dtype"]).removeprefix("torch.")
+    loading = {"name": subject.name, "dtype": dtype, "asking": asking, "threads": torch.get_num_threads()}
+    loadings = [Loading(device=place, tried=passed_trials(), **loading) for place in places]
+    workers = Workers(loadings, subject.identity, None if processes else expected, warn)
+    try:
+        yield replace(subject, workers=workers)
+    finally:
+        workers.close()
+        torch.set_num_threads(before)
+
+
+def _places(subject: "Subject", processes: int | None) -> list[str]:
+    """The devices of the workers; none where this process computes alone."""
+    if subject.calls is not None or subject.shards is not None or subject.spread or subject.model is None:
+        return []
+    weights = sum(one.numel() * one.element_size() for one in subject.model._module.parameters())
+    if subject.device == "cpu":
+        fit = int(memory()[1] // (2 * weights + ROOM))
+        wished = min(usable_cores(), MOST if weights <= SMALL else 1, fit + 1) if processes is None else processes
+        return ["cpu"] * (wished - 1)
+    if not subject.device.startswith("cuda"):
+        return []
+    import torch
+
+    own = torch.device(subject.device).index or 0
+    others = [number for number in range(torch.cuda.device_count()) if number != own]
+    free = [one for one in others if torch.cuda.mem_get_info(one)[0] >= 1.5 * weights + ROOM_ON_GPU]
+    return [f"cuda:{number}" for number in free[: None if processes is None else processes - 1]]

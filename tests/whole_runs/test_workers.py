@@ -1,0 +1,176 @@
+"""Several processes that share the work of a run: the same tables, whatever becomes of them; none outlives the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
+from ssn_probe.api.runner import Options, run_recipe
+from ssn_probe.model import workers
+from ssn_probe.model.chat import whole_inputs
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.workers import Workers, sharing
+from ssn_probe.runs.folder import RunFolder
+from ssn_probe.tracing.bodies.refusal import trace_states
+from ssn_probe.tracing.edits import places_of
+from ssn_probe.tracing.execution import run_body
+
+PROMPTS = Prompts("organism", languages=("qaa", "qac"), limit=24)
+STUDY = Recipe(
+    arms={"ss": Suppress(Shared(SafetyNeurons(PROMPTS, top=0.01)))},
+    measures=(ASR(PROMPTS),),
+    controls=4,
+    log_odds_label_sets=9,
+    permutations=99,
+    half_samples=2,
+    name="study",
+)
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_workers import STUDY, Console, Options, run_recipe
+run_recipe(STUDY, Options(out=Path(sys.argv[1]), processes=2), Console(quiet=True))
+"""
+
+
+def made(out: Path, processes: int) -> RunFolder:
+    return run_recipe(STUDY, Options(out=out, processes=processes), Console(quiet=True))
+
+
+def tables(run: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(run.path.glob("*.parquet"))}
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The tables of the study in one process."""
+    return tables(made(tmp_path_factory.mktemp("alone"), 1))
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    return [one for one in process.children() if "ssn_probe.tracing.worker" in " ".join(one.cmdline())]
+
+
+def until(is_so: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it never was so"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry per answer of a worker. A run waits with its first call until the workers are ready."""
+    found: list[bool] = []
+    run, start = Workers.run, Workers._start
+
+    def counted(self: Workers, here, subject, body, arguments):
+        first = not self.workers
+
+        def computed(*given):
+            found.append(False)
+            return here(*given)
+
+        if first:
+            start(self)
+            until(lambda: self.are_ready or any(worker.is_lost for worker in self.workers))
+        found.append(True)
+        return run(self, computed, subject, body, arguments)
+
+    monkeypatch.setattr(Workers, "run", counted)
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_tables_of_one(tmp_path: Path, alone: dict[str, bytes], answered: list[bool]) -> None:
+    assert tables(made(tmp_path, 2)) == alone
+    assert answered.count(True) > answered.count(False)  # some calls were answered by the worker
+    assert not workers_of(psutil.Process())
+
+
+@pytest.mark.slow
+def test_what_a_killed_worker_had_is_computed_here(
+    tmp_path: Path, alone: dict[str, bytes], answered: list[bool]
+) -> None:
+    def kill() -> None:
+        until(lambda: answered.count(True) > 20)
+        for worker in workers_of(psutil.Process()):
+            worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run = made(tmp_path, 2)
+    killer.join()
+    assert tables(run) == alone
+    assert any("ended early" in warning for warning in run.manifest()["warnings"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_a_run(tmp_path: Path, alone: dict[str, bytes], ended_by: signal.Signals) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(Path(__file__).parent)]
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    parent, found = psutil.Process(run.pid), []
+
+    def has_worker() -> bool:
+        assert run.poll() is None, "the run ended by itself"
+        found[:] = workers_of(parent)
+        return bool(found) and found[0].cpu_times().user > 0.5
+
+    until(has_worker)
+    run.send_signal(ended_by)
+    run.wait(120)
+    assert not psutil.wait_procs(found, timeout=60)[1]
+    assert tables(made(tmp_path, 1)) == alone  # the same command goes on
+
+
+@pytest.mark.slow
+def test_two_runs_share_a_cache(tmp_path: Path, alone: dict[str, bytes]) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(Path(__file__).parent)]
+    other = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert tables(made(tmp_path, 2)) == alone
+    assert other.wait(600) == 0
+
+
+# ── who gets workers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_small_model_gets_a_process_per_core_that_the_memory_holds(
+    organism: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: 4)
+    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
+    assert workers._places(organism, None) == ["cpu"] * 3
+    assert workers._places(organism, 2) == ["cpu"]
+    assert workers._places(organism, 1) == []
+    monkeypatch.setattr(workers, "memory", lambda: (10**11, 2 * 10**9))
+    assert workers._places(organism, None) == ["cpu"]
+    monkeypatch.setattr(workers, "SMALL", 1)
+    assert workers._places(organism, None) == []
+
+
+def test_little_work_starts_no_process(organism: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
+    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
+    with sharing(organism, None, expected=8) as subject:
+        assert subject.workers is not None
+        inputs = whole_inputs(subject, [[1, 2, 3]])
+        alone = run_body(organism, trace_states, inputs, places_of(organism))
+        assert run_body(subject, trace_states, inputs, places_of(subject)).equal(alone)
+        assert not subject.workers.workers
+    assert subject.workers.is_closed
+
+
+@pytest.fixture(scope="module")
+def organism() -> Subject:
+    return load_subject("organism")
