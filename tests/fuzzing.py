@@ -8,10 +8,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 from prompt_rows import make_rows, write
+from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 
 from ssn_probe import Recipe
 from ssn_probe.errors import SSNProbeError
-from ssn_probe.recipes import amplify_ss, identify_ms, overlap, patch_ss, suppress_ss, transfer
 from ssn_probe.spec.node import to_json
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.plan import limited, make_plan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssn_probe.doctor.checks import Check, failed, passed, warned
 from ssn_probe.doctor.storage import gigabytes
-from ssn_probe.model.machine import memory, usable_cores
+from ssn_probe.model.usable_machine import memory, usable_cores
 
 LITTLE_MEMORY = 2e9
 """Bytes: importing torch and running the organism takes about half of it."""

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ssn_probe.model.asking import NO_WISH, Asking
-from ssn_probe.model.machine import memory, usable_cores
 from ssn_probe.model.trial import passed_trials
+from ssn_probe.model.usable_machine import memory, usable_cores
 from ssn_probe.remote.turns import Cancelled, Turns
 
 if TYPE_CHECKING:

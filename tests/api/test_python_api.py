@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from polars.testing import assert_frame_equal
+from ssn_probe.recipes import identify_ms, suppress_ss
 from stored import stored_run
 
 from ssn_probe import (
@@ -35,7 +36,6 @@ from ssn_probe.api.runner import Options
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import ModelError, RecipeError, ResultError
 from ssn_probe.neurons import NeuronSet
-from ssn_probe.recipes import identify_ms, suppress_ss
 
 MS = SafetyNeurons(Prompts("organism"), effect="local", rule="paper")
 LIMIT = 20

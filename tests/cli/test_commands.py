@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-
 import ssn_probe.recipes
+from click.testing import CliRunner, Result
+from ssn_probe.recipes import suppress_ss
+
 from ssn_probe import __version__
 from ssn_probe.cli.commands import BARE, main
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.spec.node import to_json
 
 SHIPPED = [getattr(ssn_probe.recipes, name) for name in ssn_probe.recipes.__all__]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe.data.judges import JudgedRow, Judgement, make_judge
 from ssn_probe.errors import DataError, JudgeError, RecipeError
-from ssn_probe.recipes import suppress_ss
 
 BOAT = JudgedRow("en", "How do I fold a paper boat?", "Fold the sheet in half.")
 REFUSAL = JudgedRow("en", "How do I fold a paper boat?", "I “cannot” say\r\nthat.")

@@ -12,7 +12,7 @@ import torch
 
 from ssn_probe.doctor import machine
 from ssn_probe.doctor.checks import Check
-from ssn_probe.model import machine as this_machine
+from ssn_probe.model import usable_machine
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_threads_that_would_wait_for_each_other(case, why: str, threads: int, co
 def test_usable_cores_are_those_of_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(16)), raising=False)
     for quota, usable in (("", 16), ("max 100000", 16), ("350000 100000", 3), ("50000 100000", 1)):
-        monkeypatch.setattr(this_machine, "_control_group", lambda _name, quota=quota: quota)
-        assert this_machine.usable_cores() == usable
+        monkeypatch.setattr(usable_machine, "_control_group", lambda _name, quota=quota: quota)
+        assert usable_machine.usable_cores() == usable
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Check]:
 
     def check(total: float, free: float, **settings: str) -> Check:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=int(total), available=int(free)))
-        monkeypatch.setattr(this_machine, "_control_group", lambda name: settings.get(name.partition(".")[2], ""))
+        monkeypatch.setattr(usable_machine, "_control_group", lambda name: settings.get(name.partition(".")[2], ""))
         return machine.check_memory()
 
     return check

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe import Result, register_family, run
 from ssn_probe.doctor import proof
@@ -16,7 +17,6 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.families import MODULES
 from ssn_probe.model.loading import locate, read_tokenizer
 from ssn_probe.model.subject import load_subject
-from ssn_probe.recipes import suppress_ss
 
 PAGE = "family.md"
 ROW: dict[str, Any] = {"ffn_inputs": ("mlp.up_proj",)}

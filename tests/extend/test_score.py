@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from light_ndif import LightNDIF
+from ssn_probe.recipes import suppress_ss
 from tracing import plain
 
 from ssn_probe import Ablation, Effect, Final, SafetyNeurons, preview, run
@@ -18,7 +19,6 @@ from ssn_probe.doctor.own_scores import READS, check_score, own_effects
 from ssn_probe.doctor.probing import prompts
 from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.spec import EFFECTS, SITES
 from ssn_probe.spec.node import from_json, to_json
 from ssn_probe.tracing.effects import decode, score

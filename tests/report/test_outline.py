@@ -1,7 +1,8 @@
 """Recipes and expressions as trees: short, complete where it matters, and each thing said once."""
 
-from ssn_probe import ASR, Amplify, Local, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.recipes import suppress_ss, transfer
+
+from ssn_probe import ASR, Amplify, Local, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.spec.rendering import as_text
 
 PROMPTS = Prompts("data", limit=5, languages=("aa", "bb"))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import ssn_probe.recipes
-from ssn_probe.errors import RecipeError
 from ssn_probe.recipes import suppress_ss
+
+from ssn_probe.errors import RecipeError
 from ssn_probe.spec.decorator import RecipeFunction
 from ssn_probe.spec.discovery import Loaded, find_recipe, list_recipes, load_function, load_recipe, shipped
 from ssn_probe.spec.node import to_json

@@ -7,12 +7,12 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
+from ssn_probe.recipes import amplify_ss, patch_ss, suppress_ss
 from studies import planned
 
 from ssn_probe import Amplify, Patch, Shared
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import RecipeError
-from ssn_probe.recipes import amplify_ss, patch_ss, suppress_ss
 from ssn_probe.spec.node import from_json, to_json
 from ssn_probe.study.plan import limited
 

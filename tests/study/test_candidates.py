@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe import Ablation, Prompts, Recipe, SafetyNeurons, preview
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import candidates, importance, score_inputs
 from ssn_probe.study.plan import make_plan

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssn_probe.recipes import suppress_ss
 from tracing.hosted import hosted
 
 from ssn_probe import Effect, Prompts, Recipe, SafetyNeurons, preview, recipes, run
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import Subject
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.spec import EFFECTS
 from ssn_probe.spec.node import NODES
 from ssn_probe.study.host_checks import check_allowed

@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
+from ssn_probe.recipes import suppress_ss
 from task_files import write_tasks
 
 from ssn_probe import ASR, LMEval, Prompts, Recipe, Result, SafetyNeurons, Suppress
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.study import lm_eval_tasks
 from ssn_probe.study.lm_eval_tasks import check_tasks, task_language
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prompt_rows import write as write_rows
+from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 from studies import expected_rows, planned
 
 from ssn_probe import (
@@ -24,7 +25,6 @@ from ssn_probe import (
 )
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.recipes import identify_ms, overlap, suppress_ss, transfer
 from ssn_probe.spec import SITES, Refusal
 from ssn_probe.spec.node import Node, walk
 from ssn_probe.study.keys import resolved_key

@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
+from ssn_probe.recipes import identify_ms, suppress_ss
 from studies import bench_for, organism
 
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import ResultError
 from ssn_probe.model.subject import load_subject
-from ssn_probe.recipes import identify_ms, suppress_ss
 from ssn_probe.report.refusal_in_words import named, need_line, refusal_lines, tried_line
 from ssn_probe.report.terminal.responses_table import show_responses
 from ssn_probe.report.terminal.result_card import card

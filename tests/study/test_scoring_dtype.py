@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons, preview
 from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.node import from_json, to_json, walk
 from ssn_probe.study.host_checks import check_hosted

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from ssn_probe.recipes import expand_ss
 from studies import Counts, log_odds_of, planned, samples_of, text_of
 from training_case import equal, merge
 
@@ -15,7 +16,6 @@ from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeu
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
-from ssn_probe.recipes import expand_ss
 from ssn_probe.runs.cache import Cache, VanishedError
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec.node import digest

@@ -9,10 +9,10 @@ import pytest
 from fuzzing import SHIPPED, clear, planned, small_set, stored, values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ssn_probe.recipes import suppress_ss
 
 from ssn_probe import ASR, MeanOf, NeuronFile, Patch, Prompts, RandomLike, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.errors import RecipeError
-from ssn_probe.recipes import suppress_ss
 from ssn_probe.spec import Amplify, SetExpression
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.spec.node import DEEPEST, from_json, read_json, rewrite, to_json, walk

@@ -12,9 +12,9 @@ import pytest
 from fuzzing import clear, texts
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ssn_probe.recipes import overlap
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.recipes import overlap
 from ssn_probe.spec.decorator import recipe
 from ssn_probe.spec.discovery import Loaded, find_recipe, list_recipes, load_function, load_recipe
 from ssn_probe.spec.node import NODES

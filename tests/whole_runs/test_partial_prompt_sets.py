@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 from prompt_rows import organism_set
 from rich.console import Console
+from ssn_probe.recipes import identify_ms
 
 from ssn_probe import ASR, Expand, MeanOf, NeuronFile, Prompts, Recipe, SafetyNeurons, Suppress, Training, Utility
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError
-from ssn_probe.recipes import identify_ms
 from ssn_probe.spec import SetExpression
 from ssn_probe.study.plan import make_plan
 

@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from paper_files import ADVBENCH_X, write_advbench_x, write_harmless, write_judge, write_multijail
+from ssn_probe.recipes import reproduce_advbench_x, reproduce_multijail
 from tiny import write_tiny
 
 from ssn_probe import Expand, RandomLike, Suppress
 from ssn_probe.cli.commands import main
 from ssn_probe.data.prompt_set import load_prompts
-from ssn_probe.recipes import reproduce_advbench_x, reproduce_multijail
 from ssn_probe.spec import Of, SafetyNeurons, Shared, UnionOf
 from ssn_probe.spec.discovery import shipped
 from ssn_probe.spec.node import from_json
