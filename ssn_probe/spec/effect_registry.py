@@ -74,6 +74,11 @@ class Effect(Node, abstract=True):
         """
         return None
 
+    @property
+    def ablated(self) -> Literal["final state", "log odds"] | None:
+        """What changes when single neurons are silenced, where the effect is an estimate of just that; else None."""
+        return None
+
     def label(self, prompts: str) -> str:
         """The row of progress of its scores on a prompt set."""
         changed = [str(getattr(self, one.name)) for one in fields(self) if getattr(self, one.name) != one.default]
@@ -152,6 +157,10 @@ class Final(Effect):
     def check(self) -> None:
         one_of("position", self.position, ("last",))
 
+    @property
+    def ablated(self) -> Literal["final state"] | None:
+        return "final state" if self.position == "last" else None
+
 
 @dataclass(frozen=True, eq=False)
 class FirstOrder(Effect, abstract=True):
@@ -175,6 +184,10 @@ class FirstOrder(Effect, abstract=True):
         require(0 <= self.at <= 1, f"at is {self.at!r}", hint)
         object.__setattr__(self, "at", float(self.at))
         _check_share(self, "candidates")
+
+    @property
+    def ablated(self) -> Literal["log odds"] | None:
+        return "log odds" if self.at == 1 else None
 
     def passes(self, neurons: int) -> float:
         return 3 if self.at == 1 else 6

@@ -95,6 +95,9 @@ class SafetyNeurons(SetExpression):
     prompts count as harmful, None for those that are: `Exchanged(draw)` or `Placebo(split)` show what the method finds
     without a difference between harmful and harmless. `scoring_dtype`: neurons are scored with the same weights in this
     wider dtype, None for the one that the model is loaded in.
+
+    `verify=share` measures neurons exactly, by ablation, whose estimated effect is within that share of the threshold,
+    and an audit of the others that `audit_seed` draws (`ssn_probe.study.verification`); None or 0: nothing is verified.
     """
 
     version = 2
@@ -110,6 +113,8 @@ class SafetyNeurons(SetExpression):
     fdr: float | None = None
     labels: Labels | None = None
     scoring_dtype: str | None = later(None)
+    verify: float | None = later(None)
+    audit_seed: int = later(0)
 
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
@@ -119,6 +124,7 @@ class SafetyNeurons(SetExpression):
         one_of("rule", self.rule, tuple(RULES))
         one_of("pool", self.pool, ("site", "layer"))
         self._check_precision()
+        self._check_verify()
         for site in self.sites:
             one_of("site", site, SITES)
         require(bool(self.sites), "sites is empty", f"Sites: {', '.join(SITES)}.")
@@ -142,6 +148,28 @@ class SafetyNeurons(SetExpression):
         if self.scoring_dtype is not None:
             one_of("scoring_dtype", self.scoring_dtype, ("auto", "float32", "float64"))
             object.__setattr__(self, "needs", ("wider weights",))
+
+    def _check_verify(self) -> None:
+        if self.verify is None or self.verify == 0:
+            object.__setattr__(self, "verify", None)
+            return
+        number = isinstance(self.verify, int | float) and not isinstance(self.verify, bool)
+        hint = "Give a share of the threshold in (0, 1), for example 0.2, or leave verify out."
+        require(number and 0 < self.verify < 1, f"verify is {self.verify!r}", hint)
+        seed = isinstance(self.audit_seed, int) and not isinstance(self.audit_seed, bool) and self.audit_seed >= 0
+        require(seed, f"audit_seed is {self.audit_seed!r}", "Give a whole number, 0 or larger.")
+        require(
+            self.scored_by.ablated is not None,
+            f"verify ablates single neurons, and effect={self.scored_by.name} is no estimate of what that changes",
+            "Give effect='final' or effect='refusal:1', whose gradient is taken at the untouched model, or leave out "
+            "verify.",
+        )
+        require(
+            self.fdr is None,
+            "verify measures neurons near a threshold, and fdr has none before its null is known",
+            "Leave out verify, or fdr.",
+        )
+        object.__setattr__(self, "verify", float(self.verify))
 
     @property
     def scored_by(self) -> Effect:

@@ -36,7 +36,9 @@ def prompt_effects(bench: Workbench, node: SafetyNeurons) -> PromptEffects:
 
 
 def contrast(node: SafetyNeurons) -> SafetyNeurons:
-    """The node without the fields that only turn effects into a set."""
+    """The node without the fields that only turn effects into a set; verified effects depend on its threshold."""
+    if node.verify is not None:
+        return replace(node, stable=None)
     return replace(node, rule="difference", top=None, pool="site", stable=None, fdr=None)
 
 

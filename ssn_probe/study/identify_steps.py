@@ -9,7 +9,15 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.precision import widens
 from ssn_probe.neurons.model_neurons import check_trained
 from ssn_probe.spec import Recipe, SafetyNeurons, Trains
-from ssn_probe.study.importance import CONTRASTED, distinct_sites, score_inputs, scored, screening
+from ssn_probe.study.importance import (
+    CONTRASTED,
+    distinct_sites,
+    score_inputs,
+    scored,
+    scored_as,
+    screening,
+    unverified,
+)
 from ssn_probe.study.learned_responses import answer_steps
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
 from ssn_probe.study.refusal_readout import gate_rows, is_given_up
@@ -85,14 +93,14 @@ def _score_steps(
 ) -> Iterator[Step]:
     """The effects of every neuron; nodes that differ in their rule alone share them."""
     neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
-    screened = [one for node in nodes for one in (screening(node), node) if one is not None]
-    different = {
-        (node.prompts, node.effect, distinct_sites(bench, node), node.scoring_dtype): node for node in screened
-    }
+    screened = [one for node in nodes for one in (screening(node), unverified(node), node) if one is not None]
+    different = {(node.prompts, distinct_sites(bench, node), *scored_as(node)): node for node in screened}
     for node in different.values():
         prompts, effect = bench.data[node.prompts], node.scored_by
         wider = node.scoring_dtype if widens(bench.subject, node.scoring_dtype) else None
         label = before + effect.label(", ".join(filter(None, [prompts.name, wider])))
+        if node.verify is not None:
+            label += f", verified within {node.verify:g} of the threshold"
         cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites, dtype=wider)
         for language in prompts.languages:
             for context in CONTRASTED:

@@ -1,14 +1,14 @@
 """From traces to importances: the per-prompt effect of every neuron, and its mean per language and context."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ssn_probe.model.openings import Direction, Openings
-from ssn_probe.model.precision import computing_in, widens
+from ssn_probe.model.precision import HALF, computing_in, widens
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import Local, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
@@ -16,11 +16,13 @@ from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.measurements import reads_json, tokens_of
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
+from ssn_probe.study.verification import Verified, to_verify
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.ablations import Neuron, highest
 from ssn_probe.tracing.batching import Part, covered, no_progress
 from ssn_probe.tracing.effect_store import place
 from ssn_probe.tracing.effects import mean, score
+from ssn_probe.tracing.exact_effects import exact_effects
 from ssn_probe.tracing.known_weights import hides_weights, recall_weights
 
 CONTRASTED = ("harmful", "harmless")
@@ -31,10 +33,16 @@ Means = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """The effect of every neuron in one language and context: `means` over prompts, and batch by batch the prompts'."""
+    """The effect of every neuron in one language and context: `means` over prompts, and batch by batch the prompts'.
+
+    `exact` [prompt, neuron]: effects of `neurons` that stand in the place of estimates, those of audited ones after
+    them.
+    """
 
     means: Means
     parts: Sequence[Part]
+    neurons: Sequence[Neuron] = ()
+    exact: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def importance(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
@@ -52,7 +60,7 @@ def importance(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
             frames.extend(importance_frame(means, site, language) for site in sites)
         return pl.concat(frames)
 
-    key = ("importance", bench.data[node.prompts].digest, node.effect, sites, node.scoring_dtype)
+    key = ("importance", bench.data[node.prompts].digest, sites, *scored_as(node))
     return bench.remember(key, compute)
 
 
@@ -72,6 +80,8 @@ def scored(
     sites = distinct_sites(bench, node)
 
     def compute() -> Scored:
+        if node.verify is not None:
+            return _verified(bench, node, language, context, advance)
         rows = bench.data[node.prompts].select("identify", context, language)
         with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
             if isinstance(node.scored_by, Local) and not covered(shelf, rows.height):
@@ -105,6 +115,10 @@ def _recall_weights(bench: Workbench) -> None:
 def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> dict[str, Any]:
     """What decides per-prompt scores: the tokens of the prompts, the effect with what it reads, and the sites."""
     prompts = bench.data[node.prompts]
+    estimated = unverified(node)
+    if estimated is not None:
+        scores = [digest(score_inputs(bench, estimated, language, side)) for side in CONTRASTED]
+        return bench.inputs("verified", context=context, scores=scores, chosen=to_json(scored_as(node)))
     found = reads_of(bench, node, language)
     reads = None if found is None else reads_json(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
@@ -125,6 +139,55 @@ def screening(node: SafetyNeurons) -> SafetyNeurons | None:
     """The node with the effect that chooses candidates for its own; None where that is computed for every neuron."""
     screen = node.scored_by.screen
     return None if screen is None else replace(node, effect=screen[0])
+
+
+def unverified(node: SafetyNeurons) -> SafetyNeurons | None:
+    """The node whose estimates decide which neurons are verified; None where none is."""
+    return None if node.verify is None else replace(node, verify=None)
+
+
+def scored_as(node: SafetyNeurons) -> tuple[Any, ...]:
+    """The fields of a node that decide its scores: with verification, those that set the threshold, too."""
+    own = (node.effect, node.scoring_dtype)
+    return own if node.verify is None else (*own, node.rule, node.top, node.pool, node.verify, node.audit_seed)
+
+
+def verified(bench: Workbench, node: SafetyNeurons, language: str) -> Verified:
+    """The neurons that are measured exactly in a language. No label has a part in it, see `verification`."""
+    estimated = unverified(node)
+    assert estimated is not None
+
+    def read(context: str, layer: int, site: str) -> np.ndarray:
+        return effects_at(bench, estimated, language, context, layer, site)
+
+    places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
+    key = ("verified", bench.data[node.prompts].digest, *scored_as(node), tuple(places), language)
+    return bench.remember(key, lambda: to_verify(node, places, language, read))
+
+
+def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str, advance: Advance) -> Scored:
+    """The estimates, with the exact effects of verified neurons in their place, in single precision at least."""
+    estimated = unverified(node)
+    assert estimated is not None
+    chosen, rows = verified(bench, node, language), bench.data[node.prompts].select("identify", context, language)
+    with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
+        own = bench.subject.identity["dtype"]
+        dtype = node.scoring_dtype or ("float32" if own in HALF else None)
+        with computing_in(bench.subject, None if covered(shelf, rows.height) else dtype) as subject:
+            exact = exact_effects(
+                subject,
+                tokens_of(bench, rows),
+                (*chosen.neurons, *chosen.audited),
+                reads_of(bench, node, language),
+                batch_size=bench.size("verified"),
+                shelf=shelf,
+                advance=advance,
+            ).numpy()
+    found = scored(bench, estimated, language, context)
+    means = {site: values.copy() for site, values in found.means.items()}
+    for column, (layer, site, index) in enumerate(chosen.neurons):
+        means[site][layer, index] = exact[:, column].mean(dtype=np.float64)
+    return Scored(means=means, parts=found.parts, neurons=chosen.neurons, exact=exact)
 
 
 def candidates(bench: Workbench, node: SafetyNeurons, language: str) -> list[Neuron] | None:
@@ -153,6 +216,14 @@ def reads_of(bench: Workbench, node: SafetyNeurons, language: str) -> Openings |
 
 def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: str, layer: int, site: str) -> np.ndarray:
     """Every prompt's effects at one place, float32 [prompt, neuron]."""
+    estimated = unverified(node)
+    if estimated is not None:
+        effects = effects_at(bench, estimated, language, context, layer, site)
+        found = scored(bench, node, language, context)
+        for column, neuron in enumerate(found.neurons):
+            if neuron[:2] == (layer, site):
+                effects[:, neuron[2]] = found.exact[:, column]
+        return effects
     try:
         return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
     except VanishedError:  # another run has computed them anew, or somebody has deleted the cache
@@ -161,9 +232,9 @@ def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: st
 
 
 def _scores_key(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:
-    """The selection rule changes no score."""
+    """The selection rule changes no score that is not verified."""
     sites = distinct_sites(bench, node)
-    return "scores", bench.data[node.prompts].digest, node.effect, sites, node.scoring_dtype, language, context
+    return "scores", bench.data[node.prompts].digest, sites, *scored_as(node), language, context
 
 
 def importance_frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:

@@ -41,6 +41,7 @@ from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import Step, rows_of_steps, run_steps
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
+from ssn_probe.study.verification_notes import verification_notes
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.divergence import UnknownLogitsError
 
@@ -69,6 +70,8 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
         finally:
             keep("responses", identify_responses(bench))
         for note in rounding_notes(bench, choosers(recipe)):
+            bench.warn(note)
+        for note in verification_notes(bench, choosers(recipe)):
             bench.warn(note)
         expressions = named_sets(recipe)
         sets = {name: evaluate(bench, node) for name, node in expressions.items()}

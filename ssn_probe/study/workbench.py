@@ -27,6 +27,7 @@ METHODS = {
     "changed text": 1,
     "lm-eval": 1,
     "scores": 1,
+    "verified": 1,
     "weights": 1,
     "exchange": 1,
     "null": 3,

@@ -81,7 +81,7 @@ KINDS = {
     "Ablation": "candidates",
     "Language": "at candidates",
     "Prompts": "source harmless languages limit max_new_tokens",
-    "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels scoring_dtype",
+    "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels scoring_dtype verify audit_seed",
     "Exchanged": "seed draw",
     "Placebo": "seed split",
     "Shared": "neurons anchor at_least by",

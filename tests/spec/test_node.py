@@ -165,6 +165,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "stable": 0.9,
             "labels": Exchanged(draw=1),
             "scoring_dtype": "float32",
+            "audit_seed": 1,
         },
     ),
     Exchanged: (Exchanged(), {"draw": 1, "seed": 1}),
@@ -225,8 +226,10 @@ def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
     one_value = {"position"} if kind is Final else set()
     if kind is SafetyNeurons:  # fdr stands alone: it has no top beside it
         assert SafetyNeurons(PROMPTS, fdr=0.05).key != SafetyNeurons(PROMPTS, fdr=0.1).key != node.key
-        changes = changes | {"fdr": None}
-        one_value = {"fdr"}
+        first = replace(node, effect="refusal:1")  # a default effect cannot be verified
+        assert replace(first, verify=0.2).key != replace(first, verify=0.1).key != first.key
+        changes = changes | {"fdr": None, "verify": None}
+        one_value = {"fdr", "verify"}
     assert set(changes) == {spec.name for spec in fields(kind)}, "a field without a change here is not tested"
     for name, value in changes.items():
         if name not in one_value:

@@ -1,0 +1,170 @@
+"""Screen, then verify: exact effects near the threshold, chosen without labels; what an audit of the others counts."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ssn_probe import Prompts, Recipe, SafetyNeurons
+from ssn_probe.errors import RecipeError
+from ssn_probe.model.precision import computing_in
+from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.neurons.selection import select_neurons
+from ssn_probe.study.contrast_effects import prompt_effects
+from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
+from ssn_probe.study.measurements import tokens_of
+from ssn_probe.study.plan import make_plan
+from ssn_probe.study.verification import near_threshold, to_verify, upper_bound
+from ssn_probe.study.verification_notes import audited, verification_notes
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.exact_effects import exact_effects
+
+PROMPTS = Prompts("organism", languages=("qaa",), limit=30)
+MS = SafetyNeurons(PROMPTS, effect="refusal:1", rule="difference", top=0.02, sites=("q", "ffn"), verify=0.2)
+EXCHANGED = {"harmful": "harmless", "harmless": "harmful"}
+
+
+@pytest.fixture(scope="module")
+def organism() -> Subject:
+    return load_subject("organism")
+
+
+@pytest.fixture(scope="module")
+def bench(organism: Subject) -> Workbench:
+    return bench_of(organism)
+
+
+def bench_of(subject: Subject, *, exchanged: int = 0) -> Workbench:
+    """A bench, after the labels of the first prompts of either context were exchanged."""
+    data = make_plan(Recipe(sets={"ms": MS})).data
+    named = data[PROMPTS].frame.with_columns(
+        first=pl.col("prompt_id").rank("dense").over("split", "context", "language") <= exchanged
+    )
+    swapped = pl.when("first").then(pl.col("context").replace(EXCHANGED)).otherwise("context")
+    frame = named.with_columns(context=swapped).drop("first")
+    return Workbench(subject=subject, data={PROMPTS: replace(data[PROMPTS], frame=frame)}, anchor="qaa")
+
+
+@pytest.mark.parametrize("rule", ["difference", "paper", "harmful"])
+def test_exchanged_labels_verify_the_same_neurons(organism: Subject, bench: Workbench, rule: str) -> None:
+    node = replace(MS, rule=rule, top=0.05)
+    here = verified(bench, node, "qaa")
+    assert here.neurons
+    assert here == verified(bench_of(organism, exchanged=3), node, "qaa")
+
+
+def test_exact_effects_stand_in_the_place_of_estimates(bench: Workbench) -> None:
+    chosen, plain = verified(bench, MS, "qaa"), replace(MS, verify=None)
+    rows = bench.data[PROMPTS].select("identify", "harmful", "qaa")
+    wanted = exact_effects(
+        bench.subject, tokens_of(bench, rows), chosen.neurons, reads_of(bench, MS, "qaa"), resumed=False
+    )
+    found, estimated = scored(bench, MS, "qaa", "harmful"), scored(bench, plain, "qaa", "harmful")
+    for column, (layer, site, index) in enumerate(chosen.neurons):
+        assert np.isclose(found.means[site][layer, index], wanted[:, column].mean(), rtol=1e-3, atol=1e-5)
+    others = {site: np.ones_like(values, dtype=bool) for site, values in found.means.items()}
+    for layer, site, index in chosen.neurons:
+        others[site][layer, index] = False
+    assert all(np.array_equal(found.means[site][keep], estimated.means[site][keep]) for site, keep in others.items())
+    assert any(not np.array_equal(found.means[site], estimated.means[site]) for site in others)
+
+
+def test_means_and_single_prompts_are_of_the_same_effects(bench: Workbench) -> None:
+    effects, means = prompt_effects(bench, MS), importance(bench, MS)
+    harmful = effects.prompts["harmful"].to_numpy()
+    for layer, site in effects.places:
+        rows = means.filter(layer=layer, site=site)
+        assert np.allclose(effects.read("qaa", layer, site)[harmful].mean(0), rows["harmful"], atol=1e-6)
+    assert select_neurons(means, rule=MS.rule, top=0.02, pool="site").frame.height
+
+
+def test_the_key_holds_the_threshold_only_where_it_matters(bench: Workbench) -> None:
+    plain = replace(MS, verify=None)
+    assert score_inputs(bench, plain, "qaa", "harmful") == score_inputs(
+        bench, replace(plain, top=0.1), "qaa", "harmful"
+    )
+    changes = {"top": 0.1, "rule": "paper", "verify": 0.1, "audit_seed": 1, "pool": "layer"}
+    different = [replace(MS, **{name: value}) for name, value in changes.items()]
+    keys = [str(score_inputs(bench, node, "qaa", "harmful")) for node in (MS, plain, *different)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_audit_counts_those_not_verified(bench: Workbench) -> None:
+    chosen, found = verified(bench, MS, "qaa"), audited(bench, MS, "qaa")
+    assert not set(chosen.neurons) & set(chosen.audited)
+    assert len(chosen.audited) == 20
+    assert found.missed <= found.rejected <= found.audited == 20
+    assert found.covered <= found.band
+    assert found.upper == upper_bound(found.missed, found.rejected)
+    (note,) = verification_notes(bench, [MS])
+    assert f"{found.verified:,} of {found.total:,} neurons" in note
+    assert not list(verification_notes(bench, [replace(MS, verify=None)]))
+    assert verified(bench, replace(MS, audit_seed=1), "qaa").audited != chosen.audited
+
+
+def test_a_neuron_that_the_estimate_hides_is_missed() -> None:
+    from ssn_probe.study.verification import Verified, audit
+
+    node = replace(MS, rule="harmful", top=0.2, sites=("ffn",))
+    estimates = {"harmful": np.array([[5.0, 4, 3, 2, 1]] * 2), "harmless": np.zeros((2, 5))}
+
+    def read(context: str, _layer: int, _site: str) -> np.ndarray:
+        return estimates[context]
+
+    chosen = Verified(neurons=(), audited=((0, "ffn", 3), (0, "ffn", 4)), total=5)
+    exact: dict[Any, tuple[float, float]] = {(0, "ffn", 3): (9.0, 0.0), (0, "ffn", 4): (1.0, 0.0)}
+    found = audit(node, [(0, "ffn")], "qaa", chosen, (read, read), exact)
+    assert (found.rejected, found.missed, found.band, found.covered) == (2, 1, 2, 0)
+
+
+def test_the_bound_covers() -> None:
+    """Of 2,000 audits of 40 neurons with a share of 10 % missed, no more than 5 % have a bound below it."""
+    counts = np.random.default_rng(0).binomial(40, 0.1, 2000)
+    below = np.mean([upper_bound(int(count), 40) < 0.1 for count in counts])
+    assert below <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+    assert upper_bound(0, 0) == upper_bound(3, 3) == 1.0
+
+
+@pytest.mark.parametrize("rule", ["difference", "paper", "harmful"])
+def test_the_band_of_dead_neurons_single_prompts_and_permuted_ones(rule: str) -> None:
+    node, random = replace(MS, rule=rule, top=0.1), np.random.default_rng(0)
+    effects = random.gamma(2.0, size=(7, 50))
+    one = near_threshold(node, effects[:3], effects[3:])
+    assert np.array_equal(one, near_threshold(node, effects[[6, 0, 4]], effects[[5, 2, 1, 3]]))
+    assert 0 < one.sum() < 50
+    assert not near_threshold(node, np.zeros((1, 50)), np.zeros((1, 50))).any()
+    assert near_threshold(node, effects[:1], effects[1:2]).any()
+    dead = to_verify(node, [(0, "ffn")], "qaa", lambda *_: np.zeros((1, 3)))
+    assert dead.neurons == ()
+    assert len(dead.audited) == 3
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan"), True, "x"])
+def test_a_band_that_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(RecipeError, match="verify is"):
+        replace(MS, verify=share)
+
+
+def test_what_cannot_be_verified_is_refused() -> None:
+    assert replace(MS, verify=0).verify is None
+    with pytest.raises(RecipeError, match="refusal:1"):
+        SafetyNeurons(PROMPTS, effect="refusal", verify=0.2)
+    with pytest.raises(RecipeError, match="no estimate"):
+        SafetyNeurons(PROMPTS, effect="local", verify=0.2)
+    with pytest.raises(RecipeError, match="fdr has none"):
+        SafetyNeurons(PROMPTS, effect="refusal:1", fdr=0.05, verify=0.2)
+    with pytest.raises(RecipeError, match="audit_seed"):
+        replace(MS, audit_seed=-1)
+
+
+def test_half_precision_is_verified_in_single(bench: Workbench) -> None:
+    tokens = tokens_of(bench, bench.data[PROMPTS].select("identify", "harmful", "qaa"))[:1]
+    half = load_subject("organism", dtype="bfloat16")
+    with computing_in(half, "float32") as wide:
+        found = exact_effects(wide, tokens, [(1, "ffn", 3), (0, "q", 2)])
+    rounded = exact_effects(half, tokens, [(1, "ffn", 3), (0, "q", 2)])
+    assert found.dtype == torch.float32
+    assert not torch.allclose(found, rounded, rtol=1e-4)
