@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError
-from ssn_probe.model.chat import pad_left, whole_inputs
+from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
@@ -41,7 +41,7 @@ from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.effect_store import Scores, decode, gathered, mean
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.known_weights import known_weights
-from ssn_probe.tracing.readout import Forcing, forced
+from ssn_probe.tracing.readout import forced_inputs, forced_on
 
 __all__ = [
     "Scores",
@@ -216,17 +216,17 @@ def score_refusal(
         tokens: prompts as token ids, up to where the response begins.
         at: what the candidates are multiplied by; 1: nothing is scaled, and a prompt takes one pass each way, not two.
         candidates: the share of every (layer, site) whose effects with `at=1` on the prompt are largest in size.
-        batch_size: sequences that run together; a prompt has one per distinct maximal proper prefix of an opening.
+        batch_size: sequences that run together; a prompt has one, see `readout.forced_on`.
 
     Raises:
         ModelError: openings outside the vocabulary, or NaN or Inf, naming layer and site.
     """
     from ssn_probe.tracing.bodies.refusal import trace_refusal_effects
 
-    forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
+    forcing, places = forced_on(subject, readout, tokens), places_of(subject, sites)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
-        inputs = _forced_inputs(subject, batch, forcing)
+        inputs = forced_inputs(subject, batch, forcing)
         effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring, at, candidates)
         return effects | {"log_odds": odds}
 
@@ -260,11 +260,11 @@ def score_ablation(
     """
     from ssn_probe.tracing.bodies.ablation import ablated_log_odds
 
-    forcing, places = forced(readout, subject.vocabulary), places_of(subject, sites)
+    forcing, places = forced_on(subject, readout, tokens), places_of(subject, sites)
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        inputs = _forced_inputs(subject, batch, forcing)
+        inputs = forced_inputs(subject, batch, forcing)
         odds = (
             run_body(subject, ablated_log_odds, inputs, places, candidates, forcing.scoring, size.size).double().cpu()
         )
@@ -294,14 +294,14 @@ def refusal_log_odds(
     """
     from ssn_probe.tracing.bodies.refusal import trace_log_odds
 
-    forcing, places, shelf = forced(readout, subject.vocabulary), places_of(subject), shelf or Memory()
+    forcing, places, shelf = forced_on(subject, readout, tokens), places_of(subject), shelf or Memory()
     if not covered(shelf, len(tokens)):
         check_carried(edits, carried, len(tokens))
     ready = prepared(subject, edits)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
-        inputs = _forced_inputs(subject, batch, forcing)
+        inputs = forced_inputs(subject, batch, forcing)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
         found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
@@ -340,19 +340,6 @@ def _checked(position: str) -> Position:
     if position == "mean" or position == "last":
         return position
     raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
-
-
-def _forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Forcing) -> dict[str, Any]:
-    """One batch of prompts × prefixes, prompt-major, with logits kept at the scored positions only.
-
-    `logits_to_keep` is a tensor, which also makes nnsight pass the batch on as it is instead of splitting it into
-    rows.
-    """
-    rows = [[*row, *prefix] for row in tokens for prefix in forcing.prefixes]
-    inputs = pad_left(rows, subject.pad_id, subject.device)
-    width = inputs["input_ids"].shape[1]
-    kept = torch.arange(width - forcing.kept, width, device=subject.device)
-    return inputs | {"logits_to_keep": kept, "use_cache": False}
 
 
 def run_scores(

@@ -35,7 +35,9 @@ def ablated_log_odds(model, inputs, places, candidates, scoring, together):
     for start in range(0, len(runs), size):
         chosen = runs[start : start + size]
         repeated = {
-            name: value.repeat(len(chosen), 1) if torch.is_tensor(value) and value.ndim == 2 else value
+            name: value.repeat(len(chosen), *[1] * (value.ndim - 1))
+            if torch.is_tensor(value) and value.ndim > 1
+            else value
             for name, value in inputs.items()
         }
         odds = trace_log_odds(model, repeated, places, without(chosen, rows), scoring)

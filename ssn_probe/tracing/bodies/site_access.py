@@ -120,4 +120,9 @@ def last_values(model, places, wanted):
 
 def token_mask(model):
     """Which positions hold a token of the prompt and not padding: [prompt, token], bool."""
-    return model.inputs[1]["attention_mask"].bool()
+    mask = model.inputs[1]["attention_mask"]
+    if mask.ndim == 2:
+        return mask.bool()
+    sees = (mask if mask.dtype == torch.bool else mask == 0)[:, 0]
+    # padding sees the first position; what is no padding sees it only where that is a token, as the last one does
+    return sees[:, -1:, 0] | ~sees[:, :, 0]

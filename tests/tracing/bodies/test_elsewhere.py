@@ -21,8 +21,7 @@ from ssn_probe.tracing.bodies.next_tokens import divergence, surprisal
 from ssn_probe.tracing.bodies.refusal import along, log_odds, trace_refusal_effects
 from ssn_probe.tracing.bodies.site_access import change
 from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.effects import _forced_inputs
-from ssn_probe.tracing.readout import forced
+from ssn_probe.tracing.readout import forced, forced_inputs
 
 from ..test_effects import OPENINGS, PROMPTS
 
@@ -44,7 +43,7 @@ def test_a_call_is_computed_outside_autocast(dtype: str) -> None:
     known = measure_weights(subject.model, places)
     calls = [
         (trace_local_effects, (whole_inputs(subject, PROMPTS), places, known, "mean")),
-        (trace_refusal_effects, (_forced_inputs(subject, PROMPTS, forcing), places, forcing.scoring, 0.5, 0.05)),
+        (trace_refusal_effects, (forced_inputs(subject, PROMPTS, forcing), places, forcing.scoring, 0.5, 0.05)),
     ]
     for body, arguments in calls:
         wanted = flat(body(subject.model, *arguments))
