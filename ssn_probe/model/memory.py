@@ -30,8 +30,9 @@ ALONE = {"relu2": (3, 1), "xielu": (5.25, 3.25)}
 while one is computed, its argument included, and how many are saved for the backward pass; of others 2 and 1."""
 IN_SINGLE = {"halves": 12, "pairs": 16, "pairs, angles in halves": 16}
 """What rotation in single precision takes a channel, in bytes, where the model is in half precision."""
-BLOCKS, BLOCK, WIDE = 4, 2**21, 2**25
-"""How many blocks of `tracing.bodies.attention_form` are alive at once, and the elements of each, on a GPU `WIDE`."""
+BLOCKS, BLOCK, WIDE = 2, 2**19, 2**25
+"""How many blocks of `tracing.bodies.attention_form` are alive at once (with a soft-cap one more, where a norm is over
+all heads three), and the elements of each, on a GPU `WIDE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,9 +385,11 @@ def _blocks(shape: Shape, tokens: int, sites: Sequence[str], block: int) -> int:
     row = shape.query * tokens
     queries = max(1, block // row)
     if shape.together:  # one prompt at a time
-        return (BLOCKS + 1) * shape.exact * row * min(queries, tokens) if {"q", "k"} & set(sites) else 0
+        return (BLOCKS + 3) * shape.exact * row * min(queries, tokens) if {"q", "k"} & set(sites) else 0
     size = row * (queries // tokens * tokens or queries)
-    return BLOCKS * shape.exact * size if {"q", "k"} & set(sites) else 0
+    together = max(1, queries // tokens)  # prompts, whose keys are copied and multiplied by what they are turned by
+    keys = together * tokens * (shape.key * (6 + 2 * shape.head_norms) + 2 * shape.head)
+    return shape.exact * ((BLOCKS + bool(shape.score_cap)) * size + keys) if {"q", "k"} & set(sites) else 0
 
 
 def _ablating(shape: Shape, tokens: int) -> int:

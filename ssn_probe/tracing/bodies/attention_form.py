@@ -12,7 +12,9 @@ form in ΔA. Expanding the softmax to first order would cost as much and be 3–
 A norm over all heads together rescales every head with each channel: `moved_everywhere`.
 
 Axes as in `closed_form`, and s the token of the key. Everything is laid out as [b g a t d s], which is never in
-memory as a whole: it is walked in blocks of prompts, or of queries where one prompt is too long.
+memory as a whole: it is walked in blocks of prompts, or of queries where one prompt is too long. A block has no key
+later than its last query. A shift of scores is a sum of products of one factor over queries [b g a t d 1] and one over
+keys [b g 1 1 d s], so that it is added to the scores in two passes over the block.
 """
 
 import torch
@@ -21,7 +23,7 @@ from torch.nn.functional import pad
 
 from .closed_form import exact
 
-BLOCK = 2**21
+BLOCK = 2**19
 """Elements of the largest intermediate: bounds memory whatever the batch, and suits a processor's cache."""
 WIDE = 2**25
 """The same on a GPU, which is told of a small block more slowly than it computes it."""
@@ -35,28 +37,51 @@ def score_effects(seen, known, weight, wanted):
     """
     groups, rep, size = seen["heads"]
     heads = heads_of(seen)
-    prompts, tokens = len(weight), heads["key"].shape[3]
+    tokens = heads["key"].shape[3]
     form = known["matrix" if seen["together"] else "gram"].to(heads["key"].device)
     weight = weight.to(form.device, form.dtype)
     first = tokens - weight.shape[1]
-    effects = {site: weight.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
-    most, per_query = WIDE if weight.is_cuda else BLOCK, groups * rep * size * tokens
-    if seen["together"]:  # one prompt at a time: the form over its heads and keys is as large as a block
-        most = min(most, per_query * weight.shape[1])
-    for rows, queries in blocks(prompts, first, tokens, per_query, most):
+    effects = {site: weight.new_zeros(len(weight), groups, rep if site == "q" else 1, size) for site in wanted}
+    measured = None
+    for rows, queries, part in parts_of(heads, first):
         share = weight[rows, queries.start - first : queries.stop - first]
-        part = block_of(heads, rows, queries)
         before = attend(part["scores"], part)
-        measured = metric_everywhere(part["value"], form, rep) if seen["together"] else metric_of(part["value"], form)
+        if seen["together"]:
+            measured = (rows, metric_everywhere(part["value"], form, rep))
+        elif measured is None or measured[0] != rows:  # blocks of the same prompts share it
+            measured = (rows, metric_of(heads["value"][rows], form))
         for site in wanted:
-            shifted, gain = shifted_by_query(part) if site == "q" else shifted_by_key(part)
             if seen["together"]:
-                norms = moved_everywhere(shifted, gain, part, before, *measured)
+                norms = moved_everywhere(*SHIFTED[site](part), part, before, *measured[1])
             else:
-                shifted = shifted if gain is None else shifted.mul_(gain)
-                norms = moved(attend(shifted, part).sub_(before), *measured, jointly=site == "k")
+                norms = moved(change_of(part, before, site), *measured[1], jointly=site == "k")
             effects[site][rows] += einsum(norms, share, "b g a t d, b t -> b g a d")
     return {site: rearrange(effect, "b g a d -> b (g a d)") for site, effect in effects.items()}
+
+
+def parts_of(heads, first):
+    """The walk: (prompts, queries, `block_of` them), from query `first` on. Slices, each query once.
+
+    For whoever wants changes of the pattern themselves: `attend(part["scores"], part)` is the pattern A of a block, and
+    `change_of(part, A, site)` is A' − A for every channel, one head or group at a time.
+    """
+    value = heads["value"]
+    prompts, groups, tokens, size = value.shape
+    per_query = groups * heads["query"].shape[2] * size * tokens
+    most = WIDE if value.is_cuda else BLOCK
+    if heads["together"]:  # one prompt at a time: the form over its heads and keys is as large as a block
+        most = min(most, per_query * (tokens - first))
+    for rows, queries in blocks(prompts, first, tokens, per_query, most):
+        yield rows, queries, block_of(heads, rows, queries)
+
+
+def change_of(part, before, site):
+    """A' − A once channel d of q or k (`site`) is silent [b g a t d s]; not where a norm is over all heads.
+
+    before: A [b g a t 1 s]. The keys are those of the block, from the first token to its last query.
+    """
+    shifted, gain = SHIFTED[site](part)
+    return attend(shifted if gain is None else shifted.mul_(gain), part).sub_(before)
 
 
 def heads_of(seen):
@@ -192,29 +217,38 @@ def blocks(prompts, first, tokens, per_query, most):
 def block_of(heads, rows, queries):
     """The heads of some prompts, with some of their queries; what belongs to keys is turned to [b g a t d s].
 
-    Where all heads move together, without later keys, which would cost as much as those that are attended to.
+    Later keys, which no query attends to, are left out; scores of others that are not attended to are `ruled_out`.
     """
-    keys = slice(queries.stop) if heads["together"] else slice(None)
+    keys = slice(queries.stop)
     part: dict = {
         name: None if heads[name] is None else heads[name][rows, :, :, queries]
         for name in ("query", "query_turned", "query_gain", "query_mean", "query_weight")
     }
-    part |= {
-        name: None if heads[name] is None else rearrange(heads[name][rows, :, :, keys], "b g 1 s d -> b g 1 1 d s")
-        for name in ("key", "key_turned", "key_gain", "key_mean")
-    }
     turned = heads["key_turned"][rows, :, :, keys]
-    part["key_quarter"] = rearrange(quarter(turned, heads["turning"]), "b g 1 s d -> b g 1 1 d s")
+    across = {name: heads[name] for name in ("key", "key_gain", "key_mean")} | {"key_turned": heads["key_turned"]}
+    part |= {name: None if held is None else turned_over(held[rows, :, :, keys]) for name, held in across.items()}
+    part["key_quarter"] = turned_over(quarter(turned, heads["turning"]))
     for name in ("cos", "sin"):
-        part[f"{name}_query"] = heads[name][rows, :, :, queries, :, None]
-        part[f"{name}_key"] = rearrange(heads[name][rows, :, :, keys], "b 1 1 s d -> b 1 1 1 d s")
+        part[f"{name}_query"] = heads[name][rows, :, :, queries]
+        part[f"{name}_key"] = turned_over(heads[name][rows, :, :, keys])
     part["pairs"] = rearrange(heads["pairs"][rows, queries, keys], "b t s -> b 1 1 t 1 s")
     part |= {name: heads[name] for name in ("scale", "cap", "turning")} | {"value": heads["value"][rows, :, keys]}
-    part["scores"] = scores_of(part["query_turned"], turned) * heads["scale"]
+    scores = scores_of(part["query_turned"], turned) * heads["scale"]
+    part["scores"] = scores if heads["cap"] is not None else ruled_out(scores, part["pairs"])
     if heads["query_mean"] is not None:
         part["query_weight"] = scores_of(part["query_weight"], turned)
         part["key_weight"] = scores_of(part["query_turned"], heads["key_weight"][rows, :, :, keys])
     return part
+
+
+def turned_over(held):
+    """What belongs to keys [b g 1 s d], as [b g 1 1 d s] in memory, along which blocks are computed."""
+    return rearrange(held, "b g 1 s d -> b g 1 1 d s").contiguous()
+
+
+def ruled_out(scores, pairs):
+    """Scores so low where `pairs` says that a key is not attended to that no shift or γ brings them back."""
+    return scores.masked_fill(~pairs, -(torch.finfo(scores.dtype).max ** 0.5))
 
 
 def scores_of(query, key):
@@ -224,29 +258,35 @@ def scores_of(query, key):
 
 def shifted_by_query(part):
     """S' once channel d of the query is silent, but for γ, and γ, if any: [b g a t d s]."""
-    key = part["key_turned"] * part["cos_query"] - part["key_quarter"] * part["sin_query"]  # R_tᵀ k̃_s
-    shifted = part["scores"] - (part["scale"] * part["query"])[..., None] * key
+    leaving = part["scale"] * part["query"]  # it leaves with R_tᵀ k̃_s = cos k̃_s − sin (k̃_s turned by a quarter)
+    shifted = torch.addcmul(part["scores"], (-leaving * part["cos_query"])[..., None], part["key_turned"])
+    shifted.addcmul_((leaving * part["sin_query"])[..., None], part["key_quarter"])
     if part["query_mean"] is not None:
-        shifted.add_((part["scale"] * part["query_mean"])[..., None] * part["query_weight"])
+        shifted.addcmul_((part["scale"] * part["query_mean"])[..., None], part["query_weight"])
     return shifted, None if part["query_gain"] is None else part["query_gain"][..., None]
 
 
 def shifted_by_key(part):
     """S' once channel d of every key of the group is silent, but for γ, and γ, if any: [b g a t d s]."""
-    turned = quarter(part["query_turned"], part["turning"])[..., None]
-    query = part["query_turned"][..., None] * part["cos_key"] - turned * part["sin_key"]  # R_sᵀ q̃_t
-    shifted = part["scores"] - (part["scale"] * part["key"]) * query
+    leaving = part["scale"] * part["key"]  # it leaves with R_sᵀ q̃_t
+    query, turned = part["query_turned"][..., None], quarter(part["query_turned"], part["turning"])[..., None]
+    shifted = torch.addcmul(part["scores"], query, -leaving * part["cos_key"])
+    shifted.addcmul_(turned, leaving * part["sin_key"])
     if part["key_mean"] is not None:
-        shifted.add_((part["scale"] * part["key_mean"]) * part["key_weight"])
+        shifted.addcmul_(part["scale"] * part["key_mean"], part["key_weight"])
     return shifted, part["key_gain"]
 
 
+SHIFTED = {"q": shifted_by_query, "k": shifted_by_key}
+"""How silencing a channel moves the scores, by its site."""
+
+
 def attend(scores, part):
-    """The attention pattern of raw scores [b g a t d s]."""
+    """The attention pattern of raw scores [b g a t d s], where without a soft-cap they are `ruled_out` already."""
     cap = part["cap"]
     if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
-    return scores.masked_fill(~part["pairs"], torch.finfo(scores.dtype).min).softmax(-1)
+        scores = ruled_out(cap * torch.tanh(scores / cap), part["pairs"])
+    return scores.softmax(-1)
 
 
 def metric_of(value, gram):
@@ -260,22 +300,24 @@ def metric_of(value, gram):
 
 
 def moved(change, metric, basis, jointly):
-    """‖Δ output‖ of a change of the pattern [b g a t d s].
+    """‖Δ output‖ of a change of the pattern [b g a t d s], whose keys may be the first ones only.
 
     Head by head [b g a t d], or jointly for the heads of a group [b g 1 t d].
     """
+    rep, tokens, _, keys = change.shape[2:]
     if basis is not None:
-        tokens = change.shape[3]
-        change = rearrange(change, "b g a t d s -> b g (a t d) s") @ basis
-        change = rearrange(change, "b g (a t d) e -> b g a t d e", a=metric.shape[2], t=tokens)
+        change = rearrange(change, "b g a t d s -> b g (a t d) s") @ basis[:, :, :keys]
+        change = rearrange(change, "b g (a t d) e -> b g a t d e", a=rep, t=tokens)
+    else:
+        metric = metric[:, :, :, :keys, :, :keys]
     if jointly:
-        change = rearrange(change, "b g a t d s -> b g 1 t d (a s)")
+        change = rearrange(change, "b g a t d s -> b g 1 (t d) (a s)")
         metric = rearrange(metric, "b g a s c z -> b g 1 (a s) (c z)")
     else:
-        metric = torch.diagonal(metric, dim1=2, dim2=4)  # the heads' own blocks: [b g s z a]
-        metric = rearrange(metric, "b g s z a -> b g a s z")
-    image = einsum(change, metric, "b g a t d s, b g a s z -> b g a t d z")
-    return image.mul_(change).sum(-1).clamp_min(0).sqrt()
+        change = rearrange(change, "b g a t d s -> b g a (t d) s")
+        metric = rearrange(torch.diagonal(metric, dim1=2, dim2=4), "b g s z a -> b g a s z")  # the heads' own blocks
+    squared = (change @ metric).mul_(change).sum(-1)
+    return rearrange(squared.clamp_min(0).sqrt(), "b g a (t d) -> b g a t d", t=tokens)
 
 
 def metric_everywhere(value, matrix, rep):
