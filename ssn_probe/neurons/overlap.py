@@ -1,16 +1,19 @@
 """How many neurons the languages of a set share."""
 
 from dataclasses import dataclass
-from itertools import combinations
 
+import numpy as np
 import polars as pl
 
 from ssn_probe.neurons.model_neurons import Widths, width_table
-from ssn_probe.neurons.neuron_set import NEURON, NeuronSet
+from ssn_probe.neurons.neuron_set import NeuronSet
 from ssn_probe.spec.display import Displayed
 
 PAIR = ["language_a", "language_b"]
 PLACE = ["layer", "site"]
+
+BLOCK_WORDS = 1024
+"""Words of 64 neurons that all languages are compared in at a time: those of a hundred languages stay in cache."""
 
 
 def overlap_table(neurons: NeuronSet, widths: Widths, name: str) -> pl.DataFrame:
@@ -18,34 +21,114 @@ def overlap_table(neurons: NeuronSet, widths: Widths, name: str) -> pl.DataFrame
 
     `expected` is hypergeometric: it knows how many neurons each language has in each (layer, site), and not that some
     neurons are important for every prompt; true chance overlap can be ten times larger. `fold` is shared / expected.
+
+    Every language is one bit per neuron, so that memory is languages × neurons / 8 bytes, and time goes with the pairs
+    of languages, however much they share: a join would have a row per neuron and pair that shares it.
     """
-    shared = _paired(neurons.frame.select("language", *NEURON), NEURON).group_by(PAIR).agg(shared=pl.len())
-    counts = neurons.frame.group_by("language", *PLACE, maintain_order=True).agg(n=pl.len().cast(pl.Float64))
-    counts = counts.join(width_table(widths), on=PLACE, maintain_order="left")
-    expected = (
-        _paired(counts, PLACE)
-        .group_by(PAIR, maintain_order=True)
-        .agg(expected=(pl.col("n_a") * pl.col("n_b") / pl.col("width_a")).sum())
+    members = _members(neurons, widths)
+    first, second = np.triu_indices(len(neurons.languages), k=1)
+    sizes = members.counts.sum(axis=1)
+    names = pl.Series(list(neurons.languages), dtype=pl.String)
+    table = pl.DataFrame(
+        {
+            "language_a": names.gather(first),
+            "language_b": names.gather(second),
+            "size_a": sizes[first],
+            "size_b": sizes[second],
+            "shared": _shared(members.bits)[first, second],
+            "expected": _expected(members)[first, second],
+        },
+        schema_overrides=dict.fromkeys(("size_a", "size_b", "shared"), pl.UInt32),
     )
-    pairs = list(combinations(neurons.languages, 2))
-    table = pl.DataFrame(pairs, schema=dict.fromkeys(PAIR, pl.String), orient="row")
-    sizes = neurons.frame.group_by("language").agg(size=pl.len())
-    for other in (sizes.select(pl.all().name.suffix("_a")), sizes.select(pl.all().name.suffix("_b")), shared, expected):
-        keys = [column for column in PAIR if column in other.columns]
-        table = table.join(other, on=keys, how="left", maintain_order="left")
     either = pl.col("size_a") + pl.col("size_b") - pl.col("shared")
     return (
-        table.with_columns(pl.col("size_a", "size_b", "shared", "expected").fill_null(0))
-        .with_columns(jaccard=pl.when(either > 0).then(pl.col("shared") / either))
+        table.with_columns(jaccard=pl.when(either > 0).then(pl.col("shared") / either))
         .with_columns(fold=pl.when(pl.col("expected") > 0).then(pl.col("shared") / pl.col("expected")))
         .select(pl.lit(name).alias("set"), pl.all())
     )
 
 
-def _paired(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Every two rows that agree in the keys; columns of the first end in `_a`, of the second in `_b`."""
-    first, second = (rows.select(*keys, pl.exclude(keys).name.suffix(side)) for side in ("_a", "_b"))
-    return first.join(second, on=keys, maintain_order="left_right")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Members:
+    """Which language has which neuron, and where.
+
+    `bits` uint64 [language, word]: a bit per neuron. `counts` int64 [language, place]: neurons of a language at a
+    place, in the order of layer and site. `widths` float64 [place]: NaN where the width is not known.
+    """
+
+    bits: np.ndarray
+    counts: np.ndarray
+    widths: np.ndarray
+
+
+def _members(neurons: NeuronSet, widths: Widths) -> _Members:
+    frame = neurons.frame.filter(pl.col("language").is_in(list(neurons.languages)))
+    places = frame.group_by(PLACE).agg(span=pl.col("index").max() + 1).sort(PLACE)
+    places = places.join(width_table(widths), on=PLACE, how="left", maintain_order="left")
+    language = frame["language"].cast(pl.Enum(list(neurons.languages))).to_physical().to_numpy()
+    place = _place_codes(frame, places)
+    starts = np.append(0, places["span"].to_numpy().cumsum(dtype=np.int64))
+    shape = len(neurons.languages), places.height
+    counts = np.bincount(language.astype(np.int64) * shape[1] + place, minlength=shape[0] * shape[1])
+    return _Members(
+        bits=_packed(language, starts[place] + frame["index"].to_numpy(), shape[0], int(starts[-1])),
+        counts=counts.reshape(shape),
+        widths=places["width"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+    )
+
+
+def _place_codes(frame: pl.DataFrame, places: pl.DataFrame) -> np.ndarray:
+    """The row of `places` that every row of `frame` is at, int64 [row]."""
+    layers, sites = (places[name].unique().sort() for name in PLACE)
+    table = np.zeros((len(layers), len(sites)), dtype=np.int64)
+    site_type = pl.Enum(sites)
+    known = places["site"].cast(site_type).to_physical().to_numpy()
+    table[np.searchsorted(layers.to_numpy(), places["layer"].to_numpy()), known] = np.arange(places.height)
+    row = np.searchsorted(layers.to_numpy(), frame["layer"].to_numpy())
+    return table[row, frame["site"].cast(site_type).to_physical().to_numpy()]
+
+
+def _packed(language: np.ndarray, position: np.ndarray, languages: int, span: int) -> np.ndarray:
+    """Rows of bits, uint64 [language, word], from the language and the position, below `span`, of every member."""
+    if (language[1:] < language[:-1]).any():
+        order = np.argsort(language, kind="stable")
+        language, position = language[order], position[order]
+    ends = np.searchsorted(language, np.arange(languages + 1))
+    words = -(-span // 64)
+    found = np.zeros((languages, words), dtype=np.uint64)
+    for number in range(languages):
+        has = np.zeros(words * 64, dtype=bool)
+        has[position[ends[number] : ends[number + 1]]] = True
+        found[number] = np.packbits(has).view(np.uint64)
+    return found
+
+
+def _shared(bits: np.ndarray) -> np.ndarray:
+    """How many bits two rows have in common, int64 [row, row]; filled above the diagonal."""
+    found = np.zeros((len(bits), len(bits)), dtype=np.int64)
+    for start in range(0, bits.shape[1], BLOCK_WORDS):
+        block = np.ascontiguousarray(bits[:, start : start + BLOCK_WORDS])
+        for row in range(len(block) - 1):
+            common = np.bitwise_count(block[row] & block[row + 1 :])
+            found[row, row + 1 :] += common.sum(axis=1, dtype=np.int64)
+    return found
+
+
+def _expected(members: _Members) -> np.ndarray:
+    """Σ over places of n_a · n_b / width, float64 [language, language].
+
+    Summed place by place with Kahan's correction, so that a figure does not depend on which other languages there are.
+    """
+    found = np.zeros((len(members.counts), len(members.counts)))
+    lost = np.zeros_like(found)
+    for counts, width in zip(members.counts.T.astype(np.float64), members.widths, strict=True):
+        if np.isnan(width):
+            continue
+        term = counts[:, None] * counts / width - lost
+        total = found + term
+        lost = (total - found) - term
+        found = total
+    return found
 
 
 @dataclass(frozen=True, eq=False)

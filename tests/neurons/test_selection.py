@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import combinations
 from statistics import mean
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from ssn_probe.errors import DataError, RecipeError
-from ssn_probe.neurons import EVERY, KEYS, SCHEMA, NeuronSet, neuron_set
+from ssn_probe.neurons import EVERY, KEYS, SCHEMA, NeuronSet, neuron_set, overlap
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.neurons.selection import averaged, select_neurons, shared_at_least, shared_with_anchor
 
@@ -202,3 +203,28 @@ def test_overlap_is_counted_and_set_against_the_hypergeometric_mean(model: Mappi
         assert row["fold"] == (pytest.approx(len(a & b) / expected) if expected else None)
         assert row["jaccard"] == (pytest.approx(len(a & b) / len(a | b)) if a | b else None)
         assert row["set"] == "ms"
+
+
+@quick
+@given(
+    st.dictionaries(st.sampled_from([f"l{n}" for n in range(9)]), st.sets(st.integers(0, 399)), min_size=2),
+    st.randoms(),
+)
+def test_overlap_of_many_languages_in_any_order_of_rows(model: Mapping[str, set[int]], random: Any) -> None:
+    """Neurons beyond one word of bits, places of unknown width, and rows that are not sorted."""
+    places = [(layer, site) for layer in (0, 7) for site in ("v", "q")]
+    rows = [(one, *places[n % 4], n // 4, 1.0) for one, some in model.items() for n in some]
+    random.shuffle(rows)
+    neurons = NeuronSet(pl.DataFrame(rows, schema=SCHEMA, orient="row"), tuple(model))
+    widths = dict.fromkeys(places[:3], 100)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(overlap, "BLOCK_WORDS", random.choice([1, 2, 1024]))
+        found = overlap_table(neurons, widths, "ms")
+    for row in found.rows(named=True):
+        a, b = (model[row[name]] for name in ("language_a", "language_b"))
+        sizes = [[sum(n % 4 == place for n in some) for some in (a, b)] for place in range(3)]
+        assert (row["size_a"], row["size_b"], row["shared"]) == (len(a), len(b), len(a & b))
+        assert row["expected"] == pytest.approx(math.fsum(x * y / 100 for x, y in sizes), rel=1e-14, abs=0)
+    assert [tuple(pair) for pair in found.select("language_a", "language_b").iter_rows()] == list(
+        combinations(model, 2)
+    )
