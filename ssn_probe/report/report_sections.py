@@ -21,6 +21,7 @@ from ssn_probe.report.sections.set_reliability import null_section, overlap_sect
 from ssn_probe.report.sections.sets_after_training import found_again_section
 from ssn_probe.report.sections.task_scores import tasks_section
 from ssn_probe.report.sections.transfer_matrix import transfer_sections
+from ssn_probe.report.sections.verified_neurons import verification_section
 from ssn_probe.report.sections.where_neurons_are import neurons_section
 
 
@@ -67,6 +68,7 @@ def _of_sets(run: FinishedRun) -> Iterator[Section | None]:
     findings = without_repeats(run.findings, names)
     found = [
         *(null_section(findings.robustness), stability_section(findings.robustness)),
+        verification_section(findings.verification),
         *(truth_section(findings.truth), overlap_section(findings.overlap)),
         neurons_section(findings.neurons, run.manifest),
     ]

@@ -44,6 +44,7 @@ class Findings:
     curves_left_out: tuple[str, ...] = ()
     comparisons: pl.DataFrame | None = None
     dissociation: Dissociation | None = None
+    verification: pl.DataFrame | None = None
 
     @property
     def tokens(self) -> int | None:

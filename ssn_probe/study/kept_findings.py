@@ -45,6 +45,7 @@ def kept_findings(run: RunFolder, recipe: Recipe) -> Findings:
         overlap=_table(run, "overlap"),
         found_again=_table(run, "again"),
         truth=_table(run, "truth"),
+        verification=_table(run, "verification"),
         gates=_values(manifest, "gates", LanguageGate),
         refusals=_values(manifest, "refusals", Refusals) if manifest.get("refusals") is not None else None,
         seconds=manifest["seconds"],

@@ -41,7 +41,7 @@ from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import Step, rows_of_steps, run_steps
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
-from ssn_probe.study.verification_notes import verification_notes
+from ssn_probe.study.verification_table import verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.divergence import UnknownLogitsError
 
@@ -71,7 +71,9 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
             keep("responses", identify_responses(bench))
         for note in rounding_notes(bench, choosers(recipe)):
             bench.warn(note)
-        for note in verification_notes(bench, choosers(recipe)):
+        verification = verification_table(bench, choosers(recipe))
+        keep("verification", verification)
+        for note in verification_notes(verification):
             bench.warn(note)
         expressions = named_sets(recipe)
         sets = {name: evaluate(bench, node) for name, node in expressions.items()}
@@ -99,6 +101,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
         overlap=tables["overlap"],
         found_again=tables["again"],
         truth=tables["truth"],
+        verification=verification,
         gates=(*gates(bench), *language_gates(bench)),
         refusals=None if tried_first is None else with_baseline(tried_first, tried.get("samples")),
         seconds=seconds,

@@ -49,7 +49,7 @@ class Audit:
 
     `band`: neurons whose estimate is in the band of the threshold that the labels set, `covered` those of them that
     were verified. `missed`: how many of the `rejected`, audited neurons that the rule left out it would take with their
-    exact effects; `upper` is the one-sided 95 % bound of Clopper and Pearson (1934) on their share. `ranks` is
+    exact effects; `bound` is the one-sided 95 % bound of Clopper and Pearson (1934) on their share. `ranks` is
     Spearman's correlation and `error` the median relative error of the estimates of audited neurons.
     """
 
@@ -61,7 +61,7 @@ class Audit:
     audited: int
     rejected: int
     missed: int
-    upper: float
+    bound: float
     ranks: float
     error: float
 
@@ -154,7 +154,7 @@ def audit(
         audited=len(verified.audited),
         rejected=rejected,
         missed=missed,
-        upper=upper_bound(missed, rejected),
+        bound=upper_bound(missed, rejected),
         **_errors(pairs),
     )
 

@@ -13,12 +13,14 @@ from ssn_probe.errors import RecipeError
 from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons.selection import select_neurons
+from ssn_probe.report.markdown import as_markdown
+from ssn_probe.report.sections.verified_neurons import verification_section
 from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.verification import near_threshold, to_verify, upper_bound
-from ssn_probe.study.verification_notes import audited, verification_notes
+from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
 
@@ -98,10 +100,20 @@ def test_the_audit_counts_those_not_verified(bench: Workbench) -> None:
     assert len(chosen.audited) == 20
     assert found.missed <= found.rejected <= found.audited == 20
     assert found.covered <= found.band
-    assert found.upper == upper_bound(found.missed, found.rejected)
-    (note,) = verification_notes(bench, [MS])
-    assert f"{found.verified:,} of {found.total:,} neurons" in note
-    assert not list(verification_notes(bench, [replace(MS, verify=None)]))
+    assert found.bound == upper_bound(found.missed, found.rejected)
+    table = verification_table(bench, [MS, replace(MS, verify=None)])
+    assert table is not None
+    assert table.select("effect", "language", "verified", "bound").rows() == [
+        ("refusal", "qaa", found.verified, found.bound)
+    ]
+    (note,) = verification_notes(table)
+    assert f"it would take {found.missed} with" in note
+    assert verification_table(bench, [replace(MS, verify=None)]) is None
+    assert not list(verification_notes(None))
+    section = verification_section(table)
+    assert section is not None
+    assert "qaa" in as_markdown(section)
+    assert verification_section(None) is None
     assert verified(bench, replace(MS, audit_seed=1), "qaa").audited != chosen.audited
 
 

@@ -30,6 +30,7 @@ TABLES = {
     "kl": "how far an arm moves the model on harmless text",
     "language_log_odds": "the log-odds of the prompt's language against the others, per prompt and arm",
     "truth": "the sets against the neurons that were planted",
+    "verification": "how many neurons were verified by ablation, and an audit of the others",
     "compared_sets": "every neuron of the sets that the tested one is compared with",
     "stability_curve": "how far fewer prompts choose the same neurons",
     "curves": "what a training gave and cost, step by step",

@@ -1,0 +1,58 @@
+"""What verification did, and what its audit found: a row per language of every node that verifies."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+import numpy as np
+import polars as pl
+
+from ssn_probe.spec import SafetyNeurons
+from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, scored, unverified, verified
+from ssn_probe.study.verification import Audit, audit, upper_bound
+from ssn_probe.study.workbench import Workbench
+
+NODE = ("effect", "rule", "top", "verify", "audit_seed")
+"""The columns that say which node a row is of."""
+
+
+def verification_table(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> pl.DataFrame | None:
+    """The columns of `NODE`, and those of `Audit`; None where no node verifies."""
+    rows = [
+        {**_columns(node), **asdict(audited(bench, node, language))}
+        for node in dict.fromkeys(nodes)
+        if node.verify is not None and node.labels is None
+        for language in bench.data[node.prompts].languages
+    ]
+    return pl.DataFrame(rows).unique(maintain_order=True) if rows else None
+
+
+def _columns(node: SafetyNeurons) -> dict[str, object]:
+    return {name: node.scored_by.name if name == "effect" else getattr(node, name) for name in NODE}
+
+
+def audited(bench: Workbench, node: SafetyNeurons, language: str) -> Audit:
+    """What verification did in a language, under the observed labels."""
+    estimated, chosen = unverified(node), verified(bench, node, language)
+    assert estimated is not None
+    sides = [scored(bench, node, language, context).exact[:, len(chosen.neurons) :] for context in CONTRASTED]
+    means = np.stack([side.mean(axis=0, dtype=np.float64) for side in sides], axis=1)
+    exact = {neuron: (float(one), float(other)) for neuron, (one, other) in zip(chosen.audited, means, strict=True)}
+    places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
+
+    def reader(of: SafetyNeurons):
+        return lambda context, layer, site: effects_at(bench, of, language, context, layer, site)
+
+    return audit(node, places, language, chosen, (reader(estimated), reader(node)), exact)
+
+
+def verification_notes(table: pl.DataFrame | None) -> Iterator[str]:
+    """One sentence per node, over its languages."""
+    if table is None:
+        return
+    for (effect, rule, *_), rows in table.group_by(NODE, maintain_order=True):
+        shares, missed, rejected = rows["verified"] / rows["total"], rows["missed"].sum(), rows["rejected"].sum()
+        yield (
+            f"effect={effect}, rule={rule}: {shares.min():.1%} to {shares.max():.1%} of a language's neurons were "
+            f"verified by ablation; of {rejected} audited neurons that the rule left out it would take {missed} with "
+            f"their exact effects (at most {upper_bound(missed, rejected):.1%}, one-sided 95%)"
+        )
