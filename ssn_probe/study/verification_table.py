@@ -50,7 +50,8 @@ def verification_notes(table: pl.DataFrame | None) -> Iterator[str]:
     if table is None:
         return
     for (effect, rule, *_), rows in table.group_by(NODE, maintain_order=True):
-        shares, missed, rejected = rows["verified"] / rows["total"], rows["missed"].sum(), rows["rejected"].sum()
+        shares = rows["verified"] / rows["total"]
+        missed, rejected = int(rows["missed"].sum()), int(rows["rejected"].sum())
         yield (
             f"effect={effect}, rule={rule}: {shares.min():.1%} to {shares.max():.1%} of a language's neurons were "
             f"verified by ablation; of {rejected} audited neurons that the rule left out it would take {missed} with "
