@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.neurons.neuron_codes import ascending, codes, contained
 from ssn_probe.spec import SITES, Site
 from ssn_probe.spec.display import Displayed
 
@@ -58,19 +60,17 @@ class NeuronSet(Displayed):
         return self.languages == (EVERY,)
 
     def __and__(self, other: "NeuronSet") -> "NeuronSet":
-        left, right = _broadcast(self, other)
-        rows = left.frame.join(right.frame.select(KEYS), on=KEYS, how="semi")
-        return NeuronSet(rows.sort(KEYS), left.languages)
+        return _kept(self, other, inside=True)
 
     def __sub__(self, other: "NeuronSet") -> "NeuronSet":
-        left, right = _broadcast(self, other)
-        rows = left.frame.join(right.frame.select(KEYS), on=KEYS, how="anti")
-        return NeuronSet(rows.sort(KEYS), left.languages)
+        return _kept(self, other, inside=False)
 
     def __or__(self, other: "NeuronSet") -> "NeuronSet":
         left, right = _broadcast(self, other)
-        rows = pl.concat([left.frame, right.frame]).unique(KEYS, keep="first", maintain_order=True)
-        return NeuronSet(rows.sort(KEYS), left.languages)
+        mine, theirs = codes([left.frame, right.frame], KEYS)
+        new = ~contained(theirs, mine)
+        rows = pl.concat([left.frame, right.frame.filter(new)])
+        return NeuronSet(_in_order(rows, np.concatenate([mine, theirs[new]])), left.languages)
 
     def of(self, language: str) -> "NeuronSet":
         """The neurons of one language, as a set that applies in every language."""
@@ -155,6 +155,23 @@ def combined_languages(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[s
             "Restrict both with .only(languages=…), or make one language-free with .of(…) or .union().",
         )
     return left
+
+
+def _kept(neurons: NeuronSet, other: NeuronSet, *, inside: bool) -> NeuronSet:
+    """The neurons that are, or are not, in the other set, with their scores."""
+    languages = combined_languages(neurons.languages, other.languages)
+    left = _spread(neurons, languages)
+    # A language-free set need not be repeated in every language to be compared with.
+    keys = NEURON if other.language_free else KEYS
+    mine, theirs = codes([left.frame, other.frame], keys)
+    kept = contained(mine, theirs) == inside
+    rows = left.frame.filter(kept)
+    return NeuronSet(_in_order(rows, mine[kept] if keys is KEYS else codes([rows], KEYS)[0]), languages)
+
+
+def _in_order(rows: pl.DataFrame, numbers: np.ndarray) -> pl.DataFrame:
+    """The rows by ascending numbers; a set that has been made of sorted ones mostly is sorted."""
+    return rows if ascending(numbers) else rows[np.argsort(numbers, kind="stable")]
 
 
 def _broadcast(left: NeuronSet, right: NeuronSet) -> tuple[NeuronSet, NeuronSet]:

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.neurons.model_neurons import Widths, width_table
+from ssn_probe.neurons.neuron_codes import codes
 from ssn_probe.neurons.neuron_set import NeuronSet
 from ssn_probe.spec.display import Displayed
 
@@ -66,7 +67,10 @@ def _members(neurons: NeuronSet, widths: Widths) -> _Members:
     places = frame.group_by(PLACE).agg(span=pl.col("index").max() + 1).sort(PLACE)
     places = places.join(width_table(widths), on=PLACE, how="left", maintain_order="left")
     language = frame["language"].cast(pl.Enum(list(neurons.languages))).to_physical().to_numpy()
-    place = _place_codes(frame, places)
+    rows, known = codes([frame, places], PLACE)
+    number = np.zeros(known.max(initial=0) + 1, dtype=np.int64)
+    number[known] = np.arange(places.height)
+    place = number[rows]
     starts = np.append(0, places["span"].to_numpy().cumsum(dtype=np.int64))
     shape = len(neurons.languages), places.height
     counts = np.bincount(language.astype(np.int64) * shape[1] + place, minlength=shape[0] * shape[1])
@@ -75,17 +79,6 @@ def _members(neurons: NeuronSet, widths: Widths) -> _Members:
         counts=counts.reshape(shape),
         widths=places["width"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
     )
-
-
-def _place_codes(frame: pl.DataFrame, places: pl.DataFrame) -> np.ndarray:
-    """The row of `places` that every row of `frame` is at, int64 [row]."""
-    layers, sites = (places[name].unique().sort() for name in PLACE)
-    table = np.zeros((len(layers), len(sites)), dtype=np.int64)
-    site_type = pl.Enum(sites)
-    known = places["site"].cast(site_type).to_physical().to_numpy()
-    table[np.searchsorted(layers.to_numpy(), places["layer"].to_numpy()), known] = np.arange(places.height)
-    row = np.searchsorted(layers.to_numpy(), frame["layer"].to_numpy())
-    return table[row, frame["site"].cast(site_type).to_physical().to_numpy()]
 
 
 def _packed(language: np.ndarray, position: np.ndarray, languages: int, span: int) -> np.ndarray:
