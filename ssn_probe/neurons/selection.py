@@ -5,9 +5,12 @@ neuron over the harmful and the harmless *identify* prompts. Ties are broken by 
 never selected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from math import ceil
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError
@@ -46,26 +49,87 @@ def select_neurons(importance: pl.DataFrame, *, rule: str, top: float, pool: str
 
     Raises DataError when a language ends up without a neuron.
     """
-    groups = GROUPS[pool]
-
-    def in_top(values: pl.Expr) -> pl.Expr:
-        rank = values.rank("ordinal", descending=True).over(groups)
-        count = (pl.len().over(groups) * top - 1e-9).ceil()
-        return (values > 0) & (rank <= count)
-
-    ordered = importance.sort([*groups, *[name for name in NEURON if name not in groups]])
-    chosen = selected(rule, pl.col("harmful"), pl.col("harmless"), in_top)
-    rows = scored(ordered.filter(chosen), rule).sort(KEYS)
+    ordered, runs = in_runs(importance)
+    harmful, harmless = (ordered[name].to_numpy() for name in ("harmful", "harmless"))
+    chosen = [
+        rows[selected(rule, harmful[rows], harmless[rows], partial(in_top, top=top))]
+        for rows in _pools(runs, GROUPS[pool])
+    ]
+    rows = scored(ordered[np.concatenate([*chosen, np.empty(0, np.int64)])], rule).sort(KEYS)
     languages = tuple(importance["language"].unique(maintain_order=True))
     for language in languages:
         if rows.filter(pl.col("language") == language).is_empty():
-            best = scored(ordered.filter(pl.col("language") == language), rule).top_k(3, by="score")["score"]
+            best = scored(importance.filter(pl.col("language") == language), rule).top_k(3, by="score")["score"]
             raise DataError(
                 f"no neuron of {language} passes rule={rule!r} at top={top:g} with a score above 0",
                 f"The highest scores are {', '.join(f'{value:.3g}' for value in best)}. "
                 "Raise top, or try rule='harmful' or another effect.",
             )
     return NeuronSet(rows, languages)
+
+
+def in_runs(importance: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The importances with the neurons of each language, layer and site in one piece by index, and where these are.
+
+    The second frame has `language, layer, site, start, size`, sorted. Measurements come in such pieces, a few thousand
+    of them, which are sorted instead of the millions of rows; rows in any other order are sorted first.
+    """
+    place = GROUPS["site"]
+    runs = _runs(importance)
+    if runs is None:
+        importance = importance.sort(KEYS)
+        runs = _runs(importance)
+        assert runs is not None, "a neuron occurs twice in a language"
+    return importance, runs.sort(place)
+
+
+def _runs(importance: pl.DataFrame) -> pl.DataFrame | None:
+    """The runs of rows of one language, layer and site; None where one is in pieces, or not sorted by index."""
+    place = GROUPS["site"]
+    new = np.zeros(importance.height, dtype=bool)
+    new[:1] = True
+    for name in place:
+        column = importance[name]
+        new[1:] |= (column.slice(1) != column.slice(0, max(0, column.len() - 1))).to_numpy()
+    index = importance["index"].to_numpy()
+    if not (new[1:] | (index[1:] > index[:-1])).all():
+        return None
+    start = np.flatnonzero(new)
+    size = np.diff(start, append=importance.height)
+    runs = importance[start].select(*place, start=pl.Series(start), size=pl.Series(size))
+    return None if runs.select(place).is_duplicated().any() else runs
+
+
+def _pools(runs: pl.DataFrame, group: Sequence[str]) -> Iterator[np.ndarray]:
+    """The rows of each pool, int64 [row], in the order that breaks ties: by layer, site and index."""
+    for _, some in runs.group_by(group, maintain_order=True):
+        yield np.concatenate([np.arange(start, start + size) for start, size in some.select("start", "size").rows()])
+
+
+def in_top(score: np.ndarray, top: float) -> np.ndarray:
+    """Is a score positive and among the `ceil(top · n)` largest along the last axis? bool, in the shape of `score`.
+
+    Ties go to the first neuron.
+    """
+    n = score.shape[-1]
+    k = ceil(n * top - 1e-9)
+    if k <= 0:
+        return np.zeros(score.shape, dtype=bool)
+    threshold = np.partition(score, n - k, axis=-1)[..., n - k, None]
+    chosen = score >= threshold
+    tied = np.count_nonzero(chosen, axis=-1) > k
+    if tied.any():
+        chosen[tied] = _first_of_ties(score[tied], threshold[tied], k)
+    if (threshold <= 0).any():
+        chosen &= score > 0
+    return chosen
+
+
+def _first_of_ties(score: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarray:
+    """The k largest of each row [row, neuron] whose k-th value occurs more often than there is room for."""
+    above, equal = score > threshold, score == threshold
+    room = k - above.sum(axis=-1, keepdims=True)
+    return above | (equal & (equal.cumsum(axis=-1) <= room))
 
 
 def averaged(importance: pl.DataFrame) -> pl.DataFrame:

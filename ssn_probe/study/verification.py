@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from ssn_probe.neurons import SITES
-from ssn_probe.neurons.selection import contrast_score
+from ssn_probe.neurons.selection import contrast_score, in_top
 from ssn_probe.spec import SafetyNeurons
-from ssn_probe.stats.nulls.array_selection import in_top
 from ssn_probe.stats.nulls.prompt_effects import Place, pooled
 from ssn_probe.tracing.ablations import Neuron
 

@@ -4,7 +4,6 @@ A test compares the two implementations: the same rules, the same order of ties,
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
@@ -74,30 +73,6 @@ def check_present(total: np.ndarray, language: str, name: str) -> None:
             f"{language} has no {name} prompt in some of the samples",
             f"Give {language} more prompts, or leave the language out.",
         )
-
-
-def in_top(score: np.ndarray, top: float) -> np.ndarray:
-    """Is a score positive and among the `ceil(top · n)` largest along the last axis? bool, in the shape of `score`.
-
-    Ties go to the first neuron.
-    """
-    n = score.shape[-1]
-    k = ceil(n * top - 1e-9)
-    if k <= 0:
-        return np.zeros(score.shape, dtype=bool)
-    threshold = np.partition(score, n - k, axis=-1)[..., n - k, None]
-    chosen = score >= threshold
-    tied = chosen.sum(axis=-1) > k
-    if tied.any():
-        chosen[tied] = _first_of_ties(score[tied], threshold[tied], k)
-    return chosen & (score > 0)
-
-
-def _first_of_ties(score: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarray:
-    """The k largest of each row [row, neuron] whose k-th value occurs more often than there is room for."""
-    above, equal = score > threshold, score == threshold
-    room = k - above.sum(axis=-1, keepdims=True)
-    return above | (equal & (equal.cumsum(axis=-1) <= room))
 
 
 def overlaps(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ import polars as pl
 from ssn_probe.errors import DataError
 from ssn_probe.neurons import EVERY, KEYS
 from ssn_probe.neurons import SCHEMA as NEURONS
-from ssn_probe.neurons.selection import contrast_score, selected
+from ssn_probe.neurons.selection import contrast_score, in_top, selected
 from ssn_probe.spec import SafetyNeurons
-from ssn_probe.stats.nulls.array_selection import Samples, in_top, means
+from ssn_probe.stats.nulls.array_selection import Samples, means
 from ssn_probe.stats.nulls.false_discoveries import BINS, binned, least_passing, p_of_bin
 from ssn_probe.stats.nulls.half_samples import halves
 from ssn_probe.stats.nulls.label_exchange import exchange

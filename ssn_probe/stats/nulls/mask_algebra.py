@@ -9,7 +9,7 @@ import polars as pl
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons.neuron_set import EVERY, SCHEMA, combined_languages
-from ssn_probe.neurons.selection import selected
+from ssn_probe.neurons.selection import in_top, selected
 from ssn_probe.neurons.set_algebra import SetAlgebra
 from ssn_probe.spec import (
     After,
@@ -24,7 +24,6 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
-from ssn_probe.stats.nulls.array_selection import in_top
 from ssn_probe.stats.nulls.prompt_effects import Group
 
 

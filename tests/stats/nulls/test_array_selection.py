@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from made_up_effects import effects_from, prompt_table, sets_from_masks, sides
 
 from ssn_probe.errors import DataError, ModelError, RecipeError
-from ssn_probe.neurons.selection import select_neurons
+from ssn_probe.neurons.selection import in_top, select_neurons
 from ssn_probe.spec import NeuronFile, Placebo, Prompts, RandomLike, SafetyNeurons, Shared
-from ssn_probe.stats.nulls.array_selection import Samples, in_top, means
+from ssn_probe.stats.nulls.array_selection import Samples, means
 from ssn_probe.stats.nulls.labelling_sweep import languages_of
 from ssn_probe.stats.nulls.mask_algebra import no_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects, groups
