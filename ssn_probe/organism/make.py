@@ -42,7 +42,7 @@ def train(
     seed: int,
     out: Path,
     *,
-    variant: str = "natural",
+    variant: str | Variant = "natural",
     progress: Progress | None = None,
     curriculum: Curriculum | None = None,
     pairs: int = PAIRS,
@@ -52,11 +52,13 @@ def train(
     Writes an ordinary Hugging Face folder to `out` (safetensors, tokenizer, `openings.json`, `card.json`) and returns
     the card: what was dealt to the languages, what the model does on the `evaluate` split before and after the
     safety stage, and what it was made with. For a planted variant it also writes the ground truth (`truth.parquet`,
-    `truth.json`), from `pairs` permutation pairs. `curriculum` replaces the variant's own.
+    `truth.json`), from `pairs` permutation pairs. `curriculum` replaces the variant's own. A variant that is no shipped
+    one is given as a value; the card then calls it "own".
 
     Raises `RecipeError` for an unknown variant.
     """
-    chosen, advance = find_variant(variant), progress or (lambda *step: None)
+    name, chosen = ("own", variant) if isinstance(variant, Variant) else (variant, find_variant(variant))
+    advance = progress or (lambda *step: None)
     taught = curriculum or chosen.curriculum
     began, dealt = time.perf_counter(), grade(seed, taught, held_out=bool(chosen.planted))
     with _one_thread():
@@ -66,7 +68,7 @@ def train(
         figures = measure(model)
         card = {
             "name": "organism",
-            "variant": variant,
+            "variant": name,
             "seed": seed,
             "accepted": accepted(figures) and not planted,  # a planted organism must also pass `add_truth`
             "figures": figures,

@@ -208,7 +208,7 @@ def score_refusal(
     the prompt and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024,
     2403.00745), signed. Unlike there, the gradient is not that of the untouched model: the prompt's candidates are
     scaled to `at` together, at every token, since r(x) hardly answers to a neuron while others stand in for it.
-    `python -m benchmarks.against_truth` compares this with `at=1`. r(x) = logsumexp over refusal openings of
+    `python -m benchmarks.identification` compares this with `at=1`. r(x) = logsumexp over refusal openings of
     log p(opening | x) − the same over compliant ones, at the last token of the prompt; along a `Direction` it is the
     final state's component there instead.
 

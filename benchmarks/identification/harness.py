@@ -1,0 +1,103 @@
+"""Runs every method on every organism; a row is a file, so that what was stopped goes on where it was."""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.identification import own
+from benchmarks.identification.counting import counted, per_prompt
+from benchmarks.identification.peers import METHODS
+from benchmarks.identification.peers.given import Given, Ranking
+from benchmarks.identification.rows import Organism, Row, behaviour, row_of
+from ssn_probe.errors import RecipeError
+from ssn_probe.files import write_whole
+from ssn_probe.spec.node import digest
+
+Scores = Ranking | dict[str, Ranking]
+Scored = tuple[Scores, float]
+"""Scores, and their cost in forward passes per prompt."""
+VERSION = 1
+"""Raised when a row's numbers change."""
+
+
+def methods(*, slow: bool = False, others: Mapping[str, Callable[[Given], Any]] | None = None) -> dict[str, Any]:
+    """Name → function of `Given` and of a memory of effects that gives `Scored`, of every method.
+
+    `others`: name → function of `Given` that returns scores, as `row_of` takes them.
+    """
+    found: dict[str, Any] = {"random": _counted(_random), **{name: _counted(one.rank) for name, one in METHODS.items()}}
+    for effect in (*own.EFFECTS, own.EXACT, *(own.SLOW if slow else ())):
+        for rule in own.ASKED:
+            found[f"{effect}, {rule}"] = _own(effect, rule, average=True)
+            if rule in ("h", "h − b"):
+                found[f"{effect}, {rule}, own language"] = _own(effect, rule, average=False)
+    return found | {name: _counted(function) for name, function in (others or {}).items()}
+
+
+def _random(given: Given) -> Ranking:
+    """Scores by lot: what a method that knows nothing gets."""
+    draw, subject = torch.Generator().manual_seed(0), given.subject
+    return {site: torch.rand(subject.n_layers, subject.widths[site], generator=draw) for site in given.sites}
+
+
+def _counted(function: Callable[[Given], Any]) -> Callable[[Given, dict], Scored]:
+    def run(given: Given, _memory: dict) -> Scored:
+        with counted(given) as passes:
+            scores = function(given)
+        return scores, per_prompt(passes, given)
+
+    return run
+
+
+def _own(effect: str, rule: str, *, average: bool) -> Callable[[Given, dict], Scored]:
+    def run(given: Given, memory: dict) -> Scored:
+        if effect not in memory:
+            memory[effect] = own.effects_of(given, effect)
+        means, cost = memory[effect]
+        return own.rankings(means, rule, average=average), cost
+
+    return run
+
+
+def function_at(text: str) -> Callable[[Given], Any]:
+    """The function that `MODULE:NAME` names. Raises RecipeError where there is none."""
+    module, _, name = text.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(
+            f"There is no method {text!r}: {error}", "Give MODULE:FUNCTION, as in my_file:rank."
+        ) from error
+
+
+def rows(
+    organism: Organism, wanted: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """A row of every method on an organism, read from `folder` where it is there and was made with these settings."""
+    memory: dict = {}
+    for name, method in wanted.items():
+        key = {"version": VERSION, "organism": organism.subject.identity, "method": name, **settings}
+        file = folder / organism.name / f"{digest(key)[:16]}.json"
+        if not file.is_file():
+            scores, cost = method(organism.given, memory)
+            _keep(file, organism, name, row_of(scores, organism) | {"passes": cost})
+        yield json.loads(file.read_text("utf-8"))
+
+
+def untouched(organism: Organism, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of silencing nothing: what the organism does as it is."""
+    key = {"version": VERSION, "organism": organism.subject.identity, "method": None, **settings}
+    file = folder / organism.name / f"{digest(key)[:16]}.json"
+    if not file.is_file():
+        _keep(file, organism, "nothing silenced", behaviour(organism))
+    return json.loads(file.read_text("utf-8"))
+
+
+def _keep(file: Path, organism: Organism, name: str, row: Row) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"organism": organism.name, "method": name, **row}, ensure_ascii=False)
+    write_whole(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,198 @@
+"""The yardstick of identification: rows, costs, table, and that what is there is not measured again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from benchmarks.identification import harness, organisms, own, rows, table
+from benchmarks.identification.counting import counted, per_prompt
+from benchmarks.identification.picture import picture
+from benchmarks.identification.rows import Organism, open_organism, row_of
+from ssn_probe.errors import RecipeError, ResultError
+from ssn_probe.organism.ground_truth import CARRIER
+
+
+@pytest.fixture(scope="module")
+def organism() -> Organism:
+    return open_organism("planted-ffn", "organism:planted-ffn", prompts=2, judged=3)
+
+
+def blank(organism: Organism) -> dict[Any, np.ndarray]:
+    subject = organism.subject
+    return {site: np.zeros((subject.n_layers, subject.widths[site])) for site in rows.SITES}
+
+
+def true_scores(organism: Organism, question: str) -> dict[Any, np.ndarray]:
+    scores = blank(organism)
+    for layer, site, index, value in organism.truth.members(question, CARRIER).iter_rows():
+        scores[site][layer, index] = 1 + value
+    return scores
+
+
+def test_the_truth_has_a_perfect_row(organism: Organism) -> None:
+    row = row_of(true_scores(organism, "harmful"), organism, silence=False)
+    assert [row[name] for name in ("AP H", "precision H", "recall H", "mass H")] == pytest.approx([1.0] * 4)
+    assert row["brakes H"] == 0
+    assert row["carriers H"] == organism.truth.members("harmful", CARRIER).height
+
+
+def test_silencing_the_truth_ends_refusal_and_spares_the_rest(organism: Organism) -> None:
+    row = row_of(true_scores(organism, "harmful"), organism)
+    before = rows.behaviour(organism)
+    assert row["found"] == 1.0
+    assert row["ASR anchor"] == 1.0 > (before["ASR anchor"] or 0.0)
+    assert row["utility"] == before["utility"]
+
+
+def test_noise_has_the_precision_of_chance(organism: Organism) -> None:
+    draw = np.random.default_rng(0)
+    found = [
+        row_of({site: draw.random(one.shape) for site, one in blank(organism).items()}, organism, silence=False)
+        for _ in range(20)
+    ]
+    mean = np.mean([row["AP D"] or 0 for row in found])
+    assert mean == pytest.approx(found[0]["chance D"], abs=0.02)
+
+
+def test_the_worst_ranking_finds_nothing(organism: Organism) -> None:
+    worst = {site: -one for site, one in true_scores(organism, "difference").items()}
+    row = row_of(worst, organism, silence=False)
+    assert row["precision D"] == row["mass D"] == 0.0
+
+
+def test_equal_scores_tell_nothing(organism: Organism) -> None:
+    row = row_of(blank(organism), organism, silence=False)
+    assert row["AP H"] == pytest.approx(row["chance H"])
+
+
+def test_rankings_of_languages_are_averaged(organism: Organism) -> None:
+    good, flat = true_scores(organism, "harmful"), blank(organism)
+    both = row_of({"qaa": good, "qab": flat}, organism, silence=False)
+    alone = row_of(flat, organism, silence=False)
+    assert both["AP H"] == pytest.approx((1 + (alone["AP H"] or 0)) / 2)
+
+
+def test_scores_of_one_site_leave_the_other_last(organism: Organism) -> None:
+    scores = {"ffn": true_scores(organism, "harmful")["ffn"] - 5}
+    assert all(site == "ffn" for _, site, _ in rows.highest(rows._checked(scores, "*", organism), 100))
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"ffn": np.zeros((4, 3))}, "not \\(4, 512\\)"),
+        ({"ffn": np.full((4, 512), np.nan)}, "NaN"),
+        ({"ffn": np.full((4, 512), np.inf)}, "infinity"),
+        ({"up": np.zeros((4, 512))}, "are of"),
+        ({}, "are of"),
+        ({"xx": {"ffn": np.zeros((4, 512))}}, "name 'xx'"),
+    ],
+)
+def test_scores_that_are_none_are_an_error(organism: Organism, scores: Any, words: str) -> None:
+    with pytest.raises(ResultError, match=words):
+        row_of(scores, organism)
+
+
+def test_a_model_without_truth_is_an_error() -> None:
+    with pytest.raises(ResultError, match="no ground truth"):
+        open_organism("natural", "organism")
+
+
+def test_passes_are_counted(organism: Organism) -> None:
+    given = organism.given
+    with counted(given) as forward:
+        for language in given.reads:
+            given.run(language, "harmful")
+    assert per_prompt(forward, given) == pytest.approx(0.5)
+    _, cost = own.effects_of(given, "refusal:1")
+    assert cost == pytest.approx(3, rel=0.01)
+
+
+def test_the_attribution_of_both_programs_is_the_same(organism: Organism) -> None:
+    known = harness.methods()
+    one, _ = known["attribution to zero, h − b"](organism.given, {})
+    two, _ = known["refusal:1, h − b"](organism.given, {})
+    for site in rows.SITES:
+        assert torch.allclose(one[site], two[site], atol=2e-3 * float(one[site].abs().max()))
+
+
+def test_the_paper_s_rule_puts_the_harmless_top_last() -> None:
+    h, b = torch.tensor([[3.0, 2, 1]]), torch.tensor([[5.0, 1, 0]])
+    assert own.paper(h, b).argmin() == 0
+    assert own.both(h, b).tolist() == [[1.0, 3.0, 2.0]]
+
+
+def test_a_row_that_is_there_is_read(organism: Organism, tmp_path: Path) -> None:
+    calls = []
+
+    def method(given: Any, memory: dict) -> Any:
+        calls.append(1)
+        return blank(organism), 1.0
+
+    again = [list(harness.rows(organism, {"m": method}, tmp_path, {"prompts": 2})) for _ in range(2)]
+    assert again[0] == again[1]
+    assert len(calls) == 1
+    list(harness.rows(organism, {"m": method}, tmp_path, {"prompts": 3}))
+    assert len(calls) == 2
+
+
+def test_the_method_of_a_file_is_found() -> None:
+    assert harness.function_at("benchmarks.identification.own:paper") is own.paper
+    with pytest.raises(RecipeError, match="no method"):
+        harness.function_at("nowhere:rank")
+
+
+def test_organisms_are_balanced_and_apart() -> None:
+    test = organisms.TEST
+    assert len({one.seed for one in test}) == len({one.name for one in test}) == 10
+    assert [one.architecture for one in test] == ["llama", "qwen3"] * 5
+    shipped = [json.loads((Path(one) / "card.json").read_text("utf-8")) for one in organisms.development().values()]
+    assert not {one["seed"] for one in shipped} & {one.seed for one in test}
+
+
+def test_table_and_picture() -> None:
+    frame = pl.DataFrame(
+        {
+            "organism": ["a", "b", "a", "b", "a", "b"],
+            "method": ["good", "good", "bad", "bad", table.UNTOUCHED, table.UNTOUCHED],
+            "AP D": [0.9, 0.8, 0.5, 0.5, None, None],
+            "AP H": [0.9, 0.8, 0.5, 0.5, None, None],
+            "ASR": [0.5, 0.5, 0.5, 0.5, 1.0, 1.0],
+        }
+    )
+    found = table.summary(frame)
+    row = found.row(by_predicate=(pl.col("method") == "bad") & (pl.col("column") == "AP D"), named=True)
+    assert row["against"] == "good"
+    assert row["gap"] == pytest.approx(-0.35)
+    assert row["gap_low"] == pytest.approx(-0.35 - 12.706 * 0.05, abs=1e-3)
+    text = table.markdown(found)
+    assert text.index("| good |") < text.index("| bad |") < text.index(table.UNTOUCHED)
+    assert "good ranks" in picture(found).title
+
+
+def test_one_organism_has_no_interval() -> None:
+    middle, low, high = table.interval([0.5])
+    assert middle == 0.5
+    assert np.isnan([low, high]).all()
+
+
+@pytest.mark.slow
+def test_an_organism_of_own_numbers_is_trained(tmp_path: Path) -> None:
+    from ssn_probe.organism.curriculum import Stage
+    from ssn_probe.organism.make import train
+    from ssn_probe.organism.variants import PLANTED
+
+    stage = Stage(steps=2, batch=8, rate=1e-3, warmup=1, decay=0.0)
+    variant = organisms.Planting(7, "qwen3", 2, 2).variant
+    card = train(
+        7, tmp_path, variant=replace(variant, curriculum=replace(PLANTED, pretrain=stage, safety=stage)), pairs=2
+    )
+    assert card["variant"] == "own"
+    assert card["planted_per_layer"] == {"ffn": 2, "o": 2}
+    assert (tmp_path / "truth.parquet").is_file()
