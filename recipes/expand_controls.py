@@ -1,10 +1,12 @@
-"""Train safety neurons, random neurons, a LoRA and whole layers with the same rows, steps and learning rate."""
+"""Train safety neurons, random neurons, a LoRA, NeST and whole layers with the same rows, steps and learning rate."""
 
 from ssn_probe import (
     ASR,
     Expand,
     LoRA,
+    NeST,
     OverRefusal,
+    ProbedNeurons,
     Prompts,
     RandomLike,
     Recipe,
@@ -32,6 +34,7 @@ def expand_controls(
     answers: bool = True,
     random: int = 3,
     full: bool = True,
+    rivals: bool = True,
     seed: int = 0,
 ):
     """Is training safety neurons better than spending the same budget elsewhere, at every step?"""
@@ -41,17 +44,21 @@ def expand_controls(
     harmful = SafetyNeurons(prompts, effect=effect, rule="harmful", top=harmful_top)
     ss = Shared(ms, anchor=anchor).union()
     sets = {"ss": ss, "ms of anchor": ms.of(anchor), "ms of any": ms.union(), "harmful": harmful.of(anchor)}
+    peaks = SafetyNeurons(prompts, effect="peak", sites=("ffn",))
     training = Training(lr=lr, steps=STEPS[-1], schedule="constant", patience=None, seed=seed)
 
+    budget = {"training": training, "contexts": contexts, "at": STEPS}
+
     def spent(on):
-        return Expand(on, prompts, training=training, contexts=contexts, at=STEPS)
+        return Expand(on, prompts, **budget)
 
     return Recipe(
         model=model,
         arms={
             **{name: spent(neurons) for name, neurons in sets.items()},
             **{f"random {draw}": spent(RandomLike(ss, seed=seed + draw)) for draw in range(1, random + 1)},
-            "lora": LoRA(ss, prompts, training=training, contexts=contexts, at=STEPS),
+            "lora": LoRA(ss, prompts, **budget),
+            **({"nest": NeST(ProbedNeurons(peaks).of(anchor), prompts, **budget)} if rivals else {}),
             **({"layers": spent(ss.whole_layers())} if full else {}),
         },
         comparisons=(),

@@ -250,6 +250,19 @@ class Language(FirstOrder):
     caution = "What q and k do through the softmax: the language effect is first order and misses part of it."
 
 
+@dataclass(frozen=True, eq=False)
+class Peak(Effect):
+    """The largest activation over the prompt's tokens: what the linear probe of NeST reads, one forward pass.
+
+    Not what silencing a neuron does. Source: Behrouzi et al. 2026 (arXiv 2602.16835) as summarised by others:
+    activations pooled by their maximum over tokens. Which activation of a feed-forward neuron is meant, the text that
+    we have does not say; here it is what `down_proj` reads, act(gate) · up.
+    """
+
+    formula = "max over tokens of a"
+    caution = "That the neurons do anything: a peak says how active a neuron is, and not what depends on it."
+
+
 def _check_share(effect: Effect, name: str) -> None:
     """That a parameter is a share of neurons, such as `candidates` or `exact_qk`; it becomes a float.
 

@@ -8,8 +8,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from ssn_probe.spec.labels import set_label
-from ssn_probe.spec.neuron_sets import Each, LeaveOneOut, SetExpression
-from ssn_probe.spec.node import Node, brief, later, one_of, require
+from ssn_probe.spec.neuron_sets import Each, LeaveOneOut, ProbedNeurons, SafetyNeurons, SetExpression
+from ssn_probe.spec.node import Node, brief, later, one_of, require, walk
 from ssn_probe.spec.prompts import Prompts
 from ssn_probe.spec.training_settings import Training
 
@@ -194,6 +194,46 @@ class LoRA(Trains):
 
     def phrase(self, neurons: str, source: str | None = None) -> str:
         return f"training LoRA adapters of as many parameters as {neurons}"
+
+
+@dataclass(frozen=True, eq=False)
+class NeST(Trains):
+    """Train one update for all feed-forward neurons of a cluster (Behrouzi et al. 2026, arXiv 2602.16835), a rival.
+
+    The neurons, of a `ProbedNeurons` set or taken from one, are clustered layer by layer by what they do on the
+    *identify* prompts of the anchor (without an anchor: of all languages), harmful and harmless. All neurons of a
+    cluster get the same change of their rows of gate and up; everything else is frozen
+    (`ssn_probe.training.weights.tied`). `clusters`: how many per layer; None: as many, up to `most`, as have the
+    highest silhouette.
+
+    Source: the abstract ("clusters neurons with similar activation profiles, and trains shared cluster-level updates
+    while freezing the rest of the model"), and summaries of the paper: k-means, silhouette. The text that we have does
+    not give the most clusters (a reader of it finds two that differ) nor how profiles are scaled, here to mean 0 and
+    variance 1. Departures, so that arms compare: data, loss, optimiser and budget are those of `Expand`; the paper
+    trains on harmful and benign prompts in English.
+    """
+
+    _: KW_ONLY
+    clusters: int | None = None
+    most: int = 8
+
+    def check(self) -> None:
+        super().check()
+        require(
+            self.clusters is None or self.clusters >= 1, f"clusters is {self.clusters}", "Give 1 or more per layer."
+        )
+        require(self.most >= 2, f"most is {self.most}", "Give the most clusters of a layer, 2 or more.")
+        several = dict.fromkeys(node.scored for node in walk(self.neurons) if isinstance(node, ProbedNeurons))
+        hint = "Give NeST(ProbedNeurons(SafetyNeurons(prompts, effect='peak', sites=('ffn',))).of('en'), prompts)."
+        require(len(several) == 1, "NeST needs neurons that are found by one probe", hint)
+
+    @property
+    def profiled(self) -> SafetyNeurons:
+        """What the neurons do on prompts."""
+        return next(node.scored for node in walk(self.neurons) if isinstance(node, ProbedNeurons))
+
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        return f"training one update for each cluster of {neurons} (NeST)"
 
 
 @dataclass(frozen=True, eq=False)

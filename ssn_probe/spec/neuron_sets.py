@@ -198,6 +198,35 @@ def paper(prompts: Prompts) -> SafetyNeurons:
 
 
 @dataclass(frozen=True, eq=False)
+class ProbedNeurons(SetExpression):
+    """NeST's safety neurons: those a linear probe leans on to tell harmful from harmless prompts, in every language.
+
+    In each layer and site a logistic regression with a ridge `penalty` reads the per-prompt effects of
+    `scored`, standardised; the neurons are taken whose weight is more than `threshold` standard deviations above the
+    mean of the layer's. `scored` says what is read, where, and on which prompts; its rule and its size do not count.
+
+    Source: Behrouzi et al. 2026, arXiv 2602.16835: "identifies safety-relevant feed-forward neurons via activation
+    probing on vanilla harmful and benign prompts"; summaries of it have the maximum over tokens, a linear probe per
+    layer, weights in standard deviations, and a z threshold. That is `SafetyNeurons(prompts, effect="peak",
+    sites=("ffn",))`. The text that we have gives no value of threshold or penalty, and does not say whether features
+    are standardised, whether gate and up are probed apart, or whether large negative weights count. Here they do not;
+    2.5 takes 0.6 % of normally distributed weights.
+    """
+
+    scored: SafetyNeurons
+    _: KW_ONLY
+    threshold: float = 2.5
+    penalty: float = 1.0
+
+    def check(self) -> None:
+        require(self.threshold > 0, f"threshold is {self.threshold!r}", "Give standard deviations, such as 2.5.")
+        require(self.penalty > 0, f"penalty is {self.penalty!r}", "Give a ridge penalty above 0, such as 1.")
+        plain = self.scored.stable is self.scored.fdr is self.scored.verify is self.scored.labels is None
+        hint = "Leave them out: a probe takes neurons by its threshold."
+        require(plain, "stable, fdr, verify and labels do not apply to what a probe reads", hint)
+
+
+@dataclass(frozen=True, eq=False)
 class Shared(SetExpression):
     """Shared safety neurons (SS): the MS of each language that are also MS of the `anchor` (paper, section 3).
 

@@ -18,6 +18,7 @@ from ssn_probe.spec import (
     After,
     LeaveOneOut,
     NeuronFile,
+    ProbedNeurons,
     Prompts,
     RandomLike,
     SafetyNeurons,
@@ -32,6 +33,7 @@ from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.exchange_checks import exchangeability_of
 from ssn_probe.study.importance import importance
 from ssn_probe.study.keys import resolved_key
+from ssn_probe.study.probed_sets import probed
 from ssn_probe.study.relabelled_sets import (
     discoveries_of,
     relabelled_by_mean,
@@ -114,6 +116,8 @@ class NeuronSets(SetAlgebra[NeuronSet]):
                 return random_like(self.evaluate(inner), self.bench.widths(), seed)
             case WholeLayers(neurons=inner):
                 return whole_layers(self.evaluate(inner), self.bench.widths())
+            case ProbedNeurons():
+                return probed(self.bench, expression)
             case NeuronFile(path=path):
                 return read_neurons(path)
             case LeaveOneOut():

@@ -17,11 +17,12 @@ from ssn_probe.model.asking import asked_of
 from ssn_probe.model.plain_text import spells
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Entry, VanishedError
-from ssn_probe.spec import LoRA, Trains
+from ssn_probe.spec import LoRA, NeST, Trains
 from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.learned_responses import learned_rows, made_contexts
 from ssn_probe.study.measurements import judge_of
+from ssn_probe.study.probed_sets import clusters_of
 from ssn_probe.study.resolve import rows_to_train
 from ssn_probe.study.workbench import Weights, Workbench
 
@@ -121,6 +122,7 @@ def training_inputs(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[
         ],
         training=to_json(node.training),
         kept=to_json(node.at),
+        **_tied(bench, node, neurons),
         **_read_as(bench, data_of(bench, node)),
     )
 
@@ -143,6 +145,20 @@ def _judged_by(bench: Workbench) -> list[str]:
 
 def _adapter(node: Trains) -> Literal["neurons", "lora"]:
     return "lora" if isinstance(node, LoRA) else "neurons"
+
+
+def _tied(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[str, str]:
+    """What else decides weights that the neurons of a cluster share."""
+    clusters = _clusters(bench, node, neurons)
+    return {} if clusters is None else {"clusters": digest([[*one, own] for one, own in sorted(clusters.items())])}
+
+
+def _clusters(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[tuple[int, str, int], int] | None:
+    """The cluster of every neuron, where a training gives all neurons of a cluster one change."""
+    if not isinstance(node, NeST):
+        return None
+    key = ("clusters", node, digest([list(neuron) for neuron in _neurons(neurons)]))
+    return bench.remember(key, lambda: clusters_of(bench, node, _neurons(neurons)))
 
 
 def _neurons(neurons: NeuronSet) -> list[tuple[int, str, int]]:
@@ -255,6 +271,7 @@ def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folde
             micro_batch=bench.batch_size,
             shrink=bench.batch_size is None,
             adapter=_adapter(node),
+            clusters=_clusters(bench, node, neurons),
             keep=node.at or (),
             folder=folder,
             gradient_checkpointing=bench.gradient_checkpointing,

@@ -21,7 +21,7 @@ from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.spec import Ablation, Effect, Final, Language, Local, Refusal, scores
+from ssn_probe.spec import Ablation, Effect, Final, Language, Local, Peak, Refusal, scores
 from ssn_probe.spec.effect_registry import SCORERS, FirstOrder
 from ssn_probe.tracing.ablations import Neuron, highest, moved_states, placed
 from ssn_probe.tracing.batching import (
@@ -116,6 +116,18 @@ def _first_order(
 ) -> Scores:
     """Of language: with the openings of the prompt's language against those of the others."""
     return score_refusal(subject, tokens, reads, at=effect.at, candidates=effect.candidates, **options)
+
+
+@scores(Peak)
+def _peak(_effect: Peak, subject: Subject, tokens: Any, *, reads: None, sites: Any, **options: Any) -> Scores:
+    from ssn_probe.tracing.bodies.averages import trace_peaks
+
+    places = places_of(subject, sites)
+
+    def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        return run_body(subject, trace_peaks, whole_inputs(subject, batch), places)
+
+    return run_scores(subject, tokens, places["sites"], run, **options)
 
 
 @scores(Ablation)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-import ssn_probe.recipes
 from rich.console import Console
 
 import ssn_probe
+import ssn_probe.recipes
 from ssn_probe import ASR, Expand, Prompts, Recipe, Result, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
@@ -22,7 +22,8 @@ from ssn_probe.spec.node import NODES
 
 NAMES = """
 ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError Language
-LMEval LoRA Local MeanOf ModelError NeuronFile OverRefusal Patch Perplexity Placebo Preview Prompts RandomLike Recipe
+LMEval LoRA Local MeanOf ModelError NeST NeuronFile OverRefusal Patch Peak Perplexity Placebo Preview ProbedNeurons
+Prompts RandomLike Recipe
 RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training
 Utility compare edits evaluate open_run paper preview prompts_from_frame recipe register_family run scores
 """
@@ -80,6 +81,7 @@ KINDS = {
     "Refusal": "at candidates",
     "Ablation": "candidates",
     "Language": "at candidates",
+    "Peak": "",
     "Prompts": "source harmless languages limit max_new_tokens",
     "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels scoring_dtype verify audit_seed",
     "Exchanged": "seed draw",
@@ -87,6 +89,7 @@ KINDS = {
     "Shared": "neurons anchor at_least by",
     "RandomLike": "neurons seed",
     "NeuronFile": "path",
+    "ProbedNeurons": "scored threshold penalty",
     "Combine": "operation left right",
     "Of": "neurons language",
     "UnionOf": "neurons",
@@ -102,6 +105,7 @@ KINDS = {
     "Patch": "neurons source positions",
     "Expand": TRAINS,
     "LoRA": TRAINS,
+    "NeST": f"{TRAINS} clusters most",
     "Then": "first then",
     "After": "neurons trained",
     "ASR": "prompts",

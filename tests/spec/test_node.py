@@ -43,10 +43,13 @@ from ssn_probe.spec import (
     Local,
     LoRA,
     MeanOf,
+    NeST,
     NeuronFile,
     Of,
     Only,
     Patch,
+    Peak,
+    ProbedNeurons,
     Refusal,
     SetExpression,
     Then,
@@ -151,6 +154,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Final: (Final(), {"position": None}),
     Refusal: (Refusal(), {"at": 1.0, "candidates": 0.1}),
     Ablation: (Ablation(), {"candidates": 0.1}),
+    Peak: (Peak(), {}),
     Language: (Language(), {"at": 1.0, "candidates": 0.1}),
     SetExpression: (SetExpression(), {}),
     SafetyNeurons: (
@@ -172,6 +176,10 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Placebo: (Placebo(), {"split": 1, "seed": 1}),
     Shared: (Shared(MS), {"neurons": OTHER, "anchor": "en", "at_least": 2, "by": "mean"}),
     RandomLike: (RandomLike(MS), {"neurons": OTHER, "seed": 1}),
+    ProbedNeurons: (
+        ProbedNeurons(MS),
+        {"scored": SafetyNeurons(Prompts("b")), "threshold": 3.0, "penalty": 2.0},
+    ),
     NeuronFile: (OTHER, {"path": "another.csv"}),
     Combine: (MS & OTHER, {"operation": "or", "left": OTHER, "right": MS}),
     Of: (MS.of("en"), {"neurons": OTHER, "language": "de"}),
@@ -191,6 +199,10 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Suppress: (Suppress(MS), {"neurons": OTHER, "to": MeanOf(PROMPTS)}),
     Expand: (TRAINS, TRAINING_CHANGES),
     LoRA: (LoRA(MS, PROMPTS), TRAINING_CHANGES),
+    NeST: (
+        NeST(ProbedNeurons(MS), PROMPTS),
+        TRAINING_CHANGES | {"neurons": ProbedNeurons(MS).of("en"), "clusters": 3, "most": 5},
+    ),
     Then: (Then(TRAINS, Suppress(MS)), {"first": LoRA(MS, PROMPTS), "then": Amplify(MS, by=2)}),
     Recipe: (
         Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS),)),

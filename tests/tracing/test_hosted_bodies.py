@@ -14,6 +14,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import requests
 from ssn_probe.neurons import SITES
+from ssn_probe.spec import Peak
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.divergence import Text, read_texts
 from ssn_probe.tracing.edits import amplification, carrying, suppression
@@ -21,6 +22,7 @@ from ssn_probe.tracing.effects import (
     Scores,
     final_states,
     refusal_log_odds,
+    score,
     score_final,
     score_local,
     score_refusal,
@@ -60,6 +62,7 @@ RUNS: dict[str, Callable[[Subject], Mapping[str, Tensor]]] = {
     "final": lambda subject: decoded(score_final(subject, PROMPTS[2:], sites=["k"])),
     "log odds": lambda subject: {"": refusal_log_odds(subject, PROMPTS, OPENINGS, edits=SILENT)},
     "states": lambda subject: {"": final_states(subject, PROMPTS)},
+    "peaks": lambda subject: decoded(score(Peak(), subject, PROMPTS)),
     "means": lambda subject: {**mean_activations(subject, PROMPTS)},
     "carried": carried_generation,
     "reading": changed_reading,

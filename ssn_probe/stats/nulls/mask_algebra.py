@@ -15,6 +15,7 @@ from ssn_probe.spec import (
     After,
     LeaveOneOut,
     NeuronFile,
+    ProbedNeurons,
     RandomLike,
     SafetyNeurons,
     SetExpression,
@@ -167,6 +168,7 @@ class MaskAlgebra(SetAlgebra[MaskSet]):
 
 _REASONS: Mapping[type, str] = {
     RandomLike: "it is random itself",
+    ProbedNeurons: "a probe is fitted to the labels, and no mean effect gives its weights",
     NeuronFile: "a file's neurons do not depend on the prompts' labels here",
     WithoutStrongest: "its strongest neuron needs scores of all layers at once",
     WholeLayers: "it takes all neurons of a layer, whatever the labels",

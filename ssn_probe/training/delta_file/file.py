@@ -4,7 +4,7 @@ For every matrix three tensors: `indices/PATH` (the rows or columns, ascending),
 the base's dtype) and `change/PATH` (float32). Where a module holds several projections, PATH/q is that of the queries,
 and rows count from its first. The metadata hold the format and, as JSON, `about`: base (name, revision,
 SHA-256 of its weights), neurons, method, data and their check, settings, seed, steps, parameters, packages. The base
-rows make a merge reversible without the base.
+rows make a merge reversible without the base. Where neurons share a change, `clusters/PATH` tells which.
 
 Low-rank adapters lie in a file of the same kind, with `A/PATH` and `B/PATH` instead.
 """
@@ -97,6 +97,7 @@ def write_delta(path: Path, file: DeltaFile) -> None:
         else:
             indices = torch.tensor(part.place.indices, dtype=torch.int32)
             stored, place["axis"] = {"indices": indices, "base": part.base, "change": part.change}, part.place.axis
+            stored |= {} if part.clusters is None else {"clusters": part.clusters}
             place |= {} if part.place.part is None else {"part": part.place.part}
         tensors |= {f"{kind}/{part.name}": tensor for kind, tensor in stored.items()}
         places.append(place)
@@ -153,7 +154,10 @@ def _part(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
         raise ValueError(f"the base of {name} is {base.dtype}")
     if change.dtype != torch.float32 or not bool(change.isfinite().all()):
         raise ValueError(f"the change of {name} is not finite float32")
-    return Part(place=replace(where, indices=tuple(indices.tolist())), base=base, change=change)
+    clusters = tensors.get(f"clusters/{name}")
+    if clusters is not None and not _shared(clusters, change):
+        raise ValueError(f"the neurons of {name} do not share the changes of their clusters")
+    return Part(place=replace(where, indices=tuple(indices.tolist())), base=base, change=change, clusters=clusters)
 
 
 def _place(place: Mapping[str, Any]) -> Place:
@@ -180,6 +184,17 @@ def _factors(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Factors
     if any(factor.dtype != torch.float32 or not bool(factor.isfinite().all()) for factor in (a, b)):
         raise ValueError(f"the adapter of {name} is not finite float32")
     return Factors(module=name, layer=layer, site=place["site"], a=a, b=b, scale=scale)
+
+
+def _shared(clusters: Tensor, change: Tensor) -> bool:
+    """Clusters counted from 0, and one change in each."""
+    if clusters.dtype != torch.int32 or clusters.shape != change.shape[:1]:
+        return False
+    found, first = clusters.unique(), {}
+    for row, cluster in enumerate(clusters.tolist()):
+        first.setdefault(cluster, row)
+    counted = found.tolist() == list(range(len(found)))
+    return counted and torch.equal(change, change[[first[cluster] for cluster in clusters.tolist()]])
 
 
 def _ascending(indices: Tensor) -> bool:

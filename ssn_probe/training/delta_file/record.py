@@ -128,14 +128,14 @@ class Record(Checked):
 
 def check_record(about: Any, change: Change) -> None:
     """Raises ValueError unless the record is one that training writes, of these tensors."""
-    lora, names = isinstance(change, Adapter), [part.name for part in change.parts]
+    names = [part.name for part in change.parts]
     if not names or len(set(names)) < len(names):
         raise ValueError("it has no change, or two of one matrix")
     try:
         record = Record.model_validate(about)
     except ValidationError as error:
         raise ValueError(_first(error)) from None
-    if record.method != ("lora" if lora else "expand") or not record.data.checked:
+    if record.method != _method(change) or not record.data.checked:
         raise ValueError("its record does not say that its training data were checked")
     if isinstance(change, Adapter):
         if record.base.dtype not in DTYPES:
@@ -145,6 +145,16 @@ def check_record(about: Any, change: Change) -> None:
     stated = [(row.site, (row.neurons, row.parameters)) for row in record.parameters]
     if stated != list(weights_by_site(change).items()):
         raise ValueError("its record states other neurons or parameters than its tensors have")
+
+
+def _method(change: Change) -> str:
+    """By which method such tensors are made."""
+    if isinstance(change, Adapter):
+        return "lora"
+    tied = {part.clusters is not None for part in change.parts}
+    if len(tied) > 1:
+        raise ValueError("only some of its neurons share their changes")
+    return "nest" if tied == {True} else "expand"
 
 
 def _first(error: ValidationError) -> str:

@@ -30,7 +30,8 @@ from ssn_probe.training.loop.training_steps import Course, Probe, Store, Watch, 
 from ssn_probe.training.weights.lora import LowRank, parameters_of
 from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of, weight_of
 from ssn_probe.training.weights.parameter_counts import fraction
-from ssn_probe.training.weights.trainable import Change, Deltas
+from ssn_probe.training.weights.tied import TiedDeltas, tied_places
+from ssn_probe.training.weights.trainable import Change, Deltas, Trainable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +60,7 @@ def train(
     settings: Training | None = None,
     *,
     adapter: Literal["neurons", "lora"] = "neurons",
+    clusters: Mapping[Neuron, int] | None = None,
     keep: Sequence[int] = (),
     folder: Path | None = None,
     checkpoint_every: int = 50,
@@ -80,6 +82,7 @@ def train(
         data: rows that passed the safety check.
         settings: how to train.
         adapter: `"neurons"`, the weights of the set; `"lora"`, low-rank adapters of as many parameters (`lora`).
+        clusters: the cluster of every neuron, where the neurons of a cluster are to share one change (`tied`).
         keep: steps after which the change is kept; the training does not stop early before the last of them.
         folder: where the checkpoint is kept; an interrupted training continues from it.
         checkpoint_every: steps between checkpoints.
@@ -102,11 +105,11 @@ def train(
     """
     settings = settings or Training()
     _check_pace(checkpoint_every, micro_batch)
-    places = places_of(module, neurons)
+    places = places_of(module, neurons) if clusters is None else tied_places(places_of(module, neurons))
     if weight_of(module, places[0]).dtype == torch.float16:
         hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
         raise ModelError("Training in float16 would lose small gradients.", hint)
-    trainable = LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
+    trainable = _trainable(module, places, settings, adapter, clusters)
     course = _course(
         module,
         tokenizer,
@@ -123,6 +126,8 @@ def train(
     state = State(trainable=trainable, optimizer=optimizer)
     base = module_digest(module)
     rows = [data.rows_digest(), repr(places), repr(course.learned)]
+    if clusters is not None:
+        rows.append(repr(sorted(clusters.items())))
     identity = digest([to_json(settings), base, *rows, adapter, list(course.keep)])
     if folder is not None:
         if load_state(folder, state, identity, warn):
@@ -133,6 +138,18 @@ def train(
     with frozen(module), step_memory_errors(rows, gradient_checkpointing):
         run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or (lambda *_: None))
     return _trained(course, state, data, base, places)
+
+
+def _trainable(
+    module: Any,
+    places: Sequence[Place],
+    settings: Training,
+    adapter: Literal["neurons", "lora"],
+    clusters: Mapping[Neuron, int] | None,
+) -> Trainable:
+    if clusters is not None:
+        return TiedDeltas(module, places, clusters)
+    return LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
 
 
 def _check_pace(checkpoint_every: int, micro_batch: int | None) -> None:
@@ -193,6 +210,8 @@ def _trained(course: Course, state: State, data: SafetyData, base: str, places: 
     if isinstance(course.trainable, LowRank):
         matched = sum(parameters_of(module, places).values())
         record |= {"method": "lora", "lora": {"ranks": course.trainable.ranks, "matched_parameters": matched}}
+    if isinstance(course.trainable, TiedDeltas):
+        record |= {"method": "nest"}
     return Trained(
         delta=change,
         last=course.trainable.snapshot(),

@@ -1,7 +1,6 @@
 """Low-rank adapters as a value (LoRA, Hu et al. 2021): W + scale · B A, matrix by matrix."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,8 +22,6 @@ class Factors:
     a: Float[Tensor, "rank input"]
     b: Float[Tensor, "output rank"]
     scale: float = 1.0
-    neuron_count: ClassVar[int] = 0
-    """No neuron has an adapter of its own."""
 
     @property
     def name(self) -> str:

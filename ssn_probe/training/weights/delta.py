@@ -7,7 +7,7 @@ taken out of a merged model again bit for bit.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssn_probe.spec import Site
@@ -18,12 +18,14 @@ from ssn_probe.training.weights.neuron_weights import Neuron, Place, neurons_of
 class Part:
     """One projection: the place, its base rows in the base's dtype, and their change in float32, both on the CPU.
 
-    `base` and `change` are [neuron, width]; a column lies in them as a row.
+    `base` and `change` are [neuron, width]; a column lies in them as a row. `clusters` are those of the neurons where
+    all neurons of a cluster have one change, see `tied`; None where each has its own.
     """
 
     place: Place
     base: Float[Tensor, "neuron width"]
     change: Float[Tensor, "neuron width"]
+    clusters: Int[Tensor, " neuron"] | None = None
 
     @property
     def module(self) -> str:
@@ -42,13 +44,10 @@ class Part:
         return self.place.site
 
     @property
-    def neuron_count(self) -> int:
-        """Neurons that are counted by this matrix; an ffn neuron has several."""
-        return len(self.place.indices) * self.place.counts
-
-    @property
     def parameters(self) -> int:
-        return self.change.numel()
+        """How many numbers were trained: what a cluster shares counts once."""
+        own = len(self.change) if self.clusters is None else len(self.clusters.unique())
+        return own * self.change.shape[1]
 
     def merged(self, dtype: torch.dtype) -> Float[Tensor, "neuron width"]:
         """Base plus change, added in float32 or better and rounded once."""
@@ -74,7 +73,7 @@ class Delta:
 
     @property
     def parameters(self) -> int:
-        """How many weights have a change of their own."""
+        """How many numbers were trained."""
         return sum(part.parameters for part in self.parts)
 
 

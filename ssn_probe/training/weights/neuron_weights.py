@@ -45,11 +45,6 @@ class Place:
         """The module, and which part of it: no two places of a change have the same."""
         return self.module if self.part is None else f"{self.module}/{self.part}"
 
-    @property
-    def counts(self) -> bool:
-        """Are its neurons counted here? An ffn neuron has places in several matrices, of which the last counts."""
-        return self.site != "ffn" or self.axis == "column"
-
 
 def rows_of(neurons: NeuronSet, language: str | None = None) -> list[Neuron]:
     """The neurons to train, from a language-free set or from one language's rows of a set per language.
@@ -108,8 +103,8 @@ def matrices_at(site: Site, layer: int, module: str) -> list[Matrix]:
 
 
 def neurons_of(places: Iterable[Place]) -> list[Neuron]:
-    """(layer, site, index) of every neuron of the places, each once."""
-    return [(place.layer, place.site, index) for place in places if place.counts for index in place.indices]
+    """(layer, site, index) of every neuron of the places, each once: an ffn neuron has places in several matrices."""
+    return list(dict.fromkeys((place.layer, place.site, index) for place in places for index in place.indices))
 
 
 def _checked(module: Any, place: Place) -> Place:

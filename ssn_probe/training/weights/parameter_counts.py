@@ -10,8 +10,9 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.model.families import Family, Matrix, family_of
-from ssn_probe.spec import SITES
+from ssn_probe.spec import SITES, Site
 from ssn_probe.training.weights.adapter import Adapter
+from ssn_probe.training.weights.neuron_weights import neurons_of
 from ssn_probe.training.weights.trainable import Change
 
 ALL = "all"
@@ -20,14 +21,18 @@ ALL = "all"
 def weights_by_site(change: Change) -> dict[str, tuple[int, int]]:
     """Neurons and parameters per site, in the order of the sites, then of `all`; adapters are no neuron's own."""
     counts = {
-        site: (
-            sum(part.neuron_count for part in change.parts if part.site == site),
-            sum(part.parameters for part in change.parts if part.site == site),
-        )
+        site: (_neurons(change, site), sum(part.parameters for part in change.parts if part.site == site))
         for site in SITES
     }
     sites = {site: both for site, both in counts.items() if both[1]}
     return sites | {ALL: (sum(n for n, _ in sites.values()), sum(n for _, n in sites.values()))}
+
+
+def _neurons(change: Change, site: Site) -> int:
+    """How many neurons of a site have a change of their own."""
+    if isinstance(change, Adapter):
+        return 0
+    return len(neurons_of(part.place for part in change.parts if part.site == site))
 
 
 def fraction(module: Any, change: Change) -> pl.DataFrame:

@@ -30,7 +30,10 @@ Change = Delta | Adapter
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What is trained beside a frozen model: `Deltas`, or `lora.LowRank`. `parameters` are float32, by name."""
+    """What is trained beside a frozen model: `Deltas`, `tied.TiedDeltas` or `lora.LowRank`.
+
+    `parameters` are float32, by name.
+    """
 
     parameters: dict[str, nn.Parameter]
 
@@ -67,8 +70,23 @@ class Deltas:
         for place in self.places:
             rows = read_rows(module, place)
             self.base[place.name] = rows.cpu()
-            zero = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+            shape = (self.changes_at(place), rows.shape[1])
+            zero = torch.zeros(shape, dtype=torch.float32, device=rows.device)
             self.parameters[place.name] = nn.Parameter(zero)
+
+    def changes_at(self, place: Place) -> int:
+        """How many changes there are at a place: one per neuron."""
+        return len(place.indices)
+
+    def hook(self, place: Place) -> Hook:
+        """What adds the change of a place to the outputs of its module."""
+        delta = self.parameters[place.name]
+        numbers = numbers_of(self.module, place, delta.device)
+        return row_hook(delta, numbers) if place.axis == "row" else column_hook(delta, numbers)
+
+    def part(self, place: Place, values: Tensor) -> Part:
+        """The change of a place as a value."""
+        return Part(place=place, base=self.base[place.name], change=values)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -76,10 +94,7 @@ class Deltas:
         handles = []
         try:
             for place in self.places:
-                delta = self.parameters[place.name]
-                numbers = numbers_of(self.module, place, delta.device)
-                hook = row_hook(delta, numbers) if place.axis == "row" else column_hook(delta, numbers)
-                handles.append(self.module.get_submodule(place.module).register_forward_hook(hook))
+                handles.append(self.module.get_submodule(place.module).register_forward_hook(self.hook(place)))
             yield
         finally:
             for handle in handles:
@@ -88,16 +103,7 @@ class Deltas:
     def snapshot(self, values: Mapping[str, Tensor] | None = None) -> Delta:
         """The change as it is now, or with these values, on the CPU, as a value that later steps do not alter."""
         known = self.parameters if values is None else values
-        return Delta(
-            parts=tuple(
-                Part(
-                    place=place,
-                    base=self.base[place.name],
-                    change=known[place.name].detach().cpu().clone(),
-                )
-                for place in self.places
-            )
-        )
+        return Delta(parts=tuple(self.part(place, known[place.name].detach().cpu().clone()) for place in self.places))
 
 
 def row_hook(delta: Float[Tensor, "neuron input"], rows: Int[Tensor, " neuron"]) -> Hook:
