@@ -3,15 +3,22 @@
 A test compares the two implementations: the same rules, the same order of ties, the same `k`.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ssn_probe.errors import DataError
+from ssn_probe.neurons.selection import in_top, selected
+from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_blocks import Blocks
 from ssn_probe.stats.nulls.prompt_effects import Group
 
 LABELS = ("harmful", "harmless")
+
+MEANS_BYTES = 2**24
+"""What the means of one label may take at a time, so that they are ranked before they leave the cache."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,16 +61,85 @@ def means(group: Group, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     Raises DataError where a language has no prompt of a label in some sample.
     """
     sides = [np.empty((len(samples), len(group.effects), len(group.index))) for _ in LABELS]
-    for position, (language, effects) in enumerate(group.effects.items()):
-        values = effects.astype(np.float64)
-        for found, weights, name in zip(sides, samples.weights(group.present[language]), LABELS, strict=True):
-            total = weights.sum(axis=1)
-            check_present(total, language, name)
+    for position, language in enumerate(group.effects):
+        for rows, *found in language_means(group, samples, language):
+            for side, values in zip(sides, found, strict=True):
+                side[rows, position] = values
+    return sides[0], sides[1]
+
+
+def language_means(group: Group, samples: Samples, language: str) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Mean effects of a language, a few samples at a time: these, harmful and harmless, float64 [sample, neuron] each.
+
+    The arrays are overwritten by those of the next samples: what is done with them finds them in the cache. Raises
+    DataError where the language has no prompt of a label in some sample.
+    """
+    sides = samples.weights(group.present[language])
+    totals = [side.sum(axis=1, keepdims=True) for side in sides]
+    for total, name in zip(totals, LABELS, strict=True):
+        check_present(total, language, name)
+    values = group.effects[language].astype(np.float64)
+    size = max(1, MEANS_BYTES // (8 * values.shape[1]))
+    buffers = [np.empty((min(size, len(samples)), values.shape[1])) for _ in LABELS]
+    for first in range(0, len(samples), size):
+        rows = slice(first, min(first + size, len(samples)))
+        found = [buffer[: rows.stop - first] for buffer in buffers]
+        for weights, total, out in zip(sides, totals, found, strict=True):
             # Sums of a few hundred float32 are nearly exact in float64: equal effects have equal means under every
             # labelling, and their difference is exactly 0.
-            found[:, position] = weights @ values
-            found[:, position] /= total[:, None]
-    return sides[0], sides[1]
+            np.matmul(weights[rows], values, out=out)
+            out /= total[rows]
+        yield rows, found[0], found[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What sets are made of: what a rule takes in every language of its `own`, or of the `mean` over languages."""
+
+    own: bool
+    mean: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Taken:
+    """The neurons that a rule takes: `own` bool [sample, language, neuron], and `mean`, of the effect averaged over
+    languages, [sample, 1, neuron]. Without a sample where nobody asks for them."""
+
+    own: np.ndarray
+    mean: np.ndarray
+
+
+def taken(group: Group, samples: Samples, asked: Mapping[SafetyNeurons, Asked]) -> dict[SafetyNeurons, Taken]:
+    """What the rule of every node takes in every sample, from the same means. Raises what `means` raises."""
+    shape = len(group.effects), len(group.index)
+    found = {
+        node: Taken(
+            own=np.zeros((len(samples) * ask.own, *shape), dtype=bool),
+            mean=np.zeros((len(samples) * ask.mean, 1, shape[1]), dtype=bool),
+        )
+        for node, ask in asked.items()
+    }
+    averaged = any(ask.mean for ask in asked.values())
+    sums = [np.zeros((len(samples) * averaged, shape[1])) for _ in LABELS]
+    for position, language in enumerate(group.effects):
+        for rows, harmful, harmless in language_means(group, samples, language):
+            for node, ask in asked.items():
+                if ask.own:
+                    found[node].own[rows, position] = _taken(node, harmful, harmless)
+            if averaged:
+                for total, side in zip(sums, (harmful, harmless), strict=True):
+                    total[rows] += side
+    for total in sums:
+        total /= shape[0]
+    for node, ask in asked.items():
+        if ask.mean:
+            found[node].mean[:, 0] = _taken(node, *sums)
+    return found
+
+
+def _taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
+    assert node.top is not None
+    return selected(node.rule, harmful, harmless, partial(in_top, top=node.top))
 
 
 def check_present(total: np.ndarray, language: str, name: str) -> None:

@@ -16,7 +16,7 @@ from ssn_probe.neurons import EVERY, KEYS
 from ssn_probe.neurons import SCHEMA as NEURONS
 from ssn_probe.neurons.selection import contrast_score, in_top, selected
 from ssn_probe.spec import SafetyNeurons
-from ssn_probe.stats.nulls.array_selection import Samples, means
+from ssn_probe.stats.nulls.array_selection import Asked, Samples, means, taken
 from ssn_probe.stats.nulls.false_discoveries import BINS, binned, least_passing, p_of_bin
 from ssn_probe.stats.nulls.half_samples import halves
 from ssn_probe.stats.nulls.label_exchange import exchange
@@ -45,9 +45,9 @@ def ranked_under(labelled: Labelled, node: SafetyNeurons) -> pl.DataFrame:
         average = [side.mean(axis=1, keepdims=True) for side in sides]
         mean = contrast_score(node.rule, *average)
         for languages, (harmful, harmless) in ((effects.languages, sides), ((EVERY,), average)):
-            taken = selected(node.rule, harmful, harmless, in_tops)
+            chosen = selected(node.rule, harmful, harmless, in_tops)
             score = contrast_score(node.rule, harmful, harmless)
-            found.append(_rows(list(labelled), languages, group, taken, score, mean))
+            found.append(_rows(list(labelled), languages, group, chosen, score, mean))
     return _sorted(found)
 
 
@@ -73,10 +73,10 @@ def discovered_under(labelled: Labelled, null: Mapping[str, np.ndarray], rate: f
             bins = np.where(contrast.sd > 0, binned(factors @ contrast.standardised), -1)  # [labelling, neuron]
             for row, here in enumerate(bins):
                 counts[contrast.language][row] += np.bincount(here[here >= 0], minlength=BINS).astype(np.int32)
-            taken = (bins >= 0) & (p[contrast.language][bins] <= rate)
+            passing = (bins >= 0) & (p[contrast.language][bins] <= rate)
             own = score[:, number : number + 1]
-            rows = _rows(list(labelled), (contrast.language,), group, taken[:, None], own, mean)
-            found.append(rows.with_columns(bin=pl.Series(bins[taken], dtype=pl.Int32)))
+            rows = _rows(list(labelled), (contrast.language,), group, passing[:, None], own, mean)
+            found.append(rows.with_columns(bin=pl.Series(bins[passing], dtype=pl.Int32)))
     least = [
         (number, one, least_passing(counts[one][row], p[one], tests, rate))
         for row, number in enumerate(labelled)
@@ -96,11 +96,11 @@ def stable_under(labelled: Labelled, node: SafetyNeurons, share: float) -> pl.Da
     divided = [_halves(one) for one in labelled.values()]
     found = [pl.DataFrame(schema=SCHEMA)]
     for group in groups(effects, node.pool):
-        taken = [_often(group, half, node, share) for half in divided]
+        often = [_often(group, half, node, share) for half in divided]
         sides = means(group, samples)
         score = contrast_score(node.rule, *sides)
         mean = contrast_score(node.rule, *(side.mean(axis=1, keepdims=True) for side in sides))
-        found.append(_rows(list(labelled), effects.languages, group, np.stack(taken), score, mean))
+        found.append(_rows(list(labelled), effects.languages, group, np.stack(often), score, mean))
     return _sorted(found)
 
 
@@ -111,11 +111,10 @@ def _halves(effects: PromptEffects) -> Samples:
 
 def _often(group: Group, samples: Samples, node: SafetyNeurons, share: float) -> np.ndarray:
     """Which neurons a share of the samples takes, bool [language, neuron]."""
-    assert node.top is not None
-    taken, in_tops = np.zeros((len(group.effects), len(group.index)), dtype=np.int64), partial(in_top, top=node.top)
+    count, asked = np.zeros((len(group.effects), len(group.index)), dtype=np.int64), {node: Asked(own=True, mean=False)}
     for rows in blocks(len(samples), group):
-        taken += selected(node.rule, *means(group, samples[rows]), in_tops).sum(axis=0)
-    return taken >= share * len(samples) - 1e-9
+        count += taken(group, samples[rows], asked)[node].own.sum(axis=0)
+    return count >= share * len(samples) - 1e-9
 
 
 def _samples(labelled: Labelled) -> tuple[PromptEffects, Samples]:

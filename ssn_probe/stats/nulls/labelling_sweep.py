@@ -9,12 +9,12 @@ from ssn_probe.errors import RecipeError
 from ssn_probe.neurons import EVERY
 from ssn_probe.spec import SafetyNeurons, SetExpression, Shared
 from ssn_probe.spec.node import walk
-from ssn_probe.stats.nulls.array_selection import Samples, means
-from ssn_probe.stats.nulls.mask_algebra import MaskAlgebra, MaskSet, chooser
+from ssn_probe.stats.nulls.array_selection import Samples, Taken, taken
+from ssn_probe.stats.nulls.mask_algebra import MaskAlgebra, MaskSet, asked_of, chooser
 from ssn_probe.stats.nulls.prompt_effects import Group, PromptEffects, groups
 
 BLOCK_BYTES = 2**26
-"""What the means of one context may take at a time; selection needs five to eight times as much."""
+"""What the masks of one set may take at a time."""
 
 Visit = Callable[[str, slice, MaskSet], None]
 """Called with a set's name, the samples (from an even one on) and the set's masks in a pool group."""
@@ -27,9 +27,10 @@ def sweep(
     choosers = _choosers(sets)
     for pool in sorted({node.pool for node in choosers.values()}):
         here = {name: sets[name] for name, node in choosers.items() if node.pool == pool}
+        asked = asked_of(here.values())
         for group in groups(effects, pool):
             for rows in blocks(len(samples), group):
-                algebra = _algebra(effects, group, anchor, *means(group, samples[rows]))
+                algebra = _algebra(effects, group, anchor, taken(group, samples[rows], asked))
                 for name, expression in here.items():
                     visit(name, rows, algebra.evaluate(expression))
 
@@ -39,8 +40,8 @@ def languages_of(effects: PromptEffects, expression: SetExpression, anchor: str 
     chooser(expression)
     site = np.array([effects.places[0][1]])
     group = Group(effects={}, present={}, layers=np.zeros(1, int), sites=site, index=np.zeros(1, int))
-    nothing = np.zeros((1, len(effects.languages), 1))
-    return _algebra(effects, group, anchor, nothing, nothing).evaluate(expression).languages
+    nothing = Taken(own=np.zeros((1, len(effects.languages), 1), bool), mean=np.zeros((1, 1, 1), bool))
+    return _algebra(effects, group, anchor, {chooser(expression): nothing}).evaluate(expression).languages
 
 
 def combines_languages(effects: PromptEffects, expression: SetExpression, anchor: str | None) -> bool:
@@ -64,12 +65,12 @@ def _choosers(sets: Mapping[str, SetExpression]) -> dict[str, SafetyNeurons]:
 def blocks(samples: int, group: Group) -> Iterator[slice]:
     """As many samples at a time as fit into memory."""
     # An even number: pairs of half-samples stay together.
-    size = 2 * max(1, BLOCK_BYTES // (16 * len(group.effects) * len(group.index)))
+    size = 2 * max(1, BLOCK_BYTES // (2 * len(group.effects) * len(group.index)))
     for first in range(0, samples, size):
         yield slice(first, min(first + size, samples))
 
 
 def _algebra(
-    effects: PromptEffects, group: Group, anchor: str | None, harmful: np.ndarray, harmless: np.ndarray
+    effects: PromptEffects, group: Group, anchor: str | None, found: Mapping[SafetyNeurons, Taken]
 ) -> MaskAlgebra:
-    return MaskAlgebra(harmful=harmful, harmless=harmless, languages=effects.languages, group=group, anchor=anchor)
+    return MaskAlgebra(taken=found, languages=effects.languages, group=group, anchor=anchor)

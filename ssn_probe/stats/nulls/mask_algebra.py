@@ -1,15 +1,13 @@
 """Neuron sets as masks: set expressions for many labellings of the prompts at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons.neuron_set import EVERY, SCHEMA, combined_languages
-from ssn_probe.neurons.selection import in_top, selected
 from ssn_probe.neurons.set_algebra import SetAlgebra
 from ssn_probe.spec import (
     After,
@@ -25,6 +23,7 @@ from ssn_probe.spec import (
 )
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.node import walk
+from ssn_probe.stats.nulls.array_selection import Asked, Taken
 from ssn_probe.stats.nulls.prompt_effects import Group
 
 
@@ -115,10 +114,9 @@ class MaskSet:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskAlgebra(SetAlgebra[MaskSet]):
-    """Set expressions as masks, from mean effects of one pool group: float64 [sample, language, neuron] each."""
+    """Set expressions as masks, from what the rules of their `SafetyNeurons` take in one pool group."""
 
-    harmful: np.ndarray
-    harmless: np.ndarray
+    taken: Mapping[SafetyNeurons, Taken]
     languages: tuple[str, ...]
     group: Group
     anchor: str | None
@@ -130,18 +128,10 @@ class MaskAlgebra(SetAlgebra[MaskSet]):
         return self.found[expression]
 
     def chosen(self, node: SafetyNeurons) -> MaskSet:
-        return self._taken(node, self.harmful, self.harmless, self.languages)
+        return MaskSet(mask=self.taken[node].own, languages=self.languages, group=self.group)
 
     def chosen_by_mean(self, node: SafetyNeurons) -> MaskSet:
-        harmful, harmless = (side.mean(axis=1, keepdims=True) for side in (self.harmful, self.harmless))
-        return self._taken(node, harmful, harmless, (EVERY,))
-
-    def _taken(
-        self, node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray, languages: tuple[str, ...]
-    ) -> MaskSet:
-        assert node.top is not None
-        mask = selected(node.rule, harmful, harmless, partial(in_top, top=node.top))
-        return MaskSet(mask=mask, languages=languages, group=self.group)
+        return MaskSet(mask=self.taken[node].mean, languages=(EVERY,), group=self.group)
 
     def shared_with_anchor(self, node: Shared, found: MaskSet) -> MaskSet:
         anchor = node.anchor or self.anchor
@@ -197,3 +187,15 @@ def chooser(expression: SetExpression) -> SafetyNeurons:
     if reason is not None:
         raise RecipeError(reason, "Leave the set out of the nulls.")
     return next(node for node in walk(expression) if isinstance(node, SafetyNeurons))
+
+
+def asked_of(expressions: Iterable[SetExpression]) -> dict[SafetyNeurons, Asked]:
+    """What the sets, which have a null each, ask of their `SafetyNeurons`."""
+    found: dict[SafetyNeurons, Asked] = {}
+    for expression in expressions:
+        node, every = chooser(expression), list(walk(expression))
+        by_mean = sum(isinstance(one, Shared) and one.by == "mean" for one in every)
+        own = sum(isinstance(one, SafetyNeurons) for one in every) > by_mean
+        before = found.get(node, Asked(own=False, mean=False))
+        found[node] = Asked(own=before.own or own, mean=before.mean or by_mean > 0)
+    return found

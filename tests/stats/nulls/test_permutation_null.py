@@ -9,6 +9,7 @@ from made_up_effects import LANGUAGES, effects_from, prompt_table, sides, study
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import Prompts, SafetyNeurons, SetExpression, Shared
+from ssn_probe.stats.nulls import array_selection
 from ssn_probe.stats.nulls import labelling_sweep as sweep
 from ssn_probe.stats.nulls.permutation_null import permutation_null, shown_from
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
@@ -56,12 +57,17 @@ def test_a_planted_difference_is_found() -> None:
     assert found["observed"][0] > found["null_high"][0] > found["null_mean"][0] > found["null_low"][0]
 
 
+@pytest.mark.parametrize("by", ["intersection", "mean"])
 @pytest.mark.parametrize("pool", ["site", "layer"])
-def test_blocks_and_pools_do_not_change_the_figures(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_pools_do_not_change_the_figures(pool: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     node = SafetyNeurons(prompts, top=0.1, pool=pool)
-    whole = null_of(made(2), node)
+    sets = {"own": node, "shared": Shared(node, by=by)}
+    whole = permutation_null(made(2), sets, anchor="en", draws=99)
     monkeypatch.setattr(sweep, "BLOCK_BYTES", 1)
-    assert null_of(made(2), node).equals(whole)
+    monkeypatch.setattr(array_selection, "MEANS_BYTES", 1)
+    assert permutation_null(made(2), sets, anchor="en", draws=99).equals(whole)
+    alone = [permutation_null(made(2), {name: one}, anchor="en", draws=99) for name, one in sets.items()]
+    assert pl.concat(alone).equals(whole)
 
 
 @pytest.mark.slow
