@@ -50,7 +50,7 @@ from ssn_probe.study.steps import Cost, Row, rows_of_steps
 from ssn_probe.study.unjudged import notes_on_sending
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import duration, probability, size
-from ssn_probe.tracing.readout import forced
+from ssn_probe.tracing.readout import forced_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +290,7 @@ def _bytes(cost: Cost) -> int | None:
 
 
 def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: int) -> Footprint:
-    forcings = [forced(reads, subject.vocabulary) for reads in (subject.openings or {}).values()]
+    forcings = [forced_on(subject, reads, [[0] * tokens]) for reads in (subject.openings or {}).values()]
     read = cost.work == "log odds" or (cost.effect is not None and cost.effect.needs_openings)
     return footprint(
         shape,

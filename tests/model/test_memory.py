@@ -26,6 +26,7 @@ from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
 from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.readout import forced_on
 
 SHAPE = {
     "hidden_size": 128,
@@ -44,8 +45,8 @@ OWN: dict[str, dict[str, int]] = {
 }
 """Families that have no width of a head of their own, and those whose layers the tiny model lists."""
 OPENINGS = Openings(refusal=((11, 12, 13), (14,)), compliant=((15, 16), (17,)))
-FORCED = {"sequences": 2, "kept": 3}
-"""What `forced` makes of them: the prefixes (11, 12) and (15,)."""
+FORCED = ("sequences", "kept")
+"""Of a `Forcing` of them: the branches (11, 12) and (15,) of one sequence, or two sequences where a window is short."""
 FACTOR = 1.3
 """The estimate lies between the measured peak and so many times as much."""
 OFTEN = ("refusal", "log_odds", "final")
@@ -141,8 +142,8 @@ def ablations(subject: Subject, rows: list[list[int]]) -> None:
 
 
 WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
-    "refusal": (partial(score_refusal, readout=OPENINGS), "refusal", FORCED),
-    "log_odds": (partial(refusal_log_odds, readout=OPENINGS), "log_odds", FORCED),
+    "refusal": (partial(score_refusal, readout=OPENINGS), "refusal", dict.fromkeys(FORCED)),
+    "log_odds": (partial(refusal_log_odds, readout=OPENINGS), "log_odds", dict.fromkeys(FORCED)),
     "generate": (partial(generate, max_new_tokens=NEW), "generate", {"new_tokens": NEW}),
     "local of ffn, o, v": (partial(score_local, sites=LINEAR), "local", {"sites": LINEAR}),
     "exact local": (score_local, "local", {}),
@@ -153,6 +154,9 @@ WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
 def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[Callable[[], Any]], int]) -> None:
     """Is the estimate, less the weights, at least the peak, and at most FACTOR times as much?"""
     run, work, settings = WORKS[name]
+    forcing = forced_on(subject, OPENINGS, prompts(1, tokens))
+    forced = {"sequences": len(forcing.prefixes), "kept": forcing.kept}
+    settings = {key: forced.get(key, value) for key, value in settings.items()}
     expected = footprint(shape_for(subject), work, tokens=tokens, block=BLOCK, **settings)
     measured = peak(lambda: run(subject, prompts(count, tokens)))
     estimate = max(expected.floor, expected.fixed + count * expected.per_prompt)
@@ -214,7 +218,7 @@ def test_so_it_does_with_longer_prompts_and_more_words(wider: Callable[..., Subj
 
 def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subject]):
     subject = wider("llama")
-    twice = live(lambda: score_refusal(subject, prompts(4, 48), OPENINGS, batch_size=4))
+    twice = live(lambda: score_refusal(subject, prompts(4, 48), OPENINGS, batch_size=2))
     assert twice <= 1.05 * live(lambda: score_refusal(subject, prompts(2, 48), OPENINGS))
 
 

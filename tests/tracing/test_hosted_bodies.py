@@ -33,6 +33,8 @@ from ssn_probe.tracing.means import mean_activations
 from .hosted import Host, hosted
 from .test_effects import OPENINGS, PROMPTS, module_of
 
+pytestmark = pytest.mark.usefixtures("sequences_apart")
+
 NEURONS = [(layer, site, index) for layer in range(2) for site in SITES for index in (1, 6)]
 SILENT = suppression(NEURONS)
 TEXTS = [Text(prompt=tuple(row[:-2]), answer=tuple(row[-2:]), own=(1, len(row) - 2)) for row in PROMPTS]
