@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
+import ssn_probe.recipes
 from rich.console import Console
 
 import ssn_probe
-import ssn_probe.recipes
 from ssn_probe import ASR, Expand, Prompts, Recipe, Result, SafetyNeurons, Shared, Suppress, Training
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.cli.commands import main
