@@ -120,7 +120,7 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
             texts, answers = ([getattr(row, name) for row in data.examples] for name in ("text", "target"))
             try_chats(base.tokenizer, texts, answers=answers)
         learned = replace(prompts, frame=prompts.frame.filter(split=SPLIT))
-        for note in (*asking_notes(base.tokenizer), *notes_on_texts(base.tokenizer, {Prompts(job.data): learned})):
+        for note in (*asking_notes(base.tokenizer), *notes_on_texts(base, {Prompts(job.data): learned})):
             screen.print(Text(plain(f"Note: {note}.")), soft_wrap=True)
         trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
         file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)

@@ -6,9 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ssn_probe.api.remote_run import confirm_sending, watched
-from ssn_probe.api.runner import Options, check_subject
-from ssn_probe.model.asking import asking_of
-from ssn_probe.model.subject import load_subject
+from ssn_probe.api.runner import Options, found_subject
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.terminal.progress_bars import tracking
@@ -30,10 +28,7 @@ def evaluate_set(recipe: Recipe, options: Options, console: Console) -> NeuronSe
     recipe = limited(recipe, options.limit)
     plan = make_plan(recipe, remote=options.remote, device=options.device)
     root = results.prepare(options.out)
-    subject = load_subject(
-        recipe.model, dtype=options.dtype, device=options.device, remote=options.remote, asking=asking_of(recipe)
-    )
-    check_subject(subject, recipe, root)
+    subject = found_subject(recipe, options, root)
     lengths = prompt_lengths(recipe, plan.data, subject)
     confirm_sending(console, subject, plan, root, lengths, fresh=False, yes=True)
     cache = Cache(root=root / "cache")

@@ -26,8 +26,9 @@ from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.asking import asking_of
 from ssn_probe.model.fetched import source_of
+from ssn_probe.model.known import find_subject, is_open, keep_facts
 from ssn_probe.model.row_independence import check_rows_independent
-from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.subject import Subject
 from ssn_probe.model.workers import sharing
 from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.answer import answer_lines
@@ -112,10 +113,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     check_tasks(recipe)
     started = time.monotonic()
     with lines_while(console, f"loading {recipe.model}"):
-        subject = load_subject(
-            recipe.model, dtype=options.dtype, device=options.device, remote=options.remote, asking=asking_of(recipe)
-        )
-        check_subject(subject, recipe, root)
+        subject = found_subject(recipe, options, root)
     check_judged(recipe, plan.data, subject)
     lengths = prompt_lengths(recipe, plan.data, subject)
     confirm_sending(console, subject, plan, root, lengths, fresh=options.fresh, yes=options.yes)
@@ -196,12 +194,32 @@ def _report(found: FinishedRun, run: RunFolder, console: Console) -> None:
         console.print(Text(warning, style="bold red"))
 
 
+def found_subject(recipe: Recipe, options: Options, root: Path) -> Subject:
+    """The recipe's model, fit for it; opened only if the cache below `root` does not know it.
+
+    Raises:
+        SSNProbeError: it cannot be read, or is not fit.
+    """
+    subject = find_subject(
+        recipe.model,
+        cache=root / "cache",
+        dtype=options.dtype,
+        device=options.device,
+        remote=options.remote,
+        asking=asking_of(recipe),
+    )
+    check_subject(subject, recipe, root)
+    keep_facts(subject, options.dtype)
+    return subject
+
+
 def check_subject(subject: Subject, recipe: Recipe, root: Path) -> None:
     """Raises an SSNProbeError where a model, here or on a host, is not fit for a recipe."""
     check_scoring(recipe, subject)
     require_proof(subject, root)
     if subject.calls is None:
-        check_rows_independent(subject)
+        if is_open(subject):  # else it is checked when it is opened
+            check_rows_independent(subject)
     else:
         check_host(subject)
         check_allowed(recipe, subject)
@@ -232,7 +250,7 @@ class Record:
 def study(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> Findings:
     """Runs the study and writes its tables; `record` gets what belongs into the manifest, the answer in words, too."""
     judged = notes_on_judges(recipe, bench.data)
-    notes = (*judged, *notes_on_model(bench.subject), *notes_on_texts(bench.subject.tokenizer, bench.data))
+    notes = (*judged, *notes_on_model(bench.subject), *notes_on_texts(bench.subject, bench.data, bench.subject.kept))
     for note in (*notes, *notes_on_data(recipe, bench.data), *_notes_on_lengths(bench, recipe)):
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)

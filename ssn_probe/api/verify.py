@@ -28,7 +28,8 @@ from ssn_probe.engines.vllm_engine import engine_of_run
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.asking import asking_of
-from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.known import find_subject
+from ssn_probe.model.subject import Subject
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.run_report import write_report
 from ssn_probe.runs import folder as results
@@ -84,7 +85,8 @@ def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
         recipe = find_recipe(str(run.path / "recipe.json"), {})
         plan = make_plan(recipe)
         dtype = manifest["model"].get("dtype", "auto")  # a host may have chosen another than the checkpoint's
-        subject = load_subject(recipe.model, dtype=dtype, device="cpu", weights=False, asking=asking_of(recipe))
+        settings = {"dtype": dtype, "device": "cpu", "weights": False, "asking": asking_of(recipe)}
+        subject = find_subject(recipe.model, cache=run.path.parent / "cache", writes=False, **settings)
         yield from _how_it_was_made(recipe, plan, subject, manifest)
     except SSNProbeError as error:
         yield Finding(what="tables follow from what was measured", holds=None, why=error.message)

@@ -15,9 +15,13 @@ def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
     The template adds its own special tokens, so none is added a second time; in thinking models the think block is
     closed. Control tokens that a message spells are plain text, see `plain_text`.
     """
-    rows = encode_messages(subject.tokenizer, texts)
-    check_inside(rows, subject.tokenizer, subject.vocabulary)
-    return rows
+
+    def compute() -> list[list[int]]:
+        rows = encode_messages(subject.tokenizer, texts)
+        check_inside(rows, subject.tokenizer, subject.vocabulary)
+        return rows
+
+    return subject.kept.value("messages", list(texts), compute)
 
 
 def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[str, Any]:

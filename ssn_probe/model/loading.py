@@ -5,7 +5,9 @@ be in the table of families, the tokenizer must have a chat template, and no cod
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +134,12 @@ def files_here(where: str) -> tuple[Path, ...]:
 
 
 def usable_device(device: str) -> str:
-    import torch
-
     if degree() > 1:
         return device_of_rank(device)
-    if device == BALANCED:
-        return device
+    if device in (BALANCED, "cpu") or (device == "auto" and _has_no_gpu()):
+        return "cpu" if device == "auto" else device
+    import torch
+
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -149,6 +151,13 @@ def usable_device(device: str) -> str:
             "layers over all GPUs, as device_map of transformers does.",
         ) from error
     return device
+
+
+def _has_no_gpu() -> bool:
+    """Can it be told without torch, whose import takes seconds, that it finds no GPU? False where it must be asked."""
+    if "torch" in sys.modules or sys.platform != "linux":
+        return False
+    return not any(glob(f"/dev/{device}") for device in ("nvidia*", "dxg", "kfd"))  # CUDA, in WSL, ROCm
 
 
 def read_config(where: str, revision: str | None = None, weights: bool = True) -> Any:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssn_probe.errors import ModelError, nearest
-from ssn_probe.model.asking import NO_WISH, Asking, asking_notes
+from ssn_probe.model.asking import NO_WISH, Asking, asking_notes, is_plain
 from ssn_probe.model.config_file import own_code_notes
-from ssn_probe.model.context_length import Limit, context_length, limits
+from ssn_probe.model.context_length import Limit, context_length, limits, sliding_window
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.foreign_tokenizer import check_vocabulary, vocabulary_notes
 from ssn_probe.model.hosted import check_same_config, hosted_deployment
 from ssn_probe.model.identity import identity_of
+from ssn_probe.model.kept import NOTHING_KEPT, Kept
 from ssn_probe.model.loading import (
     commit_of,
     files_here,
@@ -62,6 +63,7 @@ class Subject:
     `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
     it is asked through. `shards`: the same where `model` holds only this process's part of the weights. `spread`: over
     what the model is spread, where it is not whole on `device`. `workers`: other processes that have it, too.
+    `weight_bytes`: the memory that its weights take. `window`: see `sliding_window`. `is_plain`: is it asked in the plain form? `kept`: what earlier runs kept of it.
     """
 
     name: str
@@ -79,6 +81,10 @@ class Subject:
     limits: tuple[Limit, ...]
     turns: Turns
     template_notes: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    window: tuple[int, int, int] | None = None
+    is_plain: bool = False
+    kept: Kept = NOTHING_KEPT
     host: Host | None = None
     deployment: Deployment | None = None
     calls: "Calls | None" = None
@@ -90,6 +96,11 @@ class Subject:
     def place(self) -> str:
         """Where it runs: the device or devices, or the host's address."""
         return (self.spread or self.device) if self.host is None else self.host.url
+
+    @property
+    def can_run(self) -> bool:
+        """Is there a model, and not only what is known of it?"""
+        return self.model is not None
 
     @property
     def pad_id(self) -> int:
@@ -178,6 +189,9 @@ def load_subject(
         limits=limits(config, tokenizer),
         turns=turns,
         template_notes=_notes(where, config, tokenizer, asking),
+        weight_bytes=sum(one.numel() * one.element_size() for one in module.parameters()),
+        window=sliding_window(config),
+        is_plain=is_plain(tokenizer),
         host=host,
         deployment=deployment,
         calls=calls,

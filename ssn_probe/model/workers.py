@@ -298,9 +298,9 @@ def sharing(
 
 def _places(subject: "Subject", processes: int | None) -> list[str]:
     """The devices of the workers; none where this process computes alone."""
-    if subject.calls is not None or subject.shards is not None or subject.spread or subject.model is None:
+    if subject.calls is not None or subject.shards is not None or subject.spread or not subject.can_run:
         return []
-    weights = sum(one.numel() * one.element_size() for one in subject.model._module.parameters())
+    weights = subject.weight_bytes
     if subject.device == "cpu":
         fit = int(memory()[1] // (2 * weights + ROOM))
         wished = min(usable_cores(), MOST if weights <= SMALL else 1, fit + 1) if processes is None else processes

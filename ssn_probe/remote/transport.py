@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from nnsight.schema.request import RequestModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from ssn_probe.errors import RemoteError
@@ -181,6 +180,8 @@ class _Job:
                 raise lost.error from None
 
     def _send_and_wait(self, connection: Connection) -> Finished:
+        from nnsight.schema.request import RequestModel
+
         request = RequestModel(model_key=self.model, compress=self.payload[:4] == ZSTANDARD)
         # Where the answer is lost, the job is sent again and may run twice. It only computes: that takes time, no more.
         said = connection.json(

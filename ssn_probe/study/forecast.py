@@ -20,6 +20,7 @@ from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.placement import memory_beside
 from ssn_probe.model.precision import WIDTH
+from ssn_probe.model.known import find_subject
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
@@ -95,7 +96,7 @@ def forecast(
     """
     plan = make_plan(limited(recipe, limit), remote=remote, device=device, engine=engine)
     options: dict[str, Any] = {"dtype": dtype, "device": device, "remote": remote, "asking": asking_of(plan.recipe)}
-    subject = load_subject(plan.recipe.model, weights=False, **options)
+    subject = find_subject(plan.recipe.model, cache=out / "cache", writes=False, weights=False, **options)
     check_scoring(plan.recipe, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     vllm = None if plan.engine is None else Vllm(plan.engine, subject)
@@ -111,7 +112,7 @@ def forecast(
     memory = [_memory(plan, rows, subject)] if subject.host is None else []
     needs = [*memory, *_disk(plan, layers, widths)]
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
-    known = (*notes_on_model(subject), *notes_on_texts(subject.tokenizer, plan.data))
+    known = (*notes_on_model(subject), *notes_on_texts(subject, plan.data, subject.kept))
     notes = [f"Note: {note}." for note in (*known, *notes_on_sending(bench, plan.recipe, rows))]
     lines = [
         *ingredients(plan),

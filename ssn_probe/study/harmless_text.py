@@ -57,7 +57,7 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
 def _answer(generated: Sequence[int], subject: Subject) -> tuple[int, ...]:
     """A response with its end token, where it has one."""
     answer, ended = up_to_end(generated, subject.eos_ids)
-    own = own_tokens(answer, subject.tokenizer)
+    own = own_tokens(answer, subject.tokenizer) if subject.is_plain else answer
     return tuple(generated[: len(own) + (ended and len(own) == len(answer))])
 
 

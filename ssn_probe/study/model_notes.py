@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.training_rows import SPLIT
-from ssn_probe.model.asking import is_plain
+from ssn_probe.model.kept import NOTHING_KEPT, Kept
 from ssn_probe.model.spelled_tokens import Read, Reader
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.think_blocks import is_thought
@@ -22,6 +22,13 @@ SHOWN = 3
 """How many control tokens a note names."""
 
 
+class Tokenized(Protocol):
+    """What has a tokenizer, as a subject does."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+
 def notes_on_model(subject: Subject) -> Iterator[str]:
     """What can be known before a prompt is run."""
     if "folder" in subject.identity:
@@ -30,7 +37,7 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
             "the folder and the host, and other weights in the same place would go unnoticed"
         )
     yield from subject.template_notes
-    if not is_plain(subject.tokenizer):  # of the plain form, the notes above say it
+    if not subject.is_plain:  # of the plain form, the notes above say it
         yield from _ends(subject.turns)
     if subject.turns.think is not None:
         opening, closing = subject.turns.think
@@ -40,13 +47,21 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
         )
 
 
-def notes_on_texts(tokenizer: Any, data: Mapping[Prompts, PromptSet]) -> Iterator[str]:
+def notes_on_texts(
+    model: Tokenized, data: Mapping[Prompts, PromptSet], kept: Kept = NOTHING_KEPT
+) -> Iterator[str]:
     """Prompts, and responses to learn, that spell control tokens or signs of a turn, or that the template changes."""
-    reader = Reader(tokenizer)
     for prompts in dict.fromkeys(data.values()):
-        yield from _spelled(prompts, "prompts", prompts.frame, "text", reader.messages)
         learned = prompts.frame.filter(pl.col("split") == SPLIT, pl.col("reference").is_not_null())
-        yield from _spelled(prompts, "responses to learn", learned, "reference", reader.answers)
+        told = [prompts.name, *(list(prompts.frame[name]) for name in ("language", "text"))]
+        told += [list(learned[name]) for name in ("language", "reference")]
+        yield from kept.value("notes", told, lambda: list(_notes(model.tokenizer, prompts, learned)))  # noqa: B023
+
+
+def _notes(tokenizer: Any, prompts: PromptSet, learned: pl.DataFrame) -> Iterator[str]:
+    reader = Reader(tokenizer)
+    yield from _spelled(prompts, "prompts", prompts.frame, "text", reader.messages)
+    yield from _spelled(prompts, "responses to learn", learned, "reference", reader.answers)
 
 
 def _spelled(

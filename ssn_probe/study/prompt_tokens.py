@@ -37,14 +37,18 @@ def prompt_lengths(recipe: Recipe, data: Mapping[Prompts, PromptSet], subject: S
     """
     if not is_embedded(subject.path):
         for prompts in dict.fromkeys(data.values()):
-            answers = prompts.frame["reference"].drop_nulls()
-            try_chats(subject.tokenizer, list(prompts.frame["text"]), answers=list(answers))
+            _try(subject, list(prompts.frame["text"]), list(prompts.frame["reference"].drop_nulls()))
     frames = []
     for prompts, rows in _rows_read(recipe, data):
         tokens = [length for part in rows.iter_slices(TOGETHER) for length in _lengths(prompts, part, subject)]
         frames.append(rows.select("language", "new").with_columns(tokens=pl.Series(tokens, dtype=pl.Int64)))
     _check_training_rows(recipe, data, subject)
     return pl.concat(frames) if frames else pl.DataFrame(schema=LENGTHS)
+
+
+def _try(subject: Subject, texts: list[str], answers: list[str]) -> None:
+    """Texts that were tried once, by the same template and tokenizer, are not tried again."""
+    subject.kept.value("trial", [texts, answers], lambda: [try_chats(subject.tokenizer, texts, answers=answers)])
 
 
 def length_notes(lengths: pl.DataFrame, subject: Subject) -> Iterator[str]:
@@ -98,11 +102,16 @@ def _rows_read(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator[tu
 
 
 def _lengths(prompts: PromptSet, rows: pl.DataFrame, subject: Subject) -> list[int]:
-    encoded = encode_messages(subject.tokenizer, list(rows["text"]))
-    for number, row in enumerate(encoded):
-        if not all_inside(row, subject.vocabulary):
-            _refuse(prompts, rows.row(number, named=True), row, encoded, subject)
-    return [len(row) for row in encoded]
+    texts = list(rows["text"])
+
+    def compute() -> list[int]:
+        encoded = encode_messages(subject.tokenizer, texts)
+        for number, row in enumerate(encoded):
+            if not all_inside(row, subject.vocabulary):
+                _refuse(prompts, rows.row(number, named=True), row, encoded, subject)
+        return [len(row) for row in encoded]
+
+    return subject.kept.value("lengths", texts, compute)
 
 
 def _refuse(
@@ -118,10 +127,10 @@ def _refuse(
 
 def _check_training_rows(recipe: Recipe, data: Mapping[Prompts, PromptSet], subject: Subject) -> None:
     """Training stops at a row that is too long or has an unknown token: better before hours of measurements."""
-    from ssn_probe.training.loop.loss import encode_examples
-
     for node in walk(recipe):
         if isinstance(node, Trains):
+            from ssn_probe.training.loop.loss import encode_examples
+
             made = made_contexts(node, data[node.data], study_anchor(recipe, data))
             rows = training_rows(data[node.data], languages=node.languages, contexts=node.contexts, made=made)
             written = [row for row in rows if row.context not in made]

@@ -241,8 +241,12 @@ def _own_openings(bench: Workbench, language: str, observed: pl.DataFrame) -> Op
 
 
 def token_prefixes(bench: Workbench, texts: pl.Series) -> list[tuple[int, ...]]:
-    encoded = [bench.subject.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in texts]
-    return [tuple(ids) for ids in encoded if ids]
+    subject, some = bench.subject, list(texts)
+
+    def compute() -> list[list[int]]:
+        return [subject.tokenizer(text, add_special_tokens=False)["input_ids"][:LONGEST] for text in some]
+
+    return [tuple(ids) for ids in subject.kept.value("beginnings", [LONGEST, some], compute) if ids]
 
 
 def estimate_openings(

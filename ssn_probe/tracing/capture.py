@@ -37,8 +37,6 @@ def capture(
     Raises:
         ModelError: neurons in another order or outside the model, or a forward pass that yields NaN or Inf.
     """
-    from ssn_probe.tracing.bodies.generation import trace_last_values
-
     edits = carrying(neurons, "capture")
     if list(neurons) != [(layer, site, index) for layer, site, indices, _ in edits for index in indices]:
         raise ModelError("Neurons to capture must be in forward order, each once.", "Take those of `carried_neurons`.")
@@ -46,6 +44,8 @@ def capture(
     places, most, shelf = places_of(subject), max(1, max_new_tokens), shelf or Memory()
 
     def run(rows: list[int]) -> dict[str, torch.Tensor]:
+        from ssn_probe.tracing.bodies.generation import trace_last_values
+
         batch, steps = [tokens[row] for row in rows], [1] * len(rows)
         if max_new_tokens:
             ids, values = run_generation(subject, batch, places, max_new_tokens, wanted=wanted)

@@ -90,8 +90,6 @@ def read_texts(
         UnknownLogitsError: logits that are not the final states times the head, scaled and soft-capped.
         ModelError: NaN or Inf.
     """
-    from ssn_probe.tracing.bodies.next_tokens import trace_texts, trace_texts_alone
-
     shelf = shelf or Memory()
     if not covered(shelf, len(texts)):
         check_carried(edits, carried, len(texts))
@@ -99,6 +97,8 @@ def read_texts(
     longest = max((len(text.answer) for text in texts), default=0)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
+        from ssn_probe.tracing.bodies.next_tokens import trace_texts, trace_texts_alone
+
         batch = [texts[row] for row in rows]
         tokens = [text.read for text in batch]
         inputs = pad_left(tokens, subject.pad_id, subject.device)
@@ -177,8 +177,13 @@ def _mean(values: Tensor, row: Tensor, count: int) -> Tensor:
 
 def _form_of_logits(subject: Subject) -> tuple[float, float | None, int]:
     """What the logits are multiplied by, and where they are capped; None where they are not. And how many there are."""
-    if subject.model is None:
-        return 1.0, None, subject.vocabulary
-    config = subject.model._module.config
-    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)  # as in Cohere, Granite
-    return scale, getattr(config, "final_logit_softcapping", None), subject.vocabulary
+
+    def compute() -> list[Any]:
+        if not subject.can_run:
+            return [1.0, None]
+        config = subject.model._module.config
+        scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)  # as in Cohere, Granite
+        return [scale, getattr(config, "final_logit_softcapping", None)]
+
+    scale, cap = subject.kept.value("form of logits", None, compute)
+    return scale, cap, subject.vocabulary

@@ -125,16 +125,20 @@ def _attention(subject: Subject) -> dict[str, Any]:
     soft-cap `cap`, `eps` of the norms on queries and keys (None where it has none), whether it rotates them (`turned`),
     and how queries grow with their position (`growth`: the factor and the length, or None).
     """
-    if subject.model is None:
-        return {}
-    family, module = subject.family, subject.model._module
-    layers = family.part(module, family.layers)
-    first = family.part(layers[0], family.attention)
-    size, rep = first.head_dim, first.num_key_value_groups
-    return {
-        "heads": (subject.widths["o"] // (size * rep), rep, size),
-        "scores": [_scores(family, module, layer) for layer in layers],
-    }
+
+    def compute() -> dict[str, Any]:
+        if not subject.can_run:
+            return {}
+        family, module = subject.family, subject.model._module
+        layers = family.part(module, family.layers)
+        first = family.part(layers[0], family.attention)
+        size, rep = first.head_dim, first.num_key_value_groups
+        return {
+            "heads": (subject.widths["o"] // (size * rep), rep, size),
+            "scores": [_scores(family, module, layer) for layer in layers],
+        }
+
+    return subject.kept.value("attention", repr(subject.family), compute)
 
 
 def _scores(family: Family, module: Any, layer: Any) -> dict[str, Any]:

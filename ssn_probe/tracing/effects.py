@@ -159,12 +159,12 @@ def score_local(
     Raises:
         ModelError: NaN or Inf in the activations, naming layer and site.
     """
-    from ssn_probe.tracing.bodies.local import trace_local_effects
-
     places, shelf = places_of(subject, sites), shelf or Memory()
     known = [] if covered(shelf, len(tokens)) else known_weights(subject, places)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
+        from ssn_probe.tracing.bodies.local import trace_local_effects
+
         return run_body(subject, trace_local_effects, whole_inputs(subject, batch), places, known, _checked(position))
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=batch_size, shelf=shelf, advance=advance)
@@ -233,11 +233,11 @@ def score_refusal(
     Raises:
         ModelError: openings outside the vocabulary, or NaN or Inf, naming layer and site.
     """
-    from ssn_probe.tracing.bodies.refusal import trace_refusal_effects
-
     forcing, places = forced_on(subject, readout, tokens), places_of(subject, sites)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
+        from ssn_probe.tracing.bodies.refusal import trace_refusal_effects
+
         inputs = forced_inputs(subject, batch, forcing)
         effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring, at, candidates)
         return effects | {"log_odds": odds}
@@ -270,12 +270,12 @@ def score_ablation(
     Raises:
         ModelError: openings outside the vocabulary, or NaN or Inf, naming layer and site.
     """
-    from ssn_probe.tracing.bodies.ablation import ablated_log_odds
-
     forcing, places = forced_on(subject, readout, tokens), places_of(subject, sites)
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        from ssn_probe.tracing.bodies.ablation import ablated_log_odds
+
         inputs = forced_inputs(subject, batch, forcing)
         odds = (
             run_body(subject, ablated_log_odds, inputs, places, candidates, forcing.scoring, size.size).double().cpu()
@@ -304,14 +304,14 @@ def refusal_log_odds(
     are carried over from another run (`carried`, see `generate`) take its step 0 at the prompt's last token, and
     nothing else: where r(x) is read the response has not begun, and the tokens of an opening are not that run's.
     """
-    from ssn_probe.tracing.bodies.refusal import trace_log_odds
-
     forcing, places, shelf = forced_on(subject, readout, tokens), places_of(subject), shelf or Memory()
     if not covered(shelf, len(tokens)):
         check_carried(edits, carried, len(tokens))
     ready = prepared(subject, edits)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
+        from ssn_probe.tracing.bodies.refusal import trace_log_odds
+
         batch = [tokens[row] for row in rows]
         inputs = forced_inputs(subject, batch, forcing)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
@@ -332,11 +332,11 @@ def final_states(
     shelf: Shelf | None = None,
 ) -> Float[Tensor, "prompt hidden"]:
     """The final state of every prompt at its last token, after the final norm, in single precision."""
-    from ssn_probe.tracing.bodies.refusal import trace_states
-
     places, shelf = places_of(subject), shelf or Memory()
 
     def run(rows: list[int]) -> dict[str, Tensor]:
+        from ssn_probe.tracing.bodies.refusal import trace_states
+
         batch = [tokens[row] for row in rows]
         states = run_body(subject, trace_states, whole_inputs(subject, batch), places).float().cpu()
         if not states.isfinite().all():

@@ -148,8 +148,7 @@ def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
     if not new:
         return []
     rows = [up_to_end(row, subject.eos_ids) for row in new]
-    texts, unknown = decoded([row for row, _ in rows], subject.tokenizer)
-    own = [own_turn(text, subject.tokenizer) for text in texts]
+    texts, own, unknown = _read(subject, [row for row, _ in rows])
     return [
         Generation(
             text=kept,
@@ -159,3 +158,14 @@ def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
         )
         for text, kept, (row, ended) in zip(texts, own, rows, strict=True)
     ]
+
+
+def _read(subject: Subject, rows: list[list[int]]) -> tuple[list[str], list[str], set[int]]:
+    """Rows of ids as text, the model's own part of each, and the ids that the tokenizer does not know."""
+
+    def compute() -> Any:
+        texts, unknown = decoded(rows, subject.tokenizer)
+        return texts, [own_turn(text, subject.tokenizer) for text in texts], sorted(unknown)
+
+    texts, own, unknown = subject.kept.value("responses", rows, compute)
+    return texts, own, set(unknown)

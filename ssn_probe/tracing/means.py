@@ -28,13 +28,13 @@ def mean_activations(
     Raises:
         ModelError: no prompts, or NaN or Inf in the activations, naming layer and site.
     """
-    from ssn_probe.tracing.bodies.averages import trace_sums
-
     if not tokens:
         raise ModelError("There is no mean activation over no prompts.", "Give at least one prompt.")
     shelf, places = shelf or Memory(), places_of(subject)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
+        from ssn_probe.tracing.bodies.averages import trace_sums
+
         batch = [tokens[row] for row in rows]
         sums, seen = run_body(subject, trace_sums, whole_inputs(subject, batch), places)
         if not all(part.isfinite().all() for part in sums.values()):

@@ -13,7 +13,6 @@ import torch
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
-from ssn_probe.model.context_length import sliding_window
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 
@@ -77,9 +76,8 @@ def forced_on(subject: Subject, readout: Openings | Direction, tokens: Sequence[
     if len(forcing.prefixes) == 1 or subject.calls is not None or not tokens:
         return forcing
     whole = branched(forcing)
-    window = sliding_window(subject.model._module.config)
     longest = max(map(len, tokens)) + max(map(len, forcing.prefixes))
-    return whole if window is None or longest <= window[0] else forcing
+    return whole if subject.window is None or longest <= subject.window[0] else forcing
 
 
 def branched(forcing: Forcing) -> Forcing:
