@@ -17,8 +17,9 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.asking import NO_WISH, Asking
 from ssn_probe.model.context_length import Limit
 from ssn_probe.model.families import BUILT_IN, FAMILIES
-from ssn_probe.model.kept import NOTHING_KEPT, Kept, kept_of, stamp_of
+from ssn_probe.model.kept import NOTHING_KEPT, kept_of, stamp_of
 from ssn_probe.model.loading import locate, usable_device
+from ssn_probe.model.memory import shape_of
 from ssn_probe.model.model_files import read_object
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.placement import BALANCED
@@ -27,7 +28,9 @@ from ssn_probe.model.subject import DTYPES, Subject, load_subject
 from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.remote.settings import check_settings
 
-KIND = "subject"
+KIND, SHAPE = "subject", "shape"
+SIZES = (None, 4, 8)
+"""Bytes of a number, as a model has them (None) or as its effects may be computed in."""
 
 
 @dataclass(eq=False)
@@ -109,7 +112,7 @@ def find_subject(
 
 def keep_facts(subject: Subject, dtype: str) -> None:
     """Keeps the facts of a model that was loaded with this `dtype` and found fit to be studied."""
-    if subject.kept is NOTHING_KEPT or isinstance(subject, KnownSubject) or subject.spread:
+    if subject.kept is NOTHING_KEPT or isinstance(subject, KnownSubject) or subject.spread or not subject.can_run:
         return
     if stamp_of(Path(subject.path)) != subject.kept.stamp:
         return  # other files may have been read than those whose state is known
@@ -117,6 +120,9 @@ def keep_facts(subject: Subject, dtype: str) -> None:
     with contextlib.suppress(ValueError):  # JSON has no NaN, which a generation config may hold
         for asked in dict.fromkeys((dtype, facts["identity"]["dtype"])):
             subject.kept.keep(KIND, asked, facts)
+    for size in SIZES:
+        shape = shape_of(subject.model._module, subject.family, size)
+        subject.kept.keep(SHAPE, [facts["identity"]["dtype"], size], asdict(shape))
 
 
 def is_open(subject: Subject) -> bool:

@@ -63,7 +63,8 @@ class Subject:
     `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
     it is asked through. `shards`: the same where `model` holds only this process's part of the weights. `spread`: over
     what the model is spread, where it is not whole on `device`. `workers`: other processes that have it, too.
-    `weight_bytes`: the memory that its weights take. `window`: see `sliding_window`. `is_plain`: is it asked in the plain form? `kept`: what earlier runs kept of it.
+    `weight_bytes`: the memory that its weights take. `window`: see `sliding_window`. `is_plain`: is it asked in the
+    plain form? `kept`: what earlier runs kept of it and of texts.
     """
 
     name: str

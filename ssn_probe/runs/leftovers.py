@@ -23,6 +23,7 @@ from typing import Any
 
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256
+from ssn_probe.model.kept import FOLDER as KNOWN
 from ssn_probe.runs.folder import LOCK, PROGRESS, ROOM, RunFolder, read_json
 from ssn_probe.runs.verdict_store import FOLDER
 from ssn_probe.text import size
@@ -137,6 +138,9 @@ def _look_into_cache(result: Survey, cache: Path, runs: Sequence[Path], methods:
     in_use = 0
     if (verdicts := cache / FOLDER).is_dir():
         result.notes.append(f"{verdicts} ({size(_size(verdicts))}) is kept: verdicts of judges, which cost something.")
+    if (models := cache / KNOWN).is_dir():
+        found = f"{models} ({size(_size(models))})"
+        result.notes.append(f"{found} is kept: what was read of models and prompts. Removed, it is read again.")
     for entry in _children(cache):
         if entry.name == "proofs" and _is_folder(entry):
             for path in _files(entry):

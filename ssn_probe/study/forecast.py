@@ -3,7 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.model.asking import asking_of
-from ssn_probe.model.chat import encode
+from ssn_probe.model.known import SHAPE, find_subject
 from ssn_probe.model.loading import read_config, read_outline, weights_here
 from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
 from ssn_probe.model.placement import memory_beside
 from ssn_probe.model.precision import WIDTH
-from ssn_probe.model.known import find_subject
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
@@ -109,7 +108,7 @@ def forecast(
         first = _try(plan, subject, None if untried else loaded, vllm, out, batch_size) if calibrated else ()
         seconds, time = _time(plan, rows, cached, untried or loaded, vllm, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
-    memory = [_memory(plan, rows, subject)] if subject.host is None else []
+    memory = [_memory(rows, subject, lengths)] if subject.host is None else []
     needs = [*memory, *_disk(plan, layers, widths)]
     bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor)
     known = (*notes_on_model(subject), *notes_on_texts(subject, plan.data, subject.kept))
@@ -247,21 +246,18 @@ WORK: Mapping[str, tuple[Work, str]] = {
 """Work that scores no neuron → its name in the estimate of memory, and for a reader."""
 
 
-def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
+def _memory(rows: Sequence[Row], subject: Subject, lengths: pl.DataFrame) -> str:
     """What each kind of work takes beside the weights, and the batches that a card holds: arithmetic, not measured."""
-    config = read_config(subject.path, subject.identity.get("commit"))
-    module = read_outline(subject.path, config, subject.family, subject.identity["dtype"], "meta")
-    shape = shape_of(module, subject.family)
+    shape = _shape(subject, None)
     memory, _, gpus = memory_beside(shape.weights, subject.device, GPU)
-    texts = list({text for prompts in plan.data.values() for text in prompts.frame["text"]})
-    tokens = max(map(len, encode(subject, texts)))
+    tokens = max(lengths["tokens"], default=1)
     costs = {_work(row.cost): row.cost for row in reversed(rows)}
     parts = []
     for (work, name), cost in reversed(costs.items()):
         if work is None:
             parts.append(f"{name} not estimated")
             continue
-        found = _footprint(shape_of(module, subject.family, _bytes(cost)), work, cost, subject, tokens)
+        found = _footprint(_shape(subject, _bytes(cost)), work, cost, subject, tokens)
         whole = found.weights
         found = replace(found, weights=memory_beside(found.weights, subject.device, GPU)[1])
         largest = found.largest_batch(memory)
@@ -274,6 +270,18 @@ def _memory(plan: Plan, rows: Sequence[Row], subject: Subject) -> str:
         f"Memory, by arithmetic: weights {size(shape.weights)}; prompts of at most {tokens} tokens{several}. "
         f"In {size(memory)}{each}: {'; '.join(parts)}. A batch that does not fit is halved."
     )
+
+
+def _shape(subject: Subject, dtype_bytes: int | None) -> Shape:
+    """The numbers of the model that decide on memory: those that were kept, or of its outline."""
+
+    def compute() -> dict[str, Any]:
+        config = read_config(subject.path, subject.identity.get("commit"))
+        module = read_outline(subject.path, config, subject.family, subject.identity["dtype"], "meta")
+        return asdict(shape_of(module, subject.family, dtype_bytes))
+
+    found = subject.kept.value(SHAPE, [subject.identity["dtype"], dtype_bytes], compute)
+    return Shape(**found | {"windows": tuple(found["windows"])})
 
 
 def _work(cost: Cost) -> tuple[Work | None, str]:

@@ -47,9 +47,7 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
         )
 
 
-def notes_on_texts(
-    model: Tokenized, data: Mapping[Prompts, PromptSet], kept: Kept = NOTHING_KEPT
-) -> Iterator[str]:
+def notes_on_texts(model: Tokenized, data: Mapping[Prompts, PromptSet], kept: Kept = NOTHING_KEPT) -> Iterator[str]:
     """Prompts, and responses to learn, that spell control tokens or signs of a turn, or that the template changes."""
     for prompts in dict.fromkeys(data.values()):
         learned = prompts.frame.filter(pl.col("split") == SPLIT, pl.col("reference").is_not_null())

@@ -1,0 +1,48 @@
+"""A command that finds everything in the cache imports neither transformers nor nnsight, and opens no model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ssn_probe
+
+HEAVY = ("transformers", "nnsight", "accelerate", "datasets")
+WATCHED = """
+import json, runpy, sys
+sys.argv = ["ssn-probe", *sys.argv[1:]]
+try:
+    runpy.run_module("ssn_probe", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    print(json.dumps(sorted(name for name in sys.modules if "." not in name)), file=sys.stderr)
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The packages that a command imports."""
+    package = Path(ssn_probe.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, cwd=package, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.strip().splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_what_is_cached_opens_no_model(tmp_path: Path) -> None:
+    run = ("run", "identify_ms", "--limit", "40", "-o", str(tmp_path))
+    assert imported(*run) >= {"transformers", "nnsight"}
+    assert imported(*run).isdisjoint(HEAVY)
+    latest = sorted(path.name for path in tmp_path.glob("*_identify_ms_*"))[-1]
+    for command in (
+        ("show", "identify_ms", "--limit", "40", "--no-time", "-o", str(tmp_path)),
+        ("verify", latest, "-o", str(tmp_path)),
+    ):
+        assert imported(*command).isdisjoint(HEAVY), command
+    for command in (("results", "-o", str(tmp_path)), ("list",)):
+        assert imported(*command).isdisjoint((*HEAVY, "torch", "polars", "numpy")), command
+    assert imported(*run, "--fresh") >= {"transformers", "nnsight"}
