@@ -3,6 +3,9 @@
 Runs in processes of its own, `python -m benchmarks.nulls WHAT REPEATS NEURONS`. Effects are in memory, so that no disk
 is measured. The reference is numpy's product of labels [draw, prompt] with effects [prompt, neuron], in float64 and
 once per language: the sums of the harmful prompts under every permutation, and nothing else.
+
+`python -m benchmarks.nulls ratio REPEATS NEURONS PROMPTS` times `permutation_null` and the reference in turn, in one
+process: on a machine that others use, too, the ratios hold where seconds do not.
 """
 
 import json
@@ -40,25 +43,25 @@ def nulls(*, neurons: int = NEURONS, repeats: int, threads: int) -> list[Row]:
     return rows
 
 
-def made_up(neurons: int) -> tuple[Any, dict[str, np.ndarray]]:
+def made_up(neurons: int, prompts: int = PROMPTS) -> tuple[Any, dict[str, np.ndarray]]:
     """Random effects in one layer and site, and as arrays per language, [prompt, neuron]."""
     from ssn_probe.stats.nulls import PromptEffects
 
-    random, ids = np.random.default_rng(0), [f"p{number}" for number in range(PROMPTS)]
-    effects = {one: random.standard_normal((PROMPTS, neurons)).astype(np.float32) for one in LANGUAGES}
+    random, ids = np.random.default_rng(0), [f"p{number}" for number in range(prompts)]
+    effects = {one: random.standard_normal((prompts, neurons)).astype(np.float32) for one in LANGUAGES}
     empty = pl.lit(None, pl.String)
-    prompts = pl.DataFrame({"prompt_id": ids, "harmful": [number % 2 == 0 for number in range(PROMPTS)]}).with_columns(
+    table = pl.DataFrame({"prompt_id": ids, "harmful": [number % 2 == 0 for number in range(prompts)]}).with_columns(
         cluster="prompt_id", pair_id=empty, stratum=empty, source=empty
     )
     places = ((0, "ffn"),)
     return PromptEffects(
-        prompts=prompts, languages=LANGUAGES, places=places, read=lambda one, layer, site: effects[one]
+        prompts=table, languages=LANGUAGES, places=places, read=lambda one, layer, site: effects[one]
     ), effects
 
 
-def _products(neurons: int) -> Callable[[], Any]:
-    _, effects = made_up(neurons)
-    labels = (np.random.default_rng(1).random((DRAWS, PROMPTS)) < 0.5).astype(np.float64)
+def _products(neurons: int, prompts: int = PROMPTS) -> Callable[[], Any]:
+    _, effects = made_up(neurons, prompts)
+    labels = (np.random.default_rng(1).random((DRAWS, prompts)) < 0.5).astype(np.float64)
     return lambda: [labels @ found.astype(np.float64) for found in effects.values()]
 
 
@@ -69,10 +72,10 @@ def _sets() -> dict[str, Any]:
     return {"ms": ms, "ss": Shared(ms)}
 
 
-def _permutation(neurons: int) -> Callable[[], Any]:
+def _permutation(neurons: int, prompts: int = PROMPTS) -> Callable[[], Any]:
     from ssn_probe.stats.nulls import permutation_null
 
-    effects, _ = made_up(neurons)
+    effects, _ = made_up(neurons, prompts)
     return lambda: permutation_null(effects, _sets(), anchor=LANGUAGES[0], draws=DRAWS)
 
 
@@ -141,5 +144,13 @@ def _measure(name: str, repeats: int, neurons: int) -> dict[str, Any]:
     return {"growth": growth, "wall": wall, "processor": processor}
 
 
+def _ratio(repeats: int, neurons: int, prompts: int) -> dict[str, Any]:
+    """Processor time of the null over that of the bare products, in turn; the first of each warms up."""
+    bare, null = _products(neurons, prompts), _permutation(neurons, prompts)
+    clocks = [(clocked(bare)[1], clocked(null)[1]) for _ in range(1 + repeats)][1:]
+    return {"bare": [one for one, _ in clocks], "ratio": [round(other / one, 2) for one, other in clocks]}
+
+
 if __name__ == "__main__":
-    print(json.dumps(_measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))  # noqa: T201
+    what, *sizes = sys.argv[1:]
+    print(json.dumps(_ratio(*map(int, sizes)) if what == "ratio" else _measure(what, *map(int, sizes))))  # noqa: T201
