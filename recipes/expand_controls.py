@@ -12,6 +12,7 @@ from ssn_probe import (
     Recipe,
     SafetyNeurons,
     Shared,
+    SparseEdit,
     Training,
     Utility,
     recipe,
@@ -19,6 +20,8 @@ from ssn_probe import (
 
 STEPS = (8, 20, 60)
 """The steps of every learning curve, fixed before anything was measured."""
+RANKS = (1, 2, 4)
+"""The strengths of an edit, which has no steps."""
 
 
 @recipe
@@ -44,7 +47,8 @@ def expand_controls(
     harmful = SafetyNeurons(prompts, effect=effect, rule="harmful", top=harmful_top)
     ss = Shared(ms, anchor=anchor).union()
     sets = {"ss": ss, "ms of anchor": ms.of(anchor), "ms of any": ms.union(), "harmful": harmful.of(anchor)}
-    peaks = SafetyNeurons(prompts, effect="peak", sites=("ffn",))
+    probed = ProbedNeurons(SafetyNeurons(prompts, effect="peak", sites=("ffn",))).of(anchor)
+    edited = rivals and answers  # an edit must know harmless prompts to leave them alone
     training = Training(lr=lr, steps=STEPS[-1], schedule="constant", patience=None, seed=seed)
 
     budget = {"training": training, "contexts": contexts, "at": STEPS}
@@ -58,7 +62,8 @@ def expand_controls(
             **{name: spent(neurons) for name, neurons in sets.items()},
             **{f"random {draw}": spent(RandomLike(ss, seed=seed + draw)) for draw in range(1, random + 1)},
             "lora": LoRA(ss, prompts, **budget),
-            **({"nest": NeST(ProbedNeurons(peaks).of(anchor), prompts, **budget)} if rivals else {}),
+            **({"nest": NeST(probed, prompts, **budget)} if rivals else {}),
+            **({f"edit rank {rank}": SparseEdit(probed, prompts, rank=rank) for rank in RANKS} if edited else {}),
             **({"layers": spent(ss.whole_layers())} if full else {}),
         },
         comparisons=(),

@@ -237,6 +237,33 @@ class NeST(Trains):
 
 
 @dataclass(frozen=True, eq=False)
+class SparseEdit(Trains):
+    """Change rows of safety neurons in closed form, without training (Liang et al. 2026, arXiv 2602.22554), a rival.
+
+    In the layer that has most of the neurons, their rows of gate and up get a change of rank `rank` that maps what a
+    harmful prompt of any language is there to what the same prompt in the anchor is, and leaves harmless prompts as
+    they are, with the weight `keep`; see `ssn_probe.training.sparse_edit` for the equation, the source, and what the
+    text that we have does not say. It reads the prompts of the *train* split and learns no response, so it has no
+    curve over steps: its strength is the rank. `training` does not count, and `at` cannot be given.
+    """
+
+    _: KW_ONLY
+    rank: int = 4
+    keep: float = 1.0
+    ridge: float = 0.01
+
+    def check(self) -> None:
+        super().check()
+        require(self.at is None, "SparseEdit has no steps", "Leave at out; give several arms of different rank.")
+        require(self.rank >= 1, f"rank is {self.rank}", "Give 1 or more.")
+        require(self.keep >= 0, f"keep is {self.keep!r}", "Give a weight of harmless prompts, 0 or more.")
+        require(self.ridge > 0, f"ridge is {self.ridge!r}", "Give a ridge above 0, such as 0.01.")
+
+    def phrase(self, neurons: str, source: str | None = None) -> str:
+        return f"changing rows of {neurons} by a map of rank {self.rank} (Sparse Weight Editing)"
+
+
+@dataclass(frozen=True, eq=False)
 class Then(Intervention):
     """Train, then do something to the trained model: `Expand(…).then(Suppress(…))`, or the tuple of both in an arm.
 

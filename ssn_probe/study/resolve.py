@@ -22,6 +22,7 @@ from ssn_probe.spec import (
     Recipe,
     SafetyNeurons,
     Shared,
+    SparseEdit,
     Suppress,
     Trains,
     Utility,
@@ -221,6 +222,8 @@ def rows_to_train(node: Trains, prompts: PromptSet) -> int:
     rows = prompts.frame.filter(pl.col("split") == "train", pl.col("context").is_in(node.contexts))
     if node.languages is not None:
         rows = rows.filter(pl.col("language").is_in(node.languages))
+    if isinstance(node, SparseEdit):
+        return rows.height
     clusters = combined(rows)
     kept = held_out(list(zip(rows["context"], clusters, strict=True)), node.training)
     learned = rows.filter(~clusters.is_in(sorted(kept))).height

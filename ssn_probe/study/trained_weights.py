@@ -17,7 +17,7 @@ from ssn_probe.model.asking import asked_of
 from ssn_probe.model.plain_text import spells
 from ssn_probe.neurons import NeuronSet
 from ssn_probe.runs.cache import Entry, VanishedError
-from ssn_probe.spec import LoRA, NeST, Trains
+from ssn_probe.spec import LoRA, NeST, SparseEdit, Trains
 from ssn_probe.spec.labels import set_label
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.learned_responses import learned_rows, made_contexts
@@ -148,7 +148,9 @@ def _adapter(node: Trains) -> Literal["neurons", "lora"]:
 
 
 def _tied(bench: Workbench, node: Trains, neurons: NeuronSet) -> dict[str, str]:
-    """What else decides weights that the neurons of a cluster share."""
+    """What else decides weights that the neurons of a cluster share, or that are not trained."""
+    if isinstance(node, SparseEdit):
+        return {"edit": digest([node.rank, node.keep, node.ridge, bench.anchor])}
     clusters = _clusters(bench, node, neurons)
     return {} if clusters is None else {"clusters": digest([[*one, own] for one, own in sorted(clusters.items())])}
 
@@ -260,28 +262,41 @@ def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folde
 
     subject, progress = bench.subject, _progress(bench, node, neurons, label)
     with bench_weights(bench):
-        found = train_within_memory(
-            subject.model._module,
-            subject.tokenizer,
-            _neurons(neurons),
-            data_of(bench, node),
-            node.training,
-            eos_ids=subject.eos_ids,
-            max_new_tokens=bench.data[node.data].max_new_tokens,
-            micro_batch=bench.batch_size,
-            shrink=bench.batch_size is None,
-            adapter=_adapter(node),
-            clusters=_clusters(bench, node, neurons),
-            keep=node.at or (),
-            folder=folder,
-            gradient_checkpointing=bench.gradient_checkpointing,
-            watch=progress.watch(bench.tracker.advance(label), partial(bench.tracker.note, label)),
-            warn=bench.warn,
+        found = (
+            _edit(bench, node, neurons)
+            if isinstance(node, SparseEdit)
+            else train_within_memory(
+                subject.model._module,
+                subject.tokenizer,
+                _neurons(neurons),
+                data_of(bench, node),
+                node.training,
+                eos_ids=subject.eos_ids,
+                max_new_tokens=bench.data[node.data].max_new_tokens,
+                micro_batch=bench.batch_size,
+                shrink=bench.batch_size is None,
+                adapter=_adapter(node),
+                clusters=_clusters(bench, node, neurons),
+                keep=node.at or (),
+                folder=folder,
+                gradient_checkpointing=bench.gradient_checkpointing,
+                watch=progress.watch(bench.tracker.advance(label), partial(bench.tracker.note, label)),
+                warn=bench.warn,
+            )
         )
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
     return Outcome(files=files, history=pl.DataFrame(columns, schema=HISTORY))
+
+
+def _edit(bench: Workbench, node: SparseEdit, neurons: NeuronSet) -> Any:
+    """The change of an arm that is computed and not trained."""
+    from ssn_probe.training.sparse_edit import sparse_edit
+
+    subject, chosen, data = bench.subject, _neurons(neurons), data_of(bench, node)
+    strength = {"rank": node.rank, "keep": node.keep, "ridge": node.ridge}
+    return sparse_edit(subject.model._module, subject.tokenizer, chosen, data, anchor=bench.anchor, **strength)
 
 
 def stated(bench: Workbench, node: Trains, file: Any) -> Any:

@@ -21,11 +21,11 @@ from ssn_probe.report.claim import Claim
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError Language
-LMEval LoRA Local MeanOf ModelError NeST NeuronFile OverRefusal Patch Peak Perplexity Placebo Preview ProbedNeurons
-Prompts RandomLike Recipe
-RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons SetExpression Shared Suppress Training
-Utility compare edits evaluate open_run paper preview prompts_from_frame recipe register_family run scores
+ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError
+Language LMEval LoRA Local MeanOf ModelError NeST NeuronFile OverRefusal Patch Peak Perplexity Placebo Preview
+ProbedNeurons Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons
+SetExpression Shared SparseEdit Suppress Training Utility compare edits evaluate open_run paper preview
+prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
 after_expand amplify_ss dissociation expand_controls expand_ss identify_ms leave_one_out overlap patch_ss
@@ -106,6 +106,7 @@ KINDS = {
     "Expand": TRAINS,
     "LoRA": TRAINS,
     "NeST": f"{TRAINS} clusters most",
+    "SparseEdit": f"{TRAINS} rank keep ridge",
     "Then": "first then",
     "After": "neurons trained",
     "ASR": "prompts",

@@ -52,6 +52,7 @@ from ssn_probe.spec import (
     ProbedNeurons,
     Refusal,
     SetExpression,
+    SparseEdit,
     Then,
     UnionOf,
     WholeLayers,
@@ -203,6 +204,11 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
         NeST(ProbedNeurons(MS), PROMPTS),
         TRAINING_CHANGES | {"neurons": ProbedNeurons(MS).of("en"), "clusters": 3, "most": 5},
     ),
+    SparseEdit: (
+        SparseEdit(MS, PROMPTS),
+        {name: value for name, value in TRAINING_CHANGES.items() if name != "at"}
+        | {"at": None, "rank": 2, "keep": 2.0, "ridge": 0.1},
+    ),
     Then: (Then(TRAINS, Suppress(MS)), {"first": LoRA(MS, PROMPTS), "then": Amplify(MS, by=2)}),
     Recipe: (
         Recipe(arms={"ms": Suppress(MS)}, measures=(ASR(PROMPTS),)),
@@ -235,7 +241,7 @@ OURS = [kind for kind in NODES.values() if kind.__module__.startswith("ssn_probe
 @pytest.mark.parametrize("kind", OURS)
 def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
     node, changes = CHANGES[kind]
-    one_value = {"position"} if kind is Final else set()
+    one_value = {Final: {"position"}, SparseEdit: {"at"}}.get(kind, set())
     if kind is SafetyNeurons:  # fdr stands alone: it has no top beside it
         assert SafetyNeurons(PROMPTS, fdr=0.05).key != SafetyNeurons(PROMPTS, fdr=0.1).key != node.key
         first = replace(node, effect="refusal:1")  # a default effect cannot be verified

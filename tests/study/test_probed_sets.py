@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from rich.console import Console
@@ -18,6 +19,7 @@ from ssn_probe import (
     Prompts,
     Recipe,
     SafetyNeurons,
+    SparseEdit,
     Training,
 )
 from ssn_probe.api.runner import Options, run_recipe
@@ -95,6 +97,7 @@ def test_a_run_has_the_whole_curve_and_a_file_per_step(tmp_path: Path) -> None:
     from ssn_probe.training.delta_file.file import read_delta
 
     arms = {"nest": NEST, "same neurons": Expand(NEST.neurons, PROMPTS, training=QUICK, at=(2, 4))}
+    arms |= {f"edit {rank}": SparseEdit(NEST.neurons, PROMPTS, rank=rank) for rank in (1, 2)}
     quiet = {"comparisons": (), "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
     recipe = Recipe(arms=arms, measures=(ASR(PROMPTS), OverRefusal(PROMPTS)), name="study", **quiet)
     run = run_recipe(recipe, Options(out=tmp_path), Console(quiet=True))
@@ -104,6 +107,10 @@ def test_a_run_has_the_whole_curve_and_a_file_per_step(tmp_path: Path) -> None:
     parameters = {row["curve"]: row["parameters"] for row in curves.rows(named=True)}
     assert parameters["nest"] == file.delta.parameters < parameters["same neurons"]
     assert file.about["method"] == "nest"
+    edits = [read_delta(run.path / "deltas" / f"edit {rank}.safetensors") for rank in (1, 2)]
+    assert [int(np.linalg.matrix_rank(one.rows.parts[0].change)) for one in edits] == [1, 2]
+    assert set(run.table("summary").filter(pl.col("arm").str.starts_with("edit"))["measure"]) >= {"asr", "over_refusal"}
+    assert curves.filter(pl.col("curve").str.starts_with("edit")).is_empty(), "an edit has no steps"
     assert sorted(file.rows.neurons) == sorted(run.table("neurons").filter(set="nest")["layer", "site", "index"].rows())
     for part in file.rows.parts:
         assert part.clusters is not None
@@ -131,6 +138,10 @@ def _under_labels(node: ProbedNeurons) -> ProbedNeurons:
         (lambda: NeST(PEAKS.of("qaa"), PROMPTS), "found by one probe"),
         (lambda: replace(NEST, clusters=0), "clusters is 0"),
         (lambda: replace(NEST, most=1), "most is 1"),
+        (lambda: SparseEdit(PROBED, PROMPTS, rank=0), "rank is 0"),
+        (lambda: SparseEdit(PROBED, PROMPTS, keep=-1.0), "keep is -1"),
+        (lambda: SparseEdit(PROBED, PROMPTS, ridge=0.0), "ridge is 0"),
+        (lambda: SparseEdit(PROBED, PROMPTS, at=(1,)), "has no steps"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Any, message: str) -> None:
@@ -144,8 +155,6 @@ def test_prompts_without_a_harmless_half_are_refused_in_the_plan() -> None:
 
 
 def _harmful_only() -> Prompts:
-    import polars as pl
-
     from ssn_probe import prompts_from_frame
 
     rows = [{"prompt_id": f"h{n}", "language": "en", "context": "harmful", "text": f"request {n}"} for n in range(40)]

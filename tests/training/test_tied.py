@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused(broken: Any, why: str, tmp_path: Path) -> Non
 
 def test_neurons_of_attention_are_refused() -> None:
     neurons = [*FFN, (0, "q", 1), (0, "k", 1)]
-    with pytest.raises(RecipeError, match="feed-forward neurons, and the set has neurons at k, q"):
+    with pytest.raises(RecipeError, match="in this way, and the set has neurons at k, q"):
         quick(llama(), neurons=neurons, clusters=dict.fromkeys(neurons, 0))
 
 

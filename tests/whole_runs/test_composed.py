@@ -8,7 +8,6 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
-from ssn_probe.recipes import expand_controls, leave_one_out
 from studies import Counts, planned, samples_of, text_of
 from training_case import equal
 
@@ -33,6 +32,7 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import load_subject
+from ssn_probe.recipes import expand_controls, leave_one_out
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.arms import arms_of
@@ -425,10 +425,15 @@ def test_whole_layers_are_every_neuron_of_the_layers_that_a_set_touches() -> Non
 
 def test_the_shipped_recipes_spend_the_same_rows() -> None:
     controls = expand_controls(random=2)
-    trainings = {name: (arm.training, arm.data, arm.at) for name, arm in controls.arms.items()}
+    edits = [name for name in controls.arms if name.startswith("edit")]
+    trainings = {name: (arm.training, arm.data, arm.at) for name, arm in controls.arms.items() if name not in edits}
     assert len({repr(spent) for spent in trainings.values()}) == 1
-    assert list(controls.arms)[-4:] == ["random 1", "random 2", "lora", "layers"]
+    assert list(trainings)[-5:] == ["random 1", "random 2", "lora", "nest", "layers"]
+    assert [controls.arms[name].rank for name in edits] == [1, 2, 4]
+    assert {arm.data for arm in controls.arms.values()} == {controls.arms["lora"].data}
     assert "layers" not in expand_controls(full=False).arms
+    assert not [name for name in expand_controls(rivals=False).arms if name.startswith(("nest", "edit"))]
+    assert not [name for name in expand_controls(answers=False).arms if name.startswith("edit")], "nothing to keep"
     left = leave_one_out()
     assert left.primary == "left out"
     assert left.arms["left out"].neurons.neurons == left.arms["seen"].neurons

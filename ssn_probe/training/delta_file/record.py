@@ -135,7 +135,7 @@ def check_record(about: Any, change: Change) -> None:
         record = Record.model_validate(about)
     except ValidationError as error:
         raise ValueError(_first(error)) from None
-    if record.method != _method(change) or not record.data.checked:
+    if record.method not in _methods(change) or not record.data.checked:
         raise ValueError("its record does not say that its training data were checked")
     if isinstance(change, Adapter):
         if record.base.dtype not in DTYPES:
@@ -147,14 +147,14 @@ def check_record(about: Any, change: Change) -> None:
         raise ValueError("its record states other neurons or parameters than its tensors have")
 
 
-def _method(change: Change) -> str:
-    """By which method such tensors are made."""
+def _methods(change: Change) -> tuple[str, ...]:
+    """By which methods such tensors are made."""
     if isinstance(change, Adapter):
-        return "lora"
+        return ("lora",)
     tied = {part.clusters is not None for part in change.parts}
     if len(tied) > 1:
         raise ValueError("only some of its neurons share their changes")
-    return "nest" if tied == {True} else "expand"
+    return ("nest",) if tied == {True} else ("expand", "sparse edit")
 
 
 def _first(error: ValidationError) -> str:

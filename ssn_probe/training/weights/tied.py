@@ -31,7 +31,7 @@ def tied_places(places: Sequence[Place]) -> tuple[Place, ...]:
     others = sorted({place.site for place in places if place.site != "ffn"})
     if others:
         raise RecipeError(
-            f"NeST trains feed-forward neurons, and the set has neurons at {', '.join(others)}",
+            f"only feed-forward neurons can be changed in this way, and the set has neurons at {', '.join(others)}",
             "Take those at ffn: set.only(sites=['ffn']).",
         )
     return tuple(place for place in places if place.axis == "row")
