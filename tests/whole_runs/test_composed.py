@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from rich.console import Console
+from ssn_probe.recipes import expand_controls, leave_one_out
 from studies import Counts, planned, samples_of, text_of
 from training_case import equal
 
@@ -32,7 +33,6 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import load_subject
-from ssn_probe.recipes import expand_controls, leave_one_out
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.study.arms import arms_of
