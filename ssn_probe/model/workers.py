@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WORKER = "ssn_probe.tracing.worker"
 """The module that a worker runs."""
-WORTH = 20.0
-"""Seconds that the rest of a run must seem to take before workers are started: each needs five to import and load."""
+WORTH, COST = 20.0, 5.0
+"""Seconds that the rest of a run must seem to take before workers are started, and those that each needs to import and
+load."""
 SMALL = 10**9
 """Bytes of weights up to which a model gets several processes on a CPU: matrix products of a larger one share the
 cores well by themselves."""
@@ -110,7 +111,7 @@ class Workers:
         self.is_closed = False
         self._numbers = 0
         self._fastest = float("inf")
-        self._computed = 0
+        self._computed, self._spared, self._spent = 0, 0, 0.0
         self._lock = threading.Lock()
 
     @property
@@ -143,6 +144,10 @@ class Workers:
                 return
             yield one()
 
+    def spare(self, sequences: int) -> None:
+        """Of those that were expected so many need not be computed."""
+        self._spared += sequences
+
     def close(self) -> None:
         """Ends all workers; who waits for one asks no more."""
         with self._lock:
@@ -169,18 +174,30 @@ class Workers:
             if self.workers or self.is_closed:
                 return
             self.workers = [Worker(_process()) for _ in self.loadings]
+        self._share_cores()
         for worker, loading in zip(self.workers, self.loadings, strict=True):
             worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
             worker.listener.start()
             self._send(worker, pickle.dumps(loading))
 
+    def _share_cores(self) -> None:
+        """Leaves the workers their part of the cores. A run that starts none has them all."""
+        import torch
+
+        torch.set_num_threads(min(torch.get_num_threads(), *(loading.threads for loading in self.loadings)))
+
     def _learn(self, sequences: int, seconds: float) -> None:
-        """Starts the workers once what is left seems worth it, at the best speed seen: the first calls are slow."""
+        """Starts the workers once what is left seems worth it, at the best speed seen: the first calls are slow.
+
+        Where some was cached, the rest may be, too: then a start waits until as much as it costs has been computed.
+        """
         if self.expected is None or self.workers or not sequences:
             return
         self._computed += sequences
+        self._spent += seconds
         self._fastest = min(self._fastest, seconds / sequences)
-        if self._fastest * (self.expected - self._computed) >= WORTH:
+        left = self.expected - self._computed - self._spared
+        if self._fastest * left >= WORTH and (not self._spared or self._spent >= COST):
             self._start()
 
     def _handed(self, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Call | None:
@@ -271,7 +288,7 @@ def sharing(
     asking: Asking = NO_WISH,
     warn: Callable[[str], None] = lambda _message: None,
 ) -> Iterator["Subject"]:
-    """The model in so many processes while it lasts; each gets its part of the cores, this one, too.
+    """The model in so many processes while it lasts; each gets its part of the cores, this one, too, once they start.
 
     `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model, and not before
     `expected` sequences seem worth it. A model on a host, or in parts, has one.
@@ -283,10 +300,9 @@ def sharing(
         yield subject
         return
     before = torch.get_num_threads()
-    if subject.device == "cpu":
-        torch.set_num_threads(max(1, usable_cores() // (len(places) + 1)))
+    own = max(1, usable_cores() // (len(places) + 1)) if subject.device == "cpu" else before
     dtype = str(subject.identity["dtype"]).removeprefix("torch.")
-    loading = {"name": subject.name, "dtype": dtype, "asking": asking, "threads": torch.get_num_threads()}
+    loading = {"name": subject.name, "dtype": dtype, "asking": asking, "threads": min(before, own)}
     loadings = [Loading(device=place, tried=passed_trials(), **loading) for place in places]
     workers = Workers(loadings, subject.identity, None if processes else expected, warn)
     try:

@@ -29,7 +29,7 @@ from ssn_probe.study.measurements import (
     rows_of,
 )
 from ssn_probe.study.patch_source import Source
-from ssn_probe.study.refusal_readout import UntrustedReadoutError, readouts
+from ssn_probe.study.refusal_readout import UntrustedReadoutError, known_readout, readouts
 from ssn_probe.study.resolve import found_again, harmless_text, measured
 from ssn_probe.study.steps import READING, Step, generating, reading_text, run_unless_done
 from ssn_probe.study.trained_arms import bench_of, trained_for, training_label, training_step
@@ -39,12 +39,16 @@ from ssn_probe.tracing.batching import no_progress
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmPass:
-    """An arm on some contexts: what is measured together, and the row of a plan that it belongs to."""
+    """An arm on some contexts: what is measured together, and the row of a plan that it belongs to.
+
+    `with_odds`: do `odds_passes` have it, too, so that its refusal log-odds can come with its responses?
+    """
 
     arm: Arm
     label: str
     contexts: Mapping[str, PromptSet]
     table: Literal["samples", "log_odds", "language_log_odds", "kl"]
+    with_odds: bool = False
 
 
 # ── rows of a plan ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,7 +90,8 @@ def source_label(arm: str, source: str, log_odds_only: bool) -> str:
 def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
     """Every arm that generates, in order: baseline, tested, beside them, then compared sets on harmful prompts only."""
     contexts = measured(recipe, bench.data)
-    everything = partial(ArmPass, contexts=contexts, table="samples")
+    with_odds = bool(recipe.log_odds_label_sets and arms)
+    everything = partial(ArmPass, contexts=contexts, table="samples", with_odds=with_odds)
     yield everything(arm=UNTOUCHED, label=UNTOUCHED.name)
     for arm in arms:
         yield everything(arm=arm, label=arm.name)
@@ -94,10 +99,11 @@ def sample_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator
     harmful = _harmful(contexts)
     for arm in arms if harmful else ():
         for name in arm.compared:
-            count = sets_generating(recipe, recipe.arms[arm.name], name)
+            node, made = recipe.arms[arm.name], partial(ArmPass, contexts=harmful, table="samples")
+            count, last = sets_generating(recipe, node, name), sets_reading(recipe, node, name)
             for other in sets_beside(bench, recipe, arm, name, count):
                 label = sets_label(arm.name, name, count)
-                yield ArmPass(arm=other, label=label, contexts=harmful, table="samples")
+                yield made(arm=other, label=label, with_odds=with_odds and (other.seed or 0) <= last)
 
 
 def odds_passes(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> Iterator[ArmPass]:
@@ -273,7 +279,8 @@ def _measurement(
 
     def sample() -> pl.DataFrame:
         here = bench_of(bench, arm, language)
-        found = responses(here, prompts, rows, language, change(here), advance())
+        reads = known_readout(bench, prompts, language) if arm_pass.with_odds and context == "harmful" else None
+        found = responses(here, prompts, rows, language, change(here), advance(), reads)
         named = pl.lit(judge_of(bench, prompts).name).alias("judge")
         frame = rows.select("prompt_id", *cluster_columns(rows), "context").hstack(found)
         return frame.with_columns(*labels(arm, language), named, pl.lit(None, pl.String).alias("error"))

@@ -1,10 +1,12 @@
 """What is measured of a model under a change: responses and log-odds, each kept under all that decides it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import polars as pl
+import torch
+from torch import Tensor
 
 from ssn_probe.data.judges import Judge, JudgedRow, make_judge
 from ssn_probe.data.prompt_set import PromptSet
@@ -16,11 +18,12 @@ from ssn_probe.spec import Intervention
 from ssn_probe.spec.node import digest
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.batching import Shelf, covered
+from ssn_probe.tracing.batching import Memory, Part, PartInMemory, Shelf, covered, gather
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.edits import NO_EDITS, Edits
 from ssn_probe.tracing.effects import final_states, refusal_log_odds
 from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.readout import read_at_prompt
 
 T = TypeVar("T")
 RESPONSE = {
@@ -106,14 +109,23 @@ def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, ch
 
 
 def responses(
-    bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, language: str, change: Change, advance: Advance
+    bench: Workbench,
+    prompts: PromptSet,
+    rows: pl.DataFrame,
+    language: str,
+    change: Change,
+    advance: Advance,
+    reads: Openings | Direction | None = None,
 ) -> pl.DataFrame:
     """One row per prompt: `response, verdict, reason, correct, tokens, finish_reason`, greedy, under a change.
 
-    `correct` says whether a reader sees the reference in the response, and is null where there is none.
+    `correct` says whether a reader sees the reference in the response, and is null where there is none. `reads`: how
+    the log-odds of the same prompts will be read; where the pass over the prompts decides them, `log_odds` has them
+    from the generation then.
     """
 
     def compute() -> pl.DataFrame:
+        beside = _beside(bench, rows, change, reads)
         with bench.shelf(response_inputs(bench, prompts, rows, change), rows.height) as shelf:
             found = generate(
                 bench.subject,
@@ -122,10 +134,13 @@ def responses(
                 carried=change.values(shelf, rows.height),
                 max_new_tokens=prompts.max_new_tokens,
                 engine=bench.engine,
+                readings=[] if beside is None else [(beside.reads, beside)],
                 batch_size=bench.size("responses"),
                 shelf=shelf,
                 advance=advance,
             )
+        if beside is not None:
+            beside.remember()
         if unwritten := sum(response.unwritten > 0 for response in found):
             bench.warn(
                 f"{language}: {unwritten} of {rows.height} responses have tokens that the tokenizer has no text for "
@@ -179,7 +194,51 @@ def log_odds(
             )
         return pl.Series(values.numpy())
 
-    return _once(bench, ("log odds", digest(inputs), change.edits), compute, rows.height, advance)
+    return _once(bench, _odds_key(inputs, change), compute, rows.height, advance)
+
+
+def _odds_key(inputs: Mapping[str, Any], change: Change) -> tuple[Any, ...]:
+    return ("log odds", digest(dict(inputs)), change.edits)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BesideResponses:
+    """The shelf of log-odds that a generation gives: every batch is kept as if it had been measured by itself.
+
+    What is there already stays. `mine` are the batches that were not.
+    """
+
+    bench: Workbench
+    rows: int
+    change: Change
+    reads: Openings | Direction
+    inputs: Mapping[str, Any]
+    mine: Memory = field(default_factory=Memory)
+
+    def parts(self) -> Sequence[Part]:
+        return self.mine.parts()
+
+    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        if self.bench.add(self.inputs, PartInMemory(rows=tuple(rows), values=values)):
+            self.mine.put(rows, values)
+
+    def remember(self) -> None:
+        """For `log_odds`, where no prompt is missing."""
+        if covered(self, self.rows):
+            values = gather(self.parts(), "log_odds", torch.zeros(self.rows))
+            self.bench.remember(_odds_key(self.inputs, self.change), lambda: pl.Series(values.numpy()))
+
+
+def _beside(
+    bench: Workbench, rows: pl.DataFrame, change: Change, reads: Openings | Direction | None
+) -> BesideResponses | None:
+    """None where log-odds are not asked for, or are not those of a prompt as a generation begins with it."""
+    if reads is None or change.carry is not None or bench.engine is not None:
+        return None
+    if not read_at_prompt(bench.subject, reads):
+        return None
+    inputs = log_odds_inputs(bench, rows, change, reads)
+    return BesideResponses(bench=bench, rows=rows.height, change=change, reads=reads, inputs=inputs)
 
 
 def reads_json(reads: Openings | Direction) -> Any:

@@ -114,10 +114,12 @@ def _try_arms(bench: Workbench, recipe: Recipe, folder: Path, keep: Keep, second
     arms = arms_of(bench, recipe)
     _settle(bench, recipe, arms)
     note_gaps(bench, recipe, arms)
+    with _timed(seconds, "log_odds"):  # before responses, with which many of them come
+        has_odds = can_read_log_odds(bench, recipe, arms)
     with _timed(seconds, "generate"):
         samples = _kept_as_it_comes(bench, folder, "samples", sample_steps(bench, recipe, arms))
     with _timed(seconds, "log_odds"):
-        steps = odds_steps(bench, recipe, arms) if can_read_log_odds(bench, recipe, arms) else iter(())
+        steps = odds_steps(bench, recipe, arms) if has_odds else iter(())
         log_odds = _kept_as_it_comes(bench, folder, "log_odds", steps)
         steps = language_steps(bench, recipe, arms) if can_read_language(bench, recipe, arms) else iter(())
         language_odds = _kept_as_it_comes(bench, folder, "language_log_odds", steps)
@@ -264,7 +266,7 @@ def _overlaps(
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.monotonic()
     yield
-    seconds[stage] = since(started)
+    seconds[stage] = round(seconds.get(stage, 0) + since(started), 2)
 
 
 def since(started: float) -> float:

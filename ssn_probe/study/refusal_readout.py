@@ -108,6 +108,12 @@ def _readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     return dict(zip(languages, read, strict=True))
 
 
+def known_readout(bench: Workbench, prompts: PromptSet, language: str) -> Openings | Direction | None:
+    """How refusal is read in a language; None where `readouts` has not found it."""
+    found = bench.readouts.get(prompts.digest, {})
+    return found[language].reads if language in found else None
+
+
 def give_up(bench: Workbench, prompts: PromptSet, why: UntrustedReadoutError) -> None:
     """From now on nothing is measured to test the refusal log-odds of a prompt set: `readouts` raises `why`."""
     bench.memory[_given_up(prompts)] = why

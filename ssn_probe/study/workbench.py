@@ -13,7 +13,7 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.runs.cache import Cache, Frames
 from ssn_probe.spec import Prompts
 from ssn_probe.study.progress import Silent, Tracker
-from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, covered
+from ssn_probe.tracing.batching import BatchSize, Memory, Part, Shelf
 from ssn_probe.tracing.generate import Engine
 
 T = TypeVar("T")
@@ -136,11 +136,27 @@ class Workbench:
         It has its own where all batches are there. Raises NotCached where nothing may be computed.
         """
         with nullcontext(Memory()) if self.cache is None else self.cache.entry(inputs) as shelf:
-            complete = covered(shelf, prompts)
+            known = sum(len(part.rows) for part in shelf.parts())
+            complete = known == prompts
+            if known and self.subject.workers is not None:
+                self.subject.workers.spare(known)
             if self.cache is not None:
                 self.cache.count(complete, inputs)
             with nullcontext() if complete or self.weights is None else self.weights.inside():
                 yield shelf
+
+    def add(self, inputs: Mapping[str, Any], part: Part) -> bool:
+        """Keeps a batch of a measurement that another one gave, too; False where something of its prompts is there."""
+        if self.cache is None:
+            return True
+        with self.cache.entry(inputs) as entry:
+            known = {row for there in entry.parts() for row in there.rows}
+            if not known.isdisjoint(part.rows):
+                return False
+            if not known:
+                self.cache.count(False, inputs)
+            entry.put(part.rows, {name: part.get(name) for name in part.names()})
+        return True
 
     def is_kept(self, inputs: Mapping[str, Any], prompts: int) -> bool:
         """Is the whole measurement in the cache?"""

@@ -48,7 +48,7 @@ def capture(
 
         batch, steps = [tokens[row] for row in rows], [1] * len(rows)
         if max_new_tokens:
-            ids, values = run_generation(subject, batch, places, max_new_tokens, wanted=wanted)
+            ids, values, _odds = run_generation(subject, batch, places, max_new_tokens, wanted=wanted)
             found, steps = values, [one.tokens for one in finish(subject, ids.tolist())]
         else:
             found = run_body(subject, trace_last_values, whole_inputs(subject, batch), places, wanted)[:, None]

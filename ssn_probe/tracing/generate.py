@@ -10,6 +10,7 @@ from torch import Tensor
 from ssn_probe.errors import ModelError
 from ssn_probe.model.asking import own_turn
 from ssn_probe.model.chat import pad_left
+from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.token_ids import decoded
 from ssn_probe.model.turn_ends import up_to_end
@@ -19,6 +20,10 @@ from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.generation_settings import greedy_settings
+from ssn_probe.tracing.readout import forced
+
+Readings = Sequence[tuple[Openings | Direction, Shelf]]
+"""Ways to read r(x), and where its values are put."""
 
 __all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
 
@@ -62,6 +67,7 @@ def generate(
     carried: Carried | None = None,
     max_new_tokens: int,
     engine: Engine | None = None,
+    readings: Readings = (),
     batch_size: int | BatchSize = 256,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
@@ -74,13 +80,22 @@ def generate(
             which acts on one token per step: the prompt's last, and each of the response that is fed back.
         carried: the values of the neurons that are carried over, prompt by prompt in the order of `tokens`.
         engine: what generates, if not the subject itself; it has batches of its own size.
+        readings: how r(x) is read off the pass over the prompts, where that alone decides it
+            (`readout.read_at_prompt`), and where the values of `effects.refusal_log_odds` are put, batch by batch.
         batch_size: prompts that run together, padded on the left.
         shelf: where finished batches are kept and found again; here and in the other functions of this package.
 
     Raises:
         ModelError: an edit outside the model, or a forward pass that yields NaN or Inf.
     """
-    options = {"edits": edits, "carried": carried, "batch_size": batch_size, "shelf": shelf, "advance": advance}
+    options = {
+        "edits": edits,
+        "carried": carried,
+        "readings": readings,
+        "batch_size": batch_size,
+        "shelf": shelf,
+        "advance": advance,
+    }
     return finish(subject, greedy_tokens(subject, tokens, max_new_tokens=max_new_tokens, engine=engine, **options))
 
 
@@ -92,6 +107,7 @@ def greedy_tokens(
     carried: Carried | None = None,
     max_new_tokens: int,
     engine: Engine | None = None,
+    readings: Readings = (),
     batch_size: int | BatchSize = 256,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
@@ -103,6 +119,7 @@ def greedy_tokens(
     if not covered(shelf, len(tokens)):
         check_carried(edits, carried, len(tokens))
     places, ready = places_of(subject), prepared(subject, edits)
+    scorings = [forced(readout, subject.vocabulary).scoring for readout, _ in readings]
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
@@ -110,7 +127,9 @@ def greedy_tokens(
             made = engine.greedy(batch, edits, max_new_tokens)
             return {"ids": torch.tensor([[*row, *[-1] * (max_new_tokens - len(row))] for row in made])}
         mine = for_batch(subject, ready, carried, rows)
-        ids, _ = run_generation(subject, batch, places, max_new_tokens, edits=mine)
+        ids, _, read = run_generation(subject, batch, places, max_new_tokens, edits=mine, scorings=scorings)
+        for (_, kept), odds in zip(readings, read, strict=True):
+            kept.put(rows, {"log_odds": odds.float().cpu()})
         return {"ids": torch.nn.functional.pad(ids, (0, max_new_tokens - ids.shape[1]), value=-1)}
 
     run_batches(tokens, batch_size if engine is None else engine.batch_size, run, shelf, advance)
@@ -126,8 +145,11 @@ def run_generation(
     *,
     edits: Any = (),
     wanted: Any = (),
-) -> tuple[Tensor, Tensor]:
-    """New token ids [prompt, step], up to where the batch ended, and the wanted values [prompt, step, neuron].
+    scorings: Sequence[Mapping[str, Any]] = (),
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """New token ids [prompt, step], up to where the batch ended, the wanted values [prompt, step, neuron], and r(x).
+
+    r(x) [prompt] is read off the pass over the prompts, for each of `scorings`.
 
     Raises:
         ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
@@ -137,10 +159,10 @@ def run_generation(
     inputs = pad_left(batch, subject.pad_id, subject.device)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
-    ids, finite, values = run_body(subject, trace_generation, inputs, places, edits, wanted, settings)
+    ids, finite, values, odds = run_body(subject, trace_generation, inputs, places, edits, wanted, settings, scorings)
     if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
-    return ids.long().cpu(), values
+    return ids.long().cpu(), values, odds
 
 
 def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:

@@ -59,7 +59,7 @@ def lm_eval_model(subject: Subject, edits: Edits, batch_size: int, advance: Adva
             settings |= {"pad_token_id": self.tokenizer.pad_token_id}
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=OPEN_LOOP)
-                new, finite, _ = run_body(subject, trace_generation, inputs, places, ready, (), settings)
+                new, finite, *_ = run_body(subject, trace_generation, inputs, places, ready, (), settings)
             if not finite:
                 raise_non_finite(subject, context.tolist(), ready=ready)
             advance(len(context))

@@ -80,6 +80,12 @@ def forced_on(subject: Subject, readout: Openings | Direction, tokens: Sequence[
     return whole if subject.window is None or longest <= subject.window[0] else forcing
 
 
+def read_at_prompt(subject: Subject, readout: Openings | Direction) -> bool:
+    """Can a generation read r(x) off its pass over the prompt, on this machine? Longer openings have to be forced."""
+    here = subject.calls is None and subject.shards is None
+    return here and forced(readout, subject.vocabulary).prefixes == ((),)
+
+
 def branched(forcing: Forcing) -> Forcing:
     """The same openings as branches of one sequence, each of their tokens once; one branch stays what it is."""
     if len(forcing.prefixes) == 1:

@@ -6,17 +6,24 @@ import pytest
 import torch
 
 from ssn_probe.errors import ModelError
+from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.neurons import SITES
-from ssn_probe.tracing.edits import amplification, suppression
-from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.batching import Memory, gather
+from ssn_probe.tracing.bodies.refusal import trace_log_odds
+from ssn_probe.tracing.edits import amplification, places_of, prepared, suppression
+from ssn_probe.tracing.effects import refusal_log_odds
+from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.generate import generate, run_generation
+from ssn_probe.tracing.readout import forced, forced_inputs, read_at_prompt
 
 from . import plain
-from .test_effects import PROMPTS, module_of
+from .test_effects import DIRECTION, OPENINGS, PROMPTS, module_of
 
 NEURONS = [(layer, site, index) for layer in range(2) for site in SITES for index in (1, 6)]
 LENGTH = 12
+SHORT = Openings(refusal=((10,), (12,)), compliant=((13,), (17,)))
 
 
 def plain_responses(subject: Subject) -> list[list[int]]:
@@ -51,6 +58,36 @@ def test_edits_equal_scaled_weights(subject: Subject, factor: float) -> None:
     with plain.weights_scaled(module_of(subject), NEURONS, factor):
         assert_same(subject, found, plain_responses(subject))
     assert found != generate(subject, PROMPTS, max_new_tokens=LENGTH)
+
+
+def test_the_pass_over_the_prompts_gives_the_log_odds(subject: Subject) -> None:
+    """In one padded batch: to rounding those that are measured by themselves."""
+    readouts, edits = (SHORT, DIRECTION), prepared(subject, suppression(NEURONS))
+    scorings = [forced(readout, subject.vocabulary).scoring for readout in readouts]
+    places = places_of(subject)
+    ids, _, found = run_generation(subject, PROMPTS, places, 3, edits=edits, scorings=scorings)
+    assert ids.equal(run_generation(subject, PROMPTS, places, 3, edits=edits)[0])
+    for readout, scoring, odds in zip(readouts, scorings, found, strict=True):
+        inputs = forced_inputs(subject, PROMPTS, forced(readout, subject.vocabulary))
+        wanted = run_body(subject, trace_log_odds, inputs, places, edits, scoring)
+        assert odds.dtype == torch.float64
+        assert torch.allclose(odds, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_log_odds_are_put_where_they_are_asked_for_batch_by_batch(llama: Subject) -> None:
+    short, along = Memory(), Memory()
+    readings = [(SHORT, short), (DIRECTION, along)]
+    generate(llama, PROMPTS, max_new_tokens=2, edits=suppression(NEURONS), readings=readings, batch_size=2)
+    for readout, kept in readings:
+        assert sorted(len(part.rows) for part in kept.parts()) == [1, 2]
+        wanted = refusal_log_odds(llama, PROMPTS, readout, edits=suppression(NEURONS))
+        assert torch.allclose(gather(kept.parts(), "log_odds", torch.zeros(len(PROMPTS))), wanted)
+
+
+def test_longer_openings_cannot_be_read_off_the_prompt(llama: Subject) -> None:
+    assert read_at_prompt(llama, SHORT)
+    assert read_at_prompt(llama, DIRECTION)
+    assert not read_at_prompt(llama, OPENINGS)
 
 
 def test_order_and_batch_size_do_not_matter(llama: Subject) -> None:

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from rich.console import Console
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.model import workers
+from ssn_probe.model.asking import NO_WISH
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.model.workers import Workers, sharing
+from ssn_probe.model.workers import COST, Call, Loading, Worker, Workers, sharing
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.tracing.bodies.refusal import trace_states
 from ssn_probe.tracing.edits import places_of
@@ -69,41 +71,43 @@ def until(is_so: Callable[[], bool], seconds: float = 300) -> None:
 
 
 @pytest.fixture
-def answered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """One entry per answer of a worker. A run waits with its first call until the workers are ready."""
-    found: list[bool] = []
-    run, start = Workers.run, Workers._start
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """The calls that workers got. A run waits with its first call until the workers are ready."""
+    found: list[Call] = []
+    run, start, hand = Workers.run, Workers._start, Workers._handed
 
-    def counted(self: Workers, here, subject, body, arguments):
-        first = not self.workers
-
-        def computed(*given):
-            found.append(False)
-            return here(*given)
-
-        if first:
+    def begun(self: Workers, *given):
+        if not self.workers:
             start(self)
             until(lambda: self.are_ready or any(worker.is_lost for worker in self.workers))
-        found.append(True)
-        return run(self, computed, subject, body, arguments)
+        return run(self, *given)
 
-    monkeypatch.setattr(Workers, "run", counted)
+    def noted(self: Workers, *given):
+        call = hand(self, *given)
+        found.extend([] if call is None else [call])
+        return call
+
+    monkeypatch.setattr(Workers, "run", begun)
+    monkeypatch.setattr(Workers, "_handed", noted)
     return found
 
 
+def answers(handed: list[Call]) -> int:
+    """How many of them a worker has answered: nobody else says that a value is known."""
+    return sum(call.is_known for call in handed)
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_tables_of_one(tmp_path: Path, alone: dict[str, bytes], answered: list[bool]) -> None:
+def test_two_processes_give_the_tables_of_one(tmp_path: Path, alone: dict[str, bytes], handed: list[Call]) -> None:
     assert tables(made(tmp_path, 2)) == alone
-    assert answered.count(True) > answered.count(False)  # some calls were answered by the worker
+    assert answers(handed) > 20
     assert not workers_of(psutil.Process())
 
 
 @pytest.mark.slow
-def test_what_a_killed_worker_had_is_computed_here(
-    tmp_path: Path, alone: dict[str, bytes], answered: list[bool]
-) -> None:
+def test_what_a_killed_worker_had_is_computed_here(tmp_path: Path, alone: dict[str, bytes], handed: list[Call]) -> None:
     def kill() -> None:
-        until(lambda: answered.count(True) > 20)
+        until(lambda: answers(handed) > 20)
         for worker in workers_of(psutil.Process()):
             worker.kill()
 
@@ -169,6 +173,61 @@ def test_little_work_starts_no_process(organism: Subject, monkeypatch: pytest.Mo
         assert run_body(subject, trace_states, inputs, places_of(subject)).equal(alone)
         assert not subject.workers.workers
     assert subject.workers.is_closed
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads of this process at each start of workers, none of which is a process."""
+    found: list[int] = []
+
+    def start(self: Workers) -> None:
+        self._share_cores()
+        self.workers = [Worker(None)]  # type: ignore[arg-type]
+        found.append(torch.get_num_threads())
+
+    monkeypatch.setattr(Workers, "_start", start)
+    return found
+
+
+def sharing_workers(threads: int = 1) -> Workers:
+    loading = Loading(
+        name="organism", dtype="float32", device="cpu", asking=NO_WISH, threads=threads, tried=frozenset()
+    )
+    return Workers([loading], {}, expected=100_000)
+
+
+def test_what_is_left_starts_workers_and_what_is_cached_does_not(started: list[int]) -> None:
+    few, many = sharing_workers(), sharing_workers()
+    many._learn(100, 0.1)
+    assert len(started) == 1
+    few.spare(99_000)
+    few._learn(100, 0.1)
+    assert len(started) == 1, "what is left takes a second"
+    later = sharing_workers()
+    later.spare(10_000)
+    later._learn(100, 0.1)
+    assert len(started) == 1, "the rest may be cached, too"
+    later._learn(100, 0.1 + COST)
+    assert len(started) == 2
+
+
+def test_only_workers_that_start_take_cores(
+    organism: Subject, started: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: 4)
+    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with sharing(organism, 2, expected=8) as subject:
+            assert subject.workers is not None
+            assert torch.get_num_threads() == 4
+            subject.workers._start()
+            assert started == [2]
+            subject.workers.workers.clear()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
