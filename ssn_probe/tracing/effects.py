@@ -120,11 +120,11 @@ def _first_order(
 
 @scores(Peak)
 def _peak(_effect: Peak, subject: Subject, tokens: Any, *, reads: None, sites: Any, **options: Any) -> Scores:
-    from ssn_probe.tracing.bodies.averages import trace_peaks
-
     places = places_of(subject, sites)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        from ssn_probe.tracing.bodies.averages import trace_peaks
+
         return run_body(subject, trace_peaks, whole_inputs(subject, batch), places)
 
     return run_scores(subject, tokens, places["sites"], run, **options)
