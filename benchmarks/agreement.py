@@ -33,6 +33,7 @@ from ssn_probe.tracing.effects import (
     refusal_log_odds,
     score_ablation,
     score_final,
+    score_final_ablation,
     score_local,
     score_refusal,
 )
@@ -207,7 +208,10 @@ def _numbers(history: Any, name: str) -> Tensor:
 WORK: Mapping[str, Callable[[Case, Setting], Any]] = {
     "local effects, mean": lambda case, _: _effects(score_local(case.subject, case.tokens)),
     "local effects, last": lambda case, _: _effects(score_local(case.subject, case.tokens, position="last")),
-    "final effects": lambda case, _: _effects(score_final(case.subject, case.tokens[:1], batch_size=512)),
+    "final effects": lambda case, _: _effects(score_final(case.subject, case.tokens)),
+    "final effects by ablation": lambda case, _: _effects(
+        score_final_ablation(case.subject, case.tokens[:1], batch_size=512)
+    ),
     "refusal effects": lambda case, _: _effects(score_refusal(case.subject, case.tokens, case.several)),
     "refusal effects along a direction": lambda case, setting: _effects(
         score_refusal(case.subject, case.tokens, setting.direction)

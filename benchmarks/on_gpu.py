@@ -110,7 +110,13 @@ def _memory(case: Any) -> Iterator[Found]:
     """The peak of each kind of work beyond what is held, beside its estimate without the weights."""
     from benchmarks.training import expand_step
     from ssn_probe.model.memory import footprint, shape_of
-    from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
+    from ssn_probe.tracing.effects import (
+        refusal_log_odds,
+        score_final,
+        score_final_ablation,
+        score_local,
+        score_refusal,
+    )
     from ssn_probe.tracing.generate import generate
 
     subject, tokens, count = case.subject, case.tokens, len(case.tokens)
@@ -121,10 +127,11 @@ def _memory(case: Any) -> Iterator[Found]:
         "refusal": (count, lambda: score_refusal(subject, tokens, case.single, batch_size=count)),
         "log_odds": (count, lambda: refusal_log_odds(subject, tokens, case.single, edits=case.edits, batch_size=count)),
         "generate": (count, lambda: generate(subject, tokens, edits=case.edits, max_new_tokens=new)),
-        "final": (64, lambda: score_final(first, tokens[:1], sites=["k"], batch_size=64)),
+        "final": (count, lambda: score_final(subject, tokens, probes=4, batch_size=count)),
+        "final_ablation": (64, lambda: score_final_ablation(first, tokens[:1], sites=["k"], batch_size=64)),
     }
     for work, (rows, run) in works.items():
-        estimate = footprint(shape, work, tokens=length, new_tokens=new)
+        estimate = footprint(shape, work, tokens=length, new_tokens=new, probes=4)
         estimated = max(estimate.floor, estimate.fixed + rows * estimate.per_prompt)
         yield _peak(run) | {"what": work, "rows": rows, "estimated": estimated, "needed": estimate.needed(rows)}
     yield _peak(expand_step(case, case.plain).run) | {"what": "a training step of expand", "rows": count}

@@ -14,7 +14,7 @@ from ssn_probe.neurons import Site
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.divergence import Text, read_texts
 from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
+from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
 
 LOCAL = "score_local, ffn o v"
 REFUSAL = "score_refusal, openings of one token"
@@ -44,6 +44,10 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
         "score_refusal, openings of up to three": lambda: score_refusal(
             subject, tokens, case.several, batch_size=batch_size
         ),
+        "score_final, 16 read-outs": lambda: score_final(subject, tokens, batch_size=batch_size),
+        "score_final, 16 read-outs, ffn o v": lambda: score_final(
+            subject, tokens, sites=("ffn", "o", "v"), batch_size=batch_size
+        ),
         "refusal_log_odds": lambda: refusal_log_odds(subject, tokens, case.single, batch_size=batch_size),
         "refusal_log_odds, 0.5 % suppressed": lambda: refusal_log_odds(
             subject, tokens, case.single, edits=case.edits, batch_size=batch_size
@@ -63,7 +67,7 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
 
 
 def brute_force(case: Case, *, neurons: int, repeats: int) -> list[Row]:
-    """`score_final` on a random sample of neurons, all on one prompt, per neuron; and what all neurons would cost.
+    """`score_final_ablation` on a sample of neurons, all on one prompt, per neuron; and what all neurons would cost.
 
     The unit is one prompt's share of a plain forward pass over as many rows as there are neurons.
     """
@@ -83,7 +87,7 @@ def brute_force(case: Case, *, neurons: int, repeats: int) -> list[Row]:
 
 
 def _ablations(case: Case, count: int) -> Callable[[], object]:
-    """One batch of `score_final`: row 0 untouched, row i without its neuron."""
+    """One batch of `score_final_ablation`: row 0 untouched, row i without its neuron."""
     subject, draw = case.subject, random.Random(0)
     places = places_of(subject)
     silenced: dict[tuple[int, Site], tuple[list[int], list[int]]] = {}

@@ -3,8 +3,8 @@
 The paper's: models and languages; the rule (q, k, v and o pooled per layer, the top 3 % on harmful prompts less the top
 3 % on harmless ones; SS are the MS of a language that are MS of English); the arms MS, SS and as many random neurons;
 with `expand=true` the training of English's MS on parallel refusals. The paper's or ours, sentence by sentence, with
-what it takes: docs/reproduce.md. Most of all, `effect=final`, its Δ as we read it, takes a forward pass per neuron and
-prompt; `local:last` is exact for the output of the neuron's own module and takes one for all.
+what it takes: docs/reproduce.md. Most of all, `effect=final`, its Δ as we read it, is an estimate by 16 backward
+passes a prompt; `local:last` is exact for the output of the neuron's own module and takes one for all.
 """
 
 from ssn_probe import (

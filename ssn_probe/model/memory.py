@@ -15,7 +15,7 @@ from ssn_probe.model.families import Family
 from ssn_probe.model.text_config import text_config
 from ssn_probe.neurons import SITES
 
-Work = Literal["generate", "log_odds", "text", "refusal", "local", "final"]
+Work = Literal["generate", "log_odds", "text", "refusal", "local", "final", "final_ablation"]
 
 CONTEXT = 10**9
 """Bytes of a GPU that hold no tensors: context, kernels, workspaces of matrix products. An allowance, not measured."""
@@ -33,6 +33,9 @@ IN_SINGLE = {"halves": 12, "pairs": 16, "pairs, angles in halves": 16}
 BLOCKS, BLOCK, WIDE = 2, 2**19, 2**25
 """How many blocks of `tracing.bodies.attention_form` are alive at once (with a soft-cap one more, where a norm is over
 all heads three), and the elements of each, on a GPU `WIDE`."""
+SHIFTS, TOGETHER = 3, 4
+"""How many tensors of shifted scores `tracing.bodies.softmax_term` has at once, without a soft-cap, and of how many
+channels of a head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,16 +199,18 @@ def footprint(
     sequences: int = 1,
     kept: int = 1,
     sites: Sequence[str] = SITES,
+    probes: int = 1,
     block: int = WIDE,
 ) -> Footprint:
     """What a kind of work takes on a device; the scores themselves are kept in the memory of the host.
 
     Args:
-        work: "generate", "log_odds" (r(x) by forward passes), "text" (KL along answers), "refusal", "local", or "final"
-            (brute force).
+        work: "generate", "log_odds" (r(x) by forward passes), "text" (KL along answers), "refusal", "local",
+            "final", or "final_ablation" (brute force).
         tokens: of the longest prompt, the chat template included.
         new_tokens: generated at most.
         sequences, kept: of a `readout.Forcing`: teacher-forced sequences of a prompt, and last positions with logits.
+        probes: random read-outs of "final".
         block: of the exact scores, a GPU's; `BLOCK` on the CPU.
     """
     fixed = floor = 0
@@ -224,6 +229,8 @@ def footprint(
             row, floor = _scoring(shape, tokens, sites), measures + making
             fixed = measures + _blocks(shape, tokens, sites, block)
         case "final":
+            row, fixed = _sketching(shape, tokens, sites, probes, block)
+        case "final_ablation":
             row = fixed = _ablating(shape, tokens)  # the untouched row runs beside
     counted = 1 + UNCOUNTED
     return Footprint(
@@ -308,19 +315,52 @@ def _differentiating(shape: Shape, tokens: int, kept: int, sites: Sequence[str])
 
     Of two passes it is the second, beside which the activations of the first are kept.
     """
+    exact, width = shape.exact, shape.width(sites)
+    saved, back, product = _backward(shape, tokens, sites)
+    odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
+    return saved + 3 * exact * shape.layers * width + max(back, odds, product)
+
+
+def _backward(shape: Shape, tokens: int, sites: Sequence[str]) -> tuple[int, int, int]:
+    """What a pass saves, activations of sites included; what goes back beside it; a gradient times its activation."""
     stored, exact = shape.stored, shape.exact
     ends = tokens * shape.hidden * (4 + 2 * stored)  # final norm, embedding
     lasting = _lasting(shape, tokens)
-    width = shape.width(sites)
-    saved = lasting + shape.layers * (_saved(shape, tokens) + stored * tokens * width) + ends
+    saved = lasting + shape.layers * (_saved(shape, tokens) + stored * tokens * shape.width(sites)) + ends
     back = tokens * max(24 * shape.hidden, stored * 3 * (shape.inner + shape.hidden))  # a norm, the MLP
     if shape.eager:
         pairs = shape.upcast * shape.heads * tokens**2
         back = max(back, tokens * stored * (2 * shape.query + 2 * shape.hidden + shape.inner) + pairs)
-    odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
-    # a gradient, multiplied with its activation
     product = 2 * (exact + shape.lifted) * max(shape.inner, shape.query) + stored * (shape.inner + 3 * shape.hidden)
-    return saved + 3 * exact * shape.layers * width + max(back, odds, tokens * product)
+    return saved, back, tokens * product
+
+
+def _sketching(shape: Shape, tokens: int, sites: Sequence[str], probes: int, block: int) -> tuple[int, int]:
+    """The final effect: a pass back for every probe; then, with q or k, layer by layer the change of the pattern.
+
+    Of every probe the products of all layers are kept, and for q and k the gradient at the input of o_proj.
+    """
+    exact, softmax = shape.exact, bool({"q", "k"} & set(sites))
+    watched = sorted({*sites, *("qkvo" if softmax else "")})
+    saved, back, product = _backward(shape, tokens, watched)
+    kept = probes * shape.layers * (exact * shape.width(sites) + shape.stored * tokens * shape.query * softmax)
+    normed = shape.layers * shape.stored * tokens * (shape.query + shape.key) * shape.head_norms * softmax
+    row, fixed = saved + max(back, product), 0
+    if (
+        softmax
+    ):  # once all probes are done, only activations are left, and gradients of one layer are in exact precision
+        turned = exact * tokens * (7 * shape.query + 6 * shape.key)
+        after = shape.layers * shape.stored * tokens * shape.width(watched) + turned
+        after += 4 * exact * probes * tokens * shape.query
+        shifts, prompt = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens**2
+        group = prompt if shape.together else TOGETHER * shape.query // shape.key * tokens**2
+        at_once = group * max(1, block // group)
+        if at_once > 1.2 * prompt:
+            row = max(row, after + shifts * prompt)
+        else:  # a prompt at a time
+            fixed = max(0, after + shifts * at_once - row)
+            row = max(row, after)
+    return row + kept + normed, fixed
 
 
 def _copied(shape: Shape) -> bool:

@@ -143,23 +143,54 @@ class Local(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Final(Effect):
-    """‖z − z without the neuron‖, z the final hidden state at the last prompt token: one forward pass per neuron.
+    """‖z − z without the neuron‖, z the final hidden state at the last prompt token, estimated for all neurons at once.
 
-    The paper's Δ(x, N) = ‖LLM(x) − LLM without N (x)‖₂, read in this way; the paper does not say of which output.
+    One forward pass, and a backward pass for each of `probes` random read-outs of z, drawn from `seed` and the prompt.
+    First order in the change of the neuron's own module, which for the strongest q and k, a share of `exact_qk`, is
+    exact through the softmax. The paper's Δ(x, N) = ‖LLM(x) − LLM without N (x)‖₂, read in this way; the paper does
+    not say of which output. By ablation: `FinalAblation`.
     """
+
+    version = 2
+    formula = "‖Δ final state‖, from random read-outs of it"
+    needs_gradients = True
+    memory = "final"
+    caution = (
+        "The final effect is estimated: from a few random read-outs of the final state, and to first order beyond the "
+        "neuron's module."
+    )
+
+    position: str = "last"
+    probes: int = 16
+    seed: int = 0
+    exact_qk: float = 0.09
+
+    def check(self) -> None:
+        one_of("position", self.position, ("last",))
+        hint = "Give at least 1, for example 16; by a forward pass per neuron it is FinalAblation (finalablation)."
+        require(self.probes > 0, f"probes is {self.probes!r}", hint)
+        _check_share(self, "exact_qk")
+
+    @property
+    def ablated(self) -> Literal["final state"] | None:
+        return "final state" if self.position == "last" else None
+
+    def passes(self, neurons: int) -> float:
+        return 1 + 2 * self.probes
+
+
+@dataclass(frozen=True, eq=False)
+class FinalAblation(Effect):
+    """‖z − z without the neuron‖ as `Final`, exact: one forward pass per neuron."""
 
     formula = "‖Δ final state‖, by ablation"
     by_neuron = True
-    memory = "final"
+    memory = "final_ablation"
 
     position: str = "last"
 
     def check(self) -> None:
         one_of("position", self.position, ("last",))
-
-    @property
-    def ablated(self) -> Literal["final state"] | None:
-        return "final state" if self.position == "last" else None
 
 
 @dataclass(frozen=True, eq=False)

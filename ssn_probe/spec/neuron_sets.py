@@ -83,8 +83,8 @@ class SetExpression(Node, abstract=True):
 class SafetyNeurons(SetExpression):
     """Monolingual safety neurons (MS): important on harmful prompts and not on harmless ones (paper, section 3).
 
-    `effect` is the quantity that changes when a neuron is silenced (`"local"`, `"final"`, `"refusal"`,
-    `"ablation"`, `"ablation:0.01"` of other than 5 % of the neurons, or your own);
+    `effect` is the quantity that changes when a neuron is silenced (`"local"`, `"final"`, `"finalablation"`,
+    `"refusal"`, `"ablation"`, `"ablation:0.01"` of other than 5 % of the neurons, or your own);
     `rule` makes a set of the mean effects on harmful and on harmless prompts (`ssn_probe.neurons.selection`); `top` is
     the share of neurons taken per `pool`: `"site"` for each (layer, site), `"layer"` for all sites of a layer together.
     Reads the *identify* split.
@@ -193,7 +193,10 @@ class SafetyNeurons(SetExpression):
 
 
 def paper(prompts: Prompts) -> SafetyNeurons:
-    """The paper's set: final effect; q, k, v, o pooled per layer; top 3 % on harmful minus top 3 % on harmless."""
+    """The paper's set: final effect; q, k, v, o pooled per layer; top 3 % on harmful minus top 3 % on harmless.
+
+    The effect is estimated by gradients (`Final`). Where a host allows none, give `SafetyNeurons` a `FinalAblation()`.
+    """
     return SafetyNeurons(prompts, effect=Final(), rule="paper", sites=("q", "k", "v", "o"), pool="layer")
 
 

@@ -309,6 +309,7 @@ def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: i
         sequences=max((len(forcing.prefixes) for forcing in forcings), default=1) if read else 1,
         kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,
         sites=cost.sites or SITES,
+        probes=getattr(cost.effect, "probes", 1),
     )
 
 

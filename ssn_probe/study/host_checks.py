@@ -24,6 +24,11 @@ REFUSED = {
     ),
 }
 """What no host can do → why, and what to do instead."""
+ODDS_BY_PASSES = (
+    "-T effect=ablation works: it asks the same by forward passes alone. It takes a pass for 5 % of the neurons; "
+    "-T effect=ablation:0.01 takes one for 1 %."
+)
+STATE_BY_PASSES = "-T effect=finalablation works: it measures the same by a forward pass for every neuron."
 
 
 def check_hosted(recipe: Recipe) -> None:
@@ -46,10 +51,10 @@ def check_allowed(recipe: Recipe, subject: Subject) -> None:
     for need, node in asked.items():
         if not getattr(facts, need):
             what = f"the effect {node.name}" if isinstance(node, Effect) else f"{type(node).__name__}(…)"
+            of_state = isinstance(node, Effect) and node.ablated == "final state"
             raise RecipeError(
                 f"{what} needs {need}, which the host does not allow with this key: jobs run in a sandbox there",
-                "The same command with -T effect=ablation works: it asks the same by forward passes alone. It takes a "
-                "pass for 5 % of the neurons; -T effect=ablation:0.01 takes one for 1 %. A host with a "
+                f"The same command with {STATE_BY_PASSES if of_state else ODDS_BY_PASSES} A host with a "
                 "trusted key, or this machine, allows both.",
             )
 

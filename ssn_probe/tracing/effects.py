@@ -5,25 +5,25 @@
 - `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
 - `score_refusal`: what it adds to the refusal log-odds, signed, first order; two forward and two backward passes.
 - `score_ablation`: the same, exact, for candidates; one forward pass per candidate.
-- `score_final`: how far the final state moves; by ablation, one forward pass per neuron: slow, and the truth to
-  compare with.
+- `score_final`: how far the final state moves, estimated for all neurons by a backward pass per random read-out of it.
+- `score_final_ablation`: the same by ablation, one forward pass per neuron: slow, and the truth to compare with.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.errors import ModelError, RecipeError
+from ssn_probe.errors import RecipeError
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
-from ssn_probe.neurons import SITES, Site
-from ssn_probe.spec import Ablation, Effect, Final, Language, Local, Peak, Refusal, scores
+from ssn_probe.neurons import SITES
+from ssn_probe.spec import Ablation, Effect, Language, Local, Peak, Refusal, scores
 from ssn_probe.spec.effect_registry import SCORERS, FirstOrder
-from ssn_probe.tracing.ablations import Neuron, highest, moved_states, placed
+from ssn_probe.tracing.ablations import Neuron, highest, placed
 from ssn_probe.tracing.batching import (
     Advance,
     BatchSize,
@@ -34,14 +34,15 @@ from ssn_probe.tracing.batching import (
     no_progress,
     run_batches,
 )
-from ssn_probe.tracing.bodies.encoding import encoded
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
-from ssn_probe.tracing.effect_store import Scores, decode, gathered, mean
+from ssn_probe.tracing.effect_store import Scores, decode, mean
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.final_effects import score_final, score_final_ablation
 from ssn_probe.tracing.known_weights import known_weights
 from ssn_probe.tracing.readout import forced_inputs, forced_on
+from ssn_probe.tracing.score_batches import checked_position, run_scores
 
 __all__ = [
     "Scores",
@@ -52,12 +53,11 @@ __all__ = [
     "score",
     "score_ablation",
     "score_final",
+    "score_final_ablation",
     "score_local",
     "score_refusal",
     "whole_inputs",
 ]
-
-Position = Literal["mean", "last"]
 
 
 def score(
@@ -102,11 +102,6 @@ def _screened(effect: Effect, share: float, subject: Subject, tokens: Any, sites
 @scores(Local)
 def _local(effect: Local, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
     return score_local(subject, tokens, position=effect.position, **options)
-
-
-@scores(Final)
-def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
-    return score_final(subject, tokens, position=effect.position, **options)
 
 
 @scores(Refusal)
@@ -165,41 +160,10 @@ def score_local(
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         from ssn_probe.tracing.bodies.local import trace_local_effects
 
-        return run_body(subject, trace_local_effects, whole_inputs(subject, batch), places, known, _checked(position))
+        where = checked_position(position)
+        return run_body(subject, trace_local_effects, whole_inputs(subject, batch), places, known, where)
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=batch_size, shelf=shelf, advance=advance)
-
-
-def score_final(
-    subject: Subject,
-    tokens: Sequence[Sequence[int]],
-    *,
-    position: str = "last",
-    sites: Sequence[str] = SITES,
-    batch_size: int | BatchSize = 64,
-    shelf: Shelf | None = None,
-    advance: Advance = no_progress,
-) -> Scores:
-    """How far the final hidden state, after the final norm, moves when each neuron is silenced at every token: ‖Δ z‖₂.
-
-    Brute force, one prompt at a time: row i of a batch runs without neuron i. One forward pass per neuron and
-    prompt: the slow truth.
-
-    Args:
-        tokens: prompts as token ids.
-        position: read at the "last" token, or the "mean" over the prompt's tokens of the norm.
-        batch_size: neurons that run together.
-
-    Raises:
-        ModelError: NaN or Inf in the activations, naming layer and site.
-    """
-    places = places_of(subject, sites)
-    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
-
-    def run(batch: Sequence[Sequence[int]]) -> Mapping[str, Tensor]:
-        return moved_states(subject, batch[0], places, _checked(position), size)
-
-    return run_scores(subject, tokens, places["sites"], run, batch_size=1, shelf=shelf, advance=advance)
 
 
 def score_refusal(
@@ -346,48 +310,3 @@ def final_states(
     run_batches(tokens, batch_size, run, shelf, no_progress)
     width = shelf.parts()[0].get("states").shape[1]
     return gather(shelf.parts(), "states", torch.zeros(len(tokens), width))
-
-
-def _checked(position: str) -> Position:
-    if position == "mean" or position == "last":
-        return position
-    raise ModelError(f"Unknown position {position!r}.", "Positions: mean, last.")
-
-
-def run_scores(
-    subject: Subject,
-    tokens: Sequence[Sequence[int]],
-    sites: Iterable[Site],
-    effects_of: Callable[[Sequence[Sequence[int]]], Mapping[str, Any]],
-    *,
-    batch_size: int | BatchSize,
-    shelf: Shelf | None,
-    advance: Advance,
-    sequences: int = 1,
-) -> Scores:
-    """Scores batch by batch, each on the shelf as it is done; memory grows with the score array only.
-
-    Args:
-        effects_of: some prompts → {site: effects [prompt, layer, neuron]}, or what `encoding.encoded` makes of them
-            where the model is; and their "log_odds" where r(x) is read.
-        sequences: how many sequences a prompt takes in a batch.
-    """
-    shelf = shelf or Memory()
-
-    def run(rows: list[int]) -> dict[str, Tensor]:
-        batch = [tokens[row] for row in rows]
-        effects = dict(effects_of(batch))
-        found = {"log_odds": effects.pop("log_odds").float().cpu()} if "log_odds" in effects else {}
-        for site in sites:
-            effect, shape = effects[site], (len(rows), subject.n_layers, subject.widths[site])
-            values, scale = effect if isinstance(effect, tuple) else encoded(effect)
-            if tuple(values.shape) != shape:
-                hint = "Return [prompt, layer, neuron] for every site that is asked for."
-                raise ModelError(f"Effects at site {site} are {tuple(values.shape)} and not {shape}.", hint)
-            found[f"values.{site}"], found[f"scale.{site}"] = values.cpu(), scale.cpu()
-            if not found[f"scale.{site}"].isfinite().all():
-                raise_non_finite(subject, batch)
-        return found
-
-    run_batches(tokens, batch_size, run, shelf, advance, sequences=sequences)
-    return gathered(shelf.parts(), sites, (len(tokens), subject.n_layers), subject.widths)

@@ -21,10 +21,10 @@ from ssn_probe.report.claim import Claim
 from ssn_probe.spec.node import NODES
 
 NAMES = """
-ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final InLanguage Intervention JudgeError
-Language LMEval LoRA Local MeanOf ModelError NeST NeuronFile OverRefusal Patch Peak Perplexity Placebo Preview
-ProbedNeurons Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError SafetyNeurons
-SetExpression Shared SparseEdit Suppress Training Utility compare edits evaluate open_run paper preview
+ASR Ablation Amplify Comparison DataError Each Effect Exchanged Expand Final FinalAblation InLanguage Intervention
+JudgeError Language LMEval LoRA Local MeanOf ModelError NeST NeuronFile OverRefusal Patch Peak Perplexity Placebo
+Preview ProbedNeurons Prompts RandomLike Recipe RecipeError Refusal RemoteError Result ResultError SSNProbeError
+SafetyNeurons SetExpression Shared SparseEdit Suppress Training Utility compare edits evaluate open_run paper preview
 prompts_from_frame recipe register_family run scores
 """
 RECIPES = """
@@ -77,7 +77,8 @@ COMMANDS = {
 TRAINS = "neurons data training contexts languages at references"
 KINDS = {
     "Local": "position",
-    "Final": "position",
+    "Final": "position probes seed exact_qk",
+    "FinalAblation": "position",
     "Refusal": "at candidates",
     "Ablation": "candidates",
     "Language": "at candidates",
@@ -118,7 +119,7 @@ KINDS = {
     "Recipe": "model sets arms comparisons label_sets log_odds_label_sets controls permutations half_samples measures "
     "primary seed name question judge system chat",
 }
-VERSIONS = {"Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
+VERSIONS = {"Final": 2, "Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
 """Every other kind has version 1."""
 FILES = """
 compared_sets.parquet comparisons.parquet curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet

@@ -13,7 +13,7 @@ from light_ndif import LightNDIF
 from ssn_probe.recipes import suppress_ss
 from tracing import plain
 
-from ssn_probe import Ablation, Effect, Final, SafetyNeurons, preview, run
+from ssn_probe import Ablation, Effect, FinalAblation, SafetyNeurons, preview, run
 from ssn_probe.cli.commands import main
 from ssn_probe.doctor.own_scores import READS, check_score, own_effects
 from ssn_probe.doctor.probing import prompts
@@ -83,7 +83,7 @@ def test_it_is_a_node_like_all_others(extended: Extended) -> None:
     node = SafetyNeurons(suppress_ss().measures[0].prompts, effect="loudness")
     assert from_json(to_json(node)) == node
     assert node.scored_by.label("organism") == "loudness effect of every neuron (organism)"
-    assert (node.scored_by.passes(100), Final().passes(100)) == (1, 100)
+    assert (node.scored_by.passes(100), FinalAblation().passes(100)) == (1, 100)
 
 
 def test_what_is_missing_or_taken_is_an_error(extended: Extended, llama: Subject, tmp_path: Path) -> None:

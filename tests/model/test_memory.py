@@ -24,7 +24,7 @@ from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.bodies import attention_form
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.effects import refusal_log_odds, score_local, score_refusal
+from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
 from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.readout import forced_on
 
@@ -49,7 +49,7 @@ FORCED = ("sequences", "kept")
 """Of a `Forcing` of them: the branches (11, 12) and (15,) of one sequence, or two sequences where a window is short."""
 FACTOR = 1.3
 """The estimate lies between the measured peak and so many times as much."""
-OFTEN = ("refusal", "log_odds", "final")
+OFTEN = ("refusal", "log_odds", "final", "final_ablation")
 LINEAR = ("v", "o", "ffn")
 NEW = 3
 
@@ -147,7 +147,8 @@ WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
     "generate": (partial(generate, max_new_tokens=NEW), "generate", {"new_tokens": NEW}),
     "local of ffn, o, v": (partial(score_local, sites=LINEAR), "local", {"sites": LINEAR}),
     "exact local": (score_local, "local", {}),
-    "final": (ablations, "final", {}),
+    "final": (partial(score_final, probes=4), "final", {"probes": 4}),
+    "final_ablation": (ablations, "final_ablation", {}),
 }
 
 
@@ -265,7 +266,7 @@ def test_a_study_of_eight_billion_parameters_fits_24_gigabytes(
     assert footprint(shape, "refusal", tokens=64).largest_batch(memory) == refusal
     assert several.largest_batch(memory) == forced
     assert footprint(shape, "generate", tokens=64, new_tokens=64).largest_batch(memory) == generate
-    for work in ("log_odds", "local", "final"):
+    for work in ("log_odds", "local", "final_ablation"):
         assert footprint(shape, work, tokens=64).largest_batch(memory) >= 64
     assert footprint(shape, "generate", tokens=64, new_tokens=64).largest_batch(16 * 10**9) == 0
     # sixteen sequences, as many as estimated openings can take, are too many: a prompt's run together

@@ -28,6 +28,7 @@ from ssn_probe.spec import (
     Combine,
     Each,
     Final,
+    FinalAblation,
     Local,
     Measure,
     NeuronFile,
@@ -43,7 +44,10 @@ MS = SafetyNeurons(PROMPTS)
 OTHER = NeuronFile("other.csv")
 
 
-@pytest.mark.parametrize(("name", "node"), [("local", Local()), ("final", Final()), ("refusal", Refusal())])
+@pytest.mark.parametrize(
+    ("name", "node"),
+    [("local", Local()), ("final", Final()), ("finalablation", FinalAblation()), ("refusal", Refusal())],
+)
 def test_an_effect_may_be_given_by_name(name: str, node: Any) -> None:
     assert SafetyNeurons(PROMPTS, effect=name) == SafetyNeurons(PROMPTS, effect=node)
 
@@ -97,6 +101,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "no site": (lambda: SafetyNeurons(PROMPTS, sites=()), "sites is empty", "ffn"),
     "position": (lambda: Local("first"), "unknown position 'first'", "mean, last"),
     "final position": (lambda: Final("mean"), "unknown position 'mean'", "last"),
+    "no probes": (lambda: Final(probes=0), "probes is 0", "FinalAblation"),
+    "exact share": (lambda: Final(exact_qk=0.0), "exact_qk is 0.0", "(0, 1]"),
+    "ablated position": (lambda: FinalAblation("mean"), "unknown position 'mean'", "last"),
     "only site": (lambda: MS.only(sites=("qq",)), "unknown site 'qq'", "q, k, v, o, ffn"),
     "limit": (lambda: Prompts("a", limit=0), "limit is 0", "1 or more"),
     "prompts": (lambda: SafetyNeurons("organism"), "prompts is 'organism'", ""),  # type: ignore[arg-type]

@@ -55,11 +55,14 @@ def test_nothing_is_sent_for_what_is_refused(
 def test_a_sandbox_allows_no_gradients_and_the_way_out_is_named(llama: Subject) -> None:
     recipe, there = suppress_ss(effect="refusal"), hosted(llama, sandbox=True)
     check_allowed(recipe, hosted(llama))
-    for effect in ("ablation", "ablation:0.01", "local", "final"):
+    for effect in ("ablation", "ablation:0.01", "local", "finalablation"):
         check_allowed(suppress_ss(effect=effect), there)
     with pytest.raises(RecipeError, match="the effect refusal needs gradients") as caught:
         check_allowed(recipe, there)
     assert "-T effect=ablation works" in (caught.value.hint or "")
+    with pytest.raises(RecipeError, match="the effect final needs gradients") as caught:
+        check_allowed(suppress_ss(effect="final"), there)
+    assert "-T effect=finalablation works" in (caught.value.hint or "")
 
 
 def test_who_needs_nothing_asks_the_host_nothing(llama: Subject) -> None:

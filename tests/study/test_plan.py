@@ -105,11 +105,12 @@ def test_the_rows_of_the_central_question(data: str) -> None:
 
 
 def test_an_effect_has_its_price(data: str) -> None:
-    ms = {effect: identify_ms(data=data, effect=effect) for effect in ("local", "refusal", "final")}
+    ms = {effect: identify_ms(data=data, effect=effect) for effect in ("local", "refusal", "final", "finalablation")}
     assert list(planned(overlap(data=data, effect="local"))) == list(planned(ms["local"])), "every rule has its scores"
     passes = {effect: [row.cost.passes for row in expected_rows(recipe)] for effect, recipe in ms.items()}
     assert passes["local"] == [1]
-    assert passes["final"] == [3_584]
+    assert passes["final"] == [33]
+    assert passes["finalablation"] == [3_584]
     assert passes["refusal"][-1] == 6
     assert Refusal(at=1).passes(3_584) == 3
     assert GATE in planned(ms["refusal"])

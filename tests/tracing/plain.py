@@ -253,3 +253,48 @@ def patched_responses(
         with placed(module, neurons, values, len(prompt) - 1):
             found.append(greedy(module, prompt, steps))
     return found
+
+
+def pushed_final(
+    module: Any,
+    prompt: Sequence[int],
+    layer: int,
+    site: str,
+    silent: slice = slice(None),
+    read: slice = slice(-1, None),
+) -> Tensor:
+    """‖J Δ‖ of every neuron, √ of the mean of squares over the read tokens: [neuron].
+
+    Δ is how the input of o_proj or down_proj changes once the neuron is silent at the silent tokens, exactly; J is the
+    derivative of the final state by that input.
+    """
+    target = site_module(module, layer, "ffn" if site == "ffn" else "o")
+    [before] = input_of(module, target, prompt)
+    entering = before.clone().requires_grad_()
+    hook = target.register_forward_pre_hook(lambda _m, _args: (entering[None],))
+    try:
+        states = output_of(module, text_model(module).norm, prompt)[read]
+    finally:
+        hook.remove()
+    rows = [torch.autograd.grad(one, entering, retain_graph=True)[0].flatten() for one in states.flatten()]
+    every = torch.arange(width(module, site))
+
+    def each_quiet(activation: Tensor) -> Tensor:
+        activation = activation.clone()
+        activation[every, silent, every] = 0
+        return activation
+
+    with torch.no_grad(), changed(module, layer, site, each_quiet):
+        changes = input_of(module, target, prompt, len(every)) - before
+    return (torch.stack(rows) @ changes.flatten(1).T).norm(dim=0) / len(states) ** 0.5
+
+
+def input_of(module: Any, target: Any, prompt: Sequence[int], rows: int = 1) -> Tensor:
+    """What enters a submodule on one prompt, in so many rows: [row, token, channel]."""
+    seen: list[Tensor] = []
+    hook = target.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach()))
+    try:
+        module(torch.tensor([list(prompt)] * rows), use_cache=False)
+    finally:
+        hook.remove()
+    return seen[0]

@@ -12,7 +12,7 @@ from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.edits import suppression
-from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
+from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_final_ablation, score_local, score_refusal
 from ssn_probe.tracing.generate import generate
 
 from .test_effects import OPENINGS, PROMPTS, module_of
@@ -21,12 +21,15 @@ CAPTURED = [(layer, site, index) for layer in range(2) for site in SITES for ind
 RUNS: dict[str, Callable[[Subject], object]] = {
     "local": lambda subject: score_local(subject, PROMPTS),
     "refusal": lambda subject: score_refusal(subject, PROMPTS, OPENINGS),
-    "final": lambda subject: score_final(subject, PROMPTS, sites=["k"]),
+    "final": lambda subject: score_final(subject, PROMPTS, probes=2),
+    "final by ablation": lambda subject: score_final_ablation(subject, PROMPTS, sites=["k"]),
     "log odds": lambda subject: refusal_log_odds(subject, PROMPTS, OPENINGS),
     "capture": lambda subject: capture(subject, PROMPTS, CAPTURED),
     "capture of responses": lambda subject: capture(subject, PROMPTS, CAPTURED, max_new_tokens=3),
     "generate": lambda subject: generate(subject, PROMPTS, max_new_tokens=3),
 }
+
+NO_LOGITS = ("local", "final", "final by ablation", "capture")
 
 
 @contextmanager
@@ -57,7 +60,7 @@ def test_nan_is_named_by_layer_and_site(
     llama: Subject, run: Callable[[Subject], object], path: str, place: str
 ) -> None:
     with broken(llama, path, float("nan")):
-        if path == "lm_head.weight" and run in (RUNS["local"], RUNS["final"], RUNS["capture"]):
+        if path == "lm_head.weight" and run in [RUNS[name] for name in NO_LOGITS]:
             run(llama)  # none of them reads logits
             return
         with pytest.raises(ModelError, match=place):

@@ -24,6 +24,7 @@ from ssn_probe.tracing.effects import (
     decode,
     refusal_log_odds,
     score_final,
+    score_final_ablation,
     score_local,
     score_refusal,
 )
@@ -202,14 +203,14 @@ def test_refusal_leaves_no_gradient_behind(llama: Subject) -> None:
     assert all(p.grad is None and not p.requires_grad for p in module_of(llama).parameters())
 
 
-# --- final
+# --- final, by ablation (estimated: test_final_effects.py)
 
 
 @pytest.mark.parametrize("site", SITES)
 def test_final_equals_ablation(subject: Subject, site: Site) -> None:
     prompt = PROMPTS[0]
-    last = score_final(subject, [prompt], sites=[site], batch_size=7)
-    every = score_final(subject, [prompt], sites=[site], position="mean")
+    last = score_final_ablation(subject, [prompt], sites=[site], batch_size=7)
+    every = score_final_ablation(subject, [prompt], sites=[site], position="mean")
     for layer in range(subject.n_layers):
         wanted = plain.ablated_final(module_of(subject), prompt, layer, site).float()
         assert_close(decode(last, site)[0, layer], wanted[-1], 2 * HALF)
@@ -221,7 +222,8 @@ def test_final_equals_ablation(subject: Subject, site: Site) -> None:
 
 SCORERS: dict[str, Callable[..., Scores]] = {
     "local": score_local,
-    "final": score_final,
+    "final": partial(score_final, probes=2),
+    "final by ablation": score_final_ablation,
     "refusal": lambda subject, tokens, **rest: score_refusal(subject, tokens, OPENINGS, **rest),
     "first order": first_order,
 }
@@ -237,7 +239,7 @@ def test_progress_counts_prompts(llama: Subject, scorer: Callable[..., Scores]) 
 @pytest.mark.parametrize(
     ("options", "problem"), [({"sites": ["mlp"]}, "no site 'mlp'"), ({"position": "first"}, "position 'first'")]
 )
-@pytest.mark.parametrize("scorer", [score_local, score_final], ids=["local", "final"])
+@pytest.mark.parametrize("scorer", [score_local, score_final_ablation], ids=["local", "final"])
 def test_an_unknown_site_or_position_is_named(
     llama: Subject, scorer: Callable[..., Scores], options: dict[str, Any], problem: str
 ) -> None:

@@ -24,6 +24,7 @@ from ssn_probe.tracing.effects import (
     refusal_log_odds,
     score,
     score_final,
+    score_final_ablation,
     score_local,
     score_refusal,
 )
@@ -61,7 +62,7 @@ def carried_generation(subject: Subject) -> dict[str, Tensor]:
 RUNS: dict[str, Callable[[Subject], Mapping[str, Tensor]]] = {
     "local": lambda subject: decoded(score_local(subject, PROMPTS)),
     "local ffn, v": lambda subject: decoded(score_local(subject, PROMPTS, sites=("ffn", "v"), position="last")),
-    "final": lambda subject: decoded(score_final(subject, PROMPTS[2:], sites=["k"])),
+    "final": lambda subject: decoded(score_final_ablation(subject, PROMPTS[2:], sites=["k"])),
     "log odds": lambda subject: {"": refusal_log_odds(subject, PROMPTS, OPENINGS, edits=SILENT)},
     "states": lambda subject: {"": final_states(subject, PROMPTS)},
     "peaks": lambda subject: decoded(score(Peak(), subject, PROMPTS)),
@@ -107,6 +108,13 @@ def test_a_sandbox_computes_the_same_in_every_family(single: Callable[[str], Sub
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_gradients_of_every_family_on_a_host(single: Callable[[str], Subject], family: str) -> None:
     here, there = (decoded(score_refusal(one, PROMPTS, OPENINGS)) for one in (single(family), hosted(single(family))))
+    assert all(here[site].equal(there[site]) for site in here)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_read_outs_are_the_same_on_a_host(single: Callable[[str], Subject], family: str) -> None:
+    one = single(family)
+    here, there = (decoded(score_final(where, PROMPTS, probes=2)) for where in (one, hosted(one)))
     assert all(here[site].equal(there[site]) for site in here)
 
 

@@ -21,6 +21,7 @@ from ssn_probe.tracing.effects import (
     refusal_log_odds,
     score_ablation,
     score_final,
+    score_final_ablation,
     score_local,
     score_refusal,
 )
@@ -39,7 +40,8 @@ EDITS = {
 }
 SCORERS: dict[str, Callable[..., Scores]] = {
     "local": score_local,
-    "final": lambda subject, tokens, **rest: score_final(subject, tokens[2:], **rest),
+    "final": score_final,
+    "final by ablation": lambda subject, tokens, **rest: score_final_ablation(subject, tokens[2:], **rest),
     "refusal": lambda subject, tokens, **rest: score_refusal(subject, tokens, OPENINGS, **rest),
     "ablation": lambda subject, tokens, **rest: score_ablation(subject, tokens, OPENINGS, candidates=NEURONS, **rest),
 }

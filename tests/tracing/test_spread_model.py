@@ -25,7 +25,14 @@ from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.divergence import read_texts
 from ssn_probe.tracing.edits import amplification, carried_neurons, carrying, suppression
-from ssn_probe.tracing.effects import refusal_log_odds, score_ablation, score_final, score_local, score_refusal
+from ssn_probe.tracing.effects import (
+    refusal_log_odds,
+    score_ablation,
+    score_final,
+    score_final_ablation,
+    score_local,
+    score_refusal,
+)
 from ssn_probe.tracing.generate import greedy_tokens
 from ssn_probe.tracing.means import mean_activations
 
@@ -60,7 +67,8 @@ LOUDER: dict[str, Any] = {"edits": amplification(NEURONS, 2.0)}
 WORKS: dict[str, Callable[[Subject], Any]] = {
     "local": lambda subject: score_local(subject, PROMPTS),
     "refusal": lambda subject: score_refusal(subject, PROMPTS, OPENINGS),
-    "final": lambda subject: score_final(subject, PROMPTS[2:], sites=("k", "ffn")),
+    "final": lambda subject: score_final(subject, PROMPTS, probes=2),
+    "final by ablation": lambda subject: score_final_ablation(subject, PROMPTS[2:], sites=("k", "ffn")),
     "ablation": lambda subject: score_ablation(subject, PROMPTS, OPENINGS, candidates=CANDIDATES),
     "odds": lambda subject: refusal_log_odds(subject, PROMPTS, OPENINGS, **SILENCED),
     "patched odds": lambda subject: refusal_log_odds(subject, PROMPTS, OPENINGS, **patched(subject)),

@@ -64,8 +64,8 @@ def layer_effects(layer, places, number, mask, weight, known):
     return effects
 
 
-def seen_by_attention(layer, places, number, mask):
-    """What decides the attention pattern, as `attention_form.heads_of` takes it; read in forward order."""
+def seen_by_attention(layer, places, number, mask, read=read):
+    """What decides the attention pattern, as `attention_form.heads_of` takes it; read in forward order, by `read`."""
     given = reach(layer, places["attention"]).inputs[1]
     cos, sin = given["position_embeddings"]
     seen = {**places["scores"][number], "cos": cos, "sin": sin, "pairs": allowed_pairs(given["attention_mask"], mask)}

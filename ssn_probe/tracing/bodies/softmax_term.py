@@ -1,0 +1,173 @@
+"""What a silent channel of a query or a key does through the softmax: the exact ΔA of chosen channels.
+
+A read-out's gradient at the input of o_proj, g_O, says how it moves with the attention pattern of a head: by
+Σ_ts ΔA_ts C_ts, C = g_O vᵀ. Attribution patching puts the derivative of the softmax in the place of ΔA; the exact ΔA is
+AtP*'s correction for queries and keys (Kramár et al. 2024, 2403.00745), here with rotation, norms and soft-cap as in
+`attention_form`. It grows with the square of the length, so it is for a share of the channels, each prompt's own.
+
+Axes: n groups of heads that change together, h head of such a group, r channel, t query, s key, e channel of a value.
+A group is the query's head, all heads of a key's group, or, where a norm is over all heads, all heads of the model.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+
+from .attention_form import BLOCK, WIDE, blocks, heads_of, quarter, scores_of
+from .closed_form import exact
+
+TOGETHER = 4
+"""Channels of a group that are computed together: few, since groups have unequally many."""
+
+
+def strongest(size, share):
+    """The channels that are largest: [prompt neuron], bool, ceil(share · neurons) of each; ties go to the first."""
+    count = math.ceil(share * size.shape[-1] - 1e-9)
+    order = size.argsort(dim=-1, descending=True, stable=True)[..., :count]
+    return torch.zeros_like(size, dtype=torch.bool).scatter(-1, order, True)
+
+
+def softmax_terms(seen, chosen, gradients, silent):
+    """Σ_ts ΔA_ts C_ts, what silencing each chosen channel does to each read-out: {site: [probe prompt neuron]}.
+
+    seen: what `heads_of` takes, off the graph; chosen: {"q" or "k": [prompt neuron], bool}; gradients: each probe's g_O
+    [prompt token channel], of which those that meet no token of the read-out's past are 0; silent: [prompt token],
+    bool, where the channel is silent. Neurons that are not chosen have 0.
+    """
+    heads = heads_of(seen)
+    gradient = rearrange([exact(one) for one in gradients], "p b t (h e) -> b h p t e", e=heads["value"].shape[-1])
+    found = {site: gradient.new_zeros(len(gradients), *wanted.shape) for site, wanted in chosen.items()}
+    prompts, heads_in_all, _, tokens, _ = gradient.shape
+    most = WIDE if gradient.is_cuda else BLOCK
+    for rows, queries in blocks(prompts, 0, tokens, heads_in_all * tokens, most):
+        for site, wanted in chosen.items():
+            group = grouped(heads, site, rows, queries, silent, gradient)
+            held = rearrange(wanted[rows], "b (g d) -> (b g) d", d=group["own"].shape[1])
+            terms = group_terms(group, held, most)
+            found[site][:, rows] += rearrange(terms, "p (b g) d -> p b (g d)", b=len(wanted[rows]))
+    return found
+
+
+def group_terms(group, chosen, most):
+    """The terms of the chosen channels of every group: [probe group channel], a few channels of each at a time."""
+    order = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    counts = chosen.sum(-1)
+    found = torch.zeros(group["gradient"].shape[2], *chosen.shape, dtype=group["scores"].dtype, device=chosen.device)
+    per_channel = group["scores"][0].numel()
+    for first in range(0, int(counts.max()), TOGETHER):
+        active = (counts > first).nonzero()[:, 0]
+        step = max(1, most // (per_channel * TOGETHER))
+        for some in active.split(step):
+            channels = order[some, first : first + TOGETHER]
+            terms = changed_read_out(group, some, channels)
+            known = torch.arange(channels.shape[1], device=some.device) + first < counts[some, None]
+            found[:, some[:, None], channels] = torch.where(known, terms, 0)
+    return found
+
+
+def changed_read_out(group, some, channels):
+    """Σ ΔA C of some channels [n r] of some groups [n]: [probe n r]."""
+    change = pattern_of(shifted_scores(group, some, channels), group["cap"], group["pairs"][some])
+    change = change.sub_(group["pattern"][some, :, None])
+    moved = change @ group["value"][some, :, None]  # [n h r t e]
+    gradient = rearrange(group["gradient"][some], "n h p t e -> n p (h t e)")
+    terms = gradient @ rearrange(moved, "n h r t e -> n (h t e) r")
+    return rearrange(terms, "n p r -> p n r")
+
+
+def pattern_of(scores, cap, pairs):
+    """The attention pattern of raw scores [… t s], of which `pairs` may be attended to."""
+    scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    return scores.masked_fill(~pairs, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def shifted_scores(group, some, channels):
+    """The scores of all heads of some groups once a channel is silent: [n h r t s]."""
+    own = group["own"][some[:, None], channels]  # [n r token], where the channel is silent
+    row, turned = group["row"][some], channels % group["cos"].shape[1]
+    cos, sin = (group[name][row[:, None], turned] for name in ("cos", "sin"))
+    other, quarters = (group[name][some[:, None], :, turned] for name in ("other", "quarter"))  # [n r h token]
+    shift = outer(own * cos, other, group["of_keys"]) - outer(own * sin, quarters, group["of_keys"])
+    if group["mean"] is not None:
+        mean = group["mean"][some[:, None], channels][:, None]  # [n 1 r token]
+        mean = mean[..., None, :] if group["of_keys"] else mean[..., None]
+        shift.sub_(mean * group["weight"][some, :, None])
+    if group["apart"] is not None:  # only the channel's own heads lose it
+        shift.mul_(group["apart"][:, channels // group["cos"].shape[1]].transpose(0, 1)[..., None, None])
+    shifted = group["scores"][some, :, None] - shift * group["scale"]
+    if group["gain"] is not None:
+        gain = group["gain"][some[:, None], channels][:, None]
+        shifted.mul_(gain[..., None, :] if group["of_keys"] else gain[..., None])
+    return shifted
+
+
+def outer(own, other, of_keys):
+    """The product of a channel's own side [n r token] and the other [n r h token]: [n h r t s]."""
+    own, other = own[:, None], rearrange(other, "n r h x -> n h r x")
+    return other[..., None] * own[..., None, :] if of_keys else own[..., None] * other[..., None, :]
+
+
+def grouped(heads, site, rows, queries, silent, gradient):
+    """What `group_terms` takes of some prompts, with some of their queries and all their keys: axes [n h …].
+
+    "own": the channels that may fall silent, 0 where they do not, [n channel token]; "gain": by how much a norm
+    enlarges the others there, or None; "other", "quarter": the side that meets them, and its quarter turn, [n h d
+    token]; "apart": [h, own head or group], 1 where a head has the channel, or None where all heads of a group do.
+    """
+    of_keys, together = site == "k", heads["together"]
+    groups, rep = heads["query"].shape[1:3]
+    per = groups * rep if together else rep if of_keys else 1
+    query_turned, key_turned = heads["query_turned"][rows, :, :, queries], heads["key_turned"][rows]
+    scores = scores_of(query_turned, key_turned)[..., 0, :] * heads["scale"]
+    pairs = rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t s")
+    pattern = pattern_of(scores, heads["cap"], pairs)
+    count = scores.shape[0] * groups * rep // per
+
+    def by_group(x):
+        return x.reshape(count, per, *x.shape[3:])
+
+    side, meets = ("key", query_turned) if of_keys else ("query", key_turned)
+    span = slice(None) if of_keys else queries
+    where = silent[rows, span].to(scores.device)[:, None, None, :, None]
+
+    def channels_of(x):
+        x = rearrange(x, "b g a t d -> b g a d t")
+        return x.reshape(count, -1, x.shape[-1])
+
+    def every_head(x):
+        return by_group(rearrange(x.expand(-1, -1, rep, -1, -1), "b g a t d -> b g a d t"))
+
+    def held(name):
+        return None if heads[f"{side}{name}"] is None else heads[f"{side}{name}"][rows, :, :, span]
+
+    gain, mean, angle = held("_gain"), held("_mean"), (rows, 0, 0, span)
+    row = torch.arange(count, device=scores.device) // (count // scores.shape[0])
+    weight = None
+    if mean is not None:
+        turned = (query_turned, heads["key_weight"][rows]) if of_keys else (held("_weight"), key_turned)
+        weight = by_group(scores_of(*turned)[..., 0, :])
+    apart = None
+    if together:
+        apart = torch.eye(groups, device=scores.device) if of_keys else torch.eye(per, device=scores.device)
+        apart = apart.repeat_interleave(rep, 0) if of_keys else apart
+    return {
+        "own": channels_of(held("") * where),
+        "gain": None if gain is None else channels_of(torch.where(where, gain, 1)),
+        "mean": None if mean is None else channels_of(mean * where),
+        "weight": weight,
+        "other": every_head(meets),
+        "quarter": every_head(quarter(meets, heads["turning"])),
+        "cos": heads["cos"][angle].transpose(1, 2),
+        "sin": heads["sin"][angle].transpose(1, 2),
+        "scores": by_group(scores),
+        "pattern": by_group(pattern),
+        "value": by_group(rearrange(heads["value"][rows], "b g s e -> b g 1 s e").expand(-1, -1, rep, -1, -1)),
+        "gradient": rearrange(gradient[rows][:, :, :, queries], "b (n h) p t e -> (b n) h p t e", h=per),
+        "pairs": pairs[row, 0, None],
+        "row": row,
+        "apart": apart,
+        "of_keys": of_keys,
+        "cap": heads["cap"],
+        "scale": heads["scale"],
+    }
