@@ -38,7 +38,10 @@ def score(case: Case, *, batch_size: int, repeats: int) -> list[Row]:
     variants: dict[str, Callable[[], object]] = {
         "plain forward, logits of every position": lambda: peers.forward(case, inputs, whole=True),
         LOCAL: lambda: score_local(subject, tokens, sites=("ffn", "o", "v"), batch_size=batch_size),
-        "score_local, all five, exact q and k": lambda: score_local(subject, tokens, batch_size=batch_size),
+        "score_local, all five": lambda: score_local(subject, tokens, batch_size=batch_size),
+        "score_local, all five, exact q and k": lambda: score_local(
+            subject, tokens, exact_qk=1.0, batch_size=batch_size
+        ),
         REFUSAL: lambda: score_refusal(subject, tokens, case.single, batch_size=batch_size),
         UNSCALED: lambda: score_refusal(subject, tokens, case.single, at=1.0, batch_size=batch_size),
         "score_refusal, openings of up to three": lambda: score_refusal(

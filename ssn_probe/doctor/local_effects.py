@@ -35,7 +35,7 @@ def compare(subject: Subject) -> Iterator[tuple[float, float, str]]:
     from ssn_probe.tracing.effects import decode, score_local
 
     tokens = prompts(subject)[1:2]
-    scores = score_local(subject, tokens, position="last")
+    scores = score_local(subject, tokens, position="last", exact_qk=1.0)
     for layer in chosen_layers(subject):
         for site in subject.family.modules:
             effects = decode(scores, site)[0, layer]

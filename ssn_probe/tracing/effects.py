@@ -101,7 +101,7 @@ def _screened(effect: Effect, share: float, subject: Subject, tokens: Any, sites
 
 @scores(Local)
 def _local(effect: Local, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
-    return score_local(subject, tokens, position=effect.position, **options)
+    return score_local(subject, tokens, position=effect.position, exact_qk=effect.exact_qk, **options)
 
 
 @scores(Refusal)
@@ -135,20 +135,24 @@ def score_local(
     tokens: Sequence[Sequence[int]],
     *,
     position: str = "mean",
+    exact_qk: float = Local.exact_qk,
     sites: Sequence[str] = SITES,
     batch_size: int | BatchSize = 64,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Scores:
-    """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂, exact.
+    """How far each neuron's own module would move its output if the neuron were silent: ‖Δ y_t‖₂.
 
-    y is the output of o_proj (q, k, v, o) or of down_proj (ffn), before any norm that follows it (Gemma-2 has one).
-    Costs one forward pass, and for q and k a softmax per channel, quadratic in the length; where their norm is over all
-    heads (OLMo), a softmax per channel and head. Where a group has one query head, v equals o.
+    Exact, but for most q and k: see `exact_qk`. y is the output of o_proj (q, k, v, o) or of down_proj (ffn), before
+    any norm that follows it (Gemma-2 has one). Costs one forward pass, and for exact q and k a softmax per channel,
+    quadratic in the length; where their norm is over all heads (OLMo), a softmax per channel and head. Where a group
+    has one query head, v equals o.
 
     Args:
         tokens: prompts as token ids.
         position: "mean" over a prompt's tokens, or its "last" one.
+        exact_qk: the share of each prompt's q and of its k neurons in every layer, largest by a first-order estimate,
+            that is exact; the others keep the estimate (`bodies.chosen_channels`). 1: all, as in OLMo anyway.
         sites: any of q, k, v, o, ffn; likewise in the other effects.
 
     Raises:
@@ -160,8 +164,8 @@ def score_local(
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         from ssn_probe.tracing.bodies.local import trace_local_effects
 
-        where = checked_position(position)
-        return run_body(subject, trace_local_effects, whole_inputs(subject, batch), places, known, where)
+        inputs = whole_inputs(subject, batch)
+        return run_body(subject, trace_local_effects, inputs, places, known, checked_position(position), exact_qk)
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=batch_size, shelf=shelf, advance=advance)
 

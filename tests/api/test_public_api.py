@@ -76,7 +76,7 @@ COMMANDS = {
 }
 TRAINS = "neurons data training contexts languages at references"
 KINDS = {
-    "Local": "position",
+    "Local": "position exact_qk",
     "Final": "position probes seed exact_qk",
     "FinalAblation": "position",
     "Refusal": "at candidates",

@@ -146,7 +146,7 @@ WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
     "log_odds": (partial(refusal_log_odds, readout=OPENINGS), "log_odds", dict.fromkeys(FORCED)),
     "generate": (partial(generate, max_new_tokens=NEW), "generate", {"new_tokens": NEW}),
     "local of ffn, o, v": (partial(score_local, sites=LINEAR), "local", {"sites": LINEAR}),
-    "exact local": (score_local, "local", {}),
+    "exact local": (partial(score_local, exact_qk=1.0), "local", {}),
     "final": (partial(score_final, probes=4), "final", {"probes": 4}),
     "final_ablation": (ablations, "final_ablation", {}),
 }

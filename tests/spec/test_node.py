@@ -154,7 +154,7 @@ TRAINING_CHANGES = {
 }
 CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3, "max_new_tokens": 9}),
-    Local: (Local(), {"position": "last"}),
+    Local: (Local(), {"position": "last", "exact_qk": 0.2}),
     Final: (Final(), {"position": None, "probes": 4, "seed": 1, "exact_qk": 0.5}),
     FinalAblation: (FinalAblation(), {"position": None}),
     Refusal: (Refusal(), {"at": 1.0, "candidates": 0.1}),
@@ -268,7 +268,7 @@ def test_the_key_is_pinned() -> None:
     expression = Shared(SafetyNeurons(Prompts("organism"), effect="local", rule="paper", sites=("v", "q")), anchor="ä")
     assert canonical(to_json(expression)) == (
         '{"anchor":"ä","at_least":null,"by":"intersection","kind":"Shared","neurons":'
-        '{"effect":{"kind":"Local","position":"mean","version":1},"fdr":null,'
+        '{"effect":{"exact_qk":0.09,"kind":"Local","position":"mean","version":2},"fdr":null,'
         '"kind":"SafetyNeurons","labels":null,"pool":"site","prompts":'
         '{"harmless":null,"kind":"Prompts","languages":null,"limit":null,"source":"organism","version":1},'
         '"rule":"paper","sites":["q","v"],"stable":null,"top":0.03,"version":2},"version":1}'
@@ -293,7 +293,7 @@ def test_a_node_is_a_value() -> None:
 def test_the_method_version_counts_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     expression = Shared(SafetyNeurons(PROMPTS, effect="local"))
     before = expression.key
-    monkeypatch.setattr(Local, "version", 2)
+    monkeypatch.setattr(Local, "version", 3)
     assert expression.key != before
 
 

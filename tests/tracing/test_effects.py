@@ -42,14 +42,16 @@ def module_of(subject: Subject):
     return subject.model._module
 
 
-def local(subject: Subject, tokens: Sequence[Sequence[int]], position: str = "mean") -> dict[Site, Tensor]:
+def local(
+    subject: Subject, tokens: Sequence[Sequence[int]], position: str = "mean", exact_qk: float = 1.0
+) -> dict[Site, Tensor]:
     """The local effects as computed, before they are stored in half precision."""
     places = places_of(subject)
     inputs = pad_left(tokens, subject.pad_id, subject.device)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bodies_local, "encoded", lambda effect: (effect, effect.abs().amax(-1)))
         known = measure_weights(subject.model, places)
-        found = trace_local_effects(subject.model, inputs, places, known, position)
+        found = trace_local_effects(subject.model, inputs, places, known, position, exact_qk)
     return {site: values for site, (values, _scale) in found.items()}
 
 
@@ -95,7 +97,7 @@ def test_a_padded_batch_equals_single_prompts(subject: Subject, effects: Any, to
 
 
 def test_local_scores_keep_the_effects_to_half_precision(subject: Subject) -> None:
-    scores, exact = score_local(subject, PROMPTS), local(subject, PROMPTS)
+    scores, exact = score_local(subject, PROMPTS, exact_qk=1.0), local(subject, PROMPTS)
     for site in SITES:
         assert_close(decode(scores, site), exact[site].float(), HALF)
     assert scores.log_odds is None

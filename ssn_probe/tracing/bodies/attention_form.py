@@ -228,6 +228,7 @@ def block_of(heads, rows, queries):
     across = {name: heads[name] for name in ("key", "key_gain", "key_mean")} | {"key_turned": heads["key_turned"]}
     part |= {name: None if held is None else turned_over(held[rows, :, :, keys]) for name, held in across.items()}
     part["key_quarter"] = turned_over(quarter(turned, heads["turning"]))
+    part["query_quarter"] = quarter(part["query_turned"], heads["turning"])
     for name in ("cos", "sin"):
         part[f"{name}_query"] = heads[name][rows, :, :, queries]
         part[f"{name}_key"] = turned_over(heads[name][rows, :, :, keys])
@@ -269,7 +270,7 @@ def shifted_by_query(part):
 def shifted_by_key(part):
     """S' once channel d of every key of the group is silent, but for γ, and γ, if any: [b g a t d s]."""
     leaving = part["scale"] * part["key"]  # it leaves with R_sᵀ q̃_t
-    query, turned = part["query_turned"][..., None], quarter(part["query_turned"], part["turning"])[..., None]
+    query, turned = part["query_turned"][..., None], part["query_quarter"][..., None]
     shifted = torch.addcmul(part["scores"], query, -leaving * part["cos_key"])
     shifted.addcmul_(turned, leaving * part["sin_key"])
     if part["key_mean"] is not None:

@@ -15,6 +15,8 @@ from .site_access import reach, weight_of
 
 UNITS = 1024
 """Unit vectors that are mapped at once."""
+PROBES = 8
+"""Random directions along which effects of q and k are estimated, see `chosen_channels`."""
 
 
 def exact(tensor):
@@ -22,17 +24,17 @@ def exact(tensor):
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def measure(layer, places, known, wanted=("ffn", "o", "v", "gram", "matrix")):
+def measure(layer, places, known, wanted=("ffn", "o", "v", "gram", "probes", "matrix")):
     """What the closed forms need of a layer's weights, but for what is known: norms and Gram matrices of columns.
 
     "ffn": column norms of down_proj [n]; of o_proj, "o": column norms [n], "v": the Gram matrices of equal channels
-    [g d a a], and "gram" all of it [g a d a d], which q and k need; or, where a norm is over all heads, the "matrix"
-    itself [x n].
+    [g d a a], "gram" all of it [g a d a d], and "probes" the columns' components along `directions` [g a d m], which q
+    and k need; or, where a norm is over all heads, the "matrix" itself [x n].
     """
     sites, found = places["sites"], dict(known)
-    scored = "matrix" if places["norm_over"] == "all heads" else "gram"
-    needed = {"ffn": {"ffn"}, "o": {"o"}, "v": {"v"}, "gram": set(), "matrix": set(), scored: {"q", "k"}}
-    missing = [name for name in wanted if name not in known and needed[name] & set(sites)]
+    scored = ("matrix",) if places["norm_over"] == "all heads" else ("gram", "probes")
+    needed = {"ffn": {"ffn"}, "o": {"o"}, "v": {"v"}} | {name: {"q", "k"} for name in scored}
+    missing = [name for name in wanted if name not in known and needed.get(name, set()) & set(sites)]
     if "ffn" in missing:
         found["ffn"] = torch.cat([column_norms(part) for part in columns(layer, places, "ffn")])
     if set(missing) - {"ffn"}:
@@ -45,9 +47,22 @@ def measure(layer, places, known, wanted=("ffn", "o", "v", "gram", "matrix")):
             found["v"] = einsum(heads, heads, "x g a d, x g b d -> g d a b")
         if "gram" in missing:
             found["gram"] = einsum(heads, heads, "x g a e, x g b f -> g a e b f")
+        if "probes" in missing:
+            found["probes"] = einsum(heads, directions(matrix), "x g a d, x m -> g a d m")
         if "matrix" in missing:
             found["matrix"] = matrix
     return found
+
+
+def directions(matrix):
+    """`PROBES` directions of the residual stream that a matrix [x n] writes to: signs [x m], the same at all times.
+
+    By a hash of their place: no generator, so that every host and version of torch has the same.
+    """
+    code = torch.arange(len(matrix) * PROBES, device=matrix.device)
+    for _ in range(2):
+        code = ((code ^ (code >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    return (((code >> 16) & 1) * 2 - 1).to(matrix.dtype).view(len(matrix), PROBES)
 
 
 def columns(layer, places, site):

@@ -5,16 +5,23 @@ import torch
 from einops import rearrange
 
 from .attention_form import allowed_pairs, score_effects
+from .chosen_channels import screened_effects
 from .closed_form import exact, linear_effects, measure, token_weights, value_effects
 from .encoding import encoded, stacked
 from .site_access import layer_of, reach, read, token_mask
 
 
-def measure_weights(model, places):
-    """`closed_form.measure` of every layer, once for all batches, but for what would take as much room as weights."""
-    small = ("ffn", "o", "v", "gram")
+def measure_weights(model, places, known=()):
+    """`closed_form.measure` of every layer, once for all batches, but for what would take as much room as weights.
+
+    known: by layer, what was measured before.
+    """
+    small = ("ffn", "o", "v", "gram", "probes")
     with torch.no_grad():
-        return [measure(layer_of(model, places, layer), places, {}, small) for layer in range(places["depth"])]
+        return [
+            measure(layer_of(model, places, layer), places, known[layer] if known else {}, small)
+            for layer in range(places["depth"])
+        ]
 
 
 def trace_weights(model, inputs, places):
@@ -26,11 +33,11 @@ def trace_weights(model, inputs, places):
     return known  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def trace_local_effects(model, inputs, places, known, position):
+def trace_local_effects(model, inputs, places, known, position, exact_qk=1.0):
     """{site: encoded effects [prompt, layer, neuron]}: ‖Δ output of the module‖, over real tokens or at the last one.
 
-    known: see `measure_weights`; what it lacks is measured in the trace; position: "mean" or "last". The pass runs to
-    its end: `tracer.stop()` ends it with an exception whose traceback keeps every activation of the batch alive until
+    known: see `measure_weights`; what it lacks is measured in the trace; position: "mean" or "last"; exact_qk: the
+    share of each prompt's q and k neurons whose effects are exact, see `chosen_channels`. The pass runs to its end: `tracer.stop()` ends it with an exception whose traceback keeps every activation of the batch alive until
     Python next looks for cycles.
     """
     with torch.no_grad(), model.trace(**inputs):
@@ -40,19 +47,25 @@ def trace_local_effects(model, inputs, places, known, position):
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
             own = measure(envoy, places, known[layer] if known else {})
-            found = layer_effects(envoy, places, layer, mask, weight, own)
+            found = layer_effects(envoy, places, layer, mask, weight, own, exact_qk)
             layers.append({site: encoded(effect) for site, effect in found.items()})
         effects = nnsight.save({site: stacked([layer[site] for layer in layers]) for site in layers[0]})
     return effects  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def layer_effects(layer, places, number, mask, weight, known):
-    """The effects of a layer, read in forward order: {site: [prompt, neuron]}."""
+def layer_effects(layer, places, number, mask, weight, known, exact_qk):
+    """The effects of a layer, read in forward order: {site: [prompt, neuron]}.
+
+    Where a norm is over all heads together, every channel moves every head, and q and k are exact whatever `exact_qk`.
+    """
     sites, effects = places["sites"], {}
     scored = [site for site in ("q", "k") if site in sites]
     if scored:
         seen = seen_by_attention(layer, places, number, mask)
-        effects |= score_effects(seen, known, weight, scored)
+        if exact_qk == 1 or seen["together"]:
+            effects |= score_effects(seen, known, weight, scored)
+        else:
+            effects |= screened_effects(seen, known, weight, scored, exact_qk)
     if "v" in sites or "o" in sites:
         heads = read(layer, places["modules"]["o"])
         if "v" in sites:
