@@ -100,7 +100,7 @@ def spread_over(seen, factor):
 
 
 def moves(pattern, product, part):
-    """Σ_s F (Y ⊗ seen) − (Σ_s F Y) ⊗ mean: the components of what a term of the shift moves, but for X [b g a t m d]."""
+    """Σ_s F (Y ⊗ seen) − (Σ_s F Y) ⊗ mean: what a term of the shift moves, but for X [b g a t m d]."""
     whole, factor = (held[:, :, :, : pattern.shape[-1]] for held in product)
     found = (pattern @ whole).unflatten(-1, (-1, factor.shape[-1]))
     return found.addcmul_(part["mean"][..., None], (pattern @ factor)[..., None, :], value=-1)

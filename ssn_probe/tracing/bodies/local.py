@@ -37,8 +37,9 @@ def trace_local_effects(model, inputs, places, known, position, exact_qk=1.0):
     """{site: encoded effects [prompt, layer, neuron]}: ‖Δ output of the module‖, over real tokens or at the last one.
 
     known: see `measure_weights`; what it lacks is measured in the trace; position: "mean" or "last"; exact_qk: the
-    share of each prompt's q and k neurons whose effects are exact, see `chosen_channels`. The pass runs to its end: `tracer.stop()` ends it with an exception whose traceback keeps every activation of the batch alive until
-    Python next looks for cycles.
+    share of each prompt's q and k neurons whose effects are exact, see `chosen_channels`. The pass runs to its end:
+    `tracer.stop()` ends it with an exception whose traceback keeps every activation of the batch alive until Python
+    next looks for cycles.
     """
     with torch.no_grad(), model.trace(**inputs):
         mask = token_mask(model)
