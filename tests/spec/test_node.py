@@ -273,7 +273,7 @@ def test_the_key_is_pinned() -> None:
         '{"harmless":null,"kind":"Prompts","languages":null,"limit":null,"source":"organism","version":1},'
         '"rule":"paper","sites":["q","v"],"stable":null,"top":0.03,"version":2},"version":1}'
     )
-    assert expression.key == "65f9c7dccf17331d688e7a847f1cb659f372e7f8b523d0efd214ab1bbd93cb0c"
+    assert expression.key == "ce5a36493994bbd2466acdb4a99ec5d2993cd830d04778439b1565051d40e352"
 
 
 def test_a_node_is_a_value() -> None:
