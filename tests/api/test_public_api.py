@@ -119,7 +119,17 @@ KINDS = {
     "Recipe": "model sets arms comparisons label_sets log_odds_label_sets controls permutations half_samples measures "
     "primary seed name question judge system chat",
 }
-VERSIONS = {"Final": 2, "Language": 2, "RandomLike": 2, "Recipe": 2, "Refusal": 2, "SafetyNeurons": 2, "UnionOf": 2}
+VERSIONS = {
+    "Ablation": 2,
+    "Final": 2,
+    "Language": 2,
+    "Local": 2,
+    "RandomLike": 2,
+    "Recipe": 2,
+    "Refusal": 2,
+    "SafetyNeurons": 2,
+    "UnionOf": 2,
+}
 """Every other kind has version 1."""
 FILES = """
 compared_sets.parquet comparisons.parquet curves.parquet kl.parquet log_odds.parquet manifest.json neurons.parquet
