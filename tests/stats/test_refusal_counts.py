@@ -3,8 +3,9 @@
 from itertools import combinations
 
 import pytest
+from scipy.stats import fisher_exact, hypergeom
 
-from ssn_probe.stats.refusal_counts import out_of_reach, refusing
+from ssn_probe.stats.refusal_counts import _share, out_of_reach, p_of_more, refusing
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,20 @@ def test_out_of_reach_is_what_few_draws_of_all_would_give() -> None:
 )
 def test_reach(needed: int, found: tuple, tried: tuple, total: tuple, expected: bool) -> None:
     assert out_of_reach(needed, found, tried, total) is expected
+
+
+def test_the_exact_p_is_that_of_scipy() -> None:
+    sizes = ((1, 1), (3, 3), (5, 2), (4, 9), (40, 25), (400, 300))
+    for harmful, harmless in sizes:
+        for there in {0, 1, harmful // 3, harmful // 2, harmful}:
+            for here in {0, 1, harmless // 2, harmless}:
+                table = [[there, harmful - there], [here, harmless - here]]
+                expected = fisher_exact(table, alternative="greater").pvalue  # type: ignore[attr-defined]
+                assert p_of_more(there, harmful, here, harmless) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_the_hypergeometric_chance_is_that_of_scipy() -> None:
+    for kind, drawn, among in ((0, 0, 0), (0, 3, 5), (4, 3, 5), (5, 5, 5), (30, 40, 200), (200, 7, 200)):
+        for k in range(9):
+            expected = hypergeom.pmf(k, among, kind, drawn) if among else float(k == 0)
+            assert _share(k, kind, drawn, among) == pytest.approx(expected, rel=1e-9, abs=1e-300)
