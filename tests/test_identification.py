@@ -173,7 +173,7 @@ def test_table_and_picture() -> None:
     assert row["gap_low"] == pytest.approx(-0.35 - 12.706 * 0.05, abs=1e-3)
     text = table.markdown(found)
     assert text.index("| good |") < text.index("| bad |") < text.index(table.UNTOUCHED)
-    assert "good ranks" in picture(found).title
+    assert picture(found).title.endswith("D: good")
 
 
 def test_one_organism_has_no_interval() -> None:

@@ -19,7 +19,7 @@ def picture(found: pl.DataFrame) -> Chart:
                 "Bars: 95 % intervals by Student's t over organisms."]  # fmt: skip
     spoken = f"Average precision of {len(order)} methods against two questions; the highest for D is {best}."
     body = {"hconcat": [_panel(shown.filter(column=one), title, order) for one, title in PANELS.items()], "spacing": 24}
-    return chart("identification", f"{best} ranks the planted neurons best", spoken, body, subtitle=subtitle)
+    return chart("identification", f"Highest average precision for D: {best}", spoken, body, subtitle=subtitle)
 
 
 def _panel(rows: pl.DataFrame, title: str, order: list[str]) -> dict[str, Any]:
