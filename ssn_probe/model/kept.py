@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ssn_probe.errors import ModelError
-from ssn_probe.files import sha256, write_text
+from ssn_probe.files import disk_errors, sha256
 from ssn_probe.limits import MANIFEST, TOKENIZER, read_limited
 from ssn_probe.model.asking import Asking
 from ssn_probe.model.weight_files import weight_files
@@ -83,8 +83,12 @@ class Kept:
         return self.memory.get(path.name)
 
     def _write(self, path: Path, text: str) -> None:
-        if self.writes:
-            write_text(path, f"{hashlib.sha256(text.encode('ascii')).hexdigest()}\n{text}", durable=False)
+        """In place: a file that is half written does not have its digest, and is written again."""
+        if not self.writes:
+            return
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{hashlib.sha256(text.encode('ascii')).hexdigest()}\n{text}", encoding="ascii")
 
 
 NOTHING_KEPT = Kept()

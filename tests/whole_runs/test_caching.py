@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 from killing import same_tables
+from polars.testing import assert_frame_equal
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -114,7 +115,11 @@ def test_a_methods_version_invalidates_its_results_and_what_rests_on_them(
     monkeypatch.setitem(METHODS, method, METHODS[method] + 1)
     found = run(study(), copy.path.parent)
     assert computed(found) == before
-    assert same_tables(copy, found)
+    if method != "log odds":
+        assert same_tables(copy, found)
+        return
+    for table in ("log_odds", "summary", "comparisons"):  # anew they do not come from the generation's own pass
+        assert_frame_equal(copy.table(table), found.table(table), abs_tol=1e-4)
 
 
 def test_a_nodes_version_invalidates_its_results(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
