@@ -136,7 +136,8 @@ def main(folders: list[str]) -> None:
 
     warnings.simplefilter("ignore")
     _setup_privateuseone_for_python_backend()
-    works: dict[str, Callable[[Any], Any]] = {name: run for name, run in work.WORKS.items() if name != "refusal"}
+    backward = ("refusal", "final")
+    works: dict[str, Callable[[Any], Any]] = {name: run for name, run in work.WORKS.items() if name not in backward}
     for where in folders:
         whole = load_subject(where, device="cpu", dtype="float32")
         wanted = {name: run(whole) for name, run in works.items()}

@@ -59,7 +59,7 @@ def test_effects_are_those_of_the_rounded_weights_in_single_precision(
             exact = score(wide)
         wanted = score(truth)
         assert gap(exact, wanted) < 2**-10, name  # one step of the form in which effects are stored
-        assert gap(rough, wanted) > 2**-10, name
+        assert gap(rough, wanted) > 1.5 * gap(exact, wanted), name
     after = weights(half)
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())
 
