@@ -207,6 +207,6 @@ def test_a_notebook_shows_a_chart() -> None:
 
 
 def test_a_figure_stays_beside_a_right_to_left_name() -> None:
-    drawn = '<svg xmlns="http://www.w3.org/2000/svg"><text>الآمن 75.0 % and אב (1)</text></svg>'
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 99 9"><text>الآمن 75.0 % and אב (1)</text></svg>'
     root = ET.fromstring(clean_svg(drawn, "x", "title", "what it shows"))
     assert root[-1].text == "\u2068الآمن\u2069 75.0 % and \u2068אב\u2069 (1)"

@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 
+from ssn_probe.report.charts.margins import with_room
 from ssn_probe.report.charts.theme import CLASSES
 from ssn_probe.text import isolated
 
@@ -36,6 +37,7 @@ def clean_svg(drawn: str, name: str, title: str, description: str) -> str:
         if element.text:
             element.text = isolated(element.text)
     _without_empty(root)
+    with_room(root)
     for size in ("width", "height", "class"):
         root.attrib.pop(size, None)
     title_id, description_id = f"{name}-title", f"{name}-description"
