@@ -24,6 +24,12 @@ def encode(subject: Subject, texts: Sequence[str]) -> list[list[int]]:
     return subject.kept.value("messages", list(texts), compute)
 
 
+def check_tokens(tokens: Sequence[Sequence[int]]) -> None:
+    """Raises ModelError where there is no prompt, or a prompt without tokens."""
+    if not tokens or not all(len(row) for row in tokens):
+        raise ModelError("A prompt without tokens cannot be run.", "Leave empty prompts out.")
+
+
 def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[str, Any]:
     """One batch: `input_ids`, `attention_mask`, `position_ids`, each [prompt, token], padded on the left.
 
@@ -31,8 +37,7 @@ def pad_left(tokens: Sequence[Sequence[int]], pad_id: int, device: str) -> dict[
     """
     import torch
 
-    if not tokens or not all(len(row) for row in tokens):
-        raise ModelError("A prompt without tokens cannot be run.", "Leave empty prompts out.")
+    check_tokens(tokens)
     width = max(map(len, tokens))
     ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in tokens])
     lengths = torch.tensor([len(row) for row in tokens])

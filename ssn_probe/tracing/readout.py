@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.chat import pad_left
+from ssn_probe.model.chat import check_tokens, pad_left
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 
@@ -122,6 +122,7 @@ def forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Fo
     `logits_to_keep` is a tensor, which also makes nnsight pass the batch on as it is instead of splitting it into
     rows.
     """
+    check_tokens(tokens)
     rows = [[*row, *prefix] for row in tokens for prefix in forcing.prefixes]
     inputs = pad_left(rows, subject.pad_id, subject.device)
     width = inputs["input_ids"].shape[1]
