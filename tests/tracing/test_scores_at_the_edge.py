@@ -69,5 +69,5 @@ def test_a_layer_of_dead_neurons(tiny_folder: Callable[[str], Any], effect: Effe
 @EACH
 def test_a_prompt_without_a_token_and_no_prompt(llama: Subject, effect: Effect) -> None:
     assert len(scored(effect, llama, [])) == 0
-    with pytest.raises(ModelError, match="without tokens|no token"):
+    with pytest.raises(ModelError, match=r"without tokens|no token"):
         scored(effect, llama, [[1, 2], []])
