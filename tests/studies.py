@@ -1,6 +1,7 @@
 """A study step by step: the rows that it plans, and the tables that its steps give."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import polars as pl
@@ -25,6 +26,17 @@ def organism() -> Subject:
 def bench_for(recipe: Recipe, subject: Subject | None = None) -> Workbench:
     plan = make_plan(recipe)
     return Workbench(subject=subject or organism(), data=plan.data, anchor=plan.anchor)
+
+
+def exchanged_bench(recipe: Recipe, subject: Subject, count: int = 0) -> Workbench:
+    """A bench, after the labels of the first `count` prompt ids of either context were exchanged in every language."""
+    bench, other = bench_for(recipe, subject), {"harmful": "harmless", "harmless": "harmful"}
+    first = pl.col("prompt_id").rank("dense").over("split", "context", "language") <= count
+    label = pl.when(first).then(pl.col("context").replace(other)).otherwise("context")
+    data = {
+        node: replace(prompts, frame=prompts.frame.with_columns(context=label)) for node, prompts in bench.data.items()
+    }
+    return replace(bench, data=data)
 
 
 def expected_rows(recipe: Recipe) -> list[Row]:

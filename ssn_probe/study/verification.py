@@ -160,9 +160,9 @@ def audit(
 
 def upper_bound(count: int, n: int, confidence: float = 0.95) -> float:
     """The one-sided exact upper bound of a share of which `count` of `n` were found (Clopper & Pearson 1934)."""
-    from scipy.stats import beta
+    from scipy.stats import binomtest
 
-    return 1.0 if count >= n else float(beta.ppf(confidence, count + 1, n - count))
+    return float(binomtest(count, n, alternative="less").proportion_ci(confidence).high) if n else 1.0
 
 
 def _pools(node: SafetyNeurons, places: Sequence[Place], read: Read) -> Iterator[tuple]:

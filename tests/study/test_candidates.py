@@ -7,17 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 from ssn_probe.recipes import suppress_ss
+from studies import bench_for, exchanged_bench
 
 from ssn_probe import Ablation, Prompts, Recipe, SafetyNeurons, preview
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import candidates, importance, score_inputs
-from ssn_probe.study.plan import make_plan
 from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=30)
 MS = SafetyNeurons(PROMPTS, effect=Ablation(0.01))
-EXCHANGED = {"harmful": "harmless", "harmless": "harmful"}
+RECIPE = Recipe(sets={"ms": MS})
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +27,12 @@ def organism() -> Subject:
 
 @pytest.fixture(scope="module")
 def bench(organism: Subject) -> Workbench:
-    return bench_of(organism)
-
-
-def bench_of(subject: Subject, *, exchanged: int = 0) -> Workbench:
-    """A bench, after the labels of the first prompts of either context were exchanged."""
-    data = make_plan(Recipe(sets={"ms": MS})).data
-    named = data[PROMPTS].frame.with_columns(
-        first=pl.col("prompt_id").rank("dense").over("split", "context", "language") <= exchanged
-    )
-    swapped = pl.when("first").then(pl.col("context").replace(EXCHANGED)).otherwise("context")
-    frame = named.with_columns(context=swapped).drop("first")
-    return Workbench(subject=subject, data={PROMPTS: replace(data[PROMPTS], frame=frame)}, anchor="qaa")
+    return bench_for(RECIPE, organism)
 
 
 @pytest.mark.parametrize("exchanged", [7, 30])
 def test_exchanged_labels_choose_the_same_candidates(organism: Subject, exchanged: int) -> None:
-    before, after = bench_of(organism), bench_of(organism, exchanged=exchanged)
+    before, after = bench_for(RECIPE, organism), exchanged_bench(RECIPE, organism, exchanged)
     assert candidates(before, MS, "qaa") == candidates(after, MS, "qaa")
     one, other = (importance(bench, replace(MS, effect="local"))["harmful"].to_numpy() for bench in (before, after))
     assert not np.allclose(one, other)  # the labels have changed
@@ -61,7 +50,7 @@ def test_only_candidates_have_an_effect_and_are_chosen(bench: Workbench) -> None
 
 
 def test_the_key_says_which_prompts_chose_the_candidates(organism: Subject) -> None:
-    bench, changed = bench_of(organism), bench_of(organism)
+    bench, changed = bench_for(RECIPE, organism), bench_for(RECIPE, organism)
     frame = changed.data[PROMPTS].frame
     harmless = frame.filter(context="harmless", split="identify")["prompt_id"][0]
     data = {PROMPTS: replace(changed.data[PROMPTS], frame=frame.filter(pl.col("prompt_id") != harmless))}
@@ -72,7 +61,7 @@ def test_the_key_says_which_prompts_chose_the_candidates(organism: Subject) -> N
 
 
 def test_a_plan_has_both_kinds_of_work_and_what_they_take(organism: Subject, tmp_path: Path) -> None:
-    rows = {step.label: step.cost.passes for step in identify_steps(bench_of(organism), Recipe(sets={"ms": MS}))}
+    rows = {step.label: step.cost.passes for step in identify_steps(bench_for(RECIPE, organism), RECIPE)}
     neurons = organism.n_layers * sum(organism.widths.values())
     assert rows["local effect of every neuron (organism, first 30)"] == 1
     assert rows["ablation effect of candidates (organism, first 30, 0.01)"] == pytest.approx(0.01 * neurons)

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
+from studies import bench_for, exchanged_bench
 
 from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.errors import RecipeError
@@ -18,7 +18,6 @@ from ssn_probe.report.sections.verified_neurons import verification_section
 from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
-from ssn_probe.study.plan import make_plan
 from ssn_probe.study.verification import near_threshold, to_verify, upper_bound
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
@@ -26,7 +25,7 @@ from ssn_probe.tracing.exact_effects import exact_effects
 
 PROMPTS = Prompts("organism", languages=("qaa",), limit=30)
 MS = SafetyNeurons(PROMPTS, effect="refusal:1", rule="difference", top=0.02, sites=("q", "ffn"), verify=0.2)
-EXCHANGED = {"harmful": "harmless", "harmless": "harmful"}
+RECIPE = Recipe(sets={"ms": MS})
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,7 @@ def organism() -> Subject:
 
 @pytest.fixture(scope="module")
 def bench(organism: Subject) -> Workbench:
-    return bench_of(organism)
-
-
-def bench_of(subject: Subject, *, exchanged: int = 0) -> Workbench:
-    """A bench, after the labels of the first prompts of either context were exchanged."""
-    data = make_plan(Recipe(sets={"ms": MS})).data
-    named = data[PROMPTS].frame.with_columns(
-        first=pl.col("prompt_id").rank("dense").over("split", "context", "language") <= exchanged
-    )
-    swapped = pl.when("first").then(pl.col("context").replace(EXCHANGED)).otherwise("context")
-    frame = named.with_columns(context=swapped).drop("first")
-    return Workbench(subject=subject, data={PROMPTS: replace(data[PROMPTS], frame=frame)}, anchor="qaa")
+    return bench_for(RECIPE, organism)
 
 
 @pytest.mark.parametrize("rule", ["difference", "paper", "harmful"])
@@ -55,7 +43,7 @@ def test_exchanged_labels_verify_the_same_neurons(organism: Subject, bench: Work
     node = replace(MS, rule=rule, top=0.05)
     here = verified(bench, node, "qaa")
     assert here.neurons
-    assert here == verified(bench_of(organism, exchanged=3), node, "qaa")
+    assert here == verified(exchanged_bench(RECIPE, organism, 3), node, "qaa")
 
 
 def test_exact_effects_stand_in_the_place_of_estimates(bench: Workbench) -> None:
