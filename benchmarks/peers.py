@@ -1,13 +1,15 @@
 """What the probe is compared with: the same module without nnsight, and plain torch hooks that do the same."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, cast
 
 import torch
 
+from benchmarks import hooks
 from benchmarks.models import Case
 from ssn_probe.model.chat import pad_left
+from ssn_probe.neurons import Site
 from ssn_probe.tracing.batching import by_length
 
 
@@ -47,24 +49,14 @@ def responses(case: Case, inputs: list[dict[str, Any]]) -> list[str]:
     return texts
 
 
-@contextmanager
-def hooked(case: Case) -> Iterator[None]:
-    """Silence the case's neurons in the plain module with torch hooks."""
-    handles = []
-    for layer, site, indices, _ in case.edits:
-        path, side = case.subject.family.modules[site]
-        module = case.plain.get_submodule(f"{case.subject.family.layers}.{layer}.{path}")
-        index = torch.tensor(indices, device=case.subject.device)
-        if side == "input":
-            handles.append(module.register_forward_pre_hook(lambda _m, given, index=index: _silence(given[0], index)))
-        else:
-            handles.append(module.register_forward_hook(lambda _m, _given, made, index=index: _silence(made, index)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def hooked(case: Case) -> AbstractContextManager[None]:
+    """Inside, the case's neurons are silent in the plain module, by torch hooks."""
+    silent: dict[hooks.Place, hooks.At] = {
+        (layer, cast(Site, site)): partial(_silence, torch.tensor(indices, device=case.subject.device))
+        for layer, site, indices, _ in case.edits
+    }
+    return hooks.hooked(case.plain, case.subject.family, silent)
 
 
-def _silence(activation: torch.Tensor, index: torch.Tensor) -> None:
+def _silence(index: torch.Tensor, activation: torch.Tensor) -> None:
     activation[..., index] = 0

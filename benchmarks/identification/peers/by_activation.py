@@ -82,7 +82,7 @@ def plnd(given: Given, *, top: float = 0.05, foundation: bool = False) -> Rankin
 def _frequencies(given: Given, run: Pass, top: float) -> dict[Place, Tensor]:
     found = {}
     for place, a in run.activations.items():
-        columns = module_of(given.subject, place)[0].weight.norm(dim=0)
+        columns = module_of(given.subject, place).weight.norm(dim=0)
         importance = (a.square() * run.mask).sum(1).sqrt() * columns
         chosen = candidates_of({place: importance}, top)[place].double().mean(0)
         order = importance.mean(0)
@@ -149,7 +149,7 @@ def refusal_direction(given: Given) -> Ranking:
         found = {}
         for place in given.places:
             stream = states[HARMFUL][place[0]].mean(0) - states[HARMLESS][place[0]].mean(0)
-            along = module_of(given.subject, place)[0].weight.detach().T @ (stream / stream.norm().clamp_min(1e-12))
+            along = module_of(given.subject, place).weight.detach().T @ (stream / stream.norm().clamp_min(1e-12))
             means = [runs[context].activations[place][:, -1].mean(0) for context in (HARMFUL, HARMLESS)]
             found[place] = (means[0] - means[1]) * along
         return found

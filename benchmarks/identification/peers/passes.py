@@ -7,19 +7,19 @@ ways only. For models whose q, k and v have a module each, and for openings of o
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.hooks import Place, hooked, module_at
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import Site
 
-Place = tuple[int, Site]
-"""Layer and site."""
 Change = Callable[[Place, Tensor], Tensor]
 """Place and activation [prompt, token, neuron] → what the model goes on with."""
 Reading = Callable[[Tensor], Tensor]
@@ -59,11 +59,9 @@ def places_of(subject: Subject, sites: Sequence[Site]) -> list[Place]:
     return [(layer, site) for layer in range(subject.n_layers) for site in sites]
 
 
-def module_of(subject: Subject, place: Place) -> tuple[Any, str]:
-    """The module whose input or output a site is, and which of the two."""
-    layer, site = place
-    path, side = subject.family.modules[site]
-    return subject.model._module.get_submodule(f"{subject.family.layers}.{layer}.{path}"), side
+def module_of(subject: Subject, place: Place) -> Any:
+    """The module whose input or output a site is."""
+    return module_at(subject.model._module, subject.family, place)[0]
 
 
 def passed(
@@ -88,8 +86,13 @@ def passed(
         return used[place]
 
     last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=subject.device)
-    with torch.set_grad_enabled(read is not None), _hooked(subject, places, at, grow=read is not None):
-        logits = subject.model._module(**inputs, use_cache=False, logits_to_keep=last).logits[:, -1].float()
+    changes, module = {place: partial(at, place) for place in places}, subject.model._module
+    with (
+        torch.set_grad_enabled(read is not None),
+        hooked(module, subject.family, changes),
+        _grown(subject, here=read is not None),
+    ):
+        logits = module(**inputs, use_cache=False, logits_to_keep=last).logits[:, -1].float()
         value = torch.zeros(len(tokens)) if read is None else read(logits)
         found = () if read is None else torch.autograd.grad(value.sum(), [used[place] for place in places])
     gradients = dict(zip(places, found, strict=False))
@@ -99,22 +102,17 @@ def passed(
 
 
 @contextmanager
-def _hooked(subject: Subject, places: Sequence[Place], at: Callable[..., Tensor], *, grow: bool) -> Iterator[None]:
-    handles = []
-    if grow:
-        first = subject.model._module.get_input_embeddings()
-        handles.append(first.register_forward_hook(lambda _m, _given, made: made.detach().requires_grad_(True)))
-    for place in places:
-        module, side = module_of(subject, place)
-        if side == "input":
-            handles.append(module.register_forward_pre_hook(lambda _m, given, place=place: (at(place, given[0]),)))
-        else:
-            handles.append(module.register_forward_hook(lambda _m, _given, made, place=place: at(place, made)))
+def _grown(subject: Subject, *, here: bool) -> Iterator[None]:
+    """Inside, the graph of a pass begins at what the embeddings give, if it is to grow at all."""
+    if not here:
+        yield
+        return
+    first = subject.model._module.get_input_embeddings()
+    handle = first.register_forward_hook(lambda _m, _given, made: made.detach().requires_grad_(True))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def shares(activations: Mapping[Place, Tensor], gradients: Mapping[Place, Tensor], mask: Tensor) -> dict[Place, Tensor]:
