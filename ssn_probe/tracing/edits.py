@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.families import Family, check_neurons, known_site
+from ssn_probe.model.families import BUILT_IN, Family, check_neurons, known_site
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.text_config import text_config
 from ssn_probe.neurons import SITES, Site
@@ -107,6 +107,17 @@ def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
     sites = {site: place for site, place in modules.items() if site in wanted}
     known = {"depth": subject.n_layers, "dtype": subject.identity["dtype"], "widths": dict(subject.widths)}
     return row | known | _attention(subject) | {"modules": modules, "sites": sites}
+
+
+def places_reading_last(subject: Subject) -> dict[str, Any]:
+    """The same, for passes that read the last positions alone: the last layer need not run everywhere.
+
+    That its ffn as a whole, the parent of the module of site `ffn`, neither mixes positions nor adds what it is given
+    is known of the families that come with ssn-probe, here and not on a host.
+    """
+    known = subject.family in BUILT_IN and subject.calls is None and subject.shards is None
+    path = subject.family.modules["ffn"][0].rpartition(".")[0] if known else ""
+    return places_of(subject) | {"narrow": path}
 
 
 def _modules(subject: Subject) -> dict[Site, tuple[Any, ...]]:

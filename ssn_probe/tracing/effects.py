@@ -36,13 +36,14 @@ from ssn_probe.tracing.batching import (
 )
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
-from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
+from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, places_reading_last, prepared
 from ssn_probe.tracing.effect_store import Scores, decode, mean
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.final_effects import score_final, score_final_ablation
 from ssn_probe.tracing.known_weights import known_weights
 from ssn_probe.tracing.readout import forced_inputs, forced_on
 from ssn_probe.tracing.score_batches import checked_position, run_scores
+from ssn_probe.tracing.shared_start import shared_start
 
 __all__ = [
     "Scores",
@@ -272,7 +273,7 @@ def refusal_log_odds(
     are carried over from another run (`carried`, see `generate`) take its step 0 at the prompt's last token, and
     nothing else: where r(x) is read the response has not begun, and the tokens of an opening are not that run's.
     """
-    forcing, places, shelf = forced_on(subject, readout, tokens), places_of(subject), shelf or Memory()
+    forcing, places, shelf = forced_on(subject, readout, tokens), places_reading_last(subject), shelf or Memory()
     if not covered(shelf, len(tokens)):
         check_carried(edits, carried, len(tokens))
     ready = prepared(subject, edits)
@@ -281,7 +282,8 @@ def refusal_log_odds(
         from ssn_probe.tracing.bodies.refusal import trace_log_odds
 
         batch = [tokens[row] for row in rows]
-        inputs = forced_inputs(subject, batch, forcing)
+        start = shared_start(subject, tokens, added=forcing.kept - 1)
+        inputs = start.before(forced_inputs(subject, [start.rest(prompt) for prompt in batch], forcing))
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
         found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
@@ -300,13 +302,15 @@ def final_states(
     shelf: Shelf | None = None,
 ) -> Float[Tensor, "prompt hidden"]:
     """The final state of every prompt at its last token, after the final norm, in single precision."""
-    places, shelf = places_of(subject), shelf or Memory()
+    places, shelf = places_reading_last(subject), shelf or Memory()
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         from ssn_probe.tracing.bodies.refusal import trace_states
 
         batch = [tokens[row] for row in rows]
-        states = run_body(subject, trace_states, whole_inputs(subject, batch), places).float().cpu()
+        start = shared_start(subject, tokens)
+        inputs = start.before(whole_inputs(subject, [start.rest(prompt) for prompt in batch]))
+        states = run_body(subject, trace_states, inputs, places).float().cpu()
         if not states.isfinite().all():
             raise_non_finite(subject, batch)
         return {"states": states}

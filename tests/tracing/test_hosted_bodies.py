@@ -40,6 +40,8 @@ NEURONS = [(layer, site, index) for layer in range(2) for site in SITES for inde
 SILENT = suppression(NEURONS)
 TEXTS = [Text(prompt=tuple(row[:-2]), answer=tuple(row[-2:]), own=(1, len(row) - 2)) for row in PROMPTS]
 HALF = 2**-11
+ROUNDING = 1e-5
+"""Of single precision, summed up in a pass: a share of the largest value."""
 FAMILIES = ("llama", "qwen3", "gemma2", "phi3")
 
 
@@ -75,6 +77,19 @@ RUNS: dict[str, Callable[[Subject], Mapping[str, Tensor]]] = {
 }
 
 
+def allowed(run: str, part: str, wanted: Tensor, sandbox: bool) -> Tensor | float:
+    """How far a host's values may be from those here: nothing, where both sum in the same order.
+
+    A sandbox measures columns with unit vectors. What is read at last positions runs whole on a host, and here behind
+    the start that the prompts share.
+    """
+    if sandbox and run.startswith("local"):
+        return HALF * wanted.abs().amax(-1, keepdim=True)
+    if run in ("log odds", "states") or part == "odds":
+        return ROUNDING * wanted.abs().amax(-1, keepdim=True)
+    return 0.0
+
+
 QUICK = ("local", "carried")
 """All that a row decides: what is read of the attention, and where sites are read and written."""
 
@@ -91,8 +106,7 @@ def test_a_host_computes_the_same(single: Callable[[str], Subject], family: str,
     here, there = RUNS[run](subject), RUNS[run](hosted(subject, sandbox=sandbox))
     assert here.keys() == there.keys()
     for name, wanted in here.items():
-        # columns that unit vectors are mapped to are summed in another order than those of a weight
-        gap = HALF * wanted.abs().amax(-1, keepdim=True) if run.startswith("local") and sandbox else 0
+        gap = allowed(run, name, wanted, sandbox)
         assert ((there[name] - wanted).abs() <= gap).all() or wanted.equal(there[name]), name
 
 

@@ -15,7 +15,8 @@ import torch
 from einops import rearrange, reduce
 
 from .encoding import encoded, stacked
-from .site_access import layer_of, multiply, part_of, reach, read_whole, token_mask, write
+from .site_access import layer_of, multiply, part_of, reach, read_whole, token_mask, write_narrowed
+from .start import behind_start
 
 
 def log_odds(logits, scoring):
@@ -54,15 +55,18 @@ def read_out(model, places, scoring):
 
 def trace_states(model, inputs, places):
     """The final state of every prompt at its last token, after the final norm: [prompt, hidden]."""
+    inputs = behind_start(model, inputs, places, [])
     with torch.no_grad(), model.trace(**inputs):
+        write_narrowed(model, places, [], inputs["logits_to_keep"])
         states = nnsight.save(reach(model, places["norm"]).output[:, -1])
     return states  # noqa: RET504 (the name is bound when the trace has run)
 
 
 def trace_log_odds(model, inputs, places, edits, scoring):
     """r(x) of every prompt of a batch, with neurons changed: [prompt]."""
+    inputs = behind_start(model, inputs, places, edits)
     with torch.no_grad(), model.trace(**inputs):
-        write(model, places, edits)
+        write_narrowed(model, places, edits, inputs["logits_to_keep"])
         odds = nnsight.save(read_out(model, places, scoring))
     return odds  # noqa: RET504 (the name is bound when the trace has run)
 

@@ -67,6 +67,30 @@ def write(model, places, edits, step=0):
         change(read(layer_of(model, places, layer), places["sites"][site]), index, how, value, step)
 
 
+def write_narrowed(model, places, edits, kept):
+    """`write`, and the last layer's output projection and ffn run at the positions in `kept` alone.
+
+    Nothing after the last layer's attention mixes positions, so what is read there stays the same. Elsewhere the
+    layer adds nothing. places["narrow"]: the path of the ffn as a whole; without it everything runs everywhere.
+    """
+    last = places["depth"] - 1
+    late = [edit for edit in edits if edit[0] == last and edit[1] in ("o", "ffn")]
+    if not places.get("narrow") or any(edit[3].startswith("carry") for edit in late):
+        write(model, places, edits)
+        return
+    write(model, places, [edit for edit in edits if edit[0] < last or edit[1] not in ("o", "ffn")])
+    layer = layer_of(model, places, last)
+    for site, path in (("o", places["sites"]["o"][0]), ("ffn", places["narrow"])):
+        module = reach(layer, path)
+        given = module.input
+        module.input = given[:, kept.to(given.device)]
+        write(model, places, [edit for edit in late if edit[1] == site])
+        made = module.output
+        whole = made.new_zeros(*given.shape[:2], made.shape[-1])
+        whole[:, kept.to(made.device)] = made
+        module.output = whole
+
+
 def change(activation, index, how, value, step=0):
     """Change some neurons of an activation [prompt, token, neuron] in place.
 
