@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,9 @@ from benchmarks.identification.picture import picture
 from benchmarks.identification.rows import Organism, open_organism, row_of
 from ssn_probe.errors import RecipeError, ResultError
 from ssn_probe.organism.ground_truth import CARRIER
+from ssn_probe.spec.effect_registry import Effect, Refusal, named_effect
+from ssn_probe.tracing.effect_store import mean
+from ssn_probe.tracing.effects import score
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +119,8 @@ def test_passes_are_counted(organism: Organism) -> None:
 
 def test_the_attribution_of_both_programs_is_the_same(organism: Organism) -> None:
     known = harness.methods()
-    one, _ = known["attribution to zero, h − b"](organism.given, {})
-    two, _ = known["refusal:1, h − b"](organism.given, {})
+    names = ("attribution to zero, h − b", "refusal:1, h − b")
+    one, two = (cast(Any, known[name].scored(organism.given, {})[0]) for name in names)
     for site in rows.SITES:
         assert torch.allclose(one[site], two[site], atol=2e-3 * float(one[site].abs().max()))
 
@@ -135,11 +138,39 @@ def test_a_row_that_is_there_is_read(organism: Organism, tmp_path: Path) -> None
         calls.append(1)
         return blank(organism), 1.0
 
-    again = [list(harness.rows(organism, {"m": method}, tmp_path, {"prompts": 2})) for _ in range(2)]
-    assert again[0] == again[1]
+    def made(prompts: int, effect: Effect | None) -> list:
+        known = {"m": harness.Method(scored=method, effect=effect)}
+        return list(harness.rows(organism, known, tmp_path, {"prompts": prompts}))
+
+    assert made(2, None) == made(2, None)
     assert len(calls) == 1
-    list(harness.rows(organism, {"m": method}, tmp_path, {"prompts": 3}))
+    made(3, None)
     assert len(calls) == 2
+    for effect in (named_effect("refusal"), named_effect("refusal:1")):
+        made(2, effect)
+        made(2, effect)
+    assert len(calls) == 4
+
+
+def test_a_row_of_another_version_of_its_effect_is_not_read(organism: Organism, monkeypatch: Any) -> None:
+    def file() -> Path:
+        return harness._file(Path(), organism, "refusal, h", named_effect("refusal"), {})
+
+    before = file()
+    monkeypatch.setattr(Refusal, "version", Refusal.version + 1)
+    assert file() != before
+
+
+def test_ablating_every_neuron_is_the_effect_ablation(organism: Organism) -> None:
+    language = next(iter(organism.given.reads))
+    tokens = {(language, side): organism.given.tokens[language, side][:1] for side in ("harmful", "harmless")}
+    few = replace(organism.given, reads={language: organism.given.reads[language]}, tokens=tokens, sites=("o",))
+    found, _ = own.effects_of(few, "ablation:1")
+    both = [row for side in tokens.values() for row in side]
+    scores = score(named_effect("ablation:1"), few.subject, both, reads=few.reads[language], sites=few.sites)
+    for row, side in enumerate(found[language]):
+        wanted = mean(scores, "o", [row]).double()
+        assert torch.allclose(side["o"], wanted, atol=2**-10 * float(wanted.abs().max()))  # kept in half precision
 
 
 def test_the_method_of_a_file_is_found() -> None:

@@ -30,7 +30,7 @@ FOLDER = click.option(
 @click.option("--judged", type=click.IntRange(1), default=50, show_default=True, help="Prompts to answer, likewise.")
 @click.option("--fold", type=click.IntRange(0), default=0, help="Other prompts: which disjoint group of --prompts.")
 @click.option("--quick", is_flag=True, help="Shipped organisms, few prompts, no pass per neuron: does it run?")
-@click.option("--slow", is_flag=True, help="Also the effect final, by brute force.")
+@click.option("--slow", is_flag=True, help="Also the effect finalablation, by brute force.")
 def main(
     context: click.Context,
     folder: Path,

@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,35 @@ from benchmarks.identification.peers.given import Given, Ranking
 from benchmarks.identification.rows import Organism, Row, behaviour, row_of
 from ssn_probe.errors import RecipeError
 from ssn_probe.files import write_whole
+from ssn_probe.spec.effect_registry import Effect, named_effect
 from ssn_probe.spec.node import digest
 
 Scores = Ranking | dict[str, Ranking]
 Scored = tuple[Scores, float]
 """Scores, and their cost in forward passes per prompt."""
 VERSION = 1
-"""Raised when a row's numbers change."""
+"""Raised when the numbers of every row change. Those of this package's effects follow the versions of these."""
 
 
-def methods(*, slow: bool = False, others: Mapping[str, Callable[[Given], Any]] | None = None) -> dict[str, Any]:
-    """Name → function of `Given` and of a memory of effects that gives `Scored`, of every method.
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method as the harness runs it.
+
+    `scored`: a function of `Given` and of a memory of effects that gives `Scored`. `effect`: the effect of this package
+    that it ranks by; its version and parameters are in the key of the row.
+    """
+
+    scored: Callable[[Given, dict], Scored]
+    effect: Effect | None = None
+
+
+def methods(*, slow: bool = False, others: Mapping[str, Callable[[Given], Any]] | None = None) -> dict[str, Method]:
+    """Every method by its name.
 
     `others`: name → function of `Given` that returns scores, as `row_of` takes them.
     """
-    found: dict[str, Any] = {"random": _counted(_random), **{name: _counted(one.rank) for name, one in METHODS.items()}}
-    for effect in (*own.EFFECTS, own.EXACT, *(own.SLOW if slow else ())):
+    found = {"random": _counted(_random), **{name: _counted(one.rank) for name, one in METHODS.items()}}
+    for effect in (*own.EFFECTS, *(own.SLOW if slow else ())):
         for rule in own.ASKED:
             found[f"{effect}, {rule}"] = _own(effect, rule, average=True)
             if rule in ("h", "h − b"):
@@ -44,23 +58,23 @@ def _random(given: Given) -> Ranking:
     return {site: torch.rand(subject.n_layers, subject.widths[site], generator=draw) for site in given.sites}
 
 
-def _counted(function: Callable[[Given], Any]) -> Callable[[Given, dict], Scored]:
+def _counted(function: Callable[[Given], Any]) -> Method:
     def run(given: Given, _memory: dict) -> Scored:
         with counted(given) as passes:
             scores = function(given)
         return scores, per_prompt(passes, given)
 
-    return run
+    return Method(scored=run)
 
 
-def _own(effect: str, rule: str, *, average: bool) -> Callable[[Given, dict], Scored]:
+def _own(effect: str, rule: str, *, average: bool) -> Method:
     def run(given: Given, memory: dict) -> Scored:
         if effect not in memory:
             memory[effect] = own.effects_of(given, effect)
         means, cost = memory[effect]
         return own.rankings(means, rule, average=average), cost
 
-    return run
+    return Method(scored=run, effect=named_effect(effect))
 
 
 def function_at(text: str) -> Callable[[Given], Any]:
@@ -75,26 +89,33 @@ def function_at(text: str) -> Callable[[Given], Any]:
 
 
 def rows(
-    organism: Organism, wanted: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]
+    organism: Organism, wanted: Mapping[str, Method], folder: Path, settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """A row of every method on an organism, read from `folder` where it is there and was made with these settings."""
     memory: dict = {}
     for name, method in wanted.items():
-        key = {"version": VERSION, "organism": organism.subject.identity, "method": name, **settings}
-        file = folder / organism.name / f"{digest(key)[:16]}.json"
+        file = _file(folder, organism, name, method.effect, settings)
         if not file.is_file():
-            scores, cost = method(organism.given, memory)
+            scores, cost = method.scored(organism.given, memory)
             _keep(file, organism, name, row_of(scores, organism) | {"passes": cost})
         yield json.loads(file.read_text("utf-8"))
 
 
 def untouched(organism: Organism, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The row of silencing nothing: what the organism does as it is."""
-    key = {"version": VERSION, "organism": organism.subject.identity, "method": None, **settings}
-    file = folder / organism.name / f"{digest(key)[:16]}.json"
+    file = _file(folder, organism, None, None, settings)
     if not file.is_file():
         _keep(file, organism, "nothing silenced", behaviour(organism))
     return json.loads(file.read_text("utf-8"))
+
+
+def _file(
+    folder: Path, organism: Organism, method: str | None, effect: Effect | None, settings: Mapping[str, Any]
+) -> Path:
+    """Where a row is kept, by all that decides its numbers; one of this package by its effect's version as well."""
+    key = {"version": VERSION, "organism": organism.subject.identity, "method": method, **settings}
+    measured = {} if effect is None else {"effect": effect.key}
+    return folder / organism.name / f"{digest(key | measured)[:16]}.json"
 
 
 def _keep(file: Path, organism: Organism, name: str, row: Row) -> None:

@@ -1,6 +1,6 @@
 """Every effect of this package with every rule, as methods of the yardstick."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,17 +8,20 @@ from torch import Tensor
 
 from benchmarks.identification.counting import counted, per_prompt
 from benchmarks.identification.peers.given import HARMFUL, HARMLESS, Given, Ranking
+from ssn_probe.model.openings import Openings
 from ssn_probe.neurons.selection import contrast_score
-from ssn_probe.spec.effect_registry import named_effect
+from ssn_probe.spec.effect_registry import Ablation, named_effect
 from ssn_probe.spec.neuron_sets import RULES
+from ssn_probe.tracing.ablations import all_neurons, placed
 from ssn_probe.tracing.batching import BatchSize
 from ssn_probe.tracing.effect_store import Scores, mean
 from ssn_probe.tracing.effects import score
+from ssn_probe.tracing.exact_effects import exact_effects
 
-EFFECTS = ("refusal:1", "refusal", "local", "ablation")
-EXACT = "ablation:1"
-"""Every neuron silenced by itself, exactly: a forward pass per neuron, the row that effects approximate."""
-SLOW = ("final",)
+EFFECTS = ("refusal:1", "refusal", "local", "final", "ablation:1")
+"""What the table shows. `ablation:1` silences every neuron by itself, exactly: a pass per neuron and prompt, which the
+gradients of `refusal:1` and `refusal` stand for."""
+SLOW = ("finalablation",)
 """A pass per neuron and prompt as well, of a thing without a sign: only with --slow."""
 
 Means = dict[str, tuple[Ranking, Ranking]]
@@ -28,7 +31,8 @@ Means = dict[str, tuple[Ranking, Ranking]]
 def effects_of(given: Given, effect: str) -> tuple[Means, float]:
     """The mean effects, and their cost in forward passes per prompt.
 
-    An effect with a screen chooses its candidates on both contexts together, as studies do.
+    Ablations of all neurons begin at the neuron's layer (`exact_effects`), which gives the numbers of whole passes to
+    rounding. An effect with a screen chooses its candidates on both contexts together, as studies do.
     """
     found: Means = {}
     with counted(given) as passes:
@@ -36,6 +40,9 @@ def effects_of(given: Given, effect: str) -> tuple[Means, float]:
             chosen, count = named_effect(effect), len(given.tokens[language, HARMFUL])
             tokens = [*given.tokens[language, HARMFUL], *given.tokens[language, HARMLESS]]
             reads = openings if chosen.needs_openings else None
+            if isinstance(chosen, Ablation) and chosen.candidates == 1:
+                found[language] = _ablated(given, tokens, openings, count)
+                continue
             scores = score(
                 chosen, given.subject, tokens, reads=reads, sites=given.sites, batch_size=BatchSize(200, auto=True)
             )
@@ -46,6 +53,15 @@ def effects_of(given: Given, effect: str) -> tuple[Means, float]:
 
 def _means(given: Given, scores: Scores, rows: range) -> Ranking:
     return {site: mean(scores, site, list(rows)) for site in given.sites}
+
+
+def _ablated(given: Given, tokens: Sequence[Sequence[int]], openings: Openings, count: int) -> tuple[Ranking, Ranking]:
+    """The mean exact effects of every neuron on the first `count` prompts, and on the others."""
+    every = all_neurons(given.subject, given.sites)
+    effects = exact_effects(given.subject, tokens, every, openings, batch_size=BatchSize(1024, auto=True))
+    sides = (effects[:count].double().mean(0), effects[count:].double().mean(0))
+    found = [placed(given.subject, given.sites, every, side[:, None]) for side in sides]
+    return {site: found[0][site][0] for site in given.sites}, {site: found[1][site][0] for site in given.sites}
 
 
 def harmful(h: Tensor, b: Tensor) -> Tensor:
