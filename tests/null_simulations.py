@@ -5,7 +5,7 @@ where the claim is false, an interval that misses the truth.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -246,11 +246,14 @@ def models(seed: int) -> Errors:
 def exchanged_labels(seed: int) -> Errors:
     """Important neurons, languages that have most noise in common, and labels that mean nothing."""
     measured = study(seed, n=16, neurons=60)
-    table = permutation_null(measured, {"ms": MS, "ss": Shared(MS)}, anchor="en", draws=99, seed=seed)
-    shared = table.filter(set="ss", language_a=OVER_LANGUAGES).row(0, named=True)
+    both = Shared(replace(MS, rule="both"))
+    table = permutation_null(measured, {"ms": MS, "ss": Shared(MS), "both": both}, anchor="en", draws=99, seed=seed)
+    shared, midway = (table.filter(set=name, language_a=OVER_LANGUAGES).row(0, named=True) for name in ("ss", "both"))
     overlap = table.filter(set="ms", statistic="overlap", language_a="en", language_b="de").row(0, named=True)
     return {
         "p of a shared set's size": shared["p"] <= LEVEL,
+        "p of a shared set's size by both": midway["p"] <= LEVEL,
+        "difference from exchanged labels by both": misses(midway, 0.0, "difference_low", "difference_high"),
         "p of an overlap": overlap["p"] <= LEVEL,
         "shown_from of a shared set's size": shared["observed"] >= shared["shown_from"],
         "95 % of sizes under exchanged labels": misses(shared, shared["observed"], "null_low", "null_high"),
@@ -260,8 +263,12 @@ def exchanged_labels(seed: int) -> Errors:
 
 def half_samples(seed: int) -> Errors:
     measured = study(seed, n=16, neurons=60)
-    found = stability(measured, {"ms": MS}, pairs=2, seed=seed, permutations=19, null_pairs=3).jaccard
-    return {"p of a split-half Jaccard": found.filter(language="en")["p"][0] <= LEVEL}
+    sets = {"ms": MS, "both": replace(MS, rule="both")}
+    found = stability(measured, sets, pairs=2, seed=seed, permutations=19, null_pairs=3).jaccard.filter(language="en")
+    return {
+        "p of a split-half Jaccard": found.filter(set="ms")["p"][0] <= LEVEL,
+        "p of a split-half Jaccard by both": found.filter(set="both")["p"][0] <= LEVEL,
+    }
 
 
 def single_neurons(seed: int) -> Errors:

@@ -128,7 +128,7 @@ def test_the_attribution_of_both_programs_is_the_same(organism: Organism) -> Non
 def test_the_paper_s_rule_puts_the_harmless_top_last() -> None:
     h, b = torch.tensor([[3.0, 2, 1]]), torch.tensor([[5.0, 1, 0]])
     assert own.paper(h, b).argmin() == 0
-    assert own.both(h, b).tolist() == [[1.0, 3.0, 2.0]]
+    assert own.both(h, b).tolist() == [[0.5, 1.5, 1.0]]
 
 
 def test_a_row_that_is_there_is_read(organism: Organism, tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def difference(h: Tensor, b: Tensor) -> Tensor:
 
 
 def both(h: Tensor, b: Tensor) -> Tensor:
-    """2h − b: midway between what is asked by H and by D."""
-    return 2 * h - b
+    """h − b/2, which ranks as 2h − b does: midway between what is asked by H and by D: rule `both`."""
+    return contrast_score("both", h, b)
 
 
 def paper(h: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From importance to neuron sets: top-p under three contrast rules, and sets shared between languages.
+"""From importance to neuron sets: top-p under four contrast rules, and sets shared between languages.
 
 The input is one long frame of importances: `language, layer, site, index, harmful, harmless`, the mean effect of each
 neuron over the harmful and the harmless *identify* prompts. Ties are broken by index; a score of zero or less is
@@ -23,16 +23,21 @@ GROUPS = {"site": ["language", "layer", "site"], "layer": ["language", "layer"]}
 
 
 def contrast_score(rule: str, harmful: Values, harmless: Values) -> Values:
-    """The score by which a rule ranks neurons, from their mean effects on harmful and on harmless prompts."""
-    return harmful if rule == "harmful" else harmful - harmless
+    """The score by which a rule ranks neurons, from their mean effects on harmful (h) and on harmless prompts (b).
+
+    That of `both` is h − b/2, the mean of what `harmful` and what `difference` rank by; 2h − b ranks alike.
+    """
+    if rule == "harmful":
+        return harmful
+    return harmful - harmless / 2 if rule == "both" else harmful - harmless
 
 
 def selected(rule: str, harmful: Values, harmless: Values, in_top: Callable[[Values], Values]) -> Values:
     """Which neurons a rule takes; `in_top` says of some scores which are positive and among the largest of their pool.
 
     `difference`: top of harmful − harmless ("refuses harmful rather than harmless"). `harmful`: top of harmful
-    ("carries refusal of harmful"). `paper`: top of harmful without top of harmless (`MS_l = S_l(D_harmful) \\
-    S_l(D_harmless)`).
+    ("carries refusal of harmful"). `both`: top of harmful − harmless / 2, midway between them. `paper`: top of harmful
+    without top of harmless (`MS_l = S_l(D_harmful) \\ S_l(D_harmless)`).
     """
     if rule == "paper":
         return in_top(harmful) & ~in_top(harmless)

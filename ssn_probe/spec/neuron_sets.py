@@ -15,7 +15,7 @@ from ssn_probe.spec.relabelling import Labels
 if TYPE_CHECKING:
     from ssn_probe.spec.interventions import After, Trains
 
-RULES = {"difference": 0.005, "harmful": 0.005, "paper": 0.03}
+RULES = {"difference": 0.005, "harmful": 0.005, "both": 0.005, "paper": 0.03}
 """Selection rule → the share of neurons per layer and site that it takes when `top` is not given."""
 Site = Literal["q", "k", "v", "o", "ffn"]
 SITES: tuple[Site, ...] = ("q", "k", "v", "o", "ffn")
@@ -85,7 +85,8 @@ class SafetyNeurons(SetExpression):
 
     `effect` is the quantity that changes when a neuron is silenced (`"local"`, `"final"`, `"finalablation"`,
     `"refusal"`, `"ablation"`, `"ablation:0.01"` of other than 5 % of the neurons, or your own);
-    `rule` makes a set of the mean effects on harmful and on harmless prompts (`ssn_probe.neurons.selection`); `top` is
+    `rule` makes a set of the mean effects on harmful and on harmless prompts (`ssn_probe.neurons.selection`),
+    `"difference"`, `"harmful"`, `"both"` or `"paper"`; `top` is
     the share of neurons taken per `pool`: `"site"` for each (layer, site), `"layer"` for all sites of a layer together.
     Reads the *identify* split.
 

@@ -29,6 +29,9 @@ LEAST, SHARE = 20, 0.001
 REACH = 1.0
 """Standard errors of a context's mean under a random labelling by which the band is enlarged on either side."""
 
+CONTRASTS = ("difference", "both")
+"""Rules that rank by a contrast of harmful and harmless prompts."""
+
 Read = Callable[[str, int, str], np.ndarray]
 """Context, layer, site → effects [prompt, neuron] of a language."""
 
@@ -87,8 +90,9 @@ def near_threshold(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarra
     """Which neurons of a pool are verified, bool [neuron]: a symmetric function of the prompts of both contexts.
 
     For the rules that rank by a context's mean, those whose pooled mean is within `verify` times the pooled threshold
-    of it, or beyond by `REACH` standard errors at most. For the contrast, of which no labelling can make more than the
-    spread over prompts allows, those whose standard deviation is at least 1 − `verify` of the pool's k-th largest.
+    of it, or beyond by `REACH` standard errors at most. For those that rank by a contrast, of which no labelling can
+    make more than the spread over prompts allows, those whose largest possible score is at least 1 − `verify` of the
+    pool's k-th largest.
     """
     assert node.top is not None
     assert node.verify is not None
@@ -96,16 +100,27 @@ def near_threshold(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarra
     values.sort(axis=0)  # sums do not depend on the order of prompts
     count = math.ceil(values.shape[1] * node.top - 1e-9)
     spread = values.std(axis=0)
-    if node.rule == "difference":
-        least = _largest(spread, count)
-        return (spread > 0) & (spread >= (1 - node.verify) * least)
     mean = values.mean(axis=0)
+    if node.rule in CONTRASTS:
+        highest = _highest(node.rule, mean, spread, len(harmful), len(harmless))
+        return (highest > 0) & (highest >= (1 - node.verify) * _largest(highest, count))
     threshold = _largest(mean, count)
     if threshold <= 0:
         return np.zeros(len(mean), dtype=bool)
     fewest, n = min(len(harmful), len(harmless)), len(values)
     error = spread * math.sqrt(max(0.0, 1 / fewest - 1 / n) * n / max(1, n - 1))
     return (mean != 0) & (np.abs(mean - threshold) <= node.verify * threshold + REACH * error)
+
+
+def _highest(rule: str, mean: np.ndarray, spread: np.ndarray, harmful: int, harmless: int) -> np.ndarray:
+    """The highest score that any labelling with so many prompts of each kind gives a neuron, [neuron].
+
+    h − b is at most spread · n / √(harmful · harmless), n the number of prompts: then all harmful prompts have one
+    effect and all harmless ones another. And h − b/2 = mean/2 + (h − b) · (n + harmless) / 2n.
+    """
+    n = harmful + harmless
+    gap = spread * n / math.sqrt(harmful * harmless)
+    return gap if rule == "difference" else mean / 2 + gap * (n + harmless) / (2 * n)
 
 
 def audit(
@@ -199,7 +214,7 @@ def _in_band(node: SafetyNeurons, means: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _score(node: SafetyNeurons, harmful: float, harmless: float) -> float:
-    return harmful if node.rule != "difference" else harmful - harmless
+    return contrast_score("harmful" if node.rule == "paper" else node.rule, harmful, harmless)
 
 
 def _errors(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:

@@ -54,7 +54,7 @@ def reference(importance: Importance, rule: str, top: str, pool: str) -> dict[st
             return {key for key in first if score(key) > 0}
 
         def score(key: Any) -> float:
-            return importance[key][0] - (importance[key][1] if rule != "harmful" else 0.0)
+            return importance[key][0] - importance[key][1] * {"harmful": 0.0, "both": 0.5}.get(rule, 1.0)
 
         paper = rule == "paper"
         chosen = best(lambda key: importance[key][0]) - best(lambda key: importance[key][1]) if paper else best(score)

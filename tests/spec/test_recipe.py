@@ -66,7 +66,9 @@ def test_a_name_may_carry_the_value_of_a_parameter() -> None:
             SafetyNeurons(PROMPTS, effect=text)
 
 
-@pytest.mark.parametrize(("rule", "share"), [("difference", 0.005), ("harmful", 0.005), ("paper", 0.03)])
+@pytest.mark.parametrize(
+    ("rule", "share"), [("difference", 0.005), ("harmful", 0.005), ("both", 0.005), ("paper", 0.03)]
+)
 def test_every_rule_has_its_share(rule: str, share: float) -> None:
     assert RULES[rule] == share
     assert SafetyNeurons(PROMPTS, rule=rule).top == share

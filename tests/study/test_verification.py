@@ -1,6 +1,7 @@
 """Screen, then verify: exact effects near the threshold, chosen without labels; what an audit of the others counts."""
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from ssn_probe import Prompts, Recipe, SafetyNeurons
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.neurons.selection import select_neurons
+from ssn_probe.neurons.selection import contrast_score, select_neurons
 from ssn_probe.report.markdown import as_markdown
 from ssn_probe.report.sections.verified_neurons import verification_section
 from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
-from ssn_probe.study.verification import near_threshold, to_verify, upper_bound
+from ssn_probe.study.verification import _highest, near_threshold, to_verify, upper_bound
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
@@ -38,7 +39,7 @@ def bench(organism: Subject) -> Workbench:
     return bench_for(RECIPE, organism)
 
 
-@pytest.mark.parametrize("rule", ["difference", "paper", "harmful"])
+@pytest.mark.parametrize("rule", ["difference", "both", "paper", "harmful"])
 def test_exchanged_labels_verify_the_same_neurons(organism: Subject, bench: Workbench, rule: str) -> None:
     node = replace(MS, rule=rule, top=0.05)
     here = verified(bench, node, "qaa")
@@ -128,7 +129,7 @@ def test_the_bound_covers() -> None:
     assert upper_bound(0, 0) == upper_bound(3, 3) == 1.0
 
 
-@pytest.mark.parametrize("rule", ["difference", "paper", "harmful"])
+@pytest.mark.parametrize("rule", ["difference", "both", "paper", "harmful"])
 def test_the_band_of_dead_neurons_single_prompts_and_permuted_ones(rule: str) -> None:
     node, random = replace(MS, rule=rule, top=0.1), np.random.default_rng(0)
     effects = random.gamma(2.0, size=(7, 50))
@@ -168,3 +169,14 @@ def test_half_precision_is_verified_in_single(bench: Workbench) -> None:
     rounded = exact_effects(half, tokens, [(1, "ffn", 3), (0, "q", 2)])
     assert found.dtype == torch.float32
     assert not torch.allclose(found, rounded, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["difference", "both"])
+def test_no_labelling_gives_a_neuron_more_than_its_highest_score(rule: str) -> None:
+    effects = np.random.default_rng(1).gamma(1.0, size=(6, 30))
+    effects[:, 0] = [3, 3, 1, 1, 1, 1]
+    highest = _highest(rule, effects.mean(0), effects.std(0), 2, 4)
+    labels = [np.isin(np.arange(6), some) for some in combinations(range(6), 2)]
+    scores = np.array([contrast_score(rule, effects[one].mean(0), effects[~one].mean(0)) for one in labels])
+    assert (scores.max(axis=0) <= highest + 1e-12).all()
+    assert scores.max(axis=0)[0] == pytest.approx(highest[0])

@@ -55,7 +55,7 @@ LABELS = np.array([sides(4), [True] * 4 + [False] * 4])
 @quick
 @given(
     made_up_effects(),
-    st.sampled_from(["difference", "harmful", "paper"]),
+    st.sampled_from(["difference", "harmful", "both", "paper"]),
     st.sampled_from([0.01, 0.2, 0.25, 0.5, 1.0]),
     st.sampled_from(["site", "layer"]),
     st.integers(0, 1),

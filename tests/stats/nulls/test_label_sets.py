@@ -60,7 +60,7 @@ def slow(labelled: PromptEffects, node: SafetyNeurons, *, by_mean: bool) -> pl.D
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["strata", "pairs"])
 @pytest.mark.parametrize("pool", ["site", "layer"])
-@pytest.mark.parametrize("rule", ["difference", "harmful", "paper"])
+@pytest.mark.parametrize("rule", ["difference", "harmful", "both", "paper"])
 def test_ranked_sets_are_those_of_one_labelling_at_a_time(rule: str, pool: str, pairs: bool) -> None:
     node = replace(MS, rule=rule, pool=pool, top=0.3 if rule == "paper" else 0.1)
     labelled = under(made(pairs), range(2, 6))

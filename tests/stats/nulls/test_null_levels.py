@@ -16,7 +16,7 @@ from ssn_probe.stats.nulls.permutation_null import permutation_null
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
 NEURONS = 40
-MS = {rule: SafetyNeurons(Prompts("made up"), rule=rule, top=0.15) for rule in ("difference", "paper")}
+MS = {rule: SafetyNeurons(Prompts("made up"), rule=rule, top=0.15) for rule in ("difference", "both", "paper")}
 Design = Callable[[np.random.Generator], tuple[pl.DataFrame, np.ndarray]]
 """The prompts, with labels that mean nothing, and the code of what a prompt has in common with others."""
 
