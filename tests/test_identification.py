@@ -113,8 +113,7 @@ def test_passes_are_counted(organism: Organism) -> None:
         for language in given.reads:
             given.run(language, "harmful")
     assert per_prompt(forward, given) == pytest.approx(0.5)
-    _, cost = own.effects_of(given, "refusal:1")
-    assert cost == pytest.approx(3, rel=0.01)
+    assert own.effects_of(given, "refusal:1").cost == pytest.approx(3, rel=0.01)
 
 
 def test_the_attribution_of_both_programs_is_the_same(organism: Organism) -> None:
@@ -165,7 +164,7 @@ def test_ablating_every_neuron_is_the_effect_ablation(organism: Organism) -> Non
     language = next(iter(organism.given.reads))
     tokens = {(language, side): organism.given.tokens[language, side][:1] for side in ("harmful", "harmless")}
     few = replace(organism.given, reads={language: organism.given.reads[language]}, tokens=tokens, sites=("o",))
-    found, _ = own.effects_of(few, "ablation:1")
+    found = own.effects_of(few, "ablation:1").means()
     both = [row for side in tokens.values() for row in side]
     scores = score(named_effect("ablation:1"), few.subject, both, reads=few.reads[language], sites=few.sites)
     for row, side in enumerate(found[language]):
@@ -177,6 +176,25 @@ def test_the_method_of_a_file_is_found() -> None:
     assert harness.function_at("benchmarks.identification.own:paper") is own.paper
     with pytest.raises(RecipeError, match="no method"):
         harness.function_at("nowhere:rank")
+
+
+def test_exchanged_labels_swap_pairs(organism: Organism) -> None:
+    effects = own.effects_of(organism.given, "refusal:1")
+    before, after, none = (effects.means(one) for one in ([True, True], [False, False], None))
+    for language, (h, b) in before.items():
+        for site in rows.SITES:
+            assert torch.equal(h[site], after[language][1][site])
+            assert torch.equal(b[site], none[language][0][site])
+    half = effects.means([True, False])["qaa"]
+    total = [one[0]["ffn"] + one[1]["ffn"] for one in (half, before["qaa"])]
+    assert torch.allclose(total[0], total[1], atol=1e-6)
+    assert not torch.allclose(half[0]["ffn"], before["qaa"][0]["ffn"])
+
+
+def test_a_row_says_what_exchanged_labels_find(organism: Organism) -> None:
+    good, blind = true_scores(organism, "harmful"), blank(organism)
+    row = rows.exchanged_row([good, blind], organism)
+    assert row["mass H exchanged"] == pytest.approx((1 + (row_of(blind, organism, silence=False)["mass H"] or 0)) / 2)
 
 
 def test_organisms_are_balanced_and_apart() -> None:

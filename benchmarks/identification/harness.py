@@ -13,7 +13,7 @@ from benchmarks.identification import own
 from benchmarks.identification.counting import counted, per_prompt
 from benchmarks.identification.peers import METHODS
 from benchmarks.identification.peers.given import Given, Ranking
-from benchmarks.identification.rows import Organism, Row, behaviour, row_of
+from benchmarks.identification.rows import Organism, Row, behaviour, exchanged_row, row_of
 from ssn_probe.errors import RecipeError
 from ssn_probe.files import write_whole
 from ssn_probe.spec.effect_registry import Effect, named_effect
@@ -31,11 +31,13 @@ class Method:
     """A method as the harness runs it.
 
     `scored`: a function of `Given` and of a memory of effects that gives `Scored`. `effect`: the effect of this package
-    that it ranks by; its version and parameters are in the key of the row.
+    that it ranks by; its version and parameters are in the key of the row. `exchanged`: what it ranks by when nobody
+    knows which prompts are harmful, from the same memory.
     """
 
     scored: Callable[[Given, dict], Scored]
     effect: Effect | None = None
+    exchanged: Callable[[dict], list[Ranking]] | None = None
 
 
 def methods(*, slow: bool = False, others: Mapping[str, Callable[[Given], Any]] | None = None) -> dict[str, Method]:
@@ -71,10 +73,14 @@ def _own(effect: str, rule: str, *, average: bool) -> Method:
     def run(given: Given, memory: dict) -> Scored:
         if effect not in memory:
             memory[effect] = own.effects_of(given, effect)
-        means, cost = memory[effect]
-        return own.rankings(means, rule, average=average), cost
+        return own.rankings(memory[effect].means(), rule, average=average), memory[effect].cost
 
-    return Method(scored=run, effect=named_effect(effect))
+    def exchanged(memory: dict) -> list[Ranking]:
+        swaps = own.exchanges(memory[effect].count)
+        return [own.rankings(memory[effect].means(one), rule, average=True) for one in swaps]  # type: ignore[misc]
+
+    compared = average and effect == own.DEFAULT
+    return Method(scored=run, effect=named_effect(effect), exchanged=exchanged if compared else None)
 
 
 def function_at(text: str) -> Callable[[Given], Any]:
@@ -97,7 +103,10 @@ def rows(
         file = _file(folder, organism, name, method.effect, settings)
         if not file.is_file():
             scores, cost = method.scored(organism.given, memory)
-            _keep(file, organism, name, row_of(scores, organism) | {"passes": cost})
+            row = row_of(scores, organism) | {"passes": cost}
+            if method.exchanged is not None:
+                row |= exchanged_row(method.exchanged(memory), organism)
+            _keep(file, organism, name, row)
         yield json.loads(file.read_text("utf-8"))
 
 

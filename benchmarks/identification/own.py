@@ -1,6 +1,8 @@
 """Every effect of this package with every rule, as methods of the yardstick."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,47 +23,86 @@ from ssn_probe.tracing.exact_effects import exact_effects
 EFFECTS = ("refusal:1", "refusal", "local", "final", "ablation:1")
 """What the table shows. `ablation:1` silences every neuron by itself, exactly: a pass per neuron and prompt, which the
 gradients of `refusal:1` and `refusal` stand for."""
+DEFAULT = "refusal"
+"""The effect of sets that name none; only its rows say what exchanged labels find."""
 SLOW = ("finalablation",)
 """A pass per neuron and prompt as well, of a thing without a sign: only with --slow."""
+
+DRAWS = 5
+"""Exchanges of labels under which a row says what its rule finds."""
 
 Means = dict[str, tuple[Ranking, Ranking]]
 """Language → mean effects on harmful, and on harmless prompts."""
 
 
-def effects_of(given: Given, effect: str) -> tuple[Means, float]:
-    """The mean effects, and their cost in forward passes per prompt.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Effects:
+    """The effects of every prompt, and their cost in forward passes per prompt.
+
+    `mean`: language and prompts → the mean effect of every neuron; prompts are numbered, harmful ones first, and then
+    as many harmless ones.
+    """
+
+    mean: Callable[[str, Sequence[int]], Ranking]
+    count: int
+    languages: tuple[str, ...]
+    cost: float
+
+    def means(self, swapped: Sequence[bool] | None = None) -> Means:
+        """The means of both contexts, or of what is called so where the prompts of some pairs are `swapped`.
+
+        The n-th harmful and the n-th harmless prompt are a pair, so that each side keeps its size; as labels are
+        exchanged in all languages together when a study draws its null.
+        """
+        moved = [self.count * one for one in swapped or [False] * self.count]
+        sides = (
+            [row + shift for row, shift in enumerate(moved)],
+            [self.count + row - shift for row, shift in enumerate(moved)],
+        )
+        return {one: (self.mean(one, sides[0]), self.mean(one, sides[1])) for one in self.languages}
+
+
+def effects_of(given: Given, effect: str) -> Effects:
+    """The effects of every prompt.
 
     Ablations of all neurons begin at the neuron's layer (`exact_effects`), which gives the numbers of whole passes to
     rounding. An effect with a screen chooses its candidates on both contexts together, as studies do.
     """
-    found: Means = {}
+    chosen, found = named_effect(effect), {}
+    exact = isinstance(chosen, Ablation) and chosen.candidates == 1
     with counted(given) as passes:
         for language, openings in given.reads.items():
-            chosen, count = named_effect(effect), len(given.tokens[language, HARMFUL])
             tokens = [*given.tokens[language, HARMFUL], *given.tokens[language, HARMLESS]]
             reads = openings if chosen.needs_openings else None
-            if isinstance(chosen, Ablation) and chosen.candidates == 1:
-                found[language] = _ablated(given, tokens, openings, count)
+            if exact:
+                found[language] = _ablated(given, tokens, openings)
                 continue
             scores = score(
                 chosen, given.subject, tokens, reads=reads, sites=given.sites, batch_size=BatchSize(200, auto=True)
             )
-            rows = (range(count), range(count, len(scores)))
-            found[language] = _means(given, scores, rows[0]), _means(given, scores, rows[1])
-    return found, per_prompt(passes, given)
+            found[language] = partial(_means, given, scores)
+    return Effects(
+        mean=lambda language, rows: found[language](rows),
+        count=len(given.tokens[next(iter(given.reads)), HARMFUL]),
+        languages=tuple(given.reads),
+        cost=per_prompt(passes, given),
+    )
 
 
-def _means(given: Given, scores: Scores, rows: range) -> Ranking:
+def _means(given: Given, scores: Scores, rows: Sequence[int]) -> Ranking:
     return {site: mean(scores, site, list(rows)) for site in given.sites}
 
 
-def _ablated(given: Given, tokens: Sequence[Sequence[int]], openings: Openings, count: int) -> tuple[Ranking, Ranking]:
-    """The mean exact effects of every neuron on the first `count` prompts, and on the others."""
+def _ablated(given: Given, tokens: Sequence[Sequence[int]], openings: Openings) -> Callable[[Sequence[int]], Ranking]:
+    """The mean exact effects of every neuron, as a function of the prompts."""
     every = all_neurons(given.subject, given.sites)
-    effects = exact_effects(given.subject, tokens, every, openings, batch_size=BatchSize(1024, auto=True))
-    sides = (effects[:count].double().mean(0), effects[count:].double().mean(0))
-    found = [placed(given.subject, given.sites, every, side[:, None]) for side in sides]
-    return {site: found[0][site][0] for site in given.sites}, {site: found[1][site][0] for site in given.sites}
+    effects = exact_effects(given.subject, tokens, every, openings, batch_size=BatchSize(1024, auto=True)).double()
+
+    def of(rows: Sequence[int]) -> Ranking:
+        found = placed(given.subject, given.sites, every, effects[list(rows)].mean(0)[:, None])
+        return {site: found[site][0] for site in given.sites}
+
+    return of
 
 
 def harmful(h: Tensor, b: Tensor) -> Tensor:
@@ -105,3 +146,8 @@ def rankings(means: Means, rule: str, *, average: bool) -> Ranking | dict[str, R
         {site: torch.stack([pair[side][site] for pair in means.values()]).mean(0) for site in sites} for side in (0, 1)
     ]
     return {site: ask(averages[0][site], averages[1][site]) for site in sites}
+
+
+def exchanges(count: int) -> list[list[bool]]:
+    """Which pairs are swapped in each of `DRAWS` exchanges of labels; the same for every organism and effect."""
+    return (np.random.default_rng(0).random((DRAWS, count)) < 0.5).tolist()

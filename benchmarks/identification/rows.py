@@ -3,12 +3,13 @@
 `row_of(scores, organism)` is all that a method of others needs: scores may come from any program.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
+from torch import Tensor
 
 from benchmarks.identification.peers.given import Given
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
@@ -23,6 +24,8 @@ from ssn_probe.tracing.edits import NO_EDITS, Edits, suppression
 from ssn_probe.tracing.generate import generate
 
 SITES: tuple[Site, ...] = ("o", "ffn")
+EXCHANGED = ("found", "mass H", "mass D", "ASR")
+"""The columns that are also counted under exchanged labels."""
 SHORT = {"harmful": "H", "difference": "D"}
 Row = dict[str, float | None]
 """Column → number, None where the organism has nothing to count it on: see `row_of`."""
@@ -183,6 +186,16 @@ def _silenced(scores: Mapping[str, Mapping[Site, np.ndarray]], organism: Organis
     edits = {language: suppression(found) for language, found in sets.items()}
     hits = [len(carriers.intersection(found)) / max(1, len(carriers)) for found in sets.values()]
     return {"found": float(np.mean(hits))} | behaviour(organism, edits)
+
+
+def exchanged_row(rankings: Sequence[Mapping[Site, np.ndarray | Tensor]], organism: Organism) -> Row:
+    """What a method finds under exchanged labels: the means over these rankings of `found`, `mass H`, `mass D`, `ASR`.
+
+    Studies compare a set with such sets, so the difference of a row's column and its `… exchanged` is what a study can
+    show of it.
+    """
+    found = [row_of(one, organism) for one in rankings]
+    return {f"{name} exchanged": float(np.mean([row[name] for row in found])) for name in EXCHANGED}  # type: ignore[misc]
 
 
 def highest(scores: Mapping[Site, np.ndarray], count: int) -> list[Neuron]:
