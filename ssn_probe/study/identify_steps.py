@@ -8,7 +8,7 @@ import polars as pl
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.precision import widens
 from ssn_probe.neurons.model_neurons import check_trained
-from ssn_probe.spec import Recipe, SafetyNeurons, Trains
+from ssn_probe.spec import Ablation, FinalAblation, Recipe, SafetyNeurons, Trains
 from ssn_probe.study.importance import (
     CONTRASTED,
     distinct_sites,
@@ -17,6 +17,7 @@ from ssn_probe.study.importance import (
     scored_as,
     screening,
     unverified,
+    verified_in,
 )
 from ssn_probe.study.learned_responses import answer_steps
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
@@ -27,7 +28,9 @@ from ssn_probe.study.rounding import rounding_steps
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_done
 from ssn_probe.study.trained_weights import AFTER, complete_row, is_trained, train, trained_bench, training_inputs
+from ssn_probe.study.verification import expected_passes
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.exact_effects import runs_whole
 
 
 def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
@@ -99,9 +102,10 @@ def _score_steps(
         prompts, effect = bench.data[node.prompts], node.scored_by
         wider = node.scoring_dtype if widens(bench.subject, node.scoring_dtype) else None
         label = before + effect.label(", ".join(filter(None, [prompts.name, wider])))
+        cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites, dtype=wider)
         if node.verify is not None:
             label += f", verified within {node.verify:g} of the threshold"
-        cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites, dtype=wider)
+            cost = _cost_of_verifying(bench, node)
         for language in prompts.languages:
             for context in CONTRASTED:
                 count = prompts.select("identify", context, language).height
@@ -116,6 +120,22 @@ def _score_steps(
                         inside(), node, *place, bench.tracker.advance(label)
                     ),
                 )
+
+
+def _cost_of_verifying(bench: Workbench, node: SafetyNeurons) -> Cost:
+    """Of the ablations that follow the estimates, as many as are expected before these are there."""
+    subject, dtype = bench.subject, verified_in(bench, node)
+    sites = distinct_sites(bench, node)
+    neurons = subject.n_layers * sum(width for site, width in subject.widths.items() if site in sites)
+    layers = 1 if runs_whole(subject) else subject.n_layers
+    effect = FinalAblation() if node.scored_by.ablated == "final state" else Ablation()
+    return Cost(
+        work="effect",
+        passes=expected_passes(node, neurons, layers),
+        effect=effect,
+        sites=node.sites,
+        dtype=dtype if widens(subject, dtype) else None,
+    )
 
 
 def _after_training(bench: Workbench, training: Trains, nodes: list[SafetyNeurons]) -> Iterator[Step]:

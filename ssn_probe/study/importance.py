@@ -171,9 +171,8 @@ def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str
     assert estimated is not None
     chosen, rows = verified(bench, node, language), bench.data[node.prompts].select("identify", context, language)
     with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
-        own = bench.subject.identity["dtype"]
-        dtype = node.scoring_dtype or ("float32" if own in HALF else None)
-        with computing_in(bench.subject, None if covered(shelf, rows.height) else dtype) as subject:
+        dtype = None if covered(shelf, rows.height) else verified_in(bench, node)
+        with computing_in(bench.subject, dtype) as subject:
             exact = exact_effects(
                 subject,
                 tokens_of(bench, rows),
@@ -188,6 +187,12 @@ def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str
     for column, (layer, site, index) in enumerate(chosen.neurons):
         means[site][layer, index] = exact[:, column].mean(dtype=np.float64)
     return Scored(means=means, parts=found.parts, neurons=chosen.neurons, exact=exact)
+
+
+def verified_in(bench: Workbench, node: SafetyNeurons) -> str | None:
+    """The dtype of exact effects: single precision at least, whose rounding one neuron's effect is above; None: the
+    model's own."""
+    return node.scoring_dtype or ("float32" if bench.subject.identity["dtype"] in HALF else None)
 
 
 def candidates(bench: Workbench, node: SafetyNeurons, language: str) -> list[Neuron] | None:

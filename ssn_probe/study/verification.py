@@ -86,6 +86,21 @@ def to_verify(node: SafetyNeurons, places: Sequence[Place], language: str, read:
     )
 
 
+def expected_passes(node: SafetyNeurons, neurons: int, layers: int) -> float:
+    """Forward passes that verification is expected to take on a prompt, before the estimates are known.
+
+    A pass without a neuron begins at the neuron's layer, so on average over `layers` it is (layers + 1) / (2 · layers)
+    of a whole one. The number of neurons is that of effects whose sizes fall off exponentially, where a share of
+    top^x is above x times the threshold; `REACH` adds to it what depends on the prompts.
+    """
+    assert node.top is not None
+    assert node.verify is not None
+    above, below = node.top ** (1 + node.verify), node.top ** (1 - node.verify)
+    near = below if node.rule in CONTRASTS else below - above
+    audited = max(LEAST, SHARE * neurons)
+    return min(neurons, near * neurons + audited) * (layers + 1) / (2 * layers)
+
+
 def near_threshold(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
     """Which neurons of a pool are verified, bool [neuron]: a symmetric function of the prompts of both contexts.
 

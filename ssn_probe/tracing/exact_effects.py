@@ -68,9 +68,7 @@ def exact_effects(
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
     order = sorted(range(len(neurons)), key=lambda row: _forward(neurons[row]))
     ordered = [neurons[row] for row in order]
-    # all is at hand: modules can be skipped, and weights are read
-    whole = not resumed or subject.calls is not None or subject.shards is not None or subject.spread
-    run_prompt = _whole if whole else _resumed
+    run_prompt = _whole if not resumed or runs_whole(subject) else _resumed
     precision = torch.float64 if subject.identity["dtype"] == "float64" else torch.float32
 
     def run(rows: list[int]) -> dict[str, Tensor]:
@@ -84,6 +82,11 @@ def exact_effects(
 
     run_batches(tokens, 1, run, shelf, advance)
     return gather(shelf.parts(), "exact", torch.zeros(len(tokens), len(neurons), dtype=precision))
+
+
+def runs_whole(subject: Subject) -> bool:
+    """Do whole passes run, since modules cannot be skipped, or weights not be read, where the model is?"""
+    return subject.calls is not None or subject.shards is not None or bool(subject.spread)
 
 
 def check_known(subject: Subject, neurons: Sequence[Neuron]) -> None:

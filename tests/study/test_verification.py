@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,20 @@ import pytest
 import torch
 from studies import bench_for, exchanged_bench
 
-from ssn_probe import Prompts, Recipe, SafetyNeurons
+from ssn_probe import Ablation, Prompts, Recipe, SafetyNeurons, preview
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.neurons import SITES
 from ssn_probe.neurons.selection import contrast_score, select_neurons
 from ssn_probe.report.markdown import as_markdown
 from ssn_probe.report.sections.verified_neurons import verification_section
+from ssn_probe.spec import FinalAblation
 from ssn_probe.study.contrast_effects import prompt_effects
+from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
+from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.verification import _highest, near_threshold, to_verify, upper_bound
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
@@ -104,6 +109,23 @@ def test_the_audit_counts_those_not_verified(bench: Workbench) -> None:
     assert "qaa" in as_markdown(section)
     assert verification_section(None) is None
     assert verified(bench, replace(MS, audit_seed=1), "qaa").audited != chosen.audited
+
+
+def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path) -> None:
+    paper = replace(MS, effect="final", rule="paper", top=0.03, sites=SITES)
+    rows = {row.label: row.cost for row in rows_of_steps(identify_steps(bench_for(RECIPE, organism), RECIPE))}
+    *_, estimate, exact = rows.values()
+    assert (estimate.passes, estimate.effect) == (3, MS.effect)
+    assert exact.effect == Ablation()
+    # .02^.8 of 2,560 neurons and 20 that are audited, from the middle of four layers on average
+    assert exact.passes == pytest.approx((0.02**0.8 * 2560 + 20) * 5 / 8)
+    half = load_subject("organism", dtype="bfloat16", weights=False)
+    recipe = replace(RECIPE, sets={"ms": paper})
+    (row,) = (row for row in rows_of_steps(identify_steps(bench_for(recipe, half), recipe)) if "verified" in row.label)
+    assert (row.cost.effect, row.cost.dtype) == (FinalAblation(), "float32")
+    shown = " ".join(str(preview(recipe, out=tmp_path, limit=30, time=False)).split())
+    assert f" 60 {60 * row.cost.passes:,.0f}" in shown
+    assert "finalablation effects, a neuron for a prompt" in shown
 
 
 def test_a_neuron_that_the_estimate_hides_is_missed() -> None:
