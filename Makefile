@@ -108,6 +108,8 @@ picture: demo $(BROWSER)
 	$(BIN)/python .ci/pictures.py "$(OUT)/latest/report.html"
 
 bench: $(STAMP)
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed --model organism
 	$(BIN)/python -m benchmarks
 
 # Moves every pin to the newest version that pyproject.toml allows on every Python, with the hashes of all files that the

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, and write them as JSON on request."""
+"""`python -m benchmarks`: memory, the cache, selection and nulls. Passes are timed by `python -m benchmarks.speed`."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-PARTS = ("scoring", "generation", "cache", "memory", "training", "selection", "nulls")
+PARTS = ("cache", "memory", "selection", "nulls")
 
 
 @click.command()
@@ -18,7 +18,7 @@ PARTS = ("scoring", "generation", "cache", "memory", "training", "selection", "n
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers there, too.")
 def main(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads: int, file: Path | None) -> None:
-    """Speed and memory of the probe, as ratios to plain forward passes and plain generation in the same run.
+    """What the cache costs, memory of passes and training, and time of selection and nulls.
 
     Ratios of processor time and, after them, of wall time; medians over the repeats, with quartiles.
     """
@@ -44,62 +44,33 @@ def _plan(model: str, parts: tuple[str, ...], repeats: int, quick: bool, threads
     from benchmarks.memory import SIZES, memory
     from benchmarks.nulls import NEURONS, nulls
     from benchmarks.selection import LAYERS, selection
+    from benchmarks.speed.training import training_memory
 
-    names = ("100m", "organism") if model == "all" else (model,)
-    for name in names:
-        if {"scoring", "generation", "cache"} & set(parts):
-            yield lambda name=name: _speed(name, parts, repeats, quick, threads)
+    for name in ("100m", "organism") if model == "all" else (model,):
+        if "cache" in parts:
+            yield lambda name=name: _cache(name, repeats, quick, threads)
         if "memory" in parts and resettable():
             sizes = SIZES[:2] if quick else SIZES
             yield lambda name=name, sizes=sizes: memory(name, sizes=sizes, threads=threads)
-        if "training" in parts:
-            yield lambda name=name: _training(name, repeats, quick, threads)
+            yield lambda name=name: training_memory(name, threads=threads)
     if "selection" in parts:
         yield lambda: selection(layers=4 if quick else LAYERS, repeats=2 if quick else 3, threads=threads)
     if "nulls" in parts:
         yield lambda: nulls(neurons=256 if quick else NEURONS, repeats=2 if quick else 3, threads=threads)
 
 
-def _speed(name: str, parts: tuple[str, ...], repeats: int, quick: bool, threads: int) -> list:
-    """Scoring and generation on one model."""
+def _cache(name: str, repeats: int, quick: bool, threads: int) -> list:
+    """What keeping a measurement costs. The organism is so small that it repeats four times as often."""
     import torch
 
     from benchmarks.caching import caching
-    from benchmarks.generation import generate
     from benchmarks.models import opened
-    from benchmarks.scoring import brute_force, score
+    from benchmarks.speed import prompts_of
 
     torch.set_num_threads(threads)
-    rows, (prompts, repeats) = [], _size(name, repeats, quick)
+    prompts = prompts_of(name, quick)
     with opened("organism" if name == "organism" else "100m", prompts=prompts) as case:
-        if "scoring" in parts:
-            rows += score(case, batch_size=prompts, repeats=repeats)
-            rows += brute_force(case, neurons=prompts, repeats=repeats)
-        if "generation" in parts:
-            rows += generate(case, batch_size=prompts, repeats=repeats)
-        if "cache" in parts:
-            rows += caching(case, batch_size=prompts, repeats=repeats)
-    return rows
-
-
-def _training(name: str, repeats: int, quick: bool, threads: int) -> list:
-    """A training step on one model, and its memory where the system tells it."""
-    import torch
-
-    from benchmarks.apart import resettable
-    from benchmarks.training import training, training_memory
-
-    torch.set_num_threads(threads)
-    prompts, repeats = _size(name, repeats, quick)
-    rows = training(name, prompts=prompts, repeats=repeats)
-    return [*rows, *training_memory(name, threads=threads)] if resettable() else rows
-
-
-def _size(name: str, repeats: int, quick: bool) -> tuple[int, int]:
-    """Prompts and repeats. The organism is so small that it repeats four times as often."""
-    if name == "organism":
-        return 200, repeats if quick else repeats * 4
-    return 4 if quick else 8, repeats
+        return caching(case, batch_size=prompts, repeats=repeats * (1 if quick or name == "100m" else 4))
 
 
 if __name__ == "__main__":

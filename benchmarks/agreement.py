@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import Case, opened
-from benchmarks.scoring import text_of
+from benchmarks.speed.scoring import text_of
 from ssn_probe.model.openings import Direction
 from ssn_probe.model.out_of_memory import release_memory
 from ssn_probe.neurons import SITES

@@ -9,7 +9,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,21 @@ def opened(
         _write_random_llama(Path(folder), SHAPES[name], device, dtype)
         subject = load_subject(folder, dtype=dtype, device=device)
         yield _random_llama(name, subject, prompts, length)
+
+
+def twin(module: Any) -> Any:
+    """Another module of the very same weights, for adapters, hooks or wrappers that stay in it."""
+    import copy
+
+    same = {id(weight): weight for weight in module.parameters()}  # not even for a moment are there copies of them
+    return copy.deepcopy(module, same).eval().requires_grad_(False)
+
+
+def of_length(case: Case, *, prompts: int, length: int) -> Case:
+    """The case with so many random prompts of so many tokens in place of its own."""
+    draw = random.Random(0)
+    words = range(100, case.subject.vocabulary)
+    return replace(case, tokens=[draw.choices(words, k=length) for _ in range(prompts)])
 
 
 def neurons_of(subject: Subject) -> int:

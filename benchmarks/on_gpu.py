@@ -4,10 +4,9 @@
     python -m benchmarks.on_gpu --part speed           # a random Llama of 8B parameters in bfloat16, 16 GB of disk
     python -m benchmarks.on_gpu --device cpu --tiny    # a dry run without a GPU
 
-Every result is a line of JSON as soon as it is there. Agreement: benchmarks/agreement.py. Speed: the variants of
-benchmarks/scoring.py, generation.py and training.py as multiples of plain passes in wall time, tokens a second, and how
-much the allocator's peak is beyond the weights, beside the estimate of `ssn_probe.model.memory`. TMPDIR says where the
-random model is written.
+Every result is a line of JSON as soon as it is there. Agreement: benchmarks/agreement.py. Speed: the lines of
+benchmarks/speed as multiples of plain passes by CUDA events, tokens a second, and how much the allocator's peak is
+beyond the weights, beside the estimate of `ssn_probe.model.memory`. TMPDIR says where the random model is written.
 """
 
 import json
@@ -108,7 +107,7 @@ def _speed(device: str, tiny: bool, repeats: int) -> Iterator[Found]:
 
 def _memory(case: Any) -> Iterator[Found]:
     """The peak of each kind of work beyond what is held, beside its estimate without the weights."""
-    from benchmarks.training import expand_step
+    from benchmarks.speed.training import expand_step
     from ssn_probe.model.memory import footprint, shape_of
     from ssn_probe.tracing.effects import (
         refusal_log_odds,
@@ -139,16 +138,16 @@ def _memory(case: Any) -> Iterator[Found]:
 
 def _same(case: Any) -> Iterator[Found]:
     """Does tracing compute, to the last bit, what a plain forward pass and generation compute?"""
-    from benchmarks import peers
+    from benchmarks.speed import plain
     from ssn_probe.doctor.probing import traced_logits
     from ssn_probe.tracing.generate import generate
 
-    inputs, few = peers.batches(case, len(case.tokens)), replace(case, new_tokens=min(8, case.new_tokens))
-    plain, again = (peers.forward(case, inputs, whole=False).double() for _ in range(2))
+    inputs, few = plain.batches(case, len(case.tokens)), replace(case, new_tokens=min(8, case.new_tokens))
+    first, again = (plain.forward(case, inputs).double() for _ in range(2))
     traced = traced_logits(case.subject, case.tokens)
-    gaps = {"again": again - plain, "traced": traced - plain}
+    gaps = {"again": again - first, "traced": traced - first}
     yield {"part": "same", "what": "logits"} | {name: float(gap.abs().max()) for name, gap in gaps.items()}
-    texts = [peers.responses(few, inputs) for _ in range(2)]
+    texts = [plain.responses(few, inputs) for _ in range(2)]
     mine = [generate(few.subject, few.tokens, max_new_tokens=few.new_tokens) for _ in range(2)]
     texts += [[one.text for one in made] for made in mine]
     same = [sum(one == other for one, other in zip(texts[0], other, strict=True)) for other in texts]
@@ -205,23 +204,20 @@ def _held() -> int:
 
 def _ratios(case: Any, repeats: int) -> Iterator[Found]:
     """Scoring, generation and training as multiples of plain passes."""
-    from benchmarks.generation import generate
-    from benchmarks.scoring import brute_force, score
-    from benchmarks.training import steps
+    from benchmarks.speed import generation, scoring, training
+    from benchmarks.speed.lines import measure
 
     count, length = len(case.tokens), max(map(len, case.tokens))
-    new, small = count * case.new_tokens, replace(case, tokens=case.tokens[: max(2, count // 4)])
+    small = replace(case, tokens=case.tokens[: max(2, count // 4)])
     parts = {
-        "generation": (new, lambda: generate(case, batch_size=count, repeats=min(2, repeats))),
-        "scoring": (count * length, lambda: score(case, batch_size=count, repeats=repeats)),
-        "brute force": (length, lambda: brute_force(case, neurons=64, repeats=min(2, repeats))),
-        "training": (len(small.tokens) * length, lambda: steps(small, repeats=repeats)),
+        "generation": (count * case.new_tokens, min(2, repeats), lambda: generation.lines(case, batch_size=count)),
+        "scoring": (count * length, repeats, lambda: scoring.lines(case, batch_size=count)),
+        "training": (len(small.tokens) * length, repeats, lambda: training.lines(small)),
     }
-    for part, (tokens, measure) in parts.items():
-        for row in _attempted(measure):
-            wall = row.wall or row.value
-            ratios = [float(f"{one:.3g}") for one in (wall.median, wall.low, wall.high)]
-            found = {"part": part, "what": row.name, "ratio": ratios, "note": row.note}
+    for part, (tokens, times, lines) in parts.items():
+        for row in _attempted(lambda lines=lines, times=times: measure(lines(), where=case.name, repeats=times)):
+            ratios = [float(f"{one:.3g}") for one in (row.value.median, row.value.low, row.value.high)]
+            found = {"part": part, "what": row.name, "tool": row.tool, "ratio": ratios, "note": row.note}
             if row.seconds:
                 found |= {"seconds": row.seconds, "tokens a second": round(tokens / row.seconds)}
             yield found | {"beside": row.group}

@@ -21,7 +21,7 @@ import click
 from rich.console import Console
 
 from benchmarks.models import Case, opened
-from benchmarks.scoring import text_of
+from benchmarks.speed.scoring import text_of
 from benchmarks.timing import Row, compare
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.model.subject import Subject, load_subject

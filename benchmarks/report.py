@@ -58,12 +58,12 @@ def _cells(row: Row) -> list[str]:
         "" if row.seconds is None else f"{_number(row.seconds)} s" if row.seconds >= 0.01 else f"{row.seconds:.1g} s"
     )
     target = "" if row.target is None else f"≤ {row.target:g} {'met' if row.met else 'MISSED'}"
-    wall = "" if row.wall is None else _amount(row.wall, row.unit)
-    return [row.name, _amount(row.value, row.unit), wall, seconds, target, row.note]
+    wall = "" if row.wall is None else amount(row.wall, row.unit)
+    return [row.name, amount(row.value, row.unit), wall, seconds, target, row.note]
 
 
-def _amount(value: Spread, unit: str) -> str:
-    middle = f"{_number(value.median)} {unit}"
+def amount(value: Spread, unit: str) -> str:
+    middle = f"{_number(value.median)} {unit}".rstrip()
     return middle if value.low == value.high else f"{middle} ({_number(value.low)}–{_number(value.high)})"
 
 

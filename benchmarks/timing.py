@@ -3,7 +3,7 @@
 A, B, A, C, A, …: a ratio is B ÷ the mean of the A before and the A after, so that a load which comes and goes weighs on
 both. The order of the variants is drawn anew in each repeat, since a run leaves caches and freed memory to the next.
 Two clocks: wall time is what one waits, and the processor time of this process does not count what others run. With
-one thread and an idle machine they agree.
+one thread and an idle machine they agree. Where a GPU computes, CUDA events take the place of processor time.
 """
 
 import random
@@ -30,13 +30,15 @@ class Spread:
 class Row:
     """One line of the report: what was measured, beside what, and the ratio or amount that came out.
 
-    `unit` is "×" for ratios, of processor time in `value` and of wall time in `wall`; "s" or "MiB" for amounts.
-    `target` is the largest `value` that the project allows, `seconds` the median wall time of one run.
+    `unit` is "×" for ratios, of processor time (or of CUDA events) in `value` and of wall time in `wall`; "s" or "MiB"
+    for amounts. `target` is the largest `value` that the project allows, `seconds` the median wall time of one run;
+    `tool`: whose time it is.
     """
 
     group: str
     name: str
     value: Spread
+    tool: str = "ssn-probe"
     unit: str = "×"
     wall: Spread | None = None
     seconds: float | None = None
@@ -88,16 +90,17 @@ def compare(
 
 
 def clocked(run: Run) -> tuple[float, float]:
-    """Wall and processor seconds of one run, from an idle GPU, if there is one, until it is idle again."""
-    finish()
-    wall, processor = time.perf_counter(), time.process_time()
+    """Wall and processor seconds of one run; of an idle GPU until it is idle again, seconds between two CUDA events."""
+    torch = sys.modules.get("torch")  # benchmarks that need no torch do not import it here
+    if torch is None or not torch.cuda.is_initialized():
+        wall, processor = time.perf_counter(), time.process_time()
+        run()
+        return time.perf_counter() - wall, time.process_time() - processor
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    wall = time.perf_counter()
+    began.record()
     run()
-    finish()
-    return time.perf_counter() - wall, time.process_time() - processor
-
-
-def finish() -> None:
-    """Waits for what a GPU was given to do. Benchmarks that need no torch do not import it here."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    ended.record()
+    torch.cuda.synchronize()
+    return time.perf_counter() - wall, began.elapsed_time(ended) / 1000

@@ -3,7 +3,7 @@
 All three run forward and backward through the same frozen weights on the same rows, and must begin with the same loss.
 LoRA is peft's, in a loop of its own that does no more than it must; the plain pass stops at the gradient of the
 embeddings: what any training pays that reaches the first layer. Peak memory runs in fresh processes,
-`python -m benchmarks.training KIND MODEL`.
+`python -m benchmarks.speed.training KIND MODEL`.
 """
 
 import json
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.apart import MIB, forget_peak, peak, run_apart
-from benchmarks.models import Case, opened
-from benchmarks.timing import Row, compare, spread
+from benchmarks.models import Case, opened, twin
+from benchmarks.speed.lines import Line
+from benchmarks.timing import Row, spread
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.loss import Encoded, batch_of, response_loss, response_tokens
 from ssn_probe.training.loop.processes import Team
@@ -30,7 +31,6 @@ from ssn_probe.training.weights.trainable import Deltas
 Kind = Literal["expand", "lora"]
 SHARE = 0.003
 EXPAND, LORA = "expand, 0.3 % of the neurons", "LoRA of as many parameters, by peft"
-TARGETS = {"lora": {EXPAND: 1.1}, "backward": {EXPAND: 1.2}}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,30 +53,36 @@ class Step:
         return sum(tensor.numel() * tensor.element_size() for tensor in [*self.weights, *gradients, *moments])
 
 
-def training(name: Any, *, prompts: int, repeats: int) -> list[Row]:
+def lines(case: Case) -> list[Line]:
     """The time of a step, as a multiple of LoRA's and of a plain backward pass."""
-    with opened(name, prompts=prompts) as case:
-        return steps(case, repeats=repeats)
-
-
-def steps(case: Case, *, repeats: int) -> list[Row]:
-    """The same for a model that is open."""
-    expand, lora = expand_step(case, case.plain), lora_step(case, _twin(case.plain))
+    expand, lora = expand_step(case, case.plain), lora_step(case, twin(case.plain))
     backward = plain_backward(case, case.plain)
-    _check_agreement([expand.run(), lora.run(), backward()])
-    rows, length = len(case.tokens), max(map(len, case.tokens))
-    beside = f"{case.name}: a step on {rows} rows of {length} tokens ÷"
-    goals = TARGETS if case.name == "100m" else {key: {} for key in TARGETS}
-    found = compare(f"{beside} LoRA by peft", lora.run, {EXPAND: expand.run}, repeats=repeats, targets=goals["lora"])
-    runs = {EXPAND: expand.run, LORA: lora.run}
-    found += compare(f"{beside} plain backward", backward, runs, repeats=repeats, targets=goals["backward"])
-    counts = {EXPAND: expand.parameters, LORA: lora.parameters}
-    return [replace(row, note=f"{counts[row.name]:,} parameters") for row in found]
+
+    def check() -> str:
+        _check_agreement([expand.run(), lora.run(), backward()])
+        return f"{expand.parameters:,} parameters, LoRA {lora.parameters:,}"
+
+    return [
+        Line(
+            name="masked training, a step",
+            beside="LoRA by peft",
+            reference=lora.run,
+            tools={"ssn-probe": expand.run},
+            goal=1.0,
+            check=check,
+        ),
+        Line(
+            name="a training step",
+            beside="plain backward",
+            reference=backward,
+            tools={"ssn-probe": expand.run, "peft": lora.run},
+        ),
+    ]
 
 
 def training_memory(name: str, *, threads: int) -> list[Row]:
     """The peak of a step beyond the frozen model, and bytes per trained parameter."""
-    kinds = {kind: run_apart("benchmarks.training", [kind, name], threads=threads) for kind in ("lora", "expand")}
+    kinds = {kind: run_apart("benchmarks.speed.training", [kind, name], threads=threads) for kind in ("lora", "expand")}
     peaks = {kind: found["held"] + found["growth"] for kind, found in kinds.items()}
 
     def row(what: str, value: float, unit: str, target: float | None = None, note: str = "") -> Row:
@@ -186,14 +192,6 @@ def _places(case: Case) -> tuple[Place, ...]:
             for index in draw.sample(range(width), max(1, round(width * SHARE)))
         ],
     )
-
-
-def _twin(module: Any) -> Any:
-    """Another module of the very same weights, for adapters that stay in it."""
-    import copy
-
-    same = {id(weight): weight for weight in module.parameters()}  # not even for a moment are there copies of them
-    return copy.deepcopy(module, same).eval().requires_grad_(False)
 
 
 def _check_agreement(losses: Sequence[float]) -> None:
