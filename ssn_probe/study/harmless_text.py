@@ -17,12 +17,11 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.spec.node import digest
-from ssn_probe.study.measurements import UNCHANGED, Change, response_inputs, tokens_of
+from ssn_probe.study.measurements import Change, tokens_of, untouched_tokens
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import no_progress
 from ssn_probe.tracing.divergence import Reading, Text, read_texts
-from ssn_probe.tracing.generate import greedy_tokens
 
 PROBES = ("0", "x")
 """Two messages that differ: what their tokens have in common is the template's."""
@@ -33,17 +32,7 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
 
     def compute() -> list[Text]:
         tokens = tokens_of(bench, rows)
-        with bench.shelf(response_inputs(bench, prompts, rows, UNCHANGED), rows.height) as shelf:
-            size = bench.size("responses")
-            new = greedy_tokens(
-                bench.subject,
-                tokens,
-                max_new_tokens=prompts.max_new_tokens,
-                engine=bench.engine,
-                batch_size=size,
-                shelf=shelf,
-                advance=advance,
-            )
+        new = untouched_tokens(bench, prompts, rows, advance)
         frames = bench.remember_prompts(("probes",), lambda: encode(bench.subject, PROBES))
         return [
             Text(prompt=tuple(prompt), answer=_answer(answer, bench.subject), own=own_words(prompt, frames))

@@ -13,16 +13,18 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import seen
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.runs.verdict_store import stored
 from ssn_probe.spec import Intervention
 from ssn_probe.spec.node import digest
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.batching import Memory, Part, PartInMemory, Shelf, covered, gather
+from ssn_probe.tracing.batching import Memory, Part, PartInMemory, Shelf, covered, gather, no_progress
 from ssn_probe.tracing.carried import Carried
+from ssn_probe.tracing.drafts import can_check
 from ssn_probe.tracing.edits import NO_EDITS, Edits
 from ssn_probe.tracing.effects import final_states, refusal_log_odds
-from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.generate import finish, greedy_tokens
 from ssn_probe.tracing.readout import read_at_prompt
 
 T = TypeVar("T")
@@ -127,7 +129,7 @@ def responses(
     def compute() -> pl.DataFrame:
         beside = _beside(bench, rows, change, reads)
         with bench.shelf(response_inputs(bench, prompts, rows, change), rows.height) as shelf:
-            found = generate(
+            new = greedy_tokens(
                 bench.subject,
                 tokens_of(bench, rows),
                 edits=change.edits,
@@ -135,12 +137,16 @@ def responses(
                 max_new_tokens=prompts.max_new_tokens,
                 engine=bench.engine,
                 readings=[] if beside is None else [(beside.reads, beside)],
+                drafts=None if covered(shelf, rows.height) else _drafts(bench, prompts, rows, change),
                 batch_size=bench.size("responses"),
                 shelf=shelf,
                 advance=advance,
             )
         if beside is not None:
             beside.remember()
+        if _is_untouched(bench, change):
+            bench.remember(_untouched_key(bench, prompts, rows), lambda: new)
+        found = finish(bench.subject, new)
         if unwritten := sum(response.unwritten > 0 for response in found):
             bench.warn(
                 f"{language}: {unwritten} of {rows.height} responses have tokens that the tokenizer has no text for "
@@ -164,6 +170,44 @@ def responses(
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.inputs), change.edits)
     return _once(bench, key, compute, rows.height, advance)
+
+
+def untouched_tokens(
+    bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: Advance = no_progress
+) -> list[list[int]]:
+    """The greedy responses of the bench's own model, as token ids, with what a longer batch made after their ends."""
+
+    def compute() -> list[list[int]]:
+        with bench.shelf(response_inputs(bench, prompts, rows, UNCHANGED), rows.height) as shelf:
+            return greedy_tokens(
+                bench.subject,
+                tokens_of(bench, rows),
+                max_new_tokens=prompts.max_new_tokens,
+                engine=bench.engine,
+                batch_size=bench.size("responses"),
+                shelf=shelf,
+                advance=advance,
+            )
+
+    return _once(bench, _untouched_key(bench, prompts, rows), compute, rows.height, advance)
+
+
+def _untouched_key(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame) -> tuple[Any, ...]:
+    return ("untouched tokens", digest(response_inputs(bench, prompts, rows, UNCHANGED)))
+
+
+def _is_untouched(bench: Workbench, change: Change) -> bool:
+    return bench.weights is None and not change.edits
+
+
+def _drafts(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> list[list[int]] | None:
+    """What the untouched model says: most of it is what the changed model says, too. None where that is not checked."""
+    changes = change.edits and change.carry is None and bench.weights is None
+    if not changes or bench.engine is not None or not can_check(bench.subject):
+        return None
+    found = untouched_tokens(bench, prompts, rows)
+    ends = [up_to_end(row, bench.subject.eos_ids) for row in found]
+    return [row[: len(before) + ended] for row, (before, ended) in zip(found, ends, strict=True)]
 
 
 def log_odds_inputs(
