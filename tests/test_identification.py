@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.identification import harness, organisms, own, rows, table
 from benchmarks.identification.counting import counted, per_prompt
+from benchmarks.identification.page import filled
 from benchmarks.identification.picture import picture
 from benchmarks.identification.rows import Organism, open_organism, row_of
 from ssn_probe.errors import RecipeError, ResultError
@@ -223,6 +224,37 @@ def test_table_and_picture() -> None:
     text = table.markdown(found)
     assert text.index("| good |") < text.index("| bad |") < text.index(table.UNTOUCHED)
     assert picture(found).title.endswith("D: good")
+
+
+def made_rows() -> pl.DataFrame:
+    """Six organisms; the rule both is .1 better than the default for H and as good for D."""
+    names = {"refusal, h − b": (0.9, 0.6), "refusal, 2h − b": (0.9, 0.7), "NeST": (0.2, 0.1), "Σ |up|": (0.3, 0.3)}
+    rest = {"mass D": 0.5, "mass H": 0.5, "mass D exchanged": 0.1, "mass H exchanged": 0.1, "found exchanged": 0.25}
+    rest |= {"found": 0.75, "ASR": 0.8, "ASR exchanged": 0.3, "utility": 1.0, "passes": 6.0}
+    return pl.DataFrame(
+        [
+            {"organism": f"o{number}", "method": name, "AP D": d + number / 100, "AP H": h, **rest}
+            for number in range(6)
+            for name, (d, h) in names.items()
+        ]
+    )
+
+
+def test_the_blocks_of_the_page_are_made_from_rows() -> None:
+    text = "Before\n<!-- table -->\nold\n<!-- end -->\nbetween <!-- differences --><!-- end -->"
+    text += "\n<!-- exchanged --><!-- end -->"
+    page = filled(text, made_rows(), [f"o{number}" for number in range(6)])
+    assert "old" not in page
+    assert page.startswith("Before\n<!-- table -->\n| method |")
+    assert "between" in page
+    assert "| **refusal, h − b** | 6 | 0.93 [0.91, 0.94] | 0.60 [0.60, 0.60] | 0.50 |" in page
+    assert "| refusal, 2h − b less refusal, h − b | 6 | +0.00 [+0.00, +0.00] | +0.10 [+0.10, +0.10] |" in page
+    assert "| refusal, h − b less Σ |up|, the best of others | 6 |" in page
+    assert "| later organisms: refusal, 2h − b less refusal, h − b | 1 |" in page
+    assert "0.80; 0.30; +0.50 [+0.50, +0.50]" in page
+    assert filled(page, made_rows(), []) != page
+    with pytest.raises(ValueError, match="0 blocks 'table'"):
+        filled("nothing", made_rows(), [])
 
 
 def test_one_organism_has_no_interval() -> None:

@@ -7,6 +7,7 @@ import polars as pl
 
 from benchmarks.identification import organisms
 from benchmarks.identification.harness import function_at, methods, rows, untouched
+from benchmarks.identification.page import filled
 from benchmarks.identification.picture import picture
 from benchmarks.identification.rows import open_organism
 from benchmarks.identification.table import markdown, summary
@@ -30,6 +31,7 @@ FOLDER = click.option(
 @click.option("--judged", type=click.IntRange(1), default=50, show_default=True, help="Prompts to answer, likewise.")
 @click.option("--fold", type=click.IntRange(0), default=0, help="Other prompts: which disjoint group of --prompts.")
 @click.option("--quick", is_flag=True, help="Shipped organisms, few prompts, no pass per neuron: does it run?")
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Make its blocks and its chart anew.")
 @click.option("--slow", is_flag=True, help="Also the effect finalablation, by brute force.")
 def main(
     context: click.Context,
@@ -44,6 +46,7 @@ def main(
     fold: int,
     quick: bool,
     slow: bool,
+    page: Path | None,
 ) -> None:
     """Every method on every organism that was made: table.md, rows.csv, summary.parquet and identification.svg."""
     if context.invoked_subcommand is not None:
@@ -65,7 +68,12 @@ def main(
         for row in rows(organism, wanted, out / "rows", settings):
             found.append(row)
             click.echo(f"{name}: {row['method']}: AP D {row['AP D']:.2f}, AP H {row['AP H']:.2f}", err=True)
-    _write(pl.from_dicts(found, infer_schema_length=None), out)
+    table = pl.from_dicts(found, infer_schema_length=None)
+    _write(table, out)
+    if page is not None:
+        page.write_text(filled(page.read_text("utf-8"), table, list(known)), encoding="utf-8")
+        drawn = page.parent / "pictures" / "identification.svg"
+        drawn.write_text(picture(summary(table)).svg, encoding="utf-8")
 
 
 def _write(table: pl.DataFrame, out: Path) -> None:

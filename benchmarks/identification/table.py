@@ -77,14 +77,22 @@ def _cell(row: dict | None, column: str) -> str:
         return ""
     if column in ("passes", "brakes H"):
         return f"{row['mean']:,.1f}"
-    return _short(row["mean"], row["low"], row["high"])
+    return short(row["mean"], row["low"], row["high"])
 
 
 def _gap(row: dict | None) -> str:
     if row is None or row["gap"] is None:
         return ""
-    return "best" if row["against"] == row["method"] else _short(row["gap"], row["gap_low"], row["gap_high"], "+")
+    return "best" if row["against"] == row["method"] else short(row["gap"], row["gap_low"], row["gap_high"], "+")
 
 
-def _short(middle: float, low: float, high: float, sign: str = "") -> str:
+def paired(rows: pl.DataFrame, one: str, two: str, column: str) -> list[float]:
+    """The differences of two methods in a column, of every organism that both have."""
+    here = rows.filter(pl.col(column).is_not_null())
+    sides = [dict(here.filter(method=name).select("organism", column).rows()) for name in (one, two)]
+    return [sides[0][organism] - sides[1][organism] for organism in sides[0] if organism in sides[1]]
+
+
+def short(middle: float, low: float, high: float, sign: str = "") -> str:
+    """A mean and its interval, `0.96 [0.93, 0.98]`, in two digits; without an interval where that is NaN."""
     return f"{middle:{sign}.2f}" + ("" if np.isnan(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]")
