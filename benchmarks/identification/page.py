@@ -44,9 +44,14 @@ def table(rows: pl.DataFrame) -> str:
     lines = [f"| method | n | {' | '.join(SHOWN)} |", "|" + "---|" * (len(SHOWN) + 2)]
     for name, _, count in means.rows():
         here = rows.filter(method=name)
-        label = f"**{name}**" if name == f"{DEFAULT}, {RULE}" else name
+        label = f"**{name}**" if name == f"{DEFAULT}, {RULE}" else _safe(name)
         lines.append(f"| {label} | {count} | {' | '.join(_cell(here, column) for column in SHOWN)} |")
     return "\n".join(lines)
+
+
+def _safe(name: str) -> str:
+    """The name of a method in a cell, where a bar would end it."""
+    return name.replace("|", "\\|")
 
 
 def _cell(rows: pl.DataFrame, column: str) -> str:
@@ -81,7 +86,7 @@ def differences(rows: pl.DataFrame, organisms: list[str]) -> str:
             gaps = [paired(chosen, one, two, column) for column in GAPS]
             if gaps[0] and (not of or two in (default, other)):
                 cells = [short(*interval(gap), "+") if gap else "" for gap in gaps]
-                lines.append(f"| {of}{name} | {len(gaps[0])} | {' | '.join(cells)} |")
+                lines.append(f"| {of}{_safe(name)} | {len(gaps[0])} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -95,4 +95,5 @@ def paired(rows: pl.DataFrame, one: str, two: str, column: str) -> list[float]:
 
 def short(middle: float, low: float, high: float, sign: str = "") -> str:
     """A mean and its interval, `0.96 [0.93, 0.98]`, in two digits; without an interval where that is NaN."""
-    return f"{middle:{sign}.2f}" + ("" if np.isnan(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]")
+    text = f"{middle:{sign}.2f}" + ("" if np.isnan(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]")
+    return text.replace("-", "−")
