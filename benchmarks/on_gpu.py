@@ -131,7 +131,7 @@ def _memory(case: Any) -> Iterator[Found]:
     }
     for work, (rows, run) in works.items():
         estimate = footprint(shape, work, tokens=length, new_tokens=new, probes=4)
-        estimated = max(estimate.floor, estimate.fixed + rows * estimate.per_prompt)
+        estimated = estimate.beside(rows)
         yield _peak(run) | {"what": work, "rows": rows, "estimated": estimated, "needed": estimate.needed(rows)}
     yield _peak(expand_step(case, case.plain).run) | {"what": "a training step of expand", "rows": count}
 

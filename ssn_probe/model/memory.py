@@ -21,8 +21,6 @@ CONTEXT = 10**9
 """Bytes of a GPU that hold no tensors: context, kernels, workspaces of matrix products. An allowance, not measured."""
 FRAGMENTATION = 0.05
 """Share by which torch reserves more than it hands out: an allowance. With 8B parameters on an H100 it was 1 to 4 %."""
-SKETCHED = 1.06
-"""What the final effect takes, as a multiple of what is counted for it: the closest that holds in every family."""
 UNCOUNTED = 0.05
 """Share of what a row takes for small tensors that are not counted singly: positions, statistics of norms."""
 TEXT_BLOCKS, TEXT_BLOCK = 6, 2**22
@@ -48,7 +46,7 @@ class Shape:
     `halves`: gate and up are one tensor, which lasts as long as the MLP. `joined`: so do queries, keys and values.
     `partly`: not all channels of a head are rotated. `single`: bytes a channel where that is in single
     precision. `normed`: bytes that a norm keeps of a number for the backward pass. `together`: the norm
-    on queries and keys is over all heads.
+    on queries and keys is over all heads; `centred`: it takes away the mean.
 
     `stored`, `exact` and `lifted` are bytes: of an element as it is stored, where the project computes (in at least
     single precision), and of its copy in single precision, 0 where it is that already.
@@ -76,6 +74,7 @@ class Shape:
     single: int = 0
     normed: int = 4
     together: bool = False
+    centred: bool = False
 
     @property
     def layers(self) -> int:
@@ -146,6 +145,7 @@ def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Sha
         single=IN_SINGLE[family.rotation] if family.rotates_in_single and stored < 4 else 0,
         normed=_normed(next(child for child in first.children() if "Norm" in type(child).__name__), stored),
         together=family.norm_over == "all heads",
+        centred=family.norm_centred,
         joined=family.modules["q"][0] in family.fused,
     )
 
@@ -166,29 +166,50 @@ def _normed(norm: Any, stored: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Bytes of a stage that walks in blocks: of every prompt, and of its blocks, of which all have `most` at once."""
+
+    per_prompt: int = 0
+    blocks: int = 0
+    most: int = 0
+
+    def taken(self, prompts: int) -> int:
+        return prompts * self.per_prompt + min(prompts * self.blocks, self.most)
+
+    def largest(self, free: int) -> int:
+        """How many prompts take no more than so many bytes."""
+        fitting = (free // max(1, self.per_prompt + self.blocks), (free - self.most) // max(1, self.per_prompt))
+        return max(fitting)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Footprint:
     """Bytes that a kind of work takes: weights, what comes once, and what every prompt of a batch adds.
 
-    `floor` is what a step before the batches takes beside the weights, when nothing else is there. `sequences` is how
-    many rows of a batch a prompt takes.
+    `later` is a stage that follows, when some of that is gone. `floor` is what a step before the batches takes beside
+    the weights, when nothing else is there. `sequences` is how many rows of a batch a prompt takes.
     """
 
     weights: int
     fixed: int
     per_prompt: int
+    later: Stage = Stage()
     floor: int = 0
     sequences: int = 1
 
+    def beside(self, prompts: int) -> int:
+        """What so many prompts take at once, beside the weights."""
+        return max(self.floor, self.fixed + prompts * self.per_prompt, self.later.taken(prompts))
+
     def needed(self, batch_size: int) -> int:
         """The memory that a GPU must have for a batch of so many sequences (brute force: neurons)."""
-        prompts = max(1, batch_size // self.sequences)
-        tensors = self.weights + max(self.floor, self.fixed + prompts * self.per_prompt)
+        tensors = self.weights + self.beside(max(1, batch_size // self.sequences))
         return round(tensors * (1 + FRAGMENTATION)) + CONTEXT
 
     def largest_batch(self, memory: int) -> int:
         """The largest batch size whose `needed` is within so many bytes; 0 where not even one prompt fits."""
         free = int((memory - CONTEXT) / (1 + FRAGMENTATION)) - self.weights
-        prompts = (free - self.fixed) // self.per_prompt
+        prompts = min((free - self.fixed) // self.per_prompt, self.later.largest(free))
         return 0 if self.floor > free else max(0, prompts) * self.sequences
 
 
@@ -202,6 +223,7 @@ def footprint(
     kept: int = 1,
     sites: Sequence[str] = SITES,
     probes: int = 1,
+    exact_qk: float = 1.0,
     block: int = WIDE,
 ) -> Footprint:
     """What a kind of work takes on a device; the scores themselves are kept in the memory of the host.
@@ -213,9 +235,11 @@ def footprint(
         new_tokens: generated at most.
         sequences, kept: of a `readout.Forcing`: teacher-forced sequences of a prompt, and last positions with logits.
         probes: random read-outs of "final".
+        exact_qk: of "refusal": the share of q and k that is exact; only whether there is any decides.
         block: of the exact scores, a GPU's; `BLOCK` on the CPU.
     """
     fixed = floor = 0
+    later = Stage()
     match work:
         case "generate":
             row = _generating(shape, tokens, new_tokens)
@@ -225,13 +249,13 @@ def footprint(
             row = _forward(shape, tokens + new_tokens, 1) + 2 * new_tokens * shape.hidden * shape.stored
             fixed = TEXT_BLOCKS * TEXT_BLOCK * shape.exact
         case "refusal":
-            row = _differentiating(shape, tokens + kept - 1, kept, sites)
+            row, later = _differentiating(shape, tokens + kept - 1, kept, sites, exact_qk > 0, block)
         case "local":
             measures, making = _measures(shape, sites)
             row, floor = _scoring(shape, tokens, sites), measures + making
             fixed = measures + _blocks(shape, tokens, sites, block)
         case "final":
-            row, fixed = (SKETCHED * part for part in _sketching(shape, tokens, sites, probes, block))
+            row, later = _sketching(shape, tokens, sites, probes, block)
         case "final_ablation":
             row = fixed = _ablating(shape, tokens)  # the untouched row runs beside
     counted = 1 + UNCOUNTED
@@ -239,6 +263,11 @@ def footprint(
         weights=shape.weights,
         fixed=round(fixed * counted),
         per_prompt=round(row * sequences * counted),
+        later=Stage(
+            per_prompt=round(later.per_prompt * sequences * counted),
+            blocks=round(later.blocks * sequences * counted),
+            most=round(later.most * counted),
+        ),
         floor=floor,
         sequences=sequences,
     )
@@ -312,15 +341,21 @@ def _cached(shape: Shape, tokens: int, new_tokens: int) -> int:
     return 2 * shape.key * shape.stored * rows
 
 
-def _differentiating(shape: Shape, tokens: int, kept: int, sites: Sequence[str]) -> int:
-    """A pass that saves for the backward pass, and the backward pass: the peak is where they meet.
+def _differentiating(
+    shape: Shape, tokens: int, kept: int, sites: Sequence[str], softmax: bool, block: int
+) -> tuple[int, Stage]:
+    """A pass that saves for the backward pass, and the backward pass: the peak is where they meet. See `_patterns`.
 
     Of two passes it is the second, beside which the activations of the first are kept.
     """
     exact, width = shape.exact, shape.width(sites)
-    saved, back, product = _backward(shape, tokens, sites)
+    softmax = softmax and bool({"q", "k"} & set(sites))
+    watched = sorted({*sites, *("qkv" if softmax else "")})
+    saved, back, product = _backward(shape, tokens, watched)
+    shares = 3 * exact * shape.layers * width
     odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
-    return saved + 3 * exact * shape.layers * width + max(back, odds, product)
+    row = saved + shares + max(back, odds, product)
+    return (row + _seen(shape, tokens), _patterns(shape, tokens, 1, shares, block)) if softmax else (row, Stage())
 
 
 def _backward(shape: Shape, tokens: int, sites: Sequence[str]) -> tuple[int, int, int]:
@@ -337,32 +372,44 @@ def _backward(shape: Shape, tokens: int, sites: Sequence[str]) -> tuple[int, int
     return saved, back, tokens * product
 
 
-def _sketching(shape: Shape, tokens: int, sites: Sequence[str], probes: int, block: int) -> tuple[int, int]:
-    """The final effect: a pass back for every probe; then, with q or k, layer by layer the change of the pattern.
+def _sketching(shape: Shape, tokens: int, sites: Sequence[str], probes: int, block: int) -> tuple[int, Stage]:
+    """The final effect: a pass back for every probe, of which the products of all layers are kept. See `_patterns`.
 
-    Of every probe the products of all layers are kept, and for q and k the gradient at the input of o_proj.
+    For q and k the gradients at the input of o_proj are kept, too.
     """
-    exact, softmax = shape.exact, bool({"q", "k"} & set(sites))
+    softmax = bool({"q", "k"} & set(sites))
     watched = sorted({*sites, *("qkvo" if softmax else "")})
     saved, back, product = _backward(shape, tokens, watched)
-    kept = probes * shape.layers * (exact * shape.width(sites) + shape.stored * tokens * shape.query * softmax)
-    normed = shape.layers * shape.stored * tokens * (shape.query + shape.key) * shape.head_norms * softmax
-    row, fixed = saved + max(back, product), 0
-    if (
-        softmax
-    ):  # once all probes are done, only activations are left, and gradients of one layer are in exact precision
-        turned = exact * tokens * (7 * shape.query + 6 * shape.key)
-        after = shape.layers * shape.stored * tokens * shape.width(watched) + turned
-        after += 4 * exact * probes * tokens * shape.query
-        shifts, prompt = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens**2
-        group = prompt if shape.together else TOGETHER * shape.query // shape.key * tokens**2
-        at_once = group * max(1, block // group)
-        if at_once > 1.2 * prompt:
-            row = max(row, after + shifts * prompt)
-        else:  # a prompt at a time
-            fixed = max(0, after + shifts * at_once - row)
-            row = max(row, after)
-    return row + kept + normed, fixed
+    kept = probes * shape.layers * shape.exact * shape.width(sites)
+    row = saved + max(back, product) + kept
+    if not softmax:
+        return row, Stage()
+    arrived = probes * shape.layers * shape.stored * tokens * shape.query
+    return row + _seen(shape, tokens) + arrived, _patterns(shape, tokens, probes, kept, block)
+
+
+def _seen(shape: Shape, tokens: int) -> int:
+    """Beside queries, keys and values, what `local.seen_by_attention` keeps of all layers: what norms make of heads."""
+    return shape.layers * shape.stored * tokens * (shape.query + shape.key) * shape.head_norms
+
+
+def _patterns(shape: Shape, tokens: int, probes: int, kept: int, block: int) -> Stage:
+    """When passes back are done patterns change, layer by layer.
+
+    Of every layer there are queries, keys and values, and each probe's gradient at the input of o_proj; beside them
+    `kept`, and what `softmax_term` makes of one layer.
+    """
+    exact, query, key, norms = shape.exact, shape.query, shape.key, shape.head_norms
+    held = shape.layers * shape.stored * tokens * (query + 2 * key + probes * query) + _seen(shape, tokens) + kept
+    copies = shape.lifted * (query + 2 * key + norms * (query + key))
+    sides = (1 + norms + 3 * shape.centred) * (query + key)  # turned; gains of a norm; its mean, weight and product
+    meeting = 5 * query + (norms + shape.centred) * query + key  # "own", "other", "quarter", "value", and a copy
+    numbers = copies + exact * (sides + meeting + 3 * probes * query)
+    pairs = exact * shape.heads * tokens * (4 + shape.centred)  # scores, pattern, and what they are made by
+    shifts, prompt = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens**2
+    group = prompt if shape.together else TOGETHER * query // key * tokens**2
+    most = group * max(1, block // group)
+    return Stage(per_prompt=held + tokens * (numbers + pairs), blocks=shifts * prompt, most=shifts * most)
 
 
 def _copied(shape: Shape) -> bool:

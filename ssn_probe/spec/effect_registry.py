@@ -202,10 +202,12 @@ class FinalAblation(Effect):
 class FirstOrder(Effect, abstract=True):
     """Signed effect on log-odds of openings: the neuron's activation times the gradient.
 
-    The gradient is taken where the prompt's `candidates` are scaled together to `at`: the share of every (layer, site)
-    whose effects at the untouched model are largest, either way. There the log-odds answer to neurons that stand in for
-    each other, which they hardly do where all are at work. Activations are those of the untouched model. Candidates
-    depend on their prompt alone, and on no label. `at=1` scales nothing, and takes half the passes.
+    To first order but for q and k, of which a share of `exact_qk` of every layer, largest to first order, has its exact
+    change of the attention pattern; 0: none. The gradient is taken where the prompt's `candidates` are scaled together
+    to `at`: the share of every (layer, site) whose effects at the untouched model are largest, either way. There the
+    log-odds answer to neurons that stand in for each other, which they hardly do where all are at work. Activations are
+    those of the untouched model. Candidates depend on their prompt alone, and on no label. `at=1` scales nothing, and
+    takes half the passes.
     """
 
     needs_openings = True
@@ -214,12 +216,14 @@ class FirstOrder(Effect, abstract=True):
 
     at: float = 0.5
     candidates: float = 0.05
+    exact_qk: float = 0.09
 
     def check(self) -> None:
         hint = "Give a factor from 0 to 1, for example 0.5; 1 scales nothing."
         require(0 <= self.at <= 1, f"at is {self.at!r}", hint)
         object.__setattr__(self, "at", float(self.at))
         _check_share(self, "candidates")
+        _check_share(self, "exact_qk", or_none=True)
 
     @property
     def ablated(self) -> Literal["log odds"] | None:
@@ -231,15 +235,18 @@ class FirstOrder(Effect, abstract=True):
 
 @dataclass(frozen=True, eq=False)
 class Refusal(FirstOrder):
-    """Signed first-order effect on the refusal log-odds: positive supports refusal.
+    """Signed effect on the refusal log-odds, beyond the neuron's module to first order: positive supports refusal.
 
     Σ ∂r/∂a · a over tokens, a the activation, r(x) the log-probability of the model's own openings of refusals less
     that of its openings of answers, in nats. Departs from the paper, whose effect has no sign and no behaviour.
     """
 
-    version = 2
+    version = 3
     formula = "Σ ∂r/∂a · a, r the refusal log-odds, ∂r/∂a with the strongest neurons of the prompt scaled"
-    caution = "What q and k do through the softmax: the refusal effect is first order and misses part of it."
+    caution = (
+        "What q and k do through the softmax: in the refusal effect it is exact for each prompt's strongest alone, and "
+        "what follows the attention is first order."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,16 +282,19 @@ class Ablation(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Language(FirstOrder):
-    """Signed first-order effect on the language log-odds: positive supports a response in the prompt's language.
+    """Signed effect on the language log-odds, as `Refusal`: positive supports a response in the prompt's language.
 
     The language log-odds is that of the openings of responses in the prompt's language, refusals and answers together,
     against the openings in the other languages of the prompt set.
     """
 
-    version = 2
+    version = 3
     formula = "Σ ∂l/∂a · a, l the log-odds of a response in the prompt's language, ∂l/∂a as in `Refusal`"
     behaviour = "language"
-    caution = "What q and k do through the softmax: the language effect is first order and misses part of it."
+    caution = (
+        "What q and k do through the softmax: in the language effect it is exact for each prompt's strongest alone, "
+        "and what follows the attention is first order."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,12 +310,13 @@ class Peak(Effect):
     caution = "That the neurons do anything: a peak says how active a neuron is, and not what depends on it."
 
 
-def _check_share(effect: Effect, name: str) -> None:
+def _check_share(effect: Effect, name: str, or_none: bool = False) -> None:
     """That a parameter is a share of neurons, such as `candidates` or `exact_qk`; it becomes a float.
 
     Raises:
-        RecipeError: it is not above 0 and at most 1.
+        RecipeError: it is not above 0 (or 0, with `or_none`) and at most 1.
     """
-    share = getattr(effect, name)
-    require(0 < share <= 1, f"{name} is {share!r}", "Give a share of neurons in (0, 1], for example 0.05.")
+    share, span = getattr(effect, name), "[0, 1]" if or_none else "(0, 1]"
+    known = 0 < share <= 1 or (or_none and share == 0)
+    require(known, f"{name} is {share!r}", f"Give a share of neurons in {span}, for example 0.05.")
     object.__setattr__(effect, name, float(share))

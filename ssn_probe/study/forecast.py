@@ -310,6 +310,7 @@ def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: i
         kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,
         sites=cost.sites or SITES,
         probes=getattr(cost.effect, "probes", 1),
+        exact_qk=getattr(cost.effect, "exact_qk", 1.0),
     )
 
 

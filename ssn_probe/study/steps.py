@@ -46,7 +46,7 @@ def reading_text(tokens: int) -> Cost:
 
 
 READING = Cost(work="log odds")
-TRAINING = Cost(work="training", passes=3, effect=Refusal(at=1), sites=SITES)
+TRAINING = Cost(work="training", passes=3, effect=Refusal(at=1, exact_qk=0), sites=SITES)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 `score` computes whichever effect a recipe names, by the function that is registered for it with `@scores`:
 
 - `score_local`: how far the neuron's own module would move its output; closed form, one forward pass.
-- `score_refusal`: what it adds to the refusal log-odds, signed, first order; two forward and two backward passes.
+- `score_refusal`: what it adds to the refusal log-odds, signed; two forward and two backward passes.
 - `score_ablation`: the same, exact, for candidates; one forward pass per candidate.
 - `score_final`: how far the final state moves, estimated for all neurons by a backward pass per random read-out of it.
 - `score_final_ablation`: the same by ablation, one forward pass per neuron: slow, and the truth to compare with.
@@ -111,7 +111,8 @@ def _first_order(
     effect: FirstOrder, subject: Subject, tokens: Any, *, reads: Openings | Direction, **options: Any
 ) -> Scores:
     """Of language: with the openings of the prompt's language against those of the others."""
-    return score_refusal(subject, tokens, reads, at=effect.at, candidates=effect.candidates, **options)
+    settings = {"at": effect.at, "candidates": effect.candidates, "exact_qk": effect.exact_qk}
+    return score_refusal(subject, tokens, reads, **settings, **options)
 
 
 @scores(Peak)
@@ -178,6 +179,7 @@ def score_refusal(
     *,
     at: float = Refusal.at,
     candidates: float = Refusal.candidates,
+    exact_qk: float = Refusal.exact_qk,
     sites: Sequence[str] = SITES,
     batch_size: int | BatchSize = 64,
     shelf: Shelf | None = None,
@@ -188,7 +190,10 @@ def score_refusal(
     effect = Σ_t ∂r/∂a_t · a_t ≈ r(x) − r(x without the neuron), where a is the neuron's activation at every token of
     the prompt and of the teacher-forced openings: attribution patching against zero (Nanda 2023; Kramár et al. 2024,
     2403.00745), signed. Unlike there, the gradient is not that of the untouched model: the prompt's candidates are
-    scaled to `at` together, at every token, since r(x) hardly answers to a neuron while others stand in for it.
+    scaled to `at` together, at every token, since r(x) hardly answers to a neuron while others stand in for it. And of
+    q and k the strongest have their exact change of the attention pattern in the place of its derivative (AtP*'s
+    correction, likewise there): −Σ_ts ΔA_ts C_ts, C = g vᵀ, g the gradient at the input of o_proj; A and v are the
+    untouched model's.
     `python -m benchmarks.identification` compares this with `at=1`. r(x) = logsumexp over refusal openings of
     log p(opening | x) − the same over compliant ones, at the last token of the prompt; along a `Direction` it is the
     final state's component there instead.
@@ -197,6 +202,8 @@ def score_refusal(
         tokens: prompts as token ids, up to where the response begins.
         at: what the candidates are multiplied by; 1: nothing is scaled, and a prompt takes one pass each way, not two.
         candidates: the share of every (layer, site) whose effects with `at=1` on the prompt are largest in size.
+        exact_qk: the share of a prompt's q, and of its k neurons in every layer, largest in size to first order, whose
+            effects through the softmax are exact; 0: none, 1: all.
         batch_size: sequences that run together; a prompt has one, see `readout.forced_on`.
 
     Raises:
@@ -208,7 +215,8 @@ def score_refusal(
         from ssn_probe.tracing.bodies.refusal import trace_refusal_effects
 
         inputs = forced_inputs(subject, batch, forcing)
-        effects, odds = run_body(subject, trace_refusal_effects, inputs, places, forcing.scoring, at, candidates)
+        settings = (forcing.scoring, at, candidates, exact_qk)
+        effects, odds = run_body(subject, trace_refusal_effects, inputs, places, *settings)
         return effects | {"log_odds": odds}
 
     settings = {"batch_size": batch_size, "shelf": shelf, "advance": advance, "sequences": len(forcing.prefixes)}
@@ -228,7 +236,7 @@ def score_ablation(
 ) -> Scores:
     """What each candidate adds to the refusal log-odds, exact: r(x) − r(x without it); 0 for all other neurons.
 
-    r is that of `score_refusal`, whose effects these are to first order. The neuron is silent at every token of the
+    r is that of `score_refusal`, whose effects with `at=1` estimate these. The neuron is silent at every token of the
     prompt and of the teacher-forced openings. One forward pass per candidate, none backward.
 
     Args:

@@ -47,8 +47,8 @@ OWN: dict[str, dict[str, int]] = {
 OPENINGS = Openings(refusal=((11, 12, 13), (14,)), compliant=((15, 16), (17,)))
 FORCED = ("sequences", "kept")
 """Of a `Forcing` of them: the branches (11, 12) and (15,) of one sequence, or two sequences where a window is short."""
-FACTOR, ROUGH = 1.3, 1.45
-"""The estimate lies between the measured peak and so many times as much; that of the final effect is rougher."""
+FACTOR = 1.3
+"""The estimate lies between the measured peak and so many times as much."""
 OFTEN = ("refusal", "log_odds", "final", "final_ablation")
 LINEAR = ("v", "o", "ffn")
 NEW = 3
@@ -160,9 +160,8 @@ def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[
     settings = {key: forced.get(key, value) for key, value in settings.items()}
     expected = footprint(shape_for(subject), work, tokens=tokens, block=BLOCK, **settings)
     measured = peak(lambda: run(subject, prompts(count, tokens)))
-    estimate = max(expected.floor, expected.fixed + count * expected.per_prompt)
-    factor = ROUGH if name == "final" else FACTOR
-    assert measured <= estimate <= factor * measured, f"{name}: {estimate / measured:.3f} of {measured:,} bytes"
+    estimate = expected.beside(count)
+    assert measured <= estimate <= FACTOR * measured, f"{name}: {estimate / measured:.3f} of {measured:,} bytes"
 
 
 CASES = [

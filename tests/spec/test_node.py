@@ -157,10 +157,10 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Local: (Local(), {"position": "last", "exact_qk": 0.2}),
     Final: (Final(), {"position": None, "probes": 4, "seed": 1, "exact_qk": 0.5}),
     FinalAblation: (FinalAblation(), {"position": None}),
-    Refusal: (Refusal(), {"at": 1.0, "candidates": 0.1}),
+    Refusal: (Refusal(), {"at": 1.0, "candidates": 0.1, "exact_qk": 0.0}),
     Ablation: (Ablation(), {"candidates": 0.1}),
     Peak: (Peak(), {}),
-    Language: (Language(), {"at": 1.0, "candidates": 0.1}),
+    Language: (Language(), {"at": 1.0, "candidates": 0.1, "exact_qk": 0.0}),
     SetExpression: (SetExpression(), {}),
     SafetyNeurons: (
         MS,

@@ -277,16 +277,50 @@ def pushed_final(
     finally:
         hook.remove()
     rows = [torch.autograd.grad(one, entering, retain_graph=True)[0].flatten() for one in states.flatten()]
-    every = torch.arange(width(module, site))
+    changes = changes_entering(module, prompt, layer, site, silent)
+    return (torch.stack(rows) @ changes.flatten(1).T).norm(dim=0) / len(states) ** 0.5
+
+
+def changes_entering(module: Any, prompt: Sequence[int], layer: int, site: str, silent: slice = slice(None)) -> Tensor:
+    """How the input of o_proj or down_proj changes once a neuron is silent: [neuron, token, channel]."""
+    target, every = site_module(module, layer, "ffn" if site == "ffn" else "o"), torch.arange(width(module, site))
 
     def each_quiet(activation: Tensor) -> Tensor:
         activation = activation.clone()
         activation[every, silent, every] = 0
         return activation
 
-    with torch.no_grad(), changed(module, layer, site, each_quiet):
-        changes = input_of(module, target, prompt, len(every)) - before
-    return (torch.stack(rows) @ changes.flatten(1).T).norm(dim=0) / len(states) ** 0.5
+    with torch.no_grad():
+        before = input_of(module, target, prompt)
+        with changed(module, layer, site, each_quiet):
+            return input_of(module, target, prompt, len(every)) - before
+
+
+def lost_at_o(
+    module: Any, odds: Callable[[Inside], Tensor], factors: dict[Place, Tensor], layer: int, site: str
+) -> Tensor:
+    """−Σ g · Δ of every neuron: [neuron]. Δ as in `changes_entering`, of the model as it is; g is r's derivative there.
+
+    odds, factors: as of `slopes_at`; g is taken where all are multiplied.
+    """
+    entering: list[tuple[Sequence[int], Tensor]] = []
+
+    @contextmanager
+    def inside(ids: Sequence[int]) -> Iterator[None]:
+        nothing = torch.zeros(len(ids), width(module, "o"), dtype=module.dtype, requires_grad=True)
+        entering.append((ids, nothing))
+
+        def scaled(place: Place, activation: Tensor) -> Tensor:
+            return activation * factors[place] + (nothing if place == (layer, "o") else 0)
+
+        with ExitStack() as stack:
+            for place in factors:
+                stack.enter_context(changed(module, *place, partial(scaled, place)))
+            yield
+
+    slopes = torch.autograd.grad(odds(inside), [nothing for _, nothing in entering])
+    changes = [changes_entering(module, ids, layer, site) for ids, _ in entering]
+    return -sum((slope * change).sum((1, 2)) for slope, change in zip(slopes, changes, strict=True))
 
 
 def input_of(module: Any, target: Any, prompt: Sequence[int], rows: int = 1) -> Tensor:

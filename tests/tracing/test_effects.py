@@ -80,7 +80,7 @@ def refusal(subject: Subject, tokens: Sequence[Sequence[int]]) -> dict[Site, Ten
 
 
 def first_order(subject: Subject, tokens: Sequence[Sequence[int]], **rest: Any) -> Scores:
-    return score_refusal(subject, tokens, OPENINGS, at=1.0, **rest)
+    return score_refusal(subject, tokens, OPENINGS, at=1.0, exact_qk=0.0, **rest)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_refusal_is_the_slope_where_the_strongest_are_scaled(
 ) -> None:
     """For neurons that are scaled and for others, on a padded prompt of a batch."""
     row, prompt = 2, PROMPTS[2]
-    before = score_refusal(subject, PROMPTS, reads, at=1.0)
-    scores = score_refusal(subject, PROMPTS, reads, at=at, candidates=share)
+    before = score_refusal(subject, PROMPTS, reads, at=1.0, exact_qk=0.0)
+    scores = score_refusal(subject, PROMPTS, reads, at=at, candidates=share, exact_qk=0.0)
     factors = {}
     for site in SITES:
         for layer in range(subject.n_layers):

@@ -15,7 +15,9 @@ import torch
 from einops import rearrange, reduce
 
 from .encoding import encoded, stacked
+from .local import seen_by_attention
 from .site_access import layer_of, multiply, part_of, reach, read_whole, token_mask, write_narrowed
+from .softmax_term import softmax_terms, strongest
 from .start import behind_start
 
 
@@ -71,54 +73,98 @@ def trace_log_odds(model, inputs, places, edits, scoring):
     return odds  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def trace_refusal_effects(model, inputs, places, scoring, at=1.0, candidates=1.0):
-    """Σ over tokens of ∂r/∂a · a for every neuron: ({site: encoded [prompt, layer, neuron]}, r: [prompt]).
+def trace_refusal_effects(model, inputs, places, scoring, at=1.0, candidates=1.0, exact_qk=0.0):
+    """What r loses without each neuron, to first order: ({site: encoded [prompt, layer, neuron]}, r: [prompt]).
 
-    One forward and one backward pass; where `at` is not 1 once more, with the prompt's candidates, that share of every
-    (layer, site), scaled to `at` at every token. These gradients are multiplied with the activations of the first pass.
+    That is Σ over tokens of ∂r/∂a · a. One forward and one backward pass; where `at` is not 1 once more, with the
+    prompt's candidates, that share of every (layer, site), scaled to `at` at every token. These gradients are
+    multiplied with the activations of the first pass. Of q and k a share of `exact_qk`, the prompt's strongest of every
+    layer, has its change of the attention pattern exact, see `mend`.
     """
-    shares, activations, odds = gradient_shares(model, inputs, places, scoring)
+    softmax = exact_qk > 0 and bool({"q", "k"} & set(places["sites"]))
+    first = last = differentiated(model, inputs, places, scoring, seeing=softmax, keeping=softmax and at == 1)
     if at != 1:
-        factors = [scaled_down(share, at, candidates) for share in shares]
-        shares, _, _ = gradient_shares(model, inputs, places, scoring, factors, activations)
-    sites, found = list(places["sites"]), [encoded(share) for share in shares]
-    return {site: stacked(found[i :: len(sites)]) for i, site in enumerate(sites)}, odds
+        factors = {place: scaled_down(share, at, candidates) for place, share in first["shares"].items()}
+        last = differentiated(model, inputs, places, scoring, factors, first["values"], keeping=softmax)
+    first.pop("values").clear()  # of which what follows takes queries, keys and values alone, and has them
+    layers = []
+    for layer in range(places["depth"]):
+        shares = {site: last["shares"][layer, site] for site in places["sites"]}
+        if softmax:
+            arrived = last["gradients"].pop(layer)
+            mend(shares, first["seen"][layer], arrived, first["mask"], exact_qk, scoring["sequences"])
+        layers.append({site: encoded(share) for site, share in shares.items()})
+    return {site: stacked([layer[site] for layer in layers]) for site in places["sites"]}, first["odds"]
 
 
-def gradient_shares(model, inputs, places, scoring, factors=None, unscaled=None):
-    """Σ over tokens of ∂r/∂a · a, layer by layer and site by site: ([[prompt, neuron]], [a], r: [prompt]).
+def differentiated(model, inputs, places, scoring, factors=None, unscaled=None, *, seeing=False, keeping=False):
+    """A pass each way. "shares": {(layer, site): Σ over tokens of ∂r/∂a · a, [prompt, neuron]}; "values": a; "odds": r.
 
     The parameters are frozen: making the first layer's input require a gradient is what puts the activations, and
-    nothing else, on the graph. A gradient is multiplied as soon as it is there, and kept no longer.
+    nothing else, on the graph. A gradient is multiplied as soon as it is there, and kept no longer, but for those at
+    the input of o_proj with `keeping`: "gradients", by layer. With `seeing`, "seen" is what decides every pattern.
 
     factors: what neurons are multiplied by, [prompt, neuron] each; the gradient is then that of the products, and a is
     `unscaled`.
     """
+    shares, gradients, seen, early = {}, {}, [], ("q", "k", "v") if seeing else ()
+    values = {} if unscaled is None else unscaled
     with torch.enable_grad(), model.trace(**inputs):
         mask = token_mask(model)
         first = layer_of(model, places, 0).input.requires_grad_(True)
-        values, shares = [], {}
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
-            for place in places["sites"].values():
-                number = len(values)
-                if factors is not None:
-                    multiply(envoy, place, factors[number], scoring["sequences"])
-                whole = read_whole(envoy, place)  # what follows does not depend on a view of it, which has no gradient
-                values.append(part_of(whole, place).detach() if unscaled is None else unscaled[number])
-                keep = partial(keep_share, shares, number, place, values[number], mask, scoring["sequences"])
-                whole.register_hook(keep)
+            kept = gradients if keeping else None
+            watch = partial(watched, places, layer, mask, scoring["sequences"], values, shares, kept)
+            if seeing:  # it reads queries, keys and values, in this order
+                seen.append(seen_by_attention(envoy, places, layer, mask, watch))
+            for site, place in places["modules"].items():
+                if site in early:
+                    continue
+                if factors is not None and site in places["sites"]:
+                    multiply(envoy, place, factors[layer, site], scoring["sequences"])
+                if site in places["sites"] or (keeping and site == "o"):
+                    watch(envoy, place)
         odds = read_out(model, places, scoring)
         torch.autograd.grad(odds.sum(), first)
-        shares = nnsight.save([shares[number] for number in range(len(values))])
-        values = nnsight.save(values)
-        odds = nnsight.save(odds.detach())
-    return shares, values, odds
+        found = {"shares": shares, "values": values, "seen": seen, "gradients": gradients, "mask": mask}
+        found = nnsight.save(found | {"odds": odds.detach()})
+    return found  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def keep_share(shares, number, place, activation, mask, sequences, gradient):
-    """Called with the gradient of a module's activation while it goes back; changes nothing."""
-    shares[number] = first_order(activation, part_of(gradient, place), mask, sequences)
+def watched(places, layer, mask, sequences, values, shares, gradients, envoy, place):
+    """Reads a site's activation, off the graph; its gradient is multiplied with it, or kept, once it is there."""
+    whole = read_whole(envoy, place)  # what follows does not depend on a view of it, which has no gradient
+    activation = part_of(whole, place).detach()
+    site = next(name for name, other in places["modules"].items() if other == place)
+
+    def arrived(gradient):
+        """Called while the gradient goes back; changes nothing."""
+        gradient = part_of(gradient, place)
+        if site in places["sites"]:
+            shares[layer, site] = first_order(values[layer, site], gradient, mask, sequences)
+        if site == "o" and gradients is not None:
+            gradients[layer] = gradient.detach()
+
+    if site in places["sites"]:
+        values.setdefault((layer, site), activation)
+    if site in places["sites"] or gradients is not None:
+        whole.register_hook(arrived)
+    return activation
+
+
+def mend(shares, seen, gradient, mask, exact_qk, sequences):
+    """Puts the exact term of the strongest q and k in the place of their first-order shares [prompt, neuron].
+
+    It is −Σ_ts ΔA_ts C_ts, see `softmax_term`, of the untouched pass's pattern and values, whatever the pass is whose
+    gradient this is; summed over a prompt's sequences.
+    """
+    chosen = {site: strongest(shares[site].abs(), exact_qk) for site in ("q", "k") if site in shares}
+    with torch.no_grad():
+        rows = {site: wanted.repeat_interleave(sequences, 0) for site, wanted in chosen.items()}
+        for site, [terms] in softmax_terms(seen, rows, [gradient], mask).items():
+            lost = -reduce(terms, "(prompt sequence) neuron -> prompt neuron", "sum", sequence=sequences)
+            shares[site] = torch.where(chosen[site], lost.to(shares[site].dtype), shares[site])
 
 
 def scaled_down(share, at, candidates):

@@ -42,15 +42,15 @@ def softmax_terms(seen, chosen, gradients, silent):
     most = WIDE if gradient.is_cuda else BLOCK
     for rows, queries in blocks(prompts, 0, tokens, heads_in_all * tokens, most):
         for site, wanted in chosen.items():
-            group = grouped(heads, site, rows, queries, silent, gradient)
-            held = rearrange(wanted[rows], "b (g d) -> (b g) d", d=group["own"].shape[1])
-            terms = group_terms(group, held, most)
-            found[site][:, rows] += rearrange(terms, "p (b g) d -> p b (g d)", b=len(wanted[rows]))
+            found[site][:, rows] += group_terms(
+                grouped(heads, site, rows, queries, silent, gradient), wanted[rows], most
+            )
     return found
 
 
-def group_terms(group, chosen, most):
-    """The terms of the chosen channels of every group: [probe group channel], a few channels of each at a time."""
+def group_terms(group, wanted, most):
+    """The terms of the chosen neurons: [probe prompt neuron], a few channels of every group at a time."""
+    chosen = rearrange(wanted, "b (g d) -> (b g) d", d=group["own"].shape[1])
     order = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
     counts = chosen.sum(-1)
     found = torch.zeros(group["gradient"].shape[2], *chosen.shape, dtype=group["scores"].dtype, device=chosen.device)
@@ -63,7 +63,7 @@ def group_terms(group, chosen, most):
             terms = changed_read_out(group, some, channels)
             known = torch.arange(channels.shape[1], device=some.device) + first < counts[some, None]
             found[:, some[:, None], channels] = torch.where(known, terms, 0)
-    return found
+    return rearrange(found, "p (b g) d -> p b (g d)", b=len(wanted))
 
 
 def changed_read_out(group, some, channels):
