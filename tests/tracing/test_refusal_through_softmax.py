@@ -16,6 +16,7 @@ from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.spec import Prompts, Refusal
+from ssn_probe.tracing.ablations import Neuron
 from ssn_probe.tracing.effects import Scores, decode, score_refusal
 from ssn_probe.tracing.exact_effects import exact_effects
 
@@ -83,7 +84,9 @@ def ranks_agree(one: Tensor, other: Tensor) -> float:
 
 
 def ablated(subject: Subject, tokens: Any, reads: Openings, site: Site) -> Tensor:
-    every = [(layer, site, index) for layer in range(subject.n_layers) for index in range(subject.widths[site])]
+    every: list[Neuron] = [
+        (layer, site, index) for layer in range(subject.n_layers) for index in range(subject.widths[site])
+    ]
     return exact_effects(subject, tokens, every, reads).unflatten(1, (subject.n_layers, -1))
 
 
