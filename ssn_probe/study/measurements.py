@@ -21,7 +21,7 @@ from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Memory, Part, PartInMemory, Shelf, covered, gather, no_progress
 from ssn_probe.tracing.carried import Carried
-from ssn_probe.tracing.drafts import can_check
+from ssn_probe.tracing.checked_drafts import can_check
 from ssn_probe.tracing.edits import NO_EDITS, Edits
 from ssn_probe.tracing.effects import final_states, refusal_log_odds
 from ssn_probe.tracing.generate import finish, greedy_tokens

@@ -16,8 +16,8 @@ from ssn_probe.model.token_ids import decoded
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
+from ssn_probe.tracing.checked_drafts import can_check, checked
 from ssn_probe.tracing.diagnose import raise_non_finite
-from ssn_probe.tracing.drafts import can_check, checked
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.generation_settings import greedy_settings
@@ -84,7 +84,7 @@ def generate(
         engine: what generates, if not the subject itself; it has batches of its own size.
         readings: how r(x) is read off the pass over the prompts, where that alone decides it
             (`readout.read_at_prompt`), and where the values of `effects.refusal_log_odds` are put, batch by batch.
-        drafts: of each prompt the tokens that it may well be answered with, up to its end; see `drafts`. They change
+        drafts: of each prompt the tokens that it may well be answered with, up to its end; see `checked_drafts`. They change
             nothing but the time that it takes.
         batch_size: prompts that run together, padded on the left.
         shelf: where finished batches are kept and found again; here and in the other functions of this package.

@@ -9,7 +9,7 @@ from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.neurons import SITES
-from ssn_probe.tracing import drafts, generate
+from ssn_probe.tracing import checked_drafts, generate
 from ssn_probe.tracing.batching import Memory, gather
 from ssn_probe.tracing.capture import capture
 from ssn_probe.tracing.edits import Edits, amplification, carrying, suppression
@@ -69,17 +69,17 @@ def test_drafts_of_many_lengths_are_checked_in_groups(llama: Subject, monkeypatc
     whole = responses(llama)
     cut = [[*row[:length], llama.eos_ids[0]] for row, length in zip(whole, (1, 4, 2), strict=True)]
     for few in (1, 32):
-        monkeypatch.setattr(drafts, "FEW", few)
+        monkeypatch.setattr(checked_drafts, "FEW", few)
         assert responses(llama, drafts=cut) == whole
-        assert drafts.checked(llama, PROMPTS, whole, [2, 0, 1], [])[0] == [True] * 3
-        assert not any(drafts.checked(llama, PROMPTS, cut, [2, 0, 1], [])[0])
+        assert checked_drafts.checked(llama, PROMPTS, whole, [2, 0, 1], [])[0] == [True] * 3
+        assert not any(checked_drafts.checked(llama, PROMPTS, cut, [2, 0, 1], [])[0])
 
 
 def test_a_group_is_of_like_length_and_no_larger_than_twice_the_prompts() -> None:
     lengths = [3] * 40 + [5] * 40
-    assert [len(group) for group in drafts._groups(lengths, 8)] == [40, 40]
-    assert [len(group) for group in drafts._groups([5, 3, 4], 8)] == [3]
-    groups = list(drafts._groups([1, 20, 20, 20], 4))
+    assert [len(group) for group in checked_drafts._groups(lengths, 8)] == [40, 40]
+    assert [len(group) for group in checked_drafts._groups([5, 3, 4], 8)] == [3]
+    groups = list(checked_drafts._groups([1, 20, 20, 20], 4))
     assert sorted(row for group in groups for row in group) == [0, 1, 2, 3]
     assert max(len(group) for group in groups) == 1  # 23 tokens each, and 32 at most
 
