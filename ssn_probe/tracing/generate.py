@@ -20,6 +20,7 @@ from ssn_probe.tracing.checked_drafts import can_check, checked
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.folding import folded
 from ssn_probe.tracing.generation_settings import greedy_settings
 from ssn_probe.tracing.readout import forced
 
@@ -84,8 +85,8 @@ def generate(
         engine: what generates, if not the subject itself; it has batches of its own size.
         readings: how r(x) is read off the pass over the prompts, where that alone decides it
             (`readout.read_at_prompt`), and where the values of `effects.refusal_log_odds` are put, batch by batch.
-        drafts: of each prompt the tokens that it may well be answered with, up to its end; see `checked_drafts`. They change
-            nothing but the time that it takes.
+        drafts: of each prompt the tokens that it may well be answered with, up to its end; see `checked_drafts`. They
+            change nothing but the time that it takes.
         batch_size: prompts that run together, padded on the left.
         shelf: where finished batches are kept and found again; here and in the other functions of this package.
 
@@ -193,7 +194,14 @@ def run_generation(
     inputs = pad_left(batch, subject.pad_id, subject.device)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
-    ids, finite, values, odds = run_body(subject, trace_generation, inputs, places, edits, wanted, settings, scorings)
+
+    def run(left: Any) -> tuple[Tensor, bool, Tensor, list[Tensor]]:
+        return run_body(subject, trace_generation, inputs, places, left, wanted, settings, scorings)
+
+    with folded(subject, places, () if wanted else edits) as done:
+        ids, finite, values, odds = run(() if done else edits)
+    if done and not finite:  # a silent neuron is zero where it would be Inf, and Inf times a weight of zero is not
+        ids, finite, values, odds = run(edits)
     if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
     return ids.long().cpu(), values, odds

@@ -56,7 +56,7 @@ def weights_stamp(subject: Subject, places: Mapping[str, Any]) -> Any:
 
     By storage, shape and torch's count of changes in place. A storage is known by a weak reference, so that one which
     takes the address of another, such as after `weight.data = …`, is not taken for it. What is written through
-    `weight.data` in place, torch does not count; this package writes nothing so.
+    `weight.data` in place, torch does not count; this package writes so only what it takes back (`folding`).
     """
     if subject.shards is not None or subject.workers is not None or subject.spread:
         return None

@@ -1,0 +1,93 @@
+"""Neurons silenced in the weights while a batch is generated, where that computes the same to the last bit.
+
+An edit inside a trace is paid at every place in every step; weights are changed once. What reads a silent neuron of o
+or ffn is its column of o_proj or down_proj, what writes one of q, k or v is its row and its bias: set to zero, every
+sum has the terms that it has when the activation is. Nothing is folded where the weights are not plain ones of this
+process alone: on hosts, over several processes or devices, quantized, shared between modules or processes, adapted.
+What was there comes back bit for bit, whatever happens in between; it never leaves the memory.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssn_probe.model.subject import Subject
+
+Slot = tuple[Tensor, int, Tensor]
+"""A weight or bias, the axis of its neurons, and which of them."""
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def folded(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) -> Iterator[bool]:
+    """Inside, the weights are those without the neurons in `edits`, and it gives True; else False, and nothing is done.
+
+    Args:
+        places: `edits.places_of` with all sites.
+        edits: as `edits.prepared` makes them.
+    """
+    slots = slots_of(subject, places, edits)
+    kept: list[tuple[Slot, Tensor]] = []
+    try:
+        for weight, axis, index in slots:
+            # in the processor's memory, so that a GPU needs none; and kept before it is changed
+            kept.append(((weight, axis, index), weight.index_select(axis, index).cpu()))
+            weight.index_fill_(axis, index, 0)
+        yield bool(slots)
+    finally:
+        restore(kept)
+
+
+def restore(kept: list[tuple[Slot, Tensor]]) -> None:
+    """Puts everything back, and only then lets an interruption through."""
+    interruption = None
+    while kept:
+        try:
+            (weight, axis, index), old = kept[-1]
+            weight.index_copy_(axis, index, old.to(weight.device))
+            kept.pop()
+        except KeyboardInterrupt as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
+
+
+def slots_of(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) -> list[Slot]:
+    """What is set to zero; nothing where not every edit can be folded, or a weight is not this process's alone.
+
+    The tensors are those of `weight.data`: what is back when the call ends is no change of the weights, and torch,
+    which counts changes, would have what is known of them measured anew (`known_weights.weights_stamp`).
+    """
+    here = subject.calls is None and subject.shards is None and subject.workers is None and not subject.spread
+    silent = all(how == "set" and isinstance(value, float) and value == 0 for *_, how, value in edits)
+    if not (edits and here and silent and subject.can_run):
+        return []
+    module, slots = subject.model._module, []
+    owners = Counter(
+        one.untyped_storage().data_ptr()
+        for _, one in module.named_parameters(remove_duplicate=False)
+        if not one.is_meta
+    )
+    for layer, site, index, *_ in edits:
+        path, side, *span = places["modules"][site]
+        linear = module.get_submodule(f"{places['layers']}.{layer}.{path}")
+        parts = [(linear.weight, 1)] if side == "input" else [(linear.weight, 0), (linear.bias, 0)]
+        parts = [(part, axis) for part, axis in parts if part is not None] if type(linear) is torch.nn.Linear else []
+        if not parts or not all(
+            _is_plain(part) and owners[part.untyped_storage().data_ptr()] == 1 for part, _ in parts
+        ):
+            return []
+        slots += [(part.data, axis, index.to(part.device) + (span[0] if span else 0)) for part, axis in parts]
+    return slots
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return (
+        type(weight) is torch.nn.Parameter
+        and weight.dtype in DTYPES
+        and not (weight.is_meta or weight.is_inference() or (weight.is_shared() and not weight.is_cuda))
+    )
