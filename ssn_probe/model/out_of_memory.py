@@ -1,11 +1,10 @@
 """When the memory runs out: one error that names what to lower, or the same work with fewer rows at a time."""
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
-
-import torch
 
 from ssn_probe.errors import ModelError, SSNProbeError, first_line
 
@@ -52,6 +51,8 @@ def fitting(work: Callable[[Any], T], rows: int | None, *, shrink: bool) -> T:
 
 def release_memory() -> None:
     """Frees what a failed pass has left behind."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -59,8 +60,10 @@ def release_memory() -> None:
 
 def out_of_memory(error: BaseException | None) -> bool:
     """Did the memory run out? nnsight and torch wrap the device's error, and the CPU's has no class of its own."""
+    torch: Any = sys.modules.get("torch")  # where nothing has imported it, no error is of its class
+    kinds = MemoryError if torch is None else (torch.OutOfMemoryError, MemoryError)
     while error is not None:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if isinstance(error, kinds):
             return True
         if isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in PHRASES):
             return True

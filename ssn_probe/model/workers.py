@@ -109,6 +109,7 @@ class Workers:
         self.turns = Turns(interrupted=self.close)
         self.workers: list[Worker] = []
         self.is_closed = False
+        self._threads: int | None = None
         self._numbers = 0
         self._fastest = float("inf")
         self._computed, self._spared, self._spent = 0, 0, 0.0
@@ -174,17 +175,26 @@ class Workers:
             if self.workers or self.is_closed:
                 return
             self.workers = [Worker(_process()) for _ in self.loadings]
-        self._share_cores()
+        threads = self._share_cores()
         for worker, loading in zip(self.workers, self.loadings, strict=True):
             worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
             worker.listener.start()
-            self._send(worker, pickle.dumps(loading))
+            self._send(worker, pickle.dumps(replace(loading, threads=min(threads, loading.threads))))
 
-    def _share_cores(self) -> None:
-        """Leaves the workers their part of the cores. A run that starts none has them all."""
+    def _share_cores(self) -> int:
+        """Leaves the workers their part of the cores. A run that starts none has them all. Returns how many threads."""
         import torch
 
-        torch.set_num_threads(min(torch.get_num_threads(), *(loading.threads for loading in self.loadings)))
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(min(self._threads, *(loading.threads for loading in self.loadings)))
+        return self._threads
+
+    def take_cores_back(self) -> None:
+        """As many threads as before the workers were started."""
+        if self._threads is not None:
+            import torch
+
+            torch.set_num_threads(self._threads)
 
     def _learn(self, sequences: int, seconds: float) -> None:
         """Starts the workers once what is left seems worth it, at the best speed seen: the first calls are slow.
@@ -293,23 +303,20 @@ def sharing(
     `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model, and not before
     `expected` sequences seem worth it. A model on a host, or in parts, has one.
     """
-    import torch
-
     places = _places(subject, processes)
     if not places:
         yield subject
         return
-    before = torch.get_num_threads()
-    own = max(1, usable_cores() // (len(places) + 1)) if subject.device == "cpu" else before
+    threads = max(1, usable_cores() // (len(places) + 1)) if subject.device == "cpu" else usable_cores()
     dtype = str(subject.identity["dtype"]).removeprefix("torch.")
-    loading = {"name": subject.name, "dtype": dtype, "asking": asking, "threads": min(before, own)}
+    loading = {"name": subject.name, "dtype": dtype, "asking": asking, "threads": threads}
     loadings = [Loading(device=place, tried=passed_trials(), **loading) for place in places]
     workers = Workers(loadings, subject.identity, None if processes else expected, warn)
     try:
         yield replace(subject, workers=workers)
     finally:
         workers.close()
-        torch.set_num_threads(before)
+        workers.take_cores_back()
 
 
 def _places(subject: "Subject", processes: int | None) -> list[str]:

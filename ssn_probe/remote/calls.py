@@ -15,9 +15,10 @@ from ssn_probe.errors import RemoteError
 from ssn_probe.remote.deployments import Deployment
 from ssn_probe.remote.host import Host
 from ssn_probe.remote.host_errors import StoppedWaiting, scrubbed, speaks_of_memory
+from ssn_probe.remote.job_limits import MOST_SECONDS, Limits
 from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.packed import run_packed
-from ssn_probe.remote.packing import MOST_SECONDS, Answer, Call, Limits, Packer
+from ssn_probe.remote.packing import Answer, Call, Packer
 from ssn_probe.remote.shared_values import SharedValues
 from ssn_probe.remote.transport import JobState, run_job
 from ssn_probe.remote.travelling import source_of, travelling

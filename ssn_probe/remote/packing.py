@@ -12,30 +12,12 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ssn_probe.remote.host_errors import JobFailedError, JobTooLargeError, StoppedWaiting
+from ssn_probe.remote.job_limits import MOST_RECEIVED, MOST_SENT, Limits
 from ssn_probe.remote.shared_values import SharedValues
 from ssn_probe.remote.tally import Tally
 from ssn_probe.remote.turns import Cancelled, Group, Turns
 
 T = TypeVar("T")
-MOST_SENT, MOST_RECEIVED = 16_000_000, 64_000_000
-"""Bytes of a job's different values, and of what comes back."""
-MOST_SECONDS = 60.0
-"""How long a job is made to run at most, as far as that can be told."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Jobs under way at the same time; calls of a job; calls of a kind as long as none has told what it takes."""
-
-    jobs: int = 4
-    calls: int = 64
-    first: int = 8
-    seconds: float = MOST_SECONDS
-
-    @property
-    def waiting(self) -> int:
-        """Pieces of work that may wait at the same time: as many as fill the jobs."""
-        return self.jobs * self.calls
 
 
 @dataclass(eq=False)

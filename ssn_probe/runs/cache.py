@@ -14,17 +14,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from ssn_probe.errors import ResultError
 from ssn_probe.files import disk_errors, sha256, write_json, write_whole
 from ssn_probe.limits import MANIFEST, read_limited
 from ssn_probe.spec.node import digest
 from ssn_probe.tracing.batching import Part, covered
+
+if TYPE_CHECKING:
+    from torch import Tensor  # a run that finds everything here imports no torch
 
 Frames = dict[str, pl.DataFrame]
 DAMAGED = "in the cache is damaged"
@@ -152,7 +154,8 @@ class Entry:
                 taken.update(part.rows)
         return sorted(kept, key=lambda part: min(part.rows))
 
-    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def put(self, rows: Sequence[int], values: Mapping[str, "Tensor"]) -> None:
+        import torch
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous() for name, tensor in values.items()} | {"rows": torch.tensor(list(rows))}
@@ -204,7 +207,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FilePart:
-    """A batch on disk; tensors are read when they are asked for, and no more of them than that."""
+    """A batch on disk; values are read when they are asked for, and no more of them than that."""
 
     path: Path
     rows: tuple[int, ...]
@@ -213,22 +216,30 @@ class FilePart:
         with _opened(self.path) as file:
             return set(file.keys()) - {"rows"}
 
-    def get(self, name: str) -> Tensor:
+    def get(self, name: str) -> "Tensor":
+        with _opened(self.path, "pt") as file:
+            return file.get_tensor(name)
+
+    def at(self, name: str, layer: int) -> "Tensor":
+        with _opened(self.path, "pt") as file:
+            return file.get_slice(name)[:, layer]
+
+    def array(self, name: str) -> np.ndarray:
         with _opened(self.path) as file:
             return file.get_tensor(name)
 
-    def at(self, name: str, layer: int) -> Tensor:
+    def array_at(self, name: str, layer: int) -> np.ndarray:
         with _opened(self.path) as file:
             return file.get_slice(name)[:, layer]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, framework: str = "numpy") -> Iterator[Any]:
     """A safetensors file; one that has gone meanwhile is one clear error."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except (OSError, SafetensorError) as error:
         raise VanishedError(

@@ -16,9 +16,11 @@ from ssn_probe.study.plan import Plan
 from ssn_probe.study.steps import Cost, Row
 from ssn_probe.study.workbench import LARGEST_BATCH
 from ssn_probe.tracing.batching import BatchSize, no_progress
-from ssn_probe.tracing.divergence import Text, read_texts
+from ssn_probe.tracing.divergence import read_texts
 from ssn_probe.tracing.effects import refusal_log_odds, score
-from ssn_probe.tracing.generate import Engine, generate
+from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.responses import Engine
+from ssn_probe.tracing.texts import Text
 
 Trials = Mapping[str, Callable[[Subject, Cost, list[list[int]], BatchSize], None]]
 ENOUGH = 1.0

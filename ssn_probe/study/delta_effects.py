@@ -7,7 +7,7 @@ import polars as pl
 from ssn_probe.study.arms import BASELINE, TESTED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.summary import AVERAGE, averaged
-from ssn_probe.training.delta_file.record import MEASURES
+from ssn_probe.training.delta_file.stated_measures import MEASURES
 
 BASE = (ArmName(BASELINE), BASELINE)
 BEFORE = ("before", "before_low", "before_high")

@@ -13,8 +13,9 @@ from ssn_probe.spec import Amplify, Intervention, MeanOf, Patch, Suppress, Train
 from ssn_probe.spec.node import digest
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.batching import covered
 from ssn_probe.tracing.edits import NO_EDITS, Edits, Neuron, amplification, carrying, suppression
-from ssn_probe.tracing.means import mean_activations
+from ssn_probe.tracing.kept_values import mean_activations_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +78,10 @@ def harmless_means(bench: Workbench, node: MeanOf, language: str) -> Mapping[Sit
         rows = bench.data[node.prompts].select("identify", "harmless", language)
         tokens = tokens_of(bench, rows)
         with bench.shelf(bench.inputs("mean activations", prompts=digest(tokens)), rows.height) as shelf:
-            return mean_activations(bench.subject, tokens, batch_size=bench.size("mean activations"), shelf=shelf)
+            if not covered(shelf, rows.height) or not tokens:
+                from ssn_probe.tracing.means import mean_activations
+
+                mean_activations(bench.subject, tokens, batch_size=bench.size("mean activations"), shelf=shelf)
+            return mean_activations_of(shelf.parts())
 
     return bench.remember(("means", bench.data[node.prompts].digest, language), compute)

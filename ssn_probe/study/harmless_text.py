@@ -5,9 +5,11 @@ with, long before a reader would say that an arm left the model alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
@@ -20,11 +22,29 @@ from ssn_probe.spec.node import digest
 from ssn_probe.study.measurements import Change, tokens_of, untouched_tokens
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.batching import no_progress
-from ssn_probe.tracing.divergence import Reading, Text, read_texts
+from ssn_probe.tracing.batching import Part, all_done, gather_array, no_progress
+from ssn_probe.tracing.texts import Text
+
+if TYPE_CHECKING:
+    from ssn_probe.tracing.divergence import Reading
 
 PROBES = ("0", "x")
 """Two messages that differ: what their tokens have in common is the template's."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Figures:
+    """What `divergence.Reading` says of every text, in double precision: `kl`, `kl_first` and `nll`, each [text]."""
+
+    kl: np.ndarray
+    kl_first: np.ndarray
+    nll: np.ndarray
+
+
+def _figures(parts: Sequence[Part], count: int) -> Figures:
+    """The figures of all texts, of a shelf that has every one of them; in single precision, as a reading has them."""
+    found = {name: gather_array(parts, name, np.zeros(count, np.float32)) for name in ("kl", "kl_first", "nll")}
+    return Figures(**{name: values.astype(np.float64) for name, values in found.items()})
 
 
 def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: Advance = no_progress) -> list[Text]:
@@ -61,11 +81,29 @@ def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def untouched(bench: Workbench, texts: Sequence[Text], advance: Advance = no_progress) -> Reading:
+def untouched(bench: Workbench, texts: Sequence[Text], advance: Advance = no_progress) -> Figures:
+    """The figures of texts of the untouched model: no KL, and the perplexity of prompts."""
+    inputs = bench.inputs("untouched text", texts=_identity(texts))
+
+    def compute() -> Figures:
+        if bench.is_kept(inputs, len(texts)):
+            with bench.shelf(inputs, len(texts)) as shelf:
+                advance(len(texts))
+                return _figures(shelf.parts(), len(texts))
+        found = _untouched_reading(bench, texts, advance)
+        kl, first, nll = (values.double().numpy() for values in (found.kl, found.kl_first, found.nll))
+        return Figures(kl=kl, kl_first=first, nll=nll)
+
+    return bench.remember(("untouched figures", digest(inputs)), compute)
+
+
+def _untouched_reading(bench: Workbench, texts: Sequence[Text], advance: Advance = no_progress) -> "Reading":
     """The untouched model's reading of texts, with the states that others are compared with."""
     inputs = bench.inputs("untouched text", texts=_identity(texts))
 
-    def compute() -> Reading:
+    def compute() -> "Reading":
+        from ssn_probe.tracing.divergence import read_texts
+
         with bench.shelf(inputs, len(texts)) as shelf:
             size = bench.size("harmless text")
             return read_texts(bench.subject, texts, batch_size=size, shelf=shelf, advance=advance)
@@ -82,7 +120,7 @@ def reading_inputs(bench: Workbench, texts: Sequence[Text], change: Change) -> d
 
 def reading(
     untouched_bench: Workbench, bench: Workbench, texts: Sequence[Text], change: Change, advance: Advance
-) -> Reading:
+) -> Figures:
     """How texts read under a change, or with the bench's weights, against the untouched model."""
     if _changes_nothing(bench, change):
         found = untouched(untouched_bench, texts)
@@ -93,20 +131,24 @@ def reading(
     if key in bench.memory:  # a random set may be one that has been read
         advance(len(texts))
 
-    def compute() -> Reading:
+    def compute() -> Figures:
         # before the bench's weights are put in
-        before = None if bench.is_kept(inputs, len(texts)) else untouched(untouched_bench, texts).states
+        before = None if bench.is_kept(inputs, len(texts)) else _untouched_reading(untouched_bench, texts).states
         with bench.shelf(inputs, len(texts)) as shelf:
-            return read_texts(
-                bench.subject,
-                texts,
-                before=before,
-                edits=change.edits,
-                carried=change.values(shelf, len(texts)),
-                batch_size=bench.size("harmless text"),
-                shelf=shelf,
-                advance=advance,
-            )
+            if not all_done(shelf, len(texts), advance):
+                from ssn_probe.tracing.divergence import read_texts
+
+                read_texts(
+                    bench.subject,
+                    texts,
+                    before=before,
+                    edits=change.edits,
+                    carried=change.values(shelf, len(texts)),
+                    batch_size=bench.size("harmless text"),
+                    shelf=shelf,
+                    advance=advance,
+                )
+            return _figures(shelf.parts(), len(texts))
 
     return bench.remember(key, compute)
 
@@ -119,12 +161,12 @@ def _identity(texts: Sequence[Text]) -> str:
     return digest([[list(text.prompt), list(text.answer), list(text.own)] for text in texts])
 
 
-def table(rows: pl.DataFrame, texts: Sequence[Text], found: Reading, vocabulary: int) -> pl.DataFrame:
+def table(rows: pl.DataFrame, texts: Sequence[Text], found: Figures, vocabulary: int) -> pl.DataFrame:
     """One row per text: `kl`, `kl_first` and `log_perplexity` in nats (null without a predicted token), and tokens."""
     figures = {
-        "kl": found.kl.double().numpy(),
-        "kl_first": found.kl_first.double().numpy(),
-        "log_perplexity": found.nll.double().numpy(),
+        "kl": found.kl,
+        "kl_first": found.kl_first,
+        "log_perplexity": found.nll,
         "answer_tokens": [len(text.answer) for text in texts],
         "prompt_tokens": [len(text.predicted) for text in texts],
     }

@@ -18,12 +18,8 @@ from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.verification import Verified, to_verify
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.ablations import Neuron, highest
-from ssn_probe.tracing.batching import Part, covered, no_progress
-from ssn_probe.tracing.effect_store import place
-from ssn_probe.tracing.effects import mean, score
-from ssn_probe.tracing.exact_effects import exact_effects
-from ssn_probe.tracing.known_weights import hides_weights, recall_weights
+from ssn_probe.tracing.batching import Part, Shelf, all_done, no_progress
+from ssn_probe.tracing.kept_values import Neuron, highest, in_order, mean_effects, place
 
 CONTRASTED = ("harmful", "harmless")
 
@@ -84,29 +80,40 @@ def scored(
             return _verified(bench, node, language, context, advance)
         rows = bench.data[node.prompts].select("identify", context, language)
         with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
-            if isinstance(node.scored_by, Local) and not covered(shelf, rows.height):
-                _recall_weights(bench)
-            known = {"reads": reads_of(bench, node, language), "candidates": candidates(bench, node, language)}
-            dtype = None if covered(shelf, rows.height) else node.scoring_dtype
-            with computing_in(bench.subject, dtype) as subject:
-                scores = score(
-                    node.scored_by,
-                    subject,
-                    tokens_of(bench, rows),
-                    **known,
-                    sites=sites,
-                    batch_size=bench.size(node.scored_by.name),
-                    shelf=shelf,
-                    advance=advance,
-                )
-            means = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
-            return Scored(means=means, parts=shelf.parts())
+            if not all_done(shelf, rows.height, advance):
+                _score(bench, node, language, rows, shelf, advance)
+            parts = shelf.parts()
+            return Scored(means={site: mean_effects(parts, site) for site in sites}, parts=parts)
 
     return bench.remember(_scores_key(bench, node, language, context), compute)
 
 
+def _score(
+    bench: Workbench, node: SafetyNeurons, language: str, rows: pl.DataFrame, shelf: Shelf, advance: Advance
+) -> None:
+    """Computes what the shelf lacks of the effects on some prompts."""
+    from ssn_probe.tracing.effects import score
+
+    if isinstance(node.scored_by, Local):
+        _recall_weights(bench)
+    known = {"reads": reads_of(bench, node, language), "candidates": candidates(bench, node, language)}
+    with computing_in(bench.subject, node.scoring_dtype) as subject:
+        score(
+            node.scored_by,
+            subject,
+            tokens_of(bench, rows),
+            **known,
+            sites=distinct_sites(bench, node),
+            batch_size=bench.size(node.scored_by.name),
+            shelf=shelf,
+            advance=advance,
+        )
+
+
 def _recall_weights(bench: Workbench) -> None:
     """What a sandbox is asked about weights is kept for later runs."""
+    from ssn_probe.tracing.known_weights import hides_weights, recall_weights
+
     if hides_weights(bench.subject):
         with bench.shelf(bench.inputs("weights"), 1) as shelf:
             recall_weights(bench.subject, shelf)
@@ -171,17 +178,20 @@ def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str
     assert estimated is not None
     chosen, rows = verified(bench, node, language), bench.data[node.prompts].select("identify", context, language)
     with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
-        dtype = None if covered(shelf, rows.height) else verified_in(bench, node)
-        with computing_in(bench.subject, dtype) as subject:
-            exact = exact_effects(
-                subject,
-                tokens_of(bench, rows),
-                (*chosen.neurons, *chosen.audited),
-                reads_of(bench, node, language),
-                batch_size=bench.size("verified"),
-                shelf=shelf,
-                advance=advance,
-            ).numpy()
+        if not all_done(shelf, rows.height, advance):
+            from ssn_probe.tracing.exact_effects import exact_effects
+
+            with computing_in(bench.subject, verified_in(bench, node)) as subject:
+                exact_effects(
+                    subject,
+                    tokens_of(bench, rows),
+                    (*chosen.neurons, *chosen.audited),
+                    reads_of(bench, node, language),
+                    batch_size=bench.size("verified"),
+                    shelf=shelf,
+                    advance=advance,
+                )
+        exact = in_order(shelf.parts(), "exact")
     found = scored(bench, estimated, language, context)
     means = {site: values.copy() for site, values in found.means.items()}
     for column, (layer, site, index) in enumerate(chosen.neurons):
@@ -230,10 +240,10 @@ def effects_at(bench: Workbench, node: SafetyNeurons, language: str, context: st
                 effects[:, neuron[2]] = found.exact[:, column]
         return effects
     try:
-        return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+        return place(scored(bench, node, language, context).parts, layer, site)
     except VanishedError:  # another run has computed them anew, or somebody has deleted the cache
         bench.forget(_scores_key(bench, node, language, context))
-        return place(scored(bench, node, language, context).parts, layer, site).numpy()  # type: ignore[arg-type]
+        return place(scored(bench, node, language, context).parts, layer, site)
 
 
 def _scores_key(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -10,9 +10,10 @@ from ssn_probe.neurons import EVERY, NEURON, SITES, NeuronSet
 from ssn_probe.spec.node import digest
 from ssn_probe.study.measurements import Carry, tokens_of
 from ssn_probe.study.workbench import METHODS, Workbench
-from ssn_probe.tracing.capture import capture
-from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.edits import Edits, Neuron, carried_neurons
+
+if TYPE_CHECKING:
+    from ssn_probe.tracing.carried import Carried
 
 
 class Source:
@@ -51,7 +52,7 @@ class Source:
         inputs = {"prompts": prompts, "version": METHODS["activations"], "max_new_tokens": self.max_new_tokens}
         return Carry(inputs, lambda: self.values(prompt_ids, edits))
 
-    def values(self, prompt_ids: Sequence[str], edits: Edits) -> Carried:
+    def values(self, prompt_ids: Sequence[str], edits: Edits) -> "Carried":
         """The values of a `carry`."""
         row = {prompt: number for number, prompt in enumerate(self.rows["prompt_id"])}
         column = {neuron: number for number, neuron in enumerate(self.neurons)}
@@ -66,13 +67,15 @@ class Source:
         tokens = digest(tokens_of(self.bench, self.rows))
         return self.bench.inputs("activations", prompts=tokens, neurons=neurons, max_new_tokens=self.max_new_tokens)
 
-    def run(self) -> Carried:
+    def run(self) -> "Carried":
         """Every value, from the cache or captured now."""
         bench = self.bench
         with bench.alone(("source", id(self))):
             return self._run(bench)
 
-    def _run(self, bench: Workbench) -> Carried:
+    def _run(self, bench: Workbench) -> "Carried":
+        from ssn_probe.tracing.capture import capture
+
         if self.carried is None:
             with bench.shelf(self.inputs, self.rows.height) as shelf:
                 self.carried = capture(

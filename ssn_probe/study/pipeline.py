@@ -43,7 +43,7 @@ from ssn_probe.study.summary import summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
 from ssn_probe.study.verification_table import verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.divergence import UnknownLogitsError
+from ssn_probe.tracing.texts import UnknownLogitsError
 
 SELDOM = 10.0
 """Seconds at least between two writings of a table that still grows; a large one is written more seldom."""

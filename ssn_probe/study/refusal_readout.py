@@ -16,8 +16,9 @@ import polars as pl
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import ModelError
 from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.spec.node import digest
 from ssn_probe.stats import Gate, gate
-from ssn_probe.study.measurements import UNCHANGED, log_odds, responses, states
+from ssn_probe.study.measurements import UNCHANGED, log_odds, reads_json, responses, states, tokens_of
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import no_progress
 
@@ -224,15 +225,23 @@ def refusal_direction(bench: Workbench, observed: pl.DataFrame, openings: Openin
         sides = [observed.filter(verdict=verdict) for verdict in ("refused", "complied")]
         if min(side.height for side in sides) < EACH_SIDE:
             return None
-        refused, complied = (states(bench, side).double().mean(0) for side in sides)
-        scale = 1.0
-        if openings is not None:
-            odds = [float(log_odds(bench, side, UNCHANGED, openings, no_progress).to_numpy().mean()) for side in sides]
-            scale = odds[0] - odds[1]
-        gap = refused - complied
-        return Direction(tuple((scale * gap / gap.square().sum()).tolist()))
+        shown = [digest(tokens_of(bench, side)) for side in sides]
+        inputs = bench.inputs("direction", prompts=shown, reads=None if openings is None else reads_json(openings))
+        found = bench.frames(inputs, ["direction"], lambda: {"direction": _between(bench, sides, openings)})
+        return Direction(tuple(found["direction"]["value"]))
 
     return bench.remember(("direction", tuple(observed["text"]), tuple(observed["verdict"]), openings), compute)
+
+
+def _between(bench: Workbench, sides: Sequence[pl.DataFrame], openings: Openings | None) -> pl.DataFrame:
+    """The direction from the mean state of complied responses to that of refused ones, scaled: a row per channel."""
+    refused, complied = (states(bench, side).double().mean(0) for side in sides)
+    scale = 1.0
+    if openings is not None:
+        odds = [float(log_odds(bench, side, UNCHANGED, openings, no_progress).to_numpy().mean()) for side in sides]
+        scale = odds[0] - odds[1]
+    gap = refused - complied
+    return pl.DataFrame({"value": (scale * gap / gap.square().sum()).tolist()})
 
 
 def _own_openings(bench: Workbench, language: str, observed: pl.DataFrame) -> Openings | None:

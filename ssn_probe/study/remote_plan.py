@@ -10,7 +10,7 @@ import polars as pl
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.hosted import in_words
 from ssn_probe.model.subject import Subject
-from ssn_probe.remote.packing import MOST_SENT, Limits
+from ssn_probe.remote.job_limits import MOST_SENT, Limits
 from ssn_probe.runs.cache import Cache
 from ssn_probe.study.pipeline import expected_steps
 from ssn_probe.study.plan import Plan

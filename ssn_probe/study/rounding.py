@@ -32,7 +32,6 @@ from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import Cost, Step
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import counted
-from ssn_probe.tracing.effects import mean, score
 
 FEW = 4
 """Prompts of each context that are scored in float32, too."""
@@ -150,6 +149,8 @@ def _own_means(bench: Workbench, node: SafetyNeurons) -> dict[str, Any]:
 
 
 def _wide_means(bench: Workbench, node: SafetyNeurons) -> dict[str, Any]:
+    from ssn_probe.tracing.effects import mean, score
+
     language, sites, found = _language(bench, node), distinct_sites(bench, node), {}
     known = {"reads": reads_of(bench, node, language), "candidates": candidates(bench, node, language)}
     with computing_in(bench.subject, "float32") as subject:

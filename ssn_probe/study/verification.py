@@ -22,7 +22,7 @@ from ssn_probe.neurons import SITES
 from ssn_probe.neurons.selection import contrast_score, in_top
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_effects import Place, pooled
-from ssn_probe.tracing.ablations import Neuron
+from ssn_probe.tracing.kept_values import Neuron
 
 LEAST, SHARE = 20, 0.001
 """Neurons of a language that are audited at least, and the share of those that were not verified."""

@@ -14,13 +14,14 @@ from ssn_probe.runs.cache import Cache, Frames
 from ssn_probe.spec import Prompts
 from ssn_probe.study.progress import Silent, Tracker
 from ssn_probe.tracing.batching import BatchSize, Memory, Part, Shelf
-from ssn_probe.tracing.generate import Engine
+from ssn_probe.tracing.responses import Engine
 
 T = TypeVar("T")
 METHODS = {
     "responses": 1,
     "log odds": 1,
     "final states": 1,
+    "direction": 1,
     "mean activations": 1,
     "activations": 1,
     "untouched text": 1,

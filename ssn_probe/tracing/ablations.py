@@ -1,7 +1,6 @@
 """Effects by ablation: the model runs once without each neuron, many neurons in one pass."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,25 +9,10 @@ from torch import Tensor
 
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject
-from ssn_probe.neurons import SITES, Site
+from ssn_probe.neurons import Site
 from ssn_probe.tracing.batching import BatchSize, fitted
 from ssn_probe.tracing.execution import run_body
-
-Neuron = tuple[int, Site, int]
-
-
-def highest(means: Mapping[Any, Any], share: float) -> list[Neuron]:
-    """The neurons that are highest in their layer and site, ceil(share · n) at most of n, in forward order.
-
-    means: {site: [layer, neuron]}. A mean of zero is never taken; ties go to the lower index.
-    """
-    found = []
-    for site, values in means.items():
-        for layer, row in enumerate(torch.as_tensor(values)):
-            count = math.ceil(share * len(row) - 1e-9)
-            taken = row.argsort(descending=True, stable=True)[:count]
-            found += [(layer, site, index) for index in taken.tolist() if row[index] > 0]
-    return sorted(found, key=lambda neuron: (neuron[0], SITES.index(neuron[1]), neuron[2]))
+from ssn_probe.tracing.kept_values import Neuron
 
 
 def all_neurons(subject: Subject, sites: Iterable[Site]) -> list[Neuron]:

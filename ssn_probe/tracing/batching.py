@@ -7,11 +7,14 @@ left of it, so a run that resumes computes the very batches that it would have c
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
+import numpy as np
 
 from ssn_probe.model.out_of_memory import fitting, memory_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor  # what is on a shelf already is read without importing torch
 
 Advance = Callable[[int], None]
 """Called after each batch with the number of prompts that are done."""
@@ -24,18 +27,26 @@ def no_progress(_done: int) -> None:
 
 @runtime_checkable
 class Part(Protocol):
-    """The result of a batch: the numbers of its prompts, and tensors, as a rule with one row per prompt."""
+    """The result of a batch: the numbers of its prompts, and tensors, as a rule with one row per prompt.
+
+    `array` and `array_at` give what `get` and `at` do as numpy arrays, of types that numpy has, too (not bfloat16):
+    whoever computes nothing reads by them, and needs no torch.
+    """
 
     @property
     def rows(self) -> tuple[int, ...]: ...
 
     def names(self) -> Collection[str]: ...
 
-    def get(self, name: str) -> Tensor: ...
+    def get(self, name: str) -> "Tensor": ...
 
-    def at(self, name: str, layer: int) -> Tensor:
+    def at(self, name: str, layer: int) -> "Tensor":
         """`get(name)[:, layer]`, without reading the rest."""
         ...
+
+    def array(self, name: str) -> np.ndarray: ...
+
+    def array_at(self, name: str, layer: int) -> np.ndarray: ...
 
 
 @runtime_checkable
@@ -46,7 +57,7 @@ class Shelf(Protocol):
         """Every part there is, by its first prompt; no prompt is in two of them."""
         ...
 
-    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None: ...
+    def put(self, rows: Sequence[int], values: Mapping[str, "Tensor"]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,16 +65,22 @@ class PartInMemory:
     """A part in memory."""
 
     rows: tuple[int, ...]
-    values: Mapping[str, Tensor]
+    values: Mapping[str, "Tensor"]
 
     def names(self) -> Collection[str]:
         return self.values.keys()
 
-    def get(self, name: str) -> Tensor:
+    def get(self, name: str) -> "Tensor":
         return self.values[name]
 
-    def at(self, name: str, layer: int) -> Tensor:
+    def at(self, name: str, layer: int) -> "Tensor":
         return self.values[name][:, layer]
+
+    def array(self, name: str) -> np.ndarray:
+        return self.values[name].numpy()
+
+    def array_at(self, name: str, layer: int) -> np.ndarray:
+        return self.values[name][:, layer].numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +92,7 @@ class Memory:
     def parts(self) -> Sequence[Part]:
         return sorted(self.stored, key=lambda part: min(part.rows))
 
-    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def put(self, rows: Sequence[int], values: Mapping[str, "Tensor"]) -> None:
         self.stored.append(PartInMemory(rows=tuple(rows), values=dict(values)))
 
 
@@ -110,10 +127,18 @@ def covered(shelf: Shelf, prompts: int) -> bool:
     return sum(len(part.rows) for part in shelf.parts()) == prompts
 
 
+def all_done(shelf: Shelf, prompts: int, advance: Advance) -> bool:
+    """`covered`, and if so, `advance` is told that they are done: whoever computes the rest else is to do it."""
+    done = covered(shelf, prompts)
+    if done and prompts:
+        advance(prompts)
+    return done
+
+
 def run_batches(
     tokens: Sequence[Sequence[int]],
     batch_size: int | BatchSize,
-    run: Callable[[list[int]], Mapping[str, Tensor]],
+    run: Callable[[list[int]], Mapping[str, "Tensor"]],
     shelf: Shelf,
     advance: Advance,
     *,
@@ -135,7 +160,7 @@ def run_batches(
     left = by_length(tokens)
     while left:
 
-        def attempt(together: int) -> tuple[int, list[int], Mapping[str, Tensor]]:
+        def attempt(together: int) -> tuple[int, list[int], Mapping[str, "Tensor"]]:
             rows = left[: max(1, together // sequences)]  # noqa: B023 (called at once)
             new = [row for row in rows if row not in known]
             return len(rows), new, run(new) if new else {}
@@ -167,8 +192,15 @@ def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
     return fitting(within_memory, size.size, shrink=size.auto)
 
 
-def gather(parts: Sequence[Part], name: str, into: Tensor) -> Tensor:
+def gather(parts: Sequence[Part], name: str, into: "Tensor") -> "Tensor":
     """One tensor of all parts in the order of the prompts, filled into `into` [prompt, …]."""
     for part in parts:
         into[list(part.rows)] = part.get(name).to(into.dtype)
+    return into
+
+
+def gather_array(parts: Sequence[Part], name: str, into: np.ndarray) -> np.ndarray:
+    """`gather` as a numpy array."""
+    for part in parts:
+        into[list(part.rows)] = part.array(name)
     return into

@@ -12,7 +12,8 @@ from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import Neuron, carrying, places_of, prepared
 from ssn_probe.tracing.execution import run_body
-from ssn_probe.tracing.generate import finish, run_generation
+from ssn_probe.tracing.generate import run_generation
+from ssn_probe.tracing.responses import finish
 
 
 def capture(

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
@@ -26,32 +25,10 @@ from ssn_probe.tracing.carried import Carried, along_answers, check_carried, for
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.texts import Text, UnknownLogitsError
 
 CLOSE = 0.02
 """How far logits made of the final states may be from the model's own: a wide margin for half precision."""
-
-
-class UnknownLogitsError(ModelError):
-    """The logits are not the final states times the head, scaled and soft-capped as the config says."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """Token ids of a prompt and of the answer, and where in the prompt the user's own words are."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-    own: tuple[int, int]
-
-    @property
-    def read(self) -> tuple[int, ...]:
-        """What the model is given: the answer's last token is predicted and never fed."""
-        return (*self.prompt, *self.answer[:-1])
-
-    @property
-    def predicted(self) -> range:
-        """The positions of the prompt's own tokens that something comes before."""
-        return range(max(1, self.own[0]), self.own[1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -59,12 +59,3 @@ def gathered(
     read = bool(parts) and all("log_odds" in part.names() for part in parts)
     odds = gather(parts, "log_odds", torch.zeros(shape[0])) if read else None
     return Scores(values=values, scale=scale, log_odds=odds)
-
-
-def place(parts: Sequence[Part], layer: int, site: Site) -> Float[Tensor, "prompt neuron"]:
-    """The effects at one layer and site in single precision, prompts in their order, without reading the others."""
-    shares = [part.at(f"values.{site}", layer).float() * part.at(f"scale.{site}", layer)[:, None] for part in parts]
-    effects = torch.empty(sum(map(len, shares)), shares[0].shape[1])
-    for part, share in zip(parts, shares, strict=True):
-        effects[list(part.rows)] = share
-    return effects

@@ -23,7 +23,7 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
 from ssn_probe.spec import Ablation, Effect, Language, Local, Peak, Refusal, scores
 from ssn_probe.spec.effect_registry import SCORERS, FirstOrder
-from ssn_probe.tracing.ablations import Neuron, highest, placed
+from ssn_probe.tracing.ablations import Neuron, placed
 from ssn_probe.tracing.batching import (
     Advance,
     BatchSize,
@@ -40,6 +40,7 @@ from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, places_reading_l
 from ssn_probe.tracing.effect_store import Scores, decode, mean
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.final_effects import score_final, score_final_ablation
+from ssn_probe.tracing.kept_values import highest
 from ssn_probe.tracing.known_weights import known_weights
 from ssn_probe.tracing.readout import forced_inputs, forced_on
 from ssn_probe.tracing.score_batches import checked_position, run_scores

@@ -1,20 +1,16 @@
 """Greedy responses of a model, with neurons changed on the prompt and on every generated token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.asking import own_turn
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
-from ssn_probe.model.token_ids import decoded
-from ssn_probe.model.turn_ends import up_to_end
-from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
+from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.checked_drafts import can_check, checked
 from ssn_probe.tracing.diagnose import raise_non_finite
@@ -23,42 +19,12 @@ from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.folding import folded
 from ssn_probe.tracing.generation_settings import greedy_settings
 from ssn_probe.tracing.readout import forced
+from ssn_probe.tracing.responses import Engine, Generation, finish, new_tokens
 
 Readings = Sequence[tuple[Openings | Direction, Shelf]]
 """Ways to read r(x), and where its values are put."""
 
 __all__ = ["NO_EDITS", "Edits", "Generation", "generate", "suppression"]
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """What generates in place of transformers. Its tokens depend on what runs together, so that it sets the batches."""
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What can change a token beside model, prompts and edits."""
-        ...
-
-    def greedy(self, prompts: Sequence[Sequence[int]], edits: Edits, max_new_tokens: int) -> list[list[int]]:
-        """The greedy tokens after each prompt, the end token included."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """One response: its text without special tokens, how many tokens were generated, and why it ended.
-
-    `tokens` counts the end token where there is one; "length" means that `max_new_tokens` cut the response short.
-    `unwritten` counts tokens that the tokenizer has no text for: an embedding is often larger than its tokenizer.
-    """
-
-    text: str
-    tokens: int
-    finish_reason: Literal["stop", "length"]
-    unwritten: int = 0
 
 
 def generate(
@@ -141,8 +107,7 @@ def greedy_tokens(
         return {"ids": ids}
 
     run_batches(tokens, batch_size if engine is None else engine.batch_size, run, shelf, advance)
-    ids = gather(shelf.parts(), "ids", torch.full((len(tokens), max_new_tokens), -1))
-    return [[token for token in row if token >= 0] for row in ids.tolist()]
+    return new_tokens(shelf.parts(), len(tokens), max_new_tokens)
 
 
 def _greedy(
@@ -205,31 +170,3 @@ def run_generation(
     if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
     return ids.long().cpu(), values, odds
-
-
-def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
-    """Cut each row at its end token, and decode; in the plain form, leave out what the model says for the user."""
-    if not new:
-        return []
-    rows = [up_to_end(row, subject.eos_ids) for row in new]
-    texts, own, unknown = _read(subject, [row for row, _ in rows])
-    return [
-        Generation(
-            text=kept,
-            tokens=len(row) + ended,
-            finish_reason="stop" if ended or kept != text else "length",
-            unwritten=sum(token in unknown for token in row),
-        )
-        for text, kept, (row, ended) in zip(texts, own, rows, strict=True)
-    ]
-
-
-def _read(subject: Subject, rows: list[list[int]]) -> tuple[list[str], list[str], set[int]]:
-    """Rows of ids as text, the model's own part of each, and the ids that the tokenizer does not know."""
-
-    def compute() -> Any:
-        texts, unknown = decoded(rows, subject.tokenizer)
-        return texts, [own_turn(text, subject.tokenizer) for text in texts], sorted(unknown)
-
-    texts, own, unknown = subject.kept.value("responses", rows, compute)
-    return texts, own, set(unknown)

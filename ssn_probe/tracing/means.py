@@ -9,11 +9,12 @@ from torch import Tensor
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject
-from ssn_probe.neurons import SITES, Site
+from ssn_probe.neurons import Site
 from ssn_probe.tracing.batching import BatchSize, Memory, Shelf, no_progress, run_batches
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.kept_values import mean_activations_of
 
 
 def mean_activations(
@@ -42,6 +43,4 @@ def mean_activations(
         return {site: part.cpu() for site, part in sums.items()} | {"count": torch.as_tensor(seen).cpu()}
 
     run_batches(tokens, batch_size, run, shelf, no_progress)
-    parts = shelf.parts()
-    count = sum(int(part.get("count")) for part in parts)
-    return {site: torch.stack([part.get(site) for part in parts]).sum(0) / count for site in SITES}
+    return {site: torch.from_numpy(values) for site, values in mean_activations_of(shelf.parts()).items()}

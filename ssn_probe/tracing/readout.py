@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import check_tokens, pad_left
 from ssn_probe.model.openings import Direction, Openings
@@ -122,6 +120,8 @@ def forced_inputs(subject: Subject, tokens: Sequence[Sequence[int]], forcing: Fo
     `logits_to_keep` is a tensor, which also makes nnsight pass the batch on as it is instead of splitting it into
     rows.
     """
+    import torch
+
     check_tokens(tokens)
     rows = [[*row, *prefix] for row in tokens for prefix in forcing.prefixes]
     inputs = pad_left(rows, subject.pad_id, subject.device)
@@ -137,6 +137,8 @@ def _branched_inputs(subject: Subject, inputs: dict[str, Any], parents: Sequence
 
     A token of the tree sees the prompt and its own branch, and has the position that it has when its branch runs alone.
     """
+    import torch
+
     real, positions = inputs["attention_mask"].bool(), inputs["position_ids"].clone()
     width, first = real.shape[1], real.shape[1] - len(parents)
     sees = torch.ones(width, width, dtype=torch.bool, device=real.device).tril()

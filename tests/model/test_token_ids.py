@@ -13,7 +13,8 @@ from ssn_probe.errors import DataError, ModelError
 from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.token_ids import check_inside, usable_pad
-from ssn_probe.tracing.generate import finish, generate
+from ssn_probe.tracing.generate import generate
+from ssn_probe.tracing.responses import finish
 from ssn_probe.training.loop.loss import encode_examples
 
 SIZE = len(SPECIAL) + len(WORDS)

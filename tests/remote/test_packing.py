@@ -10,7 +10,8 @@ import torch
 from ssn_probe.errors import RemoteError
 from ssn_probe.model.out_of_memory import OutOfMemory, memory_errors
 from ssn_probe.remote.host_errors import HostMemoryError, HostTimeoutError, JobFailedError, StoppedWaiting
-from ssn_probe.remote.packing import Answer, Call, Limits, Packer
+from ssn_probe.remote.job_limits import Limits
+from ssn_probe.remote.packing import Answer, Call, Packer
 from ssn_probe.remote.shared_values import SharedValues
 
 

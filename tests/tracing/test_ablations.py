@@ -7,9 +7,10 @@ from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
 from ssn_probe.spec import Ablation
-from ssn_probe.tracing.ablations import Neuron, highest
+from ssn_probe.tracing.ablations import Neuron
 from ssn_probe.tracing.edits import suppression
 from ssn_probe.tracing.effects import decode, mean, refusal_log_odds, score, score_ablation, score_local
+from ssn_probe.tracing.kept_values import highest
 from tracing.hosted import Host, hosted
 
 PROMPTS = [[1, 3, 7, 8, 9, 20, 4], [1, 3, 10, 11, 12, 13, 14, 15, 30, 31, 4], [1, 3, 9, 4]]

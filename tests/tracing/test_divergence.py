@@ -13,8 +13,9 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.bodies import next_tokens
 from ssn_probe.tracing.capture import capture
-from ssn_probe.tracing.divergence import Reading, Text, read_texts
+from ssn_probe.tracing.divergence import Reading, read_texts
 from ssn_probe.tracing.edits import amplification, carrying, suppression
+from ssn_probe.tracing.texts import Text
 
 from . import plain
 from .test_effects import PROMPTS, module_of

@@ -1,5 +1,6 @@
 """What is stored is what was measured: half precision with a scale, batch by batch and as a whole."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from ssn_probe.errors import ModelError
 from ssn_probe.tracing.batching import Memory
 from ssn_probe.tracing.bodies.encoding import encoded
-from ssn_probe.tracing.effect_store import Scores, decode, gathered, mean, place
+from ssn_probe.tracing.effect_store import Scores, decode, gathered, mean
+from ssn_probe.tracing.kept_values import added_up, mean_effects, place
 
 
 def stored(effects: torch.Tensor, log_odds: torch.Tensor | None = None) -> Scores:
@@ -60,4 +62,13 @@ def test_batches_are_put_together_in_the_order_of_the_prompts(log_odds: bool) ->
     assert (whole.log_odds is None) is not log_odds
     if log_odds:
         assert torch.equal(whole.log_odds, scores.log_odds)
-    assert torch.equal(place(shelf.parts(), 1, "ffn"), decode(scores, "ffn")[:, 1])
+    assert np.array_equal(place(shelf.parts(), 1, "ffn"), decode(scores, "ffn")[:, 1].numpy())
+    assert np.array_equal(mean_effects(shelf.parts(), "ffn"), mean(scores, "ffn").numpy())
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 48, 255, 256, 300, 800])
+def test_what_is_added_up_without_torch_is_the_same_to_the_last_bit(count: int) -> None:
+    """What was computed with torch keeps its digest; columns beyond a multiple of 16 torch adds up in other orders."""
+    terms = torch.randn(count, 3, 32, generator=torch.Generator().manual_seed(count)) ** 5
+    found = added_up(count, lambda some: terms[some].numpy())
+    assert np.array_equal(found, terms.sum(0, dtype=torch.float64).numpy())

@@ -16,7 +16,7 @@ from ssn_probe.model.turn_ends import requests
 from ssn_probe.neurons import SITES
 from ssn_probe.spec import Peak
 from ssn_probe.tracing.capture import capture
-from ssn_probe.tracing.divergence import Text, read_texts
+from ssn_probe.tracing.divergence import read_texts
 from ssn_probe.tracing.edits import amplification, carrying, suppression
 from ssn_probe.tracing.effects import (
     Scores,
@@ -30,6 +30,7 @@ from ssn_probe.tracing.effects import (
 )
 from ssn_probe.tracing.generate import greedy_tokens
 from ssn_probe.tracing.means import mean_activations
+from ssn_probe.tracing.texts import Text
 
 from .hosted import Host, hosted
 from .test_effects import OPENINGS, PROMPTS, module_of

@@ -4,16 +4,15 @@ What the record states about the tensors (neurons and parameters per site) must 
 at least have the form in which training writes it.
 """
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ssn_probe.training.delta_file.stated_measures import Measure
 from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.parameter_counts import weights_by_site
 from ssn_probe.training.weights.trainable import Change
 
-Measure = Literal["asr", "invalid", "over_refusal", "utility"]
-MEASURES = get_args(Measure)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
