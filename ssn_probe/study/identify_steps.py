@@ -30,7 +30,7 @@ from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_d
 from ssn_probe.study.trained_weights import AFTER, complete_row, is_trained, train, trained_bench, training_inputs
 from ssn_probe.study.verification import expected_passes
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.exact_effects import runs_whole
+from ssn_probe.tracing.execution import runs_whole
 
 
 def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:

@@ -30,7 +30,7 @@ from ssn_probe.tracing.batching import (
 )
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.execution import run_body, runs_whole
 from ssn_probe.tracing.readout import Forcing, forced
 
 TOGETHER = (("q", "k"), ("v", "o"), ("ffn",))
@@ -82,11 +82,6 @@ def exact_effects(
 
     run_batches(tokens, 1, run, shelf, advance)
     return gather(shelf.parts(), "exact", torch.zeros(len(tokens), len(neurons), dtype=precision))
-
-
-def runs_whole(subject: Subject) -> bool:
-    """Do whole passes run, since modules cannot be skipped, or weights not be read, where the model is?"""
-    return subject.calls is not None or subject.shards is not None or bool(subject.spread)
 
 
 def check_known(subject: Subject, neurons: Sequence[Neuron]) -> None:

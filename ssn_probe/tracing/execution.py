@@ -27,6 +27,11 @@ def run_body(subject: Subject, body: Callable[..., Any], *arguments: Any) -> Any
     return run_here(subject, body, arguments)
 
 
+def runs_whole(subject: Subject) -> bool:
+    """Do whole passes run, since modules cannot be skipped, or weights not be read, where the model is?"""
+    return subject.calls is not None or subject.shards is not None or bool(subject.spread)
+
+
 def run_here(subject: Subject, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """`body(model, *arguments)` in this process, where one thread at a time computes."""
     with warnings.catch_warnings():
