@@ -15,10 +15,11 @@ from ssn_probe.model.chat import pad_left, whole_inputs
 from ssn_probe.neurons import Site
 from ssn_probe.tracing.batching import by_length
 from ssn_probe.tracing.bodies.ablation import trace_ablations
-from ssn_probe.tracing.divergence import Text, read_texts
+from ssn_probe.tracing.divergence import read_texts
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effect_store import Scores, decode
 from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
+from ssn_probe.tracing.texts import Text
 
 FORWARD = "forward"
 LINEAR: tuple[Site, ...] = ("ffn", "o", "v")
