@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from ssn_probe.data.judges import Judge, JudgedRow, make_judge
 from ssn_probe.data.prompt_set import PromptSet
@@ -19,13 +18,23 @@ from ssn_probe.spec import Intervention
 from ssn_probe.spec.node import digest
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.tracing.batching import Memory, Part, PartInMemory, Shelf, covered, gather, no_progress
-from ssn_probe.tracing.carried import Carried
-from ssn_probe.tracing.checked_drafts import can_check
+from ssn_probe.tracing.batching import (
+    Memory,
+    Part,
+    PartInMemory,
+    Shelf,
+    all_done,
+    covered,
+    gather_array,
+    no_progress,
+)
 from ssn_probe.tracing.edits import NO_EDITS, Edits
-from ssn_probe.tracing.effects import final_states, refusal_log_odds
-from ssn_probe.tracing.generate import finish, greedy_tokens
-from ssn_probe.tracing.readout import read_at_prompt
+from ssn_probe.tracing.responses import finish, new_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssn_probe.tracing.carried import Carried
 
 T = TypeVar("T")
 RESPONSE = {
@@ -55,7 +64,7 @@ class Carry:
     """Values from another run: `inputs` names that run in JSON, `values` makes them when they are needed."""
 
     inputs: Any
-    values: Callable[[], Carried]
+    values: "Callable[[], Carried]"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +84,7 @@ class Change:
         carried = None if self.carry is None else self.carry.inputs
         return {"edits": digest(_plain(self.edits)), "by": method, "carried": carried}
 
-    def values(self, shelf: Shelf, prompts: int) -> Carried | None:
+    def values(self, shelf: Shelf, prompts: int) -> "Carried | None":
         """The values to carry over; None where there are none, or nothing has to run."""
         return None if self.carry is None or covered(shelf, prompts) else self.carry.values()
 
@@ -127,23 +136,7 @@ def responses(
     """
 
     def compute() -> pl.DataFrame:
-        beside = _beside(bench, rows, change, reads)
-        with bench.shelf(response_inputs(bench, prompts, rows, change), rows.height) as shelf:
-            new = greedy_tokens(
-                bench.subject,
-                tokens_of(bench, rows),
-                edits=change.edits,
-                carried=change.values(shelf, rows.height),
-                max_new_tokens=prompts.max_new_tokens,
-                engine=bench.engine,
-                readings=[] if beside is None else [(beside.reads, beside)],
-                drafts=None if covered(shelf, rows.height) else _drafts(bench, prompts, rows, change),
-                batch_size=bench.size("responses"),
-                shelf=shelf,
-                advance=advance,
-            )
-        if beside is not None:
-            beside.remember()
+        new = _new_tokens(bench, prompts, rows, change, advance, reads)
         if _is_untouched(bench, change):
             bench.remember(_untouched_key(bench, prompts, rows), lambda: new)
         found = finish(bench.subject, new)
@@ -172,22 +165,45 @@ def responses(
     return _once(bench, key, compute, rows.height, advance)
 
 
+def _new_tokens(
+    bench: Workbench,
+    prompts: PromptSet,
+    rows: pl.DataFrame,
+    change: Change,
+    advance: Advance,
+    reads: Openings | Direction | None = None,
+) -> list[list[int]]:
+    """The responses to some prompts as token ids, from the cache or generated now, with log-odds beside them."""
+    with bench.shelf(response_inputs(bench, prompts, rows, change), rows.height) as shelf:
+        if not all_done(shelf, rows.height, advance):
+            from ssn_probe.tracing.generate import greedy_tokens
+
+            beside = _beside(bench, rows, change, reads)
+            greedy_tokens(
+                bench.subject,
+                tokens_of(bench, rows),
+                edits=change.edits,
+                carried=change.values(shelf, rows.height),
+                max_new_tokens=prompts.max_new_tokens,
+                engine=bench.engine,
+                readings=[] if beside is None else [(beside.reads, beside)],
+                drafts=_drafts(bench, prompts, rows, change),
+                batch_size=bench.size("responses"),
+                shelf=shelf,
+                advance=advance,
+            )
+            if beside is not None:
+                beside.remember()
+        return new_tokens(shelf.parts(), rows.height, prompts.max_new_tokens)
+
+
 def untouched_tokens(
     bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: Advance = no_progress
 ) -> list[list[int]]:
     """The greedy responses of the bench's own model, as token ids, with what a longer batch made after their ends."""
 
     def compute() -> list[list[int]]:
-        with bench.shelf(response_inputs(bench, prompts, rows, UNCHANGED), rows.height) as shelf:
-            return greedy_tokens(
-                bench.subject,
-                tokens_of(bench, rows),
-                max_new_tokens=prompts.max_new_tokens,
-                engine=bench.engine,
-                batch_size=bench.size("responses"),
-                shelf=shelf,
-                advance=advance,
-            )
+        return _new_tokens(bench, prompts, rows, UNCHANGED, advance)
 
     return _once(bench, _untouched_key(bench, prompts, rows), compute, rows.height, advance)
 
@@ -202,6 +218,8 @@ def _is_untouched(bench: Workbench, change: Change) -> bool:
 
 def _drafts(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> list[list[int]] | None:
     """What the untouched model says: most of it is what the changed model says, too. None where that is not checked."""
+    from ssn_probe.tracing.checked_drafts import can_check
+
     changes = change.edits and change.carry is None and bench.weights is None
     if not changes or bench.engine is not None or not can_check(bench.subject):
         return None
@@ -226,19 +244,26 @@ def log_odds(
 
     def compute() -> pl.Series:
         with bench.shelf(inputs, rows.height) as shelf:
-            values = refusal_log_odds(
-                bench.subject,
-                tokens_of(bench, rows),
-                reads,
-                edits=change.edits,
-                carried=change.values(shelf, rows.height),
-                batch_size=bench.size("log odds"),
-                shelf=shelf,
-                advance=advance,
-            )
-        return pl.Series(values.numpy())
+            if not all_done(shelf, rows.height, advance):
+                from ssn_probe.tracing.effects import refusal_log_odds
+
+                refusal_log_odds(
+                    bench.subject,
+                    tokens_of(bench, rows),
+                    reads,
+                    edits=change.edits,
+                    carried=change.values(shelf, rows.height),
+                    batch_size=bench.size("log odds"),
+                    shelf=shelf,
+                    advance=advance,
+                )
+            return _odds(shelf, rows.height)
 
     return _once(bench, _odds_key(inputs, change), compute, rows.height, advance)
+
+
+def _odds(shelf: Shelf, prompts: int) -> pl.Series:
+    return pl.Series(gather_array(shelf.parts(), "log_odds", np.zeros(prompts, np.float32)))
 
 
 def _odds_key(inputs: Mapping[str, Any], change: Change) -> tuple[Any, ...]:
@@ -262,15 +287,15 @@ class BesideResponses:
     def parts(self) -> Sequence[Part]:
         return self.mine.parts()
 
-    def put(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def put(self, rows: Sequence[int], values: "Mapping[str, Tensor]") -> None:
         if self.bench.add(self.inputs, PartInMemory(rows=tuple(rows), values=values)):
             self.mine.put(rows, values)
 
     def remember(self) -> None:
         """For `log_odds`, where no prompt is missing."""
         if covered(self, self.rows):
-            values = gather(self.parts(), "log_odds", torch.zeros(self.rows))
-            self.bench.remember(_odds_key(self.inputs, self.change), lambda: pl.Series(values.numpy()))
+            values = _odds(self, self.rows)
+            self.bench.remember(_odds_key(self.inputs, self.change), lambda: values)
 
 
 def _beside(
@@ -279,6 +304,8 @@ def _beside(
     """None where log-odds are not asked for, or are not those of a prompt as a generation begins with it."""
     if reads is None or change.carry is not None or bench.engine is not None:
         return None
+    from ssn_probe.tracing.readout import read_at_prompt
+
     if not read_at_prompt(bench.subject, reads):
         return None
     inputs = log_odds_inputs(bench, rows, change, reads)
@@ -294,6 +321,8 @@ def reads_json(reads: Openings | Direction) -> Any:
 
 def states(bench: Workbench, rows: pl.DataFrame) -> Any:
     """The final state of every prompt at its last token, [prompt, hidden]."""
+    from ssn_probe.tracing.effects import final_states
+
     tokens = tokens_of(bench, rows)
     with bench.shelf(bench.inputs("final states", prompts=digest(tokens)), rows.height) as shelf:
         return final_states(bench.subject, tokens, batch_size=bench.size("final states"), shelf=shelf)
