@@ -8,7 +8,6 @@ from typing import Any
 
 if "SSN_PROBE_TEST_GPU" not in os.environ:  # the CPU's numbers are the same on every machine; `make test-gpu`
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-os.environ["SSN_PROBE_ONEDNN"] = "0"  # for the same reason; tests/model/test_quick_linear.py
 
 import pytest
 import torch

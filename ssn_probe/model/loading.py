@@ -272,11 +272,7 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     _state_ties(module, family)
     check_anatomy(module, family, spread=degree() > 1 or device == BALANCED)
     check_finite(module)
-    if degree() > 1 or device == BALANCED:
-        return module
-    from ssn_probe.model.quick_linear import with_quick_linears
-
-    return with_quick_linears(module)
+    return module
 
 
 def _state_ties(module: Any, family: Family) -> None:

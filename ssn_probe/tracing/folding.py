@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssn_probe.model.quick_linear import QuickLinear
 from ssn_probe.model.subject import Subject
 
 Slot = tuple[Tensor, int, Tensor]
@@ -77,11 +76,7 @@ def slots_of(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) 
         path, side, *span = places["modules"][site]
         linear = module.get_submodule(f"{places['layers']}.{layer}.{path}")
         parts = [(linear.weight, 1)] if side == "input" else [(linear.weight, 0), (linear.bias, 0)]
-        parts = (
-            [(part, axis) for part, axis in parts if part is not None]
-            if type(linear) in (torch.nn.Linear, QuickLinear)
-            else []
-        )
+        parts = [(part, axis) for part, axis in parts if part is not None] if type(linear) is torch.nn.Linear else []
         if not parts or not all(
             _is_plain(part) and owners[part.untyped_storage().data_ptr()] == 1 for part, _ in parts
         ):
