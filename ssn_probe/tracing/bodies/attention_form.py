@@ -234,8 +234,7 @@ def block_of(heads, rows, queries):
         part[f"{name}_key"] = turned_over(heads[name][rows, :, :, keys])
     part["pairs"] = rearrange(heads["pairs"][rows, queries, keys], "b t s -> b 1 1 t 1 s")
     part |= {name: heads[name] for name in ("scale", "cap", "turning")} | {"value": heads["value"][rows, :, keys]}
-    scores = scores_of(part["query_turned"], turned) * heads["scale"]
-    part["scores"] = scores if heads["cap"] is not None else ruled_out(scores, part["pairs"])
+    part["scores"] = masked(scores_of(part["query_turned"], turned) * heads["scale"], part)
     if heads["query_mean"] is not None:
         part["query_weight"] = scores_of(part["query_weight"], turned)
         part["key_weight"] = scores_of(part["query_turned"], heads["key_weight"][rows, :, :, keys])
@@ -283,11 +282,19 @@ SHIFTED = {"q": shifted_by_query, "k": shifted_by_key}
 
 
 def attend(scores, part):
-    """The attention pattern of raw scores [b g a t d s], where without a soft-cap they are `ruled_out` already."""
+    """The attention pattern of the raw scores of a "part", which `masked` has been at: [… s].
+
+    part: "cap", the soft-cap or None, and "pairs", which keys may be attended to.
+    """
     cap = part["cap"]
     if cap is not None:
         scores = ruled_out(cap * torch.tanh(scores / cap), part["pairs"])
     return scores.softmax(-1)
+
+
+def masked(scores, part):
+    """Raw scores as `attend` takes them, and their shifts: `ruled_out` already, but for a soft-cap, which comes first."""
+    return scores if part["cap"] is not None else ruled_out(scores, part["pairs"])
 
 
 def metric_of(value, gram):

@@ -14,7 +14,7 @@ import math
 import torch
 from einops import rearrange
 
-from .attention_form import BLOCK, WIDE, blocks, heads_of, quarter, scores_of
+from .attention_form import BLOCK, WIDE, attend, blocks, heads_of, masked, quarter, scores_of
 from .closed_form import exact
 
 TOGETHER = 4
@@ -68,18 +68,12 @@ def group_terms(group, wanted, most):
 
 def changed_read_out(group, some, channels):
     """Σ ΔA C of some channels [n r] of some groups [n]: [probe n r]."""
-    change = pattern_of(shifted_scores(group, some, channels), group["cap"], group["pairs"][some])
-    change = change.sub_(group["pattern"][some, :, None])
+    part = {"cap": group["cap"], "pairs": group["pairs"][some]}
+    change = attend(shifted_scores(group, some, channels), part).sub_(group["pattern"][some, :, None])
     moved = change @ group["value"][some, :, None]  # [n h r t e]
     gradient = rearrange(group["gradient"][some], "n h p t e -> n p (h t e)")
     terms = gradient @ rearrange(moved, "n h r t e -> n (h t e) r")
     return rearrange(terms, "n p r -> p n r")
-
-
-def pattern_of(scores, cap, pairs):
-    """The attention pattern of raw scores [… t s], of which `pairs` may be attended to."""
-    scores = scores if cap is None else cap * torch.tanh(scores / cap)
-    return scores.masked_fill(~pairs, torch.finfo(scores.dtype).min).softmax(-1)
 
 
 def shifted_scores(group, some, channels):
@@ -111,63 +105,93 @@ def outer(own, other, of_keys):
 def grouped(heads, site, rows, queries, silent, gradient):
     """What `group_terms` takes of some prompts, with some of their queries and all their keys: axes [n h …].
 
-    "own": the channels that may fall silent, 0 where they do not, [n channel token]; "gain": by how much a norm
-    enlarges the others there, or None; "other", "quarter": the side that meets them, and its quarter turn, [n h d
-    token]; "apart": [h, own head or group], 1 where a head has the channel, or None where all heads of a group do.
+    It is `silenced_side`, `meeting_side` and the rest: "scores", as `attend` takes them, "pattern", "value" and
+    "gradient"; "row", the prompt of a group; "apart": [h, own head or group], 1 where a head has the channel, or None
+    where all heads of a group do.
     """
     of_keys, together = site == "k", heads["together"]
     groups, rep = heads["query"].shape[1:3]
     per = groups * rep if together else rep if of_keys else 1
-    query_turned, key_turned = heads["query_turned"][rows, :, :, queries], heads["key_turned"][rows]
-    scores = scores_of(query_turned, key_turned)[..., 0, :] * heads["scale"]
-    pairs = rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t s")
-    pattern = pattern_of(scores, heads["cap"], pairs)
+    queried = heads["query_turned"][rows, :, :, queries]
+    scores = scores_of(queried, heads["key_turned"][rows])[..., 0, :] * heads["scale"]
     count = scores.shape[0] * groups * rep // per
-
-    def by_group(x):
-        return x.reshape(count, per, *x.shape[3:])
-
-    side, meets = ("key", query_turned) if of_keys else ("query", key_turned)
-    span = slice(None) if of_keys else queries
-    where = silent[rows, span].to(scores.device)[:, None, None, :, None]
-
-    def channels_of(x):
-        x = rearrange(x, "b g a t d -> b g a d t")
-        return x.reshape(count, -1, x.shape[-1])
-
-    def every_head(x):
-        return by_group(rearrange(x.expand(-1, -1, rep, -1, -1), "b g a t d -> b g a d t"))
-
-    def held(name):
-        return None if heads[f"{side}{name}"] is None else heads[f"{side}{name}"][rows, :, :, span]
-
-    gain, mean, angle = held("_gain"), held("_mean"), (rows, 0, 0, span)
     row = torch.arange(count, device=scores.device) // (count // scores.shape[0])
-    weight = None
-    if mean is not None:
-        turned = (query_turned, heads["key_weight"][rows]) if of_keys else (held("_weight"), key_turned)
-        weight = by_group(scores_of(*turned)[..., 0, :])
-    apart = None
-    if together:
-        apart = torch.eye(groups, device=scores.device) if of_keys else torch.eye(per, device=scores.device)
-        apart = apart.repeat_interleave(rep, 0) if of_keys else apart
-    return {
-        "own": channels_of(held("") * where),
-        "gain": None if gain is None else channels_of(torch.where(where, gain, 1)),
-        "mean": None if mean is None else channels_of(mean * where),
-        "weight": weight,
-        "other": every_head(meets),
-        "quarter": every_head(quarter(meets, heads["turning"])),
-        "cos": heads["cos"][angle].transpose(1, 2),
-        "sin": heads["sin"][angle].transpose(1, 2),
-        "scores": by_group(scores),
-        "pattern": by_group(pattern),
-        "value": by_group(rearrange(heads["value"][rows], "b g s e -> b g 1 s e").expand(-1, -1, rep, -1, -1)),
+    part = {"cap": heads["cap"], "pairs": rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t s")}
+    scores = masked(scores, part)
+    found = silenced_side(
+        heads, "key" if of_keys else "query", rows, slice(None) if of_keys else queries, silent, count
+    )
+    found |= meeting_side(heads, of_keys, rows, queries, (count, per))
+    return found | {
+        "scores": by_group(scores, count, per),
+        "pattern": by_group(attend(scores, part), count, per),
+        "value": by_group(every_head(heads["value"][rows, :, None], rep), count, per),
         "gradient": rearrange(gradient[rows][:, :, :, queries], "b (n h) p t e -> (b n) h p t e", h=per),
-        "pairs": pairs[row, 0, None],
+        "pairs": part["pairs"][row, 0, None],
         "row": row,
-        "apart": apart,
+        "apart": owners(groups, rep, of_keys, scores.device) if together else None,
         "of_keys": of_keys,
         "cap": heads["cap"],
         "scale": heads["scale"],
     }
+
+
+def silenced_side(heads, side, rows, span, silent, count):
+    """What leaves with a channel, of so many groups, at the tokens in `span`.
+
+    "own": the channels that may fall silent, 0 where they do not, [n channel token]; "gain": by how much a norm
+    enlarges the others there, and "mean", what of the mean each takes along, or None; "cos", "sin": [prompt channel
+    token].
+    """
+    where = silent[rows, span].to(heads["value"].device)[:, None, None, :, None]
+
+    def laid_out(name, change):
+        held = heads[f"{side}{name}"]
+        if held is None:
+            return None
+        changed = rearrange(change(held[rows, :, :, span]), "b g a t d -> b g a d t")
+        return changed.reshape(count, -1, changed.shape[-1])
+
+    return {
+        "own": laid_out("", lambda held: held * where),
+        "gain": laid_out("_gain", lambda held: torch.where(where, held, 1)),
+        "mean": laid_out("_mean", lambda held: held * where),
+        "cos": heads["cos"][rows, 0, 0, span].transpose(1, 2),
+        "sin": heads["sin"][rows, 0, 0, span].transpose(1, 2),
+    }
+
+
+def meeting_side(heads, of_keys, rows, queries, shape):
+    """What meets a channel: "other" and its quarter turn, "quarter" [n h d token]; "weight" of the mean, or None.
+
+    shape: the number of groups, and of the heads of each.
+    """
+    queried, keyed = heads["query_turned"][rows, :, :, queries], heads["key_turned"][rows]
+    meets, rep = queried if of_keys else keyed, heads["query"].shape[2]
+    weight = None
+    if heads["query_mean"] is not None:
+        weighted = (queried, heads["key_weight"][rows])
+        weighted = weighted if of_keys else (heads["query_weight"][rows, :, :, queries], keyed)
+        weight = by_group(scores_of(*weighted)[..., 0, :], *shape)
+
+    def laid_out(side):
+        return by_group(every_head(rearrange(side, "b g a t d -> b g a d t"), rep), *shape)
+
+    return {"other": laid_out(meets), "quarter": laid_out(quarter(meets, heads["turning"])), "weight": weight}
+
+
+def every_head(held, rep):
+    """What all heads of a group have, for each of them: [b g a · ·]."""
+    return held.expand(-1, -1, rep, -1, -1)
+
+
+def by_group(held, count, per):
+    """[b g a …] as [n h …]: so many groups of so many heads."""
+    return held.reshape(count, per, *held.shape[3:])
+
+
+def owners(groups, rep, of_keys, device):
+    """Of all heads [h] together, which have a channel of each head, or of each group: 1, else 0."""
+    if of_keys:
+        return torch.eye(groups, device=device).repeat_interleave(rep, 0)
+    return torch.eye(groups * rep, device=device)
