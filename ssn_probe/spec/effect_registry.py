@@ -4,6 +4,7 @@ An effect is a class, and a function marked with `@scores(…)` that computes it
 of the program asks the class for the costs and the function for the scores, and knows no effect by name.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -73,6 +74,11 @@ class Effect(Node, abstract=True):
         prompts, harmful and harmless, so that they are the same whichever prompts are called harmful.
         """
         return None
+
+    @property
+    def chance(self) -> float:
+        """The standard error of an effect on a prompt, as a share of it: of how it is measured, not of prompts."""
+        return 0.0
 
     @property
     def ablated(self) -> Literal["final state", "log odds"] | None:
@@ -177,11 +183,21 @@ class Final(Effect):
         _check_share(self, "exact_qk")
 
     @property
+    def chance(self) -> float:
+        """√(1 − c_k²): the mean square e² of the effect e is σ²/c_k², e's variance σ² (1/c_k² − 1), σ² that of Δz."""
+        return math.sqrt(1 - lowness(self.probes) ** 2)
+
+    @property
     def ablated(self) -> Literal["final state"] | None:
         return "final state" if self.position == "last" else None
 
     def passes(self, neurons: int) -> float:
         return 1 + 2 * self.probes
+
+
+def lowness(probes: int) -> float:
+    """c_k = E √(mean of k squares) of standard normal numbers: √(2/k) Γ((k+1)/2) / Γ(k/2)."""
+    return math.sqrt(2 / probes) * math.exp(math.lgamma((probes + 1) / 2) - math.lgamma(probes / 2))
 
 
 @dataclass(frozen=True, eq=False)

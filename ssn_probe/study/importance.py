@@ -9,6 +9,7 @@ import polars as pl
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.precision import HALF, computing_in, widens
+from ssn_probe.neurons.selection import contrast_score
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import Local, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
@@ -58,6 +59,34 @@ def importance(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
 
     key = ("importance", bench.data[node.prompts].digest, sites, *scored_as(node))
     return bench.remember(key, compute)
+
+
+def chance_errors(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame | None:
+    """The standard error that the measurement itself gives to what a rule ranks by: `language, layer, site, index`,
+    `score_error`.
+
+    Of an effect that is estimated by chance, such as `Final` from random read-outs; None for others. Effects of prompts
+    are independent, so a mean of n effects e has √Σ (chance · e)² / n, whose square is unbiased. It is no error of
+    prompts, whose choice adds to it. What is verified has none.
+    """
+    if not node.scored_by.chance or node.labels is not None:
+        return None
+    estimated, frames = unverified(node) or node, []
+    weights = {"harmful": 1.0, "harmless": float(contrast_score(node.rule, 0.0, 1.0))}
+    for language in bench.data[node.prompts].languages:
+        exact = () if node.verify is None else verified(bench, node, language).neurons
+        for site in distinct_sites(bench, node):
+            places = []
+            for layer in range(bench.subject.n_layers):
+                squares: Any = 0.0
+                for context, weight in weights.items():
+                    effects = effects_at(bench, estimated, language, context, layer, site)
+                    errors = node.scored_by.chance * weight * np.linalg.norm(effects, axis=0) / len(effects)
+                    squares = squares + errors**2
+                squares[[index for where, kind, index in exact if (where, kind) == (layer, site)]] = 0.0
+                places.append(np.sqrt(squares))
+            frames.append(importance_frame({"score_error": {site: np.stack(places)}}, site, language))
+    return pl.concat(frames)
 
 
 def distinct_sites(bench: Workbench, node: SafetyNeurons) -> tuple[str, ...]:
@@ -254,7 +283,7 @@ def _scores_key(bench: Workbench, node: SafetyNeurons, language: str, context: s
 
 def importance_frame(means: Mapping[str, Means], site: str, language: str) -> pl.DataFrame:
     """The mean effects at a site, by context, as `importance` has them."""
-    layers, width = means["harmful"][site].shape
+    layers, width = next(iter(means.values()))[site].shape
     return pl.DataFrame(
         {
             "language": pl.repeat(language, layers * width, eager=True),

@@ -10,7 +10,7 @@ import polars as pl
 from ssn_probe.files import write_table
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.neurons.overlap import overlap_table
-from ssn_probe.spec import Each, InLanguage, Recipe, SetExpression
+from ssn_probe.spec import Each, InLanguage, Recipe, SafetyNeurons, SetExpression
 from ssn_probe.study.arm_steps import (
     arm_steps,
     can_read_language,
@@ -28,6 +28,7 @@ from ssn_probe.study.dissociation import dissociation
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
 from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.importance import chance_errors
 from ssn_probe.study.language_readout import language_gates
 from ssn_probe.study.language_share import with_language
 from ssn_probe.study.lm_eval_steps import lm_eval_steps
@@ -80,7 +81,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
     with _timed(seconds, "nulls"):
         robustness = robustness_of(bench, recipe, expressions)
         tables = {
-            "neurons": _neuron_table(sets, robustness.frequencies),
+            "neurons": _with_errors(bench, expressions, _neuron_table(sets, robustness.frequencies)),
             "overlap": _overlaps(bench, expressions, sets, robustness),
             "nulls": robustness.nulls,
             "stability": robustness.jaccard,
@@ -251,6 +252,20 @@ def _neuron_table(sets: Mapping[str, NeuronSet], frequencies: pl.DataFrame | Non
     joined = table.join(frequencies, on=["set", "language", *NEURON], how="left", maintain_order="left")
     taken = pl.when(pl.col("set").is_in(sorted(halved))).then(pl.col("frequency").fill_null(0.0))
     return joined.with_columns(frequency=taken)
+
+
+def _with_errors(bench: Workbench, expressions: Mapping[str, SetExpression], table: pl.DataFrame) -> pl.DataFrame:
+    """The table with `score_error` where an effect is estimated by chance, see `importance.chance_errors`.
+
+    Of sets that languages have of their own; null in others.
+    """
+    found = [
+        errors.with_columns(pl.lit(name).alias("set"))
+        for name, node in expressions.items()
+        if isinstance(node, SafetyNeurons) and (errors := chance_errors(bench, node)) is not None
+    ]
+    keys = ["set", "language", *NEURON]
+    return table.join(pl.concat(found), on=keys, how="left", maintain_order="left") if found else table
 
 
 def _overlaps(

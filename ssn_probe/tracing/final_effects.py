@@ -11,6 +11,7 @@ from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
 from ssn_probe.spec import Final, FinalAblation, scores
+from ssn_probe.spec.effect_registry import lowness
 from ssn_probe.tracing.ablations import moved_states
 from ssn_probe.tracing.batching import Advance, BatchSize, Shelf, no_progress
 from ssn_probe.tracing.edits import places_of
@@ -75,6 +76,7 @@ def score_final(
         inputs = whole_inputs(subject, [whole[row] for row in rows])
         sketch = {
             "probes": probes,
+            "lowness": lowness(probes),
             "seeds": [seeds[row] for row in rows],
             "read": [len(answers[row]) or 1 for row in rows],
             "silent": [len(answers[row]) or len(whole[row]) for row in rows],

@@ -59,7 +59,8 @@ def test_effects_are_those_of_the_rounded_weights_in_single_precision(
             exact = score(wide)
         wanted = score(truth)
         assert gap(exact, wanted) < 2**-10, name  # one step of the form in which effects are stored
-        assert gap(rough, wanted) > 1.5 * gap(exact, wanted), name
+        # rounding to that form alone is half a step at most; the least that was measured is 1.98 of these halves
+        assert gap(rough, wanted) > 1.5 * 2**-11, name
     after = weights(half)
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())
 

@@ -14,12 +14,16 @@ from torch import Tensor
 from ssn_probe.errors import ModelError
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES
+from ssn_probe.spec import Final
+from ssn_probe.spec.effect_registry import lowness
+from ssn_probe.tracing import final_effects
 from ssn_probe.tracing.bodies import final, softmax_term
 from ssn_probe.tracing.effects import Scores, decode, score_final, score_final_ablation
 
 from . import plain
 from .test_effects import HALF, PROMPTS, assert_close, module_of
 
+NOISES = final.noises
 ANSWERS = [[5, 6, 9], [7], [8, 9]]
 NAMES = ("llama", "qwen3", "gemma2")
 QUICK = (*NAMES, "olmo2", "cohere")
@@ -44,7 +48,7 @@ def every_read_out(states: Tensor, sketch: dict[str, Any]) -> Iterator[Tensor]:
 def by_all(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scores]:
     """`score_final` without chance."""
     monkeypatch.setattr(final, "noises", every_read_out)
-    monkeypatch.setattr(final, "lowness", lambda _probes: 1.0)
+    monkeypatch.setattr(final_effects, "lowness", lambda _probes: 1.0)
 
     def scored(subject: Subject, tokens: Sequence[Sequence[int]], read: int = 1, **rest: Any) -> Scores:
         width = module_of(subject).config.get_text_config().hidden_size
@@ -140,9 +144,33 @@ def test_read_outs_follow_from_seed_and_prompt(llama: Subject) -> None:
 
 def test_few_read_outs_are_unbiased() -> None:
     """The root of a mean of squares of normal numbers, divided by its expectation."""
-    assert [final.lowness(probes) for probes in (1, 4, 16)] == pytest.approx([0.798, 0.940, 0.984], abs=1e-3)
+    assert [lowness(probes) for probes in (1, 4, 16)] == pytest.approx([0.798, 0.940, 0.984], abs=1e-3)
     products = torch.randn(2, 200_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert final.norm_of(products, {"read": [1] * 200_000}).mean().item() == pytest.approx(1, abs=0.01)
+    found = final.norm_of(products, {"read": [1] * 200_000, "lowness": lowness(2)})
+    assert found.mean().item() == pytest.approx(1, abs=0.01)
+    error = float((Final(probes=2).chance * found).square().mean().sqrt())
+    assert error == pytest.approx(float(found.std()), rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("probes", "least"), [(4, 0.88), (16, 0.92)])
+def test_the_standard_error_is_that_of_other_seeds(llama: Subject, by_all: Callable, probes: int, least: float) -> None:
+    """Means over three prompts, of every neuron, 40 seeds: their spread, and how often two errors hold the truth.
+
+    Less often than .954 with few read-outs, since the error is a share of the estimate: too small where that is.
+    """
+    count, each = 40, Final(probes=probes).chance
+    truth = by_all(llama, PROMPTS, exact_qk=1.0)
+    with pytest.MonkeyPatch.context() as chance:
+        chance.setattr(final, "noises", NOISES)
+        chance.setattr(final_effects, "lowness", lowness)
+        runs = [score_final(llama, PROMPTS, probes=probes, seed=seed, exact_qk=1.0) for seed in range(count)]
+    for site in SITES:
+        found = torch.stack([decode(scores, site) for scores in runs])  # [seed prompt layer neuron]
+        means, errors = found.mean(1), each * found.square().sum(1).sqrt() / len(PROMPTS)
+        assert float(means.var(0).mean() / errors.square().mean()) == pytest.approx(1, abs=0.15), site
+        held = (means - decode(truth, site).mean(0)).abs() <= 2 * errors
+        assert least < float(held.double().mean()) < 0.97, site
 
 
 @pytest.mark.parametrize("family", slow_but_for("qwen3", FAMILIES))

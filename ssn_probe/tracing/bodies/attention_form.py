@@ -293,7 +293,7 @@ def attend(scores, part):
 
 
 def masked(scores, part):
-    """Raw scores as `attend` takes them, and their shifts: `ruled_out` already, but for a soft-cap, which comes first."""
+    """Raw scores as `attend` takes them, shifted or not: `ruled_out` already, but for a soft-cap, which comes first."""
     return scores if part["cap"] is not None else ruled_out(scores, part["pairs"])
 
 

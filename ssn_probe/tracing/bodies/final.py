@@ -6,7 +6,6 @@ with variance ‖Δz‖². To first order in the change of the neuron's module i
 The mean square of k such products is unbiased for that ‖Δz‖², and its root is low by c_k, by which it is divided.
 """
 
-import math
 from functools import partial
 
 import nnsight
@@ -22,10 +21,10 @@ from .softmax_term import softmax_terms, strongest
 def trace_final_effects(model, inputs, places, sketch):
     """√ of the mean over the read tokens of ‖Δz‖², by ELSD: {site: encoded [prompt, layer, neuron]}.
 
-    sketch: {"probes": k, "seeds": one per prompt, "read": how many of its last tokens are read, "silent": at how many
-    of them neurons are silent, "exact_qk": the share of the channels of queries and of keys, the strongest to first
-    order, whose change of the pattern is exact}. Each read token has probes of its own. Of ffn, o and v the change is
-    exact as it is: what they had is gone.
+    sketch: {"probes": k, "lowness": c_k, "seeds": one per prompt, "read": how many of its last tokens are read,
+    "silent": at how many of them neurons are silent, "exact_qk": the share of the channels of queries and of keys, the
+    strongest to first order, whose change of the pattern is exact}. Each read token has probes of its own. Of ffn, o
+    and v the change is exact as it is: what they had is gone.
     """
     sites = list(places["sites"])
     softmax = bool({"q", "k"} & set(sites))
@@ -117,9 +116,4 @@ def mend(found, seen, gradients, silent, share):
 def norm_of(products, sketch):
     """√(mean of squares) / c_k, as a mean over the read tokens: [prompt neuron]."""
     read = torch.as_tensor(sketch["read"], device=products.device, dtype=products.dtype)[:, None]
-    return (products.square().mean(0) / read).sqrt() / lowness(len(products))
-
-
-def lowness(probes):
-    """c_k = E √(mean of k squares) of standard normal numbers: √(2/k) Γ((k+1)/2) / Γ(k/2)."""
-    return math.sqrt(2 / probes) * math.exp(math.lgamma((probes + 1) / 2) - math.lgamma(probes / 2))
+    return (products.square().mean(0) / read).sqrt() / sketch["lowness"]
