@@ -4,7 +4,7 @@ A test compares the two implementations: the same rules, the same order of ties,
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,8 @@ from ssn_probe.stats.nulls.prompt_effects import Group
 
 LABELS = ("harmful", "harmless")
 
+KEPT_BYTES = 2**27
+"""What the weights of some samples may take, to be used again for other neurons."""
 MEANS_BYTES = 2**24
 """What the means of one label may take at a time, so that they are ranked before they leave the cache."""
 
@@ -32,6 +34,7 @@ class Samples:
     harmless: np.ndarray
     blocks: Blocks | None = None
     weighted: np.ndarray | None = None
+    kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.harmful)
@@ -45,7 +48,16 @@ class Samples:
 
         `present` bool [prompt]: 0 for the others. Weights add up to any number. Prompts of a block with h harmful and b
         harmless units share b/(h + b) per harmful unit and h/(h + b) per harmless one: h·b/(h + b) on either side.
+
+        They are those of every neuron, and kept where they are small; nobody may write to them.
         """
+        key = present.tobytes()
+        found = self.kept.get(key) or self._weights(present)
+        if (len(self.kept) + 1) * sum(side.nbytes for side in found) <= KEPT_BYTES:
+            self.kept[key] = found
+        return found
+
+    def _weights(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         harmful, harmless = ((side & present).astype(np.float64) for side in (self.harmful, self.harmless))
         if self.blocks is None:
             return harmful, harmless

@@ -30,7 +30,8 @@ def sweep(
         asked = asked_of(here.values())
         for group in groups(effects, pool):
             for rows in blocks(len(samples), group):
-                algebra = _algebra(effects, group, anchor, taken(group, samples[rows], asked))
+                some = samples if rows == slice(0, len(samples)) else samples[rows]  # that keeps its weights
+                algebra = _algebra(effects, group, anchor, taken(group, some, asked))
                 for name, expression in here.items():
                     visit(name, rows, algebra.evaluate(expression))
 

@@ -14,6 +14,7 @@ from made_up_effects import effects_from, prompt_table, sets_from_masks, sides
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.neurons.selection import in_top, select_neurons
 from ssn_probe.spec import NeuronFile, Placebo, Prompts, RandomLike, SafetyNeurons, Shared
+from ssn_probe.stats.nulls import array_selection
 from ssn_probe.stats.nulls.array_selection import Samples, means
 from ssn_probe.stats.nulls.labelling_sweep import languages_of
 from ssn_probe.stats.nulls.mask_algebra import no_null
@@ -90,6 +91,22 @@ def test_a_language_without_some_prompts_is_averaged_over_those_it_has() -> None
     nobody = np.array([[False, False, True, False]])
     with pytest.raises(DataError, match="de has no harmful prompt"):
         means(group, Samples(harmful=nobody, harmless=~nobody))
+
+
+def test_weights_are_made_once_for_all_neurons_where_they_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, make = [], Samples._weights
+    monkeypatch.setattr(Samples, "_weights", lambda self, present: (made.append(present), make(self, present))[1])
+    everyone, most = np.ones(8, dtype=bool), np.arange(8) > 0
+
+    def ask() -> list[np.ndarray]:
+        samples = Samples(harmful=LABELS, harmless=~LABELS)
+        return [side for present in (everyone, most, everyone, most) for side in samples.weights(present)]
+
+    kept = ask()
+    assert len(made) == 2
+    monkeypatch.setattr(array_selection, "KEPT_BYTES", 0)
+    assert all(one.tolist() == other.tolist() for one, other in zip(kept, ask(), strict=True))
+    assert len(made) == 2 + 4
 
 
 def test_equal_effects_have_a_difference_of_exactly_zero() -> None:
