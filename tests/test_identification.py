@@ -142,7 +142,10 @@ def test_a_row_that_is_there_is_read(organism: Organism, tmp_path: Path) -> None
         known = {"m": harness.Method(scored=method, effect=effect)}
         return list(harness.rows(organism, known, tmp_path, {"prompts": prompts}))
 
+    known = {"m": harness.Method(scored=method)}
+    assert not list(harness.rows(organism, known, tmp_path, {"prompts": 2}, kept=True))
     assert made(2, None) == made(2, None)
+    assert made(2, None) == list(harness.rows(organism, known, tmp_path, {"prompts": 2}, kept=True))
     assert len(calls) == 1
     made(3, None)
     assert len(calls) == 2
@@ -252,6 +255,7 @@ def test_the_blocks_of_the_page_are_made_from_rows() -> None:
     assert r"| refusal, h − b less Σ \|up\|, the best of others | 6 |" in page
     assert "| later organisms: refusal, 2h − b less refusal, h − b | 1 |" in page
     assert "0.80; 0.30; +0.50 [+0.50, +0.50]" in page
+    assert "less that of 2h − b, paired: +0.00 [+0.00, +0.00], n = 6." in page
     assert filled(page, made_rows(), []) != page
     with pytest.raises(ValueError, match="0 blocks 'table'"):
         filled("nothing", made_rows(), [])

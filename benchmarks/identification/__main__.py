@@ -32,6 +32,7 @@ FOLDER = click.option(
 @click.option("--fold", type=click.IntRange(0), default=0, help="Other prompts: which disjoint group of --prompts.")
 @click.option("--quick", is_flag=True, help="Shipped organisms, few prompts, no pass per neuron: does it run?")
 @click.option("--page", type=click.Path(path_type=Path, exists=True), help="Make its blocks and its chart anew.")
+@click.option("--kept", is_flag=True, help="Of rows that are there alone: measures nothing but what an organism is.")
 @click.option("--slow", is_flag=True, help="Also the effect finalablation, by brute force.")
 def main(
     context: click.Context,
@@ -47,6 +48,7 @@ def main(
     quick: bool,
     slow: bool,
     page: Path | None,
+    kept: bool,
 ) -> None:
     """Every method on every organism that was made: table.md, rows.csv, summary.parquet and identification.svg."""
     if context.invoked_subcommand is not None:
@@ -65,7 +67,7 @@ def main(
     for name, model in known.items():
         organism = open_organism(name, model, prompts=prompts, judged=judged, fold=fold)
         found.append(untouched(organism, out / "rows", settings))
-        for row in rows(organism, wanted, out / "rows", settings):
+        for row in rows(organism, wanted, out / "rows", settings, kept=kept):
             found.append(row)
             click.echo(f"{name}: {row['method']}: AP D {row['AP D']:.2f}, AP H {row['AP H']:.2f}", err=True)
     table = pl.from_dicts(found, infer_schema_length=None)

@@ -95,12 +95,22 @@ def function_at(text: str) -> Callable[[Given], Any]:
 
 
 def rows(
-    organism: Organism, wanted: Mapping[str, Method], folder: Path, settings: Mapping[str, Any]
+    organism: Organism,
+    wanted: Mapping[str, Method],
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    kept: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """A row of every method on an organism, read from `folder` where it is there and was made with these settings."""
+    """A row of every method on an organism, read from `folder` where it is there and was made with these settings.
+
+    kept: leave out the rows that are not there.
+    """
     memory: dict = {}
     for name, method in wanted.items():
         file = _file(folder, organism, name, method.effect, settings)
+        if kept and not file.is_file():
+            continue
         if not file.is_file():
             scores, cost = method.scored(organism.given, memory)
             row = row_of(scores, organism) | {"passes": cost}

@@ -102,6 +102,11 @@ def exchanged(rows: pl.DataFrame) -> str:
             gap = short(*interval([one - two for one, two in pairs]), "+")
             cells.append(f"{here[column].mean():.2f}; {here[f'{column} exchanged'].mean():.2f}; {gap}")
         lines.append(f"| {name} | {here.height} | {' | '.join(cells)} |")
+    left = shown.with_columns(left=pl.col("ASR") - pl.col("ASR exchanged"))
+    more = paired(left, f"{DEFAULT}, {RULE}", f"{DEFAULT}, 2h − b", "left")
+    if more:
+        found = short(*interval(more), "+")
+        lines += ["", f"The difference in ASR of h − b less that of 2h − b, paired: {found}, n = {len(more)}."]
     return "\n".join(lines)
 
 
