@@ -18,7 +18,7 @@ from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.edits import Edits, suppression
 
-ModelName = Literal["100m", "8b", "organism"]
+ModelName = Literal["tiny", "100m", "8b", "organism"]
 Tokens = Sequence[Sequence[int]]
 
 SHAPE = {
@@ -48,7 +48,18 @@ LARGE = {
     "tie_word_embeddings": False,
 }
 """Llama-3.1-8B's: 8,030,261,248 parameters."""
-SHAPES = {"100m": SHAPE, "8b": LARGE}
+TINY = {
+    **SHAPE,
+    "hidden_size": 128,
+    "intermediate_size": 320,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 2_000,
+    "max_position_embeddings": 8192,
+}
+"""For dry runs."""
+SHAPES = {"tiny": TINY, "100m": SHAPE, "8b": LARGE}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ PARTS = ("doctor", "agreement", "run", "memory", "speed")
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only this part; repeatable.")
 @click.option("--quick", is_flag=True, help="All but speed.")
-@click.option("--tiny", is_flag=True, help="The 100M model instead of the 8B, on few prompts.")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Repeats that count, of speed.")
+@click.option("--tiny", is_flag=True, help="A tiny model instead of the 8B, on few prompts: does it run?")
+@click.option("--repeats", type=click.IntRange(1), default=2, show_default=True, help="Repeats that count, of speed.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Append the lines to this file, too.")
 def main(device: str, parts: tuple[str, ...], quick: bool, tiny: bool, repeats: int, out: Path | None) -> None:
     """Agreement of a GPU with the CPU, and the speed of an 8B model on it, as lines of JSON."""
@@ -92,17 +91,19 @@ def _doctor(device: str) -> Iterator[Found]:
 def _speed(device: str, tiny: bool, repeats: int) -> Iterator[Found]:
     """The model is made and loaded once for everything."""
     from benchmarks.models import opened
+    from benchmarks.speed import large_model
 
     began = time.monotonic()
     prompts, length = (2, 16) if tiny else (16, 128)
-    name, dtype = ("100m", "float32") if tiny else ("8b", "bfloat16")
+    name, dtype = ("tiny", "float32") if tiny else ("8b", "bfloat16")
     with opened(name, prompts=prompts, length=length, device=device, dtype=dtype) as case:
         case = replace(case, new_tokens=4 if tiny else 64)
         yield {"part": "speed", "what": "made and loaded", "seconds": time.monotonic() - began, "held": _held()}
         yield from _memory(case)
         yield from _same(case)
-        yield from _ratios(case, 1 if tiny else repeats)
-        yield from _blocks(case)
+        size = large_model.TINY if tiny else large_model.Size()
+        yield large_model.identification(case, size)
+        yield from large_model.ratios(case, size, repeats=1 if tiny else repeats)
 
 
 def _memory(case: Any) -> Iterator[Found]:
@@ -154,19 +155,6 @@ def _same(case: Any) -> Iterator[Found]:
     yield {"part": "same", "what": "responses: plain, plain again, probe, probe again", "as the first": same}
 
 
-def _blocks(case: Any) -> Iterator[Found]:
-    """Exact effects of q and k in blocks of several sizes."""
-    from ssn_probe.tracing.bodies import attention_form
-    from ssn_probe.tracing.effects import score_local
-
-    shipped = attention_form.WIDE
-    for size in (2**28, 2**26, 2**25, 2**23):
-        attention_form.WIDE = size
-        run = partial(score_local, case.subject, case.tokens, batch_size=len(case.tokens))
-        yield _peak(run) | {"what": "local, all five", "block": size}
-    attention_form.WIDE = shipped
-
-
 def _peak(run: Callable[[], object]) -> dict[str, Any]:
     """Bytes beyond what is held, 0 without a GPU, and seconds."""
     import torch
@@ -187,40 +175,10 @@ def _peak(run: Callable[[], object]) -> dict[str, Any]:
     }
 
 
-def _attempted(measure: Callable[[], list[Any]]) -> list[Any]:
-    """What is measured, or nothing and the reason where it fails: the rest is measured all the same."""
-    try:
-        return measure()
-    except (Exception, SystemExit):
-        click.echo(traceback.format_exc()[-1500:], err=True)
-        return []
-
-
 def _held() -> int:
     import torch
 
     return torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
-
-
-def _ratios(case: Any, repeats: int) -> Iterator[Found]:
-    """Scoring, generation and training as multiples of plain passes."""
-    from benchmarks.speed import generation, scoring, training
-    from benchmarks.speed.lines import measure
-
-    count, length = len(case.tokens), max(map(len, case.tokens))
-    small = replace(case, tokens=case.tokens[: max(2, count // 4)])
-    parts = {
-        "generation": (count * case.new_tokens, min(2, repeats), lambda: generation.lines(case, batch_size=count)),
-        "scoring": (count * length, repeats, lambda: scoring.lines(case, batch_size=count)),
-        "training": (len(small.tokens) * length, repeats, lambda: training.lines(small)),
-    }
-    for part, (tokens, times, lines) in parts.items():
-        for row in _attempted(lambda lines=lines, times=times: measure(lines(), where=case.name, repeats=times)):
-            ratios = [float(f"{one:.3g}") for one in (row.value.median, row.value.low, row.value.high)]
-            found = {"part": part, "what": row.name, "tool": row.tool, "ratio": ratios, "note": row.note}
-            if row.seconds:
-                found |= {"seconds": row.seconds, "tokens a second": round(tokens / row.seconds)}
-            yield found | {"beside": row.group}
 
 
 if __name__ == "__main__":
