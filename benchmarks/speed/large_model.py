@@ -61,7 +61,7 @@ def _works(case: Case, is_long: bool, size: Size) -> Iterator[tuple[Sequence[Lin
     count, length = len(case.tokens), max(map(len, case.tokens))
     lines = scoring.lines(case, batch_size=batch_of(case, length))
     if is_long:
-        wanted = ("local, ffn o v", "local, all five, 9 %", "refusal:1, openings of one", "final, 16 read-outs")
+        wanted = ("local, ffn o v", "local, all five, 9 %", "refusal:1", "final, 16 read-outs")
         yield [line for line in lines if line.name.startswith(wanted)], count * length
         return
     yield lines, count * length

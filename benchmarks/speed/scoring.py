@@ -39,8 +39,9 @@ def lines(case: Case, *, batch_size: int) -> list[Line]:
     def line(name: str, run: Run, goal: float | None = None, work: Work | None = None) -> Line:
         return _line(case, inputs, others, name, run, goal, work)
 
-    def refusal(several: bool, at: float) -> Run:
-        return lambda: score_refusal(subject, tokens, case.several if several else case.single, at=at, **size)
+    def refusal(several: bool, at: float, **exact: float) -> Run:
+        openings = case.several if several else case.single
+        return lambda: score_refusal(subject, tokens, openings, at=at, **exact, **size)
 
     def odds(**edits: Any) -> Run:
         return lambda: refusal_log_odds(subject, tokens, case.single, **edits, **size)
@@ -49,7 +50,9 @@ def lines(case: Case, *, batch_size: int) -> list[Line]:
         line("local, ffn", lambda: score_local(subject, tokens, sites=("ffn",), **size), work="ffn"),
         line("local, ffn o v", lambda: score_local(subject, tokens, sites=LINEAR, **size), 1.10),
         *local_lines(case, goal=3, batch_size=batch_size),
-        line("refusal:1, openings of one token", refusal(False, 1), 2.2, "attribution"),
+        line("refusal:1, first order, openings of one token", refusal(False, 1, exact_qk=0), 2.2, "attribution"),
+        line("refusal:1, first order, openings of up to three", refusal(True, 1, exact_qk=0), 3),
+        line("refusal:1, openings of one token", refusal(False, 1), 2.2),
         line("refusal:1, openings of up to three", refusal(True, 1), 3),
         line("refusal, openings of one token", refusal(False, 0.5)),
         line("refusal, openings of up to three", refusal(True, 0.5)),
