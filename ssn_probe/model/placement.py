@@ -29,9 +29,11 @@ def memory_beside(weights: int, device: str, card: int) -> tuple[int, int, int]:
 
     `card`: what is taken for a GPU where the device is none. Of one GPU `balanced` leaves a tenth without weights.
     """
+    if device != BALANCED and not device.startswith("cuda"):
+        return card, weights, 0
     import torch
 
-    count = torch.cuda.device_count() if device == BALANCED else int(device.startswith("cuda"))
+    count = torch.cuda.device_count() if device == BALANCED else 1
     if not count:
         return card, weights, 0
     names = range(count) if device == BALANCED else [device]

@@ -9,7 +9,7 @@ import pytest
 
 import ssn_probe
 
-HEAVY = ("torch", "transformers", "nnsight", "accelerate", "datasets", "scipy.stats", "altair", "pandas")
+HEAVY = ("torch", "transformers", "nnsight", "accelerate", "datasets", "scipy", "altair", "pandas")
 WATCHED = """
 import json, runpy, sys
 sys.argv = ["ssn-probe", *sys.argv[1:]]

@@ -19,12 +19,13 @@ A draw applies to a prompt id, and so to all its translations.
 """
 
 from dataclasses import dataclass
-from math import log10
+from math import lgamma, log, log10
 
 import numpy as np
 import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
+from ssn_probe.data.connected import connected
 from ssn_probe.errors import DataError
 from ssn_probe.stats.nulls.prompt_blocks import Blocks, rounded
 from ssn_probe.stats.nulls.prompt_effects import check_prompts
@@ -137,10 +138,6 @@ def draw_labels(prompts: pl.DataFrame, draws: int, seed: int) -> tuple[np.ndarra
 
 def units(prompts: pl.DataFrame) -> np.ndarray:
     """The unit of every prompt, [prompt] codes from 0: connected by a pair, or by equality in all cluster columns."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n = prompts.height
     numbered = prompts.with_row_index("row")
     edges = [
         numbered.filter(pl.any_horizontal(pl.col(names).is_not_null()))
@@ -149,8 +146,7 @@ def units(prompts: pl.DataFrame) -> np.ndarray:
         for names in (cluster_columns(prompts), ["pair_id"])
     ]
     rows, columns = np.concatenate(edges).T
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
+    return connected(prompts.height, rows, columns)
 
 
 def has_pairs(prompts: pl.DataFrame) -> bool:
@@ -195,13 +191,11 @@ def _strata(prompts: pl.DataFrame, unit: np.ndarray) -> np.ndarray:
 
 
 def _log10_relabellings(stratum: np.ndarray, mixed: np.ndarray, label: np.ndarray) -> float:
-    from scipy.special import gammaln
-
     total = mixed.sum() * log10(2)
     for code in np.unique(stratum[stratum >= 0]):
         here = stratum == code
         n, marked = here.sum(), (here & label).sum()
-        total += (gammaln(n + 1) - gammaln(marked + 1) - gammaln(n - marked + 1)) / np.log(10)
+        total += (lgamma(n + 1) - lgamma(marked + 1) - lgamma(n - marked + 1)) / log(10)
     return float(total)
 
 
