@@ -252,7 +252,7 @@ def test_the_blocks_of_the_page_are_made_from_rows() -> None:
     assert "between" in page
     assert "| **refusal, h − b** | 6 | 0.93 [0.91, 0.94] | 0.60 [0.60, 0.60] | 0.50 |" in page
     assert "| refusal, 2h − b less refusal, h − b | 6 | +0.00 [+0.00, +0.00] | +0.10 [+0.10, +0.10] |" in page
-    assert r"| refusal, h − b less Σ \|up\|, the best of others | 6 |" in page
+    assert r"| refusal, h − b less Σ \|up\|, of others the best by AP D and AP H and AP | 6 |" in page
     assert "| later organisms: refusal, 2h − b less refusal, h − b | 1 |" in page
     assert "0.80; 0.30; +0.50 [+0.50, +0.50]" in page
     assert "less that of 2h − b, paired: +0.00 [+0.00, +0.00], n = 6." in page

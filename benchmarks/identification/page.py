@@ -67,12 +67,17 @@ def _cell(rows: pl.DataFrame, column: str) -> str:
 def differences(rows: pl.DataFrame, organisms: list[str]) -> str:
     """Paired differences of methods that decide something, over all organisms and over the later ones."""
     rows = with_mean(rows)
-    ours, default, other = f"{DEFAULT}, 2h − b", f"{DEFAULT}, {RULE}", best(rows, OTHERS)
+    ours, default, rivals = f"{DEFAULT}, 2h − b", f"{DEFAULT}, {RULE}", {}
+    for column in ("AP D", "AP H", "AP"):
+        rivals.setdefault(best(rows, OTHERS, column), []).append(column)
     pairs = {
         f"{ours} less {default}": (ours, default),
         f"{ours} less {DEFAULT}, h": (ours, f"{DEFAULT}, h"),
-        f"{default} less {other}, the best of others": (default, other),
-        f"{ours} less {other}, the best of others": (ours, other),
+        **{
+            f"{one} less {other}, of others the best by {' and '.join(columns)}": (one, other)
+            for other, columns in rivals.items()
+            for one in (default, ours)
+        },
         f"{default} less {DEFAULT}:1, {RULE}: halved candidates": (default, f"{DEFAULT}:1, {RULE}"),
         f"{default} less ablation:1, {RULE}: exact, one neuron at a time": (default, f"ablation:1, {RULE}"),
         f"{DEFAULT}:1, {RULE} less ablation:1, {RULE}: first order": (f"{DEFAULT}:1, {RULE}", f"ablation:1, {RULE}"),
@@ -84,7 +89,7 @@ def differences(rows: pl.DataFrame, organisms: list[str]) -> str:
     for chosen, of in ((rows, ""), (later, "later organisms: ")):
         for name, (one, two) in pairs.items():
             gaps = [paired(chosen, one, two, column) for column in GAPS]
-            if gaps[0] and (not of or two in (default, other)):
+            if gaps[0] and (not of or two in (default, *rivals)):
                 cells = [short(*interval(gap), "+") if gap else "" for gap in gaps]
                 lines.append(f"| {of}{_safe(name)} | {len(gaps[0])} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -14,7 +14,8 @@ def picture(found: pl.DataFrame) -> Chart:
     """Two panels, D and H: a point and a bar per method, in the order of D."""
     shown = found.filter(pl.col("column").is_in(list(PANELS)))
     order = shown.filter(column="AP D").sort("mean", descending=True)["method"].to_list()
-    count, best = shown["organisms"].max(), order[0]
+    fewest, most = shown["organisms"].min(), shown["organisms"].max()
+    count, best = most if fewest == most else f"{fewest} to {most}", order[0]
     subtitle = [f"Average precision among the neurons of the planted places; n = {count} organisms.",
                 "Bars: 95 % intervals by Student's t over organisms."]  # fmt: skip
     spoken = f"Average precision of {len(order)} methods against two questions; the highest for D is {best}."
