@@ -12,7 +12,6 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.sameness import seen
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Direction, Openings
-from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.runs.verdict_store import stored
 from ssn_probe.spec import Intervention
 from ssn_probe.spec.node import digest
@@ -136,10 +135,7 @@ def responses(
     """
 
     def compute() -> pl.DataFrame:
-        new = _new_tokens(bench, prompts, rows, change, advance, reads)
-        if _is_untouched(bench, change):
-            bench.remember(_untouched_key(bench, prompts, rows), lambda: new)
-        found = finish(bench.subject, new)
+        found = finish(bench.subject, _new_tokens(bench, prompts, rows, change, advance, reads))
         if unwritten := sum(response.unwritten > 0 for response in found):
             bench.warn(
                 f"{language}: {unwritten} of {rows.height} responses have tokens that the tokenizer has no text for "
@@ -187,7 +183,6 @@ def _new_tokens(
                 max_new_tokens=prompts.max_new_tokens,
                 engine=bench.engine,
                 readings=[] if beside is None else [(beside.reads, beside)],
-                drafts=_drafts(bench, prompts, rows, change),
                 batch_size=bench.size("responses"),
                 shelf=shelf,
                 advance=advance,
@@ -201,31 +196,7 @@ def untouched_tokens(
     bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: Advance = no_progress
 ) -> list[list[int]]:
     """The greedy responses of the bench's own model, as token ids, with what a longer batch made after their ends."""
-
-    def compute() -> list[list[int]]:
-        return _new_tokens(bench, prompts, rows, UNCHANGED, advance)
-
-    return _once(bench, _untouched_key(bench, prompts, rows), compute, rows.height, advance)
-
-
-def _untouched_key(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame) -> tuple[Any, ...]:
-    return ("untouched tokens", digest(response_inputs(bench, prompts, rows, UNCHANGED)))
-
-
-def _is_untouched(bench: Workbench, change: Change) -> bool:
-    return bench.weights is None and not change.edits
-
-
-def _drafts(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> list[list[int]] | None:
-    """What the untouched model says: most of it is what the changed model says, too. None where that is not checked."""
-    from ssn_probe.tracing.checked_drafts import can_check
-
-    changes = change.edits and change.carry is None and bench.weights is None
-    if not changes or bench.engine is not None or not can_check(bench.subject):
-        return None
-    found = untouched_tokens(bench, prompts, rows)
-    ends = [up_to_end(row, bench.subject.eos_ids) for row in found]
-    return [row[: len(before) + ended] for row, (before, ended) in zip(found, ends, strict=True)]
+    return _new_tokens(bench, prompts, rows, UNCHANGED, advance)
 
 
 def log_odds_inputs(

@@ -70,7 +70,7 @@ def read_texts(
     shelf = shelf or Memory()
     if not covered(shelf, len(texts)):
         check_carried(edits, carried, len(texts))
-    places, ready = places_of(subject) | {"logits": form_of_logits(subject)}, prepared(subject, edits)
+    places, ready = places_of(subject) | {"logits": _form_of_logits(subject)}, prepared(subject, edits)
     longest = max((len(text.answer) for text in texts), default=0)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ def _mean(values: Tensor, row: Tensor, count: int) -> Tensor:
     return zeros.index_add(0, row, values) / zeros.index_add(0, row, torch.ones_like(values))
 
 
-def form_of_logits(subject: Subject) -> tuple[float, float | None, int]:
+def _form_of_logits(subject: Subject) -> tuple[float, float | None, int]:
     """What the logits are multiplied by, and where they are capped; None where they are not. And how many there are."""
 
     def compute() -> list[Any]:

@@ -12,7 +12,6 @@ from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
-from ssn_probe.tracing.checked_drafts import can_check, checked
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
 from ssn_probe.tracing.execution import run_body
@@ -36,7 +35,6 @@ def generate(
     max_new_tokens: int,
     engine: Engine | None = None,
     readings: Readings = (),
-    drafts: Sequence[Sequence[int]] | None = None,
     batch_size: int | BatchSize = 256,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
@@ -51,8 +49,6 @@ def generate(
         engine: what generates, if not the subject itself; it has batches of its own size.
         readings: how r(x) is read off the pass over the prompts, where that alone decides it
             (`readout.read_at_prompt`), and where the values of `effects.refusal_log_odds` are put, batch by batch.
-        drafts: of each prompt the tokens that it may well be answered with, up to its end; see `checked_drafts`. They
-            change nothing but the time that it takes.
         batch_size: prompts that run together, padded on the left.
         shelf: where finished batches are kept and found again; here and in the other functions of this package.
 
@@ -63,7 +59,6 @@ def generate(
         "edits": edits,
         "carried": carried,
         "readings": readings,
-        "drafts": drafts,
         "batch_size": batch_size,
         "shelf": shelf,
         "advance": advance,
@@ -80,7 +75,6 @@ def greedy_tokens(
     max_new_tokens: int,
     engine: Engine | None = None,
     readings: Readings = (),
-    drafts: Sequence[Sequence[int]] | None = None,
     batch_size: int | BatchSize = 256,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
@@ -93,7 +87,6 @@ def greedy_tokens(
         check_carried(edits, carried, len(tokens))
     places, ready = places_of(subject), prepared(subject, edits)
     scorings = [forced(readout, subject.vocabulary).scoring for readout, _ in readings]
-    known = drafts if carried is None and can_check(subject) else None
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
@@ -101,40 +94,13 @@ def greedy_tokens(
             made = engine.greedy(batch, edits, max_new_tokens)
             return {"ids": torch.tensor([[*row, *[-1] * (max_new_tokens - len(row))] for row in made])}
         mine = for_batch(subject, ready, carried, rows)
-        ids, odds = _greedy(subject, tokens, rows, known, places, max_new_tokens, mine, scorings)
-        for (_, kept), values in zip(readings, odds, strict=True):
-            kept.put(rows, {"log_odds": values.float()})
-        return {"ids": ids}
+        ids, _, read = run_generation(subject, batch, places, max_new_tokens, edits=mine, scorings=scorings)
+        for (_, kept), odds in zip(readings, read, strict=True):
+            kept.put(rows, {"log_odds": odds.float().cpu()})
+        return {"ids": torch.nn.functional.pad(ids, (0, max_new_tokens - ids.shape[1]), value=-1)}
 
     run_batches(tokens, batch_size if engine is None else engine.batch_size, run, shelf, advance)
     return new_tokens(shelf.parts(), len(tokens), max_new_tokens)
-
-
-def _greedy(
-    subject: Subject,
-    tokens: Sequence[Sequence[int]],
-    rows: Sequence[int],
-    drafts: Sequence[Sequence[int]] | None,
-    places: Any,
-    max_new_tokens: int,
-    edits: Any,
-    scorings: Sequence[Mapping[str, Any]],
-) -> tuple[Tensor, list[Tensor]]:
-    """New token ids [row, step], −1 where there are none, and r(x) [row]; what is no draft's is generated."""
-    ids = torch.full((len(rows), max_new_tokens), -1)
-    same, odds = [False] * len(rows), [torch.zeros(len(rows), dtype=torch.float64) for _ in scorings]
-    if drafts is not None:
-        same, odds = checked(subject, tokens, drafts, rows, edits, scorings)
-        for place, row in enumerate(rows):
-            if same[place]:
-                ids[place, : len(drafts[row])] = torch.tensor(drafts[row])
-    if left := [place for place, is_draft in enumerate(same) if not is_draft]:
-        batch = [tokens[rows[place]] for place in left]
-        made, _, read = run_generation(subject, batch, places, max_new_tokens, edits=edits, scorings=scorings)
-        ids[left, : made.shape[1]] = made
-        for whole, part in zip(odds, read, strict=True):
-            whole[left] = part.double().cpu()
-    return ids, odds
 
 
 def run_generation(

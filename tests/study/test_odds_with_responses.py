@@ -129,15 +129,14 @@ def test_a_generation_that_was_stopped_goes_on_with_the_same_bytes(
 ) -> None:
     whole = bench_at(subject, tmp_path / "whole")
     both(whole, SILENT, SHORT)
-    run, calls = generating._greedy, iter(range(9))
+    run, calls = generating.run_generation, iter(range(9))
 
-    def stopped(*given: Any) -> Any:
-        *_, edits, _scorings = given
-        if edits and next(calls) == 1:  # the untouched model's responses, which are drafts, are there
+    def stopped(*given: Any, **options: Any) -> Any:
+        if next(calls) == 1:
             raise KeyboardInterrupt
-        return run(*given)
+        return run(*given, **options)
 
-    monkeypatch.setattr(generating, "_greedy", stopped)
+    monkeypatch.setattr(generating, "run_generation", stopped)
     killed = bench_at(subject, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
         both(killed, SILENT, SHORT)
