@@ -158,7 +158,7 @@ def _ablations(case: Case, count: int) -> Callable[[], object]:
         rows.append(row)
         indices.append(index)
     inputs = whole_inputs(subject, [case.tokens[0]] * (count + 1))
-    return lambda: trace_ablations(subject.model, inputs, places, silenced, "last")
+    return lambda: trace_ablations(subject.model, inputs, places, silenced)
 
 
 def text_of(row: Sequence[int]) -> Text:

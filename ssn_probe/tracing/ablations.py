@@ -1,17 +1,13 @@
-"""Effects by ablation: the model runs once without each neuron, many neurons in one pass."""
+"""All neurons, one by one, and where the effects of some belong among those of all."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import Site
-from ssn_probe.tracing.batching import BatchSize, fitted
-from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.kept_values import Neuron
 
 
@@ -22,37 +18,16 @@ def all_neurons(subject: Subject, sites: Iterable[Site]) -> list[Neuron]:
 
 
 def placed(
-    subject: Subject, sites: Iterable[Site], neurons: Sequence[Neuron], effects: Float[Tensor, "ablated prompt"]
+    subject: Subject, sites: Iterable[Site], neurons: Sequence[Neuron], effects: Float[Tensor, "prompt ablated"]
 ) -> dict[str, Float[Tensor, "prompt layer neuron"]]:
     """The effects of some neurons where they belong among all, which have 0."""
     found: dict[str, Tensor] = {}
     for site in sites:
         here = [row for row, (_, place, _) in enumerate(neurons) if place == site]
-        found[site] = torch.zeros(effects.shape[1], subject.n_layers, subject.widths[site], dtype=torch.float64)
+        found[site] = torch.zeros(effects.shape[0], subject.n_layers, subject.widths[site], dtype=torch.float64)
         layers, indices = [neurons[row][0] for row in here], [neurons[row][2] for row in here]
-        found[site][:, layers, indices] = effects[here].T.to(torch.float64)
+        found[site][:, layers, indices] = effects[:, here].to(torch.float64)
     return found
-
-
-def moved_states(
-    subject: Subject, prompt: Sequence[int], places: Any, position: str, size: BatchSize
-) -> dict[str, Float[Tensor, "prompt layer neuron"]]:
-    """How far the final state of one prompt moves without each neuron, `size` neurons a forward pass."""
-    from ssn_probe.tracing.bodies.ablation import trace_ablations
-
-    neurons = all_neurons(subject, places["sites"])
-    found: list[Tensor] = []
-    start = 0
-    while start < len(neurons):
-
-        def attempt(together: int) -> Tensor:
-            chosen = neurons[start : start + together]  # noqa: B023 (called at once)
-            inputs = whole_inputs(subject, [prompt] * (len(chosen) + 1))
-            return run_body(subject, trace_ablations, inputs, places, silenced(chosen), position)
-
-        found.append(fitted(size, attempt).cpu())
-        start += len(found[-1])
-    return placed(subject, places["sites"], neurons, torch.cat(found)[:, None])
 
 
 def silenced(neurons: Sequence[Neuron]) -> dict[tuple[int, Site], tuple[list[int], list[int]]]:

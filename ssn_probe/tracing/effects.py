@@ -38,7 +38,8 @@ from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, places_reading_last, prepared
 from ssn_probe.tracing.effect_store import Scores, decode, mean
-from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.exact_effects import prompts_together, without_each
+from ssn_probe.tracing.execution import run_body, runs_whole
 from ssn_probe.tracing.final_effects import score_final, score_final_ablation
 from ssn_probe.tracing.kept_values import highest
 from ssn_probe.tracing.known_weights import known_weights
@@ -238,7 +239,8 @@ def score_ablation(
     """What each candidate adds to the refusal log-odds, exact: r(x) − r(x without it); 0 for all other neurons.
 
     r is that of `score_refusal`, whose effects with `at=1` estimate these. The neuron is silent at every token of the
-    prompt and of the teacher-forced openings. One forward pass per candidate, none backward.
+    prompt and of the teacher-forced openings. One forward pass per candidate, from its layer on where that is possible
+    (`exact_effects`), none backward.
 
     Args:
         tokens: prompts as token ids, up to where the response begins.
@@ -250,19 +252,15 @@ def score_ablation(
     """
     forcing, places = forced_on(subject, readout, tokens), places_of(subject, sites)
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+    whole = runs_whole(subject)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        from ssn_probe.tracing.bodies.ablation import ablated_log_odds
+        effects, odds = without_each(subject, batch, candidates, forcing, size, whole=whole)
+        assert odds is not None
+        return placed(subject, places["sites"], candidates, effects) | {"log_odds": odds}
 
-        inputs = forced_inputs(subject, batch, forcing)
-        odds = (
-            run_body(subject, ablated_log_odds, inputs, places, candidates, forcing.scoring, size.size).double().cpu()
-        )
-        return placed(subject, places["sites"], candidates, odds[:1] - odds[1:]) | {"log_odds": odds[0]}
-
-    settings = {"batch_size": size, "shelf": shelf, "advance": advance}
-    sequences = len(forcing.prefixes) * (len(candidates) + 1)
-    return run_scores(subject, tokens, places["sites"], run, sequences=sequences, **settings)
+    together = prompts_together(size, len(candidates), forcing, whole=whole)
+    return run_scores(subject, tokens, places["sites"], run, **together, shelf=shelf, advance=advance)
 
 
 def refusal_log_odds(

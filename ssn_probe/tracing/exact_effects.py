@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
-from ssn_probe.model.chat import pad_left
+from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
@@ -31,10 +31,12 @@ from ssn_probe.tracing.batching import (
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.execution import run_body, runs_whole
-from ssn_probe.tracing.readout import Forcing, forced
+from ssn_probe.tracing.readout import Forcing, forced_inputs, forced_on
 
 TOGETHER = (("q", "k"), ("v", "o"), ("ffn",))
 """Sites whose neurons run in one batch."""
+KEPT = 2**28
+"""Bytes that the untouched pass keeps of its layers at most, but for at least one layer; then it runs once more."""
 
 
 def exact_effects(
@@ -64,24 +66,56 @@ def exact_effects(
         ModelError: a neuron that the model does not have, or NaN or Inf, naming layer and site.
     """
     check_known(subject, neurons)
-    forcing, shelf = None if readout is None else forced(readout, subject.vocabulary), shelf or Memory()
+    forcing, shelf = None if readout is None else forced_on(subject, readout, tokens), shelf or Memory()
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
     order = sorted(range(len(neurons)), key=lambda row: _forward(neurons[row]))
     ordered = [neurons[row] for row in order]
-    run_prompt = _whole if not resumed or runs_whole(subject) else _resumed
+    whole = not resumed or runs_whole(subject)
     precision = torch.float64 if subject.identity["dtype"] == "float64" else torch.float32
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         found = torch.zeros(len(rows), len(neurons), dtype=precision)
-        for place, row in enumerate(rows):
-            if ordered:
-                found[place, order] = run_prompt(subject, tokens[row], ordered, forcing, size).to(precision)
-            if not found[place].isfinite().all():
-                raise_non_finite(subject, [tokens[row]])
+        if ordered:
+            batch = [tokens[row] for row in rows]
+            found[:, order] = without_each(subject, batch, ordered, forcing, size, whole=whole)[0].to(precision)
+        if not found.isfinite().all():
+            raise_non_finite(subject, [tokens[row] for row in rows])
         return {"exact": found}
 
-    run_batches(tokens, 1, run, shelf, advance)
+    run_batches(
+        tokens, **prompts_together(size, len(neurons), forcing, whole=whole), run=run, shelf=shelf, advance=advance
+    )
     return gather(shelf.parts(), "exact", torch.zeros(len(tokens), len(neurons), dtype=precision))
+
+
+def without_each(
+    subject: Subject,
+    prompts: Sequence[Sequence[int]],
+    neurons: Sequence[Neuron],
+    forcing: Forcing | None,
+    size: BatchSize,
+    *,
+    whole: bool,
+) -> tuple[Float[Tensor, "prompt neuron"], Float[Tensor, " prompt"] | None]:
+    """What some prompts lose without each of the neurons, which are in forward order, as `exact_effects` says.
+
+    Beside it the untouched log-odds, where they are what is read. With `whole` whole passes run, `size` sequences at a
+    time; else those of one prompt begin at the neuron's layer, `size` neurons at a time.
+    """
+    if forcing is not None and (whole or not neurons):
+        return _whole_odds(subject, prompts, neurons, forcing, size)
+    one = _whole_states if whole else _resumed
+    found = [one(subject, prompt, neurons, forcing, size) for prompt in prompts]
+    odds = None if forcing is None else torch.cat([odds for _, odds in found if odds is not None])
+    return torch.stack([effects for effects, _ in found]), odds
+
+
+def prompts_together(size: BatchSize, neurons: int, forcing: Forcing | None, *, whole: bool) -> dict[str, Any]:
+    """How many prompts `without_each` is given at a time: one, but for whole passes that read log-odds as many as fit,
+    since on a host these are one job."""
+    if whole and forcing is not None:
+        return {"batch_size": size, "sequences": len(forcing.prefixes) * (neurons + 1)}
+    return {"batch_size": 1}
 
 
 def check_known(subject: Subject, neurons: Sequence[Neuron]) -> None:
@@ -100,43 +134,50 @@ def _forward(neuron: Neuron) -> tuple[int, int, int]:
     return layer, SITES.index(site), index
 
 
-def _rows_of(subject: Subject, prompt: Sequence[int], forcing: Forcing | None) -> tuple[list[list[int]], int]:
-    """The sequences of one run, and how many last positions need logits."""
-    if forcing is None:
-        return [list(prompt)], 1
-    return [[*prompt, *prefix] for prefix in forcing.prefixes], forcing.kept
-
-
 def _inputs(subject: Subject, prompt: Sequence[int], forcing: Forcing | None, runs: int) -> dict[str, Any]:
     """A prompt's sequences, once for each run."""
-    rows, kept = _rows_of(subject, prompt, forcing)
-    inputs = pad_left(rows * runs, subject.pad_id, subject.device)
-    width = inputs["input_ids"].shape[1]
-    return inputs | {"logits_to_keep": torch.arange(width - kept, width, device=subject.device), "use_cache": False}
+    if forcing is not None:
+        return forced_inputs(subject, [prompt] * runs, forcing)
+    return whole_inputs(subject, [prompt] * runs)
 
 
 def _resumed(
     subject: Subject, prompt: Sequence[int], neurons: Sequence[Neuron], forcing: Forcing | None, size: BatchSize
-) -> Float[Tensor, " neuron"]:
+) -> tuple[Float[Tensor, " neuron"], Float[Tensor, " prompt"] | None]:
     from ssn_probe.tracing.bodies.resumed import trace_resumed, trace_untouched
 
-    places = places_of(subject)
-    layers = list(dict.fromkeys(layer for layer, _, _ in neurons))
-    stages = run_body(subject, trace_untouched, _inputs(subject, prompt, forcing, 1), places, layers)
-    scoring = None if forcing is None else forcing.scoring
+    places, scoring = places_of(subject), None if forcing is None else forcing.scoring
+    first = _inputs(subject, prompt, forcing, 1)
     found: list[Tensor] = []
-    for layer, chosen in _batches(neurons):
-        start = 0
-        while start < len(chosen):
+    odds = None
+    for layers in _layers_together(subject, neurons, first["input_ids"].numel()):
+        stages, odds = run_body(subject, trace_untouched, first, places, layers, scoring)
+        for layer, chosen in _batches([neuron for neuron in neurons if neuron[0] in layers]):
+            start = 0
+            while start < len(chosen):
 
-            def attempt(together: int) -> Tensor:
-                some = chosen[start : start + together]  # noqa: B023 (called at once)
-                inputs = _inputs(subject, prompt, forcing, len(some) + 1)
-                return run_body(subject, trace_resumed, inputs, places, layer, some, stages[layer], scoring)  # noqa: B023
+                def attempt(together: int) -> Tensor:
+                    some = chosen[start : start + together]  # noqa: B023 (called at once)
+                    inputs = _inputs(subject, prompt, forcing, len(some) + 1)
+                    stage = stages[layer]  # noqa: B023
+                    return run_body(subject, trace_resumed, inputs, places, layer, some, stage, scoring)  # noqa: B023
 
-            found.append(fitted(size, attempt).cpu())
-            start += len(found[-1])
-    return torch.cat(found)
+                found.append(fitted(size, attempt).cpu())
+                start += len(found[-1])
+    return torch.cat(found), None if odds is None else odds.cpu()
+
+
+def _layers_together(subject: Subject, neurons: Sequence[Neuron], tokens: int) -> Iterator[dict[int, set[str]]]:
+    """The layers of some neurons and the sites that are wanted there, as many as `KEPT` bytes hold at a time."""
+    wanted: dict[int, set[str]] = {}
+    for layer, site, _ in neurons:
+        wanted.setdefault(layer, set()).add(site)
+    table = subject.model._module.get_input_embeddings().weight
+    channels = 3 * table.shape[-1] + subject.widths["o"] + subject.widths["ffn"]
+    together = max(1, KEPT // (tokens * channels * table.element_size()))
+    layers = list(wanted)
+    for start in range(0, len(layers), together):
+        yield {layer: wanted[layer] for layer in layers[start : start + together]}
 
 
 def _batches(neurons: Sequence[Neuron]) -> Iterator[tuple[int, list[tuple[str, int]]]]:
@@ -149,24 +190,30 @@ def _batches(neurons: Sequence[Neuron]) -> Iterator[tuple[int, list[tuple[str, i
         yield layer, chosen
 
 
-def _whole(
+def _whole_odds(
+    subject: Subject, prompts: Sequence[Sequence[int]], neurons: Sequence[Neuron], forcing: Forcing, size: BatchSize
+) -> tuple[Float[Tensor, "prompt neuron"], Float[Tensor, " prompt"]]:
+    from ssn_probe.tracing.bodies.ablation import ablated_log_odds
+
+    inputs = forced_inputs(subject, prompts, forcing)
+    settings = (places_of(subject), list(neurons), forcing.scoring, size.size)
+    odds = run_body(subject, ablated_log_odds, inputs, *settings).cpu()
+    return (odds[:1] - odds[1:]).T, odds[0]
+
+
+def _whole_states(
     subject: Subject, prompt: Sequence[int], neurons: Sequence[Neuron], forcing: Forcing | None, size: BatchSize
-) -> Float[Tensor, " neuron"]:
-    from ssn_probe.tracing.bodies.ablation import ablated_log_odds, trace_ablations
+) -> tuple[Float[Tensor, " neuron"], None]:
+    from ssn_probe.tracing.bodies.ablation import trace_ablations
 
     places, found, start = places_of(subject), [], 0
-    if forcing is not None:
-        inputs = _inputs(subject, prompt, forcing, 1)
-        together = max(1, size.size) * len(forcing.prefixes)
-        odds = run_body(subject, ablated_log_odds, inputs, places, list(neurons), forcing.scoring, together).cpu()
-        return odds[0, 0] - odds[1:, 0]
     while start < len(neurons):
 
         def attempt(together: int) -> Tensor:
             some = neurons[start : start + together]  # noqa: B023 (called at once)
-            inputs = _inputs(subject, prompt, None, len(some) + 1)
-            return run_body(subject, trace_ablations, inputs, places, silenced(some), "last")
+            inputs = _inputs(subject, prompt, forcing, len(some) + 1)
+            return run_body(subject, trace_ablations, inputs, places, silenced(some))
 
         found.append(fitted(size, attempt).cpu())
         start += len(found[-1])
-    return torch.cat(found)
+    return torch.cat(found), None

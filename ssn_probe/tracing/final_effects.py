@@ -12,12 +12,13 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES
 from ssn_probe.spec import Final, FinalAblation, scores
 from ssn_probe.spec.effect_registry import lowness
-from ssn_probe.tracing.ablations import moved_states
+from ssn_probe.tracing.ablations import all_neurons, placed
 from ssn_probe.tracing.batching import Advance, BatchSize, Shelf, no_progress
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effect_store import Scores
-from ssn_probe.tracing.execution import run_body
-from ssn_probe.tracing.score_batches import checked_position, run_rows, run_scores
+from ssn_probe.tracing.exact_effects import without_each
+from ssn_probe.tracing.execution import run_body, runs_whole
+from ssn_probe.tracing.score_batches import run_rows, run_scores
 
 
 @scores(Final)
@@ -27,8 +28,8 @@ def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **optio
 
 
 @scores(FinalAblation)
-def _final_ablation(effect: FinalAblation, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
-    return score_final_ablation(subject, tokens, position=effect.position, **options)
+def _final_ablation(_effect: FinalAblation, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
+    return score_final_ablation(subject, tokens, **options)
 
 
 def score_final(
@@ -109,20 +110,19 @@ def score_final_ablation(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     *,
-    position: str = "last",
     sites: Sequence[str] = SITES,
     batch_size: int | BatchSize = 64,
     shelf: Shelf | None = None,
     advance: Advance = no_progress,
 ) -> Scores:
-    """How far the final hidden state, after the final norm, moves when each neuron is silenced at every token: ‖Δ z‖₂.
+    """How far the final hidden state at the last token, after the final norm, moves without each neuron: ‖Δ z‖₂.
 
-    Brute force, one prompt at a time: row i of a batch runs without neuron i. One forward pass per neuron and
-    prompt: the slow truth, of which `score_final` is an estimate.
+    Brute force, one prompt at a time, each neuron silenced at every token: a forward pass per neuron and prompt, which
+    begins at the neuron's layer where that is possible (`exact_effects`). The slow truth, of which `score_final` is an
+    estimate.
 
     Args:
         tokens: prompts as token ids.
-        position: read at the "last" token, or the "mean" over the prompt's tokens of the norm.
         batch_size: neurons that run together.
 
     Raises:
@@ -130,8 +130,10 @@ def score_final_ablation(
     """
     places = places_of(subject, sites)
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+    neurons = all_neurons(subject, places["sites"])
 
     def run(batch: Sequence[Sequence[int]]) -> Mapping[str, Tensor]:
-        return moved_states(subject, batch[0], places, checked_position(position), size)
+        effects, _ = without_each(subject, batch, neurons, None, size, whole=runs_whole(subject))
+        return placed(subject, places["sites"], neurons, effects)
 
     return run_scores(subject, tokens, places["sites"], run, batch_size=1, shelf=shelf, advance=advance)

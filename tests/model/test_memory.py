@@ -138,7 +138,7 @@ def ablations(subject: Subject, rows: list[list[int]]) -> None:
     count = len(rows)
     neurons = {(0, "ffn"): (list(range(1, count + 1)), list(range(count)))}
     inputs = whole_inputs(subject, rows[:1] * (count + 1))
-    trace_ablations(subject.model, inputs, places_of(subject), neurons, "last")
+    trace_ablations(subject.model, inputs, places_of(subject), neurons)
 
 
 WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {

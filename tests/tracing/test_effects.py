@@ -212,11 +212,9 @@ def test_refusal_leaves_no_gradient_behind(llama: Subject) -> None:
 def test_final_equals_ablation(subject: Subject, site: Site) -> None:
     prompt = PROMPTS[0]
     last = score_final_ablation(subject, [prompt], sites=[site], batch_size=7)
-    every = score_final_ablation(subject, [prompt], sites=[site], position="mean")
     for layer in range(subject.n_layers):
         wanted = plain.ablated_final(module_of(subject), prompt, layer, site).float()
         assert_close(decode(last, site)[0, layer], wanted[-1], 2 * HALF)
-        assert_close(decode(every, site)[0, layer], wanted.mean(0), 2 * HALF)
 
 
 # --- the rest
@@ -239,9 +237,13 @@ def test_progress_counts_prompts(llama: Subject, scorer: Callable[..., Scores]) 
 
 
 @pytest.mark.parametrize(
-    ("options", "problem"), [({"sites": ["mlp"]}, "no site 'mlp'"), ({"position": "first"}, "position 'first'")]
+    ("scorer", "options", "problem"),
+    [
+        (score_local, {"sites": ["mlp"]}, "no site 'mlp'"),
+        (score_final_ablation, {"sites": ["mlp"]}, "no site 'mlp'"),
+        (score_local, {"position": "first"}, "position 'first'"),
+    ],
 )
-@pytest.mark.parametrize("scorer", [score_local, score_final_ablation], ids=["local", "final"])
 def test_an_unknown_site_or_position_is_named(
     llama: Subject, scorer: Callable[..., Scores], options: dict[str, Any], problem: str
 ) -> None:

@@ -18,26 +18,31 @@ from .refusal import read_out
 from .site_access import layer_of, reach, read
 
 
-def trace_untouched(model, inputs, places, layers):
-    """What the passes without a neuron begin with, of every wanted layer: {layer: {name: tensor}}.
+def trace_untouched(model, inputs, places, layers, scoring):
+    """What the passes without a neuron begin with, of every wanted layer: {layer: {name: tensor}}; and the log-odds.
 
-    "input" of the layer; "o" and "ffn", the inputs of the linear maps; "attention" and "mlp", what those modules
-    return, or None where that is not just what their linear maps return. [sequence, token, channel] each.
+    layers: {layer: sites of the neurons there}, on which it depends what is kept: "input" of the layer; "o" and "ffn",
+    the inputs of the linear maps; "attention" and "mlp", what those modules return, or None where that is not just what
+    their linear maps return. [sequence, token, channel] each. scoring: of `trace_resumed`; with None there are no
+    log-odds, and None is returned for them.
     """
     with torch.no_grad(), model.trace(**inputs):
-        found = {}
-        for layer in layers:
+        found, odds = {}, None
+        for layer, sites in layers.items():
             envoy = layer_of(model, places, layer)
             found[layer] = {"input": envoy.input}
-            for site, module in (("o", "attention"), ("ffn", "mlp")):
+            wanted = [] if sites <= {"q", "k"} else [("o", "attention")]
+            for site, module in wanted + [("ffn", "mlp")] * ("ffn" in sites):
                 path = places["modules"][site][0]
                 found[layer][site] = reach(envoy, path).input
                 made, returned = reach(envoy, path).output, reach(envoy, parent(path)).output
                 own = returned[0] if isinstance(returned, tuple) else returned
                 found[layer][module] = own if torch.equal(own, made) else None
                 found[layer][f"{module} returns"] = len(returned) if isinstance(returned, tuple) else 0
-        stages = nnsight.save(found)
-    return stages  # noqa: RET504 (the name is bound when the trace has run)
+        if scoring is not None:
+            odds = read_out(model, places, scoring)
+        stages, odds = nnsight.save(found), nnsight.save(odds)
+    return stages, odds
 
 
 def trace_resumed(model, inputs, places, layer, neurons, stage, scoring):
