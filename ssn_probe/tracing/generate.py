@@ -13,7 +13,7 @@ from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, no_progress, run_batches
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
-from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared, suppression
+from ssn_probe.tracing.edits import NO_EDITS, Edits, places_reading_last, prepared, suppression
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.folding import folded
 from ssn_probe.tracing.generation_settings import greedy_settings
@@ -85,7 +85,7 @@ def greedy_tokens(
     shelf = shelf or Memory()
     if not covered(shelf, len(tokens)):
         check_carried(edits, carried, len(tokens))
-    places, ready = places_of(subject), prepared(subject, edits)
+    places, ready = places_reading_last(subject), prepared(subject, edits)
     scorings = [forced(readout, subject.vocabulary).scoring for readout, _ in readings]
 
     def run(rows: list[int]) -> dict[str, Tensor]:

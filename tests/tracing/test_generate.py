@@ -12,7 +12,7 @@ from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.batching import Memory, gather
 from ssn_probe.tracing.bodies.refusal import trace_log_odds
-from ssn_probe.tracing.edits import amplification, places_of, prepared, suppression
+from ssn_probe.tracing.edits import amplification, places_of, places_reading_last, prepared, suppression
 from ssn_probe.tracing.effects import refusal_log_odds
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.generate import generate, run_generation
@@ -61,11 +61,11 @@ def test_edits_equal_scaled_weights(subject: Subject, factor: float) -> None:
 
 
 def test_the_pass_over_the_prompts_gives_the_log_odds(subject: Subject) -> None:
-    """In one padded batch: to rounding those that are measured by themselves."""
+    """In one padded batch, the last layer where it is read: to rounding those that are measured by themselves."""
     readouts, edits = (SHORT, DIRECTION), prepared(subject, suppression(NEURONS))
     scorings = [forced(readout, subject.vocabulary).scoring for readout in readouts]
     places = places_of(subject)
-    ids, _, found = run_generation(subject, PROMPTS, places, 3, edits=edits, scorings=scorings)
+    ids, _, found = run_generation(subject, PROMPTS, places_reading_last(subject), 3, edits=edits, scorings=scorings)
     assert ids.equal(run_generation(subject, PROMPTS, places, 3, edits=edits)[0])
     for readout, scoring, odds in zip(readouts, scorings, found, strict=True):
         inputs = forced_inputs(subject, PROMPTS, forced(readout, subject.vocabulary))

@@ -4,7 +4,7 @@ import nnsight
 import torch
 
 from .refusal import along, log_odds
-from .site_access import last_values, reach, write
+from .site_access import last_values, reach, write, write_narrowed
 
 
 def trace_generation(model, inputs, places, edits, wanted, settings, scorings=()):
@@ -16,15 +16,22 @@ def trace_generation(model, inputs, places, edits, wanted, settings, scorings=()
     scorings: how r(x) is read off the pass over the prompts, see `bodies.refusal`: of openings of one token each, and
     along directions; the last values are a list with r(x) of each.
 
+    In the pass over the prompts the last layer runs at the last position alone, where `places` say how (see
+    `site_access.write_narrowed`) and no values are wanted.
+
     The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop
     must read something in every step, or it would not notice that the model has stopped: the logits, which have to
     be finite anyway. Their sum is finite where they are, and takes a twentieth of the time of asking each.
     """
+    last = torch.tensor([inputs["input_ids"].shape[1] - 1])
     with torch.no_grad(), model.generate(**settings) as tracer:
         with tracer.invoke(**inputs):
             seen = nnsight.save({"values": [], "finite": True, "odds": []})
             for step in tracer.iter[:]:
-                write(model, places, edits, step)
+                if step == 0 and not wanted:
+                    write_narrowed(model, places, edits, last)
+                else:
+                    write(model, places, edits, step)
                 if wanted:
                     seen["values"].append(last_values(model, places, wanted))
                 begins = step == 0 and scorings
