@@ -61,7 +61,9 @@ def _cell(rows: pl.DataFrame, column: str) -> str:
     found = interval(values)
     if column in WITH_ENDS:
         return short(*found)
-    return f"{found[0]:,.3g}" if column == "passes" else f"{found[0]:.2f}"
+    if column == "passes":
+        return f"{found[0]:,.0f}" if found[0] >= 100 else f"{found[0]:.3g}"
+    return f"{found[0]:.2f}"
 
 
 def differences(rows: pl.DataFrame, organisms: list[str]) -> str:
