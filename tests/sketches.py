@@ -15,10 +15,11 @@ def sketched() -> Iterator[None]:
     """Every chart is an empty picture."""
     from ssn_probe.report.charts import chart
 
-    REAL.update(drawn=chart.drawn, painted=chart.painted)
+    REAL.update(drawn=chart.drawn, painted=chart.painted, source_digest=chart.source_digest)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(chart, "drawn", lambda _: EMPTY)
         patched.setattr(chart, "painted", lambda _: b"\x89PNG")
+        patched.setattr(chart, "source_digest", lambda: "sketches")  # none is kept for a picture
         yield
 
 

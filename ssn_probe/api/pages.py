@@ -8,7 +8,7 @@ from ssn_probe.data.redistribution import why_redacted
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_text
 from ssn_probe.report.charts.catalogue import charts_of
-from ssn_probe.report.charts.chart import svg_of
+from ssn_probe.report.charts.chart import kept_pictures, svg_of
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.content import REDACTED, Content, Texts, content_of, content_of_unfinished
 from ssn_probe.report.page.page import as_html
@@ -60,7 +60,7 @@ def page_of(run: RunFolder) -> str:
 
 def write_finished(run: RunFolder, found: FinishedRun) -> None:
     """Writes `plots/`, report.md and report.html of a run that is done, and their digests into its manifest."""
-    _write(run, lambda: write_report(run.path, found))
+    _write(run, lambda: write_report(run.path, found, kept_pictures(run.path.parent / "cache")))
 
 
 def _content(run: RunFolder, manifest: Mapping[str, Any], status: str, texts: Texts) -> Content:

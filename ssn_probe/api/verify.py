@@ -30,6 +30,7 @@ from ssn_probe.files import sha256, write_json
 from ssn_probe.model.asking import asking_of
 from ssn_probe.model.known import find_subject
 from ssn_probe.model.subject import Subject
+from ssn_probe.report.charts.chart import kept_pictures
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.run_report import write_report
 from ssn_probe.runs import folder as results
@@ -311,7 +312,7 @@ def _lasting(warnings: Sequence[str]) -> list[str]:
 
 def _reports(run: RunFolder, again: RunFolder, found: FinishedRun) -> Iterator[Finding]:
     """Do report.md and report.html follow from the manifest and the tables? Fonts, and so charts, may be others."""
-    write_report(again.path, found)
+    write_report(again.path, found, kept_pictures(run.path.parent / "cache", writes=False))
     for name in ("report.md", "report.html"):
         what = f"{name} follows from manifest and tables"
         if name not in found.manifest["files"]:

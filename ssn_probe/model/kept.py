@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def _versions() -> Mapping[str, str]:
     return found
 
 
+@cache
 def source_digest() -> str:
     """Over ssn-probe's own source: whoever changes how a model is read has other facts."""
     total = hashlib.sha256()

@@ -1,10 +1,12 @@
 """From what a study found to what a reader gets: notes, the answer in words, the charts, `report.md` and the page."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.files import write_text
+from ssn_probe.model.kept import NOTHING_KEPT, Kept
 from ssn_probe.report import cautions_on_data
 from ssn_probe.report.cautions import cautions
 from ssn_probe.report.charts.catalogue import charts_of
@@ -35,9 +37,12 @@ def notes_on_findings(findings: Findings) -> Iterator[str]:
         yield f"{curves}: averaged over other languages than the rest, so not among the curves"
 
 
-def write_report(folder: Path, run: FinishedRun) -> None:
-    """Writes `plots/`, `report.md` and `report.html` of a run whose manifest holds the answer."""
-    charts = charts_of(run)
+def write_report(folder: Path, run: FinishedRun, pictures: Kept = NOTHING_KEPT) -> None:
+    """Writes `plots/`, `report.md` and `report.html` of a run whose manifest holds the answer.
+
+    `pictures`: where those that were drawn before are found again.
+    """
+    charts = {name: replace(one, kept=pictures) for name, one in charts_of(run).items()}
     save_charts(charts, folder / "plots")
     write_text(folder / "report.md", report(run, charts))
     write_text(folder / "report.html", as_html(content_of(run, svg_of(charts))))

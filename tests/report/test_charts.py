@@ -14,8 +14,9 @@ from pages import smallest, without_report
 
 from ssn_probe.api.result import Result
 from ssn_probe.errors import ResultError
+from ssn_probe.model.kept import NOTHING_KEPT
 from ssn_probe.report.charts.catalogue import chart_of, charts_of
-from ssn_probe.report.charts.chart import Chart, save_charts
+from ssn_probe.report.charts.chart import PICTURES, Chart, kept_pictures, save_charts
 from ssn_probe.report.charts.svg import clean_svg
 from ssn_probe.report.charts.theme import BESIDE, CLASSES, COLOURS, INK, TESTED_COLOUR, drawable, language_marks
 from ssn_probe.report.finished import FinishedRun
@@ -210,3 +211,22 @@ def test_a_figure_stays_beside_a_right_to_left_name() -> None:
     drawn = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 99 9"><text>الآمن 75.0 % and אב (1)</text></svg>'
     root = ET.fromstring(clean_svg(drawn, "x", "title", "what it shows"))
     assert root[-1].text == "\u2068الآمن\u2069 75.0 % and \u2068אב\u2069 (1)"
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_picture_that_is_kept_is_drawn_once_and_again_where_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = replace(next(iter(charts_drawn().values())), kept=kept_pictures(tmp_path))
+    plain = replace(drawn, kept=NOTHING_KEPT)
+    assert (drawn.svg, drawn.png) == (plain.svg, plain.png)
+    asked = []
+    monkeypatch.setattr("ssn_probe.report.charts.chart.drawn", asked.append)
+    again = replace(drawn, kept=kept_pictures(tmp_path, writes=False))
+    assert (again.svg, again.png) == (plain.svg, plain.png)
+    assert not asked
+    monkeypatch.undo()
+    for path in (tmp_path / PICTURES).iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    assert replace(drawn, kept=kept_pictures(tmp_path)).svg == plain.svg
+    assert kept_pictures(tmp_path / "nowhere") is NOTHING_KEPT

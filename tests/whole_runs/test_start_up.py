@@ -9,7 +9,7 @@ import pytest
 
 import ssn_probe
 
-HEAVY = ("torch", "transformers", "nnsight", "accelerate", "datasets", "scipy", "altair", "pandas")
+HEAVY = ("torch", "transformers", "nnsight", "accelerate", "datasets", "scipy", "altair", "pandas", "vl_convert")
 WATCHED = """
 import json, runpy, sys
 sys.argv = ["ssn-probe", *sys.argv[1:]]

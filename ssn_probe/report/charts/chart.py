@@ -2,28 +2,35 @@
 
 import base64
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ssn_probe.files import write_whole
+from ssn_probe.model.kept import NOTHING_KEPT, Kept, source_digest
 from ssn_probe.report.charts.svg import clean_svg
 from ssn_probe.report.charts.theme import CONFIG, TITLE_WIDTH
+
+PICTURES = "charts"
+"""Below the cache of a results folder: pictures that were drawn. Drawing takes longer than all else of a report."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chart:
     """`title`: the finding. `description`: what it shows, for those who cannot see it. `specification`: altair's.
 
-    A notebook shows it; `altair` makes altair's object of it, to change.
+    A notebook shows it; `altair` makes altair's object of it, to change. `kept`: where its pictures are found again,
+    under all that decides them but the fonts of the machine.
     """
 
     name: str
     title: str
     description: str
     specification: Mapping[str, Any]
+    kept: Kept = field(default=NOTHING_KEPT, repr=False)
 
     @property
     def altair(self) -> Any:
@@ -35,12 +42,20 @@ class Chart:
     @cached_property
     def svg(self) -> str:
         """The chart as SVG for a page: named, without style, script and link; it needs no font but the reader's."""
-        return clean_svg(drawn(self.specification), self.name, self.title, self.description)
+        return self._picture("svg", lambda: clean_svg(drawn(self.specification), *self._words))
 
     @cached_property
     def png(self) -> bytes:
         """The chart as PNG, twice the size, with two pixels for each of the SVG."""
-        return painted(self.svg)
+        return base64.b64decode(self._picture("png", lambda: base64.b64encode(painted(self.svg)).decode()))
+
+    @property
+    def _words(self) -> tuple[str, str, str]:
+        return self.name, self.title, self.description
+
+    def _picture(self, kind: str, draw: Callable[[], str]) -> str:
+        given = [*self._words, self.specification, version("vl-convert-python"), source_digest()]
+        return draw() if self.kept.folder is None else self.kept.value(kind, given, draw)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Of which a notebook chooses (IPython's protocol)."""
@@ -79,6 +94,11 @@ def chart(name: str, title: str, description: str, body: Mapping[str, Any], *, s
 def _whole(line: str) -> str:
     """A number stays with its sign."""
     return line.replace(" %", "\u00a0%")
+
+
+def kept_pictures(cache: Path, *, writes: bool = True) -> Kept:
+    """Where pictures are kept in the cache of a results folder; nowhere where there is none."""
+    return Kept(folder=cache / PICTURES, writes=writes) if cache.is_dir() else NOTHING_KEPT
 
 
 def svg_of(charts: Mapping[str, Chart]) -> dict[str, str]:
