@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
@@ -103,7 +103,7 @@ def kept_of(cache: Path, name: str, where: str, asking: Asking, *, writes: bool)
         "name": [name, where],
         "asking": asdict(asking),
         "files": _contents(folder),
-        "packages": _versions(),
+        "packages": installed(READERS),
         "source": source_digest(),
         "python": platform.python_version(),
         "default": _default_dtype(),
@@ -132,9 +132,10 @@ def _contents(folder: Path) -> Mapping[str, Any]:
     return found
 
 
-def _versions() -> Mapping[str, str]:
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those of some packages that are installed."""
     found = {}
-    for package in READERS:
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

@@ -1,24 +1,20 @@
 """The environment that computed the numbers of a run: packages, Python, platform, git commit, time."""
 
-import contextlib
 import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ssn_probe.model.kept import installed
 
 PACKAGES = ("ssn-probe", "torch", "transformers", "nnsight", "polars", "numpy", "scipy", "safetensors", "tokenizers")
 
 
 def versions() -> dict[str, str]:
     """The installed version of every package that can change a number."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+    return installed(PACKAGES)
 
 
 def environment() -> dict[str, Any]:
