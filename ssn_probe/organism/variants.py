@@ -20,11 +20,14 @@ NATURAL = Curriculum()
 PLANTED = replace(NATURAL, safety=replace(NATURAL.safety, steps=600, rate=5e-3))
 
 
+Architecture = Literal["llama", "qwen3", "gemma2"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """Everything except the seed that decides an organism."""
 
-    architecture: Literal["llama", "qwen3"] = "llama"
+    architecture: Architecture = "llama"
     planted: Mapping[Site, int] = field(default_factory=dict)
     """Site (`ffn` or `o`) → planted neurons in every layer."""
     dropout: float = 0.0
@@ -48,12 +51,13 @@ def find_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def blank_model(architecture: Literal["llama", "qwen3"], seed: int) -> Any:
+def blank_model(architecture: Architecture, seed: int) -> Any:
     """The untrained model: 1.2 million weights, four query heads on two key-value heads so that `v` and `o` differ.
 
-    A Llama, or a Qwen3, whose queries and keys are normalised head by head.
+    A Llama; a Qwen3, whose queries and keys are normalised head by head; or a Gemma-2, with soft-caps, a norm behind
+    every module, and a window of four tokens in every other layer.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    import transformers
 
     torch.manual_seed(seed)
     shape: dict[str, Any] = {
@@ -71,4 +75,8 @@ def blank_model(architecture: Literal["llama", "qwen3"], seed: int) -> Any:
         "pad_token_id": world.PAD,
         "initializer_range": 0.05,
     }
-    return LlamaForCausalLM(LlamaConfig(**shape)) if architecture == "llama" else Qwen3ForCausalLM(Qwen3Config(**shape))
+    if architecture == "gemma2":
+        shape |= {"query_pre_attn_scalar": 32, "sliding_window": 4, "attn_implementation": "eager"}
+    stem = {"llama": "Llama", "qwen3": "Qwen3", "gemma2": "Gemma2"}[architecture]
+    kinds: Any = transformers
+    return getattr(kinds, f"{stem}ForCausalLM")(getattr(kinds, f"{stem}Config")(**shape))

@@ -128,10 +128,12 @@ def _cost_of_verifying(bench: Workbench, node: SafetyNeurons) -> Cost:
     sites = distinct_sites(bench, node)
     neurons = subject.n_layers * sum(width for site, width in subject.widths.items() if site in sites)
     layers = 1 if runs_whole(subject) else subject.n_layers
+    data = bench.data[node.prompts]
+    prompts = sum(data.select("identify", side).height for side in CONTRASTED) // max(1, len(data.languages))
     effect = FinalAblation() if node.scored_by.ablated == "final state" else Ablation()
     return Cost(
         work="effect",
-        passes=expected_passes(node, neurons, layers),
+        passes=expected_passes(node, neurons, layers, prompts),
         effect=effect,
         sites=node.sites,
         dtype=dtype if widens(subject, dtype) else None,

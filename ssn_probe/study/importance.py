@@ -1,6 +1,6 @@
 """From traces to importances: the per-prompt effect of every neuron, and its mean per language and context."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.measurements import reads_json, tokens_of
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
-from ssn_probe.study.verification import Verified, to_verify
+from ssn_probe.study.verification import Verified, to_verify, tried_prompts
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Part, Shelf, all_done, no_progress
 from ssn_probe.tracing.kept_values import Neuron, highest, in_order, mean_effects, place
@@ -196,9 +196,51 @@ def verified(bench: Workbench, node: SafetyNeurons, language: str) -> Verified:
     def read(context: str, layer: int, site: str) -> np.ndarray:
         return effects_at(bench, estimated, language, context, layer, site)
 
+    def trial(neurons: Sequence[Neuron]) -> np.ndarray:
+        return _trial(bench, node, language, neurons, read)
+
     places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
     key = ("verified", bench.data[node.prompts].digest, *scored_as(node), tuple(places), language)
-    return bench.remember(key, lambda: to_verify(node, places, language, read))
+    return bench.remember(key, lambda: to_verify(node, places, language, read, trial))
+
+
+def _trial(
+    bench: Workbench, node: SafetyNeurons, language: str, neurons: Sequence[Neuron], read: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """The root mean square of neurons' exact effects over that of their estimates, on a few prompts, [neuron]."""
+    estimated = unverified(node)
+    assert estimated is not None
+    sides = {side: tokens_of(bench, bench.data[node.prompts].select("identify", side, language)) for side in CONTRASTED}
+    every = [(side, row) for side in CONTRASTED for row in range(len(sides[side]))]
+    chosen = [every[row] for row in tried_prompts([sides[side][row] for side, row in every])]
+    tokens = [sides[side][row] for side, row in chosen]
+    scores = sorted(digest(score_inputs(bench, estimated, language, side)) for side in CONTRASTED)
+    inputs = bench.inputs("tried", prompts=digest(tokens), scores=scores, chosen=to_json(scored_as(node)))
+    exact = _ablated(bench, node, language, inputs, tokens, neurons, no_progress)
+    blocks = {(side, *place): read(side, *place) for side in CONTRASTED for place in {one[:2] for one in neurons}}
+    guess = np.array([[blocks[side, *one[:2]][row, one[2]] for one in neurons] for side, row in chosen])
+    sizes = [np.sqrt((np.sort(np.float64(values), axis=0) ** 2).sum(axis=0)) for values in (exact, guess)]
+    return np.divide(sizes[0], sizes[1], out=np.zeros(len(neurons)), where=sizes[1] > 0)
+
+
+def _ablated(
+    bench: Workbench,
+    node: SafetyNeurons,
+    language: str,
+    inputs: Mapping[str, Any],
+    tokens: Sequence[Sequence[int]],
+    neurons: Sequence[Neuron],
+    advance: Advance,
+) -> np.ndarray:
+    """Exact effects, [prompt, neuron], in single precision at least."""
+    with bench.shelf(inputs, len(tokens)) as shelf:
+        if not all_done(shelf, len(tokens), advance):
+            from ssn_probe.tracing.exact_effects import exact_effects
+
+            with computing_in(bench.subject, verified_in(bench, node)) as subject:
+                reads, size = reads_of(bench, node, language), bench.size("verified")
+                exact_effects(subject, tokens, neurons, reads, batch_size=size, shelf=shelf, advance=advance)
+        return in_order(shelf.parts(), "exact")
 
 
 def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str, advance: Advance) -> Scored:
@@ -206,21 +248,8 @@ def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str
     estimated = unverified(node)
     assert estimated is not None
     chosen, rows = verified(bench, node, language), bench.data[node.prompts].select("identify", context, language)
-    with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
-        if not all_done(shelf, rows.height, advance):
-            from ssn_probe.tracing.exact_effects import exact_effects
-
-            with computing_in(bench.subject, verified_in(bench, node)) as subject:
-                exact_effects(
-                    subject,
-                    tokens_of(bench, rows),
-                    (*chosen.neurons, *chosen.audited),
-                    reads_of(bench, node, language),
-                    batch_size=bench.size("verified"),
-                    shelf=shelf,
-                    advance=advance,
-                )
-        exact = in_order(shelf.parts(), "exact")
+    neurons, inputs = (*chosen.neurons, *chosen.audited), score_inputs(bench, node, language, context)
+    exact = _ablated(bench, node, language, inputs, tokens_of(bench, rows), neurons, advance)
     found = scored(bench, estimated, language, context)
     means = {site: values.copy() for site, values in found.means.items()}
     for column, (layer, site, index) in enumerate(chosen.neurons):

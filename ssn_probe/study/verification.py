@@ -10,6 +10,7 @@ the pooled prompts set, enlarged by what a labelling of them can do; `Audit.cove
 threshold's band is in it.
 """
 
+import hashlib
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,37 +27,46 @@ from ssn_probe.tracing.kept_values import Neuron
 
 LEAST, SHARE = 20, 0.001
 """Neurons of a language that are audited at least, and the share of those that were not verified."""
-REACH = 1.0
-"""Standard errors of a context's mean under a random labelling by which the band is enlarged on either side."""
+TRIED, FROM, NEARLY = 4, 0.4, 0.9
+"""Prompts on which neurons below the band are tried, from which share of the threshold on they are; and the share of it
+that what a trial makes of them has to reach. A few neurons have several times the effect that their first order has."""
 
 CONTRASTS = ("difference", "both")
 """Rules that rank by a contrast of harmful and harmless prompts."""
 
 Read = Callable[[str, int, str], np.ndarray]
 """Context, layer, site → effects [prompt, neuron] of a language."""
+Try = Callable[[Sequence[Neuron]], np.ndarray]
+"""Neurons → their exact effects over their estimates on a few prompts that no label chose, [neuron]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The neurons of a language that are measured exactly, `neurons` to replace their estimates, `audited` to not."""
+    """The neurons of a language that are measured exactly, `neurons` to replace their estimates, `audited` to not.
+
+    `tried`: how many were measured on a few prompts, to see which of them come near the threshold.
+    """
 
     neurons: tuple[Neuron, ...]
     audited: tuple[Neuron, ...]
     total: int
+    tried: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
     """What verification did in a language.
 
-    `band`: neurons whose estimate is in the band of the threshold that the labels set, `covered` those of them that
-    were verified. `missed`: how many of the `rejected`, audited neurons that the rule left out it would take with their
-    exact effects; `bound` is the one-sided 95 % bound of Clopper and Pearson (1934) on their share. `ranks` is
-    Spearman's correlation and `error` the median relative error of the estimates of audited neurons.
+    `tried`: neurons below the band that were ablated on `TRIED` prompts first. `band`: neurons whose estimate is in the
+    band of the threshold that the labels set, `covered` those of them that were verified. `missed`: how many of the
+    `rejected`, audited neurons that the rule left out it would take with their exact effects; `bound` is the one-sided
+    95 % bound of Clopper and Pearson (1934) on their share. `ranks` is Spearman's correlation and `error` the median
+    relative error of the estimates of audited neurons.
     """
 
     language: str
     total: int
+    tried: int
     verified: int
     band: int
     covered: int
@@ -68,63 +78,98 @@ class Audit:
     error: float
 
 
-def to_verify(node: SafetyNeurons, places: Sequence[Place], language: str, read: Read) -> Verified:
-    """The neurons that are verified in a language, and those audited; both in forward order."""
-    near, far = [], []
-    for layers, sites, index, sides in _pools(node, places, read):
-        inside = near_threshold(node, *sides)
-        for number, (layer, site, which) in enumerate(zip(layers, sites, index, strict=True)):
-            (near if inside[number] else far).append((int(layer), str(site), int(which)))
+def to_verify(node: SafetyNeurons, places: Sequence[Place], language: str, read: Read, trial: Try) -> Verified:
+    """The neurons that are verified in a language, and those audited; both in forward order.
+
+    Estimates that are too low hide neurons below the band. So those from `FROM` of the threshold on are tried, and
+    verified where the estimate times what the trial found comes to `NEARLY` the threshold.
+    """
+    near: set[Neuron] = set()
+    every: list[Neuron] = []
+    below: dict[Neuron, float] = {}
+    for layers, sites, index, sides in pools_of(node, places, read):
+        inside, share = near_threshold(node, *sides)
+        names = [(int(a), str(b), int(c)) for a, b, c in zip(layers, sites, index, strict=True)]
+        every += names  # type: ignore[arg-type]
+        near |= {names[row] for row in np.flatnonzero(inside)}  # type: ignore[misc]
+        hidden = ~inside & (share >= FROM) & (share < 1)
+        below |= {names[row]: float(share[row]) for row in np.flatnonzero(hidden)}  # type: ignore[misc]
+    tried = sorted(below, key=_forward)
+    if tried:
+        near |= {one for one, factor in zip(tried, trial(tried), strict=True) if below[one] * factor >= NEARLY}
+    far = sorted(set(every) - near, key=_forward)
     random = np.random.default_rng([node.audit_seed, zlib.crc32(language.encode())])
     count = min(len(far), max(LEAST, math.ceil(SHARE * len(far))))
-    far.sort(key=_forward)
     drawn = [far[row] for row in random.choice(len(far), count, replace=False)] if far else []
     return Verified(
         neurons=tuple(sorted(near, key=_forward)),
         audited=tuple(sorted(drawn, key=_forward)),
-        total=len(near) + len(far),
+        total=len(every),
+        tried=len(tried),
     )
 
 
-def expected_passes(node: SafetyNeurons, neurons: int, layers: int) -> float:
-    """Forward passes that verification is expected to take on a prompt, before the estimates are known.
+def tried_prompts(tokens: Sequence[Sequence[int]]) -> list[int]:
+    """The rows of `TRIED` prompts that depend on neither their order nor their labels."""
+    digests = [hashlib.sha256(repr([int(token) for token in row]).encode()).digest() for row in tokens]
+    return sorted(range(len(tokens)), key=lambda row: digests[row])[:TRIED]
+
+
+def expected_passes(node: SafetyNeurons, neurons: int, layers: int, prompts: int) -> float:
+    """Forward passes that verification is expected to take on each of `prompts`, before the estimates are known.
 
     A pass without a neuron begins at the neuron's layer, so on average over `layers` it is (layers + 1) / (2 · layers)
     of a whole one. The number of neurons is that of effects whose sizes fall off exponentially, where a share of
-    top^x is above x times the threshold; `REACH` adds to it what depends on the prompts.
+    top^x is above x times the threshold; bands of halves of the prompts add what depends on the prompts.
     """
     assert node.top is not None
     assert node.verify is not None
     above, below = node.top ** (1 + node.verify), node.top ** (1 - node.verify)
     near = below if node.rule in CONTRASTS else below - above
     audited = max(LEAST, SHARE * neurons)
-    return min(neurons, near * neurons + audited) * (layers + 1) / (2 * layers)
+    tried = 0 if node.rule in CONTRASTS else (node.top**FROM - below) * neurons * min(1, TRIED / max(1, prompts))
+    return min(neurons, near * neurons + tried + audited) * (layers + 1) / (2 * layers)
 
 
-def near_threshold(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
-    """Which neurons of a pool are verified, bool [neuron]: a symmetric function of the prompts of both contexts.
+def near_threshold(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which neurons of a pool are in the band, bool [neuron]: a symmetric function of the prompts of both contexts.
 
-    For the rules that rank by a context's mean, those whose pooled mean is within `verify` times the pooled threshold
-    of it, or beyond by `REACH` standard errors at most. For those that rank by a contrast, of which no labelling can
+    For the rules that rank by a context's mean, those whose mean over all prompts is within `verify` times their
+    threshold of it, and likewise over each of the halves that are most unlike, since a neuron that is high in one
+    context may be just at the threshold in the other. For those that rank by a contrast, of which no labelling can
     make more than the spread over prompts allows, those whose largest possible score is at least 1 − `verify` of the
     pool's k-th largest.
+
+    Beside it the pooled means in thresholds, [neuron]; 0 for a contrast, where trials find nothing that is worth them.
     """
     assert node.top is not None
     assert node.verify is not None
     values = np.concatenate([harmful, harmless]).astype(np.float64)
-    values.sort(axis=0)  # sums do not depend on the order of prompts
+    values = values[np.lexsort(values.T)]  # so that nothing depends on the order of prompts
     count = math.ceil(values.shape[1] * node.top - 1e-9)
-    spread = values.std(axis=0)
     mean = values.mean(axis=0)
     if node.rule in CONTRASTS:
-        highest = _highest(node.rule, mean, spread, len(harmful), len(harmless))
-        return (highest > 0) & (highest >= (1 - node.verify) * _largest(highest, count))
+        highest = _highest(node.rule, mean, values.std(axis=0), len(harmful), len(harmless))
+        return (highest > 0) & (highest >= (1 - node.verify) * _largest(highest, count)), np.zeros(len(mean))
+    inside = np.zeros(len(mean), dtype=bool)
+    for some in (values, *_unlike_halves(values)):
+        centre = some.mean(axis=0)
+        threshold = _largest(centre, count)
+        inside |= (centre != 0) & (threshold > 0) & (np.abs(centre - threshold) <= node.verify * threshold)
     threshold = _largest(mean, count)
-    if threshold <= 0:
-        return np.zeros(len(mean), dtype=bool)
-    fewest, n = min(len(harmful), len(harmless)), len(values)
-    error = spread * math.sqrt(max(0.0, 1 / fewest - 1 / n) * n / max(1, n - 1))
-    return (mean != 0) & (np.abs(mean - threshold) <= node.verify * threshold + REACH * error)
+    return inside, mean / threshold if threshold > 0 else np.zeros(len(mean))
+
+
+def _unlike_halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
+    """The prompts that are low and those that are high along the first principal component of their effects.
+
+    Where neurons of a pool tell harmful prompts from harmless ones by much, these are about the two contexts, found
+    without a label. values: [prompt, neuron]; none where all prompts have the same effects.
+    """
+    apart = values - values.mean(axis=0)
+    along = np.linalg.eigh(apart @ apart.T)[1][:, -1]
+    high = along > np.median(along)
+    return (values[~high], values[high]) if high.any() else ()
 
 
 def _highest(rule: str, mean: np.ndarray, spread: np.ndarray, harmful: int, harmless: int) -> np.ndarray:
@@ -153,7 +198,7 @@ def audit(
     """
     estimates, used = sources
     chosen, band, covered, rejected, missed, pairs = set(verified.neurons), 0, 0, 0, 0, []
-    for layers, sites, index, sides in _pools(node, places, estimates):
+    for layers, sites, index, sides in pools_of(node, places, estimates):
         first = [side.mean(axis=0, dtype=np.float64) for side in sides]
         names: list[Any] = [(int(a), str(b), int(c)) for a, b, c in zip(layers, sites, index, strict=True)]
         close = _in_band(node, first)
@@ -165,7 +210,7 @@ def audit(
         members = list(dict.fromkeys(zip(layers.tolist(), sites.tolist(), strict=True)))
         final = [np.concatenate([used(side, *place) for place in members], axis=1).mean(0, dtype=np.float64)
                  for side in ("harmful", "harmless")]  # fmt: skip
-        before = _taken(node, *final)
+        before = taken(node, *final)
         for row, name in wanted:
             pairs.append((_score(node, first[0][row], first[1][row]), _score(node, *exact[name])))
             if before[row]:
@@ -173,10 +218,11 @@ def audit(
             trial = [side.copy() for side in final]
             trial[0][row], trial[1][row] = exact[name]
             rejected += 1
-            missed += int(_taken(node, *trial)[row])
+            missed += int(taken(node, *trial)[row])
     return Audit(
         language=language,
         total=verified.total,
+        tried=verified.tried,
         verified=len(verified.neurons),
         band=band,
         covered=covered,
@@ -195,7 +241,7 @@ def upper_bound(count: int, n: int, confidence: float = 0.95) -> float:
     return float(binomtest(count, n, alternative="less").proportion_ci(confidence).high) if n else 1.0
 
 
-def _pools(node: SafetyNeurons, places: Sequence[Place], read: Read) -> Iterator[tuple]:
+def pools_of(node: SafetyNeurons, places: Sequence[Place], read: Read) -> Iterator[tuple]:
     """Layers, sites and indices of every pool's neurons, and their effects in either context [prompt, neuron]."""
     for group in pooled(tuple(places), node.pool):
         sides = [[read(side, *place) for place in group] for side in ("harmful", "harmless")]
@@ -209,7 +255,7 @@ def _largest(values: np.ndarray, count: int) -> float:
     return float(np.partition(values, len(values) - count)[len(values) - count])
 
 
-def _taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
+def taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
     assert node.top is not None
     if node.rule == "paper":
         return in_top(harmful, node.top) & ~in_top(harmless, node.top)

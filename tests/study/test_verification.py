@@ -24,7 +24,14 @@ from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import rows_of_steps
-from ssn_probe.study.verification import _highest, near_threshold, to_verify, upper_bound
+from ssn_probe.study.verification import (
+    _highest,
+    expected_passes,
+    near_threshold,
+    to_verify,
+    tried_prompts,
+    upper_bound,
+)
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
@@ -119,6 +126,9 @@ def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path)
     assert exact.effect == Ablation()
     # .02^.8 of 2,560 neurons and 20 that are audited, from the middle of four layers on average
     assert exact.passes == pytest.approx((0.02**0.8 * 2560 + 20) * 5 / 8)
+    assert expected_passes(paper, 1000, 1, 400) == pytest.approx(
+        (0.03**0.8 - 0.03**1.2) * 1000 + (0.03**0.4 - 0.03**0.8) * 1000 * 4 / 400 + 20
+    )
     half = load_subject("organism", dtype="bfloat16", weights=False)
     recipe = replace(RECIPE, sets={"ms": paper})
     (row,) = (row for row in rows_of_steps(identify_steps(bench_for(recipe, half), recipe)) if "verified" in row.label)
@@ -155,14 +165,33 @@ def test_the_bound_covers() -> None:
 def test_the_band_of_dead_neurons_single_prompts_and_permuted_ones(rule: str) -> None:
     node, random = replace(MS, rule=rule, top=0.1), np.random.default_rng(0)
     effects = random.gamma(2.0, size=(7, 50))
-    one = near_threshold(node, effects[:3], effects[3:])
-    assert np.array_equal(one, near_threshold(node, effects[[6, 0, 4]], effects[[5, 2, 1, 3]]))
+    one, share = near_threshold(node, effects[:3], effects[3:])
+    other = near_threshold(node, effects[[6, 0, 4]], effects[[5, 2, 1, 3]])
+    assert np.array_equal(one, other[0])
+    assert np.array_equal(share, other[1])
     assert 0 < one.sum() < 50
-    assert not near_threshold(node, np.zeros((1, 50)), np.zeros((1, 50))).any()
-    assert near_threshold(node, effects[:1], effects[1:2]).any()
-    dead = to_verify(node, [(0, "ffn")], "qaa", lambda *_: np.zeros((1, 3)))
+    assert not near_threshold(node, np.zeros((1, 50)), np.zeros((1, 50)))[0].any()
+    assert near_threshold(node, effects[:1], effects[1:2])[0].any()
+    dead = to_verify(node, [(0, "ffn")], "qaa", lambda *_: np.zeros((1, 3)), np.array)
     assert dead.neurons == ()
     assert len(dead.audited) == 3
+
+
+def test_a_neuron_is_verified_that_comes_near_the_threshold_where_it_is_tried() -> None:
+    node, tried = replace(MS, rule="harmful", top=0.1, sites=("ffn",), verify=0.05), []
+    estimates = np.array([[10.0, 6, 5, 4.5, 3, 1, 1, 1, 1, 1]] * 2)
+
+    def trial(neurons: Any) -> np.ndarray:
+        tried.extend(index for _, _, index in neurons)
+        return np.array([1.2, 2.0, 1.0])
+
+    found = to_verify(node, [(0, "ffn")], "qaa", lambda *_: estimates, trial)
+    assert tried == [1, 2, 3]  # from .4 of the threshold on, and below the band
+    assert [index for _, _, index in found.neurons] == [0, 2]
+    assert found.tried == 3
+    rows = tried_prompts([[number] for number in range(9)])
+    assert len(rows) == 4
+    assert [8 - row for row in tried_prompts([[number] for number in range(9)][::-1])] == rows
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan"), True, "x"])
