@@ -403,9 +403,10 @@ def _patterns(shape: Shape, tokens: int, probes: int, kept: int, block: int) -> 
     held = shape.layers * shape.stored * tokens * (query + 2 * key + probes * query) + _seen(shape, tokens) + kept
     copies = shape.lifted * (query + 2 * key + norms * (query + key))
     sides = (1 + norms + 3 * shape.centred) * (query + key)  # turned; gains of a norm; its mean, weight and product
-    meeting = 5 * query + (norms + shape.centred) * query + key  # "own", "other", "quarter", "value", and a copy
+    meeting = 4 * query + (norms + shape.centred) * query + key  # "own", "other", "quarter", and a copy
     numbers = copies + exact * (sides + meeting + 3 * probes * query)
-    pairs = exact * shape.heads * tokens * (4 + shape.centred)  # scores, pattern, and what they are made by
+    # scores, pattern, what they are made by, and the pattern's gradients
+    pairs = exact * shape.heads * tokens * (4 + shape.centred + probes)
     shifts, prompt = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens**2
     group = prompt if shape.together else TOGETHER * query // key * tokens**2
     most = group * max(1, block // group)

@@ -40,7 +40,7 @@ def softmax_terms(seen, chosen, gradients, silent):
     found = {site: gradient.new_zeros(len(gradients), *wanted.shape) for site, wanted in chosen.items()}
     prompts, heads_in_all, _, tokens, _ = gradient.shape
     most = WIDE if gradient.is_cuda else BLOCK
-    for rows, queries in blocks(prompts, 0, tokens, heads_in_all * tokens, most):
+    for rows, queries in blocks(prompts, 0, tokens, len(gradients) * heads_in_all * tokens, most):
         for site, wanted in chosen.items():
             found[site][:, rows] += group_terms(
                 grouped(heads, site, rows, queries, silent, gradient), wanted[rows], most
@@ -70,10 +70,8 @@ def changed_read_out(group, some, channels):
     """Σ ΔA C of some channels [n r] of some groups [n]: [probe n r]."""
     part = {"cap": group["cap"], "pairs": group["pairs"][some]}
     change = attend(shifted_scores(group, some, channels), part).sub_(group["pattern"][some, :, None])
-    moved = change @ group["value"][some, :, None]  # [n h r t e]
-    gradient = rearrange(group["gradient"][some], "n h p t e -> n p (h t e)")
-    terms = gradient @ rearrange(moved, "n h r t e -> n (h t e) r")
-    return rearrange(terms, "n p r -> p n r")
+    terms = group["gradient"][some].flatten(-2) @ change.flatten(-2).mT  # [n h p r]
+    return rearrange(terms.sum(1), "n p r -> p n r")
 
 
 def shifted_scores(group, some, channels):
@@ -105,9 +103,9 @@ def outer(own, other, of_keys):
 def grouped(heads, site, rows, queries, silent, gradient):
     """What `group_terms` takes of some prompts, with some of their queries and all their keys: axes [n h …].
 
-    It is `silenced_side`, `meeting_side` and the rest: "scores", as `attend` takes them, "pattern", "value" and
-    "gradient"; "row", the prompt of a group; "apart": [h, own head or group], 1 where a head has the channel, or None
-    where all heads of a group do.
+    It is `silenced_side`, `meeting_side` and the rest: "scores", as `attend` takes them, "pattern", and "gradient", its
+    gradient C, [n h probe t s]; "row", the prompt of a group; "apart": [h, own head or group], 1 where a head has the
+    channel, or None where all heads of a group do.
     """
     of_keys, together = site == "k", heads["together"]
     groups, rep = heads["query"].shape[1:3]
@@ -118,6 +116,8 @@ def grouped(heads, site, rows, queries, silent, gradient):
     row = torch.arange(count, device=scores.device) // (count // scores.shape[0])
     part = {"cap": heads["cap"], "pairs": rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t s")}
     scores = masked(scores, part)
+    own = rearrange(gradient[rows][:, :, :, queries], "b (g a) p t e -> b g a p t e", a=rep)
+    by_pattern = own @ heads["value"][rows, :, None, None].mT
     found = silenced_side(
         heads, "key" if of_keys else "query", rows, slice(None) if of_keys else queries, silent, count
     )
@@ -125,8 +125,7 @@ def grouped(heads, site, rows, queries, silent, gradient):
     return found | {
         "scores": by_group(scores, count, per),
         "pattern": by_group(attend(scores, part), count, per),
-        "value": by_group(every_head(heads["value"][rows, :, None], rep), count, per),
-        "gradient": rearrange(gradient[rows][:, :, :, queries], "b (n h) p t e -> (b n) h p t e", h=per),
+        "gradient": by_group(by_pattern, count, per),
         "pairs": part["pairs"][row, 0, None],
         "row": row,
         "apart": owners(groups, rep, of_keys, scores.device) if together else None,
