@@ -52,10 +52,16 @@ def scored(importance: pl.DataFrame, rule: str) -> pl.DataFrame:
 def select_neurons(importance: pl.DataFrame, *, rule: str, top: float, pool: str) -> NeuronSet:
     """MS: the neurons that `rule` takes (see `selected`), `k = ceil(top · n)` at most per pool, with their scores.
 
-    Raises DataError when a language ends up without a neuron.
+    Raises DataError when a language ends up without a neuron, and where an importance is NaN or infinite.
     """
     ordered, runs = in_runs(importance)
     harmful, harmless = (ordered[name].to_numpy() for name in ("harmful", "harmless"))
+    if not (finite := np.isfinite(harmful) & np.isfinite(harmless)).all():
+        language, layer, site, index = ordered.select(KEYS).row(int(np.argmin(finite)))
+        raise DataError(
+            f"the importance of neuron {index} at site {site} of layer {layer} in {language} is NaN or infinite",
+            "No neuron can be ranked beside it: compute the importances again, or leave the neuron out.",
+        )
     chosen = [
         rows[selected(rule, harmful[rows], harmless[rows], partial(in_top, top=top))]
         for rows in _pools(runs, GROUPS[pool])

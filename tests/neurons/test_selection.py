@@ -228,3 +228,23 @@ def test_overlap_of_many_languages_in_any_order_of_rows(model: Mapping[str, set[
     assert [tuple(pair) for pair in found.select("language_a", "language_b").iter_rows()] == list(
         combinations(model, 2)
     )
+
+
+@pytest.mark.parametrize("context", ["harmful", "harmless"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("rule", RULES)
+def test_an_importance_that_is_no_number_is_an_error_that_names_the_neuron(
+    rule: str, value: float, context: str
+) -> None:
+    frame = pl.DataFrame(
+        {
+            "language": "aa",
+            "layer": pl.Series([1] * 9, dtype=pl.Int32),
+            "site": "ffn",
+            "index": pl.Series(range(9), dtype=pl.Int32),
+            "harmful": [float(index) for index in range(9)],
+            "harmless": [0.0] * 9,
+        }
+    ).with_columns(pl.when(pl.col("index") == 3).then(value).otherwise(pl.col(context)).alias(context))
+    with pytest.raises(DataError, match="neuron 3 at site ffn of layer 1 in aa is NaN or infinite"):
+        select_neurons(frame, rule=rule, top=0.2, pool="site")
