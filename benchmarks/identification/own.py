@@ -99,7 +99,7 @@ def _ablated(given: Given, tokens: Sequence[Sequence[int]], openings: Openings) 
     effects = exact_effects(given.subject, tokens, every, openings, batch_size=BatchSize(1024, auto=True)).double()
 
     def of(rows: Sequence[int]) -> Ranking:
-        found = placed(given.subject, given.sites, every, effects[list(rows)].mean(0)[:, None])
+        found = placed(given.subject, given.sites, every, effects[list(rows)].mean(0, keepdim=True))
         return {site: found[site][0] for site in given.sites}
 
     return of

@@ -19,7 +19,7 @@ from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.spec.node import digest
 from ssn_probe.stats import Gate, gate
 from ssn_probe.study.measurements import UNCHANGED, log_odds, reads_json, responses, states, tokens_of
-from ssn_probe.study.workbench import Workbench
+from ssn_probe.study.workbench import METHODS, Workbench
 from ssn_probe.tracing.batching import no_progress
 
 HELD_OUT = 4
@@ -226,7 +226,9 @@ def refusal_direction(bench: Workbench, observed: pl.DataFrame, openings: Openin
         if min(side.height for side in sides) < EACH_SIDE:
             return None
         shown = [digest(tokens_of(bench, side)) for side in sides]
-        inputs = bench.inputs("direction", prompts=shown, reads=None if openings is None else reads_json(openings))
+        reads = None if openings is None else reads_json(openings)
+        rests_on = {method: METHODS[method] for method in ("final states", "log odds")}
+        inputs = bench.inputs("direction", prompts=shown, reads=reads, rests_on=rests_on)
         found = bench.frames(inputs, ["direction"], lambda: {"direction": _between(bench, sides, openings)})
         return Direction(tuple(found["direction"]["value"]))
 

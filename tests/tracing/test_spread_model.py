@@ -96,7 +96,10 @@ def compare(where: str, subject: Subject, rtol: float = 0, atol: float = 0) -> N
     for name, run in WORKS.items():
         for one, two in zip(tensors(run(whole)), tensors(run(subject)), strict=True):
             said = partial("{}: {}".format, name)
-            torch.testing.assert_close(two, one, equal_nan=True, msg=said, rtol=rtol, atol=atol)
+            # Layers in several places run as a whole, on one device from the silenced neuron's layer on; what comes of
+            # that is a step of half precision, in which effects are kept.
+            step = 2**-10 * float(one.abs().max()) if "ablation" in name and one.numel() else 0.0
+            torch.testing.assert_close(two, one, equal_nan=True, msg=said, rtol=rtol, atol=max(atol, step))
 
 
 @OFFLOADED

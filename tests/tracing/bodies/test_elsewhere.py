@@ -12,7 +12,7 @@ from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.remote.packed import attempted
-from ssn_probe.tracing import ablations
+from ssn_probe.tracing import exact_effects
 from ssn_probe.tracing.batching import BatchSize
 from ssn_probe.tracing.bodies.attention_form import allowed_pairs, score_effects
 from ssn_probe.tracing.bodies.closed_form import linear_effects, unit_vectors, value_effects
@@ -115,10 +115,13 @@ def test_effects_on_a_gpu_equal_those_here(tiny_folder: Callable[[str], Path]) -
 def test_results_of_brute_force_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors that claim to be on a GPU: what would mix devices raises."""
     subject = load_subject("organism", device="cpu")
-    monkeypatch.setattr(ablations, "run_body", lambda _subject, _body, inputs, *_: gpu(len(inputs["input_ids"]) - 1))
+    monkeypatch.setattr(
+        exact_effects, "run_body", lambda _subject, _body, inputs, *_: gpu(len(inputs["input_ids"]) - 1)
+    )
+    every = [(layer, site, 1) for layer in range(2) for site in SITES]
     with FakeTensorMode():
-        found = ablations.moved_states(subject, PROMPTS[0], places_of(subject), "last", BatchSize(1000))
-    assert {site: effect.device.type for site, effect in found.items()} == dict.fromkeys(SITES, "cpu")
+        found, _ = exact_effects._whole_states(subject, PROMPTS[0], every, None, BatchSize(1000))
+    assert (found.device.type, len(found)) == ("cpu", len(every))
 
 
 def gpu(*shape: int) -> torch.Tensor:
