@@ -13,6 +13,7 @@ from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.remote.packed import attempted
 from ssn_probe.tracing import exact_effects
+from ssn_probe.tracing.ablations import Neuron
 from ssn_probe.tracing.batching import BatchSize
 from ssn_probe.tracing.bodies.attention_form import allowed_pairs, score_effects
 from ssn_probe.tracing.bodies.closed_form import linear_effects, unit_vectors, value_effects
@@ -118,7 +119,7 @@ def test_results_of_brute_force_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         exact_effects, "run_body", lambda _subject, _body, inputs, *_: gpu(len(inputs["input_ids"]) - 1)
     )
-    every = [(layer, site, 1) for layer in range(2) for site in SITES]
+    every: list[Neuron] = [(layer, site, 1) for layer in range(2) for site in SITES]
     with FakeTensorMode():
         found, _ = exact_effects._whole_states(subject, PROMPTS[0], every, None, BatchSize(1000))
     assert (found.device.type, len(found)) == ("cpu", len(every))
