@@ -7,6 +7,7 @@ autograd saves of all layers comes first. What is alive in a stage was read off 
 and at most 1.3 times as much, in every family. `benchmarks.on_gpu` compares on a GPU.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,18 +168,24 @@ def _normed(norm: Any, stored: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Bytes of a stage that walks in blocks: of every prompt, and of its blocks, of which all have `most` at once."""
+    """Bytes of a stage that walks in blocks.
+
+    `blocks`: what every prompt adds of things of which never more than so much is there: (bytes of a prompt, the most).
+    """
 
     per_prompt: int = 0
-    blocks: int = 0
-    most: int = 0
+    blocks: tuple[tuple[int, int], ...] = ()
 
     def taken(self, prompts: int) -> int:
-        return prompts * self.per_prompt + min(prompts * self.blocks, self.most)
+        return prompts * self.per_prompt + sum(min(prompts * each, most) for each, most in self.blocks)
 
     def largest(self, free: int) -> int:
         """How many prompts take no more than so many bytes."""
-        fitting = (free // max(1, self.per_prompt + self.blocks), (free - self.most) // max(1, self.per_prompt))
+        fitting = []
+        for full in itertools.product((False, True), repeat=len(self.blocks)):
+            rest = free - sum(most for (_, most), at_most in zip(self.blocks, full, strict=True) if at_most)
+            each = sum(size for (size, _), at_most in zip(self.blocks, full, strict=True) if not at_most)
+            fitting.append(rest // max(1, self.per_prompt + each))
         return max(fitting)
 
 
@@ -265,8 +272,7 @@ def footprint(
         per_prompt=round(row * sequences * counted),
         later=Stage(
             per_prompt=round(later.per_prompt * sequences * counted),
-            blocks=round(later.blocks * sequences * counted),
-            most=round(later.most * counted),
+            blocks=tuple((round(each * sequences * counted), round(most * counted)) for each, most in later.blocks),
         ),
         floor=floor,
         sequences=sequences,
@@ -405,12 +411,16 @@ def _patterns(shape: Shape, tokens: int, probes: int, kept: int, block: int) -> 
     sides = (1 + norms + 3 * shape.centred) * (query + key)  # turned; gains of a norm; its mean, weight and product
     meeting = 4 * query + (norms + shape.centred) * query + key  # "own", "other", "quarter", and a copy
     numbers = copies + exact * (sides + meeting + 3 * probes * query)
-    # scores, pattern, what they are made by, and the pattern's gradients
+    # a block: scores, pattern, what they are made by, and the pattern's gradients; and what single channels change
+    rows = max(1, block // (probes * shape.heads * tokens))
     pairs = exact * shape.heads * tokens * (4 + shape.centred + probes)
-    shifts, prompt = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens**2
-    group = prompt if shape.together else TOGETHER * query // key * tokens**2
-    most = group * max(1, block // group)
-    return Stage(per_prompt=held + tokens * (numbers + pairs), blocks=shifts * prompt, most=shifts * most)
+    shifts, many = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens
+    group = (many if shape.together else TOGETHER * query // key * tokens) * min(rows, tokens)
+    most = min(many * rows, group * max(1, block // group))
+    return Stage(
+        per_prompt=held + tokens * numbers,
+        blocks=((tokens * pairs, rows * pairs), (tokens * shifts * many, shifts * most)),
+    )
 
 
 def _copied(shape: Shape) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import FAMILIES, write_tiny
+from tiny import FAMILIES, tiny_config, write_tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -21,6 +21,7 @@ from ssn_probe.model.families import BUILT_IN, family_of
 from ssn_probe.model.memory import BLOCK, CONTEXT, FRAGMENTATION, WIDE, Footprint, Shape, footprint, shape_of
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.text_config import text_config
 from ssn_probe.tracing.bodies import attention_form
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
@@ -59,7 +60,7 @@ def wider(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Subject]:
     """A model of `SHAPE` with changes, loaded once."""
     subjects: dict[str, Subject] = {}
 
-    def subject(family: str, dtype: str = "float32", **changes: int) -> Subject:
+    def subject(family: str, dtype: str = "float32", **changes: Any) -> Subject:
         key = f"{family} {dtype} {changes}"
         if key not in subjects:
             shape = SHAPE | OWN.get(family, {}) | changes
@@ -142,7 +143,8 @@ def ablations(subject: Subject, rows: list[list[int]]) -> None:
 
 
 WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
-    "refusal": (partial(score_refusal, readout=OPENINGS), "refusal", dict.fromkeys(FORCED)),
+    # all of q and k: of a share, how many heads have some of the strongest differs with the weights, and all may have
+    "refusal": (partial(score_refusal, readout=OPENINGS, exact_qk=1.0), "refusal", dict.fromkeys(FORCED)),
     "log_odds": (partial(refusal_log_odds, readout=OPENINGS), "log_odds", dict.fromkeys(FORCED)),
     "generate": (partial(generate, max_new_tokens=NEW), "generate", {"new_tokens": NEW}),
     "local of ffn, o, v": (partial(score_local, sites=LINEAR), "local", {"sites": LINEAR}),
@@ -154,10 +156,10 @@ WORKS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
 
 def check(subject: Subject, name: str, count: int, tokens: int, peak: Callable[[Callable[[], Any]], int]) -> None:
     """Is the estimate, less the weights, at least the peak, and at most FACTOR times as much?"""
-    run, work, settings = WORKS[name]
+    run, work, given = WORKS[name]
     forcing = forced_on(subject, OPENINGS, prompts(1, tokens))
     forced = {"sequences": len(forcing.prefixes), "kept": forcing.kept}
-    settings = {key: forced.get(key, value) for key, value in settings.items()}
+    settings: Any = {key: forced.get(key, value) for key, value in given.items()}
     expected = footprint(shape_for(subject), work, tokens=tokens, block=BLOCK, **settings)
     measured = peak(lambda: run(subject, prompts(count, tokens)))
     estimate = expected.beside(count)
@@ -211,10 +213,16 @@ def test_so_it_does_in_every_family(wider: Callable[..., Subject], family: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [row.name for row in BUILT_IN])
 def test_so_it_does_with_longer_prompts_and_more_words(wider: Callable[..., Subject], family: str):
+    """With a layer between the first, which stands on the embedding, and the last, of which log-odds need a part."""
     wide = {"hidden_size": 256, "intermediate_size": 768, "vocab_size": 8000, "max_position_embeddings": 512}
+    config = text_config(tiny_config(family))
+    types = getattr(config, "layer_types", None)
+    layers = {"num_hidden_layers": 3} | ({"layer_types": [*types, types[-1]]} if types else {})
+    if hasattr(config, "no_rope_layers"):  # a list that a tiny model has for its two layers
+        layers = {}
     for name in WORKS:
         if name != "exact local":
-            check(wider(family, **wide), name, 2, 256, allocated)
+            check(wider(family, **wide, **layers), name, 2, 256, allocated)
 
 
 def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subject]):
