@@ -66,14 +66,14 @@ def small(name: str, effect: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose runs share what they measure, those on this machine and those on a host apart."""
+    """A folder of folders: every recipe has its own here and on a host, since a run that shares one reads less."""
     return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture(scope="module")
 def here(results: Path) -> Callable[[Recipe], RunFolder]:
     """The run of a recipe on this machine: the first, since a later one reads less of what it finds."""
-    return cache(lambda recipe: study(recipe, results / "here"))
+    return cache(lambda recipe: study(recipe, results / f"here {recipe.key}"))
 
 
 def study(recipe: Recipe, out: Path, remote: str | bool = False) -> RunFolder:
@@ -83,7 +83,7 @@ def study(recipe: Recipe, out: Path, remote: str | bool = False) -> RunFolder:
 @pytest.mark.parametrize("name", recipes(QUICK))
 def test_trusted(name: str, ndif: LightNDIF, results: Path, here: Callable[[Recipe], RunFolder]) -> None:
     recipe = small(name, "refusal")
-    assert_same(study(recipe, results / "host", ndif.host), here(recipe))
+    assert_same(study(recipe, results / f"host {recipe.key}", ndif.host), here(recipe))
 
 
 @pytest.mark.parametrize(("name", "outline"), sandboxed())
@@ -101,7 +101,7 @@ def test_ablation_in_the_sandbox(ndif: LightNDIF, results: Path, here: Callable[
 
 def in_the_sandbox(recipe: Recipe, outline: bool, ndif: LightNDIF, results: Path, here: Any) -> None:
     with ndif.untrusted(outline=outline):
-        there = study(recipe, results / f"sandbox {outline}", ndif.host)
+        there = study(recipe, results / f"sandbox {outline} {recipe.key}", ndif.host)
     assert_same(there, here(recipe))
 
 
