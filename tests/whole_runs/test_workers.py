@@ -60,7 +60,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [one for one in process.children() if "ssn_probe.tracing.worker" in " ".join(one.cmdline())]
+    return [child for child in process.children() if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """A child may end while it is looked at: git and lscpu, which a run asks at its beginning, soon do."""
+    try:
+        return "ssn_probe.tracing.worker" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or ZombieProcess, which is such a case
+        return False
 
 
 def until(is_so: Callable[[], bool], seconds: float = 300) -> None:
