@@ -4,7 +4,8 @@ The paper's: models and languages; the rule (q, k, v and o pooled per layer, the
 3 % on harmless ones; SS are the MS of a language that are MS of English); the arms MS, SS and as many random neurons;
 with `expand=true` the training of English's MS on parallel refusals. The paper's or ours, sentence by sentence, with
 what it takes: docs/reproduce.md. Most of all, `effect=final`, its Δ as we read it, is an estimate by 16 backward
-passes a prompt; `local:last` is exact for the output of the neuron's own module and takes one for all.
+passes a prompt; `local:last` is of the output of the neuron's own module, takes one pass for all, and is exact but for
+the weaker q and k.
 """
 
 from ssn_probe import (
