@@ -1,6 +1,6 @@
 """The pictures of docs/evidence.md: the demo organism's shared safety neurons beside every kind of sets.
 
-python -m benchmarks.evidence            # about 15 minutes on two cores; writes docs/pictures/*.svg
+python -m benchmarks.evidence            # 3 minutes of processor time, 13 s after the demo; writes docs/pictures/*.svg
 python -m benchmarks.evidence --limit 20 --out /tmp/pictures
 """
 
