@@ -1,9 +1,12 @@
 """Neurons as whole numbers, so that sets of ten million rows are sorted and compared without their names."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+
+PLACE = ["layer", "site"]
 
 SMALL = 2**20
 """Whole numbers below it stand for themselves; larger ones, as a file for a different model may hold, are ranked."""
@@ -21,6 +24,35 @@ def codes(frames: Sequence[pl.DataFrame], keys: Sequence[str]) -> list[np.ndarra
             numbers *= count
             numbers += rank
     return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Line:
+    """The neurons of some rows on one line, place after place, each as long as its largest index.
+
+    `places`: `layer, site`, sorted. `starts` int64 [place + 1]: where each begins, and the end. `place` int64 [row]:
+    its row in `places`; `position` int64 [row]: where the neuron is on the line.
+    """
+
+    places: pl.DataFrame
+    starts: np.ndarray
+    place: np.ndarray
+    position: np.ndarray
+
+
+def on_a_line(frame: pl.DataFrame) -> Line:
+    """Where the neuron of every row is; the rows have `layer, site, index`."""
+    places = frame.group_by(PLACE).agg(length=pl.col("index").max().cast(pl.Int64) + 1).sort(PLACE)
+    rows, known = codes([frame, places], PLACE)
+    number = np.zeros(known.max(initial=0) + 1, dtype=np.int64)
+    number[known] = np.arange(places.height)
+    place, starts = number[rows], np.append(0, places["length"].to_numpy().cumsum())
+    return Line(
+        places=places.select(PLACE),
+        starts=starts,
+        place=place,
+        position=starts[place] + frame["index"].to_numpy(),
+    )
 
 
 def contained(some: np.ndarray, others: np.ndarray) -> np.ndarray:

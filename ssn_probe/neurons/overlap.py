@@ -6,12 +6,11 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.neurons.model_neurons import Widths, width_table
-from ssn_probe.neurons.neuron_codes import codes
+from ssn_probe.neurons.neuron_codes import PLACE, on_a_line
 from ssn_probe.neurons.neuron_set import NeuronSet
 from ssn_probe.spec.display import Displayed
 
 PAIR = ["language_a", "language_b"]
-PLACE = ["layer", "site"]
 
 BLOCK_WORDS = 1024
 """Words of 64 neurons that all languages are compared in at a time: those of a hundred languages stay in cache."""
@@ -64,20 +63,15 @@ class _Members:
 
 def _members(neurons: NeuronSet, widths: Widths) -> _Members:
     frame = neurons.frame.filter(pl.col("language").is_in(list(neurons.languages)))
-    places = frame.group_by(PLACE).agg(span=pl.col("index").max() + 1).sort(PLACE)
-    places = places.join(width_table(widths), on=PLACE, how="left", maintain_order="left")
     language = frame["language"].cast(pl.Enum(list(neurons.languages))).to_physical().to_numpy()
-    rows, known = codes([frame, places], PLACE)
-    number = np.zeros(known.max(initial=0) + 1, dtype=np.int64)
-    number[known] = np.arange(places.height)
-    place = number[rows]
-    starts = np.append(0, places["span"].to_numpy().cumsum(dtype=np.int64))
-    shape = len(neurons.languages), places.height
-    counts = np.bincount(language.astype(np.int64) * shape[1] + place, minlength=shape[0] * shape[1])
+    line = on_a_line(frame)
+    known = line.places.join(width_table(widths), on=PLACE, how="left", maintain_order="left")["width"]
+    shape = len(neurons.languages), line.places.height
+    counts = np.bincount(language.astype(np.int64) * shape[1] + line.place, minlength=shape[0] * shape[1])
     return _Members(
-        bits=_packed(language, starts[place] + frame["index"].to_numpy(), shape[0], int(starts[-1])),
+        bits=_packed(language, line.position, shape[0], int(line.starts[-1])),
         counts=counts.reshape(shape),
-        widths=places["width"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        widths=known.cast(pl.Float64).fill_null(np.nan).to_numpy(),
     )
 
 

@@ -13,7 +13,8 @@ import polars as pl
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons.model_neurons import Widths, check_places
-from ssn_probe.neurons.neuron_set import KEYS, NEURON, SITES, NeuronSet
+from ssn_probe.neurons.neuron_codes import PLACE, codes, on_a_line
+from ssn_probe.neurons.neuron_set import NEURON, SITES, NeuronSet
 
 Draw = Callable[[tuple[int, str], np.ndarray, np.random.Generator], np.ndarray]
 """A place, the indices of a set there, and what is random → the indices that take their places."""
@@ -81,12 +82,28 @@ def as_important(neurons: NeuronSet, strata: Strata, seed: int) -> NeuronSet:
 
 
 def _moved(neurons: NeuronSet, seed: int, draw: Draw) -> NeuronSet:
-    """The set with every neuron moved within its place, the same way in all languages; it has no scores."""
-    used = neurons.frame.select(NEURON).unique().sort(NEURON)
-    drawn = []
-    for (layer, site), rows in used.group_by(["layer", "site"], maintain_order=True):
-        place = int(layer), str(site)  # type: ignore[arg-type]
-        drawn.append(draw(place, rows["index"].to_numpy(), np.random.default_rng([seed, place[0], SITES.index(site)])))
-    table = used.with_columns(drawn=pl.Series(np.concatenate([*drawn, np.empty(0, np.int32)]), dtype=pl.Int32))
-    frame = neurons.frame.join(table, on=NEURON).with_columns(index="drawn", score=pl.lit(None, pl.Float64))
-    return NeuronSet(frame.select(*KEYS, "score").sort(KEYS), neurons.languages)
+    """The set with every neuron moved within its place, the same way in all languages; it has no scores.
+
+    A place has as many rows before and after, so that of sorted rows only the indices change.
+    """
+    frame = neurons.frame
+    (run,) = codes([frame], ["language", *PLACE])
+    if (run[1:] < run[:-1]).any():
+        order = np.argsort(run, kind="stable")
+        frame, run = frame[order], run[order]
+    line = on_a_line(frame)
+    moved = np.zeros(line.starts[-1], dtype=np.int64)
+    moved[line.position] = 1
+    for (layer, site), start, end in zip(line.places.rows(), line.starts[:-1], line.starts[1:], strict=True):
+        used = np.flatnonzero(moved[start:end])
+        random = np.random.default_rng([seed, layer, SITES.index(site)])
+        moved[start + used] = draw((layer, site), used, random)
+    largest = int(moved.max(initial=0)) + 1
+    run *= largest
+    run += moved[line.position]
+    run.sort()
+    run %= largest
+    score = pl.lit(None, pl.Float64)
+    return NeuronSet(
+        frame.select("language", *PLACE, index=pl.Series(run, dtype=pl.Int32), score=score), neurons.languages
+    )

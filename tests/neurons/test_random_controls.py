@@ -65,6 +65,25 @@ def test_a_random_set_is_matched_and_overlaps_alike(model: Model, seed: int) -> 
     assert random_like(neurons, WIDTHS, seed) == drawn
 
 
+@quick
+@given(models, st.integers(0, 2**40))
+def test_a_random_set_is_the_same_whatever_the_order_of_the_rows(model: Model, seed: int) -> None:
+    """The rows of a file may come in any order; those of the drawn set are sorted."""
+    neurons = build(model)
+    mixed = NeuronSet(neurons.frame.sample(fraction=1, shuffle=True, seed=0), LANGUAGES)
+    drawn = random_like(mixed, WIDTHS, seed)
+    assert drawn.frame.equals(random_like(neurons, WIDTHS, seed).frame)
+    assert drawn.frame.equals(drawn.frame.sort(KEYS))
+
+
+def test_a_seed_gives_the_set_that_it_always_gave() -> None:
+    """Every neuron moves as numpy's draw of its place says: runs that are kept have sets of these seeds."""
+    neurons = neuron_set([(one, 1, "ffn", i, 1.0) for one, some in (("en", (0, 4)), ("de", (4, 7))) for i in some])
+    moved = dict(zip((0, 4, 7), [5, 2, 8], strict=True))
+    found = members(random_like(neurons, WIDTHS, 3))
+    assert found == {"en": {(1, "ffn", moved[i]) for i in (0, 4)}, "de": {(1, "ffn", moved[i]) for i in (4, 7)}}
+
+
 def test_layers_are_drawn_independently() -> None:
     """The layers hold the same indices; a set that repeated one layer's draw in the other would be too regular."""
     fixed = neuron_set([(one, layer, "q", i, 1.0) for one in LANGUAGES for layer in range(2) for i in range(3)])
