@@ -109,7 +109,8 @@ def _speed(device: str, tiny: bool, repeats: int) -> Iterator[Found]:
 def _memory(case: Any) -> Iterator[Found]:
     """The peak of each kind of work beyond what is held, beside its estimate without the weights."""
     from benchmarks.speed.training import expand_step
-    from ssn_probe.model.memory import footprint, shape_of
+    from ssn_probe.model.memory import footprint
+    from ssn_probe.model.shape import shape_of
     from ssn_probe.tracing.effects import (
         refusal_log_odds,
         score_final,

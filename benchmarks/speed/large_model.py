@@ -17,8 +17,10 @@ from benchmarks.models import Case, of_length
 from benchmarks.speed import generation, scoring, training
 from benchmarks.speed.lines import Line, measure
 from benchmarks.timing import Row
-from ssn_probe.model.memory import CONTEXT, footprint, shape_of
+from ssn_probe.model.footprint import CONTEXT
+from ssn_probe.model.memory import footprint
 from ssn_probe.model.out_of_memory import release_memory
+from ssn_probe.model.shape import shape_of
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.neurons.selection import averaged, select_neurons, shared_with_anchor
 from ssn_probe.tracing.effects import mean, score_refusal

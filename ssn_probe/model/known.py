@@ -19,11 +19,11 @@ from ssn_probe.model.context_length import Limit
 from ssn_probe.model.families import BUILT_IN, FAMILIES
 from ssn_probe.model.kept import NOTHING_KEPT, kept_of, stamp_of
 from ssn_probe.model.loading import locate, usable_device
-from ssn_probe.model.memory import shape_of
 from ssn_probe.model.model_files import read_object
 from ssn_probe.model.openings import Openings
 from ssn_probe.model.placement import BALANCED
 from ssn_probe.model.ranks import ranks
+from ssn_probe.model.shape import shape_of
 from ssn_probe.model.subject import DTYPES, Subject, load_subject
 from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.remote.settings import check_settings

@@ -15,11 +15,13 @@ from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.model.asking import asking_of
+from ssn_probe.model.footprint import Footprint
 from ssn_probe.model.known import SHAPE, find_subject
 from ssn_probe.model.loading import read_config, read_outline, weights_here
-from ssn_probe.model.memory import Footprint, Shape, Work, footprint, shape_of
+from ssn_probe.model.memory import Work, footprint
 from ssn_probe.model.placement import memory_beside
 from ssn_probe.model.precision import WIDTH
+from ssn_probe.model.shape import Shape, shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons

@@ -18,7 +18,7 @@ from ssn_probe.model.families import register_family
 from ssn_probe.model.kept import Kept, kept_of
 from ssn_probe.model.known import KnownSubject, facts_of, find_subject, keep_facts
 from ssn_probe.model.loading import read_config, read_outline
-from ssn_probe.model.memory import Shape, shape_of
+from ssn_probe.model.shape import Shape, shape_of
 from ssn_probe.model.subject import Subject, load_subject
 
 ASKED = Asking(system="Answer briefly.")

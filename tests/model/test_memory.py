@@ -18,8 +18,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.families import BUILT_IN, family_of
-from ssn_probe.model.memory import BLOCK, CONTEXT, FRAGMENTATION, WIDE, Footprint, Shape, footprint, shape_of
+from ssn_probe.model.footprint import CONTEXT, FRAGMENTATION, Footprint
+from ssn_probe.model.memory import footprint
+from ssn_probe.model.memory_of_local import BLOCK, WIDE
 from ssn_probe.model.openings import Openings
+from ssn_probe.model.shape import Shape, shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.text_config import text_config
 from ssn_probe.tracing.bodies import attention_form

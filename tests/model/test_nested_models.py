@@ -17,7 +17,7 @@ from ssn_probe.doctor.probing import plain_logits, prompts, traced_logits
 from ssn_probe.errors import ModelError, RemoteError
 from ssn_probe.model.computation import computation
 from ssn_probe.model.families import FAMILIES
-from ssn_probe.model.memory import shape_of
+from ssn_probe.model.shape import shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.generate import generate

@@ -14,8 +14,8 @@ from tiny import write_tiny
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.digests import folder_digest
-from ssn_probe.model.memory import shape_of
 from ssn_probe.model.model_files import stamp
+from ssn_probe.model.shape import shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.weight_files import INDEX, SINGLE, weight_files
 
