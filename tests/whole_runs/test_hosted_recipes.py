@@ -38,8 +38,8 @@ ROUNDING = 2**-10
 
 GRADIENTS = ("dissociation",)
 """What no sandbox can run, whatever the effect."""
-ONE_FORM = {"amplify_ss": True, "patch_ss": False}
-"""Whether jobs of the recipe's one sandbox see nothing of the model but its activations."""
+ONE_FORM = {"amplify_ss": True, "overlap": True, "patch_ss": False, "transfer": False}
+"""Whether jobs of the recipe's one sandbox see nothing of the model but its activations. Others run in both."""
 
 
 def recipes(quick: tuple[str, ...]) -> list[Any]:
@@ -47,7 +47,7 @@ def recipes(quick: tuple[str, ...]) -> list[Any]:
 
 
 def sandboxed() -> list[Any]:
-    """Recipes in both forms of the sandbox, those that take longest in one."""
+    """Recipes in both forms of the sandbox, but those of `ONE_FORM`."""
     forms = [(name, outline) for name in FORWARD if name not in GRADIENTS for outline in (True, False)]
     kept = [(name, outline) for name, outline in forms if ONE_FORM.get(name, outline) == outline]
     quick = [(name, False) for name in QUICK_IN_THE_SANDBOX]
