@@ -13,10 +13,13 @@ PROMPT_FREEING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "
 """Makes the C library give freed memory back at once: else the resident set is what was used some time ago."""
 
 
-def run_apart(module: str, arguments: list[str], *, threads: int) -> Any:
-    """Run `python -m module arguments` and read the JSON of its last line."""
+def run_apart(module: str, arguments: list[str], *, threads: int, freeing: bool = True) -> Any:
+    """Run `python -m module arguments` and read the JSON of its last line.
+
+    Without `freeing`, freed memory may be kept to be used again: quicker where arrays come and go, and counted as held.
+    """
     count = str(threads)
-    settings = {"OMP_NUM_THREADS": count, "POLARS_MAX_THREADS": count} | PROMPT_FREEING
+    settings = {"OMP_NUM_THREADS": count, "POLARS_MAX_THREADS": count} | (PROMPT_FREEING if freeing else {})
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=os.environ | settings,
