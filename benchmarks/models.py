@@ -7,7 +7,7 @@ touched: the reference must not carry any of the costs that are to be measured.
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ def opened(
         yield _organism(prompts, device, dtype)
         return
     with tempfile.TemporaryDirectory() as folder:
-        _write_random_llama(Path(folder), SHAPES[name], device, dtype)
+        write_random(Path(folder), "LlamaConfig", SHAPES[name], device, dtype)
         subject = load_subject(folder, dtype=dtype, device=device)
         yield _random_llama(name, subject, prompts, length)
 
@@ -120,7 +120,7 @@ def _random_llama(name: ModelName, subject: Subject, prompts: int, length: int) 
     return Case(
         name=name,
         subject=subject,
-        plain=_untouched(subject),
+        plain=untouched(subject),
         tokens=[draw.choices(range(100, subject.vocabulary), k=length) for _ in range(prompts)],
         single=Openings(refusal=((11,), (12,)), compliant=((13,), (14,))),
         several=Openings(refusal=((11, 21), (12, 22, 23)), compliant=((11, 24), (13,))),
@@ -148,7 +148,7 @@ def _organism(prompts: int, device: str, dtype: str) -> Case:
     return Case(
         name="organism",
         subject=subject,
-        plain=_untouched(subject),
+        plain=untouched(subject),
         tokens=encode(subject, (texts * (prompts // len(texts) + 1))[:prompts]),
         single=single,
         several=several,
@@ -157,7 +157,7 @@ def _organism(prompts: int, device: str, dtype: str) -> Case:
     )
 
 
-def _untouched(subject: Subject) -> Any:
+def untouched(subject: Subject) -> Any:
     """A module without nnsight, with the same dtype, attention and generation settings, and the very same weights.
 
     They share memory, since where weights lie in it makes a difference of some percent.
@@ -188,17 +188,20 @@ def _some_neurons(subject: Subject) -> Edits:
     )
 
 
-def _write_random_llama(folder: Path, shape: dict[str, Any], device: str, dtype: str) -> None:
-    """The model and a word-level tokenizer, as `save_pretrained` writes them."""
+def write_random(
+    folder: Path, config: str, shape: Mapping[str, Any], device: str = "cpu", dtype: str = "float32"
+) -> None:
+    """A random model of a config of transformers and a word-level tokenizer, as `save_pretrained` writes them."""
     import torch
+    import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
     with torch.device(device):
-        made = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=getattr(torch, dtype))
+        made = AutoModelForCausalLM.from_config(getattr(transformers, config)(**shape), dtype=getattr(torch, dtype))
     made.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(shape["vocab_size"])}, unk_token="w2"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -42,11 +42,11 @@ def main(model: str, dtypes: tuple[str, ...], effects: tuple[str, ...], prompts:
     for dtype in dtypes:
         subject = load_subject(model, dtype=dtype)
         for effect in effects:
-            for row in compared(subject, effect, _texts(prompts), truth):
+            for row in compared(subject, effect, texts(prompts), truth):
                 click.echo(f"| {dtype} | {effect} | {' | '.join(row)} |")
 
 
-def _texts(count: int) -> list[str]:
+def texts(count: int) -> list[str]:
     node = Prompts("lighthouses", languages=("en",))
     data = make_plan(Recipe(sets={"ms": SafetyNeurons(node, effect="local")})).data[node]
     return [text for side in ("harmful", "harmless") for text in data.select("identify", side, "en")["text"][:count]]
@@ -83,11 +83,11 @@ def _contrast(effects: np.ndarray) -> np.ndarray:
 
 def _scored(subject: Subject, effect: str, texts: Sequence[str]) -> tuple[Scores, float]:
     node, began = named_effect(effect), time.perf_counter()
-    reads = _openings(subject) if node.needs_openings else None
+    reads = openings_of(subject) if node.needs_openings else None
     return score(node, subject, encode(subject, texts), reads=reads, batch_size=4), time.perf_counter() - began
 
 
-def _openings(subject: Subject) -> Openings:
+def openings_of(subject: Subject) -> Openings:
     def first(words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         ids = [subject.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
         return tuple((one,) for one in dict.fromkeys(ids))

@@ -1,6 +1,7 @@
 """What came out of a run, as values that a terminal, a notebook and `print` show alike."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -201,3 +202,20 @@ class Result(Printed):
         from ssn_probe.report.export import export
 
         return export(self.folder, Path(path), measure)
+
+    def export_scores(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        languages: Sequence[str] | None = None,
+        contexts: Sequence[str] | None = None,
+    ) -> Path:
+        """Writes the effect of every neuron on every prompt to a .parquet file, batch by batch; returns its path.
+
+        Of the set of that name, by default the only one whose effects were measured. One row per neuron and prompt:
+        language, context, prompt_id, layer, site, index, effect.
+        """
+        from ssn_probe.api.score_export import export_scores
+
+        return export_scores(self.folder, Path(path), name=name, languages=languages, contexts=contexts)

@@ -27,6 +27,7 @@ from ssn_probe.cli.options import (
 )
 from ssn_probe.cli.organism_commands import organism
 from ssn_probe.cli.report_commands import report
+from ssn_probe.cli.scores_command import scores
 from ssn_probe.cli.share_command import share
 from ssn_probe.cli.streams import lasting_output
 from ssn_probe.cli.user_errors import UserCommand, terminated, user_errors
@@ -118,6 +119,7 @@ main.add_command(certify)
 main.add_command(compare)
 main.add_command(view)
 main.add_command(report)
+main.add_command(scores)
 main.add_command(share)
 main.add_command(model)
 main.add_command(models)

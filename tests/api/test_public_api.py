@@ -51,6 +51,7 @@ COMMANDS = {
     "judge": "reference --with -o --device",
     "compare": "first second -o --arm --page --export",
     "view": "-o --open --pages --no-pages --serve --port",
+    "scores": "reference file --set --language --context -o",
     "share": "reference --to --with-text --public -y --yes -o",
     "certify": "spec --data --languages -o --device",
     "verify": "reference -o --strict",
@@ -137,7 +138,8 @@ nulls.parquet overlap.parquet parts.json recipe.json report.html report.md respo
 stability.parquet stability_curve.parquet summary.parquet training.parquet
 """
 RESULT = """
-answer card claims comparisons export folder manifest neurons overlap overlaps path plot recipe samples summary table
+answer card claims comparisons export export_scores folder manifest neurons overlap overlaps path plot recipe samples
+summary table
 """
 SAMPLES = """
 prompt_id cluster cluster_2 context response verdict reason tokens finish_reason correct eval_language set_language arm
