@@ -25,6 +25,7 @@ from ssn_probe.tracing.carried import Carried, along_answers, check_carried, for
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.execution import run_body
+from ssn_probe.tracing.shared_start import shared_start
 from ssn_probe.tracing.texts import Text, UnknownLogitsError
 
 CLOSE = 0.02
@@ -78,16 +79,20 @@ def read_texts(
 
         batch = [texts[row] for row in rows]
         tokens = [text.read for text in batch]
-        inputs = pad_left(tokens, subject.pad_id, subject.device)
-        width = inputs["input_ids"].shape[1]
-        own, answer = _own_places(batch, width), _answer_places(batch, width)
+        # of the prompts, so that every token that something is carried over to is behind it
+        start = shared_start(subject, [text.prompt for text in texts], batch_size, added=longest)
+        inputs = pad_left([start.rest(row) for row in tokens], subject.pad_id, subject.device)
+        behind = inputs["input_ids"].shape[1]
+        width = start.length + behind
+        own, answer = _own_places(batch, width, start.length), _answer_places(batch, width)
         there = [
             {name: part.to(subject.device) for name, part in each.items() if name != "step"} for each in (own, answer)
         ]
         lengths = torch.tensor([len(text.answer) for text in batch])
         mine = along_answers(for_batch(subject, ready, carried, rows), lengths)
         states = None if before is None else before[rows][answer["row"], answer["step"]]
-        inputs |= {"logits_to_keep": torch.tensor([width - 1], device=subject.device), "use_cache": False}
+        inputs |= {"logits_to_keep": torch.tensor([behind - 1], device=subject.device), "use_cache": False}
+        inputs = start.before(inputs, tokens)
         if subject.calls is None:
             found = run_body(subject, trace_texts, inputs, places, mine, *there, states)
         else:
@@ -110,10 +115,10 @@ def read_texts(
     return Reading(**figures, states=gather(parts, "states", first.new_zeros(len(texts), *first.shape[1:])))
 
 
-def _own_places(batch: Sequence[Text], width: int) -> dict[str, Tensor]:
-    """Which positions of the padded batch predict which of the prompts' own tokens."""
+def _own_places(batch: Sequence[Text], width: int, start: int) -> dict[str, Tensor]:
+    """Which positions of the padded batch predict which of the prompts' own tokens; padding follows the start."""
     found = [
-        (row, width - len(text.read) + at - 1, text.prompt[at])
+        (row, at - 1 if at <= start else width - len(text.read) + at - 1, text.prompt[at])
         for row, text in enumerate(batch)
         for at in text.predicted
     ]

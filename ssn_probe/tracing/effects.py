@@ -289,8 +289,8 @@ def refusal_log_odds(
         from ssn_probe.tracing.bodies.refusal import trace_log_odds
 
         batch = [tokens[row] for row in rows]
-        start = shared_start(subject, tokens, added=forcing.kept - 1)
-        inputs = start.before(forced_inputs(subject, [start.rest(prompt) for prompt in batch], forcing))
+        start = shared_start(subject, tokens, batch_size, added=forcing.kept - 1)
+        inputs = start.before(forced_inputs(subject, [start.rest(prompt) for prompt in batch], forcing), batch)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
         found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
@@ -315,8 +315,8 @@ def final_states(
         from ssn_probe.tracing.bodies.refusal import trace_states
 
         batch = [tokens[row] for row in rows]
-        start = shared_start(subject, tokens)
-        inputs = start.before(whole_inputs(subject, [start.rest(prompt) for prompt in batch]))
+        start = shared_start(subject, tokens, batch_size)
+        inputs = start.before(whole_inputs(subject, [start.rest(prompt) for prompt in batch]), batch)
         states = run_body(subject, trace_states, inputs, places).float().cpu()
         if not states.isfinite().all():
             raise_non_finite(subject, batch)

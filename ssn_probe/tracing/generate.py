@@ -19,6 +19,7 @@ from ssn_probe.tracing.folding import folded
 from ssn_probe.tracing.generation_settings import greedy_settings
 from ssn_probe.tracing.readout import forced
 from ssn_probe.tracing.responses import Engine, Generation, finish, new_tokens
+from ssn_probe.tracing.shared_start import WHOLE, SharedStart, shared_start
 
 Readings = Sequence[tuple[Openings | Direction, Shelf]]
 """Ways to read r(x), and where its values are put."""
@@ -94,7 +95,9 @@ def greedy_tokens(
             made = engine.greedy(batch, edits, max_new_tokens)
             return {"ids": torch.tensor([[*row, *[-1] * (max_new_tokens - len(row))] for row in made])}
         mine = for_batch(subject, ready, carried, rows)
-        ids, _, read = run_generation(subject, batch, places, max_new_tokens, edits=mine, scorings=scorings)
+        start = shared_start(subject, tokens, batch_size, added=max_new_tokens)
+        settings = {"edits": mine, "scorings": scorings, "start": start}
+        ids, _, read = run_generation(subject, batch, places, max_new_tokens, **settings)
         for (_, kept), odds in zip(readings, read, strict=True):
             kept.put(rows, {"log_odds": odds.float().cpu()})
         return {"ids": torch.nn.functional.pad(ids, (0, max_new_tokens - ids.shape[1]), value=-1)}
@@ -112,17 +115,18 @@ def run_generation(
     edits: Any = (),
     wanted: Any = (),
     scorings: Sequence[Mapping[str, Any]] = (),
+    start: SharedStart = WHOLE,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """New token ids [prompt, step], up to where the batch ended, the wanted values [prompt, step, neuron], and r(x).
 
-    r(x) [prompt] is read off the pass over the prompts, for each of `scorings`.
+    r(x) [prompt] is read off the pass over the prompts, for each of `scorings`. That pass runs behind `start`.
 
     Raises:
         ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
     """
     from ssn_probe.tracing.bodies.generation import trace_generation
 
-    inputs = pad_left(batch, subject.pad_id, subject.device)
+    inputs = start.before(pad_left([start.rest(row) for row in batch], subject.pad_id, subject.device), batch)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
 

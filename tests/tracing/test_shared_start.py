@@ -7,13 +7,20 @@ import torch
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
+from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing import effects
+from ssn_probe.tracing.batching import Memory
 from ssn_probe.tracing.carried import Carried
-from ssn_probe.tracing.edits import amplification, carrying, places_of, suppression
-from ssn_probe.tracing.shared_start import shared_start
+from ssn_probe.tracing.divergence import Reading, read_texts
+from ssn_probe.tracing.edits import Edits, amplification, carrying, places_of, suppression
+from ssn_probe.tracing.generate import greedy_tokens
+from ssn_probe.tracing.shared_start import shared_length, shared_start
+from ssn_probe.tracing.texts import Text
 
 PROMPTS = [[1, 3, 7, 8, 9, 20, 4], [1, 3, 7, 11, 12, 13, 14, 15, 30, 31, 4], [1, 3, 7, 4]]
 WITHIN_WINDOWS = [[1, 3, 7, 8], [1, 3, 9]]
+SEVERAL = [[1, 3, 9, 11, 4], [1, 3, 7, 12, 13, 4], [1, 3, 9, 4], [1, 3, 7, 14, 4], [1, 3, 7, 4]]
+"""Two beginnings of three tokens."""
 OPENINGS = Openings(refusal=((10, 11), (12,)), compliant=((13, 14, 15), (13, 16), (17,)))
 DIRECTION = Direction(tuple((torch.arange(24) % 5 - 2).tolist()))
 NEURONS = [(layer, site, index) for layer in (0, 1) for site in ("q", "k", "v", "o", "ffn") for index in (0, 3)]
@@ -21,7 +28,7 @@ EDITS = [suppression(NEURONS), amplification(NEURONS, 1.5)]
 
 
 def start_of(subject: Subject, prompts: list[list[int]], added: int = 0) -> list[int]:
-    return list(shared_start(subject, prompts, added=added).tokens)
+    return prompts[0][: shared_start(subject, prompts, 64, added=added).length]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +41,7 @@ def whole(monkeypatch: pytest.MonkeyPatch):
     """Switches both savings off."""
 
     def switch() -> None:
-        monkeypatch.setattr("ssn_probe.tracing.shared_start._shared", lambda *_: 0)
+        monkeypatch.setattr("ssn_probe.tracing.shared_start.shared_length", lambda *_: 0)
         monkeypatch.setattr(effects, "places_reading_last", places_of)
 
     return switch
@@ -47,10 +54,10 @@ def test_log_odds_and_states_are_those_of_whole_prompts(subject: Subject, whole)
     def all_of_them() -> list[torch.Tensor]:
         odds = [
             effects.refusal_log_odds(subject, prompts, reads, edits=edits, batch_size=2)
-            for prompts, reads in ((PROMPTS, OPENINGS), (PROMPTS, DIRECTION), (WITHIN_WINDOWS, DIRECTION))
+            for prompts, reads in ((PROMPTS, OPENINGS), (SEVERAL, DIRECTION), (WITHIN_WINDOWS, DIRECTION))
             for edits in EDITS
         ]
-        return [*odds, *(effects.final_states(subject, prompts) for prompts in (PROMPTS, WITHIN_WINDOWS))]
+        return [*odds, *(effects.final_states(subject, prompts) for prompts in (PROMPTS, SEVERAL, WITHIN_WINDOWS))]
 
     shared = all_of_them()
     whole()
@@ -73,10 +80,71 @@ def test_a_prompts_last_token_is_never_shared(subject: Subject) -> None:
     assert start_of(subject, [[1, 3]]) == start_of(subject, [[1, 3], [2, 3]]) == start_of(subject, [[1], [1, 2]]) == []
 
 
+def changed(subject: Subject) -> list[tuple[Edits, Carried | None]]:
+    """Every way to change neurons, with two steps of another run where that gives the values."""
+    values = torch.randn(5, 2, len(NEURONS), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    means: dict[Site, torch.Tensor] = {
+        site: torch.full((subject.n_layers, subject.widths[site]), 0.3) for site in SITES
+    }
+    given = Carried(values=values, steps=torch.tensor([2, 1, 2, 0, 2]))
+    return [*((edits, None) for edits in (*EDITS, suppression(NEURONS, means))), (carrying(NEURONS, "other"), given)]
+
+
+def test_responses_and_their_log_odds_are_those_of_whole_prompts(subject: Subject, whole) -> None:
+    def all_of_them() -> list:
+        found = []
+        for edits, carried in changed(subject):
+            kept = Memory()
+            found += greedy_tokens(
+                subject,
+                SEVERAL,
+                edits=edits,
+                carried=carried,
+                max_new_tokens=3,
+                batch_size=4,
+                readings=[(DIRECTION, kept)],
+            )
+            found += [part.get("log_odds") for part in kept.parts()]
+        return found
+
+    assert shared_start(subject, SEVERAL, 4, added=3).length in (2, 0)  # none where a window cuts them
+    shared = all_of_them()
+    whole()
+    torch.testing.assert_close(shared, all_of_them(), atol=1e-6, rtol=1e-6)
+
+
+def test_texts_are_read_as_whole_ones(subject: Subject, whole) -> None:
+    """Of words of the prompt that a start predicts, too, and with what is carried over along an answer."""
+    texts = [Text(prompt=tuple(row), answer=(20, 21, 22)[: 1 + row[2] % 3], own=(2, len(row) - 1)) for row in SEVERAL]
+
+    def all_of_them() -> list[Reading]:
+        untouched = read_texts(subject, texts, batch_size=3)
+        return [untouched] + [
+            read_texts(subject, texts, before=untouched.states, edits=edits, carried=carried, batch_size=3)
+            for edits, carried in changed(subject)
+        ]
+
+    shared = all_of_them()
+    whole()
+    for found, wanted in zip(shared, all_of_them(), strict=True):
+        for name, values in vars(wanted).items():
+            torch.testing.assert_close(getattr(found, name), values, atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+def test_a_start_is_as_long_as_saves_most() -> None:
+    template, many = [[1, 3, word, 9] for word in range(8)], [[1, 3, word % 2, word, 9] for word in range(8)]
+    assert shared_length(template, 8) == 2  # 7 × 2 tokens, and none with eight starts
+    assert shared_length(many, 8) == 3  # 6 × 3 tokens and not 7 × 2
+    assert shared_length(many, 4) == 2  # two batches with two starts each save 4 × 3, with one 6 × 2
+    assert shared_length([[1, 3, 5]] * 8, 8) == 2
+
+
 def test_few_tokens_are_not_worth_a_pass(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssn_probe.tracing.shared_start.WORTH", 7)
+    monkeypatch.setattr("ssn_probe.tracing.shared_start.WORTH", 9)
     assert start_of(subject, WITHIN_WINDOWS[:1] * 4) == [1, 3, 7]
     assert start_of(subject, WITHIN_WINDOWS[:1] * 3) == []
+    assert shared_length(WITHIN_WINDOWS[:1] * 8, 4) == 3
+    assert shared_length(WITHIN_WINDOWS[:1] * 8, 3) == 0  # of each batch
 
 
 def test_a_family_of_a_users_own_runs_whole(subject: Subject) -> None:

@@ -7,6 +7,7 @@ import nnsight
 import torch
 
 from .site_access import reach, write
+from .start import started
 
 BLOCK = 2**22
 """Logits of a block."""
@@ -15,18 +16,20 @@ BLOCK = 2**22
 def trace_texts(model, inputs, places, edits, own, answer, before):
     """What a batch of texts is to the changed model: a dict of tensors.
 
-    own, answer: {"row", "position", "token": [n]}: which positions predict which tokens of the prompts' own words, and
-    of the answers, by row and in order. before: the untouched model's final states at the answers' positions
-    [n, hidden]; None reads the untouched model itself.
+    own, answer: {"row", "position", "token": [n]}: which positions, the starts' included (see `start.started`), predict
+    which tokens of the prompts' own words, and of the answers, by row and in order. before: the untouched model's final
+    states at the answers' positions [n, hidden]; None reads the untouched model itself.
 
     - "nll": −log p of each of the prompts' own tokens [n].
     - "kl": KL(untouched ‖ changed) at each position of an answer [n], zero where the model is untouched.
     - "states": final states at the answers' positions [n, hidden], where the model is untouched.
     - "off": how far logits that are made here are from the model's own, relative to these.
     """
+    inputs, first = started(model, inputs, places, edits)
     with torch.no_grad(), model.trace(**inputs):
         write(model, places, edits)
-        states = reach(model, places["norm"]).output
+        rest = reach(model, places["norm"]).output
+        states = rest if first is None else torch.cat([first.to(rest.device), rest], 1)
         head, form = reach(model, places["head"]), places["logits"]
         last = model.output.logits[:, -1]
         made = logits_of(states[:, -1], head, form).to(last.device)
@@ -67,27 +70,26 @@ def exact(tensor):
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def log_probabilities(states, head, form):
-    """log p of every next token: [n, vocabulary]."""
-    return exact(logits_of(states, head, form)).log_softmax(-1)
-
-
 def surprisal(states, tokens, head, form):
     """−log p of the tokens that follow: [n]."""
     size, parts = max(1, BLOCK // form[-1]), []
     for some, these in zip(states.split(size), tokens.split(size), strict=True):
-        found = log_probabilities(some, head, form)
-        parts.append(-found.gather(-1, these.to(found.device)[:, None])[:, 0])
+        logits = exact(logits_of(some, head, form))
+        parts.append(logits.logsumexp(-1) - logits.gather(-1, these.to(logits.device)[:, None])[:, 0])
     return torch.cat(parts)
 
 
 def divergence(before, after, head, form):
-    """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n]."""
+    """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n].
+
+    log p − log q is the difference of the logits, less that of the logs of their sums.
+    """
     size = max(1, BLOCK // form[-1])
     parts = []
     for untouched, changed in zip(before.split(size), after.split(size), strict=True):
-        p, q = log_probabilities(untouched, head, form), log_probabilities(changed, head, form)
-        parts.append((p.exp() * (p - q)).sum(-1))
+        p, q = exact(logits_of(untouched, head, form)), exact(logits_of(changed, head, form))
+        normaliser = q.logsumexp(-1) - p.logsumexp(-1)
+        parts.append((p.softmax(-1) * (p - q)).sum(-1) + normaliser)
     return torch.cat(parts)
 
 
