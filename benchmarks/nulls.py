@@ -90,7 +90,7 @@ def _products_of(effects: Any) -> Callable[[], Any]:
     def run() -> None:
         for place in effects.places:
             for one in effects.languages:
-                labels @ effects.read(one, *place).astype(np.float64)
+                np.matmul(labels, effects.read(one, *place).astype(np.float64))
 
     return run
 
@@ -233,7 +233,8 @@ def _scale(layers: int, repeats: int, names: Sequence[str]) -> dict[str, tuple[l
     bare = _products_of(effects)
     for name in names or list(SCALED):
         make = SCALED[name][1]
-        _products_of(small)(), make(small)()  # what runs once warms up
+        for warming in (_products_of, make):
+            warming(small)()
         ratios, seconds, growth = [], [], 0.0
         run = make(effects)
         for _ in range(repeats):

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.neurons.language_means import merged
 from ssn_probe.neurons.neuron_codes import ascending, codes, contained
 from ssn_probe.spec import SITES, Site
 from ssn_probe.spec.display import Displayed
@@ -79,7 +80,8 @@ class NeuronSet(Displayed):
 
     def union(self) -> "NeuronSet":
         """The neurons of any language, language-free; the score is the mean over the languages that have the neuron."""
-        rows = self.frame.group_by(NEURON, maintain_order=True).agg(pl.col("score").mean())
+        found = merged(self.frame)
+        rows = self.frame.select(NEURON)[found.rows].with_columns(score=found.mean(self.frame["score"]))
         return NeuronSet(rows.select(pl.lit(EVERY).alias("language"), *NEURON, "score"), (EVERY,))
 
     def only(

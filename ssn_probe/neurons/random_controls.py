@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError
+from ssn_probe.neurons.language_means import merged
 from ssn_probe.neurons.model_neurons import Widths, check_places
 from ssn_probe.neurons.neuron_codes import PLACE, codes, on_a_line
 from ssn_probe.neurons.neuron_set import NEURON, SITES, NeuronSet
@@ -48,7 +49,9 @@ def importance_strata(importance: pl.DataFrame) -> Strata:
     at most. Strata of as many neurons each would not match the most important ones, which differ most and of which
     sets are made: with 32 neurons each, up to half of the true null hypotheses of a simulation were rejected at .05.
     """
-    common = importance.group_by(NEURON).agg(common=(pl.col("harmful").abs() + pl.col("harmless").abs()).mean() / 2)
+    found = merged(importance)
+    size = importance.select(pl.col("harmful").abs() + pl.col("harmless").abs()).to_series()
+    common = importance.select(NEURON)[found.rows].with_columns(common=found.mean(size) / 2)
     top = pl.col("common").max().over("layer", "site")
     stratum = ((top / pl.col("common")).log() / -np.log(LEAST_ALIKE)).floor().clip(0, 1000).fill_nan(1000)
     # The last stratum is of neurons without importance.

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.neurons.language_means import merged
 from ssn_probe.neurons.neuron_set import EVERY, KEYS, NEURON, NeuronSet
 
 Values = TypeVar("Values", bound=Any)
@@ -145,8 +146,10 @@ def _first_of_ties(score: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarr
 
 def averaged(importance: pl.DataFrame) -> pl.DataFrame:
     """The importance averaged over languages, as one language-free column per context."""
-    mean = importance.group_by(NEURON, maintain_order=True).agg(pl.col("harmful", "harmless").mean())
-    return mean.select(pl.lit(EVERY).alias("language"), *NEURON, "harmful", "harmless")
+    found = merged(importance)
+    means = {name: found.mean(importance[name]) for name in ("harmful", "harmless")}
+    rows = importance.select(NEURON)[found.rows].with_columns(**means)
+    return rows.select(pl.lit(EVERY).alias("language"), pl.all())
 
 
 def shared_with_anchor(
@@ -179,9 +182,10 @@ def shared_at_least(neurons: NeuronSet, count: int) -> NeuronSet:
     """Neurons that are MS in `count` languages or more, language-free, scored by their mean over those languages."""
     if count > len(neurons.languages):
         raise RecipeError(f"at_least={count}, but the set has {len(neurons.languages)} languages", "Give fewer.")
-    rows = neurons.frame.group_by(NEURON, maintain_order=True).agg(pl.len().alias("languages"), pl.col("score").mean())
-    most = int(rows["languages"].max() or 0)  # type: ignore[arg-type]
-    rows = rows.filter(pl.col("languages") >= count).with_columns(language=pl.lit(EVERY))
+    found = merged(neurons.frame)
+    most = int(found.count.max(initial=0))
+    rows = neurons.frame.select(NEURON)[found.rows].with_columns(score=found.mean(neurons.frame["score"]))
+    rows = rows.filter(pl.Series(found.count >= count)).with_columns(language=pl.lit(EVERY))
     if rows.is_empty():
         raise DataError(
             f"no neuron is a safety neuron in {count} languages or more",
