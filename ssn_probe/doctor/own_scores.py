@@ -19,11 +19,15 @@ def own_effects() -> list[type[Effect]]:
 
 def check_score(subject: Subject, kind: type[Effect]) -> Check:
     """Is an effect with default parameters the same for a prompt alone as in a batch, and finite?"""
-    from ssn_probe.tracing.effects import decode, score
+    from ssn_probe.tracing.effects import Scores, decode, score
 
     effect, tokens = kind(), prompts(subject)
     reads = READS if effect.needs_openings else None
-    together, *alone = (score(effect, subject, rows, reads=reads) for rows in (tokens, *([row] for row in tokens)))
+
+    def scored(rows: list[list[int]]) -> Scores:
+        return score(effect, subject, rows, reads=reads, responses=[row[-2:] for row in rows])
+
+    together, *alone = (scored(rows) for rows in (tokens, *([row] for row in tokens)))
     name, gap = f"score {effect.name}", 0.0
     for site in subject.widths:
         whole = decode(together, site)

@@ -67,6 +67,11 @@ class Effect(Node, abstract=True):
         return self.needs_openings and self.behaviour == "language"
 
     @property
+    def reads_responses(self) -> bool:
+        """Is it read along the untouched model's own greedy response to every prompt, which its function then gets?"""
+        return False
+
+    @property
     def screen(self) -> "tuple[Effect, float] | None":
         """A cheaper effect, and the share of every (layer, site) that is largest by it; all others count as 0.
 
@@ -119,8 +124,9 @@ def is_shipped(kind: type) -> bool:
 def scores(kind: type[Effect]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the function that computes an effect.
 
-    It is called as `function(effect, subject, tokens, *, reads, sites, batch_size, shelf, advance)` and returns
-    `Scores`; see `ssn_probe.tracing.effects.score` for the arguments, and docs/extend/score.md.
+    It is called as `function(effect, subject, tokens, *, reads, sites, batch_size, shelf, advance)`, with `candidates`
+    where it has a `screen` and `responses` where it `reads_responses`, and returns `Scores`; see
+    `ssn_probe.tracing.effects.score` for the arguments, and docs/extend/score.md.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,8 +160,11 @@ class Local(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Final(Effect):
-    """‖z − z without the neuron‖, z the final hidden state at the last prompt token, estimated for all neurons at once.
+    """‖z − z without the neuron‖, z the final hidden state, estimated for all neurons at once.
 
+    `position`: "last", z at the last prompt token, with the neuron silent at every token of the prompt; or "response",
+    √ of the mean of ‖Δz‖² over the tokens of the untouched model's own greedy response, with the neuron silent at these
+    alone (as in ACTR, the paper's first author's later work; `Prompts(max_new_tokens=…)` says how long they are).
     One forward pass, and a backward pass for each of `probes` random read-outs of z, drawn from `seed` and the prompt.
     First order in the change of the neuron's own module, which for the strongest q and k, a share of `exact_qk`, is
     exact through the softmax. The paper's Δ(x, N) = ‖LLM(x) − LLM without N (x)‖₂, read in this way; the paper does
@@ -177,10 +186,14 @@ class Final(Effect):
     exact_qk: float = 0.09
 
     def check(self) -> None:
-        one_of("position", self.position, ("last",))
+        one_of("position", self.position, ("last", "response"))
         hint = "Give at least 1, for example 16; by a forward pass per neuron it is FinalAblation (finalablation)."
         require(self.probes > 0, f"probes is {self.probes!r}", hint)
         _check_share(self, "exact_qk")
+
+    @property
+    def reads_responses(self) -> bool:
+        return self.position == "response"
 
     @property
     def chance(self) -> float:

@@ -92,6 +92,8 @@ def _read_text(subject: Subject, cost: Cost, tokens: list[list[int]], size: Batc
 def _score(subject: Subject, cost: Cost, tokens: list[list[int]], size: BatchSize) -> None:
     assert cost.effect is not None
     options = {"sites": cost.sites, "batch_size": size, "shelf": None, "advance": no_progress}
+    if cost.effect.reads_responses:
+        options["responses"] = [[0] * max(1, cost.generated)] * len(tokens)
     score(cost.effect, subject, tokens, reads=OPENINGS if cost.effect.needs_openings else None, **options)
 
 

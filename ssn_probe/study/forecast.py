@@ -302,11 +302,12 @@ def _bytes(cost: Cost) -> int | None:
 
 def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: int) -> Footprint:
     forcings = [forced_on(subject, reads, [[0] * tokens]) for reads in (subject.openings or {}).values()]
+    along = cost.generated if cost.effect is not None else 0  # what an effect is read along is one sequence with it
     read = cost.work == "log odds" or (cost.effect is not None and cost.effect.needs_openings)
     return footprint(
         shape,
         work,
-        tokens=tokens,
+        tokens=tokens + along,
         new_tokens=max(1, cost.generated),
         sequences=max((len(forcing.prefixes) for forcing in forcings), default=1) if read else 1,
         kept=max((forcing.kept for forcing in forcings), default=1) if read else 1,

@@ -55,7 +55,7 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
         new = untouched_tokens(bench, prompts, rows, advance)
         frames = bench.remember_prompts(("probes",), lambda: encode(bench.subject, PROBES))
         return [
-            Text(prompt=tuple(prompt), answer=_answer(answer, bench.subject), own=own_words(prompt, frames))
+            Text(prompt=tuple(prompt), answer=answer_tokens(answer, bench.subject), own=own_words(prompt, frames))
             for prompt, answer in zip(tokens, new, strict=True)
         ]
 
@@ -63,7 +63,7 @@ def texts_of(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, advance: 
     return bench.remember(key, compute)
 
 
-def _answer(generated: Sequence[int], subject: Subject) -> tuple[int, ...]:
+def answer_tokens(generated: Sequence[int], subject: Subject) -> tuple[int, ...]:
     """A response with its end token, where it has one."""
     answer, ended = up_to_end(generated, subject.eos_ids)
     own = own_tokens(answer, subject.tokenizer) if subject.is_plain else answer

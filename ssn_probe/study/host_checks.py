@@ -6,7 +6,7 @@ from ssn_probe.model.precision import check_widening
 from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Effect, Recipe, SafetyNeurons
-from ssn_probe.spec.node import walk
+from ssn_probe.spec.node import Node, walk
 
 HERE = "Or run it on this machine, without --remote."
 REFUSED = {
@@ -51,12 +51,18 @@ def check_allowed(recipe: Recipe, subject: Subject) -> None:
     for need, node in asked.items():
         if not getattr(facts, need):
             what = f"the effect {node.name}" if isinstance(node, Effect) else f"{type(node).__name__}(…)"
-            of_state = isinstance(node, Effect) and node.ablated == "final state"
             raise RecipeError(
                 f"{what} needs {need}, which the host does not allow with this key: jobs run in a sandbox there",
-                f"The same command with {STATE_BY_PASSES if of_state else ODDS_BY_PASSES} A host with a "
-                "trusted key, or this machine, allows both.",
+                f"{_without_gradients(node)}A host with a trusted key, or this machine, allows both.",
             )
+
+
+def _without_gradients(node: Node) -> str:
+    """What measures the same on every host, if something does."""
+    if isinstance(node, Effect) and node.reads_responses:
+        return "Give position='last', which finalablation measures by a forward pass for every neuron. "
+    of_state = isinstance(node, Effect) and node.ablated == "final state"
+    return f"The same command with {STATE_BY_PASSES if of_state else ODDS_BY_PASSES} "
 
 
 def check_scoring(recipe: Recipe, subject: Subject) -> None:

@@ -20,7 +20,7 @@ from ssn_probe.study.importance import (
     verified_in,
 )
 from ssn_probe.study.learned_responses import answer_steps
-from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses
+from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses, untouched_tokens
 from ssn_probe.study.refusal_readout import gate_rows, is_given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
 from ssn_probe.study.resolve import choosers, found_again, reads_language, reads_log_odds, rows_to_train
@@ -98,11 +98,15 @@ def _score_steps(
     neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
     screened = [one for node in nodes for one in (screening(node), unverified(node), node) if one is not None]
     different = {(node.prompts, distinct_sites(bench, node), *scored_as(node)): node for node in screened}
+    along = [node for node in different.values() if node.scored_by.reads_responses]
+    yield from _response_steps(bench, inside, along, before)
     for node in different.values():
         prompts, effect = bench.data[node.prompts], node.scored_by
         wider = node.scoring_dtype if widens(bench.subject, node.scoring_dtype) else None
         label = before + effect.label(", ".join(filter(None, [prompts.name, wider])))
-        cost = Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites, dtype=wider)
+        read = prompts.max_new_tokens if effect.reads_responses else 0
+        settings = {"effect": effect, "sites": node.sites, "dtype": wider, "generated": read}
+        cost = Cost(work="effect", passes=effect.passes(neurons), **settings)
         if node.verify is not None:
             label += f", verified within {node.verify:g} of the threshold"
             cost = _cost_of_verifying(bench, node)
@@ -118,6 +122,27 @@ def _score_steps(
                     is_kept=partial(bench.is_kept, prompts=count),
                     run=lambda node=node, place=place, label=label: scored(
                         inside(), node, *place, bench.tracker.advance(label)
+                    ),
+                )
+
+
+def _response_steps(
+    bench: Workbench, inside: Callable[[], Workbench], nodes: Iterable[SafetyNeurons], before: str
+) -> Iterator[Step]:
+    """The untouched model's responses that effects are read along."""
+    for prompts in dict.fromkeys(bench.data[node.prompts] for node in nodes):
+        label = f"{before}responses that the effect is read along ({prompts.name})"
+        for language in prompts.languages:
+            for context in CONTRASTED:
+                rows = prompts.select("identify", context, language)
+                yield Step(
+                    label=label,
+                    prompts=rows.height,
+                    cost=generating(prompts.max_new_tokens),
+                    key=lambda prompts=prompts, rows=rows: response_inputs(inside(), prompts, rows, UNCHANGED),
+                    is_kept=partial(bench.is_kept, prompts=rows.height),
+                    run=lambda prompts=prompts, rows=rows, label=label: untouched_tokens(
+                        inside(), prompts, rows, bench.tracker.advance(label)
                     ),
                 )
 

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ssn_probe.errors import ModelError
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.precision import HALF, computing_in, widens
 from ssn_probe.neurons.selection import contrast_score
 from ssn_probe.runs.cache import VanishedError
 from ssn_probe.spec import Local, SafetyNeurons
 from ssn_probe.spec.node import digest, to_json
+from ssn_probe.study.harmless_text import answer_tokens
 from ssn_probe.study.language_readout import language_readouts
-from ssn_probe.study.measurements import reads_json, tokens_of
+from ssn_probe.study.measurements import UNCHANGED, reads_json, response_inputs, tokens_of, untouched_tokens
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.refusal_readout import readouts
 from ssn_probe.study.verification import Verified, to_verify, tried_prompts
@@ -126,6 +128,7 @@ def _score(
     if isinstance(node.scored_by, Local):
         _recall_weights(bench)
     known = {"reads": reads_of(bench, node, language), "candidates": candidates(bench, node, language)}
+    known["responses"] = responses_read(bench, node, rows, language)
     with computing_in(bench.subject, node.scoring_dtype) as subject:
         score(
             node.scored_by,
@@ -159,9 +162,30 @@ def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: 
     reads = None if found is None else reads_json(found)
     shown = digest(tokens_of(bench, prompts.select("identify", context, language)))
     sites = list(distinct_sites(bench, node))
-    further = {} if node.scored_by.screen is None else {"screened": _screened(bench, node, language)}
+    further: dict[str, Any] = {} if node.scored_by.screen is None else {"screened": _screened(bench, node, language)}
+    if node.scored_by.reads_responses:
+        rows = prompts.select("identify", context, language)
+        further["responses"] = digest(response_inputs(bench, prompts, rows, UNCHANGED))
     further |= {"computed_in": node.scoring_dtype} if widens(bench.subject, node.scoring_dtype) else {}
     return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites, **further)
+
+
+def responses_read(bench: Workbench, node: SafetyNeurons, rows: pl.DataFrame, language: str) -> list[list[int]] | None:
+    """The greedy responses of the bench's model to some prompts, each with its end token; None if none is read.
+
+    Raises ModelError where a response has no token: in the plain form, where the model said nothing for itself.
+    """
+    if not node.scored_by.reads_responses:
+        return None
+    new = untouched_tokens(bench, bench.data[node.prompts], rows)
+    answers = [list(answer_tokens(one, bench.subject)) for one in new]
+    if empty := sum(not one for one in answers):
+        raise ModelError(
+            f"{bench.data[node.prompts].name}: {empty:,} of {len(answers):,} responses in {language} have no token, "
+            f"and the effect {node.scored_by.name} is read along them",
+            'Give position="last", or leave these prompts out.',
+        )
+    return answers
 
 
 def _screened(bench: Workbench, node: SafetyNeurons, language: str) -> list[str]:

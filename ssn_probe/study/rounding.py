@@ -26,6 +26,7 @@ from ssn_probe.study.importance import (
     effects_at,
     importance_frame,
     reads_of,
+    responses_read,
     score_inputs,
 )
 from ssn_probe.study.measurements import tokens_of
@@ -153,9 +154,12 @@ def _wide_means(bench: Workbench, node: SafetyNeurons) -> dict[str, Any]:
 
     language, sites, found = _language(bench, node), distinct_sites(bench, node), {}
     known = {"reads": reads_of(bench, node, language), "candidates": candidates(bench, node, language)}
+    rows = {context: bench.data[node.prompts].select("identify", context, language) for context in CONTRASTED}
+    read = {context: responses_read(bench, node, some, language) for context, some in rows.items()}
     with computing_in(bench.subject, "float32") as subject:
         for context in CONTRASTED:
-            tokens = tokens_of(bench, bench.data[node.prompts].select("identify", context, language)[:FEW])
+            tokens, responses = tokens_of(bench, rows[context][:FEW]), read[context]
+            known["responses"] = None if responses is None else responses[:FEW]
             scores = score(node.scored_by, subject, tokens, **known, sites=sites, batch_size=bench.size("rounding"))
             found[context] = {site: mean(scores, site).numpy() for site in sites}  # type: ignore[arg-type]
     return found

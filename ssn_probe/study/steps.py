@@ -21,7 +21,7 @@ Work = Literal["responses", "log odds", "text", "effect", "training"]
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a prompt takes: the kind of work, forward passes (a backward counts two), and tokens of a response, which
-    are generated, or read where the work is `text`.
+    are generated, or read where the work is `text` or an effect along responses.
 
     `effect` and `sites`: what is scored, and `dtype` in which, if not in the model's. Training is timed as the refusal
     effect, which passes forward and backward.

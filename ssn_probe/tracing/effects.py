@@ -70,6 +70,7 @@ def score(
     *,
     reads: Openings | Direction | None = None,
     candidates: Sequence[Neuron] | None = None,
+    responses: Sequence[Sequence[int]] | None = None,
     sites: Sequence[str] = SITES,
     batch_size: int | BatchSize = 64,
     shelf: Shelf | None = None,
@@ -81,11 +82,12 @@ def score(
         tokens: prompts as token ids.
         reads: how refusal is read, for effects that need openings; None for all others.
         candidates: the neurons that an effect with a `screen` is computed for; None: chosen on these prompts.
+        responses: the untouched model's response to each prompt as token ids, for an effect that `reads_responses`.
         sites: any of q, k, v, o, ffn.
         batch_size: sequences that run together; of an effect with a pass per neuron, neurons.
 
     Raises:
-        RecipeError: no function is registered for the effect.
+        RecipeError: no function is registered for the effect, or it reads responses and is given none.
         ModelError: NaN or Inf, naming layer and site.
     """
     if effect.name not in SCORERS:
@@ -94,6 +96,10 @@ def score(
     options: dict[str, Any] = {"sites": sites, "batch_size": batch_size, "shelf": shelf, "advance": advance}
     if effect.screen is not None:
         options["candidates"] = _screened(*effect.screen, subject, tokens, sites) if candidates is None else candidates
+    if effect.reads_responses:
+        if responses is None:
+            raise RecipeError(f"the effect {effect.name} is read along responses, and is given none", "Give responses.")
+        options["responses"] = responses
     return SCORERS[effect.name](effect, subject, tokens, reads=reads, **options)
 
 

@@ -22,9 +22,11 @@ from ssn_probe.tracing.score_batches import run_rows, run_scores
 
 
 @scores(Final)
-def _final(effect: Final, subject: Subject, tokens: Any, *, reads: None, **options: Any) -> Scores:
+def _final(
+    effect: Final, subject: Subject, tokens: Any, *, reads: None, responses: Any = None, **options: Any
+) -> Scores:
     settings = {"probes": effect.probes, "seed": effect.seed, "exact_qk": effect.exact_qk}
-    return score_final(subject, tokens, **settings, **options)
+    return score_final(subject, tokens, response_tokens=responses, **settings, **options)
 
 
 @scores(FinalAblation)

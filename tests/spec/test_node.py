@@ -155,7 +155,7 @@ TRAINING_CHANGES = {
 CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
     Prompts: (PROMPTS, {"source": "b", "harmless": "b", "languages": ("en",), "limit": 3, "max_new_tokens": 9}),
     Local: (Local(), {"position": "last", "exact_qk": 0.2}),
-    Final: (Final(), {"position": None, "probes": 4, "seed": 1, "exact_qk": 0.5}),
+    Final: (Final(), {"position": "response", "probes": 4, "seed": 1, "exact_qk": 0.5}),
     FinalAblation: (FinalAblation(), {"position": None}),
     Refusal: (Refusal(), {"at": 1.0, "candidates": 0.1, "exact_qk": 0.0}),
     Ablation: (Ablation(), {"candidates": 0.1}),
@@ -245,7 +245,7 @@ OURS = [kind for kind in NODES.values() if kind.__module__.startswith("ssn_probe
 @pytest.mark.parametrize("kind", OURS)
 def test_every_field_of_every_node_counts_in_the_key(kind: type[Node]) -> None:
     node, changes = CHANGES[kind]
-    one_value = {Final: {"position"}, FinalAblation: {"position"}, SparseEdit: {"at"}}.get(kind, set())
+    one_value = {FinalAblation: {"position"}, SparseEdit: {"at"}}.get(kind, set())
     if kind is SafetyNeurons:  # fdr stands alone: it has no top beside it
         assert SafetyNeurons(PROMPTS, fdr=0.05).key != SafetyNeurons(PROMPTS, fdr=0.1).key != node.key
         first = replace(node, effect="refusal:1")  # a default effect cannot be verified

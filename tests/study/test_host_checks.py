@@ -63,6 +63,9 @@ def test_a_sandbox_allows_no_gradients_and_the_way_out_is_named(llama: Subject) 
     with pytest.raises(RecipeError, match="the effect final needs gradients") as caught:
         check_allowed(suppress_ss(effect="final"), there)
     assert "-T effect=finalablation works" in (caught.value.hint or "")
+    with pytest.raises(RecipeError, match="the effect final needs gradients") as caught:
+        check_allowed(suppress_ss(effect="final:response"), there)
+    assert "Give position='last'" in (caught.value.hint or "")
 
 
 def test_who_needs_nothing_asks_the_host_nothing(llama: Subject) -> None:
