@@ -12,7 +12,7 @@ from typing import Literal
 
 from ssn_probe.model.footprint import Footprint, Stage
 from ssn_probe.model.memory_of_effects import ablating, differentiating, sketching
-from ssn_probe.model.memory_of_local import WIDE, measured, scoring, walked
+from ssn_probe.model.memory_of_local import WIDE, measured, scoring, screened, walked
 from ssn_probe.model.memory_of_passes import forward, generating
 from ssn_probe.model.shape import Shape
 from ssn_probe.neurons import SITES
@@ -47,7 +47,8 @@ def footprint(
         new_tokens: generated at most.
         sequences, kept: of a `readout.Forcing`: teacher-forced sequences of a prompt, and last positions with logits.
         probes: random read-outs of "final".
-        exact_qk: of "refusal": the share of q and k that is exact; only whether there is any decides.
+        exact_qk: of "local" and "refusal": the share of q and k that is exact; of "refusal" only whether there is any
+            decides.
         block: of the exact scores, a GPU's; `BLOCK` on the CPU.
     """
     fixed = floor = 0
@@ -65,7 +66,11 @@ def footprint(
         case "local":
             measures, making = measured(shape, sites)
             row, floor = scoring(shape, tokens, sites), measures + making
-            fixed = measures + walked(shape, tokens, sites, block)
+            fixed = measures
+            if exact_qk == 1 or shape.together:
+                fixed += walked(shape, tokens, sites, block)
+            elif {"q", "k"} & set(sites):
+                later = screened(shape, tokens, sites, exact_qk, block)
         case "final":
             row, later = sketching(shape, tokens, sites, probes, block)
         case "final_ablation":

@@ -25,7 +25,7 @@ from ssn_probe.model.openings import Openings
 from ssn_probe.model.shape import Shape, shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.text_config import text_config
-from ssn_probe.tracing.bodies import attention_form
+from ssn_probe.tracing.bodies import attention_form, chosen_channels
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
@@ -226,6 +226,37 @@ def test_so_it_does_with_longer_prompts_and_more_words(wider: Callable[..., Subj
     for name in WORKS:
         if name != "exact local":
             check(wider(family, **wide, **layers), name, 2, 256, allocated)
+
+
+SCREENED = [(2, 64, BLOCK), (1, 250, 2**15)]
+"""Prompts, tokens and the elements of a block: prompts that fill one, and a prompt as long for its blocks as one of
+4,096 tokens is for those of a processor."""
+
+
+def check_screened(subject: Subject, monkeypatch: pytest.MonkeyPatch, count: int, tokens: int, block: int) -> None:
+    """As `check`, of local effects with 9 % of q and k exact."""
+    for module in (attention_form, chosen_channels):
+        monkeypatch.setattr(module, "BLOCK", block)
+    measured = live(lambda: score_local(subject, prompts(count, tokens), exact_qk=0.09))
+    estimate = footprint(shape_for(subject), "local", tokens=tokens, exact_qk=0.09, block=block).beside(count)
+    assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_long_prompts_take_no_more_where_a_share_of_q_and_k_is_exact(
+    wider: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch, family: str
+):
+    check_screened(wider(family), monkeypatch, *SCREENED[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [row.name for row in BUILT_IN if row.norm_over != "all heads"])
+def test_so_it_does_in_every_family_where_a_share_is_exact(
+    wider: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch, family: str
+):
+    """Where a norm is over all heads, all q and k are exact."""
+    for size in SCREENED:
+        check_screened(wider(family), monkeypatch, *size)
 
 
 def test_a_second_batch_takes_no_more_than_the_first(wider: Callable[..., Subject]):

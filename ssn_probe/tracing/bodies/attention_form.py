@@ -215,7 +215,20 @@ def blocks(prompts, first, tokens, per_query, most):
 
 
 def block_of(heads, rows, queries):
-    """The heads of some prompts, with some of their queries; what belongs to keys is turned to [b g a t d s].
+    """`queried` some prompts and queries, and their keys, turned to [b g a t d s]; later keys are left out."""
+    keys = slice(queries.stop)
+    part = queried(heads, rows, queries)
+    turned = heads["key_turned"][rows, :, :, keys]
+    across = {name: heads[name] for name in ("key", "key_gain", "key_mean")} | {"key_turned": heads["key_turned"]}
+    part |= {name: None if held is None else turned_over(held[rows, :, :, keys]) for name, held in across.items()}
+    part["key_quarter"] = turned_over(quarter(turned, heads["turning"]))
+    for name in ("cos", "sin"):
+        part[f"{name}_key"] = turned_over(heads[name][rows, :, :, keys])
+    return part
+
+
+def queried(heads, rows, queries):
+    """The heads of some prompts, with some of their queries, and their scores.
 
     Later keys, which no query attends to, are left out; scores of others that are not attended to are `ruled_out`.
     """
@@ -225,13 +238,9 @@ def block_of(heads, rows, queries):
         for name in ("query", "query_turned", "query_gain", "query_mean", "query_weight")
     }
     turned = heads["key_turned"][rows, :, :, keys]
-    across = {name: heads[name] for name in ("key", "key_gain", "key_mean")} | {"key_turned": heads["key_turned"]}
-    part |= {name: None if held is None else turned_over(held[rows, :, :, keys]) for name, held in across.items()}
-    part["key_quarter"] = turned_over(quarter(turned, heads["turning"]))
     part["query_quarter"] = quarter(part["query_turned"], heads["turning"])
     for name in ("cos", "sin"):
         part[f"{name}_query"] = heads[name][rows, :, :, queries]
-        part[f"{name}_key"] = turned_over(heads[name][rows, :, :, keys])
     part["pairs"] = rearrange(heads["pairs"][rows, queries, keys], "b t s -> b 1 1 t 1 s")
     part |= {name: heads[name] for name in ("scale", "cap", "turning")} | {"value": heads["value"][rows, :, keys]}
     part["scores"] = masked(scores_of(part["query_turned"], turned) * heads["scale"], part)

@@ -18,7 +18,19 @@ import math
 import torch
 from einops import einsum, rearrange
 
-from .attention_form import BLOCK, WIDE, attend, block_of, blocks, change_of, heads_of, metric_of, moved, quarter
+from .attention_form import (
+    BLOCK,
+    WIDE,
+    attend,
+    block_of,
+    blocks,
+    change_of,
+    heads_of,
+    metric_of,
+    moved,
+    quarter,
+    queried,
+)
 
 SPANS = 2
 """Blocks of queries that a prompt is walked in at least: none meets keys after its last query."""
@@ -46,7 +58,7 @@ def first_order(heads, probes, weight, wanted):
     found = {site: weight.new_zeros(prompts, groups, rep if site == "q" else 1, size) for site in wanted}
     most, head = (WIDE if heads["value"].is_cuda else BLOCK) // 2, rep * size * count
     step, some = max(1, most // (head * groups * tokens)), min(groups, max(1, most // (head * tokens)))
-    span = max(1, min(-(-(tokens - first) // SPANS), most // (head * some)))
+    span = max(1, min(-(-(tokens - first) // SPANS), most // (some * max(head, rep * tokens))))
     for row in range(0, prompts, step):
         rows = slice(row, min(row + step, prompts))
         for group in range(0, groups, some):
@@ -55,14 +67,25 @@ def first_order(heads, probes, weight, wanted):
             seen = einsum(heads["value"][rows, own], probes[own], "b g s e, g a e m -> b g a s m")
             seen = seen - seen.mean(3, keepdim=True)  # only differences count: fewer digits are lost
             for site in wanted:
-                over_keys = OVER_KEYS[site](mine, rows, seen)
-                for start in range(first, tokens, span):
-                    queries = slice(start, min(start + span, tokens))
-                    part = looked_at(mine, rows, queries, seen)
-                    norms = NORMS[site](part, over_keys).div_(mean_norm(count)).masked_fill(part["alone"], 0)
-                    share = weight[rows, start - first : queries.stop - first]
-                    found[site][rows, own] += einsum(norms, share, "b g a t d, b t -> b g a d")
+                found[site][rows, own] += summed_norms(mine, rows, seen, weight[rows], site, span)
     return {site: rearrange(effect, "b g a d -> b (g a d)") for site, effect in found.items()}
+
+
+def summed_norms(heads, rows, seen, weight, site, span):
+    """The norms of a site's channels, weighted over the last queries [b t], so many together: [b g a d]."""
+    tokens, total = seen.shape[3], 0
+    first, over_keys = tokens - weight.shape[1], OVER_KEYS[site](heads, rows, seen)
+    for start in range(first, tokens, span):
+        queries = slice(start, min(start + span, tokens))
+        norms = norms_of_queries(looked_at(heads, rows, queries, seen), over_keys, site)
+        total = total + einsum(norms, weight[:, start - first : queries.stop - first], "b g a t d, b t -> b g a d")
+    return total
+
+
+def norms_of_queries(part, over_keys, site):
+    """‖Δ output‖ at some queries for every channel of a site, from its components: [b g a t d]."""
+    count = part["seen"].shape[-1]
+    return NORMS[site](part, over_keys).div_(mean_norm(count)).masked_fill(part["alone"], 0)
 
 
 def mean_norm(count):
@@ -77,17 +100,19 @@ def of_groups(heads, own, groups):
 
 
 def looked_at(heads, rows, queries, seen):
-    """`block_of`, with the pattern, its slope where scores are capped, and the mean of what is `seen` [b g a t m].
+    """`queried`, with the pattern, its slope where scores are capped, and the mean of what is `seen` [b g a t m].
 
-    "raw": scores, 0 where they do not count; "alone" [b 1 1 t 1]: queries with a single key, or none where they are
-    padding, whose pattern nothing changes.
+    "raw", where a norm or a cap needs them: scores, 0 where they do not count; "alone" [b 1 1 t 1]: queries with a
+    single key, or none where they are padding, whose pattern nothing changes.
     """
-    part = block_of(heads, rows, queries)
-    pattern = attend(part["scores"], part)[..., 0, :]
-    part["raw"] = part["scores"].masked_fill(~part["pairs"], 0)[..., 0, :]
+    part = queried(heads, rows, queries)
+    scores = part.pop("scores")
+    pattern = attend(scores, part)[..., 0, :]
     part["alone"] = part["pairs"].sum(-1) < 2
     part["seen"] = seen[:, :, :, : queries.stop]
     part["mean"] = pattern @ part["seen"]
+    if part["cap"] is not None or part["query_gain"] is not None:
+        part["raw"] = scores.masked_fill_(~part["pairs"], 0)[..., 0, :]
     if part["cap"] is not None:
         pattern = pattern * (1 - torch.tanh(part["raw"] / part["cap"]).square())
     return part | {"slope": pattern}
@@ -177,10 +202,15 @@ def exact_effects(heads, gram, weight, chosen):
             measured = (rows, forms)
         share = weight[rows, queries.start - first : queries.stop - first]
         for site, index in chosen.items():
-            own, pattern = of_chosen(part, before, index[rows], site)
-            norms = moved(change_of(own, pattern, site), *measured[1][site], jointly=site == "k")
-            effects[site][rows] += einsum(norms[:, :, 0, :, 0], share, "b c t, b t -> b c")
+            norms = norms_of_chosen(part, before, index[rows], site, measured[1][site])
+            effects[site][rows] += einsum(norms, share, "b c t, b t -> b c")
     return effects
+
+
+def norms_of_chosen(part, before, index, site, form):
+    """‖Δ output‖ of chosen neurons [b c] at the queries of a block, by `metric_of_chosen`: [b c t]."""
+    own, pattern = of_chosen(part, before, index, site)
+    return moved(change_of(own, pattern, site), *form, jointly=site == "k")[:, :, 0, :, 0]
 
 
 def places_of_chosen(index, site, rep, size):
