@@ -44,6 +44,8 @@ def read_neurons(path: str | Path) -> NeuronSet:
     if "score" not in frame.columns:
         frame = frame.with_columns(score=pl.lit(None, pl.Float64))
     _check_types(frame, path)
+    if any(frame[name].null_count() for name in KEYS):
+        raise DataError(f"{path} has neurons without a language, layer, site or index", TYPES)
     try:
         neurons = neuron_set(frame)
     except UNREADABLE as error:
@@ -51,7 +53,8 @@ def read_neurons(path: str | Path) -> NeuronSet:
             f"{path} has values that cannot be neurons: {str(error).partition(chr(10))[0]}", TYPES
         ) from error
     _check_rows(neurons.frame, path)
-    _check_given_once(frame, path, SEVERAL if "set" in names else "Give each neuron once per language.")
+    if len(neurons) < frame.height:
+        _check_given_once(frame, path, SEVERAL if "set" in names else "Give each neuron once per language.")
     return neurons
 
 
@@ -96,9 +99,8 @@ TYPES = "Types: language and site are text, layer and index whole numbers from 0
 
 
 def _check_rows(rows: pl.DataFrame, path: Path) -> None:
-    negative = (pl.col("layer") < 0) | (pl.col("index") < 0)
-    if rows.select(pl.any_horizontal(pl.col(KEYS).is_null().any()))[0, 0] or rows.select(negative.any())[0, 0]:
-        raise DataError(f"{path} has neurons without a language, layer, site or index", TYPES)
+    if (rows["layer"] < 0).any() or (rows["index"] < 0).any():
+        raise DataError(f"{path} has a layer or an index below 0", TYPES)
     if not rows["score"].drop_nulls().is_finite().all():
         raise DataError(f"{path} has a score that is not finite", TYPES)
     for site in rows["site"].unique().sort():

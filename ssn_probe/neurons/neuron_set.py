@@ -6,7 +6,7 @@ million neurons is joined, counted and written without a loop.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,9 +113,15 @@ class NeuronSet(Displayed):
 
     def without_strongest(self) -> "NeuronSet":
         """The set without the neuron of highest score in every language (ties: the first in layer, site, index)."""
-        descending = [False, True, False, False, False]
-        order = self.frame.sort(["language", "score", *NEURON], descending=descending, nulls_last=True)
-        return NeuronSet(order.filter(pl.int_range(pl.len()).over("language") > 0).sort(KEYS), self.languages)
+        frame = self.in_order().frame
+        score, kept = frame["score"].fill_null(-np.inf).to_numpy(), np.ones(frame.height, dtype=bool)
+        for _, rows in language_rows(frame):
+            kept[rows.start + np.argmax(score[rows])] = False
+        return NeuronSet(frame.filter(kept), self.languages)
+
+    def in_order(self) -> "NeuronSet":
+        """The same set, its rows sorted by language, layer, site and index."""
+        return NeuronSet(_in_order(self.frame, codes([self.frame], KEYS)[0]), self.languages)
 
     def _checked(self, language: str) -> str:
         if language not in self.languages:
@@ -129,12 +135,21 @@ class NeuronSet(Displayed):
 def neuron_set(rows: Iterable[tuple[str, int, str, int, float | None]] | pl.DataFrame) -> NeuronSet:
     """A set from rows of (language, layer, site, index, score); its languages are those of the rows."""
     frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
-    frame = (
-        frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
-        .unique(KEYS, keep="first", maintain_order=True)
-        .sort(KEYS)
-    )
+    frame = frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    (numbers,) = codes([frame], KEYS)
+    if not ascending(numbers):
+        order = np.argsort(numbers, kind="stable")  # of several rows of a neuron the first one stays
+        numbers = numbers[order]
+        frame = frame[order[np.append(True, numbers[1:] != numbers[:-1])[: len(order)]]]
     return NeuronSet(frame, tuple(frame["language"].unique().sort()))
+
+
+def language_rows(frame: pl.DataFrame) -> Iterator[tuple[str, slice]]:
+    """The rows of each language, of rows that are sorted by it."""
+    end = 0
+    for length, language in frame["language"].rle().struct.unnest().rows():
+        start, end = end, end + length
+        yield language, slice(start, end)
 
 
 def checked_site(site: str) -> Site:

@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import RecipeError
-from ssn_probe.neurons.neuron_set import KEYS, NEURON, NeuronSet
+from ssn_probe.neurons.language_means import merged
+from ssn_probe.neurons.neuron_codes import PLACE, codes
+from ssn_probe.neurons.neuron_set import NEURON, NeuronSet
 from ssn_probe.spec import (
     After,
     Combine,
@@ -63,10 +65,26 @@ def own_neurons(neurons: NeuronSet, ms: NeuronSet, seed: int) -> NeuronSet:
     """
     if set(neurons.languages) != set(ms.languages) or len(neurons - ms):
         raise RecipeError("the set is not part of the set that it is drawn from", "Draw from a set that contains it.")
-    place = ["language", "layer", "site"]
-    order = ms.frame.select(NEURON).unique().sort(NEURON)
-    order = order.with_columns(order=pl.Series(np.random.default_rng(seed).permutation(len(order))))
-    ranked = ms.frame.join(order, on=NEURON).with_columns(rank=pl.col("order").rank("ordinal").over(place))
-    taken = ranked.join(neurons.frame.group_by(place).len(), on=place).filter(pl.col("rank") <= pl.col("len"))
-    frame = taken.with_columns(score=pl.lit(None, pl.Float64)).select(*KEYS, "score").sort(KEYS)
+    found, (wanted, run) = merged(ms.frame), codes([neurons.frame, ms.frame], ["language", *PLACE])
+    every = ms.frame.select(NEURON)[found.rows]
+    by_neuron = np.argsort(codes([every], NEURON)[0])
+    order = np.empty(len(by_neuron), dtype=np.int64)
+    order[by_neuron] = np.random.default_rng(seed).permutation(len(by_neuron))
+    runs, first = np.unique(run, return_index=True)
+    counts = np.bincount(np.searchsorted(runs, wanted), minlength=len(runs))
+    # One sort by run and random order, of which every run keeps the first ones, and one by run and neuron.
+    place, ranked = _sorted_pairs(np.searchsorted(runs, run), order[found.number], len(order))
+    taken = np.arange(len(place)) - np.searchsorted(place, np.arange(len(runs)))[place] < counts[place]
+    rank = np.argsort(by_neuron)[np.argsort(order)]
+    place, ranked = _sorted_pairs(place[taken], rank[ranked[taken]], len(order))
+    columns = {"index": every["index"][by_neuron[ranked]], "score": pl.lit(None, pl.Float64)}
+    frame = ms.frame.select("language", *PLACE)[first][place].with_columns(**columns)
     return NeuronSet(frame, neurons.languages)
+
+
+def _sorted_pairs(first: np.ndarray, second: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of whole numbers, of which the second is below `most`, in ascending order."""
+    numbers = first * most + second
+    numbers.sort()
+    found = np.divmod(numbers, max(1, most))
+    return found[0], found[1]

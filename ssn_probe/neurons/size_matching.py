@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
 
-import polars as pl
+import numpy as np
 
-from ssn_probe.neurons.neuron_set import KEYS, NEURON, NeuronSet
+from ssn_probe.neurons.neuron_set import NeuronSet, language_rows
 from ssn_probe.spec import SafetyNeurons, SetExpression, Trains, WholeLayers
 from ssn_probe.spec.neuron_sets import RULES
 from ssn_probe.spec.node import Node, rewrite, walk
@@ -31,12 +31,12 @@ def matched(found: Callable[[int], NeuronSet], sizes: Mapping[str, int]) -> Neur
         here = sizes_of(neurons)
         if all(here[language] >= sizes.get(language, 0) for language in here):
             break
-    order = neurons.frame.sort(
-        ["language", "score", *NEURON], descending=[False, True, False, False, False], nulls_last=True
-    )
-    wanted = pl.col("language").replace_strict(sizes, default=inf, return_dtype=pl.Float64)
-    kept = order.filter(pl.int_range(pl.len()).over("language") < wanted)
-    return NeuronSet(kept.sort(KEYS), neurons.languages)
+    frame = neurons.in_order().frame
+    score, kept = frame["score"].fill_null(-inf).to_numpy(), np.ones(frame.height, dtype=bool)
+    for language, rows in language_rows(frame):
+        strongest_first = np.argsort(-score[rows], kind="stable")
+        kept[rows.start + strongest_first[sizes.get(language, frame.height) :]] = False
+    return NeuronSet(frame.filter(kept), neurons.languages)
 
 
 def enlarged(expression: SetExpression, factor: int) -> SetExpression | None:

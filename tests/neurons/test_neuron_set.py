@@ -129,6 +129,13 @@ def test_equality_ignores_the_order_of_rows_and_the_scores(model: Model) -> None
     assert one != "en"
 
 
+def test_of_rows_in_any_order_the_first_of_each_neuron_stays() -> None:
+    rows = [("en", 1, "q", 3, 0.5), ("de", 0, "q", 9, 1.0), ("en", 1, "ffn", 3, 2.0), ("en", 1, "q", 3, None)]
+    assert neuron_set(rows).frame.rows() == [rows[1], rows[2], rows[0]]
+    assert neuron_set(rows[::-1]).frame.rows() == [rows[1], rows[2], rows[3]]
+    assert neuron_set([]).frame.schema == SCHEMA
+
+
 def test_counts_give_the_module_mix() -> None:
     rows = [("en", 0, "q", 1, None), ("en", 3, "q", 1, None), ("en", 0, "ffn", 1, None), ("de", 0, "o", 0, None)]
     assert neuron_set(rows).counts().rows() == [("de", "o", 1), ("en", "ffn", 1), ("en", "q", 2)]

@@ -190,6 +190,19 @@ def test_own_neurons_are_as_many_of_the_own_set(model: Model, seed: int) -> None
     assert (free.language_free, len(free), len(free - ms.union())) == (True, len(shared.union()), 0)
 
 
+@quick
+@given(models, st.integers(0, 2**40))
+def test_own_neurons_are_the_first_of_one_random_order_of_all(model: Model, seed: int) -> None:
+    """Written with polars' groups: runs that are kept have sets of these seeds."""
+    ms, place = build(model), ["language", "layer", "site"]
+    shared = ms & ms.of("en")
+    order = ms.frame.select(NEURON).unique().sort(NEURON)
+    order = order.with_columns(order=pl.Series(np.random.default_rng(seed).permutation(len(order))))
+    ranked = ms.frame.join(order, on=NEURON).with_columns(rank=pl.col("order").rank("ordinal").over(place))
+    first = ranked.join(shared.frame.group_by(place).len(), on=place).filter(pl.col("rank") <= pl.col("len"))
+    assert own_neurons(shared, ms, seed).frame.select(KEYS).equals(first.select(KEYS).sort(KEYS))
+
+
 def test_own_neurons_need_a_set_that_the_tested_one_is_part_of() -> None:
     ms = neuron_set([("en", 0, "q", 0, 1.0), ("de", 0, "q", 1, 1.0)])
     for other in (ms.union(), neuron_set([("en", 0, "q", 1, 1.0), ("de", 0, "q", 1, 1.0)]), ms.only(languages=["de"])):

@@ -1,8 +1,9 @@
 """Sets of a given size by the same procedure."""
 
+import polars as pl
 import pytest
 
-from ssn_probe.neurons import EVERY, NeuronSet, neuron_set
+from ssn_probe.neurons import EVERY, KEYS, NeuronSet, neuron_set
 from ssn_probe.neurons.size_matching import FACTORS, enlarged, matched, sizes_of
 from ssn_probe.spec import Placebo, Prompts, SafetyNeurons, SetExpression, Shared
 
@@ -44,6 +45,20 @@ def test_a_size_that_is_out_of_reach_leaves_a_smaller_set() -> None:
 def test_equal_and_missing_scores_keep_the_first_neurons() -> None:
     free = neuron_set([(EVERY, 0, "q", i, None) for i in range(4)])
     assert matched(lambda _: free, {EVERY: 2}) == neuron_set(free.frame.head(2))
+
+
+def test_rows_in_any_order_are_ranked_as_sorting_ranks_them() -> None:
+    """Strongest first, missing scores last, ties by layer, site and index."""
+    scores = (None, 0.5, 2.0, 0.5, -1.0)
+    rows = [(one, i % 2, ("q", "ffn")[i % 3 > 0], i, scores[i % 5]) for one in ("en", "de", "sw") for i in range(30)]
+    every = neuron_set(rows)
+    mixed = NeuronSet(every.frame.sample(fraction=1, shuffle=True, seed=0), every.languages)
+    kept = {"en": 7, "de": 25, "sw": 30}
+    order = every.frame.sort(["score", "layer", "site", "index"], descending=[True] + 3 * [False], nulls_last=True)
+    parts = [order.filter(language=language).head(count) for language, count in kept.items()]
+    assert matched(lambda _: mixed, kept).frame.equals(pl.concat(parts).sort(KEYS))
+    strongest = pl.concat([order.filter(language=language).slice(1) for language in kept])
+    assert mixed.without_strongest().frame.equals(strongest.sort(KEYS))
 
 
 @pytest.mark.parametrize(
