@@ -83,7 +83,7 @@ def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
 
 def untouched(bench: Workbench, texts: Sequence[Text], advance: Advance = no_progress) -> Figures:
     """The figures of texts of the untouched model: no KL, and the perplexity of prompts."""
-    inputs = bench.inputs("untouched text", texts=_identity(texts))
+    inputs = bench.inputs("untouched text", texts=_identity(bench, texts))
 
     def compute() -> Figures:
         if bench.is_kept(inputs, len(texts)):
@@ -99,7 +99,7 @@ def untouched(bench: Workbench, texts: Sequence[Text], advance: Advance = no_pro
 
 def _untouched_reading(bench: Workbench, texts: Sequence[Text], advance: Advance = no_progress) -> "Reading":
     """The untouched model's reading of texts, with the states that others are compared with."""
-    inputs = bench.inputs("untouched text", texts=_identity(texts))
+    inputs = bench.inputs("untouched text", texts=_identity(bench, texts))
 
     def compute() -> "Reading":
         from ssn_probe.tracing.divergence import read_texts
@@ -114,8 +114,8 @@ def _untouched_reading(bench: Workbench, texts: Sequence[Text], advance: Advance
 def reading_inputs(bench: Workbench, texts: Sequence[Text], change: Change) -> dict[str, Any]:
     """What decides the reading of texts under a change, or with the bench's weights."""
     if _changes_nothing(bench, change):
-        return bench.inputs("untouched text", texts=_identity(texts))
-    return bench.inputs("changed text", texts=_identity(texts), **change.inputs)
+        return bench.inputs("untouched text", texts=_identity(bench, texts))
+    return bench.inputs("changed text", texts=_identity(bench, texts), **change.inputs)
 
 
 def reading(
@@ -157,8 +157,13 @@ def _changes_nothing(bench: Workbench, change: Change) -> bool:
     return bench.weights is None and not change.edits
 
 
-def _identity(texts: Sequence[Text]) -> str:
-    return digest([[list(text.prompt), list(text.answer), list(text.own)] for text in texts])
+def _identity(bench: Workbench, texts: Sequence[Text]) -> str:
+    """The digest of texts, which every arm asks for again."""
+
+    def compute() -> str:
+        return digest([[list(text.prompt), list(text.answer), list(text.own)] for text in texts])
+
+    return bench.remember_prompts(("identity of texts", tuple(texts)), compute)
 
 
 def table(rows: pl.DataFrame, texts: Sequence[Text], found: Figures, vocabulary: int) -> pl.DataFrame:

@@ -154,11 +154,21 @@ def responses(
             },
             schema_overrides=RESPONSE,
         )
-        spelled = [pl.col(name).map_elements(seen, pl.String).str.strip_chars() for name in ("response", "reference")]
-        return frame.with_columns(correct=spelled[0] == spelled[1]).drop("reference")
+        return frame.with_columns(correct=_same(frame["response"], frame["reference"])).drop("reference")
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.inputs), change.edits)
     return _once(bench, key, compute, rows.height, advance)
+
+
+def _same(texts: pl.Series, others: pl.Series) -> pl.Series:
+    """Does a reader see the same in both? Null where there is nothing to compare."""
+    if others.null_count() == len(others):
+        return pl.Series([None] * len(texts), dtype=pl.Boolean)
+    spelled = [
+        pl.Series([None if text is None else seen(text) for text in column], dtype=pl.String).str.strip_chars()
+        for column in (texts, others)
+    ]
+    return spelled[0] == spelled[1]
 
 
 def _new_tokens(

@@ -90,8 +90,11 @@ def notes_on_thoughts(subject: Subject, samples: pl.DataFrame | None) -> Iterato
     if samples is None:
         return
     closing = None if subject.turns.think is None else subject.turns.think[1]
-    rows = samples.select("eval_language", "response").iter_rows()
-    thought = Counter(language for language, text in rows if text is not None and is_thought(text, closing))
+    alike = samples.drop_nulls("response").group_by("eval_language", "response").len()  # many arms say the same
+    thought: Counter[str] = Counter()
+    for language, text, count in alike.iter_rows():
+        thought[language] += count * is_thought(text, closing)
+    thought = +thought
     if thought:
         yield (
             "responses end inside a think block, so that their verdicts are on thoughts and not on an answer "

@@ -62,7 +62,7 @@ def finish(subject: Subject, new: list[list[int]]) -> list[Generation]:
             text=kept,
             tokens=len(row) + ended,
             finish_reason="stop" if ended or kept != text else "length",
-            unwritten=sum(token in unknown for token in row),
+            unwritten=sum(token in unknown for token in row) if unknown else 0,
         )
         for text, kept, (row, ended) in zip(texts, own, rows, strict=True)
     ]
@@ -72,8 +72,12 @@ def _read(subject: Subject, rows: list[list[int]]) -> tuple[list[str], list[str]
     """Rows of ids as text, the model's own part of each, and the ids that the tokenizer does not know."""
 
     def compute() -> Any:
-        texts, unknown = decoded(rows, subject.tokenizer)
-        return texts, [own_turn(text, subject.tokenizer) for text in texts], sorted(unknown)
+        different = list(dict.fromkeys(map(tuple, rows)))  # many prompts are answered alike
+        texts, unknown = decoded([list(row) for row in different], subject.tokenizer)
+        own = [own_turn(text, subject.tokenizer) for text in texts]
+        number = {row: one for one, row in enumerate(different)}
+        order = [number[tuple(row)] for row in rows]
+        return [texts[one] for one in order], [own[one] for one in order], sorted(unknown)
 
     texts, own, unknown = subject.kept.value("responses", rows, compute)
     return texts, own, set(unknown)

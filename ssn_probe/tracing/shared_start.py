@@ -93,8 +93,8 @@ def _may_share(subject: Subject, tokens: Sequence[Sequence[int]], added: int) ->
         return False
     config = text_config(subject.model._module.config)
     kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    windowed = bool(window) and (not kinds or bool(kinds - {"full_attention"}))
+    window = int(getattr(config, "sliding_window", None) or 0)
+    windowed = window and (not kinds or bool(kinds - {"full_attention"}))
     return not windowed or max(map(len, tokens)) + added <= window
 
 

@@ -70,26 +70,28 @@ def exact(tensor):
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def log_probabilities(states, head, form):
+    """log p of every next token: [n, vocabulary]."""
+    return exact(logits_of(states, head, form)).log_softmax(-1)
+
+
 def surprisal(states, tokens, head, form):
     """−log p of the tokens that follow: [n]."""
     size, parts = max(1, BLOCK // form[-1]), []
     for some, these in zip(states.split(size), tokens.split(size), strict=True):
-        logits = exact(logits_of(some, head, form))
-        parts.append(logits.logsumexp(-1) - logits.gather(-1, these.to(logits.device)[:, None])[:, 0])
+        found = log_probabilities(some, head, form)
+        parts.append(-found.gather(-1, these.to(found.device)[:, None])[:, 0])
     return torch.cat(parts)
 
 
 def divergence(before, after, head, form):
-    """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n].
-
-    log p − log q is the difference of the logits, less that of the logs of their sums.
-    """
+    """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n]."""
     size = max(1, BLOCK // form[-1])
     parts = []
     for untouched, changed in zip(before.split(size), after.split(size), strict=True):
-        p, q = exact(logits_of(untouched, head, form)), exact(logits_of(changed, head, form))
-        normaliser = q.logsumexp(-1) - p.logsumexp(-1)
-        parts.append((p.softmax(-1) * (p - q)).sum(-1) + normaliser)
+        p, q = log_probabilities(untouched, head, form), log_probabilities(changed, head, form)
+        weights = p.exp()
+        parts.append(p.sub_(q).mul_(weights).sum(-1))
     return torch.cat(parts)
 
 
