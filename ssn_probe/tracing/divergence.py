@@ -12,6 +12,7 @@ arm, so that each distribution is compared with that of the untouched model afte
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -73,14 +74,15 @@ def read_texts(
         check_carried(edits, carried, len(texts))
     places, ready = places_of(subject) | {"logits": _form_of_logits(subject)}, prepared(subject, edits)
     longest = max((len(text.answer) for text in texts), default=0)
+    # of the prompts, so that every token that something is carried over to is behind it
+    shared = cache(partial(shared_start, subject, [text.prompt for text in texts], batch_size, added=longest))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         from ssn_probe.tracing.bodies.next_tokens import trace_texts, trace_texts_alone
 
         batch = [texts[row] for row in rows]
         tokens = [text.read for text in batch]
-        # of the prompts, so that every token that something is carried over to is behind it
-        start = shared_start(subject, [text.prompt for text in texts], batch_size, added=longest)
+        start = shared()
         inputs = pad_left([start.rest(row) for row in tokens], subject.pad_id, subject.device)
         behind = inputs["input_ids"].shape[1]
         width = start.length + behind

@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -290,13 +291,13 @@ def refusal_log_odds(
     if not covered(shelf, len(tokens)):
         check_carried(edits, carried, len(tokens))
     ready = prepared(subject, edits)
+    start = cache(partial(shared_start, subject, tokens, batch_size, added=forcing.kept - 1))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         from ssn_probe.tracing.bodies.refusal import trace_log_odds
 
         batch = [tokens[row] for row in rows]
-        start = shared_start(subject, tokens, batch_size, added=forcing.kept - 1)
-        inputs = start.before(forced_inputs(subject, [start.rest(prompt) for prompt in batch], forcing), batch)
+        inputs = start().before(forced_inputs(subject, [start().rest(prompt) for prompt in batch], forcing), batch)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
         found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring)
         if not found.isfinite().all():
@@ -316,13 +317,13 @@ def final_states(
 ) -> Float[Tensor, "prompt hidden"]:
     """The final state of every prompt at its last token, after the final norm, in single precision."""
     places, shelf = places_reading_last(subject), shelf or Memory()
+    start = cache(partial(shared_start, subject, tokens, batch_size))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         from ssn_probe.tracing.bodies.refusal import trace_states
 
         batch = [tokens[row] for row in rows]
-        start = shared_start(subject, tokens, batch_size)
-        inputs = start.before(whole_inputs(subject, [start.rest(prompt) for prompt in batch]), batch)
+        inputs = start().before(whole_inputs(subject, [start().rest(prompt) for prompt in batch]), batch)
         states = run_body(subject, trace_states, inputs, places).float().cpu()
         if not states.isfinite().all():
             raise_non_finite(subject, batch)

@@ -1,6 +1,7 @@
 """Greedy responses of a model, with neurons changed on the prompt and on every generated token."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -88,6 +89,7 @@ def greedy_tokens(
         check_carried(edits, carried, len(tokens))
     places, ready = places_reading_last(subject), prepared(subject, edits)
     scorings = [forced(readout, subject.vocabulary).scoring for readout, _ in readings]
+    start = cache(partial(shared_start, subject, tokens, batch_size, added=max_new_tokens))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
@@ -95,8 +97,7 @@ def greedy_tokens(
             made = engine.greedy(batch, edits, max_new_tokens)
             return {"ids": torch.tensor([[*row, *[-1] * (max_new_tokens - len(row))] for row in made])}
         mine = for_batch(subject, ready, carried, rows)
-        start = shared_start(subject, tokens, batch_size, added=max_new_tokens)
-        settings = {"edits": mine, "scorings": scorings, "start": start}
+        settings = {"edits": mine, "scorings": scorings, "start": start()}
         ids, _, read = run_generation(subject, batch, places, max_new_tokens, **settings)
         for (_, kept), odds in zip(readings, read, strict=True):
             kept.put(rows, {"log_odds": odds.float().cpu()})

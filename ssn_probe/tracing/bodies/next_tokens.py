@@ -9,8 +9,8 @@ import torch
 from .site_access import reach, write
 from .start import started
 
-BLOCK = 2**22
-"""Logits of a block."""
+BLOCK, POSITIONS = 2**22, 128
+"""Logits and positions of a block at most: of a small vocabulary, what a processor's cache holds."""
 
 
 def trace_texts(model, inputs, places, edits, own, answer, before):
@@ -70,6 +70,11 @@ def exact(tensor):
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def positions(form):
+    """How many positions a block has."""
+    return min(POSITIONS, max(1, BLOCK // form[-1]))
+
+
 def log_probabilities(states, head, form):
     """log p of every next token: [n, vocabulary]."""
     return exact(logits_of(states, head, form)).log_softmax(-1)
@@ -77,7 +82,7 @@ def log_probabilities(states, head, form):
 
 def surprisal(states, tokens, head, form):
     """−log p of the tokens that follow: [n]."""
-    size, parts = max(1, BLOCK // form[-1]), []
+    size, parts = positions(form), []
     for some, these in zip(states.split(size), tokens.split(size), strict=True):
         found = log_probabilities(some, head, form)
         parts.append(-found.gather(-1, these.to(found.device)[:, None])[:, 0])
@@ -86,8 +91,7 @@ def surprisal(states, tokens, head, form):
 
 def divergence(before, after, head, form):
     """Σ p (log p − log q), p of the untouched model's states and q of the changed model's: [n]."""
-    size = max(1, BLOCK // form[-1])
-    parts = []
+    size, parts = positions(form), []
     for untouched, changed in zip(before.split(size), after.split(size), strict=True):
         p, q = log_probabilities(untouched, head, form), log_probabilities(changed, head, form)
         weights = p.exp()
