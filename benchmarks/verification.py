@@ -24,7 +24,7 @@ from ssn_probe.spec import Final, Prompts, Recipe, SafetyNeurons
 from ssn_probe.study.importance import CONTRASTED
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.plan import make_plan
-from ssn_probe.study.verification import TRIED, pools_of, taken, to_verify, tried_prompts
+from ssn_probe.study.verification import TRIED, in_fixed_order, pools_of, taken, to_verify
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.ablations import Neuron, all_neurons
 from ssn_probe.tracing.effects import decode, score
@@ -60,17 +60,16 @@ class Compared:
 def compared(node: SafetyNeurons, estimates: Effects, exact: Effects, tokens: Mapping[str, Sequence]) -> Compared:
     """A rule's set by estimates, and verified, against the set by exact effects."""
     places = [place for place in exact["harmful"] if place[1] in node.sites]
-    every = [(side, row) for side in CONTRASTED for row in range(len(tokens[side]))]
-    chosen = [every[row] for row in tried_prompts([tokens[side][row] for side, row in every])]
+    every = [row for side in CONTRASTED for row in tokens[side]]
 
-    def trial(neurons: Sequence[Neuron]) -> np.ndarray:
-        sizes = [
-            [sum(float(of[side][one[:2]][row, one[2]]) ** 2 for side, row in chosen) for one in neurons]
-            for of in (exact, estimates)
-        ]
-        return np.sqrt(np.divide(sizes[0], np.maximum(sizes[1], 1e-30)))
+    def read(side: str, layer: int, site: str) -> np.ndarray:
+        return estimates[side][layer, site]
 
-    found = to_verify(node, places, "qaa", lambda side, *place: estimates[side][place], trial)
+    def measure(neurons: Sequence[Neuron], rows: Sequence[int] | None) -> np.ndarray:
+        whole = [np.concatenate([exact[side][one[:2]][:, one[2]] for side in CONTRASTED]) for one in neurons]
+        return np.stack(whole, axis=1)[slice(None) if rows is None else list(rows)]
+
+    found = to_verify(node, places, "qaa", read, measure, in_fixed_order(every))
     mixed = {side: {place: values.copy() for place, values in estimates[side].items()} for side in CONTRASTED}
     for layer, site, index in found.neurons:
         for side in CONTRASTED:

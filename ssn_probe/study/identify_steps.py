@@ -121,7 +121,7 @@ def _score_steps(
                     key=lambda node=node, place=place: score_inputs(inside(), node, *place),
                     is_kept=partial(bench.is_kept, prompts=count),
                     run=lambda node=node, place=place, label=label: scored(
-                        inside(), node, *place, bench.tracker.advance(label)
+                        inside(), node, *place, bench.tracker.advance(label), partial(bench.tracker.note, label)
                     ),
                 )
 

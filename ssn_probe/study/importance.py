@@ -1,6 +1,6 @@
 """From traces to importances: the per-prompt effect of every neuron, and its mean per language and context."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,9 @@ from ssn_probe.spec.node import digest, to_json
 from ssn_probe.study.harmless_text import answer_tokens
 from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.measurements import UNCHANGED, reads_json, response_inputs, tokens_of, untouched_tokens
-from ssn_probe.study.progress import Advance
+from ssn_probe.study.progress import Advance, Note, counted, no_note
 from ssn_probe.study.refusal_readout import readouts
-from ssn_probe.study.verification import Verified, to_verify, tried_prompts
+from ssn_probe.study.verification import Verified, in_fixed_order, to_verify
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Part, Shelf, all_done, no_progress
 from ssn_probe.tracing.kept_values import Neuron, highest, in_order, mean_effects, place
@@ -101,14 +101,19 @@ def distinct_sites(bench: Workbench, node: SafetyNeurons) -> tuple[str, ...]:
 
 
 def scored(
-    bench: Workbench, node: SafetyNeurons, language: str, context: str, advance: Advance = no_progress
+    bench: Workbench,
+    node: SafetyNeurons,
+    language: str,
+    context: str,
+    advance: Advance = no_progress,
+    note: Note = no_note,
 ) -> Scored:
     """Per-prompt effects on the *identify* prompts of a language and context, and their means."""
     sites = distinct_sites(bench, node)
 
     def compute() -> Scored:
         if node.verify is not None:
-            return _verified(bench, node, language, context, advance)
+            return _verified(bench, node, language, context, advance, note)
         rows = bench.data[node.prompts].select("identify", context, language)
         with bench.shelf(score_inputs(bench, node, language, context), rows.height) as shelf:
             if not all_done(shelf, rows.height, advance):
@@ -212,39 +217,27 @@ def scored_as(node: SafetyNeurons) -> tuple[Any, ...]:
     return own if node.verify is None else (*own, node.rule, node.top, node.pool, node.verify, node.audit_seed)
 
 
-def verified(bench: Workbench, node: SafetyNeurons, language: str) -> Verified:
+def verified(bench: Workbench, node: SafetyNeurons, language: str, note: Note = no_note) -> Verified:
     """The neurons that are measured exactly in a language. No label has a part in it, see `verification`."""
     estimated = unverified(node)
     assert estimated is not None
+    sides = {side: tokens_of(bench, bench.data[node.prompts].select("identify", side, language)) for side in CONTRASTED}
+    every = [row for side in CONTRASTED for row in sides[side]]
+    scores = sorted(digest(score_inputs(bench, estimated, language, side)) for side in CONTRASTED)
 
     def read(context: str, layer: int, site: str) -> np.ndarray:
         return effects_at(bench, estimated, language, context, layer, site)
 
-    def trial(neurons: Sequence[Neuron]) -> np.ndarray:
-        return _trial(bench, node, language, neurons, read)
+    def measure(neurons: Sequence[Neuron], rows: Sequence[int] | None) -> np.ndarray:
+        tokens = every if rows is None else [every[row] for row in rows]
+        of = {"prompts": digest(tokens), "neurons": digest([list(neuron) for neuron in neurons])}
+        inputs = bench.inputs("tried", **of, scores=scores, chosen=to_json(scored_as(node)))
+        text = f"{language}: {len(neurons):,} neurons {'near the threshold' if rows is None else 'tried'}"
+        return _ablated(bench, node, language, inputs, tokens, neurons, counted(note, text, len(tokens)))
 
     places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
     key = ("verified", bench.data[node.prompts].digest, *scored_as(node), tuple(places), language)
-    return bench.remember(key, lambda: to_verify(node, places, language, read, trial))
-
-
-def _trial(
-    bench: Workbench, node: SafetyNeurons, language: str, neurons: Sequence[Neuron], read: Callable[..., np.ndarray]
-) -> np.ndarray:
-    """The root mean square of neurons' exact effects over that of their estimates, on a few prompts, [neuron]."""
-    estimated = unverified(node)
-    assert estimated is not None
-    sides = {side: tokens_of(bench, bench.data[node.prompts].select("identify", side, language)) for side in CONTRASTED}
-    every = [(side, row) for side in CONTRASTED for row in range(len(sides[side]))]
-    chosen = [every[row] for row in tried_prompts([sides[side][row] for side, row in every])]
-    tokens = [sides[side][row] for side, row in chosen]
-    scores = sorted(digest(score_inputs(bench, estimated, language, side)) for side in CONTRASTED)
-    inputs = bench.inputs("tried", prompts=digest(tokens), scores=scores, chosen=to_json(scored_as(node)))
-    exact = _ablated(bench, node, language, inputs, tokens, neurons, no_progress)
-    blocks = {(side, *place): read(side, *place) for side in CONTRASTED for place in {one[:2] for one in neurons}}
-    guess = np.array([[blocks[side, *one[:2]][row, one[2]] for one in neurons] for side, row in chosen])
-    sizes = [np.sqrt((np.sort(np.float64(values), axis=0) ** 2).sum(axis=0)) for values in (exact, guess)]
-    return np.divide(sizes[0], sizes[1], out=np.zeros(len(neurons)), where=sizes[1] > 0)
+    return bench.remember(key, lambda: to_verify(node, places, language, read, measure, in_fixed_order(every)))
 
 
 def _ablated(
@@ -267,13 +260,17 @@ def _ablated(
         return in_order(shelf.parts(), "exact")
 
 
-def _verified(bench: Workbench, node: SafetyNeurons, language: str, context: str, advance: Advance) -> Scored:
+def _verified(
+    bench: Workbench, node: SafetyNeurons, language: str, context: str, advance: Advance, note: Note
+) -> Scored:
     """The estimates, with the exact effects of verified neurons in their place, in single precision at least."""
     estimated = unverified(node)
     assert estimated is not None
-    chosen, rows = verified(bench, node, language), bench.data[node.prompts].select("identify", context, language)
-    neurons, inputs = (*chosen.neurons, *chosen.audited), score_inputs(bench, node, language, context)
-    exact = _ablated(bench, node, language, inputs, tokens_of(bench, rows), neurons, advance)
+    chosen, prompts = verified(bench, node, language, note), bench.data[node.prompts]
+    rows, inputs = prompts.select("identify", context, language), score_inputs(bench, node, language, context)
+    audited = _ablated(bench, node, language, inputs, tokens_of(bench, rows), chosen.audited, advance)
+    first = 0 if context == CONTRASTED[0] else len(chosen.exact) - len(audited)
+    exact = np.concatenate([chosen.exact[first : first + len(audited)], audited], axis=1)
     found = scored(bench, estimated, language, context)
     means = {site: values.copy() for site, values in found.means.items()}
     for column, (layer, site, index) in enumerate(chosen.neurons):

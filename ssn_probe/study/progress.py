@@ -5,6 +5,25 @@ from typing import Protocol
 
 Advance = Callable[[int], None]
 """Called with the number of prompts that have just been done."""
+Note = Callable[[str], None]
+"""Called with how the work of a row goes, in a few words that replace those before."""
+
+
+def no_note(_text: str) -> None:
+    """The Note that nobody reads."""
+
+
+def counted(note: Note, text: str, prompts: int) -> Advance:
+    """Notes after every batch how many of so many prompts are done, and nothing any more when all are."""
+    done = 0
+
+    def advance(just: int) -> None:
+        nonlocal done
+        done += just
+        note("" if done >= prompts else f"{text}, prompt {done} of {prompts}")
+
+    note(f"{text}, {prompts} prompts")
+    return advance
 
 
 class Tracker(Protocol):

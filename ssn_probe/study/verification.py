@@ -5,16 +5,16 @@ prompt then has one effect of every neuron, whichever prompts are called harmful
 estimate of the others. Exchanged labels, placebos and half-samples read these very effects, so that the observed set
 and those beside it are found by the same procedure from the same numbers, and their p is as valid as without
 verification. The band around the threshold that the observed labels set would not have this property: its neurons alone
-would be exact under the observed labels, and others under exchanged ones. So the band is that of the threshold which
-the pooled prompts set, enlarged by what a labelling of them can do; `Audit.covered` says how much of the observed
-threshold's band is in it.
+would be exact under the observed labels, and others under exchanged ones. So the band is that of two groups of prompts
+that differ most in their effects, whatever they are called (`unlabelled_contexts`); `Audit.covered` says how much of
+the observed threshold's band is in it.
 """
 
 import hashlib
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,34 +23,54 @@ from ssn_probe.neurons import SITES
 from ssn_probe.neurons.selection import contrast_score, in_top
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_effects import Place, pooled
+from ssn_probe.study.unlabelled_contexts import alike, two_groups
+from ssn_probe.study.verification_band import (
+    FROM,
+    OUTLYING,
+    START,
+    Contrasts,
+    Known,
+    Pool,
+    errors_of,
+    factor,
+    hidden,
+    in_doubt,
+    largest,
+    scatter,
+    weighted,
+)
 from ssn_probe.tracing.kept_values import Neuron
 
 LEAST, SHARE = 20, 0.001
 """Neurons of a language that are audited at least, and the share of those that were not verified."""
-TRIED, FROM, NEARLY = 4, 0.4, 0.9
-"""Prompts on which neurons below the band are tried, from which share of the threshold on they are; and the share of it
-that what a trial makes of them has to reach. A few neurons have several times the effect that their first order has."""
+ROUNDS = 3
+"""Times that neurons are measured at most. Each round knows the errors of those before."""
+TRIED = 2
+"""Prompts on which neurons below the band are tried, one of each group. A few neurons have several times the effect
+that their first order has."""
 
 CONTRASTS = ("difference", "both")
 """Rules that rank by a contrast of harmful and harmless prompts."""
 
 Read = Callable[[str, int, str], np.ndarray]
 """Context, layer, site → effects [prompt, neuron] of a language."""
-Try = Callable[[Sequence[Neuron]], np.ndarray]
-"""Neurons → their exact effects over their estimates on a few prompts that no label chose, [neuron]."""
+Measure = Callable[[Sequence[Neuron], Sequence[int] | None], np.ndarray]
+"""Neurons, and numbers of prompts, harmful ones before harmless ones, None for all → exact effects [prompt, neuron]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
     """The neurons of a language that are measured exactly, `neurons` to replace their estimates, `audited` to not.
 
-    `tried`: how many were measured on a few prompts, to see which of them come near the threshold.
+    `tried`: how many were measured on two prompts, to see which of them come near the threshold. `exact`: effects of
+    `neurons`, [prompt, neuron], harmful prompts before harmless ones.
     """
 
     neurons: tuple[Neuron, ...]
     audited: tuple[Neuron, ...]
     total: int
     tried: int = 0
+    exact: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +78,8 @@ class Audit:
     """What verification did in a language.
 
     `tried`: neurons below the band that were ablated on `TRIED` prompts first. `band`: neurons whose estimate is in the
-    band of the threshold that the labels set, `covered` those of them that were verified. `missed`: how many of the
+    first band, `START` of the largest, of the threshold that the labels set, `covered` those of them that were
+    verified. `missed`: how many of the
     `rejected`, audited neurons that the rule left out it would take with their exact effects; `bound` is the one-sided
     95 % bound of Clopper and Pearson (1934) on their share. `ranks` is Spearman's correlation and `error` the median
     relative error of the estimates of audited neurons.
@@ -78,41 +99,143 @@ class Audit:
     error: float
 
 
-def to_verify(node: SafetyNeurons, places: Sequence[Place], language: str, read: Read, trial: Try) -> Verified:
-    """The neurons that are verified in a language, and those audited; both in forward order.
+def to_verify(
+    node: SafetyNeurons, places: Sequence[Place], language: str, read: Read, measure: Measure, order: Sequence[int]
+) -> Verified:
+    """The neurons that are verified in a language, with their exact effects, and those audited; both in forward order.
 
-    Estimates that are too low hide neurons below the band. So those from `FROM` of the threshold on are tried, and
-    verified where the estimate times what the trial found comes to `NEARLY` the threshold.
+    First those nearest a threshold are measured, and then, as long as errors that were seen leave others in doubt,
+    these (`verification_band.in_doubt`). Estimates that are too low hide neurons below the band: those from `FROM` of
+    the threshold on are tried first, on one prompt of either group.
+
+    order: of the prompts, harmful ones before harmless ones, which depends on neither their places nor their labels.
     """
-    near: set[Neuron] = set()
-    every: list[Neuron] = []
-    below: dict[Neuron, float] = {}
-    for layers, sites, index, sides in pools_of(node, places, read):
-        inside, share = near_threshold(node, *sides)
-        names = [(int(a), str(b), int(c)) for a, b, c in zip(layers, sites, index, strict=True)]
-        every += names  # type: ignore[arg-type]
-        near |= {names[row] for row in np.flatnonzero(inside)}  # type: ignore[misc]
-        hidden = ~inside & (share >= FROM) & (share < 1)
-        below |= {names[row]: float(share[row]) for row in np.flatnonzero(hidden)}  # type: ignore[misc]
-    tried = sorted(below, key=_forward)
-    if tried:
-        near |= {one for one, factor in zip(tried, trial(tried), strict=True) if below[one] * factor >= NEARLY}
-    far = sorted(set(every) - near, key=_forward)
+    assert node.verify is not None
+    estimates = _Estimates(read=read, groups=pooled(tuple(places), node.pool), order=np.asarray(order))
+    count = len(read("harmful", *places[0]))
+    group = two_groups(alike(estimates.at([place]) for place in places), count)
+    pools = [estimates.pool(number, group, node.top or 0.0) for number in range(len(estimates.groups))]
+    contrasts = weighted(node.rule, (int(group.sum()), int((~group).sum())))
+    known, tried = _tried(node.verify, pools, contrasts, estimates, group, measure)
+    columns, exact = _measured(node.verify, pools, known, contrasts, estimates, group, measure)
+    near = [pool.names[column] for pool, some in zip(pools, columns, strict=True) for column in some]
+    ranked = sorted(range(len(near)), key=lambda row: _forward(near[row]))
+    chosen, total = set(near), sum(len(pool.names) for pool in pools)
+    far = sorted((name for pool in pools for name in pool.names if name not in chosen), key=_forward)
     random = np.random.default_rng([node.audit_seed, zlib.crc32(language.encode())])
-    count = min(len(far), max(LEAST, math.ceil(SHARE * len(far))))
-    drawn = [far[row] for row in random.choice(len(far), count, replace=False)] if far else []
+    audited = min(len(far), max(LEAST, math.ceil(SHARE * len(far))))
+    drawn = [far[row] for row in random.choice(len(far), audited, replace=False)] if far else []
     return Verified(
-        neurons=tuple(sorted(near, key=_forward)),
+        neurons=tuple(near[row] for row in ranked),
         audited=tuple(sorted(drawn, key=_forward)),
-        total=len(every),
-        tried=len(tried),
+        total=total,
+        tried=tried,
+        exact=exact[:, ranked],
     )
 
 
-def tried_prompts(tokens: Sequence[Sequence[int]]) -> list[int]:
-    """The rows of `TRIED` prompts that depend on neither their order nor their labels."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Estimates:
+    """Estimates of the neurons of every pool, by `groups` of places, prompts in `order`."""
+
+    read: Read
+    groups: Sequence[Sequence[Place]]
+    order: np.ndarray
+
+    def at(self, places: Sequence[Place]) -> np.ndarray:
+        """Effects at some places, float64 [prompt, neuron]."""
+        sides = [[self.read(side, *place) for place in places] for side in ("harmful", "harmless")]
+        whole = np.concatenate([np.concatenate(side, axis=1) for side in sides])
+        return whole[self.order].astype(np.float64)
+
+    def pool(self, number: int, group: np.ndarray, top: float) -> Pool:
+        """What the bands need of a pool of which the rule takes a share of `top`."""
+        places = self.groups[number]
+        values = self.at(places)
+        widths = [self.read("harmful", *place).shape[1] for place in places]
+        names: list[Any] = [(*place, index) for place, n in zip(places, widths, strict=True) for index in range(n)]
+        sides = [(values[rows], max(1, int(rows.sum()))) for rows in (group, ~group)]
+        return Pool(
+            names=names,
+            means=np.stack([side.sum(axis=0) / n for side, n in sides]),
+            squares=np.stack([(side**2).sum(axis=0) / n**2 for side, n in sides]),
+            count=math.ceil(len(names) * top - 1e-9),
+        )
+
+
+def _tried(
+    widest: float,
+    pools: Sequence[Pool],
+    contrasts: Contrasts,
+    estimates: _Estimates,
+    group: np.ndarray,
+    measure: Measure,
+) -> tuple[list[Known], int]:
+    """What one prompt of either group shows of the neurons that their estimates may hide, and how many these are."""
+    some = [np.flatnonzero(hidden(pool, contrasts, widest)) for pool in pools]
+    known = [
+        Known(measured=np.zeros(len(pool.names), bool), exact=0 * pool.means, factors=np.ones_like(pool.means))
+        for pool in pools
+    ]
+    neurons = [pool.names[column] for pool, columns in zip(pools, some, strict=True) for column in columns]
+    sides = [side for side in (group, ~group) if side.any()]
+    if not neurons or len(sides) < len(known[0].factors):
+        return known, 0
+    rows = [int(np.flatnonzero(side)[0]) for side in sides]
+    exact = np.split(measure(neurons, estimates.order[rows].tolist()), np.cumsum([len(one) for one in some])[:-1], 1)
+    for number, columns in enumerate(some):
+        values = estimates.at(estimates.groups[number])[:, columns]
+        for side, (rows_of, row) in enumerate(zip(sides, rows, strict=True)):
+            usual = np.sqrt((values[rows_of] ** 2).mean(axis=0))
+            size = np.maximum(np.abs(values[row]), usual / 2)  # a prompt of little effect says little
+            off = np.divide(exact[number][side] - values[row], size, out=np.zeros(len(size)), where=size > 0)
+            known[number].factors[side, columns] = np.where(np.abs(off) > OUTLYING, 1 + off, 1.0)
+    return known, len(neurons)
+
+
+def _measured(
+    widest: float,
+    pools: Sequence[Pool],
+    known: Sequence[Known],
+    contrasts: Contrasts,
+    estimates: _Estimates,
+    group: np.ndarray,
+    measure: Measure,
+) -> tuple[list[list[int]], np.ndarray]:
+    """The columns of every pool that are measured, and their exact effects [prompt, neuron], pool by pool."""
+    chosen: list[list[int]] = [[] for _ in pools]
+    blocks: list[list[np.ndarray]] = [[np.zeros((len(group), 0))] for _ in pools]
+    seen: dict[Neuron, tuple[float, float]] = {}
+    for number in range(ROUNDS):
+        errors = errors_of([pool.names for pool in pools], seen) if number else [None] * len(pools)
+        new = [
+            np.flatnonzero(in_doubt(pool, of, contrasts, widest, error))
+            for pool, of, error in zip(pools, known, errors, strict=True)
+        ]
+        neurons = [pool.names[column] for pool, columns in zip(pools, new, strict=True) for column in columns]
+        if not neurons:
+            break
+        exact = np.split(measure(neurons, None), np.cumsum([len(columns) for columns in new])[:-1], 1)
+        for row, columns in enumerate(new):
+            if not len(columns):
+                continue
+            inside, values = exact[row][estimates.order], estimates.at(estimates.groups[row])
+            known[row].measured[columns] = True
+            known[row].exact[:, columns] = [inside[side].mean(axis=0) if side.any() else 0 * inside[0]
+                                            for side in (group, ~group)]  # fmt: skip
+            for place, column in enumerate(columns):
+                if (known[row].factors[:, column] == 1).all():  # those found by trials are not like the others
+                    pair = values[:, column], inside[:, place]
+                    seen[pools[row].names[column]] = factor(*pair), scatter(*pair)
+            chosen[row] += columns.tolist()
+            blocks[row].append(exact[row])
+    return chosen, np.concatenate([block for some in blocks for block in some], axis=1)
+
+
+def in_fixed_order(tokens: Sequence[Sequence[int]]) -> list[int]:
+    """The rows of prompts in an order that depends on neither theirs nor their labels."""
     digests = [hashlib.sha256(repr([int(token) for token in row]).encode()).digest() for row in tokens]
-    return sorted(range(len(tokens)), key=lambda row: digests[row])[:TRIED]
+    return sorted(range(len(tokens)), key=lambda row: digests[row])
 
 
 def expected_passes(node: SafetyNeurons, neurons: int, layers: int, prompts: int) -> float:
@@ -120,67 +243,15 @@ def expected_passes(node: SafetyNeurons, neurons: int, layers: int, prompts: int
 
     A pass without a neuron begins at the neuron's layer, so on average over `layers` it is (layers + 1) / (2 · layers)
     of a whole one. The number of neurons is that of effects whose sizes fall off exponentially, where a share of
-    top^x is above x times the threshold; bands of halves of the prompts add what depends on the prompts.
+    top^x is above x times the threshold; a contrast, whose errors are larger beside it, takes twice as many.
     """
     assert node.top is not None
     assert node.verify is not None
     above, below = node.top ** (1 + node.verify), node.top ** (1 - node.verify)
-    near = below if node.rule in CONTRASTS else below - above
+    near = (below - above) * (2 if node.rule in CONTRASTS else 1)
     audited = max(LEAST, SHARE * neurons)
-    tried = 0 if node.rule in CONTRASTS else (node.top**FROM - below) * neurons * min(1, TRIED / max(1, prompts))
+    tried = (node.top**FROM - below) * neurons * min(1, TRIED / max(1, prompts))
     return min(neurons, near * neurons + tried + audited) * (layers + 1) / (2 * layers)
-
-
-def near_threshold(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which neurons of a pool are in the band, bool [neuron]: a symmetric function of the prompts of both contexts.
-
-    For the rules that rank by a context's mean, those whose mean over all prompts is within `verify` times their
-    threshold of it, and likewise over each of the halves that are most unlike, since a neuron that is high in one
-    context may be just at the threshold in the other. For those that rank by a contrast, of which no labelling can
-    make more than the spread over prompts allows, those whose largest possible score is at least 1 − `verify` of the
-    pool's k-th largest.
-
-    Beside it the pooled means in thresholds, [neuron]; 0 for a contrast, where trials find nothing that is worth them.
-    """
-    assert node.top is not None
-    assert node.verify is not None
-    values = np.concatenate([harmful, harmless]).astype(np.float64)
-    values = values[np.lexsort(values.T)]  # so that nothing depends on the order of prompts
-    count = math.ceil(values.shape[1] * node.top - 1e-9)
-    mean = values.mean(axis=0)
-    if node.rule in CONTRASTS:
-        highest = _highest(node.rule, mean, values.std(axis=0), len(harmful), len(harmless))
-        return (highest > 0) & (highest >= (1 - node.verify) * _largest(highest, count)), np.zeros(len(mean))
-    inside = np.zeros(len(mean), dtype=bool)
-    for some in (values, *_unlike_halves(values)):
-        centre = some.mean(axis=0)
-        threshold = _largest(centre, count)
-        inside |= (centre != 0) & (threshold > 0) & (np.abs(centre - threshold) <= node.verify * threshold)
-    threshold = _largest(mean, count)
-    return inside, mean / threshold if threshold > 0 else np.zeros(len(mean))
-
-
-def _unlike_halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
-    """The prompts that are low and those that are high along the first principal component of their effects.
-
-    Where neurons of a pool tell harmful prompts from harmless ones by much, these are about the two contexts, found
-    without a label. values: [prompt, neuron]; none where all prompts have the same effects.
-    """
-    apart = values - values.mean(axis=0)
-    along = np.linalg.eigh(apart @ apart.T)[1][:, -1]
-    high = along > np.median(along)
-    return (values[~high], values[high]) if high.any() else ()
-
-
-def _highest(rule: str, mean: np.ndarray, spread: np.ndarray, harmful: int, harmless: int) -> np.ndarray:
-    """The highest score that any labelling with so many prompts of each kind gives a neuron, [neuron].
-
-    h − b is at most spread · n / √(harmful · harmless), n the number of prompts: then all harmful prompts have one
-    effect and all harmless ones another. And h − b/2 = mean/2 + (h − b) · (n + harmless) / 2n.
-    """
-    n = harmful + harmless
-    gap = spread * n / math.sqrt(harmful * harmless)
-    return gap if rule == "difference" else mean / 2 + gap * (n + harmless) / (2 * n)
 
 
 def audit(
@@ -251,10 +322,6 @@ def pools_of(node: SafetyNeurons, places: Sequence[Place], read: Read) -> Iterat
         yield layers, sites, index, [np.concatenate(side, axis=1) for side in sides]
 
 
-def _largest(values: np.ndarray, count: int) -> float:
-    return float(np.partition(values, len(values) - count)[len(values) - count])
-
-
 def taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
     assert node.top is not None
     if node.rule == "paper":
@@ -263,14 +330,14 @@ def taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.
 
 
 def _in_band(node: SafetyNeurons, means: Sequence[np.ndarray]) -> np.ndarray:
-    """Which neurons' estimates are within the band of a threshold that the labels set, of either context's."""
+    """Which neurons' estimates are within the first band of a threshold that the labels set, of either context's."""
     assert node.top is not None
     assert node.verify is not None
     scores = means if node.rule == "paper" else [contrast_score(node.rule, *means)]
     found = np.zeros(len(means[0]), dtype=bool)
     for score in scores:
-        threshold = _largest(score, math.ceil(len(score) * node.top - 1e-9))
-        found |= (threshold > 0) & (np.abs(score - threshold) <= node.verify * threshold)
+        threshold = largest(score, math.ceil(len(score) * node.top - 1e-9))
+        found |= (threshold > 0) & (np.abs(score - threshold) <= START * node.verify * threshold)
     return found
 
 

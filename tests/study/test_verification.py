@@ -1,7 +1,6 @@
 """Screen, then verify: exact effects near the threshold, chosen without labels; what an audit of the others counts."""
 
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,23 @@ from ssn_probe.errors import RecipeError
 from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES
-from ssn_probe.neurons.selection import contrast_score, select_neurons
+from ssn_probe.neurons.selection import select_neurons
 from ssn_probe.report.markdown import as_markdown
 from ssn_probe.report.sections.verified_neurons import verification_section
-from ssn_probe.spec import FinalAblation
+from ssn_probe.spec import Final, FinalAblation
 from ssn_probe.study.contrast_effects import prompt_effects
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import rows_of_steps
-from ssn_probe.study.verification import (
-    _highest,
-    expected_passes,
-    near_threshold,
-    to_verify,
-    tried_prompts,
-    upper_bound,
-)
+from ssn_probe.study.unlabelled_contexts import alike, two_groups
+from ssn_probe.study.verification import Verified, expected_passes, in_fixed_order, taken, to_verify, upper_bound
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
 
 PROMPTS = Prompts("organism", languages=("qaa",), limit=30)
-MS = SafetyNeurons(PROMPTS, effect="refusal:1", rule="difference", top=0.02, sites=("q", "ffn"), verify=0.2)
+MS = SafetyNeurons(PROMPTS, effect="refusal:1", rule="difference", top=0.02, sites=("q",), verify=0.1)
 RECIPE = Recipe(sets={"ms": MS})
 
 
@@ -51,12 +44,14 @@ def bench(organism: Subject) -> Workbench:
     return bench_for(RECIPE, organism)
 
 
-@pytest.mark.parametrize("rule", ["difference", "both", "paper", "harmful"])
-def test_exchanged_labels_verify_the_same_neurons(organism: Subject, bench: Workbench, rule: str) -> None:
-    node = replace(MS, rule=rule, top=0.05)
-    here = verified(bench, node, "qaa")
+@pytest.mark.parametrize("rule", ["difference", "paper"])
+def test_exchanged_labels_verify_the_same_neurons(organism: Subject, rule: str) -> None:
+    few = Prompts("organism", languages=("qaa",), limit=6)
+    node = replace(MS, prompts=few, effect=Final(probes=4), rule=rule)
+    recipe = Recipe(sets={"ms": node})
+    here = verified(bench_for(recipe, organism), node, "qaa")
     assert here.neurons
-    assert here == verified(exchanged_bench(RECIPE, organism, 3), node, "qaa")
+    assert here == verified(exchanged_bench(recipe, organism, 2), node, "qaa")
 
 
 def test_exact_effects_stand_in_the_place_of_estimates(bench: Workbench) -> None:
@@ -89,7 +84,7 @@ def test_the_key_holds_the_threshold_only_where_it_matters(bench: Workbench) -> 
     assert score_inputs(bench, plain, "qaa", "harmful") == score_inputs(
         bench, replace(plain, top=0.1), "qaa", "harmful"
     )
-    changes = {"top": 0.1, "rule": "paper", "verify": 0.1, "audit_seed": 1, "pool": "layer"}
+    changes = {"top": 0.1, "rule": "paper", "verify": 0.2, "audit_seed": 1, "pool": "layer"}
     different = [replace(MS, **{name: value}) for name, value in changes.items()]
     keys = [str(score_inputs(bench, node, "qaa", "harmful")) for node in (MS, plain, *different)]
     assert len(set(keys)) == len(keys)
@@ -124,10 +119,11 @@ def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path)
     *_, estimate, exact = rows.values()
     assert (estimate.passes, estimate.effect) == (3, MS.effect)
     assert exact.effect == Ablation()
-    # .02^.8 of 2,560 neurons and 20 that are audited, from the middle of four layers on average
-    assert exact.passes == pytest.approx((0.02**0.8 * 2560 + 20) * 5 / 8)
+    # neurons near the threshold, those tried on 2 of 60 prompts and 20 audited, from the middle of four layers on
+    near, tried = 2 * (0.02**0.9 - 0.02**1.1) * 512, (0.02 ** (1 / 3) - 0.02**0.9) * 512 * 2 / 60
+    assert exact.passes == pytest.approx((near + tried + 20) * 5 / 8)
     assert expected_passes(paper, 1000, 1, 400) == pytest.approx(
-        (0.03**0.8 - 0.03**1.2) * 1000 + (0.03**0.4 - 0.03**0.8) * 1000 * 4 / 400 + 20
+        (0.03**0.9 - 0.03**1.1) * 1000 + (0.03 ** (1 / 3) - 0.03**0.9) * 1000 * 2 / 400 + 20
     )
     half = load_subject("organism", dtype="bfloat16", weights=False)
     recipe = replace(RECIPE, sets={"ms": paper})
@@ -139,10 +135,10 @@ def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path)
 
 
 def test_a_neuron_that_the_estimate_hides_is_missed() -> None:
-    from ssn_probe.study.verification import Verified, audit
+    from ssn_probe.study.verification import audit
 
     node = replace(MS, rule="harmful", top=0.2, sites=("ffn",))
-    estimates = {"harmful": np.array([[5.0, 4, 3, 2, 1]] * 2), "harmless": np.zeros((2, 5))}
+    estimates = {"harmful": np.array([[5.0, 4.9, 3, 2, 1]] * 2), "harmless": np.zeros((2, 5))}
 
     def read(context: str, _layer: int, _site: str) -> np.ndarray:
         return estimates[context]
@@ -161,37 +157,111 @@ def test_the_bound_covers() -> None:
     assert upper_bound(0, 0) == upper_bound(3, 3) == 1.0
 
 
-@pytest.mark.parametrize("rule", ["difference", "both", "paper", "harmful"])
-def test_the_band_of_dead_neurons_single_prompts_and_permuted_ones(rule: str) -> None:
-    node, random = replace(MS, rule=rule, top=0.1), np.random.default_rng(0)
-    effects = random.gamma(2.0, size=(7, 50))
-    one, share = near_threshold(node, effects[:3], effects[3:])
-    other = near_threshold(node, effects[[6, 0, 4]], effects[[5, 2, 1, 3]])
-    assert np.array_equal(one, other[0])
-    assert np.array_equal(share, other[1])
-    assert 0 < one.sum() < 50
-    assert not near_threshold(node, np.zeros((1, 50)), np.zeros((1, 50)))[0].any()
-    assert near_threshold(node, effects[:1], effects[1:2])[0].any()
-    dead = to_verify(node, [(0, "ffn")], "qaa", lambda *_: np.zeros((1, 3)), np.array)
+def read_from(estimates: np.ndarray, harmful: int) -> Any:
+    """Effects [prompt, neuron] of one place, `harmful` prompts before harmless ones."""
+    return lambda context, *_: estimates[:harmful] if context == "harmful" else estimates[harmful:]
+
+
+def made_up(seed: int, prompts: int = 12, neurons: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Effects of two kinds of prompts, harmful ones first, and estimates that are 6 % off, some of half the size."""
+    random = np.random.default_rng(seed)
+    kinds = random.gamma(1.0, size=(2, neurons)) + random.gamma(2.0, size=neurons)
+    exact = np.repeat(kinds, prompts, axis=0) * random.gamma(20.0, 1 / 20, size=(2 * prompts, neurons))
+    off = np.where(random.random(neurons) < 0.02, 0.5, 1.0) * (1 + 0.03 * random.standard_normal(neurons))
+    return exact, exact * off * (1 + 0.05 * random.standard_normal(exact.shape))
+
+
+RULES = ["difference", "both", "paper", "harmful"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_neither_order_nor_labels_decide_who_is_verified(rule: str) -> None:
+    node, random = replace(MS, rule=rule, top=0.05), np.random.default_rng(0)
+    exact, estimates = made_up(3)
+
+    def verified_of(rows: np.ndarray) -> Verified:
+        def measure(neurons: Any, some: Any) -> np.ndarray:
+            return exact[rows][slice(None) if some is None else some][:, [index for *_, index in neurons]]
+
+        read, order = read_from(estimates[rows], 12), np.argsort(rows)
+        return to_verify(node, [(0, "ffn")], "qaa", read, measure, order.tolist())
+
+    one, other = verified_of(np.arange(24)), verified_of(random.permutation(24))
+    assert one == other
+    assert 0 < len(one.neurons) < 200
+    columns = [index for *_, index in one.neurons]
+    assert np.array_equal(one.exact, exact[:, columns])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_set_is_that_of_exact_effects(rule: str) -> None:
+    """In ten made-up pools a fifth of the wrong neurons of screened sets are left at most."""
+    wrong, screened, share = [], [], []
+    for seed in range(10):
+        node = replace(MS, rule=rule, top=0.05)
+        exact, estimates = made_up(seed)
+
+        def measure(neurons: Any, rows: Any, exact: np.ndarray = exact) -> np.ndarray:
+            return exact[slice(None) if rows is None else rows][:, [index for *_, index in neurons]]
+
+        found = to_verify(node, [(0, "ffn")], "qaa", read_from(estimates, 12), measure, range(24))
+        mixed, columns = estimates.copy(), [index for *_, index in found.neurons]
+        mixed[:, columns] = exact[:, columns]
+        sets = [taken(node, some[:12].mean(0), some[12:].mean(0)) for some in (exact, mixed, estimates)]
+        wrong.append(int((sets[0] != sets[1]).sum()))
+        screened.append(int((sets[0] != sets[2]).sum()))
+        share.append(len(columns) / 400)
+    assert sum(wrong) <= 0.2 * sum(screened)
+    assert sum(screened) > 10
+    assert max(share) < 0.3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_dead_neurons_and_single_prompts(rule: str) -> None:
+    node, effects = replace(MS, rule=rule, top=0.1), np.random.default_rng(0).gamma(2.0, size=(2, 50))
+
+    def measure(neurons: Any, rows: Any) -> np.ndarray:
+        return effects[slice(None) if rows is None else rows][:, [index for *_, index in neurons]]
+
+    dead = to_verify(node, [(0, "ffn")], "qaa", lambda *_: np.zeros((1, 3)), measure, [0, 1])
     assert dead.neurons == ()
     assert len(dead.audited) == 3
+    assert to_verify(node, [(0, "ffn")], "qaa", read_from(effects, 1), measure, [0, 1]).neurons
 
 
-def test_a_neuron_is_verified_that_comes_near_the_threshold_where_it_is_tried() -> None:
+def test_a_neuron_is_verified_that_a_trial_lifts_to_the_threshold() -> None:
     node, tried = replace(MS, rule="harmful", top=0.1, sites=("ffn",), verify=0.05), []
-    estimates = np.array([[10.0, 6, 5, 4.5, 3, 1, 1, 1, 1, 1]] * 2)
+    estimates = np.array([[10.0, 6, 5, 4.5, 3, 1, 1, 1, 1, 1]] * 4)
+    exact = estimates * [1, 1.1, 2, 1, 1, 1, 1, 1, 1, 1]
 
-    def trial(neurons: Any) -> np.ndarray:
-        tried.extend(index for _, _, index in neurons)
-        return np.array([1.2, 2.0, 1.0])
+    def measure(neurons: Any, rows: Any) -> np.ndarray:
+        columns = [index for *_, index in neurons]
+        if rows is not None:
+            tried.append((len(rows), columns))
+        return exact[slice(None) if rows is None else rows][:, columns]
 
-    found = to_verify(node, [(0, "ffn")], "qaa", lambda *_: estimates, trial)
-    assert tried == [1, 2, 3]  # from .4 of the threshold on, and below the band
+    found = to_verify(node, [(0, "ffn")], "qaa", read_from(estimates, 2), measure, [2, 0, 1, 3])
+    assert tried == [(2, [1, 2, 3])]  # from a third of the threshold on, and below the band
     assert [index for _, _, index in found.neurons] == [0, 2]
     assert found.tried == 3
-    rows = tried_prompts([[number] for number in range(9)])
-    assert len(rows) == 4
-    assert [8 - row for row in tried_prompts([[number] for number in range(9)][::-1])] == rows
+
+
+def test_the_fixed_order_is_that_of_tokens() -> None:
+    tokens = [[number] for number in range(9)]
+    order = in_fixed_order(tokens)
+    assert sorted(order) == list(range(9))
+    assert [8 - row for row in in_fixed_order(tokens[::-1])] == order
+
+
+def test_two_kinds_of_prompts_are_told_apart_without_labels() -> None:
+    for seed in range(5):
+        effects, kind = made_up(seed)[1], np.random.default_rng(seed).permutation(24) < 12
+        rows = np.empty((24, 400))
+        rows[kind], rows[~kind] = effects[:12], effects[12:]
+        for sign in (np.ones(400), np.random.default_rng(9).choice([-1.0, 1.0], 400)):  # signed effects, too
+            group = two_groups(alike(np.split(rows * sign, 2, axis=1)), 12)
+            assert (group == kind).all() or (group == ~kind).all()
+    assert two_groups(alike([np.zeros((5, 3))]), 2).sum() == 2
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan"), True, "x"])
@@ -220,14 +290,3 @@ def test_half_precision_is_verified_in_single(bench: Workbench) -> None:
     rounded = exact_effects(half, tokens, [(1, "ffn", 3), (0, "q", 2)])
     assert found.dtype == torch.float32
     assert not torch.allclose(found, rounded, rtol=1e-4)
-
-
-@pytest.mark.parametrize("rule", ["difference", "both"])
-def test_no_labelling_gives_a_neuron_more_than_its_highest_score(rule: str) -> None:
-    effects = np.random.default_rng(1).gamma(1.0, size=(6, 30))
-    effects[:, 0] = [3, 3, 1, 1, 1, 1]
-    highest = _highest(rule, effects.mean(0), effects.std(0), 2, 4)
-    labels = [np.isin(np.arange(6), some) for some in combinations(range(6), 2)]
-    scores = np.array([contrast_score(rule, effects[one].mean(0), effects[~one].mean(0)) for one in labels])
-    assert (scores.max(axis=0) <= highest + 1e-12).all()
-    assert scores.max(axis=0)[0] == pytest.approx(highest[0])
