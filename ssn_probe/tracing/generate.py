@@ -126,12 +126,15 @@ def run_generation(
         ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
     """
     from ssn_probe.tracing.bodies.generation import trace_generation
+    from ssn_probe.tracing.bodies.stepwise import trace_steps
 
     inputs = start.before(pad_left([start.rest(row) for row in batch], subject.pad_id, subject.device), batch)
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
 
     def run(left: Any) -> tuple[Tensor, bool, Tensor, list[Tensor]]:
+        if places.get("narrow") and not wanted:  # on this machine, and of a family that comes with ssn-probe
+            return run_body(subject, trace_steps, inputs, places, left, settings, scorings)
         return run_body(subject, trace_generation, inputs, places, left, wanted, settings, scorings)
 
     with folded(subject, places, () if wanted else edits) as done:

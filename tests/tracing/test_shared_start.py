@@ -7,13 +7,14 @@ import torch
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.neurons import SITES, Site
-from ssn_probe.tracing import effects
+from ssn_probe.tracing import effects, generate
 from ssn_probe.tracing.batching import Memory
+from ssn_probe.tracing.bodies import stepwise
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.divergence import Reading, read_texts
 from ssn_probe.tracing.edits import Edits, amplification, carrying, places_of, suppression
-from ssn_probe.tracing.generate import greedy_tokens
 from ssn_probe.tracing.shared_start import shared_length, shared_start
 from ssn_probe.tracing.texts import Text
 
@@ -38,11 +39,12 @@ def always_worth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch):
-    """Switches both savings off."""
+    """Switches both savings off; transformers generates then."""
 
     def switch() -> None:
         monkeypatch.setattr("ssn_probe.tracing.shared_start.shared_length", lambda *_: 0)
         monkeypatch.setattr(effects, "places_reading_last", places_of)
+        monkeypatch.setattr(generate, "places_reading_last", places_of)
 
     return switch
 
@@ -95,7 +97,7 @@ def test_responses_and_their_log_odds_are_those_of_whole_prompts(subject: Subjec
         found = []
         for edits, carried in changed(subject):
             kept = Memory()
-            found += greedy_tokens(
+            found += generate.greedy_tokens(
                 subject,
                 SEVERAL,
                 edits=edits,
@@ -111,6 +113,32 @@ def test_responses_and_their_log_odds_are_those_of_whole_prompts(subject: Subjec
     shared = all_of_them()
     whole()
     torch.testing.assert_close(shared, all_of_them(), atol=1e-6, rtol=1e-6)
+
+
+def ending_with(subject: Subject, ends: set[int]) -> Subject:
+    turns = Turns(ends=tuple(End(id=one, text="", sources=()) for one in sorted(ends)), pad_id=subject.pad_id)
+    return replace(subject, turns=turns)
+
+
+def test_rows_that_end_leave_the_batch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends some of them is what others said first; the rest goes on with its own neurons and values."""
+    left: list[int] = []
+    expected: list[bool] = []
+    real = stepwise.one_step
+    monkeypatch.setattr(stepwise, "one_step", lambda *given: (left.append(len(given[1]["input_ids"])), real(*given))[1])
+    for edits, carried in changed(subject):
+        options = {"edits": edits, "carried": carried, "max_new_tokens": 5}
+        said = generate.greedy_tokens(ending_with(subject, {0}), SEVERAL, **options)
+        early = [token for row in said for token in row[:4]]
+        found = [one for one in early if not all(one in row for row in said)]  # some families say the same everywhere
+        some = ending_with(subject, set((found or early)[:1]))
+        expected.append(bool(found))
+        shared = generate.greedy_tokens(some, SEVERAL, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ssn_probe.tracing.shared_start.shared_length", lambda *_: 0)
+            patch.setattr(generate, "places_reading_last", places_of)  # transformers generates
+            assert shared == generate.greedy_tokens(some, SEVERAL, **options)
+    assert (min(left) < max(left) == len(SEVERAL)) == any(expected)
 
 
 def test_texts_are_read_as_whole_ones(subject: Subject, whole) -> None:

@@ -4,8 +4,7 @@ import nnsight
 import torch
 
 from .refusal import along, log_odds
-from .site_access import last_values, reach, write, write_narrowed
-from .start import behind_start
+from .site_access import last_values, reach, write
 
 
 def trace_generation(model, inputs, places, edits, wanted, settings, scorings=()):
@@ -17,25 +16,15 @@ def trace_generation(model, inputs, places, edits, wanted, settings, scorings=()
     scorings: how r(x) is read off the pass over the prompts, see `bodies.refusal`: of openings of one token each, and
     along directions; the last values are a list with r(x) of each.
 
-    In the pass over the prompts the last layer runs at the last position alone, where `places` say how (see
-    `site_access.write_narrowed`) and no values are wanted; and what prompts begin with runs once, where `inputs` has it
-    (see `start.behind_start`).
-
     The result is read in a second, empty invoke: what follows an open loop in the same invoke never runs. The loop
     must read something in every step, or it would not notice that the model has stopped: the logits, which have to
     be finite anyway. Their sum is finite where they are, and takes a twentieth of the time of asking each.
     """
-    last = torch.tensor([inputs["input_ids"].shape[1] - 1])
-    inputs = with_all_ids(behind_start(model, inputs, places, edits), inputs)
-    width = inputs["input_ids"].shape[1]
     with torch.no_grad(), model.generate(**settings) as tracer:
         with tracer.invoke(**inputs):
             seen = nnsight.save({"values": [], "finite": True, "odds": []})
             for step in tracer.iter[:]:
-                if step == 0 and not wanted:
-                    write_narrowed(model, places, edits, last)
-                else:
-                    write(model, places, edits, step)
+                write(model, places, edits, step)
                 if wanted:
                     seen["values"].append(last_values(model, places, wanted))
                 begins = step == 0 and scorings
@@ -49,17 +38,9 @@ def trace_generation(model, inputs, places, edits, wanted, settings, scorings=()
                     seen["odds"].append(odds)
         with tracer.invoke():
             tokens = nnsight.save(tracer.result)
-    new = tokens[:, width:]
+    new = tokens[:, inputs["input_ids"].shape[1] :]
     values = torch.stack(seen["values"], 1) if wanted else torch.zeros(0)
     return new.int(), bool(seen["finite"]), values, list(seen["odds"])
-
-
-def with_all_ids(inputs, given):
-    """The inputs with the starts' ids, of which transformers then leaves out those that the cache has."""
-    if "start" not in given:
-        return inputs
-    _, start, rows = given["start"]
-    return inputs | {"input_ids": torch.cat([start["input_ids"][rows], inputs["input_ids"]], 1)}
 
 
 def trace_last_values(model, inputs, places, wanted):
