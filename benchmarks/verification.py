@@ -1,20 +1,27 @@
 """Screened and verified sets against brute force: every neuron ablated on every prompt, and the same rule.
 
-    python -m benchmarks.verification [MODEL …] [--prompts 24] [--make-gemma2 FOLDER]
+    python -m benchmarks.verification [MODEL …] [--prompts 24] [--probes 64] [--organisms FOLDER] [--make-gemma2 FOLDER]
 
-MODEL is an organism: one that ssn-probe ships, or a folder. Prompts are the organism's, as many a context. The estimate
-is `Final(probes=64, exact_qk=1)`, the band ±10 %. The rule is applied to the estimates, to the estimates with exact
-effects in the place of those verified, and to exact effects of all. A share of 4 % of the neurons verified is the goal.
+MODEL is an organism that ssn-probe ships, a folder of one, or a random tiny model, `tiny:llama`, `tiny:qwen3` or
+`tiny:gemma2`; without any, the shipped two, the tiny ones and those in FOLDER (`python -m benchmarks.identification
+make`). Prompts are the organism's, as many a context, or random tokens. The estimate is `Final(probes=64, exact_qk=1)`,
+`verify=.2`. The rule is applied to the estimates, to the estimates with exact effects in the place of those verified,
+and to exact effects of all. A share of 4 % of the neurons verified is the goal.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
+from benchmarks.identification.organisms import FOLDER, made
+from benchmarks.models import write_random
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.organism.curriculum import Curriculum
@@ -32,14 +39,20 @@ from ssn_probe.tracing.exact_effects import exact_effects
 
 PROMPTS = Prompts("organism", languages=("qaa",), limit=24)
 EFFECT = Final(probes=64, exact_qk=1.0)
-SCREEN = SafetyNeurons(PROMPTS, effect=EFFECT, rule="harmful", top=0.005, verify=0.1)
+SCREEN = SafetyNeurons(PROMPTS, effect=EFFECT, rule="harmful", top=0.005, verify=0.2)
 CASES = {
     "harmful, .5 % per site": SCREEN,
     "paper, 3 % per layer": replace(SCREEN, rule="paper", top=0.03, pool="layer"),
     "paper(), q k v o": replace(SCREEN, rule="paper", top=0.03, pool="layer", sites=("q", "k", "v", "o")),
     "difference, .5 % per site": replace(SCREEN, rule="difference"),
+    "both, .5 % per site": replace(SCREEN, rule="both"),
 }
-MODELS = ("organism", "organism:planted-qwen3")
+TINY = ("tiny:llama", "tiny:qwen3", "tiny:gemma2")
+MODELS = ("organism", "organism:planted-qwen3", *TINY)
+IN_VIEW = ("organism", "organism:planted-qwen3", "llama-101-ffn16", "gemma2-301")
+"""Models that were looked at while the method's numbers were chosen; the others had no part in that."""
+WIDTH, LAYERS, WORDS = 48, 3, 200
+"""Channels, layers and tokens of a random tiny model."""
 
 Effects = Mapping[str, Mapping[tuple[int, str], np.ndarray]]
 """Context → (layer, site) → effects [prompt, neuron]."""
@@ -132,31 +145,71 @@ def make_gemma2(folder: Path) -> None:
     train(301, folder, variant=Variant(architecture="gemma2", curriculum=short))
 
 
-def table(models: Iterable[str], prompts: int) -> Iterable[str]:
+def random_model(family: str, folder: Path) -> Path:
+    """A tiny model whose weights are random, and large enough that every part of it matters."""
+    import transformers
+
+    shape: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 3 * WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": WIDTH // 4,
+        "vocab_size": WORDS,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 64,
+    }
+    kinds = {"llama": "LlamaConfig", "qwen3": "Qwen3Config", "gemma2": "Gemma2Config"}
+    write_random(folder, kinds[family], shape)
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            drawn = 0.2 * torch.randn(parameter.shape, generator=random)
+            parameter.copy_(drawn if parameter.dim() > 1 else parameter + drawn)
+    module.save_pretrained(folder)
+    return folder
+
+
+def random_tokens(prompts: int) -> dict[str, Sequence]:
+    """Prompts of random tokens, as many in each context: contexts between which there is no difference."""
+    random = np.random.default_rng(1)
+    return {side: [random.integers(3, WORDS, 10).tolist() for _ in range(prompts)] for side in CONTRASTED}
+
+
+def table(models: Iterable[str], prompts: int, effect: Final) -> Iterator[str]:
     """The rows of the table in Markdown, as they are measured."""
-    yield "| model | rule | set | verified | tried on 4 prompts | ablations | screened P/R | verified P/R |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| model | in view | rule | set | verified | tried on 2 prompts | ablations | screened P/R | verified P/R |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for model in models:
-        subject = load_subject(model)
-        tokens = prompts_of(subject, replace(PROMPTS, limit=prompts))
-        estimates, exact = measured(subject, tokens)
-        for name, node in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            kind, _, family = model.partition(":")
+            subject = load_subject(str(random_model(family, Path(folder))) if kind == "tiny" else model)
+            tokens = random_tokens(prompts) if kind == "tiny" else prompts_of(subject, replace(PROMPTS, limit=prompts))
+            estimates, exact = measured(subject, tokens, effect)
+        name = model if kind == "tiny" else Path(model).name
+        seen = "yes" if name in IN_VIEW else "no"
+        for rule, node in CASES.items():
             row = compared(node, estimates, exact, tokens)
             shares = " | ".join(f"{100 * share:.1f} %" for share in (row.verified, row.tried, row.ablations))
             rates = " | ".join("{:.3f}/{:.3f}".format(*pair) for pair in (row.screened, row.found))
-            yield f"| {Path(model).name} | {name} | {row.size} | {shares} | {rates} |"
+            yield f"| {name} | {seen} | {rule} | {row.size} | {shares} | {rates} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Screened and verified sets against brute force.")
-    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("models", nargs="*")
     parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--probes", type=int, default=EFFECT.probes)
+    parser.add_argument("--organisms", type=Path, default=FOLDER, metavar="FOLDER")
     parser.add_argument("--make-gemma2", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     if given.make_gemma2:
         make_gemma2(given.make_gemma2)
         given.models = [*given.models, str(given.make_gemma2)]
-    for line in table(given.models, given.prompts):
+    models = given.models or [*MODELS, *made(given.organisms).values()]
+    for line in table(models, given.prompts, replace(EFFECT, probes=given.probes)):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
