@@ -97,8 +97,9 @@ class SafetyNeurons(SetExpression):
     without a difference between harmful and harmless. `scoring_dtype`: neurons are scored with the same weights in this
     wider dtype, None for the one that the model is loaded in.
 
-    `verify=share` measures neurons exactly, by ablation, whose estimated effect is within that share of the threshold,
-    and an audit of the others that `audit_seed` draws (`ssn_probe.study.verification`); None or 0: nothing is verified.
+    `verify=share` measures neurons exactly, by ablation, whose estimated effect is within that share of the threshold
+    and leaves open on which side they are, and an audit of the others that `audit_seed` draws
+    (`ssn_probe.study.verification`); None or 0: nothing is verified.
     """
 
     version = 2

@@ -54,6 +54,16 @@ def test_exchanged_labels_verify_the_same_neurons(organism: Subject, rule: str) 
     assert here == verified(exchanged_bench(recipe, organism, 2), node, "qaa")
 
 
+def test_what_is_tried_is_noted_as_it_is_done(organism: Subject) -> None:
+    few = Prompts("organism", languages=("qaa",), limit=2)
+    node = replace(MS, prompts=few, effect=Final(probes=4), rule="harmful")
+    said: list[str] = []
+    scored(bench_for(Recipe(sets={"ms": node}), organism), node, "qaa", "harmful", note=said.append)
+    assert any(text.startswith("qaa: ") and text.endswith(" neurons tried, prompt 1 of 2") for text in said)
+    assert any("near the threshold, prompt 3 of 4" in text for text in said)
+    assert said[-1] == ""
+
+
 def test_exact_effects_stand_in_the_place_of_estimates(bench: Workbench) -> None:
     chosen, plain = verified(bench, MS, "qaa"), replace(MS, verify=None)
     rows = bench.data[PROMPTS].select("identify", "harmful", "qaa")

@@ -22,10 +22,10 @@ def verification_section(table: pl.DataFrame | None) -> Section | None:
     )
     note = (
         "Neurons near a threshold that knows no label were silenced one by one, on the same prompts, and their exact "
-        "effects replace the estimates; near the threshold: those whose estimate is as near to the threshold under the "
-        "observed labels. Audited neurons are drawn at random from those that were not verified. Missed: how many of "
-        "the audited ones that the rule left out it would take with their exact effect; at most: the one-sided 95 % "
-        "bound of Clopper and Pearson on their share of all neurons that were left out."
+        "effects replace the estimates; near the threshold: those whose estimate is within two fifths of `verify` of "
+        "the threshold under the observed labels. Audited neurons are drawn at random from those that were not "
+        "verified. Missed: how many of the audited ones that the rule left out it would take with their exact effect; "
+        "at most: the one-sided 95 % bound of Clopper and Pearson on their share of all neurons that were left out."
     )
     head = (*HEAD[:2], "audited", "Spearman's correlation", "median relative error")
     off = "How far the estimates of audited neurons were off"
