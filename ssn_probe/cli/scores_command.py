@@ -1,5 +1,6 @@
 """`scores`: the effect of every neuron on every prompt of a past run, as a file."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -28,5 +29,9 @@ def scores(
     from ssn_probe.runs.folder import find_run
 
     run = find_run(reference, out)
-    export_scores(run, file, name=name, languages=languages, contexts=contexts)
+    try:
+        export_scores(run, file, name=name, languages=languages, contexts=contexts)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Nothing was written: the same command begins again.", err=True)
+        sys.exit(130)
     click.echo(f"Written to {plain(str(file))}")

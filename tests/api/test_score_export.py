@@ -153,3 +153,7 @@ def test_what_stops_it_leaves_no_half_file(
     assert expected is KeyboardInterrupt or "disk is full" in (getattr(raised.value, "hint", None) or "")
     assert [one.name for one in tmp_path.iterdir()] == ["scores.parquet"]
     assert path.read_bytes() == before
+    if expected is KeyboardInterrupt:
+        command = ["scores", str(result.path), str(path), "-o", str(result.path.parent)]
+        done = CliRunner().invoke(main, command)
+        assert (done.exit_code, "Nothing was written" in done.output) == (130, True)
