@@ -140,6 +140,7 @@ $(STAMP): pyproject.toml lock.txt ssn_probe/constraints.txt
 	  echo "ssn-probe needs Python 3.11 or newer; $(PYTHON) is older. Install one and say PYTHON=python3.12."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "$(PYTHON) has no venv module. Install it first; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV): some minutes, mostly downloads."
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(HASHES),yes)
 	@$(BIN)/python $(PIP) --require-hashes --no-deps -r lock.txt || { \

@@ -11,7 +11,7 @@ def overlap(
     effect: str = "refusal",
     top: float | None = None,
 ):
-    """Do languages share their safety neurons, by each of the three selection rules?"""
+    """Do languages share their safety neurons, by each of three selection rules?"""
     prompts = Prompts(data, harmless=harmless)
     rules = ("difference", "harmful", "paper")
     return Recipe(

@@ -209,7 +209,7 @@ def _wanted(result: Survey, runs: Sequence[Path]) -> tuple[set[str] | None, floa
     if since < float("inf") and not result.running:
         result.notes.append(
             f"What changed in the cache since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC is kept: "
-            "a run that began then has not ended, and the same command goes on with it. To give it up, remove its "
+            "a run that began then is not done, and the same command goes on with it. To give it up, remove its "
             "folder."
         )
     if silent:

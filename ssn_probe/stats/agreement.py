@@ -28,7 +28,7 @@ def agreement(
 
     Departure: Cohen's own interval is the normal one of p_o with p_e held fixed, which has no width where all agree.
     Here p_o has Wilson's interval on the number of prompts, which counts the responses to a prompt once and is
-    conservative.
+    conservative; it ends at −1, below which κ cannot be.
     """
     if not len(first) == len(second) == len(clusters):
         raise ValueError("one verdict of each judge and one cluster per response are needed")
@@ -41,5 +41,5 @@ def agreement(
     if chance > 1 - 1e-12:
         return Agreement(n=n, clusters=groups, observed=observed, kappa=None, low=None, high=None)
     low, high = wilson(observed * groups, groups, confidence)
-    kappa, least, most = ((share - chance) / (1 - chance) for share in (observed, low, high))
+    kappa, least, most = (max(-1.0, (share - chance) / (1 - chance)) for share in (observed, low, high))
     return Agreement(n=n, clusters=groups, observed=observed, kappa=kappa, low=least, high=most)

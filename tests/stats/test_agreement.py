@@ -44,6 +44,15 @@ def test_responses_to_one_prompt_count_once() -> None:
     assert clustered.low < alone.low < alone.high < clustered.high  # type: ignore[operator]
 
 
+def test_the_interval_of_few_responses_ends_at_the_least_kappa() -> None:
+    found = agreement(["a"] * 9 + ["b"], ["a"] * 9 + ["b"], [str(n) for n in range(10)])
+    assert found.kappa == 1
+    assert found.low is not None
+    assert -1 <= found.low < 1
+    found = agreement(["a"] * 9 + ["b"], ["a"] * 8 + ["b", "a"], [str(n) for n in range(10)])
+    assert found.low == -1
+
+
 def test_where_kappa_is_not_defined() -> None:
     assert agreement([], [], []).kappa is None
     one = agreement(["r"] * 5, ["r"] * 5, list("abcde"))
