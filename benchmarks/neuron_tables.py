@@ -85,8 +85,8 @@ def steps(neurons: Any, layers: int, folder: Path) -> dict[str, Callable[[], Any
         "without_strongest": neurons.without_strongest,
         "set == set": lambda: neurons == NeuronSet(neurons.frame, LANGUAGES),
         "displayed": neurons._repr_mimebundle_,
-        "written as parquet": lambda: write_table(folder / "neurons.parquet", neurons.frame),
-        "read_neurons": lambda: read_neurons(folder / "neurons.parquet"),
+        "written as parquet, half of it": lambda: write_table(folder / "neurons.parquet", even.frame),
+        "read_neurons, half of it": lambda: read_neurons(folder / "neurons.parquet"),
     }
     tables = (
         lambda: overlap_table(neurons, widths, "ms"),
@@ -115,7 +115,8 @@ def measured(top: float, layers: int, gib: float, only: str = "") -> dict[str, A
 
 def of_languages(top: float, layers: int, threads: int) -> list[Row]:
     """A row per step, beside its memory."""
-    found = run_apart("benchmarks.neuron_tables", ["measured", str(top), str(layers), str(GIB)], threads=threads)
+    arguments = ["measured", str(top), str(layers), str(GIB)]
+    found = run_apart("benchmarks.neuron_tables", arguments, threads=threads, freeing=False)
     size = f"{len(LANGUAGES)} languages × {layers * sum(WIDTHS.values()):,} neurons, top {top:.1%}"
     group = f"{size}: {found['rows']:,} rows, in {GIB:g} GiB of address space"
     together = {name: found["steps"][name] for name in TABLES}

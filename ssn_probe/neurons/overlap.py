@@ -95,9 +95,12 @@ def _shared(bits: np.ndarray) -> np.ndarray:
     found = np.zeros((len(bits), len(bits)), dtype=np.int64)
     for start in range(0, bits.shape[1], BLOCK_WORDS):
         block = np.ascontiguousarray(bits[:, start : start + BLOCK_WORDS])
+        common, counts = np.empty_like(block), np.empty(block.shape, dtype=np.uint8)
         for row in range(len(block) - 1):
-            common = np.bitwise_count(block[row] & block[row + 1 :])
-            found[row, row + 1 :] += common.sum(axis=1, dtype=np.int64)
+            others = slice(row + 1, None)
+            np.bitwise_and(block[row], block[others], out=common[others])
+            np.bitwise_count(common[others], out=counts[others])
+            found[row, others] += counts[others].sum(axis=1, dtype=np.int64)
     return found
 
 
