@@ -151,9 +151,11 @@ class _Estimates:
     def pool(self, number: int, group: np.ndarray, top: float) -> Pool:
         """What the bands need of a pool of which the rule takes a share of `top`."""
         places = self.groups[number]
-        values = self.at(places)
-        widths = [self.read("harmful", *place).shape[1] for place in places]
-        names: list[Any] = [(*place, index) for place, n in zip(places, widths, strict=True) for index in range(n)]
+        blocks = [self.at([place]) for place in places]
+        values = np.concatenate(blocks, axis=1)
+        names: list[Any] = [
+            (*place, index) for place, block in zip(places, blocks, strict=True) for index in range(block.shape[1])
+        ]
         sides = [(values[rows], max(1, int(rows.sum()))) for rows in (group, ~group)]
         return Pool(
             names=names,

@@ -226,6 +226,33 @@ def test_the_set_is_that_of_exact_effects(rule: str) -> None:
     assert max(share) < 0.3
 
 
+def test_p_is_valid_among_verified_effects() -> None:
+    """Labels that say nothing: of 300 studies no more than 5 % have p ≤ .05, though estimates are half of the effects.
+
+    p is the rank of the set's total score among those of 19 exchanged labellings, all from the same verified effects.
+    Neurons verified by the observed labels' band instead would reject 15 %.
+    """
+    node, random, low = replace(MS, rule="difference", top=0.05), np.random.default_rng(5), 0
+    for _ in range(300):
+        exact = random.gamma(1.0, size=(12, 60))
+        off = np.exp(0.3 * random.standard_normal(60)) / 2
+        estimates = exact * off * (1 + 0.1 * random.standard_normal(exact.shape))
+        rows = random.permutation(12)  # the first six are called harmful
+
+        def measure(neurons: Any, some: Any, exact: np.ndarray = exact[rows]) -> np.ndarray:
+            return exact[slice(None) if some is None else some][:, [index for *_, index in neurons]]
+
+        read, order = read_from(estimates[rows], 6), np.argsort(rows).tolist()
+        found = to_verify(node, [(0, "ffn")], "qaa", read, measure, order)
+        columns = [index for *_, index in found.neurons]
+        estimates[:, columns] = exact[:, columns]
+        labels = [rows[:6], *(random.permutation(12)[:6] for _ in range(19))]
+        scores = [estimates[some].mean(0) - np.delete(estimates, some, axis=0).mean(0) for some in labels]
+        totals = [np.sort(score)[-3:].sum() for score in scores]
+        low += sum(other >= totals[0] for other in totals[1:]) == 0
+    assert low <= 300 * 0.05 + 3 * np.sqrt(300 * 0.05 * 0.95)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_dead_neurons_and_single_prompts(rule: str) -> None:
     node, effects = replace(MS, rule=rule, top=0.1), np.random.default_rng(0).gamma(2.0, size=(2, 50))
