@@ -109,7 +109,7 @@ def test_what_a_run_may_go_on_with_is_kept_until_it_is_done(tmp_path: Path) -> N
     entry, other = entry_of(tmp_path, "new"), entry_of(tmp_path, "new", version=1)
     folder = run_at(tmp_path, state="interrupted")
     assert names(tmp_path) == [f"cache/{other}"], "no run of this release reads it"
-    assert "has not ended" in " ".join(survey(tmp_path, METHODS).notes)
+    assert "is not done" in " ".join(survey(tmp_path, METHODS).notes)
     run_at(tmp_path, NEW, entries=(), key="k")
     assert f"cache/{entry}" in names(tmp_path), "the same run is done since"
     assert folder.is_dir()
