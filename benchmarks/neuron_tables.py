@@ -76,7 +76,16 @@ def steps(neurons: Any, layers: int, folder: Path) -> dict[str, Callable[[], Any
     strata = {place: np.arange(width) // 50 for place, width in widths.items()}
     anchor, even = neurons.of(LANGUAGES[0]), NeuronSet(neurons.frame.filter(pl.col("index") % 2 == 0), LANGUAGES)
     mean = anchor.frame.select(*NEURON, "score")
-    found = dict.fromkeys(TABLES, None) | {
+    tables: tuple[Callable[[], Any], ...] = (
+        lambda: overlap_table(neurons, widths, "ms"),
+        lambda: neurons & anchor,
+        lambda: neurons - anchor,
+        lambda: neurons & even,
+        lambda: neurons | even,
+        neurons.union,
+        lambda: shared_at_least(neurons, 3),
+    )
+    others: dict[str, Callable[[], Any]] = {
         "shared_with_anchor": lambda: shared_with_anchor(neurons, LANGUAGES[0], mean),
         "random_like, one set": lambda: random_like(neurons, widths, 0),
         "as_important, one set": lambda: as_important(neurons, strata, 0),
@@ -88,16 +97,7 @@ def steps(neurons: Any, layers: int, folder: Path) -> dict[str, Callable[[], Any
         "written as parquet, half of it": lambda: write_table(folder / "neurons.parquet", even.frame),
         "read_neurons, half of it": lambda: read_neurons(folder / "neurons.parquet"),
     }
-    tables = (
-        lambda: overlap_table(neurons, widths, "ms"),
-        lambda: neurons & anchor,
-        lambda: neurons - anchor,
-        lambda: neurons & even,
-        lambda: neurons | even,
-        neurons.union,
-        lambda: shared_at_least(neurons, 3),
-    )
-    return found | dict(zip(TABLES, tables, strict=True))
+    return dict(zip(TABLES, tables, strict=True)) | others
 
 
 def measured(top: float, layers: int, gib: float, only: str = "") -> dict[str, Any]:
