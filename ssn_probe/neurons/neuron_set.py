@@ -51,8 +51,10 @@ class NeuronSet(Displayed):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NeuronSet):
             return NotImplemented
-        mine, theirs = (s.frame.select(KEYS).sort(KEYS) for s in (self, other))
-        return set(self.languages) == set(other.languages) and mine.equals(theirs)
+        if set(self.languages) != set(other.languages) or len(self) != len(other):
+            return False
+        mine, theirs = (some if ascending(some) else np.sort(some) for some in codes([self.frame, other.frame], KEYS))
+        return np.array_equal(mine, theirs)
 
     __hash__ = None  # type: ignore[assignment]  # a frame is a value without a cheap hash
 

@@ -230,7 +230,7 @@ def neuron_table(neurons: Any, name: str = "") -> Table:
     from ssn_probe.neurons import EVERY
 
     rows = neurons.frame
-    sites = [site for site in SITES if site in set(rows["site"])]
+    sites = [site for site in SITES if site in rows["site"].unique()]
     size = counted(rows.height, "neuron")
     where = "for every language" if neurons.language_free else f"in {counted(len(neurons.languages), 'language')}"
     table = _titled(f"{name}: {size} {where}" if name else f"{size} {where}", "language")
