@@ -111,6 +111,7 @@ def _memory(case: Any) -> Iterator[Found]:
     from benchmarks.speed.training import expand_step
     from ssn_probe.model.memory import footprint
     from ssn_probe.model.shape import shape_of
+    from ssn_probe.spec import Local
     from ssn_probe.tracing.effects import (
         refusal_log_odds,
         score_final,
@@ -132,7 +133,7 @@ def _memory(case: Any) -> Iterator[Found]:
         "final_ablation": (64, lambda: score_final_ablation(first, tokens[:1], sites=["k"], batch_size=64)),
     }
     for work, (rows, run) in works.items():
-        estimate = footprint(shape, work, tokens=length, new_tokens=new, probes=4)
+        estimate = footprint(shape, work, tokens=length, new_tokens=new, probes=4, exact_qk=Local.exact_qk)
         estimated = estimate.beside(rows)
         yield _peak(run) | {"what": work, "rows": rows, "estimated": estimated, "needed": estimate.needed(rows)}
     yield _peak(expand_step(case, case.plain).run) | {"what": "a training step of expand", "rows": count}

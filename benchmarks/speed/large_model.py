@@ -23,6 +23,7 @@ from ssn_probe.model.out_of_memory import release_memory
 from ssn_probe.model.shape import shape_of
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.neurons.selection import averaged, select_neurons, shared_with_anchor
+from ssn_probe.spec import Local
 from ssn_probe.tracing.effects import mean, score_refusal
 
 Found = dict[str, Any]
@@ -75,7 +76,8 @@ def batch_of(case: Case, length: int) -> int:
     """How many prompts run together, so that the largest of all works stays within the budget."""
     shape = shape_of(case.subject.model._module, case.subject.family)
     works: dict[Any, int] = {"refusal": 1, "local": 1, "final": 16}
-    estimates = [footprint(shape, work, tokens=length, probes=probes) for work, probes in works.items()]
+    settings: Any = {"tokens": length, "exact_qk": Local.exact_qk}
+    estimates = [footprint(shape, work, probes=probes, **settings) for work, probes in works.items()]
     room = CONTEXT + BUDGET
     return max(1, min(len(case.tokens), *(one.largest_batch(one.weights + room) for one in estimates)))
 
