@@ -13,7 +13,7 @@ from typing import Literal
 from ssn_probe.model.footprint import Footprint, Stage
 from ssn_probe.model.memory_of_effects import ablating, differentiating, sketching
 from ssn_probe.model.memory_of_local import WIDE, measured, scoring, screened, walked
-from ssn_probe.model.memory_of_passes import forward, generating
+from ssn_probe.model.memory_of_passes import cached, forward, generating
 from ssn_probe.model.shape import Shape
 from ssn_probe.neurons import SITES
 
@@ -37,6 +37,7 @@ def footprint(
     probes: int = 1,
     exact_qk: float = 1.0,
     block: int = WIDE,
+    behind_start: bool = False,
 ) -> Footprint:
     """What a kind of work takes on a device; the scores themselves are kept in the memory of the host.
 
@@ -50,6 +51,8 @@ def footprint(
         exact_qk: of "local" and "refusal": the share of q and k that is exact; of "refusal" only whether there is any
             decides.
         block: of the exact scores, a GPU's; `BLOCK` on the CPU.
+        behind_start: of "log_odds" and "text": prompts run behind what they begin with, so that all layers keep keys
+            and values.
     """
     fixed = floor = 0
     later = Stage()
@@ -58,8 +61,10 @@ def footprint(
             row = generating(shape, tokens, new_tokens)
         case "log_odds":
             row = forward(shape, tokens + kept - 1, kept)
+            row += behind_start * cached(shape, tokens + kept - 1, 0)
         case "text":
             row = forward(shape, tokens + new_tokens, 1) + 2 * new_tokens * shape.hidden * shape.stored
+            row += behind_start * cached(shape, tokens + new_tokens, 0)
             fixed = TEXT_BLOCKS * TEXT_BLOCK * shape.exact
         case "refusal":
             row, later = differentiating(shape, tokens + kept - 1, kept, sites, exact_qk > 0, block)

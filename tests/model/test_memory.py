@@ -31,6 +31,7 @@ from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
 from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.readout import forced_on
+from ssn_probe.tracing.shared_start import shared_start
 
 SHAPE = {
     "hidden_size": 128,
@@ -226,6 +227,22 @@ def test_so_it_does_with_longer_prompts_and_more_words(wider: Callable[..., Subj
     for name in WORKS:
         if name != "exact local":
             check(wider(family, **wide, **layers), name, 2, 256, allocated)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_keys_and_values_behind_a_start_are_counted(
+    wider: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch, family: str
+):
+    monkeypatch.setattr("ssn_probe.tracing.shared_start.WORTH", 1)
+    subject = wider(family, num_hidden_layers=2, num_key_value_heads=8)
+    rows = [[1, 3, *row[2:]] for row in prompts(4, 64)]
+    assert shared_start(subject, rows, 4).length
+    measured = live(lambda: refusal_log_odds(subject, rows, OPENINGS))
+    kept = forced_on(subject, OPENINGS, rows[:1]).kept
+    settings: Any = {"tokens": 64, "kept": kept, "block": BLOCK}
+    assert footprint(shape_for(subject), "log_odds", **settings).beside(4) < measured
+    estimate = footprint(shape_for(subject), "log_odds", behind_start=True, **settings).beside(4)
+    assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
 
 
 SCREENED = [(2, 64, BLOCK), (1, 250, 2**15)]
