@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import EVERY_FAMILY
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
@@ -26,6 +27,13 @@ OPENINGS = Openings(refusal=((10, 11), (12,)), compliant=((13, 14, 15), (13, 16)
 DIRECTION = Direction(tuple((torch.arange(24) % 5 - 2).tolist()))
 NEURONS = [(layer, site, index) for layer in (0, 1) for site in ("q", "k", "v", "o", "ffn") for index in (0, 3)]
 EDITS = [suppression(NEURONS), amplification(NEURONS, 1.5)]
+FAMILIES = ("llama", "gemma2", "cohere2", "phi3")
+"""Grouped heads; windows, caps and norms behind; layers without a rotation; joined projections. Others are slow."""
+every_family = pytest.mark.parametrize(
+    "subject",
+    [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY],
+    indirect=True,
+)
 
 
 def start_of(subject: Subject, prompts: list[list[int]], added: int = 0) -> list[int]:
@@ -49,6 +57,7 @@ def whole(monkeypatch: pytest.MonkeyPatch):
     return switch
 
 
+@every_family
 def test_log_odds_and_states_are_those_of_whole_prompts(subject: Subject, whole) -> None:
     assert start_of(subject, WITHIN_WINDOWS) == [1, 3]
     assert start_of(subject, PROMPTS, 2) in ([1, 3, 7], [])  # none where the window is shorter
@@ -68,6 +77,7 @@ def test_log_odds_and_states_are_those_of_whole_prompts(subject: Subject, whole)
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)  # what is returned is single precision
 
 
+@every_family
 def test_what_is_carried_over_stays_at_its_token(subject: Subject, whole) -> None:
     edits = carrying(NEURONS, "another run")
     carried = Carried(values=torch.randn(3, 1, len(NEURONS), dtype=torch.float64), steps=torch.ones(3).long())
@@ -77,6 +87,7 @@ def test_what_is_carried_over_stays_at_its_token(subject: Subject, whole) -> Non
     torch.testing.assert_close(shared, wanted, atol=1e-6, rtol=1e-6)
 
 
+@every_family
 def test_a_prompts_last_token_is_never_shared(subject: Subject) -> None:
     assert start_of(subject, [[1, 3], [1, 3], [1, 3, 5]]) == [1]
     assert start_of(subject, [[1, 3]]) == start_of(subject, [[1, 3], [2, 3]]) == start_of(subject, [[1], [1, 2]]) == []
@@ -92,6 +103,7 @@ def changed(subject: Subject) -> list[tuple[Edits, Carried | None]]:
     return [*((edits, None) for edits in (*EDITS, suppression(NEURONS, means))), (carrying(NEURONS, "other"), given)]
 
 
+@every_family
 def test_responses_and_their_log_odds_are_those_of_whole_prompts(subject: Subject, whole) -> None:
     def all_of_them() -> list:
         found = []
@@ -120,6 +132,7 @@ def ending_with(subject: Subject, ends: set[int]) -> Subject:
     return replace(subject, turns=turns)
 
 
+@every_family
 def test_rows_that_end_leave_the_batch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ends some of them is what others said first; the rest goes on with its own neurons and values."""
     left: list[int] = []
@@ -141,6 +154,7 @@ def test_rows_that_end_leave_the_batch(subject: Subject, monkeypatch: pytest.Mon
     assert (min(left) < max(left) == len(SEVERAL)) == any(expected)
 
 
+@every_family
 def test_texts_are_read_as_whole_ones(subject: Subject, whole) -> None:
     """Of words of the prompt that a start predicts, too, and with what is carried over along an answer."""
     texts = [Text(prompt=tuple(row), answer=(20, 21, 22)[: 1 + row[2] % 3], own=(2, len(row) - 1)) for row in SEVERAL]
@@ -167,6 +181,7 @@ def test_a_start_is_as_long_as_saves_most() -> None:
     assert shared_length([[1, 3, 5]] * 8, 8) == 2
 
 
+@every_family
 def test_few_tokens_are_not_worth_a_pass(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssn_probe.tracing.shared_start.WORTH", 9)
     assert start_of(subject, WITHIN_WINDOWS[:1] * 4) == [1, 3, 7]
@@ -175,10 +190,12 @@ def test_few_tokens_are_not_worth_a_pass(subject: Subject, monkeypatch: pytest.M
     assert shared_length(WITHIN_WINDOWS[:1] * 8, 3) == 0  # of each batch
 
 
+@every_family
 def test_a_family_of_a_users_own_runs_whole(subject: Subject) -> None:
     assert start_of(replace(subject, family=replace(subject.family, name="mine")), PROMPTS) == []
 
 
+@every_family
 def test_what_does_not_fit_in_a_sliding_window_runs_whole(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     config = subject.model._module.config.get_text_config()
     monkeypatch.setattr(config, "sliding_window", 12, raising=False)

@@ -92,6 +92,7 @@ class Backwards:
         return datetime(2026, 1, 2, 12, 0, tzinfo=UTC) - timedelta(hours=cls.asked)
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_backwards_changes_nothing(
     whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_cache_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatc
     assert set(manifest["seconds"]) == {"load", "until it ended"}, "the stage in which it ended takes its time, too"
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_deleted_while_it_is_used_is_made_again(
     whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

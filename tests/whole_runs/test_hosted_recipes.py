@@ -29,7 +29,7 @@ pytestmark = pytest.mark.ndif
 TRAINED = ("after_expand", "expand_controls", "expand_ss", "leave_one_out")
 OF_THE_HUB = ("reproduce_advbench_x", "reproduce_multijail")
 FORWARD = sorted({one.name for one in list_recipes()} - {*TRAINED, *OF_THE_HUB})
-QUICK, QUICK_IN_THE_SANDBOX = ("patch_ss", "suppress_ss"), ("identify_ms",)
+QUICK, QUICK_IN_THE_SANDBOX = ("suppress_ss",), ("identify_ms",)
 """Those that `make test` runs; the others run with `make test-slow`."""
 FEW = {"doses": "mean", "controls": "1", "log_odds_label_sets": "1"}
 ROUNDING = 2**-10
