@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
-from ssn_probe.runs.cache import Cache, Frames
+from ssn_probe.runs.cache import Cache, Frames, NotCached
 from ssn_probe.spec import Prompts
 from ssn_probe.study.progress import Silent, Tracker
 from ssn_probe.tracing.batching import BatchSize, Memory, Part, Shelf
@@ -90,8 +90,14 @@ class Workbench:
 
     def _once(self, memory: dict[tuple[Any, ...], Any], key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         with self.alone((id(memory), key)) if key not in memory else nullcontext():
+            if (NotCached, key) in memory:
+                raise NotCached(*memory[NotCached, key])
             if key not in memory:
-                memory[key] = compute()
+                try:
+                    memory[key] = compute()
+                except NotCached as missing:  # nor will it be: a plan asks for the same some thousands of times
+                    memory[NotCached, key] = missing.args
+                    raise
             return memory[key]
 
     def together(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:

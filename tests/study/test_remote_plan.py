@@ -7,7 +7,9 @@ from typing import Any, cast
 import pytest
 
 from ssn_probe.errors import RemoteError
+from ssn_probe.model.subject import Subject
 from ssn_probe.remote.deployments import Deployment
+from ssn_probe.runs.cache import NotCached
 from ssn_probe.study.remote_plan import RemotePlan, must_be_confirmed, remote_plan
 from ssn_probe.study.steps import READING, Cost, Step
 from ssn_probe.study.workbench import Workbench
@@ -61,3 +63,17 @@ def test_few_jobs_are_sent_without_a_question_and_many_not_where_nobody_can_answ
     with pytest.raises(RemoteError, match="16 jobs would be sent") as error:
         must_be_confirmed(many, can_ask=False)
     assert "--yes" in str(error.value.hint)
+
+
+def test_what_a_plan_misses_is_looked_for_once() -> None:
+    bench = Workbench(subject=cast(Subject, SimpleNamespace(calls=None, workers=None)), data={})
+    asked: list[int] = []
+
+    def missing() -> None:
+        asked.append(1)
+        raise NotCached({"method": "effects"})
+
+    for _ in range(3):
+        with pytest.raises(NotCached, match="effects"):
+            bench.remember(("importance", 1), missing)
+    assert len(asked) == 1
