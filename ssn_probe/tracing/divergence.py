@@ -10,7 +10,7 @@ arm, so that each distribution is compared with that of the untouched model afte
 - −log p of the prompt's own tokens, without those of the template; the exponential of its mean is the perplexity.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -99,13 +99,7 @@ def read_texts(
             found = run_body(subject, trace_texts, inputs, places, mine, *there, states)
         else:
             found = run_body(subject, trace_texts_alone, inputs, places, mine, *there)
-        if not all(part.isfinite().all() for part in found.values()):
-            raise_non_finite(subject, tokens, ready=mine)
-        if found["off"] > CLOSE:
-            hint = "Please report the family of the model."
-            raise UnknownLogitsError(
-                f"{subject.name} computes its logits from its final states in an unknown way", hint
-            )
+        _check(found, subject, tokens, mine)
         return _per_text({name: part.cpu() for name, part in found.items()}, own, answer, len(batch), longest)
 
     run_batches([text.read for text in texts], batch_size, run, shelf, advance)
@@ -115,6 +109,15 @@ def read_texts(
         return Reading(**figures)
     first = parts[0].get("states")
     return Reading(**figures, states=gather(parts, "states", first.new_zeros(len(texts), *first.shape[1:])))
+
+
+def _check(found: Mapping[str, Tensor], subject: Subject, tokens: Sequence[Sequence[int]], ready: Any) -> None:
+    """Raises ModelError for NaN or Inf, UnknownLogitsError for logits that are made otherwise than the model's own."""
+    if not all(part.isfinite().all() for part in found.values()):
+        raise_non_finite(subject, tokens, ready=ready)
+    if found["off"] > CLOSE:
+        hint = "Please report the family of the model."
+        raise UnknownLogitsError(f"{subject.name} computes its logits from its final states in an unknown way", hint)
 
 
 def _own_places(batch: Sequence[Text], width: int, start: int) -> dict[str, Tensor]:
