@@ -23,7 +23,7 @@ from ssn_probe.neurons import SITES
 from ssn_probe.neurons.selection import contrast_score, in_top
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_effects import Place, pooled
-from ssn_probe.study.unlabelled_contexts import alike, two_groups
+from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
 from ssn_probe.study.verification_band import (
     FROM,
     OUTLYING,
@@ -113,7 +113,7 @@ def to_verify(
     assert node.verify is not None
     estimates = _Estimates(read=read, groups=pooled(tuple(places), node.pool), order=np.asarray(order))
     count = len(read("harmful", *places[0]))
-    group = two_groups(alike(estimates.at([place]) for place in places), count)
+    group = two_groups(alike(estimates.at([place]) for place in telling(places)), count)
     pools = [estimates.pool(number, group, node.top or 0.0) for number in range(len(estimates.groups))]
     contrasts = weighted(node.rule, (int(group.sum()), int((~group).sum())))
     known, tried = _tried(node.verify, pools, contrasts, estimates, group, measure)

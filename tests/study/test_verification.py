@@ -23,7 +23,7 @@ from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import importance, reads_of, score_inputs, scored, verified
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import rows_of_steps
-from ssn_probe.study.unlabelled_contexts import alike, two_groups
+from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
 from ssn_probe.study.verification import Verified, expected_passes, in_fixed_order, taken, to_verify, upper_bound
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
@@ -327,3 +327,18 @@ def test_half_precision_is_verified_in_single(bench: Workbench) -> None:
     rounded = exact_effects(half, tokens, [(1, "ffn", 3), (0, "q", 2)])
     assert found.dtype == torch.float32
     assert not torch.allclose(found, rounded, rtol=1e-4)
+
+
+def test_feed_forward_neurons_tell_prompts_apart_where_there_are_some() -> None:
+    """Attention neurons that part the prompts in another way have no say beside those of `ffn`."""
+    random, count = np.random.default_rng(0), 12
+    kind, other = np.arange(24) < count, np.arange(24) % 2 == 0
+    ffn = 1 + np.outer(kind, random.random(40)) + 0.1 * random.random((24, 40))
+    attention = 1 + 3 * np.outer(other, random.random(80)) + 0.1 * random.random((24, 80))
+    blocks = {(0, "q"): attention, (0, "ffn"): ffn}
+    assert telling(list(blocks)) == [(0, "ffn")]
+    group = two_groups(alike(blocks[place] for place in telling(list(blocks))), count)
+    assert (group == kind).all() or (group == ~kind).all()
+    assert telling([(0, "q"), (0, "o")]) == [(0, "q"), (0, "o")]
+    alone = two_groups(alike([attention]), count)
+    assert (alone == other).all() or (alone == ~other).all()
