@@ -4,11 +4,12 @@ What can be known to be wrong is found before anything is computed: parameters, 
 first, then the model. From the moment the run folder exists its manifest says how things are, also when they go wrong.
 """
 
+import subprocess
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache as once
 from pathlib import Path
@@ -25,6 +26,7 @@ from ssn_probe.engines.vllm_engine import ending, engine_for
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_json, write_text
 from ssn_probe.model.asking import asking_of
+from ssn_probe.model.early_process import early_process
 from ssn_probe.model.fetched import source_of
 from ssn_probe.model.known import find_subject, is_open, keep_facts
 from ssn_probe.model.row_independence import check_rows_independent
@@ -111,7 +113,15 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
         make_judge(prompts.judge, prompts.languages, prompts.name)  # before the model is loaded: is it well-formed?
     root = results.prepare(options.out)
     check_tasks(recipe)
-    started = time.monotonic()
+    with _early(plan, options, root) as early:
+        return _run(plan, options, console, root, early)
+
+
+def _run(
+    plan: Plan, options: Options, console: Console, root: Path, early: subprocess.Popen[bytes] | None
+) -> RunFolder:
+    """Runs a plan that can be; `early`: a process that a worker of the model will have."""
+    recipe, started = plan.recipe, time.monotonic()
     with lines_while(console, f"loading {recipe.model}"):
         subject = found_subject(recipe, options, root)
     check_judged(recipe, plan.data, subject)
@@ -145,7 +155,7 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     with (
         _recorded(run, record),
         ending(engine),
-        _sharing(bench, recipe, options, rows) as bench,
+        _sharing(bench, plan, options, rows, early) as bench,
         tracking(console, tracked) as shown,
         keeping_progress(shown, tracked, run.path) as tracker,
     ):
@@ -165,13 +175,34 @@ def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     return run
 
 
+def _early(plan: Plan, options: Options, root: Path) -> AbstractContextManager[subprocess.Popen[bytes] | None]:
+    """A process for a worker, where the plan is sure to be worth one."""
+    if options.remote or _is_alone(plan):
+        return nullcontext()
+    return early_process(
+        plan.recipe.model,
+        responses=plan.compared_responses,
+        processes=options.processes,
+        cache=root / "cache",
+        dtype=options.dtype,
+        device=options.device,
+        asking=asking_of(plan.recipe),
+    )
+
+
+def _is_alone(plan: Plan) -> bool:
+    """Does one process compute all: is something else measured than the model as it was loaded?"""
+    return plan.engine is not None or any(isinstance(node, Trains) for node in walk(plan.recipe))
+
+
 @contextmanager
-def _sharing(bench: Workbench, recipe: Recipe, options: Options, rows: Sequence[Row]) -> Iterator[Workbench]:
-    """The bench with the model in several processes, where all that is measured is of the model as it was loaded."""
-    alone = bench.engine is not None or any(isinstance(node, Trains) for node in walk(recipe))
+def _sharing(
+    bench: Workbench, plan: Plan, options: Options, rows: Sequence[Row], early: subprocess.Popen[bytes] | None
+) -> Iterator[Workbench]:
+    """The bench with the model in several processes."""
     expected = sum(row.prompts * row.cost.passes for row in rows)
-    settings = {"expected": expected, "asking": asking_of(recipe), "warn": bench.warn}
-    with sharing(bench.subject, 1 if alone else options.processes, **settings) as subject:
+    settings = {"expected": expected, "asking": asking_of(plan.recipe), "warn": bench.warn, "early": early}
+    with sharing(bench.subject, 1 if _is_alone(plan) else options.processes, **settings) as subject:
         if subject.workers is None or bench.cache is None:
             yield bench
             return

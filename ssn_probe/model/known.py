@@ -110,6 +110,13 @@ def find_subject(
     return KnownSubject(**_fields(facts), device=device, kept=kept, opening=Opening(load, weights, facts))
 
 
+def is_known(name: str, *, cache: Path, dtype: str, asking: Asking) -> bool:
+    """Are the facts of a model on this machine kept in `cache`, so that `find_subject` does not open it?"""
+    where = locate(name)
+    kept = dtype in DTYPES and _can_be_kept(where)
+    return kept and kept_of(cache, name, where, asking, writes=False).find(KIND, dtype) is not None
+
+
 def keep_facts(subject: Subject, dtype: str) -> None:
     """Keeps the facts of a model that was loaded with this `dtype` and found fit to be studied."""
     if subject.kept is NOTHING_KEPT or isinstance(subject, KnownSubject) or subject.spread or not subject.can_run:

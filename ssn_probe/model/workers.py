@@ -95,7 +95,8 @@ class Workers:
     """The workers of one model, `loadings` has one entry for each, and what they are asked through.
 
     `expected`: how many sequences the run may have to compute; where these seem to take less than `WORTH`, no worker is
-    started. None: they are started with the first call. `warn` is told of a worker that died.
+    started. None: they are started with the first call. `warn` is told of a worker that died. `early`: a process for
+    the first of them that runs already, see `early_process`.
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class Workers:
         identity: Mapping[str, Any],
         expected: float | None = None,
         warn: Callable[[str], None] = lambda _message: None,
+        early: subprocess.Popen[bytes] | None = None,
     ):
         self.loadings, self.identity, self.expected, self.warn = tuple(loadings), dict(identity), expected, warn
+        self.early = early
         self.turns = Turns(interrupted=self.close)
         self.workers: list[Worker] = []
         self.is_closed = False
@@ -157,13 +160,7 @@ class Workers:
             with suppress(OSError):
                 worker.process.kill()
         for worker in self.workers:
-            worker.process.wait()
-            if worker.listener is not None:
-                worker.listener.join()
-            for stream in (worker.process.stdin, worker.process.stdout):
-                with suppress(OSError):
-                    assert stream is not None
-                    stream.close()
+            end(worker.process, worker.listener)
 
     def _go_on(self) -> None:
         group = self.turns.group
@@ -174,7 +171,8 @@ class Workers:
         with self._lock:
             if self.workers or self.is_closed:
                 return
-            self.workers = [Worker(_process()) for _ in self.loadings]
+            ready = [self.early] if self.early is not None and self.early.poll() is None else []
+            self.workers = [Worker(ready.pop() if ready else worker_process()) for _ in self.loadings]
         threads = self._share_cores()
         for worker, loading in zip(self.workers, self.loadings, strict=True):
             worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
@@ -254,7 +252,8 @@ class Workers:
         self.turns.wake(*(call.done for call in left))
 
 
-def _process() -> subprocess.Popen[bytes]:
+def worker_process() -> subprocess.Popen[bytes]:
+    """A process that waits for what to load."""
     package = str(Path(__file__).parents[2])
     settings = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     paths = {"PYTHONPATH": os.pathsep.join([package, *filter(None, sys.path)])}
@@ -265,6 +264,19 @@ def _process() -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         env=os.environ | settings | paths,
     )
+
+
+def end(process: subprocess.Popen[bytes], listener: threading.Thread | None = None) -> None:
+    """Ends a worker's process, and then the thread that listens to it."""
+    with suppress(OSError):
+        process.kill()
+    process.wait()
+    if listener is not None:
+        listener.join()
+    for stream in (process.stdin, process.stdout):
+        with suppress(OSError):
+            assert stream is not None
+            stream.close()
 
 
 def on_device(value: Any, device: str) -> Any:
@@ -297,11 +309,13 @@ def sharing(
     expected: float,
     asking: Asking = NO_WISH,
     warn: Callable[[str], None] = lambda _message: None,
+    early: subprocess.Popen[bytes] | None = None,
 ) -> Iterator["Subject"]:
     """The model in so many processes while it lasts; each gets its part of the cores, this one, too, once they start.
 
     `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model, and not before
-    `expected` sequences seem worth it. A model on a host, or in parts, has one.
+    `expected` sequences seem worth it, unless an `early` process waits already. A model on a host, or in parts, has
+    one.
     """
     places = _places(subject, processes)
     if not places:
@@ -311,7 +325,8 @@ def sharing(
     dtype = str(subject.identity["dtype"]).removeprefix("torch.")
     loading = {"name": subject.name, "dtype": dtype, "asking": asking, "threads": threads}
     loadings = [Loading(device=place, tried=passed_trials(), **loading) for place in places]
-    workers = Workers(loadings, subject.identity, None if processes else expected, warn)
+    at_once = processes is not None or early is not None
+    workers = Workers(loadings, subject.identity, None if at_once else expected, warn, early)
     try:
         yield replace(subject, workers=workers)
     finally:

@@ -282,7 +282,7 @@ def _measurement(
         reads = known_readout(bench, prompts, language) if arm_pass.with_odds and context == "harmful" else None
         found = responses(here, prompts, rows, language, change(here), advance(), reads)
         named = pl.lit(judge_of(bench, prompts).name).alias("judge")
-        frame = rows.select("prompt_id", *cluster_columns(rows), "context").hstack(found)
+        frame = rows[["prompt_id", *cluster_columns(rows), "context"]].hstack(found)
         return frame.with_columns(*labels(arm, language), named, pl.lit(None, pl.String).alias("error"))
 
     read = language_readouts if arm_pass.table == "language_log_odds" else readouts
@@ -294,8 +294,9 @@ def _measurement(
     def odds() -> pl.DataFrame:
         here, reads = bench_of(bench, arm, language), read(bench, prompts)[language].reads
         values = log_odds(here, rows, change(here), reads, advance())
-        named = rows.select("prompt_id", *cluster_columns(rows))
-        return named.with_columns(log_odds=values).with_columns(*labels(arm, language))
+        return rows[["prompt_id", *cluster_columns(rows)]].with_columns(
+            values.alias("log_odds"), *labels(arm, language)
+        )
 
     def text_key() -> Mapping:
         here = bench_of(bench, arm, language)

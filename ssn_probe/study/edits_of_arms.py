@@ -51,7 +51,7 @@ def edits_for(
     """What changes in the model while `language` is evaluated: nothing for the baseline, nor where weights change."""
     if neurons is None or does is None or isinstance(does, Trains):
         return NO_EDITS
-    rows = neurons.neurons(language).select("layer", "site", "index").iter_rows()
+    rows = neurons.neurons(language)[["layer", "site", "index"]].iter_rows()
     return EDITS[type(does)](does, rows, Where(bench=bench, language=language, source=source))
 
 

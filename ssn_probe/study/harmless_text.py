@@ -171,11 +171,10 @@ def table(rows: pl.DataFrame, texts: Sequence[Text], found: Figures, vocabulary:
     figures = {
         "kl": found.kl,
         "kl_first": found.kl_first,
-        "log_perplexity": found.nll,
+        "log_perplexity": pl.Series(found.nll).fill_nan(None),
         "answer_tokens": [len(text.answer) for text in texts],
         "prompt_tokens": [len(text.predicted) for text in texts],
     }
     columns = [pl.Series(name, values) for name, values in figures.items()]
-    named = rows.select("prompt_id", *cluster_columns(rows))
-    frame = named.with_columns(*columns, pl.lit(vocabulary).alias("vocabulary"))
-    return frame.with_columns(pl.col("log_perplexity").fill_nan(None))
+    named = rows[["prompt_id", *cluster_columns(rows)]]
+    return named.hstack([*columns, pl.Series("vocabulary", [vocabulary], pl.Int32).new_from_index(0, rows.height)])

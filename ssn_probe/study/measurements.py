@@ -42,7 +42,6 @@ RESPONSE = {
     "reason": pl.String,
     "tokens": pl.Int64,
     "finish_reason": pl.String,
-    "reference": pl.String,
 }
 
 
@@ -150,11 +149,10 @@ def responses(
                 "reason": [one.reason for one in judged],
                 "tokens": [response.tokens for response in found],
                 "finish_reason": [response.finish_reason for response in found],
-                "reference": rows["reference"],
             },
             schema_overrides=RESPONSE,
         )
-        return frame.with_columns(correct=_same(frame["response"], frame["reference"])).drop("reference")
+        return frame.hstack([_same(frame["response"], rows["reference"]).alias("correct")])
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.inputs), change.edits)
     return _once(bench, key, compute, rows.height, advance)

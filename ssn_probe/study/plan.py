@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
 from ssn_probe.engines.vllm_engine import Settings, find_engine
 from ssn_probe.neurons import read_neurons
-from ssn_probe.spec import NeuronFile, Prompts, Recipe
+from ssn_probe.spec import Each, NeuronFile, Prompts, Recipe
 from ssn_probe.spec.node import Node, rewrite, walk
+from ssn_probe.study.comparisons import expected, sets_generating
 from ssn_probe.study.engine_checks import check_engine
 from ssn_probe.study.host_checks import check_hosted, check_spread
 from ssn_probe.study.recipe_checks import check_recipe
-from ssn_probe.study.resolve import study_anchor
+from ssn_probe.study.resolve import measured, study_anchor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,20 @@ class Plan:
     def anchor(self) -> str | None:
         """The anchor language of the whole study; None where there is none."""
         return study_anchor(self.recipe, self.data)
+
+    @property
+    def compared_responses(self) -> int:
+        """How many responses the sets generate that arms are compared with, where every arm allows all of them."""
+        harmful = measured(self.recipe, self.data).get("harmful")
+        if harmful is None:
+            return 0
+        prompts = sum(harmful.select("evaluate", "harmful", language).height for language in harmful.languages)
+        sets = 0
+        for arm, node in self.recipe.arms.items():
+            expression = node.neurons.neurons if isinstance(node.neurons, Each) else node.neurons
+            names = expected(self.recipe, arm, expression)
+            sets += sum(sets_generating(self.recipe, node, name) for name in names)
+        return prompts * sets
 
 
 def make_plan(

@@ -24,14 +24,17 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process, which ends this one
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where a library prints
-    loading: Loading = pickle.load(sys.stdin.buffer)
-    asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    # what every model needs is imported before it is known which model it is: the first process may still read it
+    import nnsight  # noqa: F401
     import torch
+    import transformers.modeling_utils  # noqa: F401
 
     from ssn_probe.model.subject import load_subject
     from ssn_probe.tracing.execution import run_here
 
+    loading: Loading = pickle.load(sys.stdin.buffer)
+    asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     torch.set_num_threads(loading.threads)
     take_as_passed(loading.tried)
     subject = load_subject(loading.name, dtype=loading.dtype, device=loading.device, asking=loading.asking)

@@ -329,3 +329,11 @@ def test_one_language_has_nobody_to_share_with(data: str) -> None:
         make_plan(Recipe(sets={"ss": Shared(SafetyNeurons(alone))}))
     plan = make_plan(Recipe(sets={"ms": SafetyNeurons(alone)}))
     assert study_anchor(plan.recipe, plan.data) is None
+
+
+def test_a_plan_knows_what_compared_sets_generate() -> None:
+    recipe = suppress_ss(controls=59, label_sets=19)
+    prompts = 7 * 200
+    assert make_plan(recipe).compared_responses == prompts * (19 + 19 + 59 + 59 + 19)
+    assert make_plan(replace(recipe, controls=5)).compared_responses == prompts * (19 + 4 * 5)
+    assert make_plan(identify_ms()).compared_responses == 0
