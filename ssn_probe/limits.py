@@ -18,7 +18,7 @@ CARD = 10 * MB
 """dataset.json."""
 PROMPTS = 2_000 * MB
 """A table of prompts, as it is on disk."""
-TABLE_ROWS, TABLE_BYTES = 20_000_000, 2_000 * MB
+TABLE_ROWS, TABLE_BYTES = 100_000_000, 2_000 * MB
 """A table in parquet, which can be far smaller than what it holds: its rows, and its known columns decompressed."""
 RUN_CELLS, RUN_BYTES = 1_000_000_000, 16_000 * MB
 """A table of a run: rows times columns, and what it holds decompressed."""

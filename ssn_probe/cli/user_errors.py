@@ -27,7 +27,7 @@ def user_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         if str(interrupt):
             click.echo(plain(str(interrupt)), err=True)
-        click.echo("Interrupted. The same command goes on from here: every batch that was done is kept.", err=True)
+        click.echo("Interrupted. Run the same command again: no batch that was done is computed twice.", err=True)
         sys.exit(130)
     except click.exceptions.ClickException:
         raise

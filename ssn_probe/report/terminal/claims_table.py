@@ -16,7 +16,7 @@ MOST = 90
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
-    """A row per claim; why, where it is not testable, else the difference that was tested."""
+    """A row per claim, with its difference where there is one; and why, where it is not testable."""
     table = Table(box=None, pad_edge=False)
     table.add_column(Text("claim"), ratio=10)
     table.add_column(Text("verdict"), no_wrap=True, min_width=max(map(len, STYLES)))
@@ -29,6 +29,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
 
 def _found(claim: Claim) -> Text:
     """A figure per line, so that none is broken."""
+    lines = [plain(one) for one in claim.figures.split(", ") if one]
     if claim.verdict == NOT_TESTABLE:
-        return literal(textwrap.shorten(claim.why, MOST, placeholder=" …"))
-    return Text("\n".join(map(plain, claim.figures.split(", "))))
+        lines.append(plain(textwrap.shorten(claim.why, MOST, placeholder=" …")))
+    return Text("\n".join(lines))
