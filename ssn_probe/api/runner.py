@@ -68,6 +68,7 @@ from ssn_probe.study.unjudged import (
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import plain
 from ssn_probe.tracing.host_facts import check_host
+from ssn_probe.tracing.kept_passes import forgotten
 
 LENGTHS = ("lengths of prompts",)
 """What a bench remembers them under."""
@@ -202,7 +203,7 @@ def _sharing(
     """The bench with the model in several processes."""
     expected = sum(row.prompts * row.cost.passes for row in rows)
     settings = {"expected": expected, "asking": asking_of(plan.recipe), "warn": bench.warn, "early": early}
-    with sharing(bench.subject, 1 if _is_alone(plan) else options.processes, **settings) as subject:
+    with sharing(bench.subject, 1 if _is_alone(plan) else options.processes, **settings) as subject, forgotten(subject):
         if subject.workers is None or bench.cache is None:
             yield bench
             return

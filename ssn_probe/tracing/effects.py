@@ -42,11 +42,12 @@ from ssn_probe.tracing.effect_store import Scores, decode, mean
 from ssn_probe.tracing.exact_effects import prompts_together, without_each
 from ssn_probe.tracing.execution import run_body, runs_whole
 from ssn_probe.tracing.final_effects import score_final, score_final_ablation
+from ssn_probe.tracing.kept_passes import below
 from ssn_probe.tracing.kept_values import highest
 from ssn_probe.tracing.known_weights import known_weights
 from ssn_probe.tracing.readout import forced_inputs, forced_on
 from ssn_probe.tracing.score_batches import checked_position, run_scores
-from ssn_probe.tracing.shared_start import shared_start
+from ssn_probe.tracing.shared_start import keeps_layers, shared_start
 
 __all__ = [
     "Scores",
@@ -292,6 +293,7 @@ def refusal_log_odds(
         check_carried(edits, carried, len(tokens))
     ready = prepared(subject, edits)
     start = cache(partial(shared_start, subject, tokens, batch_size, added=forcing.kept - 1))
+    keeps = cache(partial(keeps_layers, subject, tokens, forcing.kept - 1))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         from ssn_probe.tracing.bodies.refusal import trace_log_odds
@@ -299,7 +301,8 @@ def refusal_log_odds(
         batch = [tokens[row] for row in rows]
         inputs = start().before(forced_inputs(subject, [start().rest(prompt) for prompt in batch], forcing), batch)
         mine = for_batch(subject, ready, carried, rows, forcing.prefixes)
-        found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring)
+        kept = below(subject, inputs, places, mine) if keeps() else None
+        found = run_body(subject, trace_log_odds, inputs, places, mine, forcing.scoring, kept)
         if not found.isfinite().all():
             raise_non_finite(subject, batch, ready=for_batch(subject, ready, carried, rows))
         return {"log_odds": found.float().cpu()}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssn_probe.model.subject import Subject
+from ssn_probe.tracing.kept_passes import Kept, value_of
 
 OPEN_LOOP = ".*was never reached: the loop asked for a step the run did not make.*"
 """nnsight's warning at the end of an open `tracer.iter[:]`, which always ends this way. A host warns on its own."""
@@ -36,6 +37,7 @@ def run_here(subject: Subject, body: Callable[..., Any], arguments: tuple[Any, .
     """`body(model, *arguments)` in this process, where one thread at a time computes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
+        arguments = tuple(value_of(subject, one) if isinstance(one, Kept) else one for one in arguments)
         if not subject.spread:
             return body(subject.model, *arguments)
         from ssn_probe.model.offloading import weights_fetched_again

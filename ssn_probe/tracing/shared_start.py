@@ -73,7 +73,7 @@ def shared_start(
     subject: Subject, tokens: Sequence[Sequence[int]], together: int | BatchSize, *, added: int = 0
 ) -> SharedStart:
     """The start of some prompts, of which so many run `together`, and which at most `added` tokens follow."""
-    if not _may_share(subject, tokens, added):
+    if not keeps_layers(subject, tokens, added):
         return WHOLE
     length = shared_length(tokens, together if isinstance(together, int) else together.size)
     if not length:
@@ -82,8 +82,9 @@ def shared_start(
     return SharedStart(length=length, name="cache" if "cache" in parameters else OLD_NAME)
 
 
-def _may_share(subject: Subject, tokens: Sequence[Sequence[int]], added: int) -> bool:
-    """Not on a host nor of a model in parts, and not where a window cuts the prompts.
+def keeps_layers(subject: Subject, tokens: Sequence[Sequence[int]], added: int) -> bool:
+    """May keys, values and inputs of layers be those of another pass? Not on a host nor of a model in parts, and not
+    where a window cuts the prompts.
 
     Families of users run whole: their layers are not known to take a cache in front of padding. A sliding window counts
     the padding between start and rest, so that all must fit in it.

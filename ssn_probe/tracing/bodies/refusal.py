@@ -14,6 +14,7 @@ import nnsight
 import torch
 from einops import rearrange, reduce
 
+from .below import write_above
 from .encoding import encoded, stacked
 from .local import seen_by_attention
 from .site_access import layer_of, multiply, part_of, reach, read_whole, token_mask, write_narrowed
@@ -64,11 +65,11 @@ def trace_states(model, inputs, places):
     return states  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def trace_log_odds(model, inputs, places, edits, scoring):
-    """r(x) of every prompt of a batch, with neurons changed: [prompt]."""
-    inputs = behind_start(model, inputs, places, edits)
+def trace_log_odds(model, inputs, places, edits, scoring, stages=None):
+    """r(x) of every prompt of a batch, with neurons changed: [prompt]. stages: of `below.trace_below`."""
+    inputs = behind_start(model, inputs, places, edits, stages)
     with torch.no_grad(), model.trace(**inputs):
-        write_narrowed(model, places, edits, inputs["logits_to_keep"])
+        write_above(model, places, edits, stages[0] if stages else None, inputs["logits_to_keep"])
         odds = nnsight.save(read_out(model, places, scoring))
     return odds  # noqa: RET504 (the name is bound when the trace has run)
 

@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 
 from .closed_form import stored_weight
 from .refusal import read_out
-from .site_access import layer_of, reach, read
+from .site_access import layer_of, parent, put, reach, read
 
 
 def trace_untouched(model, inputs, places, layers, scoring):
@@ -64,11 +64,11 @@ def trace_resumed(model, inputs, places, layer, neurons, stage, scoring):
                 _rows(read(envoy, places["sites"][where]), number, runs)[..., index] = 0
         elif site == "ffn":
             if stage["attention"] is not None:
-                _put(envoy, places["modules"]["o"][0], _repeated(stage["attention"], runs), stage["attention returns"])
-            _put(envoy, places["modules"]["ffn"][0], _repeated(stage["mlp"], runs) - shift, stage["mlp returns"])
+                put(envoy, places["modules"]["o"][0], _repeated(stage["attention"], runs), stage["attention returns"])
+            put(envoy, places["modules"]["ffn"][0], _repeated(stage["mlp"], runs) - shift, stage["mlp returns"])
         else:
             changed = _repeated(stage["attention"], runs) - shift
-            _put(envoy, places["modules"]["o"][0], changed, stage["attention returns"])
+            put(envoy, places["modules"]["o"][0], changed, stage["attention returns"])
         if scoring is None:
             state = reach(model, places["norm"]).output[:, -1]
             state = state if state.dtype == torch.float64 else state.float()
@@ -77,11 +77,6 @@ def trace_resumed(model, inputs, places, layer, neurons, stage, scoring):
             odds = read_out(model, places, scoring)
             effects = nnsight.save(odds[0] - odds[1:])
     return effects
-
-
-def parent(path):
-    """The path of the module that a module is in."""
-    return path.rpartition(".")[0]
 
 
 def _shift(layer, places, neurons, stage):
@@ -114,8 +109,3 @@ def _rows(activation, number, runs):
     """The rows of a run: a view."""
     rows = len(activation) // runs
     return activation[number * rows : (number + 1) * rows]
-
-
-def _put(layer, path, value, returns):
-    """The module around a linear map returns `value` without running; the rest of what it returns is None."""
-    reach(layer, parent(path)).skip((value, *[None] * (returns - 1)) if returns else value)

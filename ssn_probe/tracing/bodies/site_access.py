@@ -23,6 +23,19 @@ def layer_of(model, places, layer):
     return reach(model, places["layers"])[layer]
 
 
+def parent(path):
+    """The path of the module that a module is in."""
+    return path.rpartition(".")[0]
+
+
+def put(layer, path, value, returns):
+    """The module around a linear map returns `value` without running; the rest of what it returns is None.
+
+    returns: how many things it returns; 0 where that is one tensor by itself.
+    """
+    reach(layer, parent(path)).skip((value, *[None] * (returns - 1)) if returns else value)
+
+
 def read(layer, place):
     """The activation at a site: [prompt, token, neuron]. Works inside a trace only, and in forward order."""
     return part_of(read_whole(layer, place), place)

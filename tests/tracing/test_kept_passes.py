@@ -1,0 +1,157 @@
+"""What lies below a set's first neuron is kept of the untouched model, and changes no number."""
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny import EVERY_FAMILY
+
+from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.model.subject import Subject
+from ssn_probe.neurons import SITES, Site
+from ssn_probe.tracing import kept_passes
+from ssn_probe.tracing.bodies import below as bodies
+from ssn_probe.tracing.carried import Carried
+from ssn_probe.tracing.edits import Edits, amplification, carrying, suppression
+from ssn_probe.tracing.effects import refusal_log_odds
+from ssn_probe.tracing.kept_passes import Kept, value_of
+
+PROMPTS = [[1, 3, 9, 11, 4], [1, 3, 7, 12, 13, 4], [1, 3, 9, 4], [1, 3, 7, 14, 4], [1, 3, 7, 4]]
+"""With two beginnings of three tokens."""
+SHORT, OTHERS = [[1, 3, 7, 8], [1, 3, 9]], [[1, 3, 5, 9], [2, 4, 6]]
+"""Within the windows of tiny models, with a beginning in common and without."""
+OPENINGS = Openings(refusal=((10, 11), (12,)), compliant=((13, 14, 15), (13, 16), (17,)))
+DIRECTION = Direction(tuple((torch.arange(24) % 5 - 2).tolist()))
+FFN_FIRST = [(0, "ffn", 1), (0, "ffn", 7), (1, "q", 3), (1, "o", 4), (1, "ffn", 2)]
+FFN_LAST = [(1, "ffn", 1), (1, "ffn", 7)]
+LAST = [(1, "v", 2), (1, "ffn", 1)]
+FAMILIES = ("llama", "gemma2", "cohere2", "phi3")
+every_family = pytest.mark.parametrize(
+    "subject",
+    [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY],
+    indirect=True,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_things_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssn_probe.tracing.shared_start.WORTH", 1)
+    kept_passes.STORES.clear()
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Layer and `closed` of every pass that was run to be kept."""
+    found, real = [], bodies.trace_below
+
+    def trace_below(model, inputs, places, layer, closed, generating):
+        found.append((layer, closed))
+        return real(model, inputs, places, layer, closed, generating)
+
+    monkeypatch.setattr(bodies, "trace_below", trace_below)
+    return found
+
+
+def changes(subject: Subject) -> list[Edits]:
+    means: dict[Site, torch.Tensor] = {
+        site: torch.full((subject.n_layers, subject.widths[site]), 0.3) for site in SITES
+    }
+    return [suppression(FFN_FIRST, means), amplification(FFN_LAST, 1.5), suppression(FFN_LAST), suppression(LAST)]
+
+
+def kept_and_whole(
+    measure: Callable[[], list[torch.Tensor]], passes: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The numbers are those of whole passes, within the rounding of single precision, which is what is returned."""
+    found = measure()
+    assert set(passes) == {(0, True), (1, True), (1, False)}
+    passes.clear()
+    monkeypatch.setattr(kept_passes, "LEAST", 2.0)
+    for one, wanted in zip(found, measure(), strict=True):
+        torch.testing.assert_close(one, wanted, atol=1e-6, rtol=1e-6)
+    assert passes == []
+
+
+@every_family
+def test_log_odds_are_those_of_whole_passes(
+    subject: Subject, passes: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure() -> list[torch.Tensor]:
+        return [
+            refusal_log_odds(subject, prompts, reads, edits=edits, batch_size=batch)
+            for prompts, reads, batch in ((PROMPTS, OPENINGS, 4), (SHORT, DIRECTION, 64), (OTHERS, DIRECTION, 64))
+            for edits in changes(subject)
+        ]
+
+    kept_and_whole(measure, passes, monkeypatch)
+
+
+def test_the_second_set_runs_no_pass_below(llama: Subject, passes: list[tuple[int, bool]]) -> None:
+    for neurons in (FFN_FIRST, [(0, "ffn", 3)], FFN_LAST, LAST, [(1, "k", 0)], FFN_LAST):
+        refusal_log_odds(llama, PROMPTS, DIRECTION, edits=suppression(neurons))
+    assert passes == [(0, True), (1, True), (1, False)]
+
+
+def test_other_prompts_and_other_weights_have_their_own(llama: Subject, passes: list[tuple[int, bool]]) -> None:
+    def odds() -> torch.Tensor:
+        return refusal_log_odds(llama, PROMPTS, DIRECTION, edits=suppression(FFN_LAST))
+
+    before, weight = odds(), llama.model._module.model.layers[0].mlp.up_proj.weight
+    refusal_log_odds(llama, PROMPTS[::-1], DIRECTION, edits=suppression(FFN_LAST))
+    assert len(passes) == 2
+    with torch.no_grad():
+        old = weight[3].clone()
+        weight[3] = 2 * old
+        assert not torch.allclose(odds(), before)
+        weight[3] = old
+    assert torch.equal(odds(), before)
+    assert len(passes) == 4
+
+
+@pytest.mark.parametrize(
+    "edits", [(), suppression([(0, "q", 1), (1, "ffn", 2)]), carrying(FFN_LAST, "another"), suppression([(0, "o", 1)])]
+)
+def test_where_nothing_would_be_saved_all_runs(llama: Subject, passes: list[tuple[int, bool]], edits: Edits) -> None:
+    values = Carried(values=torch.zeros(5, 1, 2, dtype=torch.float64), steps=torch.ones(5).long())
+    carried = values if edits and edits[0][3][0] == "carry" else None
+    refusal_log_odds(llama, PROMPTS, DIRECTION, edits=edits, carried=carried)
+    assert passes == []
+
+
+def test_no_more_is_kept_than_may_be(
+    llama: Subject, passes: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odds(neurons: list) -> torch.Tensor:
+        return refusal_log_odds(llama, PROMPTS, DIRECTION, edits=suppression(neurons))
+
+    odds(FFN_FIRST)
+    ((size, stages),) = kept_passes.STORES[llama].values()
+    tensors = [part for stage in stages for part in stage.values() if torch.is_tensor(part)]
+    tensors += [part for stage in stages for pair in stage["cache"] for part in pair]
+    assert size == sum(part.untyped_storage().nbytes() for part in tensors)
+    odds(FFN_LAST)
+    most = max(size for size, _ in kept_passes.STORES[llama].values())
+    monkeypatch.setattr(kept_passes, "KEPT", most)
+    for neurons in (LAST, FFN_LAST, FFN_LAST, FFN_FIRST):
+        odds(neurons)
+        assert sum(size for size, _ in kept_passes.STORES[llama].values()) <= most
+    assert passes == [(0, True), (1, True), (1, False), (1, True), (0, True)]
+    monkeypatch.setattr(kept_passes, "KEPT", 1)
+    with kept_passes.forgotten(llama):
+        odds(LAST)
+        assert len(passes) == 5
+    assert llama not in kept_passes.STORES
+
+
+def test_what_travels_is_how_it_is_computed(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each process finds its own by what the inputs are."""
+    asked: list[Kept] = []
+    real = value_of
+    monkeypatch.setattr(
+        "ssn_probe.tracing.execution.value_of", lambda subject, kept: (asked.append(kept), real(subject, kept))[1]
+    )
+    refusal_log_odds(llama, PROMPTS, DIRECTION, edits=suppression(FFN_LAST))
+    message = pickle.dumps(asked[0])
+    assert len(message) < 10_000
+    assert value_of(llama, pickle.loads(message)) is value_of(llama, asked[0])
