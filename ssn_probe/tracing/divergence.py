@@ -26,7 +26,8 @@ from ssn_probe.tracing.carried import Carried, along_answers, check_carried, for
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
 from ssn_probe.tracing.execution import run_body
-from ssn_probe.tracing.shared_start import shared_start
+from ssn_probe.tracing.kept_passes import below
+from ssn_probe.tracing.shared_start import keeps_layers, shared_start
 from ssn_probe.tracing.texts import Text, UnknownLogitsError
 
 CLOSE = 0.02
@@ -76,6 +77,7 @@ def read_texts(
     longest = max((len(text.answer) for text in texts), default=0)
     # of the prompts, so that every token that something is carried over to is behind it
     shared = cache(partial(shared_start, subject, [text.prompt for text in texts], batch_size, added=longest))
+    keeps = cache(lambda: keeps_layers(subject, [text.read for text in texts]))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         from ssn_probe.tracing.bodies.next_tokens import trace_texts, trace_texts_alone
@@ -96,7 +98,8 @@ def read_texts(
         inputs |= {"logits_to_keep": torch.tensor([behind - 1], device=subject.device), "use_cache": False}
         inputs = start.before(inputs, tokens)
         if subject.calls is None:
-            found = run_body(subject, trace_texts, inputs, places, mine, *there, states)
+            kept = below(subject, inputs, places, mine) if keeps() else None
+            found = run_body(subject, trace_texts, inputs, places, mine, *there, states, kept)
         else:
             found = run_body(subject, trace_texts_alone, inputs, places, mine, *there)
         _check(found, subject, tokens, mine)

@@ -18,9 +18,10 @@ from ssn_probe.tracing.edits import NO_EDITS, Edits, places_reading_last, prepar
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.folding import folded
 from ssn_probe.tracing.generation_settings import greedy_settings
+from ssn_probe.tracing.kept_passes import below
 from ssn_probe.tracing.readout import forced
 from ssn_probe.tracing.responses import Engine, Generation, finish, new_tokens
-from ssn_probe.tracing.shared_start import WHOLE, SharedStart, shared_start
+from ssn_probe.tracing.shared_start import WHOLE, SharedStart, keeps_layers, shared_start
 
 Readings = Sequence[tuple[Openings | Direction, Shelf]]
 """Ways to read r(x), and where its values are put."""
@@ -90,6 +91,7 @@ def greedy_tokens(
     places, ready = places_reading_last(subject), prepared(subject, edits)
     scorings = [forced(readout, subject.vocabulary).scoring for readout, _ in readings]
     start = cache(partial(shared_start, subject, tokens, batch_size, added=max_new_tokens))
+    keeps = cache(partial(keeps_layers, subject, tokens, max_new_tokens))
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         batch = [tokens[row] for row in rows]
@@ -97,7 +99,7 @@ def greedy_tokens(
             made = engine.greedy(batch, edits, max_new_tokens)
             return {"ids": torch.tensor([[*row, *[-1] * (max_new_tokens - len(row))] for row in made])}
         mine = for_batch(subject, ready, carried, rows)
-        settings = {"edits": mine, "scorings": scorings, "start": start()}
+        settings = {"edits": mine, "scorings": scorings, "start": start(), "keeps": keeps()}
         ids, _, read = run_generation(subject, batch, places, max_new_tokens, **settings)
         for (_, kept), odds in zip(readings, read, strict=True):
             kept.put(rows, {"log_odds": odds.float().cpu()})
@@ -117,10 +119,12 @@ def run_generation(
     wanted: Any = (),
     scorings: Sequence[Mapping[str, Any]] = (),
     start: SharedStart = WHOLE,
+    keeps: bool = False,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """New token ids [prompt, step], up to where the batch ended, the wanted values [prompt, step, neuron], and r(x).
 
-    r(x) [prompt] is read off the pass over the prompts, for each of `scorings`. That pass runs behind `start`.
+    r(x) [prompt] is read off the pass over the prompts, for each of `scorings`. That pass runs behind `start`, and with
+    `keeps` from the first changed neuron on (`kept_passes`).
 
     Raises:
         ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
@@ -129,16 +133,21 @@ def run_generation(
     from ssn_probe.tracing.bodies.stepwise import trace_steps
 
     inputs = start.before(pad_left([start.rest(row) for row in batch], subject.pad_id, subject.device), batch)
+    stepwise = places.get("narrow") and not wanted  # on this machine, and of a family that comes with ssn-probe
+    kept = below(subject, inputs, places, edits, generating=True) if keeps and stepwise else None
+    closed = kept.layer if kept is not None and kept.closed else None
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
     settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
 
     def run(left: Any) -> tuple[Tensor, bool, Tensor, list[Tensor]]:
-        if places.get("narrow") and not wanted:  # on this machine, and of a family that comes with ssn-probe
-            return run_body(subject, trace_steps, inputs, places, left, settings, scorings)
+        if stepwise:
+            return run_body(subject, trace_steps, inputs, places, left, settings, scorings, kept)
         return run_body(subject, trace_generation, inputs, places, left, wanted, settings, scorings)
 
-    with folded(subject, places, () if wanted else edits) as done:
-        ids, finite, values, odds = run(() if done else edits)
+    # what changes in closed form does so by the untouched weights
+    foldable = [] if wanted else [edit for edit in edits if edit[0] != closed]
+    with folded(subject, places, foldable) as done:
+        ids, finite, values, odds = run([edit for edit in edits if edit[0] == closed] if done else edits)
     if done and not finite:  # a silent neuron is zero where it would be Inf, and Inf times a weight of zero is not
         ids, finite, values, odds = run(edits)
     if not finite or not values.isfinite().all():

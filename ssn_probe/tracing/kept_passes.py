@@ -7,7 +7,7 @@ it cost together what a whole pass does, so nothing is lost where no other set c
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -23,16 +23,16 @@ STORES: WeakKeyDictionary[Subject, "OrderedDict[Any, tuple[int, Any]]"] = WeakKe
 
 
 class Kept(NamedTuple):
-    """An argument of a body that is what another body gives, `body(model, inputs, places, *settings)`, in `size` bytes.
+    """An argument of a body: what `bodies.below.trace_below` gives of these inputs, in `size` bytes.
 
-    It travels to other processes in place of the value, which each computes for itself. Its inputs and settings decide
-    the value, with the weights.
+    It travels to other processes in place of the value, which each computes for itself.
     """
 
-    body: Callable[..., Any]
     inputs: Mapping[str, Any]
     places: Mapping[str, Any]
-    settings: tuple[Any, ...]
+    layer: int
+    closed: bool
+    generating: bool
     size: int
 
 
@@ -51,8 +51,6 @@ def below(
         edits: as `edits.prepared` makes them, for the batch.
         generating: is the pass followed by others, which see keys and values of all layers?
     """
-    from ssn_probe.tracing.bodies.below import trace_below
-
     if not edits or any(how not in ("set", "scale") for *_, how, _ in edits):
         return None
     layer = min(edit[0] for edit in edits)
@@ -62,7 +60,7 @@ def below(
         return None
     size = _bytes(subject, inputs, layer, closed, generating)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids", "start") if name in inputs}
-    return Kept(trace_below, given, places, (layer, closed, generating), size) if size <= KEPT else None
+    return Kept(given, places, layer, closed, generating, size) if size <= KEPT else None
 
 
 def _is_linear(subject: Subject, layer: int) -> bool:
@@ -83,14 +81,17 @@ def _bytes(subject: Subject, inputs: Mapping[str, Any], layer: int, closed: bool
 
 
 def value_of(subject: Subject, kept: Kept) -> Any:
-    """The value of such an argument in this process, computed or found."""
+    """The value of such an argument in this process, computed or found; None where whole passes have to run."""
+    from ssn_probe.tracing.bodies.below import trace_below
+
     weights = _weights_of(subject)
     if weights is None:
         return None
     store = STORES.setdefault(subject, OrderedDict())
-    key = (kept.body.__name__, _fixed(kept.inputs), kept.settings, weights)
+    how = (kept.layer, kept.closed, kept.generating)
+    key = (_fixed(kept.inputs), how, weights)
     if key not in store:
-        store[key] = kept.size, kept.body(subject.model, kept.inputs, kept.places, *kept.settings)
+        store[key] = kept.size, trace_below(subject.model, kept.inputs, kept.places, *how)
         while sum(size for size, _ in store.values()) > KEPT:
             store.popitem(last=False)
     store.move_to_end(key)

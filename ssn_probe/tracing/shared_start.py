@@ -82,7 +82,7 @@ def shared_start(
     return SharedStart(length=length, name="cache" if "cache" in parameters else OLD_NAME)
 
 
-def keeps_layers(subject: Subject, tokens: Sequence[Sequence[int]], added: int) -> bool:
+def keeps_layers(subject: Subject, tokens: Sequence[Sequence[int]], added: int = 0) -> bool:
     """May keys, values and inputs of layers be those of another pass? Not on a host nor of a model in parts, and not
     where a window cuts the prompts.
 

@@ -6,6 +6,7 @@ All logits of a batch do not fit into memory, so they are made of the final stat
 import nnsight
 import torch
 
+from .below import write_above
 from .site_access import reach, write
 from .start import started
 
@@ -13,21 +14,21 @@ BLOCK, POSITIONS = 2**22, 128
 """Logits and positions of a block at most: of a small vocabulary, what a processor's cache holds."""
 
 
-def trace_texts(model, inputs, places, edits, own, answer, before):
+def trace_texts(model, inputs, places, edits, own, answer, before, stages=None):
     """What a batch of texts is to the changed model: a dict of tensors.
 
     own, answer: {"row", "position", "token": [n]}: which positions, the starts' included (see `start.started`), predict
     which tokens of the prompts' own words, and of the answers, by row and in order. before: the untouched model's final
-    states at the answers' positions [n, hidden]; None reads the untouched model itself.
+    states at the answers' positions [n, hidden]; None reads the untouched model itself. stages: of `below.trace_below`.
 
     - "nll": −log p of each of the prompts' own tokens [n].
     - "kl": KL(untouched ‖ changed) at each position of an answer [n], zero where the model is untouched.
     - "states": final states at the answers' positions [n, hidden], where the model is untouched.
     - "off": how far logits that are made here are from the model's own, relative to these.
     """
-    inputs, first = started(model, inputs, places, edits)
+    inputs, first = started(model, inputs, places, edits, stages)
     with torch.no_grad(), model.trace(**inputs):
-        write(model, places, edits)
+        write_above(model, places, edits, stages[0] if stages else None)
         rest = reach(model, places["norm"]).output
         states = rest if first is None else torch.cat([first.to(rest.device), rest], 1)
         head, form = reach(model, places["head"]), places["logits"]

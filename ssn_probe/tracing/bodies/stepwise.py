@@ -3,34 +3,39 @@
 import nnsight
 import torch
 
+from .below import fill, write_above
 from .refusal import along, log_odds
-from .site_access import reach, write, write_narrowed
+from .site_access import reach, write
 from .start import behind_start
 
 ENDED = 1 / 8
 """Share of a batch that has ended from which on it leaves: the others' keys and values are copied then."""
 
 
-def trace_steps(model, inputs, places, edits, settings, scorings=()):
+def trace_steps(model, inputs, places, edits, settings, scorings=(), stages=None):
     """What `generation.trace_generation` gives where no values are wanted: ids, whether logits were finite, and r(x).
 
     settings: of transformers' generation; how many tokens, the end tokens and the padding that follows them decide.
 
     What prompts begin with runs once, where `inputs` has it (see `start.behind_start`). In the pass over the prompts
-    the last layer runs at the last position alone, see `site_access.write_narrowed`.
+    the last layer runs at the last position alone, see `site_access.write_narrowed`, and with `stages`, of
+    `below.trace_below`, nothing below the first changed neuron; the edits may be a part of those that are made.
     """
+    stage = stages[0] if stages else None
     device = inputs["input_ids"].device
     longest, pad = settings["max_new_tokens"], settings["pad_token_id"]
     ends = torch.tensor(settings["eos_token_id"] or [], dtype=torch.int64)
-    passed = behind_start(model, inputs | {"use_cache": True}, places, edits)
+    passed = behind_start(model, inputs | {"use_cache": True}, places, edits, stages)
     mask, width = passed["attention_mask"], inputs["input_ids"].shape[1]
     positions = (mask.cumsum(-1) - 1).clamp_min(0)
     passed |= {"position_ids": positions[:, -width:], "logits_to_keep": torch.tensor([width - 1], device=device)}
     place, rows, goes_on = positions[:, -1:], torch.arange(len(mask)), torch.ones(len(mask), dtype=torch.bool)
     new, finite, odds = torch.full((len(mask), longest), pad, dtype=torch.int32), True, []
     for step in range(longest):
-        logits, read, name, cache = one_step(model, passed, places, edits, step, () if step else scorings)
+        logits, read, name, cache = one_step(model, passed, places, edits, step, () if step else scorings, stage)
         finite, odds = finite and bool(logits.sum(dtype=torch.float32).isfinite()), [*odds, *read]
+        if step == 0:
+            fill(cache, stage)
         tokens = logits.float().argmax(-1)
         here = tokens.cpu()
         new[rows[goes_on], step] = here[goes_on].int()
@@ -48,11 +53,11 @@ def trace_steps(model, inputs, places, edits, settings, scorings=()):
     return new, finite, torch.zeros(0), odds
 
 
-def one_step(model, inputs, places, edits, step, scorings):
+def one_step(model, inputs, places, edits, step, scorings, stage):
     """A pass: the last logits [row, word], r(x) for each of `scorings`, and the cache with what a model calls it."""
     with torch.no_grad(), model.trace(**inputs):
         if step == 0:
-            write_narrowed(model, places, edits, inputs["logits_to_keep"])
+            write_above(model, places, edits, stage, inputs["logits_to_keep"])
         else:
             write(model, places, edits, step)
         states = reach(model, places["norm"]).output[:, -1:] if scorings else None
