@@ -1,5 +1,7 @@
 """The command line. Only the commands that need heavy packages import them, so that `--help` and `list` are fast."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -62,6 +64,7 @@ class Commands(click.Group):
     command_class = UserCommand
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        atexit.register(gc.freeze)  # the process ends: that its last objects go one by one would take half a second
         with lasting_output():
             make_printable((sys.stdout, sys.stderr))  # before the options are read: --help prints, too
             return super().main(*args, **kwargs)
