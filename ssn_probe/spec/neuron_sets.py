@@ -98,8 +98,9 @@ class SafetyNeurons(SetExpression):
     wider dtype, None for the one that the model is loaded in.
 
     `verify=share` measures neurons exactly, by ablation, whose estimated effect is within that share of the threshold
-    and leaves open on which side they are, and an audit of the others that `audit_seed` draws
-    (`ssn_probe.study.verification`); None or 0: nothing is verified.
+    and leaves open on which side they are, those of `ffn` whose estimates may be far off, and an audit of the others
+    that `audit_seed` draws (`ssn_probe.study.verification`); None or 0: nothing is verified. `verify_most`: of all
+    neurons × all prompts the share that is ablated at most; what this leaves in doubt is counted.
     """
 
     version = 2
@@ -117,6 +118,7 @@ class SafetyNeurons(SetExpression):
     scoring_dtype: str | None = later(None)
     verify: float | None = later(None)
     audit_seed: int = later(0)
+    verify_most: float = later(0.04)
 
     def check(self) -> None:
         require(isinstance(self.prompts, Prompts), f"prompts is {self.prompts!r}", "Give Prompts(…).")
@@ -160,6 +162,10 @@ class SafetyNeurons(SetExpression):
         require(number and 0 < self.verify < 1, f"verify is {self.verify!r}", hint)
         seed = isinstance(self.audit_seed, int) and not isinstance(self.audit_seed, bool) and self.audit_seed >= 0
         require(seed, f"audit_seed is {self.audit_seed!r}", "Give a whole number, 0 or larger.")
+        most = isinstance(self.verify_most, int | float) and not isinstance(self.verify_most, bool)
+        hint = "Give a share of all neurons × prompts in (0, 1], for example 0.04."
+        require(most and 0 < self.verify_most <= 1, f"verify_most is {self.verify_most!r}", hint)
+        object.__setattr__(self, "verify_most", float(self.verify_most))
         require(
             self.scored_by.ablated is not None,
             f"verify ablates single neurons, and effect={self.scored_by.name} is no estimate of what that changes",

@@ -16,6 +16,7 @@ from ssn_probe.study.importance import (
     scored,
     scored_as,
     screening,
+    sized,
     unverified,
     verified_in,
 )
@@ -96,7 +97,8 @@ def _score_steps(
 ) -> Iterator[Step]:
     """The effects of every neuron; nodes that differ in their rule alone share them."""
     neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
-    screened = [one for node in nodes for one in (screening(node), unverified(node), node) if one is not None]
+    needed = [(screening(node), sized(node), unverified(node), node) for node in nodes]
+    screened = [one for group in needed for one in group if one is not None]
     different = {(node.prompts, distinct_sites(bench, node), *scored_as(node)): node for node in screened}
     along = [node for node in different.values() if node.scored_by.reads_responses]
     yield from _response_steps(bench, inside, along, before)
@@ -153,12 +155,10 @@ def _cost_of_verifying(bench: Workbench, node: SafetyNeurons) -> Cost:
     sites = distinct_sites(bench, node)
     neurons = subject.n_layers * sum(width for site, width in subject.widths.items() if site in sites)
     layers = 1 if runs_whole(subject) else subject.n_layers
-    data = bench.data[node.prompts]
-    prompts = sum(data.select("identify", side).height for side in CONTRASTED) // max(1, len(data.languages))
     effect = FinalAblation() if node.scored_by.ablated == "final state" else Ablation()
     return Cost(
         work="effect",
-        passes=expected_passes(node, neurons, layers, prompts),
+        passes=expected_passes(node, neurons, layers),
         effect=effect,
         sites=node.sites,
         dtype=dtype if widens(subject, dtype) else None,

@@ -19,7 +19,7 @@ from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.measurements import UNCHANGED, reads_json, response_inputs, tokens_of, untouched_tokens
 from ssn_probe.study.progress import Advance, Note, counted, no_note
 from ssn_probe.study.refusal_readout import readouts
-from ssn_probe.study.verification import Verified, in_fixed_order, to_verify
+from ssn_probe.study.verification import Read, Verified, in_fixed_order, to_verify
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Part, Shelf, all_done, no_progress
 from ssn_probe.tracing.kept_values import Neuron, highest, in_order, mean_effects, place
@@ -69,14 +69,14 @@ def chance_errors(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame | None:
 
     Of an effect that is estimated by chance, such as `Final` from random read-outs; None for others. Effects of prompts
     are independent, so a mean of n effects e has √Σ (chance · e)² / n, whose square is unbiased. It is no error of
-    prompts, whose choice adds to it. What is verified has none.
+    prompts, whose choice adds to it. What is verified on all prompts has none.
     """
     if not node.scored_by.chance or node.labels is not None:
         return None
     estimated, frames = unverified(node) or node, []
     weights = {"harmful": 1.0, "harmless": float(contrast_score(node.rule, 0.0, 1.0))}
     for language in bench.data[node.prompts].languages:
-        exact = () if node.verify is None else verified(bench, node, language).neurons
+        exact = () if node.verify is None else verified(bench, node, language).complete
         for site in distinct_sites(bench, node):
             places = []
             for layer in range(bench.subject.n_layers):
@@ -161,7 +161,8 @@ def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: 
     prompts = bench.data[node.prompts]
     estimated = unverified(node)
     if estimated is not None:
-        scores = [digest(score_inputs(bench, estimated, language, side)) for side in CONTRASTED]
+        of = [one for one in (estimated, sized(node)) if one is not None]
+        scores = [digest(score_inputs(bench, one, language, side)) for one in of for side in CONTRASTED]
         return bench.inputs("verified", context=context, scores=scores, chosen=to_json(scored_as(node)))
     found = reads_of(bench, node, language)
     reads = None if found is None else reads_json(found)
@@ -211,10 +212,18 @@ def unverified(node: SafetyNeurons) -> SafetyNeurons | None:
     return None if node.verify is None else replace(node, verify=None)
 
 
+def sized(node: SafetyNeurons) -> SafetyNeurons | None:
+    """The node whose scores say how large `ffn` neurons are where they are, and so whose estimates may be far off."""
+    wanted = node.verify is not None and "ffn" in node.sites
+    return replace(node, effect=Local(), sites=("ffn",), verify=None) if wanted else None
+
+
 def scored_as(node: SafetyNeurons) -> tuple[Any, ...]:
     """The fields of a node that decide its scores: with verification, those that set the threshold, too."""
     own = (node.effect, node.scoring_dtype)
-    return own if node.verify is None else (*own, node.rule, node.top, node.pool, node.verify, node.audit_seed)
+    if node.verify is None:
+        return own
+    return (*own, node.rule, node.top, node.pool, node.verify, node.audit_seed, node.verify_most)
 
 
 def verified(bench: Workbench, node: SafetyNeurons, language: str, note: Note = no_note) -> Verified:
@@ -223,21 +232,24 @@ def verified(bench: Workbench, node: SafetyNeurons, language: str, note: Note = 
     assert estimated is not None
     sides = {side: tokens_of(bench, bench.data[node.prompts].select("identify", side, language)) for side in CONTRASTED}
     every = [row for side in CONTRASTED for row in sides[side]]
-    scores = sorted(digest(score_inputs(bench, estimated, language, side)) for side in CONTRASTED)
+    local = sized(node)
+    of = [one for one in (estimated, local) if one is not None]
+    scores = sorted(digest(score_inputs(bench, one, language, side)) for one in of for side in CONTRASTED)
 
-    def read(context: str, layer: int, site: str) -> np.ndarray:
-        return effects_at(bench, estimated, language, context, layer, site)
+    def reader(one: SafetyNeurons) -> Read:
+        return lambda context, layer, site: effects_at(bench, one, language, context, layer, site)
 
-    def measure(neurons: Sequence[Neuron], rows: Sequence[int] | None) -> np.ndarray:
-        tokens = every if rows is None else [every[row] for row in rows]
-        of = {"prompts": digest(tokens), "neurons": digest([list(neuron) for neuron in neurons])}
-        inputs = bench.inputs("tried", **of, scores=scores, chosen=to_json(scored_as(node)))
-        text = f"{language}: {len(neurons):,} neurons {'near the threshold' if rows is None else 'tried'}"
+    def measure(neurons: Sequence[Neuron], rows: Sequence[int]) -> np.ndarray:
+        tokens = [every[row] for row in rows]
+        which = {"prompts": digest(tokens), "neurons": digest([list(neuron) for neuron in neurons])}
+        inputs = bench.inputs("tried", **which, scores=scores, chosen=to_json(scored_as(node)))
+        text = f"{language}: {len(neurons):,} neurons near a threshold"
         return _ablated(bench, node, language, inputs, tokens, neurons, counted(note, text, len(tokens)))
 
     places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
     key = ("verified", bench.data[node.prompts].digest, *scored_as(node), tuple(places), language)
-    return bench.remember(key, lambda: to_verify(node, places, language, read, measure, in_fixed_order(every)))
+    reads = reader(estimated), measure, in_fixed_order(every), None if local is None else reader(local)
+    return bench.remember(key, lambda: to_verify(node, places, language, *reads))
 
 
 def _ablated(
@@ -269,8 +281,8 @@ def _verified(
     chosen, prompts = verified(bench, node, language, note), bench.data[node.prompts]
     rows, inputs = prompts.select("identify", context, language), score_inputs(bench, node, language, context)
     audited = _ablated(bench, node, language, inputs, tokens_of(bench, rows), chosen.audited, advance)
-    first = 0 if context == CONTRASTED[0] else len(chosen.exact) - len(audited)
-    exact = np.concatenate([chosen.exact[first : first + len(audited)], audited], axis=1)
+    first = 0 if context == CONTRASTED[0] else len(chosen.effects) - len(audited)
+    exact = np.concatenate([chosen.effects[first : first + len(audited)], audited], axis=1)
     found = scored(bench, estimated, language, context)
     means = {site: values.copy() for site, values in found.means.items()}
     for column, (layer, site, index) in enumerate(chosen.neurons):

@@ -1,136 +1,130 @@
-"""Screen, then verify: which neurons near the threshold are measured by ablation, and what an audit of the rest shows.
+"""Screen, then verify: which neurons near a threshold are measured by ablation, and on how many prompts.
 
-Which neurons are verified in a language follows from all its *identify* prompts together, and from no label. Every
-prompt then has one effect of every neuron, whichever prompts are called harmful: an exact one of those verified, an
-estimate of the others. Exchanged labels, placebos and half-samples read these very effects, so that the observed set
-and those beside it are found by the same procedure from the same numbers, and their p is as valid as without
-verification. The band around the threshold that the observed labels set would not have this property: its neurons alone
-would be exact under the observed labels, and others under exchanged ones. So the band is that of two groups of prompts
-that differ most in their effects, whatever they are called (`unlabelled_contexts`); `Audit.covered` says how much of
-the observed threshold's band is in it.
+Which neurons are ablated in a language, and on which prompts, follows from all its *identify* prompts together, and
+from no label. Every prompt then has one effect of every neuron, whichever prompts are called harmful: an exact one
+where it was ablated, else an estimate, times how far off that was on other prompts. Exchanged labels, placebos and
+half-samples read these very effects, so that the observed set and those beside it are found by the same procedure from
+the same numbers, and their p is as valid as without verification. The band around the threshold that the observed
+labels set would not have this property: its neurons alone would be exact under the observed labels, and others under
+exchanged ones. So the thresholds are those of two groups of prompts that differ most in their effects, whatever they
+are called (`unlabelled_contexts`); `Audit.covered` says how much of the observed threshold's band was ablated.
 """
 
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ssn_probe.neurons import SITES
-from ssn_probe.neurons.selection import contrast_score, in_top
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_effects import Place, pooled
 from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
 from ssn_probe.study.verification_band import (
-    FROM,
-    OUTLYING,
-    START,
+    HIGHEST,
+    Candidates,
     Contrasts,
-    Known,
-    Pool,
-    errors_of,
-    factor,
-    hidden,
+    Measured,
+    between,
     in_doubt,
-    largest,
-    scatter,
+    predicted,
     weighted,
 )
 from ssn_probe.tracing.kept_values import Neuron
 
 LEAST, SHARE = 20, 0.001
-"""Neurons of a language that are audited at least, and the share of those that were not verified."""
-ROUNDS = 3
-"""Times that neurons are measured at most. Each round knows the errors of those before."""
-TRIED = 2
-"""Prompts on which neurons below the band are tried, one of each group. A few neurons have several times the effect
-that their first order has."""
+"""Neurons of a language that are audited at least, and the share of those that were not ablated."""
+LIABLE = 0.05
+"""The share of a layer's `ffn` neurons, by their largest local effect on a prompt, whose estimates may be far off."""
+STEPS, SURE = (2.5, 4.0, 5.0), 2.5
+"""Standard errors from a threshold within which neurons are measured further, one after the other; and those within
+which a neuron is left in doubt when no more may be spent."""
+SLACK = 1.5
+"""Times `verify` below a threshold down to which neurons are candidates, since thresholds move."""
 
 CONTRASTS = ("difference", "both")
 """Rules that rank by a contrast of harmful and harmless prompts."""
 
 Read = Callable[[str, int, str], np.ndarray]
 """Context, layer, site → effects [prompt, neuron] of a language."""
-Measure = Callable[[Sequence[Neuron], Sequence[int] | None], np.ndarray]
-"""Neurons, and numbers of prompts, harmful ones before harmless ones, None for all → exact effects [prompt, neuron]."""
+Measure = Callable[[Sequence[Neuron], Sequence[int]], np.ndarray]
+"""Neurons, and numbers of prompts, harmful ones before harmless ones → exact effects [prompt, neuron]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The neurons of a language that are measured exactly, `neurons` to replace their estimates, `audited` to not.
+    """The neurons of a language that are ablated, `neurons` to replace their estimates, `audited` to not.
 
-    `tried`: how many were measured on two prompts, to see which of them come near the threshold. `exact`: effects of
-    `neurons`, [prompt, neuron], harmful prompts before harmless ones.
+    `prompts`: on how many prompts each of `neurons` was ablated. `spent`: the share of all neurons × all prompts that
+    this is. `doubtful`: neurons left within `SURE` standard errors of a threshold, because no more could be spent.
+    `effects` of `neurons`, [prompt, neuron], harmful prompts before harmless ones: exact, and on other prompts the
+    estimate times how far it was off.
     """
 
     neurons: tuple[Neuron, ...]
     audited: tuple[Neuron, ...]
     total: int
-    tried: int = 0
-    exact: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), compare=False, repr=False)
+    prompts: tuple[int, ...] = ()
+    spent: float = 0.0
+    doubtful: int = 0
+    effects: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), compare=False, repr=False)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    """What verification did in a language.
-
-    `tried`: neurons below the band that were ablated on `TRIED` prompts first. `band`: neurons whose estimate is in the
-    first band, `START` of the largest, of the threshold that the labels set, `covered` those of them that were
-    verified. `missed`: how many of the
-    `rejected`, audited neurons that the rule left out it would take with their exact effects; `bound` is the one-sided
-    95 % bound of Clopper and Pearson (1934) on their share. `ranks` is Spearman's correlation and `error` the median
-    relative error of the estimates of audited neurons.
-    """
-
-    language: str
-    total: int
-    tried: int
-    verified: int
-    band: int
-    covered: int
-    audited: int
-    rejected: int
-    missed: int
-    bound: float
-    ranks: float
-    error: float
+    @property
+    def complete(self) -> tuple[Neuron, ...]:
+        """Those ablated on all prompts."""
+        every = len(self.effects)
+        return tuple(name for name, count in zip(self.neurons, self.prompts, strict=True) if count == every)
 
 
 def to_verify(
-    node: SafetyNeurons, places: Sequence[Place], language: str, read: Read, measure: Measure, order: Sequence[int]
+    node: SafetyNeurons,
+    places: Sequence[Place],
+    language: str,
+    read: Read,
+    measure: Measure,
+    order: Sequence[int],
+    local: Read | None = None,
 ) -> Verified:
-    """The neurons that are verified in a language, with their exact effects, and those audited; both in forward order.
+    """The neurons that are ablated in a language, with their effects, and those audited; both in forward order.
 
-    First those nearest a threshold are measured, and then, as long as errors that were seen leave others in doubt,
-    these (`verification_band.in_doubt`). Estimates that are too low hide neurons below the band: those from `FROM` of
-    the threshold on are tried first, on one prompt of either group.
+    A race over prompts: all candidates that could be on the other side of a threshold (`verification_band.in_doubt`)
+    are measured on a few prompts, those that still could on more, until none is in doubt or `node.verify_most` spent.
 
-    order: of the prompts, harmful ones before harmless ones, which depends on neither their places nor their labels.
+    Args:
+        read: estimates.
+        order: of the prompts, harmful ones before harmless ones, which depends on neither their places nor labels.
+        local: local effects of `ffn` neurons, which tell whose estimates may be far off; None: of none they may.
     """
     assert node.verify is not None
+    assert node.top is not None
     estimates = _Estimates(read=read, groups=pooled(tuple(places), node.pool), order=np.asarray(order))
     count = len(read("harmful", *places[0]))
     group = two_groups(alike(estimates.at([place]) for place in telling(places)), count)
-    pools = [estimates.pool(number, group, node.top or 0.0) for number in range(len(estimates.groups))]
+    turns = in_turns(group)
+    estimates, group = replace(estimates, order=estimates.order[turns]), group[turns]
     contrasts = weighted(node.rule, (int(group.sum()), int((~group).sum())))
-    known, tried = _tried(node.verify, pools, contrasts, estimates, group, measure)
-    columns, exact = _measured(node.verify, pools, known, contrasts, estimates, group, measure)
-    near = [pool.names[column] for pool, some in zip(pools, columns, strict=True) for column in some]
-    ranked = sorted(range(len(near)), key=lambda row: _forward(near[row]))
-    chosen, total = set(near), sum(len(pool.names) for pool in pools)
-    far = sorted((name for pool in pools for name in pool.names if name not in chosen), key=_forward)
+    every, candidates = _candidates(node, estimates, group, contrasts, local)
+    measured, doubtful = _race(node, len(every), candidates, contrasts, estimates.order, measure)
+    some = sorted(measured.effects, key=lambda column: _forward(candidates.names[column]))
+    near = [candidates.names[column] for column in some]
+    effects = np.zeros((len(group), len(near)))
+    effects[estimates.order] = _effects(measured, some)
+    chosen = set(near)
+    far = sorted((name for name in every if name not in chosen), key=_forward)
     random = np.random.default_rng([node.audit_seed, zlib.crc32(language.encode())])
     audited = min(len(far), max(LEAST, math.ceil(SHARE * len(far))))
     drawn = [far[row] for row in random.choice(len(far), audited, replace=False)] if far else []
     return Verified(
-        neurons=tuple(near[row] for row in ranked),
+        neurons=tuple(near),
         audited=tuple(sorted(drawn, key=_forward)),
-        total=total,
-        tried=tried,
-        exact=exact[:, ranked],
+        total=len(every),
+        prompts=tuple(measured.prompts[some].tolist()),
+        spent=float(measured.prompts.sum()) / (len(every) * len(group)),
+        doubtful=doubtful,
+        effects=effects,
     )
 
 
@@ -142,96 +136,147 @@ class _Estimates:
     groups: Sequence[Sequence[Place]]
     order: np.ndarray
 
-    def at(self, places: Sequence[Place]) -> np.ndarray:
+    def at(self, places: Sequence[Place], read: Read | None = None) -> np.ndarray:
         """Effects at some places, float64 [prompt, neuron]."""
-        sides = [[self.read(side, *place) for place in places] for side in ("harmful", "harmless")]
+        sides = [[(read or self.read)(side, *place) for place in places] for side in ("harmful", "harmless")]
         whole = np.concatenate([np.concatenate(side, axis=1) for side in sides])
         return whole[self.order].astype(np.float64)
 
-    def pool(self, number: int, group: np.ndarray, top: float) -> Pool:
-        """What the bands need of a pool of which the rule takes a share of `top`."""
-        places = self.groups[number]
-        blocks = [self.at([place]) for place in places]
-        values = np.concatenate(blocks, axis=1)
-        names: list[Any] = [
-            (*place, index) for place, block in zip(places, blocks, strict=True) for index in range(block.shape[1])
-        ]
-        sides = [(values[rows], max(1, int(rows.sum()))) for rows in (group, ~group)]
-        return Pool(
-            names=names,
-            means=np.stack([side.sum(axis=0) / n for side, n in sides]),
-            squares=np.stack([(side**2).sum(axis=0) / n**2 for side, n in sides]),
-            count=math.ceil(len(names) * top - 1e-9),
-        )
+
+def _candidates(
+    node: SafetyNeurons, estimates: _Estimates, group: np.ndarray, contrasts: Contrasts, local: Read | None
+) -> tuple[list[Neuron], Candidates]:
+    """All neurons that the rule ranks, and those of them that may be ablated: the ones that it may take, those down to
+    `SLACK` · `verify` below a threshold, and liable ones that an error of theirs could bring there."""
+    assert node.verify is not None
+    assert node.top is not None
+    weights = np.stack([side / max(1, side.sum()) for side in (group, ~group)])
+    every: list[Neuron] = []
+    names: list[Neuron] = []
+    pools: list[tuple[slice, int]] = []
+    blocks: list[np.ndarray] = [np.zeros((len(group), 0), np.float32)]
+    kinds: list[np.ndarray] = [np.zeros(0, np.int64)]
+    for places in estimates.groups:
+        found = [estimates.at([place]) for place in places]
+        widths = [block.shape[1] for block in found]
+        values = np.concatenate(found, axis=1)
+        pairs = list(zip(places, widths, strict=True))
+        liable = np.concatenate([_liable(*pair, estimates, local) for pair in pairs])
+        inside: list[Any] = [(*place, index) for place, width in pairs for index in range(width)]
+        count, start = math.ceil(len(inside) * node.top - 1e-9), len(names)
+        sums = weights @ values, weights @ np.abs(values)
+        columns = np.flatnonzero(_may_be_taken(*sums, liable, contrasts, count, node.verify))
+        where = np.repeat(np.arange(len(places)), widths)[columns]
+        every += inside
+        names += [inside[column] for column in columns]
+        pools.append((slice(start, len(names)), count))
+        blocks.append(values[:, columns].astype(np.float32))
+        kinds.append(np.where(liable[columns], 0, 1 + len(kinds) * len(SITES) + where))
+    classes = np.concatenate(kinds)
+    candidates = Candidates(
+        names=names,
+        pools=[(columns, count) for columns, count in pools if columns.stop > columns.start],
+        classes=classes,
+        liable=classes == 0,
+        estimates=np.concatenate(blocks, axis=1),
+        groups=weights,
+    )
+    return every, candidates
 
 
-def _tried(
-    widest: float,
-    pools: Sequence[Pool],
+def _may_be_taken(
+    means: np.ndarray, sizes: np.ndarray, liable: np.ndarray, contrasts: Contrasts, count: int, widest: float
+) -> np.ndarray:
+    """Which neurons of a pool are candidates, from their mean estimates and mean sizes, [group, neuron]."""
+    found = np.zeros(means.shape[1], dtype=bool)
+    for weights in (np.asarray(some) for some in contrasts):
+        score, size = weights @ means, np.abs(weights) @ sizes
+        threshold = between(score, count)
+        reach = np.where(liable, HIGHEST, SLACK * widest) * np.maximum(size, np.where(liable, 0, threshold))
+        found |= score + reach >= threshold
+    return found & sizes.any(axis=0)
+
+
+def _liable(place: Place, width: int, estimates: _Estimates, local: Read | None) -> np.ndarray:
+    """Which neurons of a place have the largest local effects on a prompt, of those whose estimates may be far off.
+
+    What follows a neuron is least linear where the neuron is large, and that is so of some in `ffn` alone.
+    """
+    found = np.zeros(width, dtype=bool)
+    if local is not None and place[1] == "ffn":
+        largest_of = estimates.at([place], local).max(axis=0)
+        found[np.argsort(-largest_of, kind="stable")[: math.ceil(LIABLE * width)]] = True
+    return found
+
+
+def _race(
+    node: SafetyNeurons,
+    total: int,
+    candidates: Candidates,
     contrasts: Contrasts,
-    estimates: _Estimates,
-    group: np.ndarray,
+    order: np.ndarray,
     measure: Measure,
-) -> tuple[list[Known], int]:
-    """What one prompt of either group shows of the neurons that their estimates may hide, and how many these are."""
-    some = [np.flatnonzero(hidden(pool, contrasts, widest)) for pool in pools]
-    known = [
-        Known(measured=np.zeros(len(pool.names), bool), exact=0 * pool.means, factors=np.ones_like(pool.means))
-        for pool in pools
-    ]
-    neurons = [pool.names[column] for pool, columns in zip(pools, some, strict=True) for column in columns]
-    sides = [side for side in (group, ~group) if side.any()]
-    if not neurons or len(sides) < len(known[0].factors):
-        return known, 0
-    rows = [int(np.flatnonzero(side)[0]) for side in sides]
-    exact = np.split(measure(neurons, estimates.order[rows].tolist()), np.cumsum([len(one) for one in some])[:-1], 1)
-    for number, columns in enumerate(some):
-        values = estimates.at(estimates.groups[number])[:, columns]
-        for side, (rows_of, row) in enumerate(zip(sides, rows, strict=True)):
-            usual = np.sqrt((values[rows_of] ** 2).mean(axis=0))
-            size = np.maximum(np.abs(values[row]), usual / 2)  # a prompt of little effect says little
-            off = np.divide(exact[number][side] - values[row], size, out=np.zeros(len(size)), where=size > 0)
-            known[number].factors[side, columns] = np.where(np.abs(off) > OUTLYING, 1 + off, 1.0)
-    return known, len(neurons)
+) -> tuple[Measured, int]:
+    """What ablating the candidates showed, as far as it was done, and how many are left in doubt."""
+    assert node.verify is not None
+    measured, every = Measured(candidates), len(order)
+    left = int(node.verify_most * total * every)
+    halts = np.array(halts_of(every))
+    step = 0
+    while len(candidates.names):
+        away = in_doubt(candidates, measured, predicted(measured), contrasts, node.verify)
+        wanted = np.flatnonzero(away < STEPS[step])
+        if not len(wanted):
+            step += 1
+            if step == len(STEPS):
+                break
+            continue
+        fresh = candidates.liable[wanted] & (measured.prompts[wanted] == 0)
+        after = np.searchsorted(halts, measured.prompts[wanted], side="right")
+        until = np.where(fresh, halts[halts <= every // 6].max(initial=halts[0]), halts[after])
+        cost = until - measured.prompts[wanted]
+        nearest = np.argsort(away[wanted], kind="stable")
+        nearest = nearest[np.cumsum(cost[nearest]) <= left]
+        if not len(nearest):
+            return measured, int((away < SURE).sum())
+        left -= int(cost[nearest].sum())
+        _measure(measured, wanted[nearest], until[nearest], order, measure)
+    return measured, 0
 
 
-def _measured(
-    widest: float,
-    pools: Sequence[Pool],
-    known: Sequence[Known],
-    contrasts: Contrasts,
-    estimates: _Estimates,
-    group: np.ndarray,
-    measure: Measure,
-) -> tuple[list[list[int]], np.ndarray]:
-    """The columns of every pool that are measured, and their exact effects [prompt, neuron], pool by pool."""
-    chosen: list[list[int]] = [[] for _ in pools]
-    blocks: list[list[np.ndarray]] = [[np.zeros((len(group), 0))] for _ in pools]
-    seen: dict[Neuron, tuple[float, float]] = {}
-    for number in range(ROUNDS):
-        errors = errors_of([pool.names for pool in pools], seen) if number else [None] * len(pools)
-        new = [
-            np.flatnonzero(in_doubt(pool, of, contrasts, widest, error))
-            for pool, of, error in zip(pools, known, errors, strict=True)
-        ]
-        neurons = [pool.names[column] for pool, columns in zip(pools, new, strict=True) for column in columns]
-        if not neurons:
-            break
-        exact = np.split(measure(neurons, None), np.cumsum([len(columns) for columns in new])[:-1], 1)
-        for row, columns in enumerate(new):
-            if not len(columns):
-                continue
-            inside, values = exact[row][estimates.order], estimates.at(estimates.groups[row])
-            known[row].measured[columns] = True
-            known[row].exact[:, columns] = [inside[side].mean(axis=0) if side.any() else 0 * inside[0]
-                                            for side in (group, ~group)]  # fmt: skip
-            for place, column in enumerate(columns):
-                if (known[row].factors[:, column] == 1).all():  # those found by trials are not like the others
-                    pair = values[:, column], inside[:, place]
-                    seen[pools[row].names[column]] = factor(*pair), scatter(*pair)
-            chosen[row] += columns.tolist()
-            blocks[row].append(exact[row])
-    return chosen, np.concatenate([block for some in blocks for block in some], axis=1)
+def _measure(measured: Measured, columns: np.ndarray, until: np.ndarray, order: np.ndarray, measure: Measure) -> None:
+    """Ablates candidates on the next prompts, those together that run on the same ones."""
+    names = measured.candidates.names
+    for start, stop in sorted(set(zip(measured.prompts[columns].tolist(), until.tolist(), strict=True))):
+        some = np.sort(columns[(measured.prompts[columns] == start) & (until == stop)])
+        rows = np.arange(start, stop)
+        exact = measure([names[column] for column in some], order[rows].tolist())
+        measured.add(some, rows, exact.astype(np.float64))
+
+
+def _effects(measured: Measured, columns: Sequence[int]) -> np.ndarray:
+    """Effects of some candidates on every prompt, [prompt, neuron]: exact, or the estimate times its factor."""
+    candidates, now = measured.candidates, predicted(measured)
+    first = candidates.groups[0] > 0
+    found = candidates.estimates[:, columns].astype(np.float64)
+    found *= np.where(first[:, None], now.factors[0, columns], now.factors[1, columns])
+    for place, column in enumerate(columns):
+        exact = measured.effects[column]
+        found[: len(exact), place] = exact
+    return found
+
+
+def halts_of(prompts: int) -> list[int]:
+    """After how many prompts a race pauses: four times as many each time, up to a third of all, and at the end."""
+    found = [4**power for power in range(1, 32) if 3 * 4**power <= prompts]
+    return [*found, prompts]
+
+
+def in_turns(group: np.ndarray) -> np.ndarray:
+    """The rows of a group and of the others in turns, so that any beginning has its share of both."""
+    sides = [np.flatnonzero(group), np.flatnonzero(~group)]
+    places = [(np.arange(len(side)) + 0.5) / max(1, len(side)) for side in sides]
+    return np.concatenate(sides)[np.argsort(np.concatenate(places), kind="stable")]
 
 
 def in_fixed_order(tokens: Sequence[Sequence[int]]) -> list[int]:
@@ -240,124 +285,20 @@ def in_fixed_order(tokens: Sequence[Sequence[int]]) -> list[int]:
     return sorted(range(len(tokens)), key=lambda row: digests[row])
 
 
-def expected_passes(node: SafetyNeurons, neurons: int, layers: int, prompts: int) -> float:
-    """Forward passes that verification is expected to take on each of `prompts`, before the estimates are known.
+def expected_passes(node: SafetyNeurons, neurons: int, layers: int) -> float:
+    """Forward passes that verification is expected to take on each prompt, before the estimates are known.
 
     A pass without a neuron begins at the neuron's layer, so on average over `layers` it is (layers + 1) / (2 · layers)
     of a whole one. The number of neurons is that of effects whose sizes fall off exponentially, where a share of
-    top^x is above x times the threshold; a contrast, whose errors are larger beside it, takes twice as many.
+    top^x is above x times the threshold; a contrast, whose errors are larger beside it, takes twice as many. It is
+    never more than what may be spent.
     """
     assert node.top is not None
     assert node.verify is not None
     above, below = node.top ** (1 + node.verify), node.top ** (1 - node.verify)
     near = (below - above) * (2 if node.rule in CONTRASTS else 1)
     audited = max(LEAST, SHARE * neurons)
-    tried = (node.top**FROM - below) * neurons * min(1, TRIED / max(1, prompts))
-    return min(neurons, near * neurons + tried + audited) * (layers + 1) / (2 * layers)
-
-
-def audit(
-    node: SafetyNeurons,
-    places: Sequence[Place],
-    language: str,
-    verified: Verified,
-    sources: tuple[Read, Read],
-    exact: Mapping[Neuron, tuple[float, float]],
-) -> Audit:
-    """What verification changed and missed, from mean effects under the observed labels.
-
-    sources: the estimates, and the effects that the rule reads; exact: audited neuron → its exact mean effect on
-    harmful and on harmless prompts.
-    """
-    estimates, used = sources
-    chosen, band, covered, rejected, missed, pairs = set(verified.neurons), 0, 0, 0, 0, []
-    for layers, sites, index, sides in pools_of(node, places, estimates):
-        first = [side.mean(axis=0, dtype=np.float64) for side in sides]
-        names: list[Any] = [(int(a), str(b), int(c)) for a, b, c in zip(layers, sites, index, strict=True)]
-        close = _in_band(node, first)
-        band += int(close.sum())
-        covered += sum(name in chosen for name, here in zip(names, close, strict=True) if here)
-        wanted = [(row, name) for row, name in enumerate(names) if name in exact]
-        if not wanted:
-            continue
-        members = list(dict.fromkeys(zip(layers.tolist(), sites.tolist(), strict=True)))
-        final = [np.concatenate([used(side, *place) for place in members], axis=1).mean(0, dtype=np.float64)
-                 for side in ("harmful", "harmless")]  # fmt: skip
-        before = taken(node, *final)
-        for row, name in wanted:
-            pairs.append((_score(node, first[0][row], first[1][row]), _score(node, *exact[name])))
-            if before[row]:
-                continue
-            trial = [side.copy() for side in final]
-            trial[0][row], trial[1][row] = exact[name]
-            rejected += 1
-            missed += int(taken(node, *trial)[row])
-    return Audit(
-        language=language,
-        total=verified.total,
-        tried=verified.tried,
-        verified=len(verified.neurons),
-        band=band,
-        covered=covered,
-        audited=len(verified.audited),
-        rejected=rejected,
-        missed=missed,
-        bound=upper_bound(missed, rejected),
-        **_errors(pairs),
-    )
-
-
-def upper_bound(count: int, n: int, confidence: float = 0.95) -> float:
-    """The one-sided exact upper bound of a share of which `count` of `n` were found (Clopper & Pearson 1934)."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(count, n, alternative="less").proportion_ci(confidence).high) if n else 1.0
-
-
-def pools_of(node: SafetyNeurons, places: Sequence[Place], read: Read) -> Iterator[tuple]:
-    """Layers, sites and indices of every pool's neurons, and their effects in either context [prompt, neuron]."""
-    for group in pooled(tuple(places), node.pool):
-        sides = [[read(side, *place) for place in group] for side in ("harmful", "harmless")]
-        widths = [block.shape[1] for block in sides[0]]
-        layers, sites = (np.repeat([place[part] for place in group], widths) for part in (0, 1))
-        index = np.concatenate([np.arange(width) for width in widths])
-        yield layers, sites, index, [np.concatenate(side, axis=1) for side in sides]
-
-
-def taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:
-    assert node.top is not None
-    if node.rule == "paper":
-        return in_top(harmful, node.top) & ~in_top(harmless, node.top)
-    return in_top(contrast_score(node.rule, harmful, harmless), node.top)
-
-
-def _in_band(node: SafetyNeurons, means: Sequence[np.ndarray]) -> np.ndarray:
-    """Which neurons' estimates are within the first band of a threshold that the labels set, of either context's."""
-    assert node.top is not None
-    assert node.verify is not None
-    scores = means if node.rule == "paper" else [contrast_score(node.rule, *means)]
-    found = np.zeros(len(means[0]), dtype=bool)
-    for score in scores:
-        threshold = largest(score, math.ceil(len(score) * node.top - 1e-9))
-        found |= (threshold > 0) & (np.abs(score - threshold) <= START * node.verify * threshold)
-    return found
-
-
-def _score(node: SafetyNeurons, harmful: float, harmless: float) -> float:
-    return contrast_score("harmful" if node.rule == "paper" else node.rule, harmful, harmless)
-
-
-def _errors(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    import scipy.stats
-
-    if len(pairs) < 2:
-        return {"ranks": math.nan, "error": math.nan}
-    spearman: Any = scipy.stats.spearmanr
-    estimate, exact = np.array(pairs).T
-    varied = np.ptp(estimate) > 0 and np.ptp(exact) > 0
-    moved = exact != 0
-    error = float(np.median(np.abs(estimate - exact)[moved] / np.abs(exact)[moved])) if moved.any() else math.nan
-    return {"ranks": float(spearman(estimate, exact).statistic) if varied else math.nan, "error": error}
+    return min(neurons, min(near, node.verify_most) * neurons + audited) * (layers + 1) / (2 * layers)
 
 
 def _forward(neuron: Neuron) -> tuple[int, int, int]:

@@ -8,10 +8,10 @@ import polars as pl
 
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, scored, unverified, verified
-from ssn_probe.study.verification import Audit, audit, upper_bound
+from ssn_probe.study.verification_audit import Audit, audit, upper_bound
 from ssn_probe.study.workbench import Workbench
 
-NODE = ("effect", "rule", "top", "verify", "audit_seed")
+NODE = ("effect", "rule", "top", "verify", "audit_seed", "verify_most")
 """The columns that say which node a row is of."""
 
 
@@ -50,10 +50,11 @@ def verification_notes(table: pl.DataFrame | None) -> Iterator[str]:
     if table is None:
         return
     for (effect, rule, *_), rows in table.group_by(NODE, maintain_order=True):
-        shares = rows["verified"] / rows["total"]
+        shares, doubtful = rows["verified"] / rows["total"], int(rows["doubtful"].sum())
         missed, rejected = int(rows["missed"].sum()), int(rows["rejected"].sum())
         yield (
             f"effect={effect}, rule={rule}: {shares.min():.1%} to {shares.max():.1%} of a language's neurons were "
-            f"verified by ablation; of {rejected} audited neurons that the rule left out it would take {missed} with "
-            f"their exact effects (at most {upper_bound(missed, rejected):.1%}, one-sided 95%)"
+            f"verified by ablation on all prompts, {rows['spent'].max():.1%} of neurons × prompts at most; {doubtful} "
+            f"neurons are left in doubt; of {rejected} audited neurons that the rule left out it would take {missed} "
+            f"with their exact effects (at most {upper_bound(missed, rejected):.1%}, one-sided 95%)"
         )

@@ -85,7 +85,7 @@ KINDS = {
     "Language": "at candidates exact_qk",
     "Peak": "",
     "Prompts": "source harmless languages limit max_new_tokens",
-    "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels scoring_dtype verify audit_seed",
+    "SafetyNeurons": "prompts effect rule top sites pool stable fdr labels scoring_dtype verify audit_seed verify_most",
     "Exchanged": "seed draw",
     "Placebo": "seed split",
     "Shared": "neurons anchor at_least by",

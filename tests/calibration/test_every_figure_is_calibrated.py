@@ -53,7 +53,7 @@ CALIBRATED: dict[str, tuple[str, ...]] = {
     "study.run_comparison.SCHEMA high low p p_holm": ("two_runs",),
     "study.summary.COLUMNS delta_high delta_low high low": (*PROMPTS, CROSSED),
     "study.summary.COLUMNS p_holm p_mcnemar": ("prompts_alone",),
-    "study.verification.Audit bound": ("tests/study/test_verification.py::test_the_bound_covers",),
+    "study.verification_audit.Audit bound": ("tests/study/test_verification.py::test_the_bound_covers",),
     "study.training_curves.SCHEMA asr_high asr_low over_refusal_high over_refusal_low": PROMPTS,
     "study.training_curves.SCHEMA utility_high utility_low": PROMPTS,
 }

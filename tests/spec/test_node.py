@@ -175,6 +175,7 @@ CHANGES: dict[type[Node], tuple[Node, dict[str, Any]]] = {
             "labels": Exchanged(draw=1),
             "scoring_dtype": "float32",
             "audit_seed": 1,
+            "verify_most": 0.1,
         },
     ),
     Exchanged: (Exchanged(), {"draw": 1, "seed": 1}),

@@ -42,10 +42,11 @@ def test_it_is_that_of_the_means_that_the_rule_contrasts(bench: Workbench, rule:
 
 def test_verified_neurons_have_none(bench: Workbench) -> None:
     node = replace(MS, verify=0.1, sites=("k",))
-    found, chosen = chance_errors(bench, node), verified(bench, node, "qaa").neurons
+    found, chosen = chance_errors(bench, node), verified(bench, node, "qaa")
     assert found is not None
     sure = found.filter(pl.col("score_error") == 0, language="qaa").select("layer", "site", "index").rows()
-    assert set(chosen) <= set(sure)
+    assert set(chosen.complete) == set(sure) & set(chosen.neurons)
+    assert chosen.complete
     assert len(sure) < found.height / 4
 
 

@@ -24,7 +24,8 @@ from ssn_probe.study.importance import importance, reads_of, score_inputs, score
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
-from ssn_probe.study.verification import Verified, expected_passes, in_fixed_order, taken, to_verify, upper_bound
+from ssn_probe.study.verification import Verified, expected_passes, halts_of, in_fixed_order, in_turns, to_verify
+from ssn_probe.study.verification_audit import audit, taken, upper_bound
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
@@ -54,24 +55,23 @@ def test_exchanged_labels_verify_the_same_neurons(organism: Subject, rule: str) 
     assert here == verified(exchanged_bench(recipe, organism, 2), node, "qaa")
 
 
-def test_what_is_tried_is_noted_as_it_is_done(organism: Subject) -> None:
+def test_what_is_ablated_is_noted_as_it_is_done(organism: Subject) -> None:
     few = Prompts("organism", languages=("qaa",), limit=2)
     node = replace(MS, prompts=few, effect=Final(probes=4), rule="harmful")
     said: list[str] = []
     scored(bench_for(Recipe(sets={"ms": node}), organism), node, "qaa", "harmful", note=said.append)
-    assert any(text.startswith("qaa: ") and text.endswith(" neurons tried, prompt 1 of 2") for text in said)
-    assert any("near the threshold, prompt 3 of 4" in text for text in said)
+    assert any(text.startswith("qaa: ") and " neurons near a threshold, prompt 1 of " in text for text in said)
     assert said[-1] == ""
 
 
 def test_exact_effects_stand_in_the_place_of_estimates(bench: Workbench) -> None:
     chosen, plain = verified(bench, MS, "qaa"), replace(MS, verify=None)
     rows = bench.data[PROMPTS].select("identify", "harmful", "qaa")
-    wanted = exact_effects(
-        bench.subject, tokens_of(bench, rows), chosen.neurons, reads_of(bench, MS, "qaa"), resumed=False
-    )
+    complete = chosen.complete[::3]
+    assert 0 < len(chosen.complete) < len(chosen.neurons)
+    wanted = exact_effects(bench.subject, tokens_of(bench, rows), complete, reads_of(bench, MS, "qaa"), resumed=False)
     found, estimated = scored(bench, MS, "qaa", "harmful"), scored(bench, plain, "qaa", "harmful")
-    for column, (layer, site, index) in enumerate(chosen.neurons):
+    for column, (layer, site, index) in enumerate(complete):
         assert np.isclose(found.means[site][layer, index], wanted[:, column].mean(), rtol=1e-3, atol=1e-5)
     others = {site: np.ones_like(values, dtype=bool) for site, values in found.means.items()}
     for layer, site, index in chosen.neurons:
@@ -94,7 +94,7 @@ def test_the_key_holds_the_threshold_only_where_it_matters(bench: Workbench) -> 
     assert score_inputs(bench, plain, "qaa", "harmful") == score_inputs(
         bench, replace(plain, top=0.1), "qaa", "harmful"
     )
-    changes = {"top": 0.1, "rule": "paper", "verify": 0.2, "audit_seed": 1, "pool": "layer"}
+    changes = {"top": 0.1, "rule": "paper", "verify": 0.2, "audit_seed": 1, "pool": "layer", "verify_most": 0.1}
     different = [replace(MS, **{name: value}) for name, value in changes.items()]
     keys = [str(score_inputs(bench, node, "qaa", "harmful")) for node in (MS, plain, *different)]
     assert len(set(keys)) == len(keys)
@@ -129,12 +129,11 @@ def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path)
     *_, estimate, exact = rows.values()
     assert (estimate.passes, estimate.effect) == (3, MS.effect)
     assert exact.effect == Ablation()
-    # neurons near the threshold, those tried on 2 of 60 prompts and 20 audited, from the middle of four layers on
-    near, tried = 2 * (0.02**0.9 - 0.02**1.1) * 512, (0.02 ** (1 / 3) - 0.02**0.9) * 512 * 2 / 60
-    assert exact.passes == pytest.approx((near + tried + 20) * 5 / 8)
-    assert expected_passes(paper, 1000, 1, 400) == pytest.approx(
-        (0.03**0.9 - 0.03**1.1) * 1000 + (0.03 ** (1 / 3) - 0.03**0.9) * 1000 * 2 / 400 + 20
-    )
+    # neurons near the threshold and 20 audited, from the middle of four layers on
+    near = 2 * (0.02**0.9 - 0.02**1.1) * 512
+    assert exact.passes == pytest.approx((near + 20) * 5 / 8)
+    assert expected_passes(paper, 1000, 1) == pytest.approx((0.03**0.9 - 0.03**1.1) * 1000 + 20)
+    assert expected_passes(replace(paper, verify=0.5), 1000, 1) == 40 + 20  # no more than may be spent
     half = load_subject("organism", dtype="bfloat16", weights=False)
     recipe = replace(RECIPE, sets={"ms": paper})
     (row,) = (row for row in rows_of_steps(identify_steps(bench_for(recipe, half), recipe)) if "verified" in row.label)
@@ -145,8 +144,6 @@ def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path)
 
 
 def test_a_neuron_that_the_estimate_hides_is_missed() -> None:
-    from ssn_probe.study.verification import audit
-
     node = replace(MS, rule="harmful", top=0.2, sites=("ffn",))
     estimates = {"harmful": np.array([[5.0, 4.9, 3, 2, 1]] * 2), "harmless": np.zeros((2, 5))}
 
@@ -172,13 +169,16 @@ def read_from(estimates: np.ndarray, harmful: int) -> Any:
     return lambda context, *_: estimates[:harmful] if context == "harmful" else estimates[harmful:]
 
 
-def made_up(seed: int, prompts: int = 12, neurons: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Effects of two kinds of prompts, harmful ones first, and estimates that are 6 % off, some of half the size."""
+def made_up(seed: int, prompts: int = 12, neurons: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Effects of two kinds of prompts, harmful ones first, estimates that are 6 % off, some of half the size, and local
+    effects, which are largest of these."""
     random = np.random.default_rng(seed)
     kinds = random.gamma(1.0, size=(2, neurons)) + random.gamma(2.0, size=neurons)
     exact = np.repeat(kinds, prompts, axis=0) * random.gamma(20.0, 1 / 20, size=(2 * prompts, neurons))
-    off = np.where(random.random(neurons) < 0.02, 0.5, 1.0) * (1 + 0.03 * random.standard_normal(neurons))
-    return exact, exact * off * (1 + 0.05 * random.standard_normal(exact.shape))
+    half = random.random(neurons) < 0.02
+    off = np.where(half, 0.5, 1.0) * (1 + 0.03 * random.standard_normal(neurons))
+    estimates = exact * off * (1 + 0.05 * random.standard_normal(exact.shape))
+    return exact, estimates, np.where(half, 2.0, 1.0) * (1 + random.random(exact.shape))
 
 
 RULES = ["difference", "both", "paper", "harmful"]
@@ -187,20 +187,26 @@ RULES = ["difference", "both", "paper", "harmful"]
 @pytest.mark.parametrize("rule", RULES)
 def test_neither_order_nor_labels_decide_who_is_verified(rule: str) -> None:
     node, random = replace(MS, rule=rule, top=0.05), np.random.default_rng(0)
-    exact, estimates = made_up(3)
+    exact, estimates, local = made_up(3)
 
     def verified_of(rows: np.ndarray) -> Verified:
         def measure(neurons: Any, some: Any) -> np.ndarray:
-            return exact[rows][slice(None) if some is None else some][:, [index for *_, index in neurons]]
+            return exact[rows][some][:, [index for *_, index in neurons]]
 
-        read, order = read_from(estimates[rows], 12), np.argsort(rows)
-        return to_verify(node, [(0, "ffn")], "qaa", read, measure, order.tolist())
+        read, order = (read_from(some[rows], 12) for some in (estimates, local)), np.argsort(rows)
+        return to_verify(node, [(0, "ffn")], "qaa", next(read), measure, order.tolist(), next(read))
 
     one, other = verified_of(np.arange(24)), verified_of(random.permutation(24))
     assert one == other
     assert 0 < len(one.neurons) < 200
-    columns = [index for *_, index in one.neurons]
-    assert np.array_equal(one.exact, exact[:, columns])
+    columns = [index for _, _, index in one.complete]
+    rows = [name in one.complete for name in one.neurons]
+    assert 0 < len(columns) < len(one.neurons)
+    assert np.array_equal(one.effects[:, rows], exact[:, columns])
+    count = [(one.effects[:, row] == exact[:, index]).sum() for row, (*_, index) in enumerate(one.neurons)]
+    assert tuple(count) == one.prompts
+    assert one.spent == sum(count) / (400 * 24)
+    assert one.spent <= 0.04
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -208,22 +214,23 @@ def test_the_set_is_that_of_exact_effects(rule: str) -> None:
     """In ten made-up pools a fifth of the wrong neurons of screened sets are left at most."""
     wrong, screened, share = [], [], []
     for seed in range(10):
-        node = replace(MS, rule=rule, top=0.05)
-        exact, estimates = made_up(seed)
+        node = replace(MS, rule=rule, top=0.05, verify_most=0.1)
+        exact, estimates, local = made_up(seed)
 
         def measure(neurons: Any, rows: Any, exact: np.ndarray = exact) -> np.ndarray:
-            return exact[slice(None) if rows is None else rows][:, [index for *_, index in neurons]]
+            return exact[rows][:, [index for *_, index in neurons]]
 
-        found = to_verify(node, [(0, "ffn")], "qaa", read_from(estimates, 12), measure, range(24))
+        reads = read_from(estimates, 12), measure, range(24), read_from(local, 12)
+        found = to_verify(node, [(0, "ffn")], "qaa", *reads)
         mixed, columns = estimates.copy(), [index for *_, index in found.neurons]
-        mixed[:, columns] = exact[:, columns]
+        mixed[:, columns] = found.effects
         sets = [taken(node, some[:12].mean(0), some[12:].mean(0)) for some in (exact, mixed, estimates)]
         wrong.append(int((sets[0] != sets[1]).sum()))
         screened.append(int((sets[0] != sets[2]).sum()))
-        share.append(len(columns) / 400)
+        share.append(found.spent)
     assert sum(wrong) <= 0.2 * sum(screened)
     assert sum(screened) > 10
-    assert max(share) < 0.3
+    assert max(share) <= 0.1
 
 
 def test_p_is_valid_among_verified_effects() -> None:
@@ -240,12 +247,12 @@ def test_p_is_valid_among_verified_effects() -> None:
         rows = random.permutation(12)  # the first six are called harmful
 
         def measure(neurons: Any, some: Any, exact: np.ndarray = exact[rows]) -> np.ndarray:
-            return exact[slice(None) if some is None else some][:, [index for *_, index in neurons]]
+            return exact[some][:, [index for *_, index in neurons]]
 
         read, order = read_from(estimates[rows], 6), np.argsort(rows).tolist()
         found = to_verify(node, [(0, "ffn")], "qaa", read, measure, order)
-        columns = [index for *_, index in found.neurons]
-        estimates[:, columns] = exact[:, columns]
+        columns = np.array([index for *_, index in found.neurons], dtype=int)
+        estimates[np.ix_(rows, columns)] = found.effects
         labels = [rows[:6], *(random.permutation(12)[:6] for _ in range(19))]
         scores = [estimates[some].mean(0) - np.delete(estimates, some, axis=0).mean(0) for some in labels]
         totals = [np.sort(score)[-3:].sum() for score in scores]
@@ -258,7 +265,7 @@ def test_dead_neurons_and_single_prompts(rule: str) -> None:
     node, effects = replace(MS, rule=rule, top=0.1), np.random.default_rng(0).gamma(2.0, size=(2, 50))
 
     def measure(neurons: Any, rows: Any) -> np.ndarray:
-        return effects[slice(None) if rows is None else rows][:, [index for *_, index in neurons]]
+        return effects[rows][:, [index for *_, index in neurons]]
 
     dead = to_verify(node, [(0, "ffn")], "qaa", lambda *_: np.zeros((1, 3)), measure, [0, 1])
     assert dead.neurons == ()
@@ -266,21 +273,51 @@ def test_dead_neurons_and_single_prompts(rule: str) -> None:
     assert to_verify(node, [(0, "ffn")], "qaa", read_from(effects, 1), measure, [0, 1]).neurons
 
 
-def test_a_neuron_is_verified_that_a_trial_lifts_to_the_threshold() -> None:
-    node, tried = replace(MS, rule="harmful", top=0.1, sites=("ffn",), verify=0.05), []
-    estimates = np.array([[10.0, 6, 5, 4.5, 3, 1, 1, 1, 1, 1]] * 4)
-    exact = estimates * [1, 1.1, 2, 1, 1, 1, 1, 1, 1, 1]
+def test_a_neuron_of_large_local_effect_is_ablated_far_below_the_threshold() -> None:
+    """Its effect is three times the estimate; a neuron of the same estimate that is small keeps it."""
+    node = replace(MS, rule="harmful", top=0.02, sites=("ffn",), verify=0.05)
+    estimates = np.tile(np.linspace(1.0, 0.5, 100), (24, 1))
+    estimates[:, 0], local = 2.0, np.ones((24, 100))
+    estimates[:, [60, 61]], local[:, 60] = 0.8, 2.0
+    exact = estimates.copy()
+    exact[:, 60] *= 3
 
     def measure(neurons: Any, rows: Any) -> np.ndarray:
-        columns = [index for *_, index in neurons]
-        if rows is not None:
-            tried.append((len(rows), columns))
-        return exact[slice(None) if rows is None else rows][:, columns]
+        return exact[rows][:, [index for *_, index in neurons]]
 
-    found = to_verify(node, [(0, "ffn")], "qaa", read_from(estimates, 2), measure, [2, 0, 1, 3])
-    assert tried == [(2, [1, 2, 3])]  # from a third of the threshold on, and below the band
-    assert [index for _, _, index in found.neurons] == [0, 2]
-    assert found.tried == 3
+    reads = read_from(estimates, 12), measure, range(24)
+    found = to_verify(node, [(0, "ffn")], "qaa", *reads, read_from(local, 12))
+    assert (0, "ffn", 60) in found.neurons
+    assert (0, "ffn", 61) not in found.neurons
+    column = found.neurons.index((0, "ffn", 60))
+    assert np.allclose(found.effects[:, column], exact[:, 60], rtol=0.05)
+    assert found.prompts[column] < 24  # far above the threshold, as a few prompts show
+    without = to_verify(node, [(0, "ffn")], "qaa", *reads)
+    assert (0, "ffn", 60) not in without.neurons
+
+
+def test_what_cannot_be_settled_is_said_to_be_in_doubt() -> None:
+    """Estimates that lie close together: all could be on the other side, and no more than may be spent is."""
+    random = np.random.default_rng(0)
+    exact = 1 + 0.01 * random.random(1000) + 0.3 * random.random((24, 1000))
+    estimates = exact * (1 + 0.1 * random.standard_normal(exact.shape))
+
+    def measure(neurons: Any, rows: Any) -> np.ndarray:
+        return exact[rows][:, [index for *_, index in neurons]]
+
+    node = replace(MS, rule="harmful", top=0.02, sites=("ffn",), verify=0.2)
+    found = to_verify(node, [(0, "ffn")], "qaa", read_from(estimates, 12), measure, range(24))
+    assert 0.03 < found.spent <= 0.04
+    assert found.doubtful > 100
+
+
+def test_a_race_halts_and_takes_both_groups_in_turns() -> None:
+    assert halts_of(48) == [4, 16, 48]
+    assert halts_of(3) == [3]
+    group = np.arange(9) % 3 == 0
+    for length in range(2, 10, 3):
+        assert abs(group[in_turns(group)][:length].mean() - 1 / 3) < 0.2
+    assert sorted(in_turns(group)) == list(range(9))
 
 
 def test_the_fixed_order_is_that_of_tokens() -> None:
@@ -317,6 +354,9 @@ def test_what_cannot_be_verified_is_refused() -> None:
         SafetyNeurons(PROMPTS, effect="refusal:1", fdr=0.05, verify=0.2)
     with pytest.raises(RecipeError, match="audit_seed"):
         replace(MS, audit_seed=-1)
+    for most in (0, 1.5, "all"):
+        with pytest.raises(RecipeError, match="verify_most"):
+            replace(MS, verify_most=most)  # pyright: ignore[reportArgumentType]
 
 
 def test_half_precision_is_verified_in_single(bench: Workbench) -> None:

@@ -8,7 +8,10 @@ from ssn_probe.report.cells import ABSENT, number
 from ssn_probe.report.document import Folded, Section, Table, section
 from ssn_probe.text import percent
 
-HEAD = ("set by", "language", "verified", "near the threshold", "of these verified", "audited", "missed", "at most")
+HEAD = (
+    "set by", "language", "verified", "on some prompts", "ablations", "in doubt", "near the threshold",
+    "of these ablated", "audited", "missed", "at most",
+)  # fmt: skip
 
 
 def verification_section(table: pl.DataFrame | None) -> Section | None:
@@ -22,10 +25,13 @@ def verification_section(table: pl.DataFrame | None) -> Section | None:
     )
     note = (
         "Neurons near a threshold that knows no label were silenced one by one, on the same prompts, and their exact "
-        "effects replace the estimates; near the threshold: those whose estimate is within two fifths of `verify` of "
-        "the threshold under the observed labels. Audited neurons are drawn at random from those that were not "
-        "verified. Missed: how many of the audited ones that the rule left out it would take with their exact effect; "
-        "at most: the one-sided 95 % bound of Clopper and Pearson on their share of all neurons that were left out."
+        "effects replace the estimates. Verified: on all prompts; those measured on some have, on the others, the "
+        "estimate times how far off it was. Ablations: of what silencing every neuron on every prompt would take, "
+        "without the audit. In doubt: neurons within 2.5 standard errors of such a threshold when no more ablations "
+        "might be spent. Near the threshold: those whose estimate is within two fifths of `verify` of the threshold "
+        "under the observed labels. Audited neurons are drawn at random from those that were not ablated. Missed: how "
+        "many of the audited ones that the rule left out it would take with their exact effect; at most: the one-sided "
+        "95 % bound of Clopper and Pearson on their share of all neurons that were left out."
     )
     head = (*HEAD[:2], "audited", "Spearman's correlation", "median relative error")
     off = "How far the estimates of audited neurons were off"
@@ -40,6 +46,9 @@ def _names(row: dict[str, Any]) -> tuple[str, str]:
 def _counts(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         percent(row["verified"] / row["total"], 1),
+        percent(row["tried"] / row["total"], 1),
+        percent(row["spent"], 1),
+        f"{row['doubtful']:,}",
         f"{row['band']:,}",
         f"{row['covered']:,}",
         f"{row['audited']:,}",
