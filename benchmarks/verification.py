@@ -95,7 +95,7 @@ def compared(node: SafetyNeurons, of: Sources, tokens: Mapping[str, Sequence]) -
         whole = [np.concatenate([of.exact[side][one[:2]][:, one[2]] for side in CONTRASTED]) for one in neurons]
         return np.stack(whole, axis=1)[list(rows)]
 
-    order, local = in_fixed_order(every), reader(of.local) if "ffn" in node.sites else None
+    order, local = in_fixed_order(every), reader(of.local)
     found = to_verify(node, places, "qaa", reader(of.estimates), measure, order, local)
     mixed = {side: {place: values.copy() for place, values in of.estimates[side].items()} for side in CONTRASTED}
     first = len(tokens["harmful"])

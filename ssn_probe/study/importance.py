@@ -19,7 +19,7 @@ from ssn_probe.study.language_readout import language_readouts
 from ssn_probe.study.measurements import UNCHANGED, reads_json, response_inputs, tokens_of, untouched_tokens
 from ssn_probe.study.progress import Advance, Note, counted, no_note
 from ssn_probe.study.refusal_readout import readouts
-from ssn_probe.study.verification import Read, Verified, in_fixed_order, to_verify
+from ssn_probe.study.verification import Read, Verified, in_fixed_order, liable_sites, to_verify
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Part, Shelf, all_done, no_progress
 from ssn_probe.tracing.kept_values import Neuron, highest, in_order, mean_effects, place
@@ -213,9 +213,9 @@ def unverified(node: SafetyNeurons) -> SafetyNeurons | None:
 
 
 def sized(node: SafetyNeurons) -> SafetyNeurons | None:
-    """The node whose scores say how large `ffn` neurons are where they are, and so whose estimates may be far off."""
-    wanted = node.verify is not None and "ffn" in node.sites
-    return replace(node, effect=Local(), sites=("ffn",), verify=None) if wanted else None
+    """The node whose scores say how large neurons are where they are, and so whose estimates may be far off."""
+    sites = () if node.verify is None else liable_sites(node)
+    return replace(node, effect=Local(), sites=sites, verify=None) if sites else None
 
 
 def scored_as(node: SafetyNeurons) -> tuple[Any, ...]:

@@ -38,7 +38,9 @@ from ssn_probe.tracing.kept_values import Neuron
 LEAST, SHARE = 20, 0.001
 """Neurons of a language that are audited at least, and the share of those that were not ablated."""
 LIABLE = 0.05
-"""The share of a layer's `ffn` neurons, by their largest local effect on a prompt, whose estimates may be far off."""
+"""The share of neurons of a layer and site, by largest local effect on a prompt, whose estimates may be far off."""
+FIRST = {"final state": 6, "log odds": 3}
+"""What is read → liable neurons are tried on one of so many prompts first; log-odds are off on single prompts."""
 STEPS, SURE = (2.5, 4.0, 5.0), 2.5
 """Standard errors from a threshold within which neurons are measured further, one after the other; and those within
 which a neuron is left in doubt when no more may be spent."""
@@ -96,7 +98,7 @@ def to_verify(
     Args:
         read: estimates.
         order: of the prompts, harmful ones before harmless ones, which depends on neither their places nor labels.
-        local: local effects of `ffn` neurons, which tell whose estimates may be far off; None: of none they may.
+        local: local effects at `liable_sites`, which tell whose estimates may be far off; None: of none they may.
     """
     assert node.verify is not None
     assert node.top is not None
@@ -161,7 +163,8 @@ def _candidates(
         widths = [block.shape[1] for block in found]
         values = np.concatenate(found, axis=1)
         pairs = list(zip(places, widths, strict=True))
-        liable = np.concatenate([_liable(*pair, estimates, local) for pair in pairs])
+        sure = [None if place[1] not in liable_sites(node) else local for place in places]
+        liable = np.concatenate([_liable(*pair, estimates, one) for pair, one in zip(pairs, sure, strict=True)])
         inside: list[Any] = [(*place, index) for place, width in pairs for index in range(width)]
         count, start = math.ceil(len(inside) * node.top - 1e-9), len(names)
         sums = weights @ values, weights @ np.abs(values)
@@ -197,13 +200,20 @@ def _may_be_taken(
     return found & sizes.any(axis=0)
 
 
-def _liable(place: Place, width: int, estimates: _Estimates, local: Read | None) -> np.ndarray:
-    """Which neurons of a place have the largest local effects on a prompt, of those whose estimates may be far off.
+def liable_sites(node: SafetyNeurons) -> tuple[str, ...]:
+    """The sites of which some neurons' estimates may be far off.
 
-    What follows a neuron is least linear where the neuron is large, and that is so of some in `ffn` alone.
+    What follows a neuron is least linear where the neuron is large: of final states that is seen in `ffn` alone, of
+    log-odds at all sites.
     """
+    final = node.scored_by.ablated == "final state"
+    return tuple(site for site in node.sites if site == "ffn" or not final)
+
+
+def _liable(place: Place, width: int, estimates: _Estimates, local: Read | None) -> np.ndarray:
+    """Which neurons of a place have the largest local effects on a prompt; none without `local`."""
     found = np.zeros(width, dtype=bool)
-    if local is not None and place[1] == "ffn":
+    if local is not None:
         largest_of = estimates.at([place], local).max(axis=0)
         found[np.argsort(-largest_of, kind="stable")[: math.ceil(LIABLE * width)]] = True
     return found
@@ -222,6 +232,7 @@ def _race(
     measured, every = Measured(candidates), len(order)
     left = int(node.verify_most * total * every)
     halts = np.array(halts_of(every))
+    tried = halts[halts <= every // FIRST[node.scored_by.ablated or "log odds"]].max(initial=halts[0])
     step = 0
     while len(candidates.names):
         away = in_doubt(candidates, measured, predicted(measured), contrasts, node.verify)
@@ -233,7 +244,7 @@ def _race(
             continue
         fresh = candidates.liable[wanted] & (measured.prompts[wanted] == 0)
         after = np.searchsorted(halts, measured.prompts[wanted], side="right")
-        until = np.where(fresh, halts[halts <= every // 6].max(initial=halts[0]), halts[after])
+        until = np.where(fresh, tried, halts[after])
         cost = until - measured.prompts[wanted]
         nearest = np.argsort(away[wanted], kind="stable")
         nearest = nearest[np.cumsum(cost[nearest]) <= left]
