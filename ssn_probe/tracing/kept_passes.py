@@ -2,7 +2,7 @@
 
 All compared sets run on the same prompts. So what a batch has below a set's first neuron (`bodies.below`) is computed
 once in each process and kept there until others take its place, or the run is over. It is known by the batch's inputs
-and by the model's weights as they are now (`weights_of`), and takes `KEPT` bytes at most. A pass and what is kept for
+and by the model's weights as they are now (`_weights_of`), and takes `KEPT` bytes at most. A pass and what is kept for
 it cost together what a whole pass does, so nothing is lost where no other set comes.
 """
 
