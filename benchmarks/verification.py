@@ -1,13 +1,13 @@
 """Screened and verified sets against brute force: every neuron ablated on every prompt, and the same rule.
 
-    python -m benchmarks.verification [MODEL …] [--prompts 24] [--probes 64] [--organisms FOLDER] [--make-gemma2 FOLDER]
+    python -m benchmarks.verification [MODEL …] [--prompts 24] [--probes 64] [--most 0.04]
+        [--organisms FOLDER] [--make-gemma2 FOLDER]
 
 MODEL is an organism that ssn-probe ships, a folder of one, or a random tiny model, `tiny:llama`, `tiny:qwen3` or
 `tiny:gemma2`; without any, the shipped two, the tiny ones and those in FOLDER (`python -m benchmarks.identification
 make`). Prompts are the organism's, as many a context, or random tokens. The estimate is `Final(probes=64, exact_qk=1)`,
 `verify=.2`. The rule is applied to the estimates, to the estimates with exact effects in the place of those verified,
-and to exact effects of all. A share of 4 % of the
-neurons × prompts ablated is the goal.
+and to exact effects of all. Of neurons × prompts `--most` are ablated at most; 4 % is the goal.
 """
 
 import argparse
@@ -200,7 +200,7 @@ def random_tokens(prompts: int) -> dict[str, Sequence]:
     return {side: [random.integers(3, WORDS, 10).tolist() for _ in range(prompts)] for side in CONTRASTED}
 
 
-def table(models: Iterable[str], prompts: int, effect: Final) -> Iterator[str]:
+def table(models: Iterable[str], prompts: int, effect: Final, most: float) -> Iterator[str]:
     """The rows of the table in Markdown, as they are measured."""
     head = ("model", "in view", "rule", "set", "verified", "on some prompts", "ablations", "in doubt", "screened P/R")
     yield f"| {' | '.join(head)} | verified P/R |"
@@ -214,7 +214,7 @@ def table(models: Iterable[str], prompts: int, effect: Final) -> Iterator[str]:
         name = model if kind == "tiny" else Path(model).name
         seen = "yes" if name in IN_VIEW else "no"
         for rule, node in CASES.items():
-            row = compared(node, sources, tokens)
+            row = compared(replace(node, verify_most=most), sources, tokens)
             shares = " | ".join(f"{100 * share:.1f} %" for share in (row.verified, row.tried, row.ablations))
             rates = " | ".join("{:.3f}/{:.3f}".format(*pair) for pair in (row.screened, row.found))
             yield f"| {name} | {seen} | {rule} | {row.size} | {shares} | {row.doubtful} | {rates} |"
@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*")
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--probes", type=int, default=EFFECT.probes)
+    parser.add_argument("--most", type=float, default=SCREEN.verify_most)
     parser.add_argument("--organisms", type=Path, default=FOLDER, metavar="FOLDER")
     parser.add_argument("--make-gemma2", type=Path, metavar="FOLDER")
     given = parser.parse_args()
@@ -232,7 +233,7 @@ def main() -> None:
         make_gemma2(given.make_gemma2)
         given.models = [*given.models, str(given.make_gemma2)]
     models = given.models or [*MODELS, *made(given.organisms).values()]
-    for line in table(models, given.prompts, replace(EFFECT, probes=given.probes)):
+    for line in table(models, given.prompts, replace(EFFECT, probes=given.probes), given.most):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

@@ -24,9 +24,8 @@ from ssn_probe.study.importance import importance, reads_of, score_inputs, score
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
-from ssn_probe.study.verification import Verified, expected_passes, halts_of, in_fixed_order, in_turns, to_verify
+from ssn_probe.study.verification import Verified, expected_passes, in_fixed_order, to_verify
 from ssn_probe.study.verification_audit import audit, taken, upper_bound
-from ssn_probe.study.verification_band import Candidates, Measured, predicted
 from ssn_probe.study.verification_table import audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
@@ -274,57 +273,6 @@ def test_dead_neurons_and_single_prompts(rule: str) -> None:
     assert to_verify(node, [(0, "ffn")], "qaa", read_from(effects, 1), measure, [0, 1]).neurons
 
 
-def test_a_neuron_of_large_local_effect_is_ablated_far_below_the_threshold() -> None:
-    """Its effect is three times the estimate; a neuron of the same estimate that is small keeps it."""
-    node = replace(MS, effect="final", rule="harmful", top=0.02, sites=("ffn", "o"), verify=0.05)
-    estimates = np.tile(np.linspace(1.0, 0.5, 100), (24, 1))
-    estimates[:, 0], local = 2.0, np.ones((24, 100))
-    estimates[:, [60, 61]], local[:, 60] = 0.8, 2.0
-    exact = estimates.copy()
-    exact[:, 60] *= 3
-
-    def measure(neurons: Any, rows: Any) -> np.ndarray:
-        return exact[rows][:, [index for *_, index in neurons]]
-
-    reads = read_from(estimates, 12), measure, range(24)
-    found = to_verify(node, [(0, "ffn")], "qaa", *reads, read_from(local, 12))
-    assert (0, "ffn", 60) in found.neurons
-    assert (0, "ffn", 61) not in found.neurons
-    column = found.neurons.index((0, "ffn", 60))
-    assert np.allclose(found.effects[:, column], exact[:, 60], rtol=0.05)
-    assert found.prompts[column] < 24  # far above the threshold, as a few prompts show
-    without = to_verify(node, [(0, "ffn")], "qaa", *reads)
-    assert (0, "ffn", 60) not in without.neurons
-    elsewhere = to_verify(node, [(0, "o")], "qaa", *reads, read_from(local, 12))
-    assert (0, "o", 60) not in elsewhere.neurons  # of final states those of `ffn` alone
-    odds = to_verify(replace(node, effect="refusal:1"), [(0, "o")], "qaa", *reads, read_from(local, 12))
-    assert (0, "o", 60) in odds.neurons
-
-
-def test_what_cannot_be_settled_is_said_to_be_in_doubt() -> None:
-    """Estimates that lie close together: all could be on the other side, and no more than may be spent is."""
-    random = np.random.default_rng(0)
-    exact = 1 + 0.01 * random.random(1000) + 0.3 * random.random((24, 1000))
-    estimates = exact * (1 + 0.1 * random.standard_normal(exact.shape))
-
-    def measure(neurons: Any, rows: Any) -> np.ndarray:
-        return exact[rows][:, [index for *_, index in neurons]]
-
-    node = replace(MS, rule="harmful", top=0.02, sites=("ffn",), verify=0.2)
-    found = to_verify(node, [(0, "ffn")], "qaa", read_from(estimates, 12), measure, range(24))
-    assert 0.03 < found.spent <= 0.04
-    assert found.doubtful > 100
-
-
-def test_a_race_halts_and_takes_both_groups_in_turns() -> None:
-    assert halts_of(48) == [4, 16, 48]
-    assert halts_of(3) == [3]
-    group = np.arange(9) % 3 == 0
-    for length in range(2, 10, 3):
-        assert abs(group[in_turns(group)][:length].mean() - 1 / 3) < 0.2
-    assert sorted(in_turns(group)) == list(range(9))
-
-
 def test_the_fixed_order_is_that_of_tokens() -> None:
     tokens = [[number] for number in range(9)]
     order = in_fixed_order(tokens)
@@ -387,34 +335,3 @@ def test_feed_forward_neurons_tell_prompts_apart_where_there_are_some() -> None:
     assert telling([(0, "q"), (0, "o")]) == [(0, "q"), (0, "o")]
     alone = two_groups(alike([attention]), count)
     assert (alone == other).all() or (alone == ~other).all()
-
-
-def test_standard_errors_are_those_of_predictions() -> None:
-    """Of effects 2 % off alike, 2 % on each group and 10 % on each prompt, some measured on 4 or 16 prompts."""
-    random, n, count = np.random.default_rng(2), 900, 48
-    estimates = random.gamma(2.0, size=n) * random.gamma(10.0, 0.1, size=(count, n))
-    first = np.arange(count) % 2 == 0
-    alike_off, apart = 1.05 + 0.02 * random.standard_normal(n), 0.02 * random.standard_normal((2, n))
-    exact = estimates * (alike_off + np.where(first[:, None], *apart) + 0.1 * random.standard_normal(estimates.shape))
-    candidates = Candidates(
-        names=[(0, "ffn", index) for index in range(n)],
-        pools=[(slice(0, n), 20)],
-        classes=np.ones(n, dtype=np.int64),
-        liable=np.zeros(n, dtype=bool),
-        estimates=estimates.astype(np.float32),
-        groups=np.stack([first / 24, ~first / 24]),
-    )
-    measured = Measured(candidates)
-    for halt, some in ((4, slice(0, 600)), (16, slice(0, 300))):
-        columns = np.arange(n)[some]
-        rows = np.arange(measured.prompts[some].max(), halt)
-        measured.add(columns, rows, exact[np.ix_(rows, columns)])
-    now, columns = predicted(measured), slice(0, n)
-    for weights in (np.array([1.0, 0.0]), np.array([1.0, -1.0]), np.array([0.5, 0.5])):
-        score, error = now.score(weights, columns)
-        off = (weights @ (candidates.groups @ exact) - score) / error
-        for some in (slice(0, 300), slice(300, 600), slice(600, 900)):
-            assert 0.8 < np.sqrt((off[some] ** 2).mean()) < 1.2
-            assert (np.abs(off[some]) > 2.5).mean() < 0.04  # .012 of a normal one, of 300
-    plain = np.sqrt(((exact.mean(0) - estimates.mean(0)) ** 2).mean())
-    assert np.sqrt(((exact.mean(0) - np.array([0.5, 0.5]) @ now.means)[:300] ** 2).mean()) < 0.4 * plain
