@@ -6,7 +6,7 @@ from ssn_probe.model.footprint import Stage
 from ssn_probe.model.memory_of_passes import backward, forward, lasting
 from ssn_probe.model.shape import Shape
 
-SHIFTS, TOGETHER = 3, 4
+SHIFTS, TOGETHER = 2, 4
 """How many tensors of shifted scores `tracing.bodies.softmax_term` has at once, without a soft-cap, and of how many
 channels of a head."""
 
@@ -22,10 +22,17 @@ def differentiating(
     softmax = softmax and bool({"q", "k"} & set(sites))
     watched = sorted({*sites, *("qkv" if softmax else "")})
     saved, back, product = backward(shape, tokens, watched)
+    saved -= narrowed(shape, tokens - kept, sites) if shape.narrow else 0
     shares = 3 * exact * shape.layers * width
     odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
     row = saved + shares + max(back, odds, product)
     return (row + seen(shape, tokens), patterns(shape, tokens, 1, shares, block)) if softmax else (row, Stage())
+
+
+def narrowed(shape: Shape, tokens: int, sites: Sequence[str]) -> int:
+    """What of the last layer's MLP and sites is not there of so many tokens that are not read."""
+    here = {"o", "ffn"} & set(sites)
+    return tokens * shape.stored * round(shape.saved * shape.inner + shape.width(sorted(here)))
 
 
 def sketching(shape: Shape, tokens: int, sites: Sequence[str], probes: int, block: int) -> tuple[int, Stage]:
@@ -59,17 +66,22 @@ def patterns(shape: Shape, tokens: int, probes: int, kept: int, block: int) -> S
     held = shape.layers * shape.stored * tokens * (query + 2 * key + probes * query) + seen(shape, tokens) + kept
     copies = shape.lifted * (query + 2 * key + norms * (query + key))
     sides = (1 + norms + 3 * shape.centred) * (query + key)  # turned; gains of a norm; its mean, weight and product
-    meeting = 4 * query + (norms + shape.centred) * query + key  # "own", "other", "quarter", and a copy
+    meeting = 4 * query * (not shape.together) + (norms + shape.centred) * query + key  # what `changes` gives
     numbers = copies + exact * (sides + meeting + 3 * probes * query)
     # a block: scores, pattern, what they are made by, and the pattern's gradients; and what single channels change
     rows = max(1, block // (probes * shape.heads * tokens))
     pairs = exact * shape.heads * tokens * (4 + shape.centred + probes)
     shifts, many = exact * (SHIFTS + shape.score_cap), TOGETHER * shape.heads * tokens
+    wide = 4 * exact * shape.together * shape.heads * query  # what meets every channel, of all heads
     group = (many if shape.together else TOGETHER * query // key * tokens) * min(rows, tokens)
     most = min(many * rows, group * max(1, block // group))
     return Stage(
         per_prompt=held + tokens * numbers,
-        blocks=((tokens * pairs, rows * pairs), (tokens * shifts * many, shifts * most)),
+        blocks=(
+            (tokens * pairs, rows * pairs),
+            (tokens * shifts * many, shifts * most),
+            (tokens * wide, exact * shape.together * block),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssn_probe.model.families import Family
+from ssn_probe.model.families import BUILT_IN, Family
 from ssn_probe.model.text_config import text_config
 
 ALONE = {"relu2": (3, 1), "xielu": (5.25, 3.25)}
@@ -22,7 +22,8 @@ class Shape:
     `halves`: gate and up are one tensor, which lasts as long as the MLP. `joined`: so do queries, keys and values.
     `partly`: not all channels of a head are rotated. `single`: bytes a channel where that is in single
     precision. `normed`: bytes that a norm keeps of a number for the backward pass. `together`: the norm
-    on queries and keys is over all heads; `centred`: it takes away the mean.
+    on queries and keys is over all heads; `centred`: it takes away the mean. `narrow`: the last layer's output
+    projection and MLP can run at the positions alone that are read.
 
     `stored`, `exact` and `lifted` are bytes: of an element as it is stored, where the project computes (in at least
     single precision), and of its copy in single precision, 0 where it is that already.
@@ -51,6 +52,7 @@ class Shape:
     normed: int = 4
     together: bool = False
     centred: bool = False
+    narrow: bool = False
 
     @property
     def layers(self) -> int:
@@ -123,6 +125,7 @@ def shape_of(module: Any, family: Family, dtype_bytes: int | None = None) -> Sha
         together=family.norm_over == "all heads",
         centred=family.norm_centred,
         joined=family.modules["q"][0] in family.fused,
+        narrow=family in BUILT_IN,
     )
 
 

@@ -109,7 +109,7 @@ def places_of(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
     return row | known | _attention(subject) | {"modules": modules, "sites": sites}
 
 
-def places_reading_last(subject: Subject) -> dict[str, Any]:
+def places_reading_last(subject: Subject, sites: Iterable[str] = SITES) -> dict[str, Any]:
     """The same, for passes that read the last positions alone: the last layer need not run everywhere.
 
     That its ffn as a whole, the parent of the module of site `ffn`, neither mixes positions nor adds what it is given
@@ -117,7 +117,7 @@ def places_reading_last(subject: Subject) -> dict[str, Any]:
     """
     known = subject.family in BUILT_IN and subject.calls is None and subject.shards is None
     path = subject.family.modules["ffn"][0].rpartition(".")[0] if known else ""
-    return places_of(subject) | {"narrow": path}
+    return places_of(subject, sites) | {"narrow": path}
 
 
 def _modules(subject: Subject) -> dict[Site, tuple[Any, ...]]:

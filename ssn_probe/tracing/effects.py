@@ -219,7 +219,7 @@ def score_refusal(
     Raises:
         ModelError: openings outside the vocabulary, or NaN or Inf, naming layer and site.
     """
-    forcing, places = forced_on(subject, readout, tokens), places_of(subject, sites)
+    forcing, places = forced_on(subject, readout, tokens), places_reading_last(subject, sites)
 
     def run(batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         from ssn_probe.tracing.bodies.refusal import trace_refusal_effects

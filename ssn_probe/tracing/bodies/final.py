@@ -13,7 +13,7 @@ import torch
 
 from .encoding import encoded, stacked
 from .local import seen_by_attention
-from .refusal import first_order
+from .refusal import absent, first_order
 from .site_access import layer_of, part_of, reach, read_whole, token_mask
 from .softmax_term import softmax_terms, strongest
 
@@ -33,17 +33,18 @@ def trace_final_effects(model, inputs, places, sketch):
     with torch.enable_grad(), model.trace(**inputs):
         mask = token_mask(model)
         silent = last_tokens(sketch["silent"], mask)
+        elsewhere = absent(silent)
         first = layer_of(model, places, 0).input.requires_grad_(True)
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
             if softmax:  # it reads queries, keys and values, in this order
-                hooked = partial(watched, places=places, silent=silent, products=products, layer=layer)
+                hooked = partial(watched, places=places, elsewhere=elsewhere, products=products, layer=layer)
                 seen.append(seen_by_attention(envoy, places, layer, mask, hooked))
             for site, place in places["modules"].items():
                 if site not in wanted or (softmax and site in ("q", "k", "v")):
                     continue
                 kept[layer, site] = [] if softmax and site == "o" else None
-                watched(envoy, place, places, silent, products, layer, kept[layer, site])
+                watched(envoy, place, places, elsewhere, products, layer, kept[layer, site])
         states = reach(model, places["norm"]).output[:, -max(sketch["read"]) :]
         sketch_with(states, first, sketch)
         layers = []
@@ -56,7 +57,7 @@ def trace_final_effects(model, inputs, places, sketch):
     return effects  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def watched(envoy, place, places, silent, products, layer, gradients=None):
+def watched(envoy, place, places, elsewhere, products, layer, gradients=None):
     """Reads a site's activation, off the graph; `keep_product` will be told its gradients."""
     whole = read_whole(envoy, place)  # what follows does not depend on a view of it, which has no gradient
     activation = part_of(whole, place).detach()
@@ -66,7 +67,7 @@ def watched(envoy, place, places, silent, products, layer, gradients=None):
         products[layer, site] = []
     if scored or gradients is not None:
         found = products[layer, site] if scored else None
-        whole.register_hook(partial(keep_product, found, gradients, place, activation, silent))
+        whole.register_hook(partial(keep_product, found, gradients, place, activation, elsewhere))
     return activation
 
 
@@ -97,10 +98,10 @@ def last_tokens(counts, mask):
     return mask & (torch.arange(width, device=mask.device) >= width - counts)
 
 
-def keep_product(products, gradients, place, activation, silent, gradient):
+def keep_product(products, gradients, place, activation, elsewhere, gradient):
     """Called with a gradient while it goes back: keeps Σ_t g · a, and, where it is asked for, the gradient itself."""
     if products is not None:
-        products.append(first_order(activation, part_of(gradient, place), silent, 1))
+        products.append(first_order(activation, part_of(gradient, place), elsewhere, 1))
     if gradients is not None:
         gradients.append(part_of(gradient, place).detach())
 

@@ -17,7 +17,7 @@ from einops import rearrange, reduce
 from .below import write_above
 from .encoding import encoded, stacked
 from .local import seen_by_attention
-from .site_access import layer_of, multiply, part_of, reach, read_whole, token_mask, write_narrowed
+from .site_access import layer_of, multiply, part_of, reach, read_whole, run_narrowed, token_mask, write_narrowed
 from .softmax_term import softmax_terms, strongest
 from .start import behind_start
 
@@ -102,55 +102,78 @@ def differentiated(model, inputs, places, scoring, factors=None, unscaled=None, 
     """A pass each way. "shares": {(layer, site): Σ over tokens of ∂r/∂a · a, [prompt, neuron]}; "values": a; "odds": r.
 
     The parameters are frozen: making the first layer's input require a gradient is what puts the activations, and
-    nothing else, on the graph. A gradient is multiplied as soon as it is there, and kept no longer, but for those at
-    the input of o_proj with `keeping`: "gradients", by layer. With `seeing`, "seen" is what decides every pattern.
+    nothing else, on the graph, and the gradient goes back as far as those of the first layer. It is multiplied with an
+    activation as soon as it is there, and kept no longer, but for those at the input of o_proj with `keeping`:
+    "gradients", by layer. With `seeing`, "seen" is what decides every pattern.
+
+    Where `places` allow it, see `write_narrowed`, the last layer's queries, output projection and ffn run only at the
+    positions that r is read at, the last ones: elsewhere they have no gradient.
 
     factors: what neurons are multiplied by, [prompt, neuron] each; the gradient is then that of the products, and a is
     `unscaled`.
     """
-    shares, gradients, seen, early = {}, {}, [], ("q", "k", "v") if seeing else ()
-    values = {} if unscaled is None else unscaled
+    seen, begin, kept = [], [], inputs["logits_to_keep"]
+    found = {"shares": {}, "values": {} if unscaled is None else unscaled, "gradients": {} if keeping else None}
     with torch.enable_grad(), model.trace(**inputs):
         mask = token_mask(model)
-        first = layer_of(model, places, 0).input.requires_grad_(True)
+        padding = {width: absent(mask[:, -width:]) for width in (mask.shape[1], len(kept))}
+        layer_of(model, places, 0).input.requires_grad_(True)
         for layer in range(places["depth"]):
             envoy = layer_of(model, places, layer)
-            kept = gradients if keeping else None
-            watch = partial(watched, places, layer, mask, scoring["sequences"], values, shares, kept)
+            narrow = kept if places.get("narrow") and layer == places["depth"] - 1 else None
+            scaled = {site: factors[layer, site] for site in places["sites"]} if factors is not None else {}
+            watch = partial(watched, places, layer, padding, scoring["sequences"], found, begin)
+            visit = partial(visited, places, scaled, scoring["sequences"], narrow, watch)
             if seeing:  # it reads queries, keys and values, in this order
-                seen.append(seen_by_attention(envoy, places, layer, mask, watch))
+                seen.append(seen_by_attention(envoy, places, layer, mask, visit))
             for site, place in places["modules"].items():
-                if site in early:
+                if seeing and site in ("q", "k", "v"):
                     continue
-                if factors is not None and site in places["sites"]:
-                    multiply(envoy, place, factors[layer, site], scoring["sequences"])
-                if site in places["sites"] or (keeping and site == "o"):
-                    watch(envoy, place)
+                within = partial(visit, envoy, place) if site in places["sites"] or (keeping and site == "o") else None
+                if narrow is not None and site in ("o", "ffn"):
+                    run_narrowed(envoy, place[0] if site == "o" else places["narrow"], narrow, within)
+                elif within is not None:
+                    within()
         odds = read_out(model, places, scoring)
-        torch.autograd.grad(odds.sum(), first)
-        found = {"shares": shares, "values": values, "seen": seen, "gradients": gradients, "mask": mask}
-        found = nnsight.save(found | {"odds": odds.detach()})
+        torch.autograd.grad(odds.sum(), begin)
+        found = nnsight.save(found | {"seen": seen, "mask": mask, "odds": odds.detach()})
     return found  # noqa: RET504 (the name is bound when the trace has run)
 
 
-def watched(places, layer, mask, sequences, values, shares, gradients, envoy, place):
-    """Reads a site's activation, off the graph; its gradient is multiplied with it, or kept, once it is there."""
+def visited(places, factors, sequences, narrow, watch, envoy, place):
+    """Watches a site, multiplied if it has a factor; queries that have a module of their own can be narrowed before."""
+    site = next(name for name, other in places["modules"].items() if other == place)
+    if site == "q" and narrow is not None and len(place) == 2:
+        run_narrowed(envoy, place[0], narrow)
+    if site in factors:
+        multiply(envoy, place, factors[site], sequences)
+    return watch(site, envoy, place)
+
+
+def watched(places, layer, padding, sequences, found, begin, site, envoy, place):
+    """Reads a site's activation, off the graph; its gradient is multiplied with it, or kept, once it is there.
+
+    padding: `absent` of the tokens by their number, since a site may run at the last ones alone; begin: where the first
+    layer's activations are put, so that gradients are asked for as far as there.
+    """
     whole = read_whole(envoy, place)  # what follows does not depend on a view of it, which has no gradient
     activation = part_of(whole, place).detach()
-    site = next(name for name, other in places["modules"].items() if other == place)
+    scored, kept = site in places["sites"], site == "o" and found["gradients"] is not None
 
     def arrived(gradient):
         """Called while the gradient goes back; changes nothing."""
         gradient = part_of(gradient, place)
-        if site in places["sites"]:
-            shares[layer, site] = first_order(values[layer, site], gradient, mask, sequences)
-        if site == "o" and gradients is not None:
-            gradients[layer] = gradient.detach()
+        if scored:
+            values = found["values"][layer, site]
+            found["shares"][layer, site] = first_order(values, gradient, padding[gradient.shape[1]], sequences)
+        if kept:
+            found["gradients"][layer] = gradient.detach()
 
-    if site in places["sites"]:
-        values.setdefault((layer, site), activation)
-    if site in places["sites"] or gradients is not None:
+    if scored:
+        found["values"].setdefault((layer, site), activation)
+    if scored or kept:
         whole.register_hook(arrived)
+        begin += [whole] if layer == 0 else []
     return activation
 
 
@@ -178,8 +201,14 @@ def scaled_down(share, at, candidates):
     return torch.where((size >= least) & (size > 0), at, 1.0)
 
 
-def first_order(activation, gradient, mask, sequences):
-    """Σ_t ∂r/∂a · a over the real tokens of all sequences of a prompt: [prompt, neuron]."""
+def absent(mask):
+    """Where a mask [prompt, token] is false, as `first_order` takes it: rows and tokens."""
+    return (~mask).nonzero(as_tuple=True)
+
+
+def first_order(activation, gradient, padding, sequences):
+    """Σ_t ∂r/∂a · a over all tokens but those of the padding, of all sequences of a prompt: [prompt, neuron]."""
     exact = torch.float64 if activation.dtype == torch.float64 else torch.float32
-    share = torch.where(mask[..., None].to(activation.device), activation.to(exact) * gradient.to(exact), 0)
+    share = activation.to(exact) * gradient.to(exact)
+    share.index_put_(tuple(index.to(share.device) for index in padding), share.new_zeros(()))  # even if it is no number
     return reduce(share, "(prompt sequence) token neuron -> prompt neuron", "sum", sequence=sequences)

@@ -8,6 +8,8 @@ holds several sites, the first and the end of the site's channels follow. What e
 Values that a body is given may lie on another device than the activations, which may themselves lie on several.
 """
 
+from functools import partial
+
 import torch
 
 
@@ -94,14 +96,22 @@ def write_narrowed(model, places, edits, kept):
     write(model, places, [edit for edit in edits if edit[0] < last or edit[1] not in ("o", "ffn")])
     layer = layer_of(model, places, last)
     for site, path in (("o", places["sites"]["o"][0]), ("ffn", places["narrow"])):
-        module = reach(layer, path)
-        given = module.input
-        module.input = given[:, kept.to(given.device)]
-        write(model, places, [edit for edit in late if edit[1] == site])
-        made = module.output
-        whole = made.new_zeros(*given.shape[:2], made.shape[-1])
-        whole[:, kept.to(made.device)] = made
-        module.output = whole
+        own = [edit for edit in late if edit[1] == site]
+        run_narrowed(layer, path, kept, partial(write, model, places, own))
+
+
+def run_narrowed(layer, path, kept, within=None):
+    """Has a module of a layer run at the positions in `kept` alone, and `within` called when it runs; elsewhere it puts
+    out 0."""
+    module = reach(layer, path)
+    given = module.input
+    module.input = given[:, kept.to(given.device)]
+    if within is not None:
+        within()
+    made = module.output
+    whole = made.new_zeros(*given.shape[:2], made.shape[-1])
+    whole[:, kept.to(made.device)] = made
+    module.output = whole
 
 
 def change(activation, index, how, value, step=0):

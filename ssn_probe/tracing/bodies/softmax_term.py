@@ -5,20 +5,27 @@ A read-out's gradient at the input of o_proj, g_O, says how it moves with the at
 AtP*'s correction for queries and keys (Kramár et al. 2024, 2403.00745), here with rotation, norms and soft-cap as in
 `attention_form`. It grows with the square of the length, so it is for a share of the channels, each prompt's own.
 
-Axes: n groups of heads that change together, h head of such a group, r channel, t query, s key, e channel of a value.
-A group is the query's head, all heads of a key's group, or, where a norm is over all heads, all heads of the model.
+The rows of a pattern sum to one, so that Σ_s ΔA_ts C_ts = Σ_s A'_ts (C_ts − Σ_z A_tz C_tz): of a channel only its A' is
+computed, and C is centred once for all of them.
+
+Axes: n groups of heads that change together, h head of such a group, u run of channels of a group, r channel of a run,
+p probe, t query, s key, x token of either, e channel of a value. A group is the query's head, all heads of a key's
+group, or, where a norm is over all heads, all heads of the model.
 """
 
 import math
 
 import torch
 from einops import rearrange
+from torch.nn.functional import pad
 
 from .attention_form import BLOCK, WIDE, attend, blocks, heads_of, masked, quarter, scores_of
 from .closed_form import exact
 
 TOGETHER = 4
 """Channels of a group that are computed together: few, since groups have unequally many."""
+SHIFTING = 4
+"""Factors whose products are a shift of scores; all of them for as many runs as fit a block are laid out at once."""
 
 
 def strongest(size, share):
@@ -32,165 +39,197 @@ def softmax_terms(seen, chosen, gradients, silent):
     """Σ_ts ΔA_ts C_ts, what silencing each chosen channel does to each read-out: {site: [probe prompt neuron]}.
 
     seen: what `heads_of` takes, off the graph; chosen: {"q" or "k": [prompt neuron], bool}; gradients: each probe's g_O
-    [prompt token channel], of which those that meet no token of the read-out's past are 0; silent: [prompt token],
-    bool, where the channel is silent. Neurons that are not chosen have 0.
+    [prompt token channel] at the last tokens, elsewhere it is 0; silent: [prompt token], bool, where the channel is
+    silent. Neurons that are not chosen have 0, and so have those that are 0 wherever they fall silent.
     """
     heads = heads_of(seen)
-    gradient = rearrange([exact(one) for one in gradients], "p b t (h e) -> b h p t e", e=heads["value"].shape[-1])
+    groups, rep, tokens = heads["query"].shape[1:4]
+    gradient = rearrange([exact(one) for one in gradients], "p b t (g a e) -> b g a p t e", g=groups, a=rep)
+    first = tokens - gradient.shape[4]
+    silent = silent.to(heads["value"].device)[:, None, None, :, None]
     found = {site: gradient.new_zeros(len(gradients), *wanted.shape) for site, wanted in chosen.items()}
-    prompts, heads_in_all, _, tokens, _ = gradient.shape
     most = WIDE if gradient.is_cuda else BLOCK
-    for rows, queries in blocks(prompts, 0, tokens, len(gradients) * heads_in_all * tokens, most):
+    for rows, queries in blocks(len(silent), first, tokens, len(gradients) * groups * rep * tokens, most):
+        arrived = gradient[rows, :, :, :, queries.start - first : queries.stop - first]
+        block = block_of(heads, rows, queries, arrived, silent)
         for site, wanted in chosen.items():
-            found[site][:, rows] += group_terms(
-                grouped(heads, site, rows, queries, silent, gradient), wanted[rows], most
-            )
+            found[site][:, rows] += block_terms(block, site, wanted[rows], most)
     return found
 
 
-def group_terms(group, wanted, most):
-    """The terms of the chosen neurons: [probe prompt neuron], a few channels of every group at a time."""
-    chosen = rearrange(wanted, "b (g d) -> (b g) d", d=group["own"].shape[1])
-    order = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
-    counts = chosen.sum(-1)
-    found = torch.zeros(group["gradient"].shape[2], *chosen.shape, dtype=group["scores"].dtype, device=chosen.device)
-    per_channel = group["scores"][0].numel()
-    for first in range(0, int(counts.max()), TOGETHER):
-        active = (counts > first).nonzero()[:, 0]
-        step = max(1, most // (per_channel * TOGETHER))
-        for some in active.split(step):
-            channels = order[some, first : first + TOGETHER]
-            terms = changed_read_out(group, some, channels)
-            known = torch.arange(channels.shape[1], device=some.device) + first < counts[some, None]
-            found[:, some[:, None], channels] = torch.where(known, terms, 0)
-    return rearrange(found, "p (b g) d -> p b (g d)", b=len(wanted))
+def block_of(heads, rows, queries, gradient, silent):
+    """Some prompts, with some of their queries, and their keys up to the last of these.
 
-
-def changed_read_out(group, some, channels):
-    """Σ ΔA C of some channels [n r] of some groups [n]: [probe n r]."""
-    part = {"cap": group["cap"], "pairs": group["pairs"][some]}
-    change = attend(shifted_scores(group, some, channels), part).sub_(group["pattern"][some, :, None])
-    terms = group["gradient"][some].flatten(-2) @ change.flatten(-2).mT  # [n h p r]
-    return rearrange(terms.sum(1), "n p r -> p n r")
-
-
-def shifted_scores(group, some, channels):
-    """The scores of all heads of some groups once a channel is silent: [n h r t s]."""
-    own = group["own"][some[:, None], channels]  # [n r token], where the channel is silent
-    row, turned = group["row"][some], channels % group["cos"].shape[1]
-    cos, sin = (group[name][row[:, None], turned] for name in ("cos", "sin"))
-    other, quarters = (group[name][some[:, None], :, turned] for name in ("other", "quarter"))  # [n r h token]
-    shift = outer(own * cos, other, group["of_keys"]) - outer(own * sin, quarters, group["of_keys"])
-    if group["mean"] is not None:
-        mean = group["mean"][some[:, None], channels][:, None]  # [n 1 r token]
-        mean = mean[..., None, :] if group["of_keys"] else mean[..., None]
-        shift.sub_(mean * group["weight"][some, :, None])
-    if group["apart"] is not None:  # only the channel's own heads lose it
-        shift.mul_(group["apart"][:, channels // group["cos"].shape[1]].transpose(0, 1)[..., None, None])
-    shifted = group["scores"][some, :, None] - shift * group["scale"]
-    if group["gain"] is not None:
-        gain = group["gain"][some[:, None], channels][:, None]
-        shifted.mul_(gain[..., None, :] if group["of_keys"] else gain[..., None])
-    return shifted
-
-
-def outer(own, other, of_keys):
-    """The product of a channel's own side [n r token] and the other [n r h token]: [n h r t s]."""
-    own, other = own[:, None], rearrange(other, "n r h x -> n h r x")
-    return other[..., None] * own[..., None, :] if of_keys else own[..., None] * other[..., None, :]
-
-
-def grouped(heads, site, rows, queries, silent, gradient):
-    """What `group_terms` takes of some prompts, with some of their queries and all their keys: axes [n h …].
-
-    It is `silenced_side`, `meeting_side` and the rest: "scores", as `attend` takes them, "pattern", and "gradient", its
-    gradient C, [n h probe t s]; "row", the prompt of a group; "apart": [h, own head or group], 1 where a head has the
-    channel, or None where all heads of a group do.
+    Of `heads_of` what belongs to them, and the same of "silent", "cos" and "sin", all by side, "query…" and "key…";
+    "scores", as `attend` takes them, [b g a t s]; "read", the centred C, [b g a p t s]; "pairs" [b 1 1 t s].
     """
-    of_keys, together = site == "k", heads["together"]
-    groups, rep = heads["query"].shape[1:3]
-    per = groups * rep if together else rep if of_keys else 1
-    queried = heads["query_turned"][rows, :, :, queries]
-    scores = scores_of(queried, heads["key_turned"][rows])[..., 0, :] * heads["scale"]
-    count = scores.shape[0] * groups * rep // per
-    row = torch.arange(count, device=scores.device) // (count // scores.shape[0])
-    part = {"cap": heads["cap"], "pairs": rearrange(heads["pairs"][rows, queries], "b t s -> b 1 1 t s")}
-    scores = masked(scores, part)
-    own = rearrange(gradient[rows][:, :, :, queries], "b (g a) p t e -> b g a p t e", a=rep)
-    by_pattern = own @ heads["value"][rows, :, None, None].mT
-    found = silenced_side(
-        heads, "key" if of_keys else "query", rows, slice(None) if of_keys else queries, silent, count
-    )
-    found |= meeting_side(heads, of_keys, rows, queries, (count, per))
-    return found | {
-        "scores": by_group(scores, count, per),
-        "pattern": by_group(attend(scores, part), count, per),
-        "gradient": by_group(by_pattern, count, per),
-        "pairs": part["pairs"][row, 0, None],
-        "row": row,
-        "apart": owners(groups, rep, of_keys, scores.device) if together else None,
-        "of_keys": of_keys,
-        "cap": heads["cap"],
-        "scale": heads["scale"],
-    }
+    block = {name: heads[name] for name in ("cap", "scale", "together", "turning")}
+    for side, span in (("query", queries), ("key", slice(queries.stop))):
+        own = {name: heads[side + name] for name in ("", "_turned", "_gain", "_mean", "_weight")}
+        own |= {"_cos": heads["cos"], "_sin": heads["sin"], "_silent": silent}
+        block |= {side + name: None if held is None else held[rows, :, :, span] for name, held in own.items()}
+    block["pairs"] = rearrange(heads["pairs"][rows, queries, : queries.stop], "b t s -> b 1 1 t s")
+    block["scores"] = masked(scored(block, "_turned", "_turned").mul_(block["scale"]), block)
+    pattern = attend(block["scores"], block)
+    shape, merged = gradient.shape[2:5], rearrange(gradient, "b g a p t e -> b g (a p t) e")
+    block["read"] = (merged @ heads["value"][rows, :, : queries.stop].mT).unflatten(2, shape)
+    for one in block["read"].unbind(3):
+        one.sub_((one * pattern).sum(-1, keepdim=True))
+    return block
 
 
-def silenced_side(heads, side, rows, span, silent, count):
-    """What leaves with a channel, of so many groups, at the tokens in `span`.
+def block_terms(block, site, wanted, most):
+    """The terms of the chosen neurons: [probe prompt neuron], a run of a few channels of every group at a time.
 
-    "own": the channels that may fall silent, 0 where they do not, [n channel token]; "gain": by how much a norm
-    enlarges the others there, and "mean", what of the mean each takes along, or None; "cos", "sin": [prompt channel
-    token].
+    Groups are in the order of how many of their channels are chosen, so that those that have some left are the first.
     """
-    where = silent[rows, span].to(heads["value"].device)[:, None, None, :, None]
+    groups, rep = block["scores"].shape[1:3]
+    per = groups * rep if block["together"] else rep if site == "k" else 1
+    chosen = rearrange(wanted, "b (n d) -> (b n) d", n=groups * rep // per)
+    counts, order = chosen.sum(-1).sort(descending=True)
+    having, row, channels, known = runs_of(chosen[order], counts)
+    ordered = in_order(block, site, per, order)
+    terms = block["read"].new_zeros(block["read"].shape[3], *channels.shape)
+    step = max(1, most // (ordered["scores"][0].numel() * TOGETHER))
+    span = max(1, most // (SHIFTING * per * TOGETHER * block["scores"].shape[4]))
+    change = {}
+    for start, stop, some in walk(having, step, span):
+        if start % span == 0:
+            those = slice(start, start + span)
+            change = changes(block, site, per, order[row[those]], channels[those])
+            known[those] &= change["active"]
+        runs = slice(start % span, start % span + stop - start)
+        terms[:, start:stop] = changed_read_out(ordered, some, change, runs)
+    found = terms.new_zeros(len(terms), *chosen.shape)
+    owner = order[row][:, None].expand_as(channels)
+    found[:, owner[known], channels[known]] = terms[:, known]
+    return rearrange(found, "p (b n) d -> p b (n d)", b=len(wanted))
 
-    def laid_out(name, change):
-        held = heads[f"{side}{name}"]
-        if held is None:
-            return None
-        changed = rearrange(change(held[rows, :, :, span]), "b g a t d -> b g a d t")
-        return changed.reshape(count, -1, changed.shape[-1])
 
-    return {
-        "own": laid_out("", lambda held: held * where),
-        "gain": laid_out("_gain", lambda held: torch.where(where, held, 1)),
-        "mean": laid_out("_mean", lambda held: held * where),
-        "cos": heads["cos"][rows, 0, 0, span].transpose(1, 2),
-        "sin": heads["sin"][rows, 0, 0, span].transpose(1, 2),
-    }
+def runs_of(chosen, counts):
+    """The chosen channels of every group, by runs: first one run of every group, then a second of those that have it.
 
-
-def meeting_side(heads, of_keys, rows, queries, shape):
-    """What meets a channel: "other" and its quarter turn, "quarter" [n h d token]; "weight" of the mean, or None.
-
-    shape: the number of groups, and of the heads of each.
+    chosen: [n d], bool, and how many, [n], descending. Gives how many groups have a first run, a second …; of each run
+    its group [u], its channels [u r], and which of these are chosen [u r], for a last run may have fewer.
     """
-    queried, keyed = heads["query_turned"][rows, :, :, queries], heads["key_turned"][rows]
-    meets, rep = queried if of_keys else keyed, heads["query"].shape[2]
+    places = torch.arange(0, chosen.shape[1], TOGETHER, device=chosen.device)
+    channels = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    channels = pad(channels, (0, -channels.shape[1] % TOGETHER)).unflatten(1, (-1, TOGETHER))
+    having = counts > places[:, None]
+    number, row = having.nonzero().unbind(1)
+    place = places[number][:, None] + torch.arange(TOGETHER, device=chosen.device)
+    return having.sum(1).tolist(), row, channels[row, number], place < counts[row, None]
+
+
+def walk(having, step, span):
+    """The runs in pieces: the first, the one after the last, and their groups, of which no more than `step`.
+
+    No piece has a run from before a multiple of `span` and one from after it. having: see `runs_of`.
+    """
+    first = 0
+    for active in having:
+        start = first
+        while start < first + active:
+            stop = min(start + step, first + active, start - start % span + span)
+            yield start, stop, slice(start - first, stop - first)
+            start = stop
+        first += active
+
+
+def in_order(block, site, per, order):
+    """ "scores" [n h 1 t s] and "read" [n h p t s] of groups of so many heads, in that order.
+
+    And "weight" [n h 1 t s], what meets the mean that a channel takes along, and "pairs" [n 1 1 t s], which a soft-cap
+    needs; each may be None.
+    """
+
+    def by_group(held):
+        return held.reshape(len(order), per, -1, *held.shape[-2:])[order]
+
     weight = None
-    if heads["query_mean"] is not None:
-        weighted = (queried, heads["key_weight"][rows])
-        weighted = weighted if of_keys else (heads["query_weight"][rows, :, :, queries], keyed)
-        weight = by_group(scores_of(*weighted)[..., 0, :], *shape)
-
-    def laid_out(side):
-        return by_group(every_head(rearrange(side, "b g a t d -> b g a d t"), rep), *shape)
-
-    return {"other": laid_out(meets), "quarter": laid_out(quarter(meets, heads["turning"])), "weight": weight}
-
-
-def every_head(held, rep):
-    """What all heads of a group have, for each of them: [b g a · ·]."""
-    return held.expand(-1, -1, rep, -1, -1)
+    if block["query_mean"] is not None:
+        weight = by_group(scored(block, *(("_weight", "_turned") if site == "q" else ("_turned", "_weight"))))
+    prompt = order // (len(order) // len(block["pairs"]))
+    return {
+        "scores": by_group(block["scores"]),
+        "read": by_group(block["read"]),
+        "weight": weight,
+        "pairs": None if block["cap"] is None else block["pairs"][prompt],
+        "cap": block["cap"],
+    }
 
 
-def by_group(held, count, per):
-    """[b g a …] as [n h …]: so many groups of so many heads."""
-    return held.reshape(count, per, *held.shape[3:])
+def scored(block, queries, keys):
+    """The products of what queries and what keys have by these names: [b g a t s]."""
+    return scores_of(block[f"query{queries}"], block[f"key{keys}"])[..., 0, :]
 
 
-def owners(groups, rep, of_keys, device):
-    """Of all heads [h] together, which have a channel of each head, or of each group: 1, else 0."""
-    if of_keys:
-        return torch.eye(groups, device=device).repeat_interleave(rep, 0)
-    return torch.eye(groups * rep, device=device)
+def changed_read_out(ordered, some, change, runs):
+    """Σ A' C of a run of channels each of some groups, over queries, keys and heads: [p u r]."""
+    part = {name: held if held is None or name == "cap" else held[some] for name, held in ordered.items()}
+    (own, met), (crossed, partner) = change["shifts"]
+    shifted = torch.addcmul(part["scores"], own[runs], met[runs])  # [u h r t s]
+    shifted.addcmul_(crossed[runs], partner[runs])
+    if part["weight"] is not None:
+        shifted.addcmul_(change["mean"][runs], part["weight"])
+    if change["gain"] is not None:
+        shifted.mul_(change["gain"][runs])
+    terms = part["read"].flatten(-2) @ attend(shifted, part).flatten(-2).mT  # [u h p r]
+    return rearrange(terms.sum(1), "u p r -> p u r")
+
+
+def changes(block, site, per, group, channels):
+    """How scores change with the channels [u r] of a group [u], which has so many heads.
+
+    "shifts": they move by the sum of the products of two pairs, [u h r t 1] and [u h r 1 s]; "mean" [u 1 r t 1], by
+    whose product with a weight, too; "gain", what multiplies them then; None where there is none. "active" [u r]: does
+    the channel do anything? Of keys, t and s change places.
+    """
+    side, others, rep = "query" if site == "q" else "key", "key" if site == "q" else "query", block["scores"].shape[2]
+    size, own_heads = block["query"].shape[-1], per // rep if site == "k" else per
+    head = group[:, None] * own_heads + channels // size  # [u r]
+    meeting = group[:, None] * per + torch.arange(per, device=group.device)
+    meeting = (meeting // rep if site == "q" else meeting)[:, :, None]  # [u h 1]
+    prompt = group[:, None] // (block["scores"].shape[:3].numel() // per // len(block["scores"]))
+    turned = channels % size
+    partner, sign = quarters(size, block["turning"], group.device)
+
+    def own(held, rows=head):
+        return on_axis(picked(held, rows, turned)[:, None], site == "q")
+
+    def met(channel):
+        return on_axis(picked(block[f"{others}_turned"], meeting, channel[:, None]), site == "k")
+
+    silent = block[f"{side}_silent"]
+    leaving = own(block[side] * silent) * block["scale"]
+    cos, sin = (own(block[side + name], prompt) for name in ("_cos", "_sin"))
+    shifts = [
+        (-leaving * cos, met(turned)),
+        (leaving * sin * sign[turned][:, None, :, None, None], met(partner[turned])),
+    ]
+    mean, gain = block[f"{side}_mean"], block[f"{side}_gain"]
+    mean = None if mean is None else own(mean * silent) * block["scale"]
+    gain = None if gain is None else own(torch.where(silent, gain, 1))
+    moved = [leaving, *([] if mean is None else [mean]), *([] if gain is None else [gain - 1])]
+    if block["together"]:  # only the channel's own heads lose it
+        heads = torch.arange(per, device=group.device)[:, None] // (rep if site == "k" else 1)
+        apart = heads == (channels // size)[:, None]  # [u h r]
+        shifts = [(one * apart[..., None, None], other) for one, other in shifts]
+    active = torch.stack([one.flatten(3).abs().amax(-1)[:, 0] != 0 for one in moved]).any(0)
+    return {"shifts": shifts, "mean": mean, "gain": gain, "active": active}
+
+
+def picked(held, rows, channels):
+    """Of heads [b g a x d], numbered one after the other, the channels: [… x], as the numbers have axes."""
+    return rearrange(held, "b g a x d -> (b g a) d x")[rows, channels]
+
+
+def on_axis(held, queries):
+    """What belongs to tokens [… x], as queries [… t 1] or as keys [… 1 s]."""
+    return held[..., None] if queries else held[..., None, :]
+
+
+def quarters(size, turning, device):
+    """The quarter turn of a head's channels: which one stands in the place of each, and with which sign."""
+    numbers = quarter(torch.arange(1, size + 1, device=device), turning)
+    return numbers.abs() - 1, numbers.sign()

@@ -12,7 +12,7 @@ from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.bodies import attention_form, closed_form
 from ssn_probe.tracing.bodies import local as bodies_local
-from ssn_probe.tracing.bodies.refusal import first_order, log_odds
+from ssn_probe.tracing.bodies.refusal import absent, first_order, log_odds
 
 from .. import plain
 from ..test_effects import PROMPTS, local
@@ -84,7 +84,7 @@ def test_a_first_order_effect_is_the_sum_of_unrounded_products(dtype: torch.dtyp
     activation, gradient = (torch.randn(2, 300, 5, generator=generator).to(dtype) for _ in range(2))
     mask = torch.arange(300)[None] > torch.tensor([[7], [0]])
     wanted = (activation.double() * gradient.double() * mask[..., None]).sum(1)
-    found = first_order(activation, gradient, mask, 1).double()
+    found = first_order(activation, gradient, absent(mask), 1).double()
     assert torch.allclose(found, wanted, rtol=0, atol=1e-5)
     rounded = (activation * gradient * mask[..., None]).sum(1).double()
     assert not torch.allclose(rounded, wanted, rtol=0, atol=1e-3)
