@@ -166,15 +166,16 @@ def scored(block, queries, keys):
 
 def changed_read_out(ordered, some, change, runs):
     """Σ A' C of a run of channels each of some groups, over queries, keys and heads: [p u r]."""
-    part = {name: held if held is None or name == "cap" else held[some] for name, held in ordered.items()}
     (own, met), (crossed, partner) = change["shifts"]
-    shifted = torch.addcmul(part["scores"], own[runs], met[runs])  # [u h r t s]
+    shifted = torch.addcmul(ordered["scores"][some], own[runs], met[runs])  # [u h r t s]
     shifted.addcmul_(crossed[runs], partner[runs])
-    if part["weight"] is not None:
-        shifted.addcmul_(change["mean"][runs], part["weight"])
+    if ordered["weight"] is not None:
+        shifted.addcmul_(change["mean"][runs], ordered["weight"][some])
     if change["gain"] is not None:
         shifted.mul_(change["gain"][runs])
-    terms = part["read"].flatten(-2) @ attend(shifted, part).flatten(-2).mT  # [u h p r]
+    pairs = None if ordered["cap"] is None else ordered["pairs"][some]
+    changed = attend(shifted, {"cap": ordered["cap"], "pairs": pairs})
+    terms = ordered["read"][some].flatten(-2) @ changed.flatten(-2).mT  # [u h p r]
     return rearrange(terms.sum(1), "u p r -> p u r")
 
 
