@@ -23,6 +23,7 @@ def differentiating(
     watched = sorted({*sites, *("qkv" if softmax else "")})
     saved, back, product = backward(shape, tokens, watched)
     saved -= narrowed(shape, tokens - kept, sites) if shape.narrow else 0
+    saved += shape.stored * tokens * shape.width(watched)  # the first layer's scaled ones, up to which it goes back
     shares = 3 * exact * shape.layers * width
     odds = shape.vocabulary * kept * (shape.logit + shape.lifted + 4 * exact)
     row = saved + shares + max(back, odds, product)

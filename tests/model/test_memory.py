@@ -311,7 +311,7 @@ BILLIONS: dict[str, tuple[str, dict[str, int]]] = {
     ("name", "parameters", "refusal", "forced", "generate"),
     [
         ("Qwen3-8B", 8_190_735_360, 10, 8, 257),
-        ("Llama-3.1-8B", 8_030_261_248, 12, 12, 308),
+        ("Llama-3.1-8B", 8_030_261_248, 12, 8, 308),
         ("Gemma-2-9B", 9_241_705_984, 5, 4, 68),
     ],
 )

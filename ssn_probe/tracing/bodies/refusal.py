@@ -136,7 +136,6 @@ def differentiated(model, inputs, places, scoring, factors=None, unscaled=None, 
                     within()
         odds = read_out(model, places, scoring)
         torch.autograd.grad(odds.sum(), begin)
-        begin.clear()  # what is before them still has what it saved
         found = nnsight.save(found | {"seen": seen, "mask": mask, "odds": odds.detach()})
     return found  # noqa: RET504 (the name is bound when the trace has run)
 
