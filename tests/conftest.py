@@ -64,9 +64,9 @@ class Backwards:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: at the end of all tests, what one core still has to do is short."""
+    """Whole runs and files with slow tests come first: at the end of all, what one core still has to do is short."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: item.path not in slow and item.path.parent.name != "whole_runs")
 
 
 def pytest_collection_finish() -> None:
