@@ -9,6 +9,7 @@ from typing import Any
 
 if "SSN_PROBE_TEST_GPU" not in os.environ:  # the CPU's numbers are the same on every machine; `make test-gpu`
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that waits leaves its core to the other process
 
 import pytest
 import torch
