@@ -6,6 +6,7 @@
 #   TORCH=2.15.0           another torch version, for `lock`, `test-newest` and `test-oldest`
 #   HASHES=no              the same pins without their hashes, for an index that builds its own wheels
 #   OUT=DIR                where `make demo` writes
+#   SLOW=yes               `make test` runs the slow tests, too
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -13,6 +14,7 @@ TORCH ?= $(shell sed -n 's/^torch==//p' ssn_probe/constraints.txt)
 HASHES ?= yes
 VENV ?= .venv
 OUT ?= results
+SLOW ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS := $(VENV)/.servers
@@ -29,22 +31,18 @@ HERE := not page and not smollm2 and not vllm and not ndif_stack
 unexport PYTHONDONTWRITEBYTECODE
 COMPILE := $(BIN)/uv pip compile -q --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-slow test-all calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs picture bench lock audit clean
+.PHONY: demo test test-slow calibrate test-smollm2 test-page test-ndif test-vllm test-gpu test-newest test-oldest lint types format notebooks docs picture bench lock audit clean
 
 demo: $(STAMP)
 	$(BIN)/ssn-probe run suppress_ss -o "$(OUT)"
 
 # What protects the core; `make test-slow` has the rest: kills at many moments, whole studies. `make calibrate`: error rates.
+# `make test SLOW=yes` runs both as one: they start once, and at the end a core waits once for the other.
 test: $(STAMP) $(SERVERS)
-	$(PYTEST) -m "not slow and $(HERE)" tests
+	$(PYTEST) -m "$(if $(SLOW),,not slow and )$(HERE) and not calibration" tests
 
 test-slow: $(STAMP) $(SERVERS)
 	$(PYTEST) -m "slow and $(HERE) and not calibration" tests
-	$(PYTEST) --nbmake notebooks
-
-# `test` and `test-slow` in one: they start once, and at the end a core waits once for the other.
-test-all: $(STAMP) $(SERVERS)
-	$(PYTEST) -m "$(HERE) and not calibration" tests
 	$(PYTEST) --nbmake notebooks
 
 # What a run shows, in Chromium: nothing leaves a page, nothing from data runs, everything can be read. About two minutes.
