@@ -21,7 +21,17 @@ from torch import Tensor
 
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.subject import Subject
-from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covered, gather, no_progress, run_batches
+from ssn_probe.tracing.batching import (
+    Advance,
+    BatchSize,
+    Memory,
+    Part,
+    Shelf,
+    covered,
+    gather,
+    no_progress,
+    run_batches,
+)
 from ssn_probe.tracing.carried import Carried, along_answers, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_of, prepared
@@ -106,12 +116,16 @@ def read_texts(
         return _per_text({name: part.cpu() for name, part in found.items()}, own, answer, len(batch), longest)
 
     run_batches([text.read for text in texts], batch_size, run, shelf, advance)
-    parts = shelf.parts()
-    figures = {name: gather(parts, name, torch.zeros(len(texts))) for name in ("kl", "kl_first", "nll")}
+    return _reading(shelf.parts(), len(texts))
+
+
+def _reading(parts: Sequence[Part], count: int) -> Reading:
+    """What all batches have, with states where the untouched model was read."""
+    figures = {name: gather(parts, name, torch.zeros(count)) for name in ("kl", "kl_first", "nll")}
     if not parts or "states" not in parts[0].names():
         return Reading(**figures)
     first = parts[0].get("states")
-    return Reading(**figures, states=gather(parts, "states", first.new_zeros(len(texts), *first.shape[1:])))
+    return Reading(**figures, states=gather(parts, "states", first.new_zeros(count, *first.shape[1:])))
 
 
 def _check(found: Mapping[str, Tensor], subject: Subject, tokens: Sequence[Sequence[int]], ready: Any) -> None:
