@@ -124,7 +124,7 @@ def in_top(score: np.ndarray, top: float) -> np.ndarray:
     Ties go to the first neuron.
     """
     n = score.shape[-1]
-    k = ceil(n * top - 1e-9)
+    k = places(n, top)
     if k <= 0:
         return np.zeros(score.shape, dtype=bool)
     threshold = np.partition(score, n - k, axis=-1)[..., n - k, None]
@@ -135,6 +135,11 @@ def in_top(score: np.ndarray, top: float) -> np.ndarray:
     if (threshold <= 0).any():
         chosen &= score > 0
     return chosen
+
+
+def places(n: int, top: float) -> int:
+    """How many of n neurons of a pool are in its top; a share that rounding has put just above a number gives that."""
+    return ceil(n * top - 1e-9)
 
 
 def _first_of_ties(score: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from ssn_probe.neurons.selection import in_top, selected
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_blocks import Blocks
 from ssn_probe.stats.nulls.prompt_effects import Group
+from ssn_probe.stats.nulls.single_precision import Mix, Screened, ranked_by, weights_of
 
 LABELS = ("harmful", "harmless")
 
@@ -35,6 +36,8 @@ class Samples:
     blocks: Blocks | None = None
     weighted: np.ndarray | None = None
     kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+    mixed: dict[tuple[bytes, Mix], np.ndarray] = field(default_factory=dict, repr=False)
+    checked: set[bytes] = field(default_factory=set, repr=False)
 
     def __len__(self) -> int:
         return len(self.harmful)
@@ -55,6 +58,24 @@ class Samples:
         found = self.kept.get(key) or self._weights(present)
         if (len(self.kept) + 1) * sum(side.nbytes for side in found) <= KEPT_BYTES:
             self.kept[key] = found
+        return found
+
+    def check(self, present: np.ndarray, language: str) -> None:
+        """Raises DataError where a language with these prompts has none of a label in some sample."""
+        if (key := present.tobytes()) not in self.checked:
+            for side, name in zip(self.weights(present), LABELS, strict=True):
+                check_present(side.sum(axis=1), language, name)
+            self.checked.add(key)
+
+    def weights_of(self, mix: Mix, present: np.ndarray) -> np.ndarray:
+        """How much every prompt counts in a mix of the two means, float32 [sample, prompt], see `weights_of`; kept as
+        weights are."""
+        key = present.tobytes(), mix
+        found = self.mixed.get(key)
+        if found is None:
+            found = weights_of(mix, *self.weights(present))
+            if (len(self.mixed) + 1) * found.nbytes <= KEPT_BYTES:
+                self.mixed[key] = found
         return found
 
     def _weights(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,21 +101,27 @@ def means(group: Group, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     return sides[0], sides[1]
 
 
-def language_means(group: Group, samples: Samples, language: str) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+def language_means(
+    group: Group, samples: Samples, language: str, which: np.ndarray | None = None
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Mean effects of a language, a few samples at a time: these, harmful and harmless, float64 [sample, neuron] each.
 
-    The arrays are overwritten by those of the next samples: what is done with them finds them in the cache. Raises
-    DataError where the language has no prompt of a label in some sample.
+    `which` int [sample]: only these, whose numbers in this list are then given. The arrays are overwritten by those of
+    the next samples: what is done with them finds them in the cache. Raises DataError where the language has no prompt
+    of a label in some sample.
     """
     sides = samples.weights(group.present[language])
+    if which is not None:
+        sides = sides[0][which], sides[1][which]
+    count = len(sides[0])
     totals = [side.sum(axis=1, keepdims=True) for side in sides]
     for total, name in zip(totals, LABELS, strict=True):
         check_present(total, language, name)
     values = group.effects[language].astype(np.float64)
     size = max(1, MEANS_BYTES // (8 * values.shape[1]))
-    buffers = [np.empty((min(size, len(samples)), values.shape[1])) for _ in LABELS]
-    for first in range(0, len(samples), size):
-        rows = slice(first, min(first + size, len(samples)))
+    buffers = [np.empty((min(size, count), values.shape[1])) for _ in LABELS]
+    for first in range(0, count, size):
+        rows = slice(first, min(first + size, count))
         found = [buffer[: rows.stop - first] for buffer in buffers]
         for weights, total, out in zip(sides, totals, found, strict=True):
             # Sums of a few hundred float32 are nearly exact in float64: equal effects have equal means under every
@@ -131,22 +158,44 @@ def taken(group: Group, samples: Samples, asked: Mapping[SafetyNeurons, Asked]) 
         )
         for node, ask in asked.items()
     }
-    averaged = any(ask.mean for ask in asked.values())
-    sums = [np.zeros((len(samples) * averaged, shape[1])) for _ in LABELS]
+    if any(ask.mean for ask in asked.values()):
+        _take_from_means(group, samples, asked, found)
+    else:
+        _take_own(group, samples, {node: found[node].own for node, ask in asked.items() if ask.own})
+    return found
+
+
+def _take_own(group: Group, samples: Samples, found: Mapping[SafetyNeurons, np.ndarray]) -> None:
+    """Fills in [sample, language, neuron] what rules take of every language, in double precision where it must be."""
+    for position, language in enumerate(group.effects):
+        present, screened = group.present[language], Screened(group.effects[language])
+        samples.check(present, language)
+        for node, own in found.items():
+            assert node.top is not None
+            weights = {mix: samples.weights_of(mix, present) for mix in ranked_by(node.rule)}
+            own[:, position], certain = screened.taken(node.rule, node.top, weights)
+            which = np.flatnonzero(~certain)
+            for rows, harmful, harmless in language_means(group, samples, language, which) if len(which) else ():
+                own[which[rows], position] = _taken(node, harmful, harmless)
+
+
+def _take_from_means(
+    group: Group, samples: Samples, asked: Mapping[SafetyNeurons, Asked], found: Mapping[SafetyNeurons, Taken]
+) -> None:
+    """Fills in what rules take of the means of languages and of those over languages."""
+    sums = [np.zeros((len(samples), len(group.index))) for _ in LABELS]
     for position, language in enumerate(group.effects):
         for rows, harmful, harmless in language_means(group, samples, language):
             for node, ask in asked.items():
                 if ask.own:
                     found[node].own[rows, position] = _taken(node, harmful, harmless)
-            if averaged:
-                for total, side in zip(sums, (harmful, harmless), strict=True):
-                    total[rows] += side
+            for total, side in zip(sums, (harmful, harmless), strict=True):
+                total[rows] += side
     for total in sums:
-        total /= shape[0]
+        total /= len(group.effects)
     for node, ask in asked.items():
         if ask.mean:
             found[node].mean[:, 0] = _taken(node, *sums)
-    return found
 
 
 def _taken(node: SafetyNeurons, harmful: np.ndarray, harmless: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from ssn_probe.errors import DataError
-from ssn_probe.stats.nulls.array_selection import Samples
+from ssn_probe.stats.nulls.array_selection import LABELS, Samples
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange, units
 
 LEAST = 2
@@ -99,7 +99,7 @@ def plan_samples(
     smaller = [samples for samples in small if _everywhere(samples, present)]
     null = _permuted(prompts, unit, permutations, null_pairs, random) if permutations else []
     blocks = exchange(prompts).blocks if null or "block" in prompts.columns else None
-    if null and not all(_everywhere(replace(samples, blocks=blocks), present) for samples in null):
+    if null and not _everywhere(replace(_joined(null), blocks=blocks), present):
         null = []  # a half without a stratum that has both labels has no weighted means
     parts = [halves(prompts, pairs, seed), *smaller, *null]
     ends = np.cumsum([len(part) for part in parts]).tolist()
@@ -107,9 +107,8 @@ def plan_samples(
     first_null = 1 + len(smaller)
     exchanged = "block" in prompts.columns
     return SamplePlan(
-        samples=Samples(
-            harmful=np.concatenate([part.harmful for part in parts]),
-            harmless=np.concatenate([part.harmless for part in parts]),
+        samples=replace(
+            _joined(parts),
             blocks=blocks,
             weighted=np.arange(ends[-1]) >= (0 if exchanged else rows[first_null - 1].stop),
         ),
@@ -118,6 +117,13 @@ def plan_samples(
         observed=rows[first_null] if null else slice(0, 0),
         null=tuple(rows[first_null + 1 :]),
     )
+
+
+def _joined(parts: list[Samples]) -> Samples:
+    """One after the other, of labels as they are."""
+    sides = ([getattr(part, name) for part in parts] for name in LABELS)
+    harmful, harmless = (np.concatenate(side) for side in sides)
+    return Samples(harmful=harmful, harmless=harmless)
 
 
 def _everywhere(samples: Samples, present: np.ndarray) -> bool:
