@@ -15,8 +15,7 @@ from ssn_probe.tracing.batching import Advance, BatchSize, Memory, Shelf, covere
 from ssn_probe.tracing.carried import Carried, check_carried, for_batch
 from ssn_probe.tracing.diagnose import raise_non_finite
 from ssn_probe.tracing.edits import NO_EDITS, Edits, places_reading_last, prepared, suppression
-from ssn_probe.tracing.execution import run_body
-from ssn_probe.tracing.folding import folded
+from ssn_probe.tracing.execution import run_body, runs_whole
 from ssn_probe.tracing.generation_settings import greedy_settings
 from ssn_probe.tracing.kept_passes import below
 from ssn_probe.tracing.readout import forced
@@ -129,27 +128,22 @@ def run_generation(
     Raises:
         ModelError: logits or values that are NaN or Inf, naming the layer and site where it begins.
     """
+    from ssn_probe.tracing.bodies.folding import trace_folded
     from ssn_probe.tracing.bodies.generation import trace_generation
     from ssn_probe.tracing.bodies.stepwise import trace_steps
 
     inputs = start.before(pad_left([start.rest(row) for row in batch], subject.pad_id, subject.device), batch)
+    settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
+    may_fold = not wanted and not runs_whole(subject)
     stepwise = places.get("narrow") and not wanted  # on this machine, and of a family that comes with ssn-probe
     kept = below(subject, inputs, places, edits, generating=True) if keeps and stepwise else None
-    closed = kept.layer if kept is not None and kept.closed else None
     del inputs["position_ids"]  # transformers derives and extends them itself while generating
-    settings = greedy_settings(subject) | {"max_new_tokens": max_new_tokens}
-
-    def run(left: Any) -> tuple[Tensor, bool, Tensor, list[Tensor]]:
-        if stepwise:
-            return run_body(subject, trace_steps, inputs, places, left, settings, scorings, kept)
-        return run_body(subject, trace_generation, inputs, places, left, wanted, settings, scorings)
-
-    # what changes in closed form does so by the untouched weights
-    foldable = [] if wanted else [edit for edit in edits if edit[0] != closed]
-    with folded(subject, places, foldable) as done:
-        ids, finite, values, odds = run([edit for edit in edits if edit[0] == closed] if done else edits)
-    if done and not finite:  # a silent neuron is zero where it would be Inf, and Inf times a weight of zero is not
-        ids, finite, values, odds = run(edits)
+    if stepwise:
+        made = run_body(subject, trace_steps, inputs, places, edits, settings, scorings, kept, may_fold)
+    else:
+        body = trace_folded if may_fold else trace_generation
+        made = run_body(subject, body, inputs, places, edits, wanted, settings, scorings)
+    ids, finite, values, odds = made
     if not finite or not values.isfinite().all():
         raise_non_finite(subject, batch, ready=edits)
     return ids.long().cpu(), values, odds

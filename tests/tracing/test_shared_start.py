@@ -1,6 +1,7 @@
 """Prompts that begin alike run behind one start, and the last layer where it is read: the numbers stay the same."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -137,8 +138,12 @@ def test_rows_that_end_leave_the_batch(subject: Subject, monkeypatch: pytest.Mon
     """What ends some of them is what others said first; the rest goes on with its own neurons and values."""
     left: list[int] = []
     expected: list[bool] = []
-    real = stepwise.one_step
-    monkeypatch.setattr(stepwise, "one_step", lambda *given: (left.append(len(given[1]["input_ids"])), real(*given))[1])
+
+    def counted(run: Any) -> Any:
+        return lambda *given: (left.append(len(given[1]["input_ids"])), run(*given))[1]
+
+    for name in ("begin", "plain_step", "changed_step"):
+        monkeypatch.setattr(stepwise, name, counted(getattr(stepwise, name)))
     for edits, carried in changed(subject):
         options = {"edits": edits, "carried": carried, "max_new_tokens": 5}
         said = generate.greedy_tokens(ending_with(subject, {0}), SEVERAL, **options)

@@ -3,35 +3,36 @@
 An edit inside a trace is paid at every place in every step; weights are changed once. What reads a silent neuron of o
 or ffn is its column of o_proj or down_proj, what writes one of q, k or v is its row and its bias: set to zero, every
 sum has the terms that it has when the activation is. Nothing is folded where the weights are not plain ones of this
-process alone: on hosts, over several processes or devices, quantized, shared between modules or processes, adapted.
-What was there comes back bit for bit, whatever happens in between; it never leaves the memory.
+process alone: over several devices, quantized, shared between modules or processes, adapted; nor on hosts. What was
+there comes back bit for bit, whatever happens in between; it never leaves the memory.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from ssn_probe.model.subject import Subject
+from .generation import trace_generation
 
-Slot = tuple[Tensor, int, Tensor]
-"""A weight or bias, the axis of its neurons, and which of them."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
+def trace_folded(model, inputs, places, edits, *rest):
+    """`generation.trace_generation` of a model of this process, with what can be folded in the weights."""
+    with folded(model, places, edits) as done:
+        made = trace_generation(model, inputs, places, [] if done else edits, *rest)
+    _, finite, *_ = made
+    # a silent neuron is zero where it would be Inf, and Inf times a weight of zero is not
+    return trace_generation(model, inputs, places, edits, *rest) if done and not finite else made
+
+
 @contextmanager
-def folded(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) -> Iterator[bool]:
+def folded(model, places, edits):
     """Inside, the weights are those without the neurons in `edits`, and it gives True; else False, and nothing is done.
 
-    Args:
-        places: `edits.places_of` with all sites.
-        edits: as `edits.prepared` makes them.
+    places: `edits.places_of` with all sites. edits: as `edits.prepared` makes them.
     """
-    slots = slots_of(subject, places, edits)
-    kept: list[tuple[Slot, Tensor]] = []
+    slots, kept = slots_of(model, places, edits), []
     try:
         for weight, axis, index in slots:
             # in the processor's memory, so that a GPU needs none; and kept before it is changed
@@ -42,8 +43,8 @@ def folded(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) ->
         restore(kept)
 
 
-def restore(kept: list[tuple[Slot, Tensor]]) -> None:
-    """Puts everything back, and only then lets an interruption through."""
+def restore(kept):
+    """Puts everything back, and only then lets an interruption through: kept has slots and what was there."""
     interruption = None
     while kept:
         try:
@@ -56,17 +57,16 @@ def restore(kept: list[tuple[Slot, Tensor]]) -> None:
         raise interruption
 
 
-def slots_of(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) -> list[Slot]:
-    """What is set to zero; nothing where not every edit can be folded, or a weight is not this process's alone.
+def slots_of(model, places, edits):
+    """What is set to zero: weights or biases, the axis of their neurons, and which of them. Nothing where not every
+    edit can be folded, or a weight is not this process's alone.
 
     The tensors are those of `weight.data`: what is back when the call ends is no change of the weights, and torch,
     which counts changes, would have what is known of them measured anew (`known_weights.weights_stamp`).
     """
-    here = subject.calls is None and subject.shards is None and subject.workers is None and not subject.spread
-    silent = all(how == "set" and isinstance(value, float) and value == 0 for *_, how, value in edits)
-    if not (edits and here and silent and subject.can_run):
+    if not edits or not all(how == "set" and isinstance(value, float) and value == 0 for *_, how, value in edits):
         return []
-    module, slots = subject.model._module, []
+    module, slots = model._module, []
     owners = Counter(
         one.untyped_storage().data_ptr()
         for _, one in module.named_parameters(remove_duplicate=False)
@@ -77,15 +77,14 @@ def slots_of(subject: Subject, places: Mapping[str, Any], edits: Sequence[Any]) 
         linear = module.get_submodule(f"{places['layers']}.{layer}.{path}")
         parts = [(linear.weight, 1)] if side == "input" else [(linear.weight, 0), (linear.bias, 0)]
         parts = [(part, axis) for part, axis in parts if part is not None] if type(linear) is torch.nn.Linear else []
-        if not parts or not all(
-            _is_plain(part) and owners[part.untyped_storage().data_ptr()] == 1 for part, _ in parts
-        ):
+        if not parts or not all(is_plain(part) and owners[part.untyped_storage().data_ptr()] == 1 for part, _ in parts):
             return []
         slots += [(part.data, axis, index.to(part.device) + (span[0] if span else 0)) for part, axis in parts]
     return slots
 
 
-def _is_plain(weight: Tensor) -> bool:
+def is_plain(weight):
+    """Is it a weight as it was trained, in this process's memory alone?"""
     return (
         type(weight) is torch.nn.Parameter
         and weight.dtype in DTYPES
