@@ -296,9 +296,14 @@ def on_device(value: Any, device: str) -> Any:
 
 
 def _sequences(arguments: tuple[Any, ...]) -> int:
-    """How many sequences a call runs; 0 where it runs none."""
-    inputs = next((one for one in arguments if isinstance(one, Mapping) and "input_ids" in one), None)
-    return 0 if inputs is None else len(inputs["input_ids"])
+    """How many sequences a call runs, of a batch or of several, each of which may have several `runs`."""
+    batches = next((one if isinstance(one, list) else [one] for one in arguments if _has_inputs(one)), [])
+    return sum(len(inputs["input_ids"]) * inputs.get("runs", 1) for inputs in batches)
+
+
+def _has_inputs(argument: Any) -> bool:
+    first = argument[0] if isinstance(argument, list) and argument else argument
+    return isinstance(first, Mapping) and "input_ids" in first
 
 
 @contextmanager

@@ -230,9 +230,7 @@ def verified(bench: Workbench, node: SafetyNeurons, language: str, note: Note = 
     """The neurons that are measured exactly in a language. No label has a part in it, see `verification`."""
     estimated = unverified(node)
     assert estimated is not None
-    sides = {side: tokens_of(bench, bench.data[node.prompts].select("identify", side, language)) for side in CONTRASTED}
-    every = [row for side in CONTRASTED for row in sides[side]]
-    local = sized(node)
+    every, local = _tokens_of_both(bench, node, language), sized(node)
     of = [one for one in (estimated, local) if one is not None]
     scores = sorted(digest(score_inputs(bench, one, language, side)) for one in of for side in CONTRASTED)
 
@@ -244,7 +242,7 @@ def verified(bench: Workbench, node: SafetyNeurons, language: str, note: Note = 
         which = {"prompts": digest(tokens), "neurons": digest([list(neuron) for neuron in neurons])}
         inputs = bench.inputs("tried", **which, scores=scores, chosen=to_json(scored_as(node)))
         text = f"{language}: {len(neurons):,} neurons near a threshold"
-        return _ablated(bench, node, language, inputs, tokens, neurons, counted(note, text, len(tokens)))
+        return _ablated(bench, node, language, inputs, tokens, every, neurons, counted(note, text, len(tokens)))
 
     places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
     key = ("verified", bench.data[node.prompts].digest, *scored_as(node), tuple(places), language)
@@ -258,18 +256,27 @@ def _ablated(
     language: str,
     inputs: Mapping[str, Any],
     tokens: Sequence[Sequence[int]],
+    among: Sequence[Sequence[int]],
     neurons: Sequence[Neuron],
     advance: Advance,
 ) -> np.ndarray:
-    """Exact effects, [prompt, neuron], in single precision at least."""
+    """Exact effects, [prompt, neuron], in single precision at least, of some prompts among those of both contexts."""
     with bench.shelf(inputs, len(tokens)) as shelf:
         if not all_done(shelf, len(tokens), advance):
             from ssn_probe.tracing.exact_effects import exact_effects
 
             with computing_in(bench.subject, verified_in(bench, node)) as subject:
                 reads, size = reads_of(bench, node, language), bench.size("verified")
-                exact_effects(subject, tokens, neurons, reads, batch_size=size, shelf=shelf, advance=advance)
+                exact_effects(
+                    subject, tokens, neurons, reads, among=among, batch_size=size, shelf=shelf, advance=advance
+                )
         return in_order(shelf.parts(), "exact")
+
+
+def _tokens_of_both(bench: Workbench, node: SafetyNeurons, language: str) -> list[list[int]]:
+    """The *identify* prompts of a language, harmful ones before harmless ones."""
+    prompts = bench.data[node.prompts]
+    return [row for side in CONTRASTED for row in tokens_of(bench, prompts.select("identify", side, language))]
 
 
 def _verified(
@@ -280,7 +287,8 @@ def _verified(
     assert estimated is not None
     chosen, prompts = verified(bench, node, language, note), bench.data[node.prompts]
     rows, inputs = prompts.select("identify", context, language), score_inputs(bench, node, language, context)
-    audited = _ablated(bench, node, language, inputs, tokens_of(bench, rows), chosen.audited, advance)
+    every = _tokens_of_both(bench, node, language)
+    audited = _ablated(bench, node, language, inputs, tokens_of(bench, rows), every, chosen.audited, advance)
     first = 0 if context == CONTRASTED[0] else len(chosen.effects) - len(audited)
     exact = np.concatenate([chosen.effects[first : first + len(audited)], audited], axis=1)
     found = scored(bench, estimated, language, context)

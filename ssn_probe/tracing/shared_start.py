@@ -37,17 +37,21 @@ class SharedStart:
         """What has to run of a prompt: at least its last token."""
         return prompt[self.length :]
 
-    def before(self, inputs: dict[str, Any], batch: Sequence[Sequence[int]]) -> dict[str, Any]:
+    def before(
+        self, inputs: dict[str, Any], batch: Sequence[Sequence[int]], among: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, Any]:
         """A padded batch of `rest`s, with the starts in front of it, as plain data for `bodies.start.behind_start`.
 
         Args:
             inputs: `rest`s of the prompts in `batch`, each with as many sequences as another, prompt-major.
+            among: prompts whose starts there are, those of `batch` among them; None: just these.
         """
         if not self.length:
             return inputs
         device = inputs["input_ids"].device
         beginnings = [tuple(prompt[: self.length]) for prompt in batch]
-        numbers = {beginning: number for number, beginning in enumerate(dict.fromkeys(beginnings))}
+        every = beginnings if among is None else [tuple(prompt[: self.length]) for prompt in among]
+        numbers = {beginning: number for number, beginning in enumerate(dict.fromkeys(every))}
         of_prompts = torch.tensor([numbers[beginning] for beginning in beginnings], device=device)
         ids = torch.tensor(list(numbers), device=device)
         start = {
@@ -70,12 +74,15 @@ WHOLE = SharedStart()
 
 
 def shared_start(
-    subject: Subject, tokens: Sequence[Sequence[int]], together: int | BatchSize, *, added: int = 0
+    subject: Subject, tokens: Sequence[Sequence[int]], together: int | BatchSize, *, added: int = 0, times: int = 1
 ) -> SharedStart:
-    """The start of some prompts, of which so many run `together`, and which at most `added` tokens follow."""
+    """The start of some prompts, of which so many run `together`, and which at most `added` tokens follow.
+
+    times: in how many ways the prompts of a batch run, each behind starts that ran in the same way.
+    """
     if not keeps_layers(subject, tokens, added):
         return WHOLE
-    length = shared_length(tokens, together if isinstance(together, int) else together.size)
+    length = shared_length(tokens, together if isinstance(together, int) else together.size, times)
     if not length:
         return WHOLE
     parameters = inspect.signature(subject.model._module.forward).parameters
@@ -99,7 +106,7 @@ def keeps_layers(subject: Subject, tokens: Sequence[Sequence[int]], added: int =
     return not windowed or max(map(len, tokens)) + added <= window
 
 
-def shared_length(tokens: Sequence[Sequence[int]], together: int) -> int:
+def shared_length(tokens: Sequence[Sequence[int]], together: int, times: int = 1) -> int:
     """With how long a start the fewest tokens run; 0 where that saves too few of them.
 
     A batch has at most as many starts as the measurement has, and as many as prompts.
@@ -115,4 +122,4 @@ def shared_length(tokens: Sequence[Sequence[int]], together: int) -> int:
             break
         if saved > most:
             most, best = saved, length
-    return best if most >= WORTH * batches else 0
+    return best if most * times >= WORTH * batches else 0

@@ -122,7 +122,7 @@ def test_results_of_brute_force_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -
     every: list[Neuron] = [(layer, site, 1) for layer in range(2) for site in SITES]
     with FakeTensorMode():
         found, _ = exact_effects._whole_states(subject, PROMPTS[0], every, None, BatchSize(1000))
-    assert (found.device.type, len(found)) == ("cpu", len(every))
+    assert (found.device.type, found.shape) == ("cpu", (1, len(every)))
 
 
 def gpu(*shape: int) -> torch.Tensor:
