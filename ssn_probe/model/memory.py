@@ -51,8 +51,8 @@ def footprint(
         exact_qk: of "local" and "refusal": the share of q and k that is exact; of "refusal" only whether there is any
             decides.
         block: of the exact scores, a GPU's; `BLOCK` on the CPU.
-        behind_start: of "log_odds" and "text": prompts run behind what they begin with, so that all layers keep keys
-            and values.
+        behind_start: of "log_odds", "text" and "final_ablation": prompts run behind what they begin with, so that all
+            layers keep keys and values.
     """
     fixed = floor = 0
     later = Stage()
@@ -79,7 +79,7 @@ def footprint(
         case "final":
             row, later = sketching(shape, tokens, sites, probes, block)
         case "final_ablation":
-            row = fixed = ablating(shape, tokens)  # the untouched row runs beside
+            row = fixed = ablating(shape, tokens) + behind_start * cached(shape, tokens, 0)  # the untouched row beside
     counted = 1 + UNCOUNTED
     return Footprint(
         weights=shape.weights,

@@ -314,7 +314,7 @@ def _footprint(shape: Shape, work: Work, cost: Cost, subject: Subject, tokens: i
         sites=cost.sites or SITES,
         probes=getattr(cost.effect, "probes", 1),
         exact_qk=getattr(cost.effect, "exact_qk", 1.0),
-        behind_start=subject.calls is None,
+        behind_start=subject.calls is None if cost.effect is None else cost.behind_starts,
     )
 
 

@@ -162,6 +162,7 @@ def _cost_of_verifying(bench: Workbench, node: SafetyNeurons) -> Cost:
         effect=effect,
         sites=node.sites,
         dtype=dtype if widens(subject, dtype) else None,
+        behind_starts=not runs_whole(subject),
     )
 
 

@@ -237,17 +237,26 @@ def verified(bench: Workbench, node: SafetyNeurons, language: str, note: Note = 
     def reader(one: SafetyNeurons) -> Read:
         return lambda context, layer, site: effects_at(bench, one, language, context, layer, site)
 
+    ran: list[float] = []
+
     def measure(neurons: Sequence[Neuron], rows: Sequence[int]) -> np.ndarray:
         tokens = [every[row] for row in rows]
         which = {"prompts": digest(tokens), "neurons": digest([list(neuron) for neuron in neurons])}
         inputs = bench.inputs("tried", **which, scores=scores, chosen=to_json(scored_as(node)))
         text = f"{language}: {len(neurons):,} neurons near a threshold"
-        return _ablated(bench, node, language, inputs, tokens, every, neurons, counted(note, text, len(tokens)))
+        advance = counted(note, text, len(tokens))
+        effects, shares = _ablated(bench, node, language, inputs, tokens, every, neurons, advance)
+        ran.append(len(neurons) * float(shares.sum()))
+        return effects
+
+    def verify() -> Verified:
+        found = to_verify(node, places, language, *reads)
+        return replace(found, computed=sum(ran) / (found.total * len(every)))
 
     places = [(layer, site) for layer in range(bench.subject.n_layers) for site in distinct_sites(bench, node)]
     key = ("verified", bench.data[node.prompts].digest, *scored_as(node), tuple(places), language)
     reads = reader(estimated), measure, in_fixed_order(every), None if local is None else reader(local)
-    return bench.remember(key, lambda: to_verify(node, places, language, *reads))
+    return bench.remember(key, verify)
 
 
 def _ablated(
@@ -259,8 +268,9 @@ def _ablated(
     among: Sequence[Sequence[int]],
     neurons: Sequence[Neuron],
     advance: Advance,
-) -> np.ndarray:
-    """Exact effects, [prompt, neuron], in single precision at least, of some prompts among those of both contexts."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact effects, [prompt, neuron], in single precision at least, of some prompts among those of both contexts; and
+    of each the tokens that ran, over those of the whole prompt."""
     with bench.shelf(inputs, len(tokens)) as shelf:
         if not all_done(shelf, len(tokens), advance):
             from ssn_probe.tracing.exact_effects import exact_effects
@@ -270,7 +280,7 @@ def _ablated(
                 exact_effects(
                     subject, tokens, neurons, reads, among=among, batch_size=size, shelf=shelf, advance=advance
                 )
-        return in_order(shelf.parts(), "exact")
+        return in_order(shelf.parts(), "exact"), in_order(shelf.parts(), "ran")
 
 
 def _tokens_of_both(bench: Workbench, node: SafetyNeurons, language: str) -> list[list[int]]:
@@ -288,7 +298,7 @@ def _verified(
     chosen, prompts = verified(bench, node, language, note), bench.data[node.prompts]
     rows, inputs = prompts.select("identify", context, language), score_inputs(bench, node, language, context)
     every = _tokens_of_both(bench, node, language)
-    audited = _ablated(bench, node, language, inputs, tokens_of(bench, rows), every, chosen.audited, advance)
+    audited, _ = _ablated(bench, node, language, inputs, tokens_of(bench, rows), every, chosen.audited, advance)
     first = 0 if context == CONTRASTED[0] else len(chosen.effects) - len(audited)
     exact = np.concatenate([chosen.effects[first : first + len(audited)], audited], axis=1)
     found = scored(bench, estimated, language, context)

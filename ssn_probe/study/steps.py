@@ -23,7 +23,8 @@ class Cost:
     """What a prompt takes: the kind of work, forward passes (a backward counts two), and tokens of a response, which
     are generated, or read where the work is `text` or an effect along responses.
 
-    `effect` and `sites`: what is scored, and `dtype` in which, if not in the model's. Training is timed as the refusal
+    `effect` and `sites`: what is scored, and `dtype` in which, if not in the model's; `behind_starts`: by ablations
+    that run behind what prompts begin with. Training is timed as the refusal
     effect, which passes forward and backward.
     """
 
@@ -33,6 +34,7 @@ class Cost:
     effect: Effect | None = None
     sites: tuple[str, ...] = ()
     dtype: str | None = None
+    behind_starts: bool = False
 
 
 def generating(tokens: int) -> Cost:

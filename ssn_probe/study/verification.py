@@ -61,7 +61,9 @@ class Verified:
     """The neurons of a language that are ablated, `neurons` to replace their estimates, `audited` to not.
 
     `prompts`: on how many prompts each of `neurons` was ablated. `spent`: the share of all neurons × all prompts that
-    this is. `doubtful`: neurons left within `SURE` standard errors of a threshold, because no more could be spent.
+    this is; `computed`: that of their tokens that ran for it, since what prompts begin with runs once for many of them
+    (NaN where that is not known). `doubtful`: neurons left within `SURE` standard errors of a threshold, because no
+    more could be spent.
     `effects` of `neurons`, [prompt, neuron], harmful prompts before harmless ones: exact, and on other prompts the
     estimate times how far it was off.
     """
@@ -71,6 +73,7 @@ class Verified:
     total: int
     prompts: tuple[int, ...] = ()
     spent: float = 0.0
+    computed: float = field(default=math.nan, compare=False)
     doubtful: int = 0
     effects: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), compare=False, repr=False)
 

@@ -23,11 +23,12 @@ class Audit:
     """What verification did in a language.
 
     `verified`: neurons that were ablated on all prompts, `tried` those on some; `spent`: the share of all neurons × all
-    prompts that both are. `doubtful`: neurons that could still be on the other side of a threshold, since no more may
-    be spent. `band`: neurons whose estimate is within `NEAR` · `verify` of the threshold that the labels set, `covered`
-    those of them that were ablated. `missed`: how many of the `rejected`, audited neurons that the rule left out it
-    would take with their exact effects; `bound` is the one-sided 95 % bound of Clopper and Pearson (1934) on their
-    share. `ranks` is Spearman's correlation and `error` the median relative error of the estimates of audited neurons.
+    prompts that both are, `computed` that of their tokens that ran. `doubtful`: neurons that could still be on the
+    other side of a threshold, since no more may be spent. `band`: neurons whose estimate is within `NEAR` · `verify` of
+    the threshold that the labels set, `covered` those of them that were ablated. `missed`: how many of the `rejected`,
+    audited neurons that the rule left out it would take with their exact effects; `bound` is the one-sided 95 % bound
+    of Clopper and Pearson (1934) on their share. `ranks` is Spearman's correlation and `error` the median relative
+    error of the estimates of audited neurons.
     """
 
     language: str
@@ -35,6 +36,7 @@ class Audit:
     verified: int
     tried: int
     spent: float
+    computed: float
     doubtful: int
     band: int
     covered: int
@@ -88,6 +90,7 @@ def audit(
         verified=len(verified.complete),
         tried=len(verified.neurons) - len(verified.complete),
         spent=verified.spent,
+        computed=verified.computed,
         doubtful=verified.doubtful,
         band=band,
         covered=covered,

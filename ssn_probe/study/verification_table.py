@@ -54,7 +54,8 @@ def verification_notes(table: pl.DataFrame | None) -> Iterator[str]:
         missed, rejected = int(rows["missed"].sum()), int(rows["rejected"].sum())
         yield (
             f"effect={effect}, rule={rule}: {shares.min():.1%} to {shares.max():.1%} of a language's neurons were "
-            f"verified by ablation on all prompts, {rows['spent'].max():.1%} of neurons × prompts at most; {doubtful} "
-            f"neurons are left in doubt; of {rejected} audited neurons that the rule left out it would take {missed} "
-            f"with their exact effects (at most {upper_bound(missed, rejected):.1%}, one-sided 95%)"
+            f"verified by ablation on all prompts, {rows['spent'].max():.1%} of neurons × prompts at most "
+            f"({rows['computed'].max():.1%} of their tokens); {doubtful} neurons are left in doubt; of {rejected} "
+            f"audited neurons that the rule left out it would take {missed} with their "
+            f"exact effects (at most {upper_bound(missed, rejected):.1%}, one-sided 95%)"
         )

@@ -67,6 +67,9 @@ def exact_effects(
     Whole passes, resumed ones, and those behind shared starts differ by rounding: in single precision by 2e-5 of the
     prompt's largest effect among `neurons` at most in random models of every family, in double precision by 1e-12.
 
+    On the `shelf` are "exact", and "ran": the tokens that a prompt's passes ran, its part of the starts' among them,
+    over those of the whole prompt.
+
     Args:
         tokens: prompts as token ids.
         neurons: (layer, site, index), in any order; columns of the result are in theirs.
@@ -89,7 +92,7 @@ def exact_effects(
     together = prompts_together(size, len(neurons), forcing, whole=whole)
     start = WHOLE
     if shared and not whole and ordered and not covered(shelf, len(tokens)):
-        start, together["batch_size"] = _shared(subject, tokens, among or tokens, ordered, forcing, size)
+        start, together["batch_size"] = shared_by(subject, tokens, among or tokens, ordered, forcing, size)
 
     def run(rows: list[int]) -> dict[str, Tensor]:
         found = torch.zeros(len(rows), len(neurons), dtype=precision)
@@ -99,13 +102,22 @@ def exact_effects(
             found[:, order] = effects.to(precision)
         if not found.isfinite().all():
             raise_non_finite(subject, [tokens[row] for row in rows])
-        return {"exact": found}
+        alone, ran = (tokens_run([tokens[row] for row in rows], one, forcing) for one in (WHOLE, start))
+        return {"exact": found, "ran": torch.full((len(rows),), ran / alone, dtype=torch.float64)}
 
     run_batches(tokens, **together, run=run, shelf=shelf, advance=advance)
     return gather(shelf.parts(), "exact", torch.zeros(len(tokens), len(neurons), dtype=precision))
 
 
-def _shared(
+def tokens_run(prompts: Sequence[Sequence[int]], start: SharedStart, forcing: Forcing | None) -> int:
+    """How many tokens run without a neuron, for prompts that share their starts: those once, and the rest of each."""
+    starts = {tuple(prompt[: start.length]) for prompt in prompts} if start.length else set()
+    added = [0] if forcing is None else [len(prefix) for prefix in forcing.prefixes]
+    behind = sum(len(start.rest(prompt)) + more for prompt in prompts for more in added)
+    return start.length * len(starts) + behind
+
+
+def shared_by(
     subject: Subject,
     tokens: Sequence[Sequence[int]],
     among: Sequence[Sequence[int]],

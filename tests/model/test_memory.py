@@ -25,10 +25,12 @@ from ssn_probe.model.openings import Openings
 from ssn_probe.model.shape import Shape, shape_of
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.model.text_config import text_config
+from ssn_probe.tracing.ablations import Neuron
 from ssn_probe.tracing.bodies import attention_form, chosen_channels
 from ssn_probe.tracing.bodies.ablation import trace_ablations
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.effects import refusal_log_odds, score_final, score_local, score_refusal
+from ssn_probe.tracing.exact_effects import exact_effects
 from ssn_probe.tracing.generate import generate
 from ssn_probe.tracing.readout import forced_on
 from ssn_probe.tracing.shared_start import shared_start
@@ -246,6 +248,18 @@ def test_keys_and_values_behind_a_start_are_counted(
     settings: Any = {"tokens": 64, "kept": kept, "block": BLOCK}
     assert footprint(shape_for(subject), "log_odds", **settings).beside(4) < measured
     estimate = footprint(shape_for(subject), "log_odds", behind_start=True, **settings).beside(4)
+    assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_so_they_are_of_single_ablations(wider: Callable[..., Subject], family: str):
+    """Sixteen neurons of the first of many layers; of the start few tokens, so that each prompt has nearly all."""
+    subject = wider(family, num_hidden_layers=8)
+    rows = [[*range(20, 24), *row[4:]] for row in prompts(4, 64)]
+    neurons: list[Neuron] = [(0, "ffn", number) for number in range(16)]
+    measured = allocated(lambda: exact_effects(subject, rows, neurons, batch_size=16))
+    assert footprint(shape_for(subject), "final_ablation", tokens=64).beside(16) < measured
+    estimate = footprint(shape_for(subject), "final_ablation", tokens=64, behind_start=True).beside(16)
     assert measured <= estimate <= FACTOR * measured, f"{estimate / measured:.3f} of {measured:,} bytes"
 
 

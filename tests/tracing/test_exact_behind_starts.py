@@ -118,6 +118,20 @@ def test_a_start_runs_once_for_every_neuron(llama: Subject, monkeypatch: pytest.
     assert [(starts, rows) for starts, rows, _ in alone] == [(0, 3), (0, 2)] * 5
 
 
+def test_the_tokens_that_ran_are_kept(llama: Subject) -> None:
+    """Two starts of three tokens and ten more, of 25; with openings each prompt has six more: a tree, or two branches
+    of two and one. By itself every prompt runs whole."""
+    for readout, options, wanted in (
+        (None, {}, (6 + 10) / 25),
+        (OPENINGS, {}, (6 + 10 + 15) / (25 + 15)),
+        (None, {"shared": False}, 1),
+    ):
+        kept = Memory()
+        exact_effects(llama, SEVERAL, NEURONS, readout, shelf=kept, **options)
+        shares = torch.cat([part.get("ran") for part in kept.parts()])
+        assert torch.allclose(shares, torch.full((5,), float(wanted), dtype=torch.float64))
+
+
 def test_few_tokens_are_not_worth_a_start(llama: Subject, lengths: list, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two saved tokens of each of three runs, of two prompts: six in all."""
     neurons: Sequence[Neuron] = [(0, "ffn", 1), (0, "ffn", 2)]

@@ -9,7 +9,7 @@ from ssn_probe.report.document import Folded, Section, Table, section
 from ssn_probe.text import percent
 
 HEAD = (
-    "set by", "language", "verified", "on some prompts", "ablations", "in doubt", "near the threshold",
+    "set by", "language", "verified", "on some prompts", "ablations", "tokens", "in doubt", "near the threshold",
     "of these ablated", "audited", "missed", "at most",
 )  # fmt: skip
 
@@ -27,7 +27,8 @@ def verification_section(table: pl.DataFrame | None) -> Section | None:
         "Neurons near a threshold that knows no label were silenced one by one, on the same prompts, and their exact "
         "effects replace the estimates. Verified: on all prompts; those measured on some have, on the others, the "
         "estimate times how far off it was. Ablations: of what silencing every neuron on every prompt would take, "
-        "without the audit. In doubt: neurons within 2.5 standard errors of such a threshold when no more ablations "
+        "without the audit; tokens: of those that this would take, since what prompts begin with runs once for many of "
+        "them. In doubt: neurons within 2.5 standard errors of such a threshold when no more ablations "
         "might be spent. Near the threshold: those whose estimate is within two fifths of `verify` of the threshold "
         "under the observed labels. Audited neurons are drawn at random from those that were not ablated. Missed: how "
         "many of the audited ones that the rule left out it would take with their exact effect; at most: the one-sided "
@@ -48,6 +49,7 @@ def _counts(row: dict[str, Any]) -> tuple[str, ...]:
         percent(row["verified"] / row["total"], 1),
         percent(row["tried"] / row["total"], 1),
         percent(row["spent"], 1),
+        _share(row["computed"]),
         f"{row['doubtful']:,}",
         f"{row['band']:,}",
         f"{row['covered']:,}",
