@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ssn_probe.model.asking import NO_WISH, Asking
+from ssn_probe.model.sharing_cores import at_most
 from ssn_probe.model.trial import passed_trials
 from ssn_probe.model.usable_machine import memory, usable_cores
 from ssn_probe.remote.turns import Cancelled, Turns
@@ -112,7 +113,7 @@ class Workers:
         self.turns = Turns(interrupted=self.close)
         self.workers: list[Worker] = []
         self.is_closed = False
-        self._threads: int | None = None
+        self._cores = ExitStack()
         self._numbers = 0
         self._fastest = float("inf")
         self._computed, self._spared, self._spent = 0, 0, 0.0
@@ -183,16 +184,13 @@ class Workers:
         """Leaves the workers their part of the cores. A run that starts none has them all. Returns how many threads."""
         import torch
 
-        self._threads = torch.get_num_threads()
-        torch.set_num_threads(min(self._threads, *(loading.threads for loading in self.loadings)))
-        return self._threads
+        threads = torch.get_num_threads()
+        self._cores.enter_context(at_most(min(loading.threads for loading in self.loadings)))
+        return threads
 
     def take_cores_back(self) -> None:
         """As many threads as before the workers were started."""
-        if self._threads is not None:
-            import torch
-
-            torch.set_num_threads(self._threads)
+        self._cores.close()
 
     def _learn(self, sequences: int, seconds: float) -> None:
         """Starts the workers once what is left seems worth it, at the best speed seen: the first calls are slow.
