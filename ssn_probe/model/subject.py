@@ -15,6 +15,7 @@ from ssn_probe.model.config_file import own_code_notes
 from ssn_probe.model.context_length import Limit, context_length, limits, sliding_window
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.foreign_tokenizer import check_vocabulary, vocabulary_notes
+from ssn_probe.model.freed_memory import keep_freed_memory
 from ssn_probe.model.hosted import check_same_config, hosted_deployment
 from ssn_probe.model.identity import identity_of
 from ssn_probe.model.kept import NOTHING_KEPT, Kept
@@ -167,6 +168,7 @@ def load_subject(
     check_vocabulary(tokenizer, vocabulary)
     read = read_weights if weights and host is None else read_outline
     module = read(where, config, family, dtype, device)
+    keep_freed_memory()
     device, spread = spread_of(module, family, device)
     turns = settle_generation(where, module, tokenizer)
     identity = identity_of(name, where, host, module, tokenizer, family, turns, asking)
