@@ -242,6 +242,8 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     """The frozen module in evaluation mode, on its device, with every weight from the checkpoint and nothing else."""
     import transformers
 
+    from ssn_probe.model.products import use_faster_products
+
     commit = commit_of(config)
     check_degree(where, config)
     _repeatable()
@@ -272,6 +274,8 @@ def read_weights(where: str, config: Any, family: Family, dtype: str, device: st
     _state_ties(module, family)
     check_anatomy(module, family, spread=degree() > 1 or device == BALANCED)
     check_finite(module)
+    if degree() == 1 and device == "cpu":
+        use_faster_products(module)
     return module
 
 

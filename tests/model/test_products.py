@@ -1,0 +1,117 @@
+"""Products by oneDNN: those of torch up to rounding, with their gradients, in layers that stay what they are."""
+
+import copy
+
+import pytest
+import torch
+
+from ssn_probe.model import products
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+def layer(bias: bool = True) -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(512, 96, bias=bias)
+
+
+@pytest.fixture
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(40,), (4, 10), (2, 4, 10)])
+def test_the_product_is_torchs_up_to_rounding(shape, bias):
+    one, values = layer(bias), torch.randn(*shape, 512)
+    found = products.linear(one, values)
+    torch.testing.assert_close(found, one(values), rtol=1e-5, atol=1e-5)
+    assert found.shape == (*shape, 96)
+
+
+def test_rows_that_are_not_next_to_each_other_are_multiplied_as_they_are():
+    one, values = layer(), torch.randn(30, 7, 512).transpose(0, 1)[:, 3:]
+    torch.testing.assert_close(products.linear(one, values), one(values.contiguous()), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_torch():
+    one, start = layer(), torch.randn(3, 20, 512)
+    found = []
+    for forward in (one, lambda values: products.linear(one, values)):
+        values = start.clone().requires_grad_()
+        forward(values).sin().sum().backward()
+        found.append((values.grad, one.weight.grad.clone(), one.bias.grad.clone()))  # pyright: ignore[reportOptionalMemberAccess]
+        one.zero_grad()
+    for by_torch, by_onednn in zip(*found, strict=True):
+        torch.testing.assert_close(by_onednn, by_torch, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_layer_passes_gradients_on_and_keeps_no_input():
+    one, values = layer().requires_grad_(False), torch.randn(40, 512, requires_grad=True)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tuple(tensor.shape)) or tensor, lambda x: x
+    ):
+        result = products.linear(one, values)
+    result.sum().backward()
+    assert (40, 512) not in kept
+    torch.testing.assert_close(values.grad, one.weight.sum(0).expand(40, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong():
+    one, values = layer().requires_grad_(False), torch.randn(40, 512, requires_grad=True)
+    (first,) = torch.autograd.grad(products.linear(one, values).pow(2).sum(), values, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_layers_of_float32_keep_their_type_and_their_weights(faster):
+    module = torch.nn.Sequential(layer(), layer().double())
+    products.use_faster_products(module)
+    first, second = module
+    assert type(first) is torch.nn.Linear
+    assert "forward" in vars(first) and "forward" not in vars(second)
+    assert module.state_dict().keys() == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+def test_a_copy_multiplies_by_its_own_weights(faster):
+    module, values = torch.nn.Sequential(layer()), torch.randn(40, 512)
+    products.use_faster_products(module)
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        other[0].weight.zero_()
+        torch.testing.assert_close(other(values), other[0].bias.expand(40, -1))
+    assert module(values).abs().max() > 1
+
+
+@pytest.mark.parametrize("change", ["few rows", "switched off", "another type"])
+def test_what_onednn_is_not_for_is_torchs_to_the_bit(change, monkeypatch):
+    one, values = layer(), torch.randn(40, 512)
+    if change == "few rows":
+        values = values[: products.FEWEST_ROWS - 1]
+    elif change == "switched off":
+        before = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+    else:
+        one, values = one.double(), values.double()
+    monkeypatch.setattr(products, "_product", lambda *_: pytest.fail("multiplied by oneDNN"))
+    try:
+        found = products.linear(one, values)
+    finally:
+        if change == "switched off":
+            torch._C._set_mkldnn_enabled(before)
+    assert torch.equal(found, one(values))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_f": True, "cpu_name": "AMD EPYC 9B45"}, True),
+        ({"avx512_f": False, "cpu_name": "AMD EPYC 7B13"}, False),
+        ({"avx512_f": True, "cpu_name": "Intel(R) Xeon(R)"}, False),
+        ({}, False),
+    ],
+)
+def test_it_is_faster_on_amds_processors_with_avx512(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert products.onednn_is_faster() is expected
