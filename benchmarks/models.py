@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ssn_probe.model.chat import encode
 from ssn_probe.model.openings import Openings
+from ssn_probe.model.products import use_torchs_products
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.tracing.edits import Edits, suppression
 
@@ -85,13 +86,17 @@ class Case:
 def opened(
     name: ModelName, *, prompts: int, length: int = 64, device: str = "cpu", dtype: str = "float32"
 ) -> Iterator[Case]:
-    """The case of that name with so many prompts; `length` is their number of tokens where they are random."""
+    """The case of that name with so many prompts; `length` is their number of tokens where they are random.
+
+    Whatever the processor, it multiplies by torch's own products, as all other tools do: see `model.products`.
+    """
     if name == "organism":
         yield _organism(prompts, device, dtype)
         return
     with tempfile.TemporaryDirectory() as folder:
         write_random(Path(folder), "LlamaConfig", SHAPES[name], device, dtype)
         subject = load_subject(folder, dtype=dtype, device=device)
+        use_torchs_products(subject.model._module)
         yield _random_llama(name, subject, prompts, length)
 
 
@@ -135,6 +140,7 @@ def _organism(prompts: int, device: str, dtype: str) -> Case:
     from ssn_probe.spec import Prompts
 
     subject = load_subject("organism", device=device, dtype=dtype)
+    use_torchs_products(subject.model._module)
     data = load_prompts(Prompts("organism"))
     anchor = data.anchor or data.languages[0]
     texts = list(data.select("identify", "harmful", anchor)["text"])

@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from benchmarks.models import Case, neurons_of
+from benchmarks.models import Case, neurons_of, twin
 from benchmarks.speed import peers, plain
 from benchmarks.speed.lines import OURS, Line
 from benchmarks.speed.peers import Place, Work, Works
 from benchmarks.timing import Run
 from ssn_probe.model.chat import pad_left, whole_inputs
+from ssn_probe.model.products import use_faster_products
 from ssn_probe.neurons import Site
 from ssn_probe.tracing.batching import by_length
 from ssn_probe.tracing.bodies.ablation import trace_ablations
@@ -35,6 +37,8 @@ def lines(case: Case, *, batch_size: int) -> list[Line]:
     size: dict[str, Any] = {"batch_size": batch_size}
     texts = [text_of(row) for row in tokens]
     before = read_texts(subject, texts).states
+    own = twin(case.plain)
+    use_faster_products(own)
 
     def line(name: str, run: Run, goal: float | None = None, work: Work | None = None) -> Line:
         return _line(case, inputs, others, name, run, goal, work)
@@ -47,6 +51,7 @@ def lines(case: Case, *, batch_size: int) -> list[Line]:
         return lambda: refusal_log_odds(subject, tokens, case.single, **edits, **size)
 
     return [
+        line("forward, products as ssn-probe makes them", lambda: plain.forward(replace(case, plain=own), inputs)),
         line("local, ffn", lambda: score_local(subject, tokens, sites=("ffn",), **size), work="ffn"),
         line("local, ffn o v", lambda: score_local(subject, tokens, sites=LINEAR, **size), 1.10),
         *local_lines(case, goal=3, batch_size=batch_size),

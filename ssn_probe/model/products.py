@@ -1,9 +1,9 @@
 """Products of float32 on AMD's processors, by the library of torch's two that uses the whole processor.
 
 torch multiplies matrices of float32 by MKL, which takes its kernels for AVX-512 on Intel's processors alone. oneDNN, by
-which torch multiplies all other types, takes its own wherever there is AVX-512, and needs less than half of the time
-(`python -m benchmarks speed`, row "products"). Both add in float32, in another order: what a layer gives differs by
-rounding. `torch.backends.mkldnn.set_flags(False)` switches to MKL.
+which torch multiplies all other types, takes its own wherever there is AVX-512: a pass takes half of the time
+(`python -m benchmarks.speed --only forward`). Both add in float32, in another order, so that what a layer gives differs
+by rounding. `torch.backends.mkldnn.set_flags(False)` switches to MKL.
 """
 
 from types import MethodType
@@ -27,6 +27,13 @@ def use_faster_products(module: torch.nn.Module) -> None:
     for layer in module.modules():
         if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
             layer.forward = MethodType(linear, layer)
+
+
+def use_torchs_products(module: torch.nn.Module) -> None:
+    """Takes it back."""
+    for layer in module.modules():
+        if getattr(vars(layer).get("forward"), "__func__", None) is linear:
+            del layer.forward
 
 
 def onednn_is_faster() -> bool:

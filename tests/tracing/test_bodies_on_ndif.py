@@ -19,7 +19,7 @@ from ssn_probe.tracing.host_facts import check_host, host_facts
 from .test_effects import OPENINGS, PROMPTS
 from .test_hosted_bodies import REQUESTS, RUNS, allowed, decoded
 
-pytestmark = [pytest.mark.ndif, pytest.mark.usefixtures("sequences_apart")]
+pytestmark = [pytest.mark.ndif, pytest.mark.usefixtures("sequences_apart", "torchs_products")]
 
 
 @pytest.mark.parametrize("sandbox", [False, True])
