@@ -16,6 +16,7 @@ from ssn_probe.model.context_length import Limit, context_length, limits, slidin
 from ssn_probe.model.families import Family, family_of
 from ssn_probe.model.foreign_tokenizer import check_vocabulary, vocabulary_notes
 from ssn_probe.model.freed_memory import keep_freed_memory
+from ssn_probe.model.garbage import left_for_later
 from ssn_probe.model.hosted import check_same_config, hosted_deployment
 from ssn_probe.model.identity import identity_of
 from ssn_probe.model.kept import NOTHING_KEPT, Kept
@@ -115,6 +116,7 @@ class Subject:
         return self.turns.ids
 
 
+@left_for_later()
 @over_ranks
 def load_subject(
     name: str,

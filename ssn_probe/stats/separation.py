@@ -16,11 +16,11 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     n_marked, n_other = int(marked.sum()), int((~marked).sum())
     if not n_marked or not n_other:
         raise ValueError(f"AUROC needs both kinds of response, got {n_marked} with the label and {n_other} without")
-    rank_sum = float(_mid_ranks(values)[marked].sum())
+    rank_sum = float(mid_ranks(values)[marked].sum())
     return (rank_sum - n_marked * (n_marked + 1) / 2) / (n_marked * n_other)
 
 
-def _mid_ranks(values: np.ndarray) -> np.ndarray:
+def mid_ranks(values: np.ndarray) -> np.ndarray:
     """The rank of every value from 1, equal ones sharing their mean: in numpy, since scipy.stats is slow to import."""
     ordered = np.sort(values)
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from ssn_probe.model.garbage import left_for_later
 from ssn_probe.model.trial import take_as_passed
 from ssn_probe.model.workers import Loading, on_device
 
@@ -24,20 +25,21 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process, which ends this one
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where a library prints
-    # what every model needs is imported before it is known which model it is: the first process may still read it
-    import nnsight  # noqa: F401
-    import torch
-    import transformers.modeling_utils  # noqa: F401
+    with left_for_later():
+        # what every model needs is imported before it is known which model it is: the first process may still read it
+        import nnsight  # noqa: F401
+        import torch
+        import transformers.modeling_utils  # noqa: F401
 
-    from ssn_probe.model.subject import load_subject
-    from ssn_probe.tracing.execution import run_here
+        from ssn_probe.model.subject import load_subject
+        from ssn_probe.tracing.execution import run_here
 
-    loading: Loading = pickle.load(sys.stdin.buffer)
-    asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
-    torch.set_num_threads(loading.threads)
-    take_as_passed(loading.tried)
-    subject = load_subject(loading.name, dtype=loading.dtype, device=loading.device, asking=loading.asking)
+        loading: Loading = pickle.load(sys.stdin.buffer)
+        asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+        torch.set_num_threads(loading.threads)
+        take_as_passed(loading.tried)
+        subject = load_subject(loading.name, dtype=loading.dtype, device=loading.device, asking=loading.asking)
     _answer(answers, subject.identity)
     while True:
         number, body, arguments = asked.get()

@@ -1,14 +1,18 @@
 """Spearman's ρ, its exact p, its interval and the size it needed, against scipy and printed tables."""
 
+import subprocess
+import sys
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import permutation_test, rankdata, spearmanr
 
 from ssn_probe.stats import RankCorrelation, rank_correlation
+from ssn_probe.stats.correlation import _standard_ranks
 
 figures = st.lists(st.integers(0, 5), min_size=5, max_size=5).filter(lambda row: len(set(row)) > 1)
 
@@ -25,6 +29,32 @@ def test_rho_is_scipys_and_p_counts_the_pairings(x: list[int], y: list[int]) -> 
     assert found.p == pytest.approx(np.mean([rho >= abs(expected) - 1e-9 for rho in every]))
     reached = [rho for rho in every if np.mean([other >= rho - 1e-9 for other in every]) <= 0.05]
     assert found.needed == (pytest.approx(min(reached)) if reached else None)
+
+
+def test_all_pairings_are_counted_as_scipy_counts_them() -> None:
+    """To the bit: ties are pairings whose |ρ| is the observed one but for rounding."""
+    random = np.random.default_rng(3)
+    for n in (2, 4, 6, 7):
+        x, y = random.integers(0, 4, size=(2, n))
+        x[:2], y[:2] = [0, 1], [1, 0]
+        ranks = [_standard_ranks(one.astype(float)) for one in (x, y)]
+        found: Any = permutation_test(
+            (ranks[0],),
+            lambda paired, axis: np.abs(np.sum(paired * ranks[1], axis=axis)),  # noqa: B023
+            permutation_type="pairings",
+            alternative="greater",
+            vectorized=True,
+            n_resamples=5040,
+        )
+        assert rank_correlation(x, y).p == float(found.pvalue)
+
+
+def test_few_languages_need_no_import_of_scipys_statistics() -> None:
+    """It takes half a second at the end of every run."""
+    call = "from ssn_probe.stats import rank_correlation; rank_correlation([1, 2, 3, 4], [3, 1, 2, 4])"
+    code = f"import sys; {call}; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(("n", "critical"), [(4, None), (5, 1.0), (6, 0.886), (7, 0.786), (8, 0.738)])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from ssn_probe.stats import auroc, gate
-from ssn_probe.stats.separation import _mid_ranks
+from ssn_probe.stats.separation import mid_ranks
 
 SCORED = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=40).filter(
     lambda rows: len({label for _, label in rows}) == 2
@@ -86,7 +86,7 @@ def test_an_empty_side_has_no_auroc_and_fails(each_side: int) -> None:
     assert not gate([], np.array([], dtype=bool), each_side=each_side).passed
 
 
-def test_mid_ranks_are_those_of_scipy() -> None:
+def testmid_ranks_are_those_of_scipy() -> None:
     values = np.random.default_rng(0).integers(0, 9, 60) / 8
-    assert _mid_ranks(values).tolist() == rankdata(values).tolist()
-    assert _mid_ranks(np.zeros(3)).tolist() == [2.0, 2.0, 2.0]
+    assert mid_ranks(values).tolist() == rankdata(values).tolist()
+    assert mid_ranks(np.zeros(3)).tolist() == [2.0, 2.0, 2.0]
