@@ -22,8 +22,11 @@ def check_processor(device: str) -> Check:
         import torch
     except Exception:  # another check reports why it cannot be imported
         return passed("processor", found)
+    from ssn_probe.model.products import onednn_is_faster
+
     threads, on_cpu = torch.get_num_threads(), device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    found = f"{found}, torch threads {threads}"
+    products = "oneDNN" if onednn_is_faster() else "torch's default"
+    found = f"{found}, torch threads {threads}, float32 products: {products}"
     if not on_cpu or threads == 1 or (threads <= usable and threads <= 2 * (cores - busy)):
         return passed("processor", found)
     why, better = ("more threads than usable cores", usable) if threads > usable else ("the cores are busy", 1)
