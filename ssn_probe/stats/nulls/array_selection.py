@@ -3,13 +3,14 @@
 A test compares the two implementations: the same rules, the same order of ties, the same `k`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from ssn_probe.errors import DataError
+from ssn_probe.model.sharing_cores import on_cores
 from ssn_probe.neurons.selection import in_top, selected
 from ssn_probe.spec import SafetyNeurons
 from ssn_probe.stats.nulls.prompt_blocks import Blocks
@@ -167,16 +168,26 @@ def taken(group: Group, samples: Samples, asked: Mapping[SafetyNeurons, Asked]) 
 
 def _take_own(group: Group, samples: Samples, found: Mapping[SafetyNeurons, np.ndarray]) -> None:
     """Fills in [sample, language, neuron] what rules take of every language, in double precision where it must be."""
-    for position, language in enumerate(group.effects):
-        present, screened = group.present[language], Screened(group.effects[language])
-        samples.check(present, language)
+    weights = [_mixed(group, samples, language, found) for language in group.effects]
+
+    def take(number: tuple[int, str]) -> None:
+        position, language = number
+        screened = Screened(group.effects[language])
         for node, own in found.items():
             assert node.top is not None
-            weights = {mix: samples.weights_of(mix, present) for mix in ranked_by(node.rule)}
-            own[:, position], certain = screened.taken(node.rule, node.top, weights)
+            own[:, position], certain = screened.taken(node.rule, node.top, weights[position])
             which = np.flatnonzero(~certain)
             for rows, harmful, harmless in language_means(group, samples, language, which) if len(which) else ():
                 own[which[rows], position] = _taken(node, harmful, harmless)
+
+    on_cores(take, list(enumerate(group.effects)))
+
+
+def _mixed(group: Group, samples: Samples, language: str, nodes: Iterable[SafetyNeurons]) -> dict[Mix, np.ndarray]:
+    """The weights of all that rules rank a language's neurons by. Raises what `means` raises."""
+    samples.check(group.present[language], language)
+    mixes = {mix for node in nodes for mix in ranked_by(node.rule)}
+    return {mix: samples.weights_of(mix, group.present[language]) for mix in mixes}
 
 
 def _take_from_means(
