@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.neurons import EVERY
@@ -34,6 +35,18 @@ def sweep(
                 algebra = _algebra(effects, group, anchor, taken(group, some, asked))
                 for name, expression in here.items():
                     visit(name, rows, algebra.evaluate(expression))
+
+
+def first_of_equal(sets: Mapping[str, SetExpression]) -> dict[str, str]:
+    """Of every set the first that is the same expression: several arms may do different things to one set."""
+    first: dict[SetExpression, str] = {}
+    return {name: first.setdefault(expression, name) for name, expression in sets.items()}
+
+
+def named_alike(found: pl.DataFrame, first: Mapping[str, str]) -> pl.DataFrame:
+    """The rows of every set, whose first equal one has them in `found` (column `set`)."""
+    rows = [found.filter(set=one).with_columns(set=pl.lit(name)) for name, one in first.items()]
+    return pl.concat(rows) if rows else found
 
 
 def languages_of(effects: PromptEffects, expression: SetExpression, anchor: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ssn_probe.spec import SetExpression, Shared
 from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.array_selection import Samples, overlaps
 from ssn_probe.stats.nulls.label_exchange import draw_labels, exchange
-from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
+from ssn_probe.stats.nulls.labelling_sweep import first_of_equal, languages_of, named_alike, sweep
 from ssn_probe.stats.nulls.mask_algebra import MaskSet
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 
@@ -63,7 +63,8 @@ def permutation_null(
 
     Raises RecipeError for a set without a null (`no_null`) and DataError for too few prompts.
     """
-    samples = _samples(effects.prompts, draws, seed)
+    samples, first = _samples(effects.prompts, draws, seed), first_of_equal(sets)
+    sets = {name: sets[name] for name in first.values()}
     counts = {name: _start(effects, expression, anchor, len(samples)) for name, expression in sets.items()}
 
     def visit(name: str, rows: slice, found: MaskSet) -> None:
@@ -71,7 +72,7 @@ def permutation_null(
 
     sweep(effects, sets, samples, anchor=anchor, visit=visit)
     table = [row for name, count in counts.items() for row in _rows(name, count, anchor)]
-    found = pl.DataFrame(table, schema=SCHEMA, orient="row")
+    found = named_alike(pl.DataFrame(table, schema=SCHEMA, orient="row"), first)
     alone = pl.col("language_a").is_in(effects.languages) & pl.col("language_b").is_null()
     return found.filter(alone) if effects.per_language else found
 

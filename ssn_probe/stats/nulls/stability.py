@@ -16,7 +16,7 @@ from ssn_probe.neurons import KEYS, SCHEMA
 from ssn_probe.spec import SetExpression
 from ssn_probe.stats.nulls.array_selection import overlaps
 from ssn_probe.stats.nulls.half_samples import SamplePlan, plan_samples
-from ssn_probe.stats.nulls.labelling_sweep import languages_of, sweep
+from ssn_probe.stats.nulls.labelling_sweep import first_of_equal, languages_of, named_alike, sweep
 from ssn_probe.stats.nulls.mask_algebra import MaskSet
 from ssn_probe.stats.nulls.prompt_effects import PromptEffects
 from ssn_probe.stats.nulls.stable_neurons import check_share
@@ -74,6 +74,8 @@ def stability(
     plan = plan_samples(
         effects.prompts, present, pairs=pairs, seed=seed, permutations=permutations, null_pairs=null_pairs
     )
+    first = first_of_equal(sets)
+    sets = {name: sets[name] for name in first.values()}
     tallies = {name: _start(languages_of(effects, expression, anchor), plan) for name, expression in sets.items()}
     frames: list[pl.DataFrame] = [pl.DataFrame(schema=FREQUENCIES)]
 
@@ -84,10 +86,11 @@ def stability(
 
     sweep(effects, sets, plan.samples, anchor=anchor, visit=visit)
     keys = [name for name in FREQUENCIES if name != "frequency"]
+    frequencies = pl.concat(frames).group_by(keys, maintain_order=True).agg(pl.col("frequency").sum())
     return Stability(
-        frequencies=pl.concat(frames).group_by(keys, maintain_order=True).agg(pl.col("frequency").sum()).sort(keys),
-        jaccard=_jaccard_table(tallies, plan),
-        curve=_curve_table(tallies, plan),
+        frequencies=named_alike(frequencies, first).sort(keys),
+        jaccard=named_alike(_jaccard_table(tallies, plan), first),
+        curve=named_alike(_curve_table(tallies, plan), first),
     )
 
 

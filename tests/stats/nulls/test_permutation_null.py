@@ -51,6 +51,13 @@ def test_shared_sets_have_sizes_only_and_language_free_sets_one() -> None:
     assert permutation_null(measured, {}, anchor="en").is_empty()
 
 
+def test_equal_sets_have_the_rows_that_each_has_alone() -> None:
+    measured, sets = made(0), {"b": ms, "a": Shared(ms), "c": ms}
+    options = {"anchor": "en", "draws": 19}
+    apart = [permutation_null(measured, {name: node}, **options) for name, node in sets.items()]
+    assert permutation_null(measured, sets, **options).equals(pl.concat(apart))
+
+
 def test_a_planted_difference_is_found() -> None:
     found = null_of(made(1, planted=10), Shared(ms)).filter(language_a="average")
     assert found["p"][0] == 0.01

@@ -1,7 +1,9 @@
 """Half-samples: how they split, what they agree on, the bound on false neurons, and data with nothing in it."""
 
 import dataclasses
+import sys
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -257,3 +259,16 @@ def test_strata_too_small_to_halve_leave_the_null_out_and_nothing_else() -> None
     found = stability(effects_from(table, effects), {"set": SafetyNeurons(Prompts("made up"), top=0.1)})
     assert found.jaccard["jaccard"].null_count() == 0
     assert found.jaccard.select("null_jaccard", "p").row(0) == (None, None)
+
+
+def test_equal_sets_are_swept_once_and_have_rows_under_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, sets = made(0), {"b": ms, "a": Shared(ms), "c": ms, "d": Shared(ms)}
+    swept: list[list[str]] = []
+    here = sys.modules[stability.__module__]
+    monkeypatch.setattr(here, "sweep", lambda *a, **k: (swept.append(list(a[1])), sweep.sweep(*a, **k))[1])
+    options: dict[str, Any] = {"anchor": LANGUAGES[0], "pairs": 4, "permutations": 3, "null_pairs": 2}
+    found = stability(measured, sets, **options)
+    assert swept == [["b", "a"]]
+    for name, table in vars(found).items():
+        apart = pl.concat([vars(stability(measured, {one: node}, **options))[name] for one, node in sets.items()])
+        assert table.equals(apart.sort(apart.columns[:-1]) if name == "frequencies" else apart), name
