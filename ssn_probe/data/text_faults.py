@@ -56,9 +56,12 @@ def misplaced(prompts: PromptSet) -> tuple[Misplaced, ...]:
 
 
 def _misplaced(prompts: PromptSet) -> Iterator[Misplaced]:
+    known = [language for language in prompts.languages if scripts_of(language)]
+    if not known:  # names of languages take a quarter of a second to look up
+        return
     sources = prompts.frame["source"].unique(maintain_order=True)
     others = {in_language(language) for language in ("en", *prompts.languages)}
-    for source, language in product(sources, filter(scripts_of, prompts.languages)):
+    for source, language in product(sources, known):
         rows = prompts.frame.filter(source=source, language=language).select("prompt_id", "text")
         wrong = [(name, reason) for name, text in rows.iter_rows() if (reason := _script(text, language))]
         if not wrong:

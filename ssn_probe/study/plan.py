@@ -57,7 +57,8 @@ def make_plan(
     for node in walk(recipe):
         if isinstance(node, NeuronFile):
             read_neurons(node.path)
-    data = {node: load_prompts(node) for node in walk(recipe) if isinstance(node, Prompts)}
+    named = dict.fromkeys(node for node in walk(recipe) if isinstance(node, Prompts))  # most often one, many times
+    data = {node: load_prompts(node) for node in named}
     if recipe.judge is not None:
         data = {node: replace(prompts, judge=recipe.judge) for node, prompts in data.items()}
     check_recipe(recipe, data)

@@ -86,7 +86,7 @@ def check_splits(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     Prompts are the same that a reader sees as the same words, in the same language.
     """
     used: dict[tuple[str, str], str] = {}
-    for node in walk(recipe):
+    for node in dict.fromkeys(walk(recipe)):
         if isinstance(node, SafetyNeurons):
             used |= dict.fromkeys(_prompts_in(data[node.prompts], "identify"), "chooses")
         if isinstance(node, Trains):

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from sentences import SENTENCES
 
+from ssn_probe.data import text_faults
 from ssn_probe.data.prompt_set import PromptSet, load_prompts
 from ssn_probe.data.same_texts import joined_by_text
 from ssn_probe.data.text_faults import across_splits, misplaced, near_duplicates, unlike_translations
@@ -116,3 +117,16 @@ def test_languages_in_another_order_are_told_by_lengths(tmp_path: Path) -> None:
     prompts = prompt_set(tmp_path, {one: [*found, *map(str.upper, found)] for one, found in texts.items()})
     assert list(unlike_translations(prompts)) == ["it"]
     assert "between languages (it r = " in notes(prompts)
+
+
+def test_no_language_is_named_where_none_has_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look up names takes a quarter of a second, which a run of the organism has no use for."""
+
+    def named(language: str) -> str:
+        raise AssertionError(language)
+
+    monkeypatch.setattr(text_faults, "in_language", named)
+    organism = load_prompts(Prompts("organism"))
+    assert not list(text_faults._misplaced(organism))
+    with pytest.raises(AssertionError, match="en"):
+        list(text_faults._misplaced(load_prompts(Prompts("everyday"))))

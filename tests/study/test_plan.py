@@ -27,6 +27,7 @@ from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.spec import SITES, Refusal
 from ssn_probe.spec.node import Node, walk
+from ssn_probe.study import plan as plan_module
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.plan import limited, make_plan
 from ssn_probe.study.resolve import evaluated, left_out, measured, study_anchor
@@ -337,3 +338,11 @@ def test_a_plan_knows_what_compared_sets_generate() -> None:
     assert make_plan(recipe).compared_responses == prompts * (19 + 19 + 59 + 59 + 19)
     assert make_plan(replace(recipe, controls=5)).compared_responses == prompts * (19 + 4 * 5)
     assert make_plan(identify_ms()).compared_responses == 0
+
+
+def test_a_prompt_set_is_read_once_however_often_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Prompts] = []
+    monkeypatch.setattr(plan_module, "load_prompts", lambda node: (read.append(node), load_prompts(node))[1])
+    recipe = suppress_ss()
+    assert sum(isinstance(node, Prompts) for node in walk(recipe)) > 5
+    assert list(make_plan(recipe).data) == read == [Prompts("organism")]
