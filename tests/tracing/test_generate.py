@@ -12,6 +12,7 @@ from ssn_probe.model.turn_ends import End, Turns
 from ssn_probe.neurons import SITES
 from ssn_probe.tracing.batching import Memory, gather
 from ssn_probe.tracing.bodies.refusal import trace_log_odds
+from ssn_probe.tracing.bodies.stepwise import likeliest
 from ssn_probe.tracing.edits import amplification, places_of, places_reading_last, prepared, suppression
 from ssn_probe.tracing.effects import refusal_log_odds
 from ssn_probe.tracing.execution import run_body
@@ -122,3 +123,11 @@ def test_progress_counts_prompts(llama: Subject) -> None:
 def test_zero_tokens_are_refused(llama: Subject) -> None:
     with pytest.raises(ModelError, match="max_new_tokens is 0"):
         generate(llama, PROMPTS, max_new_tokens=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_likeliest_word_is_torchs_the_first_of_equal_ones_and_nan_before_all(dtype: torch.dtype) -> None:
+    logits = torch.randint(0, 40, (50, 300)).to(dtype)  # each row has its largest value several times
+    logits[3, 7] = logits[4, 0] = float("nan")
+    logits[5, 9] = float("inf")
+    assert likeliest(logits).equal(logits.float().argmax(-1))

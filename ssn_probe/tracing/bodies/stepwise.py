@@ -67,7 +67,7 @@ def go_on(model, begun, places, edits, settings):
     new, finite = torch.full((len(mask), longest), pad, dtype=torch.int32), True
     for step in range(longest):
         finite = finite and bool(logits.sum(dtype=torch.float32).isfinite())
-        tokens = logits.float().argmax(-1)
+        tokens = likeliest(logits)
         here = tokens.cpu()
         new[rows[goes_on], step] = here[goes_on].int()
         goes_on = goes_on & ~torch.isin(here, ends)
@@ -86,6 +86,12 @@ def go_on(model, begun, places, edits, settings):
         # where nothing is changed, a trace would take a tenth of the step of a small model
         logits = changed_step(model, passed, places, edits, step + 1) if edits else plain_step(model, passed)
     return new, finite
+
+
+def likeliest(logits):
+    """The word with the largest logit, the first of equal ones: [row]. numpy finds it in a tenth of torch's time."""
+    known = logits.float()
+    return known.argmax(-1) if known.device.type != "cpu" else torch.from_numpy(known.numpy().argmax(-1))
 
 
 def plain_step(model, inputs):
