@@ -2,15 +2,21 @@
 
     python -m benchmarks.verification [MODEL …] [--prompts 24] [--probes 64] [--most 0.04]
         [--organisms FOLDER] [--make-gemma2 FOLDER]
+    python -m benchmarks.verification --cost [MODEL …] [--prompts 24]
 
 MODEL is an organism that ssn-probe ships, a folder of one, or a random tiny model, `tiny:llama`, `tiny:qwen3` or
 `tiny:gemma2`; without any, the shipped two, the tiny ones and those in FOLDER (`python -m benchmarks.identification
 make`). Prompts are the organism's, as many a context, or random tokens. The estimate is `Final(probes=64, exact_qk=1)`,
 `verify=.2`. The rule is applied to the estimates, to the estimates with exact effects in the place of those verified,
 and to exact effects of all. Of neurons × prompts `--most` are ablated at most; 4 % is the goal.
+
+`--cost`: what exact effects take behind shared starts, as a multiple of what they take where every prompt runs by
+itself, of four neurons of every site in four layers: processor time, interleaved, and tokens. MODEL is `organism`,
+`smollm2` or what else `benchmarks.screen` knows; without any, these two.
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +29,8 @@ import torch
 
 from benchmarks.identification.organisms import FOLDER, made
 from benchmarks.models import write_random
+from benchmarks.screen import opened
+from benchmarks.timing import compare
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.organism.curriculum import Curriculum
@@ -36,8 +44,10 @@ from ssn_probe.study.verification import Read, in_fixed_order, to_verify
 from ssn_probe.study.verification_audit import pools_of, taken
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.ablations import Neuron, all_neurons
+from ssn_probe.tracing.batching import BatchSize, Memory, by_length
 from ssn_probe.tracing.effects import decode, score
-from ssn_probe.tracing.exact_effects import exact_effects
+from ssn_probe.tracing.exact_effects import TOGETHER, exact_effects, shared_by, tokens_run
+from ssn_probe.tracing.kept_values import in_order
 
 PROMPTS = Prompts("organism", languages=("qaa",), limit=24)
 EFFECT = Final(probes=64, exact_qk=1.0)
@@ -71,27 +81,34 @@ class Sources:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Shares of neurons ablated on all prompts and on some; ablations over those of brute force, and neurons left in
-    doubt; precision and recall of the sets."""
+    """Shares of neurons ablated on all prompts and on some; ablations over those of brute force, and the tokens that
+    run for them over those of brute force on whole prompts; neurons left in doubt; precision and recall of the sets."""
 
     verified: float
     tried: float
     ablations: float
+    tokens: float
     doubtful: int
     screened: tuple[float, float]
     found: tuple[float, float]
     size: int
 
 
-def compared(node: SafetyNeurons, of: Sources, tokens: Mapping[str, Sequence]) -> Compared:
-    """A rule's set by estimates, and verified, against the set by exact effects."""
+def compared(
+    node: SafetyNeurons, of: Sources, tokens: Mapping[str, Sequence], subject: Subject | None = None
+) -> Compared:
+    """A rule's set by estimates, and verified, against the set by exact effects. Without the subject it is not known
+    how many tokens would run."""
     places = [place for place in of.exact["harmful"] if place[1] in node.sites]
     every = [row for side in CONTRASTED for row in tokens[side]]
 
     def reader(effects: Effects) -> Read:
         return lambda side, layer, site: effects[side][layer, site]
 
+    ran: list[float] = []
+
     def measure(neurons: Sequence[Neuron], rows: Sequence[int]) -> np.ndarray:
+        ran.append(math.nan if subject is None else _tokens_run(subject, every, neurons, rows))
         whole = [np.concatenate([of.exact[side][one[:2]][:, one[2]] for side in CONTRASTED]) for one in neurons]
         return np.stack(whole, axis=1)[list(rows)]
 
@@ -107,11 +124,21 @@ def compared(node: SafetyNeurons, of: Sources, tokens: Mapping[str, Sequence]) -
         verified=len(found.complete) / found.total,
         tried=(len(found.neurons) - len(found.complete)) / found.total,
         ablations=found.spent,
+        tokens=sum(ran) / (found.total * sum(map(len, every))),
         doubtful=found.doubtful,
         screened=_agreement(_set(node, places, of.estimates), wanted),
         found=_agreement(_set(node, places, mixed), wanted),
         size=len(wanted),
     )
+
+
+def _tokens_run(subject: Subject, every: Sequence, neurons: Sequence[Neuron], rows: Sequence[int]) -> float:
+    """How many tokens `exact_effects` runs for some neurons on some of all prompts, final states being read."""
+    some = [every[row] for row in rows]
+    start, block = shared_by(subject, some, every, neurons, None, BatchSize(64))
+    order = by_length(some)
+    blocks = [order[first : first + block.size] for first in range(0, len(order), block.size)]
+    return len(neurons) * sum(tokens_run([some[row] for row in rows], start, None) for rows in blocks)
 
 
 def _set(node: SafetyNeurons, places: Sequence, effects: Effects) -> set[tuple[int, str, int]]:
@@ -202,7 +229,18 @@ def random_tokens(prompts: int) -> dict[str, Sequence]:
 
 def table(models: Iterable[str], prompts: int, effect: Final, most: float) -> Iterator[str]:
     """The rows of the table in Markdown, as they are measured."""
-    head = ("model", "in view", "rule", "set", "verified", "on some prompts", "ablations", "in doubt", "screened P/R")
+    head = (
+        "model",
+        "in view",
+        "rule",
+        "set",
+        "verified",
+        "on some prompts",
+        "ablations",
+        "tokens",
+        "in doubt",
+        "screened P/R",
+    )
     yield f"| {' | '.join(head)} | verified P/R |"
     yield "|---" * (len(head) + 1) + "|"
     for model in models:
@@ -214,10 +252,47 @@ def table(models: Iterable[str], prompts: int, effect: Final, most: float) -> It
         name = model if kind == "tiny" else Path(model).name
         seen = "yes" if name in IN_VIEW else "no"
         for rule, node in CASES.items():
-            row = compared(replace(node, verify_most=most), sources, tokens)
-            shares = " | ".join(f"{100 * share:.1f} %" for share in (row.verified, row.tried, row.ablations))
+            row = compared(replace(node, verify_most=most), sources, tokens, subject)
+            measures = (row.verified, row.tried, row.ablations, row.tokens)
+            shares = " | ".join(f"{100 * share:.1f} %" for share in measures)
             rates = " | ".join("{:.3f}/{:.3f}".format(*pair) for pair in (row.screened, row.found))
             yield f"| {name} | {seen} | {rule} | {row.size} | {shares} | {row.doubtful} | {rates} |"
+
+
+def cost_table(models: Iterable[str], prompts: int, repeats: int = 3, each: int = 4) -> Iterator[str]:
+    """The rows of the table of costs in Markdown, as they are measured. `off`: the largest difference between the
+    effects of both ways, as a share of the prompt's largest effect."""
+    yield "| model | prompts, their tokens | sites | alone, s | processor time | tokens | off |"
+    yield "|---|---|---|---|---|---|---|"
+    for model in models:
+        with opened(model, prompts=prompts, sample=each, layers=4) as task:
+            random, lengths = np.random.default_rng(1), sorted(map(len, task.tokens))
+            for sites in reversed(TOGETHER):
+                some = [task.neurons[row] for row in random.permutation(len(task.neurons))]
+                some = [one for site in sites for one in _first(some, site, each)]
+                shelves: dict[bool, Memory] = {}
+
+                def run(shared: bool) -> None:
+                    shelves[shared] = Memory()  # noqa: B023 (called at once)
+                    exact_effects(task.subject, task.tokens, some, shared=shared, shelf=shelves[shared])  # noqa: B023
+
+                [row] = compare("", lambda: run(False), {"": lambda: run(True)}, repeats=repeats, targets={})
+                alone, behind = (in_order(shelves[shared].parts(), "exact") for shared in (False, True))
+                off = float((np.abs(alone - behind).max(1) / np.abs(alone).max(1)).max())
+                seconds = (row.seconds or 0.0) / row.value.median
+                yield (
+                    f"| {model} | {len(lengths)}, {lengths[0]}–{lengths[-1]} | {', '.join(sites)} | {seconds:.1f} | "
+                    f"× {row.value.median:.2f} | × {in_order(shelves[True].parts(), 'ran').mean():.2f} | {off:.0e} |"
+                )
+
+
+def _first(neurons: Sequence[Neuron], site: str, each: int) -> Iterator[Neuron]:
+    """So many neurons of a site in every layer, the first ones."""
+    found: dict[int, int] = {}
+    for neuron in neurons:
+        if neuron[1] == site and found.setdefault(neuron[0], 0) < each:
+            found[neuron[0]] += 1
+            yield neuron
 
 
 def main() -> None:
@@ -228,12 +303,18 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=SCREEN.verify_most)
     parser.add_argument("--organisms", type=Path, default=FOLDER, metavar="FOLDER")
     parser.add_argument("--make-gemma2", type=Path, metavar="FOLDER")
+    parser.add_argument("--cost", action="store_true")
     given = parser.parse_args()
     if given.make_gemma2:
         make_gemma2(given.make_gemma2)
         given.models = [*given.models, str(given.make_gemma2)]
-    models = given.models or [*MODELS, *made(given.organisms).values()]
-    for line in table(models, given.prompts, replace(EFFECT, probes=given.probes), given.most):
+    if given.cost:
+        torch.set_num_threads(1)
+        lines = cost_table(given.models or ("organism", "smollm2"), given.prompts)
+    else:
+        models = given.models or [*MODELS, *made(given.organisms).values()]
+        lines = table(models, given.prompts, replace(EFFECT, probes=given.probes), given.most)
+    for line in lines:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
