@@ -68,8 +68,14 @@ def fold_nothing(patched: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("edits", "places", "keeps"),
-    [(SILENT, places_of, False), (SILENT, places_reading_last, False), (FFN_FIRST, places_reading_last, True)],
-    ids=["transformers generates", "steps of our own", "closed form in the pass over the prompts"],
+    [
+        (SILENT, places_of, False),
+        (SILENT, places_reading_last, False),
+        (FFN_FIRST, places_reading_last, True),
+        (amplification(NEURONS, 0.25), places_reading_last, True),
+        (amplification(NEURONS, 2.0), places_of, False),
+    ],
+    ids=["transformers generates", "steps of our own", "closed form in the pass over the prompts", "quarter", "double"],
 )
 def test_the_tokens_and_bits_of_edits_in_a_trace(
     subject: Subject, edits: Edits, places: Places, keeps: bool, monkeypatch: pytest.MonkeyPatch
@@ -87,7 +93,7 @@ def test_the_tokens_and_bits_of_edits_in_a_trace(
 
 @pytest.mark.parametrize("edits", [SILENT, FFN_FIRST], ids=["silent", "closed form first"])
 def test_no_step_is_traced_where_all_is_folded(llama: Subject, edits: Edits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the pass over the prompts; with one neuron that is not silent, all steps are."""
+    """But for the pass over the prompts; with one neuron at three quarters, all steps are."""
     steps: list[str] = []
     for name in ("plain_step", "changed_step"):
         run = getattr(stepwise, name)
@@ -95,7 +101,7 @@ def test_no_step_is_traced_where_all_is_folded(llama: Subject, edits: Edits, mon
     made(llama, edits, places_reading_last, keeps=True)
     assert set(steps) == {"plain_step"}
     steps.clear()
-    made(llama, (*edits, *amplification([(1, "ffn", 0)], 0.5)), places_reading_last, keeps=True)
+    made(llama, (*edits, *amplification([(1, "ffn", 0)], 0.75)), places_reading_last, keeps=True)
     assert set(steps) == {"changed_step"}
 
 
@@ -138,8 +144,8 @@ def test_an_interruption_waits_until_all_is_back() -> None:
     assert weight.sum(1).tolist() == [0, 4, 4]
 
 
-def test_only_silence_is_folded(llama: Subject) -> None:
-    for edits in (setting(NEURONS, 0.5), amplification(NEURONS, 0.0), (*SILENT, *amplification([(0, "ffn", 2)], 2.0))):
+def test_only_silence_and_powers_of_two_are_folded(llama: Subject) -> None:
+    for edits in (setting(NEURONS, 0.5), amplification(NEURONS, 0.0), (*SILENT, *amplification([(0, "ffn", 2)], 3.0))):
         assert not is_folded(llama, edits)
     assert not is_folded(llama, carrying(NEURONS, "a run"))
     assert not is_folded(llama, ())
@@ -153,6 +159,11 @@ def test_weights_that_others_use_are_left_alone(llama: Subject, monkeypatch: pyt
         assert slots_of(other, places, ready)
         change(*(layer.mlp for layer in module.model.layers))
         assert not slots_of(other, places, ready)
+    halved = prepared(llama, amplification(NEURONS, 0.5))
+    assert slots_of(llama.model, places, halved)
+    monkeypatch.setattr(folding, "NARROW", (torch.float64,))
+    assert slots_of(llama.model, places, ready)
+    assert not slots_of(llama.model, places, halved)
     monkeypatch.setattr(folding, "DTYPES", (torch.float16,))  # quantized weights are of integers
     assert not slots_of(llama.model, places, ready)
 

@@ -1,12 +1,14 @@
-"""Neurons silenced in the weights while a batch is generated, where that computes the same to the last bit.
+"""Neurons silenced or scaled in the weights while a batch is generated, where that computes the same to the last bit.
 
 An edit inside a trace is paid at every place in every step; weights are changed once. What reads a silent neuron of o
 or ffn is its column of o_proj or down_proj, what writes one of q, k or v is its row and its bias: set to zero, every
-sum has the terms that it has when the activation is. Nothing is folded where the weights are not plain ones of this
+sum has the terms that it has when the activation is. So it has with a factor that is a power of two, such as a dose of
+½: it changes no digit of a product. Nothing is folded where the weights are not plain ones of this
 process alone: over several devices, quantized, shared between modules or processes, adapted; nor on hosts. What was
 there comes back bit for bit, whatever happens in between; it never leaves the memory.
 """
 
+import math
 from collections import Counter
 from contextlib import contextmanager
 
@@ -15,6 +17,8 @@ import torch
 from .generation import trace_generation
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+NARROW = (torch.float16,)
+"""Of so few exponents that a factor may take digits from a weight."""
 
 
 def trace_folded(model, inputs, places, edits, *rest):
@@ -28,23 +32,24 @@ def trace_folded(model, inputs, places, edits, *rest):
 
 @contextmanager
 def folded(model, places, edits):
-    """Inside, the weights are those without the neurons in `edits`, and it gives True; else False, and nothing is done.
+    """Inside, the weights are those with the neurons in `edits` changed, and it gives True; else False, as they are.
 
     places: `edits.places_of` with all sites. edits: as `edits.prepared` makes them.
     """
     slots, kept = slots_of(model, places, edits), []
     try:
-        for weight, axis, index in slots:
+        for weight, axis, index, factor in slots:
             # in the processor's memory, so that a GPU needs none; and kept before it is changed
-            kept.append(((weight, axis, index), weight.index_select(axis, index).cpu()))
-            weight.index_fill_(axis, index, 0)
+            old = weight.index_select(axis, index)
+            kept.append(((weight, axis, index), old.cpu()))
+            weight.index_copy_(axis, index, old * factor if factor else torch.zeros_like(old))
         yield bool(slots)
     finally:
         restore(kept)
 
 
 def restore(kept):
-    """Puts everything back, and only then lets an interruption through: kept has slots and what was there."""
+    """Puts everything back, and only then lets an interruption through: kept has places of slots and what was there."""
     interruption = None
     while kept:
         try:
@@ -58,13 +63,13 @@ def restore(kept):
 
 
 def slots_of(model, places, edits):
-    """What is set to zero: weights or biases, the axis of their neurons, and which of them. Nothing where not every
-    edit can be folded, or a weight is not this process's alone.
+    """What is changed: weights or biases, the axis of their neurons, which of them, and by which factor. Nothing where
+    not every edit can be folded, or a weight is not this process's alone.
 
     The tensors are those of `weight.data`: what is back when the call ends is no change of the weights, and torch,
     which counts changes, would have what is known of them measured anew (`known_weights.weights_stamp`).
     """
-    if not edits or not all(how == "set" and isinstance(value, float) and value == 0 for *_, how, value in edits):
+    if not edits or any(factor_of(how, value) is None for *_, how, value in edits):
         return []
     module, slots = model._module, []
     owners = Counter(
@@ -72,15 +77,26 @@ def slots_of(model, places, edits):
         for _, one in module.named_parameters(remove_duplicate=False)
         if not one.is_meta
     )
-    for layer, site, index, *_ in edits:
+    for layer, site, index, how, value in edits:
         path, side, *span = places["modules"][site]
         linear = module.get_submodule(f"{places['layers']}.{layer}.{path}")
         parts = [(linear.weight, 1)] if side == "input" else [(linear.weight, 0), (linear.bias, 0)]
         parts = [(part, axis) for part, axis in parts if part is not None] if type(linear) is torch.nn.Linear else []
-        if not parts or not all(is_plain(part) and owners[part.untyped_storage().data_ptr()] == 1 for part, _ in parts):
+        factor = factor_of(how, value)
+        alone = all(is_plain(part) and owners[part.untyped_storage().data_ptr()] == 1 for part, _ in parts)
+        if not parts or not alone or (factor and any(part.dtype in NARROW for part, _ in parts)):
             return []
-        slots += [(part.data, axis, index.to(part.device) + (span[0] if span else 0)) for part, axis in parts]
+        slots += [(part.data, axis, index.to(part.device) + (span[0] if span else 0), factor) for part, axis in parts]
     return slots
+
+
+def factor_of(how, value):
+    """By what a weight is multiplied: 0 for silence, else a power of two; None for any other change."""
+    if not isinstance(value, float):
+        return None
+    if how == "set":
+        return 0.0 if value == 0 else None
+    return value if how == "scale" and abs(math.frexp(value)[0]) == 0.5 else None
 
 
 def is_plain(weight):
