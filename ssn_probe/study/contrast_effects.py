@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,8 @@ from ssn_probe.study.relabelled_effects import under
 from ssn_probe.study.workbench import Workbench
 
 LENGTH_CLASSES = 4
+KEPT_BYTES = 2**27
+"""What all effects of a contrast may take to be kept in memory once they are read; of larger ones, none is."""
 STRATUM = 32
 """About so many prompts of a topic are in a class of length, of which there are four at most."""
 
@@ -169,6 +172,25 @@ def _reader(
         for context, rows in rows_of(language).items():
             if (rows >= 0).any():
                 effects[rows >= 0] = effects_at(bench, node, language, context, layer, site)[rows[rows >= 0]]
+        effects.flags.writeable = False
         return effects
 
-    return read
+    # Nulls, half-samples and sets under other labels read all effects a dozen times.
+    places = product(range(bench.subject.n_layers), distinct_sites(bench, node))
+    size = 4 * len(ids) * len(data.languages) * sum(bench.widths()[place] for place in places)
+    return _kept(bench, read) if size <= KEPT_BYTES else read
+
+
+def _kept(bench: Workbench, read: Callable[[str, int, str], np.ndarray]) -> Callable[[str, int, str], np.ndarray]:
+    """A function that keeps what it has read, until effects of another contrast are."""
+    kept: dict[Any, Any] = bench.remember(("kept effects",), dict)
+
+    def known(*place: Any) -> np.ndarray:
+        if kept.get("read") is not read:
+            kept.clear()
+            kept["read"] = read
+        if place not in kept:
+            kept[place] = read(*place)
+        return kept[place]
+
+    return known

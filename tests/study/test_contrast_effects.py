@@ -28,8 +28,9 @@ from ssn_probe.spec import (
     UnionOf,
 )
 from ssn_probe.stats.nulls.relabelled import labelled_means
+from ssn_probe.study import contrast_effects
 from ssn_probe.study.contrast_effects import prompt_effects
-from ssn_probe.study.importance import importance
+from ssn_probe.study.importance import effects_at, importance
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
@@ -56,6 +57,27 @@ def test_the_means_of_the_evidence_are_the_importance(bench: Workbench) -> None:
         assert effects.shape == (80, here.height)
         assert np.allclose(effects[harmful].mean(0), here["harmful"], rtol=1e-4)
         assert np.allclose(effects[~harmful].mean(0), here["harmless"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_small_effects_are_read_once_and_large_ones_each_time(
+    bench: Workbench, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = sum(bench.widths()[layer, site] for layer in range(bench.subject.n_layers) for site in ("o", "ffn"))
+    monkeypatch.setattr(contrast_effects, "KEPT_BYTES", 4 * 80 * 2 * widths - (not kept))
+    read: list[tuple] = []
+    monkeypatch.setattr(contrast_effects, "effects_at", lambda *a: (read.append(a[2:]), effects_at(*a))[1])
+    fresh = replace(bench, memory={})
+    measured, other = prompt_effects(fresh, MS), prompt_effects(fresh, replace(MS, sites=("o",)))
+    first, again = (measured.read("qab", 1, "o") for _ in range(2))
+    assert (first == again).all()
+    once = [("qab", side, 1, "o") for side in ("harmful", "harmless")]
+    assert read == once * (1 if kept else 2)
+    other.read("qaa", 0, "o")
+    measured.read("qab", 1, "o")
+    assert read[-2:] == once, "effects of two contrasts are never kept"
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
 
 
 def test_a_language_that_lacks_a_prompt_has_a_row_of_nan(tmp_path: Path) -> None:
