@@ -116,8 +116,8 @@ class Subject:
         return self.turns.ids
 
 
-@left_for_later()
 @over_ranks
+@left_for_later()
 def load_subject(
     name: str,
     *,
