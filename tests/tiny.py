@@ -5,9 +5,11 @@ nearly the identity, and a test of it would pass whatever the code does.
 """
 
 import importlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from ssn_probe.model.families import BUILT_IN, family_of
@@ -157,3 +159,8 @@ def write_tiny(folder: Path, family: str, **changes: Any) -> Path:
     tiny_module(family, **changes).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def slow_but_for(quick: Collection[str], families: Sequence[str]) -> list[Any]:
+    """Families for `parametrize`: all but the quick ones are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in families]

@@ -1,7 +1,7 @@
 """Products of float32 on AMD's processors, by the library of torch's two that uses the whole processor.
 
 torch multiplies matrices of float32 by MKL, which takes its kernels for AVX-512 on Intel's processors alone. oneDNN, by
-which torch multiplies all other types, takes its own wherever there is AVX-512: a pass takes half of the time
+which torch multiplies half precision, takes its own wherever there is AVX-512: a pass takes half of the time
 (`python -m benchmarks.speed --only forward`). Both add in float32, in another order, so that what a layer gives differs
 by rounding. `torch.backends.mkldnn.set_flags(False)` switches to MKL.
 """
@@ -37,7 +37,7 @@ def use_torchs_products(module: torch.nn.Module) -> None:
 
 
 def onednn_is_faster() -> bool:
-    """Is this a processor with AVX-512 that is not Intel's, and does this torch have what is needed?"""
+    """Is this one of AMD's processors, with AVX-512, and does this torch have what is needed?"""
     known = getattr(torch.cpu, "get_capabilities", dict)()
     has_product = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_product and bool(known.get("avx512_f")) and "AMD" in str(known.get("cpu_name"))
@@ -48,7 +48,7 @@ def linear(layer: torch.nn.Linear, input: Tensor) -> Tensor:
     weight, bias = layer.weight, layer.bias
     if not _can_multiply(input, weight):
         return torch.nn.functional.linear(input, weight, bias)
-    if torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad):
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (input, weight, bias)):
         return _Product.apply(input, weight, bias)
     return _product(input, weight, bias)
 

@@ -46,6 +46,14 @@ def test_gradients_are_those_of_torch():
         torch.testing.assert_close(by_onednn, by_torch, rtol=1e-4, atol=1e-5)
 
 
+def test_a_bias_alone_learns():
+    one, values = layer(), torch.randn(40, 512)
+    one.weight.requires_grad_(False)
+    products.linear(one, values).sum().backward()
+    assert one.bias.grad is not None
+    torch.testing.assert_close(one.bias.grad, torch.full((96,), 40.0))
+
+
 def test_a_frozen_layer_passes_gradients_on_and_keeps_no_input():
     one, values = layer().requires_grad_(False), torch.randn(40, 512, requires_grad=True)
     kept: list[tuple[int, ...]] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from light_ndif import LightNDIF
-from tiny import EVERY_FAMILY
+from tiny import EVERY_FAMILY, slow_but_for
 
 from ssn_probe.model.subject import load_subject
 from ssn_probe.tracing.effects import score_refusal
@@ -47,9 +47,7 @@ HOSTED = ("gemma3", "phi3")
 
 
 @pytest.mark.parametrize("sandbox", [False, True])
-@pytest.mark.parametrize(
-    "family", [one if one in HOSTED else pytest.param(one, marks=pytest.mark.slow) for one in EVERY_FAMILY]
-)
+@pytest.mark.parametrize("family", slow_but_for(HOSTED, EVERY_FAMILY))
 def test_every_family(ndif: LightNDIF, tiny_folder: Callable[[str], Path], family: str, sandbox: bool) -> None:
     """Effects, read-outs and responses with changed neurons, of a tiny model."""
     folder = str(tiny_folder(family))

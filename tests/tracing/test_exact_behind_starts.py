@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from tiny import EVERY_FAMILY
+from tiny import EVERY_FAMILY, slow_but_for
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
@@ -24,11 +24,7 @@ DIRECTION = Direction(tuple((torch.arange(24) % 5 - 2).tolist()))
 NEURONS: list[Neuron] = [(layer, site, index) for layer in (1, 0) for site in SITES[::-1] for index in (5, 0)]
 FAMILIES = ("llama", "gemma2")
 """Grouped heads; windows, caps, and norms behind. Others are slow."""
-every_family = pytest.mark.parametrize(
-    "subject",
-    [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY],
-    indirect=True,
-)
+every_family = pytest.mark.parametrize("subject", slow_but_for(FAMILIES, EVERY_FAMILY), indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -121,13 +117,13 @@ def test_a_start_runs_once_for_every_neuron(llama: Subject, monkeypatch: pytest.
 def test_the_tokens_that_ran_are_kept(llama: Subject) -> None:
     """Two starts of three tokens and ten more, of 25; with openings each prompt has six more: a tree, or two branches
     of two and one. By itself every prompt runs whole."""
-    for readout, options, wanted in (
-        (None, {}, (6 + 10) / 25),
-        (OPENINGS, {}, (6 + 10 + 15) / (25 + 15)),
-        (None, {"shared": False}, 1),
+    for readout, shared, wanted in (
+        (None, True, (6 + 10) / 25),
+        (OPENINGS, True, (6 + 10 + 15) / (25 + 15)),
+        (None, False, 1),
     ):
         kept = Memory()
-        exact_effects(llama, SEVERAL, NEURONS, readout, shelf=kept, **options)
+        exact_effects(llama, SEVERAL, NEURONS, readout, shelf=kept, shared=shared)
         shares = torch.cat([part.get("ran") for part in kept.parts()])
         assert torch.allclose(shares, torch.full((5,), float(wanted), dtype=torch.float64))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import EVERY_FAMILY
+from tiny import EVERY_FAMILY, slow_but_for
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
@@ -31,11 +31,7 @@ FFN_FIRST = [(0, "ffn", 1), (0, "ffn", 7), (1, "q", 3), (1, "o", 4), (1, "ffn", 
 FFN_LAST = [(1, "ffn", 1), (1, "ffn", 7)]
 LAST = [(1, "v", 2), (1, "ffn", 1)]
 FAMILIES = ("llama", "gemma2")
-every_family = pytest.mark.parametrize(
-    "subject",
-    [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY],
-    indirect=True,
-)
+every_family = pytest.mark.parametrize("subject", slow_but_for(FAMILIES, EVERY_FAMILY), indirect=True)
 
 
 @pytest.fixture(autouse=True)

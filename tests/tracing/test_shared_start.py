@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import EVERY_FAMILY
+from tiny import EVERY_FAMILY, slow_but_for
 
 from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
@@ -30,11 +30,7 @@ NEURONS = [(layer, site, index) for layer in (0, 1) for site in ("q", "k", "v", 
 EDITS = [suppression(NEURONS), amplification(NEURONS, 1.5)]
 FAMILIES = ("llama", "gemma2", "cohere2", "phi3")
 """Grouped heads; windows, caps and norms behind; layers without a rotation; joined projections. Others are slow."""
-every_family = pytest.mark.parametrize(
-    "subject",
-    [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY],
-    indirect=True,
-)
+every_family = pytest.mark.parametrize("subject", slow_but_for(FAMILIES, EVERY_FAMILY), indirect=True)
 
 
 def start_of(subject: Subject, prompts: list[list[int]], added: int = 0) -> list[int]:
