@@ -46,6 +46,8 @@ def check_widening(subject: Subject, dtype: str | None) -> None:
 def computing_in(subject: Subject, dtype: str | None) -> Iterator[Subject]:
     """The subject as it computes in `dtype` with the very same weights; afterwards it is as before, bit for bit.
 
+    Inside, this process alone computes: others that share its work have the weights as they were loaded.
+
     Raises:
         ModelError: a model whose weights cannot be widened, or too little memory for them.
     """
@@ -61,7 +63,7 @@ def computing_in(subject: Subject, dtype: str | None) -> Iterator[Subject]:
     try:
         with memory_errors(1, f"The memory does not hold the weights of {subject.name} in {dtype}", WITHOUT):
             change(names, dtype)
-        yield replace(subject, identity=subject.identity | {"dtype": dtype})
+        yield replace(subject, identity=subject.identity | {"dtype": dtype}, workers=None)
     finally:
         change(names, own)
         release_memory()

@@ -1,10 +1,10 @@
 """One model in several processes of this machine, which share what has to be computed of it.
 
-The first process does all that a single one would do: it alone plans, judges, keeps and reports. It hands calls of
-bodies, which are functions of the model and of plain data, to workers that have loaded the same model, and computes
-calls itself where they have enough to do. So a number depends on neither how many there are nor which of them is
-quicker, and a worker may die at any moment: what it was asked is computed here. A worker ends when its standard input
-does, so none outlives the first process, however that ends.
+The first process does all that a single one would do: it alone plans, judges, keeps and reports. Calls of bodies,
+which are functions of the model and of plain data, wait in a row for workers that have loaded the same model, and where
+there is nothing else to do the first process computes one of them itself. So a number depends on neither how many there
+are nor which of them is quicker, and a worker may die at any moment: what it was asked is computed here. A worker ends
+when its standard input does, so none outlives the first process, however that ends.
 
 Threads prepare the calls, one at a time (`remote.turns`); none are started before a worker is ready.
 """
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -26,7 +28,7 @@ from ssn_probe.model.asking import NO_WISH, Asking
 from ssn_probe.model.sharing_cores import at_most
 from ssn_probe.model.trial import passed_trials
 from ssn_probe.model.usable_machine import memory, usable_cores
-from ssn_probe.remote.turns import Cancelled, Turns
+from ssn_probe.remote.turns import Cancelled, Group, Turns
 
 if TYPE_CHECKING:
     from ssn_probe.model.subject import Subject
@@ -44,8 +46,10 @@ MOST = 8
 """Processes at most, unless a number is asked for: what the first one does alone keeps no more of them busy."""
 ROOM, ROOM_ON_GPU = 15 * 10**8, 4 * 10**9
 """Bytes that a process takes beside twice its weights on a CPU; and beside one and a half times on a GPU."""
-AHEAD, FEW, MANY = 1.0, 2, 8
-"""Seconds of work that wait for a worker, but so many calls at least and at most."""
+AHEAD, FEW = 0.05, 2
+"""Seconds of work that a worker has been sent, but so many calls at least: it need not wait for its next one."""
+UNDER_WAY = 8
+"""Pieces of work per worker that are under way together, whose calls are sent to workers or wait to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +72,15 @@ class Here(Protocol):
 
 @dataclass(eq=False)
 class Call:
-    """A call that a worker has; `is_known` once it has answered with a value."""
+    """A call that a worker has, or that waits for one; `is_known` once there is its value.
 
+    `message`: as a worker is sent it, with its number. `compute`: does the same here. `group`: who waits for it.
+    """
+
+    number: int
+    message: bytes
+    compute: Callable[[], Any]
+    group: Group | None
     done: threading.Event = field(default_factory=threading.Event)
     is_known: bool = False
     value: Any = None
@@ -85,11 +96,15 @@ class Worker:
     is_lost: bool = False
     calls: dict[int, Call] = field(default_factory=dict)
     seconds: float = AHEAD
+    sending: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def takes_calls(self) -> bool:
+        return self.is_ready and not self.is_lost
 
     @property
     def has_enough(self) -> bool:
-        waiting = len(self.calls)
-        return waiting >= MANY or (waiting >= FEW and waiting * self.seconds >= AHEAD)
+        return len(self.calls) >= FEW and len(self.calls) * self.seconds >= AHEAD
 
 
 class Workers:
@@ -110,8 +125,9 @@ class Workers:
     ):
         self.loadings, self.identity, self.expected, self.warn = tuple(loadings), dict(identity), expected, warn
         self.early = early
-        self.turns = Turns(interrupted=self.close)
+        self.turns = Turns(interrupted=self.close, otherwise=self._compute_one)
         self.workers: list[Worker] = []
+        self.waiting: deque[Call] = deque()
         self.is_closed = False
         self._cores = ExitStack()
         self._numbers = 0
@@ -122,15 +138,15 @@ class Workers:
     @property
     def are_ready(self) -> bool:
         """Is a worker there that takes calls?"""
-        return any(worker.is_ready and not worker.is_lost for worker in self.workers)
+        return any(worker.takes_calls for worker in self.workers)
 
     def run(self, here: Here, subject: "Subject", body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """What a body gives: from a worker where one has little to do, else computed `here`."""
+        """What a body gives: from a worker, or computed `here`, where none is ready or no thread has anything to do."""
         with self.turns.taken():
             self._go_on()
             if self.expected is None:
                 self._start()
-            if (call := self._handed(body, arguments)) is not None:
+            if (call := self._handed(here, subject, body, arguments)) is not None:
                 self.turns.wait(call.done)
                 if call.is_known:
                     return call.value
@@ -145,7 +161,7 @@ class Workers:
         left = iter(work)
         for one in left:
             if self.are_ready:
-                yield from self.turns.together(chain([one], left), MANY * len(self.workers) + 1)
+                yield from self.turns.together(chain([one], left), UNDER_WAY * len(self.workers) + 1)
                 return
             yield one()
 
@@ -206,23 +222,54 @@ class Workers:
         if self._fastest * left >= WORTH and (not self._spared or self._spent >= COST):
             self._start()
 
-    def _handed(self, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Call | None:
-        """The call, where a worker has got it: one that has little to do, and for functions of this package."""
-        idle = [worker for worker in self.workers if worker.is_ready and not worker.is_lost and not worker.has_enough]
-        if not idle or not body.__module__.startswith("ssn_probe."):
+    def _handed(
+        self, here: Here, subject: "Subject", body: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Call | None:
+        """The call, at the end of the row, for functions of this package and where a worker is ready."""
+        if not self.are_ready or not body.__module__.startswith("ssn_probe."):
             return None
-        worker, call = min(idle, key=lambda one: len(one.calls)), Call()
         self._numbers += 1
         try:
             message = pickle.dumps((self._numbers, body, on_device(arguments, "cpu")))
         except (pickle.PicklingError, TypeError, AttributeError):
             return None
+        call = Call(self._numbers, message, partial(here, subject, body, arguments), self.turns.group)
         with self._lock:
-            if worker.is_lost:
+            if not self.are_ready:
                 return None
-            worker.calls[self._numbers] = call
-        self._send(worker, message)
+            self.waiting.append(call)
+        for worker in sorted(self.workers, key=lambda one: len(one.calls)):
+            self._supply(worker)
         return call
+
+    def _compute_one(self) -> bool:
+        """Computes the newest call that no worker has yet, where there is one: no thread could do anything else."""
+        with self._lock:
+            call = self.waiting.pop() if self.waiting else None
+        if call is None:
+            return False
+        try:
+            if call.group is None or not call.group.is_over:
+                call.value, call.is_known = call.compute(), True
+        except Exception:  # whoever waits for it computes it, and meets the same error
+            call.is_known = False
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.turns.wake(call.done)
+        return True
+
+    def _supply(self, worker: Worker) -> None:
+        """Sends a worker what waits until it has enough."""
+        while True:
+            with worker.sending:
+                with self._lock:
+                    if not worker.takes_calls or worker.has_enough or not self.waiting:
+                        return
+                    call = self.waiting.popleft()
+                    worker.calls[call.number] = call
+                self._send(worker, call.message)
 
     def _send(self, worker: Worker, message: bytes) -> None:
         with suppress(OSError):  # of a worker that has died: its listener gives back the calls
@@ -239,10 +286,14 @@ class Workers:
                 with self._lock:
                     call = worker.calls.pop(number)
                 call.is_known, call.value, worker.seconds = is_known, value, seconds
+                self._supply(worker)
                 self.turns.wake(call.done)
         with self._lock:
             worker.is_lost = True
             left, closed = list(worker.calls.values()), self.is_closed
+            if not self.are_ready:
+                left += self.waiting
+                self.waiting.clear()
         if not closed:
             with suppress(OSError):
                 worker.process.kill()

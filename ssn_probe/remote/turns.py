@@ -51,9 +51,13 @@ class Task:
 
 @dataclass(eq=False)
 class Turns:
-    """`idle` is called when every thread waits; `interrupted` when the thread that waits for all gets Ctrl-C."""
+    """`idle` is called when every thread waits; `interrupted` when the thread that waits for all gets Ctrl-C.
+
+    `otherwise` is called before, as long as no thread has anything to do and it returns that it has done something.
+    """
 
     idle: Callable[[], None] = lambda: None
+    otherwise: Callable[[], bool] = lambda: False
     interrupted: Callable[[], None] = lambda: None
     mutex: threading.Lock = field(default_factory=threading.Lock)
     ready: deque[threading.Event] = field(default_factory=deque)
@@ -94,6 +98,8 @@ class Turns:
         first.set()
 
     def _next(self) -> None:
+        while not self.ready and self.otherwise():
+            pass
         with self.mutex:
             ticket = self.ready.popleft() if self.ready else None
             self.taken_now = ticket is not None

@@ -158,3 +158,23 @@ def test_a_thread_that_belongs_to_no_group_has_its_turn() -> None:
     for thread in threads:
         thread.join(10)
     assert len(found) == 10
+
+
+def test_a_thread_that_would_wait_does_something_else_as_long_as_nobody_can_go_on() -> None:
+    waiting, seen = [threading.Event(), threading.Event()], []
+    tickets = list(waiting)
+
+    def otherwise() -> bool:
+        seen.append(len(tickets))
+        if tickets:
+            turns.wake(tickets.pop())
+        return bool(tickets)
+
+    turns = Turns(otherwise=otherwise)
+
+    def wait(ticket: threading.Event) -> bool:
+        turns.wait(ticket)
+        return ticket.is_set()
+
+    assert list(turns.together([lambda one=one: wait(one) for one in waiting], 2)) == [True, True]
+    assert seen[:2] == [2, 1]

@@ -1,6 +1,8 @@
 """Several processes that share the work of a run: the same tables, whatever becomes of them; none outlives the run."""
 
+import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -80,9 +82,19 @@ def until(is_so: Callable[[], bool], seconds: float = 300) -> None:
 
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """The calls that workers got. A run waits with its first call until the workers are ready."""
+    """The calls that waited for workers. A run waits with its first call until the workers are ready."""
     found: list[Call] = []
     run, start, hand = Workers.run, Workers._start, Workers._handed
+
+    def computing_here(call: Call) -> Call:
+        compute = call.compute
+
+        def computed_here():
+            found.remove(call)
+            return compute()
+
+        call.compute = computed_here
+        return call
 
     def begun(self: Workers, *given):
         if not self.workers:
@@ -92,7 +104,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
     def noted(self: Workers, *given):
         call = hand(self, *given)
-        found.extend([] if call is None else [call])
+        found.extend([] if call is None else [computing_here(call)])
         return call
 
     monkeypatch.setattr(Workers, "run", begun)
@@ -101,8 +113,8 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def answers(handed: list[Call]) -> int:
-    """How many of them a worker has answered: nobody else says that a value is known."""
-    return sum(call.is_known for call in handed)
+    """How many of them a worker has answered: those that are computed here are no longer among them."""
+    return sum(call.is_known for call in list(handed))
 
 
 @pytest.mark.slow
@@ -110,6 +122,20 @@ def test_two_processes_give_the_tables_of_one(tmp_path: Path, alone: dict[str, b
     assert tables(made(tmp_path, 2)) == alone
     assert answers(handed) > 20
     assert not workers_of(psutil.Process())
+
+
+@pytest.mark.slow
+def test_two_processes_score_in_another_dtype_as_one_does(tmp_path: Path, handed: list[Call]) -> None:
+    """Workers have the weights as they were loaded: what needs wider ones is computed where they are widened."""
+
+    def found(processes: int) -> dict[str, bytes]:
+        options = Options(out=tmp_path / str(processes), processes=processes, dtype="bfloat16")
+        neurons = SafetyNeurons(PROMPTS, top=0.01, scoring_dtype="float32")
+        recipe = Recipe(arms={"ss": Suppress(Shared(neurons))}, measures=(ASR(PROMPTS),), controls=1, name="wider")
+        return tables(run_recipe(recipe, options, Console(quiet=True)))
+
+    assert found(2) == found(1)
+    assert answers(handed) > 4
 
 
 @pytest.mark.slow
@@ -152,6 +178,48 @@ def test_two_runs_share_a_cache(tmp_path: Path, alone: dict[str, bytes]) -> None
     other = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert tables(made(tmp_path, 2)) == alone
     assert other.wait(600) == 0
+
+
+class Silent:
+    """A worker's process that takes calls, answers none, and ends when it is killed."""
+
+    def __init__(self):
+        read, write = os.pipe()
+        self.stdin, self.stdout, self.end = io.BytesIO(), os.fdopen(read, "rb"), os.fdopen(write, "wb")
+        self.end.write(pickle.dumps({}))
+        self.end.flush()
+
+    def kill(self) -> None:
+        self.end.close()
+
+    def wait(self) -> None:
+        """It has ended."""
+
+
+def test_what_no_worker_has_is_computed_here_while_nothing_else_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed, process = [], Silent()
+    monkeypatch.setattr(workers, "worker_process", lambda: process)
+    sharing = sharing_workers()
+    sharing._start()
+    until(lambda: sharing.are_ready)
+
+    def here(subject, body, arguments):
+        computed.append(arguments[0])
+        if computed == [3, 2]:
+            raise MemoryError
+        if computed == [3, 2, 2]:  # who waits for what failed has tried it again, and the worker has all the rest
+            process.kill()
+        return arguments[0]
+
+    def ask(number: int) -> int:
+        return sharing.run(here, None, trace_states, (number,))  # type: ignore[arg-type]
+
+    try:
+        assert list(sharing.together([lambda n=n: ask(n) for n in range(4)])) == [0, 1, 2, 3]
+    finally:
+        sharing.close()
+        sharing.take_cores_back()
+    assert sorted(computed) == [0, 1, 2, 2, 3]
 
 
 # ── who gets workers ─────────────────────────────────────────────────────────────────────────────────────────────────
