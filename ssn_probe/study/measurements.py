@@ -57,6 +57,12 @@ def tokens_of(bench: Workbench, rows: pl.DataFrame) -> list[list[int]]:
     return bench.remember_prompts(("tokens", texts), lambda: encode(bench.subject, texts))
 
 
+def tokens_digest(bench: Workbench, rows: pl.DataFrame) -> str:
+    """The digest of `tokens_of`, by which a measurement's key names its prompts."""
+    key = ("tokens digest", tuple(rows["text"]))
+    return bench.remember_prompts(key, lambda: digest(tokens_of(bench, rows)))
+
+
 @dataclass(frozen=True, eq=False)
 class Carry:
     """Values from another run: `inputs` names that run in JSON, `values` makes them when they are needed."""
@@ -112,7 +118,7 @@ def judge_of(bench: Workbench, prompts: PromptSet, languages: Sequence[str] | No
 
 def response_inputs(bench: Workbench, prompts: PromptSet, rows: pl.DataFrame, change: Change) -> dict[str, Any]:
     """What decides the responses to some prompts: their tokens, the change, and how many tokens may come."""
-    tokens = digest(tokens_of(bench, rows))
+    tokens = tokens_digest(bench, rows)
     engine = {} if bench.engine is None else {"engine": bench.engine.identity}
     return bench.inputs("responses", prompts=tokens, max_new_tokens=prompts.max_new_tokens, **change.inputs, **engine)
 
@@ -211,7 +217,7 @@ def log_odds_inputs(
     bench: Workbench, rows: pl.DataFrame, change: Change, reads: Openings | Direction
 ) -> dict[str, Any]:
     """What decides the refusal log-odds of some prompts: their tokens, the change, and how refusal is read."""
-    tokens = digest(tokens_of(bench, rows))
+    tokens = tokens_digest(bench, rows)
     return bench.inputs("log odds", prompts=tokens, reads=reads_json(reads), **change.inputs)
 
 

@@ -11,6 +11,7 @@ import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -28,6 +29,8 @@ PATIENCE_IN_ALL, PATIENCE_EACH = 120.0, 0.1
 """Seconds for all responses, and as many more for each of them: thousands of slow ones would take days."""
 LONGEST = 100_000
 """Characters of a pattern."""
+KNOWN = 2**14
+"""Responses whose judgements are remembered."""
 LARGEST = 1_000_000
 """Pieces of a pattern whose repetitions are written out."""
 SLOW = "Write no repetition within a repetition, as in (a|a)+ or (a+)+; a+ matches the same."
@@ -49,10 +52,9 @@ def patterns_judge(argument: str | None, languages: tuple[str, ...], context: Ju
     spent, judged = 0.0, 0
 
     def judge(rows: Sequence[JudgedRow]) -> list[Judgement]:
-        different = dict.fromkeys((row.language, row.response) for row in rows)  # many requests are answered alike
-        found = {one: timed(*one) for one in different}
-        return [found[row.language, row.response] for row in rows]
+        return [timed(row.language, row.response) for row in rows]
 
+    @lru_cache(KNOWN)  # many requests are answered alike, and under most changes as before
     def timed(language: str, response: str) -> Judgement:
         nonlocal spent, judged
         started = time.thread_time()
