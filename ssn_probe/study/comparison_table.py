@@ -70,8 +70,8 @@ def comparison_table(
     observed one would have had to pass for p ≤ .05, null with fewer than 19 sets. `p`: the rank of the observed figure
     (`stats.rank_test`) where it is a test, `p_holm`: adjusted over all tests of the arm but the primary one.
 
-    Among sets of exchanged labels is ranked the set of the observed labels of the prompts that take part in the
-    exchange (number 0, where it is another than the tested set).
+    Ranked is the tested set; among sets of exchanged labels that of the observed labels of the prompts that take part
+    in the exchange (number 0), where it is another than the tested one.
     """
     rows = [
         row
@@ -142,8 +142,8 @@ def _rows(recipe: Recipe, beside: _Beside, members: pl.DataFrame, anchor: str | 
 
 def _row(recipe: Recipe, beside: _Beside, members: pl.DataFrame, language: str) -> dict[str, Any]:
     means = _means(beside.sets)
-    observed = means.pop(0, None) if beside.comparison == LABELS else None
-    observed = next(iter(_means(beside.tested).values())) if observed is None else observed
+    part = means.pop(0, None) if beside.comparison == LABELS else None
+    observed = next(iter(_means(beside.tested).values())) if part is None else part
     falls = (beside.measure == LOG_ODDS) != recipe.arms[beside.name.arm].lowers
     test = rank_test(observed, list(means.values()), alternative="less" if falls else "greater")
     tested = language == AVERAGE and (beside.comparison, beside.measure) in TESTS
@@ -155,7 +155,7 @@ def _row(recipe: Recipe, beside: _Beside, members: pl.DataFrame, language: str) 
         "measure": beside.measure,
         "comparison": beside.comparison,
         "language": language,
-        **_sizes(members, means, beside.tested["eval_language"].n_unique()),
+        **_sizes(members, None if part is None else 0, means, beside.tested["eval_language"].n_unique()),
         **_difference(test),
         "shown_from": _shown_from(list(means.values()), falls),
         "p": test.p if tested and recipe.primary == beside.name.arm else None,
@@ -178,10 +178,12 @@ def _members(members: pl.DataFrame, beside: _Beside) -> pl.DataFrame:
     return mine.filter(pl.col("comparison").is_null() | (pl.col("comparison") == beside.comparison))
 
 
-def _sizes(members: pl.DataFrame, means: Mapping[int | None, float], languages: int) -> dict[str, Any]:
-    """Neurons per language: those of a language-free set are its neurons in every language."""
+def _sizes(
+    members: pl.DataFrame, ranked: int | None, means: Mapping[int | None, float], languages: int
+) -> dict[str, Any]:
+    """Neurons per language of the `ranked` set and of the others: those of a language-free set count in every one."""
     found = dict(members.group_by("set").len().iter_rows())
-    own, others = found.get(None, 0), [found.get(number, 0) for number in means]
+    own, others = found.get(ranked, 0), [found.get(number, 0) for number in means]
     parts = 1 if (members["language"] == EVERY).any() else languages
     sizes = {"neurons": own / parts, "neurons_mean": float(np.mean(others)) / parts if others else None}
     return {"sets": len(means), "empty": others.count(0), **sizes}

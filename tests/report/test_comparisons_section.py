@@ -59,6 +59,24 @@ def test_every_comparison_has_a_line_and_its_own_p() -> None:
     assert len(odds) == len(folded["Other measures and arms compared"].head)
 
 
+def test_the_arms_own_figure_stands_in_the_head_where_another_set_is_ranked() -> None:
+    """The set of the prompts whose labels exchange gave 52 %, the arm 60 % on the average and 65 % in bb."""
+    own = table(row("ss", value=0.6), row("ss", value=0.65, language="bb"))
+    rows = [
+        primary_test("ss", observed=0.52, neurons=7.5, difference=0.11),
+        compared("ss", "random"),
+        primary_test("ss", observed=0.5, language="bb"),
+    ]
+    section = section_of(findings(comparisons=comparisons(*rows), summary=own))
+    (main,) = (part for part in section.parts if isinstance(part, Table))
+    assert main.head[2] == "ASR, %, in place of 60.0 by ss"
+    ranked, random = main.rows
+    assert ranked[0].endswith("ranked among them: the set of the prompts whose labels exchange, 52.0")
+    assert "ranked" not in random[0]
+    languages = folded_in(section)["ASR in % per language: descriptions, without a test"]
+    assert languages.rows[0][:2] == ("bb", "65.0")
+
+
 def test_without_a_valid_null_there_is_no_p_and_no_primary_test() -> None:
     found = Exchangeability(sets=("ss",), prompts=10, impossible="no prompts are exchangeable")
     section = section_of(findings(comparisons=comparisons(*ROWS), robustness=Robustness(exchangeability=(found,))))

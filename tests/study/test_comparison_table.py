@@ -103,3 +103,6 @@ def test_sizes_and_empty_sets() -> None:
     )
     row = row_of(beside("labels", [1, 2, 3], first=1), members=members)
     assert (row["neurons"], row["empty"], row["neurons_mean"]) == (2, 1, pytest.approx(4 / 3))
+    part = pl.concat([members, members[-1:].with_columns(set=pl.lit(0, pl.Int64))])
+    row = row_of(beside("labels", [5, 1, 2, 3]), members=part)
+    assert (row["observed"], row["neurons"], row["neurons_mean"]) == (0.5, 1, pytest.approx(4 / 3)), "of the ranked set"

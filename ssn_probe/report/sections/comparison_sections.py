@@ -6,7 +6,7 @@ import polars as pl
 
 from ssn_probe.report.cells import ABSENT, language_cell, p_value
 from ssn_probe.report.comparisons_in_words import has_room, p_of, why_no_null
-from ssn_probe.report.conditions import Row
+from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.document import Folded, Picture, Section, Table, section
 from ssn_probe.report.measure_tables import DIGITS, digits_of
 from ssn_probe.spec import Recipe
@@ -22,6 +22,8 @@ NAMES = {
     KL: "KL on harmless text",
 }
 """The measures that are told here; every other one is in comparisons.parquet."""
+SAME = 1e-9
+"""Figures that differ by less are equal but for rounding."""
 NOTE = (
     "Neurons: per language, of the set and of the compared sets on average. Compared sets: their mean, and where "
     "95 % of such sets fall. Difference: the observed figure less theirs. Shown beyond: the figure that the "
@@ -54,10 +56,26 @@ def comparisons_section(recipe: Recipe, findings: Findings) -> Section | None:
 
 def _primary(rows: Sequence[Row], findings: Findings) -> Table:
     """Of one arm and measure: what it gives stands in the head."""
-    first = rows[0]
-    observed = f"ASR, %, in place of {_figure(first, 'observed')} by {first['arm']}"
+    arm = rows[0]["arm"]
+    observed = f"ASR, %, in place of {_figure(_of_the_arm(rows[0], findings), 'observed')} by {arm}"
     head = ("compared with", "neurons", observed, "difference (95 %)", "shown beyond", "p")
-    return Table(head, tuple(_cells(row, findings) for row in rows))
+    return Table(head, tuple(_with_the_ranked_set(row, findings) for row in rows))
+
+
+def _of_the_arm(row: Row, findings: Findings) -> Row:
+    """A row of ASR with the figure of the arm itself, which is not the one that is ranked where `row` ranks a part."""
+    found = (
+        None if findings.summary is None else summary_row(findings.summary, row["arm"], "asr", language=row["language"])
+    )
+    return row if found is None else {**row, "observed": found["value"]}
+
+
+def _with_the_ranked_set(row: Row, findings: Findings) -> tuple[str, ...]:
+    """Prompts whose labels cannot be exchanged take no part: then another set than the arm's is ranked, and named."""
+    compared, *cells = _cells(row, findings)
+    if abs(row["observed"] - _of_the_arm(row, findings)["observed"]) > SAME:
+        compared += f"; ranked among them: the set of the prompts whose labels exchange, {_figure(row, 'observed')}"
+    return compared, *cells
 
 
 def _others(rows: Sequence[Row], findings: Findings) -> Folded:
@@ -114,7 +132,7 @@ def _by_language(recipe: Recipe, findings: Findings) -> Folded | None:
     body = tuple(
         (
             language_cell(language, findings.anchor),
-            _figure(next(iter(own.values())), "observed"),
+            _figure(_of_the_arm(next(iter(own.values())), findings), "observed"),
             *(_interval(own[name], "mean", ("low", "high")) if name in own else ABSENT for name in names),
         )
         for language, own in cells.items()
