@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ssn_probe.model.asking import NO_WISH, Asking
+from ssn_probe.model.messages import on_device, packed, widen
 from ssn_probe.model.sharing_cores import at_most
 from ssn_probe.model.trial import passed_trials
 from ssn_probe.model.usable_machine import memory, usable_cores
@@ -194,7 +195,7 @@ class Workers:
         for worker, loading in zip(self.workers, self.loadings, strict=True):
             worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
             worker.listener.start()
-            self._send(worker, pickle.dumps(replace(loading, threads=min(threads, loading.threads))))
+            self._send(worker, packed(replace(loading, threads=min(threads, loading.threads))))
 
     def _share_cores(self) -> int:
         """Leaves the workers their part of the cores. A run that starts none has them all. Returns how many threads."""
@@ -230,7 +231,7 @@ class Workers:
             return None
         self._numbers += 1
         try:
-            message = pickle.dumps((self._numbers, body, on_device(arguments, "cpu")))
+            message = packed((self._numbers, body, on_device(arguments, "cpu")))
         except (pickle.PicklingError, TypeError, AttributeError):
             return None
         call = Call(self._numbers, message, partial(here, subject, body, arguments), self.turns.group)
@@ -306,13 +307,15 @@ def worker_process() -> subprocess.Popen[bytes]:
     package = str(Path(__file__).parents[2])
     settings = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     paths = {"PYTHONPATH": os.pathsep.join([package, *filter(None, sys.path)])}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-m", WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ | settings | paths,
     )
+    widen(process.stdin)
+    return process
 
 
 def end(process: subprocess.Popen[bytes], listener: threading.Thread | None = None) -> None:
@@ -326,22 +329,6 @@ def end(process: subprocess.Popen[bytes], listener: threading.Thread | None = No
         with suppress(OSError):
             assert stream is not None
             stream.close()
-
-
-def on_device(value: Any, device: str) -> Any:
-    """The same plain data with all tensors on a device, and none that is a view of a larger one."""
-    from torch import Tensor
-
-    if isinstance(value, Tensor):
-        moved = value.detach().to(device)
-        return moved.clone() if moved.untyped_storage().nbytes() > moved.nbytes else moved
-    if isinstance(value, Mapping):
-        return {name: on_device(item, device) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(on_device(item, device) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(on_device(item, device) for item in value)
-    return value
 
 
 def _sequences(arguments: tuple[Any, ...]) -> int:

@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from ssn_probe.model.garbage import left_for_later
+from ssn_probe.model.messages import on_device, packed
 from ssn_probe.model.trial import take_as_passed
-from ssn_probe.model.workers import Loading, on_device
+from ssn_probe.model.workers import Loading
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def _listen(asked: queue.SimpleQueue[Any]) -> None:
 
 def _answer(answers: BinaryIO, message: Any) -> None:
     try:
-        answers.write(pickle.dumps(message))
+        answers.write(packed(message))
         answers.flush()
     except OSError:  # nobody listens any more
         os._exit(0)
