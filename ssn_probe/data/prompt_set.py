@@ -97,8 +97,13 @@ def check_can_identify(
             raise DataError(
                 f"{prompts.name} has no {context} prompts {purpose} in {', '.join(missing)}",
                 f"Languages with {context} prompts in the split 'identify': {', '.join(sorted(have)) or 'none'}. "
-                f"{_other_prompts(prompts, context, have)}{otherwise}",
+                f"{_other_prompts(prompts, context, have)}{otherwise}{_what_was_read(prompts, have)}",
             )
+
+
+def _what_was_read(prompts: PromptSet, have: Collection[str]) -> str:
+    """How the set was read, where no language has any: its labels may be called otherwise."""
+    return f" Of the set is noted: {'; '.join(prompts.notes)}." if prompts.notes and not have else ""
 
 
 def _other_prompts(prompts: PromptSet, context: str, have: Collection[str]) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from prompt_rows import load, make_rows, write
 
+from ssn_probe.data.prompt_set import check_can_identify
 from ssn_probe.errors import DataError
 
 ROWS = [{"language": language, "prompt": made.text(language, n)} for language in ("en", "de") for n in range(6)]
@@ -175,6 +176,36 @@ def test_labels_of_something_else_are_not_read(tmp_path: Path) -> None:
     found = load(made.parquet_file(tmp_path / "a.parquet", rows))
     assert set(found.frame["context"]) == {"harmful"}
     assert set(found.unused) == {"label", "context"}
+
+
+@pytest.mark.parametrize("empty", [None, "nan", "NaN", " ", "None"])
+def test_rows_without_a_label_are_left_out_whatever_writes_them(empty: str | None, tmp_path: Path) -> None:
+    rows = [row | {"label": "unsafe" if n else "safe"} for n, row in enumerate(WIDE)]
+    found = load(made.parquet_file(tmp_path / "a.parquet", [*rows, WIDE[0] | {"id": 99, "label": empty}]))
+    assert set(found.frame["context"]) == {"harmful", "harmless"}
+    assert any("3 rows without a label left out" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("label", ("safe", "dubious")), ("context", ("Harmful", "0")), ("toxic", (0, 1, 2))]
+)
+def test_labels_that_are_known_in_part_are_refused(name: str, labels: tuple, tmp_path: Path) -> None:
+    """The others would make every prompt of the set a harmful one."""
+    rows = [WIDE[n % len(WIDE)] | {name: label} for n, label in enumerate(labels)]
+    with pytest.raises(DataError, match=f"column {name} says of some .* '{labels[-1]}'") as caught:
+        load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert "another name" in str(caught.value.hint)
+    truth = [row | {"is_harmful": n % 2} for n, row in enumerate(rows)]
+    assert set(load(made.parquet_file(tmp_path / "b.parquet", truth)).frame["context"]) == {"harmful", "harmless"}
+
+
+def test_labels_that_say_nothing_of_harm_are_named(tmp_path: Path) -> None:
+    rows = [row | {"label": n % 2} for n, row in enumerate(WIDE)]
+    found = load(made.parquet_file(tmp_path / "a.parquet", rows))
+    assert any("label does not say which prompts are harmful: its labels are '0', '1'" in one for one in found.notes)
+    with pytest.raises(DataError) as caught:
+        check_can_identify(found)
+    assert "its labels are '0', '1'" in str(caught.value.hint)
 
 
 def test_shards_of_a_language_are_no_other_group(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from ssn_probe.data.same_texts import joined_by_text
 from ssn_probe.data.sources.adapters import BY_NAME, FILE, Adapter
-from ssn_probe.data.sources.recognition import JARGON, column_of, language_columns, reference_columns
+from ssn_probe.data.sources.recognition import JARGON, NOTHING, column_of, language_columns, reference_columns
 from ssn_probe.data.sources.table_files import SHARD, Table, as_text
 from ssn_probe.data.table_checks import checked
 from ssn_probe.errors import DataError
@@ -28,7 +28,6 @@ FIRST_TAG = re.compile(r"""\[\s*(['"])(.+?)\1\s*[],]""")
 NESTED = re.compile(r"""\[\s*[\[{].*[\]}]\s*\]|\{\s*['"].*\}""", re.DOTALL)
 """Messages or an object of others as JSON or Python writes it."""
 VARIANT = re.compile(r"(_n|_en)$")
-NOTHING = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")
 TAG = re.compile(r"(?<![^_.-])[A-Za-z]{2,3}([_-][A-Z]{2}|[_-][A-Z][a-z]{3}|-[a-z]{2})$")
 """A language with a region or a script, at the end of a file's name: `pt-BR`, `zho_Hans`."""
 LAST = re.compile(r"(?<=[_.-])[^_.-]+$")

@@ -19,6 +19,7 @@ from ssn_probe.data.sources.adapters import (
 from ssn_probe.data.sources.table_files import Table, as_text
 from ssn_probe.errors import DataError
 from ssn_probe.languages import language_code, language_of
+from ssn_probe.spec.node import brief
 from ssn_probe.tables.column_names import shortened
 
 JARGON = (
@@ -28,6 +29,8 @@ JARGON = (
 """What columns and files are called, is also the code of a language, and hardly ever means it."""
 WORDS = ("am", "an", "as", "be", "he", "id", "in", "is", "it", "my", "no", "or", "os", "pa", "so", "to")
 """Words that are also codes of languages; so may be any three letters."""
+NOTHING = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")
+"""What an empty cell is written as."""
 PART = "|".join(TEXT_COLUMNS)
 TEXT_IN = re.compile(rf"(?:{PART})[_ .-](?P<last>.+)|(?P<first>.+)[_ .-](?:{PART})", re.IGNORECASE)
 """`prompt_de`, `de_text`."""
@@ -37,6 +40,8 @@ SENTENCE = r"\S\s+\S|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{
 FIRST = 50
 """So many cells are examined by their language."""
 MOST_SHOWN = 20
+FEW = 5
+"""A column of labels has at most so many: others are no labels, and are not named."""
 
 
 def column_of(frame: pl.DataFrame, names: Sequence[str]) -> str | None:
@@ -102,7 +107,7 @@ def recognised(name: str, tables: Sequence[Table]) -> Adapter:
             f"{', '.join(TEXT_COLUMNS)} and one of {', '.join(LANGUAGE_COLUMNS)}; or the project's own columns "
             "prompt_id, language, context, text.",
         )
-    label, labels = _labels(tables)
+    label, labels, note = _labels(tables)
     asks = text is not None and text.casefold() in ("text", "instruction") and column_of(frame, ["output"])
     if asks and (column := column_of(frame, ["instruction"])):
         text = column  # as alpaca, whose column text has the response, too
@@ -115,17 +120,49 @@ def recognised(name: str, tables: Sequence[Table]) -> Adapter:
         reference="reference",
         context=None,
         contexts=tuple((label, word, context) for word, context in labels.items()),
-        note=None if label in ("", "context") else f"the column {label} says which prompts are harmful",
+        note=note,
     )
 
 
-def _labels(tables: Sequence[Table]) -> tuple[str, dict[str, str]]:
-    """The column that says which prompts are harmful, and its labels → contexts; nothing where none does."""
+def _labels(tables: Sequence[Table]) -> tuple[str, dict[str, str], str | None]:
+    """The column that says which prompts are harmful, its labels → contexts, and a note; nothing where none does.
+
+    A column that says it of some prompts and has other labels, too, is refused: all would count as harmful.
+    """
+    partly, unread = None, None
     for names, known in ((LABEL_COLUMNS, SAYS), (TRUTH_COLUMNS, TRUTHS)):
         for name in names:
-            found = [(table, column) for table in tables if (column := column_of(table.frame, [name]))]
-            columns = [as_text(table.frame[column], table.path).unique().drop_nulls() for table, column in found]
-            labels = {label.strip().casefold() for column in columns for label in column} - {""}
-            if len(columns) == len(tables) and labels and labels <= set(known):
-                return name, {label: known[label] for label in sorted(labels)}
-    return "", {}
+            labels = _labels_in(name, tables)
+            if labels and labels <= set(known):
+                note = None if name == "context" else f"the column {name} says which prompts are harmful"
+                return name, {label: known[label] for label in sorted(labels)}, note
+            if labels & set(known):
+                partly = partly or (name, sorted(labels - set(known)), known)
+            elif 0 < len(labels) <= FEW:
+                unread = unread or (name, sorted(labels))
+    if partly:
+        name, other, known = partly
+        raise DataError(
+            f"{tables[0].path}: the column {name} says of some prompts whether they are harmful, and of others "
+            f"{_quoted(other)}",
+            f"Write {', '.join(known)}; or nothing: such rows are left out. A column about something else has another "
+            "name.",
+        )
+    if unread:
+        name, other = unread
+        return "", {}, f"the column {name} does not say which prompts are harmful: its labels are {_quoted(other)}"
+    return "", {}, None
+
+
+def _labels_in(name: str, tables: Sequence[Table]) -> set[str]:
+    """The labels in a column that all tables have."""
+    found = [(table, column) for table in tables if (column := column_of(table.frame, [name]))]
+    if len(found) < len(tables):
+        return set()
+    columns = [as_text(table.frame[column], table.path).unique().drop_nulls() for table, column in found]
+    return {label.strip().casefold() for column in columns for label in column} - set(NOTHING)
+
+
+def _quoted(labels: Sequence[str]) -> str:
+    shown = ", ".join(map(brief, labels[:FEW]))
+    return shown + ", …" * (len(labels) > FEW)
