@@ -172,7 +172,7 @@ def score_inputs(bench: Workbench, node: SafetyNeurons, language: str, context: 
     if node.scored_by.reads_responses:
         rows = prompts.select("identify", context, language)
         further["responses"] = digest(response_inputs(bench, prompts, rows, UNCHANGED))
-    further |= {"computed_in": node.scoring_dtype} if widens(bench.subject, node.scoring_dtype) else {}
+    further |= {"widened_to": node.scoring_dtype} if widens(bench.subject, node.scoring_dtype) else {}
     return bench.inputs("scores", prompts=shown, effect=to_json(node.effect), reads=reads, sites=sites, **further)
 
 

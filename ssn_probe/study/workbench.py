@@ -28,15 +28,15 @@ METHODS = {
     "changed text": 1,
     "lm-eval": 1,
     "scores": 1,
-    "tried": 6,
-    "verified": 7,
+    "tried": 7,
+    "verified": 8,
     "weights": 1,
     "exchange": 1,
     "null": 3,
     "stability": 2,
     "discoveries": 2,
     "label sets": 1,
-    "rounding": 1,
+    "rounding": 2,
     "expansion": 2,
 }
 """Every kind of measurement that is kept between runs, with a version that is raised when its numbers change."""

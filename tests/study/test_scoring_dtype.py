@@ -47,7 +47,7 @@ def test_keys_know_the_dtype_where_it_matters() -> None:
     before = score_inputs(bench, MS, "qaa", "harmful")
     assert score_inputs(bench, WIDE, "qaa", "harmful") == before
     wider = score_inputs(bench, replace(MS, scoring_dtype="float64"), "qaa", "harmful")
-    assert wider == before | {"computed_in": "float64"}
+    assert wider == before | {"widened_to": "float64"}
     assert rows_of_steps(identify_steps(bench, Recipe(sets={"ms": WIDE})))[0].cost.dtype is None
     row = rows_of_steps(identify_steps(bench, Recipe(sets={"ms": replace(MS, scoring_dtype="float64")})))[0]
     assert (row.label, row.cost.dtype) == ("local effect of every neuron (organism, first 6, float64)", "float64")
