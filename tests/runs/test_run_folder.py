@@ -301,7 +301,7 @@ def test_a_manifest_that_is_none_is_a_result_error(content: bytes, tmp_path: Pat
     assert caught.value.hint
 
 
-PIPES = ("workers.py", "worker.py")
+PIPES = ("workers.py", "worker.py", "messages.py")
 """What a run and the processes that it has started tell each other, through their pipes."""
 
 
