@@ -1,6 +1,7 @@
 """Products by oneDNN: those of torch up to rounding, with their gradients, in layers that stay what they are."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -66,11 +67,52 @@ def test_a_frozen_layer_passes_gradients_on_and_keeps_no_input():
     torch.testing.assert_close(values.grad, one.weight.sum(0).expand(40, -1), rtol=1e-5, atol=1e-5)
 
 
-def test_a_second_derivative_is_refused_rather_than_wrong():
-    one, values = layer().requires_grad_(False), torch.randn(40, 512, requires_grad=True)
-    (first,) = torch.autograd.grad(products.linear(one, values).pow(2).sum(), values, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+def second(f, values):
+    start = values.clone().requires_grad_()
+    (first,) = torch.autograd.grad(f(start).sin().sum(), start, create_graph=True)
+    return torch.autograd.grad(first.pow(2).sum(), start)[0]
+
+
+def batched(f, values):
+    start = values.clone().requires_grad_()
+    along = torch.ones(2, 40, 96) / torch.tensor([1.0, 2.0])[:, None, None]
+    return torch.autograd.grad(f(start), start, along, is_grads_batched=True)[0]
+
+
+def forward_mode(f, values):
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(values, values)
+        return torch.autograd.forward_ad.unpack_dual(f(dual)).tangent
+
+
+DERIVED = {
+    "second derivative": second,
+    "Hessian times vector": lambda f, x: torch.autograd.functional.hvp(lambda y: f(y).sin().sum(), x, x)[1],
+    "batch of gradients": batched,
+    "forward mode": forward_mode,
+    "forward mode without gradients": lambda f, x: torch.no_grad()(forward_mode)(f, x),
+    "func.grad": lambda f, x: torch.func.grad(lambda y: f(y).sin().sum())(x),
+    "func.jvp": lambda f, x: torch.func.jvp(f, (x,), (x,))[1],
+    "func.vmap": lambda f, x: torch.func.vmap(f)(x.reshape(2, 20, 512)),
+    "func.hessian": lambda f, x: torch.func.hessian(lambda scale: f(x * scale).sin().sum())(torch.ones(())),
+    "traced": lambda f, x: torch.jit.trace(f, x)(x),
+}
+"""What is made of a layer in other ways than by a pass and a gradient, by users' own scores, say."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("way", DERIVED)
+def test_what_torch_derives_of_a_layer_is_the_same(way, faster):
+    one, values = layer(), torch.randn(40, 512)
+    wanted = DERIVED[way](one, values)
+    products.use_faster_products(one)
+    torch.testing.assert_close(DERIVED[way](one, values), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_is_pickled_with_its_weights(faster):
+    one, values = layer(), torch.randn(40, 512)
+    products.use_faster_products(one)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(one))(values), one(values), rtol=0, atol=0)
 
 
 def test_layers_of_float32_keep_their_type_and_their_weights(faster):
