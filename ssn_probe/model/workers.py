@@ -280,7 +280,7 @@ class Workers:
 
     def _listen(self, worker: Worker) -> None:
         """Takes what a worker answers until it ends, and then gives back the calls that it still had."""
-        with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
+        with suppress(Exception):  # of an answer that was cut off, or that this process has no room for
             worker.is_ready = pickle.load(worker.process.stdout) == self.identity  # type: ignore[arg-type]
             while worker.is_ready:
                 number, is_known, value, seconds = pickle.load(worker.process.stdout)  # type: ignore[arg-type]

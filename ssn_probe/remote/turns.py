@@ -108,10 +108,13 @@ class Turns:
         else:
             ticket.set()
 
-    def wait(self, ticket: threading.Event) -> None:
-        """Lets others run until somebody wakes the ticket."""
+    def wait(self, ticket: threading.Event, seconds: float | None = None) -> None:
+        """Lets others run until somebody wakes the ticket. Who has not done so after so many seconds never will."""
         self._next()
         try:
+            if seconds is not None:
+                self.abandoned = not ticket.wait(seconds)
+                return
             # a wait without an end cannot be interrupted on Windows
             while not ticket.wait(LOOKING if threading.current_thread() is threading.main_thread() else None):
                 pass
@@ -124,10 +127,12 @@ class Turns:
         """Lets others run for a while: for what no ticket tells of."""
         with self.taken():
             self._next()
-            time.sleep(seconds)
-            ticket = threading.Event()
-            self.wake(ticket)
-            ticket.wait()
+            try:
+                time.sleep(seconds)
+            finally:  # whoever is interrupted, too, goes on in turn
+                ticket = threading.Event()
+                self.wake(ticket)
+                ticket.wait()
 
     @contextmanager
     def alone(self, key: Hashable) -> Iterator[None]:
@@ -146,7 +151,7 @@ class Turns:
     def together(self, work: Iterable[Callable[[], T]], most: int) -> Iterator[T]:
         """What each gives, in order; at most so many are under way. Where one fails, none begins, and it is raised."""
         group, left, tasks = Group(self.group), iter(work), deque[Task]()
-        more = True
+        more, patience = True, None
         with self.taken():
             try:
                 while True:
@@ -165,18 +170,23 @@ class Turns:
                         errors = [task.error for task in tasks if task.error is not None]
                         raise next((one for one in errors if not isinstance(one, Cancelled)), errors[0])
                     yield tasks.popleft().value
+            except KeyboardInterrupt:
+                # it comes anywhere: a ticket may have been on its way, or a call, which nobody has now
+                patience = GRACE
+                self.interrupted()
+                raise
             finally:
-                self._end(group)
+                self._end(group, patience)
 
-    def _end(self, group: Group) -> None:
-        """Nothing more of the group is asked for; what is under way ends."""
+    def _end(self, group: Group, seconds: float | None = None) -> None:
+        """Nothing more of the group is asked for; what is under way ends, or has so many seconds for each."""
         group.failed = True
         while group.running and not self.abandoned:
-            self._until_one_ends(group)
+            self._until_one_ends(group, seconds)
 
-    def _until_one_ends(self, group: Group) -> None:
+    def _until_one_ends(self, group: Group, seconds: float | None = None) -> None:
         group.ended = threading.Event()
-        self.wait(group.ended)
+        self.wait(group.ended, seconds)
 
     def _start(self, work: Callable[[], Any], group: Group) -> Task:
         task, ticket = Task(work, group), threading.Event()

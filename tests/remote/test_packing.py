@@ -178,9 +178,9 @@ def test_ctrl_c_ends_waiting_and_the_next_question_is_answered() -> None:
     group = packer.turns.together([lambda: packer.run(trace_sum, torch.ones(1), 0.0)] * 6, 6)
     until = packer.turns._until_one_ends
 
-    def interrupted(group: Any) -> None:
+    def interrupted(group: Any, seconds: float | None = None) -> None:
         group.ended = Interrupting()
-        packer.turns.wait(group.ended)
+        packer.turns.wait(group.ended, seconds)
 
     packer.turns._until_one_ends = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):

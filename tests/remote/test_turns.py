@@ -1,9 +1,11 @@
 """One thread at a time, in turn; and what happens when one fails."""
 
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from ssn_probe.remote import turns
 from ssn_probe.remote.turns import Cancelled, Turns
 
 
@@ -144,6 +146,62 @@ def test_a_pause_lets_others_run() -> None:
     assert seen == ["done", "seen"]
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_ctrl_c_between_two_waits_ends_all_whatever_was_lost(is_told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had a ticket in hand when it came never wakes it."""
+    monkeypatch.setattr(turns, "GRACE", 0.1)
+    lost, ended, raised = threading.Event(), [], []
+
+    def waits() -> None:
+        asked.wait(lost)
+        ended.append("woken")
+
+    def work() -> Iterator[Callable[[], None]]:
+        yield waits
+        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        ended.append("interrupted")
+        if is_told:
+            asked.wake(lost)
+
+    def run() -> None:
+        try:
+            list(asked.together(work(), most=2))
+        except KeyboardInterrupt:
+            raised.append(True)
+
+    asked = Turns(interrupted=interrupted)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert raised == [True]
+    assert ended == ["interrupted", *["woken"] * is_told]
+
+
+def test_who_is_interrupted_in_a_pause_goes_on_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    later, inside = Later(), threading.Lock()
+
+    def ctrl_c(_seconds: float) -> None:
+        threading.Event().wait(0.05)
+        raise KeyboardInterrupt
+
+    def works() -> None:
+        for _ in range(20):
+            with inside:
+                threading.Event().wait(0.01)
+            later.wait()
+
+    def pauses() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            later.turns.pause()
+        assert inside.acquire(blocking=False), "another thread has its turn"
+        inside.release()
+
+    monkeypatch.setattr(turns.time, "sleep", ctrl_c)
+    list(later.turns.together([pauses, works, works], most=3))
+
+
 def test_a_thread_that_belongs_to_no_group_has_its_turn() -> None:
     later, found = Later(), []
 
@@ -167,14 +225,14 @@ def test_a_thread_that_would_wait_does_something_else_as_long_as_nobody_can_go_o
     def otherwise() -> bool:
         seen.append(len(tickets))
         if tickets:
-            turns.wake(tickets.pop())
+            found.wake(tickets.pop())
         return bool(tickets)
 
-    turns = Turns(otherwise=otherwise)
+    found = Turns(otherwise=otherwise)
 
     def wait(ticket: threading.Event) -> bool:
-        turns.wait(ticket)
+        found.wait(ticket)
         return ticket.is_set()
 
-    assert list(turns.together([lambda one=one: wait(one) for one in waiting], 2)) == [True, True]
+    assert list(found.together([lambda one=one: wait(one) for one in waiting], 2)) == [True, True]
     assert seen[:2] == [2, 1]

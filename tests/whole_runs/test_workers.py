@@ -222,6 +222,40 @@ def test_what_no_worker_has_is_computed_here_while_nothing_else_can_be_done(monk
     assert sorted(computed) == [0, 1, 2, 2, 3]
 
 
+class NoRoom:
+    """An answer that does not fit into the memory of whoever reads it."""
+
+    def __reduce__(self):
+        return bytearray, (2**62,)
+
+
+def test_a_worker_whose_answer_cannot_be_read_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, computed = Silent(), []
+    monkeypatch.setattr(workers, "worker_process", lambda: process)
+    sharing = sharing_workers()
+    sharing._start()
+    until(lambda: sharing.are_ready)
+
+    def ask(number: int) -> int:
+        return sharing.run(lambda *_: computed.append(number) or number, None, trace_states, (number,))  # type: ignore[arg-type]
+
+    def answer() -> None:
+        until(lambda: len(sharing.workers[0].calls) > 1)
+        process.end.write(pickle.dumps((1, True, NoRoom(), 0.0)))
+        process.end.flush()
+
+    threading.Thread(target=answer, daemon=True).start()
+    work = [lambda n=n: ask(n) for n in range(4)]
+    asking = threading.Thread(target=lambda: list(sharing.together(work)), daemon=True)
+    asking.start()
+    asking.join(60)
+    process.kill()
+    assert not asking.is_alive()
+    assert sorted(computed) == [0, 1, 2, 3]
+    sharing.close()
+    sharing.take_cores_back()
+
+
 # ── who gets workers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
