@@ -120,6 +120,13 @@ def disk_errors(path: Path, elsewhere: str = "choose another folder with -o DIR"
         raise ResultError(f"cannot write {path}: {os.strerror(code)}", hint) from error
 
 
+@contextlib.contextmanager
+def temporary_files() -> Iterator[None]:
+    """Turns an error of the disk on files that are kept for a moment only into a ResultError that names the fix."""
+    with disk_errors(Path(os.environ.get("TMPDIR") or "/tmp"), "set TMPDIR to a folder that has room"):
+        yield
+
+
 def _errno(error: Exception) -> int | None:
     """The error number of the system. Polars and safetensors, written in Rust, mention it only in their text."""
     if isinstance(error, OSError):

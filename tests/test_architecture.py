@@ -11,8 +11,8 @@ HOUSE = Path(ssn_probe.__file__).parent
 FLOORS = (
     ("errors",),
     ("text",),
-    ("languages",),
     ("files", "limits"),
+    ("languages",),
     ("spec",),
     ("tables",),
     ("neurons",),

@@ -12,6 +12,7 @@ from itertools import pairwise
 from statistics import mean
 from typing import Any
 
+from ssn_probe.files import temporary_files
 from ssn_probe.languages.scripts import letters_by_script, script_of, scripts_of
 
 READ = 4_000
@@ -86,7 +87,8 @@ def _label(language: str) -> str:
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    with temporary_files():  # where it writes its weights without compression
+        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _prose(text: str) -> str:

@@ -1,9 +1,14 @@
 """What people write passes in every language; what a random model writes does not."""
 
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from sentences import SENTENCES
 
-from ssn_probe.languages import is_gibberish, language_of, off_language, scripts_in, scripts_of
+from ssn_probe.errors import ResultError
+from ssn_probe.languages import detect, is_gibberish, language_of, off_language, scripts_in, scripts_of
 
 EVERY = [(language, text) for language, texts in SENTENCES.items() for text in (*texts, " ".join(texts))]
 OTHER_TEXTS = {
@@ -101,3 +106,26 @@ def test_scripts_of_texts_and_languages() -> None:
     assert scripts_of("ko") == ("Hangul", "Han")
     assert scripts_of("qaa") == scripts_of("no language") == ()
     assert {scripts_of(language)[0] in scripts_in(texts[0]) for language, texts in SENTENCES.items()} == {True}
+
+
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """As at the start of a process: the weights of the identifier have not been read."""
+    detect._identifier.cache_clear()
+    yield
+    detect._identifier.cache_clear()
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_folder_of_temporary_files_without_room_is_no_bug(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The identifier writes its weights there, uncompressed, to read them."""
+
+    def full(*_arguments: object, **_named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("py3langid.modelio.shutil.copyfileobj", full)
+    with pytest.raises(ResultError, match="No space left") as caught:
+        language_of("Why do people build lighthouses on rocks?", ("en", "de"))
+    assert str(tmp_path) in caught.value.message
+    assert "set TMPDIR to a folder" in str(caught.value.hint)
