@@ -71,13 +71,25 @@ def select_neurons(importance: pl.DataFrame, *, rule: str, top: float, pool: str
     languages = tuple(importance["language"].unique(maintain_order=True))
     for language in languages:
         if rows.filter(pl.col("language") == language).is_empty():
-            best = scored(importance.filter(pl.col("language") == language), rule).top_k(3, by="score")["score"]
-            raise DataError(
-                f"no neuron of {language} passes rule={rule!r} at top={top:g} with a score above 0",
-                f"The highest scores are {', '.join(f'{value:.3g}' for value in best)}. "
-                "Raise top, or try rule='harmful' or another effect.",
-            )
+            raise _none_taken(importance.filter(pl.col("language") == language), language, rule, top)
     return NeuronSet(rows, languages)
+
+
+def _none_taken(importance: pl.DataFrame, language: str, rule: str, top: float) -> DataError:
+    """Why a rule takes no neuron of a language, from its importances, and what would help.
+
+    In its pool the highest score is always taken if it is above 0, so only `paper` has something of another top.
+    """
+    if rule == "paper":
+        what, ranked = "effects on harmful prompts", importance["harmful"]
+        why = f"no neuron of {language} is at the top {top:g} on harmful prompts, above 0, and not on harmless ones"
+        hint = "Give another top, or try rule='difference' or another effect"
+    else:
+        what, ranked = "scores", scored(importance, rule)["score"]
+        why = f"no neuron of {language} has a score above 0 by rule={rule!r}, whatever top is"
+        hint = "Try another effect" if rule == "harmful" else "Try rule='harmful' or another effect"
+    best = ", ".join(f"{value:.3g}" for value in ranked.sort(descending=True).head(3))
+    return DataError(why, f"The highest {what} are {best}. {hint}.")
 
 
 def in_runs(importance: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

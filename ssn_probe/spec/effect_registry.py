@@ -57,6 +57,17 @@ class Effect(Node, abstract=True):
         return type(self).__name__.lower()
 
     @property
+    def spelled(self) -> str:
+        """What `effect=…` takes where that says all, as in `refusal:1`; else with the parameters: `final(probes=4)`."""
+        own = list(fields(self))
+        changed = {one.name: _written(getattr(self, one.name)) for one in own if getattr(self, one.name) != one.default}
+        if not changed:
+            return self.name
+        if list(changed) == [own[0].name]:
+            return f"{self.name}:{changed[own[0].name]}"
+        return f"{self.name}({', '.join(f'{name}={value}' for name, value in changed.items())})"
+
+    @property
     def reads_refusal(self) -> bool:
         """Does it read the refusal log-odds?"""
         return self.needs_openings and self.behaviour == "refusal"
@@ -114,6 +125,10 @@ def named_effect(text: str) -> Effect:
     except ValueError:
         given = value
     return EFFECTS[name](**{own[0]: given})
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_shipped(kind: type) -> bool:

@@ -168,7 +168,7 @@ class SafetyNeurons(SetExpression):
         object.__setattr__(self, "verify_most", float(self.verify_most))
         require(
             self.scored_by.ablated is not None,
-            f"verify ablates single neurons, and effect={self.scored_by.name} is no estimate of what that changes",
+            f"verify ablates single neurons, and effect={self.scored_by.spelled} is no estimate of what that changes",
             "Give effect='final' or effect='refusal:1', whose gradient is taken at the untouched model, or leave out "
             "verify.",
         )

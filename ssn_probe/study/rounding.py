@@ -28,6 +28,7 @@ from ssn_probe.study.importance import (
     reads_of,
     responses_read,
     score_inputs,
+    unverified,
 )
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import Cost, Step
@@ -60,7 +61,7 @@ def rounding_notes(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> Iterator
     """In words, where float32 would choose other neurons, or where that could not be measured."""
     for node in _asked(bench, nodes):
         taken, same = rounding(bench, node).row(0)
-        own, name = bench.subject.identity["dtype"], node.scored_by.name
+        own, name = bench.subject.identity["dtype"], node.scored_by.spelled
         if same is None:
             yield (
                 f"whether {own} rounds so much that other neurons are chosen by effect={name} was not measured: the "
@@ -86,10 +87,17 @@ def rounding(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
 
 
 def _asked(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> list[SafetyNeurons]:
-    """One node for every effect and rule, where the model is in half precision and is scored in it."""
+    """One node for every effect and rule, where the model is in half precision and is scored in it.
+
+    Of a node that verifies its estimates are asked: what ablation changes of a set is no rounding.
+    """
     if bench.subject.identity["dtype"] not in HALF or bench.subject.calls is not None:
         return []
-    own = [node for node in nodes if not widens(bench.subject, node.scoring_dtype) and node.labels is None]
+    own = [
+        unverified(node) or node
+        for node in nodes
+        if not widens(bench.subject, node.scoring_dtype) and node.labels is None
+    ]
     if bench.cache is not None and bench.cache.derive:  # verifying what a host or an earlier release ran without asking
         own = [node for node in own if _is_kept(bench, _inputs(bench, node))]
     return list(

@@ -1,7 +1,8 @@
 """What verification did, and what its audit found: a row per language of every node that verifies."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,23 +12,29 @@ from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, s
 from ssn_probe.study.verification_audit import Audit, audit, upper_bound
 from ssn_probe.study.workbench import Workbench
 
-NODE = ("effect", "rule", "top", "verify", "audit_seed", "verify_most")
-"""The columns that say which node a row is of."""
+NODE = (
+    "effect", "rule", "top", "pool", "sites", "prompts", "scoring_dtype", "verify", "audit_seed", "verify_most",
+)  # fmt: skip
+"""The columns that say which node a row is of: all that decides which neurons are ablated, and the set."""
 
 
 def verification_table(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> pl.DataFrame | None:
     """The columns of `NODE`, and those of `Audit`; None where no node verifies."""
     rows = [
-        {**_columns(node), **asdict(audited(bench, node, language))}
+        {**_columns(bench, node), **asdict(audited(bench, node, language))}
         for node in dict.fromkeys(nodes)
         if node.verify is not None and node.labels is None
         for language in bench.data[node.prompts].languages
     ]
-    return pl.DataFrame(rows).unique(maintain_order=True) if rows else None
+    if not rows:
+        return None
+    table = pl.DataFrame(rows, schema_overrides={"scoring_dtype": pl.String}, infer_schema_length=None)
+    return table.unique(maintain_order=True)
 
 
-def _columns(node: SafetyNeurons) -> dict[str, object]:
-    return {name: node.scored_by.name if name == "effect" else getattr(node, name) for name in NODE}
+def _columns(bench: Workbench, node: SafetyNeurons) -> dict[str, object]:
+    own = {"effect": node.scored_by.spelled, "sites": " ".join(node.sites), "prompts": bench.data[node.prompts].name}
+    return {name: own[name] if name in own else getattr(node, name) for name in NODE}
 
 
 def audited(bench: Workbench, node: SafetyNeurons, language: str) -> Audit:
@@ -45,16 +52,22 @@ def audited(bench: Workbench, node: SafetyNeurons, language: str) -> Audit:
     return audit(node, places, language, chosen, (reader(estimated), reader(node)), exact)
 
 
+def told_apart(table: pl.DataFrame, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the node of a row from the others, beside effect and rule: the columns that have several values."""
+    return {name: row[name] for name in NODE[2:] if name in table.columns and table[name].n_unique() > 1}
+
+
 def verification_notes(table: pl.DataFrame | None) -> Iterator[str]:
     """One sentence per node, over its languages."""
     if table is None:
         return
     for (effect, rule, *_), rows in table.group_by(NODE, maintain_order=True):
+        further = "".join(f", {name}={value}" for name, value in told_apart(table, rows.row(0, named=True)).items())
         shares, doubtful = rows["verified"] / rows["total"], int(rows["doubtful"].sum())
         missed, rejected = int(rows["missed"].sum()), int(rows["rejected"].sum())
         yield (
-            f"effect={effect}, rule={rule}: {shares.min():.1%} to {shares.max():.1%} of a language's neurons were "
-            f"verified by ablation on all prompts, {rows['spent'].max():.1%} of neurons × prompts at most "
+            f"effect={effect}, rule={rule}{further}: {shares.min():.1%} to {shares.max():.1%} of a language's neurons "
+            f"were verified by ablation on all prompts, {rows['spent'].max():.1%} of neurons × prompts at most "
             f"({rows['computed'].max():.1%} of their tokens); {doubtful} neurons are left in doubt; of {rejected} "
             f"audited neurons that the rule left out it would take {missed} with their "
             f"exact effects (at most {upper_bound(missed, rejected):.1%}, one-sided 95%)"

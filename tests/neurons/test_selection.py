@@ -102,13 +102,6 @@ def test_the_count_is_the_ceiling_in_exact_arithmetic(top: float, n: int, count:
     assert len(select_neurons(frame, rule="harmful", top=top, pool="site")) == count
 
 
-def test_an_empty_set_names_the_threshold_and_the_nearest_scores() -> None:
-    low = one_site([-0.125, -0.25, -0.5, -7.0], "de")
-    with pytest.raises(DataError, match=r"no neuron of de passes rule='difference' at top=0\.25") as caught:
-        select_neurons(importance_frame(one_site([1.0]) | low), rule="difference", top=0.25, pool="site")
-    assert "-0.125, -0.25, -0.5." in (caught.value.hint or "")
-
-
 @quick
 @given(importances())
 def test_averaged_is_the_mean_over_languages(importance: Importance) -> None:
@@ -122,6 +115,22 @@ def test_averaged_is_the_mean_over_languages(importance: Importance) -> None:
 
 
 # ── shared sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_empty_set_says_whether_another_top_would_help() -> None:
+    equal = importance_frame({("en", 0, "q", index): (1.0 + index, 1.0 + index) for index in range(4)})
+    with pytest.raises(DataError, match="at the top 1 on harmful prompts") as caught:
+        select_neurons(equal, rule="paper", top=1, pool="site")
+    assert caught.value.hint == (
+        "The highest effects on harmful prompts are 4, 3, 2. Give another top, or try rule='difference' or another "
+        "effect."
+    )
+    low = one_site([-0.125, -0.25, -0.5, -7.0], "de")
+    for rule, further in (("difference", "Try rule='harmful' or another effect."), ("harmful", "Try another effect.")):
+        with pytest.raises(DataError, match="no neuron of de has a score above 0") as caught:
+            select_neurons(importance_frame(one_site([1.0]) | low), rule=rule, top=0.25, pool="site")
+        assert caught.value.hint == f"The highest scores are -0.125, -0.25, -0.5. {further}"
+
 
 small = st.tuples(st.integers(0, 1), st.sampled_from(["q", "ffn"]), st.integers(0, 3))
 models = st.fixed_dictionaries({language: st.sets(small, max_size=8) for language in LANGUAGES})

@@ -59,6 +59,7 @@ from ssn_probe.spec import (
     WholeLayers,
     WithoutStrongest,
 )
+from ssn_probe.spec.effect_registry import named_effect
 from ssn_probe.spec.node import NODES, Node, canonical, digest, from_json, rewrite, to_json, walk
 
 quick = settings(deadline=None, max_examples=60)
@@ -362,3 +363,10 @@ def test_rewrite_changes_every_node_of_a_kind_and_leaves_the_original() -> None:
     limited = rewrite(recipe, lambda node: replace(node, limit=5) if isinstance(node, Prompts) else node)
     assert [node.limit for node in walk(limited) if isinstance(node, Prompts)] == [5, 5]
     assert [node.limit for node in walk(recipe) if isinstance(node, Prompts)] == [None, None]
+
+
+def test_an_effect_is_spelled_as_it_is_asked_for() -> None:
+    for text in ("refusal", "refusal:1", "refusal:0.3", "final", "final:response", "local:last", "ablation:0.01"):
+        assert named_effect(text).spelled == text
+    assert Final(probes=4).spelled == "final(probes=4)"
+    assert Refusal(at=1, exact_qk=1).spelled == "refusal(at=1, exact_qk=1)"

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ssn_probe import Local, Prompts, Recipe, SafetyNeurons, run
+from ssn_probe import Final, Local, Prompts, Recipe, SafetyNeurons, run
 from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.model.precision import CannotWidenError
 from ssn_probe.model.subject import Subject, load_subject
@@ -52,8 +52,18 @@ def test_it_counts_the_neurons_that_scoring_in_float32_replaces(half: Subject, s
     assert rounding.rounding(bench, MS).row(0) == (own.height, same)
     assert 0 < same < own.height
     (note,) = notes(bench)
-    assert f"effect=local: of the {own.height:,} that" in note
+    assert f"effect=local:last: of the {own.height:,} that" in note
     assert f"{own.height - same:,} are others in float32. -T scoring_dtype=float32" in note
+
+
+def test_what_ablation_changes_of_a_set_is_no_rounding(half: Subject, sensitive: None) -> None:
+    plain = SafetyNeurons(PROMPTS, effect=Final(probes=1), top=0.02, sites=("o",))
+    checked = replace(plain, verify=0.9, verify_most=0.2)
+    bench = bench_of(half)
+    sets = [evaluate(bench, one).frame.select(KEYS) for one in (plain, checked)]
+    assert not sets[0].equals(sets[1])
+    assert notes(bench, checked) == notes(bench, plain)
+    assert len(rows_of_steps(rounding.rounding_steps(bench, [plain, checked]))) == 1
 
 
 def test_nothing_is_asked_where_nothing_can_be_gained(half: Subject) -> None:

@@ -26,7 +26,7 @@ from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
 from ssn_probe.study.verification import Verified, expected_passes, in_fixed_order, to_verify
 from ssn_probe.study.verification_audit import audit, taken, upper_bound
-from ssn_probe.study.verification_table import audited, verification_notes, verification_table
+from ssn_probe.study.verification_table import NODE, audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
 
@@ -111,7 +111,7 @@ def test_the_audit_counts_those_not_verified(bench: Workbench) -> None:
     table = verification_table(bench, [MS, replace(MS, verify=None)])
     assert table is not None
     assert table.select("effect", "language", "verified", "bound").rows() == [
-        ("refusal", "qaa", found.verified, found.bound)
+        ("refusal:1", "qaa", found.verified, found.bound)
     ]
     (note,) = verification_notes(table)
     assert f"it would take {found.missed} with" in note
@@ -122,6 +122,23 @@ def test_the_audit_counts_those_not_verified(bench: Workbench) -> None:
     assert "qaa" in as_markdown(section)
     assert verification_section(None) is None
     assert verified(bench, replace(MS, audit_seed=1), "qaa").audited != chosen.audited
+
+
+def test_every_node_that_verifies_has_rows_and_a_note_of_its_own(organism: Subject) -> None:
+    few = Prompts("organism", languages=("qaa",), limit=2)
+    node = replace(MS, prompts=few, effect=Final(probes=4), rule="harmful", sites=("k",))
+    others = [replace(node, **change) for change in ({"sites": ("v",)}, {"pool": "layer"}, {"effect": Final(probes=2)})]
+    nodes = [node, *others]
+    table = verification_table(bench_for(Recipe(sets={str(n): one for n, one in enumerate(nodes)}), organism), nodes)
+    assert table is not None
+    assert table.height == len(nodes)
+    assert table.n_unique(NODE) == len(nodes)
+    notes = list(verification_notes(table))
+    assert len(set(notes)) == len(nodes)
+    assert notes[1].startswith("effect=final(probes=4), rule=harmful, pool=site, sites=v: ")
+    section = verification_section(table)
+    assert section is not None
+    assert "final(probes=4), harmful, top 2 %, pool layer, sites k" in as_markdown(section)
 
 
 def test_the_plan_has_what_verification_takes(organism: Subject, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_set_that_comes_out_empty(tmp_path: Path) -> None:
     mixed = pl.concat([rows.filter(pl.col("context") == "lookalike"), harmful, same])
     data = organism_set(tmp_path / "data", mixed, languages=["qaa", "qab"])
     result = run(tmp_path, "-T", f"data={data.source}", "-T", "effect=local", "-T", "top=0.01", recipe="identify_ms")
-    refused(result, "no neuron of qaa", "top=0.01", "highest scores", "Raise top")
+    refused(result, "no neuron of qaa", "whatever top is", "highest scores", "rule='harmful'")
     (left,) = runs(tmp_path / "results")
     assert left.manifest()["status"] == "failed"
 

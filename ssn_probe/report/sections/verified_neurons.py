@@ -6,6 +6,7 @@ import polars as pl
 
 from ssn_probe.report.cells import ABSENT, number
 from ssn_probe.report.document import Folded, Section, Table, section
+from ssn_probe.study.verification_table import told_apart
 from ssn_probe.text import percent
 
 HEAD = (
@@ -18,9 +19,9 @@ def verification_section(table: pl.DataFrame | None) -> Section | None:
     """A row per language of every node that verifies; how far estimates were off is folded."""
     if table is None:
         return None
-    rows = tuple((*_names(row), *_counts(row)) for row in table.rows(named=True))
+    rows = tuple((*_names(table, row), *_counts(row)) for row in table.rows(named=True))
     errors = tuple(
-        (*_names(row), f"{row['audited']:,}", number(row["ranks"]), _share(row["error"]))
+        (*_names(table, row), f"{row['audited']:,}", number(row["ranks"]), _share(row["error"]))
         for row in table.rows(named=True)
     )
     note = (
@@ -39,9 +40,11 @@ def verification_section(table: pl.DataFrame | None) -> Section | None:
     return section("Verified by ablation", Table(HEAD, rows, note), Folded(off, (Table(head, errors),)))
 
 
-def _names(row: dict[str, Any]) -> tuple[str, str]:
+def _names(table: pl.DataFrame, row: dict[str, Any]) -> tuple[str, str]:
     top = "" if row["top"] is None else f", top {100 * row['top']:g} %"
-    return f"{row['effect']}, {row['rule']}{top}", row["language"]
+    apart = told_apart(table, row)
+    further = "".join(f", {name} {value}" for name, value in apart.items() if name != "top")
+    return f"{row['effect']}, {row['rule']}{top}{further}", row["language"]
 
 
 def _counts(row: dict[str, Any]) -> tuple[str, ...]:
