@@ -28,8 +28,9 @@ NOTE = (
     "Neurons: per language, of the set and of the compared sets on average. Compared sets: their mean, and where "
     "95 % of such sets fall. Difference: the observed figure less theirs. Shown beyond: the figure that the "
     "observed one would have had to pass for p ≤ .05; a dash: fewer than 19 sets. The p of the one primary test is its "
-    "own, every other is Holm's over the other tests of the arm; rows without a p are descriptions. A large p is no "
-    "sign that there is no difference."
+    "own, every other is Holm's over the other tests of the arm; rows without a p are descriptions. p is one-sided, as "
+    "the claim is, and the interval two-sided: it can include 0 where p is below .05. A large p is no sign that there "
+    "is no difference."
 )
 
 

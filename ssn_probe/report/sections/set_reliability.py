@@ -35,7 +35,8 @@ def null_section(robustness: Robustness) -> Section | None:
         "found anew. A small p says that harmful prompts differ from harmless ones in the number of neurons found or "
         f"shared, not that the difference is safety{or_else(robustness.apart)}. A large p does not say that they do "
         "not: the difference has an interval, and would show is the smallest number of neurons that would have had "
-        "p ≤ .05. A set has one test, that of its average; Holm's p adjusts it over the sets. Rows without a p "
+        "p ≤ .05. p is one-sided (is it more?), and the interval two-sided: it can include 0 where p is below .05. "
+        "A set has one test, that of its average; Holm's p adjusts it over the sets. Rows without a p "
         "are descriptions.",
         folded_if_large("Sizes per set and language", Table(head, body)) if body else None,
         f"The rule fixes the size of {listing(fixed)}, so the size carries no information: see the stability."

@@ -11,7 +11,7 @@ from ssn_probe.spec.display import literal
 from ssn_probe.text import plain
 
 STYLES = {SHOWN: "bold green", NOT_SHOWN: "bold", NOT_TESTABLE: "dim"}
-MOST = 90
+MOST = 120
 """Characters of a reason; the report has all of it."""
 
 
