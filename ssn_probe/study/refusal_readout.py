@@ -172,9 +172,10 @@ def _readout(
             raise _untrusted(language, tried)
     if len(tried) > 1 or mine is None:
         why = tried[0].gate.why if mine is not None else "no opening separates"
+        untested = "" if tried[-1].gate.passed else ", which was not tested there"
         bench.warn(
             f"{language}: its own openings failed the AUROC gate ({why}); "
-            f"refusal is read by {tried[-1].origin}: {tried[-1].gate.why}"
+            f"refusal is read by {tried[-1].origin}{untested}: {tried[-1].gate.why}"
         )
     return tried[-1]
 

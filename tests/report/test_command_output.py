@@ -20,6 +20,7 @@ from ssn_probe.report.terminal.result_card import matrix, tables
 from ssn_probe.spec import ASR, Amplify, Suppress
 from ssn_probe.stats import smallest_detectable
 from ssn_probe.study.forecast import forecast
+from ssn_probe.study.summary import LOG_ODDS
 
 
 def printed(*arguments: str) -> str:
@@ -116,6 +117,15 @@ def test_seven_languages_fit_a_terminal(tmp_path: Path) -> None:
     console = Console(record=True, width=80, file=StringIO())
     console.print(matrix("ms", {(a, b): row for a in languages for b in languages}, "asr"))
     assert console.export_text().count("[-22,46]") == 49
+
+
+def test_a_matrix_of_log_odds_is_no_matrix_of_points() -> None:
+    console = Console(record=True, width=80, file=StringIO())
+    console.print(matrix("ms", {("aa", "aa"): {"delta": 0.35, "delta_low": -0.22, "delta_high": 0.46}}, LOG_ODDS))
+    text = " ".join(console.export_text().split())
+    assert "Change of refusal log-odds. Row" in text
+    assert "+0.35" in text
+    assert "[-0.22,0.46]" in text
 
 
 def test_a_run_without_measures_has_no_table(tmp_path: Path) -> None:

@@ -77,6 +77,21 @@ def test_the_arms_own_figure_stands_in_the_head_where_another_set_is_ranked() ->
     assert languages.rows[0][:2] == ("bb", "65.0")
 
 
+def test_a_band_ends_where_no_figure_can_be() -> None:
+    """As in the tables of the measures themselves."""
+    rows = [
+        primary_test("ss", mean=0.02, low=-0.1, high=0.14),
+        compared("ss", "random", language="bb", mean=0.98, low=0.9, high=1.06),
+        compared("ss", measure="kl", mean=0.1, low=-0.2, high=1.4),
+    ]
+    section = section_of(findings(comparisons=comparisons(*rows)))
+    (main,) = (part for part in section.parts if isinstance(part, Table))
+    assert main.rows[0][2] == "2.0 [0.0, 14.0]"
+    folded = folded_in(section)
+    assert folded["ASR in % per language: descriptions, without a test"].rows[0][2] == "98.0 [90.0, 100.0]"
+    assert folded["Other measures and arms compared"].rows[0][5] == "0.1000 [0.0000, 1.4000]"
+
+
 def test_without_a_valid_null_there_is_no_p_and_no_primary_test() -> None:
     found = Exchangeability(sets=("ss",), prompts=10, impossible="no prompts are exchangeable")
     section = section_of(findings(comparisons=comparisons(*ROWS), robustness=Robustness(exchangeability=(found,))))

@@ -3,9 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import polars as pl
+import pytest
 from stored import HOSTILE, stored_run
 
 from ssn_probe.api.result import Result
+from ssn_probe.files import write_table
 from ssn_probe.report.claim import Claim
 from ssn_probe.report.terminal.result_card import card
 from ssn_probe.spec.rendering import as_text
@@ -33,6 +36,28 @@ def test_a_card_has_the_table_then_the_claims_then_notes_answer_and_paths(tmp_pa
     lines = text.splitlines()
     assert "+19.0 points (+13.0 to +25.0)" in lines[next(i for i, line in enumerate(lines) if "not shown" in line)]
     assert max(map(len, lines[:-2])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("measure", "title", "cell"),
+    [
+        ("kl", "KL on harmless text, nats", "0.2500 [0.1250, 0.3750]"),
+        ("refusal_log_odds", "refusal log-odds", "0.25 [0.12, 0.38]"),
+        ("over_refusal", "over-refusal, %", "25.0 [12, 38]"),
+    ],
+)
+def test_a_run_without_asr_shows_its_first_measure_in_its_own_unit(
+    measure: str, title: str, cell: str, tmp_path: Path
+) -> None:
+    run = stored_run(tmp_path)
+    figures = {"value": 0.25, "low": 0.125, "high": 0.375}
+    summary = run.table("summary").filter(measure="asr")
+    changed = [pl.lit(value).alias(name) for name, value in {**figures, "measure": measure}.items()]
+    write_table(run.path / "summary.parquet", summary.with_columns(changed))
+    head, *lines = as_text(card(run), width=200).splitlines()
+    assert head.startswith(f"{title}  ")
+    assert cell in lines[0]
+    assert ("%" in head) == title.endswith("%")
 
 
 def test_hostile_claims_are_text_and_a_long_reason_is_cut(tmp_path: Path) -> None:

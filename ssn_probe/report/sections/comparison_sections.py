@@ -102,11 +102,22 @@ def _cells(row: Row, findings: Findings) -> tuple[str, ...]:
     return (
         f"{'primary test: ' if row['primary'] and not invalid else ''}{sets}{empty}",
         sizes,
-        _interval(row, "mean", ("low", "high")),
+        _interval(_possible(row), "mean", ("low", "high")),
         _interval(row, "difference", ("difference_low", "difference_high"), "+"),
         ABSENT if invalid else _figure(row, "shown_from"),
         "no valid null" if invalid else p,
     )
+
+
+def _possible(row: Row) -> Row:
+    """The row with the band cut where no figure can be: a share is 0 to 1, a KL is not negative, as in all tables."""
+    if row["low"] is None or row["measure"] not in ("asr", KL):
+        return row
+    return {
+        **row,
+        "low": max(0.0, row["low"]),
+        "high": min(1.0, row["high"]) if row["measure"] == "asr" else row["high"],
+    }
 
 
 def _figure(row: Row, name: str, sign: str = "") -> str:
@@ -134,7 +145,7 @@ def _by_language(recipe: Recipe, findings: Findings) -> Folded | None:
         (
             language_cell(language, findings.anchor),
             _figure(_of_the_arm(next(iter(own.values())), findings), "observed"),
-            *(_interval(own[name], "mean", ("low", "high")) if name in own else ABSENT for name in names),
+            *(_interval(_possible(own[name]), "mean", ("low", "high")) if name in own else ABSENT for name in names),
         )
         for language, own in cells.items()
     )

@@ -149,13 +149,13 @@ def language_table(
     conditions: Mapping["Condition", Mapping[str, "Row"]], measure: str, comparisons: Any = None
 ) -> Table:
     """A measure per language: every arm with its interval, and the mean of the first comparison beside it."""
-    from ssn_probe.report.measure_tables import columns_of
+    from ssn_probe.report.measure_tables import SHORT, columns_of
 
     beside = None if comparisons is None else comparisons.filter(measure=measure)
     columns = [column for column in columns_of(conditions, beside) if len(conditions) <= 4 or not column.comparison]
     short = len(columns) > 5  # so that it fits 80 columns
     table = Table(box=None, pad_edge=False)
-    table.add_column(literal(f"{measure_title(measure)}, %"))
+    table.add_column(literal(SHORT.get(measure, measure)))
     languages = list(dict.fromkeys(language for rows in conditions.values() for language in rows))
     cells = [[_column_cell(column, language, short) for language in languages] for column in columns]
     for column, own in zip(columns, cells, strict=True):
@@ -167,39 +167,46 @@ def language_table(
     return table
 
 
-def measure_title(measure: str) -> str:
-    """A measure's name in a table's corner."""
-    return measure.replace("_", " ").replace("asr", "ASR")
-
-
 def _column_cell(column: "Column", language: str, short: bool) -> Text:
     row, figures = column.rows.get(language), column.figures(language)
     if row is None or figures is None:
         return Text(ABSENT)
+    from ssn_probe.report.measure_tables import DIGITS, digits_of, written
+
+    if row["measure"] in DIGITS:  # no share
+        alone = short or column.comparison
+        return Text(written((figures[0], None, None) if alone else figures, digits_of(row["measure"])))
     return Text(f"{figures[0]:.1f}" if column.comparison else interval(row, short=short))
 
 
 def matrix(arm: str, cells: Mapping[tuple[str, str], "Row"], measure: str) -> Table:
     """Rows: whose neurons; columns: the language evaluated; a cell: the change in points, its interval beneath."""
+    from ssn_probe.report.measure_tables import DIGITS, SHORT
     from ssn_probe.report.sections.transfer_matrix import sides
 
     sources, targets = sides(cells)
-    title = f"Change of {measure_title(measure)} in points. Row: whose {arm}; column: the language evaluated."
+    name = SHORT.get(measure, measure)
+    what = name if measure in DIGITS else f"{name.removesuffix(', %')} in points"
+    title = f"Change of {what}. Row: whose {arm}; column: the language evaluated."
     table = _titled(title, f"{arm} of")
     for target in targets:
         table.add_column(literal(target), justify="right")
     for source in sources:
-        own = [_change(cells.get((source, target)), source == target) for target in targets]
+        own = [_change(cells.get((source, target)), measure, source == target) for target in targets]
         table.add_row(literal(source), *own)
     return table
 
 
-def _change(row: Mapping[str, Any] | None, own: bool) -> Text:
+def _change(row: Mapping[str, Any] | None, measure: str, own: bool) -> Text:
     if row is None or row["delta"] is None:
         return Text(ABSENT)
-    value, low, high = (round(100 * row[name]) for name in ("delta", "delta_low", "delta_high"))
+    from ssn_probe.report.measure_tables import DIGITS, digits_of
+
+    scale, digits = (1, digits_of(measure)) if measure in DIGITS else (100, 0)
     # Narrow, so that seven languages fit 80 columns.
-    return Text.assemble((f"{value:+d}", "bold" if own else ""), (f"\n[{low},{high}]", "dim"))
+    value, low, high = (round(scale * row[name], digits) + 0.0 for name in ("delta", "delta_low", "delta_high"))
+    interval = f"\n[{low:.{digits}f},{high:.{digits}f}]"
+    return Text.assemble((f"{value:+.{digits}f}", "bold" if own else ""), (interval, "dim"))
 
 
 def interval(row: Mapping[str, Any], *, short: bool = False, digits: int = 0) -> str:
