@@ -61,11 +61,13 @@ def robustness_of(bench: Workbench, recipe: Recipe, expressions: Mapping[str, Se
     for every, sets in _by_effects(bench, expressions):
         differs |= dict.fromkeys(apart(every.prompts))
         found = exchangeability_of(bench, every, recipe.seed)
+        try:
+            nulls += _nulls(bench, recipe, exchangeable(every), sets) if found.reason is None else ()
+        except DataError as error:  # a draw that is so rare that the trial of the exchange has not met its like
+            found = replace(found, impossible=error.message)
         exchanged.append(replace(found, sets=tuple(sets)))
         for note in _notes(found, every):
             bench.warn(note)
-        if recipe.permutations and found.reason is None:
-            nulls += _nulls(bench, recipe, exchangeable(every), sets)
         for effects, halved in _halved(every, sets, bench.anchor) if recipe.half_samples else ():
             has_null = found.reason is None
             halves = _noted(bench, lambda e=effects, s=halved, n=has_null: _stability(bench, recipe, e, s, n))
@@ -139,13 +141,16 @@ def _halved(
 def _nulls(
     bench: Workbench, recipe: Recipe, effects: PromptEffects, sets: Mapping[str, SetExpression]
 ) -> Iterator[pl.DataFrame]:
-    """The null of the sets that can be tested: of all, or where ids are not parallel of what combines no languages."""
+    """The null of the sets that can be tested: of all, or where ids are not parallel of what combines no languages.
+
+    Raises DataError for a draw that leaves a language without a harmful or without a harmless prompt.
+    """
     tested = {
         name: node
         for name, node in sets.items()
         if not (effects.per_language and combines_languages(effects, node, bench.anchor))
     }
-    if not tested:
+    if not tested or not recipe.permutations:
         return
     inputs = _inputs(bench, "null", effects, tested, recipe.seed, recipe.permutations)
 

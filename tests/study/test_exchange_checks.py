@@ -1,5 +1,6 @@
 """Can a set be ranked among those that exchanged labels give? By the prompts of the organism, in several disguises."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -64,6 +65,21 @@ def test_a_valid_exchange_tests_every_set(organism: Subject, rows: pl.DataFrame,
     (exchanged,) = robustness.exchangeability
     assert exchanged.sets == ("ms", "ss")
     assert "50 % of them keep their label, and the mean contrast is" in as_markdown(null_section(robustness) or NOTHING)
+
+
+def test_a_rare_draw_without_a_language_s_prompts_is_no_null(
+    organism: Subject, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    """One in some thousands of exchanges leaves a language that lacks most prompts without a harmful or harmless one:
+    that is seen by the null that draws so many, and not by the thousand draws that try the exchange."""
+    few = pl.col("prompt_id").rank("dense").over("context", "language") <= 5 + (pl.col("context") == "harmful")
+    bench, recipe = study(organism, tmp_path, as_one_topic(rows).filter((pl.col("language") == "qaa") | few))
+    assert all(why_no_null(bench, node, 0) is None for node in recipe.sets.values())
+    robustness = robustness_of(bench, replace(recipe, permutations=30_000, half_samples=2), recipe.sets)
+    (exchanged,) = robustness.exchangeability
+    assert robustness.nulls is None
+    assert exchanged.reason == "qab has no harmful prompt in some of the samples"
+    assert f"no valid null exists: {exchanged.reason}" in bench.warnings
 
 
 def test_own_ids_test_one_language_at_a_time(organism: Subject, rows: pl.DataFrame, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_identical_prompts(tmp_path: Path) -> None:
 def test_constant_scores(tmp_path: Path) -> None:
     """Harmful and harmless prompts are the same: no neuron differs, so none is chosen, and the error says so."""
     same = pl.col("text").first().over("split", "language")
-    with pytest.raises((DataError, RecipeError), match="no neuron of qaa passes"):
+    with pytest.raises((DataError, RecipeError), match="no neuron of qaa has a score above 0"):
         run(few(tmp_path, 12, text=pl.when(pl.col("split") == "identify").then(same).otherwise("text")))
 
 
