@@ -55,7 +55,10 @@ UNDER_WAY = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What a worker loads, and how. `tried`: templates and tokenizers that were tried already, see `model.trial`."""
+    """What a worker loads, and how. `tried`: templates and tokenizers that were tried already, see `model.trial`.
+
+    `settings`: of torch, see `model.torch_settings`.
+    """
 
     name: str
     dtype: str
@@ -63,6 +66,7 @@ class Loading:
     asking: Asking
     threads: int
     tried: frozenset[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Here(Protocol):
@@ -191,11 +195,14 @@ class Workers:
                 return
             ready = [self.early] if self.early is not None and self.early.poll() is None else []
             self.workers = [Worker(ready.pop() if ready else worker_process()) for _ in self.loadings]
-        threads = self._share_cores()
+        from ssn_probe.model.torch_settings import torch_settings
+
+        threads, settings = self._share_cores(), torch_settings()
         for worker, loading in zip(self.workers, self.loadings, strict=True):
             worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
             worker.listener.start()
-            self._send(worker, packed(replace(loading, threads=min(threads, loading.threads))))
+            mine = replace(loading, threads=min(threads, loading.threads), settings=settings)
+            self._send(worker, packed(mine))
 
     def _share_cores(self) -> int:
         """Leaves the workers their part of the cores. A run that starts none has them all. Returns how many threads."""

@@ -275,8 +275,8 @@ def _ablated(
         if not all_done(shelf, len(tokens), advance):
             from ssn_probe.tracing.exact_effects import exact_effects
 
+            reads, size = reads_of(bench, node, language), bench.size("verified")
             with computing_in(bench.subject, verified_in(bench, node)) as subject:
-                reads, size = reads_of(bench, node, language), bench.size("verified")
                 exact_effects(
                     subject, tokens, neurons, reads, among=among, batch_size=size, shelf=shelf, advance=advance
                 )

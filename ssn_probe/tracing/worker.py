@@ -33,12 +33,14 @@ def main() -> None:
         import transformers.modeling_utils  # noqa: F401
 
         from ssn_probe.model.subject import load_subject
+        from ssn_probe.model.torch_settings import set_torch
         from ssn_probe.tracing.execution import run_here
 
         loading: Loading = pickle.load(sys.stdin.buffer)
         asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(asked,), daemon=True).start()
         torch.set_num_threads(loading.threads)
+        set_torch(loading.settings)
         take_as_passed(loading.tried)
         subject = load_subject(loading.name, dtype=loading.dtype, device=loading.device, asking=loading.asking)
     _answer(answers, subject.identity)

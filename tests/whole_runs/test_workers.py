@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -41,6 +42,7 @@ STUDY = Recipe(
 PROGRAM = """
 import sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, sys.argv[2])
 from test_workers import STUDY, Console, Options, run_recipe
 run_recipe(STUDY, Options(out=Path(sys.argv[1]), processes=2), Console(quiet=True))
@@ -254,6 +256,32 @@ def test_a_worker_whose_answer_cannot_be_read_has_ended(monkeypatch: pytest.Monk
     assert sorted(computed) == [0, 1, 2, 3]
     sharing.close()
     sharing.take_cores_back()
+
+
+def precision(_model: object) -> tuple[str, Any]:
+    return torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled
+
+
+@pytest.mark.slow
+def test_a_worker_multiplies_as_the_first_process_is_set_to() -> None:
+    loading = Loading(name="organism", dtype="float32", device="cpu", asking=NO_WISH, threads=1, tried=frozenset())
+    before = precision(None)
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.set_flags(False)
+    sharing = Workers([loading], load_subject("organism", weights=False).identity)
+    try:
+        sharing._start()
+        until(lambda: sharing.are_ready or sharing.workers[0].is_lost)
+        call = Call(1, pickle.dumps((1, precision, ())), lambda: None, None)
+        sharing.waiting.append(call)
+        sharing._supply(sharing.workers[0])
+        assert call.done.wait(60)
+        assert (call.is_known, call.value) == (True, ("medium", False))
+    finally:
+        sharing.close()
+        sharing.take_cores_back()
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.mkldnn.set_flags(before[1])
 
 
 # ── who gets workers ─────────────────────────────────────────────────────────────────────────────────────────────────
