@@ -44,7 +44,8 @@ def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -
         _sentence(
             "Baseline ASR leaves too little room for so few prompts in",
             _without_power(possible, anchor),
-            ": even a rise to 100 % would be found there with less than 80 % power.",
+            ": even a rise to 100 % would be found there with less than 80 % power, if prompts of a cluster count once "
+            "and arms are independent.",
         ),
     ]
     return [sentence for sentence in found if sentence]

@@ -34,6 +34,8 @@ def baseline(**languages: str) -> pl.DataFrame:
 def test_the_baseline(verdicts: dict[str, str], starts: list[str]) -> None:
     found = notes(baseline(**verdicts))
     assert [note[: len(start)] for note, start in zip(found, starts, strict=True)] == starts
+    room = [note for note in found if "room" in note]
+    assert all(note.endswith("if prompts of a cluster count once and arms are independent.") for note in room)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
