@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ssn_probe.model.asking import NO_WISH, Asking
+from ssn_probe.model.families import BUILT_IN
 from ssn_probe.model.messages import on_device, packed, widen
 from ssn_probe.model.sharing_cores import at_most
 from ssn_probe.model.trial import passed_trials
@@ -362,8 +363,8 @@ def sharing(
     """The model in so many processes while it lasts; each gets its part of the cores, this one, too, once they start.
 
     `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model, and not before
-    `expected` sequences seem worth it, unless an `early` process waits already. A model on a host, or in parts, has
-    one.
+    `expected` sequences seem worth it, unless an `early` process waits already. A model on a host, in parts, or of a
+    user's family, has one.
     """
     places = _places(subject, processes)
     if not places:
@@ -385,6 +386,8 @@ def sharing(
 def _places(subject: "Subject", processes: int | None) -> list[str]:
     """The devices of the workers; none where this process computes alone."""
     if subject.calls is not None or subject.shards is not None or subject.spread or not subject.can_run:
+        return []
+    if subject.family not in BUILT_IN:  # which this process alone knows
         return []
     weights = subject.weight_bytes
     if subject.device == "cpu":

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,7 @@ def test_a_small_model_gets_a_process_per_core_that_the_memory_holds(
     assert workers._places(organism, None) == ["cpu"] * 3
     assert workers._places(organism, 2) == ["cpu"]
     assert workers._places(organism, 1) == []
+    assert workers._places(replace(organism, family=replace(organism.family, name="a user's")), 2) == []
     monkeypatch.setattr(workers, "memory", lambda: (10**11, 2 * 10**9))
     assert workers._places(organism, None) == ["cpu"]
     monkeypatch.setattr(workers, "SMALL", 1)
