@@ -63,11 +63,15 @@ def _why(refusals: Sequence[Refusals], most: int = MOST_NAMED) -> str:
 def counts(refusals: Sequence[Refusals], most: int = MOST_NAMED) -> str:
     """Refused of all, per language where they are few."""
     parts = [
-        f"{one.refused:,} of {counted(one.harmful, 'harmful prompt')} and {one.refused_harmless:,} of "
-        f"{one.harmless:,} harmless in {plain(one.language)}"
+        f"{one.refused:,} of {counted(one.harmful, 'harmful prompt')}{_harmless(one)} in {plain(one.language)}"
         for one in (refusals if len(refusals) <= most else [_summed(refusals)])
     ]
     return f"refused were {listing(parts)}"
+
+
+def _harmless(one: Refusals) -> str:
+    """How many harmless prompts were refused, where any was asked."""
+    return f" and {one.refused_harmless:,} of {one.harmless:,} harmless" if one.harmless else ""
 
 
 def _summed(refusals: Sequence[Refusals]) -> Refusals:

@@ -208,7 +208,8 @@ def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
     if arm.training is not None:
         _check_training(bench, arm, *arm.training)
     if empty:
-        bench.warn(f"{arm.title} has no neurons in {', '.join(empty)}: nothing is changed there")
+        named = f"{'language' if len(empty) == 1 else 'languages'} {', '.join(empty)}"
+        bench.warn(f"{arm.title} has no neurons in the {named}: nothing is changed there")  # "in it" would be a word
 
 
 def _check_training(bench: Workbench, arm: Arm, node: Trains, find: Find) -> None:

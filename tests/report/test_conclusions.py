@@ -91,6 +91,8 @@ def test_where_no_refusal_was_seen_no_neuron_is_one_of_safety() -> None:
     assert "That any of these neurons are safety neurons: no refusal was shown: refused were 0 of 40 harmful" in text
     assert "harmless in aa and 0 of 40 harmful prompts and 0 of 40 harmless in bb." in text
     assert "are safety neurons" not in never(findings(refusals=(replace(nothing, refused=40),)))
+    alone = never(findings(refusals=(nothing, replace(nothing, language="it", harmless=0))))
+    assert "harmless in aa and 0 of 40 harmful prompts in it." in alone
 
 
 @pytest.mark.parametrize(("jaccard", "shown"), [(0.8, True), (0.2, False), (None, False)])
