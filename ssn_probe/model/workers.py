@@ -158,7 +158,7 @@ class Workers:
                     return call.value
                 self._go_on()
             began = time.monotonic()
-            value = here(subject, body, arguments)
+            value = _computed(here, subject, body, arguments)
             self._learn(_sequences(arguments), time.monotonic() - began)
             return value
 
@@ -242,7 +242,7 @@ class Workers:
             message = packed((self._numbers, body, on_device(arguments, "cpu")))
         except (pickle.PicklingError, TypeError, AttributeError):
             return None
-        call = Call(self._numbers, message, partial(here, subject, body, arguments), self.turns.group)
+        call = Call(self._numbers, message, partial(_computed, here, subject, body, arguments), self.turns.group)
         with self._lock:
             if not self.are_ready:
                 return None
@@ -308,6 +308,11 @@ class Workers:
                 worker.process.kill()
             self.warn("a process that shared the work ended early; what it was computing was computed again")
         self.turns.wake(*(call.done for call in left))
+
+
+def _computed(here: Here, subject: "Subject", body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """What a body gives here; of its arguments, those that a worker has computed are in the processor's memory."""
+    return here(subject, body, arguments if subject.device == "cpu" else on_device(arguments, subject.device))
 
 
 def worker_process() -> subprocess.Popen[bytes]:

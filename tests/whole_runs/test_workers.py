@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -43,7 +44,8 @@ STUDY = Recipe(
 PROGRAM = """
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 sys.path.insert(0, sys.argv[2])
 from test_workers import STUDY, Console, Options, run_recipe
 run_recipe(STUDY, Options(out=Path(sys.argv[1]), processes=2), Console(quiet=True))
@@ -183,6 +185,9 @@ def test_two_runs_share_a_cache(tmp_path: Path, alone: dict[str, bytes]) -> None
     assert other.wait(600) == 0
 
 
+ON_CPU, ELSEWHERE = (cast("Subject", SimpleNamespace(device=device)) for device in ("cpu", "meta"))
+
+
 class Silent:
     """A worker's process that takes calls, answers none, and ends when it is killed."""
 
@@ -215,7 +220,7 @@ def test_what_no_worker_has_is_computed_here_while_nothing_else_can_be_done(monk
         return arguments[0]
 
     def ask(number: int) -> int:
-        return sharing.run(here, None, trace_states, (number,))  # type: ignore[arg-type]
+        return sharing.run(here, ON_CPU, trace_states, (number,))
 
     try:
         assert list(sharing.together([lambda n=n: ask(n) for n in range(4)])) == [0, 1, 2, 3]
@@ -239,8 +244,12 @@ def test_a_worker_whose_answer_cannot_be_read_has_ended(monkeypatch: pytest.Monk
     sharing._start()
     until(lambda: sharing.are_ready)
 
+    def here(subject: Subject, body: Callable, arguments: tuple) -> int:
+        computed.append(arguments[0])
+        return arguments[0]
+
     def ask(number: int) -> int:
-        return sharing.run(lambda *_: computed.append(number) or number, None, trace_states, (number,))  # type: ignore[arg-type]
+        return sharing.run(here, ON_CPU, trace_states, (number,))
 
     def answer() -> None:
         until(lambda: len(sharing.workers[0].calls) > 1)
@@ -283,6 +292,16 @@ def test_a_worker_multiplies_as_the_first_process_is_set_to() -> None:
         sharing.take_cores_back()
         torch.set_float32_matmul_precision(before[0])
         torch.backends.mkldnn.set_flags(before[1])
+
+
+def test_what_a_worker_has_computed_is_taken_to_the_device_of_the_first_process() -> None:
+    def here(subject: Subject, body: Callable, arguments: tuple) -> tuple[str, str]:
+        (stages,) = arguments
+        return stages["input"].device.type, stages["layers"]
+
+    given = {"input": torch.ones(2), "layers": "all"}
+    assert sharing_workers().run(here, ELSEWHERE, trace_states, (given,)) == ("meta", "all")
+    assert sharing_workers().run(here, ON_CPU, trace_states, (given,)) == ("cpu", "all")
 
 
 # ── who gets workers ─────────────────────────────────────────────────────────────────────────────────────────────────
