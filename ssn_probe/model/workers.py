@@ -367,9 +367,9 @@ def sharing(
 ) -> Iterator["Subject"]:
     """The model in so many processes while it lasts; each gets its part of the cores, this one, too, once they start.
 
-    `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model, and not before
-    `expected` sequences seem worth it, unless an `early` process waits already. A model on a host, in parts, or of a
-    user's family, has one.
+    `processes` None: one per usable core for a small model on the CPU, one per GPU that holds the model and is of the
+    same kind, since another one rounds otherwise, and not before `expected` sequences seem worth it, unless an `early`
+    process waits already. A model on a host, in parts, or of a user's family, has one.
     """
     places = _places(subject, processes)
     if not places:
@@ -404,6 +404,7 @@ def _places(subject: "Subject", processes: int | None) -> list[str]:
     import torch
 
     own = torch.device(subject.device).index or 0
-    others = [number for number in range(torch.cuda.device_count()) if number != own]
+    kind = torch.cuda.get_device_name
+    others = [one for one in range(torch.cuda.device_count()) if one != own and kind(one) == kind(own)]
     free = [one for one in others if torch.cuda.mem_get_info(one)[0] >= 1.5 * weights + ROOM_ON_GPU]
     return [f"cuda:{number}" for number in free[: None if processes is None else processes - 1]]

@@ -322,6 +322,19 @@ def test_a_small_model_gets_a_process_per_core_that_the_memory_holds(
     assert workers._places(organism, None) == []
 
 
+def test_a_model_on_a_gpu_gets_those_of_its_kind_that_hold_it(
+    organism: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, free = ["A", "A", "B", "A", "A"], [0, 10**11, 10**11, 10**8, 10**11]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda one: (free[one], 10**11))
+    subject = replace(organism, device="cuda")
+    assert workers._places(subject, None) == ["cuda:1", "cuda:4"]
+    assert workers._places(subject, 2) == ["cuda:1"]
+    assert workers._places(subject, 1) == []
+
+
 def test_little_work_starts_no_process(organism: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
