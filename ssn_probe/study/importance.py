@@ -68,8 +68,9 @@ def chance_errors(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame | None:
     `score_error`.
 
     Of an effect that is estimated by chance, such as `Final` from random read-outs; None for others. Effects of prompts
-    are independent, so a mean of n effects e has √Σ (chance · e)² / n, whose square is unbiased. It is no error of
-    prompts, whose choice adds to it. What is verified on all prompts has none.
+    are independent, so a mean of n effects e has √Σ (chance · e)² / n, whose square is unbiased; equal prompts of a
+    context have the same read-outs, and count as one with the sum of their effects. It is no error of prompts, whose
+    choice adds to it. What is verified on all prompts has none.
     """
     if not node.scored_by.chance or node.labels is not None:
         return None
@@ -77,18 +78,29 @@ def chance_errors(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame | None:
     weights = {"harmful": 1.0, "harmless": float(contrast_score(node.rule, 0.0, 1.0))}
     for language in bench.data[node.prompts].languages:
         exact = () if node.verify is None else verified(bench, node, language).complete
+        copies = {context: _copies(bench, node, language, context) for context in weights}
         for site in distinct_sites(bench, node):
             places = []
             for layer in range(bench.subject.n_layers):
                 squares: Any = 0.0
                 for context, weight in weights.items():
                     effects = effects_at(bench, estimated, language, context, layer, site)
-                    errors = node.scored_by.chance * weight * np.linalg.norm(effects, axis=0) / len(effects)
+                    first, times = copies[context]
+                    apart = effects if len(first) == len(effects) else effects[first] * times[:, None]
+                    errors = node.scored_by.chance * weight * np.linalg.norm(apart, axis=0) / len(effects)
                     squares = squares + errors**2
                 squares[[index for where, kind, index in exact if (where, kind) == (layer, site)]] = 0.0
                 places.append(np.sqrt(squares))
             frames.append(importance_frame({"score_error": {site: np.stack(places)}}, site, language))
     return pl.concat(frames)
+
+
+def _copies(bench: Workbench, node: SafetyNeurons, language: str, context: str) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of different prompts, each the first of its like, and how many are like it: int64 [different prompt]."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for number, tokens in enumerate(tokens_of(bench, bench.data[node.prompts].select("identify", context, language))):
+        rows.setdefault(tuple(tokens), []).append(number)
+    return np.array([same[0] for same in rows.values()]), np.array([len(same) for same in rows.values()])
 
 
 def distinct_sites(bench: Workbench, node: SafetyNeurons) -> tuple[str, ...]:

@@ -40,6 +40,25 @@ def test_it_is_that_of_the_means_that_the_rule_contrasts(bench: Workbench, rule:
     assert errors == pytest.approx(np.std(scores, axis=0), rel=0.15)
 
 
+def test_equal_prompts_err_alike(bench: Workbench) -> None:
+    """Their read-outs are the same, so that a prompt that is there three times is no better known."""
+    once, thrice = (
+        replace(prompts, frame=pl.concat(copies), digest=f"{prompts.digest} × {len(copies)}")
+        for prompts in [bench.data[PROMPTS]]
+        for copies in (
+            [prompts.frame],
+            [prompts.frame.with_columns(pl.col("prompt_id") + f"-{copy}") for copy in range(3)],
+        )
+    )
+    node = replace(MS, sites=("k",))
+    found = [
+        chance_errors(Workbench(subject=bench.subject, data={PROMPTS: prompts}, anchor="qaa"), node)
+        for prompts in (once, thrice)
+    ]
+    errors = [table["score_error"].to_numpy() for table in found if table is not None]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3)
+
+
 def test_verified_neurons_have_none(bench: Workbench) -> None:
     node = replace(MS, verify=0.1, sites=("k",))
     found, chosen = chance_errors(bench, node), verified(bench, node, "qaa")
