@@ -109,7 +109,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 def points(value: float) -> str:
     """A difference of shares in percentage points, signed: 0.257 → `+25.7`."""
-    return f"{100 * value:+.1f}"
+    return f"{100 * value + 0.0:+.1f}"  # a zero that was turned round is no negative one
 
 
 def points_interval(low: float, high: float) -> str:

@@ -117,6 +117,7 @@ def test_markdown_of_known_tricks_is_literal(text: str) -> None:
         (points(0.257), "+25.7"),
         (points(-0.05), "-5.0"),
         (points(0.0), "+0.0"),
+        (points(-0.0), "+0.0"),
         (probability(0.0476), ".048"),
         (probability(0.0005), "< .001"),
         (probability(0.001), ".001"),

@@ -123,6 +123,7 @@ def test_the_section_says_how_the_wrong_language_is_judged() -> None:
     assert "| language | 15.0 (-60.0 [" in text
     assert f"by verdict: language: {3 * (PROMPTS_EACH - 12)} invalid. An answer" in text
     assert "read what is refused, and not ASR" in text
+    assert "averaged over languages without aa; in brackets" in text
 
 
 def test_one_arm_of_each_kind() -> None:

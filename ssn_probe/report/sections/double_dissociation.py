@@ -11,7 +11,7 @@ from ssn_probe.study.arms import BASELINE
 from ssn_probe.study.comparisons import COMPARISONS, RANDOM
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS
-from ssn_probe.text import points
+from ssn_probe.text import plain, points
 
 ALPHA = 0.05
 COLUMNS = {
@@ -31,9 +31,9 @@ BEHAVIOURS = {
     LANGUAGE_LOG_ODDS: "language log-odds",
 }
 READING = (
-    "Responses to harmful prompts, averaged over languages; in brackets the change from the untouched model with its "
-    "95 % interval, for random sets the change of their mean and where 95 % of such sets fall. Refused counts a "
-    "refusal in any language. A crossed contrast is how much lower a behaviour is where the set that carries it is "
+    "Responses to harmful prompts, averaged over languages{without}; in brackets the change from the untouched model "
+    "with its 95 % interval, for random sets the change of their mean and where 95 % of such sets fall. Refused counts "
+    "a refusal in any language. A crossed contrast is how much lower a behaviour is where the set that carries it is "
     "silenced than where the other is, on the same prompts; its p is the level at which the interval leaves out zero. "
     "Both contrasts must be above zero for a double dissociation, so its p is the larger of the two; the interaction, "
     "their sum, can be moved by one of them alone."
@@ -56,7 +56,8 @@ def dissociation_section(
         body.append((arm, *(_changed(summary_row(summary, arm, measure)) for measure in present)))
     for arm in arms:
         body += _random(comparisons, summary, arm, present)
-    parts = (Table(head, tuple(body)), *_contrasts(found, anchor), READING, _wrong_language(found))
+    reading = READING.format(without="" if anchor is None else f" without {plain(anchor)}")
+    parts = (Table(head, tuple(body)), *_contrasts(found, anchor), reading, _wrong_language(found))
     return section("Double dissociation: which set carries which behaviour?", Picture("dissociation"), *parts)
 
 
