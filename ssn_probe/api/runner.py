@@ -47,7 +47,7 @@ from ssn_probe.runs.manifest import Manifest, write_manifest
 from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import to_json, walk
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.host_checks import check_allowed, check_scoring
+from ssn_probe.study.host_checks import check_allowed, check_fits
 from ssn_probe.study.kept_progress import keeping_progress
 from ssn_probe.study.keys import resolved_key
 from ssn_probe.study.lm_eval_tasks import check_tasks
@@ -247,7 +247,7 @@ def found_subject(recipe: Recipe, options: Options, root: Path) -> Subject:
 
 def check_subject(subject: Subject, recipe: Recipe, root: Path) -> None:
     """Raises an SSNProbeError where a model, here or on a host, is not fit for a recipe."""
-    check_scoring(recipe, subject)
+    check_fits(recipe, subject)
     require_proof(subject, root)
     if subject.calls is None:
         if is_open(subject):  # else it is checked when it is opened

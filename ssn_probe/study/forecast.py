@@ -29,7 +29,7 @@ from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detect
 from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
-from ssn_probe.study.host_checks import check_allowed, check_scoring
+from ssn_probe.study.host_checks import check_allowed, check_fits
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.importance import screening
 from ssn_probe.study.ingredients import ingredients
@@ -98,7 +98,7 @@ def forecast(
     plan = make_plan(limited(recipe, limit), remote=remote, device=device, engine=engine)
     options: dict[str, Any] = {"dtype": dtype, "device": device, "remote": remote, "asking": asking_of(plan.recipe)}
     subject = find_subject(plan.recipe.model, cache=out / "cache", writes=False, weights=False, **options)
-    check_scoring(plan.recipe, subject)
+    check_fits(plan.recipe, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     vllm = None if plan.engine is None else Vllm(plan.engine, subject)
     rows, cached = _look_up(plan, subject, vllm, out)

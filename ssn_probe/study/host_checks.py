@@ -5,7 +5,7 @@ from ssn_probe.model.placement import BALANCED
 from ssn_probe.model.precision import check_widening
 from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject
-from ssn_probe.spec import Effect, Recipe, SafetyNeurons
+from ssn_probe.spec import Effect, Only, Recipe, SafetyNeurons
 from ssn_probe.spec.node import Node, walk
 
 HERE = "Or run it on this machine, without --remote."
@@ -65,11 +65,19 @@ def _without_gradients(node: Node) -> str:
     return f"The same command with {STATE_BY_PASSES if of_state else ODDS_BY_PASSES} "
 
 
-def check_scoring(recipe: Recipe, subject: Subject) -> None:
-    """Raises ModelError where a model cannot be scored in the dtype that the recipe asks for."""
+def check_fits(recipe: Recipe, subject: Subject) -> None:
+    """Raises ModelError where a model cannot be scored in the dtype that the recipe asks for, and RecipeError where it
+    does not have a layer that the recipe names: a set of that layer would be empty whatever is measured."""
     for node in walk(recipe):
         if isinstance(node, SafetyNeurons):
             check_widening(subject, node.scoring_dtype)
+        if isinstance(node, Only):
+            absent = [layer for layer in node.layers or () if layer >= subject.n_layers]
+            if absent:
+                raise RecipeError(
+                    f"only(layers=…) names layer {absent[0]}, and {subject.name} has {subject.n_layers} layers",
+                    f"Layers are numbered from 0 to {subject.n_layers - 1}.",
+                )
 
 
 def check_spread(recipe: Recipe, device: str = "auto", engine: str = "transformers") -> None:

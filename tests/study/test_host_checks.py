@@ -93,3 +93,12 @@ def test_a_score_of_ones_own_says_what_it_needs(llama: Subject) -> None:
         for kind in (NeedsWeights, NeedsGradients):
             NODES.pop(kind.__name__)
             EFFECTS.pop(kind.__name__.lower())
+
+
+def test_a_layer_that_the_model_lacks_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    ms = SafetyNeurons(Prompts("organism", languages=("qaa", "qab"), limit=4), effect="local")
+    for ask in (run, preview):
+        with pytest.raises(RecipeError, match="names layer 99, and organism has 4 layers") as caught:
+            ask(ms.only(layers=(0, 99)), model="organism", out=tmp_path)
+        assert caught.value.hint == "Layers are numbered from 0 to 3."
+    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
