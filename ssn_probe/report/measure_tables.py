@@ -194,7 +194,9 @@ def measure_tables(grid: Grid, primary: str | None, shown: Collection[str] = ())
         same += [f"{'; '.join(titles)}: every figure is that of {first.title}."] if titles else []
     distinct = [own[0] for own in groups.values() if own[0].title not in shown]
     tables = [
-        grid.short_table(block) for block in blocks(distinct, None if shown else primary) if len(block) > 1 or not same
+        grid.short_table(block)
+        for block in blocks(distinct, None if shown else primary)
+        if len(block) > 1 or not (same and shown)  # of the arms that stand elsewhere the baseline does, too
     ]
     return [*tables, *([" ".join(same)] if same else [])]
 

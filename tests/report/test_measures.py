@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from arm_samples import RECIPE, compared, comparisons, findings, manifest, primary_test, row, table
 
 from ssn_probe.report.document import Bullets, Folded, Section, Table
@@ -104,6 +105,19 @@ def test_one_figure_that_differs_keeps_its_table() -> None:
     assert [line[0] for line in main.rows] == ["aa (anchor: its SS is its MS)", "bb", "cc", "average without aa"]
     assert note == "ms: every figure is that of baseline."
     assert first_table(rest).rows[0][:3] == ("invalid responses, %", "0.0 [0.0, 10.0]", "0.0 [0.0, 10.0]")
+
+
+@pytest.mark.parametrize(("measure", "first", "others"), [("kl", "ss", ("ms",)), ("utility", "baseline", ("ss", "ms"))])
+def test_figures_that_all_arms_share_are_in_a_table_and_not_lost(
+    measure: str, first: str, others: tuple[str, ...]
+) -> None:
+    """Each arm says that its figures are those of another: those stand somewhere."""
+    varying = (0.1, 0.2, 0.3, 0.25)
+    _, rest = made(study(*ASR, *rows(measure, **dict.fromkeys((first, *others), varying))))
+    main, note = folded(rest, "KL" if measure == "kl" else "Utility")[:2]
+    assert main.head == ("language", first)
+    assert len(main.rows) == 4
+    assert note == f"{'; '.join(others)}: every figure is that of {first}."
 
 
 def test_languages_with_the_same_figures_share_a_row_but_not_with_anchor_and_average() -> None:
