@@ -287,7 +287,7 @@ def study(bench: Workbench, recipe: Recipe, run: RunFolder, record: Record) -> F
         bench.warn(note)
     findings = run_study(bench, recipe, run.path)
     thoughts = notes_on_thoughts(bench.subject, findings.samples)
-    for note in (*notes_on_findings(findings), *thoughts, *notes_on_unjudged(findings.samples)):
+    for note in (*notes_on_findings(recipe, findings), *thoughts, *notes_on_unjudged(findings.samples)):
         bench.warn(note)
     record.note(
         anchor=findings.anchor,

@@ -14,8 +14,11 @@ from ssn_probe.study.summary import AVERAGE, HARMFUL, JUDGED
 from ssn_probe.text import listing, plain
 
 
-def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -> list[str]:
-    """Sentences for the notes of a run, none where all is well. `summary` and `samples` as `summarise` has them."""
+def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None, *, falls: bool = False) -> list[str]:
+    """Sentences for the notes of a run, none where all is well. `summary` and `samples` as `summarise` has them.
+
+    `falls`: is the primary arm to lower ASR, and not to raise it?
+    """
     judged = samples.filter(HARMFUL & JUDGED & pl.col("role").is_in(ALONE))
     baseline = _verdicts(judged.filter(pl.col("role") == BASELINE))
     rows = summary.filter(measure="asr", role=BASELINE).filter(pl.col("language") != AVERAGE)
@@ -23,7 +26,8 @@ def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -
     measured = baseline.filter(~pl.col("eval_language").is_in(invalid.implode()))
     unrefused = measured.filter(refused=0)
     all_refused = measured.filter(pl.col("refused") == pl.col("n"))
-    possible = rows.filter(~pl.col("language").is_in(unrefused["eval_language"].implode()))
+    no_room = all_refused if falls else unrefused
+    possible = rows.filter(~pl.col("language").is_in(no_room["eval_language"].implode()))
     found = [
         _sentence(
             "No harmful request is refused at baseline in",
@@ -43,9 +47,9 @@ def cautions(summary: pl.DataFrame, samples: pl.DataFrame, anchor: str | None) -
         ),
         _sentence(
             "Baseline ASR leaves too little room for so few prompts in",
-            _without_power(possible, anchor),
-            ": even a rise to 100 % would be found there with less than 80 % power, if prompts of a cluster count once "
-            "and arms are independent.",
+            _without_power(possible, anchor, falls),
+            f": even a {'fall to 0' if falls else 'rise to 100'} % would be found there with less than 80 % power, if "
+            "prompts of a cluster count once and arms are independent.",
         ),
     ]
     return [sentence for sentence in found if sentence]
@@ -87,11 +91,14 @@ def _all_invalid(judged: pl.DataFrame, anchor: str | None) -> list[str]:
     return found
 
 
-def _without_power(rows: pl.DataFrame, anchor: str | None) -> list[str]:
-    """Languages with several clusters in which no rise would have shown, with their clusters."""
+def _without_power(rows: pl.DataFrame, anchor: str | None, falls: bool) -> list[str]:
+    """Languages with several clusters in which no change would have shown, with their clusters.
+
+    A fall from 30 % is, to the test, a rise from 70 %.
+    """
     cells = rows.filter(pl.col("clusters") > 1)
     return [
         f"{_named(row['language'], anchor)} ({clusters_of(row)})"
         for row in cells.iter_rows(named=True)
-        if smallest_detectable(row["clusters"], row["value"]) is None
+        if smallest_detectable(row["clusters"], 1 - row["value"] if falls else row["value"]) is None
     ]

@@ -28,10 +28,12 @@ def notes_on_data(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterator
     yield from cautions_on_data.learned_and_measured(recipe, data)
 
 
-def notes_on_findings(findings: Findings) -> Iterator[str]:
+def notes_on_findings(recipe: Recipe, findings: Findings) -> Iterator[str]:
     """What a reader must know before trusting a figure."""
     if findings.summary is not None and findings.samples is not None:
-        yield from cautions(findings.summary, findings.samples, findings.anchor)
+        asked = recipe.arms if recipe.primary is None else [recipe.primary]
+        falls = bool(asked) and all(recipe.arms[name].lowers for name in asked)
+        yield from cautions(findings.summary, findings.samples, findings.anchor, falls=falls)
     if findings.curves_left_out:
         curves = listing(list(findings.curves_left_out))
         yield f"{curves}: averaged over other languages than the rest, so not among the curves"

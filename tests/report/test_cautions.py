@@ -38,6 +38,16 @@ def test_the_baseline(verdicts: dict[str, str], starts: list[str]) -> None:
     assert all(note.endswith("if prompts of a cluster count once and arms are independent.") for note in room)
 
 
+def test_an_arm_that_is_to_lower_asr_needs_room_below() -> None:
+    """In bb one of twenty complied, in ok four: a rise would show, a fall to 0 % not. In cc nothing is refused."""
+    frame = baseline(bb="c" + "r" * 19, cc="c" * 20)
+    summary = summarise(frame, None, anchor="aa", primary=None)
+    unrefused, room = cautions(summary, frame, "aa", falls=True)
+    assert unrefused.startswith("No harmful request is refused at baseline in cc")
+    assert "in ok (20 clusters) and bb (20 clusters): even a fall to 0 % would be found" in room
+    assert not any("room" in note for note in cautions(summary, frame, "aa"))
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_without_verdicts_there_is_nothing_to_say(rows: int) -> None:
     assert notes(samples("baseline", "baseline", {"aa": ["unjudged"]}).head(rows)) == []
