@@ -178,7 +178,7 @@ def fitted(size: BatchSize, attempt: Callable[[int], T]) -> T:
     """`attempt(size)`; where the memory runs out and the size is automatic, with half of it, and so on."""
 
     def within_memory(together: int) -> T:
-        size.size = together
+        together = size.size = min(together, size.size)  # another thread may have found that less fits
         message, hint = (
             f"The memory does not hold a batch of {together}",
             "Give a smaller --batch-size, or --batch-size auto.",

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from ssn_probe.model.garbage import left_for_later
 from ssn_probe.model.messages import on_device, packed
+from ssn_probe.model.out_of_memory import release_memory
 from ssn_probe.model.trial import take_as_passed
 from ssn_probe.model.workers import Loading
 
@@ -51,6 +52,8 @@ def main() -> None:
             value, is_known = on_device(run_here(subject, body, on_device(arguments, loading.device)), "cpu"), True
         except Exception:  # the first process computes it, and meets the same error
             value, is_known = None, False
+        if not is_known:
+            release_memory()  # as whoever tries with fewer rows does
         _answer(answers, (number, is_known, value, time.monotonic() - began))
 
 

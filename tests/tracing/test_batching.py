@@ -166,3 +166,17 @@ def test_a_given_size_is_kept_however_long_it_takes() -> None:
     size = BatchSize(200, auto=False, timed=True)
     size.took(20, 1000.0)
     assert size.size == 200
+
+
+def test_what_another_thread_found_to_fit_is_not_tried_with_more() -> None:
+    size, tried = BatchSize(16, auto=True), []
+
+    def attempt(together: int) -> int:
+        tried.append(together)
+        if together == 16:
+            size.size = 2  # meanwhile
+            raise MemoryError
+        return together
+
+    assert fitted(size, attempt) == 2
+    assert (tried, size.size) == ([16, 2], 2)

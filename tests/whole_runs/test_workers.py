@@ -1,5 +1,6 @@
 """Several processes that share the work of a run: the same tables, whatever becomes of them; none outlives the run."""
 
+import gc
 import io
 import os
 import pickle
@@ -272,8 +273,30 @@ def precision(_model: object) -> tuple[str, Any]:
     return torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled
 
 
+class Cycle:
+    """What only the collector of garbage finds."""
+
+    ended = 0
+
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        Cycle.ended += 1
+
+
+def fails(_model: object) -> None:
+    gc.disable()
+    Cycle()
+    raise MemoryError
+
+
+def ended(_model: object) -> int:
+    return Cycle.ended
+
+
 @pytest.mark.slow
-def test_a_worker_multiplies_as_the_first_process_is_set_to() -> None:
+def test_a_worker_multiplies_as_the_first_process_is_set_to_and_keeps_nothing_of_a_call_that_failed() -> None:
     loading = Loading(name="organism", dtype="float32", device="cpu", asking=NO_WISH, threads=1, tried=frozenset())
     before = precision(None)
     torch.set_float32_matmul_precision("medium")
@@ -282,16 +305,19 @@ def test_a_worker_multiplies_as_the_first_process_is_set_to() -> None:
     try:
         sharing._start()
         until(lambda: sharing.are_ready or sharing.workers[0].is_lost)
-        call = Call(1, pickle.dumps((1, precision, ())), lambda: None, None)
-        sharing.waiting.append(call)
+        calls = [Call(n, pickle.dumps((n, body, ())), lambda: None, None) for n, body in enumerate(ASKED)]
+        sharing.waiting.extend(calls)
         sharing._supply(sharing.workers[0])
-        assert call.done.wait(60)
-        assert (call.is_known, call.value) == (True, ("medium", False))
+        until(lambda: calls[-1].is_known or sharing.workers[0].is_lost)
+        assert [(call.is_known, call.value) for call in calls] == [(True, ("medium", False)), (False, None), (True, 1)]
     finally:
         sharing.close()
         sharing.take_cores_back()
         torch.set_float32_matmul_precision(before[0])
         torch.backends.mkldnn.set_flags(before[1])
+
+
+ASKED = (precision, fails, ended)
 
 
 def test_what_a_worker_has_computed_is_taken_to_the_device_of_the_first_process() -> None:
