@@ -29,7 +29,7 @@ CHECKED += [f"ssn_probe.tracing.{path.stem}" for path in sorted(TRACING.glob("*.
 with install_import_hook(CHECKED, "beartype.beartype"):
     import ssn_probe.tracing.effects
     import ssn_probe.tracing.generate
-    from ssn_probe.model import early_process, workers
+    from ssn_probe.model import early_process, worker_places
     from ssn_probe.model.subject import Subject, load_subject
 
 torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def any_machine() -> Iterator[None]:
         patched.setattr(os, "listdir", lambda path=".": sorted(LISTDIR(path), reverse=True))
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             patched.delenv(name, raising=False)
-        for module in (workers, early_process):
+        for module in (worker_places, early_process):
             patched.setattr(module, "usable_cores", lambda: 1)
         yield
 

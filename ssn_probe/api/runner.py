@@ -31,7 +31,7 @@ from ssn_probe.model.fetched import source_of
 from ssn_probe.model.known import find_subject, is_open, keep_facts
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject
-from ssn_probe.model.workers import sharing
+from ssn_probe.model.worker_places import sharing
 from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.answer import answer_lines
 from ssn_probe.report.certificate import with_certificate
@@ -82,7 +82,7 @@ class Options:
     `gradient_checkpointing`: training computes activations twice rather than keep them. `fresh`: nothing is taken from
     the cache. `remote`: run the model on a host, see `load_subject`; `yes`: without asking before prompts are sent.
     `engine`: what generates responses, which decides their tokens; `transformers`, or `vllm[:OPTION=VALUE,…]`.
-    `processes`: how many processes of this machine share the work; None: see `model.workers.sharing`.
+    `processes`: how many processes of this machine share the work; None: see `model.worker_places.sharing`.
     `source`: the text of the recipe file, as it was executed.
     """
 

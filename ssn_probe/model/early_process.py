@@ -13,7 +13,8 @@ from ssn_probe.model.asking import Asking
 from ssn_probe.model.known import is_known
 from ssn_probe.model.loading import files_here, locate, usable_device
 from ssn_probe.model.usable_machine import usable_cores
-from ssn_probe.model.workers import SMALL, end, worker_process
+from ssn_probe.model.worker_places import SMALL
+from ssn_probe.model.workers import end, worker_process
 
 SURE = 100_000
 """Responses that take a core longer than `workers.WORTH`: the organism takes 28 seconds, and larger models more."""

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from ssn_probe.model import early_process as early
-from ssn_probe.model import workers
+from ssn_probe.model import worker_places, workers
 from ssn_probe.model.asking import NO_WISH
 from ssn_probe.model.early_process import SURE, early_process
 from ssn_probe.model.known import find_subject, keep_facts
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.model.workers import Loading, Workers, sharing
+from ssn_probe.model.worker_places import sharing
+from ssn_probe.model.workers import Loading, Workers
 
 WAITS = [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"]
 
@@ -115,8 +116,8 @@ def test_a_process_that_has_ended_is_replaced(started: list[subprocess.Popen[byt
 def test_a_process_that_waits_is_used_with_the_first_call(
     started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
-    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
+    monkeypatch.setattr(worker_places, "usable_cores", lambda: 2)
+    monkeypatch.setattr(worker_places, "memory", lambda: (10**11, 10**11))
     organism: Subject = load_subject("organism")
     with sharing(organism, None, expected=8, early=workers.worker_process()) as subject:
         assert subject.workers is not None

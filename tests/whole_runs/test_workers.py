@@ -22,11 +22,12 @@ from rich.console import Console
 
 from ssn_probe import ASR, Prompts, Recipe, SafetyNeurons, Shared, Suppress
 from ssn_probe.api.runner import Options, run_recipe
-from ssn_probe.model import workers
+from ssn_probe.model import worker_places, workers
 from ssn_probe.model.asking import NO_WISH
 from ssn_probe.model.chat import whole_inputs
 from ssn_probe.model.subject import Subject, load_subject
-from ssn_probe.model.workers import COST, Call, Loading, Worker, Workers, sharing
+from ssn_probe.model.worker_places import sharing
+from ssn_probe.model.workers import COST, Call, Loading, Worker, Workers
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.tracing.bodies.refusal import trace_states
 from ssn_probe.tracing.edits import places_of
@@ -336,16 +337,16 @@ def test_what_a_worker_has_computed_is_taken_to_the_device_of_the_first_process(
 def test_a_small_model_gets_a_process_per_core_that_the_memory_holds(
     organism: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "usable_cores", lambda: 4)
-    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
-    assert workers._places(organism, None) == ["cpu"] * 3
-    assert workers._places(organism, 2) == ["cpu"]
-    assert workers._places(organism, 1) == []
-    assert workers._places(replace(organism, family=replace(organism.family, name="a user's")), 2) == []
-    monkeypatch.setattr(workers, "memory", lambda: (10**11, 2 * 10**9))
-    assert workers._places(organism, None) == ["cpu"]
-    monkeypatch.setattr(workers, "SMALL", 1)
-    assert workers._places(organism, None) == []
+    monkeypatch.setattr(worker_places, "usable_cores", lambda: 4)
+    monkeypatch.setattr(worker_places, "memory", lambda: (10**11, 10**11))
+    assert worker_places._places(organism, None) == ["cpu"] * 3
+    assert worker_places._places(organism, 2) == ["cpu"]
+    assert worker_places._places(organism, 1) == []
+    assert worker_places._places(replace(organism, family=replace(organism.family, name="a user's")), 2) == []
+    monkeypatch.setattr(worker_places, "memory", lambda: (10**11, 2 * 10**9))
+    assert worker_places._places(organism, None) == ["cpu"]
+    monkeypatch.setattr(worker_places, "SMALL", 1)
+    assert worker_places._places(organism, None) == []
 
 
 def test_a_model_on_a_gpu_gets_those_of_its_kind_that_hold_it(
@@ -356,14 +357,14 @@ def test_a_model_on_a_gpu_gets_those_of_its_kind_that_hold_it(
     monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda one: (free[one], 10**11))
     subject = replace(organism, device="cuda")
-    assert workers._places(subject, None) == ["cuda:1", "cuda:4"]
-    assert workers._places(subject, 2) == ["cuda:1"]
-    assert workers._places(subject, 1) == []
+    assert worker_places._places(subject, None) == ["cuda:1", "cuda:4"]
+    assert worker_places._places(subject, 2) == ["cuda:1"]
+    assert worker_places._places(subject, 1) == []
 
 
 def test_little_work_starts_no_process(organism: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
-    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
+    monkeypatch.setattr(worker_places, "usable_cores", lambda: 2)
+    monkeypatch.setattr(worker_places, "memory", lambda: (10**11, 10**11))
     with sharing(organism, None, expected=8) as subject:
         assert subject.workers is not None
         inputs = whole_inputs(subject, [[1, 2, 3]])
@@ -412,8 +413,8 @@ def test_what_is_left_starts_workers_and_what_is_cached_does_not(started: list[i
 def test_only_workers_that_start_take_cores(
     organism: Subject, started: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "usable_cores", lambda: 4)
-    monkeypatch.setattr(workers, "memory", lambda: (10**11, 10**11))
+    monkeypatch.setattr(worker_places, "usable_cores", lambda: 4)
+    monkeypatch.setattr(worker_places, "memory", lambda: (10**11, 10**11))
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
