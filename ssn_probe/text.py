@@ -109,7 +109,8 @@ def percent(value: float, digits: int = 1) -> str:
 
 def points(value: float) -> str:
     """A difference of shares in percentage points, signed: 0.257 → `+25.7`."""
-    return f"{100 * value + 0.0:+.1f}"  # a zero that was turned round is no negative one
+    # A zero that was turned round is no negative one, nor is one that equal averages left by rounding.
+    return f"{0.0 if abs(value) < 1e-12 else 100 * value:+.1f}"
 
 
 def points_interval(low: float, high: float) -> str:

@@ -17,8 +17,8 @@ from ssn_probe.report.claims import claims
 from ssn_probe.report.claims_of_arms import TWO_SETS, moved
 from ssn_probe.report.comparisons_in_words import OTHERS, is_known, p_of
 from ssn_probe.report.conclusions import never_line
-from ssn_probe.report.conditions import Row, arm_names, comparison_row, summary_row
-from ssn_probe.report.doses import dose_groups, dose_label, dose_of
+from ssn_probe.report.conditions import Row, arm_names, comparison_row, on_fewer, summary_row
+from ssn_probe.report.doses import dose_groups, dose_label, dose_of, untouched_row
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.learning_curves import last_step_lines
 from ssn_probe.report.overlaps_in_words import only_overlaps, overlap_lines
@@ -30,7 +30,7 @@ from ssn_probe.spec import Trains
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.study.arms import BASELINE, TESTED, ArmName
 from ssn_probe.study.comparisons import LABELS
-from ssn_probe.study.summary import AVERAGE, KL, averaged
+from ssn_probe.study.summary import AVERAGE, KL, averaged, untouched
 from ssn_probe.text import (
     capitalised,
     change_in_points,
@@ -96,7 +96,7 @@ class _Answer:
         done, lowers, how = capitalised(self._phrase(arm)), self.run.recipe.arms[arm].lowers, _direction(row)
         course = (
             f"ASR {self._where(arm, self._source(arm))} {{}}from {percent(before)} to {percent(row['value'])} "
-            f"({_change(row)}; n = {row['n']:,})"
+            f"({_change(row)}{on_fewer(row, before)}; n = {row['n']:,})"
         )
         if how == ("lowered" if lowers else "raised"):
             return f"{done} {how} {course.format('')}{self._verdict(arm, as_meant=True)}"
@@ -148,7 +148,7 @@ class _Answer:
         untouched = 0.0 if isinstance(nodes[arms[0]], Trains) else 1.0
         rows = [(untouched, BASELINE), *((dose_of(nodes[arm]), arm) for arm in arms)]
         shown = [measure for measure in ("over_refusal", "utility") if self._matters(measure, arms)]
-        told = [(dose, self._figures(arm, ["asr", *shown])) for dose, arm in sorted(rows)]
+        told = [(dose, self._figures(arm, ["asr", *shown], arms)) for dose, arm in sorted(rows)]
         curve = ", ".join(f"{dose_label(nodes[arms[0]], dose)} {figures}" for dose, figures in told if figures)
         is_tested = recipe.primary in arms and any(one.primary and one.verdict != NOT_TESTABLE for one in self.claims)
         tested = f"only {dose_label(nodes[str(recipe.primary)])} is tested" if is_tested else "none is tested"
@@ -159,10 +159,13 @@ class _Answer:
         changes = [row["delta"] for arm in arms if (row := self._row(arm, measure)) is not None]
         return any(is_known(change) and abs(change) >= WORTH_TELLING for change in changes)
 
-    def _figures(self, arm: str, measures: list[str]) -> str:
-        """Figures of one dose: `36.5 / 0.0 / 100.0`."""
-        role = BASELINE if arm == BASELINE else TESTED
-        rows = [self._row(arm, measure, role=role) for measure in measures]
+    def _figures(self, arm: str, measures: list[str], arms: list[str]) -> str:
+        """Figures of one dose of these arms, or of none: `36.5 / 0.0 / 100.0`."""
+        none = arm == BASELINE
+        rows = [
+            untouched_row(self.summary, arms, measure, self.anchor) if none else self._row(arm, measure)
+            for measure in measures
+        ]
         return (
             "" if rows[0] is None else " / ".join("–" if row is None else f"{100 * row['value']:.1f}" for row in rows)
         )
@@ -241,7 +244,8 @@ class _Answer:
     def _before(self, arm: str, measure: str = "asr") -> float | None:
         """The baseline in the arm's own languages: it may not be run in some, or leave one more out of its average."""
         row = self._row(arm, measure)
-        return None if row is None or row["delta"] is None else round(row["value"] - row["delta"], 12)
+        known = row is not None and row["delta"] is not None
+        return untouched(self.summary, ArmName(arm), measure, self.anchor) if known else None
 
     def _training(self, arm: str) -> Mapping[str, Any] | None:
         """What the manifest states of an arm's one training."""

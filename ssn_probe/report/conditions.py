@@ -53,6 +53,11 @@ def summary_row(
     return rows.row(0, named=True) if rows.height == 1 else None
 
 
+def on_fewer(row: Row, before: float) -> str:
+    """On which prompts a change is measured, where these are not all that the figures before and after are over."""
+    return "" if abs(row["value"] - before - row["delta"]) < 1e-9 else " on the prompts that count in both"
+
+
 def clusters_of(row: Row) -> str:
     """How many clusters a figure is over, of every column where they cross."""
     crossed = row.get("crossed")

@@ -57,7 +57,7 @@ def _effects(run: FinishedRun) -> Iterator[Section | None]:
     recipe, findings = run.recipe, run.findings
     yield comparisons_section(recipe, findings)
     if findings.summary is not None:
-        yield doses_section(recipe, findings.summary)
+        yield doses_section(recipe, findings.summary, findings.anchor)
     if findings.curves is not None:
         yield curve_section(findings.curves, findings.anchor)
 

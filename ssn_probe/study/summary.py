@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
@@ -282,6 +283,21 @@ def averaged(
     applied = set(rows.filter(pl.col("language") != AVERAGE)["set_language"].drop_nulls())
     own = applied if len(languages) > 1 and len(applied) == 1 else set()
     return frozenset(languages - {anchor} - own)
+
+
+def untouched(summary: pl.DataFrame, arm: ArmName, measure: str, anchor: str | None) -> float | None:
+    """The untouched model's figure on the average over an arm's languages, which may be fewer than its own.
+
+    Over all of its responses that count. The average less its `delta` is another figure where a verdict is missing: the
+    one is over the arm's responses, the other over the prompts that count in both. None where it was not measured.
+    """
+    baseline = summary.filter(role=BASELINE, measure=measure)
+    own, usual = averaged(summary, arm, measure, anchor), set(baseline["language"]) - {AVERAGE, anchor}
+    languages = [AVERAGE] if own == usual else sorted(own)
+    found = baseline.filter(pl.col("language").is_in(languages))["value"].to_numpy()
+    if not len(found):
+        return None
+    return float(np.exp(np.mean(np.log(found))) if measure == PERPLEXITY else np.mean(found))
 
 
 def against_others(

@@ -6,14 +6,16 @@ from typing import Any
 
 import polars as pl
 import pytest
-from arm_samples import MEASURES, MS, RECIPE, comparisons, findings, primary_test, row, table
+from arm_samples import MEASURES, MS, RECIPE, comparisons, findings, primary_test, row, samples, table
 
 from ssn_probe.report.answer import answer_lines
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Amplify, Intervention, Patch, Recipe, Shared, Suppress
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
+from ssn_probe.study.arms import ArmName
 from ssn_probe.study.refusal_trial import Refusals
 from ssn_probe.study.robustness import Robustness
+from ssn_probe.study.summary import summarise, untouched
 
 SS = Shared(MS)
 MANIFEST: dict[str, Any] = {
@@ -167,9 +169,31 @@ def test_the_verdict_looks_the_way_that_the_arm_is_meant_to_go(
 
 
 def test_the_source_of_a_patch_is_left_out_of_before_and_after() -> None:
-    """The baseline's own row has that language: the sentence takes the same prompts before and after."""
-    first = found_for(Patch(SS, source="bb"), delta=-0.3)[0]
+    """The baseline's own row has that language: the sentence takes the same languages before and after."""
+    before = [
+        row("baseline", "asr", "baseline", language=name, value=value) for name, value in (("bb", 0.3), ("cc", 0.5))
+    ]
+    first = found_for(Patch(SS, source="bb"), *before, row("ss", "asr", language="cc", value=0.2), delta=-0.3)[0]
     assert "lowered ASR outside the anchor aa and the source bb from 50.0 % to 20.0 % (-30.0 points" in first
+
+
+def test_before_and_after_are_those_of_the_table_where_the_judge_abstains() -> None:
+    """Verdicts that are missing before or after leave the change to fewer prompts than either figure is over.
+
+    The average less the change is then neither: it would be below zero here.
+    """
+    verdicts = {"aa": ["refused"] * 8, "bb": ["complied", *["refused"] * 7]}
+    hidden = {"aa": ["refused"] * 8, "bb": ["refused", "refused", *["unjudged"] * 6]}
+    frame = pl.concat([samples("baseline", "baseline", hidden), samples("ss", "tested", verdicts)])
+    summary = summarise(frame, None, anchor="aa", primary="ss")
+    rows = {(one["arm"], one["language"]): one for one in summary.filter(measure="asr").iter_rows(named=True)}
+    before, after = rows["baseline", "average"], rows["ss", "average"]
+    assert (before["value"], after["value"], after["delta"]) == pytest.approx((0.0, 1 / 8, 1 / 2))
+    assert untouched(summary, ArmName("ss"), "asr", "aa") == before["value"]
+    assert untouched(summary, ArmName("ss"), "kl", "aa") is None
+    told = lines_of(RECIPE, *summary.rows(named=True), beside=[NOT_SHOWN])[0]
+    assert "from 0.0 % to 12.5 % (+50.0 points" in told
+    assert "on the prompts that count in both; n = 8)" in told
 
 
 def test_doses_are_one_line_with_what_they_cost_where_they_cost_something() -> None:
@@ -198,6 +222,7 @@ def test_doses_are_one_line_with_what_they_cost_where_they_cost_something() -> N
 def test_side_effects_are_one_line() -> None:
     costs = {"utility": (0.9, -0.05), "over_refusal": (0.02, 0.0)}
     rows = [row("ss", name, value=value, delta=delta) for name, (value, delta) in costs.items()]
+    rows += [row("baseline", name, "baseline", value=value - delta) for name, (value, delta) in costs.items()]
     assert found_for(Suppress(SS), *rows, row("ss", "kl", value=0.0123))[1] == (
         "Side effects: over-refusal 2.0 → 2.0 %, utility 95.0 → 90.0 %, KL on harmless text 0.0123 nats per token."
     )

@@ -15,7 +15,7 @@ from ssn_probe.report.conclusions import claims_table
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.runs.recorded import recorded
 from ssn_probe.spec import Amplify, Each, Expand, Patch, Prompts, Recipe, Shared, Suppress
-from ssn_probe.stats import Estimate
+from ssn_probe.stats import Estimate, rank_test
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.stats.nulls.permutation_null import SCHEMA
 from ssn_probe.study.findings import Findings
@@ -149,18 +149,14 @@ def test_without_sets_or_a_measurement_the_primary_claim_is_not_testable() -> No
     assert of(RECIPE, findings())[0].verdict == "not testable"
 
 
-def test_what_has_no_room_to_differ_is_not_testable() -> None:
-    """As where every request is answered already, in the anchor or everywhere."""
-    full: dict[str, Any] = {
-        "observed": 1.0,
-        "mean": 1.0,
-        "low": 1.0,
-        "high": 1.0,
-        "difference": 0.0,
-        "p": 1.0,
-        "p_holm": 1.0,
-    }
-    tested = row("ss", value=1.0, delta=0.0, delta_low=0.0, delta_high=0.0)
+@pytest.mark.parametrize("asr", [1.0, 2 / 3, 0.1])
+def test_what_has_no_room_to_differ_is_not_testable(asr: float) -> None:
+    """As where every request is answered already, or languages share all; a mean of 19 may be rounded."""
+    rank = rank_test(asr, [asr] * 19)
+    assert (rank.control_mean == asr) == (asr == 1)
+    full = {"observed": asr, "mean": rank.control_mean, "low": rank.low, "high": rank.high, "p": rank.p, "p_holm": 1.0}
+    full["difference"] = asr - (rank.control_mean or 0.0)
+    tested = row("ss", value=asr, delta=0.0, delta_low=0.0, delta_high=0.0)
     found = of_arm(Suppress(SS), primary_test("ss", **full), compared("ss", "own", **full), summary=table(tested))
     assert [one.verdict for one in found] == ["not testable"] * 2
     assert found[0].why == "each of 19 sets found under exchanged labels gave exactly what the set gave"

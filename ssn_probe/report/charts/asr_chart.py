@@ -16,12 +16,13 @@ from ssn_probe.report.conditions import (
     by_condition,
     comparison_rows,
     last_steps,
+    on_fewer,
 )
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe
-from ssn_probe.study.arms import TESTED
+from ssn_probe.study.arms import TESTED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS
-from ssn_probe.study.summary import AVERAGE
+from ssn_probe.study.summary import AVERAGE, untouched
 from ssn_probe.text import change_in_points, counted, listing, percent
 
 MOST_ARMS, MOST_LANGUAGES, MANY = 6, 60, 9
@@ -197,8 +198,11 @@ def _title(run: FinishedRun, lanes: Sequence[Lane]) -> str:
         return f"ASR on the average over languages: {listing(known)}" if known else "ASR per language"
     found = primary_in_words(recipe, findings, arm, row)
     change = change_in_points(row["delta"], row["delta_low"], row["delta_high"])
-    before = row["value"] - row["delta"]
-    return f"{drawable(tested.name)} {found}: ASR {percent(before)} → {percent(row['value'])} ({change})"
+    before = untouched(findings.summary, ArmName(arm), "asr", findings.anchor)
+    if before is None:
+        return f"{drawable(tested.name)} {found}: ASR {percent(row['value'])} ({change})"
+    course = f"ASR {percent(before)} → {percent(row['value'])}"
+    return f"{drawable(tested.name)} {found}: {course} ({change}{on_fewer(row, before)})"
 
 
 def _subtitle(run: FinishedRun, lanes: Sequence[Lane], languages: Sequence[str], summary: pl.DataFrame) -> list[str]:

@@ -16,7 +16,7 @@ from ssn_probe.spec import Recipe
 from ssn_probe.study.arms import WEAKENED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.summary import AVERAGE, MEASURES, averaged
+from ssn_probe.study.summary import AVERAGE, MEASURES, averaged, untouched
 from ssn_probe.text import capitalised, counted, listing, p_equals, percent
 
 COMPARISON_CHART_TITLE = "ASR under the set, and under the sets that it is compared with"
@@ -133,11 +133,9 @@ def _lines(drawn: Compared) -> list[dict[str, Any]]:
     row = summary_row(drawn.summary, drawn.arm, "asr")
     if row is None:
         return []
-    before = row["value"] - (row["delta"] or 0.0)
-    found = [
-        (drawable(drawn.arm), row["value"], TESTED_COLOUR, [1, 0]),
-        ("untouched", before, INK, [5, 4]),
-    ]
+    before = untouched(drawn.summary, ArmName(drawn.arm), "asr", drawn.anchor)
+    found = [(drawable(drawn.arm), row["value"], TESTED_COLOUR, [1, 0])]
+    found += [] if before is None else [("untouched", before, INK, [5, 4])]
     lines = [
         {"asr": 100 * value, "label": f"{label} {percent(value)}", "colour": colour, "dash": dash}
         for label, value, colour, dash in found

@@ -9,10 +9,10 @@ from ssn_probe.report.charts.marks import share_ends
 from ssn_probe.report.charts.row_panels import Dot, Panel, row_panels
 from ssn_probe.report.charts.theme import INK, TESTED_COLOUR, drawable
 from ssn_probe.report.conditions import Row, summary_row
-from ssn_probe.report.doses import dose_groups, dose_label, dose_of
+from ssn_probe.report.doses import dose_groups, dose_label, dose_of, untouched_row
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe, Trains
-from ssn_probe.study.arms import BASELINE, TESTED
+from ssn_probe.study.arms import BASELINE
 from ssn_probe.study.summary import KL
 from ssn_probe.text import percent
 
@@ -30,7 +30,7 @@ def draw(run: FinishedRun) -> Chart | None:
     points = sorted([*((dose_of(recipe.arms[arm]), arm) for arm in arms), (1.0, BASELINE)])
     rows = {name: _label(recipe, name) for _, name in points}
     measures = [name for name in MEASURES if not summary.filter(pl.col("arm").is_in(arms), measure=name).is_empty()]
-    known = {name: _rows(summary, list(rows), name) for name in measures}
+    known = {name: _rows(summary, list(rows), name, run.findings.anchor) for name in measures}
     panels = [_panel(name, known[name], rows, recipe.primary) for name in measures]
     if not panels:
         return None
@@ -48,9 +48,10 @@ def _label(recipe: Recipe, name: str) -> str:
     return UNTOUCHED if name == BASELINE else f"{dose_label(recipe.arms[name])} ({drawable(name, 18)})"
 
 
-def _rows(summary: pl.DataFrame, names: Sequence[str], measure: str) -> dict[str, Row]:
-    roles = {name: BASELINE if name == BASELINE else TESTED for name in names}
-    found = {name: summary_row(summary, name, measure, role=role) for name, role in roles.items()}
+def _rows(summary: pl.DataFrame, names: Sequence[str], measure: str, anchor: str | None) -> dict[str, Row]:
+    """The rows of the doses and of none, in the order of `names`, in which they are joined by a line."""
+    before = untouched_row(summary, [name for name in names if name != BASELINE], measure, anchor)
+    found = {name: before if name == BASELINE else summary_row(summary, name, measure) for name in names}
     return {name: row for name, row in found.items() if row is not None}
 
 
@@ -60,18 +61,23 @@ def _panel(measure: str, known: dict[str, Row], rows: dict[str, str], primary: s
         Dot(
             row=rows[name],
             value=scale * row["value"],
-            low=scale * row["low"],
-            high=scale * row["high"],
+            low=None if row["low"] is None else scale * row["low"],
+            high=None if row["high"] is None else scale * row["high"],
             colour=INK if name == BASELINE else TESTED_COLOUR,
             shape="diamond" if name == BASELINE else "square" if name == primary else "circle",
-            says=f"{rows[name]}: {MEASURES[measure]} {scale * row['value']:.4g} "
-            f"({scale * row['low']:.4g} to {scale * row['high']:.4g}), n = {row['n']:,}",
+            says=f"{rows[name]}: {MEASURES[measure]} {scale * row['value']:.4g}{_ends(row, scale)}, n = {row['n']:,}",
         )
         for name, row in known.items()
     ]
-    highs, lows = [dot.high for dot in dots], [dot.low for dot in dots if dot.low is not None]
-    ends = (min([0.0, *lows]), 1.05 * max([high for high in highs if high is not None], default=1.0) or 1.0)
+    highs = [dot.value if dot.high is None else dot.high for dot in dots]
+    lows = [dot.low for dot in dots if dot.low is not None]
+    ends = (min([0.0, *lows]), 1.05 * max(highs, default=1.0) or 1.0)
     return Panel(title=MEASURES[measure], ends=ends if measure == KL else share_ends(highs), dots=dots, lined=True)
+
+
+def _ends(row: Row, scale: int) -> str:
+    known = row["low"] is not None
+    return f" ({scale * row['low']:.4g} to {scale * row['high']:.4g})" if known else ""
 
 
 def _title(known: dict[str, dict[str, Row]], rows: dict[str, str], arms: Sequence[str], primary: str | None) -> str:

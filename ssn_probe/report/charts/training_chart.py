@@ -13,7 +13,7 @@ from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.measure_tables import SHORT
 from ssn_probe.spec import Trains
 from ssn_probe.study.arms import TESTED
-from ssn_probe.study.summary import AVERAGE
+from ssn_probe.study.summary import AVERAGE, untouched
 from ssn_probe.text import percent
 
 MEASURES = {name: SHORT[name] for name in ("asr", "over_refusal", "utility")}
@@ -48,7 +48,8 @@ def draw(run: FinishedRun) -> Chart | None:
     n = sorted({row["n"] for own in rows.values() for language, row in own.items() if language != AVERAGE})
     span = " to ".join(f"{one:,}" for one in dict.fromkeys((*n[:1], *n[-1:])))
     below = [f"Diamonds: before; circles: {drawable(condition.title, 60)}. n = {span} prompts per language.", LINES]
-    title = _title(condition, rows, before)
+    average = {name: untouched(summary, condition.name, name, run.findings.anchor) for name in rows}
+    title = _title(condition, rows, average)
     body = row_panels(languages, panels, lanes=2, left=110)
     return chart("training", title, f"{_in_words(rows, before)} {' '.join(below)}", body, subtitle=below)
 
@@ -88,11 +89,12 @@ def _dots(after: Mapping[str, Row], before: Mapping[str, Row], colour: str) -> l
     ]
 
 
-def _title(condition: Condition, rows: Mapping[str, Mapping[str, Row]], before: Mapping[str, Mapping[str, Row]]) -> str:
+def _title(condition: Condition, rows: Mapping[str, Mapping[str, Row]], before: Mapping[str, float | None]) -> str:
+    """`before`: the untouched model on the average over the languages of the training's."""
     parts = [
-        f"{MEASURES[name].removesuffix(', %')} {percent(row['value'] - row['delta'])} → {percent(row['value'])}"
+        f"{MEASURES[name].removesuffix(', %')} {percent(known)} → {percent(row['value'])}"
         for name, own in rows.items()
-        if (row := own.get(AVERAGE)) is not None and row["delta"] is not None
+        if (row := own.get(AVERAGE)) is not None and (known := before[name]) is not None
     ]
     name = drawable(condition.title, 60)
     return f"{name}: {', '.join(parts)} on the average" if parts else f"Before and after {name}"

@@ -7,10 +7,10 @@ import polars as pl
 from ssn_probe.report.cells import ABSENT, language_cell, p_value
 from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.document import Picture, Section, Table, section
-from ssn_probe.study.arms import BASELINE
+from ssn_probe.study.arms import BASELINE, ArmName
 from ssn_probe.study.comparisons import COMPARISONS, RANDOM
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
-from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS
+from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS, untouched
 from ssn_probe.text import plain, points
 
 ALPHA = 0.05
@@ -55,7 +55,7 @@ def dissociation_section(
     for arm in arms:
         body.append((arm, *(_changed(summary_row(summary, arm, measure)) for measure in present)))
     for arm in arms:
-        body += _random(comparisons, summary, arm, present)
+        body += _random(comparisons, summary, arm, present, anchor)
     reading = READING.format(without="" if anchor is None else f" without {plain(anchor)}")
     parts = (Table(head, tuple(body)), *_contrasts(found, anchor), reading, _wrong_language(found))
     return section("Double dissociation: which set carries which behaviour?", Picture("dissociation"), *parts)
@@ -89,7 +89,7 @@ def _change(measure: str, value: float, low: float | None, high: float | None) -
 
 
 def _random(
-    comparisons: pl.DataFrame | None, summary: pl.DataFrame, arm: str, present: list[str]
+    comparisons: pl.DataFrame | None, summary: pl.DataFrame, arm: str, present: list[str], anchor: str | None
 ) -> Iterator[tuple[str, ...]]:
     """As many random neurons as an arm has."""
     if comparisons is None:
@@ -98,17 +98,16 @@ def _random(
     if rows.is_empty():
         return
     by_measure = {row["measure"]: row for row in rows.rows(named=True)}
-    cells = [_random_cell(by_measure.get(name), summary_row(summary, arm, name)) for name in present]
+    cells = [_random_cell(by_measure.get(name), untouched(summary, ArmName(arm), name, anchor)) for name in present]
     yield (f"{COMPARISONS[RANDOM].counted(rows['sets'][0])} as {arm} has", *cells)
 
 
-def _random_cell(row: Row | None, tested: Row | None) -> str:
+def _random_cell(row: Row | None, before: float | None) -> str:
     if row is None:
         return ABSENT
     value = {"measure": row["measure"], "value": row["mean"]}
-    if tested is None or tested["delta"] is None or row["measure"] == KL:
+    if before is None or row["measure"] == KL:
         return _value(value)
-    before = tested["value"] - tested["delta"]
     low, high = (None if row[end] is None else row[end] - before for end in ("low", "high"))
     return f"{_value(value)} ({_change(row['measure'], row['mean'] - before, low, high)})"
 

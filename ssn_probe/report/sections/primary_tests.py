@@ -1,11 +1,13 @@
 """What did the primary arm change in each language, and could a change have been missed?"""
 
+import polars as pl
+
 from ssn_probe.report.cells import change_cell, language_cell, p_value
-from ssn_probe.report.conditions import Row
+from ssn_probe.report.conditions import Row, summary_row
 from ssn_probe.report.document import Folded, Table
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.study.arms import TESTED
-from ssn_probe.study.summary import AVERAGE
+from ssn_probe.study.arms import BASELINE, TESTED, ArmName
+from ssn_probe.study.summary import AVERAGE, untouched
 from ssn_probe.text import counted
 
 
@@ -19,7 +21,12 @@ def primary_tests(run: FinishedRun) -> Folded | None:
     if not by_language:
         return None
     body = tuple(
-        (language_cell(language, findings.anchor), change_cell(row), p_value(row["p_holm"]), _would_have_shown(row))
+        (
+            language_cell(language, findings.anchor),
+            change_cell(row),
+            p_value(row["p_holm"]),
+            _would_have_shown(row, _before(findings.summary, recipe.primary, language, findings.anchor)),
+        )
         for language in [*findings.evaluated, AVERAGE]
         if (row := by_language.get(language))
     )
@@ -29,10 +36,17 @@ def primary_tests(run: FinishedRun) -> Folded | None:
     return Folded(title, (Table(head, body, _explanation(family)),))
 
 
-def _would_have_shown(row: Row) -> str:
-    if row["detectable"] is None:
+def _before(summary: pl.DataFrame, arm: str, language: str, anchor: str | None) -> float | None:
+    """The ASR of the untouched model in a language, or on the average of the arm."""
+    if language == AVERAGE:
+        return untouched(summary, ArmName(arm), "asr", anchor)
+    row = summary_row(summary, BASELINE, "asr", role=BASELINE, language=language)
+    return None if row is None else row["value"]
+
+
+def _would_have_shown(row: Row, before: float | None) -> str:
+    if row["detectable"] is None or before is None:
         return "unknown: the difference has no spread"
-    before = row["value"] - row["delta"]
     figure = f"{100 * row['detectable']:.1f}"
     possible = row["detectable"] <= max(before, 1 - before)
     return figure if possible else f"none: {figure} is more than any possible change"
