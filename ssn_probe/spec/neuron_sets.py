@@ -271,7 +271,10 @@ class Shared(SetExpression):
 
 @dataclass(frozen=True, eq=False)
 class RandomLike(SetExpression):
-    """As many random neurons per (language, layer, site) as `neurons` has, drawn from all neurons there."""
+    """As many random neurons per (language, layer, site) as `neurons` has, drawn from all neurons there.
+
+    One permutation of a (layer, site) serves all languages, so that they share as many neurons as those of `neurons`.
+    """
 
     version = 2
     neurons: SetExpression

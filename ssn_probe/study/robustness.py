@@ -12,8 +12,9 @@ import polars as pl
 
 from ssn_probe.errors import DataError
 from ssn_probe.runs.cache import Frames
-from ssn_probe.spec import LeaveOneOut, Recipe, SetExpression, Shared
+from ssn_probe.spec import LeaveOneOut, RandomLike, Recipe, SetExpression, Shared
 from ssn_probe.spec.anchors import shared_with_anchor
+from ssn_probe.spec.node import walk
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.stats.nulls.labelling_sweep import combines_languages
 from ssn_probe.stats.nulls.mask_algebra import chooser, no_null
@@ -204,8 +205,15 @@ def with_chance(overlap: pl.DataFrame, found: Robustness) -> pl.DataFrame:
 
 
 def own_sets(expressions: Mapping[str, SetExpression]) -> dict[str, SetExpression]:
-    """The sets that languages have on their own: shared sets and those of LeaveOneOut overlap by construction."""
-    return {name: node for name, node in expressions.items() if not (_shared(node) or isinstance(node, LeaveOneOut))}
+    """The sets that languages have on their own.
+
+    Shared sets and those of LeaveOneOut overlap by construction, and a random set's languages as those of its model do.
+    """
+    return {name: node for name, node in expressions.items() if not (_shared(node) or _made_alike(node))}
+
+
+def _made_alike(node: SetExpression) -> bool:
+    return isinstance(node, LeaveOneOut) or any(isinstance(inner, RandomLike) for inner in walk(node))
 
 
 def _shared(node: SetExpression) -> bool:

@@ -10,13 +10,15 @@ from differing import differing
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import NeuronSet
+from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.neurons.random_controls import random_like
 from ssn_probe.neurons.size_matching import sizes_of
-from ssn_probe.spec import NeuronFile, Prompts, Recipe, SafetyNeurons, SetExpression, Shared
+from ssn_probe.spec import NeuronFile, Prompts, RandomLike, Recipe, SafetyNeurons, SetExpression, Shared
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.drawn_sets import important_set, measured_by, own_set
 from ssn_probe.study.importance import importance
 from ssn_probe.study.plan import make_plan
+from ssn_probe.study.robustness import own_sets
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.workbench import Workbench
 
@@ -46,6 +48,20 @@ def test_sets_as_important_are_so_in_fact(bench: Workbench) -> None:
     assert all(one.counts().equals(neurons.counts()) for one in drawn)
     assert differing(neurons, drawn) > 0.2 * len(neurons)
     assert mean(random_like(neurons, bench.widths(), 0)) < 0.8 * mean(neurons)
+
+
+def test_the_overlap_of_languages_is_told_of_sets_that_they_chose_by_themselves(bench: Workbench) -> None:
+    """The languages of a random set share as many neurons as those of the set that it is drawn like."""
+    sets = {
+        "ms": MS,
+        "shared": SS,
+        "shared, weakened": SS.without_strongest(),
+        "left out": SS.union().leave_one_out(),
+        "random": RandomLike(MS, seed=1),
+    }
+    ms, random = (overlap_table(evaluate(bench, sets[name]), bench.widths(), name) for name in ("ms", "random"))
+    assert ms["shared"].to_list() == random["shared"].to_list()
+    assert list(own_sets(sets)) == ["ms"]
 
 
 def test_own_sets_differ_from_the_shared_one_outside_the_anchor_alone(bench: Workbench) -> None:
