@@ -53,6 +53,13 @@ def summary_row(
     return rows.row(0, named=True) if rows.height == 1 else None
 
 
+def leaves_out_its_own(rows: Mapping[str, Row], anchor: str | None) -> bool:
+    """Does the average of an arm leave out, beside the anchor, the language whose neurons it applies everywhere?"""
+    spoken = [row for language, row in rows.items() if language != AVERAGE]
+    applied = {row["set_language"] for row in spoken}
+    return len(spoken) > 1 and len(applied) == 1 and applied <= set(rows) - {anchor}
+
+
 def on_fewer(row: Row, before: float) -> str:
     """On which prompts a change is measured, where these are not all that the figures before and after are over."""
     return "" if abs(row["value"] - before - row["delta"]) < 1e-9 else " on the prompts that count in both"

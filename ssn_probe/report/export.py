@@ -15,10 +15,10 @@ from ssn_probe import __version__
 from ssn_probe.errors import ResultError, nearest
 from ssn_probe.files import write_text
 from ssn_probe.report.cells import ABSENT, language_cell
-from ssn_probe.report.conditions import by_condition
+from ssn_probe.report.conditions import by_condition, leaves_out_its_own
 from ssn_probe.report.document import Table
 from ssn_probe.report.markdown import part_as_markdown
-from ssn_probe.report.measure_tables import TITLES, Column, columns_of, digits_of, plain_number, written
+from ssn_probe.report.measure_tables import OWN_LEFT_OUT, TITLES, Column, columns_of, digits_of, plain_number, written
 from ssn_probe.report.sections.task_scores import NOTE as TASK_NOTE
 from ssn_probe.report.sections.task_scores import TITLE as TASK_TITLE
 from ssn_probe.report.sections.task_scores import task_grid
@@ -83,8 +83,10 @@ def _note(manifest: Mapping[str, Any], columns: Sequence[Column]) -> str:
         if column.comparison is not None
         for row in column.rows.values()
     }
+    own = any(leaves_out_its_own(column.rows, manifest["anchor"]) for column in columns)
     return (
-        f"In brackets: 95 % intervals. {' '.join([*sorted(sets), ABSENT])}: not measured. "
+        f"In brackets: 95 % intervals. {f'{OWN_LEFT_OUT} ' if own else ''}"
+        f"{' '.join([*sorted(sets), ABSENT])}: not measured. "
         f"Model {manifest['model']['name']}, recipe {manifest['recipe']}, key {manifest['key'][:16]}."
     )
 

@@ -1,16 +1,16 @@
 """A measure per language as a grid: languages down, conditions across. The report and the exported tables print it."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from ssn_probe.report.cells import ABSENT, language_cell
 from ssn_probe.report.comparisons_in_words import p_of
-from ssn_probe.report.conditions import Condition, Row, by_condition, comparison_rows, last_steps
+from ssn_probe.report.conditions import Condition, Row, by_condition, comparison_rows, last_steps, leaves_out_its_own
 from ssn_probe.report.document import Part, Table
 from ssn_probe.report.finished import FinishedRun
-from ssn_probe.spec import Each, LeaveOneOut, Recipe
+from ssn_probe.spec import LeaveOneOut, Recipe
 from ssn_probe.spec.anchors import shared_with_anchor, source_of
 from ssn_probe.study.arms import BASELINE, ArmName
 from ssn_probe.study.comparisons import COMPARISONS
@@ -260,7 +260,10 @@ def text_note(summary: pl.DataFrame) -> str:
     )
 
 
-def reading(recipe: Recipe, comparisons: pl.DataFrame | None) -> str:
+OWN_LEFT_OUT = "The average of an arm that applies one language's neurons everywhere leaves out that language."
+
+
+def reading(recipe: Recipe, comparisons: pl.DataFrame | None, columns: Iterable[Column], anchor: str | None) -> str:
     """How to read the tables of the measures."""
     lines = [
         "In brackets: 95 % intervals; Wilson's where every cluster is a single prompt, else Wilson's on as many "
@@ -276,6 +279,6 @@ def reading(recipe: Recipe, comparisons: pl.DataFrame | None) -> str:
             f"The one primary test is that of the ASR of {recipe.primary} on the average, by its rank among "
             "the sets found under exchanged labels."
         )
-    if any(isinstance(arm.neurons, Each) for arm in recipe.arms.values()):
-        lines.append("The average of an arm that applies one language's neurons everywhere leaves out that language.")
+    if any(leaves_out_its_own(column.rows, anchor) for column in columns):
+        lines.append(OWN_LEFT_OUT)
     return " ".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from arm_samples import compared, comparisons
+from arm_samples import LANGUAGES, compared, comparisons, samples, spelled
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from ssn_probe import Result
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import ResultError
 from ssn_probe.report.export import _LATEX, csv, latex
+from ssn_probe.study.summary import summarise
 from ssn_probe.text import plain
 
 EACH_WAY = st.text(st.sampled_from("ab \\{}$&#%_^~<>|\"'`[]*-,?!"), max_size=30)
@@ -46,6 +47,20 @@ def test_csv_has_the_summarys_own_figures(tmp_path: Path) -> None:
     path = result.export(tmp_path / "deep" / "table.csv")
     expected = result.summary.filter(measure="asr")
     assert_frame_equal(pl.read_csv(path, schema=expected.schema), expected)
+
+
+def test_an_average_over_fewer_languages_is_said_so_beside_the_figures(tmp_path: Path) -> None:
+    """The neurons of bb, applied in every language: their average leaves out bb, as the summary's does."""
+    run = stored_run(tmp_path)
+    told = "The average of an arm that applies one language's neurons everywhere leaves out that language."
+    for suffix in (".md", ".tex"):
+        assert told not in Result(run).export(tmp_path / f"own{suffix}").read_text(encoding="utf-8")
+    verdicts = {language: spelled(text) for language, text in LANGUAGES.items()}
+    tested = samples("ss", "tested", verdicts).with_columns(set_language=pl.lit("bb"))
+    frame = pl.concat([samples("baseline", "baseline", verdicts), tested])
+    summarise(frame, None, anchor="aa", primary="ss").write_parquet(run.path / "summary.parquet")
+    for suffix in (".md", ".tex"):
+        assert told in Result(run).export(tmp_path / f"one{suffix}").read_text(encoding="utf-8")
 
 
 def test_latex_is_a_booktabs_table_and_markdown_has_the_same_figures(tmp_path: Path) -> None:

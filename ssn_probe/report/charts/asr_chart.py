@@ -198,6 +198,7 @@ def _title(run: FinishedRun, lanes: Sequence[Lane]) -> str:
         return f"ASR on the average over languages: {listing(known)}" if known else "ASR per language"
     found = primary_in_words(recipe, findings, arm, row)
     change = change_in_points(row["delta"], row["delta_low"], row["delta_high"])
+    assert findings.summary is not None
     before = untouched(findings.summary, ArmName(arm), "asr", findings.anchor)
     if before is None:
         return f"{drawable(tested.name)} {found}: ASR {percent(row['value'])} ({change})"

@@ -63,8 +63,7 @@ def asr_section(run: FinishedRun) -> Section | None:
         changes = [change_cell(arms[0].rows.get(one)) for one in (*run.findings.evaluated, AVERAGE)]
         rows = tuple((*row, change) for row, change in zip(table.rows, changes, strict=True))
         table = Table((*table.head, f"change by {run.recipe.primary}, points"), rows)
-    how = Folded("How to read the figures", (reading(run.recipe, run.findings.comparisons),))
-    return section(TITLES["asr"], table, how, primary_tests(run))
+    return section(TITLES["asr"], table, _how_to_read(run, grid), primary_tests(run))
 
 
 def measures_section(run: FinishedRun) -> Section | None:
@@ -76,11 +75,14 @@ def measures_section(run: FinishedRun) -> Section | None:
     if run.findings.summary is None or not (lines or folded):
         return None
     differ = [grid for name, grid in grids.items() if name != "asr" and isinstance(told[name], Folded)]
-    how = (
-        None if "asr" in grids else Folded("How to read the figures", (reading(run.recipe, run.findings.comparisons),))
-    )
+    how = None if "asr" in grids else _how_to_read(run, next(iter(grids.values())))
     bullets = Bullets(lines) if lines else None
     return section("Other measures and arms", _on_average(run, differ), bullets, *folded, how)
+
+
+def _how_to_read(run: FinishedRun, grid: Grid) -> Folded:
+    text = reading(run.recipe, run.findings.comparisons, grid.columns, run.findings.anchor)
+    return Folded("How to read the figures", (text,))
 
 
 def _absent(recipe: Recipe, grids: dict[str, Grid]) -> Iterator[str]:
