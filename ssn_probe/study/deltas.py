@@ -15,6 +15,10 @@ from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.trained_arms import trained_for, training_label
 from ssn_probe.study.trained_weights import stated, train
 from ssn_probe.study.workbench import Workbench
+from ssn_probe.text import listing, percent
+
+MUCH = 0.2
+"""The norm of what rounding adds to a change, relative to the change's, from which a run says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ def write_deltas(
     """Writes the change that every arm trained, with its measured effects, and the histories of the trainings."""
     found: list[TrainedArm] = []
     histories: dict[tuple[str, str | None], pl.DataFrame] = {}
+    errors: dict[str, float] = {}
     languages = evaluated(recipe, bench.data)
     for arm in arms:
         for without, (node, find) in trained_for(bench, arm, languages).items():
@@ -71,9 +76,24 @@ def write_deltas(
             found.append(TrainedArm(arm=arm.name, step=arm.step, without=without, **about))
             _write(folder, found[-1].file, file)
             histories[arm.name, without] = outcome.history
+            rounded = file.about.get("rounding") or {}  # which files of earlier releases do not have
+            errors[arm.name] = max(errors.get(arm.name, 0.0), rounded.get("error", 0.0))
+    _note_rounding(bench, errors)
     if histories:
         write_table(folder / "training.parquet", pl.concat(_named(*item) for item in histories.items()))
     return found
+
+
+def _note_rounding(bench: Workbench, errors: Mapping[str, float]) -> None:
+    """Notes the arms of whose trainings the measured weights, in half precision, have lost much: the largest loss."""
+    lost = [f"{name} {percent(error, 0)}" for name, error in errors.items() if error >= MUCH]
+    if lost:
+        bench.warn(
+            f"{bench.subject.identity['dtype']} rounds away much of what was trained: the weights that were measured "
+            f"differ from those that were trained by up to these shares of the change's norm: {listing(lost)}. "
+            "Held-out losses are those before rounding, and arms that lose more are at a disadvantage. --dtype float32 "
+            "measures what was trained"
+        )
 
 
 def _named(name: tuple[str, str | None], history: pl.DataFrame) -> pl.DataFrame:

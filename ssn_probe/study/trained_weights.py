@@ -5,7 +5,7 @@ A training that was killed goes on from its last checkpoint, which lies beside i
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -287,7 +287,17 @@ def _train(bench: Workbench, node: Trains, neurons: NeuronSet, label: str, folde
     columns = {name: [getattr(step, name) for step in found.history] for name in HISTORY}
     origin = {"model": subject.name, "revision": subject.identity.get("commit"), "neurons": ""}
     files = {step: delta_file(found, step=step, **origin) for step in (node.at or (None,))}
+    with bench_weights(bench):
+        files = {step: _with_rounding(bench, file) for step, file in files.items()}
     return Outcome(files=files, history=pl.DataFrame(columns, schema=HISTORY))
+
+
+def _with_rounding(bench: Workbench, file: Any) -> Any:
+    """The file with what is lost of its change where it is measured: in the model's weights, in their precision."""
+    from ssn_probe.training.export.merging import rounding_in
+
+    cost = rounding_in(bench.subject.model._module, file.delta)
+    return replace(file, about={**file.about, "rounding": asdict(cost)})
 
 
 def _edit(bench: Workbench, node: SparseEdit, neurons: NeuronSet) -> Any:

@@ -1,5 +1,6 @@
 """Expand as an arm: trained once and kept, measured in the weights, beside random sets trained alike, and taken out."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,19 @@ def test_responses_are_those_of_the_merged_model(tmp_path: Path, run: RunFolder)
     found = [one.text for one in generate(subject, encode(subject, list(rows["text"])), max_new_tokens=5)]
     kept = run.table("samples").filter(arm="x", role="tested", eval_language="qab", context="harmful")
     assert kept["response"].to_list() == found
+
+
+@pytest.mark.slow
+def test_a_run_says_how_much_rounding_takes_from_what_was_trained(tmp_path: Path) -> None:
+    """Steps of 5e-5 vanish in bfloat16, those of an adapter's many small changes most."""
+    arms = {"x": Expand(SS, PROMPTS, training=replace(QUICK, lr=5e-5)), "y": LoRA(SS, PROMPTS, training=QUICK)}
+    recipe = study(arms=arms, controls=0, comparisons=(), log_odds_label_sets=0, measures=(ASR(PROMPTS),), primary=None)
+    for dtype, times in (("bfloat16", 2), ("float32", 1)):  # the second run finds all in the cache
+        for _ in range(times):
+            found = run_recipe(recipe, Options(out=tmp_path, dtype=dtype), Console(quiet=True)).manifest()["warnings"]
+            notes = [note for note in found if "rounds away much of what was trained" in note]
+            assert len(notes) == (dtype == "bfloat16")
+            assert all(re.search(r": x [2-9]\d % and y [2-9]\d %\. ", note) for note in notes), notes
 
 
 def test_a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

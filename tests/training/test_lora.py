@@ -14,7 +14,7 @@ from ssn_probe.spec.rendering import as_text
 from ssn_probe.spec.training_settings import Schedule
 from ssn_probe.training.delta_file.comparison import diff
 from ssn_probe.training.delta_file.file import DeltaFile, read_delta, write_delta
-from ssn_probe.training.export.merging import unmerge, written
+from ssn_probe.training.export.merging import rounding_in, unmerge, written
 from ssn_probe.training.export.peft_folder import save_adapter
 from ssn_probe.training.loop.loss import batch_of, encode_examples, response_loss, response_tokens
 from ssn_probe.training.tensor_files import read_tensors, write_tensors
@@ -136,6 +136,22 @@ def test_it_is_written_into_the_weights_and_taken_out(dtype: torch.dtype) -> Non
             assert torch.equal(module.get_submodule(part.module).weight, wide.to(dtype))
         assert not torch.allclose(logits(module), untouched)
     assert same(before, module)
+
+
+def test_what_rounding_to_bfloat16_costs() -> None:
+    module = llama().bfloat16()
+    found = quick(module, adapter="lora").delta
+    assert isinstance(found, Adapter)
+    cost, before = rounding_in(module, found), copies(module)
+    wanted = torch.cat([(part.b @ part.a).flatten() for part in found.parts])
+    with written(module, found):
+        after = copies(module)
+    paths = [f"{part.module}.weight" for part in found.parts]
+    moved = torch.cat([(after[path].float() - before[path].float()).flatten() for path in paths])
+    assert cost.unmoved == pytest.approx(float(((moved == 0) & (wanted != 0)).sum() / (wanted != 0).sum()))
+    assert cost.error == pytest.approx(float((moved - wanted).norm() / wanted.norm()), rel=1e-4)
+    assert cost.error > 0.2
+    assert rounding_in(llama(), found).error < 1e-3
 
 
 def test_its_file_says_what_it_is_and_reads_back(tmp_path: Path) -> None:

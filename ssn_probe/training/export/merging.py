@@ -18,7 +18,7 @@ from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.weights.adapter import Adapter
-from ssn_probe.training.weights.delta import Delta, Part
+from ssn_probe.training.weights.delta import Delta, Part, Rounding, cost_of, rounding
 from ssn_probe.training.weights.neuron_weights import read_rows, span_of, write_rows
 from ssn_probe.training.weights.trainable import Change
 
@@ -106,6 +106,15 @@ def check_base(module: Any, file: DeltaFile) -> None:
             f"the base {file.base_digest[:12]}…",
             f"The delta belongs to {_base(file)}, unmerged and in {file.about['base'].get('dtype')} precision.",
         )
+
+
+def rounding_in(module: Any, change: Change) -> Rounding:
+    """What it costs to write a change into the weights of its model, in their precision."""
+    if isinstance(change, Delta):
+        return rounding(change, change.dtype)
+    with torch.no_grad():
+        weights = ((_weight(module, part.module), part) for part in change.parts)
+        return cost_of((weight, part.merged(weight), part.change(weight)) for weight, part in weights)
 
 
 def write_in(module: Any, delta: Delta) -> None:

@@ -31,11 +31,15 @@ class Factors:
     def parameters(self) -> int:
         return self.a.numel() + self.b.numel()
 
+    def change(self, weight: Tensor) -> Tensor:
+        """What the adapter adds to this weight, in float32 or better."""
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return self.scale * (self.b.to(weight.device, wide) @ self.a.to(weight.device, wide))
+
     def merged(self, weight: Tensor) -> Tensor:
         """Weight plus adapter, added in float32 or better and rounded once."""
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        change = self.scale * (self.b.to(weight.device, wide) @ self.a.to(weight.device, wide))
-        return (weight.to(wide) + change).to(weight.dtype)
+        change = self.change(weight)
+        return (weight.to(change.dtype) + change).to(weight.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

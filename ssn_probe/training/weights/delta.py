@@ -4,6 +4,7 @@ The base rows are kept (in the base's own precision) so that a delta can be chec
 taken out of a merged model again bit for bit.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -91,13 +92,18 @@ class Rounding:
 
 def rounding(delta: Delta, dtype: torch.dtype) -> Rounding:
     """The cost of storing base + change in `dtype`. In bfloat16 a change below 1/256 of its weight can vanish."""
+    return cost_of((part.base, part.merged(dtype), part.change) for part in delta.parts)
+
+
+def cost_of(written: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Rounding:
+    """The cost of what was written, matrix by matrix: weights before and after, and their change before rounding."""
     changed = unmoved = 0
     lost = size = 0.0
-    for part in delta.parts:
-        merged, change = part.merged(dtype).double(), part.change.double()
+    for base, merged, change in written:
+        base, merged, change = base.double(), merged.double(), change.double()
         moved = change != 0
         changed += int(moved.sum())
-        unmoved += int((moved & (merged == part.base.double())).sum())
-        lost += float((merged - part.base.double() - change).square().sum())
+        unmoved += int((moved & (merged == base)).sum())
+        lost += float((merged - base - change).square().sum())
         size += float(change.square().sum())
     return Rounding(unmoved=unmoved / changed if changed else 0.0, error=(lost / size) ** 0.5 if size else 0.0)
