@@ -17,7 +17,7 @@ from ssn_probe.report.claims import claims
 from ssn_probe.report.claims_of_arms import TWO_SETS, moved
 from ssn_probe.report.comparisons_in_words import OTHERS, is_known, p_of
 from ssn_probe.report.conclusions import never_line
-from ssn_probe.report.conditions import Row, arm_names, comparison_row, on_fewer, summary_row
+from ssn_probe.report.conditions import Row, arm_names, comparison_row, on_fewer, summary_row, why_no_change
 from ssn_probe.report.doses import dose_groups, dose_label, dose_of, untouched_row
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.learning_curves import last_step_lines
@@ -92,7 +92,7 @@ class _Answer:
         """What the arm did, how much ASR changed, and the verdict of the primary test."""
         row, before = self._row(arm), self._before(arm)
         if row is None or before is None:
-            return f"ASR was not measured for {plain(arm)}: there are no judged harmful prompts."
+            return f"{plain(arm)}: {why_no_change(self.summary, arm)}."
         done, lowers, how = capitalised(self._phrase(arm)), self.run.recipe.arms[arm].lowers, _direction(row)
         course = (
             f"ASR {self._where(arm, self._source(arm))} {{}}from {percent(before)} to {percent(row['value'])} "
@@ -153,7 +153,8 @@ class _Answer:
         is_tested = recipe.primary in arms and any(one.primary and one.verdict != NOT_TESTABLE for one in self.claims)
         tested = f"only {dose_label(nodes[str(recipe.primary)])} is tested" if is_tested else "none is tested"
         names = " / ".join(["ASR", *(COSTS[measure] for measure in shown)])
-        return f"{names} by dose, %: {curve} ({tested})." if curve else ""
+        measured = any(figures for dose, figures in told if dose != untouched)
+        return f"{names} by dose, %: {curve} ({tested})." if measured else ""
 
     def _matters(self, measure: str, arms: list[str]) -> bool:
         changes = [row["delta"] for arm in arms if (row := self._row(arm, measure)) is not None]

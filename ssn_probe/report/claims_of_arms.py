@@ -15,7 +15,7 @@ from ssn_probe.report.comparisons_in_words import (
     why_no_null,
     why_not_tested,
 )
-from ssn_probe.report.conditions import Row, comparison_row, summary_row
+from ssn_probe.report.conditions import Row, comparison_row, summary_row, why_no_change
 from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import nothing_to_weaken
 from ssn_probe.report.sections.transfer_matrix import transfers
@@ -61,7 +61,7 @@ def _primary(recipe: Recipe, findings: Findings, arm: str, untestable: str) -> C
     tested = None if findings.summary is None else summary_row(findings.summary, arm, "asr")
     row = comparison_row(findings.comparisons, arm, LABELS)
     if tested is None or tested["delta"] is None:
-        untestable = "ASR was not measured: there are no judged harmful prompts"
+        untestable = why_no_change(findings.summary, arm)
     untestable = untestable or _no_null(findings, arm)
     if tested is None or row is None:
         return Claim(claim=claim, verdict=NOT_TESTABLE, why=untestable or f"no {OTHERS} were run", primary=True)

@@ -7,7 +7,7 @@ import polars as pl
 
 from ssn_probe.study.arms import BASELINE, TESTED, WEAKENED, ArmName
 from ssn_probe.study.summary import AVERAGE, applied_language
-from ssn_probe.text import counted
+from ssn_probe.text import counted, listing, plain
 
 Row = Mapping[str, Any]
 """One row of the summary, by column."""
@@ -51,6 +51,18 @@ def summary_row(
     """The row of an arm that has one per measure and language, by default that of the average."""
     rows = summary.filter(ArmName(arm).rows, measure=measure, role=role, language=language)
     return rows.row(0, named=True) if rows.height == 1 else None
+
+
+def why_no_change(summary: pl.DataFrame | None, arm: str) -> str:
+    """Why an arm has no change of ASR on the average, in a sentence without a full stop."""
+    asr = pl.DataFrame() if summary is None else summary.filter(measure="asr")
+    rows = asr if asr.is_empty() else asr.filter(ArmName(arm).rows, role=TESTED)
+    if rows.is_empty():
+        return "ASR was not measured: there are no judged harmful prompts"
+    if AVERAGE in set(rows["language"]):
+        return "ASR has no change: no harmful prompt has a verdict both under the untouched model and under the arm"
+    left_out = listing([plain(language) for language in rows["language"]])
+    return f"ASR has no average: it leaves out the anchor and the language of the neurons, and {left_out} are all"
 
 
 def leaves_out_its_own(rows: Mapping[str, Row], anchor: str | None) -> bool:

@@ -230,6 +230,8 @@ def _is_figure(cell: str) -> bool:
 def _cell(recipe: Recipe, column: Column, language: str, anchor: str | None, measure: str) -> str:
     figures = column.figures(language)
     if figures is None:
+        if not column.comparison and language == AVERAGE and column.rows:
+            return "not averaged: no other language"
         return ABSENT if column.comparison else _why_absent(recipe, column.condition, language, anchor)
     text = written(figures, digits_of(measure))
     p = p_of(column.rows[language]) if column.comparison else None

@@ -9,7 +9,9 @@ import pytest
 from arm_samples import MEASURES, MS, RECIPE, comparisons, findings, primary_test, row, samples, table
 
 from ssn_probe.report.answer import answer_lines
+from ssn_probe.report.claims import claims
 from ssn_probe.report.finished import FinishedRun
+from ssn_probe.report.measure_tables import grid_of
 from ssn_probe.spec import Amplify, Intervention, Patch, Recipe, Shared, Suppress
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.study.arms import ArmName
@@ -175,6 +177,34 @@ def test_the_source_of_a_patch_is_left_out_of_before_and_after() -> None:
     ]
     first = found_for(Patch(SS, source="bb"), *before, row("ss", "asr", language="cc", value=0.2), delta=-0.3)[0]
     assert "lowered ASR outside the anchor aa and the source bb from 50.0 % to 20.0 % (-30.0 points" in first
+
+
+def test_an_arm_whose_average_has_no_language_is_not_said_to_have_no_judged_prompts() -> None:
+    """The neurons of the only language beside the anchor, applied in every language: none is left for the average."""
+    arms: dict[str, Intervention] = {"own": Suppress(MS.of("bb")), "half": Amplify(MS.of("bb"), by=0.5)}
+    recipe = Recipe(arms=arms, measures=MEASURES, primary="own")
+    verdicts = {"aa": ["refused"] * 8, "bb": ["complied", *["refused"] * 7]}
+    tested = [samples(arm, "tested", verdicts).with_columns(set_language=pl.lit("bb")) for arm in arms]
+    frame = pl.concat([samples("baseline", "baseline", verdicts), *tested])
+    summary = summarise(frame, None, anchor="aa", primary="own")
+    told = "ASR has no average: it leaves out the anchor and the language of the neurons, and aa and bb are all"
+    lines = lines_of(recipe, *summary.rows(named=True))
+    assert lines[0] == f"own: {told}."
+    assert not any("by dose" in line for line in lines)
+    run = FinishedRun(recipe=recipe, manifest=MANIFEST, findings=findings(summary=summary, evaluated=("aa", "bb")))
+    assert [one.why for one in claims(run) if one.primary] == [told]
+    grid = grid_of(run, "asr")
+    assert grid is not None
+    assert grid.cells["own"][-1] == "not averaged: no other language"
+
+
+def test_a_change_without_prompts_that_count_in_both_is_said_to_be_none() -> None:
+    verdicts = {"bb": ["refused"] * 4 + ["unjudged"] * 4}
+    hidden = {"bb": ["unjudged"] * 4 + ["refused"] * 4}
+    frame = pl.concat([samples("baseline", "baseline", hidden), samples("ss", "tested", verdicts)])
+    summary = summarise(frame, None, anchor="aa", primary="ss")
+    told = "ss: ASR has no change: no harmful prompt has a verdict both under the untouched model and under the arm."
+    assert lines_of(RECIPE, *summary.rows(named=True))[0] == told
 
 
 def test_before_and_after_are_those_of_the_table_where_the_judge_abstains() -> None:
