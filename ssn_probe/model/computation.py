@@ -15,6 +15,17 @@ SETTINGS = (
     "attn_logit_softcapping",
     "final_logit_softcapping",
     "query_pre_attn_scalar",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "layer_norm_eps",  # Cohere's and Nemotron's names for rms_norm_eps
+    "norm_eps",
+    "logit_scale",
+    "logits_scaling",  # Granite's four
+    "embedding_multiplier",
+    "residual_multiplier",
+    "attention_multiplier",
+    "no_rope_layers",
+    "use_bidirectional_attention",
 )
 
 

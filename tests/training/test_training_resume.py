@@ -13,6 +13,7 @@ from training_case import equal, llama, quick, tiny_data
 
 import ssn_probe
 from ssn_probe.errors import ResultError
+from ssn_probe.model.digests import module_digest
 from ssn_probe.training.loop.resuming import FILE, Step
 from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
@@ -134,6 +135,17 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path, other: di
     quick(llama(), folder=tmp_path)
     with pytest.raises(ResultError, match="belongs to another training"):
         quick(**{"module": llama(), "folder": tmp_path} | other)
+
+
+@pytest.mark.parametrize("changes", [{}, {"rms_norm_eps": 1e-2}])
+def test_the_checkpoint_of_other_arithmetic_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """A base in bfloat16 has the same digest in float32, and whatever its config says."""
+    quick(llama().bfloat16(), folder=tmp_path, steps=2)
+    other = llama(**changes).bfloat16()
+    other = other if changes else other.float()
+    assert module_digest(other) == module_digest(llama().bfloat16())
+    with pytest.raises(ResultError, match="belongs to another training"):
+        quick(other, folder=tmp_path, steps=2)
 
 
 @pytest.fixture(scope="module")

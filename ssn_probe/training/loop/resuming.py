@@ -21,7 +21,7 @@ from ssn_probe.training.tensor_files import DIGEST, DamagedError, read_tensors, 
 from ssn_probe.training.weights.trainable import Change, Trainable, load_parameters
 
 FILE = "checkpoint.safetensors"
-FORMAT = "ssn-probe training 3"
+FORMAT = "ssn-probe training 4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def _check_origin(file: Path, metadata: Mapping[str, str], identity: str) -> Non
         raise DamagedError(f"{file} lacks its SHA-256.", "Remove it to start the training anew.")
     if metadata.get("identity") != identity:
         raise ResultError(
-            f"{file} belongs to another training: model, neurons, data or settings differ.",
+            f"{file} belongs to another training: model, its precision, neurons, data or settings differ.",
             "Choose another folder, or remove it to start anew.",
         )
 

@@ -126,6 +126,7 @@ def train(
     state = State(trainable=trainable, optimizer=optimizer)
     base = module_digest(module)
     rows = [data.rows_digest(), repr(places), repr(course.learned)]
+    rows.append(f"{_dtype(module, places)} {computation(module.config)}")  # the digest is the same for other ones
     if clusters is not None:
         rows.append(repr(sorted(clusters.items())))
     identity = digest([to_json(settings), base, *rows, adapter, list(course.keep)])
@@ -150,6 +151,11 @@ def _trainable(
     if clusters is not None:
         return TiedDeltas(module, places, clusters)
     return LowRank(module, places, settings.seed) if adapter == "lora" else Deltas(module, places)
+
+
+def _dtype(module: Any, places: Sequence[Place]) -> str:
+    """The precision of the base."""
+    return str(module.get_submodule(places[0].module).weight.dtype).removeprefix("torch.")
 
 
 def _check_pace(checkpoint_every: int, micro_batch: int | None) -> None:
@@ -198,7 +204,7 @@ def _trained(course: Course, state: State, data: SafetyData, base: str, places: 
             "sha256": base,
             "family": family_of(module.config).name,
             "config": computation(module.config),
-            "dtype": str(module.get_submodule(places[0].module).weight.dtype).removeprefix("torch."),
+            "dtype": _dtype(module, places),
         },
         "training": to_json(settings),
         "seed": settings.seed,
