@@ -159,6 +159,8 @@ def test_what_a_file_says_of_itself(tmp_path: Path, file: DeltaFile) -> None:
         "dtype": "float32",
         "config": {
             "hidden_act": "silu",
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
             "rms_norm_eps": 1e-6,
             "rope_parameters.rope_theta": 10000.0,
             "rope_parameters.rope_type": "default",
