@@ -68,7 +68,7 @@ class Here(Protocol):
 
 @dataclass(eq=False)
 class Call:
-    """A call that a worker has, or that waits for one; `is_known` once there is its value.
+    """A call that a worker has, or that waits for one; `is_known` once there is its value, which took so many seconds.
 
     `message`: as a worker is sent it, with its number. `compute`: does the same here. `group`: who waits for it.
     """
@@ -80,6 +80,7 @@ class Call:
     done: threading.Event = field(default_factory=threading.Event)
     is_known: bool = False
     value: Any = None
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -130,6 +131,7 @@ class Workers:
         self._fastest = float("inf")
         self._computed, self._spared, self._spent = 0, 0, 0.0
         self._lock = threading.Lock()
+        self._thread = threading.local()
 
     @property
     def are_ready(self) -> bool:
@@ -138,6 +140,7 @@ class Workers:
 
     def run(self, here: Here, subject: "Subject", body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """What a body gives: from a worker, or computed `here`, where none is ready or no thread has anything to do."""
+        asked = time.monotonic()
         with self.turns.taken():
             self._go_on()
             if self.expected is None:
@@ -145,12 +148,21 @@ class Workers:
             if (call := self._handed(here, subject, body, arguments)) is not None:
                 self.turns.wait(call.done)
                 if call.is_known:
+                    self._waited(time.monotonic() - asked - call.seconds)
                     return call.value
                 self._go_on()
             began = time.monotonic()
+            self._waited(began - asked)
             value = _computed(here, subject, body, arguments)
             self._learn(_sequences(arguments), time.monotonic() - began)
             return value
+
+    def clock(self) -> float:
+        """Seconds, of which those that this thread's calls waited to be computed do not count."""
+        return time.monotonic() - getattr(self._thread, "waited", 0.0)
+
+    def _waited(self, seconds: float) -> None:
+        self._thread.waited = getattr(self._thread, "waited", 0.0) + seconds
 
     def together(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:
         """What each piece of work gives, in order; one after the other until a worker is ready."""
@@ -249,7 +261,9 @@ class Workers:
             return False
         try:
             if call.group is None or not call.group.is_over:
+                began = time.monotonic()
                 call.value, call.is_known = call.compute(), True
+                call.seconds = time.monotonic() - began
         except Exception:  # whoever waits for it computes it, and meets the same error
             call.is_known = False
         except BaseException:
@@ -284,7 +298,7 @@ class Workers:
                 number, is_known, value, seconds = pickle.load(worker.process.stdout)  # type: ignore[arg-type]
                 with self._lock:
                     call = worker.calls.pop(number)
-                call.is_known, call.value, worker.seconds = is_known, value, seconds
+                call.is_known, call.value, call.seconds, worker.seconds = is_known, value, seconds, seconds
                 self._supply(worker)
                 self.turns.wake(call.done)
         with self._lock:

@@ -129,7 +129,9 @@ class Workbench:
             timed = large and self.subject.calls is None  # a host is waited for, however little it has to do
             first = self.sizes.get("responses")
             begin = first.size if auto and timed and first is not None else LARGEST_BATCH
-            self.sizes[method] = BatchSize(self.batch_size or begin, auto, timed)
+            workers = self.subject.workers
+            clock = {} if workers is None else {"clock": workers.clock}
+            self.sizes[method] = BatchSize(self.batch_size or begin, auto, timed, **clock)
         return self.sizes[method]
 
     def inputs(self, method: str, **inputs: Any) -> dict[str, Any]:

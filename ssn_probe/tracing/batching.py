@@ -104,12 +104,14 @@ TELLING, LONGEST = 5.0, 30.0
 class BatchSize:
     """How many sequences run together. With `auto` it is halved where the memory runs out, and stays so.
 
-    With `timed`, too, it shrinks to what takes half a minute, so that a run that is killed loses no more than that.
+    With `timed`, too, it shrinks to what takes half a minute, so that a run that is killed loses no more than that:
+    seconds by `clock`, which leaves out those that a batch only waits while others are computed.
     """
 
     size: int
     auto: bool = False
     timed: bool = False
+    clock: Callable[[], float] = time.monotonic
 
     def took(self, together: int, seconds: float) -> None:
         """Notes how long a batch took."""
@@ -160,15 +162,14 @@ def run_batches(
     left = by_length(tokens)
     while left:
 
-        def attempt(together: int) -> tuple[int, list[int], Mapping[str, "Tensor"]]:
+        def attempt(together: int) -> tuple[int, list[int], Mapping[str, "Tensor"], float]:
             rows = left[: max(1, together // sequences)]  # noqa: B023 (called at once)
-            new = [row for row in rows if row not in known]
-            return len(rows), new, run(new) if new else {}
+            new, began = [row for row in rows if row not in known], size.clock()
+            return len(rows), new, run(new) if new else {}, size.clock() - began
 
-        began = time.monotonic()
-        taken, new, values = fitted(size, attempt)
+        taken, new, values, seconds = fitted(size, attempt)
         if new:
-            size.took(len(new) * sequences, time.monotonic() - began)
+            size.took(len(new) * sequences, seconds)
             shelf.put(new, values)
             advance(len(new))
         left = left[taken:]

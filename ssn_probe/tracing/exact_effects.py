@@ -7,6 +7,7 @@ Where modules or weights are elsewhere (a host, several processes, offloaded lay
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ def shared_by(
     batches = [-(-len(chosen) // size.size) for _, chosen in _batches(neurons)]
     runs = 1 + len(neurons) // sum(batches)
     start = shared_start(subject, among, max(1, block), added=longest - max(map(len, among)), times=runs)
-    return start, BatchSize(block, size.auto, size.timed) if start.length else BatchSize(1)
+    return start, replace(size, size=block) if start.length else BatchSize(1)
 
 
 def without_each(

@@ -147,19 +147,33 @@ def test_the_batch_that_failed_is_let_go_before_the_next_is_tried() -> None:
     [((True, True), 10.0, 60), ((True, True), 4.9, 200), ((True, True), 2000.0, 1), ((True, False), 10.0, 200)],
 )
 def test_a_slow_machine_has_batches_of_half_a_minute(
-    options: tuple[bool, bool], seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    options: tuple[bool, bool], seconds: float, expected: int
 ) -> None:
     """A batch of 20 that takes so long; the rest runs in batches of the new size, and none is left out."""
     now = iter(range(10**6))
-    monkeypatch.setattr("ssn_probe.tracing.batching.time.monotonic", lambda: next(now) * seconds)
-    machine, shelf, size = Machine(), Memory(), BatchSize(200, *options)
+    machine, shelf, size = Machine(), Memory(), BatchSize(200, *options, clock=lambda: next(now) * seconds)
     run_batches([[1]] * 20, size, machine, shelf, no_progress)
     assert size.size == expected
-    monkeypatch.setattr("ssn_probe.tracing.batching.time.monotonic", lambda: 0.0)
-    rest = Memory()
+    rest, size.clock = Memory(), lambda: 0.0
     run_batches([[1]] * 100, size, machine, rest, no_progress)
     assert covered(rest, 100)
     assert max(len(part.rows) for part in rest.parts()) == min(expected, 100)
+
+
+def test_attempts_that_did_not_fit_are_no_part_of_what_a_batch_takes() -> None:
+    """Else the batches to come would shrink twice: to what fits, and as if that took as long as what did not."""
+    now, shelf = [0.0], Memory()
+
+    def run(rows: list[int]) -> Mapping[str, torch.Tensor]:
+        if len(rows) > 4:
+            now[0] += 100
+            raise MemoryError
+        now[0] += 6
+        return {"twice": torch.tensor(rows) * 2}
+
+    size = BatchSize(16, auto=True, timed=True, clock=lambda: now[0])
+    run_batches([[1]] * 16, size, run, shelf, no_progress)
+    assert [len(part.rows) for part in shelf.parts()] == [4] * 4
 
 
 def test_a_given_size_is_kept_however_long_it_takes() -> None:

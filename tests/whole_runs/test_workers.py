@@ -232,6 +232,42 @@ def test_what_no_worker_has_is_computed_here_while_nothing_else_can_be_done(monk
     assert sorted(computed) == [0, 1, 2, 2, 3]
 
 
+def test_waiting_to_be_computed_is_no_part_of_what_a_batch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else batches would be made shorter because others are before them in the row."""
+    process, now, took = Silent(), [0.0], {}
+    monkeypatch.setattr(workers, "worker_process", lambda: process)
+    sharing = sharing_workers()
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    sharing._start()
+    until(lambda: sharing.are_ready)
+
+    def here(subject: Subject, body: Callable, arguments: tuple) -> int:
+        now[0] += 10.0
+        return arguments[0]
+
+    def ask(number: int) -> int:
+        began = sharing.clock()
+        found = sharing.run(here, ON_CPU, trace_states, (number,))
+        took[number] = sharing.clock() - began
+        return found
+
+    def answer() -> None:
+        """The worker's two calls, the first ones; by then the others are computed here."""
+        until(lambda: len(took) == 4)
+        now[0] += 1000.0
+        for number in (1, 2):
+            process.end.write(pickle.dumps((number, True, number - 1, 7.0)))
+        process.end.flush()
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        assert list(sharing.together([lambda n=n: ask(n) for n in range(6)])) == list(range(6))
+    finally:
+        sharing.close()
+        sharing.take_cores_back()
+    assert took == {0: 7.0, 1: 7.0, 2: 10.0, 3: 10.0, 4: 10.0, 5: 10.0}
+
+
 class NoRoom:
     """An answer that does not fit into the memory of whoever reads it."""
 
