@@ -1,6 +1,6 @@
 """How refusal is read off a model: the openings of its responses, which its folder may declare, or a direction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,34 @@ def declared_openings(where: str, tokenizer: Any) -> Mapping[str, Openings] | No
     if set(refusal) != set(compliant):
         raise ModelError(f"{file} names other languages under refusal than under compliant.", hint)
     return {
-        language: Openings(
-            refusal=_opening_tokens(tokenizer, refusal[language], f"{file}: refusal, {language}"),
-            compliant=_opening_tokens(tokenizer, compliant[language], f"{file}: compliant, {language}"),
+        language: _apart(
+            Openings(
+                refusal=_opening_tokens(tokenizer, refusal[language], f"{file}: refusal, {language}"),
+                compliant=_opening_tokens(tokenizer, compliant[language], f"{file}: compliant, {language}"),
+            ),
+            f"{file}: {language}",
+            tokenizer,
         )
         for language in refusal
     }
+
+
+def overlap(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Does one opening begin with the other, so that some responses begin with both?"""
+    return one[: len(other)] == other or other[: len(one)] == one
+
+
+def _apart(openings: Openings, where: str, tokenizer: Any) -> Openings:
+    """The openings, whose sides no response may begin with both of. Raises ModelError for others."""
+    for refusal in openings.refusal:
+        for compliant in openings.compliant:
+            if overlap(refusal, compliant):
+                first, second = tokenizer.decode(list(refusal)), tokenizer.decode(list(compliant))
+                raise ModelError(
+                    f"{where}: a response can begin with {first!r}, which refuses, and with {second!r}, which complies.",
+                    "Make both as long as it takes until they differ, or leave one out.",
+                )
+    return openings
 
 
 def _opening_tokens(tokenizer: Any, texts: Any, where: str) -> tuple[tuple[int, ...], ...]:
@@ -60,4 +82,10 @@ def _opening_tokens(tokenizer: Any, texts: Any, where: str) -> tuple[tuple[int, 
     openings = tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
     if not all(openings):
         raise ModelError(f"{where} has an opening without a token.", "Leave empty openings out.")
-    return tuple(dict.fromkeys(openings))
+    return shortest(openings)
+
+
+def shortest(openings: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The openings without those that begin with another one, whose probability that one has already."""
+    different = tuple(dict.fromkeys(openings))
+    return tuple(one for one in different if not any(one != other and one[: len(other)] == other for other in different))

@@ -13,7 +13,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.response_language import told
-from ssn_probe.model.openings import Openings
+from ssn_probe.model.openings import Openings, overlap, shortest
 from ssn_probe.stats import Gate, gate
 from ssn_probe.study.measurements import UNCHANGED, log_odds
 from ssn_probe.study.refusal_readout import (
@@ -87,9 +87,9 @@ def _readout(
     bench: Workbench, prompts: PromptSet, own: Mapping[str, Beginnings], tests: pl.DataFrame, language: str
 ) -> Readout:
     """The language's openings against those of the others, without what several share, and how they separate."""
-    others = tuple(dict.fromkeys(ids for other, found in own.items() if other != language for ids in found))
-    mine = tuple(ids for ids in dict.fromkeys(own[language]) if ids not in others)
-    theirs = tuple(ids for ids in others if ids not in own[language])
+    others = [ids for other, found in own.items() if other != language for ids in found]
+    mine = shortest(ids for ids in own[language] if not any(overlap(ids, other) for other in others))
+    theirs = shortest(ids for ids in others if not any(overlap(ids, one) for one in own[language]))
     if not mine or not theirs:
         raise _untrusted(language, "no opening is known that responses in it have, and those in other languages do not")
     is_in, reads = told(prompts), Openings(refusal=mine, compliant=theirs)

@@ -15,7 +15,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.errors import ModelError
-from ssn_probe.model.openings import Direction, Openings
+from ssn_probe.model.openings import Direction, Openings, overlap
 from ssn_probe.spec.node import digest
 from ssn_probe.stats import Gate, gate
 from ssn_probe.study.measurements import UNCHANGED, log_odds, reads_json, responses, states, tokens_of
@@ -164,7 +164,8 @@ def _readout(
         return Readout(reads=mine, origin="declared, untested", gate=untested)
     tried = [] if mine is None else [_tried(bench, here, mine, origin)]
     if not _passed(tried) and mine is not None and anchors is not None and language != anchor:
-        tried.append(_tried(bench, here, _union(mine, anchors), f"{origin}, with the anchor's"))
+        both = union(mine, anchors)
+        tried += [] if both == mine else [_tried(bench, here, both, f"{origin}, with the anchor's")]
     if not _passed(tried):
         direction = None if anchor is None else refusal_direction(bench, observed[anchor], anchors)
         tried += [] if direction is None else [_tried(bench, here, direction, "the anchor's refusal direction")]
@@ -199,11 +200,18 @@ def _untrusted(language: str, tried: list[Readout]) -> UntrustedReadoutError:
     )
 
 
-def _union(mine: Openings, anchors: Openings) -> Openings:
-    return Openings(
-        refusal=tuple(dict.fromkeys(mine.refusal + anchors.refusal)),
-        compliant=tuple(dict.fromkeys(mine.compliant + anchors.compliant)),
-    )
+def union(mine: Openings, anchors: Openings) -> Openings:
+    """A language's openings and those of the anchor that have no part in them.
+
+    What begins a refusal in one language may begin an answer in the other: the language's own responses say which it
+    is there. And of two openings on one side, one of which begins with the other, the probability would count twice.
+    """
+    own = (*mine.refusal, *mine.compliant)
+
+    def apart(openings: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        return tuple(one for one in openings if not any(overlap(one, other) for other in own))
+
+    return Openings(refusal=mine.refusal + apart(anchors.refusal), compliant=mine.compliant + apart(anchors.compliant))
 
 
 def _tried(bench: Workbench, observed: pl.DataFrame, reads: Openings | Direction, origin: str) -> Readout:

@@ -139,6 +139,22 @@ def test_declared_openings_are_tokenized_without_special_tokens(folder: Path) ->
     assert load_subject(str(folder)).openings == {"qaa": Openings(((7, 8), (9,)), ((10,),))}
 
 
+def test_an_opening_that_begins_with_another_one_is_counted_once(folder: Path) -> None:
+    openings = {"refusal": {"qaa": ["w1 w2", "w1", "w3 w1"]}, "compliant": {"qaa": ["w4"]}}
+    (folder / "openings.json").write_text(json.dumps(openings), encoding="utf-8")
+    assert load_subject(str(folder)).openings == {"qaa": Openings(((7,), (9, 7)), ((10,),))}
+
+
+@pytest.mark.parametrize(("refusal", "compliant"), [("w1", "w1"), ("w1", "w1 w2"), ("w1 w2", "w1")])
+def test_openings_with_which_a_response_both_refuses_and_complies_are_an_error(
+    folder: Path, refusal: str, compliant: str
+) -> None:
+    openings = {"refusal": {"qaa": ["w3", refusal]}, "compliant": {"qaa": [compliant, "w4"]}}
+    (folder / "openings.json").write_text(json.dumps(openings), encoding="utf-8")
+    with pytest.raises(ModelError, match="qaa: a response can begin with 'w1.*', which refuses, and with 'w1"):
+        load_subject(str(folder))
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -80,6 +80,22 @@ def test_a_language_that_shares_its_openings_is_not_told() -> None:
         language_readouts(here, here.data[PROMPTS])
 
 
+def test_an_opening_that_begins_with_one_of_another_language_tells_neither() -> None:
+    known = dict(bench().subject.openings or {})
+    (refusal,), longer = known["qaa"].refusal, (*known["qaa"].refusal[0], 5)
+    known["qab"] = replace(known["qab"], refusal=(*known["qab"].refusal, longer))
+    here = replace(bench(), subject=replace(bench().subject, openings=known), memory={}, readouts={})
+    found = language_readouts(here, here.data[PROMPTS])
+    for readout in found.values():
+        assert isinstance(readout.reads, Openings)
+        assert not {refusal, longer} <= {*readout.reads.refusal, *readout.reads.compliant}
+    mine, theirs = found["qaa"].reads, found["qab"].reads
+    assert isinstance(mine, Openings)
+    assert isinstance(theirs, Openings)
+    assert set(mine.refusal) == begins("qaa") - {refusal}
+    assert set(theirs.refusal) == begins("qab")
+
+
 def test_openings_of_another_language_fail_the_gate() -> None:
     known = bench().subject.openings
     assert known is not None

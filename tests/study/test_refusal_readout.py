@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssn_probe.study.refusal_readout import LONGEST, MOST, estimate_openings
+from ssn_probe.model.openings import Openings
+from ssn_probe.study.refusal_readout import LONGEST, MOST, estimate_openings, union
 
 Tokens = tuple[int, ...]
 responses = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=LONGEST).map(tuple), max_size=12)
@@ -78,3 +79,28 @@ def test_what_does_not_separate_within_five_tokens_is_dropped() -> None:
 def test_at_most_eight_a_side() -> None:
     refused = [(token,) for token in range(12) for _ in range(12 - token)]
     assert estimate_openings(refused, [(99,)])[0] == tuple((token,) for token in range(8))
+
+
+@settings(deadline=None, max_examples=200)
+@given(responses, responses, responses, responses)
+def test_with_the_anchors_no_response_begins_with_two_openings(
+    refused: list[Tokens], complied: list[Tokens], anchor_refused: list[Tokens], anchor_complied: list[Tokens]
+) -> None:
+    """What refuses in the anchor may be how an answer begins here, and the responses here say which it is."""
+    mine, anchors = (
+        Openings(*estimate_openings(*sides)) for sides in ((refused, complied), (anchor_refused, anchor_complied))
+    )
+    both = union(mine, anchors)
+    every = [*both.refusal, *both.compliant]
+    assert not any(begins(one, two) for i, one in enumerate(every) for j, two in enumerate(every) if i != j)
+    for own, of_anchor, joined in (
+        (mine.refusal, anchors.refusal, both.refusal),
+        (mine.compliant, anchors.compliant, both.compliant),
+    ):
+        assert joined[: len(own)] == own
+        assert set(joined) <= {*own, *of_anchor}
+
+
+def test_an_opening_that_refuses_in_one_language_and_complies_in_the_anchor_stays_on_one_side() -> None:
+    mine, anchors = Openings(((1,), (2, 3)), ((4,),)), Openings(((4, 5), (6,)), ((1,), (2,), (7,)))
+    assert union(mine, anchors) == Openings(((1,), (2, 3), (6,)), ((4,), (7,)))
