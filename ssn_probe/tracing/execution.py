@@ -6,6 +6,7 @@ from typing import Any
 
 from ssn_probe.model.subject import Subject
 from ssn_probe.tracing.kept_passes import Kept, value_of
+from ssn_probe.tracing.measured_weights import Measured, measured
 
 OPEN_LOOP = ".*was never reached: the loop asked for a step the run did not make.*"
 """nnsight's warning at the end of an open `tracer.iter[:]`, which always ends this way. A host warns on its own."""
@@ -37,10 +38,21 @@ def run_here(subject: Subject, body: Callable[..., Any], arguments: tuple[Any, .
     """`body(model, *arguments)` in this process, where one thread at a time computes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
-        arguments = tuple(value_of(subject, one) if isinstance(one, Kept) else one for one in arguments)
+        arguments = tuple(_made_here(subject, one) for one in arguments)
         if not subject.spread:
             return body(subject.model, *arguments)
         from ssn_probe.model.offloading import weights_fetched_again
 
         with weights_fetched_again(subject.model._module):
             return body(subject.model, *arguments)
+
+
+def _made_here(subject: Subject, argument: Any) -> Any:
+    """An argument of a body, made in this process where what was given says no more than how."""
+    match argument:
+        case Kept():
+            return value_of(subject, argument)
+        case Measured():
+            return measured(subject, argument.places)
+        case _:
+            return argument

@@ -2,8 +2,8 @@
 
 Column norms of down_proj and o_proj and the Gram matrices of o_proj (`bodies.closed_form.measure`):
 
-- On this machine once, for all batches, and kept for as long as the weights are the same ones (`weights_stamp`): with 8
-  billion parameters 0.3 GB. Of a model that is spread, sharded or in several processes, once for each call.
+- On this machine once in each process that computes, and kept there (`measured_weights`): with 8 billion parameters
+  0.3 GB. Of a model that is spread or sharded, once for each measurement.
 - Where a host lets a job read weights, in every batch, and nothing travels. That reads down_proj and o_proj once and
   multiplies o_proj by itself: for 8 and 70 billion parameters 0.6 and 11 teraflop, less than the forward pass of a
   prompt of 100 tokens.
@@ -14,7 +14,7 @@ Column norms of down_proj and o_proj and the Gram matrices of o_proj (`bodies.cl
   batch maps the unit vectors of o_proj again, 1 and 11 GB through that socket.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,57 +24,25 @@ from ssn_probe.tracing.batching import Shelf
 from ssn_probe.tracing.edits import places_of
 from ssn_probe.tracing.execution import run_body
 from ssn_probe.tracing.host_facts import host_facts
+from ssn_probe.tracing.measured_weights import Known, Measured, weights_stamp
 
-Known = Sequence[Mapping[str, Any]]
 KNOWN: WeakKeyDictionary[Subject, Known] = WeakKeyDictionary()
 """What sandboxes were asked."""
-MEASURED: WeakKeyDictionary[Subject, tuple[Any, Known]] = WeakKeyDictionary()
-"""What was measured here, with the stamp of the weights it was measured of."""
 
 
-def known_weights(subject: Subject, places: Mapping[str, Any]) -> Known:
+def known_weights(subject: Subject, places: Mapping[str, Any]) -> Known | Measured:
     """By layer, what a batch is given; what it lacks is measured there."""
-    from ssn_probe.tracing.bodies.local import measure_weights
-
     if subject.calls is None:
-        stamp = weights_stamp(subject, places)
-        if stamp is None:
-            return run_body(subject, measure_weights, places)
-        before, known = MEASURED.get(subject, (None, ()))
-        found = run_body(subject, measure_weights, places, known if before == stamp else ())
-        MEASURED[subject] = (stamp, found)
-        return found
+        if weights_stamp(subject, places) is not None:
+            return Measured(places)
+        from ssn_probe.tracing.bodies.local import measure_weights
+
+        return run_body(subject, measure_weights, places)
     if host_facts(subject).weights:
         return []
     if subject not in KNOWN:
         KNOWN[subject] = _asked(subject)
     return [{site: layer[site] for site in places["sites"] if site in layer} for layer in KNOWN[subject]]
-
-
-def weights_stamp(subject: Subject, places: Mapping[str, Any]) -> Any:
-    """Equal to an earlier stamp if down_proj and o_proj of every layer have not changed since; None: cannot be told.
-
-    By storage, shape and torch's count of changes in place. A storage is known by a weak reference, so that one which
-    takes the address of another, such as after `weight.data = …`, is not taken for it. What is written through
-    `weight.data` in place, torch does not count; this package writes so only what it takes back (`folding`).
-    """
-    if subject.shards is not None or subject.workers is not None or subject.spread:
-        return None
-    from torch.multiprocessing.reductions import StorageWeakRef
-
-    from ssn_probe.tracing.bodies.closed_form import stored_weight
-    from ssn_probe.tracing.bodies.site_access import layer_of, reach
-
-    stamp = []
-    for layer in range(subject.n_layers):
-        for site in ("ffn", "o"):
-            module = reach(layer_of(subject.model, places, layer), places["modules"][site][0])
-            weight = stored_weight(module)
-            if weight is None or weight.is_inference():
-                return None
-            form = (weight.dtype, tuple(weight.shape), weight.stride(), weight.storage_offset())
-            stamp.append((StorageWeakRef(weight.untyped_storage()), form, weight._version))
-    return stamp
 
 
 def hides_weights(subject: Subject) -> bool:

@@ -25,7 +25,7 @@ from ssn_probe.tracing.edits import (
     suppression,
 )
 from ssn_probe.tracing.generate import run_generation
-from ssn_probe.tracing.known_weights import weights_stamp
+from ssn_probe.tracing.measured_weights import weights_stamp
 from ssn_probe.tracing.readout import forced
 
 from .test_effects import PROMPTS, module_of

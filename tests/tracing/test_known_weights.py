@@ -1,15 +1,22 @@
 """What is measured of weights is kept, and never outlives them."""
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
 
+from ssn_probe.model.messages import on_device, packed
 from ssn_probe.model.precision import computing_in
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.tracing.bodies import local
 from ssn_probe.tracing.bodies.local import measure_weights
 from ssn_probe.tracing.edits import places_of
-from ssn_probe.tracing.known_weights import MEASURED, known_weights
+from ssn_probe.tracing.effects import score_local
+from ssn_probe.tracing.known_weights import known_weights
+from ssn_probe.tracing.measured_weights import MEASURED, Measured, measured
 
 from .test_effects import module_of
 
@@ -23,15 +30,15 @@ def own(tiny_folder: Callable) -> Subject:
 
 def is_fresh(subject: Subject) -> bool:
     places = places_of(subject)
-    known, wanted = known_weights(subject, places), measure_weights(subject.model, places)
+    known, wanted = measured(subject, places), measure_weights(subject.model, places)
     pairs = [(one[name], other[name]) for one, other in zip(known, wanted, strict=True) for name in NAMES]
     return all(one.dtype == other.dtype and one.equal(other) for one, other in pairs)
 
 
 def test_weights_are_measured_once(own: Subject) -> None:
     few, every = places_of(own, ["ffn"]), places_of(own)
-    first = known_weights(own, few)
-    second, third = known_weights(own, every), known_weights(own, every)
+    first = measured(own, few)
+    second, third = measured(own, every), measured(own, every)
     assert set(first[0]) == {"ffn"}
     assert set(second[0]) == NAMES
     assert first[1]["ffn"] is second[1]["ffn"] is third[1]["ffn"]
@@ -54,9 +61,34 @@ def test_widened_weights_have_measures_of_their_own(own: Subject) -> None:
     assert is_fresh(own)
     with computing_in(own, "float64") as wide:
         assert is_fresh(wide)
-        assert known_weights(wide, places_of(wide))[0]["ffn"].dtype == torch.float64
+        assert measured(wide, places_of(wide))[0]["ffn"].dtype == torch.float64
         assert is_fresh(own)
         with torch.no_grad():
             module_of(own).model.layers[0].mlp.down_proj.weight.mul_(2)
     assert is_fresh(own)
     assert own in MEASURED
+
+
+def test_batches_and_measurements_share_what_was_measured(own: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    new: list[int] = []
+    measure = local.measure
+
+    def noted(layer: Any, places: Any, known: Any, *wanted: Any) -> Any:
+        found = measure(layer, places, known, *wanted)
+        new.append(len(found) - len(known))
+        return found
+
+    monkeypatch.setattr(local, "measure", noted)
+    for _ in range(2):
+        score_local(own, [[1, 2, 3], [4, 5], [6, 7]], batch_size=1)
+    assert len(new) > 8
+    assert sorted(new, reverse=True)[: own.n_layers] == new[: own.n_layers] == [len(NAMES)] * own.n_layers
+    assert not any(new[own.n_layers :])
+
+
+def test_each_process_measures_for_itself(own: Subject) -> None:
+    """A worker has the same weights, whose Gram matrices need not travel with every batch."""
+    places = places_of(own)
+    shared = replace(own, workers=cast("Any", object()))
+    given = known_weights(shared, places)
+    assert pickle.loads(packed(on_device((given,), "cpu"))) == (Measured(places),)

@@ -146,6 +146,20 @@ def test_two_processes_score_in_another_dtype_as_one_does(tmp_path: Path, handed
 
 
 @pytest.mark.slow
+def test_two_processes_score_local_effects_as_one_does(tmp_path: Path, handed: list[Call]) -> None:
+    """Each has measured the weights for itself, and no call has brought them along."""
+
+    def found(processes: int) -> dict[str, bytes]:
+        neurons = SafetyNeurons(PROMPTS, top=0.01, effect="local", rule="harmful")
+        options = Options(out=tmp_path / str(processes), processes=processes)
+        return tables(run_recipe(Recipe(sets={"ms": neurons}, name="local"), options, Console(quiet=True)))
+
+    assert found(2) == found(1)
+    assert answers(handed) > 1
+    assert max(len(call.message) for call in handed) < 100_000
+
+
+@pytest.mark.slow
 def test_what_a_killed_worker_had_is_computed_here(tmp_path: Path, alone: dict[str, bytes], handed: list[Call]) -> None:
     def kill() -> None:
         until(lambda: answers(handed) > 20)

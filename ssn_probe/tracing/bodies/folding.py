@@ -67,7 +67,7 @@ def slots_of(model, places, edits):
     not every edit can be folded, or a weight is not this process's alone.
 
     The tensors are those of `weight.data`: what is back when the call ends is no change of the weights, and torch,
-    which counts changes, would have what is known of them measured anew (`known_weights.weights_stamp`).
+    which counts changes, would have what is known of them measured anew (`measured_weights.weights_stamp`).
     """
     if not edits or any(factor_of(how, value) is None for *_, how, value in edits):
         return []
