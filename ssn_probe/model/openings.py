@@ -63,9 +63,9 @@ def _apart(openings: Openings, where: str, tokenizer: Any) -> Openings:
     for refusal in openings.refusal:
         for compliant in openings.compliant:
             if overlap(refusal, compliant):
-                first, second = tokenizer.decode(list(refusal)), tokenizer.decode(list(compliant))
+                refuses, complies = (repr(tokenizer.decode(list(tokens))) for tokens in (refusal, compliant))
                 raise ModelError(
-                    f"{where}: a response can begin with {first!r}, which refuses, and with {second!r}, which complies.",
+                    f"{where}: a response may begin with both {refuses}, a refusal, and {complies}, an answer.",
                     "Make both as long as it takes until they differ, or leave one out.",
                 )
     return openings
@@ -88,4 +88,6 @@ def _opening_tokens(tokenizer: Any, texts: Any, where: str) -> tuple[tuple[int, 
 def shortest(openings: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """The openings without those that begin with another one, whose probability that one has already."""
     different = tuple(dict.fromkeys(openings))
-    return tuple(one for one in different if not any(one != other and one[: len(other)] == other for other in different))
+    return tuple(
+        one for one in different if not any(one != other and one[: len(other)] == other for other in different)
+    )

@@ -42,7 +42,7 @@ from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import Step, rows_of_steps, run_steps
 from ssn_probe.study.summary import summarise
 from ssn_probe.study.training_curves import comparable_points, curve_differences, curve_table
-from ssn_probe.study.verification_table import verification_notes, verification_table
+from ssn_probe.study.verification_table import verification_notes, verification_table, verifying
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.texts import UnknownLogitsError
 
@@ -72,7 +72,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
             keep("responses", identify_responses(bench))
         for note in rounding_notes(bench, choosers(recipe)):
             bench.warn(note)
-        verification = verification_table(bench, choosers(recipe))
+        verification = verification_table(verifying(bench, recipe))
         keep("verification", verification)
         for note in verification_notes(verification):
             bench.warn(note)

@@ -1,14 +1,21 @@
-"""What verification did, and what its audit found: a row per language of every node that verifies."""
+"""What verification did, and what its audit found: a row per language of every node that verifies.
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+A node may verify in the recipe's own model and in models that are trained (`set.after(…)`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ssn_probe.spec import SafetyNeurons
+from ssn_probe.spec import Recipe, SafetyNeurons
 from ssn_probe.study.importance import CONTRASTED, distinct_sites, effects_at, scored, unverified, verified
+from ssn_probe.study.resolve import choosers, found_again
+from ssn_probe.study.set_evaluation import evaluate
+from ssn_probe.study.trained_weights import AFTER as TRAINED
+from ssn_probe.study.trained_weights import trained_bench
 from ssn_probe.study.verification_audit import Audit, audit, upper_bound
 from ssn_probe.study.workbench import Workbench
 
@@ -16,20 +23,45 @@ NODE = (
     "effect", "rule", "top", "pool", "sites", "prompts", "scoring_dtype", "verify", "audit_seed", "verify_most",
 )  # fmt: skip
 """The columns that say which node a row is of: all that decides which neurons are ablated, and the set."""
+AFTER = "after"
+"""The column that says after which training; null: in the recipe's own model. Only where a trained model has rows."""
 
 
-def verification_table(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> pl.DataFrame | None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verifying:
+    """Nodes, and the bench on which they choose neurons; `after`: the name of what it is trained with, if it is."""
+
+    bench: Workbench
+    nodes: Sequence[SafetyNeurons]
+    after: str | None = None
+
+
+def verifying(bench: Workbench, recipe: Recipe) -> Iterator[Verifying]:
+    """All that choose neurons, those of the recipe's own model first.
+
+    A training has the name of the arm that it is; one that is none has a number.
+    """
+    yield Verifying(bench=bench, nodes=list(choosers(recipe)))
+    names = {node: name for name, node in recipe.arms.items()}
+    for number, (training, nodes) in enumerate(found_again(recipe).items(), 1):
+        if any(node.verify is not None for node in nodes):
+            inside = trained_bench(bench, training, evaluate(bench, training.neurons), f"{TRAINED}training")
+            yield Verifying(bench=inside, nodes=nodes, after=names.get(training, f"training {number}"))
+
+
+def verification_table(verifying: Iterable[Verifying]) -> pl.DataFrame | None:
     """The columns of `NODE`, and those of `Audit`; None where no node verifies."""
     rows = [
-        {**_columns(bench, node), **asdict(audited(bench, node, language))}
-        for node in dict.fromkeys(nodes)
+        {AFTER: some.after, **_columns(some.bench, node), **asdict(audited(some.bench, node, language))}
+        for some in verifying
+        for node in dict.fromkeys(some.nodes)
         if node.verify is not None and node.labels is None
-        for language in bench.data[node.prompts].languages
+        for language in some.bench.data[node.prompts].languages
     ]
     if not rows:
         return None
     table = pl.DataFrame(rows, schema_overrides={"scoring_dtype": pl.String}, infer_schema_length=None)
-    return table.unique(maintain_order=True)
+    return (table if any(row[AFTER] for row in rows) else table.drop(AFTER)).unique(maintain_order=True)
 
 
 def _columns(bench: Workbench, node: SafetyNeurons) -> dict[str, object]:
@@ -54,14 +86,16 @@ def audited(bench: Workbench, node: SafetyNeurons, language: str) -> Audit:
 
 def told_apart(table: pl.DataFrame, row: Mapping[str, Any]) -> dict[str, Any]:
     """What tells the node of a row from the others, beside effect and rule: the columns that have several values."""
-    return {name: row[name] for name in NODE[2:] if name in table.columns and table[name].n_unique() > 1}
+    apart = {name: row[name] for name in NODE[2:] if name in table.columns and table[name].n_unique() > 1}
+    return apart | ({AFTER: row[AFTER]} if row.get(AFTER) is not None else {})
 
 
 def verification_notes(table: pl.DataFrame | None) -> Iterator[str]:
     """One sentence per node, over its languages."""
     if table is None:
         return
-    for (effect, rule, *_), rows in table.group_by(NODE, maintain_order=True):
+    by = [*NODE, *({AFTER} & set(table.columns))]
+    for (effect, rule, *_), rows in table.group_by(by, maintain_order=True):
         further = "".join(f", {name}={value}" for name, value in told_apart(table, rows.row(0, named=True)).items())
         shares, doubtful = rows["verified"] / rows["total"], int(rows["doubtful"].sum())
         missed, rejected = int(rows["missed"].sum()), int(rows["rejected"].sum())

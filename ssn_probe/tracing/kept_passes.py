@@ -108,7 +108,7 @@ def forgotten(subject: Subject) -> Iterator[None]:
 
 
 def _weights_of(subject: Subject) -> Any:
-    """Equal to an earlier one if no weight has changed since (as in `measured_weights.weights_stamp`); None: who knows."""
+    """Equal to an earlier one if no weight has changed since; None: who knows. See `measured_weights.weights_stamp`."""
     from torch.multiprocessing.reductions import StorageWeakRef
 
     weights = list(subject.model._module.parameters())

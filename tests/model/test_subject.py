@@ -151,7 +151,7 @@ def test_openings_with_which_a_response_both_refuses_and_complies_are_an_error(
 ) -> None:
     openings = {"refusal": {"qaa": ["w3", refusal]}, "compliant": {"qaa": [compliant, "w4"]}}
     (folder / "openings.json").write_text(json.dumps(openings), encoding="utf-8")
-    with pytest.raises(ModelError, match="qaa: a response can begin with 'w1.*', which refuses, and with 'w1"):
+    with pytest.raises(ModelError, match=r"qaa: a response may begin with both 'w1.*', a refusal, and 'w1"):
         load_subject(str(folder))
 
 

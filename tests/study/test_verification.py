@@ -26,7 +26,7 @@ from ssn_probe.study.steps import rows_of_steps
 from ssn_probe.study.unlabelled_contexts import alike, telling, two_groups
 from ssn_probe.study.verification import Verified, expected_passes, in_fixed_order, to_verify
 from ssn_probe.study.verification_audit import audit, taken, upper_bound
-from ssn_probe.study.verification_table import NODE, audited, verification_notes, verification_table
+from ssn_probe.study.verification_table import NODE, Verifying, audited, verification_notes, verification_table
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.exact_effects import exact_effects
 
@@ -108,14 +108,14 @@ def test_the_audit_counts_those_not_verified(bench: Workbench) -> None:
     assert found.covered <= found.band
     assert 0.5 * found.spent < found.computed < 0.9 * found.spent  # two or three of seven tokens run once for several
     assert found.bound == upper_bound(found.missed, found.rejected)
-    table = verification_table(bench, [MS, replace(MS, verify=None)])
+    table = verification_table([Verifying(bench=bench, nodes=[MS, replace(MS, verify=None)])])
     assert table is not None
     assert table.select("effect", "language", "verified", "bound").rows() == [
         ("refusal:1", "qaa", found.verified, found.bound)
     ]
     (note,) = verification_notes(table)
     assert f"it would take {found.missed} with" in note
-    assert verification_table(bench, [replace(MS, verify=None)]) is None
+    assert verification_table([Verifying(bench=bench, nodes=[replace(MS, verify=None)])]) is None
     assert not list(verification_notes(None))
     section = verification_section(table)
     assert section is not None
@@ -129,10 +129,12 @@ def test_every_node_that_verifies_has_rows_and_a_note_of_its_own(organism: Subje
     node = replace(MS, prompts=few, effect=Final(probes=4), rule="harmful", sites=("k",))
     others = [replace(node, **change) for change in ({"sites": ("v",)}, {"pool": "layer"}, {"effect": Final(probes=2)})]
     nodes = [node, *others]
-    table = verification_table(bench_for(Recipe(sets={str(n): one for n, one in enumerate(nodes)}), organism), nodes)
+    here = bench_for(Recipe(sets={str(n): one for n, one in enumerate(nodes)}), organism)
+    table = verification_table([Verifying(bench=here, nodes=nodes)])
     assert table is not None
     assert table.height == len(nodes)
     assert table.n_unique(NODE) == len(nodes)
+    assert "after" not in table.columns
     notes = list(verification_notes(table))
     assert len(set(notes)) == len(nodes)
     assert notes[1].startswith("effect=final(probes=4), rule=harmful, pool=site, sites=v: ")

@@ -146,9 +146,7 @@ def test_the_batch_that_failed_is_let_go_before_the_next_is_tried() -> None:
     ("options", "seconds", "expected"),
     [((True, True), 10.0, 60), ((True, True), 4.9, 200), ((True, True), 2000.0, 1), ((True, False), 10.0, 200)],
 )
-def test_a_slow_machine_has_batches_of_half_a_minute(
-    options: tuple[bool, bool], seconds: float, expected: int
-) -> None:
+def test_a_slow_machine_has_batches_of_half_a_minute(options: tuple[bool, bool], seconds: float, expected: int) -> None:
     """A batch of 20 that takes so long; the rest runs in batches of the new size, and none is left out."""
     now = iter(range(10**6))
     machine, shelf, size = Machine(), Memory(), BatchSize(200, *options, clock=lambda: next(now) * seconds)

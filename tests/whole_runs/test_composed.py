@@ -325,6 +325,28 @@ def test_the_union_of_a_set_found_again_leaves_the_anchor_out_too() -> None:
     assert evaluate(bench, recipe.sets["one"]) == evaluate(bench, recipe.sets["two"])
 
 
+def test_sets_found_again_are_verified_in_the_trained_model_and_the_run_says_so(tmp_path: Path) -> None:
+    few = Prompts("organism", languages=("qaa", "qab"), limit=6)
+    ms = SafetyNeurons(few, effect="final", rule="harmful", top=0.02, sites=("k",), verify=0.1)
+    strong = Expand(ms.union(), PROMPTS, training=replace(QUICK, lr=1e-2))
+    recipe = study(sets={"ms": ms, "again": ms.after(strong)}, arms={"strong": strong}, controls=0)
+    recipe = replace(recipe, log_odds_label_sets=0, label_sets=0)
+    found = silent(recipe, tmp_path)
+    table = found.table("verification")
+    assert table.select("after", "language").rows() == [
+        (name, one) for name in (None, "strong") for one in few.languages or ()
+    ]
+    before, after = table.drop("after").partition_by("language", maintain_order=True)[0].rows()
+    assert before != after, "another model has other effects"
+    notes = [note for note in found.manifest()["warnings"] if "verified by ablation" in note]
+    assert [note.partition(":")[0] for note in notes] == [
+        "effect=final, rule=harmful",
+        "effect=final, rule=harmful, after=strong",
+    ]
+    assert "final, harmful, top 2 %, after strong" in (found.path / "report.md").read_text(encoding="utf-8")
+    assert all(finding.holds for finding in verify(found))
+
+
 def test_figures_before_are_those_of_the_languages_after(tmp_path: Path) -> None:
     """Of qab's neurons applied everywhere the average is over qac alone, and so must be what it is compared with."""
     arm = Expand(MS.of("qab"), PROMPTS, training=QUICK)
