@@ -31,6 +31,7 @@ from ssn_probe.model.fetched import source_of
 from ssn_probe.model.known import find_subject, is_open, keep_facts
 from ssn_probe.model.row_independence import check_rows_independent
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.model.worker_places import sharing
 from ssn_probe.remote.settings import check_settings
 from ssn_probe.report.answer import answer_lines
@@ -101,6 +102,7 @@ class Options:
     arguments: dict[str, str] = field(default_factory=dict)
 
 
+@computing_plainly()
 def run_recipe(recipe: Recipe, options: Options, console: Console) -> RunFolder:
     """Runs a recipe and returns its folder. Raises an SSNProbeError for whatever the user can fix.
 

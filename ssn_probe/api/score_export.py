@@ -1,6 +1,7 @@
 """Effects of every neuron on every prompt of a past run, from the cache into one parquet file, never all in memory."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from ssn_probe.engines.vllm_engine import engine_of_run
 from ssn_probe.errors import ResultError, nearest
 from ssn_probe.files import remove_half_written, write_whole
 from ssn_probe.model.asking import asking_of
+from ssn_probe.model.coarse_products import as_recorded
 from ssn_probe.model.known import find_subject
 from ssn_probe.runs.cache import Cache
 from ssn_probe.runs.folder import RunFolder
@@ -57,6 +59,7 @@ def export_scores(
         settings = {"dtype": manifest["model"].get("dtype", "auto"), "device": "cpu", "weights": False}
         settings |= {"asking": asking_of(recipe), "cache": cache.root, "writes": False}
         subject = find_subject(recipe.model, **settings)
+        subject = replace(subject, identity=as_recorded(subject.identity, manifest["model"]))
         engine = engine_of_run(manifest["options"].get("engine"), subject)
         bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=cache, engine=engine)
         check_kept(bench, node, *chosen)

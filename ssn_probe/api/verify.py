@@ -28,6 +28,7 @@ from ssn_probe.engines.vllm_engine import engine_of_run
 from ssn_probe.errors import ResultError, SSNProbeError
 from ssn_probe.files import sha256, write_json
 from ssn_probe.model.asking import asking_of
+from ssn_probe.model.coarse_products import as_recorded
 from ssn_probe.model.known import find_subject
 from ssn_probe.model.subject import Subject
 from ssn_probe.report.charts.chart import kept_pictures
@@ -88,6 +89,7 @@ def _tables(run: RunFolder, manifest: Recorded) -> Iterator[Finding]:
         dtype = manifest["model"].get("dtype", "auto")  # a host may have chosen another than the checkpoint's
         settings = {"dtype": dtype, "device": "cpu", "weights": False, "asking": asking_of(recipe)}
         subject = find_subject(recipe.model, cache=run.path.parent / "cache", writes=False, **settings)
+        subject = replace(subject, identity=as_recorded(subject.identity, manifest["model"]))
         yield from _how_it_was_made(recipe, plan, subject, manifest)
     except SSNProbeError as error:
         yield Finding(what="tables follow from what was measured", holds=None, why=error.message)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.asking import NO_WISH, Asking
+from ssn_probe.model.coarse_products import coarse_products, without_coarse
 from ssn_probe.model.context_length import Limit
 from ssn_probe.model.families import BUILT_IN, FAMILIES
 from ssn_probe.model.kept import NOTHING_KEPT, kept_of, stamp_of
@@ -106,8 +107,9 @@ def find_subject(
     facts = kept.find(KIND, dtype)
     if facts is None:
         return replace(load(), kept=kept)
-    device = usable_device(device)
-    return KnownSubject(**_fields(facts), device=device, kept=kept, opening=Opening(load, weights, facts))
+    device, fields = usable_device(device), _fields(facts)
+    fields["identity"] = facts["identity"] | coarse_products(device, facts["identity"]["dtype"])
+    return KnownSubject(**fields, device=device, kept=kept, opening=Opening(load, weights, facts))
 
 
 def is_known(name: str, *, cache: Path, dtype: str, asking: Asking) -> bool:
@@ -146,11 +148,11 @@ def _can_be_kept(where: str) -> bool:
 
 
 def facts_of(subject: Subject) -> dict[str, Any]:
-    """All that a subject is but for its model, its tokenizer and its device, in JSON."""
+    """All that a subject is but for its model, its tokenizer, its device and torch's settings, in JSON."""
     found = {
         "name": subject.name,
         "path": subject.path,
-        "identity": subject.identity,
+        "identity": without_coarse(subject.identity),
         "family": subject.family.name,
         "openings": None if subject.openings is None else {key: asdict(one) for key, one in subject.openings.items()},
         "n_layers": subject.n_layers,

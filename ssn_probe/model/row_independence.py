@@ -11,7 +11,9 @@ from typing import Any
 
 from ssn_probe.errors import ModelError
 from ssn_probe.model.chat import whole_inputs
+from ssn_probe.model.coarse_products import PRODUCTS
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.torch_settings import computing_plainly
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """How far two computations of the same logits may differ, as a share of the largest logit: rounding, summed up."""
@@ -33,7 +35,7 @@ def last_logits(subject: Subject, rows: Sequence[Sequence[int]]) -> Any:
 def _logits(model: Any, inputs: dict[str, Any]) -> Any:
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), computing_plainly():
         return model._module(**inputs).logits[:, -1].double()
 
 
@@ -57,7 +59,7 @@ def refuse_dependent(subject: Subject, *, beside: float, after: float, largest: 
 
     `largest` is the largest logit of the short row alone.
     """
-    allowed = TOLERANCE[subject.identity["dtype"]] * largest
+    allowed = TOLERANCE[rounded_to(subject)] * largest
     for how, gap in (("beside a longer one", beside), ("after a longer one", after)):
         if gap > allowed:
             raise ModelError(
@@ -83,4 +85,10 @@ def check_evaluating(module: Any) -> None:
 
 def tolerance(subject: Subject, logits: Any) -> float:
     """How far two computations of these logits may differ."""
-    return TOLERANCE[subject.identity["dtype"]] * float(logits.abs().max())
+    return TOLERANCE[rounded_to(subject)] * float(logits.abs().max())
+
+
+def rounded_to(subject: Subject) -> str:
+    """The dtype whose digits the model's products have."""
+    products = {"tf32": "float16", "bf16": "bfloat16"}  # as many digits
+    return products.get(subject.identity.get(PRODUCTS, ""), subject.identity["dtype"])

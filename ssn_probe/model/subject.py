@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssn_probe.errors import ModelError, nearest
 from ssn_probe.model.asking import NO_WISH, Asking, asking_notes, is_plain
+from ssn_probe.model.coarse_products import coarse_products
 from ssn_probe.model.config_file import own_code_notes
 from ssn_probe.model.context_length import Limit, context_length, limits, sliding_window
 from ssn_probe.model.families import Family, family_of
@@ -37,6 +38,7 @@ from ssn_probe.model.quiet import quiet
 from ssn_probe.model.ranks import Shards, over_ranks
 from ssn_probe.model.templates import template_notes
 from ssn_probe.model.text_config import text_config
+from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.model.turn_ends import Turns, settle_generation
 from ssn_probe.neurons import Site
 from ssn_probe.remote.deployments import Deployment
@@ -56,10 +58,10 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 class Subject:
     """A frozen model in evaluation mode, its tokenizer, and where its neurons are.
 
-    `identity` holds what changes a number (weights, tokenizer, template, dtype, attention), and neither device nor
-    path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are; `openings` are
-    those the model's folder declares, per language, if it does; `context` is how many tokens a prompt and its response
-    may have together, where the config says it, and `limits` is all that a long prompt can exceed.
+    `identity` holds what changes a number (weights, tokenizer, template, dtype, attention, `coarse_products`), and
+    neither device nor path. `model` is an nnsight `TransformersModel`, None where the weights were left where they are;
+    `openings` are those the model's folder declares, per language, if it does; `context` is how many tokens a prompt
+    and its response may have together, where the config says it, and `limits` is all that a long prompt can exceed.
     `turns`: how its responses end; `template_notes`: how it is asked: which of several chat templates was
     taken, on which day, with which system prompt.
     `host` and `deployment`: where it runs if that is not this machine. `model` then has no weights, and `calls` is what
@@ -118,6 +120,7 @@ class Subject:
 
 @over_ranks
 @left_for_later()
+@computing_plainly()
 def load_subject(
     name: str,
     *,
@@ -174,6 +177,7 @@ def load_subject(
     device, spread = spread_of(module, family, device)
     turns = settle_generation(where, module, tokenizer)
     identity = identity_of(name, where, host, module, tokenizer, family, turns, asking)
+    identity |= {} if host is not None else coarse_products(device, identity["dtype"])
     if _stamp(where) != before:
         raise ModelError(f"The files in {where} changed while they were read.", "Run again when they are complete.")
     model, calls = _traced(module, tokenizer, host, deployment) if weights else (None, None)

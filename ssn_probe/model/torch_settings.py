@@ -1,7 +1,8 @@
 """torch's settings that decide how products are rounded: a program may have set them, and a worker does as it does."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,15 @@ OF_BACKENDS = (
     "cuda.matmul.fp32_precision",
     "cuda.matmul.allow_fp16_reduced_precision_reduction",
     "cuda.matmul.allow_bf16_reduced_precision_reduction",
+    "cuda.matmul.allow_fp16_accumulation",
     "cudnn.conv.fp32_precision",
 )
 """Of `torch.backends`; a setting that this torch does not have, or will not tell, is left as it is."""
 SDP = ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
 """The ways in which torch may compute attention on a GPU."""
+
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that have an autocast each."""
 
 
 def torch_settings() -> dict[str, Any]:
@@ -33,6 +38,26 @@ def set_torch(settings: Mapping[str, Any]) -> None:
         with suppress(AttributeError, RuntimeError, TypeError):
             if name in settings and settings[name] != get():
                 put(settings[name])
+
+
+@contextmanager
+def computing_plainly() -> Iterator[None]:
+    """Inside, torch computes as in a thread of its own, also where a notebook is within autocast or inference mode.
+
+    These hold for the thread that has entered them: a number would depend on the thread or process that computes it,
+    and on something that no key of the cache has.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:  # so nobody has entered either
+        yield
+        return
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _settings() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:

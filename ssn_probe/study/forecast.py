@@ -23,6 +23,7 @@ from ssn_probe.model.placement import memory_beside
 from ssn_probe.model.precision import WIDTH
 from ssn_probe.model.shape import Shape, shape_of
 from ssn_probe.model.subject import Subject, load_subject
+from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
@@ -76,6 +77,7 @@ class Forecast:
     data: Mapping[Prompts, PromptSet] = field(default_factory=dict)
 
 
+@computing_plainly()
 def forecast(
     recipe: Recipe,
     limit: int | None = None,

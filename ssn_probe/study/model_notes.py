@@ -8,6 +8,7 @@ import polars as pl
 
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.data.training_rows import SPLIT
+from ssn_probe.model.coarse_products import PRODUCTS, SUMS
 from ssn_probe.model.kept import NOTHING_KEPT, Kept
 from ssn_probe.model.spelled_tokens import Read, Reader
 from ssn_probe.model.subject import Subject
@@ -35,6 +36,16 @@ def notes_on_model(subject: Subject) -> Iterator[str]:
         yield (
             f"the weights of {subject.name} are on the host alone, where no digest is taken: results are kept under "
             "the folder and the host, and other weights in the same place would go unnoticed"
+        )
+    if PRODUCTS in subject.identity:
+        yield (
+            f"torch is set to round products of float32 to {subject.identity[PRODUCTS]} (see "
+            "torch.set_float32_matmul_precision): numbers are coarser, and kept apart from those of whole float32"
+        )
+    if SUMS in subject.identity:
+        yield (
+            "torch is set to add up products of float16 in float16 (see torch.backends.cuda.matmul."
+            "allow_fp16_accumulation): numbers are coarser, and kept apart from others"
         )
     yield from subject.template_notes
     if not subject.is_plain:  # of the plain form, the notes above say it

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssn_probe.model.subject import Subject
+from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.tracing.kept_passes import Kept, value_of
 from ssn_probe.tracing.measured_weights import Measured, measured
 
@@ -36,7 +37,7 @@ def runs_whole(subject: Subject) -> bool:
 
 def run_here(subject: Subject, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """`body(model, *arguments)` in this process, where one thread at a time computes."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), computing_plainly():
         warnings.filterwarnings("ignore", message=OPEN_LOOP)
         arguments = tuple(_made_here(subject, one) for one in arguments)
         if not subject.spread:

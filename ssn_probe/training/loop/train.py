@@ -20,6 +20,7 @@ from ssn_probe.model.context_length import context_length
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
 from ssn_probe.model.token_ids import embedding_size, usable_pad
+from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.spec.node import digest, to_json
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.frozen_model import frozen, step_memory_errors
@@ -52,6 +53,7 @@ class Trained:
     record: dict[str, Any]
 
 
+@computing_plainly()
 def train(
     module: Any,
     tokenizer: Any,
