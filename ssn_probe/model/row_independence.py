@@ -91,4 +91,5 @@ def tolerance(subject: Subject, logits: Any) -> float:
 def rounded_to(subject: Subject) -> str:
     """The dtype whose digits the model's products have."""
     products = {"tf32": "float16", "bf16": "bfloat16"}  # as many digits
-    return products.get(subject.identity.get(PRODUCTS, ""), subject.identity["dtype"])
+    own: str = subject.identity["dtype"]
+    return products.get(subject.identity.get(PRODUCTS, ""), own)
