@@ -6,7 +6,7 @@ import polars as pl
 
 from ssn_probe.study.arms import BASELINE, TESTED, ArmName
 from ssn_probe.study.comparisons import COMPARISONS
-from ssn_probe.study.summary import AVERAGE, averaged
+from ssn_probe.study.summary import AVERAGE, applied_language, averaged
 from ssn_probe.training.delta_file.stated_measures import MEASURES
 
 BASE = (ArmName(BASELINE), BASELINE)
@@ -51,9 +51,9 @@ def _comparable(row: dict[str, Any], summary: pl.DataFrame, arm: ArmName, anchor
 
 def _controls(summary: pl.DataFrame, comparisons: pl.DataFrame, arm: ArmName) -> list[dict[str, Any]]:
     average = summary.filter(pl.col("measure").is_in(MEASURES), language=AVERAGE, role=TESTED)
-    step = pl.when(pl.col("step").is_not_null()).then(pl.format(" after {} steps", "step")).otherwise(pl.lit(""))
-    title = pl.concat_str("arm", step).alias("arm")
-    others = average.filter(~arm.rows).select(title, "measure", "value", "low", "high")
+    named = average.with_columns(of=applied_language()).filter(~arm.rows)
+    names = [ArmName(*name).title for name in named.select("arm", "of", "step").iter_rows()]
+    others = named.select(pl.Series("arm", names, pl.String), "measure", "value", "low", "high")
     beside = comparisons.filter(pl.col("measure").is_in(MEASURES), arm=arm.arm, language=AVERAGE)
     beside = beside.filter(pl.col("step").eq_missing(pl.lit(arm.step, pl.Int64)))
     titles = [COMPARISONS[name].counted(sets) for name, sets in beside.select("comparison", "sets").iter_rows()]

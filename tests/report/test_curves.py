@@ -201,6 +201,16 @@ def test_what_was_measured_is_plain_and_whole() -> None:
     assert {row["value"] for row in found["controls"] if row["arm"] == sets} == {0.3}
 
 
+def test_controls_of_an_arm_per_language_are_told_apart() -> None:
+    """Whose neurons, as in the report: a model card has a line for each name."""
+    rows = [cell(ArmName("baseline"), "baseline", "asr", 0.4), cell(ArmName("ss"), "tested", "asr", 0.3)]
+    values = {"qaa": 0.5, "qab": 0.6}
+    rows += [cell(ArmName("each"), "tested", "asr", value, set_language=own) for own, value in values.items()]
+    found = measured_of(table(*rows), comparisons(), ArmName("ss"), run="r", anchor=None)
+    assert found is not None
+    assert {row["arm"]: row["value"] for row in found["controls"]} == {"each of qaa": 0.5, "each of qab": 0.6}
+
+
 def averaged(own: str, anchor: str | None) -> dict[str, Any]:
     """The ASR on the average that is stated of an arm which applies the neurons of `own` everywhere."""
     rows = []

@@ -38,7 +38,7 @@ def test_every_figure_of_the_card_is_what_was_measured(file: DeltaFile) -> None:
     ]
     assert "| language | ASR | invalid | over-refusal | utility |" in text
     assert line.count("n = 1,200") == 4
-    assert "| 4 random sets | 36.0 [-2.0, 50.0] |" in text
+    assert "| 4 random sets | 36.0 [0.0, 50.0] |" in text
 
 
 def test_the_card_states_base_neurons_data_and_settings(file: DeltaFile) -> None:

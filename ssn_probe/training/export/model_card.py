@@ -91,7 +91,9 @@ def _controls(measured: Mapping[str, Any] | None) -> str:
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
-    interval = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    """Where 95 % of sets fall is told as far as a share can go."""
+    known = row["low"] is not None
+    interval = f" [{100 * max(0.0, row['low']):.1f}, {100 * min(1.0, row['high']):.1f}]" if known else ""
     return f"{100 * row['value']:.1f}{interval}"
 
 
