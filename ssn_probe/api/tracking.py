@@ -40,11 +40,16 @@ def _config(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """`measure/arm/language`, and how many claims have each verdict."""
+    """`measure/arm/language`, and how many claims have each verdict.
+
+    Before the language stand whose neurons an arm per language applies, and the step of a learning curve.
+    """
     if (run.path / "summary.parquet").is_file():
-        for row in run.table("summary").rows(named=True):
+        from ssn_probe.study.summary import applied_language
+
+        for row in run.table("summary").with_columns(of=applied_language()).rows(named=True):
             if row["role"] in ("baseline", "tested") and row["value"] is not None:
-                steps = [str(row[name]) for name in ("set_language", "step") if row[name] is not None]
+                steps = [str(row[name]) for name in ("of", "step") if row[name] is not None]
                 yield "/".join([row["measure"], row["arm"], *steps, row["language"]]), row["value"]
     verdicts = [claim["verdict"] for claim in manifest.get("claims") or ()]
     for verdict in dict.fromkeys(verdicts):

@@ -122,7 +122,8 @@ def _stability(robustness: Robustness) -> Iterator[str]:
         if not found:
             yield f"Which neurons {plain(name)} consists of: no half of the prompts gave any."
             continue
-        figures = f"split-half Jaccard {min(found):.2f} to {max(found):.2f} over languages"
+        span = f"{min(found):.2f} to {max(found):.2f} over languages" if len(found) > 1 else f"{found[0]:.2f}"
+        figures = f"split-half Jaccard {span}"
         kept = "mostly the same" if min(found) >= MOSTLY else "other"
         yield f"Other prompts of the kind would give {kept} neurons for {plain(name)} ({figures})."
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from pages import STUDIES, written
@@ -55,6 +56,17 @@ def test_numbers_and_names_go_to_the_tracker_and_no_text(tmp_path: Path) -> None
     assert responses
     assert not [text for text in responses if text in str(tracker.told)]
     assert tracker.told["finish"]
+
+
+def test_an_arm_has_one_name_in_all_languages_and_one_per_language_of_its_neurons_where_it_is_several(
+    tmp_path: Path,
+) -> None:
+    tracker = Tracker()
+    run = written(tmp_path / "one", STUDIES["large"]())
+    assert track(tracker, run) == ""
+    names = {name for name in tracker.told["log"] if name.startswith("asr/")}
+    assert {"asr/ss/th", "asr/ss/average", "asr/lora/20/zh", "asr/ms of each/ur/bn", "asr/ms of each/ar/ar"} <= names
+    assert len(names) == run.table("summary").filter(pl.col("role").is_in(["baseline", "tested"]), measure="asr").height
 
 
 @pytest.mark.parametrize("name", ["init", "log", "finish"])

@@ -102,6 +102,7 @@ def test_stability(jaccard: float | None, shown: bool) -> None:
     text = described(findings(robustness=Robustness(jaccard=rows)))
     assert ("mostly the same neurons for ss" in text) == shown
     assert ("give other neurons for ss" in text) == (jaccard == 0.2)
+    assert ("(split-half Jaccard 0.20)" in text) == (jaccard == 0.2), "one row is no span over languages"
     assert ("no half of the prompts gave any" in text) == (jaccard is None)
 
 
