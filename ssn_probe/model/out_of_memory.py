@@ -14,6 +14,10 @@ PHRASES = ("out of memory", "allocate memory", "ALLOC_FAILED")
 """How CPUs and the libraries of GPUs report it where torch has no error class for it."""
 
 
+SPARE: list[Callable[[], bool]] = []
+"""What gives back memory that is taken to save time alone; each says whether there was some."""
+
+
 class OutOfMemory(ModelError):
     """A forward pass of `rows` rows does not fit into the memory."""
 
@@ -36,17 +40,27 @@ def memory_errors(rows: int, message: str, hint: str) -> Iterator[None]:
 def fitting(work: Callable[[Any], T], rows: int | None, *, shrink: bool) -> T:
     """`work(rows)`; after an OutOfMemory, if `shrink`, `work` with half as many rows, and so on. No row is left out.
 
-    None: as many rows as `work` chooses. Raises OutOfMemory where not even one row fits.
+    What is `SPARE` is given back before, and the same tried again. None: as many rows as `work` chooses. Raises
+    OutOfMemory where not even one row fits.
     """
+    has_given_back = False
     while True:
         try:
             return work(rows)
         except OutOfMemory as error:
-            if not shrink or error.rows <= 1:
+            if not has_given_back and give_back_spare():
+                has_given_back = True
+            elif not shrink or error.rows <= 1:
                 raise
-            rows = error.rows // 2
+            else:
+                rows = error.rows // 2
         # The exception is gone by now, and with it the frames that hold the activations of the failed pass.
         release_memory()
+
+
+def give_back_spare() -> bool:
+    """Gives back what is spare. Was there some?"""
+    return any([give_back() for give_back in SPARE])
 
 
 def release_memory() -> None:

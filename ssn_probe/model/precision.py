@@ -51,7 +51,7 @@ def computing_in(subject: Subject, dtype: str | None) -> Iterator[Subject]:
     Raises:
         ModelError: a model whose weights cannot be widened, or too little memory for them.
     """
-    from ssn_probe.model.out_of_memory import memory_errors, release_memory
+    from ssn_probe.model.out_of_memory import give_back_spare, memory_errors, release_memory
 
     check_widening(subject, dtype)
     own = subject.identity["dtype"]
@@ -60,6 +60,7 @@ def computing_in(subject: Subject, dtype: str | None) -> Iterator[Subject]:
         return
     names = [name for name, tensor in tensors(subject.model) if str(tensor.dtype) == f"torch.{own}"]
     change = partial(convert, subject.model) if subject.shards is None else partial(subject.shards.run, convert)
+    give_back_spare()  # it is of the weights as they are before
     try:
         with memory_errors(1, f"The memory does not hold the weights of {subject.name} in {dtype}", WITHOUT):
             change(names, dtype)

@@ -3,7 +3,8 @@
 All compared sets run on the same prompts. So what a batch has below a set's first neuron (`bodies.below`) is computed
 once in each process and kept there until others take its place, or the run is over. It is known by the batch's inputs
 and by the model's weights as they are now (`_weights_of`), and takes `KEPT` bytes at most. A pass and what is kept for
-it cost together what a whole pass does, so nothing is lost where no other set comes.
+it cost together what a whole pass does, so nothing is lost where no other set comes. Where the memory runs out, all
+that is kept is given back before a batch gets smaller.
 """
 
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from ssn_probe.model.out_of_memory import SPARE
 from ssn_probe.model.subject import Subject
 
 KEPT = 2**28
@@ -96,6 +98,16 @@ def value_of(subject: Subject, kept: Kept) -> Any:
             store.popitem(last=False)
     store.move_to_end(key)
     return store[key][1]
+
+
+def give_back() -> bool:
+    """Drops all that is kept in this process, since the memory runs out. Was there some?"""
+    found = any(STORES.values())
+    STORES.clear()
+    return found
+
+
+SPARE.append(give_back)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from ssn_probe.model.garbage import left_for_later
 from ssn_probe.model.messages import on_device, packed
-from ssn_probe.model.out_of_memory import release_memory
+from ssn_probe.model.out_of_memory import give_back_spare, release_memory
 from ssn_probe.model.trial import take_as_passed
 from ssn_probe.model.workers import Loading
 
@@ -53,6 +53,7 @@ def main() -> None:
         except Exception:  # the first process computes it, and meets the same error
             value, is_known = None, False
         if not is_known:
+            give_back_spare()
             release_memory()  # as whoever tries with fewer rows does
         _answer(answers, (number, is_known, value, time.monotonic() - began))
 

@@ -1,6 +1,7 @@
 """What lies below a set's first neuron is kept of the untouched model, and changes no number."""
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from ssn_probe.model.openings import Direction, Openings
 from ssn_probe.model.subject import Subject
 from ssn_probe.neurons import SITES, Site
 from ssn_probe.tracing import kept_passes
-from ssn_probe.tracing.batching import Memory
+from ssn_probe.tracing.batching import BatchSize, Memory, fitted
 from ssn_probe.tracing.bodies import below as bodies
 from ssn_probe.tracing.carried import Carried
 from ssn_probe.tracing.divergence import read_texts
@@ -194,3 +195,24 @@ def test_what_travels_is_how_it_is_computed(llama: Subject, monkeypatch: pytest.
     message = pickle.dumps(asked[0])
     assert len(message) < 10_000
     assert value_of(llama, pickle.loads(message)) is value_of(llama, asked[0])
+
+
+@pytest.mark.parametrize(("auto", "room", "tried"), [(True, 8, [8, 8]), (False, 8, [8, 8]), (True, 2, [8, 8, 4, 2])])
+def test_what_is_kept_is_given_back_before_a_batch_gets_smaller(
+    llama: Subject, auto: bool, room: int, tried: list[int]
+) -> None:
+    """Once: a batch keeps its own again, and what does not fit beside it does not fit."""
+    found: list[int] = []
+    kept_passes.STORES[llama] = OrderedDict(earlier=(1, None))
+
+    def attempt(together: int) -> int:
+        found.append(together)
+        others = kept_passes.STORES.get(llama)
+        kept_passes.STORES[llama] = OrderedDict(own=(1, None))
+        if (others and "earlier" in others) or together > room:
+            raise MemoryError
+        return together
+
+    size = BatchSize(8, auto=auto)
+    assert fitted(size, attempt) == size.size == tried[-1]
+    assert found == tried
