@@ -170,6 +170,43 @@ def training_rows(
     return tuple(Example(**row) for row in named.to_dicts())
 
 
+def check_learned(name: str, rows: Sequence[Example], learned: Sequence[Example], settings: Training) -> None:
+    """Raises DataError where holding some rows out leaves a language none of a context to learn."""
+    left = {(row.language, row.context) for row in learned}
+    missing = sorted({(row.language, row.context) for row in rows} - left)
+    if missing:
+        listed = [f"{context} rows in {language}" for language, context in missing]
+        raise DataError(
+            f"{name} has too few rows to hold out {settings.held_out:.0%} of them: none to learn are left of the "
+            f"{_some(listed)}",
+            "Give more prompts, or held_out=0.",
+        )
+
+
+def rows_to_map(
+    name: str, rows: Sequence[Example], anchor: str | None
+) -> tuple[list[tuple[Example, Example]], list[Example]]:
+    """What an edit reads: harmful prompts, each with the same request in the anchor, and the prompts that it must keep.
+
+    The anchor's own prompts are their own targets. Raises DataError where there is nothing to map, or to keep.
+    """
+    harmful = [row for row in rows if row.context == "harmful"]
+    kept = [row for row in rows if row.context != "harmful"]
+    targets = {row.prompt_id: row for row in harmful if row.language == anchor}
+    pairs = [(row, targets[row.prompt_id]) for row in harmful if row.prompt_id in targets]
+    if all(own is other for own, other in pairs):
+        raise DataError(
+            f"{name} has no harmful prompt both in the anchor {anchor} and in another language",
+            "Give parallel prompts (one prompt_id in several languages), and an anchor.",
+        )
+    if not kept:
+        raise DataError(
+            f"{name} has no harmless prompts to learn, whose representations an edit must keep",
+            'Give contexts=("harmful", "harmless"), and prompts of both.',
+        )
+    return pairs, kept
+
+
 def _chosen_languages(prompts: PromptSet, languages: Sequence[str] | None) -> list[str]:
     chosen = list(prompts.languages if languages is None else languages)
     for language in chosen:

@@ -28,6 +28,13 @@ def widens(subject: Subject, dtype: str | None) -> bool:
     return dtype not in (None, subject.identity["dtype"])
 
 
+def check_trainable(dtype: str) -> None:
+    """Raises ModelError for a precision in which no model is trained."""
+    if dtype == "float16":
+        hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
+        raise ModelError("Training in float16 would lose small gradients.", hint)
+
+
 def check_widening(subject: Subject, dtype: str | None) -> None:
     """Raises ModelError where a model's weights cannot be widened to `dtype`."""
     own = subject.identity["dtype"]

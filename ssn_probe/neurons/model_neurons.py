@@ -1,6 +1,6 @@
 """Neuron sets beside all the neurons of a model, whose number in every (layer, site) is its *width*."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -33,6 +33,15 @@ def check_trained(neurons: NeuronSet, widths: Widths) -> None:
     if not len(neurons):
         raise DataError("the set of neurons to train is empty", "Raise top, or subtract fewer neurons from it.")
     check_places(neurons, widths)
+
+
+def check_feed_forward(sites: Iterable[str]) -> None:
+    """Raises RecipeError for neurons of another site than ffn, whose rows of gate and up alone can be changed."""
+    if others := sorted(set(sites) - {"ffn"}):
+        raise RecipeError(
+            f"only feed-forward neurons can be changed in this way, and the set has neurons at {', '.join(others)}",
+            "Take those at ffn: set.only(sites=['ffn']).",
+        )
 
 
 def whole_layers(neurons: NeuronSet, widths: Widths) -> NeuronSet:

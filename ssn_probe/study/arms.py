@@ -14,14 +14,16 @@ import polars as pl
 
 from ssn_probe.errors import DataError, RecipeError
 from ssn_probe.neurons import NeuronSet
-from ssn_probe.neurons.model_neurons import check_places, check_trained
+from ssn_probe.neurons.model_neurons import check_feed_forward, check_places, check_trained
 from ssn_probe.spec import (
     Each,
     Intervention,
     LeaveOneOut,
+    NeST,
     Of,
     Recipe,
     SetExpression,
+    SparseEdit,
     Then,
     Trains,
     last_of,
@@ -217,6 +219,15 @@ def _check_training(bench: Workbench, arm: Arm, node: Trains, find: Find) -> Non
     if not find().language_free and not isinstance(node.neurons, LeaveOneOut):
         hint = "Take one language's, set.of('en'), or those of any language, set.union()."
         raise RecipeError(f"the arm {arm.title!r} trains one model, and its set has neurons per language", hint)
+    if isinstance(node, NeST | SparseEdit):
+        check_feed_forward(find().frame["site"])
+    if isinstance(node, SparseEdit):
+        counts = find().frame.group_by("language", "layer").len().group_by("language").agg(pl.col("len").max())
+        if node.rank > (most := min(counts["len"].to_list())):
+            raise RecipeError(
+                f"the arm {arm.title!r} has rank {node.rank:,}, and the layer with most of its neurons has {most:,}",
+                "Ask for a lower rank, or take more neurons.",
+            )
 
 
 def find_beside(bench: Workbench, recipe: Recipe, arm: Arm, name: str, number: int) -> Find:

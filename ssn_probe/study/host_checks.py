@@ -2,10 +2,10 @@
 
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.placement import BALANCED
-from ssn_probe.model.precision import check_widening
+from ssn_probe.model.precision import check_trainable, check_widening
 from ssn_probe.model.ranks import ranks
 from ssn_probe.model.subject import Subject
-from ssn_probe.spec import Effect, Only, Recipe, SafetyNeurons
+from ssn_probe.spec import Effect, Only, Recipe, SafetyNeurons, SparseEdit, Trains
 from ssn_probe.spec.node import Node, walk
 
 HERE = "Or run it on this machine, without --remote."
@@ -66,9 +66,14 @@ def _without_gradients(node: Node) -> str:
 
 
 def check_fits(recipe: Recipe, subject: Subject) -> None:
-    """Raises ModelError where a model cannot be scored in the dtype that the recipe asks for, and RecipeError where it
-    does not have a layer that the recipe names: a set of that layer would be empty whatever is measured."""
+    """Raises an error for what a model cannot do that the recipe asks for.
+
+    A ModelError where it cannot be scored in a dtype, or trained in its own, and a RecipeError where it does not have a
+    layer that is named: a set of that layer would be empty whatever is measured.
+    """
     for node in walk(recipe):
+        if isinstance(node, Trains) and not isinstance(node, SparseEdit):
+            check_trainable(subject.identity["dtype"])
         if isinstance(node, SafetyNeurons):
             check_widening(subject, node.scoring_dtype)
         if isinstance(node, Only):

@@ -1,11 +1,11 @@
 """What can be known to be wrong with a recipe and its data before a model is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet, check_can_identify
 from ssn_probe.data.text_faults import misplaced
-from ssn_probe.data.training_rows import safety_data, training_rows
+from ssn_probe.data.training_rows import Example, check_learned, rows_to_map, safety_data, training_rows
 from ssn_probe.errors import DataError, RecipeError, nearest
 from ssn_probe.spec import (
     Each,
@@ -19,10 +19,12 @@ from ssn_probe.spec import (
     SafetyNeurons,
     SetExpression,
     Shared,
+    SparseEdit,
     Trains,
 )
 from ssn_probe.spec.anchors import by_anchor
 from ssn_probe.spec.node import Node, brief, walk
+from ssn_probe.spec.training_settings import held_out
 from ssn_probe.study.learned_responses import check_rows_to_answer, made_contexts
 from ssn_probe.study.parallel_prompts import check_sources
 from ssn_probe.study.resolve import (
@@ -178,13 +180,15 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
     for node in walk(recipe):
         if not isinstance(node, Trains):
             continue
-        made = _check_rows(node, data[node.data], anchor)
+        rows, made = _checked_rows(node, data[node.data], anchor)
         if made and node.at is not None and node.training.steps is None:
             hint = "Give Training(steps=…), or leave at out."
             raise RecipeError("at names steps of a training whose rows the model makes, so their number is open", hint)
         each = trainings(node, data, anchor, languages)
         if any(training.languages == () for training in each):
             raise RecipeError("without the language that is left out there is none to train on", "Name more languages.")
+        for training in each:
+            _check_left(training, data[node.data].name, rows, anchor)
         steps = min(
             (rows_to_train(training, data[training.data]) // training.training.batch for training in each), default=0
         )
@@ -194,16 +198,32 @@ def check_training(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> None:
             )
 
 
-def _check_rows(node: Trains, prompts: PromptSet, anchor: str | None) -> bool:
-    """The rows to learn pass the safety check; is it the model that makes some of their responses?"""
+def _check_left(node: Trains, name: str, rows: Sequence[Example], anchor: str | None) -> None:
+    """In its languages a training has rows to learn beside those that it holds out, and an edit what it needs."""
+    own = [row for row in rows if node.languages is None or row.language in node.languages]
+    if isinstance(node, SparseEdit):
+        pairs, _ = rows_to_map(name, own, anchor)
+        if node.rank > (most := sum(row is not target for row, target in pairs)):
+            raise RecipeError(
+                f"SparseEdit has rank {node.rank:,}, and there are {most:,} prompts to map to the anchor's",
+                "Ask for a lower rank, or give more prompts.",
+            )
+        return
+    kept = held_out([(row.context, row.cluster) for row in own], node.training)
+    check_learned(name, own, [row for row in own if row.cluster not in kept], node.training)
+
+
+def _checked_rows(node: Trains, prompts: PromptSet, anchor: str | None) -> tuple[Sequence[Example], bool]:
+    """The rows to learn, which pass the safety check; is it the model that makes some of their responses?"""
     made = made_contexts(node, prompts, anchor)
     chosen = {"languages": node.languages, "contexts": node.contexts}
     costly = make_judge(prompts.judge, prompts.languages, prompts.name, asked=False).stored
     if made or costly:  # judged once the run has a store
-        check_rows_to_answer(prompts, training_rows(prompts, **chosen, made=made), made)
+        rows = training_rows(prompts, **chosen, made=made)
+        check_rows_to_answer(prompts, rows, made)
     else:
-        safety_data(prompts, **chosen)
-    return bool(made)
+        rows = safety_data(prompts, **chosen).examples
+    return rows, bool(made)
 
 
 def _named(node: Node) -> tuple[str, ...]:

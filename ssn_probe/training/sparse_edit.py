@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssn_probe.data.training_rows import Example, SafetyData
-from ssn_probe.errors import DataError, ModelError, RecipeError
+from ssn_probe.data.training_rows import Example, SafetyData, rows_to_map
+from ssn_probe.errors import ModelError, RecipeError
 from ssn_probe.model.chat import pad_left
 from ssn_probe.model.computation import computation
 from ssn_probe.model.digests import module_digest
@@ -99,12 +99,7 @@ def sparse_edit(
     """
     chosen = _one_layer(neurons)
     places = tied_places(places_of(module, chosen))
-    pairs, harmless = _pairs(data, anchor), [row for row in data.examples if row.context != "harmful"]
-    if not harmless:
-        raise DataError(
-            f"{data.name} has no harmless prompts to learn, whose representations an edit must keep",
-            'Give contexts=("harmful", "harmless"), and prompts of both.',
-        )
+    pairs, harmless = rows_to_map(data.name, data.examples, anchor)
     rows = [*(own for own, _ in pairs), *(other for _, other in pairs), *harmless]
     states = _states(module, tokenizer, rows, places)
     parts = []
@@ -140,19 +135,6 @@ def _one_layer(neurons: Iterable[Neuron]) -> list[Neuron]:
         raise RecipeError("the set of neurons to edit is empty", "Raise top, or subtract less from it.")
     layer = Counter(layer for layer, _, _ in found).most_common(1)[0][0]
     return [neuron for neuron in found if neuron[0] == layer]
-
-
-def _pairs(data: SafetyData, anchor: str | None) -> list[tuple[Example, Example]]:
-    """Harmful prompts, each with the same request in the anchor; the anchor's own are their own targets."""
-    rows = [row for row in data.examples if row.context == "harmful"]
-    targets = {row.prompt_id: row for row in rows if row.language == anchor}
-    found = [(row, targets[row.prompt_id]) for row in rows if row.prompt_id in targets]
-    if all(own is other for own, other in found):
-        raise DataError(
-            f"{data.name} has no harmful prompt both in the anchor {anchor} and in another language",
-            "Give parallel prompts (one prompt_id in several languages), and an anchor.",
-        )
-    return found
 
 
 def _states(module: Any, tokenizer: Any, rows: Sequence[Example], places: Sequence[Place]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What cannot be trained, through a whole run: one error that names the fix, and nothing lost."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,25 @@ from prompt_rows import organism_set
 from rich.console import Console
 from training_case import limit_memory
 
-from ssn_probe import ASR, Expand, NeuronFile, Prompts, Recipe, SafetyNeurons, Shared, Training
+from ssn_probe import (
+    ASR,
+    Expand,
+    NeST,
+    NeuronFile,
+    ProbedNeurons,
+    Prompts,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    SparseEdit,
+    Training,
+)
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.data.prompt_set import load_prompts
 from ssn_probe.errors import DataError, ModelError, RecipeError, SSNProbeError
 from ssn_probe.runs.folder import read_json
+from ssn_probe.spec import Trains
+from ssn_probe.study.plan import make_plan
 from ssn_probe.training.loop import training_steps as steps
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=24)
@@ -22,12 +37,12 @@ SS = Shared(SafetyNeurons(PROMPTS, top=0.01)).union()
 QUICK = Training(lr=1e-3, steps=3, batch=8)
 
 
-def study(arm: Expand) -> Recipe:
+def study(arm: Trains) -> Recipe:
     quiet: dict[str, Any] = {"controls": 0, "log_odds_label_sets": 0, "permutations": 0, "half_samples": 0}
     return Recipe(arms={"x": arm}, measures=(ASR(PROMPTS),), name="bad", **quiet)
 
 
-def run(arm: Expand, out: Path, **options: Any) -> Any:
+def run(arm: Trains, out: Path, **options: Any) -> Any:
     return run_recipe(study(arm), Options(out=out, **options), Console(quiet=True))
 
 
@@ -42,7 +57,7 @@ def data_with(folder: Path, change: pl.Expr | None = None, keep: pl.Expr | None 
 TRAIN = pl.col("split") == "train"
 
 
-def refused(arm: Expand, out: Path, kind: type[SSNProbeError], message: str, hint: str) -> None:
+def refused(arm: Trains, out: Path, kind: type[SSNProbeError], message: str, hint: str) -> None:
     with pytest.raises(kind, match=message) as caught:
         run(arm, out)
     assert hint in (caught.value.hint or ""), caught.value.hint
@@ -63,6 +78,64 @@ def test_rows_that_cannot_be_learned(tmp_path: Path) -> None:
     ):
         arm = Expand(SS, data_with(tmp_path / name, **changes), training=QUICK)
         refused(arm, tmp_path / "results", DataError, message, hint)
+
+
+PROBED, FEW = (
+    ProbedNeurons(SafetyNeurons(PROMPTS, effect="peak", sites=("ffn",)), threshold=threshold).union()
+    for threshold in (1.5, 2.5)
+)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (Expand(SS, PROMPTS, training=replace(QUICK, held_out=0.99)), "of the harmful rows in qaa; harmless rows in"),
+        (SparseEdit(PROBED, PROMPTS, contexts=("harmful",)), "no harmless prompts to learn"),
+        (SparseEdit(PROBED, PROMPTS, languages=("qab",)), "both in the anchor qaa and in another language"),
+        (SparseEdit(PROBED, PROMPTS, rank=25), "has rank 25, and there are 24 prompts to map"),
+        (SparseEdit(PROBED, PROMPTS, languages=("qaa",)), "both in the anchor qaa and in another language"),
+    ],
+)
+def test_too_few_rows_are_known_before_a_model_is_loaded(arm: Trains, message: str) -> None:
+    with pytest.raises((DataError, RecipeError), match=message):
+        make_plan(study(arm))
+
+
+def test_a_language_of_which_all_rows_are_held_out_is_not_trained_without_a_word(tmp_path: Path) -> None:
+    one = load_prompts(PROMPTS).select("train", "harmful", "qab")["prompt_id"][0]
+    qab = TRAIN & (pl.col("language") == "qab") & (pl.col("context") == "harmful")
+    few = data_with(tmp_path / "few", keep=~qab | (pl.col("prompt_id") == one))
+    seeds = (Expand(SS, few, training=replace(QUICK, seed=seed)) for seed in range(200))
+    messages = []
+    for arm in seeds:
+        try:
+            make_plan(study(arm))
+        except DataError as error:
+            messages.append(error.message)
+    assert 0 < len(messages) < 200
+    assert all("none to learn are left of the harmful rows in qab" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (SparseEdit(FEW, PROMPTS, rank=24), "has rank 24, and the layer with most of its neurons has"),
+        (SparseEdit(SS, PROMPTS, rank=1), "only feed-forward neurons can be changed"),
+        (NeST(PROBED | SS, PROMPTS, training=QUICK), "only feed-forward neurons can be changed"),
+    ],
+)
+def test_a_set_that_an_arm_cannot_change_is_known_before_anything_is_generated(
+    arm: Trains, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        run(arm, tmp_path)
+    assert not list(tmp_path.glob("*_bad_*/samples.parquet"))
+
+
+def test_float16_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Training in float16"):
+        run(Expand(SS, PROMPTS, training=QUICK), tmp_path, dtype="float16")
+    assert not list(tmp_path.glob("*_bad_*"))
 
 
 def test_a_language_that_the_data_do_not_have(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import torch
 
-from ssn_probe.data.training_rows import Example, SafetyData
-from ssn_probe.errors import DataError, ModelError, RecipeError
+from ssn_probe.data.training_rows import Example, SafetyData, check_learned
+from ssn_probe.errors import RecipeError
 from ssn_probe.model.computation import computation
 from ssn_probe.model.context_length import context_length
 from ssn_probe.model.digests import module_digest
 from ssn_probe.model.families import family_of
+from ssn_probe.model.precision import check_trainable
 from ssn_probe.model.token_ids import embedding_size, usable_pad
 from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.spec.node import digest, to_json
@@ -29,7 +30,7 @@ from ssn_probe.training.loop.processes import check_same_step, gather_team
 from ssn_probe.training.loop.resuming import State, Step, load_state
 from ssn_probe.training.loop.training_steps import Course, Probe, Store, Watch, run_steps
 from ssn_probe.training.weights.lora import LowRank, parameters_of
-from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of, weight_of
+from ssn_probe.training.weights.neuron_weights import Neuron, Place, places_of
 from ssn_probe.training.weights.parameter_counts import fraction
 from ssn_probe.training.weights.tied import TiedDeltas, tied_places
 from ssn_probe.training.weights.trainable import Change, Deltas, Trainable
@@ -108,9 +109,7 @@ def train(
     settings = settings or Training()
     _check_pace(checkpoint_every, micro_batch)
     places = places_of(module, neurons) if clusters is None else tied_places(places_of(module, neurons))
-    if weight_of(module, places[0]).dtype == torch.float16:
-        hint = "Load the model in bfloat16 or float32 (--dtype bfloat16)."
-        raise ModelError("Training in float16 would lose small gradients.", hint)
+    check_trainable(_dtype(module, places))
     trainable = _trainable(module, places, settings, adapter, clusters)
     course = _course(
         module,
@@ -170,11 +169,7 @@ def _course(
     module: Any, tokenizer: Any, data: SafetyData, settings: Training, eos_ids: Sequence[int], **options: Any
 ) -> Course:
     learned, kept = data.split(settings)
-    if not any(row.context == "harmful" for row in learned):
-        raise DataError(
-            f"{data.name} has too few rows to hold out {settings.held_out:.0%} of them",
-            "Give more prompts, or held_out=0.",
-        )
+    check_learned(data.name, data.examples, learned, settings)
     schedule = Schedule(settings=settings, rows=len(learned))
     if wrong := [step for step in options["keep"] if not 1 <= step <= schedule.total]:
         raise RecipeError(

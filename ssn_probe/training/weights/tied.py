@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssn_probe.errors import RecipeError
+from ssn_probe.neurons.model_neurons import check_feed_forward
 from ssn_probe.training.weights.delta import Part
 from ssn_probe.training.weights.neuron_weights import Neuron, Place, numbers_of
 from ssn_probe.training.weights.trainable import Deltas, Hook
@@ -28,12 +28,7 @@ from ssn_probe.training.weights.trainable import Deltas, Hook
 
 def tied_places(places: Sequence[Place]) -> tuple[Place, ...]:
     """The rows of feed-forward neurons, without the columns. Raises RecipeError for neurons of another site."""
-    others = sorted({place.site for place in places if place.site != "ffn"})
-    if others:
-        raise RecipeError(
-            f"only feed-forward neurons can be changed in this way, and the set has neurons at {', '.join(others)}",
-            "Take those at ffn: set.only(sites=['ffn']).",
-        )
+    check_feed_forward(place.site for place in places)
     return tuple(place for place in places if place.axis == "row")
 
 
