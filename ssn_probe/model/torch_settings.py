@@ -42,10 +42,10 @@ def set_torch(settings: Mapping[str, Any]) -> None:
 
 @contextmanager
 def computing_plainly() -> Iterator[None]:
-    """Inside, torch computes as in a thread of its own, also where a notebook is within autocast or inference mode.
+    """Inside, torch computes as in a process of its own, whatever a notebook is within or has set for what it makes.
 
-    These hold for the thread that has entered them: a number would depend on the thread or process that computes it,
-    and on something that no key of the cache has.
+    Autocast, inference mode and a default device hold for a thread, a default dtype for a process: a number would
+    depend on the thread or process that computes it, and on something that no key of the cache has.
     """
     torch: Any = sys.modules.get("torch")
     if torch is None:  # so nobody has entered either
@@ -57,6 +57,11 @@ def computing_plainly() -> Iterator[None]:
         for kind in AUTOCAST:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if (dtype := torch.get_default_dtype()) != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
         yield
 
 

@@ -97,3 +97,11 @@ def test_inside_torch_computes_plainly() -> None:
         assert not product.is_inference()
     with torch.no_grad(), computing_plainly():
         assert not torch.is_grad_enabled()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"), computing_plainly():
+            made = torch.ones(2)
+        assert (made.dtype, made.device.type) == (torch.float32, "cpu")
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)

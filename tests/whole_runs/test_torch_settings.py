@@ -1,7 +1,7 @@
 """What a program has set of torch: coarser products have keys of their own; what holds for a thread changes nothing."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ PROMPTS = Prompts("organism", languages=("qaa", "qac"), limit=24)
 
 def found(out: Path, effect: str = "local", rule: str = "harmful") -> RunFolder:
     neurons = SafetyNeurons(PROMPTS, effect=effect, rule=rule, top=0.01)
-    recipe = Recipe(sets={"ms": neurons}, permutations=0, half_samples=0, name="found")
+    recipe = Recipe(sets={"ms": neurons}, permutations=0, half_samples=2, name="found")
     return run_recipe(recipe, Options(out=out, processes=1), Console(quiet=True))
 
 
@@ -48,8 +48,27 @@ def test_a_run_with_coarser_products_shares_nothing_with_others_and_verifies(
     assert export_scores(coarse, tmp_path / "scores.parquet").is_file()
 
 
+@contextmanager
+def float16_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float16)
+    try:
+        yield
+        assert torch.get_default_dtype() == torch.float16
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+AROUND = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "float16": float16_by_default,
+    "device": lambda: torch.device("meta"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("around", [lambda: torch.autocast("cpu", torch.bfloat16), torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
 @pytest.mark.parametrize("effect", ["local", "refusal"])
 def test_what_is_around_a_call_changes_no_number(
     tmp_path: Path, around: Callable[[], AbstractContextManager[Any]], effect: str
@@ -57,4 +76,5 @@ def test_what_is_around_a_call_changes_no_number(
     alone = found(tmp_path / "alone", effect)
     with around():
         inside = found(tmp_path / "inside", effect)
-    assert_frame_equal(inside.table("neurons"), alone.table("neurons"), check_exact=True)
+    for table in ("neurons", "stability"):
+        assert_frame_equal(inside.table(table), alone.table(table), check_exact=True)
