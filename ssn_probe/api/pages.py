@@ -8,7 +8,7 @@ from ssn_probe.data.redistribution import why_redacted
 from ssn_probe.errors import SSNProbeError
 from ssn_probe.files import disk_errors, write_text
 from ssn_probe.report.charts.catalogue import charts_of
-from ssn_probe.report.charts.chart import kept_pictures, svg_of
+from ssn_probe.report.charts.chart import figures_of, kept_pictures
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.content import REDACTED, Content, Texts, content_of, content_of_unfinished
 from ssn_probe.report.page.page import as_html
@@ -66,7 +66,7 @@ def write_finished(run: RunFolder, found: FinishedRun) -> None:
 def _content(run: RunFolder, manifest: Mapping[str, Any], status: str, texts: Texts) -> Content:
     if status == "done":
         found = past_run(run)
-        return content_of(found, svg_of(charts_of(found)), texts)
+        return content_of(found, figures_of(charts_of(found)), texts)
     recipe = find_recipe(str(run.path / "recipe.json"), {}) if (run.path / "recipe.json").is_file() else None
     tables = {path.stem: run.table(path.stem) for path in sorted(run.path.glob("*.parquet"))}
     return content_of_unfinished(recipe, manifest, status, tables, texts)

@@ -16,7 +16,7 @@ from ssn_probe.data.redistribution import why_redacted
 from ssn_probe.errors import RemoteError, ResultError, first_line
 from ssn_probe.files import disk_errors, sha256, write_json, write_table, write_text
 from ssn_probe.report.charts.catalogue import charts_of
-from ssn_probe.report.charts.chart import save_charts, svg_of
+from ssn_probe.report.charts.chart import figures_of, save_charts
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.content import content_of
 from ssn_probe.report.page.page import as_html
@@ -109,7 +109,7 @@ def _write_files(folder: Path, run: FinishedRun, tables: Mapping[str, pl.DataFra
         write_table(folder / TABLES / f"{name}.parquet", table)
     charts = charts_of(run)
     save_charts(charts, folder / PLOTS)
-    write_text(folder / "report.html", as_html(content_of(run, svg_of(charts))))
+    write_text(folder / "report.html", as_html(content_of(run, figures_of(charts))))
     write_json(folder / "recipe.json", to_json(run.recipe))
     write_json(folder / RUN, dict(run.manifest))
     write_text(folder / "README.md", dataset_card(run, tables, texts))

@@ -10,7 +10,7 @@ from ssn_probe.model.kept import NOTHING_KEPT, Kept
 from ssn_probe.report import cautions_on_data
 from ssn_probe.report.cautions import cautions
 from ssn_probe.report.charts.catalogue import charts_of
-from ssn_probe.report.charts.chart import save_charts, svg_of
+from ssn_probe.report.charts.chart import figures_of, save_charts
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import report
 from ssn_probe.report.page.content import content_of
@@ -47,4 +47,4 @@ def write_report(folder: Path, run: FinishedRun, pictures: Kept = NOTHING_KEPT) 
     charts = {name: replace(one, kept=pictures) for name, one in charts_of(run).items()}
     save_charts(charts, folder / "plots")
     write_text(folder / "report.md", report(run, charts))
-    write_text(folder / "report.html", as_html(content_of(run, svg_of(charts))))
+    write_text(folder / "report.html", as_html(content_of(run, figures_of(charts))))

@@ -39,7 +39,7 @@ CHART_TEXT = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
     return [text.textContent, style.fill, below.at(-1) ?? paper, parseFloat(style.fontSize)];
   });
 })"""
-UNNAMED = """() => [...document.querySelectorAll("svg")].filter(one => {
+UNNAMED = """() => [...document.querySelectorAll("svg:not([aria-hidden])")].filter(one => {
   const named = one.getAttribute("aria-label") ?? one.querySelector(":scope > title")?.textContent ?? "";
   return one.getAttribute("role") !== "img" || named.trim().length < 20;
 }).map(one => one.outerHTML.slice(0, 200))"""
@@ -49,6 +49,13 @@ BARE_TABLES = """() => [...document.querySelectorAll("table")].filter(table =>
   [...table.tBodies].some(body => ![...body.rows].some(row => row.querySelector("th[scope]")))
 ).map(one => one.outerHTML.slice(0, 200))"""
 
+WORDS_OF_CHARTS = """() => [...document.querySelectorAll("figure")].map(one => [
+  one.querySelector("figcaption").textContent,
+  [...one.querySelectorAll(".legend li")].map(line => line.textContent),
+  [...one.querySelectorAll(".scrolls text")].map(text => text.textContent),
+  [...one.querySelectorAll("figcaption, figcaption *, .legend li")].map(text =>
+    Math.max(text.getBoundingClientRect().right, text.getBoundingClientRect().left + text.scrollWidth)),
+])"""
 SEEN_IN_CHARTS = "svg text:not([opacity='0'])"
 """Labels of an axis that would overlap are hidden."""
 OWN_TEXT = """selector => [...document.querySelectorAll(selector)].map(one => {
@@ -115,6 +122,51 @@ def test_a_phone_scrolls_down_only(report: Path, visit: Opened) -> None:
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
             assert seen.page.evaluate("document.body.scrollWidth") <= 360
             seen.page.evaluate(OPEN_ALL)
+
+
+def test_the_words_of_a_chart_wrap_on_a_phone(report: Path, visit: Opened) -> None:
+    """Only the drawing scrolls: its title, its subtitle and its legend are read without."""
+    with visit(report, **PHONE) as seen:
+        seen.page.evaluate(OPEN_ALL)
+        for words, legend, drawn, ends in seen.page.evaluate(WORDS_OF_CHARTS):
+            assert words.strip()
+            assert max(ends) <= 360
+            assert {squeezed(text) for text in legend} <= {squeezed(text) for text in drawn}
+            assert not [text for text in drawn if len(text) > 40 and text in words], "the title is drawn again"
+
+
+def test_the_charts_with_a_key_have_it_as_words(page_of: Callable[[str], Path], visit: Opened) -> None:
+    with visit(page_of("large"), **PHONE) as seen:
+        seen.page.evaluate(OPEN_ALL)
+        legends = [legend for _, legend, _, _ in seen.page.evaluate(WORDS_OF_CHARTS) if legend]
+        assert legends[0][0].startswith("untouched ")
+        assert seen.page.locator("#chart-asr .legend").is_visible()
+    with visit(page_of("large"), viewport={"width": 1280, "height": 900}) as seen:
+        assert not seen.page.locator("#chart-asr .legend").is_visible(), "beside the drawing it is drawn"
+
+
+def test_what_scrolls_shows_that_there_is_more(page_of: Callable[[str], Path], visit: Opened) -> None:
+    """A shadow at the end beyond which it goes on, none where it ends, and none where nothing scrolls."""
+    with visit(page_of("large"), **PHONE) as seen:
+        seen.page.evaluate(OPEN_ALL)
+        seen.page.evaluate("document.querySelectorAll('.scrolls > *').forEach(one => one.style.visibility = 'hidden')")
+        paper = edge(seen, (100, 0))
+        scrolling = set()
+        for box in seen.page.locator(".scrolls").all()[:8]:
+            box.evaluate("one => one.scrollIntoView({block: 'start'})")
+            at = box.bounding_box()
+            ends = [(at["x"] + 1, at["y"] + 1), (at["x"] + at["width"] - 3, at["y"] + 1)]
+            more = box.evaluate("one => one.scrollWidth > one.clientWidth")
+            scrolling.add(more)
+            for left, plain in ((0, [True, not more]), (10**6, [not more, True])):
+                box.evaluate("(one, left) => { one.scrollLeft = left; }", left)
+                assert [edge(seen, end) == paper for end in ends] == plain
+        assert scrolling == {True, False}
+
+
+def edge(seen: Visit, at: tuple[float, float]) -> bytes:
+    """Two by two pixels of what is on the screen."""
+    return seen.page.screenshot(clip={"x": at[0], "y": at[1], "width": 2, "height": 2})
 
 
 def test_nothing_is_missing_without_scripts(report: Path, visit: Opened) -> None:

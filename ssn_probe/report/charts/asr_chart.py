@@ -57,8 +57,10 @@ def draw(run: FinishedRun) -> Chart | None:
     title = _title(run, lanes)
     below = _subtitle(run, lanes, languages, summary)
     figures = [line for lane in lanes if (line := _in_words(lane)) is not None]
-    body = _body(lanes, spoken, run.findings.anchor)
-    return chart("asr", title, f"ASR: {'; '.join(figures)}. {' '.join(below)}", body, subtitle=below)
+    labels = _labels(lanes, spoken[0])
+    body = _body(lanes, spoken, labels, run.findings.anchor)
+    words = f"ASR: {'; '.join(figures)}. {' '.join(below)}"
+    return chart("asr", title, words, body, subtitle=below, legend=labels)
 
 
 def lanes_of(run: FinishedRun) -> list[Lane]:
@@ -113,17 +115,24 @@ def _as_share(row: Row) -> Row:
 # ── where everything stands ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _body(lanes: Sequence[Lane], languages: Sequence[str], anchor: str | None) -> dict[str, Any]:
+def _labels(lanes: Sequence[Lane], language: str) -> list[dict[str, Any]]:
+    """What every line is, and its figure in the first language, beside which it stands."""
+    rows = ((lane, lane.rows.get(language)) for lane in lanes)
+    return [
+        {"y": FIRST * (place + 0.5), "text": _label(lane, row), "colour": lane.colour}
+        for place, (lane, row) in enumerate(rows)
+    ]
+
+
+def _body(lanes: Sequence[Lane], languages: Sequence[str], labels: Rows, anchor: str | None) -> dict[str, Any]:
     marks: list[dict[str, Any]] = []
-    heads, labels, edges, top = [], [], [], 0.0
+    heads, edges, top = [], [], 0.0
     few = _few(lanes) if len(languages) > MANY else lanes
     for place, language in enumerate(languages):
         start, first = top, place == 0
         for lane in lanes if first else few:
             height = FIRST if first else lane.height
             row = lane.rows.get(language)
-            if first:
-                labels.append({"y": top + height / 2, "text": _label(lane, row), "colour": lane.colour})
             if row is not None:
                 marks.append(_mark(lane, row, language, top + height / 2, first))
             top += height if first or row is not None or not lane.band else 0

@@ -12,24 +12,37 @@ from typing import Any
 from ssn_probe.files import write_whole
 from ssn_probe.model.kept import NOTHING_KEPT, Kept, source_digest
 from ssn_probe.report.charts.svg import clean_svg
-from ssn_probe.report.charts.theme import CONFIG, TITLE_WIDTH
+from ssn_probe.report.charts.theme import CONFIG, LEFT_TO_RIGHT, TITLE_WIDTH
 
 PICTURES = "charts"
 """Below the cache of a results folder: pictures that were drawn. Drawing takes longer than all else of a report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing without its head as SVG, and its title, subtitle and legend as text, see `Chart`."""
+
+    svg: str
+    title: str
+    subtitle: Sequence[str] = ()
+    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chart:
     """`title`: the finding. `description`: what it shows, for those who cannot see it. `specification`: altair's.
 
-    A notebook shows it; `altair` makes altair's object of it, to change. `kept`: where its pictures are found again,
-    under all that decides them but the fonts of the machine.
+    A notebook shows it; `altair` makes altair's object of it, to change. `subtitle`: n, and what bars and bands are.
+    `legend`: the colour and the words of what is drawn, where they stand far on the right. `kept`: where its pictures
+    are found again, under all that decides them but the fonts of the machine.
     """
 
     name: str
     title: str
     description: str
     specification: Mapping[str, Any]
+    subtitle: Sequence[str] = ()
+    legend: Sequence[tuple[str, str]] = ()
     kept: Kept = field(default=NOTHING_KEPT, repr=False)
 
     @property
@@ -42,12 +55,23 @@ class Chart:
     @cached_property
     def svg(self) -> str:
         """The chart as SVG for a page: named, without style, script and link; it needs no font but the reader's."""
-        return self._picture("svg", lambda: clean_svg(drawn(self.specification), *self._words))
+        return self._picture("svg", lambda: clean_svg(self._drawn, *self._words))
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The chart for a page, which writes its words beside the drawing."""
+        svg = self._picture("headless", lambda: clean_svg(self._drawn, *self._words, headed=False))
+        legend = [(colour, _unmarked(text)) for colour, text in self.legend]
+        return Figure(svg=svg, title=_unmarked(self.title), subtitle=[*map(_unmarked, self.subtitle)], legend=legend)
 
     @cached_property
     def png(self) -> bytes:
         """The chart as PNG, twice the size, with two pixels for each of the SVG."""
         return base64.b64decode(self._picture("png", lambda: base64.b64encode(painted(self.svg)).decode()))
+
+    @cached_property
+    def _drawn(self) -> str:
+        return drawn(self.specification)
 
     @property
     def _words(self) -> tuple[str, str, str]:
@@ -80,15 +104,35 @@ def painted(svg: str) -> bytes:
     return vl_convert.svg_to_png(svg, scale=2)
 
 
-def chart(name: str, title: str, description: str, body: Mapping[str, Any], *, subtitle: Sequence[str]) -> Chart:
-    """A chart of Vega-Lite's layers or panels; `subtitle`: n, and what bars and bands are."""
+def chart(
+    name: str,
+    title: str,
+    description: str,
+    body: Mapping[str, Any],
+    *,
+    subtitle: Sequence[str],
+    legend: Sequence[Mapping[str, Any]] = (),
+) -> Chart:
+    """A chart of Vega-Lite's layers or panels; `subtitle`: see `Chart`; `legend`: rows of `marks.key`."""
     lines, below = (
         [part for line in text for part in textwrap.wrap(_whole(line), width, break_on_hyphens=False)]
         for text, width in (([title], TITLE_WIDTH), (subtitle, TITLE_WIDTH + 26))
     )
     head = {"title": {"text": lines, "subtitle": below}}
     spoken = description if description.endswith(".") else f"{description}."
-    return Chart(name=name, title=title, description=spoken, specification={**head, **body, "config": CONFIG})
+    return Chart(
+        name=name,
+        title=title,
+        description=spoken,
+        specification={**head, **body, "config": CONFIG},
+        subtitle=tuple(subtitle),
+        legend=tuple((row["colour"], row["text"]) for row in legend),
+    )
+
+
+def _unmarked(text: str) -> str:
+    """Text for elements, which isolate names that are written from right to left."""
+    return _whole(text.replace(LEFT_TO_RIGHT, ""))
 
 
 def _whole(line: str) -> str:
@@ -101,9 +145,9 @@ def kept_pictures(cache: Path, *, writes: bool = True) -> Kept:
     return Kept(folder=cache / PICTURES, writes=writes) if cache.is_dir() else NOTHING_KEPT
 
 
-def svg_of(charts: Mapping[str, Chart]) -> dict[str, str]:
-    """The SVG of every chart, by name."""
-    return {name: one.svg for name, one in charts.items()}
+def figures_of(charts: Mapping[str, Chart]) -> dict[str, Figure]:
+    """What a page has of every chart, by name."""
+    return {name: one.figure for name, one in charts.items()}
 
 
 def save_charts(charts: Mapping[str, Chart], folder: Path) -> None:

@@ -38,12 +38,12 @@ def cost_chart(curves: pl.DataFrame, colours: Mapping[str, str] | None = None) -
     costs = [measure for measure in measures if measure != "asr"]
     pairs = [(cost, "asr") for cost in costs] if "asr" in measures else []
     panels = [_panel(curves, rows, x, y) for x, y in pairs or [("step", measure) for measure in measures]]
+    named = _key(rows)
     if panels:
-        panels[-1]["layer"] += key(_key(rows), at=SIDE + 14, limit=KEY)
+        panels[-1]["layer"] += key(named, at=SIDE + 14, limit=KEY)
     subtitle = _subtitle(curves)
-    return chart(
-        "curves", _title(curves), f"{_in_words(curves)} {' '.join(subtitle)}", _beside(panels), subtitle=subtitle
-    )
+    words = f"{_in_words(curves)} {' '.join(subtitle)}"
+    return chart("curves", _title(curves), words, _beside(panels), subtitle=subtitle, legend=named)
 
 
 def _beside(panels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from ssn_probe.report.charts.margins import with_room
-from ssn_probe.report.charts.theme import CLASSES
+from ssn_probe.report.charts.theme import CLASSES, CONFIG
 from ssn_probe.text import isolated
 
 SVG = "http://www.w3.org/2000/svg"
@@ -25,13 +25,16 @@ KEPT |= {"text-anchor", "font-family", "font-size", "font-weight", "font-style",
 """The attributes that a drawing needs."""
 
 
-def clean_svg(drawn: str, name: str, title: str, description: str) -> str:
+def clean_svg(drawn: str, name: str, title: str, description: str, *, headed: bool = True) -> str:
     """What vl-convert drew as an image with a name: scalable, without styles, links and what draws nothing.
 
     `name`: begins every id, so that several charts share a page. A mark's own description becomes its `<title>`.
+    `headed`: title and subtitle are drawn; a page writes them beside the drawing, where they wrap.
     """
     ET.register_namespace("", SVG)
     root = ET.fromstring(drawn)
+    if not headed:
+        _behead(root)
     for element in root.iter():
         _clean(element, name)
         if element.text:
@@ -47,6 +50,27 @@ def clean_svg(drawn: str, name: str, title: str, description: str) -> str:
         child.text = text
         root.insert(place, child)
     return ET.tostring(root, encoding="unicode")
+
+
+def _behead(root: ET.Element) -> None:
+    """Removes the title of the whole chart, the one nearest to the root, and the room that its lines had."""
+    level = [root]
+    while level:
+        for parent in level:
+            for child in parent:
+                if "role-title" in child.get("class", "").split():
+                    left, top, width, height = map(float, root.attrib["viewBox"].split())
+                    cut = max(map(_last_baseline, child.iter(f"{{{SVG}}}text"))) + CONFIG["title"]["offset"]
+                    root.attrib["viewBox"] = f"{left:g} {top + cut:g} {width:g} {height - cut:g}"
+                    parent.remove(child)
+                    return
+        level = [child for parent in level for child in parent]
+
+
+def _last_baseline(text: ET.Element) -> float:
+    """Of a text of one or more lines, from the top of its title."""
+    found = re.match(r"translate\([-\d.e]+,([-\d.e]+)", text.get("transform", ""))
+    return (float(found[1]) if found else 0.0) + sum(float(line.get("dy", 0)) for line in text)
 
 
 def _clean(element: ET.Element, name: str) -> None:

@@ -23,7 +23,7 @@ def comparison_page(found: RunComparison) -> str:
     charts = {}
     if measure is not None:
         chart = differences_chart(drawn(found, measure), finding(found, measure), average_name(found))
-        charts[CHART] = chart.svg
+        charts[CHART] = chart.figure
     runs = (found.first, found.second)
     content = Content(
         question=title_of(found),

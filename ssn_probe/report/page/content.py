@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from ssn_probe.report.charts.chart import Figure
 from ssn_probe.report.document import Bullets, Section, Table, section
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.sample_responses import BEGINNING, Requests, Samples, sample_responses
@@ -35,7 +36,7 @@ class Content:
     answer: Sequence[str] = ()
     claims: Sequence[Mapping[str, Any]] = ()
     sections: Sequence[Section] = ()
-    drawn: Mapping[str, str] = field(default_factory=dict)
+    drawn: Mapping[str, Figure] = field(default_factory=dict)
     omitted: frozenset[str] = frozenset()
     samples: Samples | None = None
     rerun: Rerun | None = None
@@ -70,8 +71,8 @@ class Texts:
 REDACTED = Texts()
 
 
-def content_of(run: FinishedRun, charts: Mapping[str, str], texts: Texts = REDACTED) -> Content:
-    """What the page of a finished run says. `charts`: SVG by name."""
+def content_of(run: FinishedRun, charts: Mapping[str, Figure], texts: Texts = REDACTED) -> Content:
+    """What the page of a finished run says. `charts`: by name."""
     manifest, samples, drawn = run.manifest, run.findings.samples, _within(charts, DRAWN_BYTES)
     return Content(
         question=run.recipe.question.strip() or run.recipe.name,
@@ -141,10 +142,10 @@ def facts_of(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _within(charts: Mapping[str, str], most: int) -> dict[str, str]:
+def _within(charts: Mapping[str, Figure], most: int) -> dict[str, Figure]:
     """The charts in their order, without those that would make more than so many bytes."""
     kept, total = {}, 0
-    for name, svg in charts.items():
-        if total + len(svg.encode()) <= most:
-            kept[name], total = svg, total + len(svg.encode())
+    for name, figure in charts.items():
+        if total + len(figure.svg.encode()) <= most:
+            kept[name], total = figure, total + len(figure.svg.encode())
     return kept

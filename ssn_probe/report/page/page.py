@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ssn_probe.report.charts.theme import CLASSES
 from ssn_probe.report.document import Table
 from ssn_probe.report.page.content import Content
 
@@ -27,7 +28,8 @@ def as_html(content: Content) -> str:
     """The whole page. The SVG of charts is trusted; everything else is escaped."""
     from markupsafe import Markup
 
-    trusted = replace(content, drawn={name: Markup(svg) for name, svg in content.drawn.items()})
+    drawn = {name: replace(one, svg=Markup(one.svg)) for name, one in content.drawn.items()}
+    trusted = replace(content, drawn=drawn)
     return rendered("page.html", STYLE, SCRIPT, content=trusted, most_lines=MOST_LINES)
 
 
@@ -81,6 +83,7 @@ def _templates() -> Any:
         lstrip_blocks=True,
     )
     made.filters |= {"alone": alone, "attribute": attribute, "numeric_columns": numeric_columns, "short": short}
+    made.globals["classes"] = CLASSES
     return made
 
 
