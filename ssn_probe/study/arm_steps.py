@@ -315,7 +315,14 @@ def _measurement(
     }[arm_pass.table]
     kept = partial(bench.is_kept, prompts=rows.height)
     return Step(
-        label=arm_pass.label, prompts=rows.height, cost=cost, key=key, is_kept=kept, run=run, table=arm_pass.table
+        label=arm_pass.label,
+        prompts=rows.height,
+        cost=cost,
+        key=key,
+        is_kept=kept,
+        run=run,
+        table=arm_pass.table,
+        trusts=partial(read, bench, prompts) if arm_pass.table in ("log_odds", "language_log_odds") else None,
     )
 
 
@@ -346,6 +353,7 @@ def _source_step(bench: Workbench, source: Source, users: list[Step]) -> Step:
         key=lambda: source.inputs,
         is_kept=lambda inputs: all(user.is_done() for user in users) or bench.is_kept(inputs, count),
         run=lambda: run_unless_done(users, source.run, source.complete_row),
+        trusts=users[0].trusts if users else None,
     )
 
 

@@ -14,6 +14,7 @@ from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
+from ssn_probe.errors import SSNProbeError
 from ssn_probe.model.asking import asking_of
 from ssn_probe.model.footprint import Footprint
 from ssn_probe.model.known import SHAPE, find_subject
@@ -31,12 +32,13 @@ from ssn_probe.study.arm_steps import arm_steps
 from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.host_checks import check_allowed, check_fits
-from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.identify_steps import gate_label, identify_steps
 from ssn_probe.study.importance import screening
 from ssn_probe.study.ingredients import ingredients
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
+from ssn_probe.study.refusal_readout import given_up
 from ssn_probe.study.refusal_trial import (
     PORTIONS,
     GateNeed,
@@ -46,6 +48,7 @@ from ssn_probe.study.refusal_trial import (
     tried,
     tried_languages,
     tried_sets,
+    try_refusal,
 )
 from ssn_probe.study.remote_plan import plan_of_run
 from ssn_probe.study.resolve import measured, reads_log_odds
@@ -60,7 +63,8 @@ from ssn_probe.tracing.readout import forced_on
 class Forecast:
     """The rows of a plan, and their consequences.
 
-    `cached`: row → prompts whose results are in the cache. `seconds`: row → seconds per prompt, measured now; empty
+    `cached`: row → prompts whose results are in the cache. `unreached`: row → why no run gets to it, where the cache
+    shows that already. `seconds`: row → seconds per prompt, measured now; empty
     where nothing was run. `lines`: the rest in words. `gates`: what the refusal log-odds needs of every prompt set that
     it is tested on; `needed`: those sets without whose log-odds no neuron can be chosen. `tried`: what the model
     answered to a few prompts.
@@ -69,6 +73,7 @@ class Forecast:
     recipe: Recipe
     rows: tuple[Row, ...]
     cached: Mapping[str, int] = field(default_factory=dict)
+    unreached: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     gates: tuple[GateNeed, ...] = ()
@@ -103,14 +108,15 @@ def forecast(
     check_fits(plan.recipe, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     vllm = None if plan.engine is None else Vllm(plan.engine, subject)
-    rows, cached = _look_up(plan, subject, vllm, out)
+    rows, cached, unreached = _look_up(plan, subject, vllm, out)
+    reached = [row for row in rows if row.label not in unreached]
     loaded = cache(lambda: load_subject(plan.recipe.model, **options))
     if remote and calibrated:
         check_allowed(plan.recipe, loaded())
     untried = _untried(plan, remote, yes)
     with ending(vllm):
         first = _try(plan, subject, None if untried else loaded, vllm, out, batch_size) if calibrated else ()
-        seconds, time = _time(plan, rows, cached, untried or loaded, vllm, batch_size) if calibrated else ({}, [])
+        seconds, time = _time(plan, reached, cached, untried or loaded, vllm, batch_size) if calibrated else ({}, [])
     layers, widths = subject.n_layers, subject.widths
     memory = [_memory(rows, subject, lengths)] if subject.host is None else []
     needs = [*memory, *_disk(plan, layers, widths)]
@@ -132,6 +138,7 @@ def forecast(
         recipe=plan.recipe,
         rows=tuple(rows),
         cached=cached,
+        unreached=unreached,
         seconds=seconds,
         lines=tuple(lines),
         gates=tuple(gates),
@@ -194,8 +201,11 @@ def _tried(bench: Workbench, plan: Plan) -> Iterator[Refusals]:
             yield tried(bench, prompts, language, PORTIONS[0])
 
 
-def _look_up(plan: Plan, subject: Subject, engine: Vllm | None, out: Path) -> tuple[list[Row], Mapping[str, int]]:
-    """The rows, and how many prompts of each are in the cache: the steps of a run, looked up and not run.
+def _look_up(
+    plan: Plan, subject: Subject, engine: Vllm | None, out: Path
+) -> tuple[list[Row], Mapping[str, int], Mapping[str, str]]:
+    """The rows, how many prompts of each are in the cache, and why some are not reached: the steps of a run, looked
+    up and not run.
 
     Where the neurons of the arms do not follow from what is there, their rows are those expected, and count as 0.
     """
@@ -206,11 +216,24 @@ def _look_up(plan: Plan, subject: Subject, engine: Vllm | None, out: Path) -> tu
     except NotCached:
         arms = expected_arms(bench, plan.recipe)
     steps = [*identify_steps(bench, plan.recipe), *arm_steps(bench, plan.recipe, arms)]
-    cached: Counter[str] = Counter()
+    cached, unreached = Counter[str](), _given_up(bench, plan.recipe)
     for step in steps:
-        if step.label:
+        if step.label and step.label not in cached and (why := step.unreached()):
+            unreached[step.label] = why
+        if step.label and step.label not in unreached:
             cached[step.label] += step.prompts if step.is_done() else 0
-    return rows_of_steps(steps), cached
+    return rows_of_steps(steps), cached, unreached
+
+
+def _given_up(bench: Workbench, recipe: Recipe) -> dict[str, str]:
+    """Responses that would test refusal log-odds which a run has given up, after the few that the cache holds."""
+    with contextlib.suppress(SSNProbeError):
+        try_refusal(bench, recipe)
+    found = {}
+    for prompts in reads_log_odds(recipe, bench.data):
+        if why := given_up(bench, prompts):
+            found[gate_label(prompts)] = why.message
+    return found
 
 
 def _time(

@@ -22,7 +22,7 @@ from ssn_probe.study.importance import (
 )
 from ssn_probe.study.learned_responses import answer_steps
 from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses, untouched_tokens
-from ssn_probe.study.refusal_readout import gate_rows, is_given_up
+from ssn_probe.study.refusal_readout import gate_rows, given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
 from ssn_probe.study.resolve import choosers, found_again, reads_language, reads_log_odds, rows_to_train
 from ssn_probe.study.rounding import rounding_steps
@@ -73,7 +73,7 @@ def _gate_steps(
 
     def run(rows: pl.DataFrame, language: str) -> None:
         here, advance = inside(), bench.tracker.advance(label)
-        if is_given_up(here, prompts):
+        if given_up(here, prompts) is not None:
             advance(rows.height)
             return
         made = responses(here, prompts, rows, language, UNCHANGED, advance)

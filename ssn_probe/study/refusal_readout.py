@@ -91,9 +91,8 @@ def readouts(bench: Workbench, prompts: PromptSet) -> dict[str, Readout]:
     anchor's refusal direction: both visibly, in the notes and the table of gates. Raises ModelError where none serves.
     """
 
-    given_up = bench.memory.get(_given_up(prompts))
-    if given_up is not None:
-        raise given_up
+    if (why := given_up(bench, prompts)) is not None:
+        raise why
     with bench.alone(("readouts", id(bench.readouts), prompts.digest)):
         if prompts.digest not in bench.readouts:
             bench.readouts[prompts.digest] = _readouts(bench, prompts)
@@ -120,8 +119,9 @@ def give_up(bench: Workbench, prompts: PromptSet, why: UntrustedReadoutError) ->
     bench.memory[_given_up(prompts)] = why
 
 
-def is_given_up(bench: Workbench, prompts: PromptSet) -> bool:
-    return _given_up(prompts) in bench.memory
+def given_up(bench: Workbench, prompts: PromptSet) -> UntrustedReadoutError | None:
+    """Why nothing is measured to test the refusal log-odds of a prompt set; None where it is."""
+    return bench.memory.get(_given_up(prompts))
 
 
 def _given_up(prompts: PromptSet) -> tuple[str, str]:

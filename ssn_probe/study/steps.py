@@ -56,6 +56,7 @@ class Step:
     """One measurement. `key` is all that decides its numbers; `is_kept` says whether the cache has it under that key.
 
     `table` names the table that the result of `run` belongs to, if it belongs to one. Several steps share a `label`.
+    `trusts` raises where log-odds that it reads cannot be trusted.
     """
 
     label: str
@@ -65,6 +66,7 @@ class Step:
     is_kept: Callable[[Mapping[str, Any]], bool]
     run: Callable[[], Any]
     table: Literal["samples", "log_odds", "language_log_odds", "kl", "lm_eval"] | None = None
+    trusts: Callable[[], Any] | None = None
 
     def is_done(self) -> bool:
         """Is the result in the cache? False where that cannot be known yet."""
@@ -72,6 +74,17 @@ class Step:
             return self.is_kept(self.key())
         except (NotCached, UntrustedReadoutError):
             return False
+
+    def unreached(self) -> str | None:
+        """Why no run gets to it, where that is known."""
+        try:
+            if self.trusts is not None:
+                self.trusts()
+        except NotCached:
+            return None
+        except UntrustedReadoutError as error:
+            return error.message
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,12 @@ from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import ResultError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.report.refusal_in_words import named, need_line, refusal_lines, tried_line
+from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.responses_table import show_responses
 from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder, runs
 from ssn_probe.spec import Prompts, Recipe, SafetyNeurons
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import limited
@@ -157,6 +159,26 @@ def test_where_only_the_log_odds_of_arms_need_a_gate_it_is_given_up_and_the_run_
     assert [step.run() for step in gate] == [None, None]
     generated = [key for key in bench.memory if key[0] == "responses"]
     assert len(generated) <= 6, "nothing but the portions that were tried"
+
+
+def test_show_says_which_steps_no_run_gets_to_and_why(tmp_path: Path) -> None:
+    """After a run, they are not shown as if they were still to be computed."""
+    data = organism_judged(tmp_path / "data", NOTHING)
+    recipe = suppress_ss(data=data, effect="local", languages=LANGUAGES, controls=1, log_odds_label_sets=1)
+    recipe = limited(replace(recipe, permutations=0, half_samples=0, comparisons=("random",)), 100)
+    before = forecast(recipe, out=tmp_path / "out", device="cpu")
+    assert before.unreached == {}
+    manifest = run(recipe, tmp_path / "out").manifest()
+    [why] = [note.split(": ", 1)[1] for note in manifest["warnings"] if note.startswith("refusal log-odds not measured")]
+    found = forecast(recipe, out=tmp_path / "out", device="cpu", calibrated=True)
+    assert set(found.unreached.values()) == {why}
+    assert all("log-odds" in label for label in found.unreached)
+    left = [row.label for row in found.rows if found.cached.get(row.label, 0) < row.prompts]
+    assert set(left) == set(found.unreached)
+    assert "Time: all that the model has to do is in the cache." in found.lines
+    shown = as_text(render_plan(found), width=300)
+    assert f"– not run: {why}." in shown
+    assert "○" not in shown.replace("○ to compute", "")
 
 
 def test_show_says_what_the_gate_needs_and_what_ten_prompts_gave(tmp_path: Path) -> None:

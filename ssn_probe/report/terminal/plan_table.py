@@ -15,24 +15,25 @@ from ssn_probe.text import duration
 def render_plan(forecast: Any) -> Group:
     """A recipe's stages with prompts, passes, tokens and time, what is cached, and what it takes and could show.
 
-    ✓ cached, ◐ in part, ○ to compute; the figures are those of the whole, the time that of what is left.
+    ✓ cached, ◐ in part, ○ to compute, – not run; the figures are those of the whole, the time that of what is left.
     """
     recipe = forecast.recipe
     table = Table("", "stage", box=None, pad_edge=False)
     for header in ("prompts", "passes", "new tokens", *(["time left"] if forecast.seconds else [])):
         table.add_column(header, justify="right")
     for row in forecast.rows:
-        done = forecast.cached.get(row.label, 0)
+        done, unreached = forecast.cached.get(row.label, 0), row.label in forecast.unreached
         generated = row.cost.generated if row.cost.work == "responses" else 0
         passes = f"{row.prompts * (row.cost.passes + max(0, generated - 1)):,.0f}"
         new = f"≤ {row.prompts * generated:,}" if generated else "–"
         seconds = forecast.seconds.get(row.label)
         left = [] if seconds is None else ["–" if done >= row.prompts else duration(seconds * (row.prompts - done))]
-        table.add_row(_mark(done, row.prompts), literal(row.label), f"{row.prompts:,}", passes, new, *left)
+        table.add_row("–" if unreached else _mark(done, row.prompts), literal(row.label), f"{row.prompts:,}", passes, new, *left)
     return Group(
         literal(recipe.question or recipe.name, "bold"),
         table,
-        literal("✓ cached   ◐ cached in part   ○ to compute", "dim"),
+        literal(f"✓ cached   ◐ cached in part   ○ to compute{'   – not run' if forecast.unreached else ''}", "dim"),
+        *(literal(f"– not run: {why}.") for why in dict.fromkeys(forecast.unreached.values())),
         *(literal(line) for line in (*_refusal(forecast), *forecast.lines)),
         *(literal(f"Note: {note}.") for note in notes_on_data(recipe, forecast.data)),
     )
