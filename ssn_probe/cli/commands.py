@@ -32,7 +32,7 @@ from ssn_probe.cli.report_commands import report
 from ssn_probe.cli.scores_command import scores
 from ssn_probe.cli.share_command import share
 from ssn_probe.cli.streams import lasting_output
-from ssn_probe.cli.user_errors import UserCommand, terminated, user_errors
+from ssn_probe.cli.user_errors import RecipeCommand, UserCommand, terminated, user_errors
 from ssn_probe.cli.view_commands import compare, view
 from ssn_probe.model.ranks import join, silence_helper
 from ssn_probe.text import make_printable, plain
@@ -141,7 +141,7 @@ def list_(path: Path | None) -> None:
     echo_listing(list_recipes(path, lambda error: click.echo(f"Warning: {plain(error.message)}", err=True)))
 
 
-@main.command(short_help="Show what a recipe would do and take, without running it.")
+@main.command(cls=RecipeCommand, short_help="Show what a recipe would do and take, without running it.")
 @click.argument("recipe")
 @study_options
 @click.option(
@@ -165,7 +165,7 @@ def show(recipe: str, assignments: tuple[str, ...], judges: tuple[str, ...], **o
     console().print(render_plan(forecast(value, **options)))
 
 
-@main.command(short_help="Run a recipe: a name, a file, or a run's recipe.json.")
+@main.command(cls=RecipeCommand, short_help="Run a recipe: a name, a file, or a run's recipe.json.")
 @click.argument("recipe")
 @study_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Train with less memory: activations are computed twice.")

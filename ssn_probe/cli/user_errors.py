@@ -1,6 +1,7 @@
 """What a command does with an error: one message and a hint for a mistake, and a request to report for a bug."""
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -45,6 +46,67 @@ class UserCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         with user_errors(ctx.obj):
             return super().invoke(ctx)
+
+
+class RecipeCommand(UserCommand):
+    """A command that takes a recipe; a parameter of the recipe that was given without -T is told how it is given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-").replace("-", "_")
+            if not _is_parameter(name):
+                raise
+            value = _value_after(given, error.option_name)
+            raise click.UsageError(
+                f"No such option '{error.option_name}'. {_with_t(f'{name}={value}')}", ctx
+            ) from error
+        except click.UsageError as error:
+            flags = {
+                name
+                for one in self.params
+                if getattr(one, "is_flag", False)
+                for name in (*one.opts, *one.secondary_opts)
+            }
+            words = [word for word in given if word not in flags]
+            meant = list(_assignments(words)) if "unexpected extra argument" in error.format_message() else []
+            if not meant:
+                raise
+            raise click.UsageError(f"{error.format_message()}. {_with_t(*meant)}", ctx) from error
+
+
+def _with_t(*assignments: str) -> str:
+    from ssn_probe.text import plain
+
+    return f"Parameters of a recipe follow -T: {plain(' '.join(f'-T {shlex.quote(one)}' for one in assignments))}"
+
+
+def _is_parameter(name: str) -> bool:
+    """Of a shipped recipe."""
+    from ssn_probe.spec.discovery import list_recipes
+
+    return any(name == parameter for listing in list_recipes() for parameter, *_ in listing.parameters)
+
+
+def _assignments(args: list[str]) -> Iterator[str]:
+    """What among arguments was meant for -T: `top=0.1` without it, and `-T top 0.1`."""
+    for before, text, after in zip(["", *args], args, [*args[1:], ""], strict=False):
+        if before == "-T" and text.isidentifier() and after and not after.startswith("-"):
+            yield f"{text}={after}"
+        elif not before.startswith("-") and text.partition("=")[0].isidentifier() and "=" in text:
+            yield text
+
+
+def _value_after(args: list[str], option: str) -> str:
+    """What stands behind an option, after a blank or an equals sign."""
+    for place, text in enumerate(args):
+        if text.startswith(f"{option}="):
+            return text.removeprefix(f"{option}=")
+        if text == option and args[place + 1 :]:
+            return args[place + 1]
+    return "VALUE"
 
 
 def terminated(*_signal: object) -> None:

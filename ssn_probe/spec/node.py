@@ -45,7 +45,10 @@ class Node(Displayed):
             where, value = f"{type(self).__name__}.{spec.name}", getattr(self, spec.name)
             value = _frozen(value, where)
             if not _fits(value, hints[spec.name]):
-                raise RecipeError(f"{where} is {brief(value)}", f"Give {spec.name} as {_name(hints[spec.name])}.")
+                raise RecipeError(
+                    f"{where} is {brief(value)}",
+                    f"Give {spec.name} as {_name(hints[spec.name])}.{_has_it(value, spec.name)}",
+                )
             object.__setattr__(self, spec.name, value)
         depth = 1 + max((node.depth for spec in fields(self) for node in _inside(getattr(self, spec.name))), default=0)
         hint = "Split it, or read part of it from a neuron file."
@@ -206,6 +209,12 @@ def _name(hint: Any) -> str:
     return "none" if hint is type(None) else str(getattr(typing.get_origin(hint) or hint, "__name__", hint))
 
 
+def _has_it(value: Any, name: str) -> str:
+    """A node that is given for one of its own fields: prompts for their source."""
+    has = isinstance(value, Node) and name in {spec.name for spec in fields(value)}
+    return f" This {type(value).__name__} has it as .{name}." if has else ""
+
+
 def brief(value: Any) -> str:
     """A value, or the text of an error, in at most 80 characters."""
     try:
@@ -213,6 +222,14 @@ def brief(value: Any) -> str:
     except ValueError:  # Python refuses to write a number with thousands of digits
         text = f"a {type(value).__name__} with a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+FRAMES = {
+    "DataFrame": "Data frames become prompts by ssn_probe.prompts_from_frame: give prompts_from_frame(frame).source. ",
+    "LazyFrame": "Data frames become prompts by ssn_probe.prompts_from_frame: give "
+    "prompts_from_frame(frame.collect()).source. ",
+}
+"""What to do with a frame, by the name of its class: pandas and polars are not imported to find out."""
 
 
 def _frozen(value: Any, where: str) -> Any:
@@ -230,10 +247,9 @@ def _frozen(value: Any, where: str) -> Any:
             raise RecipeError(f"{where} is not valid Unicode: {brief(value)}", "Write it in UTF-8.") from error
     if value is None or isinstance(value, str | int | float | Node):
         return value
-    frame = "ssn_probe.prompts_from_frame makes prompts of it. " if type(value).__name__ == "DataFrame" else ""
     raise RecipeError(
         f"{where} is a {type(value).__name__}, which a recipe cannot contain",
-        f"{frame}A recipe contains str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
+        f"{FRAMES.get(type(value).__name__, '')}A recipe contains str, int, float, bool, None, tuples, dicts with string keys and other nodes.",
     )
 
 

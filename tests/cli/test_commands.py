@@ -275,3 +275,34 @@ def test_a_current_folder_that_was_removed_is_no_bug(monkeypatch: pytest.MonkeyP
     result = command("show", "identify_ms", "--no-time")
     assert result.exit_code == 1
     assert result.stderr == "Error: The current folder no longer exists.\n  Go to another one: cd DIR.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "way"),
+    [
+        (("suppress_ss", "top=0.1"), "-T top=0.1"),
+        (("suppress_ss", "data=a b", "model=c=d"), "-T 'data=a b' -T model=c=d"),
+        (("top=0.1", "suppress_ss"), "-T top=0.1"),
+        (("suppress_ss", "-T", "top", "0.1"), "-T top=0.1"),
+        (("suppress_ss", "--top", "0.1"), "-T top=0.1"),
+        (("suppress_ss", "--max-new-tokens=8", "-o", "a=b"), "-T max_new_tokens=8"),
+        (("suppress_ss", "--yes", "top=0.1"), "-T top=0.1"),
+        (("suppress_ss", "--top"), "-T top=VALUE"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "show"])
+def test_a_parameter_without_its_option_is_told_how_it_is_given(
+    name: str, arguments: tuple[str, ...], way: str
+) -> None:
+    result = command(name, *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.rstrip().endswith(f"Parameters of a recipe follow -T: {way}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("suppress_ss", "more"), ("suppress_ss", "--frsh"), ("suppress_ss", "more", "-o", "a=b")]
+)
+def test_what_is_no_parameter_is_not_told_so(arguments: tuple[str, ...]) -> None:
+    result = command("run", *arguments)
+    assert result.exit_code == 2
+    assert "Parameters of a recipe" not in result.stderr

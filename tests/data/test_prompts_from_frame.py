@@ -48,4 +48,13 @@ def test_what_is_no_frame_or_no_name(frame: object, name: str, tmp_path: Path) -
 def test_a_frame_in_place_of_a_set_names_the_way() -> None:
     with pytest.raises(RecipeError) as caught:
         Prompts(pl.DataFrame({"en": ["a"]}))  # type: ignore[arg-type]
-    assert "prompts_from_frame" in str(caught.value.hint)
+    assert "prompts_from_frame(frame).source" in str(caught.value.hint)
+    with pytest.raises(RecipeError) as lazy:
+        Prompts(pl.DataFrame({"en": ["a"]}).lazy())  # type: ignore[arg-type]
+    assert "prompts_from_frame(frame.collect()).source" in str(lazy.value.hint)
+
+
+def test_prompts_in_place_of_their_source_name_the_way() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Prompts(Prompts("organism"))  # type: ignore[arg-type]
+    assert caught.value.hint == "Give source as str. This Prompts has it as .source."

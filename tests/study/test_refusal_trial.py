@@ -169,7 +169,9 @@ def test_show_says_which_steps_no_run_gets_to_and_why(tmp_path: Path) -> None:
     before = forecast(recipe, out=tmp_path / "out", device="cpu")
     assert before.unreached == {}
     manifest = run(recipe, tmp_path / "out").manifest()
-    [why] = [note.split(": ", 1)[1] for note in manifest["warnings"] if note.startswith("refusal log-odds not measured")]
+    [why] = [
+        note.split(": ", 1)[1] for note in manifest["warnings"] if note.startswith("refusal log-odds not measured")
+    ]
     found = forecast(recipe, out=tmp_path / "out", device="cpu", calibrated=True)
     assert set(found.unreached.values()) == {why}
     assert all("log-odds" in label for label in found.unreached)

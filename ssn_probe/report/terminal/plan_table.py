@@ -28,7 +28,9 @@ def render_plan(forecast: Any) -> Group:
         new = f"≤ {row.prompts * generated:,}" if generated else "–"
         seconds = forecast.seconds.get(row.label)
         left = [] if seconds is None else ["–" if done >= row.prompts else duration(seconds * (row.prompts - done))]
-        table.add_row("–" if unreached else _mark(done, row.prompts), literal(row.label), f"{row.prompts:,}", passes, new, *left)
+        table.add_row(
+            "–" if unreached else _mark(done, row.prompts), literal(row.label), f"{row.prompts:,}", passes, new, *left
+        )
     return Group(
         literal(recipe.question or recipe.name, "bold"),
         table,
