@@ -21,6 +21,7 @@ from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.page.content import content_of
 from ssn_probe.report.page.page import as_html
 from ssn_probe.report.past_run import past_run
+from ssn_probe.report.rerun_command import shared_rerun
 from ssn_probe.report.sharing.croissant import croissant
 from ssn_probe.report.sharing.dataset_card import PAPER, dataset_card, licence, title
 from ssn_probe.report.sharing.private import paths_in, shared_manifest, without_paths
@@ -109,7 +110,8 @@ def _write_files(folder: Path, run: FinishedRun, tables: Mapping[str, pl.DataFra
         write_table(folder / TABLES / f"{name}.parquet", table)
     charts = charts_of(run)
     save_charts(charts, folder / PLOTS)
-    write_text(folder / "report.html", as_html(content_of(run, figures_of(charts))))
+    content = replace(content_of(run, figures_of(charts)), rerun=shared_rerun(run.recipe, run.manifest))
+    write_text(folder / "report.html", as_html(content))
     write_json(folder / "recipe.json", to_json(run.recipe))
     write_json(folder / RUN, dict(run.manifest))
     write_text(folder / "README.md", dataset_card(run, tables, texts))

@@ -1,14 +1,18 @@
 """The command that runs a past run again, as text that a shell takes."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ssn_probe.data.sources import SHIPPED
 from ssn_probe.errors import SSNProbeError
+from ssn_probe.model.fetched import FETCHED
+from ssn_probe.model.loading import ORGANISM
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.discovery import find_recipe, list_recipes
 from ssn_probe.study.plan import limited
+from ssn_probe.text import listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,36 @@ def rerun_command(recipe: Recipe, manifest: Mapping[str, Any]) -> Rerun:
         return Rerun(where=where, command=shlex.join(["ssn-probe", "run", recipe.name, *given, *most, *words]))
     where = "In the folder of the run, which holds this page; the new run appears beside it:"
     return Rerun(where=where, command=shlex.join(["ssn-probe", "run", "recipe.json", *words, "-o", ".."]))
+
+
+def shared_rerun(recipe: Recipe, manifest: Mapping[str, Any]) -> Rerun:
+    """The same for those who have only the data set of a run: without files of the machine where it was made."""
+    known = rerun_command(recipe, manifest)
+    where = "Anywhere:" if known.command.split()[2] == recipe.name else BESIDE
+    needed = list(dict.fromkeys(_not_shared(recipe, manifest)))
+    if not needed:
+        return Rerun(where=where, command=known.command)
+    names = "under this name" if len(needed) == 1 else "under these names"
+    them = "it" if len(needed) == 1 else "them"
+    place = f"In this folder, with {them} {names} in it" if where == BESIDE else f"In a folder that has {them} {names}"
+    missing = f"The command needs what is not part of this data set: {listing(needed)}."
+    return Rerun(where=f"{missing} {place}:", command=known.command)
+
+
+BESIDE = "In this folder; the new run appears beside it:"
+
+
+def _not_shared(recipe: Recipe, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a run read from files: prompts that neither come with ssn-probe nor from the hub, a model, a judge."""
+    for one in manifest["data"]:
+        beside = one.get("harmless_set") or {}
+        for source, made in ((one["source"], one), (one.get("harmless"), beside)):
+            if source and source not in SHIPPED and not made.get("revision"):
+                yield f"the prompts of {source}"
+    if "digest" in manifest["model"] and recipe.model.partition(":")[0] not in (ORGANISM, *FETCHED):
+        yield f"the model {recipe.model}"
+    if recipe.judge and recipe.judge.startswith(("python:", "file:")):
+        yield f"the judge {recipe.judge}"
 
 
 def _is_shipped(recipe: Recipe, arguments: Mapping[str, str], limit: int | None) -> bool:

@@ -16,8 +16,10 @@ from ssn_probe.api.sharing import share
 from ssn_probe.cli.commands import main
 from ssn_probe.errors import RemoteError, ResultError
 from ssn_probe.files import sha256, write_json, write_table
+from ssn_probe.report.rerun_command import shared_rerun
 from ssn_probe.report.sharing.private import without_paths
 from ssn_probe.runs.folder import RunFolder
+from ssn_probe.spec.discovery import find_recipe
 
 SECRET = "/home/somebody/secret data/prompts"
 HARMFUL = "how it is done, in full"
@@ -34,6 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     manifest = run.manifest()
     manifest["warnings"] = [f"The file {SECRET} cannot be read; https://ndif.lab.example:5000/x said so"]
     manifest["arguments"] = {"data": SECRET}
+    manifest["model"] = {name: value for name, value in manifest["model"].items() if name != "digest"}  # of the hub
     manifest["data"] = [one | {"source": "organism", "license": "Apache-2.0"} for one in manifest["data"]]
     write_json(run.path / "manifest.json", manifest)
     return run
@@ -177,6 +180,45 @@ def test_the_command_says_what_it_wrote(made: RunFolder, tmp_path: Path) -> None
 )
 def test_paths_and_hosts_lose_what_is_private(text: str, shared: str) -> None:
     assert without_paths({"a": [text]}) == {"a": [shared]}
+
+
+def again(run: RunFolder, folder: Path) -> str:
+    """What a reader of the data set is told of running it again; the card and the page say the same."""
+    share(run, str(folder))
+    card = (folder / "README.md").read_text(encoding="utf-8").partition("## Run it again")[2].partition("## ")[0]
+    page = (folder / "report.html").read_text(encoding="utf-8").partition('id="run-it-again">')[2].partition("</p>")[0]
+    [told, command] = [line.strip() for line in card.splitlines() if line.strip()]
+    assert page.endswith(told)
+    assert command.startswith("ssn-probe run ")
+    return told
+
+
+def test_what_is_needed_to_run_it_again_is_said(made: RunFolder, tmp_path: Path) -> None:
+    """The prompts are not in it, and nobody else has the folder where it was run."""
+    assert again(made, tmp_path / "to") == "In this folder; the new run appears beside it:"
+    hub = with_data(made, tmp_path / "hub", source="owner/name", revision="0123abc")
+    assert again(hub, tmp_path / "from-hub") == "In this folder; the new run appears beside it:"
+    mine = with_data(made, tmp_path / "mine", source=f"{SECRET}.csv", harmless="mild.csv")
+    assert again(mine, tmp_path / "from-file") == (
+        "The command needs what is not part of this data set: the prompts of prompts.csv and the prompts of mild.csv. "
+        "In this folder, with them under these names in it:"
+    )
+
+
+def test_a_shipped_recipe_with_files_of_somebodys_is_run_again_where_they_are() -> None:
+    given = {"data": "mine.csv", "model": "a folder", "judge": "python:mine.py@judge"}
+    recipe = find_recipe("identify_ms", given)
+    data = {"source": "mine.csv", "harmless": "everyday", "revision": None, "harmless_set": {"revision": None}}
+    found = shared_rerun(recipe, {"arguments": given, "options": {}, "data": [data], "model": {"digest": "0"}})
+    assert found.command.startswith("ssn-probe run identify_ms -T data=mine.csv ")
+    assert found.where == (
+        "The command needs what is not part of this data set: the prompts of mine.csv, the model a folder and "
+        "the judge python:mine.py@judge. In a folder that has them under these names:"
+    )
+    plain = find_recipe("identify_ms", {"top": "0.01"})
+    organism = {"source": "organism", "harmless": None, "revision": None, "harmless_set": None}
+    known = {"arguments": {"top": "0.01"}, "options": {}, "data": [organism], "model": {"digest": "0"}}
+    assert shared_rerun(plain, known).where == "Anywhere:"
 
 
 def test_where_it_fails_nothing_stays(made: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

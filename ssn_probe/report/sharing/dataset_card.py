@@ -10,7 +10,7 @@ from ssn_probe.report.conclusions import claims_section
 from ssn_probe.report.document import Bullets, Table, section
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.report.markdown import as_markdown
-from ssn_probe.report.rerun_command import rerun_command
+from ssn_probe.report.rerun_command import shared_rerun
 from ssn_probe.text import listing, markdown, plain
 
 PAPER = (
@@ -48,7 +48,7 @@ def dataset_card(run: FinishedRun, tables: Mapping[str, pl.DataFrame], texts: st
     answer = section("Answer", Bullets(tuple(manifest["answer"])))
     claims = claims_section(kept_claims(manifest))
     rows = tuple((name, f"{table.height:,}", TABLES.get(name, "see the page")) for name, table in tables.items())
-    rerun = rerun_command(run.recipe, manifest)
+    rerun = shared_rerun(run.recipe, manifest)
     parts = [
         f"# {markdown(title(run))}\n",
         as_markdown(section("Question", f"{run.recipe.question} The model is {model}; {_evaluated(languages)}.")),
