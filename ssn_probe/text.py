@@ -107,10 +107,17 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign and so many decimals; of what rounds to zero, the sign says on which side it is.
+
+    A zero that was turned round is no negative one, nor is one that equal averages left by rounding.
+    """
+    return f"{0.0 if abs(value) < 1e-10 else value:+.{digits}f}"
+
+
 def points(value: float) -> str:
     """A difference of shares in percentage points, signed: 0.257 → `+25.7`."""
-    # A zero that was turned round is no negative one, nor is one that equal averages left by rounding.
-    return f"{0.0 if abs(value) < 1e-12 else 100 * value:+.1f}"
+    return signed(100 * value, 1)
 
 
 def points_interval(low: float, high: float) -> str:

@@ -12,7 +12,7 @@ ABSENT = "–"
 
 def number(value: float | None, digits: int = 2) -> str:
     """A figure with so many decimals, or a dash."""
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    return ABSENT if value is None else f"{value:z.{digits}f}"
 
 
 def p_value(p: float | None) -> str:
@@ -23,7 +23,7 @@ def p_value(p: float | None) -> str:
 def share_cell(row: Mapping[str, Any], measure: str = "") -> str:
     """A share in per cent with its interval: `26.5 [20.9, 33.0]`, or a dash; `measure`: a prefix of the columns."""
     value, low, high = (row[name] for name in ((measure, f"{measure}_low", f"{measure}_high") if measure else VALUE))
-    return ABSENT if value is None else f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return ABSENT if value is None else f"{100 * value:z.1f} [{100 * low:z.1f}, {100 * high:z.1f}]"
 
 
 VALUE = ("value", "low", "high")

@@ -11,7 +11,7 @@ from ssn_probe.report.sections.set_reliability import or_else, size_tests
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.study.findings import Findings
-from ssn_probe.text import capitalised, counted, p_equals, plain
+from ssn_probe.text import capitalised, counted, p_equals, plain, signed
 
 NO_DIFFERENCE = "than if harmful and harmless did not differ"
 
@@ -38,8 +38,8 @@ def _sharing(name: str, shared: list[str]) -> str:
 
 
 def _size_claim(claim: str, row: dict[str, Any], caveat: str) -> Claim:
-    ends = f"({row['difference_low']:+.1f} to {row['difference_high']:+.1f})"
-    figures = f"{row['difference']:+.1f} neurons {ends}, {p_equals(row['p_holm'])} after Holm"
+    ends = f"({signed(row['difference_low'], 1)} to {signed(row['difference_high'], 1)})"
+    figures = f"{signed(row['difference'], 1)} neurons {ends}, {p_equals(row['p_holm'])} after Holm"
     if row["p_holm"] <= ALPHA and row["difference"] > 0:
         return Claim(claim=claim, verdict=SHOWN, figures=figures, why=caveat.removeprefix("; "))
     least = f"{row['shown_from']:.1f} neurons or more would have shown it" if is_known(row["shown_from"]) else ""

@@ -10,7 +10,7 @@ from ssn_probe.report.document import Bullets, Folded, Part, Section, Table, sec
 from ssn_probe.report.measure_tables import DIGITS, TITLES, digits_of
 from ssn_probe.study.run_comparison import ARM, CHANGE, UNTOUCHED, RunComparison
 from ssn_probe.study.summary import AVERAGE
-from ssn_probe.text import capitalised, counted, p_equals, plain
+from ssn_probe.text import capitalised, counted, p_equals, plain, signed
 
 CHART = "run_differences"
 NAMES = {
@@ -117,7 +117,7 @@ def _figure(measure: str, value: float) -> str:
 
 
 def _signed(measure: str, value: float) -> str:
-    return f"{_scale(measure) * value + 0.0:+.{digits_of(measure)}f}"
+    return signed(_scale(measure) * value, digits_of(measure))
 
 
 def difference_cell(row: Row) -> str:

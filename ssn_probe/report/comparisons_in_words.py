@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ssn_probe.report.conditions import Row
@@ -9,7 +10,7 @@ from ssn_probe.stats import MINIMUM_CONTROLS, smallest_p
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.robustness import Robustness
 from ssn_probe.study.summary import KL, LOG_ODDS
-from ssn_probe.text import p_equals, percent, points
+from ssn_probe.text import p_equals, percent, points, signed
 
 ALPHA = 0.05
 OTHERS = "sets found under exchanged labels"
@@ -25,8 +26,8 @@ class Unit(NamedTuple):
 
 SHARES = Unit(percent, points, " points")
 UNITS = {
-    LOG_ODDS: Unit(lambda value: f"{value:.2f}", lambda value: f"{value:+.2f}", ""),
-    KL: Unit(lambda value: f"{value:.4f}", lambda value: f"{value:+.4f}", ""),
+    LOG_ODDS: Unit(lambda value: f"{value:z.2f}", partial(signed, digits=2), ""),
+    KL: Unit(lambda value: f"{value:z.4f}", partial(signed, digits=4), ""),
 }
 
 

@@ -59,6 +59,20 @@ def test_every_comparison_has_a_line_and_its_own_p() -> None:
     assert len(odds) == len(folded["Other measures and arms compared"].head)
 
 
+def test_sets_that_all_gave_what_the_set_gave_leave_no_negative_zero() -> None:
+    """Averages of equal figures differ in their last bits, on either side."""
+    same = {"observed": 0.0, "mean": -1e-17, "low": -2e-17, "high": 1e-17}
+    ends = {"difference": 1e-17, "difference_low": -1e-17, "difference_high": 2e-17}
+    rows = [
+        compared("ss", comparison, measure, **same, **ends)
+        for measure in ("asr", "refusal_log_odds", "utility", "kl")
+        for comparison in ("labels", "random")
+    ]
+    section = section_of(findings(comparisons=comparisons(*rows)))
+    assert "-0" not in str(section)
+    assert "[-" not in str(section)
+
+
 def test_the_arms_own_figure_stands_in_the_head_where_another_set_is_ranked() -> None:
     """The set of the prompts whose labels exchange gave 52 %, the arm 60 % on the average and 65 % in bb."""
     own = table(row("ss", value=0.6), row("ss", value=0.65, language="bb"))

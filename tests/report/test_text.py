@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ssn_probe.text import MARKS, listing, markdown, percent, plain, points, probability, visible
+from ssn_probe.text import MARKS, listing, markdown, percent, plain, points, probability, signed, visible
 
 quick = settings(deadline=None, max_examples=200)
 ESC, BEL = "\x1b", "\x07"
@@ -121,6 +121,9 @@ def test_markdown_of_known_tricks_is_literal(text: str) -> None:
         (points(0.1 + 0.2 - 0.3 - 1e-16), "+0.0"),
         (points(-1e-16), "+0.0"),
         (points(-0.0004), "-0.0"),
+        (signed(-1e-17, 2), "+0.00"),
+        (signed(-0.001, 2), "-0.00"),
+        (signed(1.5, 4), "+1.5000"),
         (probability(0.0476), ".048"),
         (probability(0.0005), "< .001"),
         (probability(0.001), ".001"),

@@ -14,6 +14,7 @@ from ssn_probe.study.arms import ArmName
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.summary import AVERAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS
+from ssn_probe.text import signed
 
 NAMES = {
     "asr": "ASR, %",
@@ -102,8 +103,8 @@ def _cells(row: Row, findings: Findings) -> tuple[str, ...]:
     return (
         f"{'primary test: ' if row['primary'] and not invalid else ''}{sets}{empty}",
         sizes,
-        _interval(_possible(row), "mean", ("low", "high")),
-        _interval(row, "difference", ("difference_low", "difference_high"), "+"),
+        _interval(_possible(row)),
+        _difference(row),
         ABSENT if invalid else _figure(row, "shown_from"),
         "no valid null" if invalid else p,
     )
@@ -120,14 +121,21 @@ def _possible(row: Row) -> Row:
     }
 
 
-def _figure(row: Row, name: str, sign: str = "") -> str:
+def _figure(row: Row, name: str) -> str:
     scale = 1 if row["measure"] in DIGITS else 100
-    return ABSENT if row[name] is None else f"{scale * row[name]:{sign}.{digits_of(row['measure'])}f}"
+    return ABSENT if row[name] is None else f"{scale * row[name]:z.{digits_of(row['measure'])}f}"
 
 
-def _interval(row: Row, value: str, ends: tuple[str, str], sign: str = "") -> str:
-    low, high = (_figure(row, end, sign) for end in ends)
-    return f"{_figure(row, value, sign)}{'' if row[ends[0]] is None else f' [{low}, {high}]'}"
+def _interval(row: Row) -> str:
+    low, high = (_figure(row, end) for end in ("low", "high"))
+    return f"{_figure(row, 'mean')}{'' if row['low'] is None else f' [{low}, {high}]'}"
+
+
+def _difference(row: Row) -> str:
+    names = [name for name in ("difference", "difference_low", "difference_high") if row[name] is not None]
+    scale, digits = 1 if row["measure"] in DIGITS else 100, digits_of(row["measure"])
+    found, *ends = (signed(scale * row[name], digits) for name in names) if names else (ABSENT,)
+    return f"{found} [{', '.join(ends)}]" if ends else found
 
 
 def _by_language(recipe: Recipe, findings: Findings) -> Folded | None:
@@ -145,7 +153,7 @@ def _by_language(recipe: Recipe, findings: Findings) -> Folded | None:
         (
             language_cell(language, findings.anchor),
             _figure(_of_the_arm(next(iter(own.values())), findings), "observed"),
-            *(_interval(_possible(own[name]), "mean", ("low", "high")) if name in own else ABSENT for name in names),
+            *(_interval(_possible(own[name])) if name in own else ABSENT for name in names),
         )
         for language, own in cells.items()
     )

@@ -11,7 +11,7 @@ from ssn_probe.study.arms import BASELINE, ArmName
 from ssn_probe.study.comparisons import COMPARISONS, RANDOM
 from ssn_probe.study.dissociation import INTERACTION, REFUSED, Dissociation
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, LOG_ODDS, untouched
-from ssn_probe.text import plain, points
+from ssn_probe.text import plain, points, signed
 
 ALPHA = 0.05
 COLUMNS = {
@@ -63,8 +63,8 @@ def dissociation_section(
 
 def _number(measure: str, value: float) -> str:
     if measure in (LOG_ODDS, LANGUAGE_LOG_ODDS):
-        return f"{value:.2f}"
-    return f"{value:.4f}" if measure == KL else f"{100 * value:.1f}"
+        return f"{value:z.2f}"
+    return f"{value:z.4f}" if measure == KL else f"{100 * value:z.1f}"
 
 
 def _value(row: Row | None) -> str:
@@ -84,8 +84,8 @@ def _change(measure: str, value: float, low: float | None, high: float | None) -
     if measure == "asr_paper":
         value, low, high = -value, None if high is None else -high, None if low is None else -low
     scale, digits = (1, 2) if measure in (LOG_ODDS, LANGUAGE_LOG_ODDS) else (100, 1)
-    ends = "" if low is None or high is None else f" [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
-    return f"{scale * value:+.{digits}f}{ends}"
+    known = [] if low is None or high is None else [signed(scale * end, digits) for end in (low, high)]
+    return f"{signed(scale * value, digits)}{f' [{known[0]}, {known[1]}]' if known else ''}"
 
 
 def _random(
@@ -139,7 +139,7 @@ def _of(found: Dissociation, language: str) -> list[Row]:
 
 def _contrast(row: Row) -> str:
     if row["behaviour"] in (LOG_ODDS, LANGUAGE_LOG_ODDS):
-        return f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+        return f"{signed(row['difference'], 2)} [{signed(row['low'], 2)}, {signed(row['high'], 2)}]"
     return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
 
 

@@ -23,6 +23,7 @@ from ssn_probe.report.sections.primary_tests import primary_tests
 from ssn_probe.spec import ASR, InLanguage, LMEval, OverRefusal, Perplexity, Recipe, Utility
 from ssn_probe.study.arms import BASELINE, TESTED
 from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, KL, LANGUAGE_LOG_ODDS, PERPLEXITY
+from ssn_probe.text import signed
 
 TABLES_OF = {
     ASR: ("asr", "asr_paper", "invalid"),
@@ -150,4 +151,5 @@ def _change(row: Row | None, measure: str) -> str:
     if measure not in DIGITS:
         return change_cell(row)
     digits = digits_of(measure)
-    return f"{row['delta']:+.{digits}f} [{row['delta_low']:+.{digits}f}, {row['delta_high']:+.{digits}f}]"
+    low, high = (signed(row[name], digits) for name in ("delta_low", "delta_high"))
+    return f"{signed(row['delta'], digits)} [{low}, {high}]"

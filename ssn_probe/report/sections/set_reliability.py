@@ -11,7 +11,7 @@ from ssn_probe.stats import holm
 from ssn_probe.stats.nulls.exchangeability import Exchangeability
 from ssn_probe.stats.nulls.permutation_null import AVERAGE as OVER_LANGUAGES
 from ssn_probe.study.robustness import Robustness
-from ssn_probe.text import counted, listing, percent
+from ssn_probe.text import counted, listing, percent, signed
 
 FIGURES = ["language_a", "observed", "observed_all", "null_mean", "null_low", "null_high", "p", "draws"]
 """What is equal in two names of one set."""
@@ -99,7 +99,7 @@ def _size_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["observed"] != row["observed_all"]:
         size += f" ({row['observed_all']:.3g} on all prompts)"
     null = f"{row['null_mean']:.1f} [{row['null_low']:.3g}, {row['null_high']:.3g}]"
-    more = f"{row['difference']:+.1f} [{row['difference_low']:+.3g}, {row['difference_high']:+.3g}]"
+    more = f"{signed(row['difference'], 1)} [{row['difference_low']:+.3g}, {row['difference_high']:+.3g}]"
     shown = ABSENT if row["shown_from"] is None else f"{row['shown_from']:.3g}"
     return row["set"], set_language_cell(row["language_a"]), size, null, more, shown, p_value(row["p_holm"])
 

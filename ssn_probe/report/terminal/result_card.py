@@ -20,7 +20,7 @@ from ssn_probe.runs import integrity
 from ssn_probe.runs.folder import RunFolder
 from ssn_probe.spec import SITES
 from ssn_probe.spec.display import literal
-from ssn_probe.text import counted, plain
+from ssn_probe.text import counted, plain, signed
 
 if TYPE_CHECKING:
     from ssn_probe.report.conditions import Condition, Row
@@ -206,7 +206,7 @@ def _change(row: Mapping[str, Any] | None, measure: str, own: bool) -> Text:
     # Narrow, so that seven languages fit 80 columns.
     value, low, high = (round(scale * row[name], digits) + 0.0 for name in ("delta", "delta_low", "delta_high"))
     interval = f"\n[{low:.{digits}f},{high:.{digits}f}]"
-    return Text.assemble((f"{value:+.{digits}f}", "bold" if own else ""), (interval, "dim"))
+    return Text.assemble((signed(value, digits), "bold" if own else ""), (interval, "dim"))
 
 
 def interval(row: Mapping[str, Any], *, short: bool = False, digits: int = 0) -> str:
