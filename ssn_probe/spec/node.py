@@ -249,8 +249,8 @@ def _frozen(value: Any, where: str) -> Any:
         return value
     raise RecipeError(
         f"{where} is a {type(value).__name__}, which a recipe cannot contain",
-        f"{FRAMES.get(type(value).__name__, '')}A recipe contains str, int, float, bool, None, tuples, dicts with string "
-        "keys and other nodes.",
+        f"{FRAMES.get(type(value).__name__, '')}A recipe contains str, int, float, bool, None, tuples, dicts with "
+        "string keys and other nodes.",
     )
 
 

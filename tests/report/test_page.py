@@ -1,16 +1,19 @@
 """The page: what is foreign is text in it, what is redacted is not in it, and only its own style and script act."""
 
+import ast
 import base64
 import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
 from arm_samples import RECIPE, samples, spelled
 from pages import ATTACKS
 
+from ssn_probe.report import report_sections
 from ssn_probe.report.document import Bullets, Folded, Picture, Table, section
 from ssn_probe.report.page.content import Content
 from ssn_probe.report.page.page import as_html, numeric_columns
@@ -136,3 +139,29 @@ def test_figures_are_told_from_words() -> None:
 def test_right_to_left_words_are_isolated_in_a_sentence() -> None:
     page = as_html(replace(PLAIN, answer=("ASR of אבג דה (3 %) and x",)))
     assert "ASR of <bdi>אבג דה</bdi> (3 %) and x" in page
+
+
+def titles() -> set[str]:
+    """How the title of every section of a report begins: what is given to `section`, up to what a run fills in."""
+    found = set()
+    for path in Path(report_sections.__file__).parent.rglob("*.py"):
+        if path.stem in NOT_OF_A_RUN:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "section":
+                first = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+                found |= {first.value} if isinstance(first, ast.Constant) else set()
+    return found
+
+
+NOT_OF_A_RUN = ("compared_runs", "content", "dataset_card", "live_run", "markdown", "organism_study")
+"""Of two runs, of a run that has not ended, of a card; `markdown` gives the question and the answer."""
+
+
+def test_the_guide_to_the_page_names_every_section() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "page.md").read_text(encoding="utf-8")
+    named = [row.split("|")[1].strip() for row in guide.splitlines() if row.startswith("| ")]
+    described = {"What the change is compared with"}  # has a heading of its own
+    known = {title.partition(":")[0].strip() for title in titles()}
+    assert len(known) > 15
+    assert sorted(known - described - {name.partition(":")[0] for name in named}) == []
