@@ -2,6 +2,7 @@
 
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ def test_the_report_is_the_same_when_it_is_made_again_from_the_folder(run: RunFo
         assert (tmp_path / name).read_text(encoding="utf-8") == (run.path / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(int(version("rich").partition(".")[0]) < 15, reason="rich 14 makes some columns a space wider")
 def test_the_card(run: RunFolder) -> None:
     unchanged("card.txt", as_text(card(run), width=100).replace(str(run.path), "RUN"))
 
