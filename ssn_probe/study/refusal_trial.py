@@ -232,17 +232,21 @@ def _together(one: Refusals | None, other: Refusals) -> Refusals:
 def identify_responses(bench: Workbench) -> pl.DataFrame | None:
     """Every response of the untouched model to an *identify* prompt that there is, each once; None where there is none.
 
-    Kept also where a run fails, so that a reader sees why.
+    Kept also where a run fails, so that a reader sees why. Rows are in an order that does not depend on which responses
+    came first.
     """
     sets = {prompts.digest: prompts for prompts in bench.data.values()}
+    places = {(data, one): place for data, prompts in sets.items() for place, one in enumerate(prompts.languages)}
+    found = [(key, made) for key, made in bench.memory.items() if key[0] == "responses" and not key[-1]]
+    found = sorted(
+        (one for one in found if one[0][1] in sets), key=lambda one: (places.get(one[0][1:3], -1), *one[0][1:4])
+    )
     frames = []
-    for key, made in list(bench.memory.items()):
-        if key[0] == "responses" and key[1] in sets and not key[-1]:
-            _, data, language, ids, *_ = key
-            rows = sets[data].frame.filter(split="identify", language=language).select("prompt_id", "context")
-            asked = pl.DataFrame({"prompt_id": ids}).join(rows, on="prompt_id", how="left", maintain_order="left")
-            named = {"eval_language": pl.lit(language), "arm": pl.lit(BASELINE), "split": pl.lit("identify")}
-            frames.append(asked.hstack(made).drop_nulls("context").with_columns(**named))
+    for (_, data, language, ids, *_), made in found:
+        rows = sets[data].frame.filter(split="identify", language=language).select("prompt_id", "context")
+        asked = pl.DataFrame({"prompt_id": ids}).join(rows, on="prompt_id", how="left", maintain_order="left")
+        named = {"eval_language": pl.lit(language), "arm": pl.lit(BASELINE), "split": pl.lit("identify")}
+        frames.append(asked.hstack(made).drop_nulls("context").with_columns(**named))
     columns = ["prompt_id", "context", "split", "eval_language", "arm", *RESPONSE_COLUMNS]
     if not any(frame.height for frame in frames):
         return None

@@ -27,8 +27,8 @@ from ssn_probe.spec.rendering import as_text
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.identify_steps import identify_steps
 from ssn_probe.study.plan import limited
-from ssn_probe.study.refusal_readout import UntrustedReadoutError
-from ssn_probe.study.refusal_trial import GateNeed, Refusals, gate_needs, try_refusal
+from ssn_probe.study.refusal_readout import UntrustedReadoutError, observe
+from ssn_probe.study.refusal_trial import GateNeed, Refusals, gate_needs, identify_responses, try_refusal
 from ssn_probe.study.steps import rows_of_steps
 
 NOTHING, EVERYTHING = "(?!)", r"\S"
@@ -94,6 +94,21 @@ def test_a_model_that_refuses_is_tried_with_ten_of_each_and_nothing_is_said() ->
     assert bench.warnings == []
     assert refusal_lines(found) == []
     assert named("the shared safety neurons (SS)", found) == "the shared safety neurons (SS)"
+
+
+def test_rows_of_responses_do_not_tell_which_came_first() -> None:
+    data = Prompts("organism", languages=("qac", "qaa"), limit=8)
+    recipe = Recipe(model="organism", sets={"ms": SafetyNeurons(data, effect="local", top=0.01)})
+    bench = bench_for(recipe, load_subject("organism"))
+    for language in ("qaa", "qac"):
+        observe(bench, bench.data[data], language)
+    found = identify_responses(bench)
+    assert found is not None
+    assert found["eval_language"].unique(maintain_order=True).to_list() == list(bench.data[data].languages)
+    memory = list(bench.memory.items())
+    bench.memory.clear()
+    bench.memory.update(reversed(memory))
+    assert found.equals(identify_responses(bench))
 
 
 def test_where_the_gate_cannot_pass_the_run_fails_before_effects_are_scored(tmp_path: Path) -> None:
