@@ -8,7 +8,8 @@ import polars as pl
 
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import Recipe
-from ssn_probe.study.arm_steps import can_read_log_odds, odds_steps, sample_steps, text_steps
+from ssn_probe.study.arm_notes import can_read_log_odds
+from ssn_probe.study.arm_steps import odds_steps, sample_steps, text_steps
 from ssn_probe.study.arms import Arm, arms_of
 from ssn_probe.study.pipeline import expected_steps
 from ssn_probe.study.plan import make_plan

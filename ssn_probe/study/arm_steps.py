@@ -1,6 +1,6 @@
 """The causal study as steps: the same prompts under every arm, from the untouched model to compared sets."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -10,7 +10,7 @@ import polars as pl
 from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.spec import InLanguage, Patch, Recipe, Trains
-from ssn_probe.study.arms import ALONE, UNTOUCHED, Arm, Find, beside, has_scores, labels, sets_beside
+from ssn_probe.study.arms import ALONE, UNTOUCHED, Arm, Find, beside, labels, sets_beside
 from ssn_probe.study.comparisons import COMPARISONS, sets_generating, sets_reading
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.harmless_text import reading, reading_inputs, texts_of
@@ -29,7 +29,7 @@ from ssn_probe.study.measurements import (
     rows_of,
 )
 from ssn_probe.study.patch_source import Source
-from ssn_probe.study.refusal_readout import UntrustedReadoutError, known_readout, readouts
+from ssn_probe.study.refusal_readout import known_readout, readouts
 from ssn_probe.study.resolve import found_again, harmless_text, measured
 from ssn_probe.study.steps import READING, Step, generating, reading_text, run_unless_done
 from ssn_probe.study.trained_arms import bench_of, trained_for, training_label, training_step
@@ -360,42 +360,3 @@ def _source_step(bench: Workbench, source: Source, users: list[Step]) -> Step:
 def _trainings(bench: Workbench, arm_pass: ArmPass) -> dict[str | None, tuple[Trains, Find]]:
     languages = [language for prompts in arm_pass.contexts.values() for language in evaluated_in(arm_pass.arm, prompts)]
     return trained_for(bench, arm_pass.arm, tuple(dict.fromkeys(languages)))
-
-
-# ── what a reader must know ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def note_gaps(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> None:
-    """Notes languages without prompts, and arms of which no neuron is known to be the top one."""
-    for context, prompts in measured(recipe, bench.data).items():
-        for language in prompts.languages:
-            if prompts.select("evaluate", context, language).is_empty():
-                bench.warn(f"{language} has no {context} prompts to evaluate on: averages leave it out there")
-    for arm in arms:
-        if not has_scores(arm) and not isinstance(arm.does, Trains):
-            bench.warn(f"{arm.title} has no scores, so none of its neurons is known to be the top neuron")
-
-
-def can_read_log_odds(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
-    """Can the refusal log-odds be trusted in every language? Where not, the run says so and measures none."""
-    return bool(recipe.log_odds_label_sets) and _is_trusted(bench, recipe, arms, "refusal", readouts)
-
-
-def can_read_language(bench: Workbench, recipe: Recipe, arms: list[Arm]) -> bool:
-    """The same of the language log-odds."""
-    asked = any(isinstance(measure, InLanguage) for measure in recipe.measures)
-    return asked and _is_trusted(bench, recipe, arms, "language", language_readouts)
-
-
-def _is_trusted(
-    bench: Workbench, recipe: Recipe, arms: list[Arm], what: str, read: Callable[[Workbench, PromptSet], object]
-) -> bool:
-    harmful = _harmful(measured(recipe, bench.data))
-    if not harmful or not arms:
-        return False
-    try:
-        read(bench, harmful["harmful"])
-    except UntrustedReadoutError as error:
-        bench.warn(f"{what} log-odds not measured: {error.message}")
-        return False
-    return True

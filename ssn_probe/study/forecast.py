@@ -1,7 +1,6 @@
 """What a run would take and could show: what is cached, passes, time, memory, disk, and the smallest effect."""
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -14,7 +13,6 @@ from ssn_probe.data.clusters import cluster_columns
 from ssn_probe.data.judges import make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
-from ssn_probe.errors import SSNProbeError
 from ssn_probe.model.asking import asking_of
 from ssn_probe.model.footprint import Footprint
 from ssn_probe.model.known import SHAPE, find_subject
@@ -28,17 +26,14 @@ from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
-from ssn_probe.study.arm_steps import arm_steps
-from ssn_probe.study.arms import arms_of, expected_arms
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.host_checks import check_allowed, check_fits
-from ssn_probe.study.identify_steps import gate_label, identify_steps
 from ssn_probe.study.importance import screening
 from ssn_probe.study.ingredients import ingredients
+from ssn_probe.study.looked_up import look_up
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts
 from ssn_probe.study.plan import Plan, limited, make_plan
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
-from ssn_probe.study.refusal_readout import given_up
 from ssn_probe.study.refusal_trial import (
     PORTIONS,
     GateNeed,
@@ -48,11 +43,10 @@ from ssn_probe.study.refusal_trial import (
     tried,
     tried_languages,
     tried_sets,
-    try_refusal,
 )
 from ssn_probe.study.remote_plan import plan_of_run
 from ssn_probe.study.resolve import measured, reads_log_odds
-from ssn_probe.study.steps import Cost, Row, rows_of_steps
+from ssn_probe.study.steps import Cost, Row
 from ssn_probe.study.unjudged import notes_on_sending
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import duration, probability, size
@@ -108,7 +102,7 @@ def forecast(
     check_fits(plan.recipe, subject)
     lengths = prompt_lengths(plan.recipe, plan.data, subject)
     vllm = None if plan.engine is None else Vllm(plan.engine, subject)
-    rows, cached, unreached = _look_up(plan, subject, vllm, out)
+    rows, cached, unreached = look_up(plan, subject, vllm, out)
     reached = [row for row in rows if row.label not in unreached]
     loaded = cache(lambda: load_subject(plan.recipe.model, **options))
     if remote and calibrated:
@@ -199,41 +193,6 @@ def _tried(bench: Workbench, plan: Plan) -> Iterator[Refusals]:
     for prompts in tried_sets(plan.recipe, plan.data):
         for language in tried_languages(bench, prompts):
             yield tried(bench, prompts, language, PORTIONS[0])
-
-
-def _look_up(
-    plan: Plan, subject: Subject, engine: Vllm | None, out: Path
-) -> tuple[list[Row], Mapping[str, int], Mapping[str, str]]:
-    """The rows, how many prompts of each are in the cache, and why some are not reached: the steps of a run, looked
-    up and not run.
-
-    Where the neurons of the arms do not follow from what is there, their rows are those expected, and count as 0.
-    """
-    kept = Cache(root=out / "cache", compute=False)
-    bench = Workbench(subject=subject, data=plan.data, anchor=plan.anchor, cache=kept, engine=engine)
-    try:
-        arms = arms_of(bench, plan.recipe)
-    except NotCached:
-        arms = expected_arms(bench, plan.recipe)
-    steps = [*identify_steps(bench, plan.recipe), *arm_steps(bench, plan.recipe, arms)]
-    cached, unreached = Counter[str](), _given_up(bench, plan.recipe)
-    for step in steps:
-        if step.label and step.label not in cached and (why := step.unreached()):
-            unreached[step.label] = why
-        if step.label and step.label not in unreached:
-            cached[step.label] += step.prompts if step.is_done() else 0
-    return rows_of_steps(steps), cached, unreached
-
-
-def _given_up(bench: Workbench, recipe: Recipe) -> dict[str, str]:
-    """Responses that would test refusal log-odds which a run has given up, after the few that the cache holds."""
-    with contextlib.suppress(SSNProbeError):
-        try_refusal(bench, recipe)
-    found = {}
-    for prompts in reads_log_odds(recipe, bench.data):
-        if why := given_up(bench, prompts):
-            found[gate_label(prompts)] = why.message
-    return found
 
 
 def _time(

@@ -11,12 +11,10 @@ from ssn_probe.files import write_table
 from ssn_probe.neurons import NEURON, NeuronSet
 from ssn_probe.neurons.overlap import overlap_table
 from ssn_probe.spec import Each, InLanguage, Recipe, SafetyNeurons, SetExpression
+from ssn_probe.study.arm_notes import can_read_language, can_read_log_odds, note_gaps
 from ssn_probe.study.arm_steps import (
     arm_steps,
-    can_read_language,
-    can_read_log_odds,
     language_steps,
-    note_gaps,
     odds_steps,
     sample_steps,
     text_steps,

@@ -14,7 +14,7 @@ from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.openings import Direction
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.spec import NeuronFile, RandomLike
-from ssn_probe.study.arm_steps import note_gaps
+from ssn_probe.study.arm_notes import note_gaps
 from ssn_probe.study.arms import arms_of, beside, sets_beside
 from ssn_probe.study.edits_of_arms import edits_for
 from ssn_probe.study.importance import importance
