@@ -31,6 +31,7 @@ with install_import_hook(CHECKED, "beartype.beartype"):
     import ssn_probe.tracing.generate
     from ssn_probe.model import early_process, worker_places
     from ssn_probe.model.subject import Subject, load_subject
+    from ssn_probe.tracing import kept_passes
 
 torch.set_num_threads(1)
 # The same examples in every run: a change is judged by its own tests. `pytest --hypothesis-seed=…` tries others.
@@ -73,6 +74,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector need not look through it again and again."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    """What a model has kept to save time is given back where memory runs out, which a test that counts tries would see."""
+    kept_passes.give_back()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -78,9 +78,19 @@ def _chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> tup
 
 def _stream(path: Path, frames: Iterator[pl.DataFrame]) -> None:
     """Writes frames as they come, `ROWS` rows in a row group, so that readers skip what they do not ask for."""
+    stopped: list[BaseException] = []
 
     def source(*_pushed: object) -> Iterator[pl.DataFrame]:  # nothing is pushed down where all is written
-        return frames
+        try:
+            yield from frames
+        except BaseException as error:
+            stopped.append(error)
+            raise
 
     lazy = register_io_source(source, schema=COLUMNS)
-    lazy.sink_parquet(path, row_group_size=ROWS, engine="streaming", maintain_order=True)
+    try:
+        lazy.sink_parquet(path, row_group_size=ROWS, engine="streaming", maintain_order=True)
+    except pl.exceptions.ComputeError:
+        if stopped:  # polars 1 makes this of every error, Ctrl-C among them
+            raise stopped[0] from None
+        raise

@@ -246,9 +246,9 @@ def test_splits_of_others_do_not_repeat_ids(tmp_path: Path) -> None:
 def test_a_folder_saved_by_datasets(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
-    Dataset.from_list(WIDE).save_to_disk(tmp_path / "one")
+    Dataset.from_list(WIDE).save_to_disk(str(tmp_path / "one"))
     splits = {"en": [{"prompt": row["English"]} for row in WIDE], "de": [{"prompt": row["de"]} for row in WIDE]}
-    DatasetDict({name: Dataset.from_list(rows) for name, rows in splits.items()}).save_to_disk(tmp_path / "splits")
+    DatasetDict({name: Dataset.from_list(rows) for name, rows in splits.items()}).save_to_disk(str(tmp_path / "splits"))
     one, several = load(tmp_path / "one"), load(tmp_path / "splits")
     assert one.digest == load(made.parquet_file(tmp_path / "a.parquet", WIDE)).digest
     assert several.languages == ("en", "de")
@@ -263,7 +263,7 @@ def test_classes_of_datasets_have_their_names(place: str, tmp_path: Path) -> Non
     classes = {"language": ClassLabel(names=["en", "de"]), "label": ClassLabel(names=["safe", "unsafe"])}
     columns = {"prompt": [made.text("en", 1), made.text("de", 1)], "language": [0, 1], "label": [1, 0]}
     data = Dataset.from_dict(columns, features=Features({"prompt": Value("string"), **classes}))
-    data.save_to_disk(tmp_path / place) if place == "saved" else data.to_parquet(tmp_path / place)
+    data.save_to_disk(str(tmp_path / place)) if place == "saved" else data.to_parquet(tmp_path / place)
     rows = load(tmp_path / place).frame.select("language", "context").rows()
     assert rows == [("en", "harmful"), ("de", "harmless")]
 
@@ -271,7 +271,7 @@ def test_classes_of_datasets_have_their_names(place: str, tmp_path: Path) -> Non
 def test_a_saved_folder_in_a_named_format(tmp_path: Path) -> None:
     from datasets import Dataset
 
-    Dataset.from_polars(pl.read_parquet(made.polyguard(tmp_path / "a.parquet"))).save_to_disk(tmp_path / "saved")
+    Dataset.from_polars(pl.read_parquet(made.polyguard(tmp_path / "a.parquet"))).save_to_disk(str(tmp_path / "saved"))
     assert load(f"polyguard:{tmp_path / 'saved'}").digest == load(f"polyguard:{tmp_path / 'a.parquet'}").digest
 
 
