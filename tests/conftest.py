@@ -78,7 +78,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
-    """What a model has kept to save time is given back where memory runs out, which a test that counts tries would see."""
+    """Where memory runs out, what models kept to save time is given back first: who counts tries would see it."""
     kept_passes.give_back()
 
 
