@@ -3,6 +3,7 @@
 It stays there, and never outlives the weights that it was measured of (`weights_stamp`).
 """
 
+import atexit
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ Known = Sequence[Mapping[str, Any]]
 """By layer, what a batch is given."""
 MEASURED: WeakKeyDictionary[Subject, tuple[Any, Known]] = WeakKeyDictionary()
 """What was measured here, with the stamp of the weights it was measured of."""
+atexit.register(MEASURED.clear)  # a weak reference to a storage is freed by torch, which is gone before this module is
 
 
 class Measured(NamedTuple):

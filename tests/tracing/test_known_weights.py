@@ -1,6 +1,8 @@
 """What is measured of weights is kept, and never outlives them."""
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -21,6 +23,20 @@ from ssn_probe.tracing.measured_weights import MEASURED, Measured, measured
 from .test_effects import module_of
 
 NAMES = {"ffn", "o", "v", "gram", "probes"}
+A_COMMAND = """
+import atexit, gc
+from ssn_probe.model.subject import load_subject
+from ssn_probe.tracing.edits import places_of
+from ssn_probe.tracing.measured_weights import measured
+
+atexit.register(gc.freeze)  # as the command line does
+def command():
+    subject = load_subject("organism")
+    measured(subject, places_of(subject))
+
+command()
+"""
+"""Imports torch after this package's modules, which Python then clears after it."""
 
 
 @pytest.fixture
@@ -92,3 +108,8 @@ def test_each_process_measures_for_itself(own: Subject) -> None:
     shared = replace(own, workers=cast("Any", object()))
     given = known_weights(shared, places)
     assert pickle.loads(packed(on_device((given,), "cpu"))) == (Measured(places),)
+
+
+def test_a_process_that_measured_ends_in_silence() -> None:
+    done = subprocess.run([sys.executable, "-c", A_COMMAND], capture_output=True, text=True, check=True)
+    assert "StorageWeakRef" not in done.stderr
