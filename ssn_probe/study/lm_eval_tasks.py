@@ -1,10 +1,12 @@
 """Tasks of lm-eval on the model under an arm: which language's neurons apply, what decides a score, and the scores."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partialmethod
+from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -159,14 +161,32 @@ def _definition(task: str) -> Mapping[str, Any]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """A task's file and the local data files that it names."""
+    """A task's file, what it includes, the modules beside it whose functions it names, and its local data."""
     import yaml
 
     yield path
-    named = (yaml.load(path.read_text("utf-8"), yaml.BaseLoader) or {}).get("dataset_kwargs", {}).get("data_files", [])
-    each = named.values() if isinstance(named, dict) else [named]
-    for one in each:
-        yield from (Path(file) for file in ([one] if isinstance(one, str) else one) if Path(file).is_file())
+    text = path.read_text("utf-8")
+    fields = yaml.load(text, yaml.BaseLoader) or {}
+    for module in dict.fromkeys(re.findall(r"!function\s+([\w.]+)\.\w+", text)):
+        yield from _local(str(path.parent / f"{module.replace('.', '/')}.py"))
+    options, folder = fields.get("dataset_kwargs") or {}, fields.get("dataset_path") or ""
+    for name in (folder if "/" in folder else "", options.get("data_dir"), *_each(options.get("data_files"))):
+        yield from _local(name) if name else ()
+    for included in _each(fields.get("include")):
+        yield from _files(path.parent / included)
+
+
+def _each(named: Any) -> list[str]:
+    """The names in a field that has none, one, several, or several by split."""
+    if isinstance(named, dict):
+        named = [*named.values()]
+    return [name for one in named for name in _each(one)] if isinstance(named, list) else [named] if named else []
+
+
+def _local(name: str) -> Iterator[Path]:
+    """The files on this machine that are named by their path, their folder's or a pattern."""
+    for found in [name] if Path(name).exists() else sorted(glob(name, recursive=True)):
+        yield from [Path(found)] if Path(found).is_file() else sorted(filter(Path.is_file, Path(found).rglob("*")))
 
 
 def is_kept(bench: Workbench, inputs: Mapping[str, Any]) -> bool:
@@ -216,11 +236,11 @@ def _run(bench: Workbench, node: LMEval, task: str, change: Change, note: Note) 
             apply_chat_template=node.chat_template,
             log_samples=False,
             task_manager=task_manager(node.tasks),
-            bootstrap_iters=0,  # it forks; what it would add is the error of perplexities and BLEU alone
+            bootstrap_iters=1,  # with none there would be no error of a mean either
         )
 
     try:
-        with quiet(), bench_weights(bench):
+        with quiet(), _without_bootstrap(), bench_weights(bench):
             found = fitted(BatchSize(bench.batch_size or ROWS, auto=bench.batch_size is None), attempt)
     except SSNProbeError:
         raise
@@ -229,9 +249,30 @@ def _run(bench: Workbench, node: LMEval, task: str, change: Change, note: Note) 
     return _table(found)
 
 
+@contextmanager
+def _without_bootstrap() -> Iterator[None]:
+    """Inside, what has no standard error in closed form, such as F1 and BLEU, has none: lm-eval would fork for it."""
+    metrics: Any = import_module("lm_eval.api.metrics")
+    begin = metrics.bootstrap_stderr
+    metrics.bootstrap_stderr = lambda *_, **__: "N/A"  # as lm-eval itself says that there is none
+    try:
+        yield
+    finally:
+        metrics.bootstrap_stderr = begin
+
+
 def _table(found: Mapping[str, Any]) -> pl.DataFrame:
-    """lm-eval's results as rows: a task's own, and those of the tasks that it is made of."""
-    part_of = {part: group for group, parts in found.get("group_subtasks", {}).items() for part in parts}
+    """lm-eval's results as rows: a task's own, and those of the tasks that it is made of.
+
+    A group without a score of its own is named nowhere, and its tasks are parts of what it is part of.
+    """
+    scored = {task for task, figures in found["results"].items() if any("," in key for key in figures)}
+    above = {part: group for group, parts in found.get("group_subtasks", {}).items() for part in parts}
+
+    def part_of(task: str) -> str | None:
+        group = above.get(task)
+        return group if group is None or group in scored else part_of(group)
+
     rows = []
     for task, figures in found["results"].items():
         for key, value in figures.items():
@@ -242,7 +283,7 @@ def _table(found: Mapping[str, Any]) -> pl.DataFrame:
             rows.append(
                 {
                     "task": task,
-                    "part_of": part_of.get(task),
+                    "part_of": part_of(task),
                     "metric": metric,
                     "filter": chosen,
                     "value": float(value),

@@ -26,7 +26,7 @@ METHODS = {
     "activations": 1,
     "untouched text": 1,
     "changed text": 1,
-    "lm-eval": 1,
+    "lm-eval": 2,
     "scores": 1,
     "tried": 7,
     "verified": 8,

@@ -14,8 +14,12 @@ from ssn_probe import ASR, LMEval, Prompts, Recipe, Result, SafetyNeurons, Suppr
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.api.verify import verify
 from ssn_probe.errors import DataError, RecipeError
+from ssn_probe.model.subject import Subject
+from ssn_probe.report.sections.task_scores import top_scores
 from ssn_probe.study import lm_eval_tasks
 from ssn_probe.study.lm_eval_tasks import check_tasks, task_language
+from ssn_probe.study.measurements import UNCHANGED
+from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa", "qab"), limit=4)
 ARMS: dict[str, Any] = {"ms": Suppress(SafetyNeurons(PROMPTS, effect="local", top=0.1))}
@@ -67,6 +71,47 @@ def test_what_is_missing_is_said_before_the_model_runs(tmp_path: Path, monkeypat
     with pytest.raises(DataError, match="LMEval needs lm-eval") as caught:
         check_tasks(study(choose))
     assert caught.value.hint == "pip install 'ssn-probe[lm-eval]'"
+
+
+def test_a_mean_has_its_standard_error(llama: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose, *_ = write_tasks(tmp_path, monkeypatch)
+    with Path(choose).open("a", encoding="utf-8") as file:
+        file.write("    aggregation: median\n")  # of acc_norm, for whose error lm-eval would start processes
+    bench = Workbench(subject=llama, data={}, anchor=None)
+    found = lm_eval_tasks.scores(bench, LMEval((choose,)), choose, UNCHANGED, lambda _: None)
+    mean, middle = found.iter_rows(named=True)
+    assert (mean["metric"], middle["metric"]) == ("acc", "acc_norm")
+    assert 0 < mean["value"] < 1
+    assert mean["stderr"] == pytest.approx((mean["value"] * (1 - mean["value"]) / (mean["n"] - 1)) ** 0.5)
+    assert middle["stderr"] is None
+
+
+def test_a_task_is_what_its_files_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed text, an included file, a function, or local data: none finds the scores of before."""
+    choose, *_ = write_tasks(tmp_path, monkeypatch)
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    files = [tmp_path / "data.json", tmp_path / "ask.py", parts / "one.json", Path(choose), tmp_path / "mine.yaml"]
+    files[1].write_text("def text(document): return document\n", "utf-8")
+    files[2].write_text("{}\n", "utf-8")
+    data = f"dataset_path: {parts}/\ndataset_kwargs:\n  data_files:\n    train: ['{parts}/*.json']\n"
+    files[-1].write_text(f"include: {Path(choose).name}\ndoc_to_text: !function ask.text\n{data}", "utf-8")
+    known = [lm_eval_tasks._definition(str(files[-1]))]
+    for file in files:
+        file.write_text(f"{file.read_text('utf-8')}\n", "utf-8")
+        known.append(lm_eval_tasks._definition(str(files[-1])))
+    assert len({str(one) for one in known}) == len(files) + 1
+
+
+def test_a_group_without_a_score_hides_none_of_its_tasks() -> None:
+    """Such as `openllm`: what it is made of is what was asked for. mmlu has a score, and its parts are not shown."""
+    score = {"acc,none": 0.5, "acc_stderr,none": 0.1, "sample_len": 4}
+    groups = {"openllm": ["mmlu", "arc"], "mmlu": ["science"], "science": ["physics"]}
+    results = {"openllm": {"alias": "openllm"}, "science": {"alias": "science"}}
+    results |= {task: score for task in ("mmlu", "arc", "physics")}
+    found = lm_eval_tasks._table({"results": results, "group_subtasks": groups, "n-shot": {}})
+    assert dict(found.select("task", "part_of").iter_rows()) == {"mmlu": None, "arc": None, "physics": "mmlu"}
+    assert set(top_scores(found)["task"]) == {"mmlu", "arc"}
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from ssn_probe.study.arms import BASELINE, ArmName
 
 TITLE = "Scores of lm-eval's tasks"
 NOTE = (
-    "Each score ± its standard error over documents, as lm-eval computes it. Of an arm that has neurons per language, "
-    "those of the task's language apply. No random sets were run on these tasks: a change within two standard errors "
-    "is no evidence of one, and says nothing about tasks that are not here."
+    "Each score ± its standard error over documents, as lm-eval computes it where the score is a mean. Of an arm that "
+    "has neurons per language, those of the task's language apply. No random sets were run on these tasks: a change "
+    "within two standard errors is no evidence of one, and says nothing about tasks that are not here."
 )
 
 
