@@ -54,7 +54,9 @@ STUDY = (
         metavar="NAME[:OPTION=VALUE,…]",
         help="What generates responses: transformers, or vllm for neurons that are silenced or scaled.",
     ),
-    click.option("--limit", type=click.IntRange(1), help="Use at most this many prompts per split and context."),
+    click.option(
+        "--limit", type=click.IntRange(1), help="Use at most this many prompts per language, split and context."
+    ),
     click.option("-T", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the recipe."),
     click.option(
         "--judge",

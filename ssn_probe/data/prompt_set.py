@@ -7,6 +7,7 @@ never used to evaluate it.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -236,12 +237,23 @@ def _called(prompts: PromptSet, language: str) -> str | None:
 
 
 def _first(prompts: PromptSet, limit: int) -> PromptSet:
-    """The first `limit` ids of each split and context, the same ids in every language."""
+    """The first `limit` ids of each split and context, the same ids in every language that has them.
+
+    Languages that share no ids have `limit` of their own each.
+    """
     key = ["split", "context", "prompt_id"]
-    ids = prompts.frame.select(key).unique(maintain_order=True)
-    kept = ids.filter(pl.int_range(pl.len()).over("split", "context") < limit)
-    frame = prompts.frame.join(kept, on=key, how="semi", maintain_order="left")
-    digest = _derived(prompts.digest, f"limit {limit}")
+    ids = prompts.frame.group_by(key, maintain_order=True).agg(pl.col("language"))
+    taken, kept = Counter[tuple[str, str, str]](), []
+    for split, context, _, languages in ids.iter_rows():
+        places = [(split, context, language) for language in languages]
+        kept.append(all(taken[place] < limit for place in places))
+        taken.update(places if kept[-1] else ())
+    ids = ids.filter(pl.Series(kept, dtype=pl.Boolean))
+    frame = prompts.frame.join(ids, on=key, how="semi", maintain_order="left")
+    digest = _derived(
+        prompts.digest,
+        f"limit {limit}" + " in each language" * any(ids.group_by("split", "context").len()["len"] > limit),
+    )
     return replace(prompts, name=f"{prompts.name}, first {limit}", frame=frame, digest=digest)
 
 

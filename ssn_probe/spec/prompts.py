@@ -11,7 +11,8 @@ class Prompts(Node):
 
     `source` is the name of a set, a path, or a name on the hub (docs/data.md); `harmless` is the source of another
     set, whose harmless prompts replace those of this one; `languages` are those to use (default: all); `limit` keeps
-    the first ids of every split and context; `max_new_tokens` is the length of responses, instead of the card's.
+    the first ids of every split and context, of each language where languages share none; `max_new_tokens` is the
+    length of responses, instead of the card's.
     """
 
     source: str

@@ -49,7 +49,7 @@ from ssn_probe.study.resolve import measured, reads_log_odds
 from ssn_probe.study.steps import Cost, Row
 from ssn_probe.study.unjudged import notes_on_sending
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.text import duration, probability, size
+from ssn_probe.text import counted, duration, probability, size
 from ssn_probe.tracing.readout import forced_on
 
 
@@ -348,9 +348,10 @@ def _detectable(levels: Sequence[int], prompts: int, *, falls: bool) -> str:
         found = smallest_detectable(count, 0.7 if falls else 0.3)
         return "none at all" if found is None else f"{100 * found:.1f} points"
 
+    clusters = counted(levels[0], "cluster") if len(levels) == 1 else f"{' × '.join(map(str, levels))} clusters"
     crossed = f", and {figure(prompts)} if clusters make no difference" if len(levels) > 1 else ""
     return (
-        f"{' × '.join(map(str, levels))} clusters of harmful prompts per language: the smallest {change} of ASR "
+        f"{clusters} of harmful prompts per language: the smallest {change} of ASR "
         f"against the baseline that one language shows with 80 % power is {figure(min(levels))} at a baseline of "
         f"30 %{crossed}."
     )

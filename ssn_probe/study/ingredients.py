@@ -17,12 +17,11 @@ def ingredients(plan: Plan) -> Iterator[str]:
 
 
 def _prompts(prompts: PromptSet) -> str:
-    """Its licence, its languages, and how many ids are in each split: translations count once."""
-    ids = {context: prompts.frame.filter(context=context) for context in CONTEXTS}
+    """Its licence, its languages, and how many prompts each has in each split: fewest and most, where they differ."""
     counts = {
-        context: ", ".join(f"{rows.filter(split=split)['prompt_id'].n_unique():,} {split}" for split in SPLITS)
-        for context, rows in ids.items()
-        if not rows.is_empty()
+        context: ", ".join(f"{_per_language(prompts, split, context)} {split}" for split in SPLITS)
+        for context in CONTEXTS
+        if context in prompts.frame["context"]
     }
     other = prompts.harmless
     beside = "" if other is None else f", with the harmless half of {_licensed(str(other['name']), other['license'])}"
@@ -30,6 +29,12 @@ def _prompts(prompts: PromptSet) -> str:
         f"Prompts: {_licensed(prompts.name, prompts.license)}{beside}; in {listing(prompts.languages)}: "
         f"{'; '.join(f'{context} {count}' for context, count in counts.items())}."
     )
+
+
+def _per_language(prompts: PromptSet, split: str, context: str) -> str:
+    counts = [len(prompts.select(split, context, language)) for language in prompts.languages]
+    fewest, most = min(counts), max(counts)
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def _licensed(name: str, terms: str | None) -> str:

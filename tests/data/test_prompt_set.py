@@ -141,6 +141,15 @@ def test_a_limit_keeps_the_same_ids_in_every_language(tmp_path: Path) -> None:
             assert ids == [{f"{split}-{context}-0", f"{split}-{context}-1"}] * 2
 
 
+def test_a_limit_is_that_of_each_language_where_no_ids_are_shared(tmp_path: Path) -> None:
+    rows = [row | {"prompt_id": f"{row['language']}:{row['prompt_id']}"} for row in make_rows(count=5)]
+    path = write(tmp_path, sorted(rows, key=lambda row: row["language"]))
+    found = load(path, limit=2)
+    for language in LANGUAGES:
+        ids = found.select("identify", "harmful", language)["prompt_id"].to_list()
+        assert ids == [f"{language}:identify-harmful-0", f"{language}:identify-harmful-1"]
+
+
 def test_languages_restrict_and_drop_an_absent_anchor(tmp_path: Path) -> None:
     """Rows in languages that the card does not declare are not counted, either."""
     rows = make_rows(["en", "de", "sw"])

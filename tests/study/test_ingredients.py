@@ -24,6 +24,15 @@ def test_sets_licences_splits_and_judges_are_named_once(tmp_path: Path) -> None:
     assert judges == ["Judge: phrases (smoke test).", "Judge: none, so there is no ASR."]
 
 
+def test_languages_that_differ_in_number_are_counted_apart(tmp_path: Path) -> None:
+    few = {"identify-harmful-0", "identify-harmful-1"}
+    rows = [row for row in make_rows() if row["language"] == "en" or row["prompt_id"] not in few]
+    path = write(tmp_path / "own", rows)
+    recipe = Recipe(arms={"x": Suppress(NeuronFile("a.csv"))}, measures=(ASR(Prompts(str(path))),))
+    first, _ = ingredients(Plan(recipe=recipe, data={Prompts(str(path)): load(path)}))
+    assert "in en and de: harmful 1 to 3 identify, 3 evaluate, 0 train; harmless 3 identify" in first
+
+
 @pytest.mark.parametrize(("identity", "judged"), [({}, True), ({"model": "owner/guard"}, False)])
 def test_a_guard_that_is_not_here_is_not_asked_by_a_plan(
     identity: dict[str, str], judged: bool, monkeypatch: pytest.MonkeyPatch
@@ -31,3 +40,8 @@ def test_a_guard_that_is_not_here_is_not_asked_by_a_plan(
     judge = replace(a_judge(lambda rows: []), identity={"kind": "made up"} | identity)
     monkeypatch.setattr(forecast, "make_judge", lambda *_given, **_how: judge)
     assert forecast._is_judged_here(load("organism")) == judged
+
+
+@pytest.mark.parametrize(("levels", "begins"), [([1], "1 cluster of"), ([20], "20 clusters of"), ([1, 2], "1 × 2 ")])
+def test_one_cluster_is_no_plural(levels: list[int], begins: str) -> None:
+    assert forecast._detectable(levels, 2, falls=False).startswith(begins)
