@@ -153,7 +153,11 @@ def _definition(task: str) -> Mapping[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     if _is_file(task):
-        return {"files": [sha256(path) for path in _files(Path(task))]}
+        try:
+            return {"files": [sha256(path) for path in _files(Path(task))]}
+        except Exception as error:
+            hint = "Give the path of a .yaml file that lm-eval takes."
+            raise DataError(f"cannot read the lm-eval task {task!r}: {first_line(error)}", hint) from error
     try:
         return {"name": task, "lm_eval": version("lm-eval")}
     except PackageNotFoundError as error:

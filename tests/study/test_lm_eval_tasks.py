@@ -101,6 +101,11 @@ def test_a_task_is_what_its_files_say(tmp_path: Path, monkeypatch: pytest.Monkey
         file.write_text(f"{file.read_text('utf-8')}\n", "utf-8")
         known.append(lm_eval_tasks._definition(str(files[-1])))
     assert len({str(one) for one in known}) == len(files) + 1
+    files[1].unlink()  # functions of a package have no file beside the task
+    lm_eval_tasks._definition(str(files[-1]))
+    files[3].unlink()
+    with pytest.raises(DataError, match=r"cannot read the lm-eval task .*mine\.yaml.* No such file"):
+        lm_eval_tasks._definition(str(files[-1]))
 
 
 def test_a_group_without_a_score_hides_none_of_its_tasks() -> None:
