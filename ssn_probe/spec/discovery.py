@@ -12,6 +12,7 @@ import linecache
 import os.path
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +24,8 @@ from ssn_probe.limits import read_limited
 from ssn_probe.spec import Recipe
 from ssn_probe.spec.decorator import RecipeFunction, users_code
 from ssn_probe.spec.node import brief, from_json, read_json
+
+_UNDER_WAY: ContextVar[frozenset[str]] = ContextVar("files that are being executed", default=frozenset())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +167,25 @@ def _execute(path: Path, text: str):
     sys.modules[spec.name] = module
     # Without a time of change, so that a newer file does not replace these lines.
     linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
-    with _neighbours(path.resolve().parent), users_code(str(path), "Fix the recipe file."):
+    with _once(path), _neighbours(path.resolve().parent), users_code(str(path), "Fix the recipe file."):
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     return module
+
+
+@contextlib.contextmanager
+def _once(path: Path) -> Iterator[None]:
+    """Raises RecipeError inside itself, where a file that is executed for its functions asks for them, too."""
+    file = str(path.resolve())
+    if file in _UNDER_WAY.get():
+        raise RecipeError(
+            f"{path} is executed to find a function in it, and then starts a run that needs the same function",
+            'Write what it runs below `if __name__ == "__main__":`, or the function into a file of its own.',
+        )
+    before = _UNDER_WAY.set(_UNDER_WAY.get() | {file})
+    try:
+        yield
+    finally:
+        _UNDER_WAY.reset(before)
 
 
 @contextlib.contextmanager

@@ -41,10 +41,21 @@ def test_a_function_gets_all_rows_and_gives_verdicts_with_reasons_or_without(tmp
     assert make_judge(given, ("en",), "mine").judge([REFUSAL]) == [Judgement("refused", "it says no")]
 
 
+def test_a_script_that_runs_itself_for_its_judge_is_told_so(tmp_path: Path) -> None:
+    made = "from ssn_probe.data.judges import make_judge\ndef verdicts(rows): return []\n"
+    name = f"python:{tmp_path / 'mine.py'}@verdicts"
+    written(tmp_path, f"{made}make_judge({name!r}, ('en',), 'mine')\n")
+    with pytest.raises(RecipeError, match="starts a run that needs the same function") as caught:
+        make_judge(name, ("en",), "mine")
+    assert "__main__" in str(caught.value.hint)
+    written(tmp_path, f"{made}if __name__ == '__main__':\n    make_judge({name!r}, ('en',), 'mine')\n")
+    make_judge(name, ("en",), "mine")
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        ("return ['refused']", JudgeError, "returns 1 verdicts for 2 responses"),
+        ("return ['refused']", JudgeError, "returns 1 verdict for 2 responses"),
         ("return ['yes' for _ in rows]", JudgeError, "returns 'yes'"),
         ("return [('refused', 5) for _ in rows]", JudgeError, "returns"),
         ("return [['refused'], {}]", JudgeError, "returns"),

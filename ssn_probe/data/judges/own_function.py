@@ -15,7 +15,7 @@ from ssn_probe.errors import JudgeError, nearest
 from ssn_probe.spec.decorator import users_code
 from ssn_probe.spec.discovery import execute_file
 from ssn_probe.spec.node import brief
-from ssn_probe.text import plain
+from ssn_probe.text import counted, plain
 
 USAGE = "Write --judge python:FILE.py@function."
 
@@ -45,7 +45,7 @@ def _judged(function: Callable[[list[JudgedRow]], Any], what: str, rows: Sequenc
         answers = list(function(list(rows)))
     if len(answers) != len(rows):
         raise JudgeError(
-            f"{what} returns {len(answers)} verdicts for {len(rows)} responses",
+            f"{what} returns {counted(len(answers), 'verdict')} for {counted(len(rows), 'response')}",
             "Return a list with one for each row, in order.",
         )
     return [_judgement(answer, what) for answer in answers]
