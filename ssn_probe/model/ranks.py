@@ -296,8 +296,10 @@ def _dismiss() -> None:
 
 
 def _leave() -> None:
+    """Ends the groups, which waits for their threads: one that lets go of a tensor while Python ends would abort."""
     import torch.distributed as dist
 
+    _groups.clear()  # a group ends, and not only its name, when nothing holds it
     dist.destroy_process_group()
 
 

@@ -150,3 +150,25 @@ def test_after_ctrl_c_nothing_is_computed(tmp_path: Path) -> None:
     assert interrupted == "interrupted KeyboardInterrupt "
     assert after == "sums ModelError The processes of torchrun have lost each other."
     assert (code, other) == (1, "")
+
+
+LEAVING = """\
+import atexit
+from pathlib import Path
+from ssn_probe.model import ranks
+
+def threads():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+atexit.register(lambda: print(sum("gloo" in name for name in threads())))
+ranks.join()
+assert any("gloo" in name for name in threads())
+"""
+
+
+def test_no_thread_of_the_processes_outlives_their_last_word(tmp_path: Path) -> None:
+    """One that lets go of a tensor while Python ends needs Python's lock, and aborts the process."""
+    (tmp_path / "leaving.py").write_text(LEAVING, encoding="utf-8")
+    first, helper = run_ranks([str(tmp_path / "leaving.py")], tmp_path)
+    assert first == (0, "0\n")
+    assert helper == (0, "0\n")
