@@ -19,7 +19,7 @@ from ssn_probe.model.chat import encode
 from ssn_probe.model.subject import Subject
 from ssn_probe.model.turn_ends import up_to_end
 from ssn_probe.spec.node import digest
-from ssn_probe.study.measurements import Change, tokens_of, untouched_tokens
+from ssn_probe.study.measurements import Change, measured_once, tokens_of, untouched_tokens
 from ssn_probe.study.progress import Advance
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.batching import Part, all_done, gather_array, no_progress
@@ -128,8 +128,6 @@ def reading(
         return found
     inputs = reading_inputs(bench, texts, change)
     key = ("changed text", digest(inputs))
-    if key in bench.memory:  # a random set may be one that has been read
-        advance(len(texts))
 
     def compute() -> Figures:
         # before the bench's weights are put in
@@ -150,7 +148,7 @@ def reading(
                 )
             return _figures(shelf.parts(), len(texts))
 
-    return bench.remember(key, compute)
+    return measured_once(bench, key, compute, len(texts), advance)  # a random set may be one that has been read
 
 
 def _changes_nothing(bench: Workbench, change: Change) -> bool:

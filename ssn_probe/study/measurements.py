@@ -161,7 +161,7 @@ def responses(
         return frame.hstack([_same(frame["response"], rows["reference"]).alias("correct")])
 
     key = ("responses", prompts.digest, language, tuple(rows["prompt_id"]), digest(change.inputs), change.edits)
-    return _once(bench, key, compute, rows.height, advance)
+    return measured_once(bench, key, compute, rows.height, advance)
 
 
 def _same(texts: pl.Series, others: pl.Series) -> pl.Series:
@@ -244,7 +244,7 @@ def log_odds(
                 )
             return _odds(shelf, rows.height)
 
-    return _once(bench, _odds_key(inputs, change), compute, rows.height, advance)
+    return measured_once(bench, _odds_key(inputs, change), compute, rows.height, advance)
 
 
 def _odds(shelf: Shelf, prompts: int) -> pl.Series:
@@ -313,7 +313,9 @@ def states(bench: Workbench, rows: pl.DataFrame) -> Any:
         return final_states(bench.subject, tokens, batch_size=bench.size("final states"), shelf=shelf)
 
 
-def _once(bench: Workbench, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance) -> T:
+def measured_once(
+    bench: Workbench, key: tuple[Any, ...], compute: Callable[[], T], prompts: int, advance: Advance
+) -> T:
     """A measurement for all who ask for it; whoever comes later has its prompts done at once."""
     computed: list[T] = []
 

@@ -1,7 +1,9 @@
 """KL and perplexity in a study: which words are the prompt's own, whose text it is, and how they are summarised."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import polars as pl
 import pytest
 from studies import bench_for, text_of
@@ -9,9 +11,13 @@ from studies import bench_for, text_of
 from ssn_probe import ASR, Amplify, Perplexity, Prompts, Recipe, SafetyNeurons, Suppress, Utility
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
-from ssn_probe.study.harmless_text import own_words
+from ssn_probe.study.harmless_text import Figures, own_words, reading
+from ssn_probe.study.measurements import Change
 from ssn_probe.study.resolve import harmless_text
 from ssn_probe.study.summary import summarise
+from ssn_probe.study.workbench import Workbench
+from ssn_probe.tracing.edits import suppression
+from ssn_probe.tracing.texts import Text
 
 PROMPTS, OTHERS = (Prompts("organism", languages=("qaa", "qab"), limit=count) for count in (4, 3))
 MS = SafetyNeurons(PROMPTS, effect="local")
@@ -52,6 +58,22 @@ def test_a_study_reads_every_arm_and_its_random_sets() -> None:
     roles = found.filter(arm="ms")["role"].unique().sort().to_list()
     assert [role for role in roles if role != "labels"] == ["random", "tested", "without top neuron"]
     assert found.filter(pl.col("kl_first") > 0).height
+
+
+def test_texts_that_other_work_has_read_meanwhile_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps read the same texts at once, such as those of equal sets: the one that waited has its prompts done."""
+    bench, texts, none = bench_for(recipe()), [Text(prompt=(1, 2), answer=(3,), own=(0, 2))], np.zeros(1)
+    found, done = Figures(kl=none, kl_first=none, nll=none), list[int]()
+
+    def others_were_first(bench: Workbench, key: tuple) -> AbstractContextManager[None]:
+        if key[1][0] == "changed text":
+            bench.memory[key[1]] = found
+        return nullcontext()
+
+    change = Change(edits=suppression([(0, "ffn", 1)]), does=Suppress(MS))
+    monkeypatch.setattr(Workbench, "alone", others_were_first)
+    assert reading(bench, bench, texts, change, done.append) is found
+    assert done == [1]
 
 
 def text_table(before: float) -> pl.DataFrame:
