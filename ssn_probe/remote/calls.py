@@ -5,7 +5,8 @@ Imported where a model is loaded, since nnsight is.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nnsight.intervention.backends.remote import RemoteBackend
@@ -36,19 +37,22 @@ class Calls(Packer):
     """
 
     def __init__(self, host: Host, deployment: Deployment, model: Any, bodies: str):
-        self.source = travelling(bodies) + travelling("ssn_probe.remote.packed")
+        source = travelling(bodies) + travelling("ssn_probe.remote.packed")
+        self.code = SharedValues().share(source)[1]  # its digest
         # far below what the host allows, since calls of a kind differ
         seconds = MOST_SECONDS if deployment.timeout is None else min(MOST_SECONDS, deployment.timeout / 10)
         super().__init__(self._job, Limits(seconds=seconds))
         self.host, self.deployment, self.model = host, deployment, model
         self.journal: Journal | None = None
+        self.under_these_names: set[str] = set()
         self.tell: Callable[[str], None] = lambda _text: None
 
     def _job(self, number: int, calls: Sequence[Call]) -> list[Answer]:
-        packed = [(call.body, call.arguments) for call in calls]
+        packed, name = [(call.body, call.arguments) for call in calls], self._name(calls)
         with SERIALIZING:
             run_packed(self.model, serializer := _Serializer(self.host, self.deployment), packed)
         began = time.monotonic()
+        self.under_these_names.add(name)
         try:
             found = run_job(
                 self.host,
@@ -56,7 +60,7 @@ class Calls(Packer):
                 serializer.payload,
                 watch=lambda state: self._watch(number, state),
                 stop=self.stop,
-                name=self._name(calls),
+                name=name,
                 journal=self.journal,
                 timeout=self.deployment.timeout,
             )
@@ -65,6 +69,7 @@ class Calls(Packer):
             self.tally.left += [stopped.job] if stopped.job else []
             raise
         finally:
+            self.under_these_names.discard(name)
             self._watch(number, None)
         return [
             Answer(seconds=seconds, value=value, error=failure and self._error(call, failure))
@@ -74,11 +79,29 @@ class Calls(Packer):
     def _watch(self, number: int, state: JobState | None) -> None:
         self.tell(self.tally.note(number, state))
 
+    def sent_before(self, waiting: Iterable[Call]) -> list[Call]:
+        if self.journal is None:
+            return []
+        for name in sorted({*self.journal.names(self.host.url, self.deployment.key)} - self.under_these_names):
+            left = defaultdict[str, list[Call]](list)
+            for call in waiting:
+                left[self._digest(call)].append(call)
+            digests = name.split()
+            found = [left[one].pop(0) for one in digests if left[one]]
+            if len(found) == len(digests) and all(len(found) <= call.most for call in found):
+                self.under_these_names.add(name)
+                return found
+        return []
+
     def _name(self, calls: Sequence[Call]) -> str:
-        """A digest of what a job computes."""
-        sources = [self.source, *sorted({source_of(call.body) for call in calls})]
-        named = [(call.body.__name__, call.arguments) for call in calls]
-        return SharedValues().share([self.deployment.key, sources, named])[1].hex()
+        """The name of a job: what each of its calls computes."""
+        return " ".join(map(self._digest, calls))
+
+    def _digest(self, call: Call) -> str:
+        if call.digest is None:
+            named = [self.code, source_of(call.body), call.body.__name__, call.arguments]
+            call.digest = SharedValues().share(named)[1].hex()
+        return call.digest
 
     def _error(self, call: Call, failure: str) -> Exception:
         said = scrubbed(failure, self.host)

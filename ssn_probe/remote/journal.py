@@ -19,8 +19,11 @@ DAYS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Noted:
-    """A job under way: its id on the host, and how many seconds ago it was sent."""
+    """A job under way: what it was sent under, its id on the host, and how many seconds ago it was sent."""
 
+    name: str
+    host: str
+    model: str
     job: str
     age: float
 
@@ -65,6 +68,13 @@ class Journal:
         with self.lock:
             self._remove(self._path(name, host, model))
 
+    def names(self, host: str, model: str) -> list[str]:
+        """Under which names jobs on this model have been sent that `find` finds."""
+        with self.lock:
+            found = [self._read(path) for path in sorted(self.folder.glob("[!.]*.json"))]
+        same = [one for one in found if one is not None and (one.host, one.model) == (host, model)]
+        return [one.name for one in same if one.is_recent and not self.fresh]
+
     def jobs(self) -> list[str]:
         """The ids of all jobs under way."""
         with self.lock:
@@ -78,7 +88,8 @@ class Journal:
         """What a file says; nothing where there is none, or it is damaged: the job is sent again then."""
         try:
             entry: Any = json.loads(read_limited(path, MB, ResultError))
-            return Noted(job=str(entry["job"]), age=self.now() - float(entry["sent"]))
+            named = {key: str(entry[key]) for key in ("name", "host", "model", "job")}
+            return Noted(**named, age=self.now() - float(entry["sent"]))
         except (ResultError, ValueError, TypeError, KeyError, RecursionError):
             return None
 

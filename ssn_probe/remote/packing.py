@@ -22,12 +22,16 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Call:
-    """A body with its arguments, and what became of it. `most`: how many calls a job that it is in may have."""
+    """A body with its arguments, and what became of it. `most`: how many calls a job that it is in may have.
+
+    `digest`: of what it computes, once somebody has asked for it.
+    """
 
     body: Callable[..., Any]
     arguments: tuple[Any, ...]
     group: Group | None = None
     most: int = 2**31
+    digest: str | None = None
     done: threading.Event = field(default_factory=threading.Event)
     value: Any = None
     error: BaseException | None = None
@@ -115,9 +119,21 @@ class Packer:
                 self.under_way.add(number := self.tally.begun())
                 threading.Thread(target=self._send, args=(number, pack), daemon=True).start()
 
+    def sent_before(self, _waiting: Iterable[Call]) -> list[Call]:
+        """Calls that an earlier run has sent as one job, in its order; none where there is no such job."""
+        return []
+
     def _next_pack(self) -> list[Call]:
-        """The first calls that wait, as many as a job may have; what is equal in them has become one object."""
+        """The first calls that wait, as many as a job may have; what is equal in them has become one object.
+
+        What an earlier run has sent goes before all, in the very job that the host may have still.
+        """
         shared, pack, untried = SharedValues(), list[Call](), Counter[str]()
+        if before := self.sent_before(self._waiting):
+            for call in before:
+                call.arguments, _ = shared.share(call.arguments)
+                self._waiting.remove(call)
+            return before
         seconds, received, most = 0.0, 0, self.limits.calls
         for call in list(self._waiting):
             took = self._taken.get(call.kind)

@@ -294,7 +294,8 @@ class _Job:
         return True
 
     def _forget(self) -> None:
-        if self.journal and self.name:
+        """Unless nobody waits any more, and so nobody has what the job gave."""
+        if self.journal and self.name and not self.clock.left.is_set():
             self.journal.forget(self.name, self.host.url, self.model)
 
     def _tell(self, said: dict[str, Any]) -> str:

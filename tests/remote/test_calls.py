@@ -20,6 +20,7 @@ from ssn_probe.model.chat import encode, whole_inputs
 from ssn_probe.model.subject import Subject, load_subject
 from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.packed import attempted
+from ssn_probe.remote.turns import Cancelled
 from ssn_probe.tracing.bodies.refusal import trace_states
 from ssn_probe.tracing.edits import places_of
 
@@ -128,4 +129,37 @@ def test_jobs_that_ctrl_c_left_at_the_host_are_taken_up_by_the_same_calls(ndif: 
     assert again.calls.tally.taken_up == 1
     for one, value in zip(inputs, found, strict=True):
         assert torch.equal(value, trace_states(here.model, one, places_of(here)))
+    assert not Journal(folder=tmp_path / "jobs").jobs()
+
+
+def test_a_job_of_many_calls_is_taken_up_whole_though_a_new_run_would_begin_with_fewer(
+    ndif: Any, tmp_path: Path
+) -> None:
+    """The first job of a kind has few calls, as long as nobody knows how long they take; what it gave is kept."""
+
+    def ask(subject: Subject, texts: list[Any]) -> list[torch.Tensor]:
+        assert subject.calls is not None
+        subject.calls.journal = Journal(folder=tmp_path / "jobs")
+        run = partial(subject.calls.run, trace_states)
+        return list(subject.calls.together(partial(run, one, places_of(subject)) for one in texts))
+
+    first, again = (load_subject("organism", remote=ndif.host) for _ in range(2))
+    assert first.calls is not None
+    assert again.calls is not None
+    calls = first.calls
+    inputs = [whole_inputs(first, [[1, 4, 100 + number, 5]]) for number in range(20)]
+
+    def interrupt(_text: str) -> None:
+        if calls.tally.jobs == 2:
+            calls.stop.set()
+            time.sleep(0.5)  # the job is not looked at meanwhile
+
+    calls.tell = interrupt
+    with pytest.raises(Cancelled):
+        ask(first, inputs)
+    assert (calls.tally.jobs, calls.tally.calls) == (2, {"states": 8})
+    here = [trace_states(load_subject("organism").model, one, places_of(first)) for one in inputs]
+    for one, value in zip(here[8:], ask(again, inputs[8:]), strict=True):
+        assert torch.equal(one, value)
+    assert (again.calls.tally.jobs, again.calls.tally.taken_up) == (1, 1)
     assert not Journal(folder=tmp_path / "jobs").jobs()
