@@ -36,7 +36,7 @@ def confirm_sending(
     sends = plan_of_run(subject, plan, lookup, lengths)
     facts, tally = host_facts(subject), subject.calls.tally
     allowed = "with gradients" if facts.gradients else "in the sandbox, without gradients"
-    tried = f"One smallest job took {duration(tally.waited)} there, {allowed}."
+    tried = f"One smallest job came back after {duration(tally.waited)}, {allowed}."
     for line in (*sends.lines(), tried):
         console.print(Text(plain(line)))
     if yes or not must_be_confirmed(sends, sys.stdin.isatty() and console.is_terminal):

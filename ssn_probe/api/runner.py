@@ -55,6 +55,7 @@ from ssn_probe.study.lm_eval_tasks import check_tasks
 from ssn_probe.study.model_notes import notes_on_model, notes_on_texts, notes_on_thoughts
 from ssn_probe.study.pipeline import expected_steps, named_sets, run_study, since
 from ssn_probe.study.plan import Plan, limited, make_plan
+from ssn_probe.study.progress import Note, no_note
 from ssn_probe.study.prompt_tokens import length_notes, prompt_lengths
 from ssn_probe.study.resolve import measured
 from ssn_probe.study.steps import Row, rows_of_steps
@@ -125,8 +126,9 @@ def _run(
 ) -> RunFolder:
     """Runs a plan that can be; `early`: a process that a worker of the model will have."""
     recipe, started = plan.recipe, time.monotonic()
-    with lines_while(console, f"loading {recipe.model}"):
-        subject = found_subject(recipe, options, root)
+    what = f"looking at {recipe.model} on its host" if options.remote else f"loading {recipe.model}"
+    with lines_while(console, what, on_terminals=bool(options.remote)) as tell:  # a first job may wait for its turn
+        subject = found_subject(recipe, options, root, tell)
     check_judged(recipe, plan.data, subject)
     lengths = prompt_lengths(recipe, plan.data, subject)
     confirm_sending(console, subject, plan, root, lengths, fresh=options.fresh, yes=options.yes)
@@ -228,8 +230,10 @@ def _report(found: FinishedRun, run: RunFolder, console: Console) -> None:
         console.print(Text(warning, style="bold red"))
 
 
-def found_subject(recipe: Recipe, options: Options, root: Path) -> Subject:
+def found_subject(recipe: Recipe, options: Options, root: Path, tell: Note = no_note) -> Subject:
     """The recipe's model, fit for it; opened only if the cache below `root` does not know it.
+
+    `tell` is called with how the first job is, where a host runs the model.
 
     Raises:
         SSNProbeError: it cannot be read, or is not fit.
@@ -242,6 +246,8 @@ def found_subject(recipe: Recipe, options: Options, root: Path) -> Subject:
         remote=options.remote,
         asking=asking_of(recipe),
     )
+    if subject.calls is not None:
+        subject.calls.tell = tell
     check_subject(subject, recipe, root)
     keep_facts(subject, options.dtype)
     return subject

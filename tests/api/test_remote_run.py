@@ -1,6 +1,8 @@
 """A run on a host: nothing is sent unasked, and Ctrl-C says what goes on there."""
 
+import io
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +17,7 @@ from ssn_probe.errors import RemoteError
 from ssn_probe.model.subject import Subject
 from ssn_probe.remote.journal import Journal
 from ssn_probe.remote.tally import Tally
+from ssn_probe.report.terminal import progress_bars
 from ssn_probe.spec.discovery import find_recipe
 from ssn_probe.study.progress import Silent
 from ssn_probe.study.workbench import Workbench
@@ -31,9 +34,34 @@ def test_nothing_is_sent_where_nobody_was_asked(
     assert "--yes" in str(error.value.hint)
     told = capsys.readouterr().out
     assert f"{ndif.host} runs organism in float32" in told
-    assert "One smallest job took" in told
+    assert "One smallest job came back after" in told
     assert "with gradients" in told
     assert not list(tmp_path.glob("2*")), "there is no folder of a run that never began"
+
+
+@pytest.mark.ndif
+@pytest.mark.parametrize("terminal", [False, True])
+def test_while_the_first_job_waits_a_reader_is_told_for_what(
+    terminal: bool, ndif: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a long queue, or while the host is away: before there are any rows of progress."""
+    file = io.StringIO()
+
+    def in_the_queue(subject: Subject) -> None:
+        assert subject.calls is not None
+        subject.calls.tell("jobs at the host: 1 queued (position 7)")
+        end = time.monotonic() + 10
+        while "(position 7)" not in file.getvalue() and time.monotonic() < end:
+            time.sleep(0.01)
+        raise RemoteError("That is enough.")
+
+    monkeypatch.setattr(runner, "check_host", in_the_queue)
+    monkeypatch.setattr(progress_bars, "SILENCE", 0.01)
+    console = Console(file=file, force_terminal=terminal, width=500)
+    with pytest.raises(RemoteError, match="enough"):
+        run_recipe(find_recipe("identify_ms", {}), Options(out=tmp_path, limit=4, remote=ndif.host), console)
+    assert "looking at organism on its host: " in file.getvalue()
+    assert "; jobs at the host: 1 queued (position 7)" in file.getvalue()
 
 
 @pytest.mark.ndif

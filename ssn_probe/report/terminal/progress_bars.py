@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ssn_probe.spec.rendering import bundle
-from ssn_probe.study.progress import Advance, Silent, Tracker
+from ssn_probe.study.progress import Advance, Note, Silent, Tracker, no_note
 from ssn_probe.text import counted, duration, plain
 
 EVERY = 0.3
@@ -167,14 +167,18 @@ def _since_start(seconds: float) -> str:
 
 
 @contextmanager
-def lines_while(console: Console, what: str) -> Iterator[None]:
-    """Plain lines of something that has no rows, such as loading a model; nothing on a terminal or in a notebook."""
-    if console.quiet or console.is_jupyter or console.is_terminal:
-        yield
+def lines_while(console: Console, what: str, *, on_terminals: bool = False) -> Iterator[Note]:
+    """Plain lines of something that has no rows, such as loading a model; nothing in a notebook, or on a terminal.
+
+    Gives what to call with the words for what it waits for, as a tracker's `beside`.
+    """
+    if console.quiet or console.is_jupyter or (console.is_terminal and not on_terminals):
+        yield no_note
         return
-    log = Log(console, lambda elapsed: f"{what}: {_since_start(elapsed)}")
+    standing = Standing(())
+    log = Log(console, lambda elapsed: f"{what}: {_since_start(elapsed)}{standing.waits}")
     try:
-        yield
+        yield standing.beside
     finally:
         log.over.set()
 
