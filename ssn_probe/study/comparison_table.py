@@ -71,7 +71,8 @@ def comparison_table(
     (`stats.rank_test`) where it is a test, `p_holm`: adjusted over all tests of the arm but the primary one.
 
     Ranked is the tested set; among sets of exchanged labels that of the observed labels of the prompts that take part
-    in the exchange (number 0), where it is another than the tested one.
+    in the exchange (number 0), where it is another than the tested one. On the average are the sets that have a figure
+    in every language of the tested set's average: a judge may have given no verdict in one.
     """
     rows = [
         row
@@ -134,10 +135,22 @@ def _rows(recipe: Recipe, beside: _Beside, members: pl.DataFrame, anchor: str | 
             tested=in_language(beside.tested, language, left_out),
             sets=in_language(beside.sets, language, left_out),
         )
-        if here.tested.height and here.sets.height:
+        here = replace(here, sets=in_each_language(here.sets, here.tested["eval_language"]))
+        if here.sets.height and not _lacks_part(beside.sets, here):
             spoken = list(here.tested["eval_language"].unique())
             own = members.filter(pl.col("language").is_in([EVERY, *spoken]))
             yield _row(recipe, here, own, language)
+
+
+def in_each_language(sets: pl.DataFrame, languages: pl.Series) -> pl.DataFrame:
+    """The rows in some languages of those sets that have some in each of them."""
+    known = sets.filter(pl.col("eval_language").is_in(languages.unique().implode()))
+    return known.filter(pl.col("eval_language").n_unique().over("seed") == languages.n_unique())
+
+
+def _lacks_part(sets: pl.DataFrame, here: _Beside) -> bool:
+    """Would another set be ranked in place of the one of the prompts that take part, which has no figure here?"""
+    return here.comparison == LABELS and 0 in sets["seed"] and 0 not in here.sets["seed"]
 
 
 def _row(recipe: Recipe, beside: _Beside, members: pl.DataFrame, language: str) -> dict[str, Any]:

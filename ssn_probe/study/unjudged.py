@@ -10,12 +10,14 @@ from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.model.subject import Subject
 from ssn_probe.spec import Prompts, Recipe, Trains
 from ssn_probe.spec.node import digest, walk
+from ssn_probe.study.arms import ALONE
+from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.measurements import judge_of
 from ssn_probe.study.refusal_trial import SIDES, WITHOUT_GATE, gated_sets, tried_languages, tried_sets
 from ssn_probe.study.resolve import choosers, measured, reads_language, reads_log_odds
 from ssn_probe.study.steps import Row
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.text import counted
+from ssn_probe.text import counted, listing
 
 
 def check_judged(recipe: Recipe, data: Mapping[Prompts, PromptSet], subject: Subject) -> None:
@@ -83,6 +85,22 @@ def notes_on_unjudged(samples: pl.DataFrame | None) -> Iterator[str]:
                 f"{judge} gave no verdict on {lost:,} of {rows.height:,} responses, which are in no rate: "
                 "`ssn-probe results RUN --responses --verdict unjudged` says why"
             )
+    yield from _notes_on_lost_sets(samples)
+
+
+def _notes_on_lost_sets(samples: pl.DataFrame) -> Iterator[str]:
+    """Which compared sets have no verdict at all in a language: they are in no average that has the language."""
+    harmful = samples.filter(~pl.col("role").is_in(ALONE), pl.col("judge") != UNJUDGED, context="harmful")
+    lost = harmful.group_by("arm", "step", "role", "seed", "eval_language", maintain_order=True).agg(
+        (pl.col("verdict") == "unjudged").all().alias("lost")
+    )
+    for (arm, role), rows in lost.filter("lost").group_by("arm", "role", maintain_order=True):
+        sets = COMPARISONS[str(role)].counted(count := rows.select("step", "seed").n_unique())
+        languages = listing(list(rows["eval_language"].unique(maintain_order=True)))
+        yield (
+            f"{sets} beside {arm} got no verdict in {languages}, and {'is' if count == 1 else 'are'} not compared with "
+            "it there or on the average"
+        )
 
 
 def judges_json(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from arm_samples import RECIPE, samples, spelled
 from ssn_probe.spec import Amplify, Recipe
 from ssn_probe.study.comparison_table import MEMBERS, comparison_table
 from ssn_probe.study.summary import AVERAGE
+from ssn_probe.study.unjudged import notes_on_unjudged
 
 NONE = pl.DataFrame(schema=MEMBERS)
 
@@ -58,6 +59,53 @@ def test_random_and_placebo_sets_are_descriptions() -> None:
 def test_too_few_sets_are_no_test() -> None:
     row = row_of(beside("labels", [1] * 18, first=1))
     assert (row["p"], row["shown_from"], row["sets"]) == (None, None, 18)
+
+
+def without_verdicts(frame: pl.DataFrame, role: str, seed: int | None, language: str) -> pl.DataFrame:
+    lost = pl.col("seed").eq_missing(pl.lit(seed, pl.Int32)) & (pl.col("role") == role)
+    verdict = pl.when(lost & (pl.col("eval_language") == language)).then(pl.lit("unjudged")).otherwise("verdict")
+    return frame.with_columns(verdict=verdict)
+
+
+def test_a_set_without_a_verdict_in_a_language_is_in_no_average() -> None:
+    """Every set breaks all in bb and none in cc: without cc a set would be above the tested one, with it below."""
+    rates = {"bb": share(10), "cc": share(0)}
+    tested = [samples("baseline", "baseline", {"bb": share(0), "cc": share(0)})]
+    tested += [samples("ss", "tested", {"bb": share(8), "cc": share(8)})]
+    sets = [samples("ss", "labels", rates, seed=seed) for seed in range(1, 21)]
+    frame = without_verdicts(pl.concat([*tested, *sets]), "labels", 7, "cc")
+    row = row_of(frame)
+    assert (row["sets"], row["observed"], row["mean"]) == (19, 0.8, pytest.approx(0.5))
+    assert row["p"] == pytest.approx(1 / 20)
+    assert [row_of(frame, language=language)["sets"] for language in ("bb", "cc")] == [20, 19]
+
+
+def test_a_set_without_a_verdict_in_a_language_is_counted_in_a_note() -> None:
+    frame = beside("labels", [5, 6, 6], first=1)
+    for seed in (1, 3):
+        frame = without_verdicts(frame, "labels", seed, "bb")
+    _, note = notes_on_unjudged(frame.with_columns(judge=pl.lit("guard")))
+    lost = "2 sets found under exchanged labels beside ss got no verdict in bb"
+    assert note == f"{lost}, and are not compared with it there or on the average"
+
+
+def test_sets_are_averaged_over_the_languages_of_the_tested_set_alone() -> None:
+    rates = {"bb": share(2), "cc": share(10)}
+    sets = [
+        samples("ss", role, rates, seed=seed) for role, seed in (("tested", None), *(("labels", n) for n in (1, 2)))
+    ]
+    row = row_of(without_verdicts(pl.concat(sets), "tested", None, "cc"))
+    assert (row["observed"], row["mean"]) == (pytest.approx(0.2), pytest.approx(0.2))
+
+
+def test_nothing_is_ranked_in_place_of_a_set_without_verdicts() -> None:
+    """Number 0 is the set of the prompts that take part, which is ranked where it is another than the tested one."""
+    rates = {"bb": share(2), "cc": share(2)}
+    sets = [
+        samples("ss", role, rates, seed=seed) for role, seed in (("tested", None), *(("labels", n) for n in (0, 1)))
+    ]
+    found = comparison_table(RECIPE, without_verdicts(pl.concat(sets), "labels", 0, "bb"), None, None, NONE, "aa")
+    assert list(found.filter(measure="asr")["language"]) == ["cc"]
 
 
 def test_an_arm_that_is_not_the_primary_one_is_described() -> None:

@@ -14,6 +14,7 @@ from ssn_probe.report.conditions import comparison_row, summary_row
 from ssn_probe.report.finished import FinishedRun
 from ssn_probe.spec import Recipe
 from ssn_probe.study.arms import WEAKENED, ArmName
+from ssn_probe.study.comparison_table import in_each_language
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.summary import AVERAGE, MEASURES, averaged, untouched
@@ -115,11 +116,12 @@ def _as_row(text: str, name: str, low: float | None, high: float | None, dots: l
 
 
 def _dots(drawn: Compared, name: str) -> list[float]:
-    """The ASR of every set of a comparison, on the average over languages."""
+    """The ASR of every set of a comparison that has one in every language, on the average over languages."""
     measure, languages = MEASURES["asr"], _languages(drawn)
     counts = measure.counts & pl.col("eval_language").is_in(languages)
     own = drawn.samples.filter(counts, arm=drawn.arm, role=name)
     own = own.filter(pl.col("seed") > 0) if name == LABELS else own
+    own = in_each_language(own, pl.Series(sorted(languages), dtype=pl.String))
     each = own.group_by("seed", "eval_language").agg(y=measure.value.mean()).group_by("seed").agg(pl.col("y").mean())
     return [100 * value for value in each.sort("seed")["y"]]
 
