@@ -9,7 +9,7 @@ from ssn_probe.report.conditions import Row
 from ssn_probe.stats import MINIMUM_CONTROLS, smallest_p
 from ssn_probe.study.comparisons import COMPARISONS
 from ssn_probe.study.robustness import Robustness
-from ssn_probe.study.summary import KL, LOG_ODDS
+from ssn_probe.study.summary import KL, LANGUAGE_LOG_ODDS, LOG_ODDS
 from ssn_probe.text import p_equals, percent, points, signed
 
 ALPHA = 0.05
@@ -25,8 +25,10 @@ class Unit(NamedTuple):
 
 
 SHARES = Unit(percent, points, " points")
+LOGS = Unit(lambda value: f"{value:z.2f}", partial(signed, digits=2), "")
 UNITS = {
-    LOG_ODDS: Unit(lambda value: f"{value:z.2f}", partial(signed, digits=2), ""),
+    LOG_ODDS: LOGS,
+    LANGUAGE_LOG_ODDS: LOGS,
     KL: Unit(lambda value: f"{value:z.4f}", partial(signed, digits=4), ""),
 }
 

@@ -18,7 +18,17 @@ from ssn_probe.spec import Each, Recipe
 from ssn_probe.stats import ControlTest, holm, rank_test
 from ssn_probe.study.arms import ALONE, TESTED, Arm, ArmName, sets_beside
 from ssn_probe.study.comparisons import COMPARISONS, LABELS, sets_generating, sets_reading
-from ssn_probe.study.summary import AVERAGE, KL, LOG_ODDS, in_language, ordered, outside_average, values_of
+from ssn_probe.study.summary import (
+    AVERAGE,
+    IN_LANGUAGE,
+    KL,
+    LANGUAGE_LOG_ODDS,
+    LOG_ODDS,
+    in_language,
+    ordered,
+    outside_average,
+    values_of,
+)
 from ssn_probe.study.workbench import Workbench
 
 SCHEMA = {
@@ -41,6 +51,9 @@ MEMBERS = {
 """The table of the neurons of tested sets, where `comparison` and `set` are null, and of the sets beside them."""
 TESTS = {(name, "asr") for name, comparison in COMPARISONS.items() if comparison.tested} | {(LABELS, LOG_ODDS)}
 """The comparisons and measures whose rank, on the average over languages, is a test; all others are descriptions."""
+
+FALLING = (LOG_ODDS, IN_LANGUAGE, LANGUAGE_LOG_ODDS)
+"""The measures that fall where what carries them is silenced; all others rise."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +170,7 @@ def _row(recipe: Recipe, beside: _Beside, members: pl.DataFrame, language: str) 
     means = _means(beside.sets)
     part = means.pop(0, None) if beside.comparison == LABELS else None
     observed = next(iter(_means(beside.tested).values())) if part is None else part
-    falls = (beside.measure == LOG_ODDS) != recipe.arms[beside.name.arm].lowers
+    falls = (beside.measure in FALLING) != recipe.arms[beside.name.arm].lowers
     test = rank_test(observed, list(means.values()), alternative="less" if falls else "greater")
     tested = language == AVERAGE and (beside.comparison, beside.measure) in TESTS
     primary = tested and (beside.comparison, beside.measure) == (LABELS, "asr") and beside.name.arm == recipe.primary

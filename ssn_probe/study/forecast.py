@@ -26,6 +26,8 @@ from ssn_probe.model.torch_settings import computing_plainly
 from ssn_probe.runs.cache import Cache, NotCached
 from ssn_probe.spec import SITES, Prompts, Recipe, SafetyNeurons
 from ssn_probe.stats import MINIMUM_CONTROLS, fewest_discordant, smallest_detectable, smallest_p
+from ssn_probe.study.arm_steps import evaluated_in
+from ssn_probe.study.arms import expected_arms
 from ssn_probe.study.comparisons import COMPARISONS, LABELS
 from ssn_probe.study.host_checks import check_allowed, check_fits
 from ssn_probe.study.importance import screening
@@ -49,7 +51,7 @@ from ssn_probe.study.resolve import measured, reads_log_odds
 from ssn_probe.study.steps import Cost, Row
 from ssn_probe.study.unjudged import notes_on_sending
 from ssn_probe.study.workbench import Workbench
-from ssn_probe.text import counted, duration, probability, size
+from ssn_probe.text import counted, duration, listing, probability, size
 from ssn_probe.tracing.readout import forced_on
 
 
@@ -125,6 +127,7 @@ def forecast(
         *needs,
         *length_notes(lengths, subject),
         *_power(plan),
+        *_without_average(bench, plan.recipe),
         *notes,
     ]
     gates = [need for prompts in reads_log_odds(plan.recipe, plan.data) for need in gate_needs(bench, prompts)]
@@ -333,6 +336,21 @@ def _power(plan: Plan) -> list[str]:
     if recipe.primary is not None and alone and languages:
         lines.append(_discordant(len(languages)))
     return [*lines, *_ranks(recipe)]
+
+
+def _without_average(bench: Workbench, recipe: Recipe) -> Iterator[str]:
+    """The arms that are measured in no language of their average: the anchor is not in it, nor the neurons' own one."""
+    harmful = measured(recipe, bench.data).get("harmful")
+    if harmful is None:
+        return
+    for arm in expected_arms(bench, recipe):
+        spoken = evaluated_in(arm, harmful)
+        left_out = {bench.anchor, arm.set_language if len(spoken) > 1 else None}
+        if spoken and set(spoken) <= left_out:
+            yield (
+                f"{arm.title} will have no average over languages, and no test: the average leaves out the anchor and "
+                f"the language of the neurons, and {listing(spoken)} {'is' if len(spoken) == 1 else 'are'} all."
+            )
 
 
 def _lowers(recipe: Recipe) -> bool:

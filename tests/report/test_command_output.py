@@ -55,6 +55,21 @@ def test_show_says_what_crossed_clusters_could_show(tmp_path: Path) -> None:
     assert "McNemar" not in lines
 
 
+def test_show_says_which_arms_will_have_no_average(tmp_path: Path) -> None:
+    """It leaves out the anchor and the language whose neurons are silenced everywhere; one cluster is one."""
+    frame = load("organism").frame.drop("cluster_2").filter(pl.col("language").is_in(["qaa", "qab"]))
+    cluster = pl.when(split="evaluate").then(pl.lit("one")).otherwise(pl.concat_str("split", "cluster"))
+    frame = frame.with_columns(cluster=cluster)
+    prompts = organism_set(tmp_path / "set", frame, languages=["qaa", "qab"])
+    ms = SafetyNeurons(prompts)
+    arms = {"own": Suppress(ms.of("qab")), "each": Suppress(ms), "anchor": Suppress(ms.of("qaa"))}
+    lines = " ".join(forecast(Recipe(arms=arms, measures=(ASR(prompts),), primary="own"), None).lines)
+    assert lines.count("no average") == 1
+    assert "own will have no average over languages, and no test" in lines
+    assert "and qaa and qab are all." in lines
+    assert "1 cluster of harmful prompts per language" in lines
+
+
 def test_a_question_cannot_paint_the_terminal() -> None:
     console = Console(record=True, width=120, markup=False, emoji=False, highlight=False)
     question = "[red]red[/red] \x1b[31mpaint\x1b[0m :smile:"

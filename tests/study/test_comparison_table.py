@@ -130,6 +130,16 @@ def test_log_odds_fall_when_refusal_breaks_and_their_p_is_adjusted() -> None:
     assert row["difference"] == pytest.approx(-4.9)
 
 
+def test_what_silencing_lowers_is_shown_below_the_lowest_set() -> None:
+    """As the refusal log-odds does, the language's own fall, and responses in the language become fewer."""
+    frame = beside("random", [1] * 19)
+    odds = odds_of(frame).with_columns(log_odds=pl.when(role="tested").then(-2.0).otherwise(3.0 + pl.col("seed") / 10))
+    found = comparison_table(RECIPE, frame, None, None, NONE, "aa", odds).filter(measure="language_log_odds")
+    assert list(found.filter(language=AVERAGE)["shown_from"]) == [3.0]
+    frame = beside("random", [1] * 10 + [2] * 9).with_columns(in_language=pl.col("verdict") == "refused")
+    assert row_of(frame, measure="in_language")["shown_from"] == 0.8
+
+
 def test_an_arm_that_should_lower_asr_is_tested_downwards() -> None:
     frame = beside("labels", [9] * 19, first=1)
     assert row_of(frame)["p"] == pytest.approx(1.0)
