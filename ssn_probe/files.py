@@ -17,6 +17,9 @@ from typing import Any
 
 from ssn_probe.errors import ResultError
 
+ELSEWHERE = "choose another folder with -o DIR"
+"""How most commands are told to write somewhere else."""
+
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
@@ -45,13 +48,15 @@ def write_whole(
     named: Callable[[Path], Path] | None = None,
     *,
     durable: bool = True,
+    elsewhere: str = ELSEWHERE,
 ) -> Path:
     """Calls `write` with a temporary path and renames that file to `path`, which it returns.
 
     If `named` is given, it computes the final path from the temporary file. `durable`: it has to survive a power loss.
+    `elsewhere`: see `disk_errors`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path):
+    with disk_errors(path, elsewhere):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
@@ -103,7 +108,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, elsewhere: str = "choose another folder with -o DIR") -> Iterator[None]:
+def disk_errors(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Turns an error of the disk into a ResultError that names the fix; `elsewhere`: how to write somewhere else."""
     try:
         yield

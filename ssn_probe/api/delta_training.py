@@ -31,7 +31,7 @@ from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.study.model_notes import notes_on_texts
-from ssn_probe.text import plain
+from ssn_probe.text import capitalised, plain
 from ssn_probe.training.delta_file.file import DeltaFile, delta_file, write_delta
 from ssn_probe.training.loop.processes import Team, gather_team, own_device, sharded, single_error
 from ssn_probe.training.loop.resuming import FILE
@@ -41,6 +41,7 @@ from ssn_probe.training.loop.training_progress import TrainingProgress, share
 from ssn_probe.training.weights.neuron_weights import Neuron, rows_of
 
 LABEL = "training"
+CHECKPOINTS = "choose another folder for the checkpoint: --checkpoints FOLDER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +146,7 @@ def _check_out(job: Job) -> None:
         if job.checkpoints or job.folder.exists():  # beside the file, it is made with the first checkpoint
             _make_folder(job.folder)
     except OSError as error:
-        hint = "Choose another folder for the checkpoint: --checkpoints FOLDER."
-        raise ResultError(f"cannot write {job.folder}: {error.strerror}", hint) from error
+        raise ResultError(f"cannot write {job.folder}: {error.strerror}", f"{capitalised(CHECKPOINTS)}.") from error
 
 
 def _make_folder(folder: Path) -> None:
@@ -221,6 +221,7 @@ def _train(
             # A process that starts again alone would wait for the others for ever.
             shrink=job.micro_batch is None and team.size == 1,
             folder=job.folder,
+            elsewhere=CHECKPOINTS,
             checkpoint_every=job.checkpoint_every,
             gradient_checkpointing=job.gradient_checkpointing,
             watch=progress.watch(advance, partial(tracker.note, LABEL)),

@@ -18,7 +18,7 @@ PATH = click.Path(path_type=Path)
 DTYPE = click.option(
     "--dtype", metavar="TYPE", help="float32, bfloat16, float16 or float64.  [default: as it was trained]"
 )
-MODEL = click.option("--model", required=True, help="The base: organism, smollm2, a folder or a name on the hub.")
+MODEL = click.option("-m", "--model", required=True, help="The base: organism, smollm2, a folder or a name on the hub.")
 
 
 class DeltaCommand(click.Command):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssn_probe import limits
 from ssn_probe.errors import ResultError, is_library_failure
-from ssn_probe.files import let_others_read, write_whole
+from ssn_probe.files import ELSEWHERE, let_others_read, write_whole
 from ssn_probe.limits import check_regular, read_limited
 from ssn_probe.spec.node import brief, canonical, read_json
 from ssn_probe.text import size
@@ -25,8 +25,13 @@ class DamagedError(ResultError):
     """A file of tensors that is not what was written."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes the file under another name and renames it. Raises ResultError for a disk that cannot be written."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, elsewhere: str = ELSEWHERE
+) -> None:
+    """Writes the file under another name and renames it. Raises ResultError for a disk that cannot be written.
+
+    `elsewhere`: how to write somewhere else.
+    """
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -36,7 +41,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file(whole, temporary, metadata=marked)
         let_others_read(temporary)
 
-    write_whole(path, write)
+    write_whole(path, write, elsewhere=elsewhere)
 
 
 def read_tensors(path: Path, hint: str) -> tuple[dict[str, str], dict[str, Tensor]]:

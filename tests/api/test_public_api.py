@@ -71,9 +71,9 @@ COMMANDS = {
     "--checkpoints --checkpoint-every --judge --system --chat --shard --device --dtype",
     "delta info": "file",
     "delta diff": "first second",
-    "delta merge": "file --model -o --dtype",
+    "delta merge": "file -m --model -o --dtype",
     "delta unmerge": "folder -o",
-    "delta apply": "file prompts --model --dtype --device --system --chat --max-new-tokens --full",
+    "delta apply": "file prompts -m --model --dtype --device --system --chat --max-new-tokens --full",
 }
 TRAINS = "neurons data training contexts languages at references"
 KINDS = {

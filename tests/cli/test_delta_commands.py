@@ -165,7 +165,7 @@ def test_merged_is_what_was_applied_and_unmerged_is_the_base(tied: bool) -> None
     module = tiny_module("llama", tie_word_embeddings=tied)
     base, tiny_file = saved(module, "./base"), made(module)
     write_delta(Path("d"), tiny_file)
-    shown = done(delta("merge", "d", "--model", "./base", "-o", "made/merged"))
+    shown = done(delta("merge", "d", "-m", "./base", "-o", "made/merged"))
     assert "ssn-probe delta unmerge made/merged -o BASE" in shown
     with applied(module, tiny_file):
         assert same(dict(module.named_parameters()), weights("made/merged"))

@@ -253,6 +253,19 @@ def test_a_full_disk_at_the_end_loses_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert read_delta(Path("d")).about["steps"]["done"] == 6
 
 
+def test_a_disk_too_full_for_a_checkpoint_is_told_which_option_moves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    refused(
+        run(),
+        f"cannot write d.checkpoints/{FILE}: No space left",
+        "or choose another folder for the checkpoint",
+        "--checkpoints FOLDER",
+    )
+
+
 def test_a_folder_of_ones_own_is_kept() -> None:
     done(run("--checkpoints", "mine"))
     assert [path.name for path in Path("mine").iterdir()] == [FILE]

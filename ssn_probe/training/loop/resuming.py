@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, ResultError
-from ssn_probe.files import remove_half_written
+from ssn_probe.files import ELSEWHERE, remove_half_written
 from ssn_probe.training.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 from ssn_probe.training.weights.trainable import Change, Trainable, load_parameters
 
@@ -75,8 +75,11 @@ class State:
         return self.trainable.snapshot(self.best or None)
 
 
-def save_state(folder: Path, state: State, identity: str) -> None:
-    """Writes the checkpoint, whole or not at all. Raises ResultError for a disk that cannot be written."""
+def save_state(folder: Path, state: State, identity: str, elsewhere: str = ELSEWHERE) -> None:
+    """Writes the checkpoint, whole or not at all. Raises ResultError for a disk that cannot be written.
+
+    `elsewhere`: how to keep it somewhere else.
+    """
     tensors = {f"best/{path}": value for path, value in state.best.items()}
     for step, values in state.kept.items():
         tensors |= {f"kept/{step}/{path}": value for path, value in values.items()}
@@ -94,7 +97,7 @@ def save_state(folder: Path, state: State, identity: str) -> None:
     }
     metadata = {"format": FORMAT, "identity": identity, "state": json.dumps(progress)}
     remove_half_written(folder / FILE)
-    write_tensors(folder / FILE, tensors, metadata)
+    write_tensors(folder / FILE, tensors, metadata, elsewhere=elsewhere)
 
 
 def load_state(folder: Path, state: State, identity: str, warn: Callable[[str], None]) -> bool:

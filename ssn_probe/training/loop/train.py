@@ -15,6 +15,7 @@ import torch
 
 from ssn_probe.data.training_rows import Example, SafetyData, check_learned
 from ssn_probe.errors import RecipeError
+from ssn_probe.files import ELSEWHERE
 from ssn_probe.model.computation import computation
 from ssn_probe.model.context_length import context_length
 from ssn_probe.model.digests import module_digest
@@ -66,6 +67,7 @@ def train(
     clusters: Mapping[Neuron, int] | None = None,
     keep: Sequence[int] = (),
     folder: Path | None = None,
+    elsewhere: str = ELSEWHERE,
     checkpoint_every: int = 50,
     micro_batch: int | None = None,
     gradient_checkpointing: bool = False,
@@ -88,6 +90,7 @@ def train(
         clusters: the cluster of every neuron, where the neurons of a cluster are to share one change (`tied`).
         keep: steps after which the change is kept; the training does not stop early before the last of them.
         folder: where the checkpoint is kept; an interrupted training continues from it.
+        elsewhere: how to give another folder, where that one cannot be written.
         checkpoint_every: steps between checkpoints.
         micro_batch: rows per forward pass and process; None for all of a step's at once. Changes memory, not results
             (but for rounding).
@@ -138,7 +141,9 @@ def train(
     share = math.ceil(settings.batch / course.team.size)
     rows = min(micro_batch or share, share)
     with frozen(module), step_memory_errors(rows, gradient_checkpointing):
-        run_steps(course, state, Store(folder, identity, checkpoint_every, state.step), watch or (lambda *_: None))
+        run_steps(
+            course, state, Store(folder, identity, checkpoint_every, state.step, elsewhere), watch or (lambda *_: None)
+        )
     return _trained(course, state, data, base, places)
 
 

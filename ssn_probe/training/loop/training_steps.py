@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError
+from ssn_probe.files import ELSEWHERE
 from ssn_probe.spec.training_settings import Schedule, Training
 from ssn_probe.training.loop.frozen_model import recomputing
 from ssn_probe.training.loop.loss import Encoded, batch_of, response_loss, response_tokens
@@ -87,17 +88,18 @@ class Course:
 
 @dataclass
 class Store:
-    """Where checkpoints go, if anywhere; `saved` is the step of the one on disk."""
+    """Where checkpoints go, if anywhere; `saved` is the step of the one on disk, `elsewhere` how to give a folder."""
 
     folder: Path | None
     identity: str
     every: int
     saved: int
+    elsewhere: str = ELSEWHERE
 
     def save(self, state: State, team: Team) -> None:
         if self.folder is not None and state.step > self.saved:
             if team.leads:
-                save_state(self.folder, state, self.identity)
+                save_state(self.folder, state, self.identity, self.elsewhere)
             team.wait()
             self.saved = state.step
 
