@@ -21,6 +21,8 @@ SPLITS = ("identify", "evaluate", "train")
 REQUIRED = ("prompt_id", "language", "context", "text")
 OPTIONAL = ("split", *CLUSTERS, "pair_id", "topic", "reference")
 KNOWN = REQUIRED + OPTIONAL
+NOTHING = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")
+"""What an empty cell is written as."""
 MAY_BE_NUMBERS = ("prompt_id", *CLUSTERS, "pair_id", "topic", "reference")
 """Columns whose whole numbers stand for themselves: 7 is the id "7"."""
 NUMBER = re.compile(r"[0-9]{1,15}(\.0*)?(e[0-9]{1,2})?")
@@ -105,7 +107,9 @@ def _split_of(cluster: str) -> str:
 def _check_cells(frame: pl.DataFrame, table: Path) -> None:
     """Every cell by itself: not empty where required, real characters, known contexts, splits and language codes."""
     for column in REQUIRED:
-        empty = frame[column].str.strip_chars().replace("", None).is_null().arg_true()
+        bare = frame[column].str.strip_chars()
+        nothing = bare.str.to_lowercase().is_in(NOTHING) if column == "text" else bare == ""  # nan is a language, too
+        empty = nothing.fill_null(True).arg_true()
         if len(empty):
             what = f"{counted(len(empty), 'empty cell')} in {column}, the first in row {empty[0] + 1:,}"
             raise DataError(f"{table} has {what}", "Fill them, or remove the rows.")

@@ -24,6 +24,7 @@ MALFORMED: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
     "no language": (edit(2, language=None), "empty cell in", "Fill them"),
     "no context": (edit(2, context=None), "empty cell in", "Fill them"),
     "no text": (edit(2, text=None), "empty cell in", "Fill them"),
+    "no text, as pandas writes it": (edit(2, text="NaN"), "1 empty cell in text, the first in row 3", "Fill them"),
     "same row twice": (lambda rows: [*rows, rows[2]], "'identify-harmful-1' appears more than once in 'en'", "once"),
     "two rows twice": (lambda rows: [*rows, rows[2], rows[4]], "appears more than once in 'en'", "once"),
     "empty cluster": (edit(3, cluster=" "), "empty texts as cluster", "null"),

@@ -105,6 +105,12 @@ def test_columns_that_only_sound_like_languages(tmp_path: Path) -> None:
     assert load(made.parquet_file(tmp_path / "a.parquet", rows)).languages == ("it", "en", "de")
 
 
+def test_words_beside_prompt_are_no_small_languages(tmp_path: Path) -> None:
+    """`txt` is Citak, `one` Oneida."""
+    rows = [{f"prompt_{word}": made.text("en", n) for word in ("txt", "old", "one", "de")} for n in range(4)]
+    assert load(made.parquet_file(tmp_path / "a.parquet", rows)).languages == ("de",)
+
+
 def test_what_pandas_writes_for_nothing_is_empty(tmp_path: Path) -> None:
     rows = [
         {"id": float(n), "en": made.text("en", n), "de": ("nan", "None", " ", made.text("de", n))[n]} for n in range(4)

@@ -11,9 +11,9 @@ import polars as pl
 
 from ssn_probe.data.same_texts import joined_by_text
 from ssn_probe.data.sources.adapters import BY_NAME, FILE, Adapter
-from ssn_probe.data.sources.recognition import JARGON, NOTHING, column_of, language_columns, reference_columns
+from ssn_probe.data.sources.recognition import JARGON, column_of, language_columns, reference_columns
 from ssn_probe.data.sources.table_files import SHARD, Table, as_text
-from ssn_probe.data.table_checks import checked
+from ssn_probe.data.table_checks import NOTHING, checked
 from ssn_probe.errors import DataError
 from ssn_probe.languages import language_code
 from ssn_probe.spec.node import brief

@@ -17,6 +17,7 @@ from ssn_probe.data.sources.adapters import (
     Adapter,
 )
 from ssn_probe.data.sources.table_files import Table, as_text
+from ssn_probe.data.table_checks import NOTHING
 from ssn_probe.errors import DataError
 from ssn_probe.languages import language_code, language_of
 from ssn_probe.spec.node import brief
@@ -25,12 +26,11 @@ from ssn_probe.tables.column_names import shortened
 JARGON = (
     *("cat", "tag", "set", "url", "row", "key", "ref", "src", "tgt", "lab", "ans", "sub", "new", "age", "mix"),
     *("doc", "res", "inp", "raw", "sys", "bot", "val", "des", "def", "min", "max", "dev", "all"),
+    *("txt", "str", "tmp", "old", "one", "two", "bad", "top", "mod", "opt", "org", "aug"),
 )
 """What columns and files are called, is also the code of a language, and hardly ever means it."""
 WORDS = ("am", "an", "as", "be", "he", "id", "in", "is", "it", "my", "no", "or", "os", "pa", "so", "to")
 """Words that are also codes of languages; so may be any three letters."""
-NOTHING = ("", "nan", "none", "null", "n/a", "#n/a", "<na>")
-"""What an empty cell is written as."""
 PART = "|".join(TEXT_COLUMNS)
 TEXT_IN = re.compile(rf"(?:{PART})[_ .-](?P<last>.+)|(?P<first>.+)[_ .-](?:{PART})", re.IGNORECASE)
 """`prompt_de`, `de_text`."""
