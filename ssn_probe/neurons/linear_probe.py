@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+ROUNDED = 2.0**-11
+"""The most that half precision, in which effects are kept, changes a number, relative to it."""
+
 
 def probe_weights(
     features: Float[np.ndarray, "prompt neuron"], harmful: Bool[np.ndarray, " prompt"], penalty: float = 1.0
@@ -11,12 +14,13 @@ def probe_weights(
 
     Minimises the log-loss summed over prompts plus ½ · penalty · ‖w‖²; the intercept has no penalty. The minimum lies
     in the span of the prompts, so that it is sought there: as many unknowns as prompts, however many neurons. A feature
-    that is constant has the weight 0.
+    that is constant but for its rounding, such as a peak at the first token of all prompts, has the weight 0.
     """
     from scipy.optimize import minimize
 
     spread = features.std(axis=0)
-    standard = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    varies = spread > ROUNDED * np.abs(features).max(axis=0)
+    standard = np.where(varies, (features - features.mean(axis=0)) / np.where(varies, spread, 1.0), 0.0)
     left, sizes, right = np.linalg.svd(standard, full_matrices=False)
     known = np.column_stack([left * sizes, np.ones(len(features))])  # [prompt, direction], the last for the intercept
     sign = np.where(harmful, 1.0, -1.0)

@@ -45,6 +45,17 @@ def test_no_neuron_stands_out_where_none_differs() -> None:
     assert not in_deviations(probe_weights(np.ones((20, 4)), HARMFUL)).any()
 
 
+def test_what_is_constant_but_for_its_rounding_has_no_weight() -> None:
+    """Effects are kept in half precision with a scale for every prompt, which gives a constant a spread of its own."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(20, 6)) * [1, 1, 1, 1, 1, 1e-3]
+    features[:, :2] = 14.1, -0.02
+    scale = 1 + draw.random((20, 1))
+    weights = probe_weights((features / scale).astype(np.float16) * scale, HARMFUL)
+    assert np.abs(weights[:2]).max() < 1e-12
+    assert np.abs(weights[2:]).min() > 1e-3
+
+
 def groups(sizes: tuple[int, ...], noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     own = np.repeat(np.arange(len(sizes)), sizes)
