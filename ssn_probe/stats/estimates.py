@@ -15,8 +15,9 @@ its clusters.
 
 Where the clusters have no spread (a rate at 0 or 100 %, a single cluster, clusters that agree, a language with one) the
 method is "degenerate", and the closed form is on the number of clusters, of the column with the fewest, which is
-conservative: it counts the prompts of a cluster once. Where no closed form exists (values other than 0 and 1 in a
-difference, a constant outside [0, 1]) low = value = high, and only the label says that the spread is unknown.
+conservative: it counts the prompts of a cluster once. Where no closed form exists (values other than 0 and 1, such as
+nats, which are no rate even where they lie between) low = value = high, and only the label says that the spread is
+unknown.
 
 Simulated coverage of .95 for 200 prompts on 16 actions × 64 objects, whose log-odds have standard deviations of 0, 1
 and 2 over actions, as much over objects, and half as much over prompts (1,000 repetitions, standard error .007;
@@ -153,8 +154,7 @@ def _interval(sample: _Sample, values: Array, value: float, confidence: float) -
         return *_closed(sample, value, len(values), confidence), "wilson" if sample.baseline is None else "newcombe"
     spread = cluster_jackknife(values, sample.clusters, sample.groups)
     if spread is None:
-        bounded = _binary(sample) if sample.baseline is not None else bool(values.min() >= 0 and values.max() <= 1)
-        limits = _closed(sample, value, _fewest(sample), confidence) if bounded else (value, value)
+        limits = _closed(sample, value, _fewest(sample), confidence) if _binary(sample) else (value, value)
         return *limits, DEGENERATE
     t = t_quantile(confidence, spread.freedom)
     variance = max(spread.variance, _of_independent_rows(sample, values))

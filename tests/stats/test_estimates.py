@@ -43,8 +43,9 @@ def test_clusters_make_it_wider() -> None:
         ([1, 0, 1, 0], ["a"] * 4, wilson(0.5, 1)),
         ([1, 0, 1, 0, 1, 0], ["a", "a", "b", "b", "c", "c"], wilson(1.5, 3)),
         ([-3.5] * 4, [1, 2, 3, 4], (-3.5, -3.5)),
+        ([0.43], [1], (0.43, 0.43)),
     ],
-    ids=["all fail", "all succeed", "one cluster", "clusters that agree", "a constant beyond a rate"],
+    ids=["all fail", "all succeed", "one cluster", "clusters that agree", "a constant beyond a rate", "nats of one"],
 )
 def test_a_degenerate_rate_is_wilson_on_the_clusters(values: list, clusters: list, expected: tuple) -> None:
     estimate = found(rate(values, clusters))
