@@ -224,6 +224,8 @@ class ProbedNeurons(SetExpression):
     2.5 takes 0.6 % of normally distributed weights.
     """
 
+    version = 2
+
     scored: SafetyNeurons
     _: KW_ONLY
     threshold: float = 2.5

@@ -128,6 +128,7 @@ VERSIONS = {
     "RandomLike": 2,
     "Recipe": 2,
     "Refusal": 3,
+    "ProbedNeurons": 2,
     "SafetyNeurons": 2,
     "UnionOf": 2,
 }
