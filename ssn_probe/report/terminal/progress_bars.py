@@ -168,9 +168,10 @@ def _since_start(seconds: float) -> str:
 
 @contextmanager
 def lines_while(console: Console, what: str, *, on_terminals: bool = False) -> Iterator[Note]:
-    """Plain lines of something that has no rows, such as loading a model; nothing in a notebook, or on a terminal.
+    """Plain lines of something that has no rows, such as loading a model; none in a notebook.
 
-    Gives what to call with the words for what it waits for, as a tracker's `beside`.
+    On a terminal there are none but with `on_terminals`. Gives what to call with the words for what it waits for, as a
+    tracker's `beside`.
     """
     if console.quiet or console.is_jupyter or (console.is_terminal and not on_terminals):
         yield no_note
