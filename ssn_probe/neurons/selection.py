@@ -169,14 +169,11 @@ def averaged(importance: pl.DataFrame) -> pl.DataFrame:
     return rows.select(pl.lit(EVERY).alias("language"), pl.all())
 
 
-def shared_with_anchor(
-    neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame, *, may_be_empty: bool = False
-) -> NeuronSet:
+def shared_with_anchor(neurons: NeuronSet, anchor: str, mean_score: pl.DataFrame) -> NeuronSet:
     """SS: neurons of each language that the anchor has as well (`SS_λ = MS_λ ∩ MS_anchor`); the anchor's is its MS.
 
     The members are ranked by the effect averaged over languages (`mean_score`: layer, site, index, score), which
-    identifies refusal better than the effect in a single language (docs/effects.md). Raises DataError where no language
-    shares a neuron, unless the set `may_be_empty`.
+    identifies refusal better than the effect in a single language (docs/effects.md).
     """
     if anchor not in neurons.languages:
         raise RecipeError(
@@ -185,25 +182,21 @@ def shared_with_anchor(
         )
     shared = neurons & neurons.of(anchor)
     rows = shared.frame.drop("score").join(mean_score, on=NEURON, how="left")
-    if set(rows["language"]) <= {anchor} and len(neurons.languages) > 1 and not may_be_empty:
-        best = neurons.neurons(anchor).top_k(3, by="score")["score"].to_list()
-        raise DataError(
-            f"no language shares a safety neuron with the anchor {anchor}",
-            f"The anchor's highest scores are {', '.join(f'{value:.3g}' for value in best)}. Raise top; otherwise the "
-            "absence of shared neurons is the result.",
-        )
     return NeuronSet(rows.select(*KEYS, "score").sort(KEYS), neurons.languages)
 
 
-def shared_at_least(neurons: NeuronSet, count: int) -> NeuronSet:
-    """Neurons that are MS in `count` languages or more, language-free, scored by their mean over those languages."""
+def shared_at_least(neurons: NeuronSet, count: int, *, may_be_empty: bool = False) -> NeuronSet:
+    """Neurons that are MS in `count` languages or more, language-free, scored by their mean over those languages.
+
+    Raises DataError where there is none, unless the set `may_be_empty`.
+    """
     if count > len(neurons.languages):
         raise RecipeError(f"at_least={count}, but the set has {len(neurons.languages)} languages", "Give fewer.")
     found = merged(neurons.frame)
     most = int(found.count.max(initial=0))
     rows = neurons.frame.select(NEURON)[found.rows].with_columns(score=found.mean(neurons.frame["score"]))
     rows = rows.filter(pl.Series(found.count >= count)).with_columns(language=pl.lit(EVERY))
-    if rows.is_empty():
+    if rows.is_empty() and not may_be_empty:
         raise DataError(
             f"no neuron is a safety neuron in {count} languages or more",
             f"The most languages that any neuron has is {most}. Lower at_least, or raise top.",

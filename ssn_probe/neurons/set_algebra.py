@@ -31,8 +31,8 @@ class SetAlgebra(ABC, Generic[Found]):
                 return self.chosen(expression)
             case Shared(neurons=SafetyNeurons() as inner, by="mean"):
                 return self.chosen_by_mean(inner)
-            case Shared(neurons=inner, at_least=int(count)):
-                return self.shared_at_least(self.evaluate(inner), count)
+            case Shared(neurons=inner, at_least=int()):
+                return self.shared_at_least(expression, self.evaluate(inner))
             case Shared(neurons=inner):
                 return self.shared_with_anchor(expression, self.evaluate(inner))
             case Combine(operation=operation, left=left, right=right):
@@ -59,8 +59,8 @@ class SetAlgebra(ABC, Generic[Found]):
         """The neurons of every language that the anchor has, too."""
 
     @abstractmethod
-    def shared_at_least(self, found: Found, count: int) -> Found:
-        """The neurons that `count` languages or more have, language-free."""
+    def shared_at_least(self, node: Shared, found: Found) -> Found:
+        """The neurons that `node.at_least` languages or more have, language-free."""
 
     @abstractmethod
     def left_out(self, inner: SetExpression) -> Sequence[str]:

@@ -173,7 +173,7 @@ class _Answer:
 
     def sets(self) -> list[str]:
         """How large the sets are that are named or intervened on."""
-        names = list(self.run.findings.neurons["set"].unique(maintain_order=True))
+        names = list(self.run.manifest["sets"])
         total = self.run.manifest["neurons"]["layers"] * sum(self.run.manifest["neurons"]["per_layer"].values())
         sizes = [self._size(name) for name in names]
         if not names or len(names) > MOST_NAMED:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ssn_probe.neurons import EVERY
 from ssn_probe.report.arms_in_words import short_phrase
 from ssn_probe.report.claim import NOT_SHOWN, NOT_TESTABLE, SHOWN, Claim
 from ssn_probe.report.comparisons_in_words import (
@@ -20,12 +21,14 @@ from ssn_probe.report.recipe_sets import expression_of
 from ssn_probe.report.refusal_in_words import nothing_to_weaken
 from ssn_probe.report.sections.transfer_matrix import transfers
 from ssn_probe.spec import Recipe
+from ssn_probe.spec.anchors import shared_with_anchor
 from ssn_probe.spec.labels import set_label
 from ssn_probe.stats import MINIMUM_CONTROLS
+from ssn_probe.study.arms import ArmName
 from ssn_probe.study.comparisons import LABELS
 from ssn_probe.study.dissociation import REFUSED
 from ssn_probe.study.findings import Findings
-from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, LOG_ODDS
+from ssn_probe.study.summary import AVERAGE, IN_LANGUAGE, LOG_ODDS, averaged
 from ssn_probe.text import capitalised, counted, p_equals, plain, points, points_interval
 
 QUESTIONS = {
@@ -62,7 +65,7 @@ def _primary(recipe: Recipe, findings: Findings, arm: str, untestable: str) -> C
     row = comparison_row(findings.comparisons, arm, LABELS)
     if tested is None or tested["delta"] is None:
         untestable = why_no_change(findings.summary, arm)
-    untestable = untestable or _no_null(findings, arm)
+    untestable = untestable or _no_neurons(recipe, findings, arm) or _no_null(findings, arm)
     if tested is None or row is None:
         return Claim(claim=claim, verdict=NOT_TESTABLE, why=untestable or f"no {OTHERS} were run", primary=True)
     still = "" if moved(tested, lowers=lowers) else f"ASR itself was not shown to {'fall' if lowers else 'rise'}"
@@ -81,6 +84,18 @@ def primary_in_words(recipe: Recipe, findings: Findings, arm: str, row: Row) -> 
     untested = f", and was not tested against {OTHERS}"
     absent = f", but was not shown to do so more than {OTHERS}"
     return f"{changed} ASR{untested if claim.verdict == NOT_TESTABLE else absent}"
+
+
+def _no_neurons(recipe: Recipe, findings: Findings, arm: str) -> str:
+    """Why an arm changes nothing in any language of its average; empty where it has neurons in one."""
+    if findings.summary is None or not (counts := findings.sets.get(arm)):
+        return ""
+    languages = averaged(findings.summary, ArmName(arm), "asr", findings.anchor)
+    if not languages or any(counts.get(EVERY, counts.get(language, 0)) for language in languages):
+        return ""
+    shared = shared_with_anchor(expression_of(recipe, arm))
+    anchor = "" if shared is None else shared.anchor or findings.anchor
+    return f"no language shares a neuron with the anchor {anchor}" if anchor else "the set has no neurons there"
 
 
 def _no_null(findings: Findings, arm: str) -> str:

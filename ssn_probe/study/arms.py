@@ -178,10 +178,19 @@ def _known(bench: Workbench, recipe: Recipe, arm: Arm) -> Arm:
     """The arm, now that its neurons can be found: what runs beside it, and the language of a set without any."""
     assert arm.neurons is not None
     language = arm.set_language or ("*" if arm.neurons.language_free else None)
-    possible = tuple(name for name in arm.compared if _is_possible(bench, recipe, arm, name))
+    compared = arm.compared if _changes_average(bench, recipe, arm) else ()
+    possible = tuple(name for name in compared if _is_possible(bench, recipe, arm, name))
     whole = LABELS not in possible or find_beside(bench, recipe, arm, LABELS, 0)() == arm.neurons
     ranked = arm.ranked and has_scores(arm)
     return replace(arm, known=True, ranked=ranked, compared=possible, whole=whole, set_language=language)
+
+
+def _changes_average(bench: Workbench, recipe: Recipe, arm: Arm) -> bool:
+    """Has the arm neurons in any language of its average? Else there is nothing to compare: no language shares any."""
+    assert arm.neurons is not None
+    away = (*arm.skipped, *arm.left_out)
+    languages = [language for language in evaluated(recipe, bench.data) if language not in away]
+    return not languages or any(arm.neurons.neurons(language).height for language in languages)
 
 
 def _is_possible(bench: Workbench, recipe: Recipe, arm: Arm, name: str) -> bool:
@@ -203,7 +212,8 @@ def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
     languages = [language for language in evaluated(recipe, bench.data) if language not in arm.skipped]
     empty = [language for language in languages if arm.neurons.neurons(language).is_empty()]
     if not len(arm.neurons):
-        raise DataError(f"the set of the arm {arm.title!r} is empty", "Raise top, or take less away from it.")
+        hint = "Raise top, or take less away from it; otherwise that there is no such neuron is the result."
+        raise DataError(f"the set of the arm {arm.title!r} is empty", hint)
     if not languages:
         hint = "Measure it on prompts in the languages that are left out, or in others than the source."
         raise RecipeError(f"the arm {arm.title!r} is evaluated in no language", hint)
@@ -216,7 +226,11 @@ def _check(bench: Workbench, recipe: Recipe, arm: Arm) -> None:
 
 def _check_training(bench: Workbench, arm: Arm, node: Trains, find: Find) -> None:
     check_trained(find(), bench.widths())
-    if not find().language_free and not isinstance(node.neurons, LeaveOneOut):
+    alone = isinstance(node.neurons, LeaveOneOut)
+    without = [language for language in find().languages if find().neurons(language).is_empty()] if alone else []
+    if without:
+        raise DataError(f"without {', '.join(without)} the set of neurons to train is empty", "Raise top.")
+    if not find().language_free and not alone:
         hint = "Take one language's, set.of('en'), or those of any language, set.union()."
         raise RecipeError(f"the arm {arm.title!r} trains one model, and its set has neurons per language", hint)
     if isinstance(node, NeST | SparseEdit):

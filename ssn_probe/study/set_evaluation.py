@@ -91,19 +91,23 @@ class NeuronSets(SetAlgebra[NeuronSet]):
         if len(chosen) == 1:
             anchor = anchor_of(self.bench.data[chosen[0].prompts], node.anchor)
             if chosen[0].labels is not None:
-                mean = relabelled_mean_score(self.bench, chosen[0])
-                return shared_with_anchor(found, anchor, mean, may_be_empty=True)
-            mean = scored(averaged(importance_of(self.bench, chosen[0])), chosen[0].rule)
-            return shared_with_anchor(found, anchor, mean.drop("language"))
-        # Neurons of files, or of several choices, are ranked by their own scores, averaged over languages.
-        anchor = node.anchor or self.anchor
-        if anchor is None:
-            raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
-        relabelled = any(one.labels is not None for one in chosen)
-        return shared_with_anchor(found, anchor, found.union().frame.drop("language"), may_be_empty=relabelled)
+                return shared_with_anchor(found, anchor, relabelled_mean_score(self.bench, chosen[0]))
+            mean = scored(averaged(importance_of(self.bench, chosen[0])), chosen[0].rule).drop("language")
+        else:  # neurons of files, or of several choices, are ranked by their own scores, averaged over languages
+            named = node.anchor or self.anchor
+            if named is None:
+                raise RecipeError("Shared(…) of a neuron file needs an anchor language", "Give Shared(…, anchor=…).")
+            anchor, mean = named, found.union().frame.drop("language")
+        shared = shared_with_anchor(found, anchor, mean)
+        if set(shared.frame["language"]) <= {anchor} < set(found.languages) and not _is_relabelled(node):
+            best = found.neurons(anchor)["score"].drop_nulls().top_k(3).sort(descending=True)
+            scores = f", whose highest scores are {', '.join(f'{one:.3g}' for one in best)}" if len(best) else ""
+            self.bench.warn(f"no language shares a safety neuron with the anchor {anchor}{scores}")
+        return shared
 
-    def shared_at_least(self, found: NeuronSet, count: int) -> NeuronSet:
-        return shared_at_least(found, count)
+    def shared_at_least(self, node: Shared, found: NeuronSet) -> NeuronSet:
+        assert node.at_least is not None
+        return shared_at_least(found, node.at_least, may_be_empty=_is_relabelled(node))
 
     def left_out(self, inner: SetExpression) -> Sequence[str]:
         return left_out(inner, self.bench.data)
@@ -125,6 +129,11 @@ class NeuronSets(SetAlgebra[NeuronSet]):
             case After():
                 return _found_again(self.bench, expression)
         raise TypeError(f"{type(expression).__name__} is not a set expression")
+
+
+def _is_relabelled(node: Node) -> bool:
+    """Is a set found under other labels than those of its prompts, so that an empty one is no result?"""
+    return any(one.labels is not None for one in choosers(node))
 
 
 def _left_out(bench: Workbench, node: LeaveOneOut) -> NeuronSet:

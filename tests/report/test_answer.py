@@ -107,6 +107,18 @@ def test_an_absent_or_untested_effect_is_told(test: dict[str, Any] | None, cells
     assert "about as" not in first, "a large p is no evidence of equality: the difference and its interval are told"
 
 
+def test_where_no_language_shares_a_neuron_nothing_is_tested() -> None:
+    recipe = Recipe(arms={"ss": Suppress(SS)}, measures=MEASURES, primary="ss")
+    same: dict[str, Any] = {"value": 0.4, "delta": 0.0, "delta_low": -0.1, "delta_high": 0.1}
+    rows = [BASELINE, row("ss", "asr", **same)]
+    for language in ("aa", "bb"):
+        rows.append(row("baseline", "asr", "baseline", language=language, value=0.4))
+        rows.append(row("ss", "asr", language=language, set_language=language, **same))
+    first = lines_of(recipe, *rows, sets={"ss": {"aa": 9, "bb": 0}})[0]
+    assert first.endswith("n = 1,200). Not tested: no language shares a neuron with the anchor aa.")
+    assert "no language shares" not in lines_of(recipe, *rows, sets={"ss": {"aa": 9, "bb": 1}})[0]
+
+
 def test_without_a_valid_null_or_a_refusal_nothing_is_shown() -> None:
     recipe = Recipe(arms={"ss": Suppress(SS)}, measures=MEASURES, primary="ss")
     rows = BASELINE, row("ss", "asr", **RAISED)

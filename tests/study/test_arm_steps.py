@@ -9,7 +9,7 @@ import pytest
 import torch
 from studies import Counts, bench_for, log_odds_of, planned, samples_of, text_of
 
-from ssn_probe import ASR, Amplify, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
+from ssn_probe import ASR, Amplify, Expand, MeanOf, Patch, Prompts, Recipe, SafetyNeurons, Shared, Suppress, Utility
 from ssn_probe.errors import DataError, ModelError, RecipeError
 from ssn_probe.model.openings import Direction
 from ssn_probe.model.subject import Subject, load_subject
@@ -217,6 +217,37 @@ def test_a_set_that_cannot_be_tested_is_found_before_anything_is_generated(
     study = recipe(arms={"x": Suppress(expression)})
     with pytest.raises((DataError, RecipeError), match=message):
         arms_of(bench_for(study, bench.subject), study)
+
+
+LONE = SafetyNeurons(PROMPTS, effect="local", sites=("q",), pool="layer", top=1e-4).only(layers=[1])
+"""A single neuron of each language, and every language has another one."""
+
+
+def test_that_no_language_shares_a_neuron_is_a_result(subject: Subject) -> None:
+    """Other arms are measured; what changes nothing outside the anchor is compared with nothing."""
+    study = recipe(arms={"ms": Suppress(LONE), "ss": Suppress(Shared(LONE))}, controls=1, log_odds_label_sets=0)
+    bench = bench_for(study, subject)
+    samples = samples_of(bench, study)
+    assert set(samples.filter(role="random")["arm"]) == {"ms"}
+    rows = {arm: samples.filter(arm=arm, role=role)["response"] for arm, role in (("ss", "tested"), ("baseline",) * 2)}
+    outside = samples.filter(arm="baseline")["eval_language"] != "qaa"
+    assert rows["ss"].filter(outside).to_list() == rows["baseline"].filter(outside).to_list()
+    assert bench.warnings[0].startswith("no language shares a safety neuron with the anchor qaa, whose highest score")
+    assert "ss has no neurons in the languages qab, qac: nothing is changed there" in bench.warnings
+
+
+@pytest.mark.parametrize("neurons", [Shared(LONE).union(), Shared(LONE).union().leave_one_out()], ids=["all", "each"])
+def test_no_neuron_can_be_trained(subject: Subject, neurons: Any) -> None:
+    study = recipe(arms={"x": Expand(neurons, PROMPTS)})
+    with pytest.raises(DataError, match="the set of the arm 'x' is empty"):
+        arms_of(bench_for(study, subject), study)
+
+
+def test_every_language_that_is_left_out_needs_neurons_to_train(subject: Subject) -> None:
+    few = SafetyNeurons(PROMPTS, effect="local", sites=("q",), pool="layer", top=0.02).only(layers=[1])
+    study = recipe(arms={"x": Expand(Shared(few).union().leave_one_out(), PROMPTS)})
+    with pytest.raises(DataError, match="without qac the set of neurons to train is empty"):
+        arms_of(bench_for(study, subject), study)
 
 
 def test_a_set_without_scores_has_no_strongest_member(bench: Workbench) -> None:

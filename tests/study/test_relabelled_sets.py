@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from ssn_probe.errors import DataError
 from ssn_probe.model.subject import load_subject
 from ssn_probe.neurons import KEYS, NeuronSet
 from ssn_probe.neurons.selection import averaged, scored, select_neurons, shared_with_anchor
@@ -117,6 +118,16 @@ def test_a_set_that_a_draw_leaves_empty_is_empty(bench: Workbench, fields: dict)
     empty = 1 + sizes.index(0)
     nothing = evaluate(bench, under(Shared(node).without_strongest(), empty))
     assert (len(nothing), nothing.languages) == (0, observed.languages)
+
+
+def test_no_neuron_need_be_in_so_many_languages_under_other_labels(bench: Workbench) -> None:
+    """For the labels that the prompts have, that is an error; a draw without any would end a run amid its arms."""
+    rare = Shared(replace(MS, top=0.005), at_least=3)
+    assert len(evaluate(bench, under(rare, 0)))
+    sizes = [len(evaluate(bench, under(rare, draw))) for draw in range(1, 8)]
+    assert min(sizes) == 0
+    with pytest.raises(DataError, match="in 3 languages or more"):
+        evaluate(bench, Shared(MS.only(layers=[99]), at_least=3))
 
 
 def test_placebo_sets_are_those_of_their_own_means(bench: Workbench) -> None:

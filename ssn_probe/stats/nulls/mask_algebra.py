@@ -143,8 +143,9 @@ class MaskAlgebra(SetAlgebra[MaskSet]):
             )
         return found & found.of(anchor)
 
-    def shared_at_least(self, found: MaskSet, count: int) -> MaskSet:
-        return found.at_least(count)
+    def shared_at_least(self, node: Shared, found: MaskSet) -> MaskSet:
+        assert node.at_least is not None
+        return found.at_least(node.at_least)
 
     def left_out(self, inner: SetExpression) -> Sequence[str]:
         shared = shared_with_anchor(inner)
