@@ -343,8 +343,8 @@ def _without_charts(text: str) -> str:
 
 def difference(recorded: pl.DataFrame, again: pl.DataFrame) -> str:
     """In words, how a table differs from what it should be; empty where it does not."""
-    if "reason" not in recorded.columns and "verdict" in recorded.columns:  # an earlier release wrote no reasons
-        again = again.drop("reason", strict=False)
+    if "verdict" in recorded.columns:  # an earlier release wrote no reasons, nor the prompt set of a response
+        again = again.drop({"reason", "data"} - set(recorded.columns), strict=False)
     if recorded.schema != again.schema:
         return "its columns differ"
     if recorded.height != again.height:

@@ -6,6 +6,7 @@ each, while these few leave it open, and up to 160 where the gate of the refusal
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -232,6 +233,7 @@ def _together(one: Refusals | None, other: Refusals) -> Refusals:
 def identify_responses(bench: Workbench) -> pl.DataFrame | None:
     """Every response of the untouched model to an *identify* prompt that there is, each once; None where there is none.
 
+    Prompt sets may give different prompts the same id: `data` is the set that a row is of, or one of them.
     Kept also where a run fails, so that a reader sees why. Rows are in an order that does not depend on which responses
     came first.
     """
@@ -241,16 +243,27 @@ def identify_responses(bench: Workbench) -> pl.DataFrame | None:
     found = sorted(
         (one for one in found if one[0][1] in sets), key=lambda one: (places.get(one[0][1:3], -1), *one[0][1:4])
     )
-    frames = []
+    names, frames = _set_names(list(sets.values())), []
     for (_, data, language, ids, *_), made in found:
-        rows = sets[data].frame.filter(split="identify", language=language).select("prompt_id", "context")
+        rows = sets[data].frame.filter(split="identify", language=language).select("prompt_id", "context", "text")
         asked = pl.DataFrame({"prompt_id": ids}).join(rows, on="prompt_id", how="left", maintain_order="left")
-        named = {"eval_language": pl.lit(language), "arm": pl.lit(BASELINE), "split": pl.lit("identify")}
-        frames.append(asked.hstack(made).drop_nulls("context").with_columns(**named))
-    columns = ["prompt_id", "context", "split", "eval_language", "arm", *RESPONSE_COLUMNS]
+        named = {"eval_language": language, "arm": BASELINE, "split": "identify", "data": names[data]}
+        frames.append(
+            asked.hstack(made)
+            .drop_nulls("context")
+            .with_columns(**{name: pl.lit(value) for name, value in named.items()})
+        )
+    columns = ["prompt_id", "context", "split", "eval_language", "arm", "data", *RESPONSE_COLUMNS]
+    same = ["prompt_id", "context", "eval_language", "text", *RESPONSE_COLUMNS]
     if not any(frame.height for frame in frames):
         return None
-    return pl.concat(frames).unique(["prompt_id", "eval_language"], keep="first", maintain_order=True).select(columns)
+    return pl.concat(frames).unique(same, keep="first", maintain_order=True).select(columns)
+
+
+def _set_names(sets: Sequence[PromptSet]) -> dict[str, str]:
+    """What prompt sets are called, by digest: namesakes have the beginning of it, too."""
+    counts = Counter(prompts.name for prompts in sets)
+    return {one.digest: one.name if counts[one.name] == 1 else f"{one.name} ({one.digest[:8]})" for one in sets}
 
 
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────

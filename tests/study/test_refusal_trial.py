@@ -113,6 +113,24 @@ def test_rows_of_responses_do_not_tell_which_came_first() -> None:
     assert found.equals(again)
 
 
+def test_prompt_sets_with_the_same_ids_have_rows_of_their_own(tmp_path: Path) -> None:
+    """One judge calls the same responses refusals, and the other does not; a part of a set has no rows of its own."""
+    judges = {"complied": NOTHING, "refused": EVERYTHING}
+    nodes = [Prompts(organism_judged(tmp_path / one, judges[one]), languages=("qaa",), limit=2) for one in judges]
+    nodes.append(replace(nodes[0], limit=1))
+    sets = {str(place): SafetyNeurons(node, effect="local", top=0.01) for place, node in enumerate(nodes)}
+    bench = bench_for(Recipe(model="organism", sets=sets), load_subject("organism"))
+    for node in nodes:
+        observe(bench, bench.data[node], "qaa")
+    found = identify_responses(bench)
+    assert found is not None
+    assert found.height == 8
+    second = found.filter(data=f"organism, first 2 ({bench.data[nodes[1]].digest[:8]})")
+    assert set(second["verdict"]) == {"refused"}
+    assert set(found["verdict"]) == {"refused", "complied"}
+    assert sorted(second["prompt_id"]) == sorted(found.filter(verdict="complied")["prompt_id"])
+
+
 def test_where_the_gate_cannot_pass_the_run_fails_before_effects_are_scored(tmp_path: Path) -> None:
     recipe = limited(identify_ms(data=organism_judged(tmp_path / "data", NOTHING), languages=LANGUAGES), 100)
     with pytest.raises(UntrustedReadoutError) as caught:
