@@ -216,17 +216,21 @@ class _Answer:
         return f"The ASR of the untouched model {where} is {percent(row['value'])} ({interval}; n = {row['n']:,})."
 
     def extremes(self) -> str:
-        """The arms with the largest and the smallest change on the average."""
-        asr = self.summary.filter(pl.col("step").is_null(), role=TESTED, measure="asr")
+        """The arms with the largest and the smallest change on the average, whether ASR rises or falls."""
+        tested = self.summary.filter(role=TESTED, measure="asr")
+        asr = tested.filter(pl.col("step").is_null())
         named = zip(arm_names(asr), asr.rows(named=True), strict=True)
         rows = [(name, row) for name, row in named if row["language"] == AVERAGE and is_known(row["delta"])]
-        rows.sort(key=lambda item: -item[1]["delta"])
+        rows.sort(key=lambda item: -abs(item[1]["delta"]))
         told = [
             f"{plain(name.title)} {percent(row['value'])} on the average of {self._averaged(name, row)} "
             f"({_change(row)})"
             for name, row in (rows if len(rows) < 3 else [rows[0], rows[-1]])
         ]
-        few = "Described, not tested" if len(rows) < 3 else "The largest and the smallest change, described, not tested"
+        which = "The largest and the smallest change"
+        if asr.height < tested.height:
+            which = f"Beside the learning curves, {uncapitalised(which)}"
+        few = "Described, not tested" if len(rows) < 3 else f"{which}, described, not tested"
         return f" {few}: {'; '.join(told)}." if told else ""
 
     def _averaged(self, name: ArmName, row: Row) -> str:

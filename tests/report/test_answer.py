@@ -290,6 +290,16 @@ def test_a_study_without_a_primary_arm_describes() -> None:
     assert "ms of cc" not in line
 
 
+def test_the_largest_change_is_so_by_its_size_and_learning_curves_are_told_apart() -> None:
+    recipe = Recipe(arms={name: Suppress(MS) for name in "abc"}, measures=MEASURES)
+    rows = [row(arm, "asr", delta=delta) for arm, delta in (("a", 0.01), ("b", -0.3), ("c", 0.1))]
+    line = lines_of(recipe, BASELINE, *rows)[0]
+    assert line.partition("described, not tested: ")[2].startswith("b 60.0 % on the average")
+    assert "; a 60.0 % on the average" in line
+    line = lines_of(recipe, BASELINE, *rows, row("ss", "asr", delta=-0.9, step=8))[0]
+    assert ". Beside the learning curves, the largest and the smallest change, described, not tested: b 60.0 %" in line
+
+
 def test_sets_alone_are_told_by_their_sizes() -> None:
     recipe = Recipe(sets={"ms": MS, "ss": SS})
     assert lines_of(recipe) == [
