@@ -25,13 +25,15 @@ from ssn_probe.study.measurements import UNCHANGED, response_inputs, responses, 
 from ssn_probe.study.refusal_readout import gate_rows, given_up
 from ssn_probe.study.refusal_trial import check_gate, gated_sets
 from ssn_probe.study.resolve import choosers, found_again, reads_language, reads_log_odds, rows_to_train
-from ssn_probe.study.rounding import rounding_steps
+from ssn_probe.study.rounding import rounding_notes, rounding_steps
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import TRAINING, Cost, Step, generating, run_unless_done
 from ssn_probe.study.trained_weights import AFTER, complete_row, is_trained, train, trained_bench, training_inputs
 from ssn_probe.study.verification import expected_passes
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.tracing.execution import runs_whole
+
+TRAINING_LABEL = f"{AFTER}training"
 
 
 def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
@@ -46,13 +48,24 @@ def identify_steps(bench: Workbench, recipe: Recipe) -> Iterator[Step]:
         if prompts not in tested:
             yield from _gate_steps(bench, here, language_label(prompts), prompts)
     yield from _score_steps(bench, here, scored_nodes)
-    yield from rounding_steps(bench, scored_nodes)
+    yield from rounding_steps(bench, here, scored_nodes)
     for training, nodes in found_again(recipe).items():
         yield from _after_training(bench, training, nodes)
 
 
+def notes_on_rounding(bench: Workbench, recipe: Recipe) -> Iterator[str]:
+    """Where float32 would choose other neurons, in the recipe's own model and in those that are trained."""
+    yield from rounding_notes(bench, choosers(recipe))
+    for training, nodes in found_again(recipe).items():
+        yield from rounding_notes(_trained(bench, training), nodes, AFTER)
+
+
 def _same(bench: Workbench) -> Workbench:
     return bench
+
+
+def _trained(bench: Workbench, training: Trains) -> Workbench:
+    return trained_bench(bench, training, evaluate(bench, training.neurons), TRAINING_LABEL)
 
 
 def gate_label(prompts: PromptSet) -> str:
@@ -168,14 +181,11 @@ def _cost_of_verifying(bench: Workbench, node: SafetyNeurons) -> Cost:
 
 def _after_training(bench: Workbench, training: Trains, nodes: list[SafetyNeurons]) -> Iterator[Step]:
     """The training that sets are identified after, and what they need in the model that it makes."""
-    label = f"{AFTER}training"
-
-    def inside() -> Workbench:
-        return trained_bench(bench, training, evaluate(bench, training.neurons), label)
-
+    label, inside = TRAINING_LABEL, partial(_trained, bench, training)
     gated = dict.fromkeys(bench.data[node.prompts] for node in nodes if node.scored_by.needs_openings)
     users = [step for prompts in gated for step in _gate_steps(bench, inside, AFTER + gate_label(prompts), prompts)]
     users += _score_steps(bench, inside, nodes, AFTER)
+    users += rounding_steps(bench, inside, nodes, AFTER)
 
     def key() -> Mapping:
         return training_inputs(bench, training, evaluate(bench, training.neurons))

@@ -25,7 +25,7 @@ from ssn_probe.study.deltas import write_deltas
 from ssn_probe.study.dissociation import dissociation
 from ssn_probe.study.findings import Findings
 from ssn_probe.study.found_again import compared_again
-from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.identify_steps import identify_steps, notes_on_rounding
 from ssn_probe.study.importance import chance_errors
 from ssn_probe.study.language_readout import language_gates
 from ssn_probe.study.language_share import with_language
@@ -33,9 +33,8 @@ from ssn_probe.study.lm_eval_steps import lm_eval_steps
 from ssn_probe.study.planted_truth import truth_table
 from ssn_probe.study.refusal_readout import gates
 from ssn_probe.study.refusal_trial import identify_responses, try_refusal, with_baseline
-from ssn_probe.study.resolve import choosers, evaluated
+from ssn_probe.study.resolve import evaluated
 from ssn_probe.study.robustness import Robustness, own_sets, robustness_of, with_chance
-from ssn_probe.study.rounding import rounding_notes
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import Step, rows_of_steps, run_steps
 from ssn_probe.study.summary import summarise
@@ -68,7 +67,7 @@ def run_study(bench: Workbench, recipe: Recipe, folder: Path) -> Findings:
                 pass
         finally:
             keep("responses", identify_responses(bench))
-        for note in rounding_notes(bench, choosers(recipe)):
+        for note in notes_on_rounding(bench, recipe):
             bench.warn(note)
         verification = verification_table(verifying(bench, recipe))
         keep("verification", verification)

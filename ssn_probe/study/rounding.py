@@ -5,7 +5,7 @@ the same weights. A pass is the same work for one neuron as for all, so that sco
 would save nothing: what is offered is to score all of them in float32.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -32,6 +32,7 @@ from ssn_probe.study.importance import (
 )
 from ssn_probe.study.measurements import tokens_of
 from ssn_probe.study.steps import Cost, Step
+from ssn_probe.study.trained_weights import bench_weights
 from ssn_probe.study.workbench import Workbench
 from ssn_probe.text import counted
 
@@ -41,38 +42,43 @@ SAME = 0.99
 """The share of a set that stays the same where nothing is said."""
 
 
-def rounding_steps(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> Iterator[Step]:
-    """A few prompts of the anchor, scored in float32 for every effect and rule of a model in half precision."""
+def rounding_steps(
+    bench: Workbench, inside: Callable[[], Workbench], nodes: Iterable[SafetyNeurons], before: str = ""
+) -> Iterator[Step]:
+    """A few prompts of the anchor, scored in float32 for every effect and rule of a model in half precision.
+
+    `inside` gives the bench that they are scored on, `before` begins the label.
+    """
     neurons = bench.subject.n_layers * sum(bench.subject.widths.values())
-    for node in _asked(bench, nodes):
+    for node in _asked(bench, inside, nodes):
         prompts, effect = bench.data[node.prompts], node.scored_by
         count = sum(prompts.select("identify", context, _language(bench, node)).height for context in CONTRASTED)
         yield Step(
-            label=effect.label(f"{prompts.name}, {counted(min(count, 2 * FEW), 'prompt')} in float32"),
+            label=before + effect.label(f"{prompts.name}, {counted(min(count, 2 * FEW), 'prompt')} in float32"),
             prompts=min(count, 2 * FEW),
             cost=Cost(work="effect", passes=effect.passes(neurons), effect=effect, sites=node.sites, dtype="float32"),
-            key=lambda node=node: _inputs(bench, node),
+            key=lambda node=node: _inputs(inside(), node),
             is_kept=lambda inputs: _is_kept(bench, inputs),
-            run=lambda node=node: rounding(bench, node),
+            run=lambda node=node: rounding(inside(), node),
         )
 
 
-def rounding_notes(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> Iterator[str]:
+def rounding_notes(bench: Workbench, nodes: Iterable[SafetyNeurons], before: str = "") -> Iterator[str]:
     """In words, where float32 would choose other neurons, or where that could not be measured."""
-    for node in _asked(bench, nodes):
+    for node in _asked(bench, lambda: bench, nodes):
         taken, same = rounding(bench, node).row(0)
         own, name = bench.subject.identity["dtype"], node.scored_by.spelled
         if same is None:
             yield (
-                f"whether {own} rounds so much that other neurons are chosen by effect={name} was not measured: the "
-                "weights in float32 do not fit into the memory, or are not all on a device"
+                f"{before}whether {own} rounds so much that other neurons are chosen by effect={name} was not "
+                "measured: the weights in float32 do not fit into the memory, or are not all on a device"
             )
         elif same < SAME * taken:
             yield (
-                f"{own} rounds so much that other neurons are chosen by effect={name}: of the {taken:,} that the rule "
-                f"takes from a few prompts in {_language(bench, node)}, {taken - same:,} are others in float32. "
-                "-T scoring_dtype=float32 scores all neurons in float32, with the same weights, and does all else in "
-                f"{own}"
+                f"{before}{own} rounds so much that other neurons are chosen by effect={name}: of the {taken:,} that "
+                f"the rule takes from a few prompts in {_language(bench, node)}, {taken - same:,} are others in "
+                "float32. -T scoring_dtype=float32 scores all neurons in float32, with the same weights, and does all "
+                f"else in {own}"
             )
 
 
@@ -86,7 +92,7 @@ def rounding(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
     return bench.remember(("rounding", digest(inputs)), lambda: bench.frames(inputs, ["rounding"], compute)["rounding"])
 
 
-def _asked(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> list[SafetyNeurons]:
+def _asked(bench: Workbench, inside: Callable[[], Workbench], nodes: Iterable[SafetyNeurons]) -> list[SafetyNeurons]:
     """One node for every effect and rule, where the model is in half precision and is scored in it.
 
     Of a node that verifies its estimates are asked: what ablation changes of a set is no rounding.
@@ -99,7 +105,7 @@ def _asked(bench: Workbench, nodes: Iterable[SafetyNeurons]) -> list[SafetyNeuro
         if not widens(bench.subject, node.scoring_dtype) and node.labels is None
     ]
     if bench.cache is not None and bench.cache.derive:  # verifying what a host or an earlier release ran without asking
-        own = [node for node in own if _is_kept(bench, _inputs(bench, node))]
+        own = [node for node in own if _is_kept(bench, _inputs(inside(), node))]
     return list(
         {(node.prompts, node.effect, node.sites, node.rule, node.top, node.pool): node for node in own}.values()
     )
@@ -130,7 +136,9 @@ def _top(node: SafetyNeurons) -> float:
 def _compared(bench: Workbench, node: SafetyNeurons) -> pl.DataFrame:
     own = _chosen(bench, node, _own_means(bench, node))
     try:
-        same = own.join(_chosen(bench, node, _wide_means(bench, node)), on=KEYS, how="semi").height
+        with bench_weights(bench):
+            wide = _wide_means(bench, node)
+        same = own.join(_chosen(bench, node, wide), on=KEYS, how="semi").height
     except (OutOfMemory, CannotWidenError):
         same = None
     return pl.DataFrame({"taken": own.height, "same": same}, schema={"taken": pl.Int64, "same": pl.Int64})

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ssn_probe import Final, Local, Prompts, Recipe, SafetyNeurons, run
+from ssn_probe import Expand, Final, Local, Prompts, Recipe, SafetyNeurons, Training, run
 from ssn_probe.model.out_of_memory import OutOfMemory
 from ssn_probe.model.precision import CannotWidenError
 from ssn_probe.model.subject import Subject, load_subject
@@ -14,7 +14,7 @@ from ssn_probe.neurons import KEYS
 from ssn_probe.runs.cache import Cache
 from ssn_probe.spec.node import digest
 from ssn_probe.study import rounding
-from ssn_probe.study.identify_steps import identify_steps
+from ssn_probe.study.identify_steps import identify_steps, notes_on_rounding
 from ssn_probe.study.plan import make_plan
 from ssn_probe.study.set_evaluation import evaluate
 from ssn_probe.study.steps import rows_of_steps
@@ -22,6 +22,7 @@ from ssn_probe.study.workbench import Workbench
 
 PROMPTS = Prompts("organism", languages=("qaa",), limit=rounding.FEW)
 """As many as are scored in float32, too, so that brute force can tell what the whole set would be."""
+TRAINED = Prompts("organism", languages=("qaa",), limit=8)
 MS = SafetyNeurons(PROMPTS, effect=Local("last"), top=0.3)
 
 
@@ -63,7 +64,7 @@ def test_what_ablation_changes_of_a_set_is_no_rounding(half: Subject, sensitive:
     sets = [evaluate(bench, one).frame.select(KEYS) for one in (plain, checked)]
     assert not sets[0].equals(sets[1])
     assert notes(bench, checked) == notes(bench, plain)
-    assert len(rows_of_steps(rounding.rounding_steps(bench, [plain, checked]))) == 1
+    assert len(rows_of_steps(rounding.rounding_steps(bench, lambda: bench, [plain, checked]))) == 1
 
 
 def test_nothing_is_asked_where_nothing_can_be_gained(half: Subject) -> None:
@@ -71,7 +72,7 @@ def test_nothing_is_asked_where_nothing_can_be_gained(half: Subject) -> None:
     wide = replace(MS, scoring_dtype="float32")
     for subject, node in ((full, MS), (half, wide)):
         bench = bench_of(subject)
-        assert not list(rounding.rounding_steps(bench, [node]))
+        assert not list(rounding.rounding_steps(bench, lambda bench=bench: bench, [node]))
         assert not notes(bench, node)
 
 
@@ -119,6 +120,31 @@ def test_what_was_measured_is_kept(half: Subject, tmp_path: Path, sensitive: Non
         assert step.is_done()
     assert len({digest(dict(step.key())) for step in steps}) == 3
     assert notes(bench_of(half, Cache(root=tmp_path, compute=False, derive=True))) == notes(bench) != []
+
+
+def test_a_set_that_is_found_again_after_training_is_asked_about_in_the_trained_model(
+    half: Subject, tmp_path: Path, sensitive: None
+) -> None:
+    trained = Expand(MS.of("qaa"), TRAINED, training=Training(lr=1e-2, steps=2))
+    study = Recipe(sets={"again": MS.after(trained)})
+    plan = make_plan(study)
+    bench = Workbench(subject=half, data=plan.data, anchor=plan.anchor, cache=Cache(root=tmp_path))
+    rows = rows_of_steps(identify_steps(bench, study))
+    assert (
+        rows[-1].label == "after training: local effect of every neuron (organism, first 4, 8 prompts in float32, last)"
+    )
+    weights = {name: tensor.clone() for name, tensor in half.model._module.named_parameters()}
+    for step in identify_steps(bench, study):
+        step.run()
+        assert step.is_done()
+    first, second = notes_on_rounding(bench, study)
+    assert second.startswith(
+        "after training: bfloat16 rounds so much that other neurons are chosen by effect=local:last"
+    )
+    assert first != second.removeprefix("after training: "), "the trained model has other effects"
+    assert all(tensor.equal(weights[name]) for name, tensor in half.model._module.named_parameters())
+    derived = replace(bench, cache=Cache(root=tmp_path, compute=False, derive=True), memory={})
+    assert list(notes_on_rounding(derived, study)) == [first, second]
 
 
 @pytest.mark.slow
