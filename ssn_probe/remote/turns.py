@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -49,6 +50,10 @@ class Task:
     error: BaseException | None = None
 
 
+Following = SimpleQueue[tuple[Task, threading.Event] | None]
+"""What a thread does next: a task with the ticket to wait for, or None to end."""
+
+
 @dataclass(eq=False)
 class Turns:
     """`idle` is called when every thread waits; `interrupted` when the thread that waits for all gets Ctrl-C.
@@ -65,6 +70,8 @@ class Turns:
     abandoned: bool = False
     """Ctrl-C has come, and some thread did not stop in time."""
     held: dict[Hashable, list[threading.Event]] = field(default_factory=dict)
+    free: list[Following] = field(default_factory=list)
+    """Of threads that have no task."""
     local: threading.local = field(default_factory=threading.local)
 
     @property
@@ -149,7 +156,11 @@ class Turns:
                     self.wake(ticket)
 
     def together(self, work: Iterable[Callable[[], T]], most: int) -> Iterator[T]:
-        """What each gives, in order; at most so many are under way. Where one fails, none begins, and it is raised."""
+        """What each gives, in order; at most so many are under way. Where one fails, none begins, and it is raised.
+
+        A thread that has done its task takes another one, as long as some work is done together: in a thread that has
+        just begun, tables and tensors take several times as long.
+        """
         group, left, tasks = Group(self.group), iter(work), deque[Task]()
         more, patience = True, None
         with self.taken():
@@ -177,6 +188,13 @@ class Turns:
                 raise
             finally:
                 self._end(group, patience)
+                if group.parent is None:
+                    self._let_go()
+
+    def _let_go(self) -> None:
+        """Threads without a task end."""
+        while self.free:
+            self.free.pop().put(None)
 
     def _end(self, group: Group, seconds: float | None = None) -> None:
         """Nothing more of the group is asked for; what is under way ends, or has so many seconds for each."""
@@ -191,11 +209,24 @@ class Turns:
     def _start(self, work: Callable[[], Any], group: Group) -> Task:
         task, ticket = Task(work, group), threading.Event()
         group.running += 1
-        threading.Thread(target=self._run, args=(task, ticket), daemon=True).start()
+        if self.free:
+            self.free.pop().put((task, ticket))
+        else:
+            threading.Thread(target=self._serve, args=(task, ticket), daemon=True).start()
         self.wake(ticket)
         return task
 
-    def _run(self, task: Task, ticket: threading.Event) -> None:
+    def _serve(self, task: Task, ticket: threading.Event) -> None:
+        """What a thread does: one task after the other, until it is let go or its group is over."""
+        tasks: Following = SimpleQueue()
+        following: tuple[Task, threading.Event] | None = task, ticket
+        while following is not None:
+            goes_on = self._run(*following, tasks)
+            following = None  # nothing keeps what the task gave
+            following = tasks.get() if goes_on else None
+
+    def _run(self, task: Task, ticket: threading.Event, tasks: Following) -> bool:
+        """Does a task; will there be another one in `tasks`?"""
         ticket.wait()
         self.local.mine, self.local.group = True, task.group
         try:
@@ -204,9 +235,13 @@ class Turns:
             task.error = error
             if not isinstance(error, Cancelled):
                 task.group.failed = True
+        if goes_on := not task.group.is_over:
+            self.free.append(tasks)
         task.done = True
         task.group.running -= 1
         if task.group.ended is not None:
             self.wake(task.group.ended)
             task.group.ended = None
         self._next()
+        self.local.mine, self.local.group = False, None
+        return goes_on

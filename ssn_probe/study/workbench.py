@@ -4,7 +4,7 @@ A measurement that was made in a run is never made again, so two arms with the s
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -89,7 +89,9 @@ class Workbench:
         return self._once(self.prompt_memory, key, compute)
 
     def _once(self, memory: dict[tuple[Any, ...], Any], key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        with self.alone((id(memory), key)) if key not in memory else nullcontext():
+        with suppress(KeyError):  # the first thing, since the hash of a key is that of whole expressions
+            return memory[key]
+        with self.alone((id(memory), key)):
             if (NotCached, key) in memory:
                 raise NotCached(*memory[NotCached, key])
             if key not in memory:

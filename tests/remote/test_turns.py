@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
@@ -236,3 +238,38 @@ def test_a_thread_that_would_wait_does_something_else_as_long_as_nobody_can_go_o
 
     assert list(found.together([lambda one=one: wait(one) for one in waiting], 2)) == [True, True]
     assert seen[:2] == [2, 1]
+
+
+def test_a_thread_does_one_task_after_the_other_and_ends_with_the_last() -> None:
+    later, threads = Later(), set()
+
+    def work() -> None:
+        threads.add(threading.current_thread())
+        later.wait()
+
+    list(later.turns.together([work] * 40, most=3))
+    assert len(threads) <= 4  # the next task may begin before the thread of the one that ends is free
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_threads_of_work_within_work_end_too(fails: bool) -> None:
+    later, threads = Later(), set()
+
+    def inner() -> None:
+        threads.add(threading.current_thread())
+        later.wait()
+
+    def outer(number: int) -> None:
+        inner()
+        list(later.turns.together([inner] * 3, most=2))
+        if fails and number == 2:
+            raise ValueError("the third")
+
+    with pytest.raises(ValueError, match="third") if fails else nullcontext():
+        list(later.turns.together([partial(outer, number) for number in range(6)], most=2))
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
