@@ -45,6 +45,10 @@ class HostTimeoutError(JobTooLargeError):
     """A job that ran longer than the host allows."""
 
 
+class KeyRefusedError(RemoteError):
+    """A host asks for a key, or for another one."""
+
+
 class JobFailedError(RemoteError):
     """A job with an error in what it ran: the host goes on, and other jobs may succeed."""
 
@@ -165,14 +169,14 @@ def job_error(host: Host, job: str, said: str, meta: Mapping[str, Any] | None = 
     )
 
 
-def _key_refused(host: Host, status: int) -> RemoteError:
+def _key_refused(host: Host, status: int) -> KeyRefusedError:
     """Without a word of what the host says: some repeat the key."""
     where = f"Set it with `export {KEY}=…`, or once and for all with nnsight.CONFIG.set_default_api_key"
     source = "https://login.ndif.us gives keys for the public NDIF; a lab's own has an administrator."
     if host.key is None:
-        return RemoteError(f"{host.url} asks for a key, and none is set ({status}).", f"{where}. {source}")
+        return KeyRefusedError(f"{host.url} asks for a key, and none is set ({status}).", f"{where}. {source}")
     what = {400: "is malformed, says", 401: "is not accepted, says", 403: "is unknown, says"}[status]
-    return RemoteError(f"The key {what} {host.url} ({status}).", f"{where}, the whole of it. {source}")
+    return KeyRefusedError(f"The key {what} {host.url} ({status}).", f"{where}, the whole of it. {source}")
 
 
 def _version_hint(what: str, said: str) -> str:

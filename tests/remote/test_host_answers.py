@@ -43,6 +43,15 @@ def test_the_key_goes_where_it_is_meant_to() -> None:
     assert asked == [("/status", None), ("/whoami", SECRET)]
 
 
+@pytest.mark.parametrize("code", [401, 403])
+@pytest.mark.parametrize(("key", "words"), [(SECRET, "/status asks for a key"), (None, "and none is set")])
+def test_a_key_that_is_set_is_not_said_to_be_missing(code: int, key: str | None, words: str) -> None:
+    answer = (code, {"detail": "Missing API key."})
+    with host_that_says({"/status": answer}) as (url, asked), pytest.raises(RemoteError, match=words):
+        ask(Host(url, key), "status")
+    assert asked == [("/status", None)]
+
+
 def test_no_proxy_sees_what_goes_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
