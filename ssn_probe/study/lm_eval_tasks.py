@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 
 from ssn_probe.errors import DataError, ModelError, RecipeError, SSNProbeError, first_line, nearest
@@ -106,11 +107,14 @@ def _load(manager: Any, task: str) -> None:
     try:
         manager.load([task])
     except Exception as error:
-        raise DataError(
-            f"the lm-eval task {task!r} or its data cannot be loaded: {first_line(error)}",
-            "Is there a network, and is the data set open to you? Load it once where there is one (HF_HOME names the "
-            "folder that keeps it), or leave the task out.",
-        ) from error
+        hint = "Does its data have documents, and the splits and fields that its .yaml file names? Else leave it out."
+        if isinstance(error, OSError | httpx.HTTPError):
+            hint = (
+                "Is the file there? Of a data set on the hub: is there a network, and is it open to you? Load it once "
+            )
+            hint += "where there is one (HF_HOME names the folder that keeps it), or leave the task out."
+        message = f"the lm-eval task {task!r} or its data cannot be loaded: {first_line(error)}"
+        raise DataError(message, hint) from error
 
 
 @contextmanager
@@ -174,10 +178,15 @@ def _files(path: Path) -> Iterator[Path]:
     for module in dict.fromkeys(re.findall(r"!function\s+([\w.]+)\.\w+", text)):
         yield from _local(str(path.parent / f"{module.replace('.', '/')}.py"))
     options, folder = fields.get("dataset_kwargs") or {}, fields.get("dataset_path") or ""
-    for name in (folder if "/" in folder else "", options.get("data_dir"), *_each(options.get("data_files"))):
+    for name in ("" if _is_format(folder) else folder, options.get("data_dir"), *_each(options.get("data_files"))):
         yield from _local(name) if name else ()
     for included in _each(fields.get("include")):
         yield from _files(path.parent / included)
+
+
+def _is_format(name: str) -> bool:
+    """Does `datasets` take the name for one of its formats, such as json, whatever is called so here?"""
+    return Path(name).exists() and name in import_module("datasets.packaged_modules")._PACKAGED_DATASETS_MODULES
 
 
 def _each(named: Any) -> list[str]:

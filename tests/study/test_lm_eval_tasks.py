@@ -64,13 +64,44 @@ def test_what_is_missing_is_said_before_the_model_runs(tmp_path: Path, monkeypat
         check_tasks(study("gone.yaml"))
     (tmp_path / "data.json").unlink()
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "empty")
-    with pytest.raises(DataError, match=r"or its data cannot be loaded: .*data\.json"):
+    with pytest.raises(DataError, match=r"or its data cannot be loaded: .*data\.json") as caught:
         check_tasks(study(choose))
+    assert "is there a network" in str(caught.value.hint)
     lm_eval_tasks._manager.cache_clear()
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     with pytest.raises(DataError, match="LMEval needs lm-eval") as caught:
         check_tasks(study(choose))
     assert caught.value.hint == "pip install 'ssn-probe[lm-eval]'"
+
+
+@pytest.mark.parametrize("lacks", ["documents", "split", "field"])
+def test_what_a_task_lacks_is_not_said_to_be_the_network(
+    lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose, *_ = write_tasks(tmp_path, monkeypatch)
+    other = {
+        "documents": "process_docs: !function ask.none\n",
+        "split": "test_split: test\n",
+        "field": "doc_to_text: '{{x}}'\n",
+    }
+    (tmp_path / "ask.py").write_text("def none(documents):\n    return documents.select([])\n", "utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"include: {Path(choose).name}\n{other[lacks]}", "utf-8")
+    with pytest.raises(DataError, match="or its data cannot be loaded") as caught:
+        check_tasks(study(str(mine)))
+    assert str(caught.value.hint).startswith("Does its data have documents, and the splits and fields")
+
+
+def test_data_in_a_folder_without_a_slash_are_part_of_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a format is no folder, even where there is one."""
+    monkeypatch.chdir(tmp_path)
+    for folder, other in (("mine", True), ("json", False)):
+        Path(folder).mkdir()
+        task = Path(f"{folder}.yaml")
+        task.write_text(f"dataset_path: {folder}\n", "utf-8")
+        before = lm_eval_tasks._definition(str(task))
+        (Path(folder) / "train.json").write_text("{}\n", "utf-8")
+        assert (lm_eval_tasks._definition(str(task)) != before) == other
 
 
 def test_a_mean_has_its_standard_error(llama: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,14 +161,14 @@ def test_a_run_measures_tasks_last_and_finds_them_again(tmp_path: Path, monkeypa
     assert set(scores.filter(arm="ms")["set_language"]) == {"qab", "qaa"}
     assert set(scores["n"]) == {5}
     assert set(scores["arm"]) == {"baseline", "ms"}
-    assert r"| choose\_qab | acc | qab | 5 |" in (run.path / "report.md").read_text("utf-8")
+    assert r"| choose\_qab | acc | qab | 5 | 0 |" in (run.path / "report.md").read_text("utf-8")
     side = next(line for line in run.manifest()["answer"] if line.startswith("Side effects"))
     assert "choose_qab acc" in side
     assert all(finding.holds is not False for finding in verify(run))
     exported = Result(run).export(tmp_path / "tasks.md", "lm_eval").read_text("utf-8")
-    assert "| task | metric | language | documents | baseline | ms |" in exported
+    assert "| task | metric | language | documents | examples | baseline | ms |" in exported
     assert pl.read_csv(Result(run).export(tmp_path / "tasks.csv", "lm_eval")).height == scores.height
-    assert r"\begin{tabular}{lllrrr}" in Result(run).export(tmp_path / "tasks.tex", "lm_eval").read_text("utf-8")
+    assert r"\begin{tabular}{lllrrrr}" in Result(run).export(tmp_path / "tasks.tex", "lm_eval").read_text("utf-8")
     monkeypatch.setattr(lm_eval_tasks, "_run", None)  # nothing is asked of the model again
     again = run_recipe(recipe, Options(out=tmp_path / "out"), Console(quiet=True))
     assert again.table("lm_eval").equals(scores)

@@ -8,9 +8,10 @@ from ssn_probe.study.arms import BASELINE, ArmName
 
 TITLE = "Scores of lm-eval's tasks"
 NOTE = (
-    "Each score ± its standard error over documents, as lm-eval computes it where the score is a mean. Of an arm that "
-    "has neurons per language, those of the task's language apply. No random sets were run on these tasks: a change "
-    "within two standard errors is no evidence of one, and says nothing about tasks that are not here."
+    "Examples: answered ones in front of each document. Each score ± its standard error over documents, as lm-eval "
+    "computes it where the score is a mean. Of an arm that has neurons per language, those of the task's language "
+    "apply. No random sets were run on these tasks: a change within two standard errors is no evidence of one, and "
+    "says nothing about tasks that are not here."
 )
 
 
@@ -20,19 +21,19 @@ def top_scores(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def task_grid(scores: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of plain text: task, metric, language and documents, then every arm's score."""
+    """Header and rows of plain text: task, metric, language, documents and examples, then every arm's score."""
     keys = ["task", "metric", "filter"]
     arms: dict[str, dict[tuple, str]] = {}
     rows: dict[tuple, list[str]] = {}
     for row in top_scores(scores).iter_rows(named=True):
         key = tuple(row[name] for name in keys)
         chosen = "" if row["filter"] == "none" else f" ({row['filter']})"
-        documents = ABSENT if row["n"] is None else f"{row['n']:,}"
-        rows.setdefault(key, [row["task"], f"{row['metric']}{chosen}", row["eval_language"], documents])
+        counts = [ABSENT if row[name] is None else f"{row[name]:,}" for name in ("n", "num_fewshot")]
+        rows.setdefault(key, [row["task"], f"{row['metric']}{chosen}", row["eval_language"], *counts])
         error = "" if row["stderr"] is None else f" ± {row['stderr']:.4f}"
         arms.setdefault(_title(row, scores), {})[key] = f"{row['value']:.4f}{error}"
     body = [[*cells, *(found.get(key, ABSENT) for found in arms.values())] for key, cells in rows.items()]
-    return ["task", "metric", "language", "documents", *arms], body
+    return ["task", "metric", "language", "documents", "examples", *arms], body
 
 
 def _title(row: dict, scores: pl.DataFrame) -> str:
