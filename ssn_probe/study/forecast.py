@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ssn_probe.data.clusters import cluster_columns
-from ssn_probe.data.judges import make_judge
+from ssn_probe.data.judges import is_unjudged, make_judge
 from ssn_probe.data.prompt_set import PromptSet
 from ssn_probe.engines.vllm_engine import Vllm, ending
 from ssn_probe.model.asking import asking_of
@@ -130,7 +130,8 @@ def forecast(
         *_without_average(bench, plan.recipe),
         *notes,
     ]
-    gates = [need for prompts in reads_log_odds(plan.recipe, plan.data) for need in gate_needs(bench, prompts)]
+    tested = [prompts for prompts in reads_log_odds(plan.recipe, plan.data) if not is_unjudged(prompts.judge)]
+    gates = [need for prompts in tested for need in gate_needs(bench, prompts)]
     return Forecast(
         recipe=plan.recipe,
         rows=tuple(rows),

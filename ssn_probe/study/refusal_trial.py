@@ -130,8 +130,12 @@ def try_refusal(bench: Workbench, recipe: Recipe) -> tuple[Refusals, ...] | None
 def _tried_set(bench: Workbench, prompts: PromptSet, *, gated: bool) -> Iterator[Refusals]:
     """What a language or two of a prompt set give. Raises, or gives the log-odds up, where its gate is out of reach."""
     needs = {need.language: need for need in gate_needs(bench, prompts)}
-    if gated and is_unjudged(prompts.judge) and set(prompts.languages) <= set(bench.subject.openings or {}):
+    unknown = [language for language in prompts.languages if language not in (bench.subject.openings or {})]
+    if gated and is_unjudged(prompts.judge) and not unknown:
         return  # openings that the model declares are read untested
+    if is_unjudged(prompts.judge) and not gated and unknown:
+        why = f"responses are unjudged, and how the model begins to refuse in {listing(unknown)} is not known"
+        give_up(bench, prompts, UntrustedReadoutError(why, "Name a judge: --judge phrases."))
     if gated:
         require_judge(prompts.judge, prompts.name, "the gate of the refusal log-odds needs verdicts")
         _check_size(needs.values())

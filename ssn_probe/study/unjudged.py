@@ -42,7 +42,7 @@ def notes_on_judges(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> Iterat
     names = {prompts.name for prompts in measured(recipe, data).values() if is_unjudged(prompts.judge)}
     for name in sorted(names):
         yield (
-            f"the responses to {name} are unjudged, as nothing names a judge: there is no ASR. "
+            f"the responses to {name} are unjudged, as no judge is named: there is no ASR. "
             "`ssn-probe judge RUN --with phrases` judges them without the model"
         )
 

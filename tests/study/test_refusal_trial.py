@@ -22,7 +22,7 @@ from ssn_probe.report.terminal.plan_table import render_plan
 from ssn_probe.report.terminal.responses_table import show_responses
 from ssn_probe.report.terminal.result_card import card
 from ssn_probe.runs.folder import RunFolder, runs
-from ssn_probe.spec import Prompts, Recipe, SafetyNeurons
+from ssn_probe.spec import ASR, Prompts, Recipe, SafetyNeurons, Suppress
 from ssn_probe.spec.rendering import as_text
 from ssn_probe.study.forecast import forecast
 from ssn_probe.study.identify_steps import identify_steps
@@ -94,6 +94,24 @@ def test_a_model_that_refuses_is_tried_with_ten_of_each_and_nothing_is_said() ->
     assert bench.warnings == []
     assert refusal_lines(found) == []
     assert named("the shared safety neurons (SS)", found) == "the shared safety neurons (SS)"
+
+
+def test_without_a_judge_and_known_openings_no_run_gets_to_the_log_odds(tmp_path: Path) -> None:
+    """Nor to responses that would test them; openings that a model declares are read untested."""
+    model = tmp_path / "model"
+    shutil.copytree(Path(str(files("ssn_probe"))) / "organism" / "natural", model)
+    prompts = Prompts(organism_judged(tmp_path / "data", None), languages=LANGUAGES, limit=8)
+    arms = {"ms": Suppress(SafetyNeurons(prompts, effect="local", top=0.01))}
+    recipe = Recipe(model=str(model), arms=arms, measures=(ASR(prompts),), controls=0, comparisons=("labels",))
+    declared = forecast(recipe, out=tmp_path / "out")
+    (model / "openings.json").unlink()
+    unknown = forecast(recipe, out=tmp_path / "out")
+    assert not declared.unreached
+    rows = {row.label for row in unknown.rows}
+    assert set(unknown.unreached) == {label for label in rows if "log-odds" in label}
+    (why,) = set(unknown.unreached.values())
+    assert why == "responses are unjudged, and how the model begins to refuse in qaa and qab is not known"
+    assert declared.gates == unknown.gates == (), "nothing is tested, so nothing is needed for a test"
 
 
 def test_rows_of_responses_do_not_tell_which_came_first() -> None:
