@@ -28,6 +28,7 @@ from ssn_probe.languages import language_code
 from ssn_probe.limits import read_limited
 from ssn_probe.spec import Prompts
 from ssn_probe.spec.node import brief
+from ssn_probe.text import counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,14 +191,15 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     namesakes = other.name == prompts.name and other.digest != prompts.digest
     source = f"{other.name} ({other.digest[:8]})" if namesakes else other.name
     own = [(pl.lit(f"{source}:") + pl.col(name)).alias(name) for name in ("prompt_id", *cluster_columns(other.frame))]
+    context = pl.col("context")
     taken = ["harmless", *(["lookalike"] if "lookalike" not in prompts.frame["context"] else [])]
     called = {one: _called(prompts, one) or one for one in other.languages}
-    rows = other.frame.filter(pl.col("context").is_in(taken)).with_columns(
+    rows = other.frame.filter(context.is_in(taken)).with_columns(
         *own, pl.col("language").replace(called), source=pl.lit(source)
     )
     if "harmless" not in rows["context"]:
         raise DataError(f"{other.name} has no harmless prompts", "Give a set with rows of context 'harmless'.")
-    kept = prompts.frame.filter(pl.col("context") != "harmless")
+    kept, replaced = prompts.frame.filter(context != "harmless"), prompts.frame.filter(context == "harmless")
     frame = pl.concat([kept, rows], how="diagonal")
     frame = frame.with_columns(pl.col(cluster_columns(frame)).fill_null(pl.col("prompt_id")))
     for name in ("prompt_id", "cluster"):
@@ -210,6 +212,9 @@ def _with_harmless(prompts: PromptSet, other: PromptSet) -> PromptSet:
     change = f"harmless {other.digest}" + " of the same name" * namesakes
     both = _derived(prompts.digest, change + " with lookalikes" * ("lookalike" in rows["context"]))
     frame, notes = frame.filter(pl.col("language").is_in(prompts.languages)), (*prompts.notes, *other.notes)
+    if replaced.height and other.digest != prompts.digest:
+        count = counted(replaced["prompt_id"].n_unique(), "harmless prompt")
+        notes = (f"{prompts.name}: those of {source} take the place of its own {count}", *notes)
     about = {"name": other.name, "license": other.license, "revision": other.revision, "sha256": other.digest}
     return replace(prompts, frame=frame, digest=both, notes=notes, harmless=about)
 

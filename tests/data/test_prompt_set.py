@@ -187,6 +187,11 @@ def test_harmless_prompts_may_come_from_another_set(tmp_path: Path) -> None:
     for column in ("prompt_id", "cluster"):
         assert not set(harmless[column]) & set(before[column]), "ids of two sets must stay apart"
     assert found.anchor == "en"
+    own = before.filter(context="harmless")["prompt_id"].n_unique()
+    assert found.notes == (f"mine: those of theirs take the place of its own {own} harmless prompts",)
+    assert load(mine, harmless=str(mine)).notes == (), "the same prompts take no other's place"
+    bare = write(tmp_path / "bare", [row for row in make_rows() if row["context"] != "harmless"], anchor="en")
+    assert load(bare, harmless=str(theirs)).notes == ()
 
 
 def test_two_sets_of_one_name_are_two_sources(tmp_path: Path) -> None:
