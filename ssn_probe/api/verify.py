@@ -227,8 +227,7 @@ def _repeated(run: RunFolder, recipe: Recipe, plan: Plan, subject: Subject) -> l
                 _checked("the manifest says what was found", lambda: _statements(recorded, record.to_json())),
                 *_reports(run, again, FinishedRun(recipe=recipe, manifest=recorded, findings=found)),
             ]
-            same_release = is_intact(run.as_written()) is not None and "claims" in recorded
-            findings += words if same_release else [_by_another(word) for word in words]
+            findings += words if _is_of_this_release(run, recorded) else [_by_another(word) for word in words]
     try:
         parts = _parts(run)
     except SSNProbeError as error:
@@ -251,8 +250,14 @@ def _parts(run: RunFolder) -> set[str]:
     return set(found)
 
 
+def _is_of_this_release(run: RunFolder, recorded: Recorded) -> bool:
+    """Did the release that verifies a run make it? Some that had the same number wrote no seal or no claims."""
+    same = recorded.get("packages", {}).get("ssn-probe") == __version__
+    return same and is_intact(run.as_written()) is not None and "claims" in recorded
+
+
 def _by_another(finding: Finding) -> Finding:
-    """An earlier release may have used other words."""
+    """Another release may use other words."""
     return finding if finding.holds else replace(finding, holds=None, why=f"another release wrote it ({finding.why})")
 
 
@@ -321,9 +326,7 @@ def _reports(run: RunFolder, again: RunFolder, found: FinishedRun) -> Iterator[F
             why = f"it was not written: `ssn-probe report {run.name}` does"
             yield Finding(what=what, holds=None, why=why)
             continue
-        finding = _checked(what, lambda name=name: _report_differs(run.path / name, again.path / name))
-        same = found.manifest["packages"].get("ssn-probe") == __version__
-        yield finding if same or name == "report.md" else _by_another(finding)
+        yield _checked(what, lambda name=name: _report_differs(run.path / name, again.path / name))
 
 
 def _report_differs(path: Path, expected: Path) -> str:

@@ -400,6 +400,25 @@ def test_a_forged_licence_is_found(copy: RunFolder) -> None:
     assert wrong(verify(copy)) == {"the prompts are those of the run": "they changed, or what is said of them: license"}
 
 
+def test_the_words_of_another_release_are_no_failure(copy: RunFolder) -> None:
+    """What it measured is verified all the same."""
+    manifest = copy.manifest()
+    others = {"answer": ["It is so."], "packages": manifest["packages"] | {"ssn-probe": "0.0.9"}}
+    table = copy.table("summary").with_columns(value=pl.col("value") + 0.01)
+    for changed, failed in (
+        (False, set()),
+        (True, {"summary follows from samples and log_odds", "summary follows from the cache"}),
+    ):
+        if changed:
+            write_table(copy.path / "summary.parquet", table)
+        write_manifest(copy.path / "manifest.json", manifest | others | {"files": digests(copy)})
+        findings = verify(copy)
+        assert wrong(findings).keys() == failed
+        words = {finding.what: finding.why for finding in findings if finding.holds is None}
+        assert set(words) >= {"the manifest says what was found", "report.md follows from manifest and tables"}
+        assert words["the manifest says what was found"] == "another release wrote it (answer of the manifest differ)"
+
+
 def test_files_that_were_added_are_named(copy: RunFolder) -> None:
     (copy.path / "extra.parquet").write_bytes(b"")
     (copy.path / "notes.txt").write_bytes(b"")
