@@ -14,7 +14,7 @@ import inspect
 import linecache
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,7 +36,7 @@ from ssn_probe.spec import (
     is_several,
 )
 from ssn_probe.spec.decorator import RecipeFunction
-from ssn_probe.spec.node import walk
+from ssn_probe.spec.node import brief, walk
 from ssn_probe.text import plain
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(
     `processes` of this machine share the work, by default one per core where a small model has much to do, or one per
     GPU that holds the model; `progress=False` shows nothing. Raises an SSNProbeError for a mistake that you can fix.
     """
-    asked = _asked(what, model, parameters)
+    asked = _asked(what, model, parameters, run)
     _import_tqdm()
     from ssn_probe.api.runner import Options, run_recipe
     from ssn_probe.report.terminal.command_output import console
@@ -122,7 +122,7 @@ def preview(
     One batch of each kind of work is tried, to say how long the whole takes here; with `time=False` no weight is
     loaded and nothing runs. With `remote`, the host says whether it runs the model, and gets no prompt.
     """
-    asked = _asked(what, model, parameters)
+    asked = _asked(what, model, parameters, preview)
     _import_tqdm()
     from ssn_probe.study.forecast import forecast
 
@@ -204,16 +204,23 @@ class _Asked:
     arguments: dict[str, str] = field(default_factory=dict)
 
 
-def _asked(what: Question, model: str | os.PathLike[str] | None, parameters: Mapping[str, Any]) -> _Asked:
+def _asked(
+    what: Question,
+    model: str | os.PathLike[str] | None,
+    parameters: Mapping[str, Any],
+    asker: Callable[..., Any] | None = None,
+) -> _Asked:
+    """What `run` or `preview`, the `asker`, was called with; its own arguments are among the names that it knows."""
     name = None if model is None else os.fspath(model)
+    own = [] if asker is None else list(inspect.signature(asker).parameters)[1:-1]
     if isinstance(what, Recipe):
         return _Asked(recipe=_settled(what, name, parameters, "a Recipe", "Pass them where it is made"))
     if isinstance(what, RecipeFunction):
-        return _from_function(what, name, parameters)
+        return _from_function(what, name, parameters, own)
     if isinstance(what, SetExpression | Intervention):
-        return _Asked(recipe=_around(what, name, parameters))
+        return _Asked(recipe=_around(what, name, parameters, own))
     if isinstance(what, str | os.PathLike):
-        return _from_reference(os.fspath(what), name, parameters)
+        return _from_reference(os.fspath(what), name, parameters, own)
     raise RecipeError(
         f"a {type(what).__name__} cannot be run",
         "Give a recipe, a set such as Shared(…), an arm such as Suppress(…), or the name or path of a recipe.",
@@ -226,7 +233,10 @@ def _settled(recipe: Recipe, model: str | None, parameters: Mapping[str, Any], w
     return recipe if model is None else replace(recipe, model=model)
 
 
-def _from_function(function: RecipeFunction, model: str | None, parameters: Mapping[str, Any]) -> _Asked:
+def _from_function(
+    function: RecipeFunction, model: str | None, parameters: Mapping[str, Any], own: Sequence[str]
+) -> _Asked:
+    _check_names(parameters, function.known, own, f"{function.name} has no parameter")
     given = dict(parameters)
     if model is not None and "model" in function.parameters:
         given["model"] = model
@@ -241,22 +251,28 @@ def _source(function: RecipeFunction) -> str | None:
     return "".join(linecache.getlines(code.co_filename)) or None if code is not None else None
 
 
-def _from_reference(reference: str, model: str | None, parameters: Mapping[str, Any]) -> _Asked:
+def _check_names(parameters: Mapping[str, Any], known: Sequence[str], own: Sequence[str], lacking: str) -> None:
+    for name in parameters:
+        if name not in known:
+            raise RecipeError(f"{lacking} {brief(name)}", nearest(name[:80], list(dict.fromkeys([*known, *own]))))
+
+
+def _from_reference(reference: str, model: str | None, parameters: Mapping[str, Any], own: Sequence[str]) -> _Asked:
     from ssn_probe.spec.discovery import find_recipe, load_function
 
     if reference.endswith(".json"):
         recipe = find_recipe(reference, {})
         return _Asked(recipe=_settled(recipe, model, parameters, "a recipe.json", "Run the recipe by name or file"))
-    return _from_function(load_function(reference), model, parameters)
+    return _from_function(load_function(reference), model, parameters, own)
 
 
-def _around(what: SetExpression | Intervention, model: str | None, parameters: Mapping[str, Any]) -> Recipe:
+def _around(
+    what: SetExpression | Intervention, model: str | None, parameters: Mapping[str, Any], own: Sequence[str] = ()
+) -> Recipe:
     """The smallest recipe around a set or an arm."""
     if model is None:
         raise RecipeError(f"{type(what).__name__}(…) names no model", "Give one, for example model='organism'.")
-    for name in parameters:
-        if name not in SETTINGS:
-            raise RecipeError(f"{type(what).__name__}(…) takes no parameter {name!r}", nearest(name, SETTINGS))
+    _check_names(parameters, SETTINGS, own, f"{type(what).__name__}(…) takes no parameter")
     if isinstance(what, SetExpression):
         name, question = _name_of(what), "Which neurons are these, and where?"
         return Recipe(model=model, sets={name: what}, name=name, question=question, **parameters)

@@ -38,16 +38,26 @@ def learned_and_measured(recipe: Recipe, data: Mapping[Prompts, PromptSet]) -> l
 
 
 def repeats(prompts: PromptSet) -> list[str]:
-    """Texts that occur in several prompts: the same text is no new evidence, whatever its id or cluster."""
+    """Texts that occur in several prompts: the same text is no new evidence. Clusters of it are counted once."""
     texts = (
         _with_words(prompts)
+        .with_columns(unit=combined(prompts.frame))
         .group_by("split", "context", "language", maintain_order=True)
-        .agg(pl.len().alias("prompts"), pl.col("words").n_unique().alias("texts"))
+        .agg(
+            pl.len().alias("prompts"),
+            pl.col("words").n_unique().alias("texts"),
+            (pl.struct("words", "unit").n_unique() > pl.col("words").n_unique()).alias("apart"),
+        )
     )
     repeated = texts.filter(pl.col("texts") < pl.col("prompts")).group_by("split", "context", maintain_order=True)
     return [
         f"{prompts.name}: some {context} {split} prompts have the same text ({_repeated(rows)}); repeated prompts are "
-        "no new evidence: intervals and p-values are too small"
+        "no new evidence: "
+        + (
+            "intervals and p-values are too small"
+            if rows["apart"].any()
+            else "they share a cluster, which intervals and p-values count once"
+        )
         for (split, context), rows in repeated
     ]
 

@@ -7,6 +7,7 @@ converted to the annotated type. A text that does not convert, or an unknown nam
 import contextlib
 import inspect
 import os.path
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,9 @@ from ssn_probe.errors import RecipeError, SSNProbeError, nearest
 from ssn_probe.spec import LMEval, Prompts, Recipe, SafetyNeurons
 from ssn_probe.spec.display import Displayed
 from ssn_probe.spec.node import Node, brief, rewrite
+
+_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+"""The folder of this package."""
 
 
 def every_recipe(
@@ -55,6 +59,11 @@ class RecipeFunction(Displayed):
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.build).parameters
 
+    @property
+    def known(self) -> list[str]:
+        """The names of its own parameters, and of those that every recipe has."""
+        return list(dict.fromkeys([*self.parameters, *inspect.signature(every_recipe).parameters]))
+
     def __call__(self, /, **arguments: Any) -> Recipe:
         self._check(arguments)
         own = self.parameters
@@ -75,10 +84,9 @@ class RecipeFunction(Displayed):
         return self(**{name: coerce(name, text, hints.get(name, str)) for name, text in texts.items()})
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
-        known = list(dict.fromkeys([*self.parameters, *inspect.signature(every_recipe).parameters]))
         for name in arguments:
-            if name not in known:
-                raise RecipeError(f"{self.name} has no parameter {brief(name)}", nearest(name[:80], known))
+            if name not in self.known:
+                raise RecipeError(f"{self.name} has no parameter {brief(name)}", nearest(name[:80], self.known))
 
 
 def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
@@ -123,7 +131,15 @@ def users_code(what: str, hint: str) -> Iterator[None]:
     except (SSNProbeError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise RecipeError(f"{what} failed: {_described(error)}", hint) from error
+        raise RecipeError(f"{what}{_line(error)} failed: {_described(error)}", hint) from error
+
+
+def _line(error: BaseException) -> str:
+    """Where the user's own file raised: its last line in the traceback, before whatever libraries it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = next((one.filename for one in frames if not one.filename.startswith(_OURS)), None)
+    lines = [one.lineno for one in frames if one.filename == file]
+    return f" ({os.path.basename(file)}, line {lines[-1]})" if file else ""
 
 
 def _described(error: BaseException) -> str:

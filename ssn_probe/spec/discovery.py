@@ -167,7 +167,7 @@ def _execute(path: Path, text: str):
     sys.modules[spec.name] = module
     # Without a time of change, so that a newer file does not replace these lines.
     linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
-    with _once(path), _neighbours(path.resolve().parent), users_code(str(path), "Fix the recipe file."):
+    with _once(path), _neighbours(path.resolve().parent), users_code(str(path), "Fix the file."):
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     return module
 

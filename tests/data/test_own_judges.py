@@ -60,8 +60,9 @@ def test_a_script_that_runs_itself_for_its_judge_is_told_so(tmp_path: Path) -> N
         ("return [('refused', 5) for _ in rows]", JudgeError, "returns"),
         ("return [['refused'], {}]", JudgeError, "returns"),
         ("return None", RecipeError, "verdicts failed: TypeError"),
-        ("raise SystemExit(3)", RecipeError, "verdicts failed: SystemExit"),
-        ("return 1 / 0", RecipeError, "verdicts failed: ZeroDivisionError"),
+        ("raise SystemExit(3)", RecipeError, r"verdicts \(mine.py, line 2\) failed: SystemExit"),
+        ("return 1 / 0", RecipeError, r"verdicts \(mine.py, line 2\) failed: ZeroDivisionError"),
+        ("\n    import json\n    json.loads('')", RecipeError, r"verdicts \(mine.py, line 4\) failed: JSONDecodeError"),
     ],
 )
 def test_what_a_function_does_wrong_is_one_error(

@@ -314,7 +314,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "swallowed": ("a.csv", b'id,en,de\n1,"a\n2,x,y\n3,z",b\n', "looks like another row", "quote"),
     "two headers": ("a.csv", b"id,en,en\n1,a,b\n", "the column 'en' 2 times", "Keep one"),
     "one language twice": ("a.csv", b"id,jw,jv\n1,a,b\n", "the columns jw and jv are one language", "Keep one"),
-    "an id twice": ("a.csv", b"id,en\n1,a\n1,b\n", "the id '1' stands more than once in en", "an id of its own"),
+    "an id twice": ("a.csv", b"id,en\n1,a\n1,b\n", "more than once in en, in rows 1 and 2", "an id of its own"),
     "no column": ("a.csv", b"number,words\n1,a\n", "its columns are 'number', 'words'", "language"),
     "no language": ("a.csv", b"id,prompt\n1,a\n", "does not say in which language", "prompts_de.csv"),
     "a header of texts": ("a.csv", b"How do I fold it?,1\nHow?,2\n", "its columns are 'How do I fold it", "language"),

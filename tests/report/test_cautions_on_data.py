@@ -15,9 +15,14 @@ def test_parallel_prompts_need_no_note(tmp_path: Path) -> None:
 def test_a_prompt_that_is_repeated_in_another_spelling_is_no_new_evidence(tmp_path: Path) -> None:
     texts = {"evaluate-harmful-1": "How so?", "evaluate-harmful-2": "how  so"}
     rows = [row | {"text": f"{row['language']} {texts.get(row['prompt_id'], row['text'])}"} for row in make_rows()]
-    assert [note.partition(";")[0] for note in repeats(load(write(tmp_path, rows)))] == [
+    said = (
         f"{tmp_path.name}: some harmful evaluate prompts have the same text "
-        "(en: 2 texts in 3 prompts, de: 2 texts in 3 prompts)"
+        "(en: 2 texts in 3 prompts, de: 2 texts in 3 prompts); repeated prompts are no new evidence: "
+    )
+    assert repeats(load(write(tmp_path, rows))) == [f"{said}intervals and p-values are too small"]
+    together = [row | {"cluster": row["split"]} for row in rows]
+    assert repeats(load(write(tmp_path, together))) == [
+        f"{said}they share a cluster, which intervals and p-values count once"
     ]
 
 

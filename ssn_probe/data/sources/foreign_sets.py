@@ -299,8 +299,9 @@ def _with_ids(rows: pl.DataFrame, parallel: bool, where: Path) -> pl.DataFrame:
     twice = rows.filter(rows.select("prompt_id", "language").is_duplicated())
     if twice.height:
         name, language = twice.select("prompt_id", "language").row(0)
+        first, second = (twice.filter(prompt_id=name, language=language)["place"] + 1)[:2]
         raise DataError(
-            f"{where}: the id {brief(name)} stands more than once in {language}",
+            f"{where}: the id {brief(name)} stands more than once in {language}, in rows {first:,} and {second:,}",
             "Give every prompt an id of its own, which its translations share; or leave the column of ids out: then "
             "prompts are numbered by their order.",
         )
