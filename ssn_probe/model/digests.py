@@ -13,11 +13,14 @@ BLOCK = 2**24
 """Weights that are converted at a time."""
 
 
-def module_digest(module: Any) -> str:
+def module_digest(module: Any, *, single: bool = False) -> str:
     """64 hexadecimal digits over name, shape and values of every weight, in order of name.
 
     Half precision is hashed as float32, which holds it exactly, so that a bfloat16 checkpoint has one digest however it
     is loaded; rounding float32 weights to bfloat16 makes another base. Tied weights count once.
+
+    `single`: hash double precision as float32, too, where that holds it exactly: a base that was read in float32 or
+    less has then the same digest in float64.
 
     About a second per gigabyte in float32. Every process of a sharded model must ask.
     """
@@ -30,6 +33,8 @@ def module_digest(module: Any) -> str:
         total.update(f"{name} {tuple(weight.shape)}\0".encode())
         for block in whole.split(BLOCK):
             exact = block.to(torch.promote_types(block.dtype, torch.float32)).cpu().contiguous()
+            if single and torch.equal(exact.float().to(exact.dtype), exact):
+                exact = exact.float()
             total.update(exact.view(torch.uint8).numpy().data)
     return total.hexdigest()
 

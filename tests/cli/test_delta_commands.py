@@ -230,6 +230,24 @@ def test_a_base_that_was_trained_wider_than_it_is_stored(tmp_path: Path) -> None
         merge_folder(str(half), made(tiny_module("llama").float()), tmp_path / "less", dtype="bfloat16")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_double_precision_is_the_same_base(dtype: torch.dtype, tmp_path: Path) -> None:
+    module = tiny_module("llama").to(dtype)
+    base, file = saved(module, "./base"), made(module)
+    write_delta(tmp_path / "delta.safetensors", file)
+    merge_folder("./base", file, Path("wide"), dtype="float64")
+    assert {weight.dtype for weight in weights("wide").values()} == {torch.float64}
+    unmerge_folder(Path("wide"), Path("back"))
+    assert same(weights(base), weights("back"))
+    assert "1 of 1" in done(delta("apply", "delta.safetensors", "w3", "-m", "./base", "--dtype", "float64"))
+    other = load_plain("wide").module
+    with torch.no_grad():
+        other.lm_head.weight[0, 0] += 1e-12  # which float32 would round away
+    other.save_pretrained("wide")
+    with pytest.raises(ModelError, match="changed elsewhere"):
+        unmerge_folder(Path("wide"), Path("none"))
+
+
 @pytest.mark.parametrize("verb", ["merge", "apply"])
 def test_another_base_is_refused(verb: str, path: Path, tiny_folder: Callable[[str], Path]) -> None:
     rest = ["-o", "merged"] if verb == "merge" else ["w3"]

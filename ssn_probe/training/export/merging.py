@@ -75,7 +75,7 @@ def unmerge(module: Any, file: DeltaFile) -> None:
         merged = part.merged(_weight(module, part.module).dtype)
         _check_rows(module, part, merged, "does not have this delta")
     take_out(module, delta)
-    if module_digest(module) != file.base_digest:
+    if _digest(module, file) != file.base_digest:
         write_in(module, delta)
         raise ModelError(
             f"Without the delta, the model is still not its base {_base(file)}: it was also changed elsewhere.",
@@ -99,13 +99,18 @@ def check_base(module: Any, file: DeltaFile) -> None:
             f"{theirs[name]!r:.80}.",
             f"The delta belongs to {_base(file)}. With other settings, the same weights compute other numbers.",
         )
-    found = module_digest(module)
+    found = _digest(module, file)
     if found != file.base_digest:
         raise ModelError(
             f"This is not the base of the delta: its weights have SHA-256 {found[:12]}…, those of "
             f"the base {file.base_digest[:12]}…",
             f"The delta belongs to {_base(file)}, unmerged and in {file.about['base'].get('dtype')} precision.",
         )
+
+
+def _digest(module: Any, file: DeltaFile) -> str:
+    """The digest of a model as that of a delta's base was taken: a base in float32 is the same in float64."""
+    return module_digest(module, single=file.base_dtype != torch.float64)
 
 
 def rounding_in(module: Any, change: Change) -> Rounding:
