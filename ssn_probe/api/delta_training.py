@@ -7,7 +7,7 @@ training until the file is written, so that the same command continues wherever 
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,9 @@ from ssn_probe.training.weights.neuron_weights import Neuron, rows_of
 
 LABEL = "training"
 CHECKPOINTS = "choose another folder for the checkpoint: --checkpoints FOLDER"
+FILES = "choose another file with -o FILE"
+LOCK = "lock"
+"""In the folder of the checkpoint, while a process trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +126,21 @@ def train_delta(job: Job, screen: Console) -> DeltaFile:
         learned = replace(prompts, frame=prompts.frame.filter(split=SPLIT))
         for note in (*asking_notes(base.tokenizer), *notes_on_texts(base, {Prompts(job.data): learned})):
             screen.print(Text(plain(f"Note: {note}.")), soft_wrap=True)
-        trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
-        file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)
-        file = replace(file, about=dict(file.about) | ({"asked": dict(base.asked)} if base.asked else {}))
-        team.wait()  # until every process has read the checkpoint, which is removed now
-        if team.leads:
-            remove_half_written(job.out)
-            write_delta(job.out, file)
-            _remove_checkpoint(job)
+        with _alone(job, team):
+            trained = _train(job, team, base, neurons, data, prompts.max_new_tokens, screen)
+            file = delta_file(trained, model=job.model, revision=base.revision, neurons=description)
+            file = replace(file, about=dict(file.about) | ({"asked": dict(base.asked)} if base.asked else {}))
+            team.wait()  # until every process has read the checkpoint, which is removed now
+            if team.leads:
+                remove_half_written(job.out)
+                write_delta(job.out, file, elsewhere=FILES)
+                _remove_checkpoint(job)
         _report(screen, job, trained, file)
     return file
 
 
 def _check_out(job: Job) -> None:
-    with disk_errors(job.out):
+    with disk_errors(job.out, FILES):
         if job.out.is_dir():
             raise ResultError(f"{job.out} is a folder.", "Name a file, such as delta.safetensors.")
         if job.out.exists() and not job.overwrite:
@@ -149,7 +153,36 @@ def _check_out(job: Job) -> None:
         raise ResultError(f"cannot write {job.folder}: {error.strerror}", f"{capitalised(CHECKPOINTS)}.") from error
 
 
+@contextlib.contextmanager
+def _alone(job: Job, team: Team) -> Iterator[None]:
+    """Holds the folder of the checkpoint. Raises ResultError where another command trains in it."""
+    from filelock import FileLock, Timeout
+
+    if not team.leads:
+        yield
+        return
+    with disk_errors(job.folder, CHECKPOINTS):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(job.folder / LOCK)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            hint = f"Wait for it, or {CHECKPOINTS if job.checkpoints else FILES}."
+            raise ResultError(f"Another process is training, with its checkpoint in {job.folder}.", hint) from error
+    try:
+        _check_out(job)  # another process may have written the file meanwhile
+        yield
+    finally:
+        (job.folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        if job.checkpoints is None:
+            with contextlib.suppress(OSError):  # the checkpoint is in it, or the user keeps something there
+                job.folder.rmdir()
+
+
 def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -239,8 +272,6 @@ def _remove_checkpoint(job: Job) -> None:
     if job.checkpoints is None:
         (job.folder / FILE).unlink(missing_ok=True)
         remove_half_written(job.folder / FILE)
-        with contextlib.suppress(OSError):  # the user keeps something in it
-            job.folder.rmdir()
 
 
 def _report(screen: Console, job: Job, trained: Trained, file: DeltaFile) -> None:

@@ -107,7 +107,7 @@ def settings_options(command: Any) -> Any:
 @CHAT
 @click.option("--shard", is_flag=True, help="Split the frozen model over the processes (FSDP2).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float16.")
+@click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16, float64.")
 def train(out: Path, **options: Any) -> None:
     """Train the weights of the neurons in NEURONS (parquet or csv), and no others, to refuse in every language.
 

@@ -218,6 +218,8 @@ def _chosen_languages(prompts: PromptSet, languages: Sequence[str] | None) -> li
 
 
 def _check_contexts(contexts: Sequence[str]) -> None:
+    if not contexts:
+        raise DataError("no context to train on", f"Name some of {', '.join(CONTEXTS)}.")
     for context in contexts:
         if context not in CONTEXTS:
             raise DataError(f"unknown context {context!r}", nearest(context, CONTEXTS))

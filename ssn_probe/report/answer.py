@@ -116,12 +116,14 @@ class _Answer:
         return f", but was not shown to do so more than {OTHERS} ({p})." if as_meant else f"; {p} among {OTHERS}."
 
     def trained(self, arm: str) -> str:
-        """How much of the model the arm trained."""
+        """How much of the model the arm trained, or changed without training."""
         facts = self._training(arm)
         if facts is None:
             return ""
         whole, steps = next(row for row in facts["parameters"] if row["site"] == "all"), facts["steps"]
         size = f"{counted(whole['parameters'], 'parameter')} ({whole['percent']:.3g} % of the model)"
+        if not steps["planned"]:
+            return f"It changed {size}, computed and not trained."
         kept = "" if steps["chosen"] == steps["done"] else f"; the weights after step {steps['chosen']} were kept"
         return f"It trained {size} for {counted(steps['done'], 'step')}{kept}."
 

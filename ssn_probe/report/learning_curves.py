@@ -55,6 +55,8 @@ def trained_section(manifest: Mapping[str, Any]) -> Section | None:
         "single neuron. The held-out loss is per response token, in nats, on rows of the train split that were not "
         "learned: first before training, then at each step kept; a dash: not measured at that step."
     )
+    if any(not point["steps"]["planned"] for points in trainings.values() for point in points):
+        note += " An edit without steps is computed, and not trained."
     return section(
         "What was trained",
         Picture("training"),
@@ -84,6 +86,8 @@ def _sizes(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _steps(points: Sequence[Mapping[str, Any]]) -> str:
     steps = points[0]["steps"]
+    if not steps["planned"]:
+        return "none"
     early = ", stopped early" if steps["done"] < steps["planned"] else ""
     kept = ", ".join(str(point["steps"]["chosen"]) for point in points)
     return f"{steps['done']} of {steps['planned']}{early}; kept {kept}"

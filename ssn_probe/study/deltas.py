@@ -65,7 +65,7 @@ def write_deltas(
     for arm in arms:
         for without, (node, find) in trained_for(bench, arm, languages).items():
             outcome = train(bench, node, find(), training_label(arm.name))
-            file = stated(bench, node, outcome.file(arm.step))
+            file = stated(bench, node, arm.name, outcome.file(arm.step))
             if isinstance(arm.does, Trains):  # what was measured is the training, and nothing done after it
                 mine = pl.lit(True) if without is None else pl.col("language") == without
                 name, known = ArmName(arm.name, step=arm.step), {"run": folder.name, "anchor": bench.anchor}

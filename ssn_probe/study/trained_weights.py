@@ -309,13 +309,13 @@ def _edit(bench: Workbench, node: SparseEdit, neurons: NeuronSet) -> Any:
     return sparse_edit(subject.model._module, subject.tokenizer, chosen, data, anchor=bench.anchor, **strength)
 
 
-def stated(bench: Workbench, node: Trains, file: Any) -> Any:
-    """The file as this study states it: its names for the base, the neurons and the data.
+def stated(bench: Workbench, node: Trains, arm: str, file: Any) -> Any:
+    """The file as this study states it: its names for the base, the neurons (else the arm's) and the data.
 
     The cache keeps one file for all that comes to the same neurons and rows, whoever asked first.
     """
     base = {**file.about["base"], "name": bench.subject.name, "revision": bench.subject.identity.get("commit")}
-    neurons = f"{set_label(node.neurons) or type(node.neurons).__name__}, key {node.neurons.key[:16]}"
+    neurons = f"{set_label(node.neurons) or f'the set {arm}'}, key {node.neurons.key[:16]}"
     about = {**file.about, "base": base, "neurons": neurons, "data": data_of(bench, node).describe()}
     if asked := asked_of(bench.subject.identity):
         about["asked"] = asked

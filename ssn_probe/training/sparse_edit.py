@@ -30,6 +30,7 @@ from ssn_probe.model.families import family_of
 from ssn_probe.model.plain_text import encode_messages
 from ssn_probe.spec.node import to_json
 from ssn_probe.spec.training_settings import Training
+from ssn_probe.training.delta_file.record import EDIT
 from ssn_probe.training.loop.frozen_model import evaluating
 from ssn_probe.training.loop.train import Trained
 from ssn_probe.training.weights.delta import Delta, Part
@@ -111,7 +112,7 @@ def sparse_edit(
         parts.append(Part(place=place, base=base, change=change))
     delta = Delta(parts=tuple(parts))
     record = {
-        "method": "sparse edit",
+        "method": EDIT,
         "base": {
             "sha256": module_digest(module),
             "family": family_of(module.config).name,

@@ -300,6 +300,16 @@ def test_the_largest_change_is_so_by_its_size_and_learning_curves_are_told_apart
     assert ". Beside the learning curves, the largest and the smallest change, described, not tested: b 60.0 %" in line
 
 
+def test_an_arm_says_how_much_it_trained_or_changed_without_training() -> None:
+    recipe = Recipe(arms={"ss": Suppress(SS)}, measures=MEASURES, primary="ss")
+    tables = {"summary": table(BASELINE, row("ss", "asr", **LOWERED)), "comparisons": comparisons(SHOWN)}
+    size = [{"site": "all", "parameters": 1792, "percent": 0.1502}]
+    for done, words in ((8, "trained 1,792 parameters (0.15 % of the model) for 8 steps."), (0, "changed 1,792")):
+        one = {"arm": "ss", "parameters": size, "steps": {"done": done, "planned": done, "chosen": done}}
+        run = FinishedRun(recipe=recipe, manifest=MANIFEST | {"trained": [one]}, findings=findings(**tables))
+        assert any(line.startswith(f"It {words}") for line in answer_lines(run))
+
+
 def test_sets_alone_are_told_by_their_sizes() -> None:
     recipe = Recipe(sets={"ms": MS, "ss": SS})
     assert lines_of(recipe) == [

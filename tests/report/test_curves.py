@@ -95,6 +95,14 @@ def test_points_of_one_training_are_one_group_of_rows() -> None:
     assert trained_section({}) is None
 
 
+def test_an_edit_has_no_steps() -> None:
+    edit = training("edit", None, held_out_loss=None, steps={"done": 0, "planned": 0, "chosen": 0})
+    section = written([training("ss", 8), edit])
+    assert "| edit | 2 | 256 | 0.0107 | none | – |" in section
+    assert "An edit without steps is computed, and not trained." in section
+    assert "An edit" not in written([training("ss", 8)])
+
+
 def test_a_loss_that_was_not_measured_at_a_step_has_its_place() -> None:
     trained = [training("ss", 8, held_out_loss=None), training("ss", 20)]
     assert "kept 8, 20 | 0.500 → – → 0.250 |" in written(trained)

@@ -13,7 +13,19 @@ from ssn_probe.recipes import expand_ss
 from studies import Counts, log_odds_of, planned, samples_of, text_of
 from training_case import equal, merge
 
-from ssn_probe import ASR, Expand, LoRA, OverRefusal, Prompts, Recipe, SafetyNeurons, Shared, Training, Utility
+from ssn_probe import (
+    ASR,
+    Expand,
+    LoRA,
+    OverRefusal,
+    Prompts,
+    RandomLike,
+    Recipe,
+    SafetyNeurons,
+    Shared,
+    Training,
+    Utility,
+)
 from ssn_probe.api.runner import Options, run_recipe
 from ssn_probe.errors import RecipeError
 from ssn_probe.model.subject import load_subject
@@ -62,7 +74,11 @@ def test_a_delta_states_how_the_model_of_its_study_was_asked(run: RunFolder, mon
     assert "asked" not in file.about
     monkeypatch.setattr("ssn_probe.study.trained_weights.data_of", lambda *_: SimpleNamespace(describe=dict))
     bench: Any = SimpleNamespace(subject=SimpleNamespace(name="tiny", identity=asked | {"family": "llama"}))
-    assert stated(bench, study().arms["x"], file).about["asked"] == asked
+    node = study().arms["x"]
+    assert stated(bench, node, "x", file).about["asked"] == asked
+    assert stated(bench, node, "x", file).about["neurons"].startswith("the shared safety neurons (SS) of any language")
+    other = replace(node, neurons=RandomLike(node.neurons))
+    assert stated(bench, other, "x", file).about["neurons"] == f"the set x, key {other.neurons.key[:16]}"
 
 
 def test_the_run_keeps_delta_curve_and_what_was_trained(run: RunFolder) -> None:

@@ -130,6 +130,7 @@ def test_neurons_that_cannot_be_trained() -> None:
         ((), {"data": "missing"}, ["no prompt set"]),
         ((), {"model": "./missing"}, ["no model folder"]),
         (("--languages", ","), {}, ["no language to train on"]),
+        (("--contexts", ","), {}, ["no context to train on", "harmful, harmless, lookalike"]),
         (("--contexts", "harmless"), {}, ["trained on harmless rows alone"]),
         (("--lr", "nan"), {}, ["Training.lr is nan", "finite number"]),
         (("--shard",), {}, ["several processes, but there is only one", "torchrun"]),
@@ -171,7 +172,7 @@ def test_no_file_is_written_over_unless_it_is_asked_for(monkeypatch: pytest.Monk
         patch.setattr(delta_training, "read_weights", None)  # it is refused before anything is loaded
         assert "thesis already exists" in run(out="thesis").stderr
         assert "data is a folder" in run("--overwrite", out="data").stderr
-        assert "cannot write thesis/d" in run(out="thesis/d").stderr
+        refused(run(out="thesis/d"), "cannot write thesis/d: Not a directory", "another file with -o FILE")
         refused(run("--checkpoints", "thesis"), "cannot write thesis", "--checkpoints FOLDER")
     assert Path("thesis").read_text(encoding="utf-8") == "mine"
     done(run("--overwrite", out="thesis"))
@@ -239,14 +240,31 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(monkeypatch: pytest.M
     assert not Path("d.checkpoints").exists()
 
 
+def test_of_two_commands_that_write_one_file_one_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, others = training_progress.figures, []
+
+    def meanwhile(done: Any) -> Any:
+        if done.step == 4:
+            others.append(run("--overwrite"))
+        return figures(done)
+
+    monkeypatch.setattr(training_progress, "figures", meanwhile)
+    done(run("--checkpoint-every", 1))
+    refused_out = others[0]
+    assert refused_out.exit_code == 1
+    assert "Another process is training, with its checkpoint in d.checkpoints." in refused_out.stderr
+    assert "Wait for it, or choose another file with -o FILE." in refused_out.stderr
+    assert not Path("d.checkpoints").exists()
+
+
 def test_a_full_disk_at_the_end_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> None:
-        with delta_training.disk_errors(Path("d")):
+    def fails(*_: Any, elsewhere: str) -> None:
+        with delta_training.disk_errors(Path("d"), elsewhere):
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(delta_training, "write_delta", fails)
-        refused(run(), "No space left", "The disk is full")
+        refused(run(), "No space left", "The disk is full", "another file with -o FILE")
     with monkeypatch.context() as patch:
         patch.setattr(steps, "response_loss", None)  # nothing is trained again
         done(run())

@@ -11,9 +11,13 @@ from training_case import copies, llama, merge, same, tiny_data
 
 from ssn_probe.data.training_rows import SafetyData
 from ssn_probe.errors import DataError, ModelError, RecipeError
+from ssn_probe.spec.rendering import as_text
 from ssn_probe.training.delta_file.file import delta_file, read_delta, write_delta
+from ssn_probe.training.delta_file.record import check_record
 from ssn_probe.training.export.merging import unmerge, written
+from ssn_probe.training.export.model_card import model_card
 from ssn_probe.training.sparse_edit import edited_rows, sparse_edit
+from ssn_probe.training.weights.delta import Rounding
 
 WEAK = {"rank": 3, "keep": 1.0, "ridge": 1e-2}
 FFN = [(0, "ffn", 2), *((1, "ffn", index) for index in (0, 3, 7, 9))]
@@ -94,6 +98,18 @@ def test_rows_of_one_layer_change_and_are_taken_out(tmp_path: Path) -> None:
     merge(module, again)
     unmerge(module, again)
     assert same(before, module)
+
+
+def test_its_card_and_its_file_say_that_nothing_was_trained() -> None:
+    file = delta_file(edit(llama()), model="tiny/llama", revision=None, neurons="some")
+    card, shown = model_card(file, Rounding(unmoved=0.0, error=0.0)), as_text(file)
+    for text in (card, shown):
+        assert "rank 3, keep 1.0, ridge 0.01, layer 1, anchor qaa" in text
+        for word in ("steps 0", "0 of 0", "seed", "lr", "AdamW", "were trained"):
+            assert word not in text
+    assert "4 neurons were\nedited, without training, to refuse" in card
+    with pytest.raises(ValueError, match="how its edit was computed"):
+        check_record({**file.about, "edit": None}, file.delta)
 
 
 @pytest.mark.parametrize(

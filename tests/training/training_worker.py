@@ -60,9 +60,9 @@ def by_the_command() -> dict[str, Any]:
         split.append(processes.is_sharded(module))
         return train(module, *given, **options)
 
-    def writes(out: Path, file: Any) -> None:
+    def writes(out: Path, file: Any, **options: Any) -> None:
         wrote.append(str(out))
-        write(out, file)
+        write(out, file, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_within_memory, "train", trains)

@@ -16,6 +16,7 @@ from ssn_probe.spec.display import literal
 from ssn_probe.text import percent
 from ssn_probe.training.delta_file.comparison import diff, neuron_diff
 from ssn_probe.training.delta_file.file import DeltaFile
+from ssn_probe.training.delta_file.record import EDIT, settings_of
 from ssn_probe.training.export.model_card import MEASURES
 from ssn_probe.training.weights.parameter_counts import weights_by_site
 
@@ -35,20 +36,20 @@ def delta_card(file: DeltaFile) -> Group:
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, object]]:
     base, data, made_with = about["base"], about["data"], about.get("made_with") or {}
-    steps, loss = about["steps"], about.get("held_out_loss")
+    steps, loss, edited = about["steps"], about.get("held_out_loss"), about["method"] == EDIT
     model = "a model without a name" if base.get("name") is None else str(base["name"])
     origin = model if base.get("revision") is None else f"{model} at {base['revision']}"
     known = [str(base[name]) for name in ("family", "dtype") if base.get(name) is not None]
-    settings = {name: "none" if value is None else value for name, value in about["training"].items()}
+    done = f"{steps['done']:,} of {steps['planned']:,}, the delta of step {steps['chosen']:,}"
     rows = ", ".join(f"{language} {sum(counts.values()):,}" for language, counts in data["rows"].items())
     return [
         ("base", ", ".join([origin, *known])),
         ("SHA-256", base["sha256"]),
         ("asked", asked_in_words(about.get("asked"))),
         ("neurons", about.get("neurons")),
-        ("method", f"{about['method']}, seed {about.get('seed')}"),
-        ("settings", ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("kind", "version"))),
-        ("steps", f"{steps['done']:,} of {steps['planned']:,}, the delta of step {steps['chosen']:,}"),
+        ("method", about["method"] if edited else f"{about['method']}, seed {about.get('seed')}"),
+        ("settings", ", ".join(f"{key} {value}" for key, value in settings_of(about).items())),
+        ("steps", "none: it is computed, and not trained" if edited else done),
         ("held out", f"loss {loss['base']:.4f} before, {loss['chosen']:.4f} after" if loss else "nothing"),
         *_measured(about.get("measured")),
         ("data", f"{data['name']}, split {data['split']}: {rows} rows"),

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ssn_probe.errors import ModelError, RecipeError, ResultError
+from ssn_probe.files import ELSEWHERE
 from ssn_probe.model.families import Matrix
 from ssn_probe.runs.environment import versions
 from ssn_probe.spec.display import Displayed
@@ -86,8 +87,11 @@ def delta_file(
     return DeltaFile(delta=change, about=about | {"neurons": neurons, "made_with": versions()})
 
 
-def write_delta(path: Path, file: DeltaFile) -> None:
-    """Writes a delta file, whole or not at all. Raises ResultError for a disk that cannot be written."""
+def write_delta(path: Path, file: DeltaFile, *, elsewhere: str = ELSEWHERE) -> None:
+    """Writes a delta file, whole or not at all. Raises ResultError for a disk that cannot be written.
+
+    `elsewhere`: how to write somewhere else.
+    """
     tensors: dict[str, Tensor] = {}
     places = []
     for part in file.delta.parts:
@@ -107,7 +111,7 @@ def write_delta(path: Path, file: DeltaFile) -> None:
         "places": json.dumps(places),
         "about": json.dumps(file.about, ensure_ascii=False, sort_keys=True),
     }
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, metadata, elsewhere=elsewhere)
 
 
 def read_delta(path: Path) -> DeltaFile:

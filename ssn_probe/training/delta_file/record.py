@@ -4,6 +4,7 @@ What the record states about the tensors (neurons and parameters per site) must 
 at least have the form in which training writes it.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,8 @@ from ssn_probe.training.weights.adapter import Adapter
 from ssn_probe.training.weights.parameter_counts import weights_by_site
 from ssn_probe.training.weights.trainable import Change
 
+EDIT = "sparse edit"
+"""The method of a change that is computed and not trained."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -118,6 +121,7 @@ class Record(Checked):
     method: Any
     data: Data
     training: dict[str, Any]
+    edit: dict[str, Any] | None = None
     steps: Steps
     held_out_loss: HeldOutLoss | None = None
     parameters: list[SiteParameters]
@@ -136,6 +140,8 @@ def check_record(about: Any, change: Change) -> None:
         raise ValueError(_first(error)) from None
     if record.method not in _methods(change) or not record.data.checked:
         raise ValueError("its record does not say that its training data were checked")
+    if record.method == EDIT and record.edit is None:
+        raise ValueError("its record does not say how its edit was computed")
     if isinstance(change, Adapter):
         if record.base.dtype not in DTYPES:
             raise ValueError("its record does not name the precision of its base")
@@ -146,6 +152,12 @@ def check_record(about: Any, change: Change) -> None:
         raise ValueError("its record states other neurons or parameters than its tensors have")
 
 
+def settings_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record states of how the change was made: the settings of its training, or of its edit."""
+    settings = about["edit" if about["method"] == EDIT else "training"].items()
+    return {name: "none" if value is None else value for name, value in settings if name not in ("kind", "version")}
+
+
 def _methods(change: Change) -> tuple[str, ...]:
     """By which methods such tensors are made."""
     if isinstance(change, Adapter):
@@ -153,7 +165,7 @@ def _methods(change: Change) -> tuple[str, ...]:
     tied = {part.clusters is not None for part in change.parts}
     if len(tied) > 1:
         raise ValueError("only some of its neurons share their changes")
-    return ("nest",) if tied == {True} else ("expand", "sparse edit")
+    return ("nest",) if tied == {True} else ("expand", EDIT)
 
 
 def _first(error: ValidationError) -> str:

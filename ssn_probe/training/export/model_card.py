@@ -6,13 +6,14 @@ from typing import Any
 from ssn_probe.model.asking import asked_in_words
 from ssn_probe.text import markdown, plain
 from ssn_probe.training.delta_file.file import DeltaFile
+from ssn_probe.training.delta_file.record import EDIT, settings_of
 from ssn_probe.training.weights.delta import Rounding
 
 DELTA = "expand/delta.safetensors"
 """Where a merged folder keeps the change, with the weights before it."""
 NO_CONTROLS = (
-    "None were measured. Training as many random neurons may lower ASR just as much, so an effect of this training "
-    "says nothing about these neurons."
+    "None were measured. Changing as many random neurons may lower ASR just as much, so an effect of this change says "
+    "nothing about these neurons."
 )
 MEASURES = {"asr": "ASR", "invalid": "invalid", "over_refusal": "over-refusal", "utility": "utility"}
 
@@ -20,21 +21,21 @@ MEASURES = {"asr": "ASR", "invalid": "invalid", "over_refusal": "over-refusal", 
 def model_card(file: DeltaFile, cost: Rounding) -> str:
     """The card, in markdown: base, neurons, data and their check, settings, parameters, controls, effects."""
     about = file.about
-    base, data, steps = about["base"], about["data"], about["steps"]
+    base, data, edited = about["base"], about["data"], about["method"] == EDIT
     name = markdown(str(base.get("name")))
     revision = f", revision {markdown(str(base['revision']))}" if base.get("revision") else ""
     total = about["parameters"][-1]
-    training = {key: value for key, value in about["training"].items() if key not in ("kind", "version")}
     return f"""---
 base_model: {_yaml(base.get("name"))}
 tags: [safety, multilingual, ssn-probe]
 ---
 
-# {name}, expanded
+# {name}, {"edited" if edited else "expanded"}
 
-{name}{revision} (weights SHA-256 `{base["sha256"]}`), of which {total["neurons"]:,} neurons were trained to refuse
-harmful requests, and nothing else was changed. Made with [ssn-probe](https://arxiv.org/abs/2602.01283); loads as any
-model of its family. `{DELTA}` holds the change and the weights before it.
+{name}{revision} (weights SHA-256 `{base["sha256"]}`), of which {total["neurons"]:,} neurons were
+{"edited, without training," if edited else "trained"} to refuse harmful requests, and nothing else was changed.
+Made with [ssn-probe](https://arxiv.org/abs/2602.01283); loads as any model of its family.
+`{DELTA}` holds the change and the weights before it.
 
 ## Neurons
 
@@ -44,13 +45,10 @@ model of its family. `{DELTA}` holds the change and the weights before it.
 ## Data
 
 {markdown(str(data["name"]))}, split {markdown(str(data["split"]))} (prompts SHA-256 `{data["prompts_sha256"]}`). Every
-response was checked by the judge {markdown(str(data["judge"]))} before training: {markdown(str(data["checked"]))}.
+response was checked by the judge {markdown(str(data["judge"]))} beforehand: {markdown(str(data["checked"]))}.
 
 {_table(("language", "context", "rows"), _data_rows(data["rows"]))}
-## Training
-
-{steps["done"]} of {steps["planned"]} steps, the delta of step {steps["chosen"]}. AdamW without weight decay on float32
-deltas, base frozen, loss on the response. Settings: {_settings(training)}. The model was asked
+{_edit() if edited else _training(about["steps"])} Settings: {_settings(about)}. The model was asked
 {markdown(asked_in_words(about.get("asked")))}.
 
 Rounding to the precision of these weights left {100 * cost.unmoved:.1f} % of the changed weights as they were, and
@@ -64,6 +62,19 @@ added an error of {100 * cost.error:.1f} % of the change's norm.
 
 {_effects(about.get("measured"))}
 """
+
+
+def _training(steps: Mapping[str, Any]) -> str:
+    return f"""## Training
+
+{steps["done"]} of {steps["planned"]} steps, the delta of step {steps["chosen"]}. AdamW without weight decay on float32
+deltas, base frozen, loss on the response."""
+
+
+def _edit() -> str:
+    return """## Edit
+
+Sparse Weight Editing (arXiv 2602.22554) in closed form, from the requests alone: no response was learned."""
 
 
 def _effects(measured: Mapping[str, Any] | None) -> str:
@@ -137,5 +148,5 @@ def _data_rows(rows: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     ]
 
 
-def _settings(training: Mapping[str, Any]) -> str:
-    return ", ".join(markdown(f"{name} {'none' if value is None else value}") for name, value in training.items())
+def _settings(about: Mapping[str, Any]) -> str:
+    return ", ".join(markdown(f"{name} {value}") for name, value in settings_of(about).items())
