@@ -361,19 +361,25 @@ def _lowers(recipe: Recipe) -> bool:
 
 def _detectable(levels: Sequence[int], prompts: int, *, falls: bool) -> str:
     """A fall from 30 % is, to the test, a rise from 70 %."""
-    change = "fall" if falls else "rise"
-
-    def figure(count: int) -> str:
-        found = smallest_detectable(count, 0.7 if falls else 0.3)
-        return "none at all" if found is None else f"{100 * found:.1f} points"
-
+    change, level = ("fall", 0.7) if falls else ("rise", 0.3)
+    found, independent = (smallest_detectable(count, level) for count in (min(levels), prompts))
     clusters = counted(levels[0], "cluster") if len(levels) == 1 else f"{' × '.join(map(str, levels))} clusters"
-    crossed = f", and {figure(prompts)} if clusters make no difference" if len(levels) > 1 else ""
-    return (
-        f"{clusters} of harmful prompts per language: the smallest {change} of ASR "
-        f"against the baseline that one language shows with 80 % power is {figure(min(levels))} at a baseline of "
-        f"30 %{crossed}."
-    )
+    against = f"{change} of ASR against the baseline"
+    if found is None:
+        said = f"no {against} is so large that one language shows it with 80 % power at a baseline of 30 %"
+        more = "; one of {} is"
+    else:
+        said = (
+            f"the smallest {against} that one language shows with 80 % power is {_points(found)} at a baseline of 30 %"
+        )
+        more = ", and {}"
+    crossed = len(levels) > 1 and independent is not None
+    alone = f"{more.format(_points(independent))} if clusters make no difference" if crossed else ""
+    return f"{clusters} of harmful prompts per language: {said}{alone}."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
 
 
 def _discordant(languages: int) -> str:

@@ -19,7 +19,7 @@ from ssn_probe.report.terminal.progress_bars import tracking
 from ssn_probe.report.terminal.result_card import matrix, tables
 from ssn_probe.spec import ASR, Amplify, Suppress
 from ssn_probe.stats import smallest_detectable
-from ssn_probe.study.forecast import forecast
+from ssn_probe.study.forecast import _detectable, forecast
 from ssn_probe.study.summary import LOG_ODDS
 
 
@@ -39,6 +39,18 @@ def test_show_says_how_far_an_amplified_set_must_lower_asr() -> None:
     assert (
         "the smallest fall of ASR against the baseline that one language shows with 80 % power is 22.0 points" in lines
     )
+
+
+def test_a_rise_that_nothing_can_show_is_none_in_plain_words() -> None:
+    few = _detectable([5], 5, falls=False)
+    assert few == (
+        "5 clusters of harmful prompts per language: no rise of ASR against the baseline is so large that one language "
+        "shows it with 80 % power at a baseline of 30 %."
+    )
+    crossed = _detectable([5, 20], 100, falls=True)
+    assert "5 × 20 clusters of harmful prompts per language: no fall of ASR" in crossed
+    assert crossed.endswith("a baseline of 30 %; one of 17.4 points is if clusters make no difference.")
+    assert _detectable([5, 5], 6, falls=False).endswith("with 80 % power at a baseline of 30 %.")
 
 
 @pytest.mark.slow
