@@ -1,13 +1,16 @@
 """What a delta file says was measured, as its card, a merged folder's card and the check of foreign files take it."""
 
+import io
 import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from measured_record import MEASURED, MEASURES, TRAP, effects
+from rich.console import Console
 from training_case import file_of, llama
 
+from ssn_probe.report.terminal.delta_tables import differences
 from ssn_probe.spec.rendering import as_text
 from ssn_probe.training.delta_file.file import DeltaFile
 from ssn_probe.training.delta_file.record import check_record
@@ -100,3 +103,17 @@ def test_the_file_shows_the_average_before_and_after(file: DeltaFile) -> None:
     assert "over-refusal 0.2 % → 2.4 % (1.4 % to 3.4 %)" in text
     assert text.count("average of languages") == len(MEASURES)
     assert "average of languages" not in as_text(file)
+
+
+def test_two_files_are_compared_by_the_averages_that_were_measured(file: DeltaFile) -> None:
+    def lines(first: DeltaFile, second: DeltaFile) -> list[str]:
+        screen = Console(width=200, file=io.StringIO(), record=True)
+        screen.print(differences(first, second))
+        return [" ".join(line.split()) for line in screen.export_text().splitlines()]
+
+    one, other = measured(file), measured(file, arm="ms")
+    assert lines(one, other)[-2:] == ["entry first second", "measured.arm ss.at(20) ms"]
+    shown = "\n".join(lines(file, one))
+    assert "ASR – 43.3 % → 15.1 %" in shown
+    assert "qab" not in shown, "one language's figures"
+    assert "before_low" not in shown

@@ -26,7 +26,7 @@ MOST_DIFFERENCES = 30
 """Entries of two records that are compared before the rest is counted."""
 REDACTED = 80
 """Characters of a response that are shown by default: a response to a harmful prompt may do harm."""
-UNCOMPARED = ("made_with", "parameters")
+UNCOMPARED = ("made_with", "parameters", "measured")
 
 
 def delta_card(file: DeltaFile) -> Group:
@@ -133,7 +133,7 @@ def _different_weights(first: DeltaFile, second: DeltaFile) -> list[RenderableTy
 
 
 def _different_records(first: DeltaFile, second: DeltaFile) -> list[RenderableType]:
-    ours, theirs = (dict(_flat({k: v for k, v in f.about.items() if k not in UNCOMPARED})) for f in (first, second))
+    ours, theirs = (_entries(file.about) for file in (first, second))
     names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
     if not names:
         return [Text("Both files state the same base, data and settings.", style="bold")]
@@ -143,6 +143,14 @@ def _different_records(first: DeltaFile, second: DeltaFile) -> list[RenderableTy
     if len(names) > MOST_DIFFERENCES:
         table.add_row(f"and {len(names) - MOST_DIFFERENCES:,} more")
     return [Text("The files state different values:", style="bold"), table]
+
+
+def _entries(about: Mapping[str, Any]) -> dict[str, str]:
+    """What a record states, by name; of what a run measured: which run, which arm, and the averages."""
+    measured = about.get("measured") or {}
+    compared = {name: value for name, value in about.items() if name not in UNCOMPARED}
+    compared |= {"measured": {name: measured[name] for name in ("run", "arm") if name in measured}}
+    return dict(_flat(compared)) | {name: str(value) for name, value in _measured(measured)}
 
 
 def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
