@@ -373,8 +373,9 @@ def _detectable(levels: Sequence[int], prompts: int, *, falls: bool) -> str:
             f"the smallest {against} that one language shows with 80 % power is {_points(found)} at a baseline of 30 %"
         )
         more = ", and {}"
-    crossed = len(levels) > 1 and independent is not None
-    alone = f"{more.format(_points(independent))} if clusters make no difference" if crossed else ""
+    alone = ""
+    if len(levels) > 1 and independent is not None:
+        alone = f"{more.format(_points(independent))} if clusters make no difference"
     return f"{clusters} of harmful prompts per language: {said}{alone}."
 
 
