@@ -63,7 +63,8 @@ def run(folder: Path, where: str | None = None, moment: int = 0) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         files.os.replace = dying
-    runner.run_recipe(study(), runner.Options(out=folder, batch_size=9), Console(quiet=True))
+    # of its own process alone, however slow the machine is just now: the order of files is the same in every run
+    runner.run_recipe(study(), runner.Options(out=folder, batch_size=9, processes=1), Console(quiet=True))
 
 
 def start(folder: Path, where: str | None = None, moment: int = 0) -> int:

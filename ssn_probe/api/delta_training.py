@@ -173,7 +173,8 @@ def _alone(job: Job, team: Team) -> Iterator[None]:
         _check_out(job)  # another process may have written the file meanwhile
         yield
     finally:
-        (job.folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            (job.folder / LOCK).unlink(missing_ok=True)
         lock.release()
         if job.checkpoints is None:
             with contextlib.suppress(OSError):  # the checkpoint is in it, or the user keeps something there
