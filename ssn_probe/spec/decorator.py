@@ -21,6 +21,8 @@ from ssn_probe.spec.node import Node, brief, rewrite
 
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 """The folder of this package."""
+_PYTHON = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
+"""The folder of Python's own modules, with what is installed beside them."""
 
 
 def every_recipe(
@@ -135,11 +137,15 @@ def users_code(what: str, hint: str) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """Where the user's own file raised: its last line in the traceback, before whatever libraries it called."""
+    """Where the user's own file raised: its last line in the traceback, before whatever libraries it called.
+
+    Empty where Python was asked first, as it is for the types of a signature, which it evaluates.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     file = next((one.filename for one in frames if not one.filename.startswith(_OURS)), None)
-    lines = [one.lineno for one in frames if one.filename == file]
-    return f" ({os.path.basename(file)}, line {lines[-1]})" if file else ""
+    if file is None or file.startswith((_PYTHON, "<")):
+        return ""
+    return f" ({os.path.basename(file)}, line {[one.lineno for one in frames if one.filename == file][-1]})"
 
 
 def _described(error: BaseException) -> str:
