@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssn_probe.api.result import Preview, Result
-from ssn_probe.errors import RecipeError, nearest
+from ssn_probe.errors import RecipeError
 from ssn_probe.runs import integrity
 from ssn_probe.runs.folder import find_run
 from ssn_probe.spec import (
@@ -35,8 +35,8 @@ from ssn_probe.spec import (
     Utility,
     is_several,
 )
-from ssn_probe.spec.decorator import RecipeFunction
-from ssn_probe.spec.node import brief, walk
+from ssn_probe.spec.decorator import RecipeFunction, check_names
+from ssn_probe.spec.node import walk
 from ssn_probe.text import plain
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _settled(recipe: Recipe, model: str | None, parameters: Mapping[str, Any], w
 def _from_function(
     function: RecipeFunction, model: str | None, parameters: Mapping[str, Any], own: Sequence[str]
 ) -> _Asked:
-    _check_names(parameters, function.known, own, f"{function.name} has no parameter")
+    check_names(parameters, function.known, f"{function.name} has no parameter", own)
     given = dict(parameters)
     if model is not None and "model" in function.parameters:
         given["model"] = model
@@ -249,12 +249,6 @@ def _source(function: RecipeFunction) -> str | None:
     """The text that declares a recipe: its file as it was executed, or a notebook's cell; None where it is not kept."""
     code = getattr(inspect.unwrap(function.build), "__code__", None)
     return "".join(linecache.getlines(code.co_filename)) or None if code is not None else None
-
-
-def _check_names(parameters: Mapping[str, Any], known: Sequence[str], own: Sequence[str], lacking: str) -> None:
-    for name in parameters:
-        if name not in known:
-            raise RecipeError(f"{lacking} {brief(name)}", nearest(name[:80], list(dict.fromkeys([*known, *own]))))
 
 
 def _from_reference(reference: str, model: str | None, parameters: Mapping[str, Any], own: Sequence[str]) -> _Asked:
@@ -272,7 +266,7 @@ def _around(
     """The smallest recipe around a set or an arm."""
     if model is None:
         raise RecipeError(f"{type(what).__name__}(…) names no model", "Give one, for example model='organism'.")
-    _check_names(parameters, SETTINGS, own, f"{type(what).__name__}(…) takes no parameter")
+    check_names(parameters, SETTINGS, f"{type(what).__name__}(…) takes no parameter", own)
     if isinstance(what, SetExpression):
         name, question = _name_of(what), "Which neurons are these, and where?"
         return Recipe(model=model, sets={name: what}, name=name, question=question, **parameters)

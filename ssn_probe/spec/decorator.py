@@ -10,7 +10,7 @@ import os.path
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,9 +86,14 @@ class RecipeFunction(Displayed):
         return self(**{name: coerce(name, text, hints.get(name, str)) for name, text in texts.items()})
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
-        for name in arguments:
-            if name not in self.known:
-                raise RecipeError(f"{self.name} has no parameter {brief(name)}", nearest(name[:80], self.known))
+        check_names(arguments, self.known, f"{self.name} has no parameter")
+
+
+def check_names(given: Iterable[str], known: Sequence[str], lacking: str, beside: Sequence[str] = ()) -> None:
+    """Raises RecipeError for a name that is not known; its hint looks among names `beside` them, too."""
+    for name in given:
+        if name not in known:
+            raise RecipeError(f"{lacking} {brief(name)}", nearest(name[:80], list(dict.fromkeys([*known, *beside]))))
 
 
 def _with_shared(made: Recipe, shared: Mapping[str, Any]) -> Recipe:
